@@ -1,0 +1,42 @@
+"""Generates `generated/` from `protos/`, or into another folder to compare with.
+
+Run with the interpreter of the codegen environment (`make generate`): its
+grpcio-tools is as old as the floors in pyproject.toml, so that what it writes
+loads on everything from the floors up.
+"""
+
+import sys
+from pathlib import Path
+
+from grpc_tools import protoc
+
+ROOT = Path(__file__).resolve().parent.parent
+PROTOS = ROOT / "protos"
+WELL_KNOWN_TYPES = Path(protoc.__file__).parent / "_proto"
+
+
+def generate(output: Path) -> None:
+    """Write the messages, stubs and their types for every proto below `protos/`."""
+    output.mkdir(parents=True, exist_ok=True)
+    sources = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto"))
+    status = protoc.main(
+        [
+            "protoc",
+            f"--proto_path={PROTOS}",
+            f"--proto_path={WELL_KNOWN_TYPES}",
+            f"--python_out={output}",
+            f"--grpc_python_out={output}",
+            f"--mypy_out=quiet:{output}",
+            f"--mypy_grpc_out=quiet:{output}",
+            *sources,
+        ]
+    )
+    if status != 0:
+        sys.exit(status)
+    for package in (output / "jobledger", output / "jobledger/v1"):
+        (package / "__init__.py").write_text("")
+    (output / "jobledger/py.typed").write_text("")
+
+
+if __name__ == "__main__":
+    generate(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT / "generated")
