@@ -1,0 +1,1 @@
+"""Jobledger, a gRPC job-state service: the server."""

@@ -1,0 +1,224 @@
+"""`jobledger-server`: serve, migrate, health."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+# gRPC's core writes lines of its own among the JSON ones; say otherwise to see them.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+try:
+    import click
+except ImportError:
+    sys.exit("jobledger-server is not installed: pip install 'jobledger[server]'")
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from jobledger_server.app import PortUnavailable, open_app
+from jobledger_server.config import Settings
+from jobledger_server.logs import log_to_stderr
+from jobledger_server.sql.engine import BadDatabaseUrl, open_database, parse_url
+from jobledger_server.sql.schema import HEAD, SchemaError, require_head
+from jobledger_server.sql.schema import migrate as migrate_database
+from jobledger_server.store import StoreUnavailable
+
+_DEFAULTS = Settings()
+
+_EXPECTED = (BadDatabaseUrl, SchemaError, PortUnavailable, StoreUnavailable)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="jobledger")
+def main() -> None:
+    """Jobledger: the one place that knows where each job stands.
+
+    `jobledger-server serve` starts a server on 127.0.0.1:50051 that keeps its
+    jobs in the file jobledger.db. Every option can be given as an environment
+    variable too.
+    """
+
+
+_database = click.option(
+    "--database",
+    metavar="URL",
+    envvar="JOBLEDGER_DATABASE",
+    default=_DEFAULTS.database,
+    show_default=True,
+    show_envvar=True,
+    help="Where the jobs are kept: sqlite:///FILE (sqlite:////FILE for an absolute path), or "
+    "postgresql://USER:PASSWORD@HOST:PORT/NAME with the extra 'postgres'.",
+)
+
+
+@main.command()
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    envvar="JOBLEDGER_LISTEN",
+    default=_DEFAULTS.listen,
+    show_default=True,
+    show_envvar=True,
+    help="Where to take calls. Port 0 takes any that is free (the log says which). Calls are "
+    "neither encrypted nor authenticated here: on other than loopback put a service mesh or a "
+    "proxy in front.",
+)
+@_database
+@click.option(
+    "--reflection/--no-reflection",
+    envvar="JOBLEDGER_REFLECTION",
+    default=None,
+    show_envvar=True,
+    help="Let tools such as `buf curl` ask for the service's definition. Default: only where it "
+    "listens on loopback.",
+)
+@click.option(
+    "--grace",
+    metavar="SECONDS",
+    type=click.FloatRange(0),
+    envvar="JOBLEDGER_GRACE",
+    default=_DEFAULTS.grace,
+    show_default=True,
+    show_envvar=True,
+    help="On SIGTERM or SIGINT, how long running calls may take to finish.",
+)
+@click.option(
+    "--heartbeat",
+    metavar="SECONDS",
+    type=click.FloatRange(0.05),
+    envvar="JOBLEDGER_HEARTBEAT",
+    default=_DEFAULTS.heartbeat,
+    show_default=True,
+    show_envvar=True,
+    help="How long a watch may be silent before it says that it is alive.",
+)
+@click.option(
+    "--max-watches",
+    metavar="N",
+    type=click.IntRange(1),
+    envvar="JOBLEDGER_MAX_WATCHES",
+    default=_DEFAULTS.max_watches,
+    show_default=True,
+    show_envvar=True,
+    help="Watches open at once; more are refused with RESOURCE_EXHAUSTED. One that is idle takes "
+    "about 30 KiB.",
+)
+@click.option(
+    "--max-waiting",
+    metavar="N",
+    type=click.IntRange(1),
+    envvar="JOBLEDGER_MAX_WAITING",
+    default=_DEFAULTS.max_waiting,
+    show_default=True,
+    show_envvar=True,
+    help="Changes, and reads, that wait for the database at once; more are refused with "
+    "RESOURCE_EXHAUSTED.",
+)
+@click.option(
+    "--url-scheme",
+    "url_schemes",
+    metavar="SCHEME",
+    multiple=True,
+    envvar="JOBLEDGER_URL_SCHEMES",
+    default=sorted(_DEFAULTS.url_schemes),
+    show_default=True,
+    show_envvar=True,
+    help="A scheme that an asset's URL may have, for instance s3; give it once for each (in the "
+    "environment: separated by spaces).",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    envvar="JOBLEDGER_LOG_LEVEL",
+    default="info",
+    show_default=True,
+    show_envvar=True,
+    help="What goes to standard error, one JSON object a line; `info` has every transition.",
+)
+def serve(log_level: str, url_schemes: tuple[str, ...], **options: Any) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and exit with 0.
+
+    An SQLite database is brought up to date first; a PostgreSQL database must
+    be, with `jobledger-server migrate`.
+    """
+    log_to_stderr(log_level)
+    settings = Settings(url_schemes=frozenset(url_schemes), **options)
+    if ":" not in settings.listen:
+        raise click.BadParameter(f"{settings.listen!r} has no port", param_hint="--listen")
+    _run(lambda: _serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for received in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(received, stop.set)
+    async with open_app(settings):
+        await stop.wait()
+
+
+@main.command()
+@_database
+def migrate(database: str) -> None:
+    """Bring a database up to date. Safe to repeat, and beside running servers."""
+    _run(lambda: _migrate(database))
+    click.echo(f"the database is at revision {HEAD}")
+
+
+async def _migrate(url: str) -> None:
+    database = open_database(parse_url(url))
+    try:
+        await migrate_database(database)
+        await require_head(database)
+    finally:
+        await database.close()
+
+
+@main.command()
+@click.option(
+    "--target",
+    metavar="HOST:PORT",
+    default=_DEFAULTS.listen,
+    show_default=True,
+    help="The server to ask.",
+)
+@click.option(
+    "--timeout", metavar="SECONDS", default=5.0, show_default=True, help="For the answer."
+)
+def health(target: str, timeout: float) -> None:
+    """Ask a server whether it serves: exit code 0 if it does, 1 if not."""
+    with grpc.insecure_channel(target) as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=timeout
+            )
+        except grpc.RpcError as error:
+            raise click.ClickException(f"{target} does not answer: {error.code().name}") from None
+    status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+    click.echo(status)
+    if answer.status != health_pb2.HealthCheckResponse.SERVING:
+        sys.exit(1)
+
+
+def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run to the end on the fastest event loop there is; turn what can be expected into words."""
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(work())
+    except _EXPECTED as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""The composition root: builds the server of its parts, starts it, drains it, stops it."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+
+from jobledger.v1 import job_service_pb2, worker_service_pb2
+from jobledger.v1.job_service_pb2_grpc import add_JobServiceServicer_to_server
+from jobledger.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
+from jobledger_server.config import Settings
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.ledger.reads import Reads
+from jobledger_server.sql.engine import Database, open_database, parse_url
+from jobledger_server.sql.schema import migrate, require_head
+from jobledger_server.sql.store import SqlStore
+from jobledger_server.store import Store
+from jobledger_server.watch.hub import WatchHub
+from jobledger_server.watch.tail import Tail
+from jobledger_server.wire.draining import DrainInterceptor
+from jobledger_server.wire.interceptors import ErrorInterceptor
+from jobledger_server.wire.job_service import JobService
+from jobledger_server.wire.requests import Requests
+from jobledger_server.wire.worker_service import WorkerService
+
+SERVICES = tuple(
+    descriptor.services_by_name[name].full_name
+    for descriptor, name in (
+        (job_service_pb2.DESCRIPTOR, "JobService"),
+        (worker_service_pb2.DESCRIPTOR, "WorkerService"),
+    )
+)
+
+OPTIONS = (
+    # After a restart every watcher comes back at once: beyond 1,000 waiting calls the default
+    # would cancel some of them.
+    ("grpc.server.max_pending_requests", 20_000),
+    ("grpc.server.max_pending_requests_hard_limit", 30_000),
+    # A second server on the same port is a mistake, not a way to share it.
+    ("grpc.so_reuseport", 0),
+    # Idle watchers may ask whether the connection still stands; by default gRPC hangs up on
+    # those that ask more than once in five minutes.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    # Find clients that vanished without a word.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+)
+
+log = logging.getLogger("jobledger.server")
+
+
+class PortUnavailable(Exception):
+    """The address cannot be listened on; the message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A server that serves. `address` has the real port where 0 was asked for."""
+
+    address: str
+    hub: WatchHub
+    store: Store
+
+
+@asynccontextmanager
+async def open_app(settings: Settings) -> AsyncIterator[App]:
+    """Serve for as long as the block lasts, then drain.
+
+    Draining: health says NOT_SERVING, watchers are sent elsewhere, running calls
+    finish, and then the database is closed; all within `settings.grace` seconds.
+    Raises BadDatabaseUrl, SchemaError, StoreUnavailable and PortUnavailable.
+    """
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(_open_database(settings))
+        store = SqlStore(database)
+        look = asyncio.Event()
+        head = await store.feed_head()
+        hub = WatchHub(head.seq, look.set, max_watches=settings.max_watches)
+        await stack.enter_async_context(_running(Tail(store, hub, look)))
+        waiting = settings.max_waiting
+        reads = await stack.enter_async_context(Reads(store, max_waiting=waiting))
+        ledger = await stack.enter_async_context(Ledger(store, hub.publish, max_waiting=waiting))
+        requests = Requests(settings.url_schemes)
+        jobs = JobService(store, ledger, reads, hub, requests, heartbeat=settings.heartbeat)
+        address = await stack.enter_async_context(
+            _serving(settings, hub, jobs, WorkerService(ledger, requests))
+        )
+        yield App(address, hub, store)
+
+
+@asynccontextmanager
+async def _open_database(settings: Settings) -> AsyncIterator[Database]:
+    database = open_database(parse_url(settings.database))
+    try:
+        if database.dialect.name == "sqlite":
+            await migrate(database)
+        await require_head(database)
+        yield database
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def _running(tail: Tail) -> AsyncIterator[None]:
+    task = asyncio.create_task(tail.run(), name="tail")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@asynccontextmanager
+async def _serving(
+    settings: Settings, hub: WatchHub, jobs: JobService, workers: WorkerService
+) -> AsyncIterator[str]:
+    drain = DrainInterceptor()
+    server = grpc.aio.server(interceptors=(drain, ErrorInterceptor()), options=OPTIONS)
+    health = health_aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    add_JobServiceServicer_to_server(jobs, server)
+    add_WorkerServiceServicer_to_server(workers, server)
+    reflect = settings.only_loopback if settings.reflection is None else settings.reflection
+    if reflect:
+        names = (*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+    try:
+        port = server.add_insecure_port(settings.listen)
+    except RuntimeError:
+        await server.stop(None)
+        raise PortUnavailable(
+            f"cannot listen on {settings.listen}: is another server running there?"
+        ) from None
+    await server.start()
+    for name in SERVICES:
+        await health.set(name, health_pb2.HealthCheckResponse.SERVING)
+    address = f"{settings.listen.rpartition(':')[0]}:{port}" if port > 1 else settings.listen
+    log.info("serving", extra={"address": address, "reflection": reflect})
+    try:
+        yield address
+    finally:
+        log.info("draining", extra={"watches": hub.watches})
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + settings.grace
+        await health.enter_graceful_shutdown()
+        drain.drain()
+        try:
+            # Half of the grace: what is left is for the calls that run.
+            async with asyncio.timeout(settings.grace / 2):
+                await hub.drain()
+        except TimeoutError:
+            log.warning("watchers that do not read are cut off", extra={"watches": hub.watches})
+        await server.stop(max(0.0, deadline - loop.time()))
+        log.info("stopped")

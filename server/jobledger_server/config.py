@@ -1,0 +1,31 @@
+"""What an operator can set."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that `jobledger-server serve` can be told; its --help explains each.
+
+    `reflection` None means: on where only this machine can connect. Times are in
+    seconds.
+    """
+
+    listen: str = "127.0.0.1:50051"
+    database: str = "sqlite:///jobledger.db"
+    reflection: bool | None = None
+    grace: float = 20.0
+    heartbeat: float = 15.0
+    max_watches: int = 20_000
+    max_waiting: int = 20_000
+    url_schemes: frozenset[str] = frozenset({"http", "https"})
+
+    @property
+    def only_loopback(self) -> bool:
+        """Whether only programs on this machine can connect."""
+        host = self.listen.rpartition(":")[0].strip("[]")
+        return (
+            host in ("localhost", "::1")
+            or host.startswith("127.")
+            or self.listen.startswith("unix:")
+        )

@@ -1,0 +1,80 @@
+"""Refusals, as facts. The wire alone turns them into codes and words.
+
+DomainError
+├── JobNotFound
+├── IllegalTransition
+├── JobTerminal
+├── LeaseLost
+├── VersionMismatch
+└── RequestIdReused
+"""
+
+from dataclasses import dataclass
+
+from jobledger_server.domain.model import JobId, JobStatus
+
+
+class DomainError(Exception):
+    """A command that is refused and changes nothing."""
+
+
+@dataclass(eq=False)
+class JobNotFound(DomainError):
+    """There is no such job, or it is not this user's: the two are never told apart."""
+
+    job_id: JobId
+
+
+@dataclass(eq=False)
+class IllegalTransition(DomainError):
+    """The job's state does not allow this.
+
+    `wanted` is the state asked for, the state needed (PROCESSING, for a report
+    on a job that was not started), or `DELETED`.
+    """
+
+    job_id: JobId
+    current: JobStatus
+    wanted: str
+    allowed: tuple[str, ...]
+
+
+@dataclass(eq=False)
+class JobTerminal(DomainError):
+    """The job has ended, and this is not the report that ended it."""
+
+    job_id: JobId
+    current: JobStatus
+    wanted: str
+
+
+@dataclass(eq=False)
+class LeaseLost(DomainError):
+    """The caller's attempt is not the job's: another one began, or none did."""
+
+    job_id: JobId
+    attempt: int
+
+
+@dataclass(eq=False)
+class VersionMismatch(DomainError):
+    """The job has changed since the caller looked."""
+
+    job_id: JobId
+    version: int
+
+
+@dataclass(eq=False)
+class RequestIdReused(DomainError):
+    """The request id was used before with other content; `resource` has what that made."""
+
+    request_id: str
+    resource: str
+
+
+@dataclass(eq=False)
+class LimitExceeded(DomainError):
+    """The service takes on no more of this for now; `limit` names what, `value` says how many."""
+
+    limit: str
+    value: int

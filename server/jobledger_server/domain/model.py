@@ -1,0 +1,111 @@
+"""Job, Asset, Transition: what the service keeps. Frozen; a change makes a new value."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NewType
+
+JobId = NewType("JobId", str)
+"""A UUIDv7 in its 36-character form, so that ids order by creation time."""
+
+AssetId = NewType("AssetId", str)
+"""A UUIDv7 in its 36-character form."""
+
+Instant = NewType("Instant", int)
+"""Microseconds since the Unix epoch, UTC, by the database server's clock."""
+
+Payload = NewType("Payload", bytes)
+"""A serialized google.protobuf.Struct with its keys in order, so that equal
+bytes mean equal content. Opaque here: nothing that the service decides depends
+on what a caller keeps in it."""
+
+
+class JobStatus(enum.Enum):
+    """The five states. Which follows which is said in `machine.TRANSITIONS`."""
+
+    QUEUED = "QUEUED"
+    PROCESSING = "PROCESSING"
+    COMPLETED = "COMPLETED"
+    PARTIAL = "PARTIAL"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """Why a job failed, or what is missing from a partial one.
+
+    `reason` is UPPER_SNAKE_CASE for programs, `message` is for people and never
+    empty.
+    """
+
+    reason: str
+    message: str
+    details: Payload | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One piece of long work, as it stood after the change that gave it its `version`.
+
+    `end_digest` is the fingerprint of the report that ended the job: a
+    repetition of it is told from another report by this alone.
+    """
+
+    id: JobId
+    user_id: str
+    job_type: str
+    create_time: Instant
+    update_time: Instant
+    status: JobStatus = JobStatus.QUEUED
+    progress: int = 0
+    progress_message: str = ""
+    parameters: Payload | None = None
+    result: Payload | None = None
+    error: JobError | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    attempt: int = 0
+    worker_id: str = ""
+    request_id: str = ""
+    start_time: Instant | None = None
+    complete_time: Instant | None = None
+    version: int = 1
+    end_digest: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AssetLink:
+    """What a caller says of an asset that it wants linked."""
+
+    asset_type: str
+    url: str
+    storage_path: str
+    file_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asset:
+    """An asset as linked to its job. It never changes."""
+
+    id: AssetId
+    job_id: JobId
+    user_id: str
+    link: AssetLink
+    create_time: Instant
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """One step along an edge of the state machine. Append-only.
+
+    `version` and `attempt` are the job's after the step.
+    """
+
+    job_id: JobId
+    from_status: JobStatus
+    to_status: JobStatus
+    version: int
+    attempt: int
+    actor: str
+    reason: str
+    time: Instant

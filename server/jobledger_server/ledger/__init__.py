@@ -1,0 +1,1 @@
+"""Commands in, commits out: group commit and coalesced reads."""

@@ -1,0 +1,92 @@
+"""Things that arrive together are done together.
+
+While one batch is under way the next one gathers, so a batch grows with the load
+and a single caller waits for nobody. The idea is group commit as databases do
+it; see DeWitt et al., "Implementation Techniques for Main Memory Database
+Systems" (1984).
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from jobledger_server.domain.errors import LimitExceeded
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+Flush = Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]]
+"""Does a batch: one result for each item, in the same order. What it raises is
+the result of every item of the batch."""
+
+
+class Batcher(Generic[Item, Result]):
+    """Runs `flush` for one batch after the other, in a task of its own.
+
+    A caller that goes away takes nothing with it: its item is done all the
+    same, and nobody else's batch is disturbed. At the end of the `async with`
+    block everything that was taken is finished first.
+    """
+
+    def __init__(
+        self, name: str, flush: Flush[Item, Result], *, max_batch: int, max_waiting: int
+    ) -> None:
+        self._name = name
+        self._flush = flush
+        self._max_batch = max_batch
+        self._max_waiting = max_waiting
+        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._arrived = asyncio.Event()
+        self._closed = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run(), name=f"batcher of {self._name}")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._closed = True
+        self._arrived.set()
+        if self._task is not None:
+            await self._task
+
+    async def submit(self, item: Item) -> Result:
+        """Return the item's result, or raise it if it is an error. Raises LimitExceeded."""
+        if self._closed or len(self._waiting) >= self._max_waiting:
+            raise LimitExceeded(f"waiting {self._name}", self._max_waiting)
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        self._arrived.set()
+        return await future
+
+    async def _run(self) -> None:
+        while True:
+            await self._arrived.wait()
+            while self._waiting:
+                size = min(len(self._waiting), self._max_batch)
+                await self._do([self._waiting.popleft() for _ in range(size)])
+            if self._closed:
+                return
+            self._arrived.clear()
+
+    async def _do(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
+        results: Sequence[Result | Exception]
+        try:
+            results = await self._flush([item for item, _ in batch])
+        except Exception as error:  # noqa: BLE001
+            # Whatever went wrong is each caller's answer.
+            results = [error] * len(batch)
+        for (_, future), result in zip(batch, results, strict=True):
+            if future.done():  # its caller went away
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)

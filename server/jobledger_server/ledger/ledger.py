@@ -1,0 +1,178 @@
+"""The ledger: commands in, one commit for all that arrive together, changes out."""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from jobledger_server.domain.commands import Command, Create, LinkAsset
+from jobledger_server.domain.errors import DomainError
+from jobledger_server.domain.machine import Decision, create, decide
+from jobledger_server.domain.model import Asset, Job, JobId
+from jobledger_server.ledger.batcher import Batcher
+from jobledger_server.ledger.ids import IdSource
+from jobledger_server.store import Change, Store, StoreConflict, StoreUnavailable, Transaction
+
+MAX_BATCH = 512
+"""Commands in one transaction: enough to make the commit's cost vanish, few
+enough that the first of them does not wait long for the last."""
+
+log = logging.getLogger("jobledger.ledger")
+transition_log = logging.getLogger("jobledger.transition")
+
+Publish = Callable[[Sequence[Change]], None]
+"""Told of every batch's changes, in the order of their commits, before any of
+their callers is answered."""
+
+Outcome = Decision | DomainError
+
+
+class Ledger:
+    """Applies commands to the store. Used as an `async with` block; at its end it drains."""
+
+    def __init__(self, store: Store, publish: Publish, *, max_waiting: int) -> None:
+        self._store = store
+        self._publish = publish
+        self._ids = IdSource()
+        self._batcher = Batcher(
+            "commands", self._apply_all, max_batch=MAX_BATCH, max_waiting=max_waiting
+        )
+        self._open = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        await self._open.enter_async_context(self._batcher)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._open.aclose()
+
+    async def apply(self, command: Command) -> Decision:
+        """Return what came of the command, after it is durable.
+
+        Raises DomainError where it is refused (LimitExceeded where too many wait),
+        StoreUnavailable where the database is away.
+        """
+        return await self._batcher.submit(command)
+
+    async def _apply_all(self, commands: Sequence[Command]) -> Sequence[Decision | Exception]:
+        try:
+            return await self._commit(commands)
+        except StoreUnavailable as error:
+            if not error.outcome_known:
+                raise
+            # A connection that had died unnoticed: nothing was written, a new one is made.
+            return await self._commit(commands)
+        except StoreConflict:
+            # Another server may have been faster with the same request id: then the second
+            # look finds its job. If not, one of the commands is to blame for it, and halving
+            # finds which, so that its neighbours are done all the same.
+            if len(commands) == 1:
+                return await self._commit(commands)
+            half = len(commands) // 2
+            return [
+                *await self._apply_half(commands[:half]),
+                *await self._apply_half(commands[half:]),
+            ]
+
+    async def _apply_half(self, commands: Sequence[Command]) -> Sequence[Decision | Exception]:
+        try:
+            return await self._apply_all(commands)
+        except (StoreUnavailable, StoreConflict) as error:
+            return [error] * len(commands)
+
+    async def _commit(self, commands: Sequence[Command]) -> Sequence[Outcome]:
+        async with self._store.transaction() as transaction:
+            known = await _load(transaction, commands)
+            outcomes = [self._decide(known, command, transaction) for command in commands]
+            decisions = [o for o in outcomes if isinstance(o, Decision) and o.changed]
+            changes = await transaction.append(decisions) if decisions else []
+        self._publish(changes)
+        _log(changes, outcomes)
+        return outcomes
+
+    def _decide(self, known: "_Known", command: Command, transaction: Transaction) -> Outcome:
+        now = transaction.now
+
+        def new_id() -> str:
+            return self._ids.new_id(now)
+
+        try:
+            if isinstance(command, Create):
+                request = (command.user_id, command.request_id)
+                decision = create(known.created.get(request), command, now=now, new_id=new_id)
+                if command.request_id:
+                    known.created[request] = decision.job
+            else:
+                linked = None
+                if isinstance(command, LinkAsset) and command.request_id:
+                    linked = known.linked.get((command.job_id, command.request_id))
+                job = known.jobs.get(command.job_id)
+                decision = decide(job, command, now=now, new_id=new_id, linked=linked)
+                known.remember(decision)
+        except DomainError as refusal:
+            return refusal
+        return decision
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What a batch knows: as loaded, then as its own commands leave it, so that they chain."""
+
+    jobs: dict[JobId, Job]
+    created: dict[tuple[str, str], Job]
+    linked: dict[tuple[JobId, str], Asset]
+
+    def remember(self, decision: Decision) -> None:
+        if decision.deleted:
+            del self.jobs[decision.job.id]
+            self.created.pop((decision.job.user_id, decision.job.request_id), None)
+            return
+        self.jobs[decision.job.id] = decision.job
+        for asset in decision.assets:
+            if asset.request_id:
+                self.linked[asset.job_id, asset.request_id] = asset
+
+
+async def _load(transaction: Transaction, commands: Sequence[Command]) -> _Known:
+    ids: set[JobId] = set()
+    created: set[tuple[str, str]] = set()
+    linked: set[tuple[JobId, str]] = set()
+    for command in commands:
+        if isinstance(command, Create):
+            if command.request_id:
+                created.add((command.user_id, command.request_id))
+            continue
+        ids.add(command.job_id)
+        if isinstance(command, LinkAsset) and command.request_id:
+            linked.add((command.job_id, command.request_id))
+    return _Known(
+        jobs=await transaction.load_jobs(ids) if ids else {},
+        created=await transaction.find_created(created) if created else {},
+        linked=await transaction.find_linked(linked) if linked else {},
+    )
+
+
+def _log(changes: Sequence[Change], outcomes: Sequence[Outcome]) -> None:
+    for change in changes:
+        for step in change.transitions:
+            transition_log.info(
+                "transition",
+                extra={
+                    "job": step.job_id,
+                    "from": step.from_status.value,
+                    "to": step.to_status.value,
+                    "version": step.version,
+                    "attempt": step.attempt,
+                    "actor": step.actor,
+                },
+            )
+    for outcome in outcomes:
+        if isinstance(outcome, Decision) and not outcome.applied:
+            log.info("late progress report", extra={"job": outcome.job.id})

@@ -1,0 +1,75 @@
+"""Reads that arrive together become one statement."""
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+from jobledger_server.domain.errors import JobNotFound
+from jobledger_server.domain.model import Job, JobId, Transition
+from jobledger_server.ledger.batcher import Batcher
+from jobledger_server.store import Store, StoreUnavailable
+
+MAX_BATCH = 512
+"""Jobs in one statement."""
+
+History = tuple[Job, list[Transition]]
+"""A job and all its transitions up to its version."""
+
+
+class Reads:
+    """Reads jobs for their owners. Used as an `async with` block.
+
+    A job that does not exist and another owner's are refused alike, with
+    JobNotFound.
+    """
+
+    def __init__(self, store: Store, *, max_waiting: int) -> None:
+        self._store = store
+        self._jobs = Batcher("reads", self._read_jobs, max_batch=MAX_BATCH, max_waiting=max_waiting)
+        self._histories = Batcher(
+            "watches", self._read_histories, max_batch=MAX_BATCH, max_waiting=max_waiting
+        )
+        self._open = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        await self._open.enter_async_context(self._jobs)
+        await self._open.enter_async_context(self._histories)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._open.aclose()
+
+    async def job(self, job_id: JobId, user_id: str) -> Job:
+        """Return the job. Raises JobNotFound, LimitExceeded, StoreUnavailable."""
+        job = await self._jobs.submit(job_id)
+        if job.user_id != user_id:
+            raise JobNotFound(job_id)
+        return job
+
+    async def history(self, job_id: JobId, user_id: str) -> History:
+        """Return the job with its transitions. Raises as `job` does."""
+        job, transitions = await self._histories.submit(job_id)
+        if job.user_id != user_id:
+            raise JobNotFound(job_id)
+        return job, transitions
+
+    async def _read_jobs(self, ids: Sequence[JobId]) -> Sequence[Job | Exception]:
+        try:
+            found = await self._store.read_jobs(set(ids))
+        except StoreUnavailable:
+            # A connection that had died unnoticed; a new one is made.
+            found = await self._store.read_jobs(set(ids))
+        return [found.get(job_id) or JobNotFound(job_id) for job_id in ids]
+
+    async def _read_histories(self, ids: Sequence[JobId]) -> Sequence[History | Exception]:
+        try:
+            found = await self._store.read_histories(set(ids))
+        except StoreUnavailable:
+            found = await self._store.read_histories(set(ids))
+        return [found.get(job_id) or JobNotFound(job_id) for job_id in ids]

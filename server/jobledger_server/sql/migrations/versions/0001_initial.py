@@ -1,0 +1,193 @@
+"""Jobs, transitions, assets, tombstones and the feed.
+
+Revision ID: 0001
+"""
+
+import uuid
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+
+_TERMINAL = "('COMPLETED', 'PARTIAL', 'FAILED')"
+
+
+def _id() -> sa.String:
+    return sa.String(36).with_variant(sa.String(36, collation="C"), "postgresql")
+
+
+def upgrade() -> None:
+    op.create_table(
+        "jobs",
+        sa.Column("id", _id(), nullable=False),
+        sa.Column("user_id", sa.String(128), nullable=False),
+        sa.Column("job_type", sa.String(50), nullable=False),
+        sa.Column("status", sa.String(10), nullable=False),
+        sa.Column("progress", sa.Integer, nullable=False),
+        sa.Column("progress_message", sa.String(512), nullable=False),
+        sa.Column("parameters", sa.LargeBinary),
+        sa.Column("result", sa.LargeBinary),
+        sa.Column("error_reason", sa.String(63)),
+        sa.Column("error_message", sa.String(4096)),
+        sa.Column("error_details", sa.LargeBinary),
+        sa.Column("labels", sa.JSON, nullable=False),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("worker_id", sa.String(128), nullable=False),
+        sa.Column("request_id", sa.String(128), nullable=False),
+        sa.Column("create_time", sa.BigInteger, nullable=False),
+        sa.Column("start_time", sa.BigInteger),
+        sa.Column("update_time", sa.BigInteger, nullable=False),
+        sa.Column("complete_time", sa.BigInteger),
+        sa.Column("version", sa.BigInteger, nullable=False),
+        sa.Column("end_digest", sa.LargeBinary),
+        sa.Column("change_seq", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_jobs"),
+        sa.CheckConstraint(
+            "status IN ('QUEUED', 'PROCESSING', 'COMPLETED', 'PARTIAL', 'FAILED')",
+            name=op.f("ck_jobs_status"),
+        ),
+        sa.CheckConstraint("progress BETWEEN 0 AND 100", name=op.f("ck_jobs_progress")),
+        sa.CheckConstraint("length(user_id) BETWEEN 1 AND 128", name=op.f("ck_jobs_user_id")),
+        sa.CheckConstraint("length(job_type) BETWEEN 1 AND 50", name=op.f("ck_jobs_job_type")),
+        sa.CheckConstraint("version >= 1", name=op.f("ck_jobs_version")),
+        sa.CheckConstraint(
+            "attempt >= 0 AND (status = 'QUEUED') = (attempt = 0)", name=op.f("ck_jobs_attempt")
+        ),
+        sa.CheckConstraint(
+            "(status = 'QUEUED') = (start_time IS NULL)", name=op.f("ck_jobs_start_time")
+        ),
+        sa.CheckConstraint(
+            f"(status IN {_TERMINAL}) = (complete_time IS NOT NULL)",
+            name=op.f("ck_jobs_complete_time"),
+        ),
+        sa.CheckConstraint(
+            "status NOT IN ('COMPLETED', 'PARTIAL') OR progress = 100",
+            name=op.f("ck_jobs_complete_progress"),
+        ),
+        sa.CheckConstraint(
+            "(error_message IS NULL) = (error_reason IS NULL)"
+            " AND (error_message IS NULL OR length(error_message) > 0)"
+            " AND (status <> 'FAILED' OR error_message IS NOT NULL)"
+            " AND (status IN ('PARTIAL', 'FAILED') OR error_message IS NULL)",
+            name=op.f("ck_jobs_error"),
+        ),
+    )
+    op.create_index("ix_jobs_user_id_id", "jobs", ["user_id", sa.text("id DESC")])
+    op.create_index("uq_jobs_change_seq", "jobs", ["change_seq"], unique=True)
+    op.create_index(
+        "uq_jobs_user_id_request_id",
+        "jobs",
+        ["user_id", "request_id"],
+        unique=True,
+        sqlite_where=sa.text("request_id <> ''"),
+        postgresql_where=sa.text("request_id <> ''"),
+    )
+
+    op.create_table(
+        "job_transitions",
+        sa.Column("job_id", _id(), nullable=False),
+        sa.Column("version", sa.BigInteger, nullable=False),
+        sa.Column("from_status", sa.String(10), nullable=False),
+        sa.Column("to_status", sa.String(10), nullable=False),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("actor", sa.String(128), nullable=False),
+        sa.Column("reason", sa.String(63), nullable=False),
+        sa.Column("time", sa.BigInteger, nullable=False),
+        sa.Column("change_seq", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("job_id", "version", name="pk_job_transitions"),
+        sa.ForeignKeyConstraint(
+            ["job_id"], ["jobs.id"], name="fk_job_transitions_job_id", ondelete="CASCADE"
+        ),
+        sa.CheckConstraint(
+            "(from_status = 'QUEUED' AND to_status = 'PROCESSING')"
+            f" OR (from_status = 'PROCESSING' AND to_status IN {_TERMINAL})",
+            name=op.f("ck_job_transitions_edge"),
+        ),
+    )
+    op.create_index("uq_job_transitions_change_seq", "job_transitions", ["change_seq"], unique=True)
+
+    op.create_table(
+        "assets",
+        sa.Column("id", _id(), nullable=False),
+        sa.Column("job_id", _id(), nullable=False),
+        sa.Column("user_id", sa.String(128), nullable=False),
+        sa.Column("asset_type", sa.String(50), nullable=False),
+        sa.Column("url", sa.String(2048), nullable=False),
+        sa.Column("storage_path", sa.String(1024), nullable=False),
+        sa.Column("file_size", sa.BigInteger, nullable=False),
+        sa.Column("create_time", sa.BigInteger, nullable=False),
+        sa.Column("request_id", sa.String(128), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_assets"),
+        sa.ForeignKeyConstraint(
+            ["job_id"], ["jobs.id"], name="fk_assets_job_id", ondelete="CASCADE"
+        ),
+        sa.CheckConstraint("file_size >= 0", name=op.f("ck_assets_file_size")),
+        sa.CheckConstraint(
+            "length(asset_type) BETWEEN 1 AND 50", name=op.f("ck_assets_asset_type")
+        ),
+        sa.CheckConstraint(
+            "length(url) > 0 OR length(storage_path) > 0", name=op.f("ck_assets_location")
+        ),
+    )
+    op.create_index("ix_assets_job_id_id", "assets", ["job_id", "id"])
+    op.create_index(
+        "uq_assets_job_id_request_id",
+        "assets",
+        ["job_id", "request_id"],
+        unique=True,
+        sqlite_where=sa.text("request_id <> ''"),
+        postgresql_where=sa.text("request_id <> ''"),
+    )
+
+    op.create_table(
+        "tombstones",
+        sa.Column("job_id", _id(), nullable=False),
+        sa.Column("user_id", sa.String(128), nullable=False),
+        sa.Column("job_type", sa.String(50), nullable=False),
+        sa.Column("status", sa.String(10), nullable=False),
+        sa.Column("labels", sa.JSON, nullable=False),
+        sa.Column("version", sa.BigInteger, nullable=False),
+        sa.Column("create_time", sa.BigInteger, nullable=False),
+        sa.Column("delete_time", sa.BigInteger, nullable=False),
+        sa.Column("change_seq", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("job_id", name="pk_tombstones"),
+    )
+    op.create_index("uq_tombstones_change_seq", "tombstones", ["change_seq"], unique=True)
+
+    feed = op.create_table(
+        "feed",
+        sa.Column("id", sa.Integer, autoincrement=False, nullable=False),
+        sa.Column("epoch", sa.Text, nullable=False),
+        sa.Column("seq", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_feed"),
+        sa.CheckConstraint("id = 1", name=op.f("ck_feed_one_row")),
+        sa.CheckConstraint("seq >= 0", name=op.f("ck_feed_seq")),
+    )
+    op.bulk_insert(feed, [{"id": 1, "epoch": uuid.uuid4().hex, "seq": 0}])
+
+    if op.get_bind().dialect.name == "sqlite":
+        _keep_references_whole_by_triggers()
+
+
+def _keep_references_whole_by_triggers() -> None:
+    """SQLite heeds foreign keys only on connections that ask for it; triggers ask nobody."""
+    for table in ("assets", "job_transitions"):
+        for event in ("INSERT", "UPDATE OF job_id"):
+            op.execute(
+                f"CREATE TRIGGER {table}_job_exists_{event.split()[0].lower()} "
+                f"BEFORE {event} ON {table} "
+                "WHEN NOT EXISTS (SELECT 1 FROM jobs WHERE id = NEW.job_id) "
+                f"BEGIN SELECT RAISE(ABORT, '{table}.job_id names no job'); END"
+            )
+    op.execute(
+        "CREATE TRIGGER jobs_take_theirs_along AFTER DELETE ON jobs BEGIN "
+        "DELETE FROM assets WHERE job_id = OLD.id; "
+        "DELETE FROM job_transitions WHERE job_id = OLD.id; END"
+    )
+
+
+def downgrade() -> None:
+    for table in ("feed", "tombstones", "assets", "job_transitions", "jobs"):
+        op.drop_table(table)

@@ -1,0 +1,245 @@
+"""Between rows and the domain's values. The order of a table's columns is read here only."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jobledger_server.domain.model import (
+    Asset,
+    AssetLink,
+    Job,
+    JobError,
+    JobStatus,
+    Transition,
+)
+from jobledger_server.store import Change
+
+Values = dict[str, Any]
+"""One row to write: values by column name."""
+
+_STATUS = {status.value: status for status in JobStatus}
+
+MUTABLE_COLUMNS = (
+    "status",
+    "progress",
+    "progress_message",
+    "result",
+    "error_reason",
+    "error_message",
+    "error_details",
+    "attempt",
+    "worker_id",
+    "start_time",
+    "update_time",
+    "complete_time",
+    "version",
+    "end_digest",
+    "change_seq",
+)
+"""What `job_to_update` writes; the rest of a job never changes."""
+
+
+def job_from_row(row: Sequence[Any]) -> Job:
+    """Make a Job of a row of the whole `jobs` table."""
+    (
+        job_id,
+        user_id,
+        job_type,
+        status,
+        progress,
+        progress_message,
+        parameters,
+        result,
+        error_reason,
+        error_message,
+        error_details,
+        labels,
+        attempt,
+        worker_id,
+        request_id,
+        create_time,
+        start_time,
+        update_time,
+        complete_time,
+        version,
+        end_digest,
+        _change_seq,
+    ) = row
+    return Job(
+        id=job_id,
+        user_id=user_id,
+        job_type=job_type,
+        status=_STATUS[status],
+        progress=progress,
+        progress_message=progress_message,
+        parameters=parameters,
+        result=result,
+        error=None
+        if error_message is None
+        else JobError(error_reason, error_message, error_details),
+        labels=labels,
+        attempt=attempt,
+        worker_id=worker_id,
+        request_id=request_id,
+        create_time=create_time,
+        start_time=start_time,
+        update_time=update_time,
+        complete_time=complete_time,
+        version=version,
+        end_digest=end_digest,
+    )
+
+
+def change_from_row(row: Sequence[Any]) -> Change:
+    """Make the change that a row of the whole `jobs` table stands for."""
+    return Change(job_from_row(row), seq=row[-1])
+
+
+def job_to_values(job: Job, change_seq: int) -> Values:
+    """Make a whole row of `jobs`."""
+    return {
+        "id": job.id,
+        "user_id": job.user_id,
+        "job_type": job.job_type,
+        "parameters": job.parameters,
+        "labels": job.labels,
+        "request_id": job.request_id,
+        "create_time": job.create_time,
+        **_mutable_values(job, change_seq),
+    }
+
+
+def job_to_update(job: Job, change_seq: int) -> Values:
+    """Make the part of a row that can change, with the id as `b_id`."""
+    return {"b_id": job.id, **_mutable_values(job, change_seq)}
+
+
+def _mutable_values(job: Job, change_seq: int) -> Values:
+    error = job.error
+    values = (
+        job.status.value,
+        job.progress,
+        job.progress_message,
+        job.result,
+        error.reason if error else None,
+        error.message if error else None,
+        error.details if error else None,
+        job.attempt,
+        job.worker_id,
+        job.start_time,
+        job.update_time,
+        job.complete_time,
+        job.version,
+        job.end_digest,
+        change_seq,
+    )
+    return dict(zip(MUTABLE_COLUMNS, values, strict=True))
+
+
+def transition_from_row(row: Sequence[Any]) -> Transition:
+    """Make a Transition of a row of the whole `job_transitions` table."""
+    job_id, version, from_status, to_status, attempt, actor, reason, time, _change_seq = row
+    return Transition(
+        job_id=job_id,
+        from_status=_STATUS[from_status],
+        to_status=_STATUS[to_status],
+        version=version,
+        attempt=attempt,
+        actor=actor,
+        reason=reason,
+        time=time,
+    )
+
+
+def transition_to_values(step: Transition, change_seq: int) -> Values:
+    """Make a row of `job_transitions`."""
+    return {
+        "job_id": step.job_id,
+        "version": step.version,
+        "from_status": step.from_status.value,
+        "to_status": step.to_status.value,
+        "attempt": step.attempt,
+        "actor": step.actor,
+        "reason": step.reason,
+        "time": step.time,
+        "change_seq": change_seq,
+    }
+
+
+def asset_from_row(row: Sequence[Any]) -> Asset:
+    """Make an Asset of a row of the whole `assets` table."""
+    (
+        asset_id,
+        job_id,
+        user_id,
+        asset_type,
+        url,
+        storage_path,
+        file_size,
+        create_time,
+        request_id,
+    ) = row
+    return Asset(
+        id=asset_id,
+        job_id=job_id,
+        user_id=user_id,
+        link=AssetLink(asset_type, url, storage_path, file_size),
+        create_time=create_time,
+        request_id=request_id,
+    )
+
+
+def asset_to_values(asset: Asset) -> Values:
+    """Make a row of `assets`."""
+    link = asset.link
+    return {
+        "id": asset.id,
+        "job_id": asset.job_id,
+        "user_id": asset.user_id,
+        "asset_type": link.asset_type,
+        "url": link.url,
+        "storage_path": link.storage_path,
+        "file_size": link.file_size,
+        "create_time": asset.create_time,
+        "request_id": asset.request_id,
+    }
+
+
+def tombstone_from_row(row: Sequence[Any]) -> Change:
+    """Make the deletion that a row of the whole `tombstones` table stands for."""
+    (
+        job_id,
+        user_id,
+        job_type,
+        status,
+        labels,
+        version,
+        create_time,
+        delete_time,
+        change_seq,
+    ) = row
+    job = Job(
+        id=job_id,
+        user_id=user_id,
+        job_type=job_type,
+        status=_STATUS[status],
+        labels=labels,
+        version=version,
+        create_time=create_time,
+        update_time=delete_time,
+    )
+    return Change(job, change_seq, deleted=True)
+
+
+def tombstone_to_values(job: Job, change_seq: int) -> Values:
+    """Make a row of `tombstones` of a deleted job."""
+    return {
+        "job_id": job.id,
+        "user_id": job.user_id,
+        "job_type": job.job_type,
+        "status": job.status.value,
+        "labels": job.labels,
+        "version": job.version,
+        "create_time": job.create_time,
+        "delete_time": job.update_time,
+        "change_seq": change_seq,
+    }

@@ -1,0 +1,174 @@
+"""The store: jobs, assets, transitions and the feed in a SQL database."""
+
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import ColumnElement, Executable, exc, select
+
+from jobledger_server.domain.model import Asset, AssetId, Job, JobId, Transition
+from jobledger_server.sql.engine import Database
+from jobledger_server.sql.rows import (
+    asset_from_row,
+    change_from_row,
+    job_from_row,
+    tombstone_from_row,
+    transition_from_row,
+)
+from jobledger_server.sql.statements import Statements
+from jobledger_server.sql.tables import assets, job_transitions, jobs
+from jobledger_server.sql.transaction import SqlTransaction
+from jobledger_server.store import (
+    Change,
+    FeedHead,
+    JobQuery,
+    StoreConflict,
+    StoreUnavailable,
+)
+
+
+class SqlStore:
+    """Jobs, assets and transitions in a SQL database; see `store.Store`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._dialect = database.dialect
+        self._statements = Statements(database.dialect)
+        # A single statement needs no transaction around it; several that must agree do.
+        self._single = database.reader.execution_options(**self._dialect.single_statement)
+        self._snapshot = database.reader.execution_options(**self._dialect.snapshot)
+
+    def transaction(self) -> AbstractAsyncContextManager[SqlTransaction]:
+        return self._transaction()
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[SqlTransaction]:
+        outcome = _Outcome()
+        with self._translating(outcome):
+            async with self._database.writer.connect() as connection:
+                try:
+                    await connection.begin()
+                    now = await self._dialect.now(connection)
+                    yield SqlTransaction(connection, self._statements, self._dialect, now)
+                    outcome.known = False
+                    await connection.commit()
+                except TimeoutError:
+                    # Whatever it still does, nobody waits for it: not even for a rollback.
+                    await connection.invalidate()
+                    raise
+
+    async def read_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
+        rows = await self._read(self._statements.read_jobs, self._dialect.bind_list("ids", ids))
+        return {job.id: job for job in map(job_from_row, rows)}
+
+    async def read_histories(
+        self, ids: Collection[JobId]
+    ) -> dict[JobId, tuple[Job, list[Transition]]]:
+        # The jobs first: transitions are only ever added, so that what is read of them
+        # afterwards holds every one up to the job's version, and later ones are left out.
+        histories: dict[JobId, tuple[Job, list[Transition]]] = {
+            job_id: (job, []) for job_id, job in (await self.read_jobs(ids)).items()
+        }
+        rows = await self._read(
+            self._statements.read_transitions, self._dialect.bind_list("ids", histories)
+        )
+        for step in map(transition_from_row, rows):
+            job, steps = histories[step.job_id]
+            if step.version <= job.version:
+                steps.append(step)
+        return histories
+
+    async def list_jobs(self, query: JobQuery, *, before: JobId | None, limit: int) -> list[Job]:
+        statement = (
+            select(jobs).where(*_filters(query, before)).order_by(jobs.c.id.desc()).limit(limit)
+        )
+        return [job_from_row(row) for row in await self._read(statement)]
+
+    async def list_assets(self, job_id: JobId, *, after: AssetId | None, limit: int) -> list[Asset]:
+        statement = select(assets).where(assets.c.job_id == job_id)
+        if after is not None:
+            statement = statement.where(assets.c.id > after)
+        statement = statement.order_by(assets.c.id).limit(limit)
+        return [asset_from_row(row) for row in await self._read(statement)]
+
+    async def list_transitions(
+        self, job_id: JobId, *, after_version: int, limit: int
+    ) -> list[Transition]:
+        statement = (
+            select(job_transitions)
+            .where(job_transitions.c.job_id == job_id, job_transitions.c.version > after_version)
+            .order_by(job_transitions.c.version)
+            .limit(limit)
+        )
+        return [transition_from_row(row) for row in await self._read(statement)]
+
+    async def feed_head(self) -> FeedHead:
+        ((epoch, seq),) = await self._read(self._statements.feed_head)
+        return FeedHead(epoch, seq)
+
+    async def changes_after(self, seq: int, *, limit: int) -> list[Change]:
+        page = {"seq": seq, "count": limit}
+        with self._translating(_Outcome()):
+            async with self._snapshot.connect() as connection, connection.begin():
+                changed = await connection.execute(self._statements.changed_jobs, page)
+                found = list(map(change_from_row, changed))
+                deleted = await connection.execute(self._statements.deleted_jobs, page)
+                found += map(tombstone_from_row, deleted)
+                found.sort(key=lambda change: change.seq)
+                del found[limit:]
+                if not found:
+                    return []
+                span = {"seq": seq, "last": found[-1].seq}
+                moved = await connection.execute(self._statements.changed_transitions, span)
+                steps: dict[JobId, list[Transition]] = {}
+                for step in map(transition_from_row, moved):
+                    steps.setdefault(step.job_id, []).append(step)
+        return [
+            replace(change, transitions=tuple(steps.get(change.job.id, ()))) for change in found
+        ]
+
+    async def close(self) -> None:
+        await self._database.close()
+
+    async def _read(
+        self, statement: Executable, parameters: dict[str, Any] | None = None
+    ) -> Sequence[Any]:
+        with self._translating(_Outcome()):
+            async with self._single.connect() as connection:
+                return (await connection.execute(statement, parameters)).all()
+
+    @contextmanager
+    def _translating(self, outcome: "_Outcome") -> Iterator[None]:
+        """Turn the database's errors into the store's, all but those that are bugs of ours."""
+        try:
+            yield
+        except (exc.IntegrityError, exc.DataError) as error:
+            raise StoreConflict(str(error.orig)) from error
+        except exc.ProgrammingError:
+            raise
+        except self._database.away as error:
+            raise StoreUnavailable(str(error), outcome_known=outcome.known) from error
+
+
+@dataclass
+class _Outcome:
+    """Whether it is known that nothing was written: not once a commit is under way."""
+
+    known: bool = True
+
+
+def _filters(query: JobQuery, before: JobId | None) -> list[ColumnElement[bool]]:
+    filters = [jobs.c.user_id == query.user_id]
+    if before is not None:
+        filters.append(jobs.c.id < before)
+    if query.statuses:
+        filters.append(jobs.c.status.in_(sorted(s.value for s in query.statuses)))
+    if query.job_types:
+        filters.append(jobs.c.job_type.in_(sorted(query.job_types)))
+    if query.created_after is not None:
+        filters.append(jobs.c.create_time > query.created_after)
+    if query.created_before is not None:
+        filters.append(jobs.c.create_time < query.created_before)
+    filters += [jobs.c.labels[key].as_string() == value for key, value in query.labels.items()]
+    return filters

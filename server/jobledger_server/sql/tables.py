@@ -1,0 +1,168 @@
+"""The tables. What the domain promises, the database checks as well.
+
+Times are microseconds since the Unix epoch and payloads are serialized Structs,
+as in the domain: nothing is converted on the way. See
+docs/decisions/0002-rows-hold-what-the-domain-holds.md.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# Ids compare by their bytes wherever the database's collation would do otherwise.
+_ID = String(36).with_variant(String(36, collation="C"), "postgresql")
+
+_STATUSES = "('QUEUED', 'PROCESSING', 'COMPLETED', 'PARTIAL', 'FAILED')"
+_TERMINAL = "('COMPLETED', 'PARTIAL', 'FAILED')"
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("user_id", String(128), nullable=False),
+    Column("job_type", String(50), nullable=False),
+    Column("status", String(10), nullable=False),
+    Column("progress", Integer, nullable=False),
+    Column("progress_message", String(512), nullable=False),
+    Column("parameters", LargeBinary),
+    Column("result", LargeBinary),
+    Column("error_reason", String(63)),
+    Column("error_message", String(4096)),
+    Column("error_details", LargeBinary),
+    Column("labels", JSON, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("worker_id", String(128), nullable=False),
+    Column("request_id", String(128), nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+    Column("start_time", BigInteger),
+    Column("update_time", BigInteger, nullable=False),
+    Column("complete_time", BigInteger),
+    Column("version", BigInteger, nullable=False),
+    Column("end_digest", LargeBinary),
+    Column("change_seq", BigInteger, nullable=False),
+    CheckConstraint(f"status IN {_STATUSES}", name="status"),
+    CheckConstraint("progress BETWEEN 0 AND 100", name="progress"),
+    CheckConstraint("length(user_id) BETWEEN 1 AND 128", name="user_id"),
+    CheckConstraint("length(job_type) BETWEEN 1 AND 50", name="job_type"),
+    CheckConstraint("version >= 1", name="version"),
+    CheckConstraint("attempt >= 0 AND (status = 'QUEUED') = (attempt = 0)", name="attempt"),
+    CheckConstraint("(status = 'QUEUED') = (start_time IS NULL)", name="start_time"),
+    CheckConstraint(f"(status IN {_TERMINAL}) = (complete_time IS NOT NULL)", name="complete_time"),
+    CheckConstraint(
+        "status NOT IN ('COMPLETED', 'PARTIAL') OR progress = 100", name="complete_progress"
+    ),
+    CheckConstraint(
+        "(error_message IS NULL) = (error_reason IS NULL)"
+        " AND (error_message IS NULL OR length(error_message) > 0)"
+        " AND (status <> 'FAILED' OR error_message IS NOT NULL)"
+        " AND (status IN ('PARTIAL', 'FAILED') OR error_message IS NULL)",
+        name="error",
+    ),
+    Index("ix_jobs_user_id_id", "user_id", text("id DESC")),
+    Index("uq_jobs_change_seq", "change_seq", unique=True),
+    Index(
+        "uq_jobs_user_id_request_id",
+        "user_id",
+        "request_id",
+        unique=True,
+        sqlite_where=text("request_id <> ''"),
+        postgresql_where=text("request_id <> ''"),
+    ),
+)
+
+job_transitions = Table(
+    "job_transitions",
+    metadata,
+    Column("job_id", _ID, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("from_status", String(10), nullable=False),
+    Column("to_status", String(10), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("reason", String(63), nullable=False),
+    Column("time", BigInteger, nullable=False),
+    Column("change_seq", BigInteger, nullable=False),
+    PrimaryKeyConstraint("job_id", "version"),
+    CheckConstraint(
+        "(from_status = 'QUEUED' AND to_status = 'PROCESSING')"
+        f" OR (from_status = 'PROCESSING' AND to_status IN {_TERMINAL})",
+        name="edge",
+    ),
+    Index("uq_job_transitions_change_seq", "change_seq", unique=True),
+)
+
+assets = Table(
+    "assets",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("job_id", _ID, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("user_id", String(128), nullable=False),
+    Column("asset_type", String(50), nullable=False),
+    Column("url", String(2048), nullable=False),
+    Column("storage_path", String(1024), nullable=False),
+    Column("file_size", BigInteger, nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+    Column("request_id", String(128), nullable=False),
+    CheckConstraint("file_size >= 0", name="file_size"),
+    CheckConstraint("length(asset_type) BETWEEN 1 AND 50", name="asset_type"),
+    CheckConstraint("length(url) > 0 OR length(storage_path) > 0", name="location"),
+    Index("ix_assets_job_id_id", "job_id", "id"),
+    Index(
+        "uq_assets_job_id_request_id",
+        "job_id",
+        "request_id",
+        unique=True,
+        sqlite_where=text("request_id <> ''"),
+        postgresql_where=text("request_id <> ''"),
+    ),
+)
+
+tombstones = Table(
+    "tombstones",
+    metadata,
+    Column("job_id", _ID, primary_key=True),
+    Column("user_id", String(128), nullable=False),
+    Column("job_type", String(50), nullable=False),
+    Column("status", String(10), nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+    Column("delete_time", BigInteger, nullable=False),
+    Column("change_seq", BigInteger, nullable=False),
+    Index("uq_tombstones_change_seq", "change_seq", unique=True),
+)
+
+# One row. `seq` is the place of the newest committed change; its row lock, held
+# until the commit, makes the order of the places the order of the commits.
+feed = Table(
+    "feed",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="one_row"),
+    CheckConstraint("seq >= 0", name="seq"),
+)

@@ -1,0 +1,120 @@
+"""One writing transaction: what a batch loads, and what it writes."""
+
+from collections.abc import Collection, Sequence
+
+from sqlalchemy import Executable
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from jobledger_server.domain.machine import Decision
+from jobledger_server.domain.model import Asset, Instant, Job, JobId
+from jobledger_server.sql.engine import Dialect
+from jobledger_server.sql.rows import (
+    Values,
+    asset_from_row,
+    asset_to_values,
+    job_from_row,
+    job_to_update,
+    job_to_values,
+    tombstone_to_values,
+    transition_to_values,
+)
+from jobledger_server.sql.statements import Statements
+from jobledger_server.store import Change
+
+
+class SqlTransaction:
+    """A writing transaction; see `store.Transaction`."""
+
+    def __init__(
+        self, connection: AsyncConnection, statements: Statements, dialect: Dialect, now: Instant
+    ) -> None:
+        self._connection = connection
+        self._statements = statements
+        self._dialect = dialect
+        self._now = now
+
+    @property
+    def now(self) -> Instant:
+        return self._now
+
+    async def load_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
+        result = await self._connection.execute(
+            self._statements.lock_jobs, self._dialect.bind_list("ids", ids)
+        )
+        return {job.id: job for job in map(job_from_row, result)}
+
+    async def find_created(
+        self, requests: Collection[tuple[str, str]]
+    ) -> dict[tuple[str, str], Job]:
+        result = await self._connection.execute(
+            self._statements.find_created, self._dialect.bind_pairs("requests", requests)
+        )
+        return {(job.user_id, job.request_id): job for job in map(job_from_row, result)}
+
+    async def find_linked(
+        self, requests: Collection[tuple[JobId, str]]
+    ) -> dict[tuple[JobId, str], Asset]:
+        result = await self._connection.execute(
+            self._statements.find_linked, self._dialect.bind_pairs("requests", requests)
+        )
+        return {(asset.job_id, asset.request_id): asset for asset in map(asset_from_row, result)}
+
+    async def append(self, decisions: Sequence[Decision]) -> list[Change]:
+        changes = _placed(decisions, after=await self._take_places(len(decisions)))
+        writes = _Writes(decisions, changes)
+        # Deletions first: they give back the request ids that a creation may take.
+        await self._write(self._statements.delete_jobs, writes.deletes)
+        await self._write(self._statements.insert_tombstones, writes.tombstones)
+        await self._write(self._statements.insert_jobs, writes.inserts)
+        await self._write(self._statements.update_jobs, writes.updates)
+        await self._write(self._statements.insert_transitions, writes.transitions)
+        await self._write(self._statements.insert_assets, writes.assets)
+        return changes
+
+    async def _take_places(self, count: int) -> int:
+        """Lock the counter, move it on by `count`, and return where it stood."""
+        result = await self._connection.execute(self._statements.take_places, {"count": count})
+        last: int = result.scalar_one()
+        return last - count
+
+    async def _write(self, statement: Executable, rows: list[Values]) -> None:
+        if rows:
+            await self._connection.execute(statement, rows)
+
+
+def _placed(decisions: Sequence[Decision], *, after: int) -> list[Change]:
+    changes = []
+    for seq, decision in enumerate(decisions, start=after + 1):
+        transitions = (decision.transition,) if decision.transition else ()
+        changes.append(Change(decision.job, seq, transitions, decision.deleted))
+    return changes
+
+
+class _Writes:
+    """The rows of a batch.
+
+    A job that several decisions changed is written once, as the last left it;
+    its transitions are written each.
+    """
+
+    def __init__(self, decisions: Sequence[Decision], changes: Sequence[Change]) -> None:
+        final = {change.job.id: change for change in changes}
+        created = {change.job.id for change in changes if change.job.version == 1}
+        gone = {job_id for job_id, change in final.items() if change.deleted}
+        self.deletes: list[Values] = [{"b_id": job_id} for job_id in gone]
+        self.tombstones = [tombstone_to_values(final[id_].job, final[id_].seq) for id_ in gone]
+        kept = [change for job_id, change in final.items() if job_id not in gone]
+        self.inserts = [job_to_values(c.job, c.seq) for c in kept if c.job.id in created]
+        self.updates = [job_to_update(c.job, c.seq) for c in kept if c.job.id not in created]
+        self.transitions = [
+            transition_to_values(step, change.seq)
+            for change in changes
+            if change.job.id not in gone
+            for step in change.transitions
+        ]
+        self.assets = [
+            asset_to_values(asset)
+            for decision in decisions
+            if decision.job.id not in gone
+            for asset in decision.assets
+        ]

@@ -1,0 +1,179 @@
+"""The port to the database. Its docstrings are the contract; the conformance suite is its meaning.
+
+Every method raises StoreUnavailable when the database cannot be reached or does
+not answer in time. A store recovers by itself: the next call tries again.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from jobledger_server.domain.machine import Decision
+from jobledger_server.domain.model import (
+    Asset,
+    AssetId,
+    Instant,
+    Job,
+    JobId,
+    JobStatus,
+    Transition,
+)
+
+
+class StoreError(Exception):
+    """The database did not do what it was asked."""
+
+
+class StoreUnavailable(StoreError):
+    """The database is away, or did not answer in time.
+
+    `outcome_known` is true where nothing can have been written, so that the same
+    may be tried again; false where a commit was under way and its answer is lost.
+    """
+
+    def __init__(self, cause: str, *, outcome_known: bool) -> None:
+        super().__init__(cause)
+        self.outcome_known = outcome_known
+
+
+class StoreConflict(StoreError):
+    """The database refused what was to be written, and nothing was.
+
+    A rule of the schema is broken: by another server that was faster (the same
+    `request_id`), so that trying again succeeds, or by a bug.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class FeedHead:
+    """The newest committed place in the feed.
+
+    `epoch` names the feed: it is made with the database, so that a place in one
+    feed is never taken for a place in another.
+    """
+
+    epoch: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A job at a place in the feed: as it stood after change `seq`.
+
+    `transitions` are the job's steps since its last place known to the reader,
+    in order. `deleted` says that the job is gone; `job` is how it stood last,
+    without its contents where it was read from a tombstone.
+    """
+
+    job: Job
+    seq: int
+    transitions: tuple[Transition, ...] = ()
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobQuery:
+    """Which of an owner's jobs; an empty filter lets all through.
+
+    `created_after` and `created_before` are exclusive.
+    """
+
+    user_id: str
+    statuses: frozenset[JobStatus] = frozenset()
+    job_types: frozenset[str] = frozenset()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    created_after: Instant | None = None
+    created_before: Instant | None = None
+
+    def key(self) -> tuple[object, ...]:
+        """Return a key whose repr is the same for, and only for, the same query."""
+        return (
+            self.user_id,
+            sorted(status.value for status in self.statuses),
+            sorted(self.job_types),
+            sorted(self.labels.items()),
+            self.created_after,
+            self.created_before,
+        )
+
+
+class Transaction(Protocol):
+    """One writing transaction. Nothing outside sees any of it before it commits."""
+
+    @property
+    def now(self) -> Instant:
+        """The database server's time, read when the transaction began."""
+
+    async def load_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
+        """Return those of the jobs that exist, and let nobody else change them until the end.
+
+        The jobs are locked in the order of their ids, so that two transactions
+        never wait for each other. Call it once, before `append`.
+        """
+
+    async def find_created(
+        self, requests: Collection[tuple[str, str]]
+    ) -> dict[tuple[str, str], Job]:
+        """Return the jobs that were created with these (user id, request id) pairs."""
+
+    async def find_linked(
+        self, requests: Collection[tuple[JobId, str]]
+    ) -> dict[tuple[JobId, str], Asset]:
+        """Return the assets that were linked with these (job id, request id) pairs."""
+
+    async def append(self, decisions: Sequence[Decision]) -> list[Change]:
+        """Write what was decided, each decision as the next change of the feed, in this order.
+
+        The places are consecutive and follow the last committed one: the
+        counter is locked from here until the end of the transaction, so that
+        the order of the places is the order of the commits, and a transaction
+        that is rolled back gives its places back. Call it once, last. Raises
+        StoreConflict.
+        """
+
+
+class Store(Protocol):
+    """Jobs, assets and transitions in a database, and the feed of their changes."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """Begin a transaction; commit it at the end of the block, roll it back on an error.
+
+        When the block has ended without an error, the changes are durable: they
+        survive a crash of this process, of the database and of the machine.
+        Raises StoreUnavailable and StoreConflict at the end of the block too.
+        """
+
+    async def read_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
+        """Return those of the jobs that exist."""
+
+    async def read_histories(
+        self, ids: Collection[JobId]
+    ) -> dict[JobId, tuple[Job, list[Transition]]]:
+        """Return those of the jobs that exist, each with all its transitions up to its version."""
+
+    async def list_jobs(self, query: JobQuery, *, before: JobId | None, limit: int) -> list[Job]:
+        """Return the jobs with ids less than `before`, greatest id (newest) first."""
+
+    async def list_assets(self, job_id: JobId, *, after: AssetId | None, limit: int) -> list[Asset]:
+        """Return the job's assets with ids greater than `after`, oldest first."""
+
+    async def list_transitions(
+        self, job_id: JobId, *, after_version: int, limit: int
+    ) -> list[Transition]:
+        """Return the job's transitions with greater versions, oldest first."""
+
+    async def feed_head(self) -> FeedHead:
+        """Return the newest committed place in the feed."""
+
+    async def changes_after(self, seq: int, *, limit: int) -> list[Change]:
+        """Return the changes after place `seq`, in the order of their commits.
+
+        A job stands in the feed once, at its latest change, with every
+        transition it made after `seq`; a deleted job stands there as such.
+        Nothing committed after `seq` is missing up to the last change returned,
+        and fewer than `limit` changes mean that these are all.
+        """
+
+    async def close(self) -> None:
+        """Let go of every connection. Idempotent."""

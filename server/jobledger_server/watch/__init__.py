@@ -1,0 +1,1 @@
+"""What watchers see: order, fan-out, slots, and the reading of gaps."""

@@ -1,0 +1,85 @@
+"""The hub: takes the changes in the order of their commits and hands each to its watchers."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.domain.model import JobId
+from jobledger_server.store import Change
+from jobledger_server.watch.subscription import Draining, Subscription
+
+
+class WatchHub:
+    """Where commits and watchers meet, in one event loop.
+
+    The feed's counter is dense, so the hub knows what it has: changes that
+    follow the last place are handed on at once; changes that leave a gap (another
+    server committed in between) are not, for then the order would be lost, but
+    `on_gap` is called, and what is missing is read from the table.
+    """
+
+    def __init__(self, seq: int, on_gap: Callable[[], None], *, max_watches: int) -> None:
+        self._seq = seq
+        self._on_gap = on_gap
+        self._max_watches = max_watches
+        self._watchers: dict[JobId, set[Subscription]] = {}
+        self._count = 0
+        self._draining = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @property
+    def seq(self) -> int:
+        """The place in the feed up to which every watcher has been told."""
+        return self._seq
+
+    @property
+    def watches(self) -> int:
+        """How many watchers there are."""
+        return self._count
+
+    def publish(self, changes: Sequence[Change]) -> None:
+        """Take the changes of a commit of this process."""
+        if changes and changes[0].seq > self._seq + 1:
+            self._on_gap()
+            return
+        self.deliver(changes)
+
+    def deliver(self, changes: Sequence[Change]) -> None:
+        """Take changes that leave no gap. Those that were taken before are ignored."""
+        for change in changes:
+            if change.seq > self._seq:
+                for subscription in self._watchers.get(change.job.id, ()):
+                    subscription.offer(change)
+                self._seq = change.seq
+
+    @contextmanager
+    def subscribe(self, job_id: JobId) -> Iterator[Subscription]:
+        """Take every change of the job from now on. Raises LimitExceeded and Draining."""
+        if self._draining:
+            raise Draining
+        if self._count >= self._max_watches:
+            raise LimitExceeded("watches", self._max_watches)
+        subscription = Subscription(job_id)
+        self._watchers.setdefault(job_id, set()).add(subscription)
+        self._count += 1
+        self._empty.clear()
+        try:
+            yield subscription
+        finally:
+            watchers = self._watchers[job_id]
+            watchers.remove(subscription)
+            if not watchers:
+                del self._watchers[job_id]
+            self._count -= 1
+            if not self._count:
+                self._empty.set()
+
+    async def drain(self) -> None:
+        """End every watch and take no more; return when the last one has ended."""
+        self._draining = True
+        for watchers in self._watchers.values():
+            for subscription in watchers:
+                subscription.drain()
+        await self._empty.wait()

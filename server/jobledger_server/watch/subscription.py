@@ -1,0 +1,95 @@
+"""A watcher's slot: the newest snapshot and the transitions not yet sent. Never a queue.
+
+However long a watcher stalls, it costs this and nothing else: progress conflates,
+and a job has few transitions.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from jobledger_server.domain.errors import JobNotFound
+from jobledger_server.domain.machine import TERMINAL
+from jobledger_server.domain.model import Job, JobId, Transition
+from jobledger_server.store import Change
+
+
+class Draining(Exception):
+    """The server is going away; another one, or the next, goes on with the watch."""
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a watcher is told: the newest snapshot and every step since the last news."""
+
+    job: Job
+    transitions: tuple[Transition, ...]
+
+    @property
+    def last(self) -> bool:
+        """Whether nothing can follow."""
+        return self.job.status in TERMINAL
+
+
+class Subscription:
+    """One watcher of one job.
+
+    `offer` may be called from the moment of subscribing on, so that nothing
+    committed between subscribing and reading the job is missed; `begin` then says
+    what was read, and what was offered up to that version is not news.
+    """
+
+    def __init__(self, job_id: JobId) -> None:
+        self.job_id = job_id
+        self._version = 0
+        self._job: Job | None = None
+        self._transitions: list[Transition] = []
+        self._deleted = False
+        self._draining = False
+        self._woken = asyncio.Event()
+
+    def offer(self, change: Change) -> None:
+        """Take a change of the job. What is not newer than what is known is ignored."""
+        if change.deleted:
+            # The place stays with what was offered before: an end is told even so.
+            self._deleted = True
+        elif change.job.version > self._version:
+            news = (step for step in change.transitions if step.version > self._version)
+            self._transitions += news
+            self._job = change.job
+            self._version = change.job.version
+        self._woken.set()
+
+    def begin(self, version: int) -> None:
+        """Say which version the watcher has been told already."""
+        self._transitions = [step for step in self._transitions if step.version > version]
+        if self._version <= version:
+            self._job = None
+            self._version = version
+
+    def drain(self) -> None:
+        """Tell the watcher that this server is going away."""
+        self._draining = True
+        self._woken.set()
+
+    async def news(self, patience: float) -> News | None:
+        """Return what is new, as soon as anything is; None if nothing was for `patience` seconds.
+
+        Raises JobNotFound when the job is deleted and Draining when the server
+        goes away, but never before an end that is known.
+        """
+        while True:
+            if self._job is not None and (self._job.status in TERMINAL or not self._draining):
+                news = News(self._job, tuple(self._transitions))
+                self._job = None
+                self._transitions = []
+                return news
+            if self._deleted:
+                raise JobNotFound(self.job_id)
+            if self._draining:
+                raise Draining
+            self._woken.clear()
+            try:
+                async with asyncio.timeout(patience):
+                    await self._woken.wait()
+            except TimeoutError:
+                return None

@@ -1,0 +1,1 @@
+"""The wire: requests to commands, values to messages, errors to codes."""

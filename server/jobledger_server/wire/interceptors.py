@@ -1,0 +1,96 @@
+"""What every call goes through: reading the request safely, and answering errors."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc_status import rpc_status
+
+from jobledger_server.wire.status import internal_status, status_of
+from jobledger_server.wire.validation import InvalidRequest
+
+log = logging.getLogger("jobledger.wire")
+
+Behavior = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
+
+
+UNREADABLE = InvalidRequest(
+    [("request", "cannot be parsed: malformed, not UTF-8, or nested too deeply")]
+)
+"""Stands in for a request whose bytes are not a message, until it can be answered."""
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Turns every error of a handler into a status with details.
+
+    A request that cannot be parsed (malformed, not UTF-8, nested beyond what the
+    parser takes) is the caller's fault and answered as such, not as a crash of the
+    server. An unexpected error goes to the log under an id, and the id to the
+    caller.
+    """
+
+    def __init__(self) -> None:
+        self._wrapped: dict[str, Any] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        method = handler_call_details.method
+        if method in self._wrapped:
+            return self._wrapped[method]
+        handler = await continuation(handler_call_details)
+        if handler is None or not method.startswith("/jobledger."):
+            return handler  # unknown methods are not kept: a caller could make up any number
+        wrapped = _wrap(handler)
+        self._wrapped[method] = wrapped
+        return wrapped
+
+
+def _wrap(handler: Any) -> Any:
+    deserialize = _safely(handler.request_deserializer)
+    if handler.unary_unary is not None:
+        return grpc.unary_unary_rpc_method_handler(
+            _answering(handler.unary_unary), deserialize, handler.response_serializer
+        )
+    return grpc.unary_stream_rpc_method_handler(
+        _answering(handler.unary_stream), deserialize, handler.response_serializer
+    )
+
+
+def _safely(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def read(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            return UNREADABLE
+
+    return read
+
+
+def _answering(behavior: Behavior) -> Any:
+    async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        if request is UNREADABLE:
+            await _abort(context, UNREADABLE)
+        try:
+            return await behavior(request, context)
+        except (grpc.aio.AbortError, asyncio.CancelledError):
+            raise
+        except Exception as error:  # noqa: BLE001
+            await _abort(context, error)
+
+    return answer
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:
+    status = status_of(error)
+    if status is None:
+        correlation_id = uuid.uuid4().hex
+        log.error("internal error", exc_info=error, extra={"correlation_id": correlation_id})
+        status = internal_status(correlation_id)
+    await context.abort_with_status(rpc_status.to_status(status))

@@ -1,0 +1,124 @@
+"""JobService: for the owners of jobs."""
+
+from typing import Any
+
+from grpc.aio import ServicerContext
+
+from jobledger.v1 import job_service_pb2 as pb
+from jobledger.v1.job_service_pb2_grpc import JobServiceServicer
+from jobledger_server.domain.machine import TERMINAL
+from jobledger_server.domain.model import Asset, AssetId, Job, JobId, Transition
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.ledger.reads import Reads
+from jobledger_server.store import Store
+from jobledger_server.watch.hub import WatchHub
+from jobledger_server.wire.messages import (
+    asset_message,
+    job_message,
+    transition_message,
+    watch_message,
+)
+from jobledger_server.wire.pages import Page
+from jobledger_server.wire.requests import Requests
+
+Context = ServicerContext[Any, Any]
+
+
+class JobService(JobServiceServicer):
+    """Requests to commands and reads, their outcome to messages."""
+
+    def __init__(
+        self,
+        store: Store,
+        ledger: Ledger,
+        reads: Reads,
+        hub: WatchHub,
+        requests: Requests,
+        *,
+        heartbeat: float,
+    ) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._reads = reads
+        self._hub = hub
+        self._requests = requests
+        self._heartbeat = heartbeat
+
+    async def CreateJob(
+        self, request: pb.CreateJobRequest, _context: Context
+    ) -> pb.CreateJobResponse:
+        decision = await self._ledger.apply(self._requests.create(request))
+        return pb.CreateJobResponse(job=job_message(decision.job))
+
+    async def GetJob(self, request: pb.GetJobRequest, _context: Context) -> pb.GetJobResponse:
+        job = await self._reads.job(*self._requests.owned_job(request))
+        return pb.GetJobResponse(job=job_message(job))
+
+    async def ListJobs(self, request: pb.ListJobsRequest, _context: Context) -> pb.ListJobsResponse:
+        query = self._requests.query(request)
+
+        async def jobs(after: str | None, limit: int) -> list[Job]:
+            before = JobId(after) if after else None
+            return await self._store.list_jobs(query, before=before, limit=limit)
+
+        page = Page(request, query.key(), jobs, cursor=lambda job: job.id)
+        return pb.ListJobsResponse(
+            jobs=await page.read(job_message), next_page_token=page.next_token
+        )
+
+    async def DeleteJob(
+        self, request: pb.DeleteJobRequest, _context: Context
+    ) -> pb.DeleteJobResponse:
+        await self._ledger.apply(self._requests.delete(request))
+        return pb.DeleteJobResponse()
+
+    async def ListAssets(
+        self, request: pb.ListAssetsRequest, _context: Context
+    ) -> pb.ListAssetsResponse:
+        job_id, user_id = self._requests.owned_job(request)
+
+        async def assets(after: str | None, limit: int) -> list[Asset]:
+            last = AssetId(after) if after else None
+            return await self._store.list_assets(job_id, after=last, limit=limit)
+
+        page = Page(request, ("assets", job_id), assets, cursor=lambda asset: asset.id)
+        await self._reads.job(job_id, user_id)
+        return pb.ListAssetsResponse(
+            assets=await page.read(asset_message), next_page_token=page.next_token
+        )
+
+    async def ListTransitions(
+        self, request: pb.ListTransitionsRequest, _context: Context
+    ) -> pb.ListTransitionsResponse:
+        job_id, user_id = self._requests.owned_job(request)
+
+        async def transitions(after: str | None, limit: int) -> list[Transition]:
+            version = int(after or 0)
+            return await self._store.list_transitions(job_id, after_version=version, limit=limit)
+
+        page = Page(
+            request, ("transitions", job_id), transitions, cursor=lambda step: str(step.version)
+        )
+        await self._reads.job(job_id, user_id)
+        return pb.ListTransitionsResponse(
+            transitions=await page.read(transition_message), next_page_token=page.next_token
+        )
+
+    # Writes instead of yielding: grpc does not close a generator whose write failed (grpc#42295).
+    async def WatchJob(  # type: ignore[override]
+        self, request: pb.WatchJobRequest, context: Context
+    ) -> None:
+        job_id, user_id = self._requests.owned_job(request)
+        # Subscribe, then read: what is committed in between waits in the slot.
+        with self._hub.subscribe(job_id) as subscription:
+            job, steps = await self._reads.history(job_id, user_id)
+            subscription.begin(job.version)
+            steps = [step for step in steps if step.version > request.after_version]
+            await context.write(watch_message(job, steps))
+            while job.status not in TERMINAL:
+                news = await subscription.news(self._heartbeat)
+                if news is None:
+                    await context.write(watch_message(job, heartbeat=True))
+                else:
+                    job = news.job
+                    await context.write(watch_message(job, news.transitions))

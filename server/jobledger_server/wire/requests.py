@@ -1,0 +1,235 @@
+"""Requests to commands and queries. Raises InvalidRequest with every violation."""
+
+from collections.abc import Callable, Collection, Iterable
+
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from jobledger.v1 import asset_pb2, job_pb2, job_service_pb2, worker_service_pb2
+from jobledger_server.domain.commands import Create, Delete, LinkAsset, Report, Transit
+from jobledger_server.domain.model import (
+    AssetLink,
+    Instant,
+    JobError,
+    JobId,
+    JobStatus,
+    Payload,
+)
+from jobledger_server.store import JobQuery
+from jobledger_server.wire.pages import MAX_ROWS
+from jobledger_server.wire.validation import Checker
+
+MAX_ASSETS = 1000
+MAX_JOB_TYPES = 100
+
+STATUSES = {job_pb2.JobStatus.Value(f"JOB_STATUS_{s.value}"): s for s in JobStatus}
+
+JobRequest = (
+    job_service_pb2.GetJobRequest
+    | job_service_pb2.DeleteJobRequest
+    | job_service_pb2.WatchJobRequest
+    | job_service_pb2.ListAssetsRequest
+    | job_service_pb2.ListTransitionsRequest
+)
+MarkRequest = (
+    worker_service_pb2.MarkCompletedRequest
+    | worker_service_pb2.MarkPartialRequest
+    | worker_service_pb2.MarkFailedRequest
+)
+
+
+class Requests:
+    """Reads requests; knows the operator's own rules: which URL schemes an asset may have."""
+
+    def __init__(self, url_schemes: Collection[str]) -> None:
+        self._url_schemes = url_schemes
+
+    def create(self, request: job_service_pb2.CreateJobRequest) -> Create:
+        check = Checker()
+        command = Create(
+            user_id=check.name("user_id", request.user_id, 128),
+            job_type=check.job_type("job_type", request.job_type),
+            parameters=_struct(check, "parameters", request.parameters, request.HasField),
+            labels=check.labels("labels", dict(request.labels)),
+            request_id=check.name("request_id", request.request_id, 128, required=False),
+        )
+        check.finish(request)
+        return command
+
+    def owned_job(self, request: JobRequest) -> tuple[JobId, str]:
+        """Return the job's id and the owner in whose name it is asked for."""
+        check = Checker()
+        job_id = check.name("job_id", request.job_id, 36)
+        user_id = check.name("user_id", request.user_id, 128)
+        if isinstance(request, job_service_pb2.WatchJobRequest):
+            check.at_least_zero("after_version", request.after_version)
+        elif isinstance(
+            request, job_service_pb2.ListAssetsRequest | job_service_pb2.ListTransitionsRequest
+        ):
+            _check_page_size(check, request.page_size)
+        check.finish(request)
+        return JobId(job_id), user_id
+
+    def delete(self, request: job_service_pb2.DeleteJobRequest) -> Delete:
+        job_id, user_id = self.owned_job(request)
+        return Delete(job_id=job_id, user_id=user_id)
+
+    def query(self, request: job_service_pb2.ListJobsRequest) -> JobQuery:
+        check = Checker()
+        statuses = _statuses(check, "statuses", request.statuses)
+        if len(request.job_types) > MAX_JOB_TYPES:
+            check.add("job_types", f"has more than {MAX_JOB_TYPES} entries")
+        _check_page_size(check, request.page_size)
+        query = JobQuery(
+            user_id=check.name("user_id", request.user_id, 128),
+            statuses=frozenset(statuses),
+            job_types=frozenset(
+                check.job_type(f"job_types[{i}]", job_type)
+                for i, job_type in enumerate(request.job_types[:MAX_JOB_TYPES])
+            ),
+            labels=check.labels("labels", dict(request.labels)),
+            created_after=_time(check, "created_after", request.created_after, request.HasField),
+            created_before=_time(check, "created_before", request.created_before, request.HasField),
+        )
+        check.finish(request)
+        return query
+
+    def transit(self, request: worker_service_pb2.TransitionJobRequest) -> Transit:
+        check = Checker()
+        (target,) = _statuses(check, "target_status", [request.target_status]) or [JobStatus.QUEUED]
+        has = request.HasField
+        command = Transit(
+            job_id=JobId(check.name("job_id", request.job_id, 36)),
+            target=target,
+            attempt=request.attempt if has("attempt") else None,
+            expected_version=request.expected_version if has("expected_version") else None,
+            progress=check.percent("progress", request.progress) if has("progress") else None,
+            progress_message=check.text("progress_message", request.progress_message, 512)
+            if has("progress_message")
+            else None,
+            result=_struct(check, "result", request.result, has),
+            error=_error(check, request.error) if has("error") else None,
+            assets=self._assets(check, request.assets),
+            worker_id=check.name("worker_id", request.worker_id, 128, required=False),
+        )
+        _check_outcome(check, command)
+        check.finish(request)
+        return command
+
+    def mark(self, request: MarkRequest) -> Transit:
+        check = Checker()
+        error = None
+        match request:
+            case worker_service_pb2.MarkCompletedRequest():
+                target = JobStatus.COMPLETED
+            case worker_service_pb2.MarkPartialRequest():
+                target = JobStatus.PARTIAL
+            case worker_service_pb2.MarkFailedRequest():
+                target = JobStatus.FAILED
+        if not isinstance(request, worker_service_pb2.MarkCompletedRequest):
+            error = _error(check, request.error) if request.HasField("error") else None
+        command = Transit(
+            job_id=JobId(check.name("job_id", request.job_id, 36)),
+            target=target,
+            attempt=request.attempt if request.HasField("attempt") else None,
+            result=_struct(check, "result", request.result, request.HasField),
+            error=error,
+            assets=self._assets(check, request.assets),
+        )
+        _check_outcome(check, command)
+        check.finish(request)
+        return command
+
+    def report(self, request: worker_service_pb2.UpdateProgressRequest) -> Report:
+        check = Checker()
+        has = request.HasField
+        command = Report(
+            job_id=JobId(check.name("job_id", request.job_id, 36)),
+            attempt=request.attempt if has("attempt") else None,
+            progress=check.percent("progress", request.progress) if has("progress") else None,
+            progress_message=check.text("progress_message", request.progress_message, 512)
+            if has("progress_message")
+            else None,
+        )
+        check.finish(request)
+        return command
+
+    def link_asset(self, request: worker_service_pb2.CreateAssetRequest) -> LinkAsset:
+        check = Checker()
+        command = LinkAsset(
+            job_id=JobId(check.name("job_id", request.job_id, 36)),
+            attempt=request.attempt if request.HasField("attempt") else None,
+            link=self._link(check, "", request),
+            request_id=check.name("request_id", request.request_id, 128, required=False),
+        )
+        check.finish(request)
+        return command
+
+    def _assets(self, check: Checker, assets: Iterable[asset_pb2.Asset]) -> tuple[AssetLink, ...]:
+        links = tuple(self._link(check, f"assets[{i}].", asset) for i, asset in enumerate(assets))
+        if len(links) > MAX_ASSETS:
+            check.add("assets", f"has {len(links)} entries, at most {MAX_ASSETS} are allowed")
+        return links
+
+    def _link(
+        self,
+        check: Checker,
+        prefix: str,
+        asset: asset_pb2.Asset | worker_service_pb2.CreateAssetRequest,
+    ) -> AssetLink:
+        if not asset.url and not asset.storage_path:
+            check.add(f"{prefix}url", "is required where storage_path is empty")
+        if asset.url:
+            check.url(f"{prefix}url", asset.url, self._url_schemes)
+        return AssetLink(
+            asset_type=check.name(f"{prefix}asset_type", asset.asset_type, 50),
+            url=asset.url,
+            storage_path=check.name(
+                f"{prefix}storage_path", asset.storage_path, 1024, required=False
+            ),
+            file_size=check.at_least_zero(f"{prefix}file_size", asset.file_size),
+        )
+
+
+def _check_page_size(check: Checker, size: int) -> None:
+    if not 0 <= size <= MAX_ROWS:
+        check.add("page_size", f"is {size}, must be from 0 to {MAX_ROWS}")
+
+
+def _statuses(check: Checker, field: str, values: Iterable[int]) -> list[JobStatus]:
+    statuses = []
+    for value in values:
+        if value in STATUSES:
+            statuses.append(STATUSES[job_pb2.JobStatus.ValueType(value)])
+        else:
+            check.add(field, "is required" if value == 0 else f"has no value {value}")
+    return statuses
+
+
+def _struct(check: Checker, field: str, struct: Struct, has: Callable[..., bool]) -> Payload | None:
+    return check.struct(field, struct) if has(field) else None
+
+
+def _time(check: Checker, field: str, value: Timestamp, has: Callable[..., bool]) -> Instant | None:
+    return check.timestamp(field, value) if has(field) else None
+
+
+def _error(check: Checker, error: job_pb2.JobError) -> JobError:
+    if not error.message:
+        check.add("error.message", "is required")
+    return JobError(
+        reason=check.reason("error.reason", error.reason) if error.reason else "UNKNOWN",
+        message=check.text("error.message", error.message, 4096),
+        details=check.struct("error.details", error.details) if error.HasField("details") else None,
+    )
+
+
+def _check_outcome(check: Checker, command: Transit) -> None:
+    """Check that what is said of the outcome fits the state that is asked for."""
+    target = command.target
+    if target is JobStatus.FAILED and command.error is None:
+        check.add("error", "is required for FAILED")
+    if target not in (JobStatus.FAILED, JobStatus.PARTIAL) and command.error is not None:
+        check.add("error", f"is not allowed for {target.value}")
+    if target is JobStatus.PROCESSING and command.result is not None:
+        check.add("result", "is not allowed for PROCESSING")

@@ -1,0 +1,184 @@
+"""The one table from errors to gRPC codes and details. Nothing internal passes it."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from jobledger.v1.error_reason_pb2 import ErrorReason
+from jobledger_server.domain.errors import (
+    IllegalTransition,
+    JobNotFound,
+    JobTerminal,
+    LeaseLost,
+    LimitExceeded,
+    RequestIdReused,
+    VersionMismatch,
+)
+from jobledger_server.store import StoreUnavailable
+from jobledger_server.watch.subscription import Draining
+from jobledger_server.wire.validation import InvalidRequest
+
+DOMAIN = "jobledger"
+
+RETRY_SECONDS = 1
+"""How long a caller is asked to wait before it tries again, where that may help."""
+
+_PREFIX = "ERROR_REASON_"
+_JOB = "jobledger.v1.Job"
+
+
+def status_of(error: Exception) -> status_pb2.Status | None:
+    """Return what a caller is told of an error; None for one that is none of its business."""
+    match error:
+        case InvalidRequest(violations=violations, token=token):
+            return _status(
+                code_pb2.INVALID_ARGUMENT,
+                ErrorReason.ERROR_REASON_INVALID_TOKEN
+                if token
+                else ErrorReason.ERROR_REASON_INVALID_FIELD,
+                "; ".join(f"{field} {description}" for field, description in violations),
+                {},
+                error_details_pb2.BadRequest(
+                    field_violations=[
+                        error_details_pb2.BadRequest.FieldViolation(field=f, description=d)
+                        for f, d in violations
+                    ]
+                ),
+            )
+        case JobNotFound(job_id):
+            return _status(
+                code_pb2.NOT_FOUND,
+                ErrorReason.ERROR_REASON_JOB_NOT_FOUND,
+                f"this user has no job {job_id!r}",
+                {"job_id": job_id},
+                error_details_pb2.ResourceInfo(resource_type=_JOB, resource_name=job_id),
+            )
+        case IllegalTransition(job_id, current, wanted, allowed):
+            return _precondition(
+                ErrorReason.ERROR_REASON_ILLEGAL_TRANSITION,
+                f"job {job_id} is {current.value}{_obstacle(current.value, wanted, allowed)}",
+                {
+                    "job_id": job_id,
+                    "current": current.value,
+                    "target": wanted,
+                    "allowed": ",".join(allowed),
+                },
+            )
+        case JobTerminal(job_id, current, wanted):
+            return _precondition(
+                ErrorReason.ERROR_REASON_JOB_TERMINAL,
+                f"job {job_id} has ended as {current.value} and never changes again",
+                {"job_id": job_id, "current": current.value, "target": wanted, "allowed": ""},
+            )
+        case LeaseLost(job_id, attempt):
+            return _status(
+                code_pb2.ABORTED,
+                ErrorReason.ERROR_REASON_LEASE_LOST,
+                f"job {job_id} is at attempt {attempt}, not at the caller's: stop working on it",
+                {"job_id": job_id, "attempt": str(attempt)},
+            )
+        case VersionMismatch(job_id, version):
+            return _status(
+                code_pb2.ABORTED,
+                ErrorReason.ERROR_REASON_VERSION_MISMATCH,
+                f"job {job_id} is at version {version}, not at the expected one",
+                {"job_id": job_id, "version": str(version)},
+            )
+        case RequestIdReused(request_id, resource):
+            return _status(
+                code_pb2.ALREADY_EXISTS,
+                ErrorReason.ERROR_REASON_REQUEST_ID_REUSED,
+                f"the request id {request_id!r} was used before with other content",
+                {"request_id": request_id},
+                error_details_pb2.ResourceInfo(resource_type=_JOB, resource_name=resource),
+            )
+        case LimitExceeded(limit, value):
+            return _status(
+                code_pb2.RESOURCE_EXHAUSTED,
+                ErrorReason.ERROR_REASON_LIMIT_EXCEEDED,
+                f"at most {value} {limit} are allowed",
+                {"limit": limit, "value": str(value)},
+                error_details_pb2.QuotaFailure(
+                    violations=[
+                        error_details_pb2.QuotaFailure.Violation(
+                            subject=limit, description=f"at most {value}"
+                        )
+                    ]
+                ),
+                _retry(),
+            )
+        case Draining():
+            return _unavailable("this server is shutting down")
+        case StoreUnavailable():
+            return _unavailable("the database does not answer")
+        case _:
+            return None
+
+
+def _obstacle(current: str, wanted: str, allowed: Sequence[str]) -> str:
+    if wanted == current:
+        return " already"
+    if wanted in allowed:  # a report on a job that was not started
+        return f", this needs {wanted}"
+    return f", from where {wanted} cannot be reached, only {' or '.join(allowed)}"
+
+
+def internal_status(correlation_id: str) -> status_pb2.Status:
+    """Return what a caller is told of a bug: where the operator finds the rest."""
+    return _status(
+        code_pb2.INTERNAL,
+        ErrorReason.ERROR_REASON_INTERNAL,
+        f"internal error; the server's log has more under {correlation_id}",
+        {"correlation_id": correlation_id},
+    )
+
+
+def _precondition(
+    reason: ErrorReason.ValueType, message: str, facts: dict[str, str]
+) -> status_pb2.Status:
+    failure = error_details_pb2.PreconditionFailure.Violation(
+        type=_name(reason), subject=facts["job_id"], description=message
+    )
+    return _status(
+        code_pb2.FAILED_PRECONDITION,
+        reason,
+        message,
+        facts,
+        error_details_pb2.PreconditionFailure(violations=[failure]),
+    )
+
+
+def _unavailable(message: str) -> status_pb2.Status:
+    reason = ErrorReason.ERROR_REASON_UNAVAILABLE
+    return _status(code_pb2.UNAVAILABLE, reason, message, {}, _retry())
+
+
+def _retry() -> error_details_pb2.RetryInfo:
+    return error_details_pb2.RetryInfo(retry_delay=Duration(seconds=RETRY_SECONDS))
+
+
+def _name(reason: ErrorReason.ValueType) -> str:
+    return ErrorReason.Name(reason).removeprefix(_PREFIX)
+
+
+def _status(
+    code: Any,
+    reason: ErrorReason.ValueType,
+    message: str,
+    facts: dict[str, str],
+    *details: Any,
+) -> status_pb2.Status:
+    info = error_details_pb2.ErrorInfo(reason=_name(reason), domain=DOMAIN, metadata=facts)
+    return status_pb2.Status(code=code, message=message, details=_packed((info, *details)))
+
+
+def _packed(details: Iterable[Any]) -> list[AnyMessage]:
+    packed = []
+    for detail in details:
+        message = AnyMessage()
+        message.Pack(detail)
+        packed.append(message)
+    return packed

@@ -1,0 +1,188 @@
+"""The rules that the protos state, checked field by field.
+
+Nothing is thrown at the first violation: a caller learns of all of them at once.
+"""
+
+import math
+import re
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import ListValue, Struct
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.domain.model import Instant, Payload
+
+MAX_MESSAGE_BYTES = 1024 * 1024
+MAX_STRUCT_BYTES = 256 * 1024
+MAX_STRUCT_DEPTH = 32
+MAX_LABELS = 32
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_JOB_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+_LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*\Z")
+_REASON = re.compile(r"[A-Z][A-Z0-9_]*\Z")
+_UNSAFE_IN_URL = re.compile(r"[\x00-\x20\x7f-\x9f]")
+
+# The years 1 to 9999, as google.protobuf.Timestamp has them.
+_MIN_SECONDS, _MAX_SECONDS = -62_135_596_800, 253_402_300_799
+
+
+class InvalidRequest(Exception):
+    """At least one field breaks its rule. `violations` has (field, description) for each."""
+
+    def __init__(self, violations: Collection[tuple[str, str]], *, token: bool = False) -> None:
+        super().__init__(violations)
+        self.violations = tuple(violations)
+        self.token = token
+
+
+class Checker:
+    """Checks one request and gathers what is wrong with it."""
+
+    def __init__(self) -> None:
+        self.violations: list[tuple[str, str]] = []
+
+    def add(self, field: str, description: str) -> None:
+        self.violations.append((field, description))
+
+    def finish(self, request: Message) -> None:
+        """Raise InvalidRequest if anything was wrong, LimitExceeded if it is too big in all."""
+        if self.violations:
+            raise InvalidRequest(self.violations)
+        if request.ByteSize() > MAX_MESSAGE_BYTES:
+            raise LimitExceeded("bytes in a message", MAX_MESSAGE_BYTES)
+
+    def name(self, field: str, value: str, limit: int, *, required: bool = True) -> str:
+        """Check a name: 1 to `limit` characters, without control characters."""
+        if not value:
+            if required:
+                self.add(field, "is required")
+        elif len(value) > limit:
+            self.add(field, f"has {len(value)} characters, at most {limit} are allowed")
+        elif _CONTROL.search(value):
+            self.add(field, "has a control character")
+        return value
+
+    def text(self, field: str, value: str, limit: int) -> str:
+        """Check words for people: at most `limit` characters, no U+0000."""
+        if len(value) > limit:
+            self.add(field, f"has {len(value)} characters, at most {limit} are allowed")
+        elif "\0" in value:
+            self.add(field, "has the character U+0000")
+        return value
+
+    def job_type(self, field: str, value: str) -> str:
+        if self._sized(field, value, 50) and not _JOB_TYPE.match(value):
+            self.add(
+                field, "must be letters, digits, '.', '_', '-', beginning with a letter or digit"
+            )
+        return value
+
+    def reason(self, field: str, value: str) -> str:
+        if self._sized(field, value, 63) and not _REASON.match(value):
+            self.add(field, "must be UPPER_SNAKE_CASE")
+        return value
+
+    def labels(self, field: str, labels: dict[str, str]) -> dict[str, str]:
+        if len(labels) > MAX_LABELS:
+            self.add(field, f"has {len(labels)} entries, at most {MAX_LABELS} are allowed")
+            return labels
+        for key, value in labels.items():
+            if self._sized(f"{field} key", key, 63) and not _LABEL_KEY.match(key):
+                self.add(
+                    f"{field} key",
+                    "must be letters, digits, '.', '_', '/', '-', beginning with a letter or digit",
+                )
+            self.name(f"{field}[{key[:63]!r}]", value, 255, required=False)
+        return labels
+
+    def percent(self, field: str, value: int) -> int:
+        if not 0 <= value <= 100:  # noqa: PLR2004
+            self.add(field, f"is {value}, must be from 0 to 100")
+        return value
+
+    def at_least_zero(self, field: str, value: int) -> int:
+        if value < 0:
+            self.add(field, f"is {value}, must not be negative")
+        return value
+
+    def struct(self, field: str, struct: Struct) -> Payload:
+        """Check a Struct and return it serialized, its keys in order."""
+        fault = _fault_of_struct(struct)
+        if fault:
+            self.add(field, fault)
+            return Payload(b"")
+        return Payload(struct.SerializeToString(deterministic=True))
+
+    def url(self, field: str, url: str, schemes: Collection[str]) -> str:
+        """Check a URL: absolute, of an allowed scheme, with a host, without credentials."""
+        if len(url) > 2048:  # noqa: PLR2004
+            self.add(field, f"has {len(url)} characters, at most 2048 are allowed")
+            return url
+        try:
+            parts = urlsplit(url)
+            host = parts.hostname
+            _ = parts.port  # is parsed, and refused, only when it is asked for
+        except ValueError as error:
+            self.add(field, f"is not a URL: {error}")
+            return url
+        if _UNSAFE_IN_URL.search(url):
+            self.add(field, "has a space or a control character")
+        elif parts.scheme not in schemes:
+            self.add(field, f"must be absolute, its scheme one of {', '.join(sorted(schemes))}")
+        elif not host:
+            self.add(field, "has no host")
+        elif "@" in parts.netloc:
+            self.add(field, "must not carry a user name or password")
+        return url
+
+    def timestamp(self, field: str, value: Timestamp) -> Instant:
+        if not _MIN_SECONDS <= value.seconds <= _MAX_SECONDS or not 0 <= value.nanos < 10**9:
+            self.add(field, "is not a time from year 1 to 9999")
+        return Instant(value.seconds * 1_000_000 + value.nanos // 1000)
+
+    def _sized(self, field: str, value: str, limit: int) -> bool:
+        """Check that a value is there and not too long; return whether it is worth a look."""
+        if not value:
+            self.add(field, "is required")
+        elif len(value) > limit:
+            self.add(field, f"has {len(value)} characters, at most {limit} are allowed")
+        else:
+            return True
+        return False
+
+
+def _fault_of_struct(struct: Struct) -> str | None:
+    """Say what is wrong with a Struct. Iterative: its depth is the caller's choice."""
+    size = struct.ByteSize()
+    if size > MAX_STRUCT_BYTES:
+        return f"has {size} bytes, at most {MAX_STRUCT_BYTES} are allowed"
+    open_values: list[tuple[Struct | ListValue, int]] = [(struct, 1)]
+    while open_values:
+        container, depth = open_values.pop()
+        if depth > MAX_STRUCT_DEPTH:
+            return f"is nested deeper than {MAX_STRUCT_DEPTH} levels"
+        if isinstance(container, Struct):
+            if any("\0" in key for key in container.fields):
+                return "has the character U+0000 in a key"
+            values = container.fields.values()
+        else:
+            values = container.values  # type: ignore[assignment]
+        for value in values:
+            match value.WhichOneof("kind"):
+                case "number_value":
+                    if not math.isfinite(value.number_value):
+                        return "has a number that is not finite"
+                case "string_value":
+                    if "\0" in value.string_value:
+                        return "has the character U+0000"
+                case "struct_value":
+                    open_values.append((value.struct_value, depth + 1))
+                case "list_value":
+                    open_values.append((value.list_value, depth + 1))
+                case None:
+                    return "has a value of no kind"
+    return None

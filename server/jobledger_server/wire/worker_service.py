@@ -1,0 +1,58 @@
+"""WorkerService: for those who do the work."""
+
+from typing import Any
+
+from grpc.aio import ServicerContext
+
+from jobledger.v1 import worker_service_pb2 as pb
+from jobledger.v1.worker_service_pb2_grpc import WorkerServiceServicer
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.wire.messages import asset_message, job_message
+from jobledger_server.wire.requests import Requests
+
+Context = ServicerContext[Any, Any]
+
+
+class WorkerService(WorkerServiceServicer):
+    """Requests to commands, their outcome to messages."""
+
+    def __init__(self, ledger: Ledger, requests: Requests) -> None:
+        self._ledger = ledger
+        self._requests = requests
+
+    async def TransitionJob(
+        self, request: pb.TransitionJobRequest, _context: Context
+    ) -> pb.TransitionJobResponse:
+        decision = await self._ledger.apply(self._requests.transit(request))
+        return pb.TransitionJobResponse(job=job_message(decision.job))
+
+    async def UpdateProgress(
+        self, request: pb.UpdateProgressRequest, _context: Context
+    ) -> pb.UpdateProgressResponse:
+        decision = await self._ledger.apply(self._requests.report(request))
+        return pb.UpdateProgressResponse(job=job_message(decision.job), applied=decision.applied)
+
+    async def MarkCompleted(
+        self, request: pb.MarkCompletedRequest, _context: Context
+    ) -> pb.MarkCompletedResponse:
+        decision = await self._ledger.apply(self._requests.mark(request))
+        return pb.MarkCompletedResponse(job=job_message(decision.job))
+
+    async def MarkPartial(
+        self, request: pb.MarkPartialRequest, _context: Context
+    ) -> pb.MarkPartialResponse:
+        decision = await self._ledger.apply(self._requests.mark(request))
+        return pb.MarkPartialResponse(job=job_message(decision.job))
+
+    async def MarkFailed(
+        self, request: pb.MarkFailedRequest, _context: Context
+    ) -> pb.MarkFailedResponse:
+        decision = await self._ledger.apply(self._requests.mark(request))
+        return pb.MarkFailedResponse(job=job_message(decision.job))
+
+    async def CreateAsset(
+        self, request: pb.CreateAssetRequest, _context: Context
+    ) -> pb.CreateAssetResponse:
+        decision = await self._ledger.apply(self._requests.link_asset(request))
+        (asset,) = decision.assets
+        return pb.CreateAssetResponse(asset=asset_message(asset))

@@ -1,0 +1,193 @@
+"""What the database itself refuses, even to hand-written SQL on a plain connection."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+JOB = {
+    "id": "'j'",
+    "user_id": "'ada'",
+    "job_type": "'render'",
+    "status": "'PROCESSING'",
+    "progress": "0",
+    "progress_message": "''",
+    "labels": "'{}'",
+    "attempt": "1",
+    "worker_id": "''",
+    "request_id": "''",
+    "create_time": "1",
+    "start_time": "1",
+    "update_time": "1",
+    "version": "2",
+    "change_seq": "1",
+}
+ASSET = {
+    "id": "'a'",
+    "job_id": "'j'",
+    "user_id": "'ada'",
+    "asset_type": "'t'",
+    "url": "'https://e.example'",
+    "storage_path": "''",
+    "file_size": "1",
+    "create_time": "1",
+    "request_id": "''",
+}
+TRANSITION = {
+    "job_id": "'j'",
+    "version": "2",
+    "from_status": "'QUEUED'",
+    "to_status": "'PROCESSING'",
+    "attempt": "1",
+    "actor": "'w'",
+    "reason": "''",
+    "time": "1",
+    "change_seq": "1",
+}
+
+Run = Callable[..., list[tuple[object, ...]]]
+
+
+@pytest.fixture
+def run(database_url: str) -> Run:
+    """Run statements on a connection that was given no settings at all."""
+
+    def on_sqlite(*statements: str) -> list[tuple[object, ...]]:
+        connection = sqlite3.connect(Path(database_url.removeprefix("sqlite:///")))
+        try:
+            with connection:
+                for statement in statements:
+                    rows = connection.execute(statement).fetchall()
+            return rows
+        finally:
+            connection.close()
+
+    async def on_postgresql(*statements: str) -> list[tuple[object, ...]]:
+        connection = await asyncpg.connect(database_url)
+        try:
+            for statement in statements:
+                rows = await connection.fetch(statement)
+            return [tuple(row) for row in rows]
+        finally:
+            await connection.close()
+
+    if database_url.startswith("sqlite"):
+        return on_sqlite
+    return lambda *statements: asyncio.run(on_postgresql(*statements))
+
+
+def insert(table: str, row: dict[str, str], **changed: str) -> str:
+    row = {**row, **changed}
+    return f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join(row.values())})"
+
+
+def refused(run: Run, *statements: str) -> str:
+    with pytest.raises((sqlite3.IntegrityError, asyncpg.PostgresError)) as caught:
+        run(*statements)
+    return str(caught.value)
+
+
+def test_a_well_formed_row_is_taken(run: Run) -> None:
+    run(insert("jobs", JOB), insert("assets", ASSET), insert("job_transitions", TRANSITION))
+
+
+@pytest.mark.parametrize(
+    ("constraint", "changed"),
+    [
+        ("status", {"status": "'DONE'"}),
+        ("status", {"status": "'processing'"}),
+        ("progress", {"progress": "101"}),
+        ("progress", {"progress": "-1"}),
+        ("version", {"version": "0"}),
+        ("attempt", {"attempt": "0"}),
+        ("attempt", {"attempt": "-1"}),
+        ("start_time", {"start_time": "NULL"}),
+        ("start_time", {"status": "'QUEUED'", "attempt": "0"}),
+        ("complete_time", {"complete_time": "1"}),
+        ("complete_time", {"status": "'COMPLETED'", "progress": "100"}),
+        ("complete_progress", {"status": "'COMPLETED'", "complete_time": "1", "progress": "99"}),
+        ("error", {"status": "'FAILED'", "complete_time": "1"}),
+        (
+            "error",
+            {
+                "status": "'FAILED'",
+                "complete_time": "1",
+                "error_reason": "'X'",
+                "error_message": "''",
+            },
+        ),
+        ("error", {"error_reason": "'X'", "error_message": "'no'"}),
+        ("user_id", {"user_id": "''"}),
+        ("job_type", {"job_type": "''"}),
+        ("", {"user_id": "NULL"}),
+    ],
+)
+def test_a_job_that_breaks_a_rule_is_refused(
+    run: Run, constraint: str, changed: dict[str, str]
+) -> None:
+    assert constraint in refused(run, insert("jobs", JOB, **changed))
+
+
+def test_a_job_cannot_be_updated_into_breaking_a_rule(run: Run) -> None:
+    run(insert("jobs", JOB))
+    assert "progress" in refused(run, "UPDATE jobs SET progress = 101")
+    assert "status" in refused(run, "UPDATE jobs SET status = 'LOST'")
+
+
+def test_two_jobs_cannot_share_a_place_in_the_feed_or_a_request_id(run: Run) -> None:
+    run(insert("jobs", JOB, request_id="'r'"))
+    refused(run, insert("jobs", JOB, id="'k'"))
+    refused(run, insert("jobs", JOB, id="'k'", change_seq="2", request_id="'r'"))
+    run(insert("jobs", JOB, id="'k'", change_seq="2", request_id="'r'", user_id="'bob'"))
+
+
+@pytest.mark.parametrize(("table", "row"), [("assets", ASSET), ("job_transitions", TRANSITION)])
+def test_an_orphan_is_refused(run: Run, table: str, row: dict[str, str]) -> None:
+    refused(run, insert(table, row))
+    run(insert("jobs", JOB), insert(table, row))
+    refused(run, f"UPDATE {table} SET job_id = 'nowhere'")
+
+
+def test_a_deleted_job_takes_its_own_along(run: Run) -> None:
+    run(insert("jobs", JOB), insert("assets", ASSET), insert("job_transitions", TRANSITION))
+    run("DELETE FROM jobs")
+    assert run("SELECT count(*) FROM assets") == [(0,)]
+    assert run("SELECT count(*) FROM job_transitions") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"file_size": "-1"},
+        {"asset_type": "''"},
+        {"url": "''", "storage_path": "''"},
+    ],
+)
+def test_an_asset_that_breaks_a_rule_is_refused(run: Run, changed: dict[str, str]) -> None:
+    run(insert("jobs", JOB))
+    refused(run, insert("assets", ASSET, **changed))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("QUEUED", "COMPLETED"),
+        ("QUEUED", "FAILED"),
+        ("PROCESSING", "QUEUED"),
+        ("PROCESSING", "PROCESSING"),
+        ("COMPLETED", "FAILED"),
+        ("FAILED", "PROCESSING"),
+    ],
+)
+def test_a_transition_along_no_edge_is_refused(run: Run, before: str, after: str) -> None:
+    run(insert("jobs", JOB))
+    row = insert("job_transitions", TRANSITION, from_status=f"'{before}'", to_status=f"'{after}'")
+    assert "edge" in refused(run, row)
+
+
+def test_there_is_one_feed(run: Run) -> None:
+    refused(run, "INSERT INTO feed (id, epoch, seq) VALUES (2, 'x', 0)")
+    refused(run, "UPDATE feed SET seq = -1")

@@ -1,0 +1,108 @@
+"""Both databases, the store on them, and the whole server in this process over a real channel."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import grpc
+import pytest
+
+from jobledger_server.app import App, open_app
+from jobledger_server.config import Settings
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.sql.engine import open_database, parse_url
+from jobledger_server.sql.schema import migrate
+from jobledger_server.sql.store import SqlStore
+from jobledger_server.store import Change
+from postgres_server import PostgresServer
+from rpc_caller import Caller
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL of this session's own. Shared: a test that stops it makes its own."""
+    server = PostgresServer()
+    yield server
+    server.close()
+
+
+def migrated(url: str) -> str:
+    """Bring a database up to date, as the server would."""
+
+    async def run() -> None:
+        database = open_database(parse_url(url))
+        await migrate(database)
+        await database.close()
+
+    asyncio.run(run())
+    return url
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("template") / "jobledger.db"
+    migrated(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: PostgresServer) -> str:
+    return migrated(postgres.create_database()).rpartition("/")[2]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database of the test's own, up to date and empty: once on each kind."""
+    if request.param == "sqlite":
+        file = tmp_path / "jobledger.db"
+        shutil.copy(request.getfixturevalue("sqlite_template"), file)
+        return f"sqlite:///{file}"
+    template = request.getfixturevalue("postgres_template")
+    return request.getfixturevalue("postgres").create_database(template)
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[SqlStore]:
+    store = SqlStore(open_database(parse_url(database_url)))
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def published() -> list[Change]:
+    """What the ledger has published."""
+    return []
+
+
+@pytest.fixture
+async def ledger(store: SqlStore, published: list[Change]) -> AsyncIterator[Ledger]:
+    async with Ledger(store, published.extend, max_waiting=10_000) as ledger:
+        yield ledger
+
+
+@pytest.fixture
+async def start(database_url: str) -> AsyncIterator[Callable[..., object]]:
+    """Start the whole server in this process, with the settings given; stopped at the end."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**options: object) -> App:
+            settings = Settings(
+                **{"listen": "127.0.0.1:0", "database": database_url, "grace": 2.0, **options}
+            )
+            return await stack.enter_async_context(open_app(settings))
+
+        yield start
+
+
+@pytest.fixture
+async def app(start: Callable[..., object]) -> App:
+    return await start()
+
+
+@pytest.fixture
+async def call(app: App) -> AsyncIterator[Caller]:
+    """Calls the server over a real channel."""
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        yield Caller(channel)

@@ -1,0 +1,49 @@
+"""The real store, with a gate before each commit and before each read, to force an interleaving."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from jobledger_server.store import Store, Transaction
+
+
+async def _pass() -> None:
+    """Hold nobody up."""
+
+
+class GatedStore:
+    """Everything is the real store's; `before_commit` and `before_read` are awaited first."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.before_commit: Callable[[], Awaitable[None]] = _pass
+        self.before_read: Callable[[], Awaitable[None]] = _pass
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        async with self._store.transaction() as transaction:
+            yield transaction
+            await self.before_commit()
+
+    async def read_histories(self, ids: Any) -> Any:
+        await self.before_read()
+        return await self._store.read_histories(ids)
+
+
+class Gate:
+    """Holds up whoever comes, until it is opened."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self._opened = asyncio.Event()
+
+    async def __call__(self) -> None:
+        self.reached.set()
+        await self._opened.wait()
+
+    def open(self) -> None:
+        self._opened.set()

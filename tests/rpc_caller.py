@@ -1,0 +1,102 @@
+"""Calls the server as a client in any language would: raw messages over a channel."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from jobledger.v1 import job_pb2, job_service_pb2, worker_service_pb2
+from jobledger.v1.job_service_pb2_grpc import JobServiceStub
+from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
+
+QUEUED = job_pb2.JOB_STATUS_QUEUED
+PROCESSING = job_pb2.JOB_STATUS_PROCESSING
+COMPLETED = job_pb2.JOB_STATUS_COMPLETED
+PARTIAL = job_pb2.JOB_STATUS_PARTIAL
+FAILED = job_pb2.JOB_STATUS_FAILED
+
+_MODULES = (job_service_pb2, worker_service_pb2)
+
+
+class Caller:
+    """`await call.CreateJob(user_id=…)`; `call.WatchJob(…)` gives the stream."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stubs = (JobServiceStub(channel), WorkerServiceStub(channel))
+
+    def __getattr__(self, name: str) -> Any:
+        method = next(getattr(s, name) for s in self._stubs if hasattr(s, name))
+        request_type = next(
+            getattr(m, f"{name}Request") for m in _MODULES if hasattr(m, f"{name}Request")
+        )
+
+        def call(**fields: Any) -> Any:
+            return method(request_type(**fields), timeout=30)
+
+        return call
+
+    async def job(self, user_id: str = "ada", job_type: str = "render", **fields: Any) -> Any:
+        """Create a job and return it."""
+        return (await self.CreateJob(user_id=user_id, job_type=job_type, **fields)).job
+
+    async def running(self, **fields: Any) -> Any:
+        """Create a job, start it, and return it."""
+        job = await self.job(**fields)
+        return (
+            await self.TransitionJob(job_id=job.id, target_status=PROCESSING, worker_id="w1")
+        ).job
+
+    async def ended(self, **fields: Any) -> Any:
+        """Create a job, start it, complete it, and return it."""
+        job = await self.running(**fields)
+        return (await self.MarkCompleted(job_id=job.id)).job
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A decoded error."""
+
+    code: grpc.StatusCode
+    message: str
+    reason: str
+    metadata: dict[str, str]
+    details: dict[str, Any]
+    """By message name: BadRequest, RetryInfo, …"""
+
+
+def decoded(error: grpc.RpcError) -> Refusal:
+    """Decode an error's details; every error of the service has them."""
+    status = rpc_status.from_call(error)
+    assert status is not None, f"no details: {error}"
+    details = {}
+    for packed in status.details:
+        name = packed.TypeName().removeprefix("google.rpc.")
+        message = getattr(error_details_pb2, name)()
+        packed.Unpack(message)
+        details[name] = message
+    info = details.pop("ErrorInfo")
+    assert info.domain == "jobledger"
+    assert status.message == error.details()
+    return Refusal(error.code(), status.message, info.reason, dict(info.metadata), details)
+
+
+async def refusal(awaitable: Any) -> Refusal:
+    """Await a call that must fail and return why it did."""
+    try:
+        answer = await awaitable
+    except grpc.RpcError as error:
+        return decoded(error)
+    raise AssertionError(f"not refused: {answer}")
+
+
+@asynccontextmanager
+async def watching(stream: Any) -> AsyncIterator[Any]:
+    """Read a stream and cancel it at the end of the block."""
+    try:
+        yield stream
+    finally:
+        stream.cancel()
