@@ -87,7 +87,8 @@ class WorkerServiceServicer(object):
 
         Repeating the call that ended a job, with the same content, returns the job
         unchanged, so a retry after a lost answer is safe. Repeating a start is
-        safe for a worker that names itself in `worker_id`. On a job that is
+        safe for a worker that names itself in `worker_id` and asks for no
+        `attempt` or `expected_version`. On a job that is
         already PROCESSING, PROCESSING with an `attempt` or `expected_version` is a
         progress update.
 

@@ -45,7 +45,8 @@ class WorkerServiceStub:
 
     Repeating the call that ended a job, with the same content, returns the job
     unchanged, so a retry after a lost answer is safe. Repeating a start is
-    safe for a worker that names itself in `worker_id`. On a job that is
+    safe for a worker that names itself in `worker_id` and asks for no
+    `attempt` or `expected_version`. On a job that is
     already PROCESSING, PROCESSING with an `attempt` or `expected_version` is a
     progress update.
 
@@ -94,7 +95,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
 
     Repeating the call that ended a job, with the same content, returns the job
     unchanged, so a retry after a lost answer is safe. Repeating a start is
-    safe for a worker that names itself in `worker_id`. On a job that is
+    safe for a worker that names itself in `worker_id` and asks for no
+    `attempt` or `expected_version`. On a job that is
     already PROCESSING, PROCESSING with an `attempt` or `expected_version` is a
     progress update.
 
@@ -146,7 +148,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Repeating the call that ended a job, with the same content, returns the job
         unchanged, so a retry after a lost answer is safe. Repeating a start is
-        safe for a worker that names itself in `worker_id`. On a job that is
+        safe for a worker that names itself in `worker_id` and asks for no
+        `attempt` or `expected_version`. On a job that is
         already PROCESSING, PROCESSING with an `attempt` or `expected_version` is a
         progress update.
 

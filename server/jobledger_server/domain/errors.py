@@ -10,6 +10,7 @@ DomainError
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from jobledger_server.domain.model import JobId, JobStatus
 
@@ -66,10 +67,11 @@ class VersionMismatch(DomainError):
 
 @dataclass(eq=False)
 class RequestIdReused(DomainError):
-    """The request id was used before with other content; `resource` has what that made."""
+    """The request id was used before, for the job or asset that is named here."""
 
     request_id: str
-    resource: str
+    made: Literal["Job", "Asset"]
+    made_id: str
 
 
 @dataclass(eq=False)

@@ -74,7 +74,7 @@ def create(existing: Job | None, command: Create, *, now: Instant, new_id: NewId
             and existing.labels == command.labels
         )
         if not same:
-            raise RequestIdReused(request_id=command.request_id, resource=existing.id)
+            raise RequestIdReused(command.request_id, "Job", existing.id)
         return Decision(job=existing, changed=False)
     return Decision(
         job=Job(
@@ -123,7 +123,7 @@ def decide(
 def _transit(job: Job, command: Transit, now: Instant, new_id: NewId) -> Decision:
     _check_attempt(job, command.attempt)
     if job.status in TERMINAL:
-        if job.status is command.target and job.end_digest == digest_of_end(command):
+        if job.end_digest == digest_of_end(command):
             return Decision(job=job, changed=False)
         raise JobTerminal(job.id, job.status, command.target.value)
     if command.expected_version is not None and command.expected_version != job.version:
@@ -159,30 +159,27 @@ def _repeat_start(job: Job, command: Transit, now: Instant, new_id: NewId) -> De
 
 
 def _move(job: Job, command: Transit, now: Instant, new_id: NewId) -> Decision:
-    reported = _with_progress(job, command.progress, command.progress_message) or job
     target = command.target
+    message = command.progress_message
+    moved = replace(
+        job,
+        status=target,
+        progress=max(job.progress, command.progress or 0),
+        progress_message=job.progress_message if message is None else message,
+        update_time=now,
+        version=job.version + 1,
+    )
     if target in TERMINAL:
         moved = replace(
-            reported,
-            status=target,
-            progress=reported.progress if target is JobStatus.FAILED else FULL_PROGRESS,
+            moved,
+            progress=moved.progress if target is JobStatus.FAILED else FULL_PROGRESS,
             result=command.result,
             error=command.error,
             complete_time=now,
-            update_time=now,
-            version=job.version + 1,
             end_digest=digest_of_end(command),
         )
     else:
-        moved = replace(
-            reported,
-            status=target,
-            attempt=job.attempt + 1,
-            worker_id=command.worker_id,
-            start_time=now,
-            update_time=now,
-            version=job.version + 1,
-        )
+        moved = replace(moved, attempt=job.attempt + 1, worker_id=command.worker_id, start_time=now)
     transition = Transition(
         job_id=job.id,
         from_status=job.status,
@@ -216,7 +213,7 @@ def _link_asset(
     if linked is not None:
         # A repetition is answered alike whatever has become of the job since.
         if linked.link != command.link:
-            raise RequestIdReused(request_id=command.request_id, resource=linked.id)
+            raise RequestIdReused(command.request_id, "Asset", linked.id)
         return Decision(job=job, changed=False, assets=(linked,))
     if job.status in TERMINAL:
         raise JobTerminal(job.id, job.status, JobStatus.PROCESSING.value)

@@ -1,6 +1,7 @@
 """Engines, and every difference between the two databases."""
 
 import json
+import sqlite3
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -188,13 +189,27 @@ def _on_sqlite_connect(engine: AsyncEngine, pragmas: Iterable[str], *, begin: st
         connection.isolation_level = None  # the driver must not begin transactions of its own
         cursor = connection.cursor()
         for pragma in pragmas:
-            cursor.execute(pragma)
+            _execute_patiently(cursor, pragma)
         cursor.close()
 
     @event.listens_for(engine.sync_engine, "begin")
     def began(connection: Connection) -> None:
         if not connection.get_execution_options().get("without_begin"):
             connection.exec_driver_sql(begin)
+
+
+def _execute_patiently(cursor: Any, pragma: str) -> None:
+    """Wait for the lock as the busy timeout would: changing the journal mode does not heed it."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute(pragma)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)  # once in a database's life, when several create it at once
+        else:
+            return
 
 
 class _Postgresql:

@@ -81,7 +81,7 @@ jobs = Table(
         " AND (status IN ('PARTIAL', 'FAILED') OR error_message IS NULL)",
         name="error",
     ),
-    Index("ix_jobs_user_id_id", "user_id", text("id DESC")),
+    Index("ix_jobs_user_id_id", "user_id", "id"),
     Index("uq_jobs_change_seq", "change_seq", unique=True),
     Index(
         "uq_jobs_user_id_request_id",

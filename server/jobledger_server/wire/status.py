@@ -27,7 +27,6 @@ RETRY_SECONDS = 1
 """How long a caller is asked to wait before it tries again, where that may help."""
 
 _PREFIX = "ERROR_REASON_"
-_JOB = "jobledger.v1.Job"
 
 
 def status_of(error: Exception) -> status_pb2.Status | None:
@@ -54,7 +53,9 @@ def status_of(error: Exception) -> status_pb2.Status | None:
                 ErrorReason.ERROR_REASON_JOB_NOT_FOUND,
                 f"this user has no job {job_id!r}",
                 {"job_id": job_id},
-                error_details_pb2.ResourceInfo(resource_type=_JOB, resource_name=job_id),
+                error_details_pb2.ResourceInfo(
+                    resource_type="jobledger.v1.Job", resource_name=job_id
+                ),
             )
         case IllegalTransition(job_id, current, wanted, allowed):
             return _precondition(
@@ -87,13 +88,15 @@ def status_of(error: Exception) -> status_pb2.Status | None:
                 f"job {job_id} is at version {version}, not at the expected one",
                 {"job_id": job_id, "version": str(version)},
             )
-        case RequestIdReused(request_id, resource):
+        case RequestIdReused(request_id, made, made_id):
             return _status(
                 code_pb2.ALREADY_EXISTS,
                 ErrorReason.ERROR_REASON_REQUEST_ID_REUSED,
                 f"the request id {request_id!r} was used before with other content",
                 {"request_id": request_id},
-                error_details_pb2.ResourceInfo(resource_type=_JOB, resource_name=resource),
+                error_details_pb2.ResourceInfo(
+                    resource_type=f"jobledger.v1.{made}", resource_name=made_id
+                ),
             )
         case LimitExceeded(limit, value):
             return _status(

@@ -74,7 +74,7 @@ def upgrade() -> None:
             name=op.f("ck_jobs_error"),
         ),
     )
-    op.create_index("ix_jobs_user_id_id", "jobs", ["user_id", sa.text("id DESC")])
+    op.create_index("ix_jobs_user_id_id", "jobs", ["user_id", "id"])
     op.create_index("uq_jobs_change_seq", "jobs", ["change_seq"], unique=True)
     op.create_index(
         "uq_jobs_user_id_request_id",

@@ -1,0 +1,134 @@
+# `make` lists what can be made. Everything lives in .venv; nothing is installed elsewhere.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+PYTHON := $(BIN)/python
+CODEGEN := .venv/codegen
+INSTALLED := .venv/.installed
+CODEGEN_INSTALLED := $(CODEGEN)/.installed
+UV := .venv/uv/bin/uv
+BUF := $(BIN)/buf
+
+# Tried in this order; the first that is new enough makes the environment.
+PYTHONS := python3 python3.13 python3.12 python3.11 python3.14
+
+PACKAGES := generated/jobledger client/jobledger_client server/jobledger_server
+SCRIPTS := $(wildcard scripts/*.py examples/*.py benchmarks/*.py)
+VERSION = $(shell sed -n 's/^version = "\([0-9]*\.[0-9]*\).*/\1/p' pyproject.toml)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# --- use -----------------------------------------------------------------------------------------
+
+.PHONY: setup
+setup: $(INSTALLED) ## install the service, the client and all tools into .venv
+
+.PHONY: demo
+demo: $(INSTALLED) ## see a job live: server, worker and two watchers in one terminal
+	@$(PYTHON) examples/demo.py $(ARGS)
+
+.PHONY: bench
+bench: $(INSTALLED) ## measure it on this machine
+	@$(PYTHON) benchmarks/bench.py $(ARGS)
+
+.PHONY: wheel
+wheel: $(INSTALLED) ## build the distribution into dist/
+	@$(PYTHON) -m hatchling build -t wheel
+
+# --- develop -------------------------------------------------------------------------------------
+
+.PHONY: test
+test: $(INSTALLED) ## run the tests; ARGS="-k watch" runs some of them
+	@$(PYTHON) -m pytest $(ARGS)
+
+.PHONY: check
+check: check-code check-protos check-drift ## check all that can be checked without running it
+
+.PHONY: check-code
+check-code: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(PACKAGES) $(SCRIPTS)
+	$(BIN)/mypy --cache-dir .mypy_cache/tests --allow-untyped-defs --allow-untyped-calls \
+		--allow-incomplete-defs tests
+	$(BIN)/lint-imports
+
+.PHONY: check-protos
+check-protos: $(INSTALLED)
+	$(BUF) lint
+	$(BUF) format -d --exit-code
+	for image in tests/compat/*.binpb; do $(BUF) breaking --against "$$image"; done
+
+.PHONY: check-drift
+check-drift: $(INSTALLED) $(CODEGEN_INSTALLED)
+	$(PYTHON) scripts/draw_state_machine.py --check
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
+	PATH="$(CURDIR)/$(CODEGEN)/bin:$$PATH" $(CODEGEN)/bin/python scripts/generate.py "$$fresh"; \
+	diff -r -x __pycache__ generated "$$fresh" || { \
+		echo "generated/ is not what protos/ generates. Run \`make generate\` and commit it." >&2; \
+		exit 1; \
+	}
+
+.PHONY: fmt
+fmt: $(INSTALLED) ## format code and protos, and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BUF) format -w
+
+.PHONY: generate
+generate: $(CODEGEN_INSTALLED) ## write generated/ from protos/
+	PATH="$(CURDIR)/$(CODEGEN)/bin:$$PATH" $(CODEGEN)/bin/python scripts/generate.py
+
+.PHONY: docs
+docs: $(INSTALLED) ## draw docs/state_machine.md from the code
+	$(PYTHON) scripts/draw_state_machine.py
+
+.PHONY: lock
+lock: $(UV) ## renew both lock files
+	$(UV) pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 \
+		--generate-hashes --no-header --all-extras --group dev -o requirements.lock
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
+		--generate-hashes --no-header --group codegen -o requirements-codegen.lock
+
+.PHONY: baseline
+baseline: $(INSTALLED) ## at a release: keep its protos, so that no later change can break them
+	$(BUF) build --exclude-source-info -o tests/compat/jobledger-v$(VERSION).binpb
+
+.PHONY: clean
+clean: ## remove builds and caches; .venv stays
+	rm -rf dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
+
+# --- environments --------------------------------------------------------------------------------
+
+$(PYTHON):
+	@for python in $(PYTHONS); do \
+		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			echo "$$python -m venv .venv" >&2; \
+			exec $$python -m venv .venv; \
+		fi; \
+	done; \
+	echo "Jobledger needs Python 3.11 or newer; none of $(PYTHONS) is." >&2; \
+	exit 1
+
+$(INSTALLED): requirements.lock pyproject.toml | $(PYTHON)
+	$(PYTHON) -m pip install --quiet --require-hashes -r requirements.lock
+	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(CODEGEN_INSTALLED): requirements-codegen.lock | $(PYTHON)
+	$(PYTHON) -m venv $(CODEGEN)
+	$(CODEGEN)/bin/python -m pip install --quiet --require-hashes -r requirements-codegen.lock
+	@touch $@
+
+$(UV): | $(PYTHON)
+	$(PYTHON) -m venv .venv/uv
+	.venv/uv/bin/python -m pip install --quiet uv

@@ -1,0 +1,136 @@
+"""The schema comes from its migrations alone, and is the one that the code works with."""
+
+import asyncio
+import itertools
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import CheckConstraint, Connection, Table, inspect, text
+
+from jobledger_server.sql import schema
+from jobledger_server.sql.engine import BadDatabaseUrl, open_database, parse_url
+from jobledger_server.sql.schema import HEAD, SchemaError, migrate, require_head
+from jobledger_server.sql.tables import metadata
+from jobledger_server.store import StoreUnavailable
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'new.db'}"
+    return request.getfixturevalue("postgres").create_database()
+
+
+def test_head_is_the_newest_migration() -> None:
+    scripts = ScriptDirectory(str(Path(schema.__file__).parent / "migrations"))
+    assert scripts.get_current_head() == HEAD
+
+
+async def test_the_migrated_schema_is_the_one_in_tables(empty_url: str) -> None:
+    database = open_database(parse_url(empty_url))
+    await migrate(database)
+
+    def differences(connection: object) -> list[object]:
+        return compare_metadata(MigrationContext.configure(connection), metadata)
+
+    async with database.writer.connect() as connection:
+        assert await connection.run_sync(differences) == []
+    await database.close()
+
+
+async def test_the_checks_in_tables_are_the_migrated_ones(empty_url: str) -> None:
+    """Alembic does not compare CHECK constraints, so this does."""
+    database = open_database(parse_url(empty_url))
+    await migrate(database)
+
+    def checks(connection: Connection) -> dict[str, set[str | None]]:
+        inspector = inspect(connection)
+        return {
+            table: {check["name"] for check in inspector.get_check_constraints(table)}
+            for table in metadata.tables
+        }
+
+    async with database.writer.connect() as connection:
+        migrated = await connection.run_sync(checks)
+        if database.dialect.name == "sqlite":
+            # It keeps the text as it was written.
+            rows = await connection.execute(text("SELECT sql FROM sqlite_master WHERE sql <> ''"))
+            ddl = " ".join(" ".join(rows.scalars()).split())
+            for check in itertools.chain(*map(declared_checks, metadata.tables.values())):
+                assert " ".join(str(check.sqltext).split()) in ddl
+    await database.close()
+    assert migrated == {
+        name: {check.name for check in declared_checks(table)}
+        for name, table in metadata.tables.items()
+    }
+
+
+def declared_checks(table: Table) -> list[CheckConstraint]:
+    return [c for c in table.constraints if isinstance(c, CheckConstraint)]
+
+
+async def test_migrating_again_changes_nothing(empty_url: str) -> None:
+    database = open_database(parse_url(empty_url))
+    await migrate(database)
+    async with database.writer.connect() as connection:
+        before = (await connection.execute(text("SELECT epoch FROM feed"))).scalar_one()
+    await migrate(database)
+    async with database.writer.connect() as connection:
+        assert (await connection.execute(text("SELECT epoch FROM feed"))).scalar_one() == before
+    await require_head(database)
+    await database.close()
+
+
+async def test_several_may_migrate_at_once(empty_url: str) -> None:
+    databases = [open_database(parse_url(empty_url)) for _ in range(4)]
+    await asyncio.gather(*map(migrate, databases))
+    for database in databases:
+        await require_head(database)
+        await database.close()
+
+
+async def test_a_database_without_a_schema_is_refused_with_the_way_out(empty_url: str) -> None:
+    database = open_database(parse_url(empty_url))
+    with pytest.raises(SchemaError, match="run `jobledger-server migrate`"):
+        await require_head(database)
+    await database.close()
+
+
+async def test_a_database_of_a_newer_server_is_refused_and_left_alone(empty_url: str) -> None:
+    database = open_database(parse_url(empty_url))
+    await migrate(database)
+    async with database.writer.begin() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    await migrate(database)
+    with pytest.raises(SchemaError, match="9999, newer"):
+        await require_head(database)
+    await database.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("nonsense", "cannot read the database URL"),
+        ("mysql://u@h/n", "cannot use a 'mysql' database"),
+        ("sqlite://", "SQLite needs a file"),
+        ("sqlite:///:memory:", "SQLite needs a file"),
+    ],
+)
+def test_a_bad_url_is_refused_with_what_to_write(url: str, words: str) -> None:
+    with pytest.raises(BadDatabaseUrl, match=words):
+        parse_url(url)
+
+
+async def test_an_unusable_database_is_named_without_its_password(tmp_path: Path) -> None:
+    for url, words in (
+        (f"sqlite:///{tmp_path}/nowhere/x.db", "unable to open database file"),
+        ("postgresql://u:secret@127.0.0.1:1/n", "u:[*]{3}@127.0.0.1:1/n: "),
+    ):
+        database = open_database(parse_url(url))
+        with pytest.raises(StoreUnavailable, match=words) as caught:
+            await require_head(database)
+        assert "secret" not in str(caught.value)
+        await database.close()

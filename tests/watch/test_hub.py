@@ -1,0 +1,188 @@
+"""The hub: the order of the commits, gaps, limits, and the reading of what others committed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from jobledger_server.domain.commands import Create, Delete, Report, Transit
+from jobledger_server.domain.errors import JobNotFound, LimitExceeded
+from jobledger_server.domain.model import Job, JobId, JobStatus
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.sql.store import SqlStore
+from jobledger_server.store import StoreUnavailable
+from jobledger_server.watch.hub import WatchHub
+from jobledger_server.watch.subscription import Draining, Subscription
+from jobledger_server.watch.tail import Tail
+
+PATIENCE = 30.0
+
+
+@pytest.fixture
+def look() -> asyncio.Event:
+    return asyncio.Event()
+
+
+@pytest.fixture
+def hub(look: asyncio.Event) -> WatchHub:
+    return WatchHub(0, look.set, max_watches=3)
+
+
+@pytest.fixture
+async def here(store: SqlStore, hub: WatchHub) -> AsyncIterator[Ledger]:
+    """The ledger of this server: its commits go to the hub."""
+    async with Ledger(store, hub.publish, max_waiting=100) as ledger:
+        yield ledger
+
+
+@pytest.fixture
+async def elsewhere(store: SqlStore) -> AsyncIterator[Ledger]:
+    """The ledger of another server on the same database: the hub hears nothing of it."""
+    async with Ledger(store, lambda _: None, max_waiting=100) as ledger:
+        yield ledger
+
+
+@pytest.fixture
+async def tail(store: SqlStore, hub: WatchHub, look: asyncio.Event) -> AsyncIterator[None]:
+    task = asyncio.create_task(Tail(store, hub, look).run())
+    yield
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def created(ledger: Ledger) -> Job:
+    return (await ledger.apply(Create(user_id="ada", job_type="t"))).job
+
+
+async def started(ledger: Ledger, job: Job) -> Job:
+    return (await ledger.apply(Transit(job_id=job.id, target=JobStatus.PROCESSING))).job
+
+
+async def news_of(subscription: Subscription, version: int) -> list[tuple[int, list[int]]]:
+    """Read until this version: (version, versions of the transitions) of each news."""
+    seen = []
+    while not seen or seen[-1][0] < version:
+        news = await subscription.news(PATIENCE)
+        assert news is not None
+        seen.append((news.job.version, [step.version for step in news.transitions]))
+    return seen
+
+
+async def test_a_commit_is_handed_on_at_once_without_a_look(
+    here: Ledger, hub: WatchHub, look: asyncio.Event
+) -> None:
+    job = await created(here)
+    with hub.subscribe(job.id) as subscription:
+        subscription.begin(1)
+        await started(here, job)
+        assert await news_of(subscription, 2) == [(2, [2])]
+    assert hub.seq == 2
+    assert not look.is_set()
+
+
+async def test_a_change_behind_a_gap_is_held_back_until_the_gap_is_read(
+    here: Ledger, elsewhere: Ledger, hub: WatchHub, look: asyncio.Event, store: SqlStore
+) -> None:
+    job = await created(here)
+    with hub.subscribe(job.id) as subscription:
+        subscription.begin(1)
+        await started(elsewhere, job)
+        await here.apply(Report(job_id=job.id, progress=10))
+        # Handed on now, version 3 would hide that the transition to version 2 is missing.
+        assert hub.seq == 1
+        assert look.is_set()
+        task = asyncio.create_task(Tail(store, hub, look).run())
+        assert await news_of(subscription, 3) == [(3, [2])]
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_what_another_server_commits_is_seen_without_any_hint(
+    elsewhere: Ledger, hub: WatchHub, tail: None
+) -> None:
+    job = await created(elsewhere)
+    with hub.subscribe(job.id) as subscription:
+        subscription.begin(1)
+        job = await started(elsewhere, job)
+        await elsewhere.apply(Transit(job_id=job.id, target=JobStatus.COMPLETED))
+        seen = await news_of(subscription, 3)
+    assert [version for _, steps in seen for version in steps] == [2, 3]
+
+
+async def test_a_deletion_by_another_server_is_seen(
+    here: Ledger, elsewhere: Ledger, hub: WatchHub, tail: None
+) -> None:
+    job = await started(here, await created(here))
+    with hub.subscribe(job.id) as subscription:
+        subscription.begin(2)
+        await here.apply(Transit(job_id=job.id, target=JobStatus.COMPLETED))
+        await elsewhere.apply(Delete(job_id=job.id, user_id="ada"))
+        assert await news_of(subscription, 3) == [(3, [3])]
+        with pytest.raises(JobNotFound):
+            await subscription.news(PATIENCE)
+
+
+async def test_two_servers_that_race_leave_no_gap(
+    here: Ledger, elsewhere: Ledger, hub: WatchHub, tail: None
+) -> None:
+    job = await started(here, await created(here))
+    with hub.subscribe(job.id) as subscription:
+        subscription.begin(2)
+        for progress in range(1, 51):
+            await (here if progress % 2 else elsewhere).apply(
+                Report(job_id=job.id, progress=progress)
+            )
+        await elsewhere.apply(Transit(job_id=job.id, target=JobStatus.COMPLETED))
+        seen = await news_of(subscription, 53)
+    versions = [version for version, _ in seen]
+    assert versions == sorted(set(versions))
+    assert [v for _, steps in seen for v in steps] == [53]
+    assert hub.seq == 53
+
+
+async def test_the_tail_outlives_a_database_that_goes_away(
+    elsewhere: Ledger, hub: WatchHub, store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = asyncio.Event()
+
+    async def unavailable() -> None:
+        away.set()
+        raise StoreUnavailable("away", outcome_known=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "feed_head", unavailable)
+        look = asyncio.Event()
+        look.set()
+        task = asyncio.create_task(Tail(store, hub, look).run())
+        await away.wait()
+    job = await created(elsewhere)
+    with hub.subscribe(job.id) as subscription:
+        subscription.begin(1)
+        await started(elsewhere, job)
+        look.set()
+        assert await news_of(subscription, 2) == [(2, [2])]
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def test_more_watches_than_allowed_are_refused_and_a_place_is_given_back(hub: WatchHub) -> None:
+    with hub.subscribe(JobId("a")), hub.subscribe(JobId("a")):
+        with hub.subscribe(JobId("b")):
+            with pytest.raises(LimitExceeded) as refused, hub.subscribe(JobId("c")):
+                pass
+            assert (refused.value.limit, refused.value.value) == ("watches", 3)
+        with hub.subscribe(JobId("c")):
+            assert hub.watches == 3
+    assert hub.watches == 0
+
+
+async def test_a_draining_hub_ends_every_watch_and_takes_no_more(hub: WatchHub) -> None:
+    with hub.subscribe(JobId("a")) as subscription:
+        draining = asyncio.create_task(hub.drain())
+        await asyncio.sleep(0)
+        with pytest.raises(Draining), hub.subscribe(JobId("b")):
+            pass
+        with pytest.raises(Draining):
+            await subscription.news(PATIENCE)
+        assert not draining.done()
+    await draining

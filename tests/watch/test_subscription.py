@@ -1,0 +1,120 @@
+"""A slot: the newest snapshot, and every transition until it is told."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from jobledger_server.domain.errors import JobNotFound
+from jobledger_server.domain.model import Instant, Job, JobId, JobStatus, Transition
+from jobledger_server.store import Change
+from jobledger_server.watch.subscription import Draining, News, Subscription
+
+JOB = Job(
+    id=JobId("j"), user_id="ada", job_type="t", create_time=Instant(1), update_time=Instant(1)
+)
+TERMINAL = (JobStatus.COMPLETED, JobStatus.PARTIAL, JobStatus.FAILED)
+NOW = 0.001
+"""As little patience as there is: what is not there yet is not news."""
+
+
+def step(version: int, to: JobStatus = JobStatus.PROCESSING) -> Transition:
+    before = JobStatus.PROCESSING if to in TERMINAL else JobStatus.QUEUED
+    return Transition(
+        job_id=JOB.id,
+        from_status=before,
+        to_status=to,
+        version=version,
+        attempt=1,
+        actor="w",
+        reason="",
+        time=Instant(version),
+    )
+
+
+def change(version: int, *steps: Transition, status: JobStatus = JobStatus.PROCESSING) -> Change:
+    return Change(replace(JOB, version=version, status=status), version, steps)
+
+
+async def test_what_was_offered_before_the_read_and_is_newer_is_news() -> None:
+    slot = Subscription(JOB.id)
+    slot.offer(change(2, step(2)))
+    slot.offer(change(3))
+    slot.begin(1)
+    assert await slot.news(NOW) == News(change(3).job, (step(2),))
+
+
+async def test_what_the_read_has_seen_is_not_news() -> None:
+    slot = Subscription(JOB.id)
+    slot.offer(change(2, step(2)))
+    slot.offer(change(3))
+    slot.begin(3)
+    assert await slot.news(NOW) is None
+
+
+async def test_of_what_was_offered_only_the_steps_after_the_read_are_news() -> None:
+    slot = Subscription(JOB.id)
+    slot.offer(change(2, step(2)))
+    slot.offer(change(3, step(3, JobStatus.FAILED), status=JobStatus.FAILED))
+    slot.begin(2)
+    news = await slot.news(NOW)
+    assert news is not None
+    assert news.transitions == (step(3, JobStatus.FAILED),)
+
+
+async def test_progress_conflates_and_transitions_do_not() -> None:
+    slot = Subscription(JOB.id)
+    slot.begin(1)
+    slot.offer(change(2, step(2)))
+    for version in range(3, 1000):
+        slot.offer(change(version))
+    end = step(1000, JobStatus.PARTIAL)
+    slot.offer(change(1000, end, status=JobStatus.PARTIAL))
+    news = await slot.news(NOW)
+    assert news is not None
+    assert (news.job.version, news.transitions, news.last) == (1000, (step(2), end), True)
+
+
+async def test_a_change_offered_twice_is_told_once() -> None:
+    slot = Subscription(JOB.id)
+    slot.begin(1)
+    slot.offer(change(2, step(2)))
+    assert await slot.news(NOW) == News(change(2).job, (step(2),))
+    slot.offer(change(2, step(2)))
+    assert await slot.news(NOW) is None
+    slot.offer(change(3, step(2)))  # as the feed gives it: with every step since the place read
+    assert await slot.news(NOW) == News(change(3).job, ())
+
+
+async def test_news_wakes_who_waits_for_it() -> None:
+    slot = Subscription(JOB.id)
+    slot.begin(1)
+    waiting = asyncio.create_task(slot.news(60))
+    await asyncio.sleep(0)
+    slot.offer(change(2, step(2)))
+    assert await waiting == News(change(2).job, (step(2),))
+
+
+async def test_a_deleted_job_is_not_found_but_its_known_end_is_told_first() -> None:
+    slot = Subscription(JOB.id)
+    slot.begin(1)
+    end = change(3, step(3, JobStatus.COMPLETED), status=JobStatus.COMPLETED)
+    slot.offer(end)
+    slot.offer(Change(replace(JOB, version=4), 4, deleted=True))
+    assert await slot.news(NOW) == News(end.job, end.transitions)
+    with pytest.raises(JobNotFound):
+        await slot.news(NOW)
+
+
+async def test_a_draining_server_still_tells_a_known_end() -> None:
+    slot = Subscription(JOB.id)
+    slot.begin(1)
+    slot.offer(change(2, step(2)))
+    slot.drain()
+    with pytest.raises(Draining):
+        await slot.news(NOW)
+    end = change(3, step(3, JobStatus.COMPLETED), status=JobStatus.COMPLETED)
+    slot.offer(end)
+    news = await slot.news(NOW)
+    assert news is not None
+    assert news.transitions == (step(2), step(3, JobStatus.COMPLETED))
