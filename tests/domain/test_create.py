@@ -75,7 +75,7 @@ def test_a_request_id_used_for_something_else_is_refused(state: JobStatus, other
     with pytest.raises(RequestIdReused) as refusal:
         create(existing, other, now=NOW, new_id=ids())
     assert refusal.value.request_id == "request-1"
-    assert refusal.value.resource == existing.id
+    assert refusal.value.made_id == existing.id
 
 
 def test_the_order_of_labels_is_not_content() -> None:

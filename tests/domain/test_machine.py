@@ -459,21 +459,6 @@ def test_progress_never_goes_backwards_by_either_door(
     assert outcome_of(job, transit) == expected
 
 
-@pytest.mark.parametrize("progress", [None, 39, 40, 41])
-def test_assets_of_a_progress_update_are_linked_even_where_its_progress_is_late(
-    progress: int | None,
-) -> None:
-    job = job_in(PROCESSING)
-    update = Transit(
-        job_id=JOB_ID, target=PROCESSING, attempt=1, progress=progress, assets=(LINK, OTHER_LINK)
-    )
-    decision = decide(job, update, now=NOW, new_id=ids())
-    assert decision.changed
-    assert decision.transition is None
-    assert [asset.link for asset in decision.assets] == [LINK, OTHER_LINK]
-    assert decision.job == replace(job, progress=max(40, progress or 0), update_time=NOW, version=4)
-
-
 def test_a_linked_asset_belongs_to_the_job_and_its_owner() -> None:
     job = job_in(PROCESSING)
     link = LinkAsset(job_id=JOB_ID, link=LINK, request_id="link-1")
@@ -535,4 +520,4 @@ def test_a_reused_request_id_names_the_asset_that_has_it() -> None:
             new_id=ids(),
             linked=linked,
         )
-    assert (refusal.value.request_id, refusal.value.resource) == ("link-1", "asset-1")
+    assert (refusal.value.request_id, refusal.value.made_id) == ("link-1", "asset-1")

@@ -34,7 +34,7 @@ async def test_a_bad_field_names_every_violation_not_just_the_first(call: Caller
     )
     assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
     violations = refused.details["BadRequest"].field_violations
-    assert [v.field for v in violations] == ["user_id", "job_type", "labels key", "request_id"]
+    assert [v.field for v in violations] == ["user_id", "job_type", "labels", "request_id"]
     assert all(v.description for v in violations)
 
 
@@ -201,7 +201,7 @@ async def test_too_many_waiting(call: Caller, monkeypatch: pytest.MonkeyPatch) -
 
 async def test_the_database_is_away(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     async def away(*_: object) -> None:
-        raise StoreUnavailable("connection to 10.1.2.3 refused, password x", outcome_known=False)
+        raise StoreUnavailable("connection to 10.1.2.3 refused, password x")
 
     monkeypatch.setattr(SqlStore, "read_jobs", away)
     refused = await refusal(call.GetJob(job_id="j", user_id="ada"))

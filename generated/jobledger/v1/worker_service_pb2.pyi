@@ -69,7 +69,9 @@ class TransitionJobRequest(_message.Message):
 
     @_builtins.property
     def assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.Asset]:
-        """What the job made, at most 1000; linked in the same transaction."""
+        """What the job made, at most 1000; linked in the same transaction. Terminal
+        targets only: before the end there is CreateAsset.
+        """
 
     def __init__(
         self,

@@ -129,13 +129,13 @@ def _transit(job: Job, command: Transit, now: Instant, new_id: NewId) -> Decisio
     if command.expected_version is not None and command.expected_version != job.version:
         raise VersionMismatch(job.id, job.version)
     if job.status is command.target is JobStatus.PROCESSING:
-        return _repeat_start(job, command, now, new_id)
+        return _repeat_start(job, command, now)
     if command.target not in TRANSITIONS[job.status]:
         raise _illegal(job, command.target.value)
     return _move(job, command, now, new_id)
 
 
-def _repeat_start(job: Job, command: Transit, now: Instant, new_id: NewId) -> Decision:
+def _repeat_start(job: Job, command: Transit, now: Instant) -> Decision:
     """Tell a running job's holder from a second worker that wants to start it.
 
     Who names the attempt or the version knows that the job runs and reports
@@ -146,16 +146,7 @@ def _repeat_start(job: Job, command: Transit, now: Instant, new_id: NewId) -> De
         if not command.worker_id or command.worker_id != job.worker_id:
             raise _illegal(job, command.target.value)
         return Decision(job=job, changed=False)
-    assets = _link_all(job, command.assets, now, new_id)
-    reported = _with_progress(job, command.progress, command.progress_message)
-    if assets:
-        # A late number does not make what was made undone.
-        return Decision(job=_next_version(reported or job, now), assets=assets)
-    if reported is None:
-        return Decision(job=job, changed=False, applied=False)
-    if reported is job:
-        return Decision(job=job, changed=False)
-    return Decision(job=_next_version(reported, now))
+    return _progress(job, command.progress, command.progress_message, now)
 
 
 def _move(job: Job, command: Transit, now: Instant, new_id: NewId) -> Decision:
@@ -199,12 +190,7 @@ def _report(job: Job, command: Report, now: Instant) -> Decision:
         return Decision(job=job, changed=False, applied=False)
     if job.status is not JobStatus.PROCESSING:
         raise _illegal(job, JobStatus.PROCESSING.value)
-    reported = _with_progress(job, command.progress, command.progress_message)
-    if reported is None:
-        return Decision(job=job, changed=False, applied=False)
-    if reported is job:
-        return Decision(job=job, changed=False)
-    return Decision(job=_next_version(reported, now))
+    return _progress(job, command.progress, command.progress_message, now)
 
 
 def _link_asset(
@@ -241,15 +227,15 @@ def _illegal(job: Job, wanted: str) -> IllegalTransition:
     return IllegalTransition(job.id, job.status, wanted, allowed)
 
 
-def _with_progress(job: Job, progress: int | None, message: str | None) -> Job | None:
-    """Return the job with the report in it, the same job if it says nothing new, None if late."""
+def _progress(job: Job, progress: int | None, message: str | None, now: Instant) -> Decision:
     new_progress = job.progress if progress is None else progress
     new_message = job.progress_message if message is None else message
     if new_progress < job.progress:
-        return None
+        return Decision(job=job, changed=False, applied=False)
     if new_progress == job.progress and new_message == job.progress_message:
-        return job
-    return replace(job, progress=new_progress, progress_message=new_message)
+        return Decision(job=job, changed=False)
+    reported = replace(job, progress=new_progress, progress_message=new_message)
+    return Decision(job=_next_version(reported, now))
 
 
 def _next_version(job: Job, now: Instant) -> Job:

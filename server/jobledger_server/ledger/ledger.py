@@ -65,9 +65,8 @@ class Ledger:
         try:
             return await self._commit(commands)
         except StoreUnavailable as error:
-            if not error.outcome_known:
+            if not error.stale:
                 raise
-            # A connection that had died unnoticed: nothing was written, a new one is made.
             return await self._commit(commands)
         except StoreConflict:
             # Another server may have been faster with the same request id: then the second

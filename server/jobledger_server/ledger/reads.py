@@ -1,9 +1,9 @@
 """Reads that arrive together become one statement."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from jobledger_server.domain.errors import JobNotFound
 from jobledger_server.domain.model import Job, JobId, Transition
@@ -12,6 +12,8 @@ from jobledger_server.store import Store, StoreUnavailable
 
 MAX_BATCH = 512
 """Jobs in one statement."""
+
+Found = TypeVar("Found")
 
 History = tuple[Job, list[Transition]]
 """A job and all its transitions up to its version."""
@@ -60,16 +62,20 @@ class Reads:
         return job, transitions
 
     async def _read_jobs(self, ids: Sequence[JobId]) -> Sequence[Job | Exception]:
-        try:
-            found = await self._store.read_jobs(set(ids))
-        except StoreUnavailable:
-            # A connection that had died unnoticed; a new one is made.
-            found = await self._store.read_jobs(set(ids))
+        found = await _again_if_stale(self._store.read_jobs, set(ids))
         return [found.get(job_id) or JobNotFound(job_id) for job_id in ids]
 
     async def _read_histories(self, ids: Sequence[JobId]) -> Sequence[History | Exception]:
-        try:
-            found = await self._store.read_histories(set(ids))
-        except StoreUnavailable:
-            found = await self._store.read_histories(set(ids))
+        found = await _again_if_stale(self._store.read_histories, set(ids))
         return [found.get(job_id) or JobNotFound(job_id) for job_id in ids]
+
+
+async def _again_if_stale(
+    read: Callable[[set[JobId]], Awaitable[dict[JobId, Found]]], ids: set[JobId]
+) -> dict[JobId, Found]:
+    try:
+        return await read(ids)
+    except StoreUnavailable as error:
+        if not error.stale:
+            raise
+        return await read(ids)

@@ -28,13 +28,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from jobledger_server.domain.model import Instant
 
-BUSY_SECONDS = 5
+BUSY_SECONDS = 4
 """How long a statement waits for another process's lock before the database counts as away."""
 
-COMMAND_SECONDS = 10
+COMMAND_SECONDS = 5
 """How long PostgreSQL may take for one statement before it counts as away."""
 
-CONNECT_SECONDS = 5
+CONNECT_SECONDS = 3
 """How long PostgreSQL may take to accept a connection before it counts as away."""
 
 POSTGRES_CONNECTIONS = 8

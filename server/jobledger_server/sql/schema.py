@@ -78,4 +78,4 @@ def _translating(database: Database) -> Iterator[None]:
         cause = str(getattr(error, "orig", None) or error)
         where = database.url.render_as_string(hide_password=True)
         message = f"cannot use the database {where}: {cause}"
-        raise StoreUnavailable(message, outcome_known=True) from error
+        raise StoreUnavailable(message) from error

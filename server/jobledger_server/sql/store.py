@@ -44,14 +44,14 @@ class SqlStore:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[SqlTransaction]:
-        outcome = _Outcome()
-        with self._translating(outcome):
+        progress = _Progress()
+        with self._translating(progress):
             async with self._database.writer.connect() as connection:
                 try:
                     await connection.begin()
                     now = await self._dialect.now(connection)
                     yield SqlTransaction(connection, self._statements, self._dialect, now)
-                    outcome.known = False
+                    progress.committing = True
                     await connection.commit()
                 except TimeoutError:
                     # Whatever it still does, nobody waits for it: not even for a rollback.
@@ -109,7 +109,7 @@ class SqlStore:
 
     async def changes_after(self, seq: int, *, limit: int) -> list[Change]:
         page = {"seq": seq, "count": limit}
-        with self._translating(_Outcome()):
+        with self._translating(_Progress()):
             async with self._snapshot.connect() as connection, connection.begin():
                 changed = await connection.execute(self._statements.changed_jobs, page)
                 found = list(map(change_from_row, changed))
@@ -134,12 +134,12 @@ class SqlStore:
     async def _read(
         self, statement: Executable, parameters: dict[str, Any] | None = None
     ) -> Sequence[Any]:
-        with self._translating(_Outcome()):
+        with self._translating(_Progress()):
             async with self._single.connect() as connection:
                 return (await connection.execute(statement, parameters)).all()
 
     @contextmanager
-    def _translating(self, outcome: "_Outcome") -> Iterator[None]:
+    def _translating(self, progress: "_Progress") -> Iterator[None]:
         """Turn the database's errors into the store's, all but those that are bugs of ours."""
         try:
             yield
@@ -148,14 +148,15 @@ class SqlStore:
         except exc.ProgrammingError:
             raise
         except self._database.away as error:
-            raise StoreUnavailable(str(error), outcome_known=outcome.known) from error
+            lost = isinstance(error, exc.DBAPIError) and error.connection_invalidated
+            raise StoreUnavailable(str(error), stale=lost and not progress.committing) from error
 
 
 @dataclass
-class _Outcome:
-    """Whether it is known that nothing was written: not once a commit is under way."""
+class _Progress:
+    """How far a transaction is: once its commit is under way, its outcome can be unknown."""
 
-    known: bool = True
+    committing: bool = False
 
 
 def _filters(query: JobQuery, before: JobId | None) -> list[ColumnElement[bool]]:

@@ -1,6 +1,5 @@
 """The hub: takes the changes in the order of their commits and hands each to its watchers."""
 
-import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -26,8 +25,6 @@ class WatchHub:
         self._watchers: dict[JobId, set[Subscription]] = {}
         self._count = 0
         self._draining = False
-        self._empty = asyncio.Event()
-        self._empty.set()
 
     @property
     def seq(self) -> int:
@@ -64,7 +61,6 @@ class WatchHub:
         subscription = Subscription(job_id)
         self._watchers.setdefault(job_id, set()).add(subscription)
         self._count += 1
-        self._empty.clear()
         try:
             yield subscription
         finally:
@@ -73,13 +69,10 @@ class WatchHub:
             if not watchers:
                 del self._watchers[job_id]
             self._count -= 1
-            if not self._count:
-                self._empty.set()
 
-    async def drain(self) -> None:
-        """End every watch and take no more; return when the last one has ended."""
+    def drain(self) -> None:
+        """End every watch, and take no more."""
         self._draining = True
         for watchers in self._watchers.values():
             for subscription in watchers:
                 subscription.drain()
-        await self._empty.wait()

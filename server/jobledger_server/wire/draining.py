@@ -1,28 +1,74 @@
-"""Ends the streams of other services when the server drains.
+"""Draining: the calls that run finish, new ones are turned away, streams are ended.
 
-A health or reflection stream stays open for as long as its client likes, and
-`stop(grace)` would wait for it until the grace period is over.
+gRPC's own `stop(grace)` cancels what has arrived and was not taken up yet, which
+a caller cannot tell from a change that was made; and it waits, to the end of the
+grace period, for streams that other services keep open as long as their clients
+like. So by the time it is called there should be neither.
 """
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
 
+from jobledger_server.watch.subscription import Draining
+
+QUIET_SECONDS = 0.1
+"""Nobody has called for so long: those who were turned away have understood."""
+
+PATIENCE_SECONDS = 1.0
+"""How long callers that come back at once are given to understand."""
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class DrainInterceptor(grpc.aio.ServerInterceptor):
-    """Ends streams of services that are not Jobledger's own, which end theirs themselves."""
+class Drain:
+    """Knows which calls of Jobledger's own services run, and turns new ones away."""
 
     def __init__(self) -> None:
-        self._draining = asyncio.Event()
+        self.begun = asyncio.Event()
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._turned_away = asyncio.Event()
 
-    def drain(self) -> None:
-        """End them all, and any that come later, with UNAVAILABLE."""
-        self._draining.set()
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Run a call in the block. Raises Draining."""
+        if self.begun.is_set():
+            self._turned_away.set()
+            raise Draining
+        self._running += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
+
+    async def finished(self) -> None:
+        """Return when no call runs and callers have stopped coming."""
+        await self._idle.wait()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE_SECONDS
+        while loop.time() < deadline:
+            self._turned_away.clear()
+            try:
+                async with asyncio.timeout(QUIET_SECONDS):
+                    await self._turned_away.wait()
+            except TimeoutError:
+                return
+
+
+class DrainInterceptor(grpc.aio.ServerInterceptor):
+    """Ends the streams of other services (health, reflection) with UNAVAILABLE."""
+
+    def __init__(self, drain: Drain) -> None:
+        self._drain = drain
 
     async def intercept_service(
         self,
@@ -49,7 +95,7 @@ class DrainInterceptor(grpc.aio.ServerInterceptor):
     def _until_draining(self, behavior: Callable[[Any, Context], Any]) -> Any:
         async def stream(request: Any, context: Context) -> None:
             serving = asyncio.create_task(_serve(behavior, request, context))
-            draining = asyncio.create_task(self._draining.wait())
+            draining = asyncio.create_task(self._drain.begun.wait())
             try:
                 await asyncio.wait((serving, draining), return_when=asyncio.FIRST_COMPLETED)
                 if not serving.done():

@@ -10,6 +10,8 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
+from jobledger_server.wire.access import Access
+from jobledger_server.wire.draining import Drain
 from jobledger_server.wire.status import internal_status, status_of
 from jobledger_server.wire.validation import InvalidRequest
 
@@ -25,7 +27,7 @@ UNREADABLE = InvalidRequest(
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Turns every error of a handler into a status with details.
+    """Lets in who may call, and turns every error of a handler into a status with details.
 
     A request that cannot be parsed (malformed, not UTF-8, nested beyond what the
     parser takes) is the caller's fault and answered as such, not as a crash of the
@@ -33,7 +35,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     caller.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, drain: Drain, access: Access | None) -> None:
+        self._drain = drain
+        self._access = access
         self._wrapped: dict[str, Any] = {}
 
     async def intercept_service(
@@ -47,20 +51,36 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or not method.startswith("/jobledger."):
             return handler  # unknown methods are not kept: a caller could make up any number
-        wrapped = _wrap(handler)
+        wrapped = self._wrap(method, handler)
         self._wrapped[method] = wrapped
         return wrapped
 
-
-def _wrap(handler: Any) -> Any:
-    deserialize = _safely(handler.request_deserializer)
-    if handler.unary_unary is not None:
-        return grpc.unary_unary_rpc_method_handler(
-            _answering(handler.unary_unary), deserialize, handler.response_serializer
+    def _wrap(self, method: str, handler: Any) -> Any:
+        deserialize = _safely(handler.request_deserializer)
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(
+                self._answering(method, handler.unary_unary),
+                deserialize,
+                handler.response_serializer,
+            )
+        return grpc.unary_stream_rpc_method_handler(
+            self._answering(method, handler.unary_stream), deserialize, handler.response_serializer
         )
-    return grpc.unary_stream_rpc_method_handler(
-        _answering(handler.unary_stream), deserialize, handler.response_serializer
-    )
+
+    def _answering(self, method: str, behavior: Behavior) -> Any:
+        async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            try:
+                _check_readable(request)
+                if self._access is not None:
+                    self._access.check(context.invocation_metadata() or (), method, request)
+                with self._drain.call():
+                    return await behavior(request, context)
+            except (grpc.aio.AbortError, asyncio.CancelledError):
+                raise
+            except Exception as error:  # noqa: BLE001
+                await _abort(context, error)
+
+        return answer
 
 
 def _safely(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -73,18 +93,9 @@ def _safely(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     return read
 
 
-def _answering(behavior: Behavior) -> Any:
-    async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        if request is UNREADABLE:
-            await _abort(context, UNREADABLE)
-        try:
-            return await behavior(request, context)
-        except (grpc.aio.AbortError, asyncio.CancelledError):
-            raise
-        except Exception as error:  # noqa: BLE001
-            await _abort(context, error)
-
-    return answer
+def _check_readable(request: Any) -> None:
+    if request is UNREADABLE:
+        raise UNREADABLE
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:

@@ -233,3 +233,6 @@ def _check_outcome(check: Checker, command: Transit) -> None:
         check.add("error", f"is not allowed for {target.value}")
     if target is JobStatus.PROCESSING and command.result is not None:
         check.add("result", "is not allowed for PROCESSING")
+    if target is JobStatus.PROCESSING and command.assets:
+        # They would be linked again by a repetition; CreateAsset has a request id for that.
+        check.add("assets", "is not allowed for PROCESSING: use CreateAsset")

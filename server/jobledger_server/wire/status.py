@@ -19,6 +19,7 @@ from jobledger_server.domain.errors import (
 )
 from jobledger_server.store import StoreUnavailable
 from jobledger_server.watch.subscription import Draining
+from jobledger_server.wire.access import AccessDenied
 from jobledger_server.wire.validation import InvalidRequest
 
 DOMAIN = "jobledger"
@@ -112,6 +113,13 @@ def status_of(error: Exception) -> status_pb2.Status | None:
                     ]
                 ),
                 _retry(),
+            )
+        case AccessDenied():
+            return _status(
+                code_pb2.PERMISSION_DENIED,
+                ErrorReason.ERROR_REASON_ACCESS_DENIED,
+                "this caller may not use this service, or not act for this user",
+                {},
             )
         case Draining():
             return _unavailable("this server is shutting down")

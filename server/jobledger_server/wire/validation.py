@@ -91,12 +91,17 @@ class Checker:
             self.add(field, f"has {len(labels)} entries, at most {MAX_LABELS} are allowed")
             return labels
         for key, value in labels.items():
-            if self._sized(f"{field} key", key, 63) and not _LABEL_KEY.match(key):
+            if not key or len(key) > 63 or not _LABEL_KEY.match(key):  # noqa: PLR2004
                 self.add(
-                    f"{field} key",
-                    "must be letters, digits, '.', '_', '/', '-', beginning with a letter or digit",
+                    field,
+                    f"has the key {key[:63]!r}: must be 1 to 63 letters, digits, '.', '_', '/', "
+                    "'-', beginning with a letter or digit",
                 )
-            self.name(f"{field}[{key[:63]!r}]", value, 255, required=False)
+            elif len(value) > 255 or _CONTROL.search(value):  # noqa: PLR2004
+                self.add(
+                    f"{field}[{key!r}]",
+                    "must be at most 255 characters without control characters",
+                )
         return labels
 
     def percent(self, field: str, value: int) -> int:

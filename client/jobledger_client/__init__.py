@@ -1,0 +1,72 @@
+"""The client of Jobledger, the service that knows where each long-running job stands.
+
+    from jobledger_client import Client, JobStatus
+
+    with Client("127.0.0.1:50051", user_id="ada") as client:
+        job = client.create_job("render", {"scene": "castle"})
+        for message in client.watch(job.id):
+            print(JobStatus.Name(message.job.status), message.job.progress)
+
+A worker starts the job, reports on it and ends it:
+
+    with Client("127.0.0.1:50051") as worker:
+        job = worker.start_job(job_id)
+        worker.update_progress(job.id, 50, attempt=job.attempt)
+        worker.mark_completed(job.id, {"frames": 240}, attempt=job.attempt)
+
+AsyncClient is the same for asyncio. Calls return the service's own messages and
+raise a JobledgerError; see `jobledger_client.errors`.
+"""
+
+from jobledger.v1.asset_pb2 import Asset
+from jobledger.v1.job_pb2 import Job, JobError, JobStatus, JobTransition
+from jobledger.v1.job_service_pb2 import WatchJobResponse
+from jobledger.v1.worker_service_pb2 import UpdateProgressResponse
+from jobledger_client._async import AsyncClient
+from jobledger_client._channel import CHANNEL_OPTIONS
+from jobledger_client._sync import Client
+from jobledger_client._watch import TERMINAL_STATUSES
+from jobledger_client.errors import (
+    AccessDenied,
+    DeadlineExceeded,
+    IllegalTransition,
+    InternalError,
+    InvalidField,
+    InvalidToken,
+    JobledgerError,
+    JobNotFound,
+    JobTerminal,
+    LeaseLost,
+    LimitExceeded,
+    RequestIdReused,
+    Unavailable,
+    VersionMismatch,
+)
+
+__all__ = [
+    "CHANNEL_OPTIONS",
+    "TERMINAL_STATUSES",
+    "AccessDenied",
+    "Asset",
+    "AsyncClient",
+    "Client",
+    "DeadlineExceeded",
+    "IllegalTransition",
+    "InternalError",
+    "InvalidField",
+    "InvalidToken",
+    "Job",
+    "JobError",
+    "JobNotFound",
+    "JobStatus",
+    "JobTerminal",
+    "JobTransition",
+    "JobledgerError",
+    "LeaseLost",
+    "LimitExceeded",
+    "RequestIdReused",
+    "Unavailable",
+    "UpdateProgressResponse",
+    "VersionMismatch",
+    "WatchJobResponse",
+]

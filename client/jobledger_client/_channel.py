@@ -1,0 +1,79 @@
+"""How a channel to the service behaves: retries, keepalive, reconnects, the token."""
+
+import json
+from collections.abc import Sequence
+from typing import Final
+
+import grpc
+
+# Every unary RPC is safe to repeat, because the client always sends a
+# request_id with what creates and a worker_id with what starts; delete_job and
+# transition_job say what a repetition after a lost answer can look like. The
+# pauses add up to about four seconds, the time that a restart takes, within the
+# default deadline of ten.
+_RETRY_POLICY: Final = {
+    "maxAttempts": 5,
+    "initialBackoff": "0.1s",
+    "maxBackoff": "3s",
+    "backoffMultiplier": 3,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+
+_SERVICE_CONFIG: Final = {
+    "methodConfig": [
+        {
+            "name": [
+                {"service": "jobledger.v1.JobService"},
+                {"service": "jobledger.v1.WorkerService"},
+            ],
+            "retryPolicy": _RETRY_POLICY,
+        },
+        # The more specific entry wins: watches have their own loop (_watch.py),
+        # which knows where to resume.
+        {"name": [{"service": "jobledger.v1.JobService", "method": "WatchJob"}]},
+    ],
+    # No retryThrottling: its largest bucket stops all retries after 500 failed
+    # attempts, so 200 calls in flight did not survive a restart. What protects a
+    # server is that five attempts are the most, and that only UNAVAILABLE is
+    # retried: an overloaded one says RESOURCE_EXHAUSTED.
+}
+
+CHANNEL_OPTIONS: Final[Sequence[tuple[str, str | int]]] = (
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    # A request that does not fit this buffer is not retried; the default of
+    # 256 KiB is less than the largest parameters.
+    ("grpc.per_rpc_retry_buffer_size", 2 * 1024 * 1024),
+    # Finds a dead peer in 40 s. The server allows a ping every 10 s; without
+    # data to send, grpc would stop after the second one.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # A restarted server is found within two seconds.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.primary_user_agent", "jobledger-python"),
+)
+"""What Client and AsyncClient open their channels with; for channels of one's own."""
+
+
+def open_channel(target: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+    if credentials is None:
+        return grpc.insecure_channel(target, CHANNEL_OPTIONS)
+    return grpc.secure_channel(target, credentials, CHANNEL_OPTIONS)
+
+
+def open_async_channel(
+    target: str, credentials: grpc.ChannelCredentials | None
+) -> grpc.aio.Channel:
+    if credentials is None:
+        return grpc.aio.insecure_channel(target, CHANNEL_OPTIONS)
+    return grpc.aio.secure_channel(target, credentials, CHANNEL_OPTIONS)
+
+
+def call_metadata(token: str | None) -> tuple[tuple[str, str], ...]:
+    """Build the metadata of every call."""
+    if token is None:
+        return ()
+    if not token or not all("!" <= character <= "~" for character in token):
+        raise ValueError("token: visible ASCII characters only, at least one")
+    return (("authorization", f"Bearer {token}"),)

@@ -1,0 +1,270 @@
+"""The commands of `jobledger`: options in, calls, output."""
+
+import asyncio
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+import grpc
+
+from jobledger_client import AsyncClient, Client, Job, JobStatus
+from jobledger_client._bars import Bars, lines, watch_all
+from jobledger_client._ending import EXIT_CODES, write
+from jobledger_client._render import (
+    ASSET_COLUMNS,
+    JOB_COLUMNS,
+    TRANSITION_COLUMNS,
+    asset_row,
+    header,
+    job_card,
+    job_row,
+    status_name,
+    to_json,
+    transition_row,
+)
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_STATUSES = [status_name(status) for status in JobStatus.values() if status]
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """The global options: where the service is and who asks."""
+
+    server: str
+    user: str | None
+    token: str | None
+    tls: bool
+    timeout: float
+
+    def arguments(self) -> dict[str, Any]:
+        if not self.user:
+            raise click.UsageError("whose jobs? Give --user, or set JOBLEDGER_USER.")
+        return {
+            "user_id": self.user,
+            "token": self.token or None,
+            "credentials": grpc.ssl_channel_credentials() if self.tls else None,
+            "timeout": self.timeout,
+        }
+
+    def open(self) -> Client:
+        return Client(self.server, **self.arguments())
+
+    def open_async(self) -> AsyncClient:
+        return AsyncClient(self.server, **self.arguments())
+
+
+def _as_json(command: _Command) -> _Command:
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print proto3 JSON, one object per line."
+    )(command)
+
+
+# Without a command click would show its help as an error.
+@click.group(
+    epilog=EXIT_CODES,
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option(
+    "--server",
+    envvar="JOBLEDGER_SERVER",
+    default="127.0.0.1:50051",
+    show_default=True,
+    show_envvar=True,
+    metavar="HOST:PORT",
+    help="The service.",
+)
+@click.option("--user", envvar="JOBLEDGER_USER", show_envvar=True, help="The owner of the jobs.")
+@click.option("--token", envvar="JOBLEDGER_TOKEN", show_envvar=True, help="A bearer token.")
+@click.option("--tls/--no-tls", default=False, show_default=True, help="Encrypt the connection.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long one call may take, retries included; a watch has no limit.",
+)
+@click.version_option(package_name="jobledger")
+@click.pass_context
+def jobledger(context: click.Context, /, **options: Any) -> None:
+    """Create, list, watch and delete the jobs of a Jobledger service."""
+    context.obj = Connection(**options)
+
+
+@jobledger.command()
+@click.argument("job_type", metavar="TYPE")
+@click.option(
+    "--parameters",
+    metavar="JSON|@FILE|-",
+    help="The input: a JSON object, or where to read it; - is stdin.",
+)
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="May be repeated.")
+@click.option("--request-id", help="Makes the command safe to repeat.")
+@_as_json
+@click.pass_obj
+def create(
+    connection: Connection,
+    *,
+    job_type: str,
+    parameters: str | None,
+    labels: tuple[str, ...],
+    request_id: str | None,
+    as_json: bool,
+) -> None:
+    """Create a job and print its id."""
+    with connection.open() as client:
+        job = client.create_job(
+            job_type, _parameters(parameters), labels=_labels(labels), request_id=request_id
+        )
+    write(to_json(job) if as_json else job.id)
+
+
+@jobledger.command()
+@click.argument("job_id", metavar="JOB")
+@_as_json
+@click.pass_obj
+def get(connection: Connection, *, job_id: str, as_json: bool) -> None:
+    """Show a job."""
+    with connection.open() as client:
+        job = client.get_job(job_id)
+    for line in [to_json(job)] if as_json else job_card(job):
+        write(line)
+
+
+@jobledger.command(name="list")
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    type=click.Choice(_STATUSES, case_sensitive=False),
+    help="Only these; may be repeated.",
+)
+@click.option("--type", "job_types", multiple=True, help="Only these; may be repeated.")
+@click.option(
+    "--label", "labels", multiple=True, metavar="KEY=VALUE", help="Only with all of these."
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=50,
+    show_default=True,
+    help="At most so many jobs; 0: all.",
+)
+@_as_json
+@click.pass_obj
+def list_(
+    connection: Connection,
+    *,
+    statuses: tuple[str, ...],
+    job_types: tuple[str, ...],
+    labels: tuple[str, ...],
+    limit: int,
+    as_json: bool,
+) -> None:
+    """List jobs, newest first."""
+    with connection.open() as client:
+        jobs = client.list_jobs(
+            statuses=[JobStatus.Value(f"JOB_STATUS_{status}") for status in statuses],
+            job_types=job_types,
+            labels=_labels(labels),
+            page_size=min(limit, 1000) or 1000,
+        )
+        some: Iterable[Job] = itertools.islice(jobs, limit or None)
+        _table(some, to_json if as_json else job_row, header(JOB_COLUMNS, "TYPE"))
+
+
+@jobledger.command()
+@click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
+@_as_json
+@click.pass_obj
+def watch(connection: Connection, *, job_ids: tuple[str, ...], as_json: bool) -> int:
+    """Follow jobs to their ends, through restarts of the service.
+
+    Draws bars on a terminal, else prints a JSON line for each change.
+    """
+
+    async def follow() -> int:
+        async with connection.open_async() as client:
+            return await watch_all(client, job_ids, Bars() if draw else lines())
+
+    draw = sys.stdout.isatty() and not as_json
+    return asyncio.run(follow())
+
+
+@jobledger.command()
+@click.argument("job_id", metavar="JOB")
+@_as_json
+@click.pass_obj
+def transitions(connection: Connection, *, job_id: str, as_json: bool) -> None:
+    """List the steps of a job, oldest first."""
+    with connection.open() as client:
+        steps = client.list_transitions(job_id, page_size=1000)
+        columns = header(TRANSITION_COLUMNS, "ACTOR  REASON")
+        _table(steps, to_json if as_json else transition_row, columns)
+
+
+@jobledger.command()
+@click.argument("job_id", metavar="JOB")
+@_as_json
+@click.pass_obj
+def assets(connection: Connection, *, job_id: str, as_json: bool) -> None:
+    """List what a job made, oldest first."""
+    with connection.open() as client:
+        made = client.list_assets(job_id, page_size=1000)
+        _table(made, to_json if as_json else asset_row, header(ASSET_COLUMNS, "WHERE"))
+
+
+@jobledger.command()
+@click.argument("job_id", metavar="JOB")
+@_as_json
+@click.pass_obj
+def delete(connection: Connection, *, job_id: str, as_json: bool) -> None:
+    """Delete a job that has ended."""
+    with connection.open() as client:
+        client.delete_job(job_id)
+    write(json.dumps({"job_id": job_id, "deleted": True}) if as_json else f"deleted {job_id}")
+
+
+_Row = TypeVar("_Row")
+
+
+def _table(items: Iterable[_Row], render: Callable[[_Row], str], columns: str) -> None:
+    for index, item in enumerate(items):
+        if index == 0 and render is not to_json:
+            write(columns)
+        write(render(item))
+
+
+def _parameters(given: str | None) -> dict[str, Any] | None:
+    if given is None:
+        return None
+    try:
+        if given == "-":
+            given = sys.stdin.read()
+        elif given.startswith("@"):
+            with click.open_file(given[1:], encoding="utf-8") as file:
+                given = file.read()
+        value = json.loads(given)
+    except OSError as error:
+        raise click.UsageError(f"--parameters: {error.strerror}: {error.filename}") from None
+    except (ValueError, RecursionError) as error:
+        raise click.UsageError(f"--parameters: not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise click.UsageError("--parameters: not a JSON object")
+    return value
+
+
+def _labels(given: tuple[str, ...]) -> dict[str, str]:
+    labels = {}
+    for label in given:
+        key, sign, value = label.partition("=")
+        if not sign:
+            raise click.UsageError(f"--label: {label!r} is not KEY=VALUE")
+        labels[key] = value
+    return labels

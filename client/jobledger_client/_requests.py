@@ -1,0 +1,242 @@
+"""Request building: what the caller gave, and what the client knows by itself."""
+
+import os
+import socket
+import uuid
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import TypeAlias
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from jobledger.v1.asset_pb2 import Asset
+from jobledger.v1.job_pb2 import JobError, JobStatus
+from jobledger.v1.job_service_pb2 import (
+    CreateJobRequest,
+    DeleteJobRequest,
+    GetJobRequest,
+    ListAssetsRequest,
+    ListJobsRequest,
+    ListTransitionsRequest,
+    WatchJobRequest,
+)
+from jobledger.v1.worker_service_pb2 import (
+    CreateAssetRequest,
+    MarkCompletedRequest,
+    MarkFailedRequest,
+    MarkPartialRequest,
+    TransitionJobRequest,
+    UpdateProgressRequest,
+)
+from jobledger_client._json import JsonObject, to_struct
+
+JobStatusValue: TypeAlias = "JobStatus.ValueType"
+
+
+class Requests:
+    """Builds the request of each call; ValueError where none can be built.
+
+    The server alone knows the rules of fields. Only what a message cannot hold
+    is refused here.
+    """
+
+    def __init__(self, user_id: str | None) -> None:
+        self._user_id = user_id
+        # The same for all calls of one client: a start that is repeated after a
+        # lost answer is recognised by it.
+        host = "".join(filter(str.isprintable, socket.gethostname()))[:80]
+        self.worker_id = f"{host}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+    def create_job(
+        self,
+        job_type: str,
+        parameters: JsonObject | None,
+        labels: Mapping[str, str] | None,
+        request_id: str | None,
+        user_id: str | None,
+    ) -> CreateJobRequest:
+        return CreateJobRequest(
+            user_id=self._owner(user_id),
+            job_type=job_type,
+            parameters=to_struct(parameters, "parameters"),
+            labels=labels,
+            request_id=_fresh(request_id),
+        )
+
+    def get_job(self, job_id: str, user_id: str | None) -> GetJobRequest:
+        return GetJobRequest(job_id=job_id, user_id=self._owner(user_id))
+
+    def list_jobs(
+        self,
+        *,
+        statuses: Iterable[JobStatusValue],
+        job_types: Iterable[str],
+        labels: Mapping[str, str] | None,
+        created_after: datetime | None,
+        created_before: datetime | None,
+        page_size: int,
+        user_id: str | None,
+    ) -> ListJobsRequest:
+        return ListJobsRequest(
+            user_id=self._owner(user_id),
+            statuses=statuses,
+            job_types=job_types,
+            labels=labels,
+            created_after=_timestamp(created_after, "created_after"),
+            created_before=_timestamp(created_before, "created_before"),
+            page_size=page_size,
+        )
+
+    def watch_job(self, job_id: str, after_version: int, user_id: str | None) -> WatchJobRequest:
+        return WatchJobRequest(
+            job_id=job_id, user_id=self._owner(user_id), after_version=after_version
+        )
+
+    def delete_job(self, job_id: str, user_id: str | None) -> DeleteJobRequest:
+        return DeleteJobRequest(job_id=job_id, user_id=self._owner(user_id))
+
+    def list_assets(self, job_id: str, page_size: int, user_id: str | None) -> ListAssetsRequest:
+        return ListAssetsRequest(job_id=job_id, user_id=self._owner(user_id), page_size=page_size)
+
+    def list_transitions(
+        self, job_id: str, page_size: int, user_id: str | None
+    ) -> ListTransitionsRequest:
+        return ListTransitionsRequest(
+            job_id=job_id, user_id=self._owner(user_id), page_size=page_size
+        )
+
+    def transition_job(
+        self,
+        job_id: str,
+        target_status: JobStatusValue,
+        *,
+        attempt: int | None = None,
+        expected_version: int | None = None,
+        progress: int | None = None,
+        progress_message: str | None = None,
+        result: JsonObject | None = None,
+        error: str | JobError | None = None,
+        reason: str | None = None,
+        assets: Iterable[Asset] = (),
+        worker_id: str | None = None,
+    ) -> TransitionJobRequest:
+        return TransitionJobRequest(
+            job_id=job_id,
+            target_status=target_status,
+            attempt=attempt,
+            expected_version=expected_version,
+            progress=progress,
+            progress_message=progress_message,
+            result=to_struct(result, "result"),
+            error=_job_error(error, reason),
+            assets=assets,
+            worker_id=self.worker_id if worker_id is None else worker_id,
+        )
+
+    def update_progress(
+        self,
+        job_id: str,
+        progress: int | None,
+        progress_message: str | None,
+        attempt: int | None,
+    ) -> UpdateProgressRequest:
+        return UpdateProgressRequest(
+            job_id=job_id, attempt=attempt, progress=progress, progress_message=progress_message
+        )
+
+    def mark_completed(
+        self,
+        job_id: str,
+        result: JsonObject | None,
+        assets: Iterable[Asset],
+        attempt: int | None,
+    ) -> MarkCompletedRequest:
+        return MarkCompletedRequest(
+            job_id=job_id, attempt=attempt, result=to_struct(result, "result"), assets=assets
+        )
+
+    def mark_partial(
+        self,
+        job_id: str,
+        *,
+        result: JsonObject | None,
+        error: str | JobError | None,
+        reason: str | None,
+        assets: Iterable[Asset],
+        attempt: int | None,
+    ) -> MarkPartialRequest:
+        return MarkPartialRequest(
+            job_id=job_id,
+            attempt=attempt,
+            result=to_struct(result, "result"),
+            error=_job_error(error, reason),
+            assets=assets,
+        )
+
+    def mark_failed(
+        self,
+        job_id: str,
+        *,
+        error: str | JobError,
+        reason: str | None,
+        result: JsonObject | None,
+        assets: Iterable[Asset],
+        attempt: int | None,
+    ) -> MarkFailedRequest:
+        return MarkFailedRequest(
+            job_id=job_id,
+            attempt=attempt,
+            result=to_struct(result, "result"),
+            error=_job_error(error, reason),
+            assets=assets,
+        )
+
+    def create_asset(
+        self,
+        job_id: str,
+        *,
+        asset_type: str,
+        url: str,
+        storage_path: str,
+        file_size: int,
+        attempt: int | None,
+        request_id: str | None,
+    ) -> CreateAssetRequest:
+        return CreateAssetRequest(
+            job_id=job_id,
+            attempt=attempt,
+            asset_type=asset_type,
+            url=url,
+            storage_path=storage_path,
+            file_size=file_size,
+            request_id=_fresh(request_id),
+        )
+
+    def _owner(self, user_id: str | None) -> str:
+        owner = self._user_id if user_id is None else user_id
+        if owner is None:
+            raise ValueError("user_id: give it to the call or to the client")
+        return owner
+
+
+def _fresh(request_id: str | None) -> str:
+    """Names the request: without a name a retry could do its work twice."""
+    return str(uuid.uuid4()) if request_id is None else request_id
+
+
+def _job_error(error: str | JobError | None, reason: str | None) -> JobError | None:
+    if isinstance(error, str):
+        return JobError(message=error, reason=reason or "")
+    if reason is not None:
+        raise ValueError("reason: goes with an error message, not with a JobError or none")
+    return error
+
+
+def _timestamp(moment: datetime | None, where: str) -> Timestamp | None:
+    if moment is None:
+        return None
+    if moment.utcoffset() is None:
+        raise ValueError(f"{where}: a datetime without a time zone names no moment")
+    timestamp = Timestamp()
+    timestamp.FromDatetime(moment)
+    return timestamp

@@ -1,0 +1,484 @@
+"""Client: the service, for blocking code.
+
+The twin of _async.py. Every method is one line over _requests.py and _follow.py;
+a test holds the two files to the same text but for `async` and `await`.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
+
+import grpc
+
+from jobledger.v1.asset_pb2 import Asset
+from jobledger.v1.job_pb2 import Job, JobError, JobStatus, JobTransition
+from jobledger.v1.job_service_pb2 import WatchJobResponse
+from jobledger.v1.job_service_pb2_grpc import JobServiceStub
+from jobledger.v1.worker_service_pb2 import UpdateProgressResponse
+from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
+from jobledger_client._channel import call_metadata, open_channel
+from jobledger_client._follow import follow
+from jobledger_client._json import JsonObject
+from jobledger_client._requests import JobStatusValue, Requests
+from jobledger_client.errors import from_rpc_error
+
+
+class _Page(Protocol):
+    next_page_token: str
+
+
+class _PageRequest(Protocol):
+    page_token: str
+
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+_PageRequestT = TypeVar("_PageRequestT", bound=_PageRequest)
+_PageT = TypeVar("_PageT", bound=_Page)
+_Item = TypeVar("_Item")
+
+
+class Client:
+    """Talks to one Jobledger service.
+
+    Safe to share between threads. Close it when done:
+    `with Client("jobs.example:50051", user_id="ada") as client:`.
+
+    target: `host:port`, or any other gRPC name.
+    user_id: the owner for calls that name none.
+    credentials: for TLS, for instance `grpc.ssl_channel_credentials()`. Default:
+        plain text.
+    token: sent with each call as `authorization: Bearer ...`, in plain text
+        unless there are credentials.
+    timeout: seconds that one call may take, retries included. Watches have none.
+    channel: one's own channel instead of target and credentials. It is not
+        closed with the client, and has retries and keepalive only if it was
+        made with CHANNEL_OPTIONS.
+
+    A call that finds no server (UNAVAILABLE) is repeated up to four times within
+    about four seconds; every call here is safe to repeat. What then fails raises
+    a JobledgerError, of the kind that errors.py lists. Requests that cannot be
+    built at all raise ValueError: no user_id, a datetime without a time zone, a
+    value that JSON does not know.
+    """
+
+    def __init__(
+        self,
+        target: str = "127.0.0.1:50051",
+        *,
+        user_id: str | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        token: str | None = None,
+        timeout: float = 10.0,
+        channel: grpc.Channel | None = None,
+    ) -> None:
+        self._requests = Requests(user_id)
+        self._metadata = call_metadata(token)
+        self._timeout = timeout
+        self._owns_channel = channel is None
+        self._channel = open_channel(target, credentials) if channel is None else channel
+        self._closed = threading.Event()
+        self._jobs = JobServiceStub(self._channel)
+        self._worker = WorkerServiceStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the calls under way and closes the channel. May be repeated."""
+        self._closed.set()
+        if self._owns_channel:
+            self._channel.close()
+
+    @property
+    def worker_id(self) -> str:
+        """How this client names itself as a worker: host, process and eight random digits."""
+        return self._requests.worker_id
+
+    def create_job(
+        self,
+        job_type: str,
+        parameters: JsonObject | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+        user_id: str | None = None,
+    ) -> Job:
+        """Create a QUEUED job.
+
+        job_type: 1 to 50 characters, letters, digits, `.`, `_` and `-`.
+        parameters: the input, at most 256 KiB.
+        labels: at most 32 marks of one's own.
+        request_id: 1 to 128 characters; the same id with the same content gives
+            the job that exists. Default: a fresh one for each call.
+
+        Raises InvalidField, RequestIdReused.
+        """
+        request = self._requests.create_job(job_type, parameters, labels, request_id, user_id)
+        return self._call(self._jobs.CreateJob, request).job
+
+    def get_job(self, job_id: str, *, user_id: str | None = None) -> Job:
+        """Read a job. Raises InvalidField, JobNotFound."""
+        request = self._requests.get_job(job_id, user_id)
+        return self._call(self._jobs.GetJob, request).job
+
+    def list_jobs(
+        self,
+        *,
+        statuses: Iterable[JobStatusValue] = (),
+        job_types: Iterable[str] = (),
+        labels: Mapping[str, str] | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        page_size: int = 0,
+        user_id: str | None = None,
+    ) -> Iterator[Job]:
+        """List the owner's jobs, newest first, over all pages.
+
+        Each filter narrows the list; a job must be in one of the statuses, of
+        one of the types, carry all of the labels and be created strictly between
+        the two times.
+        page_size: jobs fetched at a time, 0 to 1000; 0 leaves it to the server.
+
+        Raises InvalidField.
+        """
+        request = self._requests.list_jobs(
+            statuses=statuses,
+            job_types=job_types,
+            labels=labels,
+            created_after=created_after,
+            created_before=created_before,
+            page_size=page_size,
+            user_id=user_id,
+        )
+        return self._pages(self._jobs.ListJobs, request, lambda page: page.jobs)
+
+    def watch(
+        self,
+        job_id: str,
+        *,
+        user_id: str | None = None,
+        after_version: int = 0,
+        reconnect_timeout: float | None = None,
+    ) -> Generator[WatchJobResponse, None, None]:
+        """Follow a job to its end, over any number of connections.
+
+        Yields the job at once and then whenever it changed, with every
+        transition in between; versions strictly increase. Ends after the
+        message with the terminal state, which always comes. Progress may be
+        skipped, the newest never is.
+
+        after_version: the version of the last message seen elsewhere; only what
+            is newer is yielded, or the terminal state.
+        reconnect_timeout: seconds to go on trying, counted from when the
+            connection broke, before the last error is raised. Default: for ever.
+            An attempt under way gets at least 5 s.
+
+        A broken or silent (45 s) stream is opened again after a random pause
+        that grows to 5 s. The stream lives as long as the generator: close it
+        (`contextlib.closing`) to stop early at a certain moment.
+
+        Raises InvalidField, JobNotFound (also when the job is deleted meanwhile),
+        AccessDenied, InternalError; after reconnect_timeout Unavailable and its
+        like.
+        """
+        return follow(
+            lambda request: self._jobs.WatchJob(request, metadata=self._metadata),
+            self._requests.watch_job(job_id, after_version, user_id),
+            self._closed,
+            reconnect_timeout=reconnect_timeout,
+        )
+
+    def wait(
+        self,
+        job_id: str,
+        *,
+        user_id: str | None = None,
+        timeout: float | None = None,
+        reconnect_timeout: float | None = None,
+    ) -> Job:
+        """Wait for the end of a job and return it as it ended.
+
+        timeout: seconds to wait. Default: for ever.
+
+        Raises DeadlineExceeded after timeout, and what `watch` raises.
+        """
+        news = follow(
+            lambda request: self._jobs.WatchJob(request, metadata=self._metadata),
+            self._requests.watch_job(job_id, 0, user_id),
+            self._closed,
+            reconnect_timeout=reconnect_timeout,
+            within=timeout,
+        )
+        job = Job()
+        with contextlib.closing(news):
+            for message in news:
+                job = message.job
+        return job
+
+    def delete_job(self, job_id: str, *, user_id: str | None = None) -> None:
+        """Delete a terminal job with its transitions and the links to its assets.
+
+        Raises InvalidField, IllegalTransition for a job that has not ended, and
+        JobNotFound: there is no such job, or the answer to a first attempt was
+        lost and the automatic second one found the job gone.
+        """
+        request = self._requests.delete_job(job_id, user_id)
+        self._call(self._jobs.DeleteJob, request)
+
+    def list_assets(
+        self, job_id: str, *, page_size: int = 0, user_id: str | None = None
+    ) -> Iterator[Asset]:
+        """List what a job made, oldest first, over all pages.
+
+        page_size: assets fetched at a time, 0 to 1000; 0 leaves it to the server.
+
+        Raises InvalidField, JobNotFound.
+        """
+        request = self._requests.list_assets(job_id, page_size, user_id)
+        return self._pages(self._jobs.ListAssets, request, lambda page: page.assets)
+
+    def list_transitions(
+        self, job_id: str, *, page_size: int = 0, user_id: str | None = None
+    ) -> Iterator[JobTransition]:
+        """List the steps of a job, oldest first, over all pages.
+
+        page_size: steps fetched at a time, 0 to 1000; 0 leaves it to the server.
+
+        Raises InvalidField, JobNotFound.
+        """
+        request = self._requests.list_transitions(job_id, page_size, user_id)
+        return self._pages(self._jobs.ListTransitions, request, lambda page: page.transitions)
+
+    def start_job(self, job_id: str, *, worker_id: str | None = None) -> Job:
+        """Start a QUEUED job; `attempt` of what it returns fences the calls to come.
+
+        worker_id: the worker's name, at most 128 characters; the same worker may
+            repeat its start. Default: this client's `worker_id`.
+
+        Raises InvalidField, JobNotFound, IllegalTransition, JobTerminal.
+        """
+        request = self._requests.transition_job(
+            job_id, JobStatus.JOB_STATUS_PROCESSING, worker_id=worker_id
+        )
+        return self._call(self._worker.TransitionJob, request).job
+
+    def transition_job(
+        self,
+        job_id: str,
+        target_status: JobStatusValue,
+        *,
+        attempt: int | None = None,
+        expected_version: int | None = None,
+        progress: int | None = None,
+        progress_message: str | None = None,
+        result: JsonObject | None = None,
+        error: str | JobError | None = None,
+        reason: str | None = None,
+        assets: Iterable[Asset] = (),
+        worker_id: str | None = None,
+    ) -> Job:
+        """Move a job: the full door, of which the calls around it are the short forms.
+
+        target_status: PROCESSING to start, COMPLETED, PARTIAL or FAILED to end.
+        attempt: refuses the call unless it is the job's attempt.
+        expected_version: refuses the call unless it is the job's version.
+        progress: percent, 0 to 100.
+        progress_message: at most 512 characters.
+        result: the outcome, at most 256 KiB; terminal targets only.
+        error: required for FAILED, allowed for PARTIAL: a message, or a JobError.
+        reason: goes with an error message; UPPER_SNAKE_CASE.
+        assets: at most 1000, linked in the same transaction; terminal targets only.
+        worker_id: default: this client's `worker_id`.
+
+        Where an answer was lost, the automatic repetition of a call with
+        expected_version that did not end the job says VersionMismatch though the
+        first one did its work.
+
+        Raises InvalidField, JobNotFound, IllegalTransition, JobTerminal,
+        LeaseLost, VersionMismatch.
+        """
+        request = self._requests.transition_job(
+            job_id,
+            target_status,
+            attempt=attempt,
+            expected_version=expected_version,
+            progress=progress,
+            progress_message=progress_message,
+            result=result,
+            error=error,
+            reason=reason,
+            assets=assets,
+            worker_id=worker_id,
+        )
+        return self._call(self._worker.TransitionJob, request).job
+
+    def update_progress(
+        self,
+        job_id: str,
+        progress: int | None = None,
+        *,
+        progress_message: str | None = None,
+        attempt: int | None = None,
+    ) -> UpdateProgressResponse:
+        """Report how far a job is; `applied` of what it returns is False where that was late.
+
+        progress: percent, 0 to 100. Default: as it is.
+        progress_message: at most 512 characters. Default: as it is.
+        attempt: refuses the call unless it is the job's attempt.
+
+        Raises InvalidField, JobNotFound, IllegalTransition for a job that was not
+        started, LeaseLost.
+        """
+        request = self._requests.update_progress(job_id, progress, progress_message, attempt)
+        return self._call(self._worker.UpdateProgress, request)
+
+    def mark_completed(
+        self,
+        job_id: str,
+        result: JsonObject | None = None,
+        *,
+        assets: Iterable[Asset] = (),
+        attempt: int | None = None,
+    ) -> Job:
+        """End a job as COMPLETED: everything was done.
+
+        result: the outcome, at most 256 KiB.
+        assets: at most 1000, linked in the same transaction; terminal targets only.
+        attempt: refuses the call unless it is the job's attempt.
+
+        Raises InvalidField, JobNotFound, IllegalTransition, JobTerminal,
+        LeaseLost.
+        """
+        request = self._requests.mark_completed(job_id, result, assets, attempt)
+        return self._call(self._worker.MarkCompleted, request).job
+
+    def mark_partial(
+        self,
+        job_id: str,
+        result: JsonObject | None = None,
+        *,
+        error: str | JobError | None = None,
+        reason: str | None = None,
+        assets: Iterable[Asset] = (),
+        attempt: int | None = None,
+    ) -> Job:
+        """End a job as PARTIAL: some of it was done.
+
+        result: what was done, at most 256 KiB.
+        error: what was not: a message of 1 to 4096 characters, or a JobError.
+        reason: goes with an error message; UPPER_SNAKE_CASE, at most 63 characters.
+        assets: at most 1000, linked in the same transaction; terminal targets only.
+        attempt: refuses the call unless it is the job's attempt.
+
+        Raises InvalidField, JobNotFound, IllegalTransition, JobTerminal,
+        LeaseLost.
+        """
+        request = self._requests.mark_partial(
+            job_id,
+            result=result,
+            error=error,
+            reason=reason,
+            assets=assets,
+            attempt=attempt,
+        )
+        return self._call(self._worker.MarkPartial, request).job
+
+    def mark_failed(
+        self,
+        job_id: str,
+        error: str | JobError,
+        *,
+        reason: str | None = None,
+        result: JsonObject | None = None,
+        assets: Iterable[Asset] = (),
+        attempt: int | None = None,
+    ) -> Job:
+        """End a job as FAILED: it was not done.
+
+        error: why: a message of 1 to 4096 characters, or a JobError.
+        reason: goes with an error message; UPPER_SNAKE_CASE, at most 63 characters.
+        result: what is known in spite of the failure, at most 256 KiB.
+        assets: at most 1000, linked in the same transaction; terminal targets only.
+        attempt: refuses the call unless it is the job's attempt.
+
+        Raises InvalidField, JobNotFound, IllegalTransition, JobTerminal,
+        LeaseLost.
+        """
+        request = self._requests.mark_failed(
+            job_id,
+            error=error,
+            reason=reason,
+            result=result,
+            assets=assets,
+            attempt=attempt,
+        )
+        return self._call(self._worker.MarkFailed, request).job
+
+    def create_asset(
+        self,
+        job_id: str,
+        asset_type: str,
+        *,
+        url: str = "",
+        storage_path: str = "",
+        file_size: int = 0,
+        attempt: int | None = None,
+        request_id: str | None = None,
+    ) -> Asset:
+        """Link an asset to a PROCESSING job.
+
+        asset_type: 1 to 50 characters, for instance a media type.
+        url, storage_path: where it is; at least one of them.
+        file_size: bytes.
+        attempt: refuses the call unless it is the job's attempt.
+        request_id: 1 to 128 characters; the same id with the same content gives
+            the asset that exists. Default: a fresh one for each call.
+
+        Raises InvalidField, JobNotFound, IllegalTransition for a job that was not
+        started, JobTerminal, LeaseLost, RequestIdReused.
+        """
+        request = self._requests.create_asset(
+            job_id,
+            asset_type=asset_type,
+            url=url,
+            storage_path=storage_path,
+            file_size=file_size,
+            attempt=attempt,
+            request_id=request_id,
+        )
+        return self._call(self._worker.CreateAsset, request).asset
+
+    def _call(
+        self,
+        method: "grpc.UnaryUnaryMultiCallable[_Request, _Response]",
+        request: _Request,
+    ) -> _Response:
+        try:
+            return method(request, timeout=self._timeout, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+
+    def _pages(
+        self,
+        method: "grpc.UnaryUnaryMultiCallable[_PageRequestT, _PageT]",
+        request: _PageRequestT,
+        items: Callable[[_PageT], Iterable[_Item]],
+    ) -> Iterator[_Item]:
+        while True:
+            page = self._call(method, request)
+            yield from items(page)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token

@@ -1,0 +1,110 @@
+"""Who may call what, in whose name: an optional list of callers, known by their bearer tokens.
+
+Without a list every caller may do everything, as behind a service mesh that has
+its own rules.
+"""
+
+import hashlib
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SERVICES = frozenset({"JobService", "WorkerService"})
+ANY_USER = "*"
+
+
+class BadAccessFile(Exception):
+    """The list of callers cannot be used; the message says why."""
+
+
+class AccessDenied(Exception):
+    """The caller may not use this service, or not act for this user, or is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What one caller may do: use `services`, and act for `users` ('*': for all)."""
+
+    name: str
+    services: frozenset[str]
+    users: frozenset[str]
+
+
+class Access:
+    """Checks calls against a list of callers. Tokens are kept as their SHA-256 only."""
+
+    def __init__(self, callers: dict[bytes, Caller]) -> None:
+        self._callers = callers
+
+    def check(self, metadata: Iterable[tuple[str, str | bytes]], method: str, request: Any) -> None:
+        """Raise AccessDenied unless the caller may make this call."""
+        caller = self._caller(metadata)
+        service = method.split("/")[1].rpartition(".")[2]
+        if caller is None or service not in caller.services:
+            raise AccessDenied
+        if service == "JobService" and ANY_USER not in caller.users:
+            user_id = request.user_id
+            if user_id and user_id not in caller.users:  # an empty one is a bad field
+                raise AccessDenied
+
+    def _caller(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller | None:
+        for key, value in metadata:
+            if key == "authorization" and isinstance(value, str):
+                scheme, _, token = value.partition(" ")
+                if scheme.lower() == "bearer":
+                    # Found by its hash: how long that takes tells nothing of the token.
+                    return self._callers.get(hashlib.sha256(token.encode()).digest())
+        return None
+
+
+def read_access_file(path: Path) -> Access:
+    """Read a TOML file of `[[caller]]` tables. Raises BadAccessFile.
+
+    Each has `name`, `token_sha256` (64 hexadecimal digits), and optionally
+    `services` (default: both) and `users` (default: none, which is enough for
+    WorkerService).
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
+        raise BadAccessFile(f"cannot read the access file {path}: {error}") from None
+    callers: dict[bytes, Caller] = {}
+    for entry in content.get("caller", ()):
+        digest, caller = _caller_from(path, entry)
+        if digest in callers:
+            raise BadAccessFile(f"{path}: {caller.name!r} has the same token as another caller")
+        callers[digest] = caller
+    if not callers:
+        raise BadAccessFile(f"{path} names no [[caller]]")
+    return Access(callers)
+
+
+def _caller_from(path: Path, entry: dict[str, Any]) -> tuple[bytes, Caller]:
+    name = entry.get("name")
+    if not isinstance(name, str) or not name:
+        raise BadAccessFile(f"{path}: each [[caller]] needs a `name`")
+    if unknown := entry.keys() - {"name", "token_sha256", "services", "users"}:
+        raise BadAccessFile(f"{path}: {name!r} has an unknown key `{min(unknown)}`")
+    try:
+        digest = bytes.fromhex(entry["token_sha256"])
+    except (KeyError, TypeError, ValueError):
+        digest = b""
+    if len(digest) != hashlib.sha256().digest_size:
+        raise BadAccessFile(f"{path}: {name!r} needs `token_sha256`, 64 hexadecimal digits")
+    services = _names(path, name, entry, "services", SERVICES)
+    if not services <= SERVICES:
+        raise BadAccessFile(f"{path}: {name!r}: services are {', '.join(sorted(SERVICES))}")
+    return digest, Caller(name, services, _names(path, name, entry, "users", frozenset()))
+
+
+def _names(
+    path: Path, name: str, entry: dict[str, Any], key: str, default: frozenset[str]
+) -> frozenset[str]:
+    value = entry.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise BadAccessFile(f"{path}: {name!r}: `{key}` must be a list of strings")
+    return frozenset(value)

@@ -1,0 +1,155 @@
+"""What the commands print, for eyes and for scripts."""
+
+import json
+from importlib.metadata import version
+
+import pytest
+
+from jobledger_client import Asset
+
+
+@pytest.fixture
+def done(client):
+    job = client.create_job("render", {"scene": "castle"}, labels={"team": "a"})
+    client.start_job(job.id, worker_id="worker-1")
+    assets = [Asset(asset_type="image/png", url="https://example.com/a.png", file_size=7)]
+    return client.mark_completed(job.id, {"frames": 240}, assets=assets)
+
+
+def test_create_prints_nothing_but_the_id(jobledger, client):
+    out = jobledger.ok("create", "render", "--parameters", '{"a": [1, null]}', "--label", "k=v=w")
+    job = client.get_job(out.strip())
+    assert (job.job_type, dict(job.labels)) == ("render", {"k": "v=w"})
+    assert list(job.parameters["a"]) == [1, None]
+
+
+@pytest.mark.parametrize("source", ["file", "stdin"])
+def test_create_reads_parameters_from_elsewhere(jobledger, client, tmp_path, source):
+    text = '{"city": "Zürich"}'
+    file = tmp_path / "parameters.json"
+    file.write_text(text, encoding="utf-8")
+    given = f"@{file}" if source == "file" else "-"
+    out = jobledger.ok("create", "render", "--parameters", given, input=text)
+    assert client.get_job(out.strip()).parameters["city"] == "Zürich"
+
+
+def test_create_with_a_request_id_may_be_repeated(jobledger):
+    command = ("create", "render", "--request-id", "nightly")
+    assert jobledger.ok(*command) == jobledger.ok(*command)
+
+
+def test_get_shows_what_is_known(jobledger, done):
+    lines = dict(line.split(maxsplit=1) for line in jobledger.ok("get", done.id).splitlines())
+    assert lines["id"] == done.id
+    assert lines["status"] == "COMPLETED"
+    assert lines["progress"] == "100 %"
+    assert lines["labels"] == "team=a"
+    assert lines["worker"] == "worker-1"
+    assert json.loads(lines["parameters"]) == {"scene": "castle"}
+    assert json.loads(lines["result"]) == {"frames": 240.0}
+    assert "error" not in lines
+
+
+def test_json_has_the_names_of_the_protos_and_every_plain_field(jobledger, client):
+    job = client.create_job("render", {"a": 1})
+    (line,) = jobledger.ok("get", job.id, "--json").splitlines()
+    shown = json.loads(line)
+    assert (shown["id"], shown["job_type"], shown["status"]) == (
+        job.id,
+        "render",
+        "JOB_STATUS_QUEUED",
+    )
+    assert (shown["progress"], shown["version"], shown["labels"]) == (0, "1", {})
+    assert shown["parameters"] == {"a": 1.0}
+    assert "result" not in shown
+
+
+def test_create_prints_the_job_as_json(jobledger, client):
+    shown = json.loads(jobledger.ok("create", "render", "--json"))
+    assert client.get_job(shown["id"]).job_type == "render"
+
+
+def test_list_is_aligned_and_newest_first(jobledger, client):
+    ids = [client.create_job("render").id for _ in range(3)]
+    head, *rows = jobledger.ok("list").splitlines()
+    assert head.split() == ["ID", "STATUS", "PROGRESS", "CREATED", "TYPE"]
+    assert [row.split()[0] for row in rows] == ids[::-1]
+    assert {row.index("QUEUED") for row in rows} == {head.index("STATUS")}
+    assert {row.index("render") for row in rows} == {head.index("TYPE")}
+
+
+def test_list_narrows_and_limits(jobledger, client):
+    one, two, three = (client.create_job(kind, labels={"n": kind}).id for kind in ("a", "b", "b"))
+    client.start_job(one)
+
+    def lines(*options):
+        out = jobledger.ok("list", "--json", *options)
+        return [json.loads(line)["id"] for line in out.splitlines()]
+
+    assert lines("--status", "processing") == [one]
+    assert lines("--status", "QUEUED", "--status", "PROCESSING", "--limit", "0") == [
+        three,
+        two,
+        one,
+    ]
+    assert lines("--type", "b") == [three, two]
+    assert lines("--type", "a", "--type", "b", "--limit", "2") == [three, two]
+    assert lines("--label", "n=a") == [one]
+
+
+def test_a_list_of_nothing_prints_nothing(jobledger):
+    assert jobledger.ok("list") == ""
+
+
+def test_transitions_are_told_oldest_first(jobledger, done):
+    head, *rows = jobledger.ok("transitions", done.id).splitlines()
+    assert head.split() == ["TIME", "FROM", "TO", "VERSION", "ATTEMPT", "ACTOR", "REASON"]
+    assert [row.split()[1:3] for row in rows] == [
+        ["QUEUED", "PROCESSING"],
+        ["PROCESSING", "COMPLETED"],
+    ]
+    out = jobledger.ok("transitions", done.id, "--json")
+    steps = [json.loads(line)["to_status"] for line in out.splitlines()]
+    assert steps == ["JOB_STATUS_PROCESSING", "JOB_STATUS_COMPLETED"]
+
+
+def test_assets_are_told_with_their_place(jobledger, done):
+    head, row = jobledger.ok("assets", done.id).splitlines()
+    assert head.split() == ["ID", "SIZE", "TYPE", "WHERE"]
+    assert row.split()[1:] == ["7", "image/png", "https://example.com/a.png"]
+    assert json.loads(jobledger.ok("assets", done.id, "--json"))["file_size"] == "7"
+
+
+def test_delete_says_what_it_did(jobledger, done):
+    assert jobledger.ok("delete", done.id) == f"deleted {done.id}\n"
+    assert jobledger("get", done.id).returncode == 4
+
+
+def test_delete_says_so_in_json(jobledger, done):
+    assert json.loads(jobledger.ok("delete", "--json", done.id)) == {
+        "job_id": done.id,
+        "deleted": True,
+    }
+
+
+def test_a_jobs_words_cannot_command_the_terminal(jobledger, client):
+    job = client.start_job(client.create_job("render").id)
+    client.mark_failed(job.id, "red \x1b[31m alert", reason="ALARM")
+    assert "\x1b" not in jobledger.ok("get", job.id)
+
+
+def test_output_that_cannot_encode_a_letter_is_no_failure(jobledger, client):
+    job = client.start_job(client.create_job("render").id)
+    client.update_progress(job.id, 1, progress_message="Zürich")
+    jobledger.environment["PYTHONIOENCODING"] = "ascii"
+    assert "Z\\xfcrich" in jobledger.ok("get", job.id)
+
+
+def test_help_lists_the_exit_codes(jobledger):
+    out = jobledger.ok("--help")
+    for code in (0, 1, 2, 3, 4, 5, 6, 7, 70, 130, 141):
+        assert f"\n    {code:>3}  " in out
+
+
+def test_the_version_is_the_distributions(jobledger):
+    assert jobledger.ok("--version").split()[-1] == version("jobledger")

@@ -1,0 +1,154 @@
+"""`jobledger watch`, on a terminal and off it."""
+
+import json
+import os
+import pty
+import signal
+
+import pytest
+
+ENDS = {
+    "COMPLETED": lambda client, job_id: client.mark_completed(job_id),
+    "PARTIAL": lambda client, job_id: client.mark_partial(job_id),
+    "FAILED": lambda client, job_id: client.mark_failed(job_id, "disk full", reason="NO_DISK"),
+}
+
+
+@pytest.fixture
+def running(client):
+    def running():
+        return client.start_job(client.create_job("render").id).id
+
+    return running
+
+
+def test_a_line_tells_each_change_until_the_end(jobledger, client, running):
+    job_id = running()
+    process = jobledger.start("watch", job_id)
+    first = json.loads(process.stdout.readline())
+    assert first["job"]["status"] == "JOB_STATUS_PROCESSING"
+    client.update_progress(job_id, 50)
+    assert json.loads(process.stdout.readline())["job"]["progress"] == 50
+    client.mark_completed(job_id)
+    out, err = process.communicate(timeout=30)
+    last = json.loads(out)
+    assert last["job"]["status"] == "JOB_STATUS_COMPLETED"
+    assert [step["to_status"] for step in last["transitions"]] == ["JOB_STATUS_COMPLETED"]
+    assert (process.returncode, err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("ends", "code"),
+    [
+        (["COMPLETED"], 0),
+        (["FAILED"], 1),
+        (["PARTIAL"], 3),
+        (["COMPLETED", "COMPLETED"], 0),
+        (["COMPLETED", "PARTIAL"], 3),
+        (["PARTIAL", "FAILED", "COMPLETED"], 1),
+    ],
+)
+def test_the_exit_code_tells_the_worst_end(jobledger, client, running, ends, code):
+    ids = [running() for _ in ends]
+    for job_id, end in zip(ids, ends, strict=True):
+        ENDS[end](client, job_id)
+    run = jobledger("watch", *ids)
+    assert (run.returncode, run.stderr) == (code, "")
+    shown = [json.loads(line)["job"]["id"] for line in run.stdout.splitlines()]
+    assert sorted(shown) == sorted(ids)
+
+
+def test_a_job_named_twice_is_watched_once(jobledger, client, running):
+    job_id = running()
+    client.mark_completed(job_id)
+    assert len(jobledger.ok("watch", job_id, job_id).splitlines()) == 1
+
+
+def on_a_terminal(jobledger, *arguments):
+    """Run with a terminal as stdout; give the exit code and what was drawn."""
+    ours, theirs = pty.openpty()
+    jobledger.environment |= {"TERM": "xterm-256color", "COLUMNS": "100"}
+    process = jobledger.start(*arguments, stdout=theirs)
+    os.close(theirs)
+    drawn = b""
+    while True:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:  # The other side was closed.
+            break
+        if not piece:
+            break
+        drawn += piece
+    os.close(ours)
+    _, err = process.communicate(timeout=30)
+    assert err == ""
+    return process.returncode, drawn.decode()
+
+
+def test_bars_are_drawn_on_a_terminal(jobledger, client, running):
+    ids = [running(), running()]
+    client.mark_completed(ids[0])
+    client.update_progress(ids[1], 40)
+    client.mark_failed(ids[1], "disk [red]full\x1b[2J", reason="NO_DISK")
+    code, drawn = on_a_terminal(jobledger, "watch", *ids)
+    assert code == 1
+    for words in (
+        ids[0][-12:],
+        ids[1][-12:],
+        "\N{BOX DRAWINGS HEAVY HORIZONTAL}",
+        "COMPLETED",
+        "FAILED",
+        "40 %",
+    ):
+        assert words in drawn
+    # A job's words are shown as they are: neither markup nor control sequences.
+    assert "NO_DISK: disk [red]full" in drawn
+    assert "\x1b[2J" not in drawn
+
+
+def test_json_is_json_on_a_terminal_too(jobledger, client, running):
+    job_id = running()
+    client.mark_completed(job_id)
+    code, drawn = on_a_terminal(jobledger, "watch", "--json", job_id)
+    assert code == 0
+    assert json.loads(drawn)["job"]["id"] == job_id
+
+
+def test_an_interrupt_is_130_without_a_word(jobledger, running):
+    process = jobledger.start("watch", running())
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err.strip()) == (130, "", "")
+
+
+def test_a_reader_that_leaves_a_watch_ends_it_quietly(jobledger, client, running):
+    job_id = running()
+    process = jobledger.start("watch", job_id)
+    process.stdout.readline()
+    process.stdout.close()
+    client.update_progress(job_id, 50)
+    assert process.wait(30) == 141
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+def test_a_reader_that_leaves_a_list_ends_it_quietly(jobledger, client):
+    for _ in range(40):
+        client.create_job("render", {"blob": "x" * 10_000})
+    process = jobledger.start("list", "--json")
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(30) == 141
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+def test_a_reader_that_was_never_there_ends_a_command_quietly(jobledger, running):
+    job_id = running()
+    theirs, ours = os.pipe()
+    os.close(theirs)
+    process = jobledger.start("get", job_id, stdout=ours)
+    os.close(ours)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (141, "")

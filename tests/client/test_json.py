@@ -1,0 +1,57 @@
+import math
+
+import pytest
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.struct_pb2 import Struct
+
+from jobledger_client._json import to_struct
+
+
+def test_every_json_value_comes_back_as_it_was():
+    value = {
+        "null": None,
+        "true": True,
+        "int": 2**53,
+        "float": 0.1,
+        "text": "a",
+        "empty": {},
+        "none": [],
+        "deep": {"list": [1, [2, {"x": None}], (3,)]},
+    }
+    back = MessageToDict(to_struct(value, "parameters"))
+    value["deep"]["list"][2] = [3]
+    assert back == value
+    assert back["true"] is True
+
+
+def test_nothing_stays_nothing_and_a_struct_stays_itself():
+    struct = Struct()
+    assert to_struct(None, "result") is None
+    assert to_struct(struct, "result") is struct
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ({"a": {"b": [0, 2**53 + 1]}}, r"parameters\.a\.b\[1\]"),
+        ({"a": 10**400}, r"parameters\.a"),
+        ({"a": object()}, r"parameters\.a"),
+        ({"a": b"bytes"}, r"parameters\.a"),
+        ({"a": {1: 2}}, r"parameters\.a"),
+        ({"a": "\ud800"}, "surrogates"),
+    ],
+)
+def test_what_json_cannot_hold_is_refused_with_its_place(value, place):
+    with pytest.raises(ValueError, match=place):
+        to_struct(value, "parameters")
+
+
+def test_bottomless_nesting_is_refused_without_exhausting_the_stack():
+    value = {}
+    value["self"] = [value]
+    with pytest.raises(ValueError, match="too deep"):
+        to_struct(value, "parameters")
+
+
+def test_infinite_numbers_are_left_to_the_server():
+    assert math.isnan(to_struct({"a": math.nan}, "parameters")["a"])

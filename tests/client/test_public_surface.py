@@ -1,0 +1,89 @@
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jobledger_client
+from jobledger_client import AsyncClient, Client, _async, _sync
+
+# What turns _async.py into _sync.py, and nothing else does.
+TRANSLATIONS = (
+    ("AsyncClient", "Client"),
+    ("AsyncIterator", "Iterator"),
+    ("async def", "def"),
+    ("async with", "with"),
+    ("for item in items(page):\n                yield item", "yield from items(page)"),
+    ("async for", "for"),
+    ("await ", ""),
+    ("__aenter__", "__enter__"),
+    ("__aexit__", "__exit__"),
+    ("aclosing", "closing"),
+    ("follow_async", "follow"),
+    ("open_async_channel", "open_channel"),
+    ("grpc.aio.", "grpc."),
+    ("asyncio.Event", "threading.Event"),
+    (
+        "Make it inside the running event loop that will use it, close it when done:\n",
+        "Safe to share between threads. Close it when done:\n",
+    ),
+)
+
+
+def translate(text):
+    for theirs, ours in TRANSLATIONS:
+        text = text.replace(theirs, ours)
+    return re.sub(r"AsyncGenerator\[([\w.]+), None\]", r"Generator[\1, None, None]", text)
+
+
+def class_tree(module, name):
+    text = translate(Path(inspect.getsourcefile(module)).read_text(encoding="utf-8"))
+    tree = ast.parse(text)
+    return ast.dump(next(node for node in tree.body if getattr(node, "name", "") == name))
+
+
+def test_the_public_names_are_sorted_and_exist():
+    names = jobledger_client.__all__
+    assert names == sorted(names, key=lambda name: (not name.isupper(), name))
+    assert all(hasattr(jobledger_client, name) for name in names)
+
+
+def test_both_clients_have_the_same_public_signatures():
+    def signatures(client):
+        return {
+            name: translate(str(inspect.signature(getattr(client, name))))
+            for name in dir(client)
+            if not name.startswith("_") and callable(getattr(client, name))
+        }
+
+    assert signatures(AsyncClient) == signatures(Client)
+
+
+def test_both_clients_are_the_same_text_but_for_await():
+    assert class_tree(_async, "Client") == class_tree(_sync, "Client")
+
+
+def test_every_public_method_says_what_it_does():
+    for client in (AsyncClient, Client):
+        methods = [name for name in dir(client) if not name.startswith("_")]
+        assert [name for name in methods if not inspect.getdoc(getattr(client, name))] == []
+
+
+def test_importing_the_client_is_quick_and_loads_nothing_that_only_others_need():
+    program = """
+import sys, time
+import grpc
+start = time.process_time()
+import jobledger_client
+print(time.process_time() - start)
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+    seconds = []
+    for _ in range(5):
+        run = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+        took, modules = run.stdout.decode().splitlines()
+        seconds.append(float(took))
+        assert not {"sqlalchemy", "click", "rich", "jobledger_server"} & set(modules.split())
+    # The least of the times on the processor: the machine may be busy.
+    assert min(seconds) < 0.1

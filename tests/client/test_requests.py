@@ -1,0 +1,281 @@
+"""What the client sends, seen through grpcio-testing's fake channel."""
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, timezone
+
+import grpc
+import grpc_testing
+import pytest
+from google.protobuf.struct_pb2 import Struct
+
+from jobledger.v1 import job_service_pb2 as jobs
+from jobledger.v1 import worker_service_pb2 as worker
+from jobledger_client import Asset, Client, JobError, JobStatus
+
+SERVICES = [
+    jobs.DESCRIPTOR.services_by_name["JobService"],
+    worker.DESCRIPTOR.services_by_name["WorkerService"],
+]
+METHODS = {method.name: method for service in SERVICES for method in service.methods}
+
+
+class Wire:
+    """Runs one call of a client and shows what it sent."""
+
+    def __init__(self, **options):
+        self.channel = grpc_testing.channel(SERVICES, grpc_testing.strict_real_time())
+        self.client = Client(channel=self.channel, **{"user_id": "ada", **options})
+        self._threads = ThreadPoolExecutor(1)
+
+    def sent(self, method, call, answer=None):
+        result = self._threads.submit(call, self.client)
+        self.metadata, request, rpc = self.channel.take_unary_unary(METHODS[method])
+        answer = answer or METHODS[method].output_type._concrete_class()
+        rpc.send_initial_metadata(())
+        rpc.terminate(answer, (), grpc.StatusCode.OK, "")
+        result.result(10)
+        return request
+
+
+@pytest.fixture
+def wire():
+    return Wire()
+
+
+def struct(**fields):
+    message = Struct()
+    message.update(fields)
+    return message
+
+
+ERROR = JobError(reason="NO_DISK", message="disk full")
+ASSETS = [Asset(asset_type="image/png", url="https://example.com/a.png", file_size=7)]
+
+CASES = {
+    "create_job": (
+        lambda c: c.create_job("render", {"a": 1}, labels={"k": "v"}, request_id="r"),
+        "CreateJob",
+        jobs.CreateJobRequest(
+            user_id="ada",
+            job_type="render",
+            parameters=struct(a=1),
+            labels={"k": "v"},
+            request_id="r",
+        ),
+    ),
+    "create_job with another owner": (
+        lambda c: c.create_job("render", user_id="bob", request_id="r"),
+        "CreateJob",
+        jobs.CreateJobRequest(user_id="bob", job_type="render", request_id="r"),
+    ),
+    "get_job": (
+        lambda c: c.get_job("j"),
+        "GetJob",
+        jobs.GetJobRequest(job_id="j", user_id="ada"),
+    ),
+    "list_jobs": (
+        lambda c: list(c.list_jobs()),
+        "ListJobs",
+        jobs.ListJobsRequest(user_id="ada"),
+    ),
+    "list_jobs with every filter": (
+        lambda c: list(
+            c.list_jobs(
+                statuses=[JobStatus.JOB_STATUS_FAILED],
+                job_types=["render"],
+                labels={"k": "v"},
+                created_after=datetime(1970, 1, 1, 1, tzinfo=timezone(timedelta(hours=1))),
+                created_before=datetime(1970, 1, 1, 0, 0, 1, 5, tzinfo=UTC),
+                page_size=7,
+            )
+        ),
+        "ListJobs",
+        jobs.ListJobsRequest(
+            user_id="ada",
+            statuses=[JobStatus.JOB_STATUS_FAILED],
+            job_types=["render"],
+            labels={"k": "v"},
+            created_after={"seconds": 0},
+            created_before={"seconds": 1, "nanos": 5000},
+            page_size=7,
+        ),
+    ),
+    "delete_job": (
+        lambda c: c.delete_job("j"),
+        "DeleteJob",
+        jobs.DeleteJobRequest(job_id="j", user_id="ada"),
+    ),
+    "list_assets": (
+        lambda c: list(c.list_assets("j", page_size=3)),
+        "ListAssets",
+        jobs.ListAssetsRequest(job_id="j", user_id="ada", page_size=3),
+    ),
+    "list_transitions": (
+        lambda c: list(c.list_transitions("j")),
+        "ListTransitions",
+        jobs.ListTransitionsRequest(job_id="j", user_id="ada"),
+    ),
+    "start_job": (
+        lambda c: c.start_job("j", worker_id="w"),
+        "TransitionJob",
+        worker.TransitionJobRequest(
+            job_id="j", target_status=JobStatus.JOB_STATUS_PROCESSING, worker_id="w"
+        ),
+    ),
+    "transition_job": (
+        lambda c: c.transition_job(
+            "j",
+            JobStatus.JOB_STATUS_PARTIAL,
+            attempt=0,
+            expected_version=4,
+            progress=0,
+            progress_message="",
+            result={"b": None},
+            error="disk full",
+            reason="NO_DISK",
+            assets=ASSETS,
+            worker_id="",
+        ),
+        "TransitionJob",
+        worker.TransitionJobRequest(
+            job_id="j",
+            target_status=JobStatus.JOB_STATUS_PARTIAL,
+            attempt=0,
+            expected_version=4,
+            progress=0,
+            progress_message="",
+            result=struct(b=None),
+            error=ERROR,
+            assets=ASSETS,
+        ),
+    ),
+    "update_progress": (
+        lambda c: c.update_progress("j", 0, progress_message="", attempt=1),
+        "UpdateProgress",
+        worker.UpdateProgressRequest(job_id="j", attempt=1, progress=0, progress_message=""),
+    ),
+    "update_progress with nothing known": (
+        lambda c: c.update_progress("j"),
+        "UpdateProgress",
+        worker.UpdateProgressRequest(job_id="j"),
+    ),
+    "mark_completed": (
+        lambda c: c.mark_completed("j", {}, assets=ASSETS, attempt=1),
+        "MarkCompleted",
+        worker.MarkCompletedRequest(job_id="j", attempt=1, result=Struct(), assets=ASSETS),
+    ),
+    "mark_partial": (
+        lambda c: c.mark_partial("j", error="disk full", reason="NO_DISK"),
+        "MarkPartial",
+        worker.MarkPartialRequest(job_id="j", error=ERROR),
+    ),
+    "mark_failed": (
+        lambda c: c.mark_failed("j", ERROR, attempt=2, result={"c": [True, "x"]}),
+        "MarkFailed",
+        worker.MarkFailedRequest(job_id="j", attempt=2, error=ERROR, result=struct(c=[True, "x"])),
+    ),
+    "create_asset": (
+        lambda c: c.create_asset(
+            "j", "image/png", url="https://a/b", storage_path="b", file_size=7, request_id="r"
+        ),
+        "CreateAsset",
+        worker.CreateAssetRequest(
+            job_id="j",
+            asset_type="image/png",
+            url="https://a/b",
+            storage_path="b",
+            file_size=7,
+            request_id="r",
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_call_sends_exactly_this(wire, case):
+    call, method, request = CASES[case]
+    assert wire.sent(method, call) == request
+
+
+def test_every_unary_rpc_of_the_contract_is_covered_above():
+    assert {method for _, method, _ in CASES.values()} == set(METHODS) - {"WatchJob"}
+
+
+def test_what_creates_carries_a_fresh_request_id_so_that_a_retry_is_safe(wire):
+    create = [wire.sent("CreateJob", lambda c: c.create_job("render")) for _ in range(2)]
+    link = wire.sent("CreateAsset", lambda c: c.create_asset("j", "x", url="https://a/b"))
+    ids = {request.request_id for request in [*create, link]}
+    assert len({uuid.UUID(value) for value in ids}) == 3
+
+
+def test_a_client_starts_jobs_under_one_name_so_that_a_retry_is_safe(wire):
+    starts = [wire.sent("TransitionJob", lambda c: c.start_job("j")) for _ in range(2)]
+    assert {start.worker_id for start in starts} == {wire.client.worker_id}
+    assert 10 < len(wire.client.worker_id) <= 128
+    assert wire.client.worker_id != Wire().client.worker_id
+
+
+def test_a_token_is_sent_as_a_bearer_with_each_call():
+    wire = Wire(token="s3cret")
+    wire.sent("GetJob", lambda c: c.get_job("j"))
+    assert ("authorization", "Bearer s3cret") in wire.metadata
+
+
+def test_without_a_token_nothing_is_sent(wire):
+    wire.sent("GetJob", lambda c: c.get_job("j"))
+    assert "authorization" not in dict(wire.metadata)
+
+
+@pytest.mark.parametrize("token", ["", "a b", "a\nb", "\N{BULLET}"])
+def test_a_token_that_no_header_can_carry_is_refused(token):
+    with pytest.raises(ValueError, match="token"):
+        Wire(token=token)
+
+
+def test_pages_are_fetched_until_no_token_follows(wire):
+    result = wire._threads.submit(lambda: [job.id for job in wire.client.list_jobs(page_size=2)])
+    for token, ids, following in (("", "ab", "t1"), ("t1", "", "t2"), ("t2", "c", "")):
+        _, request, rpc = wire.channel.take_unary_unary(METHODS["ListJobs"])
+        assert (request.page_token, request.page_size) == (token, 2)
+        page = jobs.ListJobsResponse(jobs=[{"id": i} for i in ids], next_page_token=following)
+        rpc.send_initial_metadata(())
+        rpc.terminate(page, (), grpc.StatusCode.OK, "")
+    assert result.result(10) == ["a", "b", "c"]
+
+
+def test_a_call_without_an_owner_is_refused_at_once():
+    client = Wire(user_id=None).client
+    for call in (client.create_job, client.get_job, client.watch, client.list_assets):
+        with pytest.raises(ValueError, match="user_id"):
+            call("x")
+
+
+@pytest.mark.parametrize("bound", ["created_after", "created_before"])
+def test_a_time_without_a_zone_is_refused_at_once(wire, bound):
+    with pytest.raises(ValueError, match=bound):
+        wire.client.list_jobs(**{bound: datetime(2026, 1, 1)})  # noqa: DTZ001
+
+
+@pytest.mark.parametrize("error", [ERROR, None])
+def test_a_reason_goes_only_with_a_message(wire, error):
+    with pytest.raises(ValueError, match="reason"):
+        wire.client.mark_partial("j", error=error, reason="NO_DISK")
+
+
+def test_a_channel_of_ones_own_is_not_closed_with_the_client():
+    class Channel:
+        closed = False
+
+        def unary_unary(self, *_, **__):
+            return None
+
+        unary_stream = unary_unary
+
+        def close(self):
+            self.closed = True
+
+    channel = Channel()
+    with Client(channel=channel):
+        pass
+    assert not channel.closed

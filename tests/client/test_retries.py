@@ -1,0 +1,118 @@
+"""Retries by grpc's service config, against a server that is away for a while."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+
+from jobledger.v1 import job_service_pb2 as jobs
+from jobledger.v1 import worker_service_pb2 as worker
+from jobledger_client import AsyncClient, Client, JobStatus, Unavailable
+
+SERVICES = [
+    jobs.DESCRIPTOR.services_by_name["JobService"],
+    worker.DESCRIPTOR.services_by_name["WorkerService"],
+]
+UNARY = {
+    "CreateJob": lambda client: client.create_job("render"),
+    "GetJob": lambda client: client.get_job("j"),
+    "ListJobs": lambda client: next(client.list_jobs(), None),
+    "DeleteJob": lambda client: client.delete_job("j"),
+    "ListAssets": lambda client: next(client.list_assets("j"), None),
+    "ListTransitions": lambda client: next(client.list_transitions("j"), None),
+    "TransitionJob": lambda client: client.start_job("j"),
+    "UpdateProgress": lambda client: client.update_progress("j", 1),
+    "MarkCompleted": lambda client: client.mark_completed("j"),
+    "MarkPartial": lambda client: client.mark_partial("j"),
+    "MarkFailed": lambda client: client.mark_failed("j", "no"),
+    "CreateAsset": lambda client: client.create_asset("j", "x", url="https://a/b"),
+}
+
+
+class Flaky(grpc.GenericRpcHandler):
+    """Refuses each RPC a few times with UNAVAILABLE, then answers with nothing in it."""
+
+    def __init__(self):
+        self.refusals = 0
+        self.code = grpc.StatusCode.UNAVAILABLE
+        self.requests = []
+
+    def service(self, details):
+        return grpc.unary_unary_rpc_method_handler(self.answer)
+
+    def answer(self, request, context):
+        self.requests.append(request)
+        if len(self.requests) <= self.refusals:
+            context.abort(self.code, "away")
+        return b""
+
+
+@pytest.fixture
+def flaky():
+    server = grpc.server(ThreadPoolExecutor(max_workers=4))
+    handler = Flaky()
+    server.add_generic_rpc_handlers([handler])
+    handler.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    yield handler
+    server.stop(0).wait()
+
+
+def test_every_unary_rpc_of_the_contract_is_covered():
+    methods = [method for service in SERVICES for method in service.methods]
+    assert {method.name for method in methods if not method.server_streaming} == set(UNARY)
+
+
+@pytest.mark.parametrize("method", UNARY)
+def test_each_unary_call_survives_a_short_absence_with_the_same_request(flaky, method):
+    flaky.refusals = 2
+    with Client(flaky.target, user_id="ada") as client:
+        UNARY[method](client)
+    assert len(flaky.requests) == 3
+    assert len(set(flaky.requests)) == 1
+
+
+async def test_the_async_client_survives_a_short_absence_too(flaky):
+    flaky.refusals = 2
+    async with AsyncClient(flaky.target, user_id="ada") as client:
+        await client.create_job("render")
+    assert len(flaky.requests) == 3
+    assert len(set(flaky.requests)) == 1
+
+
+def test_the_largest_request_is_retried_too(flaky):
+    flaky.refusals = 1
+    with Client(flaky.target, user_id="ada") as client:
+        client.create_job("render", {"blob": "x" * 1_000_000})
+    assert len(flaky.requests) == 2
+
+
+def test_a_long_absence_is_told_within_the_timeout(flaky):
+    flaky.refusals = 100
+    with (
+        Client(flaky.target, user_id="ada") as client,
+        pytest.raises(Unavailable, match="away"),
+    ):
+        client.get_job("j")
+    assert len(flaky.requests) == 5
+
+
+def test_only_unavailable_is_retried(flaky):
+    flaky.refusals, flaky.code = 100, grpc.StatusCode.ABORTED
+    with Client(flaky.target, user_id="ada") as client, pytest.raises(Exception, match="away"):
+        client.transition_job("j", JobStatus.JOB_STATUS_PROCESSING)
+    assert len(flaky.requests) == 1
+
+
+def test_grpc_itself_does_not_retry_watches(flaky):
+    flaky.refusals = 100
+    with Client(flaky.target, user_id="ada") as client, pytest.raises(Unavailable):
+        list(client.watch("j", reconnect_timeout=0))
+    assert len(flaky.requests) == 1
+
+
+async def test_hundreds_of_calls_in_flight_survive_a_short_absence(flaky):
+    flaky.refusals = 600
+    async with AsyncClient(flaky.target, user_id="ada") as client:
+        await asyncio.gather(*(client.get_job("j") for _ in range(200)))

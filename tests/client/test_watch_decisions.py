@@ -1,0 +1,198 @@
+"""The pure part of a watch: what is news, and when to try again."""
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo
+
+from jobledger.v1.job_service_pb2 import WatchJobRequest
+from jobledger_client import (
+    DeadlineExceeded,
+    InternalError,
+    Job,
+    JobledgerError,
+    JobNotFound,
+    JobStatus,
+    LimitExceeded,
+    Unavailable,
+    WatchJobResponse,
+)
+from jobledger_client._watch import ATTEMPT, SILENCE, Watch, is_transient
+
+LOST = Unavailable("lost", code=grpc.StatusCode.UNAVAILABLE)
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def make(clock):
+    def make(after_version=0, uniform=lambda low, high: high, **options):
+        request = WatchJobRequest(job_id="j", user_id="ada", after_version=after_version)
+        return Watch(request, clock=clock, uniform=uniform, **options)
+
+    return make
+
+
+def message(version, status="PROCESSING", *, heartbeat=False):
+    job = Job(version=version, status=JobStatus.Value(f"JOB_STATUS_{status}"))
+    return WatchJobResponse(job=job, heartbeat=heartbeat)
+
+
+def test_only_greater_versions_are_news(make):
+    watch = make()
+    given = [1, 1, 3, 2, 3, 4]
+    assert [watch.accept(message(version)) for version in given] == [
+        True, False, True, False, False, True,
+    ]  # fmt: skip
+    assert watch.request() == WatchJobRequest(job_id="j", user_id="ada", after_version=4)
+
+
+def test_heartbeats_are_not_news(make):
+    watch = make()
+    assert not watch.accept(message(1, heartbeat=True))
+    assert watch.request().after_version == 0
+
+
+def test_what_the_caller_has_seen_before_is_not_news(make):
+    watch = make(after_version=5)
+    assert not watch.accept(message(5))
+    assert watch.accept(message(6))
+
+
+@pytest.mark.parametrize("status", ["COMPLETED", "PARTIAL", "FAILED"])
+@pytest.mark.parametrize("version", [3, 5, 6])
+def test_the_terminal_state_is_news_whatever_its_version_and_ends_the_watch(make, status, version):
+    watch = make(after_version=5)
+    assert not watch.ended
+    assert watch.accept(message(version, status))
+    assert watch.ended
+
+
+def test_pauses_double_up_to_five_seconds(make):
+    watch = make()
+    assert [watch.broken(LOST) for _ in range(9)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
+    for _ in range(2000):
+        assert watch.broken(LOST) == 5.0
+
+
+def test_pauses_have_full_jitter(make):
+    watch = make(uniform=lambda low, high: low)
+    assert {watch.broken(LOST) for _ in range(9)} == {0.0}
+
+
+@pytest.mark.parametrize("heard", [message(7), message(5, heartbeat=True)])
+def test_pauses_begin_anew_after_a_message(make, heard):
+    watch = make(after_version=5)
+    for _ in range(5):
+        watch.broken(LOST)
+    watch.accept(heard)
+    assert watch.broken(LOST) == 0.1
+
+
+def test_pauses_go_on_growing_where_each_stream_breaks_after_its_greeting(make):
+    watch = make(after_version=5)
+    pauses = []
+    for _ in range(4):
+        watch.accept(message(5))
+        pauses.append(watch.broken(LOST))
+    assert pauses == [0.1, 0.2, 0.4, 0.8]
+
+
+def test_the_servers_delay_is_the_least_and_is_spread(make):
+    retry = RetryInfo(retry_delay=Duration(seconds=2))
+    told = Unavailable("drains", code=grpc.StatusCode.UNAVAILABLE, details=[retry])
+    assert make(uniform=lambda low, high: low).broken(told) == 2.0
+    assert make().broken(told) == 2.1
+
+
+@pytest.mark.parametrize(
+    ("failure", "transient"),
+    [
+        (LOST, True),
+        (JobledgerError("", code=grpc.StatusCode.CANCELLED), True),
+        (LimitExceeded("", code=grpc.StatusCode.RESOURCE_EXHAUSTED, reason="LIMIT_EXCEEDED"), True),
+        (DeadlineExceeded("", code=grpc.StatusCode.DEADLINE_EXCEEDED), True),
+        (InternalError("RST_STREAM", code=grpc.StatusCode.INTERNAL), True),
+        (InternalError("bug", code=grpc.StatusCode.INTERNAL, reason="INTERNAL"), False),
+        (JobNotFound("", code=grpc.StatusCode.NOT_FOUND, reason="JOB_NOT_FOUND"), False),
+        (JobledgerError("", code=grpc.StatusCode.UNIMPLEMENTED), False),
+        (JobledgerError("", code=grpc.StatusCode.UNAUTHENTICATED), False),
+    ],
+)
+def test_what_another_stream_may_mend_is_tried_again_and_nothing_else(make, failure, transient):
+    assert is_transient(failure) is transient
+    if not transient:
+        with pytest.raises(type(failure)) as raised:
+            make().broken(failure)
+        assert raised.value is failure
+
+
+def test_without_a_reconnect_timeout_it_never_gives_up(make, clock):
+    watch = make()
+    for _ in range(1000):
+        clock.now += 3600
+        watch.broken(LOST)
+
+
+def test_the_reconnect_timeout_counts_from_the_break_not_from_the_last_message(make, clock):
+    watch = make(reconnect_timeout=10)
+    watch.accept(message(1))
+    clock.now += 14
+    watch.broken(LOST)
+    clock.now += 9
+    watch.broken(LOST)
+    clock.now += 1
+    with pytest.raises(Unavailable) as raised:
+        watch.broken(LOST)
+    assert raised.value is LOST
+
+
+def test_any_message_starts_the_reconnect_timeout_anew(make, clock):
+    watch = make(after_version=5, reconnect_timeout=10)
+    for _ in range(5):
+        watch.broken(LOST)
+        clock.now += 6
+        watch.accept(message(5))
+
+
+def test_a_reconnect_timeout_of_zero_never_reconnects(make):
+    watch = make(reconnect_timeout=0)
+    watch.accept(message(1))
+    with pytest.raises(Unavailable):
+        watch.broken(LOST)
+
+
+def test_a_stream_may_be_silent_for_three_heartbeats(make, clock):
+    watch = make(reconnect_timeout=10)
+    watch.accept(message(1))
+    clock.now += 3600
+    assert watch.patience() == SILENCE == 45.0
+
+
+def test_an_attempt_to_reconnect_waits_no_longer_than_the_timeout_but_gets_its_chance(make, clock):
+    watch = make(reconnect_timeout=20)
+    assert watch.patience() == 20
+    clock.now += 19
+    assert watch.patience() == ATTEMPT
+
+
+def test_the_time_to_wait_for_a_job_is_over_when_it_is_over(make, clock):
+    watch = make(timeout=8)
+    watch.accept(message(1))
+    assert watch.patience() == 8
+    assert watch.broken(LOST) == 0.1
+    clock.now += 9
+    assert watch.patience() == 0
+    with pytest.raises(DeadlineExceeded, match="did not end within 8 s") as raised:
+        watch.broken(LOST)
+    assert raised.value.__cause__ is LOST

@@ -1,0 +1,246 @@
+"""Watching over servers and proxies that misbehave, with both clients."""
+
+import asyncio
+import contextlib
+import threading
+import time
+
+import grpc
+import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
+
+from jobledger_client import (
+    AsyncClient,
+    Client,
+    DeadlineExceeded,
+    InternalError,
+    JobledgerError,
+    JobNotFound,
+    Unavailable,
+    _watch,
+)
+
+
+def rich(code, reason, *details):
+    status = Status(code=code.value[0], message=reason)
+    for detail in (ErrorInfo(reason=reason, domain="jobledger"), *details):
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return rpc_status.to_status(status)
+
+
+def versions(messages):
+    return [message.job.version for message in messages]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    ],
+)
+async def test_a_broken_stream_is_resumed_after_what_was_seen(fault_server, collect, code):
+    say, message = fault_server.says, fault_server.message
+    say(message(1), message(3), then=fault_server.aborts(code))
+    say(then=fault_server.aborts(code))
+    say(message(3), message(4), message(4, heartbeat=True), message(5, "COMPLETED"))
+    messages = await collect(fault_server.target, "j")
+    assert versions(messages) == [1, 3, 4, 5]
+    assert [request.after_version for request in fault_server.requests] == [0, 3, 3]
+    assert {(request.job_id, request.user_id) for request in fault_server.requests} == {
+        ("j", "ada")
+    }
+
+
+async def test_an_ok_without_the_terminal_state_is_not_the_end(fault_server, collect):
+    fault_server.says(fault_server.message(1))
+    fault_server.says(fault_server.message(2, "FAILED"))
+    assert versions(await collect(fault_server.target, "j")) == [1, 2]
+
+
+async def test_a_server_restored_from_a_backup_still_ends_the_watch(fault_server, collect):
+    fault_server.says(fault_server.message(3), fault_server.message(4, "COMPLETED"))
+    messages = await collect(fault_server.target, "j", after_version=9)
+    assert versions(messages) == [4]
+
+
+async def test_a_silent_stream_is_given_up_and_opened_again(fault_server, collect, monkeypatch):
+    monkeypatch.setattr(_watch, "SILENCE", 0.3)
+    fault_server.says(fault_server.message(1), then=fault_server.falls_silent)
+    fault_server.says(fault_server.message(2, "PARTIAL"))
+    assert versions(await collect(fault_server.target, "j")) == [1, 2]
+    assert await asyncio.to_thread(fault_server.ended.wait, 10)
+
+
+def test_a_caller_may_take_longer_over_a_message_than_a_stream_may_be_silent(
+    fault_server, monkeypatch
+):
+    monkeypatch.setattr(_watch, "SILENCE", 0.2)
+    fault_server.says(fault_server.message(1), fault_server.message(2, "COMPLETED"))
+    with Client(fault_server.target, user_id="ada") as client:
+        for _ in client.watch("j"):
+            time.sleep(0.5)  # The time is what is tested.
+    assert len(fault_server.requests) == 1
+
+
+async def test_the_servers_delay_is_respected(fault_server, collect):
+    retry = RetryInfo()
+    retry.retry_delay.FromMilliseconds(400)
+    drains = rich(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", retry)
+    fault_server.says(fault_server.message(1), then=fault_server.refuses(drains))
+    fault_server.says(fault_server.message(2, "COMPLETED"))
+    start = time.monotonic()
+    assert versions(await collect(fault_server.target, "j")) == [1, 2]
+    assert time.monotonic() - start >= 0.4
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (rich(grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND"), JobNotFound),
+        (rich(grpc.StatusCode.INTERNAL, "INTERNAL"), InternalError),
+    ],
+)
+async def test_a_refusal_is_raised_also_in_the_middle(fault_server, collect, status, kind):
+    fault_server.says(fault_server.message(1), then=fault_server.refuses(status))
+    with pytest.raises(kind):
+        await collect(fault_server.target, "j")
+    assert len(fault_server.requests) == 1
+
+
+async def test_the_last_error_is_raised_when_the_reconnect_timeout_is_over(fault_server, collect):
+    for _ in range(200):
+        fault_server.says(then=fault_server.aborts(grpc.StatusCode.UNAVAILABLE, "still away"))
+    start = time.monotonic()
+    with pytest.raises(Unavailable, match="still away"):
+        await collect(fault_server.target, "j", reconnect_timeout=0.5)
+    assert len(fault_server.requests) > 1
+    assert time.monotonic() - start < 10
+
+
+async def test_a_server_that_never_was_there_is_given_up_too(collect):
+    with pytest.raises(Unavailable):
+        await collect("127.0.0.1:1", "j", reconnect_timeout=0.3)
+
+
+def keep_calls(client):
+    """Hold on to the client's streams, so that no garbage collection ends them."""
+    open_call, calls = client._jobs.WatchJob, []
+
+    def keep(*arguments, **options):
+        calls.append(open_call(*arguments, **options))
+        return calls[-1]
+
+    client._jobs.WatchJob = keep
+    return calls
+
+
+def test_leaving_the_loop_cancels_the_stream(fault_server):
+    fault_server.says(fault_server.message(1), then=fault_server.falls_silent)
+    with Client(fault_server.target, user_id="ada") as client:
+        keep_calls(client)
+        for _ in client.watch("j"):
+            break
+        assert fault_server.ended.wait(10)
+
+
+async def test_leaving_the_async_loop_cancels_the_stream(fault_server):
+    fault_server.says(fault_server.message(1), then=fault_server.falls_silent)
+    async with AsyncClient(fault_server.target, user_id="ada") as client:
+        keep_calls(client)
+        async for _ in client.watch("j"):
+            break
+        # The loop closes an abandoned generator in a task of its own.
+        assert await asyncio.to_thread(fault_server.ended.wait, 10)
+
+
+async def test_cancelling_the_task_ends_the_watch_and_its_stream(fault_server):
+    fault_server.says(fault_server.message(1), then=fault_server.falls_silent)
+    async with AsyncClient(fault_server.target, user_id="ada") as client:
+        first = asyncio.Event()
+
+        async def follow():
+            async for _ in client.watch("j"):
+                first.set()
+
+        task = asyncio.create_task(follow())
+        await first.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await asyncio.to_thread(fault_server.ended.wait, 10)
+    assert len(fault_server.requests) == 1
+
+
+async def test_closing_the_async_client_ends_its_watches_with_an_error(fault_server):
+    fault_server.says(fault_server.message(1), then=fault_server.falls_silent)
+    async with AsyncClient(fault_server.target, user_id="ada") as client:
+        news = client.watch("j")
+        await anext(news)
+        rest = asyncio.ensure_future(anext(news))
+        await asyncio.sleep(0)
+        await client.close()
+        with pytest.raises(JobledgerError, match="closed"):
+            await rest
+
+
+def test_closing_the_client_ends_its_watches_with_an_error(fault_server):
+    fault_server.says(fault_server.message(1), then=fault_server.falls_silent)
+    client = Client(fault_server.target, user_id="ada")
+    news = client.watch("j")
+    next(news)
+    closing = threading.Thread(target=client.close)
+    closing.start()
+    with pytest.raises(JobledgerError, match="closed"):
+        next(news)
+    closing.join()
+
+
+def test_a_watch_leaves_no_thread_behind(fault_server):
+    fault_server.says(fault_server.message(1, "COMPLETED"))
+    with Client(fault_server.target, user_id="ada") as client:
+        news = client.watch("j")
+        next(news)
+        watchdogs = [t for t in threading.enumerate() if t.name == "jobledger-watchdog"]
+        with contextlib.closing(news):
+            assert len(watchdogs) == 1
+        watchdogs[0].join(10)
+        assert not watchdogs[0].is_alive()
+
+
+def test_wait_returns_the_job_as_it_ended(fault_server):
+    fault_server.says(
+        fault_server.message(1), then=fault_server.aborts(grpc.StatusCode.UNAVAILABLE)
+    )
+    fault_server.says(fault_server.message(2, "FAILED"))
+    with Client(fault_server.target, user_id="ada") as client:
+        assert client.wait("j").version == 2
+
+
+async def test_wait_gives_up_after_its_timeout_though_news_go_on(fault_server):
+    def chatters(request, context):
+        gone = threading.Event()
+        context.add_callback(gone.set)
+        version = 1
+        while not gone.wait(0.05):
+            version += 1
+            yield fault_server.message(version)
+
+    fault_server.says(then=chatters)
+    fault_server.says(then=chatters)
+    async with AsyncClient(fault_server.target, user_id="ada") as client:
+        with pytest.raises(DeadlineExceeded, match=r"within 0\.4 s"):
+            await client.wait("j", timeout=0.4)
+    with (
+        Client(fault_server.target, user_id="ada") as client,
+        pytest.raises(DeadlineExceeded, match=r"within 0\.4 s"),
+    ):
+        await asyncio.to_thread(client.wait, "j", timeout=0.4)

@@ -1,0 +1,145 @@
+"""Watches go on through the death and the draining of the real server."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from jobledger_client import (
+    AsyncClient,
+    Client,
+    DeadlineExceeded,
+    JobStatus,
+    Unavailable,
+    WatchJobResponse,
+)
+
+PROCESSING = JobStatus.JOB_STATUS_PROCESSING
+COMPLETED = JobStatus.JOB_STATUS_COMPLETED
+
+
+class Seen:
+    """What one watch has yielded so far."""
+
+    def __init__(self) -> None:
+        self.messages: list[WatchJobResponse] = []
+        self._news = asyncio.Condition()
+
+    async def add(self, message: WatchJobResponse) -> None:
+        async with self._news:
+            self.messages.append(message)
+            self._news.notify_all()
+
+    async def until(self, reached: Callable[[WatchJobResponse], bool]) -> None:
+        async with self._news, asyncio.timeout(30):
+            await self._news.wait_for(lambda: any(map(reached, self.messages)))
+
+
+def kill(server):
+    server.restart()
+
+
+def drain(server):
+    assert server.terminate() == 0
+    server.start()
+
+
+@pytest.mark.parametrize("interrupt", [kill, drain])
+async def test_a_watch_yields_every_transition_once_and_in_order(own_server, interrupt):
+    seen_async, seen_sync = Seen(), Seen()
+    loop = asyncio.get_running_loop()
+
+    async def follow(client, job_id):
+        async for message in client.watch(job_id):
+            await seen_async.add(message)
+
+    def follow_blocking(client, job_id):
+        for message in client.watch(job_id):
+            asyncio.run_coroutine_threadsafe(seen_sync.add(message), loop).result()
+
+    async def everybody_has(reached):
+        await asyncio.gather(seen_async.until(reached), seen_sync.until(reached))
+
+    with Client(own_server.target, user_id="ada") as blocking:
+        async with (
+            AsyncClient(own_server.target, user_id="ada") as client,
+            asyncio.TaskGroup() as t,
+        ):
+            job = await client.create_job("render")
+            t.create_task(follow(client, job.id))
+            t.create_task(asyncio.to_thread(follow_blocking, blocking, job.id))
+            await everybody_has(lambda message: message.job.version == 1)
+
+            await asyncio.to_thread(interrupt, own_server)
+            await client.start_job(job.id)
+            await client.update_progress(job.id, 10)
+            await everybody_has(lambda message: message.job.progress == 10)
+
+            await asyncio.to_thread(interrupt, own_server)
+            for progress in range(11, 60):
+                await client.update_progress(job.id, progress)
+            await asyncio.to_thread(interrupt, own_server)
+            done = await client.mark_completed(job.id)
+
+    for seen in (seen_async, seen_sync):
+        versions = [message.job.version for message in seen.messages]
+        assert versions == sorted(set(versions))
+        assert seen.messages[-1].job == done
+        steps = [step for message in seen.messages for step in message.transitions]
+        assert [step.to_status for step in steps] == [PROCESSING, COMPLETED]
+        assert not any(message.heartbeat for message in seen.messages)
+
+
+async def test_a_job_that_ended_while_nobody_was_connected_is_told_with_all_steps(own_server):
+    async with AsyncClient(own_server.target, user_id="ada") as client:
+        job = await client.create_job("render")
+        news = client.watch(job.id)
+        await anext(news)
+        # Not reading, the watch does not notice: when it asks again, all is over.
+        await asyncio.to_thread(own_server.kill)
+        await asyncio.to_thread(own_server.start)
+        await client.start_job(job.id)
+        await client.mark_failed(job.id, "disk full")
+        rest = [message async for message in news]
+    steps = [step for message in rest for step in message.transitions]
+    assert [step.version for step in steps] == [2, 3]
+    assert rest[-1].job.status == JobStatus.JOB_STATUS_FAILED
+
+
+async def test_an_acknowledged_change_is_never_unsaid_by_a_kill(own_server):
+    """With a request id, what is repeated until it is answered is done exactly once."""
+    async with AsyncClient(own_server.target, user_id="ada") as client:
+
+        async def create(number):
+            while True:
+                # Where the restart takes longer than the client's own retries.
+                with contextlib.suppress(Unavailable, DeadlineExceeded):
+                    job = await client.create_job("render", request_id=f"request-{number}")
+                    return job.id
+
+        async with asyncio.TaskGroup() as group:
+            creates = [group.create_task(create(number)) for number in range(200)]
+            await asyncio.wait(creates, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.to_thread(own_server.restart)
+        answered = {create.result() for create in creates}
+        stored = [job.id async for job in client.list_jobs(page_size=1000)]
+    assert len(answered) == 200
+    assert sorted(stored) == sorted(answered)
+
+
+async def test_a_frozen_server_is_left_and_found_again(own_server, monkeypatch):
+    monkeypatch.setattr("jobledger_client._watch.SILENCE", 1.0)
+    async with AsyncClient(own_server.target, user_id="ada") as client:
+        job = await client.create_job("render")
+        news = client.watch(job.id)
+        await anext(news)
+        own_server.signal(signal.SIGSTOP)
+        rest = asyncio.ensure_future(anext(news))
+        done, _ = await asyncio.wait({rest}, timeout=1.5)
+        assert not done
+        own_server.signal(signal.SIGCONT)
+        await client.start_job(job.id)
+        assert (await rest).job.status == PROCESSING
+        await news.aclose()

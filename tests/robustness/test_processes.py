@@ -1,0 +1,374 @@
+"""Real processes, real signals: what was acknowledged survives, and a drain is clean."""
+
+import asyncio
+import itertools
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc import StatusCode
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from postgres_server import PostgresServer
+from rpc_caller import COMPLETED, PROCESSING, Caller, decoded, refusal
+from server_process import ServerProcess
+
+pytestmark = pytest.mark.timeout(180)
+
+Serve = Callable[..., ServerProcess]
+
+RECONNECT_AT_ONCE = [
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 200),
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+
+def connected(server: ServerProcess) -> grpc.aio.Channel:
+    return grpc.aio.insecure_channel(server.target, options=RECONNECT_AT_ONCE)
+
+
+@pytest.fixture
+def serve(tmp_path: Path, database_url: str) -> Any:
+    """Make server processes on the test's database; killed at the end."""
+    servers = []
+
+    def serve(*arguments: str) -> ServerProcess:
+        folder = tmp_path / f"server-{len(servers)}"
+        folder.mkdir()
+        servers.append(ServerProcess(folder, database=database_url, arguments=arguments))
+        servers[-1].start()
+        return servers[-1]
+
+    yield serve
+    for server in servers:
+        server.kill()
+
+
+async def test_every_acknowledged_change_survives_kill_9(serve: Serve) -> None:
+    server = serve()
+    acknowledged: dict[str, int] = {}
+
+    async def work(call: Caller) -> None:
+        """Create, start and report until the server is gone."""
+        job = await call.job()
+        acknowledged[job.id] = job.version
+        job = (await call.TransitionJob(job_id=job.id, target_status=PROCESSING)).job
+        acknowledged[job.id] = job.version
+        for progress in range(1, 101):
+            job = (await call.UpdateProgress(job_id=job.id, progress=progress)).job
+            acknowledged[job.id] = job.version
+
+    async with connected(server) as channel:
+        call = Caller(channel)
+
+        async def until_it_is_gone() -> None:
+            while True:
+                try:
+                    await work(call)
+                except grpc.aio.AioRpcError as error:
+                    assert error.code() is StatusCode.UNAVAILABLE  # noqa: PT017
+                    return
+
+        workers = [asyncio.create_task(until_it_is_gone()) for _ in range(32)]
+        while len(acknowledged) < 40:
+            await asyncio.sleep(0)
+        server.kill()
+        await asyncio.gather(*workers)
+    assert sum(acknowledged.values()) > 500
+    await asyncio.to_thread(server.start)
+    async with connected(server) as channel:
+        call = Caller(channel)
+        for job_id, version in acknowledged.items():
+            assert (await call.GetJob(job_id=job_id, user_id="ada")).job.version >= version
+
+
+async def test_sigterm_drains(serve: Serve) -> None:
+    """NOT_SERVING, watchers are sent elsewhere, running calls finish, exit code 0."""
+    server = serve()
+    async with connected(server) as channel:
+        call = Caller(channel)
+        job = await call.running()
+        watch = call.WatchJob(job_id=job.id, user_id="ada")
+        await watch.read()
+        health = health_pb2_grpc.HealthStub(channel)
+        stream = health.Watch(health_pb2.HealthCheckRequest())
+        assert (await stream.read()).status == health_pb2.HealthCheckResponse.SERVING
+
+        answers: list[Any] = []
+
+        async def report(reporter: int) -> None:
+            for report in itertools.count():
+                words = f"{reporter} {report}"
+                try:
+                    answers.append(await call.UpdateProgress(job_id=job.id, progress_message=words))
+                except grpc.aio.AioRpcError as error:
+                    answers.append(error)
+                    return
+
+        reporters = [asyncio.create_task(report(i)) for i in range(16)]
+        while len(answers) < 100:
+            await asyncio.sleep(0)
+        server.signal(signal.SIGTERM)
+
+        assert (await stream.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            while True:
+                await watch.read()
+        refused = decoded(caught.value)
+        assert (refused.code, refused.reason) == (StatusCode.UNAVAILABLE, "UNAVAILABLE")
+        assert "RetryInfo" in refused.details
+        await asyncio.gather(*reporters)
+        errors = [answer for answer in answers if isinstance(answer, Exception)]
+        # Each reporter was turned away once, and none in the middle of a call.
+        assert [error.code() for error in errors] == [StatusCode.UNAVAILABLE] * 16
+        assert await asyncio.to_thread(server.wait) == 0
+
+    acknowledged = len(answers) - len(errors)
+    await asyncio.to_thread(server.start)
+    async with connected(server) as channel:
+        after = (await Caller(channel).GetJob(job_id=job.id, user_id="ada")).job
+    assert after.version == job.version + acknowledged
+
+
+async def test_sigterm_with_watchers_that_do_not_read_ends_within_the_grace_period(
+    serve: Serve,
+) -> None:
+    server = serve("--grace", "2")
+    async with connected(server) as channel:
+        call = Caller(channel)
+        job = await call.job(parameters={"pad": "x" * 200_000})
+        stalled = [call.WatchJob(job_id=job.id, user_id="ada") for _ in range(5)]
+        for stream in stalled:
+            await stream.read()
+        await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
+        for progress in range(1, 50):
+            await call.UpdateProgress(job_id=job.id, progress=progress)
+        started = asyncio.get_running_loop().time()
+        assert await asyncio.to_thread(server.terminate) == 0
+        assert asyncio.get_running_loop().time() - started < 10
+
+
+async def test_2000_watches_opened_in_one_burst_all_get_their_first_message(serve: Serve) -> None:
+    server = serve()
+    async with connected(server) as channel:
+        call = Caller(channel)
+        job = await call.running()
+        streams = [call.WatchJob(job_id=job.id, user_id="ada") for _ in range(2000)]
+        firsts = await asyncio.gather(*(stream.read() for stream in streams))
+        assert all(first.job == job for first in firsts)
+        ended = (await call.MarkCompleted(job_id=job.id)).job
+        lasts = await asyncio.gather(*(stream.read() for stream in streams))
+        assert all(last.job == ended for last in lasts)
+        codes = await asyncio.gather(*(stream.code() for stream in streams))
+        assert set(codes) == {StatusCode.OK}
+
+
+async def test_the_log_is_json_with_a_line_for_each_transition(serve: Serve) -> None:
+    server = serve()
+    async with connected(server) as channel:
+        call = Caller(channel)
+        job = await call.ended()
+        await refusal(call.GetJob(job_id="nowhere", user_id="ada"))
+    await asyncio.to_thread(server.terminate)
+    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    events = [line["event"] for line in lines]
+    assert events == ["serving", "transition", "transition", "draining", "stopped"]
+    assert lines[0]["address"] == server.target
+    last = lines[2]
+    assert (last["job"], last["from"], last["to"]) == (job.id, "PROCESSING", "COMPLETED")
+    assert (last["version"], last["attempt"], last["actor"]) == (3, 1, "w1")
+
+
+async def test_a_postgresql_that_goes_away_is_told_and_found_again(tmp_path: Path) -> None:
+    """UNAVAILABLE while it is gone, recovery without a restart, and the watch goes on."""
+    from conftest import migrated
+
+    postgres = await asyncio.to_thread(PostgresServer)
+    url = await asyncio.to_thread(lambda: migrated(postgres.create_database()))
+    try:
+        async with ServerProcess(tmp_path, database=url) as server, connected(server) as channel:
+            call = Caller(channel)
+            job = await call.running()
+            watch = call.WatchJob(job_id=job.id, user_id="ada")
+            await watch.read()
+            for end in (postgres.stop, postgres.kill):
+                await asyncio.to_thread(end)
+                for called in (
+                    call.CreateJob(user_id="ada", job_type="t"),
+                    call.GetJob(job_id=job.id, user_id="ada"),
+                    call.ListJobs(user_id="ada"),
+                    call.UpdateProgress(job_id=job.id, progress_message="lost"),
+                    call.WatchJob(job_id=job.id, user_id="ada").read(),
+                ):
+                    refused = await refusal(called)
+                    assert (refused.code, refused.reason) == (
+                        StatusCode.UNAVAILABLE,
+                        "UNAVAILABLE",
+                    )
+                    assert "RetryInfo" in refused.details
+                await asyncio.to_thread(postgres.start)
+                # Each pool finds by itself that its connections are gone: no call fails for it.
+                assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job
+                job = (await call.UpdateProgress(job_id=job.id, progress=job.progress + 10)).job
+                while (message := await watch.read()).job != job:
+                    pass
+            await call.MarkCompleted(job_id=job.id)
+            while (message := await watch.read()).job.status != COMPLETED:
+                pass
+            assert len(message.transitions) == 1
+    finally:
+        postgres.close()
+
+
+async def test_a_frozen_postgresql_is_told_in_time_and_its_late_answer_is_no_loss(
+    tmp_path: Path,
+) -> None:
+    from conftest import migrated
+
+    postgres = await asyncio.to_thread(PostgresServer)
+    url = await asyncio.to_thread(lambda: migrated(postgres.create_database()))
+    try:
+        async with ServerProcess(tmp_path, database=url) as server, connected(server) as channel:
+            call = Caller(channel)
+            job = await call.running()
+            postgres.freeze()
+            refused = await refusal(call.UpdateProgress(job_id=job.id, progress=10))
+            assert refused.code is StatusCode.UNAVAILABLE
+            postgres.thaw()
+            job = (await call.UpdateProgress(job_id=job.id, progress=20)).job
+            assert job.progress == 20
+    finally:
+        postgres.thaw()
+        postgres.close()
+
+
+async def test_an_sqlite_file_that_another_process_holds_is_told_and_found_again(
+    tmp_path: Path,
+) -> None:
+    async with ServerProcess(tmp_path) as server, connected(server) as channel:
+        call = Caller(channel)
+        job = await call.running()
+        holder = sqlite3.connect(tmp_path / "jobledger.db", isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+        refused = await refusal(call.UpdateProgress(job_id=job.id, progress=10))
+        assert (refused.code, refused.reason) == (StatusCode.UNAVAILABLE, "UNAVAILABLE")
+        assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job  # readers go on
+        holder.execute("ROLLBACK")
+        holder.close()
+        assert (await call.UpdateProgress(job_id=job.id, progress=20)).applied
+
+
+def run_server(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    program = str(Path(sys.executable).with_name("jobledger-server"))
+    return subprocess.run(
+        [program, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--database", "nonsense"), "cannot read the database URL"),
+        (("--database", "mysql://u@h/n"), "cannot use a 'mysql' database"),
+        (("--database", "sqlite:///:memory:"), "SQLite needs a file"),
+        (("--database", "sqlite:////nowhere/at/all.db"), "unable to open database file"),
+        (("--database", "postgresql://u:secret@127.0.0.1:1/n"), "u:***@127.0.0.1:1/n"),
+        (("--listen", "nonsense"), "has no port"),
+        (("--listen", "256.1.1.1:0"), "cannot listen on 256.1.1.1:0"),
+        (("--grace", "-1"), "--grace"),
+    ],
+)
+def test_a_bad_setting_is_refused_in_words(
+    tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    default = f"sqlite:///{tmp_path}/x.db"
+    run = run_server("serve", *arguments, JOBLEDGER_DATABASE=default, JOBLEDGER_LISTEN="[::1]:0")
+    assert run.returncode in (1, 2)
+    assert words in run.stderr
+    assert "secret" not in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_busy_port_is_refused_in_words(serve: Serve, tmp_path: Path) -> None:
+    server = serve()
+    run = run_server(
+        "serve", "--listen", server.target, "--database", f"sqlite:///{tmp_path}/other.db"
+    )
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1] == (
+        f"Error: cannot listen on {server.target}: is another server running there?"
+    )
+
+
+def test_postgresql_is_migrated_by_a_command_and_not_by_serving(postgres: PostgresServer) -> None:
+    url = postgres.create_database()
+    refused = run_server("serve", "--database", url, "--listen", "127.0.0.1:0")
+    assert refused.returncode == 1
+    assert "run `jobledger-server migrate`" in refused.stderr
+    for _ in range(2):
+        done = run_server("migrate", JOBLEDGER_DATABASE=url)
+        assert (done.returncode, done.stdout) == (0, "the database is at revision 0001\n")
+
+
+def test_health_says_whether_a_server_serves(serve: Serve) -> None:
+    server = serve()
+    assert run_server("health", "--target", server.target).returncode == 0
+    server.kill()
+    gone = run_server("health", "--target", server.target)
+    assert gone.returncode == 1
+    assert "does not answer" in gone.stderr
+
+
+@pytest.mark.parametrize(
+    ("listen", "arguments", "reflects"),
+    [
+        ("127.0.0.1:0", (), True),
+        ("127.0.0.1:0", ("--no-reflection",), False),
+        ("0.0.0.0:0", (), False),
+        ("0.0.0.0:0", ("--reflection",), True),
+    ],
+)
+def test_reflection_is_on_by_default_only_on_loopback(
+    tmp_path: Path, listen: str, arguments: tuple[str, ...], *, reflects: bool
+) -> None:
+    program = str(Path(sys.executable).with_name("jobledger-server"))
+    command = [program, "serve", "--listen", listen, "--database", f"sqlite:///{tmp_path}/x.db"]
+    with subprocess.Popen([*command, *arguments], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            serving = json.loads(process.stderr.readline())
+            assert (serving["event"], serving["reflection"]) == ("serving", reflects)
+            port = serving["address"].rpartition(":")[2]
+            buf = [str(Path(sys.executable).with_name("buf")), "curl", "--protocol", "grpc"]
+            where = f"http://127.0.0.1:{port}"
+            listed = subprocess.run(
+                [*buf, "--http2-prior-knowledge", "--list-methods", where],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=30,
+            )
+            assert ("jobledger.v1.JobService/WatchJob" in listed.stdout) is reflects
+        finally:
+            process.terminate()
+            process.communicate()
+    assert process.returncode == 0
+
+
+def test_help_explains_every_option_and_its_variable() -> None:
+    run = run_server("serve", "--help")
+    assert run.returncode == 0
+    for name in ("LISTEN", "DATABASE", "REFLECTION", "GRACE", "MAX_WATCHES", "LOG_LEVEL"):
+        assert f"JOBLEDGER_{name}" in run.stdout
