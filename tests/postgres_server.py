@@ -109,8 +109,8 @@ class PostgresServer:
         ready = [str(self._binaries / "pg_isready"), "-h", "127.0.0.1", "-p", str(self.port), "-q"]
         while subprocess.run(ready, check=False).returncode != 0:
             if self._process.poll() is not None:
-                log = (self._folder / "log").read_text()
-                raise RuntimeError(f"it ended with {self._process.returncode}; its log: {log}")
+                words = (self._folder / "log").read_text()
+                raise RuntimeError(f"it ended with {self._process.returncode}; its log: {words}")
 
     def stop(self) -> None:
         """Shut it down fast: sessions are cut off, nothing committed is lost."""
