@@ -32,7 +32,9 @@ class _JobStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobStatus.V
     JOB_STATUS_QUEUED: _JobStatus.ValueType  # 1
     """Created, not started."""
     JOB_STATUS_PROCESSING: _JobStatus.ValueType  # 2
-    """A worker is on it."""
+    """Started. A worker holds it, or, where it was given back or its lease has
+    expired, it waits for the next one.
+    """
     JOB_STATUS_COMPLETED: _JobStatus.ValueType  # 3
     """Terminal: everything was done."""
     JOB_STATUS_PARTIAL: _JobStatus.ValueType  # 4
@@ -51,7 +53,9 @@ JOB_STATUS_UNSPECIFIED: JobStatus.ValueType  # 0
 JOB_STATUS_QUEUED: JobStatus.ValueType  # 1
 """Created, not started."""
 JOB_STATUS_PROCESSING: JobStatus.ValueType  # 2
-"""A worker is on it."""
+"""Started. A worker holds it, or, where it was given back or its lease has
+expired, it waits for the next one.
+"""
 JOB_STATUS_COMPLETED: JobStatus.ValueType  # 3
 """Terminal: everything was done."""
 JOB_STATUS_PARTIAL: JobStatus.ValueType  # 4
@@ -99,12 +103,18 @@ class Job(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
     WORKER_ID_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     COMPLETE_TIME_FIELD_NUMBER: _builtins.int
+    LEASE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    QUEUE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    CANCEL_REQUEST_TIME_FIELD_NUMBER: _builtins.int
+    CANCEL_REASON_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    RUN_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUIDv7 given by the service: 36 characters, ordered by creation time."""
     user_id: _builtins.str
@@ -122,14 +132,21 @@ class Job(_message.Message):
     progress_message: _builtins.str
     """The worker's latest words on its progress, at most 512 characters."""
     attempt: _builtins.int
-    """How often the job was started: 0 while QUEUED, 1 with the first start.
-    It is the fencing token: a worker that sends its attempt with each request
-    can never overwrite the work of a later one.
+    """How often the job was taken by a worker: 0 while QUEUED, 1 with the first
+    start. It is the fencing token: a worker that sends its attempt with each
+    request can never overwrite the work of a later one.
+    """
+    max_attempts: _builtins.int
+    """How many attempts may be lost to expired leases before the job fails with
+    LEASE_EXPIRED. An attempt that was given back with ReleaseJob does not
+    count.
     """
     worker_id: _builtins.str
-    """Who works or worked on it, as the worker named itself; may be empty. At
-    most 128 characters.
+    """Who works or worked on it, as the worker named itself; may be empty, and is
+    while nobody holds it. At most 128 characters.
     """
+    cancel_reason: _builtins.str
+    """Why, in the words of who asked; at most 512 characters."""
     version: _builtins.int
     """1 at creation, +1 with every committed change of the job. What a watcher
     gives as `after_version` to go on where it was.
@@ -175,6 +192,29 @@ class Job(_message.Message):
     def complete_time(self) -> _timestamp_pb2.Timestamp:
         """When it reached its terminal state. Unset before."""
 
+    @_builtins.property
+    def lease_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when the worker that holds the job has to report or end it; each
+        report renews it. Set while PROCESSING and held by a worker.
+        """
+
+    @_builtins.property
+    def queue_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the job fails with QUEUE_EXPIRED if no worker has taken it by then. Set
+        while it waits for a worker.
+        """
+
+    @_builtins.property
+    def cancel_request_time(self) -> _timestamp_pb2.Timestamp:
+        """When somebody asked to cancel the job. Unset where nobody did."""
+
+    @_builtins.property
+    def run_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the job fails with RUN_EXPIRED if it has not ended by then, however
+        many attempts it takes. Set from the first start on where the creator gave a
+        `run_timeout`.
+        """
+
     def __init__(
         self,
         *,
@@ -189,16 +229,22 @@ class Job(_message.Message):
         error: Global___JobError | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         attempt: _builtins.int = ...,
+        max_attempts: _builtins.int = ...,
         worker_id: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         complete_time: _timestamp_pb2.Timestamp | None = ...,
+        lease_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        queue_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        cancel_request_time: _timestamp_pb2.Timestamp | None = ...,
+        cancel_reason: _builtins.str = ...,
         version: _builtins.int = ...,
+        run_expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "parameters", b"parameters", "result", b"result", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_request_time", b"cancel_request_time", "complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "lease_expire_time", b"lease_expire_time", "parameters", b"parameters", "queue_expire_time", b"queue_expire_time", "result", b"result", "run_expire_time", b"run_expire_time", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "id", b"id", "job_type", b"job_type", "labels", b"labels", "parameters", b"parameters", "progress", b"progress", "progress_message", b"progress_message", "result", b"result", "start_time", b"start_time", "status", b"status", "update_time", b"update_time", "user_id", b"user_id", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_reason", b"cancel_reason", "cancel_request_time", b"cancel_request_time", "complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "id", b"id", "job_type", b"job_type", "labels", b"labels", "lease_expire_time", b"lease_expire_time", "max_attempts", b"max_attempts", "parameters", b"parameters", "progress", b"progress", "progress_message", b"progress_message", "queue_expire_time", b"queue_expire_time", "result", b"result", "run_expire_time", b"run_expire_time", "start_time", b"start_time", "status", b"status", "update_time", b"update_time", "user_id", b"user_id", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -215,7 +261,8 @@ class JobError(_message.Message):
     DETAILS_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Machine-readable, UPPER_SNAKE_CASE, at most 63 characters. A worker's own;
-    `UNKNOWN` where the worker gave none.
+    `UNKNOWN` where the worker gave none; `CANCELLED`, `LEASE_EXPIRED`,
+    `QUEUE_EXPIRED` or `RUN_EXPIRED` where the service ended the job.
     """
     message: _builtins.str
     """Human-readable, 1 to 4096 characters."""

@@ -57,6 +57,11 @@ class JobServiceStub(object):
                 request_serializer=jobledger_dot_v1_dot_job__service__pb2.WatchJobRequest.SerializeToString,
                 response_deserializer=jobledger_dot_v1_dot_job__service__pb2.WatchJobResponse.FromString,
                 _registered_method=True)
+        self.CancelJob = channel.unary_unary(
+                '/jobledger.v1.JobService/CancelJob',
+                request_serializer=jobledger_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_job__service__pb2.CancelJobResponse.FromString,
+                _registered_method=True)
         self.DeleteJob = channel.unary_unary(
                 '/jobledger.v1.JobService/DeleteJob',
                 request_serializer=jobledger_dot_v1_dot_job__service__pb2.DeleteJobRequest.SerializeToString,
@@ -122,6 +127,18 @@ class JobServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CancelJob(self, request, context):
+        """Asks for a job to be cancelled. A job that no worker holds ends at once, as
+        FAILED with the reason CANCELLED. Otherwise `cancel_request_time` is set; the
+        worker learns it with its next report and ends the job as it sees fit, and
+        if it has not after 30 seconds the service ends it as FAILED / CANCELLED. A
+        job that has ended, or was cancelled before, is returned as it is, so
+        repeating is safe. Errors: INVALID_FIELD, JOB_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteJob(self, request, context):
         """Deletes a terminal job with its assets' links and its transitions. Errors:
         INVALID_FIELD, JOB_NOT_FOUND (also when it is repeated),
@@ -169,6 +186,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.WatchJob,
                     request_deserializer=jobledger_dot_v1_dot_job__service__pb2.WatchJobRequest.FromString,
                     response_serializer=jobledger_dot_v1_dot_job__service__pb2.WatchJobResponse.SerializeToString,
+            ),
+            'CancelJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelJob,
+                    request_deserializer=jobledger_dot_v1_dot_job__service__pb2.CancelJobRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_job__service__pb2.CancelJobResponse.SerializeToString,
             ),
             'DeleteJob': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteJob,
@@ -297,6 +319,33 @@ class JobService(object):
             '/jobledger.v1.JobService/WatchJob',
             jobledger_dot_v1_dot_job__service__pb2.WatchJobRequest.SerializeToString,
             jobledger_dot_v1_dot_job__service__pb2.WatchJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobledger.v1.JobService/CancelJob',
+            jobledger_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
+            jobledger_dot_v1_dot_job__service__pb2.CancelJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -60,6 +60,14 @@ class JobServiceStub:
     Errors: INVALID_FIELD; JOB_NOT_FOUND, at once or when the job is deleted;
     LIMIT_EXCEEDED; UNAVAILABLE when the server drains.
     """
+    CancelJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]
+    """Asks for a job to be cancelled. A job that no worker holds ends at once, as
+    FAILED with the reason CANCELLED. Otherwise `cancel_request_time` is set; the
+    worker learns it with its next report and ends the job as it sees fit, and
+    if it has not after 30 seconds the service ends it as FAILED / CANCELLED. A
+    job that has ended, or was cancelled before, is returned as it is, so
+    repeating is safe. Errors: INVALID_FIELD, JOB_NOT_FOUND.
+    """
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobRequest, _job_service_pb2.DeleteJobResponse]
     """Deletes a terminal job with its assets' links and its transitions. Errors:
     INVALID_FIELD, JOB_NOT_FOUND (also when it is repeated),
@@ -105,6 +113,14 @@ class JobServiceAsyncStub(JobServiceStub):
 
     Errors: INVALID_FIELD; JOB_NOT_FOUND, at once or when the job is deleted;
     LIMIT_EXCEEDED; UNAVAILABLE when the server drains.
+    """
+    CancelJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]  # type: ignore[assignment]
+    """Asks for a job to be cancelled. A job that no worker holds ends at once, as
+    FAILED with the reason CANCELLED. Otherwise `cancel_request_time` is set; the
+    worker learns it with its next report and ends the job as it sees fit, and
+    if it has not after 30 seconds the service ends it as FAILED / CANCELLED. A
+    job that has ended, or was cancelled before, is returned as it is, so
+    repeating is safe. Errors: INVALID_FIELD, JOB_NOT_FOUND.
     """
     DeleteJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobRequest, _job_service_pb2.DeleteJobResponse]  # type: ignore[assignment]
     """Deletes a terminal job with its assets' links and its transitions. Errors:
@@ -172,6 +188,20 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: INVALID_FIELD; JOB_NOT_FOUND, at once or when the job is deleted;
         LIMIT_EXCEEDED; UNAVAILABLE when the server drains.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelJob(
+        self,
+        request: _job_service_pb2.CancelJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.CancelJobResponse, _abc.Awaitable[_job_service_pb2.CancelJobResponse]]:
+        """Asks for a job to be cancelled. A job that no worker holds ends at once, as
+        FAILED with the reason CANCELLED. Otherwise `cancel_request_time` is set; the
+        worker learns it with its next report and ends the job as it sees fit, and
+        if it has not after 30 seconds the service ends it as FAILED / CANCELLED. A
+        job that has ended, or was cancelled before, is returned as it is, so
+        repeating is safe. Errors: INVALID_FIELD, JOB_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod

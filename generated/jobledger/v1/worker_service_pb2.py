@@ -22,42 +22,51 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from jobledger.v1 import asset_pb2 as jobledger_dot_v1_dot_asset__pb2
 from jobledger.v1 import job_pb2 as jobledger_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!jobledger/v1/worker_service.proto\x12\x0cjobledger.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x18jobledger/v1/asset.proto\x1a\x16jobledger/v1/job.proto\"\x8c\x03\n\x14TransitionJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12.\n\rtarget_status\x18\x02 \x01(\x0e\x32\x17.jobledger.v1.JobStatus\x12\x14\n\x07\x61ttempt\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x1d\n\x10\x65xpected_version\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x15\n\x08progress\x18\x05 \x01(\x05H\x02\x88\x01\x01\x12\x1d\n\x10progress_message\x18\x06 \x01(\tH\x03\x88\x01\x01\x12\'\n\x06result\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12%\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x16.jobledger.v1.JobError\x12#\n\x06\x61ssets\x18\t \x03(\x0b\x32\x13.jobledger.v1.Asset\x12\x11\n\tworker_id\x18\x0b \x01(\tB\n\n\x08_attemptB\x13\n\x11_expected_versionB\x0b\n\t_progressB\x13\n\x11_progress_message\"7\n\x15TransitionJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"\xa1\x01\n\x15UpdateProgressRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x07\x61ttempt\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\x08progress\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x1d\n\x10progress_message\x18\x04 \x01(\tH\x02\x88\x01\x01\x42\n\n\x08_attemptB\x0b\n\t_progressB\x13\n\x11_progress_message\"I\n\x16UpdateProgressResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\x12\x0f\n\x07\x61pplied\x18\x02 \x01(\x08\"\x96\x01\n\x14MarkCompletedRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x07\x61ttempt\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\'\n\x06result\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12#\n\x06\x61ssets\x18\x05 \x03(\x0b\x32\x13.jobledger.v1.AssetB\n\n\x08_attempt\"7\n\x15MarkCompletedResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"\xbb\x01\n\x12MarkPartialRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x07\x61ttempt\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\'\n\x06result\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12%\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x16.jobledger.v1.JobError\x12#\n\x06\x61ssets\x18\x05 \x03(\x0b\x32\x13.jobledger.v1.AssetB\n\n\x08_attempt\"5\n\x13MarkPartialResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"\xba\x01\n\x11MarkFailedRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x07\x61ttempt\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\'\n\x06result\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12%\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x16.jobledger.v1.JobError\x12#\n\x06\x61ssets\x18\x05 \x03(\x0b\x32\x13.jobledger.v1.AssetB\n\n\x08_attempt\"4\n\x12MarkFailedResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"\xa4\x01\n\x12\x43reateAssetRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x07\x61ttempt\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nasset_type\x18\x03 \x01(\t\x12\x0b\n\x03url\x18\x04 \x01(\t\x12\x14\n\x0cstorage_path\x18\x05 \x01(\t\x12\x11\n\tfile_size\x18\x06 \x01(\x03\x12\x12\n\nrequest_id\x18\x07 \x01(\tB\n\n\x08_attempt\"9\n\x13\x43reateAssetResponse\x12\"\n\x05\x61sset\x18\x01 \x01(\x0b\x32\x13.jobledger.v1.Asset2\x99\x04\n\rWorkerService\x12X\n\rTransitionJob\x12\".jobledger.v1.TransitionJobRequest\x1a#.jobledger.v1.TransitionJobResponse\x12[\n\x0eUpdateProgress\x12#.jobledger.v1.UpdateProgressRequest\x1a$.jobledger.v1.UpdateProgressResponse\x12X\n\rMarkCompleted\x12\".jobledger.v1.MarkCompletedRequest\x1a#.jobledger.v1.MarkCompletedResponse\x12R\n\x0bMarkPartial\x12 .jobledger.v1.MarkPartialRequest\x1a!.jobledger.v1.MarkPartialResponse\x12O\n\nMarkFailed\x12\x1f.jobledger.v1.MarkFailedRequest\x1a .jobledger.v1.MarkFailedResponse\x12R\n\x0b\x43reateAsset\x12 .jobledger.v1.CreateAssetRequest\x1a!.jobledger.v1.CreateAssetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!jobledger/v1/worker_service.proto\x12\x0cjobledger.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x18jobledger/v1/asset.proto\x1a\x16jobledger/v1/job.proto\"\xa6\x01\n\x10\x43laimJobsRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x11\n\tjob_types\x18\x02 \x03(\t\x12\x10\n\x08max_jobs\x18\x03 \x01(\x05\x12\x31\n\x0elease_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04wait\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"4\n\x11\x43laimJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.jobledger.v1.Job\"\xbf\x03\n\x14TransitionJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12.\n\rtarget_status\x18\x02 \x01(\x0e\x32\x17.jobledger.v1.JobStatus\x12\x14\n\x07\x61ttempt\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x1d\n\x10\x65xpected_version\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x15\n\x08progress\x18\x05 \x01(\x05H\x02\x88\x01\x01\x12\x1d\n\x10progress_message\x18\x06 \x01(\tH\x03\x88\x01\x01\x12\'\n\x06result\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12%\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x16.jobledger.v1.JobError\x12#\n\x06\x61ssets\x18\t \x03(\x0b\x32\x13.jobledger.v1.Asset\x12\x31\n\x0elease_duration\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tworker_id\x18\x0b \x01(\tB\n\n\x08_attemptB\x13\n\x11_expected_versionB\x0b\n\t_progressB\x13\n\x11_progress_message\"7\n\x15TransitionJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"\xa1\x01\n\x15UpdateProgressRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x07\x61ttempt\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\x08progress\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x1d\n\x10progress_message\x18\x04 \x01(\tH\x02\x88\x01\x01\x42\n\n\x08_attemptB\x0b\n\t_progressB\x13\n\x11_progress_message\"c\n\x16UpdateProgressResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\x12\x0f\n\x07\x61pplied\x18\x02 \x01(\x08\x12\x18\n\x10\x63\x61ncel_requested\x18\x03 \x01(\x08\"4\n\x11ReleaseJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\"4\n\x12ReleaseJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"\x96\x01\n\x14MarkCompletedRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x07\x61ttempt\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\'\n\x06result\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12#\n\x06\x61ssets\x18\x05 \x03(\x0b\x32\x13.jobledger.v1.AssetB\n\n\x08_attempt\"7\n\x15MarkCompletedResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"\xbb\x01\n\x12MarkPartialRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x07\x61ttempt\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\'\n\x06result\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12%\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x16.jobledger.v1.JobError\x12#\n\x06\x61ssets\x18\x05 \x03(\x0b\x32\x13.jobledger.v1.AssetB\n\n\x08_attempt\"5\n\x13MarkPartialResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"\xba\x01\n\x11MarkFailedRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x07\x61ttempt\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\'\n\x06result\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12%\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x16.jobledger.v1.JobError\x12#\n\x06\x61ssets\x18\x05 \x03(\x0b\x32\x13.jobledger.v1.AssetB\n\n\x08_attempt\"4\n\x12MarkFailedResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"\xa4\x01\n\x12\x43reateAssetRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x07\x61ttempt\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nasset_type\x18\x03 \x01(\t\x12\x0b\n\x03url\x18\x04 \x01(\t\x12\x14\n\x0cstorage_path\x18\x05 \x01(\t\x12\x11\n\tfile_size\x18\x06 \x01(\x03\x12\x12\n\nrequest_id\x18\x07 \x01(\tB\n\n\x08_attempt\"9\n\x13\x43reateAssetResponse\x12\"\n\x05\x61sset\x18\x01 \x01(\x0b\x32\x13.jobledger.v1.Asset2\xb8\x05\n\rWorkerService\x12L\n\tClaimJobs\x12\x1e.jobledger.v1.ClaimJobsRequest\x1a\x1f.jobledger.v1.ClaimJobsResponse\x12X\n\rTransitionJob\x12\".jobledger.v1.TransitionJobRequest\x1a#.jobledger.v1.TransitionJobResponse\x12[\n\x0eUpdateProgress\x12#.jobledger.v1.UpdateProgressRequest\x1a$.jobledger.v1.UpdateProgressResponse\x12X\n\rMarkCompleted\x12\".jobledger.v1.MarkCompletedRequest\x1a#.jobledger.v1.MarkCompletedResponse\x12R\n\x0bMarkPartial\x12 .jobledger.v1.MarkPartialRequest\x1a!.jobledger.v1.MarkPartialResponse\x12O\n\nMarkFailed\x12\x1f.jobledger.v1.MarkFailedRequest\x1a .jobledger.v1.MarkFailedResponse\x12O\n\nReleaseJob\x12\x1f.jobledger.v1.ReleaseJobRequest\x1a .jobledger.v1.ReleaseJobResponse\x12R\n\x0b\x43reateAsset\x12 .jobledger.v1.CreateAssetRequest\x1a!.jobledger.v1.CreateAssetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'jobledger.v1.worker_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TRANSITIONJOBREQUEST']._serialized_start=132
-  _globals['_TRANSITIONJOBREQUEST']._serialized_end=528
-  _globals['_TRANSITIONJOBRESPONSE']._serialized_start=530
-  _globals['_TRANSITIONJOBRESPONSE']._serialized_end=585
-  _globals['_UPDATEPROGRESSREQUEST']._serialized_start=588
-  _globals['_UPDATEPROGRESSREQUEST']._serialized_end=749
-  _globals['_UPDATEPROGRESSRESPONSE']._serialized_start=751
-  _globals['_UPDATEPROGRESSRESPONSE']._serialized_end=824
-  _globals['_MARKCOMPLETEDREQUEST']._serialized_start=827
-  _globals['_MARKCOMPLETEDREQUEST']._serialized_end=977
-  _globals['_MARKCOMPLETEDRESPONSE']._serialized_start=979
-  _globals['_MARKCOMPLETEDRESPONSE']._serialized_end=1034
-  _globals['_MARKPARTIALREQUEST']._serialized_start=1037
-  _globals['_MARKPARTIALREQUEST']._serialized_end=1224
-  _globals['_MARKPARTIALRESPONSE']._serialized_start=1226
-  _globals['_MARKPARTIALRESPONSE']._serialized_end=1279
-  _globals['_MARKFAILEDREQUEST']._serialized_start=1282
-  _globals['_MARKFAILEDREQUEST']._serialized_end=1468
-  _globals['_MARKFAILEDRESPONSE']._serialized_start=1470
-  _globals['_MARKFAILEDRESPONSE']._serialized_end=1522
-  _globals['_CREATEASSETREQUEST']._serialized_start=1525
-  _globals['_CREATEASSETREQUEST']._serialized_end=1689
-  _globals['_CREATEASSETRESPONSE']._serialized_start=1691
-  _globals['_CREATEASSETRESPONSE']._serialized_end=1748
-  _globals['_WORKERSERVICE']._serialized_start=1751
-  _globals['_WORKERSERVICE']._serialized_end=2288
+  _globals['_CLAIMJOBSREQUEST']._serialized_start=164
+  _globals['_CLAIMJOBSREQUEST']._serialized_end=330
+  _globals['_CLAIMJOBSRESPONSE']._serialized_start=332
+  _globals['_CLAIMJOBSRESPONSE']._serialized_end=384
+  _globals['_TRANSITIONJOBREQUEST']._serialized_start=387
+  _globals['_TRANSITIONJOBREQUEST']._serialized_end=834
+  _globals['_TRANSITIONJOBRESPONSE']._serialized_start=836
+  _globals['_TRANSITIONJOBRESPONSE']._serialized_end=891
+  _globals['_UPDATEPROGRESSREQUEST']._serialized_start=894
+  _globals['_UPDATEPROGRESSREQUEST']._serialized_end=1055
+  _globals['_UPDATEPROGRESSRESPONSE']._serialized_start=1057
+  _globals['_UPDATEPROGRESSRESPONSE']._serialized_end=1156
+  _globals['_RELEASEJOBREQUEST']._serialized_start=1158
+  _globals['_RELEASEJOBREQUEST']._serialized_end=1210
+  _globals['_RELEASEJOBRESPONSE']._serialized_start=1212
+  _globals['_RELEASEJOBRESPONSE']._serialized_end=1264
+  _globals['_MARKCOMPLETEDREQUEST']._serialized_start=1267
+  _globals['_MARKCOMPLETEDREQUEST']._serialized_end=1417
+  _globals['_MARKCOMPLETEDRESPONSE']._serialized_start=1419
+  _globals['_MARKCOMPLETEDRESPONSE']._serialized_end=1474
+  _globals['_MARKPARTIALREQUEST']._serialized_start=1477
+  _globals['_MARKPARTIALREQUEST']._serialized_end=1664
+  _globals['_MARKPARTIALRESPONSE']._serialized_start=1666
+  _globals['_MARKPARTIALRESPONSE']._serialized_end=1719
+  _globals['_MARKFAILEDREQUEST']._serialized_start=1722
+  _globals['_MARKFAILEDREQUEST']._serialized_end=1908
+  _globals['_MARKFAILEDRESPONSE']._serialized_start=1910
+  _globals['_MARKFAILEDRESPONSE']._serialized_end=1962
+  _globals['_CREATEASSETREQUEST']._serialized_start=1965
+  _globals['_CREATEASSETREQUEST']._serialized_end=2129
+  _globals['_CREATEASSETRESPONSE']._serialized_start=2131
+  _globals['_CREATEASSETRESPONSE']._serialized_end=2188
+  _globals['_WORKERSERVICE']._serialized_start=2191
+  _globals['_WORKERSERVICE']._serialized_end=2887
 # @@protoc_insertion_point(module_scope)

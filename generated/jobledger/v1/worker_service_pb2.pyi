@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
@@ -22,6 +23,82 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class ClaimJobsRequest(_message.Message):
+    """Asks for work."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    JOB_TYPES_FIELD_NUMBER: _builtins.int
+    MAX_JOBS_FIELD_NUMBER: _builtins.int
+    LEASE_DURATION_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    worker_id: _builtins.str
+    """The worker's name for itself: 1 to 128 characters without control
+    characters. Required.
+    """
+    max_jobs: _builtins.int
+    """At most so many jobs, 1 to 100. Default (0): 1."""
+    @_builtins.property
+    def job_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The types of jobs that it can do, 1 to 100. Required."""
+
+    @_builtins.property
+    def lease_duration(self) -> _duration_pb2.Duration:
+        """How long the lease lasts, and how long each report renews it for: 5 seconds
+        to 24 hours. Default: 60 seconds.
+        """
+
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """How long to wait for a job where there is none, at most 60 seconds. Give the
+        call a deadline that is longer. Default: not at all.
+        """
+
+    def __init__(
+        self,
+        *,
+        worker_id: _builtins.str = ...,
+        job_types: _abc.Iterable[_builtins.str] | None = ...,
+        max_jobs: _builtins.int = ...,
+        lease_duration: _duration_pb2.Duration | None = ...,
+        wait: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease_duration", b"lease_duration", "wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_types", b"job_types", "lease_duration", b"lease_duration", "max_jobs", b"max_jobs", "wait", b"wait", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClaimJobsRequest: _TypeAlias = ClaimJobsRequest  # noqa: Y015
+
+@_typing.final
+class ClaimJobsResponse(_message.Message):
+    """Work."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOBS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]:
+        """The jobs that are now this worker's, oldest first; none where there was none
+        in time.
+        """
+
+    def __init__(
+        self,
+        *,
+        jobs: _abc.Iterable[_job_pb2.Job] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs", b"jobs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClaimJobsResponse: _TypeAlias = ClaimJobsResponse  # noqa: Y015
+
+@_typing.final
 class TransitionJobRequest(_message.Message):
     """Asks to move a job."""
 
@@ -36,6 +113,7 @@ class TransitionJobRequest(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     ASSETS_FIELD_NUMBER: _builtins.int
+    LEASE_DURATION_FIELD_NUMBER: _builtins.int
     WORKER_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Which job. Required."""
@@ -73,6 +151,12 @@ class TransitionJobRequest(_message.Message):
         targets only: before the end there is CreateAsset.
         """
 
+    @_builtins.property
+    def lease_duration(self) -> _duration_pb2.Duration:
+        """How long the lease lasts, and how long each report renews it for: 5 seconds
+        to 24 hours. PROCESSING only. Default: 1 hour at a start, else as it is.
+        """
+
     def __init__(
         self,
         *,
@@ -85,11 +169,12 @@ class TransitionJobRequest(_message.Message):
         result: _struct_pb2.Struct | None = ...,
         error: _job_pb2.JobError | None = ...,
         assets: _abc.Iterable[_asset_pb2.Asset] | None = ...,
+        lease_duration: _duration_pb2.Duration | None = ...,
         worker_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_expected_version", b"_expected_version", "_progress", b"_progress", "_progress_message", b"_progress_message", "attempt", b"attempt", "error", b"error", "expected_version", b"expected_version", "progress", b"progress", "progress_message", b"progress_message", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_expected_version", b"_expected_version", "_progress", b"_progress", "_progress_message", b"_progress_message", "attempt", b"attempt", "error", b"error", "expected_version", b"expected_version", "lease_duration", b"lease_duration", "progress", b"progress", "progress_message", b"progress_message", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_expected_version", b"_expected_version", "_progress", b"_progress", "_progress_message", b"_progress_message", "assets", b"assets", "attempt", b"attempt", "error", b"error", "expected_version", b"expected_version", "job_id", b"job_id", "progress", b"progress", "progress_message", b"progress_message", "result", b"result", "target_status", b"target_status", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_expected_version", b"_expected_version", "_progress", b"_progress", "_progress_message", b"_progress_message", "assets", b"assets", "attempt", b"attempt", "error", b"error", "expected_version", b"expected_version", "job_id", b"job_id", "lease_duration", b"lease_duration", "progress", b"progress", "progress_message", b"progress_message", "result", b"result", "target_status", b"target_status", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempt: _TypeAlias = _typing.Literal["attempt"]  # noqa: Y015
     _WhichOneofArgType__attempt: _TypeAlias = _typing.Literal["_attempt", b"_attempt"]  # noqa: Y015
@@ -187,10 +272,13 @@ class UpdateProgressResponse(_message.Message):
 
     JOB_FIELD_NUMBER: _builtins.int
     APPLIED_FIELD_NUMBER: _builtins.int
+    CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
     applied: _builtins.bool
     """False where the report was late: lower than what is known, or after the
-    end. The job is unchanged then.
+    end. The job is unchanged then, and its lease is not renewed.
     """
+    cancel_requested: _builtins.bool
+    """True where somebody asked to cancel the job: tidy up and end it."""
     @_builtins.property
     def job(self) -> _job_pb2.Job:
         """The job."""
@@ -200,14 +288,65 @@ class UpdateProgressResponse(_message.Message):
         *,
         job: _job_pb2.Job | None = ...,
         applied: _builtins.bool = ...,
+        cancel_requested: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "job", b"job"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "cancel_requested", b"cancel_requested", "job", b"job"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdateProgressResponse: _TypeAlias = UpdateProgressResponse  # noqa: Y015
+
+@_typing.final
+class ReleaseJobRequest(_message.Message):
+    """Asks to give a job back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """Which job. Required."""
+    attempt: _builtins.int
+    """The caller's attempt. Required."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseJobRequest: _TypeAlias = ReleaseJobRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseJobResponse(_message.Message):
+    """The job after it was given back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> _job_pb2.Job:
+        """The job."""
+
+    def __init__(
+        self,
+        *,
+        job: _job_pb2.Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseJobResponse: _TypeAlias = ReleaseJobResponse  # noqa: Y015
 
 @_typing.final
 class MarkCompletedRequest(_message.Message):

@@ -26,12 +26,16 @@ if _version_not_supported:
 
 
 class WorkerServiceStub(object):
-    """For those who do the work: start a job, report on it, end it. A call is
+    """For those who do the work: take a job, report on it, end it. A call is
     answered after its change is durable, never before.
 
+    A worker holds a job under a lease. Each report renews it; if it expires, the
+    job passes to the next worker, with the next `attempt`, or fails with
+    LEASE_EXPIRED where none is left.
+
     Where a request has an `attempt`, a request that carries one is fenced: if
-    it is not the job's current attempt the call is refused with LEASE_LOST and
-    changes nothing. A request without one is not fenced.
+    it is not the job's current attempt, or the job is held by nobody any more, the
+    call is refused with LEASE_LOST and changes nothing. A request without one is not fenced.
     """
 
     def __init__(self, channel):
@@ -40,6 +44,11 @@ class WorkerServiceStub(object):
         Args:
             channel: A grpc.Channel.
         """
+        self.ClaimJobs = channel.unary_unary(
+                '/jobledger.v1.WorkerService/ClaimJobs',
+                request_serializer=jobledger_dot_v1_dot_worker__service__pb2.ClaimJobsRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_worker__service__pb2.ClaimJobsResponse.FromString,
+                _registered_method=True)
         self.TransitionJob = channel.unary_unary(
                 '/jobledger.v1.WorkerService/TransitionJob',
                 request_serializer=jobledger_dot_v1_dot_worker__service__pb2.TransitionJobRequest.SerializeToString,
@@ -65,6 +74,11 @@ class WorkerServiceStub(object):
                 request_serializer=jobledger_dot_v1_dot_worker__service__pb2.MarkFailedRequest.SerializeToString,
                 response_deserializer=jobledger_dot_v1_dot_worker__service__pb2.MarkFailedResponse.FromString,
                 _registered_method=True)
+        self.ReleaseJob = channel.unary_unary(
+                '/jobledger.v1.WorkerService/ReleaseJob',
+                request_serializer=jobledger_dot_v1_dot_worker__service__pb2.ReleaseJobRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_worker__service__pb2.ReleaseJobResponse.FromString,
+                _registered_method=True)
         self.CreateAsset = channel.unary_unary(
                 '/jobledger.v1.WorkerService/CreateAsset',
                 request_serializer=jobledger_dot_v1_dot_worker__service__pb2.CreateAssetRequest.SerializeToString,
@@ -73,13 +87,28 @@ class WorkerServiceStub(object):
 
 
 class WorkerServiceServicer(object):
-    """For those who do the work: start a job, report on it, end it. A call is
+    """For those who do the work: take a job, report on it, end it. A call is
     answered after its change is durable, never before.
 
+    A worker holds a job under a lease. Each report renews it; if it expires, the
+    job passes to the next worker, with the next `attempt`, or fails with
+    LEASE_EXPIRED where none is left.
+
     Where a request has an `attempt`, a request that carries one is fenced: if
-    it is not the job's current attempt the call is refused with LEASE_LOST and
-    changes nothing. A request without one is not fenced.
+    it is not the job's current attempt, or the job is held by nobody any more, the
+    call is refused with LEASE_LOST and changes nothing. A request without one is not fenced.
     """
+
+    def ClaimJobs(self, request, context):
+        """Takes the oldest jobs that wait for a worker, of any of these types, and
+        starts them. No job goes to two workers. Where there is none, waits for one
+        for as long as `wait` says. Not safe to repeat blindly: jobs whose answer was
+        lost come back when their leases expire. Errors: INVALID_FIELD,
+        LIMIT_EXCEEDED, UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def TransitionJob(self, request, context):
         """The one validated door to every state: starts a job (`target_status`
@@ -100,7 +129,8 @@ class WorkerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateProgress(self, request, context):
-        """Reports progress of a PROCESSING job. An update that is late (lower than
+        """Reports progress of a PROCESSING job and renews its lease; with neither
+        `progress` nor `progress_message` it is a sign of life. An update that is late (lower than
         what is known, or after the end) is not an error: it changes nothing and
         returns the job with `applied` false. Safe to repeat. Errors:
         INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was not
@@ -134,6 +164,17 @@ class WorkerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReleaseJob(self, request, context):
+        """Gives a job back unfinished, as a worker does that shuts down: it can be
+        claimed again at once, and no attempt is used up. Safe to repeat until the
+        job is claimed. A job that somebody asked to cancel ends as FAILED /
+        CANCELLED instead. Errors: INVALID_FIELD, JOB_NOT_FOUND,
+        ILLEGAL_TRANSITION, JOB_TERMINAL, LEASE_LOST.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateAsset(self, request, context):
         """Links an asset to a PROCESSING job. With a `request_id` it is safe to
         repeat. Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job
@@ -146,6 +187,11 @@ class WorkerServiceServicer(object):
 
 def add_WorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'ClaimJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClaimJobs,
+                    request_deserializer=jobledger_dot_v1_dot_worker__service__pb2.ClaimJobsRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_worker__service__pb2.ClaimJobsResponse.SerializeToString,
+            ),
             'TransitionJob': grpc.unary_unary_rpc_method_handler(
                     servicer.TransitionJob,
                     request_deserializer=jobledger_dot_v1_dot_worker__service__pb2.TransitionJobRequest.FromString,
@@ -171,6 +217,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     request_deserializer=jobledger_dot_v1_dot_worker__service__pb2.MarkFailedRequest.FromString,
                     response_serializer=jobledger_dot_v1_dot_worker__service__pb2.MarkFailedResponse.SerializeToString,
             ),
+            'ReleaseJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseJob,
+                    request_deserializer=jobledger_dot_v1_dot_worker__service__pb2.ReleaseJobRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_worker__service__pb2.ReleaseJobResponse.SerializeToString,
+            ),
             'CreateAsset': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateAsset,
                     request_deserializer=jobledger_dot_v1_dot_worker__service__pb2.CreateAssetRequest.FromString,
@@ -185,13 +236,44 @@ def add_WorkerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WorkerService(object):
-    """For those who do the work: start a job, report on it, end it. A call is
+    """For those who do the work: take a job, report on it, end it. A call is
     answered after its change is durable, never before.
 
+    A worker holds a job under a lease. Each report renews it; if it expires, the
+    job passes to the next worker, with the next `attempt`, or fails with
+    LEASE_EXPIRED where none is left.
+
     Where a request has an `attempt`, a request that carries one is fenced: if
-    it is not the job's current attempt the call is refused with LEASE_LOST and
-    changes nothing. A request without one is not fenced.
+    it is not the job's current attempt, or the job is held by nobody any more, the
+    call is refused with LEASE_LOST and changes nothing. A request without one is not fenced.
     """
+
+    @staticmethod
+    def ClaimJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobledger.v1.WorkerService/ClaimJobs',
+            jobledger_dot_v1_dot_worker__service__pb2.ClaimJobsRequest.SerializeToString,
+            jobledger_dot_v1_dot_worker__service__pb2.ClaimJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def TransitionJob(request,
@@ -318,6 +400,33 @@ class WorkerService(object):
             '/jobledger.v1.WorkerService/MarkFailed',
             jobledger_dot_v1_dot_worker__service__pb2.MarkFailedRequest.SerializeToString,
             jobledger_dot_v1_dot_worker__service__pb2.MarkFailedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobledger.v1.WorkerService/ReleaseJob',
+            jobledger_dot_v1_dot_worker__service__pb2.ReleaseJobRequest.SerializeToString,
+            jobledger_dot_v1_dot_worker__service__pb2.ReleaseJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

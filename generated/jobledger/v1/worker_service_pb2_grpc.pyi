@@ -27,18 +27,29 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class WorkerServiceStub:
-    """For those who do the work: start a job, report on it, end it. A call is
+    """For those who do the work: take a job, report on it, end it. A call is
     answered after its change is durable, never before.
 
+    A worker holds a job under a lease. Each report renews it; if it expires, the
+    job passes to the next worker, with the next `attempt`, or fails with
+    LEASE_EXPIRED where none is left.
+
     Where a request has an `attempt`, a request that carries one is fenced: if
-    it is not the job's current attempt the call is refused with LEASE_LOST and
-    changes nothing. A request without one is not fenced.
+    it is not the job's current attempt, or the job is held by nobody any more, the
+    call is refused with LEASE_LOST and changes nothing. A request without one is not fenced.
     """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> WorkerServiceAsyncStub: ...
+    ClaimJobs: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.ClaimJobsRequest, _worker_service_pb2.ClaimJobsResponse]
+    """Takes the oldest jobs that wait for a worker, of any of these types, and
+    starts them. No job goes to two workers. Where there is none, waits for one
+    for as long as `wait` says. Not safe to repeat blindly: jobs whose answer was
+    lost come back when their leases expire. Errors: INVALID_FIELD,
+    LIMIT_EXCEEDED, UNAVAILABLE.
+    """
     TransitionJob: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.TransitionJobRequest, _worker_service_pb2.TransitionJobResponse]
     """The one validated door to every state: starts a job (`target_status`
     PROCESSING) or ends it (COMPLETED, PARTIAL, FAILED).
@@ -54,7 +65,8 @@ class WorkerServiceStub:
     LEASE_LOST, VERSION_MISMATCH.
     """
     UpdateProgress: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.UpdateProgressRequest, _worker_service_pb2.UpdateProgressResponse]
-    """Reports progress of a PROCESSING job. An update that is late (lower than
+    """Reports progress of a PROCESSING job and renews its lease; with neither
+    `progress` nor `progress_message` it is a sign of life. An update that is late (lower than
     what is known, or after the end) is not an error: it changes nothing and
     returns the job with `applied` false. Safe to repeat. Errors:
     INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was not
@@ -72,6 +84,13 @@ class WorkerServiceStub:
     """TransitionJob to FAILED: it was not done. The assets are linked in the same
     transaction. Safe to repeat.
     """
+    ReleaseJob: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.ReleaseJobRequest, _worker_service_pb2.ReleaseJobResponse]
+    """Gives a job back unfinished, as a worker does that shuts down: it can be
+    claimed again at once, and no attempt is used up. Safe to repeat until the
+    job is claimed. A job that somebody asked to cancel ends as FAILED /
+    CANCELLED instead. Errors: INVALID_FIELD, JOB_NOT_FOUND,
+    ILLEGAL_TRANSITION, JOB_TERMINAL, LEASE_LOST.
+    """
     CreateAsset: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.CreateAssetRequest, _worker_service_pb2.CreateAssetResponse]
     """Links an asset to a PROCESSING job. With a `request_id` it is safe to
     repeat. Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job
@@ -80,15 +99,26 @@ class WorkerServiceStub:
 
 @_typing.type_check_only
 class WorkerServiceAsyncStub(WorkerServiceStub):
-    """For those who do the work: start a job, report on it, end it. A call is
+    """For those who do the work: take a job, report on it, end it. A call is
     answered after its change is durable, never before.
 
+    A worker holds a job under a lease. Each report renews it; if it expires, the
+    job passes to the next worker, with the next `attempt`, or fails with
+    LEASE_EXPIRED where none is left.
+
     Where a request has an `attempt`, a request that carries one is fenced: if
-    it is not the job's current attempt the call is refused with LEASE_LOST and
-    changes nothing. A request without one is not fenced.
+    it is not the job's current attempt, or the job is held by nobody any more, the
+    call is refused with LEASE_LOST and changes nothing. A request without one is not fenced.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    ClaimJobs: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ClaimJobsRequest, _worker_service_pb2.ClaimJobsResponse]  # type: ignore[assignment]
+    """Takes the oldest jobs that wait for a worker, of any of these types, and
+    starts them. No job goes to two workers. Where there is none, waits for one
+    for as long as `wait` says. Not safe to repeat blindly: jobs whose answer was
+    lost come back when their leases expire. Errors: INVALID_FIELD,
+    LIMIT_EXCEEDED, UNAVAILABLE.
+    """
     TransitionJob: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.TransitionJobRequest, _worker_service_pb2.TransitionJobResponse]  # type: ignore[assignment]
     """The one validated door to every state: starts a job (`target_status`
     PROCESSING) or ends it (COMPLETED, PARTIAL, FAILED).
@@ -104,7 +134,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     LEASE_LOST, VERSION_MISMATCH.
     """
     UpdateProgress: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.UpdateProgressRequest, _worker_service_pb2.UpdateProgressResponse]  # type: ignore[assignment]
-    """Reports progress of a PROCESSING job. An update that is late (lower than
+    """Reports progress of a PROCESSING job and renews its lease; with neither
+    `progress` nor `progress_message` it is a sign of life. An update that is late (lower than
     what is known, or after the end) is not an error: it changes nothing and
     returns the job with `applied` false. Safe to repeat. Errors:
     INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was not
@@ -122,6 +153,13 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     """TransitionJob to FAILED: it was not done. The assets are linked in the same
     transaction. Safe to repeat.
     """
+    ReleaseJob: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ReleaseJobRequest, _worker_service_pb2.ReleaseJobResponse]  # type: ignore[assignment]
+    """Gives a job back unfinished, as a worker does that shuts down: it can be
+    claimed again at once, and no attempt is used up. Safe to repeat until the
+    job is claimed. A job that somebody asked to cancel ends as FAILED /
+    CANCELLED instead. Errors: INVALID_FIELD, JOB_NOT_FOUND,
+    ILLEGAL_TRANSITION, JOB_TERMINAL, LEASE_LOST.
+    """
     CreateAsset: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.CreateAssetRequest, _worker_service_pb2.CreateAssetResponse]  # type: ignore[assignment]
     """Links an asset to a PROCESSING job. With a `request_id` it is safe to
     repeat. Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job
@@ -129,13 +167,30 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     """
 
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """For those who do the work: start a job, report on it, end it. A call is
+    """For those who do the work: take a job, report on it, end it. A call is
     answered after its change is durable, never before.
 
+    A worker holds a job under a lease. Each report renews it; if it expires, the
+    job passes to the next worker, with the next `attempt`, or fails with
+    LEASE_EXPIRED where none is left.
+
     Where a request has an `attempt`, a request that carries one is fenced: if
-    it is not the job's current attempt the call is refused with LEASE_LOST and
-    changes nothing. A request without one is not fenced.
+    it is not the job's current attempt, or the job is held by nobody any more, the
+    call is refused with LEASE_LOST and changes nothing. A request without one is not fenced.
     """
+
+    @_abc_1.abstractmethod
+    def ClaimJobs(
+        self,
+        request: _worker_service_pb2.ClaimJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_service_pb2.ClaimJobsResponse, _abc.Awaitable[_worker_service_pb2.ClaimJobsResponse]]:
+        """Takes the oldest jobs that wait for a worker, of any of these types, and
+        starts them. No job goes to two workers. Where there is none, waits for one
+        for as long as `wait` says. Not safe to repeat blindly: jobs whose answer was
+        lost come back when their leases expire. Errors: INVALID_FIELD,
+        LIMIT_EXCEEDED, UNAVAILABLE.
+        """
 
     @_abc_1.abstractmethod
     def TransitionJob(
@@ -163,7 +218,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.UpdateProgressRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.UpdateProgressResponse, _abc.Awaitable[_worker_service_pb2.UpdateProgressResponse]]:
-        """Reports progress of a PROCESSING job. An update that is late (lower than
+        """Reports progress of a PROCESSING job and renews its lease; with neither
+        `progress` nor `progress_message` it is a sign of life. An update that is late (lower than
         what is known, or after the end) is not an error: it changes nothing and
         returns the job with `applied` false. Safe to repeat. Errors:
         INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was not
@@ -198,6 +254,19 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_worker_service_pb2.MarkFailedResponse, _abc.Awaitable[_worker_service_pb2.MarkFailedResponse]]:
         """TransitionJob to FAILED: it was not done. The assets are linked in the same
         transaction. Safe to repeat.
+        """
+
+    @_abc_1.abstractmethod
+    def ReleaseJob(
+        self,
+        request: _worker_service_pb2.ReleaseJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_service_pb2.ReleaseJobResponse, _abc.Awaitable[_worker_service_pb2.ReleaseJobResponse]]:
+        """Gives a job back unfinished, as a worker does that shuts down: it can be
+        claimed again at once, and no attempt is used up. Safe to repeat until the
+        job is claimed. A job that somebody asked to cancel ends as FAILED /
+        CANCELLED instead. Errors: INVALID_FIELD, JOB_NOT_FOUND,
+        ILLEGAL_TRANSITION, JOB_TERMINAL, LEASE_LOST.
         """
 
     @_abc_1.abstractmethod
