@@ -120,6 +120,16 @@ _database = click.option(
     "RESOURCE_EXHAUSTED.",
 )
 @click.option(
+    "--feed",
+    type=click.Choice(["hints", "poll"]),
+    envvar="JOBLEDGER_FEED",
+    default=_DEFAULTS.feed,
+    show_default=True,
+    show_envvar=True,
+    help="How a server learns of what others commit on the same PostgreSQL: by hints, and by "
+    "looking every half second all the same; or, as behind PgBouncer, by looking alone.",
+)
+@click.option(
     "--access",
     "access_file",
     metavar="FILE",

@@ -2,28 +2,33 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
+from sqlalchemy import URL
 
 from jobledger.v1 import job_service_pb2, worker_service_pb2
 from jobledger.v1.job_service_pb2_grpc import add_JobServiceServicer_to_server
 from jobledger.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
 from jobledger_server.config import Settings
-from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.ledger.ledger import Ledger, Publish
 from jobledger_server.ledger.reads import Reads
+from jobledger_server.ledger.reaper import Reaper
 from jobledger_server.sql.engine import Database, open_database, parse_url
 from jobledger_server.sql.schema import migrate, require_head
 from jobledger_server.sql.store import SqlStore
-from jobledger_server.store import Store
+from jobledger_server.store import Change, Store
 from jobledger_server.watch.hub import WatchHub
+from jobledger_server.watch.openings import Openings
 from jobledger_server.watch.tail import Tail
 from jobledger_server.wire.access import read_access_file
+from jobledger_server.wire.claims import Claims
 from jobledger_server.wire.draining import Drain, DrainInterceptor
 from jobledger_server.wire.interceptors import ErrorInterceptor
 from jobledger_server.wire.job_service import JobService
@@ -85,16 +90,20 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         store = SqlStore(database)
         look = asyncio.Event()
         head = await store.feed_head()
-        hub = WatchHub(head.seq, look.set, max_watches=settings.max_watches)
-        await stack.enter_async_context(_running(Tail(store, hub, look)))
+        openings = Openings()
+        hub = WatchHub(head.seq, look.set, openings.observe, max_watches=settings.max_watches)
+        await stack.enter_async_context(_running("tail", Tail(store, hub, look).run()))
         waiting = settings.max_waiting
         reads = await stack.enter_async_context(Reads(store, max_waiting=waiting))
-        ledger = await stack.enter_async_context(Ledger(store, hub.publish, max_waiting=waiting))
+        publish = hub.publish
+        if database.dialect.name == "postgresql" and settings.feed == "hints":
+            publish = await stack.enter_async_context(_hinting(database.url, hub, look))
+        ledger = await stack.enter_async_context(Ledger(store, publish, max_waiting=waiting))
+        await stack.enter_async_context(_running("reaper", Reaper(store, ledger).run()))
         requests = Requests(settings.url_schemes)
         jobs = JobService(store, ledger, reads, hub, requests, heartbeat=settings.heartbeat)
-        address = await stack.enter_async_context(
-            _serving(settings, hub, jobs, WorkerService(ledger, requests))
-        )
+        workers = WorkerService(ledger, Claims(ledger, openings), requests)
+        address = await stack.enter_async_context(_serving(settings, hub, openings, jobs, workers))
         yield App(address, hub, store)
 
 
@@ -111,8 +120,8 @@ async def _open_database(settings: Settings) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
-async def _running(tail: Tail) -> AsyncIterator[None]:
-    task = asyncio.create_task(tail.run(), name="tail")
+async def _running(name: str, work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work, name=name)
     try:
         yield
     finally:
@@ -121,8 +130,29 @@ async def _running(tail: Tail) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def _hinting(url: URL, hub: WatchHub, look: asyncio.Event) -> AsyncIterator[Publish]:
+    """Exchange hints with other servers for as long as the block lasts."""
+    # The driver is an extra, wanted only where it is used.
+    from jobledger_server.sql.hints import Hints  # noqa: PLC0415
+
+    hints = Hints(url, look.set)
+
+    def publish(changes: Sequence[Change]) -> None:
+        hub.publish(changes)
+        if changes:
+            hints.committed()
+
+    async with _running("hints", hints.run()):
+        yield publish
+
+
+@asynccontextmanager
 async def _serving(
-    settings: Settings, hub: WatchHub, jobs: JobService, workers: WorkerService
+    settings: Settings,
+    hub: WatchHub,
+    openings: Openings,
+    jobs: JobService,
+    workers: WorkerService,
 ) -> AsyncIterator[str]:
     drain = Drain()
     access = read_access_file(settings.access_file) if settings.access_file else None
@@ -157,6 +187,7 @@ async def _serving(
         await health.enter_graceful_shutdown()
         drain.begun.set()
         hub.drain()
+        openings.drain()
         try:
             # Half of the grace: the rest is for answers that are still being sent.
             async with asyncio.timeout(settings.grace / 2):

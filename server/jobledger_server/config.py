@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,7 @@ class Settings:
     heartbeat: float = 15.0
     max_watches: int = 20_000
     max_waiting: int = 20_000
+    feed: Literal["hints", "poll"] = "hints"
     access_file: Path | None = None
     url_schemes: frozenset[str] = frozenset({"http", "https"})
 

@@ -123,6 +123,13 @@ class Transaction(Protocol):
     ) -> dict[tuple[JobId, str], Asset]:
         """Return the assets that were linked with these (job id, request id) pairs."""
 
+    async def find_waiting(self, job_types: Collection[str], *, limit: int) -> list[Job]:
+        """Return the oldest jobs of these types that wait for a worker, locked as by `load_jobs`.
+
+        Oldest first, at most `limit`. What another transaction has locked is
+        passed over rather than waited for.
+        """
+
     async def append(self, decisions: Sequence[Decision]) -> list[Change]:
         """Write what was decided, each decision as the next change of the feed, in this order.
 
@@ -163,6 +170,9 @@ class Store(Protocol):
         self, job_id: JobId, *, after_version: int, limit: int
     ) -> list[Transition]:
         """Return the job's transitions with greater versions, oldest first."""
+
+    async def overdue(self, *, limit: int) -> list[JobId]:
+        """Return jobs whose deadline has passed by the database server's clock, longest first."""
 
     async def feed_head(self) -> FeedHead:
         """Return the newest committed place in the feed."""

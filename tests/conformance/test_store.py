@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import text
 
 from jobledger_server.domain.commands import Create, Delete, LinkAsset, Report, Transit
-from jobledger_server.domain.machine import Decision, create, decide
+from jobledger_server.domain.decisions import create, decide
+from jobledger_server.domain.machine import Decision
 from jobledger_server.domain.model import (
     AssetLink,
     Instant,

@@ -8,7 +8,15 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gated_store import Gate, GatedStore
-from jobledger_server.domain.commands import Command, Create, Delete, LinkAsset, Report, Transit
+from jobledger_server.domain.commands import (
+    Command,
+    Create,
+    Delete,
+    Expire,
+    LinkAsset,
+    Report,
+    Transit,
+)
 from jobledger_server.domain.errors import (
     DomainError,
     IllegalTransition,
@@ -44,7 +52,8 @@ async def created(ledger: Ledger, **fields: object) -> Job:
 
 async def running(ledger: Ledger, **fields: object) -> Job:
     job = await created(ledger, **fields)
-    return (await ledger.apply(Transit(job_id=job.id, target=JobStatus.PROCESSING))).job
+    start = Transit(job_id=job.id, target=JobStatus.PROCESSING, worker_id="w1")
+    return (await ledger.apply(start)).job
 
 
 async def together(ledger: Ledger, *commands: Command) -> list[Decision | DomainError]:
@@ -209,10 +218,12 @@ async def test_a_crash_between_load_and_commit_leaves_nothing_and_no_hole(
 
 async def test_what_changes_nothing_takes_no_place(ledger: Ledger, store: SqlStore) -> None:
     job = await running(ledger)
-    await together(ledger, Report(job_id=job.id), Report(job_id=job.id, progress=0))
+    job = (await ledger.apply(Report(job_id=job.id, progress=5))).job
+    again = Transit(job_id=job.id, target=JobStatus.PROCESSING, worker_id="w1")
+    await together(ledger, Report(job_id=job.id, progress=4), Expire(job_id=job.id), again)
     with pytest.raises(IllegalTransition):
         await ledger.apply(Delete(job_id=job.id, user_id="ada"))
-    assert (await store.feed_head()).seq == 2
+    assert (await store.feed_head()).seq == 3
 
 
 async def test_places_follow_the_order_of_the_commands(

@@ -6,12 +6,17 @@ from dataclasses import replace
 import pytest
 
 from jobledger_server.domain.errors import JobNotFound
-from jobledger_server.domain.model import Instant, Job, JobId, JobStatus, Transition
+from jobledger_server.domain.model import Instant, Job, JobId, JobStatus, Micros, Transition
 from jobledger_server.store import Change
 from jobledger_server.watch.subscription import Draining, News, Subscription
 
 JOB = Job(
-    id=JobId("j"), user_id="ada", job_type="t", create_time=Instant(1), update_time=Instant(1)
+    id=JobId("j"),
+    user_id="ada",
+    job_type="t",
+    create_time=Instant(1),
+    update_time=Instant(1),
+    queue_timeout=Micros(1),
 )
 TERMINAL = (JobStatus.COMPLETED, JobStatus.PARTIAL, JobStatus.FAILED)
 NOW = 0.001

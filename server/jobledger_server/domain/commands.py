@@ -3,7 +3,22 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from jobledger_server.domain.model import AssetLink, JobError, JobId, JobStatus, Payload
+from jobledger_server.domain.model import (
+    AssetLink,
+    JobError,
+    JobId,
+    JobStatus,
+    Micros,
+    Payload,
+)
+
+_SECOND = 1_000_000
+
+DEFAULT_QUEUE_TIMEOUT = Micros(7 * 24 * 3600 * _SECOND)
+"""How long a job may wait for a worker, where its creator does not say."""
+
+DEFAULT_START_LEASE = Micros(3600 * _SECOND)
+"""The lease of a job that was started by name, where its worker does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +30,19 @@ class Create:
     parameters: Payload | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     request_id: str = ""
+    max_attempts: int = 1
+    queue_timeout: Micros = DEFAULT_QUEUE_TIMEOUT
+    run_timeout: Micros | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Give this worker the oldest jobs of these types that wait for one."""
+
+    worker_id: str
+    job_types: frozenset[str]
+    max_jobs: int
+    lease_duration: Micros
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +59,7 @@ class Transit:
     error: JobError | None = None
     assets: tuple[AssetLink, ...] = ()
     worker_id: str = ""
+    lease_duration: Micros | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +83,30 @@ class LinkAsset:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """Give a job back unfinished; no attempt is used up."""
+
+    job_id: JobId
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel:
+    """Cancel a job of this owner: at once if nobody holds it, else ask its worker to."""
+
+    job_id: JobId
+    user_id: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expire:
+    """Do what a job's deadline asks for, if it has passed. Anyone may say so at any time."""
+
+    job_id: JobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delete:
     """Remove a terminal job of this owner, with its assets and transitions."""
 
@@ -61,8 +114,8 @@ class Delete:
     user_id: str
 
 
-JobCommand = Transit | Report | LinkAsset | Delete
-"""A command on a job that exists."""
+JobCommand = Transit | Report | LinkAsset | Release | Cancel | Expire | Delete
+"""A command on one job, named by its id."""
 
-Command = Create | JobCommand
+Command = Create | Claim | JobCommand
 """Any command."""

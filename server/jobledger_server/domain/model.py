@@ -14,6 +14,9 @@ AssetId = NewType("AssetId", str)
 Instant = NewType("Instant", int)
 """Microseconds since the Unix epoch, UTC, by the database server's clock."""
 
+Micros = NewType("Micros", int)
+"""A duration in microseconds."""
+
 Payload = NewType("Payload", bytes)
 """A serialized google.protobuf.Struct with its keys in order, so that equal
 bytes mean equal content. Opaque here: nothing that the service decides depends
@@ -47,8 +50,11 @@ class JobError:
 class Job:
     """One piece of long work, as it stood after the change that gave it its `version`.
 
-    `end_digest` is the fingerprint of the report that ended the job: a
-    repetition of it is told from another report by this alone.
+    A PROCESSING job is held by a worker while it has a `lease_expire_time`; with
+    none it waits for one, as a QUEUED job does. `releases` counts the attempts
+    that were given back and so were not used up. `end_digest` is the fingerprint
+    of the report that ended the job: a repetition of it is told from another
+    report by this alone.
     """
 
     id: JobId
@@ -64,12 +70,27 @@ class Job:
     error: JobError | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     attempt: int = 0
+    max_attempts: int = 1
+    releases: int = 0
     worker_id: str = ""
     request_id: str = ""
     start_time: Instant | None = None
     complete_time: Instant | None = None
+    lease_duration: Micros | None = None
+    lease_expire_time: Instant | None = None
+    queue_timeout: Micros
+    queue_expire_time: Instant | None = None
+    run_timeout: Micros | None = None
+    run_expire_time: Instant | None = None
+    cancel_request_time: Instant | None = None
+    cancel_reason: str = ""
     version: int = 1
     end_digest: bytes | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether a worker holds it."""
+        return self.lease_expire_time is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,19 @@
 """The ledger: commands in, one commit for all that arrive together, changes out."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from jobledger_server.domain.commands import Command, Create, LinkAsset
+from jobledger_server.domain.commands import Claim, Command, Create, JobCommand, LinkAsset
+from jobledger_server.domain.decisions import create, decide
 from jobledger_server.domain.errors import DomainError
-from jobledger_server.domain.machine import Decision, create, decide
-from jobledger_server.domain.model import Asset, Job, JobId
+from jobledger_server.domain.leases import claim
+from jobledger_server.domain.machine import Decision
+from jobledger_server.domain.model import Asset, Instant, Job, JobId
 from jobledger_server.ledger.batcher import Batcher
 from jobledger_server.ledger.ids import IdSource
 from jobledger_server.store import Change, Store, StoreConflict, StoreUnavailable, Transaction
@@ -26,7 +29,8 @@ Publish = Callable[[Sequence[Change]], None]
 """Told of every batch's changes, in the order of their commits, before any of
 their callers is answered."""
 
-Outcome = Decision | DomainError
+Outcome = Sequence[Decision] | DomainError
+"""What came of a command: one decision, or, of a claim, one for each job."""
 
 
 class Ledger:
@@ -53,15 +57,22 @@ class Ledger:
     ) -> None:
         await self._open.aclose()
 
-    async def apply(self, command: Command) -> Decision:
+    async def apply(self, command: Create | JobCommand) -> Decision:
         """Return what came of the command, after it is durable.
 
         Raises DomainError where it is refused (LimitExceeded where too many wait),
         StoreUnavailable where the database is away.
         """
-        return await self._batcher.submit(command)
+        (decision,) = await self._batcher.submit(command)
+        return decision
 
-    async def _apply_all(self, commands: Sequence[Command]) -> Sequence[Decision | Exception]:
+    async def claim(self, command: Claim) -> list[Job]:
+        """Return the jobs that are now the worker's, oldest first. Raises as `apply` does."""
+        return [decision.job for decision in await self._batcher.submit(command)]
+
+    async def _apply_all(
+        self, commands: Sequence[Command]
+    ) -> Sequence[Sequence[Decision] | Exception]:
         try:
             return await self._commit(commands)
         except StoreUnavailable as error:
@@ -80,7 +91,9 @@ class Ledger:
                 *await self._apply_half(commands[half:]),
             ]
 
-    async def _apply_half(self, commands: Sequence[Command]) -> Sequence[Decision | Exception]:
+    async def _apply_half(
+        self, commands: Sequence[Command]
+    ) -> Sequence[Sequence[Decision] | Exception]:
         try:
             return await self._apply_all(commands)
         except (StoreUnavailable, StoreConflict) as error:
@@ -90,7 +103,7 @@ class Ledger:
         async with self._store.transaction() as transaction:
             known = await _load(transaction, commands)
             outcomes = [self._decide(known, command, transaction) for command in commands]
-            decisions = [o for o in outcomes if isinstance(o, Decision) and o.changed]
+            decisions = list(_changed(outcomes))
             changes = await transaction.append(decisions) if decisions else []
         self._publish(changes)
         _log(changes, outcomes)
@@ -103,6 +116,8 @@ class Ledger:
             return self._ids.new_id(now)
 
         try:
+            if isinstance(command, Claim):
+                return known.claimed(command, now)
             if isinstance(command, Create):
                 request = (command.user_id, command.request_id)
                 decision = create(known.created.get(request), command, now=now, new_id=new_id)
@@ -117,7 +132,7 @@ class Ledger:
                 known.remember(decision)
         except DomainError as refusal:
             return refusal
-        return decision
+        return (decision,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +142,19 @@ class _Known:
     jobs: dict[JobId, Job]
     created: dict[tuple[str, str], Job]
     linked: dict[tuple[JobId, str], Asset]
+    waiting: dict[frozenset[str], deque[Job]]
+
+    def claimed(self, command: Claim, now: Instant) -> Sequence[Decision]:
+        """Give the worker the oldest jobs that nobody in this batch was given before."""
+        decisions: list[Decision] = []
+        waiting = self.waiting[command.job_types]
+        while waiting and len(decisions) < command.max_jobs:
+            job = waiting.popleft()
+            decision = claim(self.jobs.get(job.id, job), command, now)
+            if decision is not None:
+                self.remember(decision)
+                decisions.append(decision)
+        return decisions
 
     def remember(self, decision: Decision) -> None:
         if decision.deleted:
@@ -143,19 +171,40 @@ async def _load(transaction: Transaction, commands: Sequence[Command]) -> _Known
     ids: set[JobId] = set()
     created: set[tuple[str, str]] = set()
     linked: set[tuple[JobId, str]] = set()
+    claimed: set[frozenset[str]] = set()
+    wanted = 0
     for command in commands:
         if isinstance(command, Create):
             if command.request_id:
                 created.add((command.user_id, command.request_id))
-            continue
-        ids.add(command.job_id)
-        if isinstance(command, LinkAsset) and command.request_id:
-            linked.add((command.job_id, command.request_id))
+        elif isinstance(command, Claim):
+            claimed.add(command.job_types)
+            wanted += command.max_jobs
+        else:
+            ids.add(command.job_id)
+            if isinstance(command, LinkAsset) and command.request_id:
+                linked.add((command.job_id, command.request_id))
     return _Known(
         jobs=await transaction.load_jobs(ids) if ids else {},
         created=await transaction.find_created(created) if created else {},
         linked=await transaction.find_linked(linked) if linked else {},
+        # Each set of types gets as many as all claims want together: where sets overlap, what
+        # one claim is given is missing from the others.
+        waiting={
+            job_types: deque(await transaction.find_waiting(job_types, limit=wanted))
+            for job_types in claimed
+        },
     )
+
+
+def _changed(outcomes: Sequence[Outcome]) -> Iterator[Decision]:
+    for outcome in outcomes:
+        if not isinstance(outcome, DomainError):
+            for decision in outcome:
+                if decision.via is not None:
+                    yield decision.via
+                if decision.changed:
+                    yield decision
 
 
 def _log(changes: Sequence[Change], outcomes: Sequence[Outcome]) -> None:
@@ -173,5 +222,7 @@ def _log(changes: Sequence[Change], outcomes: Sequence[Outcome]) -> None:
                 },
             )
     for outcome in outcomes:
-        if isinstance(outcome, Decision) and not outcome.applied:
-            log.info("late progress report", extra={"job": outcome.job.id})
+        if not isinstance(outcome, DomainError):
+            for decision in outcome:
+                if not decision.applied:
+                    log.info("late progress report", extra={"job": decision.job.id})

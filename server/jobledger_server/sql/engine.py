@@ -10,8 +10,10 @@ from typing import Any, Protocol
 from sqlalchemy import (
     ARRAY,
     URL,
+    BigInteger,
     ColumnElement,
     Connection,
+    Executable,
     Select,
     Text,
     any_,
@@ -19,14 +21,18 @@ from sqlalchemy import (
     event,
     exc,
     func,
+    literal_column,
     make_url,
     select,
     text,
+    true,
     tuple_,
+    union_all,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from jobledger_server.domain.model import Instant
+from jobledger_server.sql.tables import WAITING, jobs
 
 BUSY_SECONDS = 4
 """How long a statement waits for another process's lock before the database counts as away."""
@@ -76,6 +82,19 @@ class Dialect(Protocol):
 
     def locked(self, statement: Select[Any]) -> Select[Any]:
         """Return the statement so that it locks its rows until the transaction ends."""
+
+    def oldest_waiting(
+        self, job_types: Collection[str], limit: int
+    ) -> tuple[Executable, dict[str, Any]]:
+        """Return the statement, and its parameters, for `Transaction.find_waiting`.
+
+        It takes the oldest of each type first, and of these the oldest: with an
+        index by type and id that costs the same however many others wait.
+        """
+
+    @property
+    def clock(self) -> ColumnElement[int]:
+        """The database server's time, for use in a statement."""
 
     async def now(self, connection: AsyncConnection) -> Instant:
         """Return the database server's time."""
@@ -161,8 +180,34 @@ class _Sqlite:
     def locked(self, statement: Select[Any]) -> Select[Any]:
         return statement  # the transaction has the whole file: it began with BEGIN IMMEDIATE
 
+    def oldest_waiting(
+        self, job_types: Collection[str], limit: int
+    ) -> tuple[Executable, dict[str, Any]]:
+        parts = []
+        parameters: dict[str, Any] = {"count": limit}
+        for number, job_type in enumerate(sorted(job_types)):
+            part = _waiting(jobs.c.job_type == bindparam(f"job_type_{number}"))
+            parts.append(select(part.subquery()))
+            parameters[f"job_type_{number}"] = job_type
+        oldest = union_all(*parts).subquery()
+        return select(oldest).order_by(oldest.c.id).limit(bindparam("count")), parameters
+
+    @property
+    def clock(self) -> ColumnElement[int]:
+        return bindparam("clock", callable_=_machine_clock, type_=BigInteger)
+
     async def now(self, connection: AsyncConnection) -> Instant:  # noqa: ARG002
-        return Instant(time.time_ns() // 1000)
+        return Instant(_machine_clock())
+
+
+def _machine_clock() -> int:
+    return time.time_ns() // 1000
+
+
+def _waiting(condition: ColumnElement[bool]) -> Select[Any]:
+    return (
+        select(jobs).where(condition, text(WAITING)).order_by(jobs.c.id).limit(bindparam("count"))
+    )
 
 
 def _open_sqlite(url: URL) -> Database:
@@ -221,6 +266,7 @@ class _Postgresql:
 
     def __init__(self, driver_errors: tuple[type[Exception], ...]) -> None:
         self.driver_errors = driver_errors
+        self._read_clock = select(self.clock)
 
     def one_of(self, column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
         return column == any_(bindparam(name, type_=ARRAY(Text)))
@@ -242,10 +288,27 @@ class _Postgresql:
     def locked(self, statement: Select[Any]) -> Select[Any]:
         return statement.with_for_update()
 
-    async def now(self, connection: AsyncConnection) -> Instant:
+    def oldest_waiting(
+        self, job_types: Collection[str], limit: int
+    ) -> tuple[Executable, dict[str, Any]]:
+        wanted = func.unnest(bindparam("job_types", type_=ARRAY(Text)))
+        types = wanted.table_valued("job_type").render_derived()
+        of_type = _waiting(jobs.c.job_type == types.c.job_type)
+        # Passes over what another claim has locked, instead of waiting to find it taken.
+        oldest = of_type.with_for_update(skip_locked=True).lateral()
+        statement = select(oldest).select_from(types.join(oldest, true()))
+        return (
+            statement.order_by(oldest.c.id).limit(bindparam("count")),
+            {"job_types": list(job_types), "count": limit},
+        )
+
+    @property
+    def clock(self) -> ColumnElement[int]:
         # clock_timestamp(), not now(): the transaction may have waited for its connection.
-        clock = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
-        return Instant((await connection.execute(clock)).scalar_one())
+        return literal_column("(extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+
+    async def now(self, connection: AsyncConnection) -> Instant:
+        return Instant((await connection.execute(self._read_clock)).scalar_one())
 
 
 def _open_postgresql(url: URL) -> Database:

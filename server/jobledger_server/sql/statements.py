@@ -40,6 +40,12 @@ class Statements:
         self.insert_transitions = insert(job_transitions)
         self.insert_assets = insert(assets)
         self.insert_tombstones = insert(tombstones)
+        self.overdue = (
+            select(jobs.c.id)
+            .where(jobs.c.deadline <= dialect.clock)
+            .order_by(jobs.c.deadline)
+            .limit(bindparam("count"))
+        )
         self.feed_head = select(feed.c.epoch, feed.c.seq)
         self.changed_jobs = (
             select(jobs)

@@ -103,6 +103,11 @@ class SqlStore:
         )
         return [transition_from_row(row) for row in await self._read(statement)]
 
+    async def overdue(self, *, limit: int) -> list[JobId]:
+        return [
+            job_id for (job_id,) in await self._read(self._statements.overdue, {"count": limit})
+        ]
+
     async def feed_head(self) -> FeedHead:
         ((epoch, seq),) = await self._read(self._statements.feed_head)
         return FeedHead(epoch, seq)

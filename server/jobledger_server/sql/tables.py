@@ -38,6 +38,9 @@ _ID = String(36).with_variant(String(36, collation="C"), "postgresql")
 _STATUSES = "('QUEUED', 'PROCESSING', 'COMPLETED', 'PARTIAL', 'FAILED')"
 _TERMINAL = "('COMPLETED', 'PARTIAL', 'FAILED')"
 
+WAITING = "complete_time IS NULL AND lease_expire_time IS NULL"
+"""True of a job that waits for a worker; `machine.waits` in SQL."""
+
 jobs = Table(
     "jobs",
     metadata,
@@ -54,12 +57,24 @@ jobs = Table(
     Column("error_details", LargeBinary),
     Column("labels", JSON, nullable=False),
     Column("attempt", Integer, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("releases", Integer, nullable=False),
     Column("worker_id", String(128), nullable=False),
     Column("request_id", String(128), nullable=False),
     Column("create_time", BigInteger, nullable=False),
     Column("start_time", BigInteger),
     Column("update_time", BigInteger, nullable=False),
     Column("complete_time", BigInteger),
+    Column("lease_duration", BigInteger),
+    Column("lease_expire_time", BigInteger),
+    Column("queue_timeout", BigInteger, nullable=False),
+    Column("queue_expire_time", BigInteger),
+    Column("run_timeout", BigInteger),
+    Column("run_expire_time", BigInteger),
+    Column("cancel_request_time", BigInteger),
+    Column("cancel_reason", String(512), nullable=False),
+    # The earliest of the times at which something happens by itself; none after the end.
+    Column("deadline", BigInteger),
     Column("version", BigInteger, nullable=False),
     Column("end_digest", LargeBinary),
     Column("change_seq", BigInteger, nullable=False),
@@ -81,7 +96,24 @@ jobs = Table(
         " AND (status IN ('PARTIAL', 'FAILED') OR error_message IS NULL)",
         name="error",
     ),
+    CheckConstraint("status = 'PROCESSING' OR lease_expire_time IS NULL", name="lease"),
+    CheckConstraint(f"(status IN {_TERMINAL}) = (deadline IS NULL)", name="deadline"),
+    CheckConstraint("max_attempts >= 1 AND releases BETWEEN 0 AND attempt", name="attempts"),
     Index("ix_jobs_user_id_id", "user_id", "id"),
+    # What waits for a worker, oldest first within each type.
+    Index(
+        "ix_jobs_waiting",
+        "job_type",
+        "id",
+        sqlite_where=text(WAITING),
+        postgresql_where=text(WAITING),
+    ),
+    Index(
+        "ix_jobs_deadline",
+        "deadline",
+        sqlite_where=text("deadline IS NOT NULL"),
+        postgresql_where=text("deadline IS NOT NULL"),
+    ),
     Index("uq_jobs_change_seq", "change_seq", unique=True),
     Index(
         "uq_jobs_user_id_request_id",

@@ -59,6 +59,10 @@ class SqlTransaction:
         )
         return {(asset.job_id, asset.request_id): asset for asset in map(asset_from_row, result)}
 
+    async def find_waiting(self, job_types: Collection[str], *, limit: int) -> list[Job]:
+        result = await self._connection.execute(*self._dialect.oldest_waiting(job_types, limit))
+        return [job_from_row(row) for row in result]
+
     async def append(self, decisions: Sequence[Decision]) -> list[Change]:
         changes = _placed(decisions, after=await self._take_places(len(decisions)))
         writes = _Writes(decisions, changes)

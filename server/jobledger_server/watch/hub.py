@@ -15,12 +15,21 @@ class WatchHub:
     The feed's counter is dense, so the hub knows what it has: changes that
     follow the last place are handed on at once; changes that leave a gap (another
     server committed in between) are not, for then the order would be lost, but
-    `on_gap` is called, and what is missing is read from the table.
+    `on_gap` is called, and what is missing is read from the table. `observe` is
+    told of every change.
     """
 
-    def __init__(self, seq: int, on_gap: Callable[[], None], *, max_watches: int) -> None:
+    def __init__(
+        self,
+        seq: int,
+        on_gap: Callable[[], None],
+        observe: Callable[[Change], None] = lambda _: None,
+        *,
+        max_watches: int,
+    ) -> None:
         self._seq = seq
         self._on_gap = on_gap
+        self._observe = observe
         self._max_watches = max_watches
         self._watchers: dict[JobId, set[Subscription]] = {}
         self._count = 0
@@ -49,6 +58,7 @@ class WatchHub:
             if change.seq > self._seq:
                 for subscription in self._watchers.get(change.job.id, ()):
                     subscription.offer(change)
+                self._observe(change)
                 self._seq = change.seq
 
     @contextmanager

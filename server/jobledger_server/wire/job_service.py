@@ -66,6 +66,12 @@ class JobService(JobServiceServicer):
             jobs=await page.read(job_message), next_page_token=page.next_token
         )
 
+    async def CancelJob(
+        self, request: pb.CancelJobRequest, _context: Context
+    ) -> pb.CancelJobResponse:
+        decision = await self._ledger.apply(self._requests.cancel(request))
+        return pb.CancelJobResponse(job=job_message(decision.job))
+
     async def DeleteJob(
         self, request: pb.DeleteJobRequest, _context: Context
     ) -> pb.DeleteJobResponse:

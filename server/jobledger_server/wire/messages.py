@@ -21,11 +21,17 @@ def job_message(job: Job) -> job_pb2.Job:
         progress_message=job.progress_message,
         labels=job.labels,
         attempt=job.attempt,
+        max_attempts=job.max_attempts,
         worker_id=job.worker_id,
         create_time=_time(job.create_time),
-        start_time=None if job.start_time is None else _time(job.start_time),
+        start_time=_time(job.start_time),
         update_time=_time(job.update_time),
-        complete_time=None if job.complete_time is None else _time(job.complete_time),
+        complete_time=_time(job.complete_time),
+        lease_expire_time=_time(job.lease_expire_time),
+        queue_expire_time=_time(job.queue_expire_time),
+        cancel_request_time=_time(job.cancel_request_time),
+        cancel_reason=job.cancel_reason,
+        run_expire_time=_time(job.run_expire_time),
         version=job.version,
     )
     if job.parameters is not None:
@@ -77,7 +83,9 @@ def watch_message(
     )
 
 
-def _time(instant: Instant) -> Timestamp:
+def _time(instant: Instant | None) -> Timestamp | None:
+    if instant is None:
+        return None
     seconds, micros = divmod(instant, 1_000_000)
     return Timestamp(seconds=seconds, nanos=micros * 1000)
 

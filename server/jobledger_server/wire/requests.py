@@ -6,13 +6,24 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobledger.v1 import asset_pb2, job_pb2, job_service_pb2, worker_service_pb2
-from jobledger_server.domain.commands import Create, Delete, LinkAsset, Report, Transit
+from jobledger_server.domain.commands import (
+    DEFAULT_QUEUE_TIMEOUT,
+    Cancel,
+    Claim,
+    Create,
+    Delete,
+    LinkAsset,
+    Release,
+    Report,
+    Transit,
+)
 from jobledger_server.domain.model import (
     AssetLink,
     Instant,
     JobError,
     JobId,
     JobStatus,
+    Micros,
     Payload,
 )
 from jobledger_server.store import JobQuery
@@ -21,6 +32,11 @@ from jobledger_server.wire.validation import Checker
 
 MAX_ASSETS = 1000
 MAX_JOB_TYPES = 100
+DAY = 24 * 3600
+YEAR = 365 * DAY
+
+DEFAULT_CLAIM_LEASE = Micros(60_000_000)
+"""The lease of a claimed job, where its worker does not say."""
 
 STATUSES = {job_pb2.JobStatus.Value(f"JOB_STATUS_{s.value}"): s for s in JobStatus}
 
@@ -52,6 +68,13 @@ class Requests:
             parameters=_struct(check, "parameters", request.parameters, request.HasField),
             labels=check.labels("labels", dict(request.labels)),
             request_id=check.name("request_id", request.request_id, 128, required=False),
+            max_attempts=check.number("max_attempts", request.max_attempts, 0, 1000) or 1,
+            queue_timeout=check.duration("queue_timeout", request.queue_timeout, 1, YEAR)
+            if request.HasField("queue_timeout")
+            else DEFAULT_QUEUE_TIMEOUT,
+            run_timeout=check.duration("run_timeout", request.run_timeout, 1, YEAR)
+            if request.HasField("run_timeout")
+            else None,
         )
         check.finish(request)
         return command
@@ -74,6 +97,16 @@ class Requests:
         job_id, user_id = self.owned_job(request)
         return Delete(job_id=job_id, user_id=user_id)
 
+    def cancel(self, request: job_service_pb2.CancelJobRequest) -> Cancel:
+        check = Checker()
+        command = Cancel(
+            job_id=JobId(check.name("job_id", request.job_id, 36)),
+            user_id=check.name("user_id", request.user_id, 128),
+            reason=check.text("reason", request.reason, 512),
+        )
+        check.finish(request)
+        return command
+
     def query(self, request: job_service_pb2.ListJobsRequest) -> JobQuery:
         check = Checker()
         statuses = _statuses(check, "statuses", request.statuses)
@@ -94,6 +127,32 @@ class Requests:
         check.finish(request)
         return query
 
+    def claim(self, request: worker_service_pb2.ClaimJobsRequest) -> tuple[Claim, float]:
+        """Return the claim, and how many seconds it may wait for a job."""
+        check = Checker()
+        if not 1 <= len(request.job_types) <= MAX_JOB_TYPES:
+            check.add("job_types", f"must have from 1 to {MAX_JOB_TYPES} entries")
+        command = Claim(
+            worker_id=check.name("worker_id", request.worker_id, 128),
+            job_types=frozenset(
+                check.job_type(f"job_types[{i}]", job_type)
+                for i, job_type in enumerate(request.job_types[:MAX_JOB_TYPES])
+            ),
+            max_jobs=check.number("max_jobs", request.max_jobs, 0, 100) or 1,
+            lease_duration=_lease(check, request) or DEFAULT_CLAIM_LEASE,
+        )
+        wait = check.duration("wait", request.wait, 0, 60)
+        check.finish(request)
+        return command, wait / 1_000_000
+
+    def release(self, request: worker_service_pb2.ReleaseJobRequest) -> Release:
+        check = Checker()
+        command = Release(
+            job_id=JobId(check.name("job_id", request.job_id, 36)), attempt=request.attempt
+        )
+        check.finish(request)
+        return command
+
     def transit(self, request: worker_service_pb2.TransitionJobRequest) -> Transit:
         check = Checker()
         (target,) = _statuses(check, "target_status", [request.target_status]) or [JobStatus.QUEUED]
@@ -103,7 +162,9 @@ class Requests:
             target=target,
             attempt=request.attempt if has("attempt") else None,
             expected_version=request.expected_version if has("expected_version") else None,
-            progress=check.percent("progress", request.progress) if has("progress") else None,
+            progress=check.number("progress", request.progress, 0, 100)
+            if has("progress")
+            else None,
             progress_message=check.text("progress_message", request.progress_message, 512)
             if has("progress_message")
             else None,
@@ -111,6 +172,7 @@ class Requests:
             error=_error(check, request.error) if has("error") else None,
             assets=self._assets(check, request.assets),
             worker_id=check.name("worker_id", request.worker_id, 128, required=False),
+            lease_duration=_lease(check, request),
         )
         _check_outcome(check, command)
         check.finish(request)
@@ -146,7 +208,9 @@ class Requests:
         command = Report(
             job_id=JobId(check.name("job_id", request.job_id, 36)),
             attempt=request.attempt if has("attempt") else None,
-            progress=check.percent("progress", request.progress) if has("progress") else None,
+            progress=check.number("progress", request.progress, 0, 100)
+            if has("progress")
+            else None,
             progress_message=check.text("progress_message", request.progress_message, 512)
             if has("progress_message")
             else None,
@@ -192,8 +256,7 @@ class Requests:
 
 
 def _check_page_size(check: Checker, size: int) -> None:
-    if not 0 <= size <= MAX_ROWS:
-        check.add("page_size", f"is {size}, must be from 0 to {MAX_ROWS}")
+    check.number("page_size", size, 0, MAX_ROWS)
 
 
 def _statuses(check: Checker, field: str, values: Iterable[int]) -> list[JobStatus]:
@@ -212,6 +275,15 @@ def _struct(check: Checker, field: str, struct: Struct, has: Callable[..., bool]
 
 def _time(check: Checker, field: str, value: Timestamp, has: Callable[..., bool]) -> Instant | None:
     return check.timestamp(field, value) if has(field) else None
+
+
+def _lease(
+    check: Checker,
+    request: worker_service_pb2.ClaimJobsRequest | worker_service_pb2.TransitionJobRequest,
+) -> Micros | None:
+    if not request.HasField("lease_duration"):
+        return None
+    return check.duration("lease_duration", request.lease_duration, 5, DAY)
 
 
 def _error(check: Checker, error: job_pb2.JobError) -> JobError:
@@ -233,6 +305,8 @@ def _check_outcome(check: Checker, command: Transit) -> None:
         check.add("error", f"is not allowed for {target.value}")
     if target is JobStatus.PROCESSING and command.result is not None:
         check.add("result", "is not allowed for PROCESSING")
+    if target is not JobStatus.PROCESSING and command.lease_duration is not None:
+        check.add("lease_duration", f"is not allowed for {target.value}")
     if target is JobStatus.PROCESSING and command.assets:
         # They would be linked again by a repetition; CreateAsset has a request id for that.
         check.add("assets", "is not allowed for PROCESSING: use CreateAsset")

@@ -8,12 +8,13 @@ import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import ListValue, Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobledger_server.domain.errors import LimitExceeded
-from jobledger_server.domain.model import Instant, Payload
+from jobledger_server.domain.model import Instant, Micros, Payload
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 MAX_STRUCT_BYTES = 256 * 1024
@@ -104,11 +105,6 @@ class Checker:
                 )
         return labels
 
-    def percent(self, field: str, value: int) -> int:
-        if not 0 <= value <= 100:  # noqa: PLR2004
-            self.add(field, f"is {value}, must be from 0 to 100")
-        return value
-
     def at_least_zero(self, field: str, value: int) -> int:
         if value < 0:
             self.add(field, f"is {value}, must not be negative")
@@ -148,6 +144,18 @@ class Checker:
         if not _MIN_SECONDS <= value.seconds <= _MAX_SECONDS or not 0 <= value.nanos < 10**9:
             self.add(field, "is not a time from year 1 to 9999")
         return Instant(value.seconds * 1_000_000 + value.nanos // 1000)
+
+    def duration(self, field: str, value: Duration, shortest: int, longest: int) -> Micros:
+        """Check a duration, given its bounds in seconds."""
+        micros = value.seconds * 1_000_000 + value.nanos // 1000
+        if not shortest * 1_000_000 <= micros <= longest * 1_000_000:
+            self.add(field, f"must be from {shortest} to {longest} seconds")
+        return Micros(micros)
+
+    def number(self, field: str, value: int, lowest: int, highest: int) -> int:
+        if not lowest <= value <= highest:
+            self.add(field, f"is {value}, must be from {lowest} to {highest}")
+        return value
 
     def _sized(self, field: str, value: str, limit: int) -> bool:
         """Check that a value is there and not too long; return whether it is worth a look."""

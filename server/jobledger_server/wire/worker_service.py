@@ -7,6 +7,7 @@ from grpc.aio import ServicerContext
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceServicer
 from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.wire.claims import Claims
 from jobledger_server.wire.messages import asset_message, job_message
 from jobledger_server.wire.requests import Requests
 
@@ -16,9 +17,22 @@ Context = ServicerContext[Any, Any]
 class WorkerService(WorkerServiceServicer):
     """Requests to commands, their outcome to messages."""
 
-    def __init__(self, ledger: Ledger, requests: Requests) -> None:
+    def __init__(self, ledger: Ledger, claims: Claims, requests: Requests) -> None:
         self._ledger = ledger
+        self._claims = claims
         self._requests = requests
+
+    async def ClaimJobs(
+        self, request: pb.ClaimJobsRequest, _context: Context
+    ) -> pb.ClaimJobsResponse:
+        jobs = await self._claims.claim(*self._requests.claim(request))
+        return pb.ClaimJobsResponse(jobs=map(job_message, jobs))
+
+    async def ReleaseJob(
+        self, request: pb.ReleaseJobRequest, _context: Context
+    ) -> pb.ReleaseJobResponse:
+        decision = await self._ledger.apply(self._requests.release(request))
+        return pb.ReleaseJobResponse(job=job_message(decision.job))
 
     async def TransitionJob(
         self, request: pb.TransitionJobRequest, _context: Context
@@ -30,7 +44,11 @@ class WorkerService(WorkerServiceServicer):
         self, request: pb.UpdateProgressRequest, _context: Context
     ) -> pb.UpdateProgressResponse:
         decision = await self._ledger.apply(self._requests.report(request))
-        return pb.UpdateProgressResponse(job=job_message(decision.job), applied=decision.applied)
+        return pb.UpdateProgressResponse(
+            job=job_message(decision.job),
+            applied=decision.applied,
+            cancel_requested=decision.job.cancel_request_time is not None,
+        )
 
     async def MarkCompleted(
         self, request: pb.MarkCompletedRequest, _context: Context

@@ -34,12 +34,23 @@ def upgrade() -> None:
         sa.Column("error_details", sa.LargeBinary),
         sa.Column("labels", sa.JSON, nullable=False),
         sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("max_attempts", sa.Integer, nullable=False),
+        sa.Column("releases", sa.Integer, nullable=False),
         sa.Column("worker_id", sa.String(128), nullable=False),
         sa.Column("request_id", sa.String(128), nullable=False),
         sa.Column("create_time", sa.BigInteger, nullable=False),
         sa.Column("start_time", sa.BigInteger),
         sa.Column("update_time", sa.BigInteger, nullable=False),
         sa.Column("complete_time", sa.BigInteger),
+        sa.Column("lease_duration", sa.BigInteger),
+        sa.Column("lease_expire_time", sa.BigInteger),
+        sa.Column("queue_timeout", sa.BigInteger, nullable=False),
+        sa.Column("queue_expire_time", sa.BigInteger),
+        sa.Column("run_timeout", sa.BigInteger),
+        sa.Column("run_expire_time", sa.BigInteger),
+        sa.Column("cancel_request_time", sa.BigInteger),
+        sa.Column("cancel_reason", sa.String(512), nullable=False),
+        sa.Column("deadline", sa.BigInteger),
         sa.Column("version", sa.BigInteger, nullable=False),
         sa.Column("end_digest", sa.LargeBinary),
         sa.Column("change_seq", sa.BigInteger, nullable=False),
@@ -73,8 +84,34 @@ def upgrade() -> None:
             " AND (status IN ('PARTIAL', 'FAILED') OR error_message IS NULL)",
             name=op.f("ck_jobs_error"),
         ),
+        sa.CheckConstraint(
+            "status = 'PROCESSING' OR lease_expire_time IS NULL", name=op.f("ck_jobs_lease")
+        ),
+        sa.CheckConstraint(
+            f"(status IN {_TERMINAL}) = (deadline IS NULL)", name=op.f("ck_jobs_deadline")
+        ),
+        sa.CheckConstraint(
+            "max_attempts >= 1 AND releases BETWEEN 0 AND attempt",
+            name=op.f("ck_jobs_attempts"),
+        ),
     )
     op.create_index("ix_jobs_user_id_id", "jobs", ["user_id", "id"])
+    waiting = sa.text("complete_time IS NULL AND lease_expire_time IS NULL")
+    op.create_index(
+        "ix_jobs_waiting",
+        "jobs",
+        ["job_type", "id"],
+        sqlite_where=waiting,
+        postgresql_where=waiting,
+    )
+    pending = sa.text("deadline IS NOT NULL")
+    op.create_index(
+        "ix_jobs_deadline",
+        "jobs",
+        ["deadline"],
+        sqlite_where=pending,
+        postgresql_where=pending,
+    )
     op.create_index("uq_jobs_change_seq", "jobs", ["change_seq"], unique=True)
     op.create_index(
         "uq_jobs_user_id_request_id",

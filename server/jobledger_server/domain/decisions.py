@@ -1,0 +1,270 @@
+"""What each command does to a job: the one place that decides.
+
+Pure: the time and the source of new ids are passed in, nothing is read or kept.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import assert_never
+
+from jobledger_server.domain.commands import (
+    DEFAULT_START_LEASE,
+    Cancel,
+    Create,
+    Delete,
+    Expire,
+    JobCommand,
+    LinkAsset,
+    Release,
+    Report,
+    Transit,
+)
+from jobledger_server.domain.errors import (
+    JobNotFound,
+    JobTerminal,
+    RequestIdReused,
+    VersionMismatch,
+)
+from jobledger_server.domain.leases import cancel, check_attempt, expire, release
+from jobledger_server.domain.machine import (
+    TERMINAL,
+    TRANSITIONS,
+    Decision,
+    end,
+    illegal,
+    take,
+)
+from jobledger_server.domain.model import (
+    Asset,
+    AssetId,
+    AssetLink,
+    Instant,
+    Job,
+    JobId,
+    JobStatus,
+)
+
+NewId = Callable[[], str]
+"""Gives a UUIDv7 that is greater than the one before."""
+
+
+def create(existing: Job | None, command: Create, *, now: Instant, new_id: NewId) -> Decision:
+    """Decide on a creation; `existing` is the owner's job with the same request id.
+
+    Raises RequestIdReused where that job was created with other content.
+    """
+    if existing is not None:
+        same = (
+            existing.job_type == command.job_type
+            and existing.parameters == command.parameters
+            and existing.labels == command.labels
+            and existing.max_attempts == command.max_attempts
+            and existing.queue_timeout == command.queue_timeout
+            and existing.run_timeout == command.run_timeout
+        )
+        if not same:
+            raise RequestIdReused(command.request_id, "Job", existing.id)
+        return Decision(job=existing, changed=False)
+    return Decision(
+        job=Job(
+            id=JobId(new_id()),
+            user_id=command.user_id,
+            job_type=command.job_type,
+            parameters=command.parameters,
+            labels=command.labels,
+            request_id=command.request_id,
+            max_attempts=command.max_attempts,
+            queue_timeout=command.queue_timeout,
+            queue_expire_time=Instant(now + command.queue_timeout),
+            run_timeout=command.run_timeout,
+            create_time=now,
+            update_time=now,
+        )
+    )
+
+
+def decide(
+    job: Job | None,
+    command: JobCommand,
+    *,
+    now: Instant,
+    new_id: NewId,
+    linked: Asset | None = None,
+) -> Decision:
+    """Decide on a command, given the job as it stands.
+
+    `linked` is the job's asset with the request id of a LinkAsset, if there is
+    one. Raises a DomainError where the command is refused.
+    """
+    if job is None:
+        raise JobNotFound(command.job_id)
+    match command:
+        case Transit():
+            return _transit(job, command, now, new_id)
+        case Report():
+            return _report(job, command, now)
+        case LinkAsset():
+            return _link_asset(job, command, linked, now, new_id)
+        case Release():
+            return release(job, command, now)
+        case Cancel():
+            return cancel(job, command, now)
+        case Expire():
+            return expire(job, now)
+        case Delete():
+            return _delete(job, command, now)
+        case _:
+            assert_never(command)
+
+
+def _transit(job: Job, command: Transit, now: Instant, new_id: NewId) -> Decision:
+    check_attempt(job, command.attempt)
+    if job.status in TERMINAL:
+        if job.end_digest == digest_of_end(command):
+            return Decision(job=job, changed=False)
+        raise JobTerminal(job.id, job.status, command.target.value)
+    if command.expected_version is not None and command.expected_version != job.version:
+        raise VersionMismatch(job.id, job.version)
+    if command.target is JobStatus.PROCESSING:
+        return _repeat_start(job, command, now) if job.held else _start(job, command, now)
+    if command.target not in TRANSITIONS[job.status]:
+        raise illegal(job, command.target.value)
+    reported = _reported(job, command.progress, command.progress_message)
+    decision = end(
+        reported,
+        command.target,
+        result=command.result,
+        error=command.error,
+        actor=command.worker_id or job.worker_id or "worker",
+        now=now,
+        digest=digest_of_end(command),
+    )
+    return replace(decision, assets=_link_all(job, command.assets, now, new_id))
+
+
+def _start(job: Job, command: Transit, now: Instant) -> Decision:
+    started = take(
+        job,
+        worker_id=command.worker_id,
+        lease=command.lease_duration or DEFAULT_START_LEASE,
+        actor=command.worker_id or "worker",
+        now=now,
+    )
+    reported = _reported(started.job, command.progress, command.progress_message)
+    return replace(started, job=reported)
+
+
+def _repeat_start(job: Job, command: Transit, now: Instant) -> Decision:
+    """Tell a running job's holder from a second worker that wants to start it.
+
+    Who names the attempt or the version knows that the job runs and reports
+    progress. Who names neither is starting it, and only the worker that started
+    it may do so again: its answer was lost.
+    """
+    if command.attempt is None and command.expected_version is None:
+        if not command.worker_id or command.worker_id != job.worker_id:
+            raise illegal(job, command.target.value)
+        return Decision(job=job, changed=False)
+    if command.lease_duration is not None:
+        job = replace(job, lease_duration=command.lease_duration)
+    return _progress(job, command.progress, command.progress_message, now)
+
+
+def _report(job: Job, command: Report, now: Instant) -> Decision:
+    check_attempt(job, command.attempt)
+    if job.status in TERMINAL:
+        return Decision(job=job, changed=False, applied=False)
+    if job.status is not JobStatus.PROCESSING:
+        raise illegal(job, JobStatus.PROCESSING.value)
+    return _progress(job, command.progress, command.progress_message, now)
+
+
+def _progress(job: Job, progress: int | None, message: str | None, now: Instant) -> Decision:
+    if progress is not None and progress < job.progress:
+        return Decision(job=job, changed=False, applied=False)
+    reported = _reported(job, progress, message)
+    if job.lease_duration is not None:
+        reported = replace(reported, lease_expire_time=Instant(now + job.lease_duration))
+    elif reported == job:
+        return Decision(job=job, changed=False)
+    return Decision(job=_next_version(reported, now))
+
+
+def _reported(job: Job, progress: int | None, message: str | None) -> Job:
+    """Return the job with a report in it; a lower progress than the known one is not heeded."""
+    return replace(
+        job,
+        progress=max(job.progress, progress or 0),
+        progress_message=job.progress_message if message is None else message,
+    )
+
+
+def _link_asset(
+    job: Job, command: LinkAsset, linked: Asset | None, now: Instant, new_id: NewId
+) -> Decision:
+    if linked is not None and command.attempt in (None, job.attempt):
+        # A repetition is answered alike whatever has become of the job since.
+        if linked.link != command.link:
+            raise RequestIdReused(command.request_id, "Asset", linked.id)
+        return Decision(job=job, changed=False, assets=(linked,))
+    check_attempt(job, command.attempt)
+    if job.status in TERMINAL:
+        raise JobTerminal(job.id, job.status, JobStatus.PROCESSING.value)
+    if job.status is not JobStatus.PROCESSING:
+        raise illegal(job, JobStatus.PROCESSING.value)
+    assets = _link_all(job, (command.link,), now, new_id, command.request_id)
+    return Decision(job=_next_version(job, now), assets=assets)
+
+
+def _delete(job: Job, command: Delete, now: Instant) -> Decision:
+    if job.user_id != command.user_id:
+        raise JobNotFound(job.id)
+    if job.status not in TERMINAL:
+        raise illegal(job, "DELETED")
+    return Decision(job=_next_version(job, now), deleted=True)
+
+
+def _next_version(job: Job, now: Instant) -> Job:
+    return replace(job, update_time=now, version=job.version + 1)
+
+
+def _link_all(
+    job: Job, links: tuple[AssetLink, ...], now: Instant, new_id: NewId, request_id: str = ""
+) -> tuple[Asset, ...]:
+    return tuple(
+        Asset(
+            id=AssetId(new_id()),
+            job_id=job.id,
+            user_id=job.user_id,
+            link=link,
+            create_time=now,
+            request_id=request_id,
+        )
+        for link in links
+    )
+
+
+def digest_of_end(command: Transit) -> bytes:
+    """Fingerprint the content of a terminal report: 16 bytes, equal for equal content.
+
+    Content is what the report says of the outcome. Who says it and what it
+    expected to find (`worker_id`, `attempt`, `expected_version`) is not.
+    """
+    error = command.error
+    parts: list[str | bytes | int | None] = [
+        command.target.value,
+        command.progress,
+        command.progress_message,
+        command.result,
+        *((error.reason, error.message, error.details) if error else (None, None, None)),
+    ]
+    for link in command.assets:
+        parts += [link.asset_type, link.url, link.storage_path, link.file_size]
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        data = part if isinstance(part, bytes) else b"" if part is None else str(part).encode()
+        # The length keeps neighbours apart, and -1 tells an absent part from an empty one.
+        digest.update(b"%d:" % (-1 if part is None else len(data)))
+        digest.update(data)
+    return digest.digest()

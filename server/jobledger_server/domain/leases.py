@@ -1,0 +1,111 @@
+"""Leases and deadlines: how every job comes to an end by itself, whoever dies.
+
+The idea of the lease is that of C. Gray and D. Cheriton, "Leases: An Efficient
+Fault-Tolerant Mechanism for Distributed File Cache Consistency" (1989); the
+attempt as fencing token is M. Kleppmann's, "How to do distributed locking"
+(2016). The fence is never the time: an expired lease may be used until somebody
+has taken note of it.
+"""
+
+from dataclasses import replace
+
+from jobledger_server.domain.commands import Cancel, Claim, Release
+from jobledger_server.domain.errors import JobNotFound, JobTerminal, LeaseLost
+from jobledger_server.domain.machine import (
+    SYSTEM,
+    TERMINAL,
+    Decision,
+    fail,
+    illegal,
+    leave,
+    take,
+    waits,
+)
+from jobledger_server.domain.model import Instant, Job, JobError, JobStatus, Micros
+
+CANCEL_GRACE = Micros(30_000_000)
+"""How long a worker that was asked to cancel may take to end the job itself."""
+
+
+def deadline(job: Job) -> Instant | None:
+    """Return when something happens to the job by itself; None once it has ended."""
+    if job.status in TERMINAL:
+        return None
+    times = [job.queue_expire_time, job.lease_expire_time, job.run_expire_time, _cancel_time(job)]
+    return min((time for time in times if time is not None), default=None)
+
+
+def _cancel_time(job: Job) -> Instant | None:
+    requested = job.cancel_request_time
+    return None if requested is None else Instant(requested + CANCEL_GRACE)
+
+
+def _passed(time: Instant | None, now: Instant) -> bool:
+    return time is not None and time <= now
+
+
+def check_attempt(job: Job, attempt: int | None) -> None:
+    """Raise LeaseLost where a caller names an attempt that is not the one under way."""
+    if attempt is None:
+        return
+    left = job.status is JobStatus.PROCESSING and not job.held
+    if attempt != job.attempt or left:
+        raise LeaseLost(job.id, job.attempt)
+
+
+def claim(job: Job, command: Claim, now: Instant) -> Decision | None:
+    """Give a job to a claiming worker; None where it does not wait, or not in time."""
+    if not waits(job) or _passed(deadline(job), now):
+        return None
+    worker_id = command.worker_id
+    return take(job, worker_id=worker_id, lease=command.lease_duration, actor=worker_id, now=now)
+
+
+def expire(job: Job, now: Instant) -> Decision:
+    """Do what the job's deadline asks for, if it has passed: under the lock, with fresh eyes."""
+    if not _passed(deadline(job), now):
+        return Decision(job=job, changed=False)
+    lease_expired = _passed(job.lease_expire_time, now)
+    if _passed(_cancel_time(job), now) or (lease_expired and job.cancel_request_time is not None):
+        error = _cancelled(job)
+    elif _passed(job.run_expire_time, now):
+        error = JobError("RUN_EXPIRED", "the job did not end within its run timeout")
+    elif not lease_expired:
+        error = JobError("QUEUE_EXPIRED", "no worker took the job in time")
+    elif job.attempt - job.releases < job.max_attempts:
+        return leave(job, released=False, now=now)
+    else:
+        worker = f"the worker {job.worker_id!r}" if job.worker_id else "its worker"
+        error = JobError("LEASE_EXPIRED", f"{worker} fell silent, and no attempt is left")
+    return fail(job, error, actor=SYSTEM, now=now)
+
+
+def cancel(job: Job, command: Cancel, now: Instant) -> Decision:
+    """End a job that nobody holds, or ask its worker to; twice is the same as once."""
+    if job.user_id != command.user_id:
+        raise JobNotFound(job.id)
+    if job.status in TERMINAL or job.cancel_request_time is not None:
+        return Decision(job=job, changed=False)
+    asked = replace(job, cancel_request_time=now, cancel_reason=command.reason)
+    if waits(job):
+        return fail(asked, _cancelled(asked), actor=command.user_id, now=now)
+    return Decision(job=replace(asked, update_time=now, version=job.version + 1))
+
+
+def release(job: Job, command: Release, now: Instant) -> Decision:
+    """Take a job back from its worker; no attempt is used up."""
+    if command.attempt != job.attempt:
+        raise LeaseLost(job.id, job.attempt)
+    if job.status in TERMINAL:
+        raise JobTerminal(job.id, job.status, JobStatus.PROCESSING.value)
+    if job.status is not JobStatus.PROCESSING:
+        raise illegal(job, JobStatus.PROCESSING.value)
+    if not job.held:
+        return Decision(job=job, changed=False)
+    if job.cancel_request_time is not None:
+        return fail(job, _cancelled(job), actor=job.worker_id or "worker", now=now)
+    return leave(job, released=True, now=now)
+
+
+def _cancelled(job: Job) -> JobError:
+    return JobError("CANCELLED", job.cancel_reason or "cancelled")

@@ -1,0 +1,56 @@
+"""The reaper: sees to it that what is due by time is done, on every server alike.
+
+No leader. Any number of reapers may say of the same job that it is due: the
+decision is made under the job's lock, by the same rules as every other, and by
+the database's clock.
+"""
+
+import asyncio
+import logging
+import random
+
+from jobledger_server.domain.commands import Expire
+from jobledger_server.domain.errors import DomainError
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.store import Store, StoreError
+
+BATCH = 100
+"""Jobs looked at together: few, so that what callers ask for is not held up."""
+
+PAUSE_SECONDS = 0.5
+"""Between looks while nothing is due."""
+
+log = logging.getLogger("jobledger.reaper")
+
+
+class Reaper:
+    """Ends, or gives on, the jobs whose deadline has passed."""
+
+    def __init__(self, store: Store, ledger: Ledger) -> None:
+        self._store = store
+        self._ledger = ledger
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            # Jitter, so that many servers do not look at the same moment.
+            await asyncio.sleep(PAUSE_SECONDS * random.uniform(0.75, 1.25))  # noqa: S311
+            try:
+                while await self.reap() == BATCH:
+                    pass
+            except (StoreError, DomainError) as error:
+                # The database is away, or busy: what is due stays due.
+                log.warning("could not look for what is due", extra={"cause": str(error)})
+            except Exception:
+                # A bug, but one that must not leave every job without an end.
+                log.exception("a look for what is due failed")
+
+    async def reap(self) -> int:
+        """Do what is due, at most BATCH jobs; return how many were found."""
+        due = await self._store.overdue(limit=BATCH)
+        expiries = (self._ledger.apply(Expire(job_id=job_id)) for job_id in due)
+        for outcome in await asyncio.gather(*expiries, return_exceptions=True):
+            # A job that was deleted meanwhile is no error.
+            if isinstance(outcome, BaseException) and not isinstance(outcome, DomainError):
+                raise outcome
+        return len(due)

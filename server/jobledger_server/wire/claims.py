@@ -1,0 +1,46 @@
+"""Claims that wait: ask, wait to be woken, ask again; and nothing is lost if the caller goes."""
+
+import asyncio
+
+from jobledger_server.domain.commands import Claim, Release
+from jobledger_server.domain.model import Job
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.watch.openings import Openings
+
+
+class Claims:
+    """Long polls for jobs."""
+
+    def __init__(self, ledger: Ledger, openings: Openings) -> None:
+        self._ledger = ledger
+        self._openings = openings
+        self._returning: set[asyncio.Task[None]] = set()
+
+    async def claim(self, command: Claim, wait: float) -> list[Job]:
+        """Return jobs as soon as there are any, none after `wait` seconds or when draining."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
+        with self._openings.seeking(command.job_types) as seeker:
+            while True:
+                seeker.rest()
+                jobs = await self._claim_or_return(command)
+                left = deadline - loop.time()
+                if jobs or left <= 0 or self._openings.draining:
+                    return jobs
+                await seeker.wait(left)
+
+    async def _claim_or_return(self, command: Claim) -> list[Job]:
+        claiming = asyncio.ensure_future(self._ledger.claim(command))
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            # The caller is gone, its claim is on its way: without this, what it gets would be
+            # nobody's until the lease expires, and an attempt lost.
+            returning = asyncio.create_task(self._return(claiming))
+            self._returning.add(returning)
+            returning.add_done_callback(self._returning.discard)
+            raise
+
+    async def _return(self, claiming: asyncio.Future[list[Job]]) -> None:
+        for job in await claiming:
+            await self._ledger.apply(Release(job_id=job.id, attempt=job.attempt))
