@@ -95,7 +95,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         await stack.enter_async_context(_running("tail", Tail(store, hub, look).run()))
         waiting = settings.max_waiting
         reads = await stack.enter_async_context(Reads(store, max_waiting=waiting))
-        publish = hub.publish
+        publish: Publish = hub.publish
         if database.dialect.name == "postgresql" and settings.feed == "hints":
             publish = await stack.enter_async_context(_hinting(database.url, hub, look))
         ledger = await stack.enter_async_context(Ledger(store, publish, max_waiting=waiting))

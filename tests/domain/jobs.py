@@ -1,17 +1,31 @@
 """One job in each state, as it would be after a plain history, and the commands that act on it."""
 
+import enum
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 
-from jobledger_server.domain.commands import Transit
-from jobledger_server.domain.machine import NewId, digest_of_end
+from jobledger_server.domain.commands import JobCommand, Transit
+from jobledger_server.domain.decisions import NewId, decide, digest_of_end
+from jobledger_server.domain.errors import (
+    DomainError,
+    IllegalTransition,
+    JobNotFound,
+    JobTerminal,
+    LeaseLost,
+    RequestIdReused,
+    VersionMismatch,
+)
+from jobledger_server.domain.machine import Decision
 from jobledger_server.domain.model import (
+    Asset,
     AssetLink,
     Instant,
     Job,
     JobError,
     JobId,
     JobStatus,
+    Micros,
     Payload,
 )
 
@@ -19,6 +33,10 @@ JOB_ID = JobId("01900000-0000-7000-8000-000000000001")
 OWNER = "ada"
 WORKER = "worker-1"
 NOW = Instant(5_000_000)
+SECOND = 1_000_000
+LEASE = Micros(60 * SECOND)
+QUEUE_TIMEOUT = Micros(600 * SECOND)
+RUN_TIMEOUT = Micros(3600 * SECOND)
 LINK = AssetLink(
     asset_type="image/png",
     url="https://files.example/a.png",
@@ -40,8 +58,34 @@ ENDED_BY = {
 """The report that ended the job of `job_in`, for each terminal state."""
 
 
-def job_in(status: JobStatus) -> Job:
-    """Return a job that was started at progress 0, reported 40, and ended, as far as it got."""
+class State(enum.Enum):
+    """Where a job can stand: its status, and where it is PROCESSING, who has it."""
+
+    QUEUED = JobStatus.QUEUED, "never started"
+    HELD = JobStatus.PROCESSING, "held by a worker"
+    RELEASED = JobStatus.PROCESSING, "given back, and waiting"
+    LEFT = JobStatus.PROCESSING, "left by a dead worker, and waiting"
+    COMPLETED = JobStatus.COMPLETED, "ended"
+    PARTIAL = JobStatus.PARTIAL, "ended"
+    FAILED = JobStatus.FAILED, "ended"
+
+    @property
+    def status(self) -> JobStatus:
+        return self.value[0]
+
+
+STATES = list(State)
+QUEUED, HELD, RELEASED, LEFT, COMPLETED, PARTIAL, FAILED = STATES
+WAITING = (QUEUED, RELEASED, LEFT)
+ENDED = (COMPLETED, PARTIAL, FAILED)
+
+
+def job_in(state: State) -> Job:
+    """Return a job that was created at 1 s, started at 2 s, reported 40 and left or ended at 4 s.
+
+    It has three attempts, of which it has used one at most, 600 s to wait, and
+    for ever to run.
+    """
     fresh = Job(
         id=JOB_ID,
         user_id=OWNER,
@@ -50,11 +94,12 @@ def job_in(status: JobStatus) -> Job:
         update_time=Instant(1_000_000),
         parameters=Payload(b"p"),
         labels={"team": "red"},
+        max_attempts=3,
         request_id="request-1",
+        queue_timeout=QUEUE_TIMEOUT,
+        queue_expire_time=Instant(601_000_000),
     )
-    if status is JobStatus.QUEUED:
-        return fresh
-    running = replace(
+    held = replace(
         fresh,
         status=JobStatus.PROCESSING,
         progress=40,
@@ -62,18 +107,39 @@ def job_in(status: JobStatus) -> Job:
         attempt=1,
         worker_id=WORKER,
         start_time=Instant(2_000_000),
+        lease_duration=LEASE,
+        lease_expire_time=Instant(63_000_000),
+        queue_expire_time=None,
         update_time=Instant(3_000_000),
         version=3,
     )
-    if status is JobStatus.PROCESSING:
-        return running
-    end = ENDED_BY[status]
+    left = replace(
+        held,
+        worker_id="",
+        lease_duration=None,
+        lease_expire_time=None,
+        queue_expire_time=Instant(604_000_000),
+        update_time=Instant(4_000_000),
+        version=4,
+    )
+    match state:
+        case State.QUEUED:
+            return fresh
+        case State.HELD:
+            return held
+        case State.RELEASED:
+            return replace(left, releases=1)
+        case State.LEFT:
+            return left
+    end = ENDED_BY[state.status]
     return replace(
-        running,
-        status=status,
-        progress=40 if status is JobStatus.FAILED else 100,
+        held,
+        status=state.status,
+        progress=40 if state is State.FAILED else 100,
         result=end.result,
         error=end.error,
+        lease_duration=None,
+        lease_expire_time=None,
         update_time=Instant(4_000_000),
         complete_time=Instant(4_000_000),
         version=4,
@@ -85,3 +151,65 @@ def ids() -> NewId:
     """Return a source of ids that counts."""
     numbers = count(1)
     return lambda: f"id-{next(numbers):06}"
+
+
+def table(text: str) -> dict[tuple[str, State], str]:
+    """Read a table whose columns are the states and whose rows are what is asked."""
+    head, *rows = [line.split() for line in text.strip().splitlines()]
+    assert head[1:] == [state.name for state in STATES]
+    return {
+        (name, State[state]): cell
+        for name, *cells in rows
+        for state, cell in zip(head[1:], cells, strict=True)
+    }
+
+
+REFUSALS = {
+    "illegal": IllegalTransition,
+    "terminal": JobTerminal,
+    "lease": LeaseLost,
+    "version": VersionMismatch,
+    "reused": RequestIdReused,
+    "absent": JobNotFound,
+}
+
+
+def outcome_of(
+    job: Job, command: JobCommand, linked: Asset | None = None, *, now: int = NOW
+) -> Decision | str:
+    return decision_or_refusal(
+        lambda: decide(job, command, now=Instant(now), new_id=ids(), linked=linked)
+    )
+
+
+def decision_or_refusal(decide_it: Callable[[], Decision]) -> Decision | str:
+    try:
+        return decide_it()
+    except DomainError as refusal:
+        return next(name for name, kind in REFUSALS.items() if type(refusal) is kind)
+
+
+def name_of(job: Job, outcome: Decision | str) -> str:
+    """Say in the tables' words what came of a command."""
+    if isinstance(outcome, str):
+        return outcome
+    after = outcome.job
+    if not outcome.changed:
+        assert after is job, "what is not changed is returned as it was"
+        assert outcome.transition is outcome.via is None
+        return "repeats" if outcome.applied else "late"
+    assert outcome.applied
+    if outcome.via:
+        assert outcome.transition
+        return "passes"
+    if outcome.deleted:
+        return "deletes"
+    if outcome.transition:
+        return "moves"
+    if after.attempt != job.attempt:
+        return "takes"
+    if job.held and not after.held:
+        return "leaves"
+    if after.cancel_request_time != job.cancel_request_time:
+        return "asks"
+    return "links" if outcome.assets else "reports"

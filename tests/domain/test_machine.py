@@ -10,18 +10,41 @@ from itertools import product
 import pytest
 
 from domain.jobs import (
+    COMPLETED,
+    ENDED,
     ENDED_BY,
     ERROR,
+    FAILED,
+    HELD,
     JOB_ID,
+    LEASE,
     LINK,
     NOW,
     OTHER_LINK,
     OWNER,
-    WORKER,
+    PARTIAL,
+    QUEUED,
+    STATES,
+    WAITING,
+    State,
     ids,
     job_in,
+    name_of,
+    outcome_of,
+    table,
 )
-from jobledger_server.domain.commands import Delete, JobCommand, LinkAsset, Report, Transit
+from jobledger_server.domain.commands import (
+    Cancel,
+    Claim,
+    Delete,
+    Expire,
+    JobCommand,
+    LinkAsset,
+    Release,
+    Report,
+    Transit,
+)
+from jobledger_server.domain.decisions import decide
 from jobledger_server.domain.errors import (
     DomainError,
     IllegalTransition,
@@ -31,140 +54,159 @@ from jobledger_server.domain.errors import (
     RequestIdReused,
     VersionMismatch,
 )
-from jobledger_server.domain.machine import TERMINAL, TRANSITIONS, Decision, decide
-from jobledger_server.domain.model import (
-    Asset,
-    AssetId,
-    Instant,
-    Job,
-    JobStatus,
-    Payload,
-    Transition,
-)
+from jobledger_server.domain.leases import claim
+from jobledger_server.domain.machine import TERMINAL, TRANSITIONS, Decision, waits
+from jobledger_server.domain.model import Asset, AssetId, Instant, Job, JobStatus, Payload
 
-STATES = list(JobStatus)
-QUEUED, PROCESSING, COMPLETED, PARTIAL, FAILED = STATES
+TARGETS = list(JobStatus)
 
 ALLOWED = {
-    QUEUED: ("PROCESSING",),
-    PROCESSING: ("COMPLETED", "PARTIAL", "FAILED"),
-    COMPLETED: (),
-    PARTIAL: (),
-    FAILED: (),
+    JobStatus.QUEUED: ("PROCESSING",),
+    JobStatus.PROCESSING: ("COMPLETED", "PARTIAL", "FAILED"),
+    JobStatus.COMPLETED: (),
+    JobStatus.PARTIAL: (),
+    JobStatus.FAILED: (),
 }
-
-
-def table(text: str) -> dict[tuple[str, JobStatus], str]:
-    """Read a table whose columns are the states and whose rows are what is asked."""
-    head, *rows = [line.split() for line in text.strip().splitlines()]
-    assert head[1:] == [state.value for state in STATES]
-    return {
-        (name, JobStatus(state)): cell
-        for name, *cells in rows
-        for state, cell in zip(head[1:], cells, strict=True)
-    }
-
 
 # What a TransitionJob comes to that names neither attempt nor version.
 UNFENCED = table("""
-    target      QUEUED   PROCESSING  COMPLETED  PARTIAL   FAILED
-    QUEUED      illegal  illegal     terminal   terminal  terminal
-    PROCESSING  moves    illegal     terminal   terminal  terminal
-    COMPLETED   illegal  moves       terminal   terminal  terminal
-    PARTIAL     illegal  moves       terminal   terminal  terminal
-    FAILED      illegal  moves       terminal   terminal  terminal
+    target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    QUEUED      illegal  illegal  illegal   illegal  terminal   terminal  terminal
+    PROCESSING  moves    illegal  takes     takes    terminal   terminal  terminal
+    COMPLETED   illegal  moves    moves     moves    terminal   terminal  terminal
+    PARTIAL     illegal  moves    moves     moves    terminal   terminal  terminal
+    FAILED      illegal  moves    moves     moves    terminal   terminal  terminal
 """)
-# … that names the job's attempt, its version, or both.
-FENCED = table("""
-    target      QUEUED   PROCESSING  COMPLETED  PARTIAL   FAILED
-    QUEUED      illegal  illegal     terminal   terminal  terminal
-    PROCESSING  moves    reports     terminal   terminal  terminal
-    COMPLETED   illegal  moves       terminal   terminal  terminal
-    PARTIAL     illegal  moves       terminal   terminal  terminal
-    FAILED      illegal  moves       terminal   terminal  terminal
+# … that names the job's version, and no attempt.
+BY_VERSION = table("""
+    target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    QUEUED      illegal  illegal  illegal   illegal  terminal   terminal  terminal
+    PROCESSING  moves    reports  takes     takes    terminal   terminal  terminal
+    COMPLETED   illegal  moves    moves     moves    terminal   terminal  terminal
+    PARTIAL     illegal  moves    moves     moves    terminal   terminal  terminal
+    FAILED      illegal  moves    moves     moves    terminal   terminal  terminal
 """)
-# … that names a version that is not the job's, with the right attempt or none.
-WRONG_VERSION = table("""
-    target      QUEUED   PROCESSING  COMPLETED  PARTIAL   FAILED
-    QUEUED      version  version     terminal   terminal  terminal
-    PROCESSING  version  version     terminal   terminal  terminal
-    COMPLETED   version  version     terminal   terminal  terminal
-    PARTIAL     version  version     terminal   terminal  terminal
-    FAILED      version  version     terminal   terminal  terminal
+# … that names the job's attempt, with its version or with none.
+BY_ATTEMPT = table("""
+    target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    QUEUED      illegal  illegal  lease     lease    terminal   terminal  terminal
+    PROCESSING  moves    reports  lease     lease    terminal   terminal  terminal
+    COMPLETED   illegal  moves    lease     lease    terminal   terminal  terminal
+    PARTIAL     illegal  moves    lease     lease    terminal   terminal  terminal
+    FAILED      illegal  moves    lease     lease    terminal   terminal  terminal
+""")
+# … that names a version that is not the job's, and no attempt.
+BY_OTHER_VERSION = table("""
+    target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    QUEUED      version  version  version   version  terminal   terminal  terminal
+    PROCESSING  version  version  version   version  terminal   terminal  terminal
+    COMPLETED   version  version  version   version  terminal   terminal  terminal
+    PARTIAL     version  version  version   version  terminal   terminal  terminal
+    FAILED      version  version  version   version  terminal   terminal  terminal
+""")
+# … that names the job's attempt, and a version that is not the job's.
+BY_ATTEMPT_AND_OTHER_VERSION = table("""
+    target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    QUEUED      version  version  lease     lease    terminal   terminal  terminal
+    PROCESSING  version  version  lease     lease    terminal   terminal  terminal
+    COMPLETED   version  version  lease     lease    terminal   terminal  terminal
+    PARTIAL     version  version  lease     lease    terminal   terminal  terminal
+    FAILED      version  version  lease     lease    terminal   terminal  terminal
 """)
 # … that names an attempt that is not the job's, whatever else it says.
 STALE = table("""
-    target      QUEUED   PROCESSING  COMPLETED  PARTIAL   FAILED
-    QUEUED      lease    lease       lease      lease     lease
-    PROCESSING  lease    lease       lease      lease     lease
-    COMPLETED   lease    lease       lease      lease     lease
-    PARTIAL     lease    lease       lease      lease     lease
-    FAILED      lease    lease       lease      lease     lease
+    target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    QUEUED      lease    lease    lease     lease    lease      lease     lease
+    PROCESSING  lease    lease    lease     lease    lease      lease     lease
+    COMPLETED   lease    lease    lease     lease    lease      lease     lease
+    PARTIAL     lease    lease    lease     lease    lease      lease     lease
+    FAILED      lease    lease    lease     lease    lease      lease     lease
 """)
 # … that is, word for word, the report that ended the job, whatever version it expects.
 ENDING_AGAIN = table("""
-    target      QUEUED   PROCESSING  COMPLETED  PARTIAL   FAILED
-    COMPLETED   illegal  moves       repeats    terminal  terminal
-    PARTIAL     illegal  moves       terminal   repeats   terminal
-    FAILED      illegal  moves       terminal   terminal  repeats
+    target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    COMPLETED   illegal  moves    moves     moves    repeats    terminal  terminal
+    PARTIAL     illegal  moves    moves     moves    terminal   repeats   terminal
+    FAILED      illegal  moves    moves     moves    terminal   terminal  repeats
 """)
-# What a report of progress comes to, unfenced or with the job's attempt.
+# … the same, with the attempt.
+ENDING_AGAIN_BY_ATTEMPT = table("""
+    target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    COMPLETED   illegal  moves    lease     lease    repeats    terminal  terminal
+    PARTIAL     illegal  moves    lease     lease    terminal   repeats   terminal
+    FAILED      illegal  moves    lease     lease    terminal   terminal  repeats
+""")
+# What a report of progress comes to that names no attempt.
 REPORTS = table("""
-    progress    QUEUED   PROCESSING  COMPLETED  PARTIAL   FAILED
-    alive       illegal  repeats     late       late      late
-    lower       illegal  late        late       late      late
-    same        illegal  repeats     late       late      late
-    message     illegal  reports     late       late      late
-    higher      illegal  reports     late       late      late
-    full        illegal  reports     late       late      late
+    progress    QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    alive       illegal  reports  repeats   repeats  late       late      late
+    lower       illegal  late     late      late     late       late      late
+    same        illegal  reports  repeats   repeats  late       late      late
+    message     illegal  reports  reports   reports  late       late      late
+    higher      illegal  reports  reports   reports  late       late      late
+    full        illegal  reports  reports   reports  late       late      late
 """)
-# What linking an asset comes to, unfenced or with the job's attempt.
+# … that names the job's attempt.
+REPORTS_BY_ATTEMPT = table("""
+    progress    QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    alive       illegal  reports  lease     lease    late       late      late
+    lower       illegal  late     lease     lease    late       late      late
+    same        illegal  reports  lease     lease    late       late      late
+    message     illegal  reports  lease     lease    late       late      late
+    higher      illegal  reports  lease     lease    late       late      late
+    full        illegal  reports  lease     lease    late       late      late
+""")
+# What linking an asset comes to that names no attempt.
 LINKS = table("""
-    request     QUEUED   PROCESSING  COMPLETED  PARTIAL   FAILED
-    first       illegal  links       terminal   terminal  terminal
-    again       repeats  repeats     repeats    repeats   repeats
-    reused      reused   reused      reused     reused    reused
+    request     QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    first       illegal  links    links     links    terminal   terminal  terminal
+    again       repeats  repeats  repeats   repeats  repeats    repeats   repeats
+    reused      reused   reused   reused    reused   reused     reused    reused
+""")
+# … that names the job's attempt.
+LINKS_BY_ATTEMPT = table("""
+    request     QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    first       illegal  links    lease     lease    terminal   terminal  terminal
+    again       repeats  repeats  repeats   repeats  repeats    repeats   repeats
+    reused      reused   reused   reused    reused   reused     reused    reused
+""")
+# What giving a job back comes to; a cancelled job is one whose worker was asked to cancel it.
+RELEASES = table("""
+    attempt     QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    current     illegal  leaves   repeats   repeats  terminal   terminal  terminal
+    cancelled   -        moves    -         -        terminal   terminal  terminal
+    earlier     lease    lease    lease     lease    lease      lease     lease
+    later       lease    lease    lease     lease    lease      lease     lease
+""")
+CANCELS = table("""
+    who         QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    owner       passes   asks     moves     moves    repeats    repeats   repeats
+    again       -        repeats  -         -        repeats    repeats   repeats
+    stranger    absent   absent   absent    absent   absent     absent    absent
+""")
+# What becomes of a job by itself, before its lease or its time to wait is over, and after.
+EXPIRES = table("""
+    when        QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    early       repeats  repeats  repeats   repeats  repeats    repeats   repeats
+    due         passes   leaves   moves     moves    repeats    repeats   repeats
+""")
+CLAIMS = table("""
+    when        QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    early       moves    nothing  takes     takes    nothing    nothing   nothing
+    due         nothing  nothing  nothing   nothing  nothing    nothing   nothing
 """)
 DELETES = table("""
-    who         QUEUED   PROCESSING  COMPLETED  PARTIAL   FAILED
-    owner       illegal  illegal     deletes    deletes   deletes
-    stranger    absent   absent      absent     absent    absent
+    who         QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    owner       illegal  illegal  illegal   illegal  deletes    deletes   deletes
+    stranger    absent   absent   absent    absent   absent     absent    absent
 """)
 
-REFUSALS = {
-    "illegal": IllegalTransition,
-    "terminal": JobTerminal,
-    "lease": LeaseLost,
-    "version": VersionMismatch,
-    "reused": RequestIdReused,
-    "absent": JobNotFound,
-}
+EARLY, DUE = NOW, Instant(1_000_000_000)
 
 
-def attempts(state: JobStatus) -> dict[str, int | None]:
+def attempts(state: State) -> dict[str, int | None]:
     current = 0 if state is QUEUED else 1
     return {"none": None, "current": current, "earlier": current - 1, "later": current + 1}
-
-
-def outcome_of(job: Job, command: JobCommand, linked: Asset | None = None) -> Decision | str:
-    try:
-        return decide(job, command, now=NOW, new_id=ids(), linked=linked)
-    except DomainError as refusal:
-        return next(name for name, kind in REFUSALS.items() if type(refusal) is kind)
-
-
-def name_of(job: Job, outcome: Decision | str) -> str:
-    """Say in the tables' words what came of a command."""
-    if isinstance(outcome, str):
-        return outcome
-    if outcome.deleted:
-        return "deletes"
-    if outcome.transition is not None:
-        return "moves"
-    if outcome.changed:
-        return "links" if outcome.assets else "reports"
-    assert outcome.job is job, "what is not changed is returned as it was"
-    return "repeats" if outcome.applied else "late"
 
 
 def content_for(target: JobStatus) -> Transit:
@@ -175,62 +217,70 @@ def content_for(target: JobStatus) -> Transit:
         progress=70,
         progress_message="shading",
         worker_id="worker-2",
-        assets=(OTHER_LINK,),
     )
-    if target in (COMPLETED, PARTIAL, FAILED):
-        command = replace(command, result=Payload(b"other"))
-    if target is FAILED:
+    if target in TERMINAL:
+        command = replace(command, result=Payload(b"other"), assets=(OTHER_LINK,))
+    if target is JobStatus.FAILED:
         command = replace(command, error=ERROR)
     return command
+
+
+def asked_to_cancel(job: Job) -> Job:
+    return replace(job, cancel_request_time=Instant(2_500_000), cancel_reason="too dear")
 
 
 def test_the_transitions_are_those_of_the_contract() -> None:
     assert {
         state: tuple(target.value for target in targets) for state, targets in TRANSITIONS.items()
     } == ALLOWED
-    assert {COMPLETED, PARTIAL, FAILED} == TERMINAL
+    assert {state.status for state in ENDED} == TERMINAL
 
 
-@pytest.mark.parametrize("target", STATES)
 @pytest.mark.parametrize("state", STATES)
-def test_every_transition_from_every_state(state: JobStatus, target: JobStatus) -> None:
+def test_a_job_waits_where_it_has_not_ended_and_nobody_holds_it(state: State) -> None:
+    assert waits(job_in(state)) is (state in WAITING)
+    assert job_in(state).held is (state is HELD)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("state", STATES)
+def test_every_transition_from_every_state(state: State, target: JobStatus) -> None:
     job = job_in(state)
     versions = {"none": None, "right": job.version, "wrong": job.version - 1}
+    expectations = {
+        ("none", "none"): UNFENCED,
+        ("none", "right"): BY_VERSION,
+        ("none", "wrong"): BY_OTHER_VERSION,
+        ("current", "none"): BY_ATTEMPT,
+        ("current", "right"): BY_ATTEMPT,
+        ("current", "wrong"): BY_ATTEMPT_AND_OTHER_VERSION,
+    }
     for (fence, attempt), (expects, version) in product(attempts(state).items(), versions.items()):
         command = replace(content_for(target), attempt=attempt, expected_version=version)
-        if fence in ("earlier", "later"):
-            expected = STALE
-        elif expects == "wrong":
-            expected = WRONG_VERSION
-        elif (fence, expects) == ("none", "none"):
-            expected = UNFENCED
-        else:
-            expected = FENCED
-        outcome = outcome_of(job, command)
-        # A PROCESSING report that links assets too is still a report.
-        name = name_of(job, outcome).replace("links", "reports")
+        expected = expectations.get((fence, expects), STALE)
+        name = name_of(job, outcome_of(job, command))
         assert name == expected[target.value, state], (fence, expects)
 
 
 @pytest.mark.parametrize("target", list(ENDED_BY))
 @pytest.mark.parametrize("state", STATES)
 def test_repeating_the_report_that_ended_a_job_changes_nothing(
-    state: JobStatus, target: JobStatus
+    state: State, target: JobStatus
 ) -> None:
     job = job_in(state)
     for version in (None, job.version, job.version - 1):
-        if version == job.version - 1 and state not in TERMINAL:
+        if version == job.version - 1 and state not in ENDED:
             continue
         for fence, attempt in attempts(state).items():
             again = replace(ENDED_BY[target], attempt=attempt, expected_version=version)
-            expected = STALE if fence in ("earlier", "later") else ENDING_AGAIN
+            expected = {"none": ENDING_AGAIN, "current": ENDING_AGAIN_BY_ATTEMPT}.get(fence, STALE)
             name = name_of(job, outcome_of(job, again))
             assert name == expected[target.value, state], (fence, version)
 
 
-@pytest.mark.parametrize("state", [COMPLETED, PARTIAL, FAILED])
-def test_another_worker_may_repeat_the_end_but_not_change_a_word_of_it(state: JobStatus) -> None:
-    job, end = job_in(state), ENDED_BY[state]
+@pytest.mark.parametrize("state", ENDED)
+def test_another_worker_may_repeat_the_end_but_not_change_a_word_of_it(state: State) -> None:
+    job, end = job_in(state), ENDED_BY[state.status]
     assert name_of(job, outcome_of(job, replace(end, worker_id="worker-2"))) == "repeats"
     for other in (
         replace(end, result=Payload(b"x")),
@@ -245,7 +295,7 @@ def test_another_worker_may_repeat_the_end_but_not_change_a_word_of_it(state: Jo
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_every_report_in_every_state(state: JobStatus) -> None:
+def test_every_report_in_every_state(state: State) -> None:
     job = job_in(state)
     reports = {
         "alive": Report(job_id=JOB_ID),
@@ -257,12 +307,15 @@ def test_every_report_in_every_state(state: JobStatus) -> None:
     }
     for (content, report), (fence, attempt) in product(reports.items(), attempts(state).items()):
         name = name_of(job, outcome_of(job, replace(report, attempt=attempt)))
-        expected = "lease" if fence in ("earlier", "later") else REPORTS[content, state]
+        if fence in ("earlier", "later"):
+            expected = "lease"
+        else:
+            expected = (REPORTS if fence == "none" else REPORTS_BY_ATTEMPT)[content, state]
         assert name == expected, (content, fence)
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_every_link_in_every_state(state: JobStatus) -> None:
+def test_every_link_in_every_state(state: State) -> None:
     job = job_in(state)
     linked = Asset(
         id=AssetId("asset-1"),
@@ -281,16 +334,63 @@ def test_every_link_in_every_state(state: JobStatus) -> None:
         links.items(), attempts(state).items()
     ):
         outcome = outcome_of(job, replace(link, attempt=attempt), known)
-        expected = "lease" if fence in ("earlier", "later") else LINKS[request, state]
+        if fence in ("earlier", "later"):
+            expected = "lease"
+        else:
+            expected = (LINKS if fence == "none" else LINKS_BY_ATTEMPT)[request, state]
         assert name_of(job, outcome) == expected, (request, fence)
         if expected == "repeats":
             assert isinstance(outcome, Decision)
             assert outcome.assets == (linked,), "the answer is the asset that was linked"
 
 
+@pytest.mark.parametrize("state", STATES)
+def test_every_giving_back_in_every_state(state: State) -> None:
+    job = job_in(state)
+    for fence, attempt in attempts(state).items():
+        if attempt is not None:
+            outcome = outcome_of(job, Release(job_id=JOB_ID, attempt=attempt))
+            assert name_of(job, outcome) == RELEASES[fence, state], fence
+    if RELEASES["cancelled", state] != "-":
+        cancelled = asked_to_cancel(job)
+        outcome = outcome_of(cancelled, Release(job_id=JOB_ID, attempt=1))
+        assert name_of(cancelled, outcome) == RELEASES["cancelled", state]
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_cancellation_in_every_state(state: State) -> None:
+    job, cancel = job_in(state), Cancel(job_id=JOB_ID, user_id=OWNER, reason="too dear")
+    assert name_of(job, outcome_of(job, cancel)) == CANCELS["owner", state]
+    stranger = outcome_of(job, replace(cancel, user_id="eve"))
+    assert name_of(job, stranger) == CANCELS["stranger", state]
+    if CANCELS["again", state] != "-":
+        cancelled = asked_to_cancel(job)
+        for again in (cancel, replace(cancel, reason="second thoughts")):
+            assert name_of(cancelled, outcome_of(cancelled, again)) == CANCELS["again", state]
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_passing_of_time_in_every_state(state: State) -> None:
+    job = job_in(state)
+    for when, now in (("early", EARLY), ("due", DUE)):
+        outcome = outcome_of(job, Expire(job_id=JOB_ID), now=now)
+        assert name_of(job, outcome) == EXPIRES[when, state], when
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_claim_in_every_state(state: State) -> None:
+    job = job_in(state)
+    command = Claim(
+        worker_id="worker-2", job_types=frozenset(["render"]), max_jobs=1, lease_duration=LEASE
+    )
+    for when, now in (("early", EARLY), ("due", DUE)):
+        decision = claim(job, command, now)
+        assert name_of(job, decision or "nothing") == CLAIMS[when, state], when
+
+
 @pytest.mark.parametrize("who", ["owner", "stranger"])
 @pytest.mark.parametrize("state", STATES)
-def test_every_deletion_in_every_state(state: JobStatus, who: str) -> None:
+def test_every_deletion_in_every_state(state: State, who: str) -> None:
     job = job_in(state)
     user = OWNER if who == "owner" else "eve"
     outcome = outcome_of(job, Delete(job_id=JOB_ID, user_id=user))
@@ -302,9 +402,12 @@ def test_every_deletion_in_every_state(state: JobStatus, who: str) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        Transit(job_id=JOB_ID, target=PROCESSING),
+        Transit(job_id=JOB_ID, target=JobStatus.PROCESSING),
         Report(job_id=JOB_ID),
         LinkAsset(job_id=JOB_ID, link=LINK),
+        Release(job_id=JOB_ID, attempt=1),
+        Cancel(job_id=JOB_ID, user_id=OWNER),
+        Expire(job_id=JOB_ID),
         Delete(job_id=JOB_ID, user_id=OWNER),
     ],
 )
@@ -314,210 +417,96 @@ def test_every_command_on_an_absent_job_finds_no_job(command: JobCommand) -> Non
     assert refusal.value.job_id == JOB_ID
 
 
-def test_a_start_counts_the_attempt_and_records_who_and_when() -> None:
-    job = job_in(QUEUED)
-    start = Transit(
-        job_id=JOB_ID,
-        target=PROCESSING,
-        worker_id=WORKER,
-        progress=5,
-        progress_message="warm",
-        assets=(LINK,),
-    )
-    decision = decide(job, start, now=NOW, new_id=ids())
-    assert decision == Decision(
-        job=replace(
-            job,
-            status=PROCESSING,
-            progress=5,
-            progress_message="warm",
-            attempt=1,
-            worker_id=WORKER,
-            start_time=NOW,
-            update_time=NOW,
-            version=2,
-        ),
-        transition=Transition(
-            job_id=JOB_ID,
-            from_status=QUEUED,
-            to_status=PROCESSING,
-            version=2,
-            attempt=1,
-            actor=WORKER,
-            reason="",
-            time=NOW,
-        ),
-        assets=(
-            Asset(
-                id=AssetId("id-000001"), job_id=JOB_ID, user_id=OWNER, link=LINK, create_time=NOW
-            ),
-        ),
-    )
-
-
-@pytest.mark.parametrize(
-    ("target", "reported", "progress"),
-    [
-        (COMPLETED, None, 100),
-        (COMPLETED, 70, 100),
-        (COMPLETED, 10, 100),
-        (PARTIAL, None, 100),
-        (PARTIAL, 70, 100),
-        (FAILED, None, 40),
-        (FAILED, 70, 70),
-        (FAILED, 10, 40),
-    ],
-)
-def test_an_end_sets_progress_outcome_and_time(
-    target: JobStatus, reported: int | None, progress: int
-) -> None:
-    job = job_in(PROCESSING)
-    end = replace(ENDED_BY[target], progress=reported, assets=(LINK, OTHER_LINK))
-    decision = decide(job, end, now=NOW, new_id=ids())
-    assert decision.job == replace(
-        job,
-        status=target,
-        progress=progress,
-        result=end.result,
-        error=end.error,
-        complete_time=NOW,
-        update_time=NOW,
-        version=4,
-        end_digest=decision.job.end_digest,
-    )
-    assert decision.job.end_digest
-    assert decision.transition == Transition(
-        job_id=JOB_ID,
-        from_status=PROCESSING,
-        to_status=target,
-        version=4,
-        attempt=1,
-        actor=WORKER,
-        reason="" if target is COMPLETED else "OUT_OF_MEMORY",
-        time=NOW,
-    )
-    assert [asset.link for asset in decision.assets] == [LINK, OTHER_LINK]
-    assert name_of(decision.job, outcome_of(decision.job, end)) == "repeats"
-
-
-def test_a_transition_names_its_actor_as_well_as_it_can() -> None:
-    def actor(started_by: str, ended_by: str) -> str:
-        job = replace(job_in(PROCESSING), worker_id=started_by)
-        end = replace(ENDED_BY[COMPLETED], worker_id=ended_by)
-        transition = decide(job, end, now=NOW, new_id=ids()).transition
-        assert transition is not None
-        return transition.actor
-
-    assert actor("worker-1", "worker-2") == "worker-2"
-    assert actor("worker-1", "") == "worker-1"
-    assert actor("", "") == "worker"
-
-
-def test_only_the_worker_that_started_a_job_may_start_it_again() -> None:
-    start = Transit(job_id=JOB_ID, target=PROCESSING)
-    job = job_in(PROCESSING)
-    assert name_of(job, outcome_of(job, replace(start, worker_id=WORKER))) == "repeats"
-    assert outcome_of(job, replace(start, worker_id="worker-2")) == "illegal"
-    assert outcome_of(job, start) == "illegal"
-    nameless = replace(job, worker_id="")
-    assert outcome_of(nameless, start) == "illegal"
-
-
-@pytest.mark.parametrize(
-    ("progress", "message", "after"),
-    [
-        (None, None, None),
-        (40, "drawing", None),
-        (41, None, (41, "drawing")),
-        (40, "shading", (40, "shading")),
-        (None, "", (40, "")),
-        (39, None, "late"),
-        (39, "shading", "late"),
-        (0, None, "late"),
-    ],
-)
-def test_progress_never_goes_backwards_by_either_door(
-    progress: int | None, message: str | None, after: tuple[int, str] | str | None
-) -> None:
-    job = job_in(PROCESSING)
-    report = Report(job_id=JOB_ID, progress=progress, progress_message=message)
-    transit = Transit(
-        job_id=JOB_ID,
-        target=PROCESSING,
-        attempt=1,
-        progress=progress,
-        progress_message=message,
-    )
-    if isinstance(after, tuple):
-        changed = replace(
-            job, progress=after[0], progress_message=after[1], update_time=NOW, version=4
-        )
-        expected = Decision(job=changed)
-    else:
-        expected = Decision(job=job, changed=False, applied=after != "late")
-    assert outcome_of(job, report) == expected
-    assert outcome_of(job, transit) == expected
-
-
-def test_a_linked_asset_belongs_to_the_job_and_its_owner() -> None:
-    job = job_in(PROCESSING)
-    link = LinkAsset(job_id=JOB_ID, link=LINK, request_id="link-1")
-    assert decide(job, link, now=NOW, new_id=ids()) == Decision(
-        job=replace(job, update_time=NOW, version=4),
-        assets=(
-            Asset(
-                id=AssetId("id-000001"),
-                job_id=JOB_ID,
-                user_id=OWNER,
-                link=LINK,
-                create_time=NOW,
-                request_id="link-1",
-            ),
-        ),
-    )
-
-
 @pytest.mark.parametrize("state", STATES)
-def test_refusals_carry_the_facts(state: JobStatus) -> None:
-    job = job_in(state)
+def test_refusals_carry_the_facts(state: State) -> None:
+    job, status = job_in(state), state.status
     facts: list[DomainError] = []
     for command in (
-        Transit(job_id=JOB_ID, target=QUEUED),
-        Transit(job_id=JOB_ID, target=PROCESSING, attempt=9),
-        Transit(job_id=JOB_ID, target=COMPLETED, expected_version=9),
+        Transit(job_id=JOB_ID, target=JobStatus.QUEUED),
+        Transit(job_id=JOB_ID, target=JobStatus.PROCESSING, attempt=9),
+        Transit(job_id=JOB_ID, target=JobStatus.COMPLETED, expected_version=9),
+        Release(job_id=JOB_ID, attempt=9),
         Delete(job_id=JOB_ID, user_id=OWNER),
+        Delete(job_id=JOB_ID, user_id="eve"),
+        Cancel(job_id=JOB_ID, user_id="eve"),
     ):
         try:
             decide(job, command, now=NOW, new_id=ids())
         except DomainError as refusal:
             facts.append(refusal)
-    allowed = ALLOWED[state]
-    expected: list[DomainError] = [LeaseLost(JOB_ID, job.attempt)]
-    if state in TERMINAL:
-        expected.insert(0, JobTerminal(JOB_ID, state, "QUEUED"))
-        expected.append(JobTerminal(JOB_ID, state, "COMPLETED"))
+    expected: list[DomainError]
+    if state in ENDED:
+        expected = [
+            JobTerminal(JOB_ID, status, "QUEUED"),
+            LeaseLost(JOB_ID, 1),
+            JobTerminal(JOB_ID, status, "COMPLETED"),
+            LeaseLost(JOB_ID, 1),
+        ]
     else:
-        expected.insert(0, IllegalTransition(JOB_ID, state, "QUEUED", allowed))
-        expected.append(VersionMismatch(JOB_ID, job.version))
-        expected.append(IllegalTransition(JOB_ID, state, "DELETED", allowed))
+        attempt = 0 if state is QUEUED else 1
+        expected = [
+            IllegalTransition(JOB_ID, status, "QUEUED", ALLOWED[status]),
+            LeaseLost(JOB_ID, attempt),
+            VersionMismatch(JOB_ID, job.version),
+            LeaseLost(JOB_ID, attempt),
+            IllegalTransition(JOB_ID, status, "DELETED", ALLOWED[status]),
+        ]
+    expected += [JobNotFound(JOB_ID), JobNotFound(JOB_ID)]
     assert [repr(fact) for fact in facts] == [repr(fact) for fact in expected]
 
 
-def test_a_report_or_a_link_on_a_queued_job_says_which_state_it_needs() -> None:
-    for command in (Report(job_id=JOB_ID), LinkAsset(job_id=JOB_ID, link=LINK)):
-        with pytest.raises(IllegalTransition) as refusal:
-            decide(job_in(QUEUED), command, now=NOW, new_id=ids())
-        assert refusal.value.wanted == "PROCESSING"
+@pytest.mark.parametrize(
+    "command",
+    [
+        Report(job_id=JOB_ID),
+        LinkAsset(job_id=JOB_ID, link=LINK),
+        Release(job_id=JOB_ID, attempt=0),
+    ],
+)
+def test_what_needs_a_started_job_says_so_of_a_queued_one(command: JobCommand) -> None:
+    with pytest.raises(IllegalTransition) as refusal:
+        decide(job_in(QUEUED), command, now=NOW, new_id=ids())
+    assert repr(refusal.value) == repr(
+        IllegalTransition(JOB_ID, JobStatus.QUEUED, "PROCESSING", ("PROCESSING",))
+    )
+
+
+@pytest.mark.parametrize("command", [LinkAsset, Release])
+@pytest.mark.parametrize("state", [COMPLETED, PARTIAL, FAILED])
+def test_what_needs_a_running_job_says_so_of_one_that_has_ended(
+    state: State, command: type[LinkAsset | Release]
+) -> None:
+    asked: JobCommand = Release(job_id=JOB_ID, attempt=1)
+    if command is LinkAsset:
+        asked = LinkAsset(job_id=JOB_ID, link=LINK, attempt=1)
+    with pytest.raises(JobTerminal) as refusal:
+        decide(job_in(state), asked, now=NOW, new_id=ids())
+    assert repr(refusal.value) == repr(JobTerminal(JOB_ID, state.status, "PROCESSING"))
+
+
+def test_starting_a_held_job_is_refused_with_what_is_possible_instead() -> None:
+    with pytest.raises(IllegalTransition) as refusal:
+        decide(
+            job_in(HELD),
+            Transit(job_id=JOB_ID, target=JobStatus.PROCESSING),
+            now=NOW,
+            new_id=ids(),
+        )
+    assert repr(refusal.value) == repr(
+        IllegalTransition(
+            JOB_ID, JobStatus.PROCESSING, "PROCESSING", ("COMPLETED", "PARTIAL", "FAILED")
+        )
+    )
 
 
 def test_a_reused_request_id_names_the_asset_that_has_it() -> None:
     linked = Asset(id=AssetId("asset-1"), job_id=JOB_ID, user_id=OWNER, link=LINK, create_time=NOW)
     with pytest.raises(RequestIdReused) as refusal:
         decide(
-            job_in(PROCESSING),
+            job_in(HELD),
             LinkAsset(job_id=JOB_ID, link=OTHER_LINK, request_id="link-1"),
             now=NOW,
             new_id=ids(),
             linked=linked,
         )
-    assert (refusal.value.request_id, refusal.value.made_id) == ("link-1", "asset-1")
+    assert repr(refusal.value) == repr(RequestIdReused("link-1", "Asset", "asset-1"))

@@ -188,10 +188,11 @@ async def _load(transaction: Transaction, commands: Sequence[Command]) -> _Known
         jobs=await transaction.load_jobs(ids) if ids else {},
         created=await transaction.find_created(created) if created else {},
         linked=await transaction.find_linked(linked) if linked else {},
-        # Each set of types gets as many as all claims want together: where sets overlap, what
-        # one claim is given is missing from the others.
+        # Each set of types gets as many as all claims want together, for where sets overlap what
+        # one claim is given is missing from the others; and as many more as there are jobs
+        # that another command of the batch may take away.
         waiting={
-            job_types: deque(await transaction.find_waiting(job_types, limit=wanted))
+            job_types: deque(await transaction.find_waiting(job_types, limit=wanted + len(ids)))
             for job_types in claimed
         },
     )

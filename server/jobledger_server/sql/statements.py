@@ -1,10 +1,13 @@
 """Every fixed statement of the store."""
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, text, update
 
 from jobledger_server.sql.engine import Dialect
 from jobledger_server.sql.rows import MUTABLE_COLUMNS
 from jobledger_server.sql.tables import assets, feed, job_transitions, jobs, tombstones
+
+# In the text and not bound: else no partial index is seen to apply.
+_NONE = text("''")
 
 
 class Statements:
@@ -16,10 +19,11 @@ class Statements:
         # In the order of the ids, so that two transactions never wait for each other.
         self.lock_jobs = dialect.locked(jobs_by_id.order_by(jobs.c.id))
         self.find_created = select(jobs).where(
-            jobs.c.request_id != "", dialect.pair_of(jobs.c.user_id, jobs.c.request_id, "requests")
+            jobs.c.request_id != _NONE,
+            dialect.pair_of(jobs.c.user_id, jobs.c.request_id, "requests"),
         )
         self.find_linked = select(assets).where(
-            assets.c.request_id != "",
+            assets.c.request_id != _NONE,
             dialect.pair_of(assets.c.job_id, assets.c.request_id, "requests"),
         )
         self.read_transitions = (
