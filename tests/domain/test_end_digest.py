@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from domain.jobs import ERROR, JOB_ID, LINK, OTHER_LINK
 from jobledger_server.domain.commands import Transit
-from jobledger_server.domain.machine import digest_of_end
+from jobledger_server.domain.decisions import digest_of_end
 from jobledger_server.domain.model import AssetLink, JobError, JobStatus, Payload
 
 FULL = Transit(

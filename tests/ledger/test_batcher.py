@@ -7,6 +7,7 @@ import pytest
 
 from gated_store import Gate
 from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.ledger import batcher as batcher_module
 from jobledger_server.ledger.batcher import Batcher
 
 
@@ -100,3 +101,34 @@ async def test_what_was_taken_is_finished_before_the_end() -> None:
         await gate.reached.wait()
         asyncio.get_running_loop().call_soon(gate.open)
     assert [task.result() for task in tasks] == [2, 4, 6]
+
+
+async def test_callers_that_come_back_are_waited_for_and_a_single_one_waits_for_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Counted, not timed: with a linger that never ends by itself."""
+    monkeypatch.setattr(batcher_module, "LINGER_SECONDS", 3600)
+    work = Work()
+    async with Batcher("numbers", work, max_batch=10, max_waiting=10) as batcher:
+        assert [await batcher.submit(n) for n in (1, 2, 3)] == [2, 4, 6]
+        assert work.batches == [[1], [2], [3]]
+        await asyncio.gather(*await submitted(batcher, 4, 5, 6))
+        early = await submitted(batcher, 7, 8)
+        assert work.batches[3:] == [[4, 5, 6]]
+        late = await submitted(batcher, 9)
+        await asyncio.gather(*early, *late)
+        assert work.batches[4:] == [[7, 8, 9]]
+        # Whoever does not come back is not waited for at the end.
+        last = await submitted(batcher, 0)
+    assert await last[0] == 0
+
+
+async def test_callers_that_do_not_come_back_cost_one_linger(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batcher_module, "LINGER_SECONDS", 0.001)
+    work = Work()
+    async with Batcher("numbers", work, max_batch=10, max_waiting=10) as batcher:
+        await asyncio.gather(*await submitted(batcher, 1, 2, 3))
+        assert [await batcher.submit(n) for n in (4, 5)] == [8, 10]
+    assert work.batches == [[1, 2, 3], [4], [5]]

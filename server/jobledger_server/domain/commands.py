@@ -1,4 +1,4 @@
-"""Commands: everything that can be asked of a job. What comes of one, `machine.decide` says."""
+"""Commands: everything that can be asked of a job. What comes of one, `decisions` says."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -43,6 +43,7 @@ from jobledger_server.domain.model import (
     Job,
     JobId,
     JobStatus,
+    Micros,
 )
 
 NewId = Callable[[], str]
@@ -166,9 +167,8 @@ def _repeat_start(job: Job, command: Transit, now: Instant) -> Decision:
         if not command.worker_id or command.worker_id != job.worker_id:
             raise illegal(job, command.target.value)
         return Decision(job=job, changed=False)
-    if command.lease_duration is not None:
-        job = replace(job, lease_duration=command.lease_duration)
-    return _progress(job, command.progress, command.progress_message, now)
+    lease = command.lease_duration or job.lease_duration
+    return _progress(job, command.progress, command.progress_message, lease, now)
 
 
 def _report(job: Job, command: Report, now: Instant) -> Decision:
@@ -177,15 +177,18 @@ def _report(job: Job, command: Report, now: Instant) -> Decision:
         return Decision(job=job, changed=False, applied=False)
     if job.status is not JobStatus.PROCESSING:
         raise illegal(job, JobStatus.PROCESSING.value)
-    return _progress(job, command.progress, command.progress_message, now)
+    return _progress(job, command.progress, command.progress_message, job.lease_duration, now)
 
 
-def _progress(job: Job, progress: int | None, message: str | None, now: Instant) -> Decision:
+def _progress(
+    job: Job, progress: int | None, message: str | None, lease: Micros | None, now: Instant
+) -> Decision:
     if progress is not None and progress < job.progress:
         return Decision(job=job, changed=False, applied=False)
     reported = _reported(job, progress, message)
-    if job.lease_duration is not None:
-        reported = replace(reported, lease_expire_time=Instant(now + job.lease_duration))
+    if lease is not None:
+        expires = Instant(now + lease)
+        reported = replace(reported, lease_duration=lease, lease_expire_time=expires)
     elif reported == job:
         return Decision(job=job, changed=False)
     return Decision(job=_next_version(reported, now))

@@ -1,7 +1,8 @@
 """Things that arrive together are done together.
 
-While one batch is under way the next one gathers, so a batch grows with the load
-and a single caller waits for nobody. The idea is group commit as databases do
+While one batch is under way the next one gathers, and those who were answered
+together are given a moment to come back, so a batch grows with the load and a
+single caller waits for nobody. The idea is group commit as databases do
 it; see DeWitt et al., "Implementation Techniques for Main Memory Database
 Systems" (1984).
 """
@@ -16,6 +17,9 @@ from jobledger_server.domain.errors import LimitExceeded
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+LINGER_SECONDS = 0.005
+"""How long a batch waits at most for callers that were there a moment ago."""
 
 Flush = Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]]
 """Does a batch: one result for each item, in the same order. What it raises is
@@ -67,14 +71,33 @@ class Batcher(Generic[Item, Result]):
         return await future
 
     async def _run(self) -> None:
+        callers = 1
         while True:
             await self._arrived.wait()
             while self._waiting:
+                if callers > 1:
+                    await self._linger(callers)
                 size = min(len(self._waiting), self._max_batch)
                 await self._do([self._waiting.popleft() for _ in range(size)])
+                callers = size + len(self._waiting)
             if self._closed:
                 return
             self._arrived.clear()
+
+    async def _linger(self, callers: int) -> None:
+        """Wait a moment for those who called last time too: answered together, they come back.
+
+        It ends when as many are there, so that a steady number of callers waits
+        for nobody, and there is none of it for a single one.
+        """
+        wanted = min(callers, self._max_batch)
+        try:
+            async with asyncio.timeout(LINGER_SECONDS):
+                while len(self._waiting) < wanted and not self._closed:
+                    self._arrived.clear()
+                    await self._arrived.wait()
+        except TimeoutError:
+            pass
 
     async def _do(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         results: Sequence[Result | Exception]

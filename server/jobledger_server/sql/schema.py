@@ -76,6 +76,7 @@ def _translating(database: Database) -> Iterator[None]:
         yield
     except database.away as error:
         cause = str(getattr(error, "orig", None) or error)
-        where = database.url.render_as_string(hide_password=True)
+        # As it was given: the driver is nobody's business.
+        where = database.url.set(drivername=database.dialect.name).render_as_string()
         message = f"cannot use the database {where}: {cause}"
         raise StoreUnavailable(message) from error
