@@ -73,6 +73,7 @@ class App:
 
     address: str
     hub: WatchHub
+    openings: Openings
     store: Store
 
 
@@ -104,7 +105,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         jobs = JobService(store, ledger, reads, hub, requests, heartbeat=settings.heartbeat)
         workers = WorkerService(ledger, Claims(ledger, openings), requests)
         address = await stack.enter_async_context(_serving(settings, hub, openings, jobs, workers))
-        yield App(address, hub, store)
+        yield App(address, hub, openings, store)
 
 
 @asynccontextmanager
