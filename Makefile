@@ -32,7 +32,7 @@ help: ## list these targets
 setup: $(INSTALLED) ## install the service, the client and all tools into .venv
 
 .PHONY: demo
-demo: $(INSTALLED) ## see a job live: server, worker and two watchers in one terminal
+demo: $(INSTALLED) ## see it work: a server, three workers and live bars; ARGS="--output DIR" keeps the files
 	@$(PYTHON) examples/demo.py $(ARGS)
 
 .PHONY: bench

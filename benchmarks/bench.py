@@ -1,0 +1,157 @@
+"""Measures Jobledger on this machine, everything beside what the bare stack reaches on it.
+
+    python benchmarks/bench.py [--quick] [--json FILE] [--only NAME...]
+
+docs/performance.md says what is measured, and how to read it.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+
+from fanout import Fanout
+from latency import Latency
+from processes import BareServer, BenchmarkError, Generator
+from rates import Rates
+from report import Figure, table
+from subjects import DATABASES, serving
+
+GENERATORS = 2
+
+NAMES = ("rates", "latency", "fanout")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is done; more is slower and steadier."""
+
+    rounds: int
+    seconds: float
+    calls: int
+    streams: int
+
+
+FULL = Size(rounds=7, seconds=1.0, calls=500, streams=10_000)
+QUICK = Size(rounds=3, seconds=0.25, calls=100, streams=1_000)
+
+
+class Scenario(Protocol):
+    """Something that is measured in rounds."""
+
+    @property
+    def figures(self) -> Sequence[Figure]: ...
+
+    @property
+    def notes(self) -> Sequence[str]: ...
+
+    def prepare(self) -> None: ...
+
+    def measure_round(self) -> None: ...
+
+
+@dataclass
+class Report:
+    """What has been measured so far."""
+
+    figures: list[Figure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, scenario: Scenario, rounds: int) -> None:
+        scenario.prepare()
+        for number in range(1, rounds + 1):
+            _tell(f"{type(scenario).__name__.lower()}: round {number} of {rounds}")
+            scenario.measure_round()
+        self.figures += scenario.figures
+        self.notes += scenario.notes
+
+
+@contextmanager
+def _generators() -> Iterator[list[Generator]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(Generator()) for _ in range(GENERATORS)]
+
+
+def measure(names: Sequence[str], size: Size) -> Report:
+    """Run the scenarios, each with servers and generators of its own. Raises BenchmarkError."""
+    report = Report()
+    with tempfile.TemporaryDirectory(prefix="jobledger-bench-") as name:
+        folder = Path(name)
+        if "rates" in names or "latency" in names:
+            with ExitStack() as stack:
+                _tell("starting the servers")
+                bare = stack.enter_context(BareServer())
+                subjects = [stack.enter_context(serving(d, folder)) for d in DATABASES]
+                generators = stack.enter_context(_generators())
+                if "rates" in names:
+                    rates = Rates(bare, subjects, generators, seconds=size.seconds)
+                    report.add(rates, size.rounds)
+                if "latency" in names:
+                    latency = Latency(bare, subjects, generators[0], folder, calls=size.calls)
+                    report.add(latency, size.rounds)
+        if "fanout" in names:
+            with ExitStack() as stack:
+                _tell("opening the watches")
+                bare = stack.enter_context(BareServer())
+                # No heartbeats: they would be deliveries too.
+                quiet = serving("SQLite", folder, "--heartbeat", "3600")
+                subject = stack.enter_context(quiet)
+                generators = stack.enter_context(_generators())
+                caller = stack.enter_context(Generator())
+                fanout = Fanout(bare, subject, generators, caller, streams=size.streams)
+                report.add(fanout, size.rounds)
+    return report
+
+
+def describe_machine() -> dict[str, Any]:
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("grpcio", "protobuf", "uvloop", "sqlalchemy")},
+    }
+
+
+def main() -> None:
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="less of everything, in 40 s")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write every round there too")
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME")
+    arguments = parser.parse_args()
+    size = QUICK if arguments.quick else FULL
+    begin = time.monotonic()
+    try:
+        report = measure(arguments.only, size)
+    except BenchmarkError as error:
+        sys.exit(f"bench: {error}")
+    machine = describe_machine()
+    print(", ".join(f"{name} {value}" for name, value in machine.items()))
+    print(f"medians of {size.rounds} rounds, in {time.monotonic() - begin:.0f} s\n")
+    print(table(report.figures))
+    print()
+    for note in report.notes:
+        print(f"- {note}")
+    if arguments.json:
+        figures = [figure.as_json() for figure in report.figures]
+        whole = {"machine": machine, "quick": arguments.quick, "figures": figures}
+        arguments.json.write_text(json.dumps(whole | {"notes": report.notes}, indent=2) + "\n")
+
+
+def _tell(what: str) -> None:
+    print(f"bench: {what}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

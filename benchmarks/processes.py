@@ -1,0 +1,125 @@
+"""The processes of a measurement: started, told what to do, and their use of the machine read."""
+
+import json
+import select
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+import psutil  # type: ignore[import-untyped]
+
+HERE = Path(__file__).parent
+
+ANSWER_SECONDS = 120.0
+"""How long a process of ours may take for one command before it counts as stuck."""
+
+
+class BenchmarkError(Exception):
+    """A measurement could not be made; the message says why."""
+
+
+class Generator:
+    """A process that makes calls; see load.py."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "load.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def begin(self, command: str, **arguments: Any) -> None:
+        """Tell it what to do; `end` has the reply."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"do": command, **arguments}) + "\n")
+        self._process.stdin.flush()
+
+    def end(self) -> dict[str, Any]:
+        """Wait for the reply. Raises BenchmarkError."""
+        line = _read_line(self._process, "a load generator")
+        reply: dict[str, Any] = json.loads(line)
+        if "error" in reply:
+            raise BenchmarkError(f"a load generator failed:\n{reply['error']}")
+        return reply
+
+    def do(self, command: str, **arguments: Any) -> dict[str, Any]:
+        self.begin(command, **arguments)
+        return self.end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _end(self._process)
+
+
+def all_do(generators: Sequence[Generator], command: str, **arguments: Any) -> list[dict[str, Any]]:
+    """Have all of them do the same at the same time."""
+    for generator in generators:
+        generator.begin(command, **arguments)
+    return [generator.end() for generator in generators]
+
+
+class BareServer:
+    """The ceiling as a process; see ceiling.py."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "ceiling.py")], stdout=subprocess.PIPE, text=True
+        )
+        self.target = _read_line(self._process, "the bare server").strip()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _end(self._process)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process and its children have used."""
+    process = psutil.Process(pid)
+    total = 0.0
+    for one in (process, *process.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # a child that has just ended
+            times = one.cpu_times()
+            total += times.user + times.system
+    return total
+
+
+def parent_of(pid: int) -> int:
+    parent: int = psutil.Process(pid).ppid()
+    return parent
+
+
+def resident_bytes(pid: int) -> int:
+    resident: int = psutil.Process(pid).memory_info().rss
+    return resident
+
+
+def _read_line(process: subprocess.Popen[str], name: str) -> str:
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], ANSWER_SECONDS)
+    if not ready:
+        raise BenchmarkError(f"{name} has not answered for {ANSWER_SECONDS:.0f} s")
+    line = process.stdout.readline()
+    if not line:
+        raise BenchmarkError(f"{name} ended with exit code {process.wait()}")
+    return line
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
