@@ -52,13 +52,19 @@ test: $(INSTALLED) ## run the tests; ARGS="-k watch" runs some of them
 .PHONY: check
 check: check-code check-protos check-drift ## check all that can be checked without running it
 
+# Tests hand over dicts of fields, patch what they like and know which outcome they look at. What
+# is left finds names that do not exist and, above all, a coroutine that nobody awaits: a test
+# that cannot fail.
+TESTS_MYPY := --allow-untyped-defs --allow-untyped-calls --allow-incomplete-defs \
+	$(addprefix --disable-error-code=,abstract arg-type assignment attr-defined call-overload \
+	comparison-overlap index method-assign misc no-any-return return-value union-attr var-annotated)
+
 .PHONY: check-code
 check-code: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(PACKAGES) $(SCRIPTS)
-	$(BIN)/mypy --cache-dir .mypy_cache/tests --allow-untyped-defs --allow-untyped-calls \
-		--allow-incomplete-defs tests
+	$(BIN)/mypy --cache-dir .mypy_cache/tests $(TESTS_MYPY) tests
 	$(BIN)/lint-imports
 
 .PHONY: check-protos

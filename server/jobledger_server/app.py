@@ -93,7 +93,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         head = await store.feed_head()
         openings = Openings()
         hub = WatchHub(head.seq, look.set, openings.observe, max_watches=settings.max_watches)
-        await stack.enter_async_context(_running("tail", Tail(store, hub, look).run()))
+        await stack.enter_async_context(_running("tail", Tail(store, hub, look, head.epoch).run()))
         waiting = settings.max_waiting
         reads = await stack.enter_async_context(Reads(store, max_waiting=waiting))
         publish: Publish = hub.publish
@@ -172,7 +172,8 @@ async def _serving(
     except RuntimeError:
         await server.stop(None)
         raise PortUnavailable(
-            f"cannot listen on {settings.listen}: is another server running there?"
+            f"cannot listen on {settings.listen}: another server is running there, or it is no "
+            "address of this machine"
         ) from None
     await server.start()
     for name in SERVICES:

@@ -21,7 +21,7 @@ from jobledger_server.domain.model import (
 )
 from jobledger_server.ledger.ids import IdSource
 from jobledger_server.sql.store import SqlStore
-from jobledger_server.store import Change, JobQuery, StoreConflict
+from jobledger_server.store import Change, JobQuery, StoreConflict, StoreUnavailable
 
 IDS = IdSource()
 CLOCK = itertools.count(1_700_000_000_000_000, 1000)
@@ -324,3 +324,22 @@ async def test_the_transactions_time_is_the_databases(store: SqlStore) -> None:
             clock = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
         theirs = (await connection.execute(text(clock))).scalar_one()
     assert abs(theirs - ours) < 1_000_000
+
+
+async def test_a_commit_is_on_the_disk_before_it_is_acknowledged(store: SqlStore) -> None:
+    """No test can cut the power, so this reads the settings that make it so."""
+    async with store.transaction() as transaction:
+        connection = transaction._connection
+        if connection.dialect.name == "sqlite":
+            settings = {"synchronous": 2, "journal_mode": "wal", "foreign_keys": 1}
+            for name, value in settings.items():
+                assert (await connection.execute(text(f"PRAGMA {name}"))).scalar_one() == value
+        else:
+            for name in ("synchronous_commit", "fsync", "full_page_writes"):
+                assert (await connection.execute(text(f"SHOW {name}"))).scalar_one() == "on"
+
+
+async def test_readers_cannot_write(store: SqlStore) -> None:
+    if store._dialect.name == "sqlite":
+        with pytest.raises(StoreUnavailable, match="readonly"):
+            await store._read(text("DELETE FROM jobs"))

@@ -111,7 +111,7 @@ def test_health_as_the_page_asks_for_it(server: ServerProcess, tmp_path: Path) -
 
 def test_a_token_and_its_line_by_the_pages_command(tmp_path: Path) -> None:
     said = run([only(OPERATIONS, "token_urlsafe")], tmp_path)
-    token, line = re.fullmatch(r"token: (\S+)\n(token_sha256 = '.*')\n", said).groups()  # type: ignore[union-attr]
+    token, line = re.fullmatch(r"token: (\S+)\n(token_sha256 = '.*')\n", said).groups()
     assert line == f"token_sha256 = '{hashlib.sha256(token.encode()).hexdigest()}'"
     file = tmp_path / "access.toml"
     file.write_text(f"[[caller]]\nname = 'web'\n{line}\n")

@@ -124,6 +124,11 @@ def test_a_bad_url_is_refused_with_what_to_write(url: str, words: str) -> None:
         parse_url(url)
 
 
+def test_the_tls_setting_of_libpq_is_understood() -> None:
+    url = parse_url("postgresql://u@h/n?sslmode=require")
+    assert (url.drivername, dict(url.query)) == ("postgresql+asyncpg", {"ssl": "require"})
+
+
 async def test_an_unusable_database_is_named_without_its_password(tmp_path: Path) -> None:
     for url, words in (
         (f"sqlite:///{tmp_path}/nowhere/x.db", "unable to open database file"),

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from sqlalchemy import text
 
 from jobledger_server.domain.commands import Create, Delete, Report, Transit
 from jobledger_server.domain.errors import JobNotFound, LimitExceeded
@@ -44,7 +45,7 @@ async def elsewhere(store: SqlStore) -> AsyncIterator[Ledger]:
 
 @pytest.fixture
 async def tail(store: SqlStore, hub: WatchHub, look: asyncio.Event) -> AsyncIterator[None]:
-    task = asyncio.create_task(Tail(store, hub, look).run())
+    task = asyncio.create_task(Tail(store, hub, look, (await store.feed_head()).epoch).run())
     yield
     task.cancel()
     await asyncio.wait([task])
@@ -91,7 +92,7 @@ async def test_a_change_behind_a_gap_is_held_back_until_the_gap_is_read(
         # Handed on now, version 3 would hide that the transition to version 2 is missing.
         assert hub.seq == 1
         assert look.is_set()
-        task = asyncio.create_task(Tail(store, hub, look).run())
+        task = asyncio.create_task(Tail(store, hub, look, (await store.feed_head()).epoch).run())
         assert await news_of(subscription, 3) == [(3, [2])]
         task.cancel()
         await asyncio.wait([task])
@@ -145,6 +146,8 @@ async def test_the_tail_outlives_a_database_that_goes_away(
 ) -> None:
     away = asyncio.Event()
 
+    epoch = (await store.feed_head()).epoch
+
     async def unavailable() -> None:
         away.set()
         raise StoreUnavailable("away")
@@ -153,7 +156,7 @@ async def test_the_tail_outlives_a_database_that_goes_away(
         patch.setattr(store, "feed_head", unavailable)
         look = asyncio.Event()
         look.set()
-        task = asyncio.create_task(Tail(store, hub, look).run())
+        task = asyncio.create_task(Tail(store, hub, look, epoch).run())
         await away.wait()
     job = await created(elsewhere)
     with hub.subscribe(job.id) as subscription:
@@ -184,3 +187,31 @@ async def test_a_draining_hub_ends_every_watch_and_takes_no_more(hub: WatchHub) 
         with pytest.raises(Draining):
             await subscription.news(PATIENCE)
     assert hub.watches == 0
+
+
+@pytest.mark.parametrize("change", ["seq = 1", "epoch = 'other'"])
+async def test_a_database_that_was_restored_ends_every_watch_and_the_next_ones_work(
+    here: Ledger,
+    hub: WatchHub,
+    store: SqlStore,
+    tail: None,
+    look: asyncio.Event,
+    caplog: pytest.LogCaptureFixture,
+    change: str,
+) -> None:
+    job = await started(here, await created(here))
+    with hub.subscribe(job.id) as subscription:
+        subscription.begin(2)
+        async with store._database.writer.begin() as connection:
+            await connection.execute(text("DELETE FROM job_transitions"))
+            await connection.execute(text("UPDATE jobs SET change_seq = 1"))
+            await connection.execute(text(f"UPDATE feed SET {change}"))
+        look.set()
+        with pytest.raises(Draining):
+            await subscription.news(PATIENCE)
+    assert "restored" in caplog.text
+    with hub.subscribe(job.id) as subscription:
+        subscription.begin(2)
+        await here.apply(Report(job_id=job.id, progress=10))
+        look.set()
+        assert (await news_of(subscription, 3))[-1][0] == 3

@@ -340,7 +340,8 @@ class WatchJobResponse(_message.Message):
     TRANSITIONS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     heartbeat: _builtins.bool
-    """True where nothing has changed for 15 seconds: the stream is alive, and
+    """True where nothing has changed for 15 seconds (the operator can set another
+    time): the stream is alive, and
     `job` is what the caller has already.
     """
     @_builtins.property

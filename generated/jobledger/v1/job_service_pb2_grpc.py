@@ -113,7 +113,8 @@ class JobServiceServicer(object):
         for each change, until the terminal one, after which the stream ends with
         OK. It never ends with OK otherwise.
 
-        Reliable: every transition is delivered, and the terminal state always is.
+        Reliable: every transition is delivered, and the terminal state always is, for
+        as long as the job exists.
         Ordered and unique: `job.version` strictly increases along the stream
         (heartbeats repeat it). Resumable: with `after_version` the stream goes on
         where another one broke, on any server, without losing a transition.

@@ -50,7 +50,8 @@ class JobServiceStub:
     for each change, until the terminal one, after which the stream ends with
     OK. It never ends with OK otherwise.
 
-    Reliable: every transition is delivered, and the terminal state always is.
+    Reliable: every transition is delivered, and the terminal state always is, for
+    as long as the job exists.
     Ordered and unique: `job.version` strictly increases along the stream
     (heartbeats repeat it). Resumable: with `after_version` the stream goes on
     where another one broke, on any server, without losing a transition.
@@ -104,7 +105,8 @@ class JobServiceAsyncStub(JobServiceStub):
     for each change, until the terminal one, after which the stream ends with
     OK. It never ends with OK otherwise.
 
-    Reliable: every transition is delivered, and the terminal state always is.
+    Reliable: every transition is delivered, and the terminal state always is, for
+    as long as the job exists.
     Ordered and unique: `job.version` strictly increases along the stream
     (heartbeats repeat it). Resumable: with `after_version` the stream goes on
     where another one broke, on any server, without losing a transition.
@@ -179,7 +181,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         for each change, until the terminal one, after which the stream ends with
         OK. It never ends with OK otherwise.
 
-        Reliable: every transition is delivered, and the terminal state always is.
+        Reliable: every transition is delivered, and the terminal state always is, for
+        as long as the job exists.
         Ordered and unique: `job.version` strictly increases along the stream
         (heartbeats repeat it). Resumable: with `after_version` the stream goes on
         where another one broke, on any server, without losing a transition.

@@ -135,7 +135,9 @@ def parse_url(database: str) -> URL:
                 raise BadDatabaseUrl("SQLite needs a file, not memory: write sqlite:///FILE")
             return url.set(drivername="sqlite+aiosqlite")
         case "postgresql" | "postgres":
-            return url.set(drivername="postgresql+asyncpg")
+            # libpq's name for it, which many have in their URLs; the driver has another.
+            query = {("ssl" if k == "sslmode" else k): v for k, v in url.query.items()}
+            return url.set(drivername="postgresql+asyncpg", query=query)
         case other:
             raise BadDatabaseUrl(
                 f"cannot use a {other!r} database: write sqlite:///FILE or "

@@ -32,7 +32,10 @@ class Hints:
     """Sends and hears hints over a connection of its own, which it restores by itself."""
 
     def __init__(self, url: URL, look: Callable[[], None]) -> None:
-        self._dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        # asyncpg reads URLs as libpq does.
+        query = {("sslmode" if k == "ssl" else k): v for k, v in url.query.items()}
+        dsn = url.set(drivername="postgresql", query=query)
+        self._dsn = dsn.render_as_string(hide_password=False)
         self._look = look
         self._committed = asyncio.Event()
 

@@ -83,6 +83,14 @@ class WatchHub:
     def drain(self) -> None:
         """End every watch, and take no more."""
         self._draining = True
+        self._end_all()
+
+    def restart(self, seq: int) -> None:
+        """End every watch, and go on from this place in what is another feed."""
+        self._seq = seq
+        self._end_all()
+
+    def _end_all(self) -> None:
         for watchers in self._watchers.values():
             for subscription in watchers:
                 subscription.drain()

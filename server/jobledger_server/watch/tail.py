@@ -26,10 +26,11 @@ log = logging.getLogger("jobledger.tail")
 class Tail:
     """Keeps a hub up with the feed of a store."""
 
-    def __init__(self, store: Store, hub: WatchHub, look: asyncio.Event) -> None:
+    def __init__(self, store: Store, hub: WatchHub, look: asyncio.Event, epoch: str) -> None:
         self._store = store
         self._hub = hub
         self._look = look
+        self._epoch = epoch
         self._away = False
 
     async def run(self) -> None:
@@ -62,7 +63,15 @@ class Tail:
         return behind
 
     async def _read_gap(self) -> bool:
+        known = self._hub.seq
         head = await self._store.feed_head()
+        if head.epoch != self._epoch or head.seq < known:
+            # Places in it mean something else now, so nobody can be told what was missed: let
+            # every watcher begin again, from what the database holds today.
+            log.error("the feed is another one or went back: was the database restored?")
+            self._epoch = head.epoch
+            self._hub.restart(head.seq)
+            return True
         behind = head.seq > self._hub.seq
         while head.seq > self._hub.seq:
             changes = await self._store.changes_after(self._hub.seq, limit=PAGE)
