@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 
 import pytest
 from sqlalchemy import text
@@ -215,3 +216,27 @@ async def test_a_database_that_was_restored_ends_every_watch_and_the_next_ones_w
         await here.apply(Report(job_id=job.id, progress=10))
         look.set()
         assert (await news_of(subscription, 3))[-1][0] == 3
+
+
+async def test_many_watchers_are_woken_a_few_at_a_time_and_none_is_forgotten(
+    here: Ledger, store: SqlStore, look: asyncio.Event
+) -> None:
+    hub = WatchHub(0, look.set, max_watches=1000)
+    async with Ledger(store, hub.publish, max_waiting=100) as ledger:
+        job = await created(ledger)
+        with ExitStack() as stack:
+            subscriptions = [stack.enter_context(hub.subscribe(job.id)) for _ in range(500)]
+            for subscription in subscriptions:
+                subscription.begin(1)
+            told: list[int] = []
+
+            async def watch(subscription: Subscription) -> None:
+                await subscription.news(PATIENCE)
+                told.append(len(told))
+
+            watchers = [asyncio.create_task(watch(s)) for s in subscriptions]
+            await asyncio.sleep(0)
+            await started(ledger, job)
+            assert len(told) < 500  # the caller is answered while they are still being told
+            await asyncio.gather(*watchers)
+    assert len(told) == 500

@@ -97,6 +97,7 @@ async def test_news_wakes_who_waits_for_it() -> None:
     waiting = asyncio.create_task(slot.news(60))
     await asyncio.sleep(0)
     slot.offer(change(2, step(2)))
+    slot.wake()
     assert await waiting == News(change(2).job, (step(2),))
 
 

@@ -40,6 +40,7 @@ class Subscription:
 
     def __init__(self, job_id: JobId) -> None:
         self.job_id = job_id
+        self.waking = False  # the hub's note that its turn to be woken is coming
         self._version = 0
         self._job: Job | None = None
         self._transitions: list[Transition] = []
@@ -48,7 +49,10 @@ class Subscription:
         self._woken = asyncio.Event()
 
     def offer(self, change: Change) -> None:
-        """Take a change of the job. What is not newer than what is known is ignored."""
+        """Take a change of the job, without waking the watcher yet.
+
+        What is not newer than what is known is ignored.
+        """
         if change.deleted:
             # The place stays with what was offered before: an end is told even so.
             self._deleted = True
@@ -57,6 +61,9 @@ class Subscription:
             self._transitions += news
             self._job = change.job
             self._version = change.job.version
+
+    def wake(self) -> None:
+        """Wake the watcher: there may be news."""
         self._woken.set()
 
     def begin(self, version: int) -> None:
@@ -69,7 +76,7 @@ class Subscription:
     def drain(self) -> None:
         """Tell the watcher that this server is going away."""
         self._draining = True
-        self._woken.set()
+        self.wake()
 
     async def news(self, patience: float) -> News | None:
         """Return what is new, as soon as anything is; None if nothing was for `patience` seconds.

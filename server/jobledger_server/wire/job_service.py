@@ -12,6 +12,7 @@ from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.reads import Reads
 from jobledger_server.store import Store
 from jobledger_server.watch.hub import WatchHub
+from jobledger_server.watch.subscription import News
 from jobledger_server.wire.messages import (
     asset_message,
     job_message,
@@ -43,6 +44,7 @@ class JobService(JobServiceServicer):
         self._hub = hub
         self._requests = requests
         self._heartbeat = heartbeat
+        self._last_news: tuple[News | None, pb.WatchJobResponse] = (None, pb.WatchJobResponse())
 
     async def CreateJob(
         self, request: pb.CreateJobRequest, _context: Context
@@ -127,4 +129,12 @@ class JobService(JobServiceServicer):
                     await context.write(watch_message(job, heartbeat=True))
                 else:
                     job = news.job
-                    await context.write(watch_message(job, news.transitions))
+                    await context.write(self._message(news))
+
+    def _message(self, news: News) -> pb.WatchJobResponse:
+        """Make the message of news, or take the last one where another watcher got the same."""
+        last, message = self._last_news
+        if last is None or last.job is not news.job or last.transitions != news.transitions:
+            message = watch_message(news.job, news.transitions)
+            self._last_news = news, message
+        return message
