@@ -1,20 +1,35 @@
 """Draws `docs/state_machine.md` from the code; with `--check`, tells whether it is up to date.
 
-The words are in `state_machine.template.md`. The diagram comes from TRANSITIONS,
-the tables from asking `decide` what it makes of each command in each state.
+The words are in `state_machine.template.md`. The diagram's edges come from
+TRANSITIONS, the tables from asking the domain what it makes of each command, and
+of each deadline, in each state.
 """
 
 import argparse
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
-from jobledger_server.domain.commands import Create, Delete, JobCommand, LinkAsset, Report, Transit
+from jobledger_server.domain.commands import (
+    Cancel,
+    Claim,
+    Create,
+    Delete,
+    Expire,
+    JobCommand,
+    LinkAsset,
+    Release,
+    Report,
+    Transit,
+)
+from jobledger_server.domain.decisions import create, decide
 from jobledger_server.domain.errors import DomainError
-from jobledger_server.domain.machine import TERMINAL, TRANSITIONS, create, decide
+from jobledger_server.domain.leases import CANCEL_GRACE, claim
+from jobledger_server.domain.machine import TERMINAL, TRANSITIONS, Decision
 from jobledger_server.domain.model import (
     Asset,
     AssetId,
@@ -22,7 +37,9 @@ from jobledger_server.domain.model import (
     Instant,
     Job,
     JobError,
+    JobId,
     JobStatus,
+    Micros,
     Payload,
 )
 
@@ -36,14 +53,24 @@ KNOWN, NEW = "known", "new"
 LINK = AssetLink("image/png", "https://files.example/a.png", "", 1)
 OTHER_LINK = AssetLink("image/png", "https://files.example/b.png", "", 1)
 
+NOW = Instant(3)
+LONG, LONGER = Micros(1_000_000_000), Micros(2_000_000_000)
+FAR = Instant(10**15)
+
 SET_BY_EVERY_TRANSITION = {"status", "version", "update_time"}
-NOT_ON_THE_WIRE = {"end_digest"}
+NOT_ON_THE_WIRE = {"end_digest", "lease_duration", "releases", "queue_timeout", "run_timeout"}
+DEADLINES = ("queue_expire_time", "lease_expire_time", "run_expire_time")
+SAID_BY_THE_SERVICE = {"CANCELLED", "LEASE_EXPIRED", "QUEUE_EXPIRED", "RUN_EXPIRED"}
 
 _numbers = count(1)
 
 
 def _new_id() -> str:
     return f"id-{next(_numbers)}"
+
+
+def _after(job: Job, command: JobCommand, now: Instant) -> Job:
+    return decide(job, command, now=now, new_id=_new_id).job
 
 
 @dataclass(frozen=True)
@@ -58,7 +85,7 @@ class Example:
         """Return a report that says all that may be said with its target, and all of it new."""
         error = JobError("DISK_FULL", "there was no room for the result")
         return Transit(
-            job_id=self.job.id,
+            job_id=self.id,
             target=target,
             worker_id=worker,
             progress=self.job.progress + 1,
@@ -68,60 +95,153 @@ class Example:
         )
 
     @property
+    def id(self) -> JobId:
+        return self.job.id
+
+    @property
     def has_run(self) -> bool:
         return self.job.attempt > 0
 
+    @property
+    def has_ended(self) -> bool:
+        return self.job.status in TERMINAL
+
     def report(self, progress: int = 0) -> Report:
-        return Report(job_id=self.job.id, progress=self.job.progress + progress)
+        return Report(job_id=self.id, progress=self.job.progress + progress)
 
     def link(self, link: AssetLink, request_id: str) -> LinkAsset:
-        return LinkAsset(job_id=self.job.id, link=link, request_id=request_id)
+        return LinkAsset(job_id=self.id, link=link, request_id=request_id)
+
+    def cancel(self, user: str = OWNER) -> Cancel:
+        return Cancel(job_id=self.id, user_id=user)
+
+    def release(self) -> Release:
+        return Release(job_id=self.id, attempt=self.job.attempt)
+
+    def cancelled(self) -> Job:
+        return _after(self.job, self.cancel(), NOW)
 
 
-def examples() -> dict[JobStatus, Example]:
-    """Make a job in each state: a new one, and from it on along every edge."""
-    command = Create(user_id=OWNER, job_type="example")
+Columns = Mapping[str, Sequence[Example]]
+"""The states by name, each with jobs that stand there: a cell says what holds for all of them."""
+
+
+def examples() -> Columns:
+    """Make jobs in each state: a new one, and from it on along every edge."""
+    command = Create(
+        user_id=OWNER,
+        job_type="example",
+        max_attempts=2,
+        queue_timeout=LONG,
+        run_timeout=LONGER,
+    )
     new = create(None, command, now=Instant(1), new_id=_new_id).job
     found = {new.status: Example(new, new)}
     order = [new.status]
     for status in order:  # grows on the way
         for target in TRANSITIONS[status]:
             report = found[status].to(target, WORKER)
-            moved = decide(found[status].job, report, now=Instant(2), new_id=_new_id).job
+            moved = _after(found[status].job, report, Instant(2))
             found[target] = Example(moved, found[status].job, report)
             order.append(target)
-    return found
+    columns: dict[str, Sequence[Example]] = {}
+    for status, example in found.items():
+        if status is not JobStatus.PROCESSING:
+            columns[status.value] = [example]
+            continue
+        held = example.job
+        short = replace(held, lease_expire_time=NOW)
+        columns["PROCESSING, held"] = [example]
+        columns["PROCESSING, waiting"] = [
+            Example(_after(held, example.release(), NOW), held),
+            Example(_after(short, Expire(job_id=held.id), NOW), held),
+        ]
+    return columns
 
 
-def outcome(job: Job, command: JobCommand) -> str:
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of which job, and when."""
+
+    job: Job
+    command: JobCommand | Claim
+    now: Instant = NOW
+
+
+def outcome(asked: Asked) -> str:
     """Say in the page's words what the service makes of a command."""
-    linked = None
+    job, command, linked = asked.job, asked.command, None
     if isinstance(command, LinkAsset) and command.request_id == KNOWN:
         linked = Asset(
             id=AssetId("id"), job_id=job.id, user_id=OWNER, link=LINK, create_time=Instant(1)
         )
     try:
-        decision = decide(job, command, now=Instant(3), new_id=_new_id, linked=linked)
+        if isinstance(command, Claim):
+            decision = claim(job, command, asked.now)
+        else:
+            decision = decide(job, command, now=asked.now, new_id=_new_id, linked=linked)
     except DomainError as refusal:
         words = re.findall("[A-Z][a-z]+", type(refusal).__name__)
         return f"`{'_'.join(words).upper()}`"
+    return "not given" if decision is None else _words_for(job, decision)
+
+
+def _words_for(job: Job, decision: Decision) -> str:
     if decision.deleted:
         return "deleted"
+    if not decision.changed:
+        return "unchanged" if decision.applied else "late"
     if decision.transition:
-        return f"**→ {decision.transition.to_status.value}**"
-    if decision.changed:
-        return "updated"
-    return "unchanged" if decision.applied else "late"
+        steps = [decision.via, decision] if decision.via else [decision]
+        path = [step.transition.to_status.value for step in steps if step.transition]
+        reason = decision.transition.reason
+        told = f" `{reason}`" if reason in SAID_BY_THE_SERVICE else ""
+        return f"**→ {' → '.join(path)}**{told}"
+    if decision.job.attempt > job.attempt:
+        return "next attempt"
+    if job.held and not decision.job.held:
+        return "waits again"
+    return "updated"
 
 
-Row = Callable[[Example], list[JobCommand]]
-"""The commands that a row stands for, on the job of a column."""
+Row = Callable[[Example], Sequence[JobCommand | Asked]]
+"""What a row asks of the jobs of a column."""
 
 
 def _to(target: JobStatus) -> Row:
     return lambda it: [it.to(target)]
 
 
+def _passes(time: str, *, asked_to_cancel: bool = False, attempts: int = 2) -> Row:
+    """Let one of a job's times pass, and no other; what has ended sees all of them pass."""
+
+    def row(it: Example) -> list[Asked]:
+        expire = Expire(job_id=it.id)
+        if it.has_ended:
+            return [Asked(it.job, expire, FAR)]
+        if asked_to_cancel and not it.job.held:
+            return []
+        job = replace(it.cancelled() if asked_to_cancel else it.job, max_attempts=attempts)
+        due: Instant | None = getattr(job, time)
+        if due is None:
+            return []
+        far_off: dict[str, Any] = {
+            other: FAR for other in DEADLINES if other != time and getattr(job, other) is not None
+        }
+        job = replace(job, **far_off)
+        return [Asked(job, expire, Instant(due + CANCEL_GRACE * (time not in DEADLINES)))]
+
+    return row
+
+
+CLAIM = Claim(
+    worker_id=OTHER_WORKER, job_types=frozenset(["example"]), max_jobs=1, lease_duration=LONG
+)
+
+CLAIM_ROWS: Mapping[str, Row] = {
+    "in time": lambda it: [Asked(it.job, CLAIM)],
+    "after a deadline of the job": lambda it: [Asked(it.job, CLAIM, FAR)],
+}
 TRANSIT_ROWS: Mapping[str, Row] = {
     "to PROCESSING, to start it": _to(JobStatus.PROCESSING),
     "to PROCESSING, again by the worker that started it": lambda it: [
@@ -135,8 +255,11 @@ TRANSIT_ROWS: Mapping[str, Row] = {
         for target in JobStatus
         if target is not JobStatus.PROCESSING
     },
+    "to COMPLETED, with the job's `attempt`": lambda it: [
+        replace(it.to(JobStatus.COMPLETED), attempt=it.job.attempt, progress=None)
+    ],
     "the report that ended it, word for word": lambda it: (
-        [it.moved_by] if it.moved_by and it.job.status in TERMINAL else []
+        [it.moved_by] if it.moved_by and it.has_ended else []
     ),
     "to any state, with another `attempt`": lambda it: [
         replace(it.to(target), attempt=9) for target in JobStatus
@@ -147,8 +270,11 @@ TRANSIT_ROWS: Mapping[str, Row] = {
 }
 REPORT_ROWS: Mapping[str, Row] = {
     "with more progress": lambda it: [it.report(+1)],
-    "with nothing new (a sign of life)": lambda it: [Report(job_id=it.job.id), it.report()],
+    "with nothing new (a sign of life)": lambda it: [Report(job_id=it.id), it.report()],
     "with less progress": lambda it: [it.report(-1)],
+    "with the job's `attempt` and more progress": lambda it: [
+        replace(it.report(+1), attempt=it.job.attempt)
+    ],
     "with another `attempt`": lambda it: [replace(it.report(+1), attempt=9)],
 }
 LINK_ROWS: Mapping[str, Row] = {
@@ -156,16 +282,47 @@ LINK_ROWS: Mapping[str, Row] = {
         it.link(LINK, ""),
         it.link(LINK, NEW),
     ],
+    "with the job's `attempt`": lambda it: [replace(it.link(LINK, NEW), attempt=it.job.attempt)],
     "with another `attempt`": lambda it: [replace(it.link(LINK, NEW), attempt=9)],
     "again, with the same `request_id`": lambda it: [it.link(LINK, KNOWN)] * it.has_run,
     "something else, with the same `request_id`": lambda it: (
         [it.link(OTHER_LINK, KNOWN)] * it.has_run
     ),
 }
-DELETE_ROWS: Mapping[str, Row] = {
-    "by its owner": lambda it: [Delete(job_id=it.job.id, user_id=OWNER)],
-    "by anyone else": lambda it: [Delete(job_id=it.job.id, user_id=STRANGER)],
+RELEASE_ROWS: Mapping[str, Row] = {
+    "with the job's `attempt`": lambda it: [it.release()],
+    "the same, where somebody asked to cancel": lambda it: (
+        [Asked(it.cancelled(), it.release())] * (it.job.held or it.has_ended)
+    ),
+    "with another `attempt`": lambda it: [replace(it.release(), attempt=9)],
 }
+CANCEL_ROWS: Mapping[str, Row] = {
+    "by its owner": lambda it: [it.cancel()],
+    "by its owner, again": lambda it: [Asked(it.cancelled(), it.cancel())],
+    "by anyone else": lambda it: [it.cancel(STRANGER)],
+}
+TIME_ROWS: Mapping[str, Row] = {
+    "`queue_expire_time`": _passes("queue_expire_time"),
+    "`lease_expire_time`, and attempts are left": _passes("lease_expire_time"),
+    "`lease_expire_time`, and none is left": _passes("lease_expire_time", attempts=1),
+    "`lease_expire_time`, and somebody asked to cancel": _passes(
+        "lease_expire_time", asked_to_cancel=True
+    ),
+    "30 seconds since `cancel_request_time`": _passes("cancel_request_time", asked_to_cancel=True),
+    "`run_expire_time`": _passes("run_expire_time"),
+}
+DELETE_ROWS: Mapping[str, Row] = {
+    "by its owner": lambda it: [Delete(job_id=it.id, user_id=OWNER)],
+    "by anyone else": lambda it: [Delete(job_id=it.id, user_id=STRANGER)],
+}
+
+PROCESSING_INSIDE = """\
+    state PROCESSING {
+        direction LR
+        [*] --> held
+        held --> waiting: ReleaseJob, or the lease expires
+        waiting --> held: ClaimJobs
+    }"""
 
 
 def diagram() -> str:
@@ -173,19 +330,25 @@ def diagram() -> str:
     lines = ["    [*] --> QUEUED: CreateJob"]
     for status, targets in TRANSITIONS.items():
         for target in targets:
-            call = f"Mark{target.value.title()}" if target in TERMINAL else "TransitionJob"
+            call = f"Mark{target.value.title()}" if target in TERMINAL else "ClaimJobs"
             lines.append(f"    {status.value} --> {target.value}: {call}")
         if not targets:
             lines.append(f"    {status.value} --> [*]")
+    lines.append(PROCESSING_INSIDE)
     return "\n".join(["```mermaid", "stateDiagram-v2", "    direction LR", *lines, "```"])
 
 
-def transitions(jobs: Mapping[JobStatus, Example]) -> str:
-    """List every transition with the fields that it can set."""
-    lines = ["| from | to | can set |", "| --- | --- | --- |"]
+def transitions(columns: Columns) -> str:
+    """List every transition with the fields that it can change."""
+    lines = ["| from | to | can change |", "| --- | --- | --- |"]
     for status, targets in TRANSITIONS.items():
         for target in targets:
-            example = jobs[target]
+            example = next(
+                example
+                for column in columns.values()
+                for example in column
+                if (example.before.status, example.job.status) == (status, target)
+            )
             changed = [
                 f"`{field.name}`"
                 for field in fields(Job)
@@ -196,32 +359,40 @@ def transitions(jobs: Mapping[JobStatus, Example]) -> str:
     return "\n".join(lines)
 
 
-def grid(rows: Mapping[str, Row], jobs: Mapping[JobStatus, Example]) -> str:
+def grid(rows: Mapping[str, Row], columns: Columns, head: str = "asked") -> str:
     """Ask for every row in every state and tabulate the answers."""
     lines = [
-        f"| asked | {' | '.join(status.value for status in jobs)} |",
-        f"| --- |{' --- |' * len(jobs)}",
+        f"| {head} | {' | '.join(columns)} |",
+        f"| --- |{' --- |' * len(columns)}",
     ]
-    for asked, row in rows.items():
+    for name, row in rows.items():
         cells = []
-        for example in jobs.values():
-            outcomes = {outcome(example.job, command): None for command in row(example)}
+        for column in columns.values():
+            outcomes: dict[str, None] = {}  # a set that keeps its order
+            for example in column:
+                for asked in row(example):
+                    it = asked if isinstance(asked, Asked) else Asked(example.job, asked)
+                    outcomes[outcome(it)] = None
             cells.append(" or ".join(outcomes) or "-")
-        lines.append(f"| {asked} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def draw() -> str:
     """Return the page."""
-    jobs = examples()
+    columns = examples()
     page = TEMPLATE.read_text(encoding="utf-8")
     parts = {
         "diagram": diagram(),
-        "transitions": transitions(jobs),
-        "transit": grid(TRANSIT_ROWS, jobs),
-        "report": grid(REPORT_ROWS, jobs),
-        "link": grid(LINK_ROWS, jobs),
-        "delete": grid(DELETE_ROWS, jobs),
+        "transitions": transitions(columns),
+        "claim": grid(CLAIM_ROWS, columns),
+        "transit": grid(TRANSIT_ROWS, columns),
+        "report": grid(REPORT_ROWS, columns),
+        "link": grid(LINK_ROWS, columns),
+        "release": grid(RELEASE_ROWS, columns),
+        "cancel": grid(CANCEL_ROWS, columns),
+        "time": grid(TIME_ROWS, columns, head="passed"),
+        "delete": grid(DELETE_ROWS, columns),
     }
     for name, part in parts.items():
         page = page.replace(f"{{{{{name}}}}}", part)

@@ -7,12 +7,14 @@
         for message in client.watch(job.id):
             print(JobStatus.Name(message.job.status), message.job.progress)
 
-A worker starts the job, reports on it and ends it:
+A worker claims the job, reports on it and ends it:
 
     with Client("127.0.0.1:50051") as worker:
-        job = worker.start_job(job_id)
-        worker.update_progress(job.id, 50, attempt=job.attempt)
-        worker.mark_completed(job.id, {"frames": 240}, attempt=job.attempt)
+        for job in worker.claim_jobs(["render"], wait=60):
+            worker.update_progress(job.id, 50, attempt=job.attempt)
+            worker.mark_completed(job.id, {"frames": 240}, attempt=job.attempt)
+
+`jobledger_client.worker` does that, and all that belongs to it, by itself.
 
 AsyncClient is the same for asyncio. Calls return the service's own messages and
 raise a JobledgerError; see `jobledger_client.errors`.

@@ -6,7 +6,7 @@ from typing import Final
 
 import grpc
 
-# Every unary RPC is safe to repeat, because the client always sends a
+# Every unary RPC but ClaimJobs is safe to repeat, because the client always sends a
 # request_id with what creates and a worker_id with what starts; delete_job and
 # transition_job say what a repetition after a lost answer can look like. The
 # pauses add up to about four seconds, the time that a restart takes, within the
@@ -31,6 +31,9 @@ _SERVICE_CONFIG: Final = {
         # The more specific entry wins: watches have their own loop (_watch.py),
         # which knows where to resume.
         {"name": [{"service": "jobledger.v1.JobService", "method": "WatchJob"}]},
+        # A claim whose answer was lost may have taken jobs; repeated, it would take
+        # more than its caller has room for.
+        {"name": [{"service": "jobledger.v1.WorkerService", "method": "ClaimJobs"}]},
     ],
     # No retryThrottling: its largest bucket stops all retries after 500 failed
     # attempts, so 200 calls in flight did not survive a restart. What protects a

@@ -3,9 +3,13 @@
 import asyncio
 import itertools
 import json
+import logging
+import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import click
@@ -13,7 +17,9 @@ import grpc
 
 from jobledger_client import AsyncClient, Client, Job, JobStatus
 from jobledger_client._bars import Bars, lines, watch_all
+from jobledger_client._durations import time_span
 from jobledger_client._ending import EXIT_CODES, write
+from jobledger_client._exec import Program
 from jobledger_client._render import (
     ASSET_COLUMNS,
     JOB_COLUMNS,
@@ -26,6 +32,7 @@ from jobledger_client._render import (
     to_json,
     transition_row,
 )
+from jobledger_client.worker import Worker
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _STATUSES = [status_name(status) for status in JobStatus.values() if status]
@@ -44,8 +51,10 @@ class Connection:
     def arguments(self) -> dict[str, Any]:
         if not self.user:
             raise click.UsageError("whose jobs? Give --user, or set JOBLEDGER_USER.")
+        return {"user_id": self.user, **self.options()}
+
+    def options(self) -> dict[str, Any]:
         return {
-            "user_id": self.user,
             "token": self.token or None,
             "credentials": grpc.ssl_channel_credentials() if self.tls else None,
             "timeout": self.timeout,
@@ -56,6 +65,10 @@ class Connection:
 
     def open_async(self) -> AsyncClient:
         return AsyncClient(self.server, **self.arguments())
+
+    def open_worker(self) -> AsyncClient:
+        """Open a client that acts for no owner."""
+        return AsyncClient(self.server, **self.options())
 
 
 def _as_json(command: _Command) -> _Command:
@@ -93,7 +106,7 @@ def _as_json(command: _Command) -> _Command:
 @click.version_option(package_name="jobledger")
 @click.pass_context
 def jobledger(context: click.Context, /, **options: Any) -> None:
-    """Create, list, watch and delete the jobs of a Jobledger service."""
+    """Create, list, watch, cancel and delete the jobs of a Jobledger service, or do them."""
     context.obj = Connection(**options)
 
 
@@ -106,6 +119,22 @@ def jobledger(context: click.Context, /, **options: Any) -> None:
 )
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="May be repeated.")
 @click.option("--request-id", help="Makes the command safe to repeat.")
+@click.option(
+    "--max-attempts",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many workers may die of it before it fails.",
+)
+@click.option(
+    "--queue-timeout",
+    type=time_span,
+    metavar="TIME",
+    help="How long it may wait for a worker: 90s, 7d.",
+)
+@click.option(
+    "--run-timeout", type=time_span, metavar="TIME", help="How long it may run: 90s, 5m, 2h, 7d."
+)
 @_as_json
 @click.pass_obj
 def create(
@@ -115,12 +144,21 @@ def create(
     parameters: str | None,
     labels: tuple[str, ...],
     request_id: str | None,
+    max_attempts: int,
+    queue_timeout: timedelta | None,
+    run_timeout: timedelta | None,
     as_json: bool,
 ) -> None:
     """Create a job and print its id."""
     with connection.open() as client:
         job = client.create_job(
-            job_type, _parameters(parameters), labels=_labels(labels), request_id=request_id
+            job_type,
+            _parameters(parameters),
+            labels=_labels(labels),
+            request_id=request_id,
+            max_attempts=max_attempts,
+            queue_timeout=queue_timeout,
+            run_timeout=run_timeout,
         )
     write(to_json(job) if as_json else job.id)
 
@@ -218,6 +256,103 @@ def assets(connection: Connection, *, job_id: str, as_json: bool) -> None:
     with connection.open() as client:
         made = client.list_assets(job_id, page_size=1000)
         _table(made, to_json if as_json else asset_row, header(ASSET_COLUMNS, "WHERE"))
+
+
+@jobledger.command()
+@click.argument("job_id", metavar="JOB")
+@click.option("--reason", default="", help="Why, for people.")
+@_as_json
+@click.pass_obj
+def cancel(connection: Connection, *, job_id: str, reason: str, as_json: bool) -> None:
+    """Cancel a job: at once where no worker has it, else its worker is asked to."""
+    with connection.open() as client:
+        job = client.cancel_job(job_id, reason)
+    write(to_json(job) if as_json else f"{_outlook(job)} {job.id}")
+
+
+def _outlook(job: Job) -> str:
+    if not job.HasField("complete_time"):
+        return "cancelling"
+    cancelled = job.error.reason == "CANCELLED"
+    return "cancelled" if cancelled else f"already {status_name(job.status)}"
+
+
+@jobledger.command()
+@click.argument("job_types", metavar="TYPE...", nargs=-1, required=True)
+@click.option(
+    "--exec",
+    "command",
+    required=True,
+    metavar="COMMAND",
+    help="The program to run for each job. Split as a shell would, but run without one.",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many jobs at once.",
+)
+@click.option(
+    "--lease",
+    type=time_span,
+    metavar="TIME",
+    default="60s",
+    show_default=True,
+    help="After how long without a sign of life a job is another worker's.",
+)
+@click.option(
+    "--grace",
+    type=time_span,
+    metavar="TIME",
+    default="10s",
+    show_default=True,
+    help="How long running jobs have to end after SIGTERM or SIGINT.",
+)
+@click.pass_obj
+def worker(
+    connection: Connection,
+    *,
+    job_types: tuple[str, ...],
+    command: str,
+    concurrency: int,
+    lease: timedelta,
+    grace: timedelta,
+) -> None:
+    """Do jobs of these types: run a program for each, in any language.
+
+    The program gets the job as a JSON object on stdin. Each line that it writes to
+    stdout is {"progress": 40, "message": "..."}, {"asset": {...}} or, at last, the
+    result. Exit code 0 is COMPLETED, 3 PARTIAL, any other FAILED, with the last
+    lines of stderr as the message. Details: docs/workers.md.
+
+    On SIGTERM no more jobs are taken; those that do not end in time are given back.
+    """
+    program = Program(_program(command))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+
+    async def work() -> None:
+        async with connection.open_worker() as client:
+            worker = Worker(
+                client, concurrency=concurrency, lease=lease, grace=grace.total_seconds()
+            )
+            for job_type in dict.fromkeys(job_types):
+                worker.handler(job_type)(program.handle)
+            await worker.run()
+
+    asyncio.run(work())
+
+
+def _program(command: str) -> list[str]:
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise click.UsageError(f"--exec: {error}") from None
+    if not words:
+        raise click.UsageError("--exec: no command")
+    if shutil.which(words[0]) is None:
+        raise click.UsageError(f"--exec: there is no program {words[0]!r}")
+    return words
 
 
 @jobledger.command()

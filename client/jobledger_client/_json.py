@@ -1,4 +1,4 @@
-"""From JSON-like Python values to protobuf's Struct, without losing any."""
+"""From JSON-like Python values to protobuf's Struct, without losing any, and back."""
 
 from collections.abc import Mapping
 from typing import TypeAlias
@@ -22,6 +22,27 @@ def to_struct(value: JsonObject | None, where: str) -> Struct | None:
     struct = Struct()
     _fill_struct(struct, value, where, 1)
     return struct
+
+
+def from_struct(struct: Struct) -> dict[str, object]:
+    """Convert back. Whole numbers come as int: a Struct does not know whether they were."""
+    return {key: _plain(value) for key, value in struct.fields.items()}
+
+
+def _plain(value: Value) -> object:
+    match value.WhichOneof("kind"):
+        case "number_value":
+            number = value.number_value
+            return int(number) if number.is_integer() else number
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case "struct_value":
+            return from_struct(value.struct_value)
+        case "list_value":
+            return [_plain(item) for item in value.list_value.values]
+    return None
 
 
 def _fill_struct(struct: Struct, value: Mapping[str, object], where: str, depth: int) -> None:

@@ -4,14 +4,16 @@ import os
 import socket
 import uuid
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeAlias
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobledger.v1.asset_pb2 import Asset
 from jobledger.v1.job_pb2 import JobError, JobStatus
 from jobledger.v1.job_service_pb2 import (
+    CancelJobRequest,
     CreateJobRequest,
     DeleteJobRequest,
     GetJobRequest,
@@ -21,16 +23,19 @@ from jobledger.v1.job_service_pb2 import (
     WatchJobRequest,
 )
 from jobledger.v1.worker_service_pb2 import (
+    ClaimJobsRequest,
     CreateAssetRequest,
     MarkCompletedRequest,
     MarkFailedRequest,
     MarkPartialRequest,
+    ReleaseJobRequest,
     TransitionJobRequest,
     UpdateProgressRequest,
 )
 from jobledger_client._json import JsonObject, to_struct
 
 JobStatusValue: TypeAlias = "JobStatus.ValueType"
+Seconds: TypeAlias = float | timedelta
 
 
 class Requests:
@@ -51,8 +56,12 @@ class Requests:
         self,
         job_type: str,
         parameters: JsonObject | None,
+        *,
         labels: Mapping[str, str] | None,
         request_id: str | None,
+        max_attempts: int,
+        queue_timeout: Seconds | None,
+        run_timeout: Seconds | None,
         user_id: str | None,
     ) -> CreateJobRequest:
         return CreateJobRequest(
@@ -61,6 +70,9 @@ class Requests:
             parameters=to_struct(parameters, "parameters"),
             labels=labels,
             request_id=_fresh(request_id),
+            max_attempts=max_attempts,
+            queue_timeout=_duration(queue_timeout, "queue_timeout"),
+            run_timeout=_duration(run_timeout, "run_timeout"),
         )
 
     def get_job(self, job_id: str, user_id: str | None) -> GetJobRequest:
@@ -92,6 +104,9 @@ class Requests:
             job_id=job_id, user_id=self._owner(user_id), after_version=after_version
         )
 
+    def cancel_job(self, job_id: str, reason: str, user_id: str | None) -> CancelJobRequest:
+        return CancelJobRequest(job_id=job_id, user_id=self._owner(user_id), reason=reason)
+
     def delete_job(self, job_id: str, user_id: str | None) -> DeleteJobRequest:
         return DeleteJobRequest(job_id=job_id, user_id=self._owner(user_id))
 
@@ -104,6 +119,26 @@ class Requests:
         return ListTransitionsRequest(
             job_id=job_id, user_id=self._owner(user_id), page_size=page_size
         )
+
+    def claim_jobs(
+        self,
+        job_types: Iterable[str],
+        *,
+        max_jobs: int,
+        lease_duration: Seconds,
+        wait: Seconds,
+        worker_id: str | None,
+    ) -> ClaimJobsRequest:
+        return ClaimJobsRequest(
+            worker_id=self.worker_id if worker_id is None else worker_id,
+            job_types=job_types,
+            max_jobs=max_jobs,
+            lease_duration=_duration(lease_duration, "lease_duration"),
+            wait=_duration(wait, "wait"),
+        )
+
+    def release_job(self, job_id: str, attempt: int) -> ReleaseJobRequest:
+        return ReleaseJobRequest(job_id=job_id, attempt=attempt)
 
     def transition_job(
         self,
@@ -118,6 +153,7 @@ class Requests:
         error: str | JobError | None = None,
         reason: str | None = None,
         assets: Iterable[Asset] = (),
+        lease_duration: Seconds | None = None,
         worker_id: str | None = None,
     ) -> TransitionJobRequest:
         return TransitionJobRequest(
@@ -130,6 +166,7 @@ class Requests:
             result=to_struct(result, "result"),
             error=_job_error(error, reason),
             assets=assets,
+            lease_duration=_duration(lease_duration, "lease_duration"),
             worker_id=self.worker_id if worker_id is None else worker_id,
         )
 
@@ -230,6 +267,18 @@ def _job_error(error: str | JobError | None, reason: str | None) -> JobError | N
     if reason is not None:
         raise ValueError("reason: goes with an error message, not with a JobError or none")
     return error
+
+
+def _duration(value: Seconds | None, where: str) -> Duration | None:
+    if value is None:
+        return None
+    try:
+        span = value if isinstance(value, timedelta) else timedelta(seconds=value)
+    except (OverflowError, ValueError) as error:
+        raise ValueError(f"{where}: {value} seconds is not a time span") from error
+    duration = Duration()
+    duration.FromTimedelta(span)
+    return duration
 
 
 def _timestamp(moment: datetime | None, where: str) -> Timestamp | None:

@@ -22,7 +22,7 @@ from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_client._channel import call_metadata, open_channel
 from jobledger_client._follow import follow
 from jobledger_client._json import JsonObject
-from jobledger_client._requests import JobStatusValue, Requests
+from jobledger_client._requests import JobStatusValue, Requests, Seconds
 from jobledger_client.errors import from_rpc_error
 
 
@@ -59,10 +59,10 @@ class Client:
         made with CHANNEL_OPTIONS.
 
     A call that finds no server (UNAVAILABLE) is repeated up to four times within
-    about four seconds; every call here is safe to repeat. What then fails raises
-    a JobledgerError, of the kind that errors.py lists. Requests that cannot be
-    built at all raise ValueError: no user_id, a datetime without a time zone, a
-    value that JSON does not know.
+    about four seconds; every call here but claim_jobs, which is not repeated, is
+    safe to repeat. What then fails raises a JobledgerError, of the kind that
+    errors.py lists. Requests that cannot be built at all raise ValueError: no
+    user_id, a datetime without a time zone, a value that JSON does not know.
     """
 
     def __init__(
@@ -113,6 +113,9 @@ class Client:
         *,
         labels: Mapping[str, str] | None = None,
         request_id: str | None = None,
+        max_attempts: int = 0,
+        queue_timeout: Seconds | None = None,
+        run_timeout: Seconds | None = None,
         user_id: str | None = None,
     ) -> Job:
         """Create a QUEUED job.
@@ -122,10 +125,25 @@ class Client:
         labels: at most 32 marks of one's own.
         request_id: 1 to 128 characters; the same id with the same content gives
             the job that exists. Default: a fresh one for each call.
+        max_attempts: how many attempts may be lost to expired leases, 1 to 1000;
+            0, the default, leaves it to the server: 1.
+        queue_timeout: seconds, or a timedelta, that the job may wait for a worker.
+            Default: 7 days.
+        run_timeout: seconds, or a timedelta, that it may take from its first start
+            on. Default: for ever.
 
         Raises InvalidField, RequestIdReused.
         """
-        request = self._requests.create_job(job_type, parameters, labels, request_id, user_id)
+        request = self._requests.create_job(
+            job_type,
+            parameters,
+            labels=labels,
+            request_id=request_id,
+            max_attempts=max_attempts,
+            queue_timeout=queue_timeout,
+            run_timeout=run_timeout,
+            user_id=user_id,
+        )
         return self._call(self._jobs.CreateJob, request).job
 
     def get_job(self, job_id: str, *, user_id: str | None = None) -> Job:
@@ -227,6 +245,20 @@ class Client:
                 job = message.job
         return job
 
+    def cancel_job(self, job_id: str, reason: str = "", *, user_id: str | None = None) -> Job:
+        """Ask for a job to be cancelled.
+
+        A job that no worker holds ends at once, as FAILED with the reason CANCELLED.
+        Otherwise its worker is told and ends it; after 30 s the service does. A job
+        that has ended, or was cancelled before, is returned as it is.
+
+        reason: why, for people: at most 512 characters.
+
+        Raises InvalidField, JobNotFound.
+        """
+        request = self._requests.cancel_job(job_id, reason, user_id)
+        return self._call(self._jobs.CancelJob, request).job
+
     def delete_job(self, job_id: str, *, user_id: str | None = None) -> None:
         """Delete a terminal job with its transitions and the links to its assets.
 
@@ -261,16 +293,76 @@ class Client:
         request = self._requests.list_transitions(job_id, page_size, user_id)
         return self._pages(self._jobs.ListTransitions, request, lambda page: page.transitions)
 
-    def start_job(self, job_id: str, *, worker_id: str | None = None) -> Job:
+    def claim_jobs(
+        self,
+        job_types: Iterable[str],
+        *,
+        max_jobs: int = 1,
+        lease_duration: Seconds = 60.0,
+        wait: Seconds = 0.0,
+        worker_id: str | None = None,
+    ) -> list[Job]:
+        """Take the oldest jobs that wait for a worker; `attempt` of each fences the calls to come.
+
+        job_types: the types of jobs that the worker can do, 1 to 100.
+        max_jobs: at most so many, 1 to 100.
+        lease_duration: seconds, or a timedelta, 5 s to 24 h: each job is this
+            worker's for so long, and for so long again after each update_progress.
+        wait: seconds, or a timedelta, at most 60 s, to wait for a job where there
+            is none; the call may take so much longer than `timeout`.
+        worker_id: the worker's name. Default: this client's `worker_id`.
+
+        Never repeated by itself: jobs whose answer was lost come back when their
+        leases expire.
+
+        Raises InvalidField, LimitExceeded, Unavailable.
+        """
+        request = self._requests.claim_jobs(
+            job_types,
+            max_jobs=max_jobs,
+            lease_duration=lease_duration,
+            wait=wait,
+            worker_id=worker_id,
+        )
+        extra = request.wait.ToTimedelta().total_seconds()
+        answer = self._call(self._worker.ClaimJobs, request, extra)
+        return list(answer.jobs)
+
+    def release_job(self, job_id: str, attempt: int) -> Job:
+        """Give a job back unfinished: it can be claimed at once, and no attempt is used up.
+
+        attempt: the caller's.
+
+        Safe to repeat until somebody has claimed the job. A job that somebody asked
+        to cancel ends as FAILED / CANCELLED instead.
+
+        Raises InvalidField, JobNotFound, IllegalTransition, JobTerminal, LeaseLost.
+        """
+        request = self._requests.release_job(job_id, attempt)
+        return self._call(self._worker.ReleaseJob, request).job
+
+    def start_job(
+        self,
+        job_id: str,
+        *,
+        lease_duration: Seconds | None = None,
+        worker_id: str | None = None,
+    ) -> Job:
         """Start a QUEUED job; `attempt` of what it returns fences the calls to come.
 
+        lease_duration: seconds, or a timedelta, 5 s to 24 h: the job is this
+            worker's for so long, and for so long again after each update_progress.
+            Default: 1 hour.
         worker_id: the worker's name, at most 128 characters; the same worker may
             repeat its start. Default: this client's `worker_id`.
 
         Raises InvalidField, JobNotFound, IllegalTransition, JobTerminal.
         """
         request = self._requests.transition_job(
-            job_id, JobStatus.JOB_STATUS_PROCESSING, worker_id=worker_id
+            job_id,
+            JobStatus.JOB_STATUS_PROCESSING,
+            lease_duration=lease_duration,
+            worker_id=worker_id,
         )
         return self._call(self._worker.TransitionJob, request).job
 
@@ -287,6 +379,7 @@ class Client:
         error: str | JobError | None = None,
         reason: str | None = None,
         assets: Iterable[Asset] = (),
+        lease_duration: Seconds | None = None,
         worker_id: str | None = None,
     ) -> Job:
         """Move a job: the full door, of which the calls around it are the short forms.
@@ -300,6 +393,7 @@ class Client:
         error: required for FAILED, allowed for PARTIAL: a message, or a JobError.
         reason: goes with an error message; UPPER_SNAKE_CASE.
         assets: at most 1000, linked in the same transaction; terminal targets only.
+        lease_duration: as for start_job; PROCESSING only.
         worker_id: default: this client's `worker_id`.
 
         Where an answer was lost, the automatic repetition of a call with
@@ -320,6 +414,7 @@ class Client:
             error=error,
             reason=reason,
             assets=assets,
+            lease_duration=lease_duration,
             worker_id=worker_id,
         )
         return self._call(self._worker.TransitionJob, request).job
@@ -464,9 +559,10 @@ class Client:
         self,
         method: "grpc.UnaryUnaryMultiCallable[_Request, _Response]",
         request: _Request,
+        extra: float = 0.0,
     ) -> _Response:
         try:
-            return method(request, timeout=self._timeout, metadata=self._metadata)
+            return method(request, timeout=self._timeout + extra, metadata=self._metadata)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
 

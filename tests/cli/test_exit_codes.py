@@ -23,7 +23,7 @@ def assert_refused(run, code, words):
 
 
 def test_no_such_job_is_4(jobledger):
-    for command in ("get", "watch", "transitions", "assets", "delete"):
+    for command in ("get", "watch", "transitions", "assets", "cancel", "delete"):
         assert_refused(jobledger(command, str(uuid.uuid4())), 4, "")
 
 
@@ -52,6 +52,15 @@ def test_what_the_service_finds_wrong_is_2_and_named(jobledger):
         (["--timeout", "0", "list"], "--timeout"),
         (["--token", "a b", "list"], "token"),
         (["create", "render", "--label", "x"], "KEY=VALUE"),
+        (["create", "render", "--run-timeout", "soon"], "90s"),
+        (["create", "render", "--queue-timeout", "-5"], "90s"),
+        (["create", "render", "--max-attempts", "0"], "--max-attempts"),
+        (["worker", "render"], "--exec"),
+        (["worker", "--exec", "true"], "TYPE"),
+        (["worker", "render", "--exec", ""], "no command"),
+        (["worker", "render", "--exec", "'"], "quotation"),
+        (["worker", "render", "--exec", "/does/not/exist"], "/does/not/exist"),
+        (["worker", "render", "--exec", "true", "--lease", "1s"], "lease_duration"),
         (["create", "render", "--parameters", "{"], "not JSON"),
         (["create", "render", "--parameters", "[" * 100_000], "not JSON"),
         (["create", "render", "--parameters", "[1]"], "not a JSON object"),

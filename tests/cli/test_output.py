@@ -1,6 +1,7 @@
 """What the commands print, for eyes and for scripts."""
 
 import json
+from datetime import timedelta
 from importlib.metadata import version
 
 import pytest
@@ -118,6 +119,27 @@ def test_assets_are_told_with_their_place(jobledger, done):
     assert head.split() == ["ID", "SIZE", "TYPE", "WHERE"]
     assert row.split()[1:] == ["7", "image/png", "https://example.com/a.png"]
     assert json.loads(jobledger.ok("assets", done.id, "--json"))["file_size"] == "7"
+
+
+def test_create_takes_spans_of_time_as_people_write_them(jobledger, client):
+    options = ("--max-attempts", "3", "--queue-timeout", "7d", "--run-timeout", "90s")
+    job = client.get_job(jobledger.ok("create", "render", *options).strip())
+    assert job.max_attempts == 3
+    waits = job.queue_expire_time.ToDatetime() - job.create_time.ToDatetime()
+    assert waits == timedelta(days=7)
+    job = client.start_job(job.id)
+    assert job.run_expire_time.ToDatetime() - job.start_time.ToDatetime() == timedelta(seconds=90)
+
+
+def test_cancel_says_how_it_stands_with_the_job(jobledger, client, done):
+    queued, running = client.create_job("render"), client.create_job("render")
+    client.start_job(running.id)
+    assert jobledger.ok("cancel", queued.id) == f"cancelled {queued.id}\n"
+    out = jobledger.ok("cancel", running.id, "--reason", "too late")
+    assert out == f"cancelling {running.id}\n"
+    assert client.get_job(running.id).cancel_reason == "too late"
+    assert jobledger.ok("cancel", done.id) == f"already COMPLETED {done.id}\n"
+    assert json.loads(jobledger.ok("cancel", "--json", queued.id))["id"] == queued.id
 
 
 def test_delete_says_what_it_did(jobledger, done):

@@ -4,7 +4,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 
-from jobledger_client._json import to_struct
+from jobledger_client._json import from_struct, to_struct
 
 
 def test_every_json_value_comes_back_as_it_was():
@@ -22,6 +22,9 @@ def test_every_json_value_comes_back_as_it_was():
     value["deep"]["list"][2] = [3]
     assert back == value
     assert back["true"] is True
+    plain = from_struct(to_struct(value, "parameters"))
+    assert plain == value
+    assert type(plain["int"]) is int
 
 
 def test_nothing_stays_nothing_and_a_struct_stays_itself():

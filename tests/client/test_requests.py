@@ -69,6 +69,47 @@ CASES = {
         "CreateJob",
         jobs.CreateJobRequest(user_id="bob", job_type="render", request_id="r"),
     ),
+    "create_job with limits": (
+        lambda c: c.create_job(
+            "render",
+            request_id="r",
+            max_attempts=3,
+            queue_timeout=90,
+            run_timeout=timedelta(hours=1, milliseconds=5),
+        ),
+        "CreateJob",
+        jobs.CreateJobRequest(
+            user_id="ada",
+            job_type="render",
+            request_id="r",
+            max_attempts=3,
+            queue_timeout={"seconds": 90},
+            run_timeout={"seconds": 3600, "nanos": 5_000_000},
+        ),
+    ),
+    "cancel_job": (
+        lambda c: c.cancel_job("j", "not needed"),
+        "CancelJob",
+        jobs.CancelJobRequest(job_id="j", user_id="ada", reason="not needed"),
+    ),
+    "claim_jobs": (
+        lambda c: c.claim_jobs(
+            ["a", "b"], max_jobs=7, lease_duration=5.5, wait=timedelta(seconds=20), worker_id="w"
+        ),
+        "ClaimJobs",
+        worker.ClaimJobsRequest(
+            worker_id="w",
+            job_types=["a", "b"],
+            max_jobs=7,
+            lease_duration={"seconds": 5, "nanos": 500_000_000},
+            wait={"seconds": 20},
+        ),
+    ),
+    "release_job": (
+        lambda c: c.release_job("j", 2),
+        "ReleaseJob",
+        worker.ReleaseJobRequest(job_id="j", attempt=2),
+    ),
     "get_job": (
         lambda c: c.get_job("j"),
         "GetJob",
@@ -121,6 +162,16 @@ CASES = {
         "TransitionJob",
         worker.TransitionJobRequest(
             job_id="j", target_status=JobStatus.JOB_STATUS_PROCESSING, worker_id="w"
+        ),
+    ),
+    "start_job with a lease": (
+        lambda c: c.start_job("j", worker_id="w", lease_duration=60),
+        "TransitionJob",
+        worker.TransitionJobRequest(
+            job_id="j",
+            target_status=JobStatus.JOB_STATUS_PROCESSING,
+            worker_id="w",
+            lease_duration={"seconds": 60},
         ),
     ),
     "transition_job": (
@@ -214,6 +265,18 @@ def test_a_client_starts_jobs_under_one_name_so_that_a_retry_is_safe(wire):
     assert {start.worker_id for start in starts} == {wire.client.worker_id}
     assert 10 < len(wire.client.worker_id) <= 128
     assert wire.client.worker_id != Wire().client.worker_id
+
+
+def test_a_client_claims_under_the_name_that_it_starts_under(wire):
+    claim = wire.sent("ClaimJobs", lambda c: c.claim_jobs(["render"]))
+    assert claim.worker_id == wire.client.worker_id
+    assert claim.lease_duration.seconds == 60
+
+
+@pytest.mark.parametrize("span", [float("nan"), float("inf"), 1e300])
+def test_a_time_span_that_is_none_is_refused_at_once(wire, span):
+    with pytest.raises(ValueError, match="run_timeout"):
+        wire.client.create_job("render", run_timeout=span)
 
 
 def test_a_token_is_sent_as_a_bearer_with_each_call():

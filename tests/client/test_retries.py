@@ -1,6 +1,7 @@
 """Retries by grpc's service config, against a server that is away for a while."""
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -8,7 +9,7 @@ import pytest
 
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1 import worker_service_pb2 as worker
-from jobledger_client import AsyncClient, Client, JobStatus, Unavailable
+from jobledger_client import AsyncClient, Client, DeadlineExceeded, JobStatus, Unavailable
 
 SERVICES = [
     jobs.DESCRIPTOR.services_by_name["JobService"],
@@ -19,6 +20,8 @@ UNARY = {
     "GetJob": lambda client: client.get_job("j"),
     "ListJobs": lambda client: next(client.list_jobs(), None),
     "DeleteJob": lambda client: client.delete_job("j"),
+    "CancelJob": lambda client: client.cancel_job("j"),
+    "ReleaseJob": lambda client: client.release_job("j", 1),
     "ListAssets": lambda client: next(client.list_assets("j"), None),
     "ListTransitions": lambda client: next(client.list_transitions("j"), None),
     "TransitionJob": lambda client: client.start_job("j"),
@@ -37,12 +40,16 @@ class Flaky(grpc.GenericRpcHandler):
         self.refusals = 0
         self.code = grpc.StatusCode.UNAVAILABLE
         self.requests = []
+        self.delay = 0.0
+        self.stopped = threading.Event()
 
     def service(self, details):
         return grpc.unary_unary_rpc_method_handler(self.answer)
 
     def answer(self, request, context):
         self.requests.append(request)
+        if self.delay:
+            self.stopped.wait(self.delay)
         if len(self.requests) <= self.refusals:
             context.abort(self.code, "away")
         return b""
@@ -56,12 +63,14 @@ def flaky():
     handler.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     yield handler
+    handler.stopped.set()
     server.stop(0).wait()
 
 
 def test_every_unary_rpc_of_the_contract_is_covered():
     methods = [method for service in SERVICES for method in service.methods]
-    assert {method.name for method in methods if not method.server_streaming} == set(UNARY)
+    unary = {method.name for method in methods if not method.server_streaming}
+    assert unary == set(UNARY) | {"ClaimJobs"}
 
 
 @pytest.mark.parametrize("method", UNARY)
@@ -103,6 +112,24 @@ def test_only_unavailable_is_retried(flaky):
     with Client(flaky.target, user_id="ada") as client, pytest.raises(Exception, match="away"):
         client.transition_job("j", JobStatus.JOB_STATUS_PROCESSING)
     assert len(flaky.requests) == 1
+
+
+def test_a_claim_is_not_repeated_for_it_may_have_taken_jobs(flaky):
+    flaky.refusals = 100
+    with Client(flaky.target) as client, pytest.raises(Unavailable):
+        client.claim_jobs(["render"])
+    assert len(flaky.requests) == 1
+
+
+@pytest.mark.parametrize("wait", [0, 1.0])
+def test_a_claim_may_take_as_long_as_it_waits_and_a_call_in_all(flaky, wait):
+    flaky.delay = 0.6
+    with Client(flaky.target, timeout=0.2) as client:
+        if wait:
+            assert client.claim_jobs(["render"], wait=wait) == []
+        else:
+            with pytest.raises(DeadlineExceeded):
+                client.claim_jobs(["render"], wait=wait)
 
 
 def test_grpc_itself_does_not_retry_watches(flaky):

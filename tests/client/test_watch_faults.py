@@ -240,7 +240,7 @@ async def test_wait_gives_up_after_its_timeout_though_news_go_on(fault_server):
         with pytest.raises(DeadlineExceeded, match=r"within 0\.4 s"):
             await client.wait("j", timeout=0.4)
     with (
-        Client(fault_server.target, user_id="ada") as client,
+        Client(fault_server.target, user_id="ada") as blocking,
         pytest.raises(DeadlineExceeded, match=r"within 0\.4 s"),
     ):
-        await asyncio.to_thread(client.wait, "j", timeout=0.4)
+        await asyncio.to_thread(blocking.wait, "j", timeout=0.4)

@@ -196,7 +196,7 @@ def name_of(job: Job, outcome: Decision | str) -> str:
     after = outcome.job
     if not outcome.changed:
         assert after is job, "what is not changed is returned as it was"
-        assert outcome.transition is outcome.via is None
+        assert (outcome.transition, outcome.via) == (None, None)
         return "repeats" if outcome.applied else "late"
     assert outcome.applied
     if outcome.via:

@@ -44,7 +44,7 @@ def failed(version: int, actor: str) -> Transition:
     )
 
 
-def cancelled(job: Job = job_in(HELD)) -> Job:
+def cancelled(job: Job) -> Job:
     return decide(job, CANCEL, now=NOW, new_id=ids()).job
 
 
@@ -119,14 +119,14 @@ def test_without_a_reason_the_error_still_says_something() -> None:
 
 
 def test_cancelling_again_changes_neither_the_time_nor_the_reason() -> None:
-    job = cancelled()
+    job = cancelled(job_in(HELD))
     again = replace(CANCEL, reason="no, really")
     decision = decide(job, again, now=Instant(NOW + 29 * SECOND), new_id=ids())
     assert decision == Decision(job=job, changed=False)
 
 
 def test_reports_of_a_worker_that_was_asked_do_not_put_the_end_off() -> None:
-    job = cancelled()
+    job = cancelled(job_in(HELD))
     for seconds in (10, 20, 34):
         report = Report(job_id=JOB_ID, attempt=1)
         job = decide(job, report, now=Instant(seconds * SECOND), new_id=ids()).job
@@ -138,7 +138,7 @@ def test_reports_of_a_worker_that_was_asked_do_not_put_the_end_off() -> None:
 
 @pytest.mark.parametrize("target", list(ENDED_BY))
 def test_a_worker_that_was_asked_ends_the_job_as_it_sees_fit(target: JobStatus) -> None:
-    job, end = cancelled(), replace(ENDED_BY[target], attempt=1)
+    job, end = cancelled(job_in(HELD)), replace(ENDED_BY[target], attempt=1)
     ended = decide(job, end, now=NOW, new_id=ids()).job
     assert (ended.status, ended.error) == (target, end.error)
     assert ended.cancel_request_time == NOW

@@ -10,7 +10,6 @@ from domain.jobs import (
     HELD,
     JOB_ID,
     LEFT,
-    OWNER,
     QUEUE_TIMEOUT,
     QUEUED,
     RELEASED,

@@ -59,7 +59,8 @@ class Hints:
             self._dsn,
             timeout=PING_SECONDS,
             command_timeout=PING_SECONDS,
-            server_settings={"application_name": "jobledger hints"},
+            # A hint need not be durable, and must not wait for the disk.
+            server_settings={"application_name": "jobledger hints", "synchronous_commit": "off"},
         )
         try:
             own = connection.get_server_pid()
