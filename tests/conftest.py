@@ -63,6 +63,10 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return request.getfixturevalue("postgres").create_database(template)
 
 
+several_servers = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+"""For tests with more than one server: an SQLite file is for one."""
+
+
 @pytest.fixture
 async def store(database_url: str) -> AsyncIterator[SqlStore]:
     store = SqlStore(open_database(parse_url(database_url)))

@@ -24,6 +24,7 @@ from jobledger_server.app import PortUnavailable, open_app
 from jobledger_server.config import Settings
 from jobledger_server.logs import log_to_stderr
 from jobledger_server.sql.engine import BadDatabaseUrl, open_database, parse_url
+from jobledger_server.sql.lock import DatabaseInUse, exclusive
 from jobledger_server.sql.schema import HEAD, SchemaError, require_head
 from jobledger_server.sql.schema import migrate as migrate_database
 from jobledger_server.store import StoreUnavailable
@@ -31,7 +32,14 @@ from jobledger_server.wire.access import BadAccessFile
 
 _DEFAULTS = Settings()
 
-_EXPECTED = (BadAccessFile, BadDatabaseUrl, SchemaError, PortUnavailable, StoreUnavailable)
+_EXPECTED = (
+    BadAccessFile,
+    BadDatabaseUrl,
+    DatabaseInUse,
+    SchemaError,
+    PortUnavailable,
+    StoreUnavailable,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -196,12 +204,14 @@ def migrate(database: str) -> None:
 
 
 async def _migrate(url: str) -> None:
-    database = open_database(parse_url(url))
-    try:
-        await migrate_database(database)
-        await require_head(database)
-    finally:
-        await database.close()
+    parsed = parse_url(url)
+    with exclusive(parsed):
+        database = open_database(parsed)
+        try:
+            await migrate_database(database)
+            await require_head(database)
+        finally:
+            await database.close()
 
 
 @main.command()

@@ -21,6 +21,7 @@ from jobledger_server.ledger.ledger import Ledger, Publish
 from jobledger_server.ledger.reads import Reads
 from jobledger_server.ledger.reaper import Reaper
 from jobledger_server.sql.engine import Database, open_database, parse_url
+from jobledger_server.sql.lock import exclusive
 from jobledger_server.sql.schema import migrate, require_head
 from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import Change, Store
@@ -83,8 +84,8 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
 
     Draining: health says NOT_SERVING, watchers are sent elsewhere, running calls
     finish, and then the database is closed; all within `settings.grace` seconds.
-    Raises BadDatabaseUrl, SchemaError, StoreUnavailable, BadAccessFile and
-    PortUnavailable.
+    Raises BadDatabaseUrl, DatabaseInUse, SchemaError, StoreUnavailable,
+    BadAccessFile and PortUnavailable.
     """
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(_open_database(settings))
@@ -110,14 +111,16 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
 
 @asynccontextmanager
 async def _open_database(settings: Settings) -> AsyncIterator[Database]:
-    database = open_database(parse_url(settings.database))
-    try:
-        if database.dialect.name == "sqlite":
-            await migrate(database)
-        await require_head(database)
-        yield database
-    finally:
-        await database.close()
+    url = parse_url(settings.database)
+    with exclusive(url):
+        database = open_database(url)
+        try:
+            if database.dialect.name == "sqlite":
+                await migrate(database)
+            await require_head(database)
+            yield database
+        finally:
+            await database.close()
 
 
 @asynccontextmanager

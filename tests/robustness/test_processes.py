@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -270,7 +271,7 @@ def run_server(*arguments: str, **environment: str) -> subprocess.CompletedProce
     program = str(Path(sys.executable).with_name("jobledger-server"))
     return subprocess.run(
         [program, *arguments],
-        env=environment,
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=False,
@@ -284,7 +285,7 @@ def run_server(*arguments: str, **environment: str) -> subprocess.CompletedProce
         (("--database", "nonsense"), "cannot read the database URL"),
         (("--database", "mysql://u@h/n"), "cannot use a 'mysql' database"),
         (("--database", "sqlite:///:memory:"), "SQLite needs a file"),
-        (("--database", "sqlite:////nowhere/at/all.db"), "unable to open database file"),
+        (("--database", "sqlite:////nowhere/at/all.db"), "No such file or directory"),
         (("--database", "postgresql://u:secret@127.0.0.1:1/n"), "u:***@127.0.0.1:1/n"),
         (("--listen", "nonsense"), "has no port"),
         (("--listen", "256.1.1.1:0"), "cannot listen on 256.1.1.1:0"),
@@ -302,6 +303,17 @@ def test_a_bad_setting_is_refused_in_words(
     assert "Traceback" not in run.stderr
 
 
+def test_a_file_that_is_no_database_is_refused_in_words_and_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("not a database, but long enough to be looked at as one " * 10)
+    run = run_server("serve", "--database", f"sqlite:///{file}", "--listen", "127.0.0.1:0")
+    assert (run.returncode, run.stderr) == (
+        1,
+        f"Error: cannot use the database sqlite:///{file}: file is not a database\n",
+    )
+    assert file.read_text().startswith("not a database")
+
+
 def test_a_busy_port_is_refused_in_words(serve: Serve, tmp_path: Path) -> None:
     server = serve()
     run = run_server(
@@ -312,6 +324,22 @@ def test_a_busy_port_is_refused_in_words(serve: Serve, tmp_path: Path) -> None:
         f"Error: cannot listen on {server.target}: another server is running there, or it is no "
         "address of this machine"
     )
+
+
+async def test_an_sqlite_file_is_for_one_server_whichever_way_that_one_ends(
+    tmp_path: Path,
+) -> None:
+    async with ServerProcess(tmp_path) as server:
+        for command in ("serve", "migrate"):
+            run = await asyncio.to_thread(run_server, command, JOBLEDGER_DATABASE=server.database)
+            assert run.returncode == 1
+            assert run.stderr.startswith(
+                f"Error: another jobledger-server (process {server.pid}) uses the database "
+            )
+            assert run.stderr.endswith("for several use PostgreSQL\n")
+        await asyncio.to_thread(server.restart)  # kill -9: the lock ends with the process
+        assert await asyncio.to_thread(server.terminate) == 0
+        await asyncio.to_thread(server.start)
 
 
 def test_postgresql_is_migrated_by_a_command_and_not_by_serving(postgres: PostgresServer) -> None:

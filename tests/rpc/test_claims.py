@@ -9,6 +9,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 
+from conftest import several_servers
 from jobledger_server.app import App, open_app
 from jobledger_server.config import Settings
 from jobledger_server.domain.commands import Claim
@@ -117,6 +118,7 @@ async def test_a_waiting_claim_is_woken_by_a_job_that_lost_its_worker(
     assert (await refusal(call.MarkCompleted(job_id=job.id, attempt=1))).reason == "LEASE_LOST"
 
 
+@several_servers
 async def test_a_claim_is_woken_by_a_creation_through_another_server(
     start: Start, call: Caller, app: App, claims_made: list[Claim]
 ) -> None:
@@ -164,6 +166,7 @@ async def test_a_woken_claim_whose_caller_goes_passes_it_on(app: App, call: Call
     assert (await second).jobs[0].worker_id == "w2"
 
 
+@several_servers
 async def test_a_draining_server_lets_waiting_claims_go_with_nothing(start: Start) -> None:
     app = await start()
     url = app.store._database.url.render_as_string(hide_password=False)

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
+from conftest import several_servers
 from gated_store import Gate, GatedStore
 from jobledger.v1 import job_service_pb2
 from jobledger_server import app as app_module
@@ -98,10 +99,10 @@ async def test_resumable_after_any_version_no_transition_is_lost(call: Caller, a
     assert steps_of([message]) == [step for version, step in expected.items() if version > after]
 
 
+@several_servers
 async def test_resumable_on_another_server_over_the_same_database(
     start: Start, call: Caller
 ) -> None:
-    """On SQLite too: what the other one commits is read from the feed."""
     other = await start()
     async with grpc.aio.insecure_channel(other.address) as channel:
         there = Caller(channel)
