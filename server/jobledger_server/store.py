@@ -126,8 +126,8 @@ class Transaction(Protocol):
     async def find_waiting(self, job_types: Collection[str], *, limit: int) -> list[Job]:
         """Return the oldest jobs of these types that wait for a worker, locked as by `load_jobs`.
 
-        Oldest first, at most `limit`. What another transaction has locked is
-        passed over rather than waited for.
+        Not those whose deadline has passed. Oldest first, at most `limit`. What
+        another transaction has locked is passed over rather than waited for.
         """
 
     async def append(self, decisions: Sequence[Decision]) -> list[Change]:

@@ -132,7 +132,7 @@ class Model:
 
     def expired(self, now: int) -> "Model":
         passed = {cause for cause, time in self.times.items() if time <= now}
-        if "LEASE_EXPIRED" in passed and "CANCELLED" in self.times:
+        if passed and "CANCELLED" in self.times:
             passed.add("CANCELLED")
         for cause in ("CANCELLED", "RUN_EXPIRED", "QUEUE_EXPIRED"):
             if cause in passed:
@@ -215,6 +215,7 @@ class Histories(RuleBasedStateMachine):
                 if step.transition:
                     assert step.transition.version == step.job.version
                     assert step.transition.attempt == step.job.attempt
+                    assert step.transition.time == self.now
                     record.transitions.append(step.transition)
                 record.job = step.job
         record.assets += decision.assets
@@ -325,9 +326,12 @@ class Histories(RuleBasedStateMachine):
         cancel = Cancel(job_id=JOB_ID, user_id=OWNER, reason=reason)
         assert isinstance(self.send(cancel), Decision)
 
-    @rule()
-    def expire(self) -> None:
+    @rule(at=st.sampled_from(["now", "deadline", "deadline", "just before it"]))
+    def expire(self, at: str) -> None:
         """The reaper comes by, and another one right after it."""
+        if at != "now" and self.model.times:
+            due = min(self.model.times.values()) - (at == "just before it")
+            self.now = Instant(max(self.now, due))
         self.model = self.model.expired(self.now)
         for _ in range(2):
             assert isinstance(self.send(Expire(job_id=JOB_ID)), Decision)
@@ -335,11 +339,6 @@ class Histories(RuleBasedStateMachine):
     @rule(by=st.sampled_from([1, SECOND, 6 * SECOND, GRACE, HOUR]))
     def let_time_pass(self, by: int) -> None:
         self.now = Instant(self.now + by)
-
-    @precondition(lambda self: self.model.times)
-    @rule(before=st.sampled_from([0, 0, 1]))
-    def let_time_pass_to_the_deadline(self, before: int) -> None:
-        self.now = Instant(max(self.now, min(self.model.times.values()) - before))
 
     @precondition(lambda self: self.record.accepted)
     @rule(data=st.data())
@@ -405,6 +404,7 @@ class Histories(RuleBasedStateMachine):
         status, version = JobStatus.QUEUED, 1
         for transition in self.record.transitions:
             assert transition.from_status is status
+            assert transition.to_status is not status
             assert transition.version > version
             status, version = transition.to_status, transition.version
         assert self.record.job.status is status

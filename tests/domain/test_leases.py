@@ -12,6 +12,7 @@ from domain.jobs import (
     LEFT,
     LINK,
     NOW,
+    OWNER,
     QUEUE_TIMEOUT,
     QUEUED,
     RELEASED,
@@ -34,7 +35,7 @@ from jobledger_server.domain.commands import (
     Transit,
 )
 from jobledger_server.domain.decisions import decide
-from jobledger_server.domain.errors import LeaseLost
+from jobledger_server.domain.errors import JobTerminal, LeaseLost
 from jobledger_server.domain.leases import claim
 from jobledger_server.domain.machine import Decision
 from jobledger_server.domain.model import Instant, Job, JobError, JobStatus, Micros, Transition
@@ -298,3 +299,47 @@ def test_asking_to_cancel_does_not_touch_the_lease() -> None:
     asked = after(job, Cancel(job_id=JOB_ID, user_id=job.user_id))
     assert asked.lease_expire_time == job.lease_expire_time
     assert asked.held
+
+
+def ended_by_the_service(reason: str) -> Job:
+    """Return a held job that the service ended for this reason."""
+    job = replace(job_in(HELD), max_attempts=1)
+    if reason == "CANCELLED":
+        job = after(job, Cancel(job_id=JOB_ID, user_id=OWNER))
+    if reason == "RUN_EXPIRED":
+        job = replace(job, run_expire_time=NOW)
+    late = Instant(NOW + 365 * 24 * 3600 * 1_000_000)
+    job = after(job, Expire(job_id=JOB_ID), late)
+    assert job.error is not None
+    assert job.error.reason == reason
+    return job
+
+
+@pytest.mark.parametrize("reason", ["LEASE_EXPIRED", "RUN_EXPIRED", "CANCELLED"])
+def test_a_late_worker_learns_that_its_lease_is_lost_where_that_ended_the_job(reason: str) -> None:
+    job = ended_by_the_service(reason)
+    lost: type[Exception] = LeaseLost if reason == "LEASE_EXPIRED" else JobTerminal
+    done = Transit(job_id=JOB_ID, target=JobStatus.COMPLETED)
+    link = LinkAsset(job_id=JOB_ID, link=LINK)
+    for command in (done, link):
+        with pytest.raises(lost):
+            decide(job, replace(command, attempt=1), now=NOW, new_id=ids())
+        with pytest.raises(JobTerminal):
+            decide(job, command, now=NOW, new_id=ids())
+    for attempt in (None, 1):
+        late = decide(job, Report(job_id=JOB_ID, attempt=attempt), now=NOW, new_id=ids())
+        assert late == Decision(job=job, changed=False, applied=False)
+    with pytest.raises(LeaseLost):
+        decide(job, Report(job_id=JOB_ID, attempt=2), now=NOW, new_id=ids())
+
+
+@pytest.mark.parametrize("reason", ["LEASE_EXPIRED", "RUN_EXPIRED", "CANCELLED"])
+def test_a_release_can_be_repeated_where_it_ended_a_cancelled_job(reason: str) -> None:
+    job = ended_by_the_service(reason)
+    release = Release(job_id=JOB_ID, attempt=1)
+    if reason == "CANCELLED":
+        assert decide(job, release, now=NOW, new_id=ids()) == Decision(job=job, changed=False)
+    else:
+        lost: type[Exception] = LeaseLost if reason == "LEASE_EXPIRED" else JobTerminal
+        with pytest.raises(lost):
+            decide(job, release, now=NOW, new_id=ids())

@@ -13,12 +13,13 @@ from jobledger_server.domain.commands import (
     Cancel,
     Claim,
     Create,
+    Delete,
     Expire,
     Release,
     Report,
     Transit,
 )
-from jobledger_server.domain.errors import JobTerminal, LeaseLost
+from jobledger_server.domain.errors import LeaseLost, LimitExceeded
 from jobledger_server.domain.model import Instant, Job, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.reaper import Reaper
@@ -106,6 +107,47 @@ async def test_a_job_that_ends_earlier_in_the_batch_is_not_given_out(ledger: Led
         ledger.apply(Cancel(job_id=job.id, user_id="ada")), ledger.claim(claim())
     )
     assert given.id == next_job.id
+
+
+async def test_a_job_that_is_deleted_earlier_in_the_batch_stays_deleted(
+    ledger: Ledger, store: SqlStore
+) -> None:
+    await created(ledger)
+    (job,) = await ledger.claim(claim())
+    await ledger.apply(Release(job_id=job.id, attempt=1))
+    _, _, given = await asyncio.gather(
+        ledger.apply(Transit(job_id=job.id, target=JobStatus.COMPLETED)),
+        ledger.apply(Delete(job_id=job.id, user_id="ada")),
+        ledger.claim(claim()),
+    )
+    assert given == []
+    assert await store.read_jobs([job.id]) == {}
+
+
+async def test_what_is_overdue_does_not_stand_before_what_can_be_claimed(
+    ledger: Ledger, store: SqlStore
+) -> None:
+    overdue = await created(ledger)
+    await pass_time(store, overdue, 8 * 24 * 3600)
+    job = await created(ledger)
+    assert [given.id for given in await ledger.claim(claim())] == [job.id]
+    assert await ledger.claim(claim()) == []
+
+
+async def test_a_reaper_that_is_turned_away_says_so_instead_of_trying_on(
+    ledger: Ledger, store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await created(ledger)
+    await pass_time(store, job, 8 * 24 * 3600)
+
+    async def full(_command: object) -> None:
+        raise LimitExceeded("waiting commands", 0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "apply", full)
+        with pytest.raises(LimitExceeded):
+            await Reaper(store, ledger).reap()
+    assert await Reaper(store, ledger).reap() == 1
 
 
 @pytest.mark.timeout(240)
@@ -217,7 +259,7 @@ async def test_completion_against_expiry_leaves_the_first_whole(
     assert (await ledger.apply(done)).changed
     assert not (await ledger.apply(Expire(job_id=complete_first.id))).changed
     assert (await ledger.apply(Expire(job_id=expire_first.id))).changed
-    with pytest.raises(JobTerminal):
+    with pytest.raises(LeaseLost):
         await ledger.apply(Transit(job_id=expire_first.id, target=JobStatus.COMPLETED, attempt=1))
 
     for _ in range(20):
@@ -229,7 +271,7 @@ async def test_completion_against_expiry_leaves_the_first_whole(
             ledger.apply(finish), other.apply(Expire(job_id=job.id)), return_exceptions=True
         )
         after, steps = (await store.read_histories([job.id]))[job.id]
-        if isinstance(finished, JobTerminal):
+        if isinstance(finished, LeaseLost):
             assert (after.status, after.error and after.error.reason) == (
                 JobStatus.FAILED,
                 "LEASE_EXPIRED",

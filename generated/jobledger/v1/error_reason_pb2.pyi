@@ -46,8 +46,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     for ILLEGAL_TRANSITION. With google.rpc.PreconditionFailure.
     """
     ERROR_REASON_LEASE_LOST: _ErrorReason.ValueType  # 6
-    """ABORTED: the request's `attempt` is not the job's current one: the job is
-    someone else's now. Stop working on it. Metadata: `job_id`, `attempt` (the
+    """ABORTED: the request's `attempt` is not the one under way: the job is someone
+    else's now, or nobody's. Stop working on it. Metadata: `job_id`, `attempt` (the
     current one).
     """
     ERROR_REASON_VERSION_MISMATCH: _ErrorReason.ValueType  # 7
@@ -107,8 +107,8 @@ ERROR_REASON_JOB_TERMINAL: ErrorReason.ValueType  # 5
 for ILLEGAL_TRANSITION. With google.rpc.PreconditionFailure.
 """
 ERROR_REASON_LEASE_LOST: ErrorReason.ValueType  # 6
-"""ABORTED: the request's `attempt` is not the job's current one: the job is
-someone else's now. Stop working on it. Metadata: `job_id`, `attempt` (the
+"""ABORTED: the request's `attempt` is not the one under way: the job is someone
+else's now, or nobody's. Stop working on it. Metadata: `job_id`, `attempt` (the
 current one).
 """
 ERROR_REASON_VERSION_MISMATCH: ErrorReason.ValueType  # 7

@@ -143,7 +143,7 @@ class Job(_message.Message):
     """
     worker_id: _builtins.str
     """Who works or worked on it, as the worker named itself; may be empty, and is
-    while nobody holds it. At most 128 characters.
+    while the job waits for one. At most 128 characters.
     """
     cancel_reason: _builtins.str
     """Why, in the words of who asked; at most 512 characters."""

@@ -103,7 +103,8 @@ class WorkerServiceServicer(object):
         """Takes the oldest jobs that wait for a worker, of any of these types, and
         starts them. No job goes to two workers. Where there is none, waits for one
         for as long as `wait` says. Not safe to repeat blindly: jobs whose answer was
-        lost come back when their leases expire. Errors: INVALID_FIELD,
+        lost pass on when their leases expire, or fail where that was their last
+        attempt. Errors: INVALID_FIELD,
         LIMIT_EXCEEDED, UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -117,8 +118,8 @@ class WorkerServiceServicer(object):
         Repeating the call that ended a job, with the same content, returns the job
         unchanged, so a retry after a lost answer is safe. Repeating a start is
         safe for a worker that names itself in `worker_id` and asks for no
-        `attempt` or `expected_version`. On a job that is
-        already PROCESSING, PROCESSING with an `attempt` or `expected_version` is a
+        `attempt` or `expected_version`. On a job that a
+        worker holds, PROCESSING with an `attempt` or `expected_version` is a
         progress update.
 
         Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL,

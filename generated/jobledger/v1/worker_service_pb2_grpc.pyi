@@ -47,7 +47,8 @@ class WorkerServiceStub:
     """Takes the oldest jobs that wait for a worker, of any of these types, and
     starts them. No job goes to two workers. Where there is none, waits for one
     for as long as `wait` says. Not safe to repeat blindly: jobs whose answer was
-    lost come back when their leases expire. Errors: INVALID_FIELD,
+    lost pass on when their leases expire, or fail where that was their last
+    attempt. Errors: INVALID_FIELD,
     LIMIT_EXCEEDED, UNAVAILABLE.
     """
     TransitionJob: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.TransitionJobRequest, _worker_service_pb2.TransitionJobResponse]
@@ -57,8 +58,8 @@ class WorkerServiceStub:
     Repeating the call that ended a job, with the same content, returns the job
     unchanged, so a retry after a lost answer is safe. Repeating a start is
     safe for a worker that names itself in `worker_id` and asks for no
-    `attempt` or `expected_version`. On a job that is
-    already PROCESSING, PROCESSING with an `attempt` or `expected_version` is a
+    `attempt` or `expected_version`. On a job that a
+    worker holds, PROCESSING with an `attempt` or `expected_version` is a
     progress update.
 
     Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL,
@@ -116,7 +117,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     """Takes the oldest jobs that wait for a worker, of any of these types, and
     starts them. No job goes to two workers. Where there is none, waits for one
     for as long as `wait` says. Not safe to repeat blindly: jobs whose answer was
-    lost come back when their leases expire. Errors: INVALID_FIELD,
+    lost pass on when their leases expire, or fail where that was their last
+    attempt. Errors: INVALID_FIELD,
     LIMIT_EXCEEDED, UNAVAILABLE.
     """
     TransitionJob: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.TransitionJobRequest, _worker_service_pb2.TransitionJobResponse]  # type: ignore[assignment]
@@ -126,8 +128,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     Repeating the call that ended a job, with the same content, returns the job
     unchanged, so a retry after a lost answer is safe. Repeating a start is
     safe for a worker that names itself in `worker_id` and asks for no
-    `attempt` or `expected_version`. On a job that is
-    already PROCESSING, PROCESSING with an `attempt` or `expected_version` is a
+    `attempt` or `expected_version`. On a job that a
+    worker holds, PROCESSING with an `attempt` or `expected_version` is a
     progress update.
 
     Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL,
@@ -188,7 +190,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Takes the oldest jobs that wait for a worker, of any of these types, and
         starts them. No job goes to two workers. Where there is none, waits for one
         for as long as `wait` says. Not safe to repeat blindly: jobs whose answer was
-        lost come back when their leases expire. Errors: INVALID_FIELD,
+        lost pass on when their leases expire, or fail where that was their last
+        attempt. Errors: INVALID_FIELD,
         LIMIT_EXCEEDED, UNAVAILABLE.
         """
 
@@ -204,8 +207,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         Repeating the call that ended a job, with the same content, returns the job
         unchanged, so a retry after a lost answer is safe. Repeating a start is
         safe for a worker that names itself in `worker_id` and asks for no
-        `attempt` or `expected_version`. On a job that is
-        already PROCESSING, PROCESSING with an `attempt` or `expected_version` is a
+        `attempt` or `expected_version`. On a job that a
+        worker holds, PROCESSING with an `attempt` or `expected_version` is a
         progress update.
 
         Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL,

@@ -172,9 +172,9 @@ def _repeat_start(job: Job, command: Transit, now: Instant) -> Decision:
 
 
 def _report(job: Job, command: Report, now: Instant) -> Decision:
-    check_attempt(job, command.attempt)
-    if job.status in TERMINAL:
+    if job.status in TERMINAL and command.attempt in (None, job.attempt):
         return Decision(job=job, changed=False, applied=False)
+    check_attempt(job, command.attempt)
     if job.status is not JobStatus.PROCESSING:
         raise illegal(job, JobStatus.PROCESSING.value)
     return _progress(job, command.progress, command.progress_message, job.lease_duration, now)

@@ -27,6 +27,10 @@ CANCEL_GRACE = Micros(30_000_000)
 """How long a worker that was asked to cancel may take to end the job itself."""
 
 
+CANCELLED, LEASE_EXPIRED = "CANCELLED", "LEASE_EXPIRED"
+QUEUE_EXPIRED, RUN_EXPIRED = "QUEUE_EXPIRED", "RUN_EXPIRED"
+
+
 def deadline(job: Job) -> Instant | None:
     """Return when something happens to the job by itself; None once it has ended."""
     if job.status in TERMINAL:
@@ -45,12 +49,17 @@ def _passed(time: Instant | None, now: Instant) -> bool:
 
 
 def check_attempt(job: Job, attempt: int | None) -> None:
-    """Raise LeaseLost where a caller names an attempt that is not the one under way."""
+    """Raise LeaseLost where a caller names an attempt that is not under way, or was cut off."""
     if attempt is None:
         return
     left = job.status is JobStatus.PROCESSING and not job.held
-    if attempt != job.attempt or left:
+    if attempt != job.attempt or left or _ended_as(job, LEASE_EXPIRED):
         raise LeaseLost(job.id, job.attempt)
+
+
+def _ended_as(job: Job, reason: str) -> bool:
+    """Whether the service, and no report, ended the job for this reason."""
+    return job.error is not None and job.error.reason == reason and job.end_digest is None
 
 
 def claim(job: Job, command: Claim, now: Instant) -> Decision | None:
@@ -65,18 +74,17 @@ def expire(job: Job, now: Instant) -> Decision:
     """Do what the job's deadline asks for, if it has passed: under the lock, with fresh eyes."""
     if not _passed(deadline(job), now):
         return Decision(job=job, changed=False)
-    lease_expired = _passed(job.lease_expire_time, now)
-    if _passed(_cancel_time(job), now) or (lease_expired and job.cancel_request_time is not None):
+    if job.cancel_request_time is not None:
         error = _cancelled(job)
     elif _passed(job.run_expire_time, now):
-        error = JobError("RUN_EXPIRED", "the job did not end within its run timeout")
-    elif not lease_expired:
-        error = JobError("QUEUE_EXPIRED", "no worker took the job in time")
+        error = JobError(RUN_EXPIRED, "the job did not end within its run timeout")
+    elif not _passed(job.lease_expire_time, now):
+        error = JobError(QUEUE_EXPIRED, "no worker took the job in time")
     elif job.attempt - job.releases < job.max_attempts:
         return leave(job, released=False, now=now)
     else:
         worker = f"the worker {job.worker_id!r}" if job.worker_id else "its worker"
-        error = JobError("LEASE_EXPIRED", f"{worker} fell silent, and no attempt is left")
+        error = JobError(LEASE_EXPIRED, f"{worker} fell silent, and no attempt is left")
     return fail(job, error, actor=SYSTEM, now=now)
 
 
@@ -96,16 +104,17 @@ def release(job: Job, command: Release, now: Instant) -> Decision:
     """Take a job back from its worker; no attempt is used up."""
     if command.attempt != job.attempt:
         raise LeaseLost(job.id, job.attempt)
-    if job.status in TERMINAL:
-        raise JobTerminal(job.id, job.status, JobStatus.PROCESSING.value)
-    if job.status is not JobStatus.PROCESSING:
+    if job.status is JobStatus.QUEUED:
         raise illegal(job, JobStatus.PROCESSING.value)
-    if not job.held:
-        return Decision(job=job, changed=False)
+    if waits(job) or _ended_as(job, CANCELLED):
+        return Decision(job=job, changed=False)  # a repetition
+    if job.status in TERMINAL:
+        check_attempt(job, command.attempt)
+        raise JobTerminal(job.id, job.status, JobStatus.PROCESSING.value)
     if job.cancel_request_time is not None:
         return fail(job, _cancelled(job), actor=job.worker_id or "worker", now=now)
     return leave(job, released=True, now=now)
 
 
 def _cancelled(job: Job) -> JobError:
-    return JobError("CANCELLED", job.cancel_reason or "cancelled")
+    return JobError(CANCELLED, job.cancel_reason or "cancelled")

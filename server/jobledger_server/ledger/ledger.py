@@ -142,15 +142,15 @@ class _Known:
     jobs: dict[JobId, Job]
     created: dict[tuple[str, str], Job]
     linked: dict[tuple[JobId, str], Asset]
-    waiting: dict[frozenset[str], deque[Job]]
+    waiting: dict[frozenset[str], deque[JobId]]
 
     def claimed(self, command: Claim, now: Instant) -> Sequence[Decision]:
         """Give the worker the oldest jobs that nobody in this batch was given before."""
         decisions: list[Decision] = []
         waiting = self.waiting[command.job_types]
         while waiting and len(decisions) < command.max_jobs:
-            job = waiting.popleft()
-            decision = claim(self.jobs.get(job.id, job), command, now)
+            job = self.jobs.get(waiting.popleft())
+            decision = claim(job, command, now) if job is not None else None
             if decision is not None:
                 self.remember(decision)
                 decisions.append(decision)
@@ -184,17 +184,20 @@ async def _load(transaction: Transaction, commands: Sequence[Command]) -> _Known
             ids.add(command.job_id)
             if isinstance(command, LinkAsset) and command.request_id:
                 linked.add((command.job_id, command.request_id))
-    return _Known(
-        jobs=await transaction.load_jobs(ids) if ids else {},
-        created=await transaction.find_created(created) if created else {},
-        linked=await transaction.find_linked(linked) if linked else {},
+    jobs = await transaction.load_jobs(ids) if ids else {}
+    waiting: dict[frozenset[str], deque[JobId]] = {}
+    for job_types in claimed:
         # Each set of types gets as many as all claims want together, for where sets overlap what
         # one claim is given is missing from the others; and as many more as there are jobs
         # that another command of the batch may take away.
-        waiting={
-            job_types: deque(await transaction.find_waiting(job_types, limit=wanted + len(ids)))
-            for job_types in claimed
-        },
+        found = await transaction.find_waiting(job_types, limit=wanted + len(ids))
+        jobs.update((job.id, job) for job in found)
+        waiting[job_types] = deque(job.id for job in found)
+    return _Known(
+        jobs=jobs,
+        created=await transaction.find_created(created) if created else {},
+        linked=await transaction.find_linked(linked) if linked else {},
+        waiting=waiting,
     )
 
 

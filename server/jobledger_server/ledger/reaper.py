@@ -10,7 +10,7 @@ import logging
 import random
 
 from jobledger_server.domain.commands import Expire
-from jobledger_server.domain.errors import DomainError
+from jobledger_server.domain.errors import JobNotFound, LimitExceeded
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.store import Store, StoreError
 
@@ -38,9 +38,9 @@ class Reaper:
             try:
                 while await self.reap() == BATCH:
                     pass
-            except (StoreError, DomainError) as error:
+            except (StoreError, LimitExceeded) as error:
                 # The database is away, or busy: what is due stays due.
-                log.warning("could not look for what is due", extra={"cause": str(error)})
+                log.warning("could not look for what is due", extra={"cause": repr(error)})
             except Exception:
                 # A bug, but one that must not leave every job without an end.
                 log.exception("a look for what is due failed")
@@ -51,6 +51,6 @@ class Reaper:
         expiries = (self._ledger.apply(Expire(job_id=job_id)) for job_id in due)
         for outcome in await asyncio.gather(*expiries, return_exceptions=True):
             # A job that was deleted meanwhile is no error.
-            if isinstance(outcome, BaseException) and not isinstance(outcome, DomainError):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, JobNotFound):
                 raise outcome
         return len(due)

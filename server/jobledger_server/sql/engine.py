@@ -188,7 +188,7 @@ class _Sqlite:
         parts = []
         parameters: dict[str, Any] = {"count": limit}
         for number, job_type in enumerate(sorted(job_types)):
-            part = _waiting(jobs.c.job_type == bindparam(f"job_type_{number}"))
+            part = _waiting(jobs.c.job_type == bindparam(f"job_type_{number}"), self.clock)
             parts.append(select(part.subquery()))
             parameters[f"job_type_{number}"] = job_type
         oldest = union_all(*parts).subquery()
@@ -206,9 +206,13 @@ def _machine_clock() -> int:
     return time.time_ns() // 1000
 
 
-def _waiting(condition: ColumnElement[bool]) -> Select[Any]:
+def _waiting(of_type: ColumnElement[bool], clock: ColumnElement[int]) -> Select[Any]:
+    # What is overdue is the reaper's: it must not stand before what can be claimed.
     return (
-        select(jobs).where(condition, text(WAITING)).order_by(jobs.c.id).limit(bindparam("count"))
+        select(jobs)
+        .where(of_type, text(WAITING), jobs.c.deadline > clock)
+        .order_by(jobs.c.id)
+        .limit(bindparam("count"))
     )
 
 
@@ -295,7 +299,7 @@ class _Postgresql:
     ) -> tuple[Executable, dict[str, Any]]:
         wanted = func.unnest(bindparam("job_types", type_=ARRAY(Text)))
         types = wanted.table_valued("job_type").render_derived()
-        of_type = _waiting(jobs.c.job_type == types.c.job_type)
+        of_type = _waiting(jobs.c.job_type == types.c.job_type, self.clock)
         # Passes over what another claim has locked, instead of waiting to find it taken.
         oldest = of_type.with_for_update(skip_locked=True).lateral()
         statement = select(oldest).select_from(types.join(oldest, true()))
