@@ -104,7 +104,9 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         await stack.enter_async_context(_running("reaper", Reaper(store, ledger).run()))
         requests = Requests(settings.url_schemes)
         jobs = JobService(store, ledger, reads, hub, requests, heartbeat=settings.heartbeat)
-        workers = WorkerService(ledger, Claims(ledger, openings), requests)
+        claims = Claims(ledger, openings)
+        stack.push_async_callback(claims.finish)
+        workers = WorkerService(ledger, claims, requests)
         address = await stack.enter_async_context(_serving(settings, hub, openings, jobs, workers))
         yield App(address, hub, openings, store)
 

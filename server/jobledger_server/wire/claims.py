@@ -29,6 +29,11 @@ class Claims:
                     return jobs
                 await seeker.wait(left)
 
+    async def finish(self) -> None:
+        """Return when all that nobody came for has been given back."""
+        if self._returning:
+            await asyncio.wait(self._returning)
+
     async def _claim_or_return(self, command: Claim) -> list[Job]:
         claiming = asyncio.ensure_future(self._ledger.claim(command))
         try:
