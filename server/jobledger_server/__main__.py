@@ -23,7 +23,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from jobledger_server.app import PortUnavailable, open_app
 from jobledger_server.config import Settings
 from jobledger_server.logs import log_to_stderr
-from jobledger_server.sql.engine import BadDatabaseUrl, open_database, parse_url
+from jobledger_server.sql.dialect import BadDatabaseUrl
+from jobledger_server.sql.engine import open_database, parse_url
 from jobledger_server.sql.lock import DatabaseInUse, exclusive
 from jobledger_server.sql.schema import HEAD, SchemaError, require_head
 from jobledger_server.sql.schema import migrate as migrate_database

@@ -20,7 +20,8 @@ from jobledger_server.config import Settings
 from jobledger_server.ledger.ledger import Ledger, Publish
 from jobledger_server.ledger.reads import Reads
 from jobledger_server.ledger.reaper import Reaper
-from jobledger_server.sql.engine import Database, open_database, parse_url
+from jobledger_server.sql.dialect import Database
+from jobledger_server.sql.engine import open_database, parse_url
 from jobledger_server.sql.lock import exclusive
 from jobledger_server.sql.schema import migrate, require_head
 from jobledger_server.sql.store import SqlStore

@@ -23,7 +23,7 @@ from jobledger_server.domain.errors import LeaseLost, LimitExceeded
 from jobledger_server.domain.model import Instant, Job, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.reaper import Reaper
-from jobledger_server.sql import engine
+from jobledger_server.sql import sqlite
 from jobledger_server.sql.store import SqlStore
 from jobledger_server.sql.tables import jobs
 from jobledger_server.store import Change
@@ -363,8 +363,8 @@ async def test_the_databases_clock_decides_however_wrong_the_servers_is(
     if store._dialect.name == "sqlite":
         # One machine, one clock: it is the database's, and must be heeded.
         await created(ledger, queue_timeout=Micros(1800 * SECOND))
-        skewed = (engine._machine_clock() + 3600 * SECOND) * 1000
-        monkeypatch.setattr(engine.time, "time_ns", lambda: skewed)
+        skewed = (sqlite.machine_clock() + 3600 * SECOND) * 1000
+        monkeypatch.setattr(sqlite.time, "time_ns", lambda: skewed)
         assert len(await store.overdue(limit=10)) == 1
         return
     await created(ledger)

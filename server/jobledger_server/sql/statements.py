@@ -2,7 +2,7 @@
 
 from sqlalchemy import bindparam, delete, insert, select, text, update
 
-from jobledger_server.sql.engine import Dialect
+from jobledger_server.sql.dialect import Dialect
 from jobledger_server.sql.rows import MUTABLE_COLUMNS
 from jobledger_server.sql.tables import assets, feed, job_transitions, jobs, tombstones
 

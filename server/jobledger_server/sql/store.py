@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Executable, exc, select
 
 from jobledger_server.domain.model import Asset, AssetId, Job, JobId, Transition
-from jobledger_server.sql.engine import Database
+from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.rows import (
     asset_from_row,
     change_from_row,

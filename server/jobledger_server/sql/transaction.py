@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.machine import Decision
 from jobledger_server.domain.model import Asset, Instant, Job, JobId
-from jobledger_server.sql.engine import Dialect
+from jobledger_server.sql.dialect import Dialect
 from jobledger_server.sql.rows import (
     Values,
     asset_from_row,

@@ -1,0 +1,95 @@
+"""What the store must know of the database it is on, and what both have alike."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sqlalchemy import URL, ColumnElement, Executable, Select, bindparam, exc, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from jobledger_server.domain.model import Instant
+from jobledger_server.sql.tables import WAITING, jobs
+
+
+class BadDatabaseUrl(Exception):
+    """The database URL cannot be used; the message says why and what to write instead."""
+
+
+class Dialect(Protocol):
+    """What the store must know of the database it is on."""
+
+    name: str
+    """SQLAlchemy's name for it."""
+
+    driver_errors: tuple[type[Exception], ...]
+    """What the driver raises, beside SQLAlchemy's errors, when the database is away."""
+
+    single_statement: Mapping[str, Any]
+    """Execution options for a statement that needs no transaction around it."""
+
+    snapshot: Mapping[str, Any]
+    """Execution options for a transaction in which all statements see the same."""
+
+    def one_of(self, column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
+        """Return `column IN (list)`, the list bound as `name`: one text for any length."""
+
+    def pair_of(
+        self, first: ColumnElement[Any], second: ColumnElement[Any], name: str
+    ) -> ColumnElement[bool]:
+        """Return `(first, second) IN (list of pairs)`, the list bound as `name`."""
+
+    def bind_list(self, name: str, values: Collection[str]) -> dict[str, Any]:
+        """Return the parameters for `one_of`."""
+
+    def bind_pairs(self, name: str, values: Collection[tuple[str, str]]) -> dict[str, Any]:
+        """Return the parameters for `pair_of`."""
+
+    def locked(self, statement: Select[Any]) -> Select[Any]:
+        """Return the statement so that it locks its rows until the transaction ends."""
+
+    def oldest_waiting(
+        self, job_types: Collection[str], limit: int
+    ) -> tuple[Executable, dict[str, Any]]:
+        """Return the statement, and its parameters, for `Transaction.find_waiting`.
+
+        It takes the oldest of each type first, and of these the oldest: with an
+        index by type and id that costs the same however many others wait.
+        """
+
+    @property
+    def clock(self) -> ColumnElement[int]:
+        """The database server's time, for use in a statement."""
+
+    async def now(self, connection: AsyncConnection) -> Instant:
+        """Return the database server's time."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """An engine that writes, one that reads, and how to talk to them."""
+
+    url: URL
+    writer: AsyncEngine
+    reader: AsyncEngine
+    dialect: Dialect
+
+    @property
+    def away(self) -> tuple[type[Exception], ...]:
+        """What is raised when the database cannot be reached, or does not answer in time."""
+        return (exc.DBAPIError, exc.TimeoutError, OSError, *self.dialect.driver_errors)
+
+    async def close(self) -> None:
+        """Close every connection, the writer's last: on SQLite it does every checkpoint."""
+        await self.reader.dispose()
+        await self.writer.dispose()
+
+
+def oldest_waiting(of_type: ColumnElement[bool], clock: ColumnElement[int]) -> Select[Any]:
+    """Return the statement for the oldest jobs that wait, at most `count`, among those given."""
+    # What is overdue is the reaper's: it must not stand before what can be claimed.
+    return (
+        select(jobs)
+        .where(of_type, text(WAITING), jobs.c.deadline > clock)
+        .order_by(jobs.c.id)
+        .limit(bindparam("count"))
+    )

@@ -1,0 +1,118 @@
+"""PostgreSQL: many writers, its own clock."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    URL,
+    ColumnElement,
+    Executable,
+    Select,
+    Text,
+    any_,
+    bindparam,
+    func,
+    literal_column,
+    select,
+    true,
+    tuple_,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from jobledger_server.domain.model import Instant
+from jobledger_server.sql.dialect import BadDatabaseUrl, Database, oldest_waiting
+from jobledger_server.sql.tables import jobs
+
+COMMAND_SECONDS = 5
+"""How long PostgreSQL may take for one statement before it counts as away."""
+
+CONNECT_SECONDS = 3
+"""How long PostgreSQL may take to accept a connection before it counts as away."""
+
+CONNECTIONS = 8
+
+
+class _Postgresql:
+    """See `dialect.Dialect`."""
+
+    name = "postgresql"
+    single_statement: Mapping[str, Any] = {"isolation_level": "AUTOCOMMIT"}
+    snapshot: Mapping[str, Any] = {"isolation_level": "REPEATABLE READ"}
+
+    def __init__(self, driver_errors: tuple[type[Exception], ...]) -> None:
+        self.driver_errors = driver_errors
+        self._read_clock = select(self.clock)
+
+    def one_of(self, column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
+        return column == any_(bindparam(name, type_=ARRAY(Text)))
+
+    def pair_of(
+        self, first: ColumnElement[Any], second: ColumnElement[Any], name: str
+    ) -> ColumnElement[bool]:
+        both = (bindparam(f"{name}_{half}", type_=ARRAY(Text)) for half in ("first", "second"))
+        pairs = func.unnest(*both).table_valued("first", "second").render_derived()
+        return tuple_(first, second).in_(select(pairs.c.first, pairs.c.second))
+
+    def bind_list(self, name: str, values: Collection[str]) -> dict[str, Any]:
+        return {name: list(values)}
+
+    def bind_pairs(self, name: str, values: Collection[tuple[str, str]]) -> dict[str, Any]:
+        pairs = list(values)
+        return {f"{name}_first": [a for a, _ in pairs], f"{name}_second": [b for _, b in pairs]}
+
+    def locked(self, statement: Select[Any]) -> Select[Any]:
+        return statement.with_for_update()
+
+    def oldest_waiting(
+        self, job_types: Collection[str], limit: int
+    ) -> tuple[Executable, dict[str, Any]]:
+        wanted = func.unnest(bindparam("job_types", type_=ARRAY(Text)))
+        types = wanted.table_valued("job_type").render_derived()
+        of_type = oldest_waiting(jobs.c.job_type == types.c.job_type, self.clock)
+        # Passes over what another claim has locked, instead of waiting to find it taken.
+        oldest = of_type.with_for_update(skip_locked=True).lateral()
+        statement = select(oldest).select_from(types.join(oldest, true()))
+        return (
+            statement.order_by(oldest.c.id).limit(bindparam("count")),
+            {"job_types": list(job_types), "count": limit},
+        )
+
+    @property
+    def clock(self) -> ColumnElement[int]:
+        # clock_timestamp(), not now(): the transaction may have waited for its connection.
+        return literal_column("(extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+
+    async def now(self, connection: AsyncConnection) -> Instant:
+        return Instant((await connection.execute(self._read_clock)).scalar_one())
+
+
+def open_postgresql(url: URL) -> Database:
+    try:
+        # An extra, wanted only where it is used.
+        import asyncpg  # noqa: PLC0415
+    except ImportError:
+        raise BadDatabaseUrl(
+            "PostgreSQL needs its driver: pip install 'jobledger[postgres]'"
+        ) from None
+    engine = create_async_engine(
+        url,
+        pool_size=CONNECTIONS,
+        max_overflow=0,
+        pool_timeout=CONNECT_SECONDS,
+        connect_args={
+            "timeout": CONNECT_SECONDS,
+            "command_timeout": COMMAND_SECONDS,
+            "server_settings": {
+                "application_name": "jobledger",
+                "synchronous_commit": "on",
+                # A server that freezes between the counter's lock and its commit must not hold
+                # up the others for longer than this.
+                "idle_in_transaction_session_timeout": f"{COMMAND_SECONDS}s",
+                "lock_timeout": f"{COMMAND_SECONDS}s",
+                "jit": "off",
+            },
+        },
+    )
+    errors = (asyncpg.PostgresError, asyncpg.InterfaceError)
+    return Database(url, engine, engine, _Postgresql(errors))
