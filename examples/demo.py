@@ -1,6 +1,6 @@
-"""See Jobledger at work: a server, three workers, and a watcher for each job.
+"""See Jobledger at work: a server, a worker with three hands, and a watcher for each job.
 
-The workers pack this repository's own files. One job ends PARTIAL, because a file that
+The worker packs this repository's own files. One job ends PARTIAL, because a file that
 it names does not exist; one FAILED, because its archive was cut off on the way. At the
 end the server is asked what happened, and its answers are compared with the files.
 """
@@ -19,14 +19,14 @@ from pathlib import Path
 from google.protobuf.json_format import MessageToDict
 from live_view import Show, live_view, status_name, title
 from local_server import ServerFailed, local_server
-from pack_worker import PackWorker
+from pack_worker import pack_worker
 from packing import sha256
 
 from jobledger_client import Asset, AsyncClient, Job
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 USER = "ada"
-WORKERS = 3
+AT_ONCE = 3
 
 # Packing these files takes a blink. So that there is something to watch, each job
 # spreads its work over so many seconds.
@@ -107,17 +107,13 @@ async def demo(address: str, folder: Path) -> list[str]:
     files.mkdir()
     async with (
         AsyncClient(address, user_id=USER) as owner,
-        AsyncClient(address, user_id=USER) as hands,
+        AsyncClient(address) as hands,
         asyncio.TaskGroup() as group,
     ):
-        workers = [
-            PackWorker(hands, f"packer-{number}", REPOSITORY, files, pace=PACE)
-            for number in range(1, WORKERS + 1)
-        ]
-        running = [group.create_task(worker.run()) for worker in workers]
+        worker = pack_worker(hands, REPOSITORY, files, concurrency=AT_ONCE, pace=PACE)
+        group.create_task(worker.run(signals=False))
         job_ids = await order_and_watch(owner, files)
-        for task in running:
-            task.cancel()
+        worker.stop()
         print("\nWhat the server says of each job:")
         return [problem for job_id in job_ids for problem in await tell(owner, job_id, files)]
 

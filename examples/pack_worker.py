@@ -1,4 +1,4 @@
-"""A worker: takes jobs that are queued, does them, tells how far it is and how it ended.
+"""A worker that packs files: two handlers, and the worker library does the rest.
 
 It knows two types of job:
 
@@ -11,136 +11,85 @@ It knows two types of job:
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from google.protobuf.json_format import MessageToDict
 from packing import ArchiveDamaged, Step, find_files, pack, sha256, verify
 
-from jobledger_client import (
-    Asset,
-    AsyncClient,
-    IllegalTransition,
-    Job,
-    JobError,
-    JobStatus,
-    JobTerminal,
-)
-
-POLL_SECONDS = 0.2
+from jobledger_client import Asset, AsyncClient
+from jobledger_client.worker import ClaimedJob, Completed, Failed, Partial, Worker
 
 
-class CannotDo(Exception):
-    """A job cannot be done, for a reason that its owner should know."""
+def pack_worker(
+    client: AsyncClient, sources: Path, output: Path, *, concurrency: int, pace: float = 0.0
+) -> Worker:
+    """Make a worker for both types of job.
 
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-class PackWorker:
-    """Does one job after the other.
-
-    client: its `user_id` is the owner whose jobs are done.
-    name: of this worker. Of several that run at once each needs its own: to the
-        service a second start by the same worker is a repetition of the first.
     sources: the folder that holds what is to be packed.
     output: the folder of the archives and manifests.
     pace: the least seconds that a job takes, spread over its work. What is done in
         an instant cannot be watched.
     """
+    worker = Worker(client, concurrency=concurrency, worker_id="packer")
 
-    def __init__(
-        self, client: AsyncClient, name: str, sources: Path, output: Path, *, pace: float = 0.0
-    ) -> None:
-        self._client = client
-        self._name = name
-        self._sources = sources
-        self._output = output
-        self._pace = pace
-        self._handlers = {"pack": self._pack, "verify": self._verify}
-
-    async def run(self) -> None:
-        """Work until cancelled."""
-        while True:
-            job = await self._start_next()
-            if job is None:
-                await asyncio.sleep(POLL_SECONDS)
-            else:
-                await self._do(job)
-
-    async def _start_next(self) -> Job | None:
-        """Start the oldest job that is queued; None where there is none."""
-        queued = self._client.list_jobs(
-            statuses=[JobStatus.JOB_STATUS_QUEUED], job_types=self._handlers
-        )
-        for job in reversed([job async for job in queued]):
-            try:
-                return await self._client.start_job(job.id, worker_id=self._name)
-            except (IllegalTransition, JobTerminal):
-                continue  # Another worker was faster.
-        return None
-
-    async def _do(self, job: Job) -> None:
-        try:
-            await self._handlers[job.job_type](job, MessageToDict(job.parameters))
-        except CannotDo as why:
-            await self._client.mark_failed(job.id, str(why), reason=why.reason, attempt=job.attempt)
-        except Exception as bug:  # noqa: BLE001 - a job must not wait for a worker that gave up
-            await self._client.mark_failed(
-                job.id, repr(bug), reason="UNEXPECTED", attempt=job.attempt
-            )
-
-    async def _pack(self, job: Job, parameters: dict[str, Any]) -> None:
-        archive = self._place(parameters["archive"])
+    @worker.handler("pack")
+    async def pack_files(job: ClaimedJob) -> Completed | Partial | Failed:
+        archive = place(output, job.parameters["archive"])
         manifest = archive.with_name(f"{archive.name.removesuffix('.tar.gz')}.sha256")
-        files, missing = find_files(self._sources, parameters["sources"])
+        files, missing = find_files(sources, names(job.parameters["sources"]))
         if not files:
-            raise CannotDo("NOTHING_TO_PACK", "none of the sources can be read")
+            return Failed("none of the sources can be read", "NOTHING_TO_PACK")
 
-        await self._report(job, pack(self._sources, files, archive, manifest))
+        await report(job, pack(sources, files, archive, manifest), pace)
 
+        made = (archive, manifest)
         result = {
             "files": len(files),
-            "sha256": {made.name: sha256(made.read_bytes()) for made in (archive, manifest)},
+            "sha256": {file.name: sha256(file.read_bytes()) for file in made},
         }
-        assets = [self._asset("application/gzip", archive), self._asset("text/plain", manifest)]
+        assets = [asset(kind, file) for kind, file in zip(KINDS, made, strict=True)]
         if missing:
-            error = JobError(reason="FILES_MISSING", message=f"left out: {', '.join(missing)}")
-            error.details.update({"missing": missing})
-            await self._client.mark_partial(
-                job.id, result, error=error, assets=assets, attempt=job.attempt
-            )
-        else:
-            await self._client.mark_completed(job.id, result, assets=assets, attempt=job.attempt)
+            words = f"left out: {', '.join(missing)}"
+            facts = {"missing": missing}
+            return Partial(result, words, "FILES_MISSING", details=facts, assets=assets)
+        return Completed(result, assets)
 
-    async def _verify(self, job: Job, parameters: dict[str, Any]) -> None:
-        archive = self._place(parameters["archive"])
-        manifest = self._place(parameters["manifest"])
+    @worker.handler("verify")
+    async def verify_archive(job: ClaimedJob) -> Completed | Failed:
+        archive = place(output, job.parameters["archive"])
+        manifest = place(output, job.parameters["manifest"])
         try:
-            await self._report(job, verify(archive, manifest))
+            await report(job, verify(archive, manifest), pace)
         except ArchiveDamaged as damage:
-            raise CannotDo("ARCHIVE_DAMAGED", str(damage)) from damage
-        await self._client.mark_completed(job.id, attempt=job.attempt)
+            return Failed(str(damage), "ARCHIVE_DAMAGED")
+        return Completed()
 
-    async def _report(self, job: Job, steps: Iterator[Step]) -> None:
-        """Do the work step by step. Each takes milliseconds; longer ones would need a thread."""
-        before = 0.0
-        for step in steps:
-            await self._client.update_progress(
-                job.id, int(100 * step.done), progress_message=step.file, attempt=job.attempt
-            )
-            await asyncio.sleep(self._pace * (step.done - before))
-            before = step.done
+    return worker
 
-    def _place(self, name: str) -> Path:
-        """Give the file of that name in the output folder; owners choose names, not folders."""
-        if name != Path(name).name:
-            raise CannotDo("BAD_NAME", f"{name!r} is not the plain name of a file")
-        return self._output / name
 
-    def _asset(self, asset_type: str, file: Path) -> Asset:
-        return Asset(
-            asset_type=asset_type,
-            storage_path=file.relative_to(self._output).as_posix(),
-            file_size=file.stat().st_size,
-        )
+KINDS = ("application/gzip", "text/plain")
+
+
+async def report(job: ClaimedJob, steps: Iterator[Step], pace: float) -> None:
+    """Do the work step by step. Each takes milliseconds; longer ones would need a thread."""
+    before = 0.0
+    for step in steps:
+        await job.progress(100 * step.done, step.file)
+        await asyncio.sleep(pace * (step.done - before))
+        before = step.done
+
+
+def place(output: Path, name: object) -> Path:
+    """Give the file of that name in the output folder; owners choose names, not folders."""
+    if not isinstance(name, str) or name != Path(name).name:
+        raise ValueError(f"{name!r} is not the plain name of a file")
+    return output / name
+
+
+def names(value: object) -> list[str]:
+    """Take a list of names as what it is; owners can send anything."""
+    if not isinstance(value, list):
+        raise TypeError("the sources are not a list")
+    return [str(name) for name in value]
+
+
+def asset(asset_type: str, file: Path) -> Asset:
+    return Asset(asset_type=asset_type, storage_path=file.name, file_size=file.stat().st_size)

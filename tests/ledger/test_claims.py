@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from jobledger_server.domain.commands import (
     Cancel,
@@ -382,16 +382,65 @@ async def test_the_databases_clock_decides_however_wrong_the_servers_is(
         assert job.lease_expire_time == Instant(job.update_time + LEASE)
 
 
-async def test_looking_for_what_is_due_costs_an_index_and_no_more(store: SqlStore) -> None:
-    """A count, not a time: however many jobs there are, the ones not due are not read."""
-    statement, parameters = store._statements.overdue, {"count": 100}
+async def plan(store: SqlStore, statement: Any, parameters: dict[str, Any]) -> str:
+    """Return how the database would run a statement, every number and list bound."""
     sqlite = store._dialect.name == "sqlite"
-    compiled = statement.compile(store._database.reader.sync_engine)
     async with store._database.reader.connect() as connection:
-        if not sqlite:
-            await connection.execute(text("SET enable_seqscan = off"))
+        seen: list[tuple[str, Any]] = []
+
+        def note(_c: Any, _cursor: Any, sql: str, bound: Any, *_: Any) -> None:
+            seen.append((sql, bound))
+
+        event.listen(store._database.reader.sync_engine, "before_cursor_execute", note)
+        try:
+            await connection.execute(statement, parameters)
+        finally:
+            event.remove(store._database.reader.sync_engine, "before_cursor_execute", note)
+        sql, bound = seen[-1]
         explain = "EXPLAIN QUERY PLAN " if sqlite else "EXPLAIN "
-        query = str(compiled).replace("$1", "100").replace("?", "1")
-        plan = (await connection.exec_driver_sql(explain + query)).fetchall()
-    assert parameters
-    assert "ix_jobs_deadline" in str(plan)
+        return str((await connection.exec_driver_sql(explain + sql, bound)).fetchall())
+
+
+async def filled(store: SqlStore, rows: int) -> None:
+    """Fill the table with jobs of one type that wait, and let the database take note of them."""
+    series = (
+        f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})"
+        if store._dialect.name == "sqlite"
+        else f"WITH n(i) AS (SELECT generate_series(1, {rows}))"
+    )
+    far = 4_000_000_000_000_000
+    insert = (
+        "INSERT INTO jobs (id, user_id, job_type, status, progress, progress_message, labels,"
+        " attempt, max_attempts, releases, worker_id, request_id, create_time, update_time,"
+        " queue_timeout, queue_expire_time, cancel_reason, deadline, version, change_seq) "
+        f"{series} SELECT 'j' || i, 'ada', 'many', 'QUEUED', 0, '', '{{}}', 0, 1, 0, '', '', i, i,"
+        f" 1, {far}, '', {far}, 1, i FROM n"
+    )
+    async with store._database.writer.begin() as connection:
+        await connection.execute(text(insert))
+        await connection.execute(text(f"UPDATE feed SET seq = {rows}"))
+    async with store._database.writer.begin() as connection:
+        await connection.execute(text("ANALYZE"))
+
+
+async def test_what_is_due_and_what_waits_is_found_by_an_index_however_much_else_there_is(
+    ledger: Ledger, store: SqlStore
+) -> None:
+    """A plan, not a time: no look walks past the jobs that are none of its business."""
+    await filled(store, 20_000)
+    due = await plan(store, store._statements.overdue, {"count": 100})
+    waiting = await plan(store, *store._dialect.oldest_waiting(["few"], 1))
+    created_before = await plan(
+        store, store._statements.find_created, store._dialect.bind_pairs("requests", [("a", "r")])
+    )
+    assert "ix_jobs_deadline" in due
+    assert (
+        "Index Cond: (deadline <" in due
+        or "(deadline>? AND deadline<?)" in due
+        or ("(deadline<?)" in due)
+    )
+    assert "ix_jobs_waiting" in waiting
+    assert "uq_jobs_user_id_request_id" in created_before
+    assert "pk_jobs" not in due + waiting + created_before
+    job = await created(ledger, "few")
+    assert [given.id for given in await ledger.claim(claim("few"))] == [job.id]

@@ -90,6 +90,7 @@ def oldest_waiting(of_type: ColumnElement[bool], clock: ColumnElement[int]) -> S
     return (
         select(jobs)
         .where(of_type, text(WAITING), jobs.c.deadline > clock)
-        .order_by(jobs.c.id)
+        # Not by the id alone: PostgreSQL might walk the primary key, past all other types.
+        .order_by(jobs.c.create_time, jobs.c.id)
         .limit(bindparam("count"))
     )

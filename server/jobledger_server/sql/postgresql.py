@@ -74,14 +74,18 @@ class _Postgresql:
         oldest = of_type.with_for_update(skip_locked=True).lateral()
         statement = select(oldest).select_from(types.join(oldest, true()))
         return (
-            statement.order_by(oldest.c.id).limit(bindparam("count")),
+            statement.order_by(oldest.c.create_time, oldest.c.id).limit(bindparam("count")),
             {"job_types": list(job_types), "count": limit},
         )
 
     @property
     def clock(self) -> ColumnElement[int]:
-        # clock_timestamp(), not now(): the transaction may have waited for its connection.
-        return literal_column("(extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+        # clock_timestamp(), not now(): the transaction may have waited for its connection. Read
+        # once, in a subquery: compared row by row, a clock that moves on could use no index.
+        clock: ColumnElement[int] = literal_column(
+            "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+        )
+        return select(clock).scalar_subquery()
 
     async def now(self, connection: AsyncConnection) -> Instant:
         return Instant((await connection.execute(self._read_clock)).scalar_one())

@@ -72,7 +72,9 @@ class _Sqlite:
             parts.append(select(part.subquery()))
             parameters[f"job_type_{number}"] = job_type
         oldest = union_all(*parts).subquery()
-        return select(oldest).order_by(oldest.c.id).limit(bindparam("count")), parameters
+        return select(oldest).order_by(oldest.c.create_time, oldest.c.id).limit(
+            bindparam("count")
+        ), parameters
 
     @property
     def clock(self) -> ColumnElement[int]:

@@ -104,6 +104,7 @@ jobs = Table(
     Index(
         "ix_jobs_waiting",
         "job_type",
+        "create_time",
         "id",
         sqlite_where=text(WAITING),
         postgresql_where=text(WAITING),

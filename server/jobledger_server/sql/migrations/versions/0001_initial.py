@@ -100,7 +100,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_jobs_waiting",
         "jobs",
-        ["job_type", "id"],
+        ["job_type", "create_time", "id"],
         sqlite_where=waiting,
         postgresql_where=waiting,
     )
