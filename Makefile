@@ -39,6 +39,10 @@ demo: $(INSTALLED) ## see it work: a server, three workers and live bars; ARGS="
 bench: $(INSTALLED) ## measure it on this machine
 	@$(PYTHON) benchmarks/bench.py $(ARGS)
 
+.PHONY: bench-work
+bench-work: $(INSTALLED) ## measure how work gets to workers
+	@$(PYTHON) benchmarks/work.py $(ARGS)
+
 .PHONY: wheel
 wheel: $(INSTALLED) ## build the distribution into dist/
 	@$(PYTHON) -m hatchling build -t wheel

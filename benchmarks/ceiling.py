@@ -55,15 +55,20 @@ class Event:
 
 
 class BareJobService(JobServiceServicer):
-    """Answers CreateJob with the same job always; sends WatchJob's streams every event."""
+    """Answers CreateJob with the same job always; sends WatchJob's streams every event.
 
-    def __init__(self, event: Event) -> None:
+    Each CreateJob is an event too: what ClaimJobs waits for.
+    """
+
+    def __init__(self, event: Event, created: Event) -> None:
         self._event = event
+        self._created = created
         self._job = full_job()
 
     async def CreateJob(  # noqa: N802
         self, _request: job_service_pb2.CreateJobRequest, _context: Context
     ) -> job_service_pb2.CreateJobResponse:
+        self._created.happen()
         return job_service_pb2.CreateJobResponse(job=self._job)
 
     async def WatchJob(  # type: ignore[override]  # noqa: N802
@@ -77,11 +82,18 @@ class BareJobService(JobServiceServicer):
 
 
 class BareWorkerService(WorkerServiceServicer):
-    """UpdateProgress is the event."""
+    """UpdateProgress is the event; ClaimJobs hands the job to all who wait at a CreateJob."""
 
-    def __init__(self, event: Event) -> None:
+    def __init__(self, event: Event, created: Event) -> None:
         self._event = event
+        self._created = created
         self._job = full_job()
+
+    async def ClaimJobs(  # noqa: N802
+        self, _request: worker_service_pb2.ClaimJobsRequest, _context: Context
+    ) -> worker_service_pb2.ClaimJobsResponse:
+        await self._created.happened()
+        return worker_service_pb2.ClaimJobsResponse(jobs=[self._job])
 
     async def UpdateProgress(  # noqa: N802
         self, _request: worker_service_pb2.UpdateProgressRequest, _context: Context
@@ -92,10 +104,11 @@ class BareWorkerService(WorkerServiceServicer):
 
 
 async def serve() -> None:
-    event = Event()
+    event, created = Event(), Event()
     server = grpc.aio.server(options=OPTIONS)
-    add_JobServiceServicer_to_server(BareJobService(event), server)  # type: ignore[abstract]
-    add_WorkerServiceServicer_to_server(BareWorkerService(event), server)  # type: ignore[abstract]
+    jobs, workers = BareJobService(event, created), BareWorkerService(event, created)  # type: ignore[abstract]
+    add_JobServiceServicer_to_server(jobs, server)
+    add_WorkerServiceServicer_to_server(workers, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(f"127.0.0.1:{port}", flush=True)

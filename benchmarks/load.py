@@ -37,7 +37,7 @@ class Wrong(Exception):
     """An answer was not what it must be."""
 
 
-def _connect(target: str) -> grpc.aio.Channel:
+def connect(target: str) -> grpc.aio.Channel:
     # Its own connection, not one shared with another channel to the same address.
     return grpc.aio.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)])
 
@@ -54,7 +54,7 @@ class Target:
     """One server, and the jobs that were made on it."""
 
     def __init__(self, address: str) -> None:
-        channel = _connect(address)
+        channel = connect(address)
         self._jobs: Any = JobServiceStub(channel)
         self._workers: Any = WorkerServiceStub(channel)
         self._requests = create_requests()
@@ -226,7 +226,7 @@ class Watches:
         async with asyncio.TaskGroup() as opening:
             for number in range(streams):
                 if number % STREAMS_PER_CONNECTION == 0:
-                    stub = JobServiceStub(_connect(self._target))
+                    stub = JobServiceStub(connect(self._target))
                 opening.create_task(open_one(stub))
 
     def expect(self, version: int) -> None:
@@ -259,11 +259,10 @@ class Watches:
         self._complete.set()
 
 
-async def main() -> None:
+async def main(load: Load) -> None:
     loop = asyncio.get_running_loop()
     commands = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
-    load = Load()
     while line := await commands.readline():
         command = json.loads(line)
         try:
@@ -274,4 +273,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    uvloop.run(main(Load()))

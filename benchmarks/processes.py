@@ -22,11 +22,11 @@ class BenchmarkError(Exception):
 
 
 class Generator:
-    """A process that makes calls; see load.py."""
+    """A process that makes calls; see load.py, and work_load.py, which does more."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: str = "load.py") -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "load.py")],
+            [sys.executable, str(HERE / program)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass
 class Figure:
-    """One thing that is measured, round by round, each time beside its ceiling.
+    """One thing that is measured, round by round, each time beside its ceiling if it has one.
 
     `more_is_better` says how to read the ratio: of rates 1.0 is the most that can
     be reached, of costs and times the least.
@@ -17,9 +17,9 @@ class Figure:
     name: str
     unit: str
     more_is_better: bool = False
-    pairs: list[tuple[float, float]] = field(default_factory=list)
+    pairs: list[tuple[float, float | None]] = field(default_factory=list)
 
-    def add(self, value: float, ceiling: float) -> None:
+    def add(self, value: float, ceiling: float | None = None) -> None:
         """Add a round: ours, and the ceiling as it was measured just before."""
         self.pairs.append((value, ceiling))
 
@@ -28,12 +28,13 @@ class Figure:
         return statistics.median(value for value, _ in self.pairs)
 
     @property
-    def ceiling(self) -> float:
-        return statistics.median(ceiling for _, ceiling in self.pairs)
+    def ceiling(self) -> float | None:
+        ceilings = [ceiling for _, ceiling in self.pairs if ceiling is not None]
+        return statistics.median(ceilings) if ceilings else None
 
     @property
     def ratios(self) -> list[float]:
-        return [value / ceiling for value, ceiling in self.pairs]
+        return [value / ceiling for value, ceiling in self.pairs if ceiling is not None]
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -42,7 +43,7 @@ class Figure:
             "more_is_better": self.more_is_better,
             "value": self.value,
             "ceiling": self.ceiling,
-            "ratio": statistics.median(self.ratios),
+            "ratio": statistics.median(self.ratios) if self.ratios else None,
             "rounds": [{"value": value, "ceiling": ceiling} for value, ceiling in self.pairs],
         }
 
@@ -72,13 +73,15 @@ def _row(figure: Figure) -> tuple[str, ...]:
         figure.unit,
         _number(figure.value),
         _number(figure.ceiling),
-        f"{statistics.median(ratios):.2f}",
-        f"{min(ratios):.2f} to {max(ratios):.2f}",
+        f"{statistics.median(ratios):.2f}" if ratios else "",
+        f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else "",
         "more" if figure.more_is_better else "less",
     )
 
 
-def _number(value: float) -> str:
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

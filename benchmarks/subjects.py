@@ -5,7 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,34 +46,66 @@ class Subject:
         return int(seq)
 
 
+@dataclass(frozen=True)
+class Database:
+    """An empty database of the newest schema. `pid` is its own process, if it has one."""
+
+    name: str
+    folder: Path
+    url: str
+    pid: int | None = None
+
+
 @contextmanager
 def serving(database: str, folder: Path, *arguments: str) -> Iterator[Subject]:
     """Serve on a new database for as long as the block lasts."""
+    with new_database(database, folder) as made, serving_on(made, *arguments) as subject:
+        yield subject
+
+
+@contextmanager
+def new_database(name: str, folder: Path) -> Iterator[Database]:
+    """Have a new database for as long as the block lasts."""
     folder = Path(tempfile.mkdtemp(dir=folder))
     with ExitStack() as stack:
-        url, database_pid = f"sqlite:///{folder / 'jobledger.db'}", None
-        if database == "PostgreSQL":
-            url, database_pid = _new_postgres(stack)
-        server = ServerProcess(folder, database=url, arguments=arguments)
-        try:
-            server.start()
-        except AssertionError as error:
-            raise BenchmarkError(str(error)) from None
-        stack.callback(server.kill)
-        yield Subject(database, server.target, server.pid, url, database_pid)
+        if name == "PostgreSQL":
+            postgres = PostgresServer()
+            stack.callback(postgres.close)
+            url = postgres.create_database()
+            database = Database(name, folder, url, asyncio.run(_inspect(url)))
+        else:
+            database = Database(name, folder, f"sqlite:///{folder / 'jobledger.db'}")
+        _migrate(database)
+        yield database
 
 
-def _new_postgres(stack: ExitStack) -> tuple[str, int]:
-    postgres = PostgresServer()
-    stack.callback(postgres.close)
-    url = postgres.create_database()
-    pid = asyncio.run(_inspect(url))
+@contextmanager
+def serving_on(
+    database: Database, *arguments: str, environment: Mapping[str, str] | None = None
+) -> Iterator[Subject]:
+    """Serve on a database, beside others or alone, for as long as the block lasts."""
+    server = ServerProcess(
+        Path(tempfile.mkdtemp(dir=database.folder)),
+        database=database.url,
+        arguments=arguments,
+        environment=environment,
+    )
+    try:
+        server.start()
+    except AssertionError as error:
+        raise BenchmarkError(str(error)) from None
+    try:
+        yield Subject(database.name, server.target, server.pid, database.url, database.pid)
+    finally:
+        server.kill()
+
+
+def _migrate(database: Database) -> None:
     program = str(Path(sys.executable).with_name("jobledger-server"))
-    migrate = [program, "migrate", "--database", url]
+    migrate = [program, "migrate", "--database", database.url]
     done = subprocess.run(migrate, check=False, capture_output=True, text=True)
     if done.returncode != 0:
-        raise BenchmarkError(f"PostgreSQL cannot be migrated: {done.stderr}")
-    return url, pid
+        raise BenchmarkError(f"{database.name} cannot be migrated: {done.stderr}")
 
 
 async def _inspect(url: str) -> int:
