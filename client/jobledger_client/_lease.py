@@ -1,0 +1,68 @@
+"""The lease of one job, by the worker's own clock.
+
+Pure: the clock is a parameter. A lease that the service renewed holds for its
+duration from when the request was *sent* at the latest, less a margin for what
+is still under way when the worker stops. What then happens is decided by the
+fence, `attempt`, not by any clock; this one only says when to stop in time.
+"""
+
+import random
+import time
+from collections.abc import Callable
+from typing import Final
+
+# Of the duration: two renewals may fail before the third is the last.
+RENEWAL: Final = 1 / 3
+# A renewal also tells of cancellations, and the service waits 30 s for the worker to
+# act on one.
+LONGEST_RENEWAL: Final = 15.0
+MARGIN: Final = 0.1
+MAX_MARGIN: Final = 5.0
+# How long one call may take before it is tried again: a frozen server must not
+# use up the lease.
+CALL: Final = 0.2
+MAX_CALL: Final = 10.0
+
+
+class Lease:
+    """Until when a job is this worker's, and when to renew that."""
+
+    def __init__(
+        self,
+        duration: float,
+        granted: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self.duration = duration
+        self.clock = clock
+        self._uniform = uniform
+        self._margin = min(duration * MARGIN, MAX_MARGIN)
+        self.deadline = 0.0
+        self.renew_at = 0.0
+        self.renewed(granted)
+
+    def renewed(self, sent: float) -> None:
+        """Take note that a request sent at that moment has renewed the lease."""
+        self.deadline = max(self.deadline, sent + self.duration - self._margin)
+        # Jobs that were claimed together are not renewed together for ever.
+        wait = min(self.duration * RENEWAL, LONGEST_RENEWAL)
+        self.renew_at = sent + wait * self._uniform(0.9, 1.0)
+
+    def renew_now(self) -> None:
+        self.renew_at = self.clock()
+
+    @property
+    def over(self) -> bool:
+        return self.clock() >= self.deadline
+
+    @property
+    def call_timeout(self) -> float:
+        """How long a call that starts now may take, in seconds."""
+        return min(self.duration * CALL, MAX_CALL)
+
+    @property
+    def longest_pause(self) -> float:
+        """How long to wait between two tries at most, in seconds."""
+        return min(self.duration / 20, 2.0)

@@ -1,0 +1,414 @@
+"""Which jobs a worker takes, and what becomes of them when it stops."""
+
+import asyncio
+import gc
+import os
+import signal
+import threading
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from jobledger.v1 import worker_service_pb2 as pb
+from jobledger_client import AccessDenied, JobledgerError, JobStatus
+from jobledger_client.worker import Completed, Worker
+
+
+async def test_a_worker_claims_for_all_its_types_under_its_name(service, fake_client, running):
+    worker = Worker(fake_client, concurrency=3, lease=7, claim_wait=15)
+    for job_type in ("a", "b"):
+
+        @worker.handler(job_type)
+        async def handle(job):
+            pass
+
+    running(worker)
+    assert await service.called("ClaimJobs") == pb.ClaimJobsRequest(
+        worker_id=fake_client.worker_id,
+        job_types=["a", "b"],
+        max_jobs=3,
+        lease_duration=Duration(seconds=7),
+        wait=Duration(seconds=15),
+    )
+
+
+async def test_a_worker_never_claims_more_than_it_can_run(service, fake_client, running):
+    worker = Worker(fake_client, concurrency=3)
+    now, most, overdrawn = 0, 0, []
+
+    async def check(request, context):
+        if now + request.max_jobs > 3:
+            overdrawn.append((now, request.max_jobs))
+
+    service.rules["ClaimJobs"] = check
+
+    @worker.handler("render")
+    async def render(job):
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.005)
+        now -= 1
+
+    for _ in range(50):
+        service.offer()
+    running(worker)
+    await service.called("TransitionJob", 50)
+    assert overdrawn == []
+    assert most == 3
+
+
+async def test_claims_go_on_after_errors_that_may_go_away(service, fake_client, running):
+    worker = Worker(fake_client)
+    service.rules["ClaimJobs"] = service.refuse(grpc.StatusCode.UNAVAILABLE, 3)
+
+    @worker.handler("render")
+    async def render(job):
+        pass
+
+    service.offer()
+    running(worker)
+    await service.called("TransitionJob")
+    assert len(service.requests("ClaimJobs")) >= 4
+
+
+async def test_errors_that_will_not_go_away_end_the_worker_and_give_its_jobs_back(
+    service, fake_client, running
+):
+    worker = Worker(fake_client, concurrency=2, claim_wait=0.05)
+    started = asyncio.Event()
+
+    @worker.handler("render")
+    async def render(job):
+        started.set()
+        await asyncio.Event().wait()
+
+    job = service.offer()
+    run = running(worker)
+    await started.wait()
+    service.rules["ClaimJobs"] = service.refuse(grpc.StatusCode.PERMISSION_DENIED)
+    with pytest.raises(AccessDenied):
+        await run
+    assert (await service.called("ReleaseJob")).job_id == job.id
+
+
+async def test_a_job_that_ends_within_the_grace_ends_as_any_other(service, fake_client, running):
+    worker = Worker(fake_client, grace=30)
+    started, done = asyncio.Event(), asyncio.Event()
+
+    @worker.handler("render")
+    async def render(job):
+        started.set()
+        await done.wait()
+        return Completed({"a": 1})
+
+    service.offer()
+    run = running(worker)
+    await started.wait()
+    worker.stop()
+    done.set()
+    await run
+    assert (await service.called("TransitionJob")).result["a"] == 1
+    assert service.requests("ReleaseJob") == []
+    assert len(service.requests("ClaimJobs")) == 1
+
+
+async def test_a_job_that_does_not_end_within_the_grace_is_given_back(
+    service, fake_client, running
+):
+    worker = Worker(fake_client, grace=0.1)
+    started = asyncio.Event()
+    tidied = []
+
+    @worker.handler("render")
+    async def render(job):
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+            tidied.append(service.requests("ReleaseJob"))
+
+    job = service.offer(attempt=3)
+    run = running(worker)
+    await started.wait()
+    worker.stop()
+    await run
+    assert service.requests("ReleaseJob") == [pb.ReleaseJobRequest(job_id=job.id, attempt=3)]
+    assert service.requests("TransitionJob") == []
+    # Given back only when nothing works on it any more.
+    assert tidied == [[]]
+
+
+async def test_leases_are_renewed_during_the_grace(service, fake_client, running):
+    worker = Worker(fake_client, lease=0.6, grace=30)
+    started, done = asyncio.Event(), asyncio.Event()
+
+    @worker.handler("render")
+    async def render(job):
+        started.set()
+        await done.wait()
+
+    service.offer()
+    run = running(worker)
+    await started.wait()
+    worker.stop()
+    await service.called("UpdateProgress", len(service.requests("UpdateProgress")) + 5)
+    done.set()
+    await run
+    assert len(service.requests("TransitionJob")) == 1
+
+
+async def test_what_a_handler_still_returns_when_it_is_told_to_stop_counts(
+    service, fake_client, running
+):
+    worker = Worker(fake_client, grace=0)
+    started = asyncio.Event()
+
+    @worker.handler("render")
+    async def render(job):
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return Completed({"a": 1})
+
+    service.offer()
+    run = running(worker)
+    await started.wait()
+    worker.stop()
+    await run
+    assert service.requests("TransitionJob")[0].target_status == JobStatus.JOB_STATUS_COMPLETED
+    assert service.requests("ReleaseJob") == []
+
+
+async def test_giving_back_is_retried(service, fake_client, running):
+    worker = Worker(fake_client, grace=0)
+    service.rules["ReleaseJob"] = service.refuse(grpc.StatusCode.UNAVAILABLE, 2)
+    started = asyncio.Event()
+
+    @worker.handler("render")
+    async def render(job):
+        started.set()
+        await asyncio.Event().wait()
+
+    service.offer()
+    run = running(worker)
+    await started.wait()
+    worker.stop()
+    await run
+    assert len(service.requests("ReleaseJob")) == 3
+
+
+async def test_jobs_of_a_claim_that_is_answered_while_stopping_are_given_back(
+    service, fake_client, running, monkeypatch
+):
+    monkeypatch.setattr("jobledger_client.worker.LAST_CLAIM", 20.0)
+    worker = Worker(fake_client, concurrency=5)
+    handled = []
+
+    @worker.handler("render")
+    async def render(job):
+        handled.append(job.id)
+
+    run = running(worker)
+    await service.called("ClaimJobs")
+    worker.stop()
+    jobs = [service.offer() for _ in range(3)]
+    await run
+    released = {request.job_id for request in service.requests("ReleaseJob")}
+    assert released == {job.id for job in jobs}
+    assert handled == []
+
+
+async def test_a_claim_that_brings_nothing_is_cancelled_when_the_worker_stops(
+    service, fake_client, running
+):
+    worker = Worker(fake_client, claim_wait=60)
+    gone = asyncio.Event()
+
+    async def wait(request, context):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            gone.set()
+
+    service.rules["ClaimJobs"] = wait
+
+    @worker.handler("render")
+    async def render(job):
+        pass
+
+    run = running(worker)
+    await service.called("ClaimJobs")
+    worker.stop()
+    async with asyncio.timeout(10):
+        await run
+        await gone.wait()
+
+
+async def test_a_blocking_handler_that_hears_of_the_end_stops_and_its_job_is_given_back(
+    service, fake_client, running
+):
+    worker = Worker(fake_client, grace=0)
+    started = threading.Event()
+
+    @worker.blocking_handler("render")
+    def render(job):
+        while True:
+            job.progress()
+            started.set()
+
+    job = service.offer()
+    run = running(worker)
+    await asyncio.to_thread(started.wait)
+    worker.stop()
+    await run
+    assert service.requests("ReleaseJob") == [pb.ReleaseJobRequest(job_id=job.id, attempt=1)]
+
+
+async def test_a_thread_that_does_not_stop_is_left_behind_and_its_job_given_back(
+    service, fake_client, running, monkeypatch
+):
+    monkeypatch.setattr("jobledger_client._run.CLEAN_UP", 0.1)
+    worker = Worker(fake_client, grace=0)
+    started, end = threading.Event(), threading.Event()
+
+    @worker.blocking_handler("render")
+    def render(job):
+        started.set()
+        end.wait(30)
+
+    job = service.offer()
+    run = running(worker)
+    await asyncio.to_thread(started.wait)
+    worker.stop()
+    await run
+    assert service.requests("ReleaseJob") == [pb.ReleaseJobRequest(job_id=job.id, attempt=1)]
+    end.set()
+
+
+async def test_a_handler_that_swallows_its_cancellation_is_told_again(
+    service, fake_client, running, monkeypatch
+):
+    monkeypatch.setattr("jobledger_client._run.CLEAN_UP", 0.05)
+    worker = Worker(fake_client, grace=0)
+    started = asyncio.Event()
+    told: list[bool] = []
+
+    @worker.handler("render")
+    async def render(job):
+        started.set()
+        while len(told) < 3:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                told.append(True)
+        raise asyncio.CancelledError
+
+    service.offer()
+    run = running(worker)
+    await started.wait()
+    worker.stop()
+    await run
+    assert len(service.requests("ReleaseJob")) == 1
+
+
+async def test_cancelling_run_gives_its_jobs_back_too(service, fake_client, running):
+    worker = Worker(fake_client, concurrency=2, grace=30)
+    started = asyncio.Event()
+
+    @worker.handler("render")
+    async def render(job):
+        started.set()
+        await asyncio.Event().wait()
+
+    job = service.offer()
+    run = running(worker)
+    await started.wait()
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert [request.job_id for request in service.requests("ReleaseJob")] == [job.id]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_stops_the_worker_and_a_second_one_ends_the_grace(
+    service, fake_client, number
+):
+    worker = Worker(fake_client, grace=60)
+    started = asyncio.Event()
+    before = signal.getsignal(number)
+
+    @worker.handler("render")
+    async def render(job):
+        started.set()
+        await asyncio.Event().wait()
+
+    job = service.offer()
+    run = asyncio.create_task(worker.run())
+    await started.wait()
+    os.kill(os.getpid(), number)
+    while not worker._stopping.is_set():
+        await asyncio.sleep(0)
+    assert service.requests("ReleaseJob") == []
+    os.kill(os.getpid(), number)
+    async with asyncio.timeout(20):
+        await run
+    assert [request.job_id for request in service.requests("ReleaseJob")] == [job.id]
+    assert signal.getsignal(number) == before
+
+
+async def test_a_worker_leaves_nothing_behind(service, fake_client, running, caplog):
+    before = asyncio.all_tasks()
+    worker = Worker(fake_client, concurrency=5, grace=0.05)
+
+    @worker.handler("render")
+    async def render(job):
+        await job.progress(1)
+        if job.parameters:
+            await asyncio.Event().wait()
+
+    for number in range(20):
+        service.offer(parameters={"hang": True} if number % 5 == 0 else None)
+    run = running(worker)
+    await service.called("TransitionJob", 10)
+    worker.stop()
+    await run
+    left = asyncio.all_tasks() - before - {run}
+    # What grpc itself and the fake service are about does not belong to the worker.
+    assert [task for task in left if "jobledger_client" in repr(task.get_coro())] == []
+    assert not worker._runs
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+
+
+async def test_wrong_use_is_told_at_once(fake_client):
+    with pytest.raises(ValueError, match="concurrency"):
+        Worker(fake_client, concurrency=0)
+    worker = Worker(fake_client)
+    with pytest.raises(ValueError, match="handlers"):
+        await worker.run()
+    with pytest.raises(TypeError, match="blocking_handler"):
+        worker.handler("render")(lambda job: None)  # type: ignore[type-var]
+
+    async def render(job):
+        pass
+
+    with pytest.raises(TypeError, match="use handler"):
+        worker.blocking_handler("render")(render)  # type: ignore[type-var]
+    worker.handler("render")(render)
+    with pytest.raises(ValueError, match="render"):
+        worker.handler("render")(render)
+
+
+async def test_a_lease_that_the_service_does_not_give_ends_the_worker(client, running, job_type):
+    worker = Worker(client, lease=1)
+
+    @worker.handler(job_type)
+    async def render(job):
+        pass
+
+    with pytest.raises(JobledgerError, match="lease_duration"):
+        await running(worker)

@@ -1,0 +1,379 @@
+"""Every handler's end is the end of its job, or nobody's."""
+
+import asyncio
+
+import grpc
+import pytest
+
+from jobledger.v1 import worker_service_pb2 as pb
+from jobledger_client import Asset, Job, JobStatus
+from jobledger_client.worker import Completed, Failed, Partial, Worker
+
+COMPLETED = JobStatus.JOB_STATUS_COMPLETED
+PARTIAL = JobStatus.JOB_STATUS_PARTIAL
+FAILED = JobStatus.JOB_STATUS_FAILED
+LEASE = 0.9
+
+
+async def end_of(service, client, running, function, *, blocking=False, **options):
+    """Run one job with this handler; return the call that ended it."""
+    worker = Worker(client)
+    (worker.blocking_handler if blocking else worker.handler)("render", **options)(function)
+    service.offer()
+    running(worker)
+    return await service.called("TransitionJob")
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [(Completed({"a": 1}), COMPLETED), (Partial({"a": 1}), PARTIAL), (Failed("no"), FAILED)],
+)
+async def test_what_a_handler_returns_is_the_end(
+    service, fake_client, running, outcome, status, blocking
+):
+    def blocking_render(job):
+        return outcome
+
+    async def render(job):
+        return outcome
+
+    function = blocking_render if blocking else render
+    end = await end_of(service, fake_client, running, function, blocking=blocking)
+    assert end.target_status == status
+    assert end.HasField("result") == (status != FAILED)
+
+
+async def test_a_handler_that_returns_nothing_has_completed_its_job(service, fake_client, running):
+    async def render(job):
+        pass
+
+    end = await end_of(service, fake_client, running, render)
+    assert end.target_status == COMPLETED
+    assert not end.HasField("result")
+
+
+async def test_assets_and_details_go_with_the_end(service, fake_client, running):
+    asset = Asset(asset_type="image/png", url="https://example.com/a.png")
+
+    async def render(job):
+        return Partial({"a": 1}, "no sound", "NO_SOUND", details={"track": 2}, assets=[asset])
+
+    end = await end_of(service, fake_client, running, render)
+    assert list(end.assets) == [asset]
+    assert (end.error.reason, end.error.message) == ("NO_SOUND", "no sound")
+    assert end.error.details["track"] == 2
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+@pytest.mark.parametrize("raised", [ValueError("disk\0 full"), SystemExit(3), StopIteration("x")])
+async def test_what_a_handler_raises_makes_the_job_failed(
+    service, fake_client, running, raised, blocking
+):
+    def blocking_render(job):
+        raise raised
+
+    async def render(job):
+        raise raised
+
+    function = blocking_render if blocking else render
+    end = await end_of(service, fake_client, running, function, blocking=blocking)
+    assert end.target_status == FAILED
+    assert end.error.reason in {"VALUE_ERROR", "SYSTEM_EXIT", "RUNTIME_ERROR"}
+    assert "\0" not in end.error.message
+    assert "Traceback" not in end.error.message
+
+
+async def test_a_cancellation_of_the_handlers_own_making_is_a_failure(
+    service, fake_client, running
+):
+    async def render(job):
+        raise asyncio.CancelledError
+
+    end = await end_of(service, fake_client, running, render)
+    assert (end.target_status, end.error.reason) == (FAILED, "CANCELLED_ERROR")
+
+
+@pytest.mark.parametrize("outcome", [7, "done", {"count": 1}, Completed])
+async def test_what_is_no_outcome_makes_the_job_failed(service, fake_client, running, outcome):
+    async def render(job):
+        return outcome
+
+    end = await end_of(service, fake_client, running, render)
+    assert (end.target_status, end.error.reason) == (FAILED, "TYPE_ERROR")
+    assert "Completed" in end.error.message
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Completed({"a": object()}),
+        Failed("no", details={"a": b""}),
+        Completed(assets=["x"]),  # type: ignore[list-item]
+    ],
+)
+async def test_an_outcome_that_cannot_be_sent_makes_the_job_failed(
+    service, fake_client, running, outcome
+):
+    async def render(job):
+        return outcome
+
+    end = await end_of(service, fake_client, running, render)
+    assert end.target_status == FAILED
+    assert end.error.reason in {"VALUE_ERROR", "TYPE_ERROR"}
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, "result has 300000 bytes"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max (9 vs. 4)"),
+    ],
+)
+async def test_an_outcome_that_the_service_refuses_makes_the_job_failed(
+    service, fake_client, running, code, words
+):
+    service.rules["TransitionJob"] = service.refuse(code, 1, words)
+
+    async def render(job):
+        return Completed({"a": 1})
+
+    await end_of(service, fake_client, running, render)
+    end = await service.called("TransitionJob", 2)
+    assert (end.target_status, end.error.reason) == (FAILED, code.name)
+    assert words in end.error.message
+
+
+# --- cancellation ---------------------------------------------------------------------------------
+
+
+async def asks_to_cancel(request, context):
+    job = Job(id=request.job_id, status=JobStatus.JOB_STATUS_PROCESSING, cancel_reason="not needed")
+    return pb.UpdateProgressResponse(job=job, applied=True, cancel_requested=True)
+
+
+async def test_a_cancelled_handler_gets_a_cancelled_error(service, fake_client, running):
+    service.rules["UpdateProgress"] = asks_to_cancel
+    seen = []
+
+    async def render(job):
+        await job.progress(1)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            seen.append((job.cancel_requested, job.cancel_reason))
+            raise
+
+    end = await end_of(service, fake_client, running, render)
+    assert (end.target_status, end.error.reason) == (FAILED, "CANCELLED")
+    assert end.error.message == "not needed"
+    assert seen == [(True, "not needed")]
+
+
+async def test_a_handler_that_asked_for_a_flag_gets_nothing_else(service, fake_client, running):
+    service.rules["UpdateProgress"] = asks_to_cancel
+
+    async def render(job):
+        step = 0
+        while not job.cancel_requested:
+            step += 1
+            await job.progress(step % 100)
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # tidies up
+
+    end = await end_of(service, fake_client, running, render, on_cancel="flag")
+    assert (end.target_status, end.error.reason) == (FAILED, "CANCELLED")
+
+
+@pytest.mark.parametrize("on_cancel", ["raise", "flag"])
+async def test_what_a_cancelled_handler_returns_counts(service, fake_client, running, on_cancel):
+    service.rules["UpdateProgress"] = asks_to_cancel
+
+    async def render(job):
+        await job.progress(1)
+        try:
+            while not job.cancel_requested:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            pass
+        await job.add_asset("image/png", url="https://example.com/half.png")
+        return Partial({"half": True})
+
+    end = await end_of(service, fake_client, running, render, on_cancel=on_cancel)
+    assert end.target_status == PARTIAL
+    assert len(service.requests("CreateAsset")) == 1
+
+
+async def test_what_goes_wrong_while_tidying_up_does_not_hide_the_cancellation(
+    service, fake_client, running
+):
+    service.rules["UpdateProgress"] = asks_to_cancel
+
+    async def render(job):
+        await job.progress(1)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise OSError("nothing to tidy")
+
+    end = await end_of(service, fake_client, running, render)
+    assert end.error.reason == "CANCELLED"
+
+
+async def test_a_blocking_handler_hears_of_a_cancellation_when_it_reports(
+    service, fake_client, running
+):
+    service.rules["UpdateProgress"] = asks_to_cancel
+    tidied = []
+
+    def render(job):
+        try:
+            while True:
+                job.progress(1)
+        finally:
+            # Heard once; what belongs to tidying up can still be told.
+            job.add_asset("image/png", url="https://example.com/half.png")
+            tidied.append(True)
+
+    end = await end_of(service, fake_client, running, render, blocking=True)
+    assert (end.error.reason, tidied) == ("CANCELLED", [True])
+
+
+# --- a job that is someone else's -----------------------------------------------------------------
+
+
+async def lost_handler(service, client, running, **options):
+    """Run a handler until it is cancelled; return what it saw."""
+    worker = Worker(client, lease=LEASE)
+    ended = asyncio.Event()
+
+    @worker.handler("render", **options)
+    async def render(job):
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            with pytest.raises(asyncio.CancelledError):
+                await job.progress(99)
+            with pytest.raises(asyncio.CancelledError):
+                await job.add_asset("image/png", url="https://example.com/late.png")
+            return Completed({"late": True})
+        finally:
+            ended.set()
+
+    @worker.handler("next")
+    async def following(job):
+        pass
+
+    service.offer()
+    running(worker)
+    await ended.wait()
+    # The slot is free for the next job, whose end is the only one that is told.
+    following_job = service.offer("next")
+    end = await service.called("TransitionJob")
+    assert end.job_id == following_job.id
+    assert len(service.requests("TransitionJob")) == 1
+    assert service.requests("CreateAsset") == []
+    assert service.requests("ReleaseJob") == []
+
+
+@pytest.mark.parametrize("on_cancel", ["raise", "flag"])
+@pytest.mark.parametrize(
+    "reason", ["LEASE_LOST", "JOB_TERMINAL", "JOB_NOT_FOUND", "ILLEGAL_TRANSITION"]
+)
+async def test_a_handler_whose_job_is_gone_is_stopped_and_its_outcome_discarded(
+    service, fake_client, running, reason, on_cancel
+):
+    service.rules["UpdateProgress"] = refuse_with(reason)
+    await lost_handler(service, fake_client, running, on_cancel=on_cancel)
+
+
+async def test_a_handler_whose_job_was_ended_by_others_is_stopped(service, fake_client, running):
+    async def ended(request, context):
+        return pb.UpdateProgressResponse(job=Job(id=request.job_id, status=FAILED))
+
+    service.rules["UpdateProgress"] = ended
+    await lost_handler(service, fake_client, running)
+    # At the first word of it, not when the lease is over.
+    assert len(service.requests("UpdateProgress")) == 1
+
+
+@pytest.mark.parametrize("silence", ["refuses", "hangs"])
+async def test_a_handler_without_a_renewal_in_time_is_stopped_by_the_workers_own_clock(
+    service, fake_client, running, silence
+):
+    async def hang(request, context):
+        await asyncio.Event().wait()
+
+    refuse = service.refuse(grpc.StatusCode.UNAVAILABLE)
+    service.rules["UpdateProgress"] = refuse if silence == "refuses" else hang
+    await lost_handler(service, fake_client, running)
+    started = service.times("ClaimJobs")[0]
+    assert max(service.times("UpdateProgress")) - started <= LEASE
+
+
+async def test_an_asset_that_comes_too_late_stops_its_handler(service, fake_client, running):
+    worker = Worker(fake_client)
+    service.rules["CreateAsset"] = refuse_with("LEASE_LOST")
+    cancelled = asyncio.Event()
+
+    @worker.handler("render")
+    async def render(job):
+        try:
+            await job.add_asset("image/png", url="https://example.com/a.png")
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    service.offer()
+    run = running(worker)
+    await cancelled.wait()
+    worker.stop()
+    await run
+    assert service.requests("TransitionJob") == service.requests("ReleaseJob") == []
+
+
+async def test_an_asset_that_the_service_refuses_is_the_handlers_to_deal_with(
+    service, fake_client, running
+):
+    service.rules["CreateAsset"] = service.refuse(grpc.StatusCode.INVALID_ARGUMENT)
+
+    async def render(job):
+        await job.add_asset("image/png")
+
+    end = await end_of(service, fake_client, running, render)
+    assert (end.target_status, end.error.reason) == (FAILED, "JOBLEDGER_ERROR")
+
+
+async def test_an_end_that_comes_too_late_is_dropped_and_the_worker_goes_on(
+    service, fake_client, running
+):
+    worker = Worker(fake_client)
+    service.rules["TransitionJob"] = refuse_with("LEASE_LOST")
+
+    @worker.handler("render")
+    async def render(job):
+        return Completed({})
+
+    service.offer()
+    running(worker)
+    await service.called("TransitionJob")
+    service.rules.clear()
+    job = service.offer()
+    assert (await service.called("TransitionJob", 2)).job_id == job.id
+
+
+def refuse_with(reason):
+    from google.protobuf.any_pb2 import Any as AnyMessage
+    from google.rpc.error_details_pb2 import ErrorInfo
+    from google.rpc.status_pb2 import Status
+    from grpc_status import rpc_status
+
+    packed = AnyMessage()
+    packed.Pack(ErrorInfo(reason=reason, domain="jobledger"))
+    status = Status(code=grpc.StatusCode.ABORTED.value[0], message="scripted", details=[packed])
+
+    async def rule(request, context):
+        await context.abort_with_status(rpc_status.to_status(status))
+
+    return rule

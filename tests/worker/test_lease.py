@@ -1,0 +1,65 @@
+"""When a worker renews, and when it has to stop, by its own clock."""
+
+import pytest
+
+from jobledger_client._lease import Lease
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def lease(clock, duration=60.0, granted=100.0):
+    return Lease(duration, granted, clock=clock, uniform=lambda _, high: high)
+
+
+def test_a_lease_is_renewed_after_a_third(clock):
+    assert lease(clock, 30.0).renew_at == pytest.approx(110.0)
+
+
+def test_a_long_lease_is_renewed_more_often_so_that_cancellations_are_heard_in_time(clock):
+    assert lease(clock, 86400.0).renew_at == pytest.approx(115.0)
+
+
+def test_jobs_that_were_claimed_together_are_not_renewed_together_for_ever():
+    assert len({Lease(60.0, 0.0).renew_at for _ in range(100)}) > 50
+    assert all(9.0 <= Lease(30.0, 0.0).renew_at <= 10.0 for _ in range(100))
+
+
+def test_a_lease_is_over_before_the_service_thinks_so(clock):
+    held = lease(clock)
+    assert held.deadline == pytest.approx(155.0)
+    clock.now = 154.9
+    assert not held.over
+    clock.now = 155.0
+    assert held.over
+
+
+def test_a_renewal_counts_from_when_it_was_sent(clock):
+    held = lease(clock)
+    clock.now = 125.0
+    held.renewed(120.0)
+    assert held.deadline == pytest.approx(175.0)
+
+
+def test_an_answer_that_overtook_another_shortens_nothing(clock):
+    held = lease(clock)
+    held.renewed(120.0)
+    held.renewed(110.0)
+    assert held.deadline == pytest.approx(175.0)
+
+
+@pytest.mark.parametrize("duration", [5.0, 60.0, 86400.0])
+def test_two_frozen_calls_do_not_use_up_a_lease(clock, duration):
+    held = lease(clock, duration)
+    renewals = held.renew_at + 2 * (held.call_timeout + held.longest_pause)
+    assert renewals < held.deadline

@@ -1,0 +1,86 @@
+"""What becomes of what a handler raises."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobledger_client._outcome import Completed, Failed, Partial, error_of, failure, reason_of
+
+REASON = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("ValueError", "VALUE_ERROR"),
+        ("OSError", "OS_ERROR"),
+        ("JSONDecodeError", "JSON_DECODE_ERROR"),
+        ("HTTP2Error", "HTTP2_ERROR"),
+        ("NotFound", "NOT_FOUND"),
+        ("_Private", "PRIVATE"),
+        ("already_snake", "ALREADY_SNAKE"),
+        ("Größe", "GR_SSE"),
+        ("E2", "E2"),
+        ("_", "ERROR"),
+        ("A" * 80, "A" * 63),
+    ],
+)
+def test_a_class_is_spelled_as_a_reason(name, reason):
+    assert reason_of(name) == reason
+
+
+@given(st.text(min_size=1))
+def test_every_name_makes_a_reason_that_the_service_takes(name):
+    assert REASON.fullmatch(reason_of(name))
+
+
+@given(st.text())
+def test_every_message_is_one_that_the_service_takes(text):
+    message = failure(ValueError(text)).message
+    assert 1 <= len(message) <= 4096
+    assert "\0" not in message
+    message.encode()
+
+
+def test_the_message_is_the_exceptions_words_without_a_traceback():
+    with pytest.raises(json.JSONDecodeError) as caught:
+        json.loads("{")
+    assert failure(caught.value).reason == "JSON_DECODE_ERROR"
+    assert failure(caught.value).message == str(caught.value)
+    assert "Traceback" not in failure(caught.value).message
+
+
+def test_an_exception_without_words_is_told_by_its_name():
+    assert failure(KeyError()).message == "KeyError"
+
+
+def test_an_exception_whose_words_fail_is_told_by_its_name():
+    class Broken(Exception):
+        def __str__(self):
+            raise RuntimeError("even this")
+
+    assert failure(Broken()) == Failed("Broken", "BROKEN")
+
+
+def test_a_group_of_one_is_that_one():
+    group = ExceptionGroup("unhandled errors in a TaskGroup", [ValueError("disk full")])
+    assert failure(ExceptionGroup("outer", [group])) == Failed("disk full", "VALUE_ERROR")
+
+
+def test_a_long_message_is_cut_and_says_so():
+    message = failure(ValueError("x" * 5000)).message
+    assert (len(message), message[-1]) == (4096, "\N{HORIZONTAL ELLIPSIS}")
+
+
+def test_only_what_is_missing_needs_an_error():
+    assert error_of(Completed({"a": 1})) is None
+    assert error_of(Partial({"a": 1})) is None
+    error = error_of(Partial({"a": 1}, "no sound", "NO_SOUND", details={"track": 2}))
+    assert error is not None
+    assert (error.reason, error.message, error.details["track"]) == ("NO_SOUND", "no sound", 2)
+    error = error_of(Failed(""))
+    assert error is not None
+    assert error.message == "FAILED"

@@ -1,0 +1,236 @@
+"""Workers and servers as processes that are killed, frozen and stopped."""
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from jobledger_client import AsyncClient, JobStatus, LeaseLost
+from jobledger_client.worker import Completed, Worker
+
+LEASE = 5.0  # of worker_program.py
+COMPLETED = JobStatus.JOB_STATUS_COMPLETED
+FAILED = JobStatus.JOB_STATUS_FAILED
+
+CROWD_JOBS = int(os.environ.get("JOBLEDGER_TEST_CROWD_JOBS", "1000"))
+CROWD_WORKERS = int(os.environ.get("JOBLEDGER_TEST_CROWD_WORKERS", "20"))
+ABSENCE = float(os.environ.get("JOBLEDGER_TEST_ABSENCE", "3"))
+"""Seconds that the server is away; a lease is three times that."""
+
+
+async def test_a_job_whose_worker_was_killed_is_finished_by_another(
+    server, client, job_type, start_worker
+):
+    victim = start_worker(server.target, job_type)
+    job = await client.create_job(job_type, max_attempts=2)
+    assert await victim.says("started") == f"{job.id} 1"
+    rescuer = start_worker(server.target, job_type)
+    await rescuer.says("ready")
+    victim.signal(signal.SIGKILL)
+    killed = time.monotonic()
+    assert await rescuer.says("started") == f"{job.id} 2"
+    assert time.monotonic() - killed < LEASE + 2
+    rescuer.signal(signal.SIGUSR1)
+    done = await client.wait(job.id, timeout=20)
+    assert (done.status, done.attempt) == (COMPLETED, 2)
+    assert done.result["pid"] == rescuer.process.pid
+
+
+async def test_a_job_whose_worker_was_killed_fails_where_no_attempt_is_left(
+    server, client, job_type, start_worker
+):
+    victim = start_worker(server.target, job_type)
+    job = await client.create_job(job_type)
+    await victim.says("started")
+    victim.signal(signal.SIGKILL)
+    killed = time.monotonic()
+    done = await client.wait(job.id, timeout=20)
+    assert time.monotonic() - killed < LEASE + 2
+    assert (done.status, done.error.reason) == (FAILED, "LEASE_EXPIRED")
+
+
+async def frozen_and_overtaken(server, client, job_type, start_worker, *mode):
+    """Freeze a worker past its lease, and let another take the job.
+
+    The frozen one has no free slot: a claim of its that waits at the service would
+    get the job again.
+    """
+    frozen = start_worker(server.target, job_type, *mode)
+    job = await client.create_job(job_type, max_attempts=2)
+    await frozen.says("started")
+    frozen.signal(signal.SIGSTOP)
+    other = start_worker(server.target, job_type)
+    assert await other.says("started") == f"{job.id} 2"
+    return frozen, other, await client.get_job(job.id)
+
+
+async def test_a_worker_that_was_frozen_past_its_lease_cannot_complete_its_job(
+    server, client, job_type, start_worker
+):
+    frozen, other, before = await frozen_and_overtaken(
+        server, client, job_type, start_worker, "insist"
+    )
+    frozen.signal(signal.SIGUSR1)
+    frozen.signal(signal.SIGCONT)
+    assert await frozen.says("refused") == "LEASE_LOST"
+    after = await client.get_job(before.id)
+    # Nothing but the other worker's renewals.
+    for job in (before, after):
+        for changing in ("version", "update_time", "lease_expire_time"):
+            job.ClearField(changing)
+    assert after == before
+    other.signal(signal.SIGUSR1)
+    assert (await client.wait(before.id, timeout=20)).result["pid"] == other.process.pid
+
+
+async def test_a_handler_that_was_frozen_past_its_lease_is_stopped_and_says_nothing(
+    server, client, job_type, start_worker
+):
+    frozen, other, before = await frozen_and_overtaken(
+        server, client, job_type, start_worker, "hold", "1"
+    )
+    frozen.signal(signal.SIGCONT)
+    assert await frozen.says("cancelled") == f"{before.id} 1"
+    other.signal(signal.SIGUSR1)
+    done = await client.wait(before.id, timeout=20)
+    assert (done.attempt, done.result["pid"]) == (2, other.process.pid)
+    with pytest.raises(LeaseLost):
+        await client.mark_completed(before.id, {"late": True}, attempt=1)
+    assert await client.get_job(before.id) == done
+
+
+async def test_a_worker_that_is_stopped_hands_its_jobs_to_another_at_once(
+    server, client, job_type, start_worker
+):
+    first = start_worker(server.target, job_type)
+    jobs = [await client.create_job(job_type) for _ in range(3)]
+    for _ in jobs:
+        await first.says("started")
+    second = start_worker(server.target, job_type)
+    await second.says("ready")
+    first.signal(signal.SIGTERM)
+    stopped = time.monotonic()
+    for _ in jobs:
+        await second.says("started")
+    # Its grace is 0.2 s; a lease would be 5.
+    assert time.monotonic() - stopped < LEASE / 2
+    assert await first.wait() == 0
+    second.signal(signal.SIGUSR1)
+    for job in jobs:
+        done = await client.wait(job.id, timeout=20)
+        # Given back, with no attempt left: it was not used up.
+        assert (done.status, done.max_attempts) == (COMPLETED, 1)
+
+
+async def test_a_worker_whose_server_vanishes_for_a_third_of_its_lease_keeps_its_jobs(
+    own_server, running
+):
+    async with AsyncClient(own_server.target, user_id="ada") as client:
+        worker = Worker(client, concurrency=3, lease=3 * ABSENCE)
+        gone, back = asyncio.Event(), asyncio.Event()
+        started = asyncio.Semaphore(0)
+
+        @worker.handler("through")
+        async def through(job):
+            started.release()
+            await back.wait()
+            await job.add_asset("image/png", url="https://example.com/a.png")
+            return Completed({"attempt": job.attempt})
+
+        @worker.handler("meanwhile")
+        async def meanwhile(job):
+            started.release()
+            await gone.wait()
+            await job.progress(50, "the service is away")
+            return Completed({"attempt": job.attempt})
+
+        @worker.handler("linking")
+        async def linking(job):
+            started.release()
+            await gone.wait()
+            await job.add_asset("image/png", url="https://example.com/a.png")
+            return Completed({"attempt": job.attempt})
+
+        jobs = [await client.create_job(kind) for kind in worker._handlers]
+        running(worker)
+        for _ in jobs:
+            await started.acquire()
+        await asyncio.to_thread(own_server.kill)
+        gone.set()
+        await asyncio.sleep(ABSENCE)
+        await asyncio.to_thread(own_server.start)
+        back.set()
+        for job in jobs:
+            done = await client.wait(job.id, timeout=20)
+            assert (done.status, done.result["attempt"]) == (COMPLETED, 1)
+        for job in (jobs[0], jobs[2]):
+            assert len([asset async for asset in client.list_assets(job.id)]) == 1
+
+
+async def test_hundreds_of_running_jobs_survive_the_death_of_the_server(own_server, running):
+    async with AsyncClient(own_server.target, user_id="ada") as client:
+        worker = Worker(client, concurrency=500, lease=30)
+        go = asyncio.Event()
+        held = asyncio.Semaphore(0)
+
+        @worker.handler("render")
+        async def render(job):
+            held.release()
+            await job.progress(10)
+            await go.wait()
+            return Completed({"attempt": job.attempt})
+
+        running(worker)
+        jobs = await asyncio.gather(*(client.create_job("render") for _ in range(500)))
+        for _ in jobs:
+            await held.acquire()
+        await asyncio.to_thread(own_server.kill)
+        go.set()
+        await asyncio.to_thread(own_server.start)
+        for job in jobs:
+            done = await client.wait(job.id, timeout=60)
+            assert (done.status, done.result["attempt"]) == (COMPLETED, 1)
+
+
+@pytest.mark.timeout(300)
+async def test_a_crowd_of_workers_that_are_killed_completes_each_job_once(
+    server, client, job_type, start_worker, tmp_path
+):
+    def start():
+        return start_worker(server.target, job_type, "crowd", str(tmp_path))
+
+    workers = [start() for _ in range(CROWD_WORKERS)]
+    creating = (client.create_job(job_type, max_attempts=100) for _ in range(CROWD_JOBS))
+    jobs = await asyncio.gather(*creating)
+    await workers[0].says("ready")
+
+    async def kill_one_every_second():
+        while True:
+            await asyncio.sleep(1)
+            victim = workers.pop(0)
+            workers.append(start())
+            await asyncio.to_thread(victim.close)
+
+    killing = asyncio.create_task(kill_one_every_second())
+    try:
+        ends = await asyncio.gather(*(client.wait(job.id, timeout=250) for job in jobs))
+    finally:
+        killing.cancel()
+        await asyncio.wait({killing})
+    for end in ends:
+        assert end.status == COMPLETED
+        steps = [step.to_status async for step in client.list_transitions(end.id)]
+        assert steps == [JobStatus.JOB_STATUS_PROCESSING, COMPLETED]
+        attempts = [int(line.split()[0]) for line in _lines(tmp_path / end.id)]
+        # Each attempt was one worker's, and the last is the one that counts.
+        assert attempts == sorted(set(attempts))
+        assert attempts[-1] == end.attempt == end.result["attempt"]
+    # The killing has hit what it was to hit.
+    assert any(end.attempt > 1 for end in ends)
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text().splitlines()

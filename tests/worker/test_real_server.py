@@ -1,0 +1,161 @@
+"""The library against the real service: what its users see."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from jobledger_client import JobStatus
+from jobledger_client.worker import Completed, Failed, Worker
+
+PROCESSING = JobStatus.JOB_STATUS_PROCESSING
+
+
+async def test_a_watcher_sees_what_a_handler_tells(client, running, job_type):
+    worker = Worker(client, concurrency=2)
+    seen = asyncio.Event()
+
+    @worker.handler(job_type)
+    async def render(job):
+        await job.progress(25, f"decoded {job.parameters['scene']}")
+        await job.add_asset("image/png", url="https://example.com/a.png", file_size=7)
+        await seen.wait()
+        return Completed({"frames": job.parameters["frames"]})
+
+    job = await client.create_job(job_type, {"scene": "castle", "frames": 240})
+    running(worker)
+    async with contextlib.aclosing(client.watch(job.id)) as news:
+        async for message in news:
+            job = message.job
+            if job.progress == 25:
+                assert job.progress_message == "decoded castle"
+                seen.set()
+    assert (job.status, job.result["frames"]) == (JobStatus.JOB_STATUS_COMPLETED, 240)
+    assert job.worker_id == client.worker_id
+    (asset,) = [asset async for asset in client.list_assets(job.id)]
+    assert asset.file_size == 7
+
+
+async def test_an_exception_is_told_to_the_owner(client, running, job_type):
+    worker = Worker(client)
+
+    @worker.handler(job_type)
+    async def render(job):
+        await job.progress(40)
+        raise FileNotFoundError("no scene 'castle'")
+
+    job = await client.create_job(job_type)
+    running(worker)
+    done = await client.wait(job.id, timeout=20)
+    assert (done.status, done.progress) == (JobStatus.JOB_STATUS_FAILED, 40)
+    assert done.error.reason == "FILE_NOT_FOUND_ERROR"
+    assert done.error.message == "no scene 'castle'"
+
+
+@pytest.mark.parametrize("on_cancel", ["raise", "flag"])
+async def test_a_cancelled_job_ends_soon_with_its_reason(client, running, job_type, on_cancel):
+    worker = Worker(client, lease=5)
+    started = asyncio.Event()
+
+    @worker.handler(job_type, on_cancel=on_cancel)
+    async def render(job):
+        started.set()
+        while not job.cancel_requested:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+
+    job = await client.create_job(job_type)
+    running(worker)
+    await started.wait()
+    await client.cancel_job(job.id, "not needed")
+    done = await client.wait(job.id, timeout=20)
+    assert (done.status, done.error.reason) == (JobStatus.JOB_STATUS_FAILED, "CANCELLED")
+    assert done.error.message == "not needed"
+
+
+async def test_a_cancelled_job_of_a_worker_that_stops_ends_as_cancelled(client, running, job_type):
+    worker = Worker(client, grace=0)
+    started = asyncio.Event()
+
+    @worker.handler(job_type)
+    async def render(job):
+        started.set()
+        await asyncio.Event().wait()
+
+    job = await client.create_job(job_type, max_attempts=5)
+    run = running(worker)
+    await started.wait()
+    await client.cancel_job(job.id)
+    worker.stop()
+    await run
+    assert (await client.get_job(job.id)).error.reason == "CANCELLED"
+
+
+async def test_a_result_that_is_too_big_makes_the_job_failed_at_once(client, running, job_type):
+    worker = Worker(client)
+
+    @worker.handler(job_type)
+    async def render(job):
+        size = job.parameters["size"]
+        return Completed({f"part {part}": "x" * 200_000 for part in range(size)})
+
+    # Too big for a result, for a message of the service's, and for one of grpc's.
+    jobs = [await client.create_job(job_type, {"size": size}) for size in (2, 8, 40)]
+    running(worker)
+    for job in jobs:
+        done = await client.wait(job.id, timeout=20)
+        assert done.status == JobStatus.JOB_STATUS_FAILED
+        assert "refused" in done.error.message, done.error
+        assert done.attempt == 1
+
+
+async def test_an_outcome_of_ones_own_with_every_part_is_taken(client, running, job_type):
+    worker = Worker(client)
+
+    @worker.handler(job_type)
+    async def render(job):
+        return Failed("disk full", "NO_DISK", details={"free": 0}, result={"half": True})
+
+    job = await client.create_job(job_type)
+    running(worker)
+    done = await client.wait(job.id, timeout=20)
+    assert (done.error.reason, done.error.details["free"], done.result["half"]) == (
+        "NO_DISK",
+        0,
+        True,
+    )
+
+
+async def test_a_waiting_worker_starts_a_new_job_at_once(client, running, job_type):
+    worker = Worker(client)
+    started: asyncio.Queue[float] = asyncio.Queue()
+
+    @worker.handler(job_type)
+    async def render(job):
+        started.put_nowait(asyncio.get_running_loop().time())
+
+    running(worker)
+    for _ in range(5):
+        created = asyncio.get_running_loop().time()
+        await client.create_job(job_type)
+        assert await started.get() - created < 2
+
+
+async def test_blocking_handlers_run_side_by_side(client, running, job_type):
+    worker = Worker(client, concurrency=4)
+    import threading
+
+    together = threading.Barrier(4, timeout=20)
+
+    @worker.blocking_handler(job_type)
+    def render(job):
+        together.wait()
+        asset = job.add_asset("image/png", url="https://example.com/a.png")
+        return Completed({"asset": asset.id})
+
+    jobs = [await client.create_job(job_type) for _ in range(4)]
+    running(worker)
+    for job in jobs:
+        done = await client.wait(job.id, timeout=20)
+        (asset,) = [asset async for asset in client.list_assets(job.id)]
+        assert done.result["asset"] == asset.id

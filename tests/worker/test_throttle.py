@@ -1,0 +1,71 @@
+"""Which of a handler's reports the service hears."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobledger_client._throttle import Report, Throttle
+
+REPORTS = st.tuples(
+    st.none() | st.integers(0, 100), st.none() | st.sampled_from(["", "decoding", "encoding"])
+)
+
+
+def test_at_first_there_is_nothing_to_tell():
+    assert not Throttle().pending
+
+
+def test_the_newest_report_replaces_the_ones_before():
+    throttle = Throttle()
+    throttle.offer(10, "a")
+    throttle.offer(20, "b")
+    assert throttle.pending == Report(20, "b")
+
+
+def test_words_stay_where_a_later_report_has_none():
+    throttle = Throttle()
+    throttle.offer(10, "decoding")
+    throttle.offer(20, None)
+    assert throttle.pending == Report(20, "decoding")
+
+
+def test_progress_never_goes_back_and_new_words_go_nevertheless():
+    throttle = Throttle()
+    throttle.offer(50, "a")
+    throttle.arrived(throttle.pending)
+    throttle.offer(30, "again")
+    assert throttle.pending == Report(50, "again")
+
+
+def test_what_came_while_a_report_was_under_way_stays():
+    throttle = Throttle()
+    throttle.offer(10, "a")
+    sent = throttle.pending
+    throttle.offer(20, None)
+    throttle.arrived(sent)
+    assert throttle.pending == Report(20, None)
+
+
+def test_an_empty_message_is_one():
+    throttle = Throttle()
+    throttle.offer(None, "")
+    assert throttle.pending
+    throttle.arrived(throttle.pending)
+    assert not throttle.pending
+
+
+@given(st.lists(REPORTS | st.just("send")))
+def test_whatever_arrives_when_the_last_state_is_what_was_reported_last(steps):
+    throttle = Throttle()
+    known_progress, known_message = 0, ""
+    progress, message = 0, ""
+    for step in [*steps, "send"]:
+        if step == "send":
+            report = throttle.pending
+            known_progress = known_progress if report.progress is None else report.progress
+            known_message = known_message if report.message is None else report.message
+            throttle.arrived(report)
+        else:
+            throttle.offer(*step)
+            progress = max(progress, step[0] or 0)
+            message = message if step[1] is None else step[1]
+    assert (known_progress, known_message) == (progress, message)

@@ -1,0 +1,87 @@
+"""A worker of the tests, as a process: worker_program.py TARGET TYPE [MODE [ARGUMENT]].
+
+It says on stdout what happens, a word and its facts a line. SIGUSR1 lets what it
+holds come to its end.
+"""
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+
+from jobledger_client import AsyncClient, LeaseLost
+from jobledger_client.worker import ClaimedJob, Completed, Worker
+
+LEASE = 5.0
+
+
+def say(*words: object) -> None:
+    print(*words, flush=True)  # noqa: T201
+
+
+async def hold(
+    client: AsyncClient, job_type: str, go: asyncio.Event, concurrency: str = "4"
+) -> None:
+    """Hold each job until SIGUSR1."""
+    worker = Worker(client, concurrency=int(concurrency), lease=LEASE, grace=0.2)
+
+    @worker.handler(job_type)
+    async def handle(job: ClaimedJob) -> Completed:
+        say("started", job.id, job.attempt)
+        try:
+            await go.wait()
+        except asyncio.CancelledError:
+            say("cancelled", job.id, job.attempt)
+            raise
+        return Completed({"pid": os.getpid()})
+
+    say("ready")
+    await worker.run()
+
+
+async def insist(client: AsyncClient, job_type: str, go: asyncio.Event) -> None:
+    """Hold a job without the library's care, and complete it late."""
+    say("ready")
+    (job,) = await client.claim_jobs([job_type], lease_duration=LEASE, wait=60)
+    say("started", job.id, job.attempt)
+    await go.wait()
+    try:
+        await client.mark_completed(job.id, {"late": True}, attempt=job.attempt)
+        say("completed")
+    except LeaseLost as error:
+        say("refused", error.reason)
+
+
+async def crowd(client: AsyncClient, job_type: str, directory: str) -> None:
+    """Do short jobs, of which each leaves a line for each of its attempts."""
+    worker = Worker(client, concurrency=4, lease=LEASE)
+
+    @worker.handler(job_type)
+    async def handle(job: ClaimedJob) -> Completed:
+        with (Path(directory) / job.id).open("a") as file:
+            file.write(f"{job.attempt} {os.getpid()}\n")
+        await job.progress(50)
+        await asyncio.sleep(random.uniform(0.1, 0.9))
+        return Completed({"attempt": job.attempt})
+
+    say("ready")
+    await worker.run()
+
+
+async def main(target: str, job_type: str, mode: str = "hold", *arguments: str) -> None:
+    go = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, go.set)
+    async with AsyncClient(target) as client:
+        match mode:
+            case "hold":
+                await hold(client, job_type, go, *arguments)
+            case "insist":
+                await insist(client, job_type, go)
+            case "crowd":
+                await crowd(client, job_type, *arguments)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
