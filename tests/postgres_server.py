@@ -1,5 +1,6 @@
 """A real PostgreSQL of the tests' own: started, stopped, killed and frozen at will."""
 
+import contextlib
 import importlib.util
 import os
 import pwd
@@ -158,7 +159,8 @@ class PostgresServer:
         pid = self._process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         for process in (pid, *map(int, children)):
-            os.kill(process, what)
+            with contextlib.suppress(ProcessLookupError):  # a backend may end at any moment
+                os.kill(process, what)
 
 
 def _free_port() -> int:

@@ -81,7 +81,8 @@ async def test_a_waiting_claim_is_woken_by_a_creation_and_asks_no_oftener(
     job = await call.job()
     (claimed,) = (await claim).jobs
     assert claimed.id == job.id
-    assert len(claims_made) == 2  # once when it came, once when it was woken
+    # Once when it came, and, if the job was not there yet, once when it was woken.
+    assert len(claims_made) <= 2
 
 
 async def test_one_job_wakes_one_of_many(app: App, call: Caller, claims_made: list[Claim]) -> None:
@@ -131,7 +132,7 @@ async def test_a_claim_is_woken_by_a_creation_through_another_server(
         job = await call.job()
         (claimed,) = (await claim).jobs
     assert claimed.id == job.id
-    assert len(claims_made) == 2
+    assert len(claims_made) <= 2
 
 
 async def test_what_a_caller_claimed_that_went_away_is_given_back(app: App, call: Caller) -> None:
