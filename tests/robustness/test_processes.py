@@ -16,6 +16,7 @@ import grpc
 import pytest
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
 
 from postgres_server import PostgresServer
 from rpc_caller import COMPLETED, PROCESSING, Caller, decoded, refusal
@@ -130,6 +131,9 @@ async def test_sigterm_drains(serve: Serve) -> None:
         errors = [answer for answer in answers if isinstance(answer, Exception)]
         # Each reporter was turned away once, and none in the middle of a call.
         assert [error.code() for error in errors] == [StatusCode.UNAVAILABLE] * 16
+        # By the server itself and with details, not only by a connection that went away.
+        turned_away = [error for error in errors if rpc_status.from_call(error) is not None]
+        assert {decoded(error).reason for error in turned_away} == {"UNAVAILABLE"}
         assert await asyncio.to_thread(server.wait) == 0
 
     acknowledged = len(answers) - len(errors)
