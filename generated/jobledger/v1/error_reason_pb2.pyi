@@ -29,7 +29,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     google.rpc.BadRequest naming every violation.
     """
     ERROR_REASON_INVALID_TOKEN: _ErrorReason.ValueType  # 2
-    """INVALID_ARGUMENT: a page token is damaged, or was given for another query.
+    """INVALID_ARGUMENT: a page token or resume token is damaged, or was given for
+    another query, or comes from another database.
     With google.rpc.BadRequest.
     """
     ERROR_REASON_JOB_NOT_FOUND: _ErrorReason.ValueType  # 3
@@ -57,6 +58,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 8
     """ALREADY_EXISTS: the `request_id` was used before with other content.
     With google.rpc.ResourceInfo.
+    """
+    ERROR_REASON_RESUME_TOKEN_EXPIRED: _ErrorReason.ValueType  # 9
+    """OUT_OF_RANGE: the `resume_token` is older than what the service still knows of
+    deletions. Begin without one: the jobs are listed again.
     """
     ERROR_REASON_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 10
     """RESOURCE_EXHAUSTED: a limit of the service. Metadata: `limit` (its name),
@@ -90,7 +95,8 @@ ERROR_REASON_INVALID_FIELD: ErrorReason.ValueType  # 1
 google.rpc.BadRequest naming every violation.
 """
 ERROR_REASON_INVALID_TOKEN: ErrorReason.ValueType  # 2
-"""INVALID_ARGUMENT: a page token is damaged, or was given for another query.
+"""INVALID_ARGUMENT: a page token or resume token is damaged, or was given for
+another query, or comes from another database.
 With google.rpc.BadRequest.
 """
 ERROR_REASON_JOB_NOT_FOUND: ErrorReason.ValueType  # 3
@@ -118,6 +124,10 @@ Metadata: `job_id`, `version` (the current one).
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 8
 """ALREADY_EXISTS: the `request_id` was used before with other content.
 With google.rpc.ResourceInfo.
+"""
+ERROR_REASON_RESUME_TOKEN_EXPIRED: ErrorReason.ValueType  # 9
+"""OUT_OF_RANGE: the `resume_token` is older than what the service still knows of
+deletions. Begin without one: the jobs are listed again.
 """
 ERROR_REASON_LIMIT_EXCEEDED: ErrorReason.ValueType  # 10
 """RESOURCE_EXHAUSTED: a limit of the service. Metadata: `limit` (its name),

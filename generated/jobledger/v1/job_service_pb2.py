@@ -29,7 +29,7 @@ from jobledger.v1 import asset_pb2 as jobledger_dot_v1_dot_asset__pb2
 from jobledger.v1 import job_pb2 as jobledger_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ejobledger/v1/job_service.proto\x12\x0cjobledger.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18jobledger/v1/asset.proto\x1a\x16jobledger/v1/job.proto\"\xd9\x02\n\x10\x43reateJobRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x10\n\x08job_type\x18\x02 \x01(\t\x12+\n\nparameters\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12:\n\x06labels\x18\x04 \x03(\x0b\x32*.jobledger.v1.CreateJobRequest.LabelsEntry\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x14\n\x0cmax_attempts\x18\x06 \x01(\x05\x12\x30\n\rqueue_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0brun_timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"3\n\x11\x43reateJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"0\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"0\n\x0eGetJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"\xd8\x02\n\x0fListJobsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12)\n\x08statuses\x18\x02 \x03(\x0e\x32\x17.jobledger.v1.JobStatus\x12\x11\n\tjob_types\x18\x03 \x03(\t\x12\x39\n\x06labels\x18\x04 \x03(\x0b\x32).jobledger.v1.ListJobsRequest.LabelsEntry\x12\x31\n\rcreated_after\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"L\n\x10ListJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.jobledger.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"I\n\x0fWatchJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x15\n\rafter_version\x18\x03 \x01(\x03\"w\n\x10WatchJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\x12\x30\n\x0btransitions\x18\x02 \x03(\x0b\x32\x1b.jobledger.v1.JobTransition\x12\x11\n\theartbeat\x18\x03 \x01(\x08\"C\n\x10\x43\x61ncelJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"3\n\x11\x43\x61ncelJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"3\n\x10\x44\x65leteJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"\x13\n\x11\x44\x65leteJobResponse\"[\n\x11ListAssetsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"R\n\x12ListAssetsResponse\x12#\n\x06\x61ssets\x18\x01 \x03(\x0b\x32\x13.jobledger.v1.Asset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"`\n\x16ListTransitionsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"d\n\x17ListTransitionsResponse\x12\x30\n\x0btransitions\x18\x01 \x03(\x0b\x32\x1b.jobledger.v1.JobTransition\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x84\x05\n\nJobService\x12L\n\tCreateJob\x12\x1e.jobledger.v1.CreateJobRequest\x1a\x1f.jobledger.v1.CreateJobResponse\x12\x43\n\x06GetJob\x12\x1b.jobledger.v1.GetJobRequest\x1a\x1c.jobledger.v1.GetJobResponse\x12I\n\x08ListJobs\x12\x1d.jobledger.v1.ListJobsRequest\x1a\x1e.jobledger.v1.ListJobsResponse\x12K\n\x08WatchJob\x12\x1d.jobledger.v1.WatchJobRequest\x1a\x1e.jobledger.v1.WatchJobResponse0\x01\x12L\n\tCancelJob\x12\x1e.jobledger.v1.CancelJobRequest\x1a\x1f.jobledger.v1.CancelJobResponse\x12L\n\tDeleteJob\x12\x1e.jobledger.v1.DeleteJobRequest\x1a\x1f.jobledger.v1.DeleteJobResponse\x12O\n\nListAssets\x12\x1f.jobledger.v1.ListAssetsRequest\x1a .jobledger.v1.ListAssetsResponse\x12^\n\x0fListTransitions\x12$.jobledger.v1.ListTransitionsRequest\x1a%.jobledger.v1.ListTransitionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ejobledger/v1/job_service.proto\x12\x0cjobledger.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18jobledger/v1/asset.proto\x1a\x16jobledger/v1/job.proto\"\xd9\x02\n\x10\x43reateJobRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x10\n\x08job_type\x18\x02 \x01(\t\x12+\n\nparameters\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12:\n\x06labels\x18\x04 \x03(\x0b\x32*.jobledger.v1.CreateJobRequest.LabelsEntry\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x14\n\x0cmax_attempts\x18\x06 \x01(\x05\x12\x30\n\rqueue_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0brun_timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"3\n\x11\x43reateJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"0\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"0\n\x0eGetJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"\xd8\x02\n\x0fListJobsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12)\n\x08statuses\x18\x02 \x03(\x0e\x32\x17.jobledger.v1.JobStatus\x12\x11\n\tjob_types\x18\x03 \x03(\t\x12\x39\n\x06labels\x18\x04 \x03(\x0b\x32).jobledger.v1.ListJobsRequest.LabelsEntry\x12\x31\n\rcreated_after\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"L\n\x10ListJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.jobledger.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"I\n\x0fWatchJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x15\n\rafter_version\x18\x03 \x01(\x03\"w\n\x10WatchJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\x12\x30\n\x0btransitions\x18\x02 \x03(\x0b\x32\x1b.jobledger.v1.JobTransition\x12\x11\n\theartbeat\x18\x03 \x01(\x08\"\xb7\x01\n\x10WatchJobsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\tjob_types\x18\x02 \x03(\t\x12:\n\x06labels\x18\x03 \x03(\x0b\x32*.jobledger.v1.WatchJobsRequest.LabelsEntry\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xaf\x01\n\x11WatchJobsResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\x12\x30\n\x0btransitions\x18\x02 \x03(\x0b\x32\x1b.jobledger.v1.JobTransition\x12\x0f\n\x07\x64\x65leted\x18\x03 \x01(\x08\x12\x0e\n\x06synced\x18\x04 \x01(\x08\x12\x11\n\theartbeat\x18\x05 \x01(\x08\x12\x14\n\x0cresume_token\x18\x06 \x01(\t\"C\n\x10\x43\x61ncelJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"3\n\x11\x43\x61ncelJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"3\n\x10\x44\x65leteJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"\x13\n\x11\x44\x65leteJobResponse\"[\n\x11ListAssetsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"R\n\x12ListAssetsResponse\x12#\n\x06\x61ssets\x18\x01 \x03(\x0b\x32\x13.jobledger.v1.Asset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"`\n\x16ListTransitionsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"d\n\x17ListTransitionsResponse\x12\x30\n\x0btransitions\x18\x01 \x03(\x0b\x32\x1b.jobledger.v1.JobTransition\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xd4\x05\n\nJobService\x12L\n\tCreateJob\x12\x1e.jobledger.v1.CreateJobRequest\x1a\x1f.jobledger.v1.CreateJobResponse\x12\x43\n\x06GetJob\x12\x1b.jobledger.v1.GetJobRequest\x1a\x1c.jobledger.v1.GetJobResponse\x12I\n\x08ListJobs\x12\x1d.jobledger.v1.ListJobsRequest\x1a\x1e.jobledger.v1.ListJobsResponse\x12K\n\x08WatchJob\x12\x1d.jobledger.v1.WatchJobRequest\x1a\x1e.jobledger.v1.WatchJobResponse0\x01\x12N\n\tWatchJobs\x12\x1e.jobledger.v1.WatchJobsRequest\x1a\x1f.jobledger.v1.WatchJobsResponse0\x01\x12L\n\tCancelJob\x12\x1e.jobledger.v1.CancelJobRequest\x1a\x1f.jobledger.v1.CancelJobResponse\x12L\n\tDeleteJob\x12\x1e.jobledger.v1.DeleteJobRequest\x1a\x1f.jobledger.v1.DeleteJobResponse\x12O\n\nListAssets\x12\x1f.jobledger.v1.ListAssetsRequest\x1a .jobledger.v1.ListAssetsResponse\x12^\n\x0fListTransitions\x12$.jobledger.v1.ListTransitionsRequest\x1a%.jobledger.v1.ListTransitionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +40,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEJOBREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_LISTJOBSREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_LISTJOBSREQUEST_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_WATCHJOBSREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_WATCHJOBSREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_CREATEJOBREQUEST']._serialized_start=194
   _globals['_CREATEJOBREQUEST']._serialized_end=539
   _globals['_CREATEJOBREQUEST_LABELSENTRY']._serialized_start=494
@@ -60,22 +62,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHJOBREQUEST']._serialized_end=1192
   _globals['_WATCHJOBRESPONSE']._serialized_start=1194
   _globals['_WATCHJOBRESPONSE']._serialized_end=1313
-  _globals['_CANCELJOBREQUEST']._serialized_start=1315
-  _globals['_CANCELJOBREQUEST']._serialized_end=1382
-  _globals['_CANCELJOBRESPONSE']._serialized_start=1384
-  _globals['_CANCELJOBRESPONSE']._serialized_end=1435
-  _globals['_DELETEJOBREQUEST']._serialized_start=1437
-  _globals['_DELETEJOBREQUEST']._serialized_end=1488
-  _globals['_DELETEJOBRESPONSE']._serialized_start=1490
-  _globals['_DELETEJOBRESPONSE']._serialized_end=1509
-  _globals['_LISTASSETSREQUEST']._serialized_start=1511
-  _globals['_LISTASSETSREQUEST']._serialized_end=1602
-  _globals['_LISTASSETSRESPONSE']._serialized_start=1604
-  _globals['_LISTASSETSRESPONSE']._serialized_end=1686
-  _globals['_LISTTRANSITIONSREQUEST']._serialized_start=1688
-  _globals['_LISTTRANSITIONSREQUEST']._serialized_end=1784
-  _globals['_LISTTRANSITIONSRESPONSE']._serialized_start=1786
-  _globals['_LISTTRANSITIONSRESPONSE']._serialized_end=1886
-  _globals['_JOBSERVICE']._serialized_start=1889
-  _globals['_JOBSERVICE']._serialized_end=2533
+  _globals['_WATCHJOBSREQUEST']._serialized_start=1316
+  _globals['_WATCHJOBSREQUEST']._serialized_end=1499
+  _globals['_WATCHJOBSREQUEST_LABELSENTRY']._serialized_start=494
+  _globals['_WATCHJOBSREQUEST_LABELSENTRY']._serialized_end=539
+  _globals['_WATCHJOBSRESPONSE']._serialized_start=1502
+  _globals['_WATCHJOBSRESPONSE']._serialized_end=1677
+  _globals['_CANCELJOBREQUEST']._serialized_start=1679
+  _globals['_CANCELJOBREQUEST']._serialized_end=1746
+  _globals['_CANCELJOBRESPONSE']._serialized_start=1748
+  _globals['_CANCELJOBRESPONSE']._serialized_end=1799
+  _globals['_DELETEJOBREQUEST']._serialized_start=1801
+  _globals['_DELETEJOBREQUEST']._serialized_end=1852
+  _globals['_DELETEJOBRESPONSE']._serialized_start=1854
+  _globals['_DELETEJOBRESPONSE']._serialized_end=1873
+  _globals['_LISTASSETSREQUEST']._serialized_start=1875
+  _globals['_LISTASSETSREQUEST']._serialized_end=1966
+  _globals['_LISTASSETSRESPONSE']._serialized_start=1968
+  _globals['_LISTASSETSRESPONSE']._serialized_end=2050
+  _globals['_LISTTRANSITIONSREQUEST']._serialized_start=2052
+  _globals['_LISTTRANSITIONSREQUEST']._serialized_end=2148
+  _globals['_LISTTRANSITIONSRESPONSE']._serialized_start=2150
+  _globals['_LISTTRANSITIONSRESPONSE']._serialized_end=2250
+  _globals['_JOBSERVICE']._serialized_start=2253
+  _globals['_JOBSERVICE']._serialized_end=2977
 # @@protoc_insertion_point(module_scope)

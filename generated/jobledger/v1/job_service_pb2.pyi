@@ -371,6 +371,130 @@ class WatchJobResponse(_message.Message):
 Global___WatchJobResponse: _TypeAlias = WatchJobResponse  # noqa: Y015
 
 @_typing.final
+class WatchJobsRequest(_message.Message):
+    """Asks to follow many jobs. All filters are on what never changes, so a job never
+    silently leaves the stream.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    JOB_TYPES_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """Whose jobs. Default: everybody's, for services and administrators; where the
+    server has a list of callers, only those who may act for all users may ask
+    this.
+    """
+    resume_token: _builtins.str
+    """The token of the last message that the caller has taken in, of a stream with
+    the same filters. Default: empty, begin with the jobs as they stand.
+    """
+    @_builtins.property
+    def job_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only jobs of one of these types, at most 100. Default: all."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Only jobs that carry all of these labels. Default: all."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        job_types: _abc.Iterable[_builtins.str] | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_types", b"job_types", "labels", b"labels", "resume_token", b"resume_token", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchJobsRequest: _TypeAlias = WatchJobsRequest  # noqa: Y015
+
+@_typing.final
+class WatchJobsResponse(_message.Message):
+    """News of one job, or word that the stream is in sync, or a heartbeat."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    TRANSITIONS_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
+    SYNCED_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    deleted: _builtins.bool
+    """True where the job was deleted: this is its last message."""
+    synced: _builtins.bool
+    """True once in each stream: every matching job that has not ended has been
+    told by now, or, in a resumed stream, everything that the caller missed.
+    """
+    heartbeat: _builtins.bool
+    """True where there was nothing to tell for 15 seconds (the operator can set
+    another time).
+    """
+    resume_token: _builtins.str
+    """Goes on after this message. Opaque; always set. It stays good for as long as
+    the service keeps its record of deletions, 7 days unless the operator sets
+    another time, whether or not a server restarts.
+    """
+    @_builtins.property
+    def job(self) -> _job_pb2.Job:
+        """The newest snapshot of the job. Not set in a message of `synced` or
+        `heartbeat`. Of a deleted job only `id`, `user_id`, `job_type`, `labels`,
+        `status`, `create_time`, `version` and `update_time` (of its deletion) are set.
+        """
+
+    @_builtins.property
+    def transitions(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.JobTransition]:
+        """The job's transitions since its last message, in order and complete. On a
+        stream without a `resume_token` the first message of a job leaves out those
+        from before the stream began: ListTransitions has them.
+        """
+
+    def __init__(
+        self,
+        *,
+        job: _job_pb2.Job | None = ...,
+        transitions: _abc.Iterable[_job_pb2.JobTransition] | None = ...,
+        deleted: _builtins.bool = ...,
+        synced: _builtins.bool = ...,
+        heartbeat: _builtins.bool = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "heartbeat", b"heartbeat", "job", b"job", "resume_token", b"resume_token", "synced", b"synced", "transitions", b"transitions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchJobsResponse: _TypeAlias = WatchJobsResponse  # noqa: Y015
+
+@_typing.final
 class CancelJobRequest(_message.Message):
     """Asks to cancel a job."""
 

@@ -57,6 +57,11 @@ class JobServiceStub(object):
                 request_serializer=jobledger_dot_v1_dot_job__service__pb2.WatchJobRequest.SerializeToString,
                 response_deserializer=jobledger_dot_v1_dot_job__service__pb2.WatchJobResponse.FromString,
                 _registered_method=True)
+        self.WatchJobs = channel.unary_stream(
+                '/jobledger.v1.JobService/WatchJobs',
+                request_serializer=jobledger_dot_v1_dot_job__service__pb2.WatchJobsRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_job__service__pb2.WatchJobsResponse.FromString,
+                _registered_method=True)
         self.CancelJob = channel.unary_unary(
                 '/jobledger.v1.JobService/CancelJob',
                 request_serializer=jobledger_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
@@ -122,7 +127,32 @@ class JobServiceServicer(object):
         is.
 
         Errors: INVALID_FIELD; JOB_NOT_FOUND, at once or when the job is deleted;
-        LIMIT_EXCEEDED; UNAVAILABLE when the server drains.
+        LIMIT_EXCEEDED; UNAVAILABLE when the server drains, or when the stream is old
+        enough to be moved to another server.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchJobs(self, request, context):
+        """Follows many jobs: an owner's, or all, of some types or with some labels.
+        First sends the matching jobs that have not ended, then a message with
+        `synced`, and then a message for each change in the order of the commits,
+        deletions included. It has no end.
+
+        Each message carries a `resume_token`. A stream that begins with one goes on
+        after that message, on any server of the same database and across restarts:
+        no transition, no end and no deletion is lost, and none is told twice.
+        Ordered and unique: `job.version` strictly increases along the messages of
+        one job. Conflating, for those that fall behind: progress between two
+        messages of a job may be skipped, transitions and the newest state never are;
+        the service holds no queue for a slow reader and does not cut it off.
+
+        Errors: INVALID_FIELD; INVALID_TOKEN for a token that is damaged, of another
+        database or of another request; RESUME_TOKEN_EXPIRED; LIMIT_EXCEEDED;
+        UNAVAILABLE when the server drains, or when the stream is old enough to be
+        moved to another server. The last has the token to go on with in the
+        metadata `resume_token` of its ErrorInfo, for those who keep none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -187,6 +217,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.WatchJob,
                     request_deserializer=jobledger_dot_v1_dot_job__service__pb2.WatchJobRequest.FromString,
                     response_serializer=jobledger_dot_v1_dot_job__service__pb2.WatchJobResponse.SerializeToString,
+            ),
+            'WatchJobs': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchJobs,
+                    request_deserializer=jobledger_dot_v1_dot_job__service__pb2.WatchJobsRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_job__service__pb2.WatchJobsResponse.SerializeToString,
             ),
             'CancelJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelJob,
@@ -320,6 +355,33 @@ class JobService(object):
             '/jobledger.v1.JobService/WatchJob',
             jobledger_dot_v1_dot_job__service__pb2.WatchJobRequest.SerializeToString,
             jobledger_dot_v1_dot_job__service__pb2.WatchJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/jobledger.v1.JobService/WatchJobs',
+            jobledger_dot_v1_dot_job__service__pb2.WatchJobsRequest.SerializeToString,
+            jobledger_dot_v1_dot_job__service__pb2.WatchJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,7 +59,28 @@ class JobServiceStub:
     is.
 
     Errors: INVALID_FIELD; JOB_NOT_FOUND, at once or when the job is deleted;
-    LIMIT_EXCEEDED; UNAVAILABLE when the server drains.
+    LIMIT_EXCEEDED; UNAVAILABLE when the server drains, or when the stream is old
+    enough to be moved to another server.
+    """
+    WatchJobs: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchJobsRequest, _job_service_pb2.WatchJobsResponse]
+    """Follows many jobs: an owner's, or all, of some types or with some labels.
+    First sends the matching jobs that have not ended, then a message with
+    `synced`, and then a message for each change in the order of the commits,
+    deletions included. It has no end.
+
+    Each message carries a `resume_token`. A stream that begins with one goes on
+    after that message, on any server of the same database and across restarts:
+    no transition, no end and no deletion is lost, and none is told twice.
+    Ordered and unique: `job.version` strictly increases along the messages of
+    one job. Conflating, for those that fall behind: progress between two
+    messages of a job may be skipped, transitions and the newest state never are;
+    the service holds no queue for a slow reader and does not cut it off.
+
+    Errors: INVALID_FIELD; INVALID_TOKEN for a token that is damaged, of another
+    database or of another request; RESUME_TOKEN_EXPIRED; LIMIT_EXCEEDED;
+    UNAVAILABLE when the server drains, or when the stream is old enough to be
+    moved to another server. The last has the token to go on with in the
+    metadata `resume_token` of its ErrorInfo, for those who keep none.
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]
     """Asks for a job to be cancelled. A job that no worker holds ends at once, as
@@ -114,7 +135,28 @@ class JobServiceAsyncStub(JobServiceStub):
     is.
 
     Errors: INVALID_FIELD; JOB_NOT_FOUND, at once or when the job is deleted;
-    LIMIT_EXCEEDED; UNAVAILABLE when the server drains.
+    LIMIT_EXCEEDED; UNAVAILABLE when the server drains, or when the stream is old
+    enough to be moved to another server.
+    """
+    WatchJobs: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchJobsRequest, _job_service_pb2.WatchJobsResponse]  # type: ignore[assignment]
+    """Follows many jobs: an owner's, or all, of some types or with some labels.
+    First sends the matching jobs that have not ended, then a message with
+    `synced`, and then a message for each change in the order of the commits,
+    deletions included. It has no end.
+
+    Each message carries a `resume_token`. A stream that begins with one goes on
+    after that message, on any server of the same database and across restarts:
+    no transition, no end and no deletion is lost, and none is told twice.
+    Ordered and unique: `job.version` strictly increases along the messages of
+    one job. Conflating, for those that fall behind: progress between two
+    messages of a job may be skipped, transitions and the newest state never are;
+    the service holds no queue for a slow reader and does not cut it off.
+
+    Errors: INVALID_FIELD; INVALID_TOKEN for a token that is damaged, of another
+    database or of another request; RESUME_TOKEN_EXPIRED; LIMIT_EXCEEDED;
+    UNAVAILABLE when the server drains, or when the stream is old enough to be
+    moved to another server. The last has the token to go on with in the
+    metadata `resume_token` of its ErrorInfo, for those who keep none.
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Asks for a job to be cancelled. A job that no worker holds ends at once, as
@@ -190,7 +232,34 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         is.
 
         Errors: INVALID_FIELD; JOB_NOT_FOUND, at once or when the job is deleted;
-        LIMIT_EXCEEDED; UNAVAILABLE when the server drains.
+        LIMIT_EXCEEDED; UNAVAILABLE when the server drains, or when the stream is old
+        enough to be moved to another server.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchJobs(
+        self,
+        request: _job_service_pb2.WatchJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_job_service_pb2.WatchJobsResponse], _abc.AsyncIterator[_job_service_pb2.WatchJobsResponse]]:
+        """Follows many jobs: an owner's, or all, of some types or with some labels.
+        First sends the matching jobs that have not ended, then a message with
+        `synced`, and then a message for each change in the order of the commits,
+        deletions included. It has no end.
+
+        Each message carries a `resume_token`. A stream that begins with one goes on
+        after that message, on any server of the same database and across restarts:
+        no transition, no end and no deletion is lost, and none is told twice.
+        Ordered and unique: `job.version` strictly increases along the messages of
+        one job. Conflating, for those that fall behind: progress between two
+        messages of a job may be skipped, transitions and the newest state never are;
+        the service holds no queue for a slow reader and does not cut it off.
+
+        Errors: INVALID_FIELD; INVALID_TOKEN for a token that is damaged, of another
+        database or of another request; RESUME_TOKEN_EXPIRED; LIMIT_EXCEEDED;
+        UNAVAILABLE when the server drains, or when the stream is old enough to be
+        moved to another server. The last has the token to go on with in the
+        metadata `resume_token` of its ErrorInfo, for those who keep none.
         """
 
     @_abc_1.abstractmethod
