@@ -22,6 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from jobledger_server.app import PortUnavailable, open_app
 from jobledger_server.config import Settings
+from jobledger_server.durations import time_span
 from jobledger_server.logs import log_to_stderr
 from jobledger_server.sql.dialect import BadDatabaseUrl
 from jobledger_server.sql.engine import open_database, parse_url
@@ -119,6 +120,17 @@ _database = click.option(
     "about 30 KiB.",
 )
 @click.option(
+    "--max-watch-age",
+    metavar="TIME",
+    type=time_span,
+    envvar="JOBLEDGER_MAX_WATCH_AGE",
+    default=f"{_DEFAULTS.max_watch_age / 60:g}m",
+    show_default=True,
+    show_envvar=True,
+    help="After how long a watch, or a connection, is asked to begin anew, so that load spreads "
+    "over servers: 90s, 30m, 2h; up to a quarter sooner or later. 0: never.",
+)
+@click.option(
     "--max-waiting",
     metavar="N",
     type=click.IntRange(1),
@@ -138,6 +150,25 @@ _database = click.option(
     show_envvar=True,
     help="How a server learns of what others commit on the same PostgreSQL: by hints, and by "
     "looking every half second all the same; or, as behind PgBouncer, by looking alone.",
+)
+@click.option(
+    "--retain-terminal",
+    metavar="TIME",
+    type=time_span,
+    envvar="JOBLEDGER_RETAIN_TERMINAL",
+    show_envvar=True,
+    help="Delete jobs so long after their end: 12h, 30d. Default: never.",
+)
+@click.option(
+    "--retain-deletions",
+    metavar="TIME",
+    type=time_span,
+    envvar="JOBLEDGER_RETAIN_DELETIONS",
+    default=f"{_DEFAULTS.retain_deletions / 86400:g}d",
+    show_default=True,
+    show_envvar=True,
+    help="How long it is known which jobs were deleted. A watch of many jobs that was away for "
+    "longer has to list them again.",
 )
 @click.option(
     "--access",

@@ -17,15 +17,18 @@ from jobledger.v1 import job_service_pb2, worker_service_pb2
 from jobledger.v1.job_service_pb2_grpc import add_JobServiceServicer_to_server
 from jobledger.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
 from jobledger_server.config import Settings
+from jobledger_server.domain.model import MICROS, Micros
 from jobledger_server.ledger.ledger import Ledger, Publish
 from jobledger_server.ledger.reads import Reads
 from jobledger_server.ledger.reaper import Reaper
+from jobledger_server.ledger.retention import Retention
 from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.engine import open_database, parse_url
-from jobledger_server.sql.lock import exclusive
+from jobledger_server.sql.lock import Lock, exclusive
 from jobledger_server.sql.schema import migrate, require_head
 from jobledger_server.sql.store import SqlStore
-from jobledger_server.store import Change, Store
+from jobledger_server.store import Change, FeedHead, Store
+from jobledger_server.watch.feed import Feed, filled_window
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.openings import Openings
 from jobledger_server.watch.tail import Tail
@@ -34,6 +37,7 @@ from jobledger_server.wire.claims import Claims
 from jobledger_server.wire.draining import Drain, DrainInterceptor
 from jobledger_server.wire.interceptors import ErrorInterceptor
 from jobledger_server.wire.job_service import JobService
+from jobledger_server.wire.jobs_watch import JobsWatch
 from jobledger_server.wire.requests import Requests
 from jobledger_server.wire.worker_service import WorkerService
 
@@ -89,22 +93,51 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
     BadAccessFile and PortUnavailable.
     """
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(_open_database(settings))
+        database, lock = await stack.enter_async_context(_open_database(settings))
         store = SqlStore(database)
         look = asyncio.Event()
-        head = await store.feed_head()
+        head = await store.recognise()
+        if lock is not None:
+            if not lock.continues(head):
+                head = await store.renew_epoch(head.epoch)
+            lock.note(head)
+        window = await filled_window(store, head)
         openings = Openings()
-        hub = WatchHub(head.seq, look.set, openings.observe, max_watches=settings.max_watches)
-        await stack.enter_async_context(_running("tail", Tail(store, hub, look, head.epoch).run()))
+        hub = WatchHub(window, look.set, openings.observe, max_watches=settings.max_watches)
+        tail = Tail(store, hub, look, head)
+        await stack.enter_async_context(_running("tail", tail.run()))
         waiting = settings.max_waiting
         reads = await stack.enter_async_context(Reads(store, max_waiting=waiting))
         publish: Publish = hub.publish
-        if database.dialect.name == "postgresql" and settings.feed == "hints":
+        if lock is not None:
+            publish = _noting(lock, tail, hub)
+        elif settings.feed == "hints":
             publish = await stack.enter_async_context(_hinting(database.url, hub, look))
         ledger = await stack.enter_async_context(Ledger(store, publish, max_waiting=waiting))
         await stack.enter_async_context(_running("reaper", Reaper(store, ledger).run()))
+        retain = settings.retain_terminal
+        retention = Retention(
+            store,
+            ledger,
+            jobs=None if retain is None else Micros(round(retain * MICROS)),
+            deletions=Micros(round(settings.retain_deletions * MICROS)),
+        )
+        await stack.enter_async_context(_running("retention", retention.run()))
         requests = Requests(settings.url_schemes)
-        jobs = JobService(store, ledger, reads, hub, requests, heartbeat=settings.heartbeat)
+        heartbeat, max_age = settings.heartbeat, settings.max_watch_age
+        jobs_watch = JobsWatch(
+            hub, Feed(store, window), lambda: tail.epoch, heartbeat=heartbeat, max_age=max_age
+        )
+        jobs = JobService(
+            store,
+            ledger,
+            reads,
+            hub,
+            requests,
+            jobs_watch=jobs_watch,
+            heartbeat=heartbeat,
+            max_watch_age=max_age,
+        )
         claims = Claims(ledger, openings)
         stack.push_async_callback(claims.finish)
         workers = WorkerService(ledger, claims, requests)
@@ -113,15 +146,15 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
 
 
 @asynccontextmanager
-async def _open_database(settings: Settings) -> AsyncIterator[Database]:
+async def _open_database(settings: Settings) -> AsyncIterator[tuple[Database, Lock | None]]:
     url = parse_url(settings.database)
-    with exclusive(url):
+    with exclusive(url) as lock:
         database = open_database(url)
         try:
             if database.dialect.name == "sqlite":
                 await migrate(database)
             await require_head(database)
-            yield database
+            yield database, lock
         finally:
             await database.close()
 
@@ -134,6 +167,17 @@ async def _running(name: str, work: Coroutine[Any, Any, None]) -> AsyncIterator[
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+def _noting(lock: Lock, tail: Tail, hub: WatchHub) -> Publish:
+    """Note how far the feed has come before anybody is told of it."""
+
+    def publish(changes: Sequence[Change]) -> None:
+        if changes:
+            lock.note(FeedHead(tail.epoch, changes[-1].seq))
+        hub.publish(changes)
+
+    return publish
 
 
 @asynccontextmanager
@@ -153,6 +197,14 @@ async def _hinting(url: URL, hub: WatchHub, look: asyncio.Event) -> AsyncIterato
         yield publish
 
 
+def _options(settings: Settings) -> tuple[tuple[str, int], ...]:
+    if not settings.max_watch_age:
+        return OPTIONS
+    # A connection that is as old as a watch may be takes no new calls, and ends with its last one:
+    # else a watch that moves on would come back over the same connection, to the same server.
+    return (*OPTIONS, ("grpc.max_connection_age_ms", round(settings.max_watch_age * 1000)))
+
+
 @asynccontextmanager
 async def _serving(
     settings: Settings,
@@ -164,7 +216,7 @@ async def _serving(
     drain = Drain()
     access = read_access_file(settings.access_file) if settings.access_file else None
     interceptors = (DrainInterceptor(drain), ErrorInterceptor(drain, access))
-    server = grpc.aio.server(interceptors=interceptors, options=OPTIONS)
+    server = grpc.aio.server(interceptors=interceptors, options=_options(settings))
     health = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     add_JobServiceServicer_to_server(jobs, server)

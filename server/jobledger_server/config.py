@@ -9,7 +9,8 @@ from typing import Literal
 class Settings:
     """Everything that `jobledger-server serve` can be told; its --help explains each.
 
-    `reflection` None means: on where only this machine can connect. Times are in
+    `reflection` None means: on where only this machine can connect;
+    `retain_terminal` None: for ever; `max_watch_age` 0: no end. Times are in
     seconds.
     """
 
@@ -20,7 +21,10 @@ class Settings:
     heartbeat: float = 15.0
     max_watches: int = 20_000
     max_waiting: int = 20_000
+    max_watch_age: float = 1800.0
     feed: Literal["hints", "poll"] = "hints"
+    retain_terminal: float | None = None
+    retain_deletions: float = 7 * 24 * 3600.0
     access_file: Path | None = None
     url_schemes: frozenset[str] = frozenset({"http", "https"})
 

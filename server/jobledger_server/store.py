@@ -17,6 +17,7 @@ from jobledger_server.domain.model import (
     Job,
     JobId,
     JobStatus,
+    Micros,
     Transition,
 )
 
@@ -46,24 +47,30 @@ class StoreConflict(StoreError):
     """
 
 
+class DeletionsForgotten(StoreError):
+    """Deletions after the place asked for are no longer known, so what followed it is neither."""
+
+
 @dataclass(frozen=True, slots=True)
 class FeedHead:
     """The newest committed place in the feed.
 
-    `epoch` names the feed: it is made with the database, so that a place in one
-    feed is never taken for a place in another.
+    `epoch` names the feed: a place in one is never taken for a place in another.
+    It is made with the database, and anew where the database is found to be a copy
+    or restored. Deletions up to the place `forgotten` are no longer known.
     """
 
     epoch: str
     seq: int
+    forgotten: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """A job at a place in the feed: as it stood after change `seq`.
 
-    `transitions` are the job's steps since its last place known to the reader,
-    in order. `deleted` says that the job is gone; `job` is how it stood last,
+    `transitions` are the steps that it took since the place after which the feed
+    was read, in order. `deleted` says that the job is gone; `job` is how it stood last,
     without its contents where it was read from a tombstone.
     """
 
@@ -71,6 +78,18 @@ class Change:
     seq: int
     transitions: tuple[Transition, ...] = ()
     deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPage:
+    """A part of the feed, in the order of the commits, and where the feed stood when it was read.
+
+    Nothing that was committed up to the place `through` is missing.
+    """
+
+    head: FeedHead
+    changes: Sequence[Change]
+    through: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,16 +193,49 @@ class Store(Protocol):
     async def overdue(self, *, limit: int) -> list[JobId]:
         """Return jobs whose deadline has passed by the database server's clock, longest first."""
 
+    async def ended_before(self, age: Micros, *, limit: int) -> list[JobId]:
+        """Return jobs that ended longer than `age` ago by the database server's clock."""
+
     async def feed_head(self) -> FeedHead:
         """Return the newest committed place in the feed."""
 
-    async def changes_after(self, seq: int, *, limit: int) -> list[Change]:
-        """Return the changes after place `seq`, in the order of their commits.
+    async def recognise(self) -> FeedHead:
+        """Return the head, under a new epoch if this database is another than it was.
 
-        A job stands in the feed once, at its latest change, with every
-        transition it made after `seq`; a deleted job stands there as such.
-        Nothing committed after `seq` is missing up to the last change returned,
-        and fewer than `limit` changes mean that these are all.
+        A copy, a restored one, or a standby that took over: as far as the database
+        itself can tell.
+        """
+
+    async def changes_after(self, seq: int, *, limit: int, user_id: str | None = None) -> FeedPage:
+        """Return at most `limit` changes after place `seq`, in the order of their commits.
+
+        A job stands in the feed at its latest change; a deleted one stands there as
+        such. A transition stands at its own place for ever: where its job's
+        latest change comes later than this page, the page has the job as it stood
+        after the transition. So whoever has read up to a place, in whatever pages
+        and however often it began again, has been told each transition up to there
+        once, and of each job ever newer versions. With a `user_id` the changes of
+        other owners are left out.
+
+        Raises DeletionsForgotten.
+        """
+
+    async def active_jobs(
+        self, seq: int, *, until: int, limit: int, user_id: str | None = None
+    ) -> list[Change]:
+        """Return the jobs that have not ended and whose latest change is after `seq` up to `until`.
+
+        In the order of their latest changes, at most `limit`, without transitions.
+        """
+
+    async def forget_deletions(self, age: Micros, *, limit: int) -> int:
+        """Forget deletions that are older than `age`, oldest first; return how many were."""
+
+    async def renew_epoch(self, epoch: str) -> FeedHead:
+        """Give the feed a new epoch, if this is the present one, and return its head.
+
+        For when what it held before may differ from what it holds now, so that no
+        place that was given out stays good.
         """
 
     async def close(self) -> None:

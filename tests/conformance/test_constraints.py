@@ -51,6 +51,10 @@ TRANSITION = {
     "reason": "''",
     "time": "1",
     "change_seq": "1",
+    "progress": "0",
+    "progress_message": "''",
+    "worker_id": "'w'",
+    "lease_expire_time": "2",
 }
 
 Run = Callable[..., list[tuple[object, ...]]]
@@ -205,5 +209,5 @@ def test_a_transition_along_no_edge_is_refused(run: Run, before: str, after: str
 
 
 def test_there_is_one_feed(run: Run) -> None:
-    refused(run, "INSERT INTO feed (id, epoch, seq) VALUES (2, 'x', 0)")
+    refused(run, "INSERT INTO feed (id, epoch, seq, forgotten, home) VALUES (2, 'x', 0, 0, '')")
     refused(run, "UPDATE feed SET seq = -1")

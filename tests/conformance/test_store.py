@@ -1,65 +1,22 @@
 """What `store.Store` promises, on both databases."""
 
 import asyncio
-import itertools
 from dataclasses import replace
 
 import pytest
 from sqlalchemy import text
 
-from jobledger_server.domain.commands import Create, Delete, LinkAsset, Report, Transit
-from jobledger_server.domain.decisions import create, decide
-from jobledger_server.domain.machine import Decision
+from jobledger_server.domain.commands import Delete, LinkAsset, Report, Transit
 from jobledger_server.domain.model import (
     AssetLink,
-    Instant,
-    Job,
     JobError,
     JobId,
     JobStatus,
     Payload,
 )
-from jobledger_server.ledger.ids import IdSource
 from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import Change, JobQuery, StoreConflict, StoreUnavailable
-
-IDS = IdSource()
-CLOCK = itertools.count(1_700_000_000_000_000, 1000)
-
-
-def new_id() -> str:
-    return IDS.new_id(next(CLOCK))
-
-
-def creation(user_id: str = "ada", **fields: object) -> Decision:
-    command = Create(user_id=user_id, **{"job_type": "render", **fields})
-    return create(None, command, now=Instant(next(CLOCK)), new_id=new_id)
-
-
-def step(job: Job, command: object) -> Decision:
-    return decide(job, command, now=Instant(next(CLOCK)), new_id=new_id)
-
-
-async def append(store: SqlStore, *decisions: Decision) -> list[Change]:
-    async with store.transaction() as transaction:
-        return await transaction.append(decisions)
-
-
-async def saved(store: SqlStore, user_id: str = "ada", **fields: object) -> Job:
-    decision = creation(user_id, **fields)
-    await append(store, decision)
-    return decision.job
-
-
-async def moved(store: SqlStore, job: Job, target: JobStatus, **fields: object) -> Job:
-    decision = step(job, Transit(job_id=job.id, target=target, **fields))
-    await append(store, decision)
-    return decision.job
-
-
-async def finished(store: SqlStore, **fields: object) -> Job:
-    job = await moved(store, await saved(store, **fields), JobStatus.PROCESSING)
-    return await moved(store, job, JobStatus.COMPLETED)
+from store_writer import append, creation, finished, moved, saved, step
 
 
 async def test_a_job_is_read_back_exactly_as_it_was_written(store: SqlStore) -> None:
@@ -154,7 +111,7 @@ async def test_several_decisions_on_one_job_in_one_transaction_chain(store: SqlS
     job, transitions = (await store.read_histories([created.job.id]))[created.job.id]
     assert job == ended.job
     assert transitions == [started.transition, ended.transition]
-    (change,) = await store.changes_after(0, limit=10)
+    (change,) = (await store.changes_after(0, limit=10)).changes
     assert change == Change(ended.job, 4, (started.transition, ended.transition))
 
 
@@ -252,7 +209,7 @@ async def test_a_deleted_job_takes_its_own_along_and_leaves_a_tombstone(store: S
     assert await store.read_histories([job.id]) == {}
     assert await store.list_assets(job.id, after=None, limit=10) == []
     assert await store.list_transitions(job.id, after_version=0, limit=10) == []
-    kept, gone = await store.changes_after(0, limit=10)
+    kept, gone = (await store.changes_after(0, limit=10)).changes
     assert kept.job == other
     assert (gone.deleted, gone.seq, gone.job.id) == (True, deletion.seq, job.id)
     assert (gone.job.user_id, gone.job.job_type, gone.job.labels) == ("ada", "render", {"k": "v"})
@@ -265,53 +222,6 @@ async def test_a_deleted_jobs_request_id_is_free_again_even_in_the_same_transact
     deletion = step(job, Delete(job_id=job.id, user_id="ada"))
     await append(store, deletion, creation(request_id="r"))
     assert len(await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=10)) == 1
-
-
-async def test_the_feed_gives_each_job_once_at_its_latest_change(store: SqlStore) -> None:
-    first = await saved(store)
-    second = await saved(store)
-    first = await moved(store, first, JobStatus.PROCESSING)
-    changes = await store.changes_after(0, limit=10)
-    assert [(c.seq, c.job) for c in changes] == [(2, second), (3, first)]
-    assert [c.seq for c in await store.changes_after(2, limit=10)] == [3]
-    assert await store.changes_after(3, limit=10) == []
-
-
-async def test_the_feed_is_paged_without_gaps(store: SqlStore) -> None:
-    jobs = [await finished(store) for _ in range(4)]
-    for job in jobs[::2]:
-        await append(store, step(job, Delete(job_id=job.id, user_id="ada")))
-    seen: list[Change] = []
-    while page := await store.changes_after(seen[-1].seq if seen else 0, limit=1):
-        seen += page
-    assert seen == await store.changes_after(0, limit=100)
-    assert [change.deleted for change in seen] == [False, False, True, True]
-    assert all(len(change.transitions) == 2 for change in seen if not change.deleted)
-
-
-async def test_a_reader_that_follows_concurrent_writers_misses_nothing(store: SqlStore) -> None:
-    """Idea 3: a reader that has seen n can ask for everything after n and never miss one."""
-    writers, rounds = 8, 10
-    created: set[JobId] = set()
-
-    async def write() -> None:
-        for _ in range(rounds):
-            decisions = [creation() for _ in range(3)]
-            await append(store, *decisions)
-            created.update(decision.job.id for decision in decisions)
-
-    async def follow() -> list[int]:
-        seen: list[Change] = []
-        while len(seen) < writers * rounds * 3:
-            seen += await store.changes_after(seen[-1].seq if seen else 0, limit=7)
-        assert {change.job.id for change in seen} == created
-        return [change.seq for change in seen]
-
-    async with asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(follow())
-        for _ in range(writers):
-            tasks.create_task(write())
-    assert following.result() == list(range(1, writers * rounds * 3 + 1))
 
 
 async def test_the_transactions_time_is_the_databases(store: SqlStore) -> None:

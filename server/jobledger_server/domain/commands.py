@@ -114,7 +114,15 @@ class Delete:
     user_id: str
 
 
-JobCommand = Transit | Report | LinkAsset | Release | Cancel | Expire | Delete
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retire:
+    """Remove a job that ended at least `age` ago. Anyone may say so at any time."""
+
+    job_id: JobId
+    age: Micros
+
+
+JobCommand = Transit | Report | LinkAsset | Release | Cancel | Expire | Delete | Retire
 """A command on one job, named by its id."""
 
 Command = Create | Claim | JobCommand

@@ -18,6 +18,7 @@ from jobledger_server.domain.commands import (
     LinkAsset,
     Release,
     Report,
+    Retire,
     Transit,
 )
 from jobledger_server.domain.errors import (
@@ -115,6 +116,8 @@ def decide(
             return expire(job, now)
         case Delete():
             return _delete(job, command, now)
+        case Retire():
+            return _retire(job, command, now)
         case _:
             assert_never(command)
 
@@ -225,6 +228,12 @@ def _delete(job: Job, command: Delete, now: Instant) -> Decision:
         raise JobNotFound(job.id)
     if job.status not in TERMINAL:
         raise illegal(job, "DELETED")
+    return Decision(job=_next_version(job, now), deleted=True)
+
+
+def _retire(job: Job, command: Retire, now: Instant) -> Decision:
+    if job.complete_time is None or job.complete_time + command.age > now:
+        return Decision(job=job, changed=False)
     return Decision(job=_next_version(job, now), deleted=True)
 
 

@@ -17,10 +17,19 @@ Instant = NewType("Instant", int)
 Micros = NewType("Micros", int)
 """A duration in microseconds."""
 
+MICROS = 1_000_000
+"""Microseconds in a second."""
+
 Payload = NewType("Payload", bytes)
 """A serialized google.protobuf.Struct with its keys in order, so that equal
 bytes mean equal content. Opaque here: nothing that the service decides depends
 on what a caller keeps in it."""
+
+
+def first_id(instant: Instant) -> JobId:
+    """Return an id that is not greater than that of any job made at this time or later."""
+    millis = f"{max(0, instant // 1000):012x}"
+    return JobId(f"{millis[:8]}-{millis[8:]}-7000-8000-000000000000")
 
 
 class JobStatus(enum.Enum):

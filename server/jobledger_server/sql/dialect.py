@@ -56,6 +56,9 @@ class Dialect(Protocol):
         index by type and id that costs the same however many others wait.
         """
 
+    home: ColumnElement[str]
+    """What tells the database from a copy of it, as far as it can tell itself."""
+
     @property
     def clock(self) -> ColumnElement[int]:
         """The database server's time, for use in a statement."""

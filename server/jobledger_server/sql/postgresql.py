@@ -39,6 +39,13 @@ class _Postgresql:
     name = "postgresql"
     single_statement: Mapping[str, Any] = {"isolation_level": "AUTOCOMMIT"}
     snapshot: Mapping[str, Any] = {"isolation_level": "REPEATABLE READ"}
+    # Another cluster, another timeline of the same one (a standby that took over, a restore to a
+    # point in time), or a table that was restored from a dump.
+    home: ColumnElement[str] = literal_column(
+        "(SELECT system_identifier FROM pg_control_system())::text"
+        " || ' ' || left(pg_walfile_name(pg_current_wal_lsn()), 8)"
+        " || ' ' || 'feed'::regclass::oid::text"
+    )
 
     def __init__(self, driver_errors: tuple[type[Exception], ...]) -> None:
         self.driver_errors = driver_errors

@@ -1,6 +1,7 @@
 """Between rows and the domain's values. The order of a table's columns is read here only."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from jobledger_server.domain.leases import deadline
@@ -179,7 +180,7 @@ def _mutable_values(job: Job, change_seq: int) -> Values:
 
 def transition_from_row(row: Sequence[Any]) -> Transition:
     """Make a Transition of a row of the whole `job_transitions` table."""
-    job_id, version, from_status, to_status, attempt, actor, reason, time, _change_seq = row
+    job_id, version, from_status, to_status, attempt, actor, reason, time, *_ = row
     return Transition(
         job_id=job_id,
         from_status=_STATUS[from_status],
@@ -192,8 +193,45 @@ def transition_from_row(row: Sequence[Any]) -> Transition:
     )
 
 
-def transition_to_values(step: Transition, change_seq: int) -> Values:
-    """Make a row of `job_transitions`."""
+def step_place(row: Sequence[Any]) -> int:
+    """Return the place in the feed of a row of the whole `job_transitions` table."""
+    place: int = row[8]
+    return place
+
+
+def job_after_start(job: Job, row: Sequence[Any]) -> Job:
+    """Make the job as it stood after its start, of its newest state and the step's whole row.
+
+    That of another step is never asked for: nothing but a deletion follows the
+    end, so a job's row shows how it stood after that.
+    """
+    step = transition_from_row(row)
+    *_, progress, progress_message, worker_id, lease_expire_time = row
+    asked_before = job.cancel_request_time is not None and job.cancel_request_time <= step.time
+    return replace(
+        job,
+        status=step.to_status,
+        progress=progress,
+        progress_message=progress_message,
+        result=None,
+        error=None,
+        attempt=step.attempt,
+        releases=0,
+        worker_id=worker_id,
+        update_time=step.time,
+        complete_time=None,
+        lease_duration=Micros(lease_expire_time - step.time),
+        lease_expire_time=lease_expire_time,
+        queue_expire_time=None,
+        cancel_request_time=job.cancel_request_time if asked_before else None,
+        cancel_reason=job.cancel_reason if asked_before else "",
+        version=step.version,
+        end_digest=None,
+    )
+
+
+def transition_to_values(step: Transition, job: Job, change_seq: int) -> Values:
+    """Make a row of `job_transitions` of a step and the job as it stood after it."""
     return {
         "job_id": step.job_id,
         "version": step.version,
@@ -204,6 +242,10 @@ def transition_to_values(step: Transition, change_seq: int) -> Values:
         "reason": step.reason,
         "time": step.time,
         "change_seq": change_seq,
+        "progress": job.progress,
+        "progress_message": job.progress_message,
+        "worker_id": job.worker_id,
+        "lease_expire_time": job.lease_expire_time,
     }
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import (
     bindparam,
     event,
     func,
+    literal,
     select,
     tuple_,
     union_all,
@@ -39,6 +40,7 @@ class _Sqlite:
     driver_errors: tuple[type[Exception], ...] = ()
     single_statement: Mapping[str, Any] = {"without_begin": True}
     snapshot: Mapping[str, Any] = {}
+    home: ColumnElement[str] = literal("")  # a file knows nothing of copies: see lock.py
 
     def one_of(self, column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
         rows = func.json_each(bindparam(name)).table_valued("value")

@@ -1,10 +1,23 @@
 """Every fixed statement of the store."""
 
-from sqlalchemy import bindparam, delete, insert, select, text, update
+from typing import Any
+
+from sqlalchemy import (
+    BindParameter,
+    Select,
+    Table,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 
 from jobledger_server.sql.dialect import Dialect
 from jobledger_server.sql.rows import MUTABLE_COLUMNS
-from jobledger_server.sql.tables import assets, feed, job_transitions, jobs, tombstones
+from jobledger_server.sql.tables import ACTIVE, assets, feed, job_transitions, jobs, tombstones
 
 # In the text and not bound: else no partial index is seen to apply.
 _NONE = text("''")
@@ -14,6 +27,7 @@ class Statements:
     """Built once for a dialect. The lists in them are bound, so that their text never changes."""
 
     def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
         jobs_by_id = select(jobs).where(dialect.one_of(jobs.c.id, "ids"))
         self.read_jobs = jobs_by_id
         # In the order of the ids, so that two transactions never wait for each other.
@@ -50,24 +64,59 @@ class Statements:
             .order_by(jobs.c.deadline)
             .limit(bindparam("count"))
         )
-        self.feed_head = select(feed.c.epoch, feed.c.seq)
-        self.changed_jobs = (
-            select(jobs)
-            .where(jobs.c.change_seq > bindparam("seq"))
-            .order_by(jobs.c.change_seq)
+        self.ended_before = (
+            select(jobs.c.id)
+            # No job ended before it was made, and an id tells when that was: so this needs no
+            # index by the time of the end, and passes over few jobs.
+            .where(jobs.c.id < bindparam("before_id"), jobs.c.complete_time < bindparam("before"))
+            .order_by(jobs.c.id)
             .limit(bindparam("count"))
         )
-        self.deleted_jobs = (
-            select(tombstones)
-            .where(tombstones.c.change_seq > bindparam("seq"))
+        self.feed_head = select(feed.c.epoch, feed.c.seq, feed.c.forgotten)
+        self.feed = FeedStatements()
+        self.owned_feed = FeedStatements(owned=True)
+        oldest = (
+            select(tombstones.c.change_seq)
+            .where(tombstones.c.delete_time < bindparam("before"))
             .order_by(tombstones.c.change_seq)
             .limit(bindparam("count"))
+            .subquery()
         )
-        self.changed_transitions = (
-            select(job_transitions)
-            .where(
-                job_transitions.c.change_seq > bindparam("seq"),
-                job_transitions.c.change_seq <= bindparam("last"),
-            )
-            .order_by(job_transitions.c.change_seq)
+        self.last_old_deletion = select(func.max(oldest.c.change_seq))
+        self.forget_deletions = delete(tombstones).where(
+            tombstones.c.change_seq <= bindparam("last")
         )
+        self.note_forgotten = (
+            update(feed)
+            .where(feed.c.forgotten < bindparam("last"))
+            .values(forgotten=bindparam("last"))
+        )
+        self.renew_epoch = (
+            update(feed).where(feed.c.epoch == bindparam("old")).values(epoch=bindparam("new"))
+        )
+        self.recognise = (
+            update(feed)
+            .where(feed.c.home != dialect.home)
+            .values(home=dialect.home, epoch=bindparam("new"))
+        )
+
+
+class FeedStatements:
+    """Reads a page of the feed: of all owners, or of one."""
+
+    def __init__(self, *, owned: bool = False) -> None:
+        def page(table: Table) -> Select[Any]:
+            place = table.c.change_seq
+            part = select(table).where(place > bindparam("seq")).order_by(place)
+            return part.limit(bindparam("count"))
+
+        self.jobs = page(jobs)
+        self.deletions = page(tombstones)
+        self.transitions = page(job_transitions)
+        if owned:
+            user_id: BindParameter[str] = bindparam("user_id")
+            self.jobs = self.jobs.where(jobs.c.user_id == user_id)
+            self.deletions = self.deletions.where(tombstones.c.user_id == user_id)
+            with_jobs = self.transitions.join(jobs, jobs.c.id == job_transitions.c.job_id)
+            self.transitions = with_jobs.where(jobs.c.user_id == user_id)
+        self.active = self.jobs.where(text(ACTIVE), jobs.c.change_seq <= bindparam("until"))

@@ -1,19 +1,29 @@
 """The store: jobs, assets, transitions and the feed in a SQL database."""
 
+import uuid
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Executable, exc, select
 
-from jobledger_server.domain.model import Asset, AssetId, Job, JobId, Transition
+from jobledger_server.domain.model import (
+    Asset,
+    AssetId,
+    Instant,
+    Job,
+    JobId,
+    Micros,
+    Transition,
+    first_id,
+)
 from jobledger_server.sql.dialect import Database
+from jobledger_server.sql.feed import FeedReading
 from jobledger_server.sql.rows import (
     asset_from_row,
     change_from_row,
     job_from_row,
-    tombstone_from_row,
     transition_from_row,
 )
 from jobledger_server.sql.statements import Statements
@@ -21,7 +31,9 @@ from jobledger_server.sql.tables import assets, job_transitions, jobs
 from jobledger_server.sql.transaction import SqlTransaction
 from jobledger_server.store import (
     Change,
+    DeletionsForgotten,
     FeedHead,
+    FeedPage,
     JobQuery,
     StoreConflict,
     StoreUnavailable,
@@ -108,30 +120,64 @@ class SqlStore:
             job_id for (job_id,) in await self._read(self._statements.overdue, {"count": limit})
         ]
 
-    async def feed_head(self) -> FeedHead:
-        ((epoch, seq),) = await self._read(self._statements.feed_head)
-        return FeedHead(epoch, seq)
+    async def ended_before(self, age: Micros, *, limit: int) -> list[JobId]:
+        with self._translating(_Progress()):
+            async with self._single.connect() as connection:
+                before = Instant(await self._dialect.now(connection) - age)
+                found = await connection.execute(
+                    self._statements.ended_before,
+                    {"before": before, "before_id": first_id(before), "count": limit},
+                )
+                return [job_id for (job_id,) in found]
 
-    async def changes_after(self, seq: int, *, limit: int) -> list[Change]:
-        page = {"seq": seq, "count": limit}
+    async def feed_head(self) -> FeedHead:
+        (row,) = await self._read(self._statements.feed_head)
+        return FeedHead(*row)
+
+    async def changes_after(self, seq: int, *, limit: int, user_id: str | None = None) -> FeedPage:
         with self._translating(_Progress()):
             async with self._snapshot.connect() as connection, connection.begin():
-                changed = await connection.execute(self._statements.changed_jobs, page)
-                found = list(map(change_from_row, changed))
-                deleted = await connection.execute(self._statements.deleted_jobs, page)
-                found += map(tombstone_from_row, deleted)
-                found.sort(key=lambda change: change.seq)
-                del found[limit:]
-                if not found:
-                    return []
-                span = {"seq": seq, "last": found[-1].seq}
-                moved = await connection.execute(self._statements.changed_transitions, span)
-                steps: dict[JobId, list[Transition]] = {}
-                for step in map(transition_from_row, moved):
-                    steps.setdefault(step.job_id, []).append(step)
-        return [
-            replace(change, transitions=tuple(steps.get(change.job.id, ()))) for change in found
-        ]
+                head = FeedHead(*(await connection.execute(self._statements.feed_head)).one())
+                if seq < head.forgotten:
+                    raise DeletionsForgotten
+                if seq >= head.seq:
+                    return FeedPage(head, [], seq)
+                reading = FeedReading(connection, self._statements, limit=limit, user_id=user_id)
+                return await reading.page(head, seq)
+
+    async def active_jobs(
+        self, seq: int, *, until: int, limit: int, user_id: str | None = None
+    ) -> list[Change]:
+        feed = self._statements.feed if user_id is None else self._statements.owned_feed
+        page: dict[str, Any] = {"seq": seq, "until": until, "count": limit}
+        if user_id is not None:
+            page["user_id"] = user_id
+        return [change_from_row(row) for row in await self._read(feed.active, page)]
+
+    async def forget_deletions(self, age: Micros, *, limit: int) -> int:
+        with self._translating(_Progress()):
+            async with self._database.writer.connect() as connection, connection.begin():
+                before = await self._dialect.now(connection) - age
+                span = {"before": before, "count": limit}
+                old = await connection.execute(self._statements.last_old_deletion, span)
+                last = {"last": old.scalar_one()}
+                if last["last"] is None:
+                    return 0
+                gone = await connection.execute(self._statements.forget_deletions, last)
+                await connection.execute(self._statements.note_forgotten, last)
+                return gone.rowcount
+
+    async def recognise(self) -> FeedHead:
+        return await self._rename_feed(self._statements.recognise, {})
+
+    async def renew_epoch(self, epoch: str) -> FeedHead:
+        return await self._rename_feed(self._statements.renew_epoch, {"old": epoch})
+
+    async def _rename_feed(self, statement: Executable, which: dict[str, Any]) -> FeedHead:
+        with self._translating(_Progress()):
+            async with self._database.writer.connect() as connection, connection.begin():
+                await connection.execute(statement, {**which, "new": uuid.uuid4().hex})
+                return FeedHead(*(await connection.execute(self._statements.feed_head)).one())
 
     async def close(self) -> None:
         await self._database.close()

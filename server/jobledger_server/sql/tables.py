@@ -38,6 +38,9 @@ _ID = String(36).with_variant(String(36, collation="C"), "postgresql")
 _STATUSES = "('QUEUED', 'PROCESSING', 'COMPLETED', 'PARTIAL', 'FAILED')"
 _TERMINAL = "('COMPLETED', 'PARTIAL', 'FAILED')"
 
+ACTIVE = "complete_time IS NULL"
+"""True of a job that has not ended."""
+
 WAITING = "complete_time IS NULL AND lease_expire_time IS NULL"
 """True of a job that waits for a worker; `machine.waits` in SQL."""
 
@@ -116,6 +119,14 @@ jobs = Table(
         postgresql_where=text("deadline IS NOT NULL"),
     ),
     Index("uq_jobs_change_seq", "change_seq", unique=True),
+    # The jobs that have not ended, in the order of their latest changes: what a watcher of many
+    # jobs begins with, however many have ended.
+    Index(
+        "ix_jobs_active",
+        "change_seq",
+        sqlite_where=text(ACTIVE),
+        postgresql_where=text(ACTIVE),
+    ),
     Index(
         "uq_jobs_user_id_request_id",
         "user_id",
@@ -126,6 +137,7 @@ jobs = Table(
     ),
 )
 
+# A step, and how the job stood after it as far as the job's own row forgets that.
 job_transitions = Table(
     "job_transitions",
     metadata,
@@ -138,6 +150,10 @@ job_transitions = Table(
     Column("reason", String(63), nullable=False),
     Column("time", BigInteger, nullable=False),
     Column("change_seq", BigInteger, nullable=False),
+    Column("progress", Integer, nullable=False),
+    Column("progress_message", String(512), nullable=False),
+    Column("worker_id", String(128), nullable=False),
+    Column("lease_expire_time", BigInteger),
     PrimaryKeyConstraint("job_id", "version"),
     CheckConstraint(
         "(from_status = 'QUEUED' AND to_status = 'PROCESSING')"
@@ -189,13 +205,17 @@ tombstones = Table(
 )
 
 # One row. `seq` is the place of the newest committed change; its row lock, held
-# until the commit, makes the order of the places the order of the commits.
+# until the commit, makes the order of the places the order of the commits. `forgotten` is the
+# greatest place of a deletion that is no longer among the tombstones. `home` tells the
+# database that it is on from one that it was copied to.
 feed = Table(
     "feed",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("epoch", Text, nullable=False),
     Column("seq", BigInteger, nullable=False),
+    Column("forgotten", BigInteger, nullable=False),
+    Column("home", Text, nullable=False),
     CheckConstraint("id = 1", name="one_row"),
     CheckConstraint("seq >= 0", name="seq"),
 )

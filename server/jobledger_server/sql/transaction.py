@@ -111,7 +111,7 @@ class _Writes:
         self.inserts = [job_to_values(c.job, c.seq) for c in kept if c.job.id in created]
         self.updates = [job_to_update(c.job, c.seq) for c in kept if c.job.id not in created]
         self.transitions = [
-            transition_to_values(step, change.seq)
+            transition_to_values(step, change.job, change.seq)
             for change in changes
             if change.job.id not in gone
             for step in change.transitions

@@ -4,11 +4,17 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.model import JobId
 from jobledger_server.store import Change
+from jobledger_server.watch.follower import Follower
 from jobledger_server.watch.subscription import Draining, Subscription
+from jobledger_server.watch.window import Window
+
+Key = TypeVar("Key")
+Watcher = TypeVar("Watcher", Subscription, Follower)
 
 AT_ONCE = 50
 """Watchers woken in one turn of the event loop."""
@@ -26,18 +32,19 @@ class WatchHub:
 
     def __init__(
         self,
-        seq: int,
+        window: Window,
         on_gap: Callable[[], None],
         observe: Callable[[Change], None] = lambda _: None,
         *,
         max_watches: int,
     ) -> None:
-        self._seq = seq
+        self._window = window
         self._on_gap = on_gap
         self._observe = observe
         self._max_watches = max_watches
         self._watchers: dict[JobId, set[Subscription]] = {}
-        self._asleep: deque[Subscription] = deque()
+        self._followers: dict[str | None, set[Follower]] = {}
+        self._asleep: deque[Subscription | Follower] = deque()
         self._waking = False
         self._count = 0
         self._draining = False
@@ -45,7 +52,7 @@ class WatchHub:
     @property
     def seq(self) -> int:
         """The place in the feed up to which every watcher has been told."""
-        return self._seq
+        return self._window.seq
 
     @property
     def watches(self) -> int:
@@ -54,7 +61,7 @@ class WatchHub:
 
     def publish(self, changes: Sequence[Change]) -> None:
         """Take the changes of a commit of this process."""
-        if changes and changes[0].seq > self._seq + 1:
+        if changes and changes[0].seq > self.seq + 1:
             self._on_gap()
             return
         self.deliver(changes)
@@ -62,16 +69,23 @@ class WatchHub:
     def deliver(self, changes: Sequence[Change]) -> None:
         """Take changes that leave no gap. Those that were taken before are ignored."""
         for change in changes:
-            if change.seq > self._seq:
+            if change.seq > self.seq:
                 for subscription in self._watchers.get(change.job.id, ()):
                     subscription.offer(change)
-                    if not subscription.waking:
-                        subscription.waking = True
-                        self._asleep.append(subscription)
+                    self._call_up(subscription)
+                for user_id in (change.job.user_id, None):
+                    for follower in self._followers.get(user_id, ()):
+                        if follower.offer(change):
+                            self._call_up(follower)
                 self._observe(change)
-                self._seq = change.seq
+                self._window.add(change)
         if not self._waking:
             self._wake_some()
+
+    def _call_up(self, watcher: Subscription | Follower) -> None:
+        if not watcher.waking:
+            watcher.waking = True
+            self._asleep.append(watcher)
 
     def _wake_some(self) -> None:
         """Wake a few watchers, and leave the rest for the loop's next turn.
@@ -90,20 +104,35 @@ class WatchHub:
     @contextmanager
     def subscribe(self, job_id: JobId) -> Iterator[Subscription]:
         """Take every change of the job from now on. Raises LimitExceeded and Draining."""
+        subscription = Subscription(job_id)
+        with self._registered(self._watchers, job_id, subscription):
+            yield subscription
+
+    @contextmanager
+    def follow(self, follower: Follower) -> Iterator[None]:
+        """Wake the follower in the block for every change that it is to be told.
+
+        Raises LimitExceeded and Draining.
+        """
+        with self._registered(self._followers, follower.selection.user_id, follower):
+            yield
+
+    @contextmanager
+    def _registered(
+        self, watchers: dict[Key, set[Watcher]], key: Key, watcher: Watcher
+    ) -> Iterator[None]:
         if self._draining:
             raise Draining
         if self._count >= self._max_watches:
             raise LimitExceeded("watches", self._max_watches)
-        subscription = Subscription(job_id)
-        self._watchers.setdefault(job_id, set()).add(subscription)
+        watchers.setdefault(key, set()).add(watcher)
         self._count += 1
         try:
-            yield subscription
+            yield
         finally:
-            watchers = self._watchers[job_id]
-            watchers.remove(subscription)
-            if not watchers:
-                del self._watchers[job_id]
+            watchers[key].remove(watcher)
+            if not watchers[key]:
+                del watchers[key]
             self._count -= 1
 
     def drain(self) -> None:
@@ -113,10 +142,13 @@ class WatchHub:
 
     def restart(self, seq: int) -> None:
         """End every watch, and go on from this place in what is another feed."""
-        self._seq = seq
+        self._window.restart(seq)
         self._end_all()
 
     def _end_all(self) -> None:
-        for watchers in self._watchers.values():
-            for subscription in watchers:
+        for subscriptions in self._watchers.values():
+            for subscription in subscriptions:
                 subscription.drain()
+        for followers in self._followers.values():
+            for follower in followers:
+                follower.drain()

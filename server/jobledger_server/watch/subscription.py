@@ -14,7 +14,16 @@ from jobledger_server.store import Change
 
 
 class Draining(Exception):
-    """The server is going away; another one, or the next, goes on with the watch."""
+    """The server is going away; another one, or the next, goes on with the watch.
+
+    `rotated` says that only this stream ends, because it is old. `resume_token` is
+    where a watch of many jobs goes on.
+    """
+
+    def __init__(self, *, rotated: bool = False) -> None:
+        super().__init__()
+        self.rotated = rotated
+        self.resume_token = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 
-from jobledger_server.store import Store, StoreUnavailable
+from jobledger_server.store import DeletionsForgotten, FeedHead, Store, StoreUnavailable
 from jobledger_server.watch.hub import WatchHub
 
 PAGE = 1000
@@ -24,14 +24,23 @@ log = logging.getLogger("jobledger.tail")
 
 
 class Tail:
-    """Keeps a hub up with the feed of a store."""
+    """Keeps a hub up with the feed of a store, from a known head on.
 
-    def __init__(self, store: Store, hub: WatchHub, look: asyncio.Event, epoch: str) -> None:
+    `holes` counts the places that were found empty: impossible, and so a bug.
+    """
+
+    def __init__(self, store: Store, hub: WatchHub, look: asyncio.Event, head: FeedHead) -> None:
         self._store = store
         self._hub = hub
         self._look = look
-        self._epoch = epoch
+        self._epoch = head.epoch
         self._away = False
+        self.holes = 0
+
+    @property
+    def epoch(self) -> str:
+        """The name of the feed that the hub's places are in."""
+        return self._epoch
 
     async def run(self) -> None:
         """Look until cancelled, whenever `look` is set and at least every IDLE_SECONDS."""
@@ -64,18 +73,43 @@ class Tail:
 
     async def _read_gap(self) -> bool:
         known = self._hub.seq
-        head = await self._store.feed_head()
+        # After an absence it may be another database that answers: one that took over.
+        head = await (self._store.recognise() if self._away else self._store.feed_head())
         if head.epoch != self._epoch or head.seq < known:
-            # Places in it mean something else now, so nobody can be told what was missed: let
-            # every watcher begin again, from what the database holds today.
-            log.error("the feed is another one or went back: was the database restored?")
-            self._epoch = head.epoch
-            self._hub.restart(head.seq)
+            await self._begin_anew(head)
             return True
         behind = head.seq > self._hub.seq
         while head.seq > self._hub.seq:
-            changes = await self._store.changes_after(self._hub.seq, limit=PAGE)
-            self._hub.deliver(changes)
-            if not changes:
-                break
+            try:
+                head = await self._read_page()
+            except DeletionsForgotten:
+                log.warning("this server was away for longer than deletions are remembered")
+                self._hub.restart(head.seq)
         return behind
+
+    async def _read_page(self) -> FeedHead:
+        known = self._hub.seq
+        page = await self._store.changes_after(known, limit=PAGE)
+        last = page.changes[-1].seq if page.changes else known
+        if last < page.through and last < page.head.seq:
+            # The change at the head stands there: no later one can have moved it.
+            self.holes += 1
+            log.error(
+                "a bug: the feed has a hole; every watch begins again",
+                extra={"after": last, "head": page.head.seq, "holes": self.holes},
+            )
+            self._hub.restart(page.head.seq)
+            return page.head
+        self._hub.deliver(page.changes)
+        return page.head
+
+    async def _begin_anew(self, head: FeedHead) -> None:
+        """End every watch: places mean something else now, so nobody can be told what it missed.
+
+        Each begins again, from what the database holds today.
+        """
+        log.error("the feed is another one or went back: was the database restored?")
+        if head.epoch == self._epoch:
+            head = await self._store.renew_epoch(head.epoch)
+        self._epoch = head.epoch
+        self._hub.restart(head.seq)

@@ -14,6 +14,9 @@ from typing import Any
 SERVICES = frozenset({"JobService", "WorkerService"})
 ANY_USER = "*"
 
+_FOR_ALL_USERS = "/WatchJobs"
+"""What may be asked without naming a user: then it is for all of them."""
+
 
 class BadAccessFile(Exception):
     """The list of callers cannot be used; the message says why."""
@@ -46,8 +49,8 @@ class Access:
             raise AccessDenied
         if service == "JobService" and ANY_USER not in caller.users:
             user_id = request.user_id
-            if user_id and user_id not in caller.users:  # an empty one is a bad field
-                raise AccessDenied
+            if user_id not in caller.users and (user_id or method.endswith(_FOR_ALL_USERS)):
+                raise AccessDenied  # elsewhere an empty one is a bad field
 
     def _caller(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller | None:
         for key, value in metadata:

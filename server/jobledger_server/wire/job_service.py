@@ -13,6 +13,8 @@ from jobledger_server.ledger.reads import Reads
 from jobledger_server.store import Store
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.subscription import News
+from jobledger_server.wire.jobs_watch import JobsWatch
+from jobledger_server.wire.lifetime import Lifetime
 from jobledger_server.wire.messages import (
     asset_message,
     job_message,
@@ -36,14 +38,18 @@ class JobService(JobServiceServicer):
         hub: WatchHub,
         requests: Requests,
         *,
+        jobs_watch: JobsWatch,
         heartbeat: float,
+        max_watch_age: float,
     ) -> None:
         self._store = store
         self._ledger = ledger
         self._reads = reads
         self._hub = hub
         self._requests = requests
+        self._jobs_watch = jobs_watch
         self._heartbeat = heartbeat
+        self._max_watch_age = max_watch_age
         self._last_news: tuple[News | None, pb.WatchJobResponse] = (None, pb.WatchJobResponse())
 
     async def CreateJob(
@@ -117,6 +123,7 @@ class JobService(JobServiceServicer):
         self, request: pb.WatchJobRequest, context: Context
     ) -> None:
         job_id, user_id = self._requests.owned_job(request)
+        lifetime = Lifetime(self._max_watch_age)
         # Subscribe, then read: what is committed in between waits in the slot.
         with self._hub.subscribe(job_id) as subscription:
             job, steps = await self._reads.history(job_id, user_id)
@@ -124,12 +131,18 @@ class JobService(JobServiceServicer):
             steps = [step for step in steps if step.version > request.after_version]
             await context.write(watch_message(job, steps))
             while job.status not in TERMINAL:
-                news = await subscription.news(self._heartbeat)
+                news = await subscription.news(lifetime.patience(self._heartbeat))
                 if news is None:
                     await context.write(watch_message(job, heartbeat=True))
                 else:
                     job = news.job
                     await context.write(self._message(news))
+
+    async def WatchJobs(  # type: ignore[override]
+        self, request: pb.WatchJobsRequest, context: Context
+    ) -> None:
+        selection = self._requests.selection(request)
+        await self._jobs_watch.serve(selection, request.resume_token, context.write)
 
     def _message(self, news: News) -> pb.WatchJobResponse:
         """Make the message of news, or take the last one where another watcher got the same."""

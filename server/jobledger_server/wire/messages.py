@@ -7,6 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobledger.v1 import asset_pb2, job_pb2, job_service_pb2
 from jobledger_server.domain.model import Asset, Instant, Job, JobStatus, Payload, Transition
+from jobledger_server.store import Change
 
 _STATUSES = {s: job_pb2.JobStatus.Value(f"JOB_STATUS_{s.value}") for s in JobStatus}
 
@@ -80,6 +81,29 @@ def watch_message(
         job=job_message(job),
         transitions=map(transition_message, transitions),
         heartbeat=heartbeat,
+    )
+
+
+def change_message(change: Change, resume_token: str) -> job_service_pb2.WatchJobsResponse:
+    return job_service_pb2.WatchJobsResponse(
+        job=_deleted_message(change.job) if change.deleted else job_message(change.job),
+        transitions=map(transition_message, change.transitions),
+        deleted=change.deleted,
+        resume_token=resume_token,
+    )
+
+
+def _deleted_message(job: Job) -> job_pb2.Job:
+    """Make the message of a deleted job: the same whether or not its contents are still known."""
+    return job_pb2.Job(
+        id=job.id,
+        user_id=job.user_id,
+        job_type=job.job_type,
+        status=_STATUSES[job.status],
+        labels=job.labels,
+        create_time=_time(job.create_time),
+        update_time=_time(job.update_time),
+        version=job.version,
     )
 
 

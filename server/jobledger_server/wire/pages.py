@@ -1,14 +1,11 @@
-"""Pages: opaque tokens, good only for their own query, and a bound on a page's bytes."""
+"""Pages: where each goes on, and a bound on a page's bytes."""
 
-import base64
-import binascii
-import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
-from jobledger_server.wire.validation import InvalidRequest
+from jobledger_server.wire.tokens import read_token, token
 
 MAX_ROWS = 1000
 DEFAULT_ROWS = 50
@@ -18,8 +15,6 @@ MAX_BYTES = 3 * 1024 * 1024
 
 ROWS_AT_ONCE = 100
 """Rows read at once: bounds the memory that a page of huge rows takes."""
-
-_DIGEST_BYTES = 8
 
 Row = TypeVar("Row")
 
@@ -55,7 +50,8 @@ class Page(Generic[Row]):
         self._key = key
         self._fetch = fetch
         self._cursor = cursor
-        self._after = _read_token(key, request.page_token)
+        given = request.page_token
+        self._after = read_token("page_token", key, given) if given else None
         self.next_token = ""
 
     async def read(self, message: Callable[[Row], Out]) -> list[Out]:
@@ -71,34 +67,9 @@ class Page(Generic[Row]):
                 out = message(row)
                 room -= out.ByteSize()
                 if len(page) == self._size or (page and room < 0):
-                    self.next_token = _token(self._key, after or "")
+                    self.next_token = token(self._key, after or "")
                     return page
                 page.append(out)
                 after = self._cursor(row)
             if len(rows) < limit:
                 return page
-
-
-def _token(key: object, cursor: str) -> str:
-    return base64.urlsafe_b64encode(_digest(key, cursor) + cursor.encode()).decode()
-
-
-def _read_token(key: object, token: str) -> str | None:
-    if not token:
-        return None
-    try:
-        data = base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True)
-        cursor = data[_DIGEST_BYTES:].decode()
-    except (binascii.Error, UnicodeError):
-        raise _invalid("is damaged") from None
-    if data[:_DIGEST_BYTES] != _digest(key, cursor):
-        raise _invalid("is damaged, or was given for another query")
-    return cursor
-
-
-def _digest(key: object, cursor: str) -> bytes:
-    return hashlib.blake2b(f"{key!r}\n{cursor}".encode(), digest_size=_DIGEST_BYTES).digest()
-
-
-def _invalid(description: str) -> InvalidRequest:
-    return InvalidRequest([("page_token", description)], token=True)

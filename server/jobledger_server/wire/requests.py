@@ -1,6 +1,6 @@
 """Requests to commands and queries. Raises InvalidRequest with every violation."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -27,6 +27,7 @@ from jobledger_server.domain.model import (
     Payload,
 )
 from jobledger_server.store import JobQuery
+from jobledger_server.watch.follower import Selection
 from jobledger_server.wire.pages import MAX_ROWS
 from jobledger_server.wire.validation import Checker
 
@@ -110,16 +111,11 @@ class Requests:
     def query(self, request: job_service_pb2.ListJobsRequest) -> JobQuery:
         check = Checker()
         statuses = _statuses(check, "statuses", request.statuses)
-        if len(request.job_types) > MAX_JOB_TYPES:
-            check.add("job_types", f"has more than {MAX_JOB_TYPES} entries")
         _check_page_size(check, request.page_size)
         query = JobQuery(
             user_id=check.name("user_id", request.user_id, 128),
             statuses=frozenset(statuses),
-            job_types=frozenset(
-                check.job_type(f"job_types[{i}]", job_type)
-                for i, job_type in enumerate(request.job_types[:MAX_JOB_TYPES])
-            ),
+            job_types=_job_types(check, request.job_types),
             labels=check.labels("labels", dict(request.labels)),
             created_after=_time(check, "created_after", request.created_after, request.HasField),
             created_before=_time(check, "created_before", request.created_before, request.HasField),
@@ -127,17 +123,24 @@ class Requests:
         check.finish(request)
         return query
 
+    def selection(self, request: job_service_pb2.WatchJobsRequest) -> Selection:
+        check = Checker()
+        selection = Selection(
+            user_id=check.name("user_id", request.user_id, 128, required=False) or None,
+            job_types=_job_types(check, request.job_types),
+            labels=check.labels("labels", dict(request.labels)),
+        )
+        check.finish(request)
+        return selection
+
     def claim(self, request: worker_service_pb2.ClaimJobsRequest) -> tuple[Claim, float]:
         """Return the claim, and how many seconds it may wait for a job."""
         check = Checker()
-        if not 1 <= len(request.job_types) <= MAX_JOB_TYPES:
+        if not request.job_types:
             check.add("job_types", f"must have from 1 to {MAX_JOB_TYPES} entries")
         command = Claim(
             worker_id=check.name("worker_id", request.worker_id, 128),
-            job_types=frozenset(
-                check.job_type(f"job_types[{i}]", job_type)
-                for i, job_type in enumerate(request.job_types[:MAX_JOB_TYPES])
-            ),
+            job_types=_job_types(check, request.job_types),
             max_jobs=check.number("max_jobs", request.max_jobs, 0, 100) or 1,
             lease_duration=_lease(check, request) or DEFAULT_CLAIM_LEASE,
         )
@@ -253,6 +256,15 @@ class Requests:
             ),
             file_size=check.at_least_zero(f"{prefix}file_size", asset.file_size),
         )
+
+
+def _job_types(check: Checker, job_types: Sequence[str]) -> frozenset[str]:
+    if len(job_types) > MAX_JOB_TYPES:
+        check.add("job_types", f"has {len(job_types)} entries, at most {MAX_JOB_TYPES} are allowed")
+    return frozenset(
+        check.job_type(f"job_types[{i}]", job_type)
+        for i, job_type in enumerate(job_types[:MAX_JOB_TYPES])
+    )
 
 
 def _check_page_size(check: Checker, size: int) -> None:

@@ -9,6 +9,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from jobledger.v1.error_reason_pb2 import ErrorReason
 from jobledger_server.domain.errors import (
+    DomainError,
     IllegalTransition,
     JobNotFound,
     JobTerminal,
@@ -17,7 +18,8 @@ from jobledger_server.domain.errors import (
     RequestIdReused,
     VersionMismatch,
 )
-from jobledger_server.store import StoreUnavailable
+from jobledger_server.store import DeletionsForgotten, StoreUnavailable
+from jobledger_server.watch.feed import ForeignPlace
 from jobledger_server.watch.subscription import Draining
 from jobledger_server.wire.access import AccessDenied
 from jobledger_server.wire.validation import InvalidRequest
@@ -26,6 +28,8 @@ DOMAIN = "jobledger"
 
 RETRY_SECONDS = 1
 """How long a caller is asked to wait before it tries again, where that may help."""
+
+FOREIGN = "is of another database, or this one was restored from a backup: begin without one"
 
 _PREFIX = "ERROR_REASON_"
 
@@ -48,6 +52,37 @@ def status_of(error: Exception) -> status_pb2.Status | None:
                     ]
                 ),
             )
+        case DomainError():
+            return _refusal(error)
+        case AccessDenied():
+            return _status(
+                code_pb2.PERMISSION_DENIED,
+                ErrorReason.ERROR_REASON_ACCESS_DENIED,
+                "this caller may not use this service, or not act for this user",
+                {},
+            )
+        case Draining(rotated=rotated, resume_token=token):
+            facts = {"resume_token": token} if token else {}
+            if rotated:
+                return _unavailable("this watch is old: open it again, maybe elsewhere", facts, 0)
+            return _unavailable("this server is shutting down", facts)
+        case StoreUnavailable():
+            return _unavailable("the database does not answer")
+        case DeletionsForgotten():
+            return _status(
+                code_pb2.OUT_OF_RANGE,
+                ErrorReason.ERROR_REASON_RESUME_TOKEN_EXPIRED,
+                "the resume token is older than what is known of deletions: begin without one",
+                {},
+            )
+        case ForeignPlace():
+            return status_of(InvalidRequest([("resume_token", FOREIGN)], token=True))
+        case _:
+            return None
+
+
+def _refusal(error: DomainError) -> status_pb2.Status | None:
+    match error:
         case JobNotFound(job_id):
             return _status(
                 code_pb2.NOT_FOUND,
@@ -114,17 +149,6 @@ def status_of(error: Exception) -> status_pb2.Status | None:
                 ),
                 _retry(),
             )
-        case AccessDenied():
-            return _status(
-                code_pb2.PERMISSION_DENIED,
-                ErrorReason.ERROR_REASON_ACCESS_DENIED,
-                "this caller may not use this service, or not act for this user",
-                {},
-            )
-        case Draining():
-            return _unavailable("this server is shutting down")
-        case StoreUnavailable():
-            return _unavailable("the database does not answer")
         case _:
             return None
 
@@ -162,13 +186,15 @@ def _precondition(
     )
 
 
-def _unavailable(message: str) -> status_pb2.Status:
+def _unavailable(
+    message: str, facts: dict[str, str] | None = None, delay: int = RETRY_SECONDS
+) -> status_pb2.Status:
     reason = ErrorReason.ERROR_REASON_UNAVAILABLE
-    return _status(code_pb2.UNAVAILABLE, reason, message, {}, _retry())
+    return _status(code_pb2.UNAVAILABLE, reason, message, facts or {}, _retry(delay))
 
 
-def _retry() -> error_details_pb2.RetryInfo:
-    return error_details_pb2.RetryInfo(retry_delay=Duration(seconds=RETRY_SECONDS))
+def _retry(delay: int = RETRY_SECONDS) -> error_details_pb2.RetryInfo:
+    return error_details_pb2.RetryInfo(retry_delay=Duration(seconds=delay))
 
 
 def _name(reason: ErrorReason.ValueType) -> str:

@@ -113,6 +113,14 @@ def upgrade() -> None:
         postgresql_where=pending,
     )
     op.create_index("uq_jobs_change_seq", "jobs", ["change_seq"], unique=True)
+    active = sa.text("complete_time IS NULL")
+    op.create_index(
+        "ix_jobs_active",
+        "jobs",
+        ["change_seq"],
+        sqlite_where=active,
+        postgresql_where=active,
+    )
     op.create_index(
         "uq_jobs_user_id_request_id",
         "jobs",
@@ -133,6 +141,10 @@ def upgrade() -> None:
         sa.Column("reason", sa.String(63), nullable=False),
         sa.Column("time", sa.BigInteger, nullable=False),
         sa.Column("change_seq", sa.BigInteger, nullable=False),
+        sa.Column("progress", sa.Integer, nullable=False),
+        sa.Column("progress_message", sa.String(512), nullable=False),
+        sa.Column("worker_id", sa.String(128), nullable=False),
+        sa.Column("lease_expire_time", sa.BigInteger),
         sa.PrimaryKeyConstraint("job_id", "version", name="pk_job_transitions"),
         sa.ForeignKeyConstraint(
             ["job_id"], ["jobs.id"], name="fk_job_transitions_job_id", ondelete="CASCADE"
@@ -198,11 +210,14 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer, autoincrement=False, nullable=False),
         sa.Column("epoch", sa.Text, nullable=False),
         sa.Column("seq", sa.BigInteger, nullable=False),
+        sa.Column("forgotten", sa.BigInteger, nullable=False),
+        sa.Column("home", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_feed"),
         sa.CheckConstraint("id = 1", name=op.f("ck_feed_one_row")),
         sa.CheckConstraint("seq >= 0", name=op.f("ck_feed_seq")),
     )
-    op.bulk_insert(feed, [{"id": 1, "epoch": uuid.uuid4().hex, "seq": 0}])
+    new = {"id": 1, "epoch": uuid.uuid4().hex, "seq": 0, "forgotten": 0, "home": ""}
+    op.bulk_insert(feed, [new])
 
     if op.get_bind().dialect.name == "sqlite":
         _keep_references_whole_by_triggers()

@@ -1,0 +1,19 @@
+"""Times on the command line: 90s, 5m, 2h, 30d."""
+
+import click
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+LONGEST_SECONDS = 100 * 365 * 86400
+
+
+def time_span(text: str) -> float:
+    """Read a number of seconds, minutes, hours or days. A type for click's options."""
+    number, unit = (text[:-1], text[-1:]) if text[-1:] in _UNITS else (text, "s")
+    try:
+        seconds = float(number) * _UNITS[unit]
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= LONGEST_SECONDS:
+        raise click.BadParameter(f"{text!r} is not a time: write 90s, 5m, 2h or 30d")
+    return seconds

@@ -1,0 +1,93 @@
+"""A page of the feed, read from the tables that together are the feed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from jobledger_server.domain.model import Job, JobId, Transition
+from jobledger_server.sql.rows import (
+    change_from_row,
+    job_after_start,
+    job_from_row,
+    step_place,
+    tombstone_from_row,
+    transition_from_row,
+)
+from jobledger_server.sql.statements import Statements
+from jobledger_server.store import Change, FeedHead, FeedPage
+
+Steps = Sequence[Sequence[Any]]
+"""Whole rows of `job_transitions`."""
+
+
+class FeedReading:
+    """Reads in one snapshot of the database; see `store.Store.changes_after`."""
+
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        statements: Statements,
+        *,
+        limit: int,
+        user_id: str | None,
+    ) -> None:
+        self._connection = connection
+        self._statements = statements
+        self._feed = statements.feed if user_id is None else statements.owned_feed
+        self._limit = limit
+        self._owner = {} if user_id is None else {"user_id": user_id}
+
+    async def page(self, head: FeedHead, seq: int) -> FeedPage:
+        """Return what comes after place `seq` of a feed that stands at `head`."""
+        page = {"seq": seq, "count": self._limit, **self._owner}
+        latest = [change_from_row(row) for row in await self._rows(self._feed.jobs, page)]
+        latest += map(tombstone_from_row, await self._rows(self._feed.deletions, page))
+        steps = await self._rows(self._feed.transitions, page)
+        # Each of the three is whole up to the place where the first of them was cut, and that
+        # is at or after the last place that is kept.
+        places = {change.seq for change in latest} | {step_place(row) for row in steps}
+        kept = sorted(places)[: self._limit]
+        last = kept[-1] if len(kept) == self._limit else head.seq
+        latest = [change for change in latest if change.seq <= last]
+        steps = [row for row in steps if step_place(row) <= last]
+        here, beyond = _parted(steps, {change.job.id for change in latest})
+        changes = [Change(c.job, c.seq, tuple(here.get(c.job.id, ())), c.deleted) for c in latest]
+        changes += await self._starts(beyond)
+        return FeedPage(head, sorted(changes, key=lambda change: change.seq), last)
+
+    async def _starts(self, steps: Steps) -> list[Change]:
+        """Return the steps of jobs whose latest changes come after this page, at their own places.
+
+        Those are starts: a job's end is its latest change.
+        """
+        if not steps:
+            return []
+        ids = self._statements.dialect.bind_list("ids", [row[0] for row in steps])
+        rows = await self._rows(self._statements.read_jobs, ids)
+        jobs: dict[JobId, Job] = {job.id: job for job in map(job_from_row, rows)}
+        return [
+            Change(
+                job_after_start(jobs[JobId(row[0])], row),
+                step_place(row),
+                (transition_from_row(row),),
+            )
+            for row in steps
+        ]
+
+    async def _rows(self, statement: Any, parameters: Mapping[str, Any]) -> Sequence[Any]:
+        return (await self._connection.execute(statement, parameters)).all()
+
+
+def _parted(
+    steps: Steps, jobs: set[JobId]
+) -> tuple[dict[JobId, list[Transition]], list[Sequence[Any]]]:
+    """Part the steps into those of these jobs, by job, and the rest."""
+    here: dict[JobId, list[Transition]] = {}
+    beyond = []
+    for row in steps:
+        if row[0] in jobs:
+            here.setdefault(JobId(row[0]), []).append(transition_from_row(row))
+        else:
+            beyond.append(row)
+    return here, beyond

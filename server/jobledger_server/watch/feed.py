@@ -1,0 +1,92 @@
+"""The feed as followers read it: from the window where they keep up, else from the table."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jobledger_server.store import Change, DeletionsForgotten, FeedHead, Store
+from jobledger_server.watch.window import MAX_CHANGES, Window
+
+PAGE = 250
+"""Changes read at once: few, because a job can be large and a reader can stall over them."""
+
+READERS = 2
+"""Followers that read the table at once. The rest wait: thousands that come back together
+must leave connections for everybody else."""
+
+
+class ForeignPlace(Exception):
+    """The place lies ahead of the feed: it is of another database, or this one was restored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the feed: nothing up to the place `through` is missing.
+
+    `whole` says that nothing came after it when it was read.
+    """
+
+    changes: Sequence[Change]
+    through: int
+    whole: bool
+
+
+async def filled_window(store: Store, head: FeedHead) -> Window:
+    """Return a window with the newest changes up to `head` or a little later.
+
+    For those who were connected before a restart: they come back all at once, and
+    none of them needs to ask the database.
+    """
+    start = max(head.forgotten, head.seq - MAX_CHANGES)
+    try:
+        page = await store.changes_after(start, limit=MAX_CHANGES)
+    except DeletionsForgotten:  # by another server, just now
+        return Window(head.seq)
+    window = Window(start)
+    for change in page.changes:
+        window.add(change)
+    return window
+
+
+class Feed:
+    """Reads the feed after any place."""
+
+    def __init__(self, store: Store, window: Window) -> None:
+        self._store = store
+        self._window = window
+        self._turn = asyncio.Semaphore(READERS)
+
+    @property
+    def seq(self) -> int:
+        """The newest place that this server knows of."""
+        return self._window.seq
+
+    async def after(self, seq: int, user_id: str | None) -> Part:
+        """Return what comes after the place: one owner's changes, or all.
+
+        Awaits nothing where the window has it. Raises DeletionsForgotten,
+        ForeignPlace, StoreUnavailable.
+        """
+        window = self._window
+        if seq < window.floor:
+            async with self._turn:
+                page = await self._store.changes_after(seq, limit=PAGE, user_id=user_id)
+            if page.head.seq < seq:
+                raise ForeignPlace
+            return Part(page.changes, page.through, page.through == page.head.seq)
+        changes = window.after(seq, user_id)
+        if len(changes) > PAGE:
+            return Part(changes[:PAGE], changes[PAGE - 1].seq, whole=False)
+        return Part(changes, max(seq, window.seq), whole=True)
+
+    async def active(self, seq: int, *, until: int, user_id: str | None) -> Part:
+        """Return jobs that have not ended, by their latest changes after `seq` up to `until`."""
+        async with self._turn:
+            changes = await self._store.active_jobs(seq, until=until, limit=PAGE, user_id=user_id)
+        whole = len(changes) < PAGE
+        return Part(changes, until if whole else changes[-1].seq, whole)
+
+    async def check(self, seq: int) -> None:
+        """Raise ForeignPlace where the place lies ahead of the whole feed."""
+        if seq > self._window.seq and seq > (await self._store.feed_head()).seq:
+            raise ForeignPlace

@@ -1,0 +1,73 @@
+"""The window: the newest changes, kept for those who keep up with the feed.
+
+Whoever reads it holds a place and nothing else, so a slow reader costs nothing: it
+finds that its place has left the window, and reads the table until it is back. The
+idea is that of etcd's synced and unsynced watchers.
+"""
+
+from collections import deque
+
+from jobledger_server.domain.model import Job
+from jobledger_server.store import Change
+
+MAX_CHANGES = 8192
+"""Changes kept at most."""
+
+MAX_BYTES = 32 * 1024 * 1024
+"""Bytes of the jobs' contents kept at most, counted once for each change."""
+
+
+class Window:
+    """Every change after the place `floor` up to the place `seq`, as far as it was not conflated.
+
+    A change that was read from the table stands for those of the same job that the
+    table no longer has.
+    """
+
+    def __init__(self, seq: int, *, max_changes: int = MAX_CHANGES) -> None:
+        self.floor = seq
+        self.seq = seq
+        self._max_changes = max_changes
+        self._changes: deque[Change] = deque()
+        self._owned: dict[str, deque[Change]] = {}
+        self._bytes = 0
+
+    def add(self, change: Change) -> None:
+        """Take the next change."""
+        self._changes.append(change)
+        self._owned.setdefault(change.job.user_id, deque()).append(change)
+        self._bytes += _size(change.job)
+        self.seq = change.seq
+        while len(self._changes) > self._max_changes or self._bytes > MAX_BYTES:
+            self._drop_oldest()
+
+    def after(self, seq: int, user_id: str | None = None) -> list[Change]:
+        """Return the changes after a place that is not before `floor`: one owner's, or all."""
+        kept = self._changes if user_id is None else self._owned.get(user_id, ())
+        found = []
+        for change in reversed(kept):
+            if change.seq <= seq:
+                break
+            found.append(change)
+        found.reverse()
+        return found
+
+    def restart(self, seq: int) -> None:
+        """Forget everything, and go on from this place in what is another feed."""
+        self._changes.clear()
+        self._owned.clear()
+        self._bytes = 0
+        self.floor = self.seq = seq
+
+    def _drop_oldest(self) -> None:
+        change = self._changes.popleft()
+        owned = self._owned[change.job.user_id]
+        owned.popleft()
+        if not owned:
+            del self._owned[change.job.user_id]
+        self._bytes -= _size(change.job)
+        self.floor = change.seq
+
+
+def _size(job: Job) -> int:
+    return len(job.parameters or b"") + len(job.result or b"")

@@ -1,0 +1,97 @@
+"""WatchJobs: what a follower is told, as messages with tokens to go on with."""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+from jobledger.v1 import job_service_pb2 as pb
+from jobledger_server.store import Change
+from jobledger_server.watch.feed import Feed, ForeignPlace
+from jobledger_server.watch.follower import Follower, Place, Selection
+from jobledger_server.watch.hub import WatchHub
+from jobledger_server.watch.subscription import Draining
+from jobledger_server.wire.lifetime import Lifetime
+from jobledger_server.wire.messages import change_message
+from jobledger_server.wire.tokens import read_token, token
+
+KEPT_MESSAGES = 1024
+
+Write = Callable[[pb.WatchJobsResponse], Awaitable[None]]
+
+
+class JobsWatch:
+    """Serves streams of many jobs. `epoch` gives the name of the feed that the hub is on."""
+
+    def __init__(
+        self,
+        hub: WatchHub,
+        feed: Feed,
+        epoch: Callable[[], str],
+        *,
+        heartbeat: float,
+        max_age: float,
+    ) -> None:
+        self._hub = hub
+        self._feed = feed
+        self._epoch = epoch
+        self._heartbeat = heartbeat
+        self._max_age = max_age
+        # Thousands may be told the same: then it is put into words once.
+        self._messages: OrderedDict[str, tuple[Change, pb.WatchJobsResponse]] = OrderedDict()
+
+    async def serve(self, selection: Selection, resume_token: str, write: Write) -> None:
+        """Tell one watcher, without end.
+
+        Raises InvalidRequest, DeletionsForgotten, ForeignPlace, LimitExceeded,
+        StoreUnavailable; Draining with the token to go on with.
+        """
+        tokens = _Tokens(self._epoch(), selection)
+        place = tokens.place(resume_token) if resume_token else Place(0, self._feed.seq)
+        lifetime = Lifetime(self._max_age)
+        follower = Follower(self._feed, selection, place)
+        try:
+            with self._hub.follow(follower):
+                await self._feed.check(place.seq)
+                while True:
+                    told = await follower.news(lifetime.patience(self._heartbeat))
+                    if told is None:
+                        at = tokens.at(follower.place)
+                        await write(pb.WatchJobsResponse(heartbeat=True, resume_token=at))
+                        continue
+                    for change in told.changes:
+                        at = tokens.at(told.place_of(change))
+                        await write(self._message(change, at))
+                    if told.synced:
+                        at = tokens.at(told.place)
+                        await write(pb.WatchJobsResponse(synced=True, resume_token=at))
+        except Draining as draining:
+            draining.resume_token = tokens.at(follower.place)
+            raise
+
+    def _message(self, change: Change, at: str) -> pb.WatchJobsResponse:
+        """Make the message of a change, or take the one that another watcher got of the same."""
+        kept, message = self._messages.get(at, (None, None))
+        if message is None or kept is not change:
+            message = change_message(change, at)
+            self._messages[at] = change, message
+            if len(self._messages) > KEPT_MESSAGES:
+                self._messages.popitem(last=False)
+        return message
+
+
+class _Tokens:
+    """Places in one feed as tokens of one selection."""
+
+    def __init__(self, epoch: str, selection: Selection) -> None:
+        self._epoch = epoch
+        self._key = selection.key()
+
+    def at(self, place: Place) -> str:
+        until = "" if place.listing_until is None else place.listing_until
+        return token(self._key, f"{self._epoch}/{place.seq}/{until}")
+
+    def place(self, given: str) -> Place:
+        """Read a token. Raises InvalidRequest, ForeignPlace."""
+        epoch, seq, until = read_token("resume_token", self._key, given).split("/")
+        if epoch != self._epoch:
+            raise ForeignPlace
+        return Place(int(seq), int(until) if until else None)

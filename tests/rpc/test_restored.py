@@ -1,0 +1,144 @@
+"""Resume tokens and what becomes of the database: they never lie, whatever was put in its place."""
+
+import shutil
+import sqlite3
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from sqlalchemy import text
+
+from jobledger_server.app import open_app
+from jobledger_server.config import Settings
+from jobledger_server.sql.engine import open_database, parse_url
+from rpc_caller import Caller, refusal, watching
+
+SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+
+
+@asynccontextmanager
+async def serving(url: str) -> Any:
+    settings = Settings(listen="127.0.0.1:0", database=url, grace=1.0)
+    async with open_app(settings) as app, grpc.aio.insecure_channel(app.address) as channel:
+        yield Caller(channel)
+
+
+async def newest_token(call: Caller) -> str:
+    async with watching(call.WatchJobs()) as stream:
+        while not (message := await stream.read()).synced:
+            pass
+        return message.resume_token
+
+
+async def goes_on(call: Caller, token: str) -> bool:
+    """Whether the token is taken; if not, it is refused as it should be."""
+    async with watching(call.WatchJobs(resume_token=token)) as stream:
+        try:
+            message = await stream.read()
+        except grpc.RpcError:
+            assert (await refusal(stream.read())).reason == "INVALID_TOKEN"
+            return False
+        assert message.HasField("job") or message.synced
+        return True
+
+
+def backed_up(url: str, target: Path) -> Path:
+    """Take a backup of the running database, as an operator would."""
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as source, sqlite3.connect(target) as copy:
+        source.backup(copy)
+    source.close()
+    copy.close()
+    return target
+
+
+async def test_tokens_survive_restarts(database_url: str) -> None:
+    tokens = []
+    for _ in range(3):
+        async with serving(database_url) as call:
+            assert [await goes_on(call, token) for token in tokens] == [True] * len(tokens)
+            await call.job()
+            tokens.append(await newest_token(call))
+
+
+@SQLITE
+async def test_no_token_of_what_a_restore_undid_is_taken(database_url: str, tmp_path: Path) -> None:
+    file = Path(database_url.removeprefix("sqlite:///"))
+    async with serving(database_url) as call:
+        await call.job()
+        early = await newest_token(call)
+        backup = backed_up(database_url, tmp_path / "backup.db")
+        await call.job()
+        late = await newest_token(call)
+    for leftover in file.parent.glob(f"{file.name}-*"):
+        leftover.unlink()
+    shutil.copyfile(backup, file)
+    async with serving(database_url) as call:
+        for _ in range(3):  # the feed moves past the places that were given out before
+            await call.job()
+        assert not await goes_on(call, late)
+        assert not await goes_on(call, early)
+        assert await goes_on(call, await newest_token(call))
+
+
+@SQLITE
+async def test_no_token_of_the_original_is_taken_by_a_copy(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with serving(database_url) as call:
+        await call.job()
+        token = await newest_token(call)
+        copy = backed_up(database_url, tmp_path / "copy.db")
+    async with serving(f"sqlite:///{copy}") as call:
+        assert not await goes_on(call, token)
+    async with serving(database_url) as call:
+        assert await goes_on(call, token)
+
+
+@SQLITE
+async def test_a_note_that_cannot_be_read_costs_the_tokens_and_nothing_else(
+    database_url: str,
+) -> None:
+    async with serving(database_url) as call:
+        token = await newest_token(call)
+    Path(f"{database_url.removeprefix('sqlite:///')}.lock").write_text("gibberish")
+    async with serving(database_url) as call:
+        assert not await goes_on(call, token)
+
+
+@POSTGRESQL
+async def test_no_token_is_taken_by_another_cluster(database_url: str) -> None:
+    """A standby that took over, or a restore, has another timeline or another identifier."""
+    async with serving(database_url) as call:
+        token = await newest_token(call)
+    database = open_database(parse_url(database_url))
+    async with database.writer.begin() as connection:
+        home = (await connection.execute(text("SELECT home FROM feed"))).scalar_one()
+        identifier, timeline, _table = home.split()
+        assert int(identifier) > 0
+        assert timeline == "00000001"
+        await connection.execute(text("UPDATE feed SET home = replace(home, ' 0000', ' 1111')"))
+    await database.close()
+    async with serving(database_url) as call:
+        assert not await goes_on(call, token)
+
+
+@POSTGRESQL
+async def test_no_token_is_taken_by_a_table_that_was_restored_from_a_dump(
+    database_url: str,
+) -> None:
+    async with serving(database_url) as call:
+        token = await newest_token(call)
+    database = open_database(parse_url(database_url))
+    async with database.writer.begin() as connection:
+        for statement in (
+            "CREATE TABLE dump AS SELECT * FROM feed",
+            "DROP TABLE feed",
+            "ALTER TABLE dump RENAME TO feed",
+        ):
+            await connection.execute(text(statement))
+    await database.close()
+    async with serving(database_url) as call:
+        assert not await goes_on(call, token)

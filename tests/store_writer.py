@@ -1,0 +1,49 @@
+"""Writes to a store what the domain decides, one transaction a step, by a clock of its own."""
+
+import itertools
+
+from jobledger_server.domain.commands import Create, Transit
+from jobledger_server.domain.decisions import create, decide
+from jobledger_server.domain.machine import Decision
+from jobledger_server.domain.model import Instant, Job, JobStatus
+from jobledger_server.ledger.ids import IdSource
+from jobledger_server.sql.store import SqlStore
+from jobledger_server.store import Change
+
+IDS = IdSource()
+CLOCK = itertools.count(1_700_000_000_000_000, 1000)
+
+
+def new_id() -> str:
+    return IDS.new_id(next(CLOCK))
+
+
+def creation(user_id: str = "ada", **fields: object) -> Decision:
+    command = Create(user_id=user_id, **{"job_type": "render", **fields})
+    return create(None, command, now=Instant(next(CLOCK)), new_id=new_id)
+
+
+def step(job: Job, command: object) -> Decision:
+    return decide(job, command, now=Instant(next(CLOCK)), new_id=new_id)
+
+
+async def append(store: SqlStore, *decisions: Decision) -> list[Change]:
+    async with store.transaction() as transaction:
+        return await transaction.append(decisions)
+
+
+async def saved(store: SqlStore, user_id: str = "ada", **fields: object) -> Job:
+    decision = creation(user_id, **fields)
+    await append(store, decision)
+    return decision.job
+
+
+async def moved(store: SqlStore, job: Job, target: JobStatus, **fields: object) -> Job:
+    decision = step(job, Transit(job_id=job.id, target=target, **fields))
+    await append(store, decision)
+    return decision.job
+
+
+async def finished(store: SqlStore, **fields: object) -> Job:
+    job = await moved(store, await saved(store, **fields), JobStatus.PROCESSING)
+    return await moved(store, job, JobStatus.COMPLETED)
