@@ -1,4 +1,4 @@
-"""`jobledger-server`: serve, migrate, health."""
+"""`jobledger-server`: serve, migrate, void-tokens, health."""
 
 import asyncio
 import gc
@@ -24,11 +24,13 @@ from jobledger_server.app import PortUnavailable, open_app
 from jobledger_server.config import Settings
 from jobledger_server.durations import time_span
 from jobledger_server.logs import log_to_stderr
+from jobledger_server.metrics import MetricsUnavailable
 from jobledger_server.sql.dialect import BadDatabaseUrl
 from jobledger_server.sql.engine import open_database, parse_url
 from jobledger_server.sql.lock import DatabaseInUse, exclusive
 from jobledger_server.sql.schema import HEAD, SchemaError, require_head
 from jobledger_server.sql.schema import migrate as migrate_database
+from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import StoreUnavailable
 from jobledger_server.wire.access import BadAccessFile
 
@@ -38,6 +40,7 @@ _EXPECTED = (
     BadAccessFile,
     BadDatabaseUrl,
     DatabaseInUse,
+    MetricsUnavailable,
     SchemaError,
     PortUnavailable,
     StoreUnavailable,
@@ -171,6 +174,13 @@ _database = click.option(
     "longer has to list them again.",
 )
 @click.option(
+    "--metrics",
+    metavar="HOST:PORT",
+    envvar="JOBLEDGER_METRICS",
+    show_envvar=True,
+    help="Serve figures for Prometheus there, with the extra 'metrics'. Default: not at all.",
+)
+@click.option(
     "--access",
     "access_file",
     metavar="FILE",
@@ -209,8 +219,9 @@ def serve(log_level: str, url_schemes: tuple[str, ...], **options: Any) -> None:
     """
     log_to_stderr(log_level)
     settings = Settings(url_schemes=frozenset(url_schemes), **options)
-    if ":" not in settings.listen:
-        raise click.BadParameter(f"{settings.listen!r} has no port", param_hint="--listen")
+    for flag, address in (("--listen", settings.listen), ("--metrics", settings.metrics)):
+        if address is not None and ":" not in address:
+            raise click.BadParameter(f"{address!r} has no port", param_hint=flag)
     _run(lambda: _serve(settings))
 
 
@@ -242,6 +253,31 @@ async def _migrate(url: str) -> None:
         try:
             await migrate_database(database)
             await require_head(database)
+        finally:
+            await database.close()
+
+
+@main.command(name="void-tokens")
+@_database
+def void_tokens(database: str) -> None:
+    """Make every resume token of WatchJobs void: after restoring a whole volume.
+
+    A server finds out by itself that a database was copied, restored over an
+    existing one, or taken over by a standby. It cannot where the folder came back
+    as a whole. Watchers then list their jobs again.
+    """
+    _run(lambda: _void_tokens(database))
+    click.echo("every resume token is void now")
+
+
+async def _void_tokens(url: str) -> None:
+    parsed = parse_url(url)
+    with exclusive(parsed):
+        database = open_database(parsed)
+        try:
+            await require_head(database)
+            store = SqlStore(database)
+            await store.renew_epoch((await store.feed_head()).epoch)
         finally:
             await database.close()
 

@@ -22,6 +22,7 @@ from jobledger_server.ledger.ledger import Ledger, Publish
 from jobledger_server.ledger.reads import Reads
 from jobledger_server.ledger.reaper import Reaper
 from jobledger_server.ledger.retention import Retention
+from jobledger_server.metrics import Figures, serving_metrics
 from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.engine import open_database, parse_url
 from jobledger_server.sql.lock import Lock, exclusive
@@ -90,7 +91,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
     Draining: health says NOT_SERVING, watchers are sent elsewhere, running calls
     finish, and then the database is closed; all within `settings.grace` seconds.
     Raises BadDatabaseUrl, DatabaseInUse, SchemaError, StoreUnavailable,
-    BadAccessFile and PortUnavailable.
+    BadAccessFile, MetricsUnavailable and PortUnavailable.
     """
     async with AsyncExitStack() as stack:
         database, lock = await stack.enter_async_context(_open_database(settings))
@@ -141,6 +142,8 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         claims = Claims(ledger, openings)
         stack.push_async_callback(claims.finish)
         workers = WorkerService(ledger, claims, requests)
+        if settings.metrics is not None:
+            stack.enter_context(serving_metrics(settings.metrics, _figures(hub, tail)))
         address = await stack.enter_async_context(_serving(settings, hub, openings, jobs, workers))
         yield App(address, hub, openings, store)
 
@@ -195,6 +198,17 @@ async def _hinting(url: URL, hub: WatchHub, look: asyncio.Event) -> AsyncIterato
 
     async with _running("hints", hints.run()):
         yield publish
+
+
+def _figures(hub: WatchHub, tail: Tail) -> Figures:
+    return {
+        "jobledger_feed_place": ("The newest place in the feed known here.", lambda: hub.seq),
+        "jobledger_feed_holes_total": (
+            "Places in the feed that were found empty. Each is a bug: please report it.",
+            lambda: tail.holes,
+        ),
+        "jobledger_watches": ("Watches open now.", lambda: hub.watches),
+    }
 
 
 def _options(settings: Settings) -> tuple[tuple[str, int], ...]:

@@ -25,6 +25,7 @@ class Settings:
     feed: Literal["hints", "poll"] = "hints"
     retain_terminal: float | None = None
     retain_deletions: float = 7 * 24 * 3600.0
+    metrics: str | None = None
     access_file: Path | None = None
     url_schemes: frozenset[str] = frozenset({"http", "https"})
 

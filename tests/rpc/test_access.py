@@ -53,6 +53,9 @@ async def ask(start: Any, tmp_path: Path) -> Any:
             elif what == "watch":
                 request = jobs.WatchJobRequest(user_id=user_id, job_id="nowhere")
                 called = JobServiceStub(channel).WatchJob(request, metadata=metadata).read()
+            elif what == "watch many":
+                many = jobs.WatchJobsRequest(user_id=user_id)
+                called = JobServiceStub(channel).WatchJobs(many, metadata=metadata).read()
             else:
                 request = workers.UpdateProgressRequest(job_id="nowhere")
                 called = WorkerServiceStub(channel).UpdateProgress(request, metadata=metadata)
@@ -75,6 +78,10 @@ async def ask(start: Any, tmp_path: Path) -> Any:
         ("web-token", "create", "ada"),
         ("Bearer web-token", "create", "eve"),
         ("Bearer web-token", "watch", "eve"),
+        ("Bearer web-token", "watch many", "eve"),
+        ("Bearer web-token", "watch many", ""),
+        ("Bearer worker-token", "watch many", "ada"),
+        (None, "watch many", ""),
         ("Bearer web-token", "work", "ada"),
         ("Bearer worker-token", "create", "ada"),
     ],
@@ -95,6 +102,9 @@ async def test_what_a_caller_may_not_do_is_denied(
         ("Bearer web-token", "create", "", "INVALID_FIELD"),
         ("Bearer worker-token", "work", "", "JOB_NOT_FOUND"),
         ("Bearer admin-token", "create", "eve", None),
+        ("Bearer web-token", "watch many", "ada", None),
+        ("Bearer admin-token", "watch many", "eve", None),
+        ("Bearer admin-token", "watch many", "", None),
         ("Bearer admin-token", "work", "", "JOB_NOT_FOUND"),
     ],
 )

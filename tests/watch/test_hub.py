@@ -9,10 +9,11 @@ from sqlalchemy import text
 
 from jobledger_server.domain.commands import Create, Delete, Report, Transit
 from jobledger_server.domain.errors import JobNotFound, LimitExceeded
-from jobledger_server.domain.model import Job, JobId, JobStatus
+from jobledger_server.domain.model import Job, JobId, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import StoreUnavailable
+from jobledger_server.watch import tail as tail_module
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.subscription import Draining, Subscription
 from jobledger_server.watch.tail import Tail
@@ -241,3 +242,73 @@ async def test_many_watchers_are_woken_a_few_at_a_time_and_none_is_forgotten(
             assert len(told) < 500  # the caller is answered while they are still being told
             await asyncio.gather(*watchers)
     assert len(told) == 500
+
+
+async def test_a_hole_in_the_feed_is_told_counted_and_ends_every_watch(
+    here: Ledger,
+    hub: WatchHub,
+    store: SqlStore,
+    look: asyncio.Event,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is impossible by design; this one is made by hand."""
+    job = await created(here)
+    tail = Tail(store, hub, look, await store.recognise())
+    task = asyncio.create_task(tail.run())
+    with hub.subscribe(job.id) as subscription:
+        subscription.begin(1)
+        async with store._database.writer.begin() as connection:
+            await connection.execute(text("UPDATE feed SET seq = seq + 1"))
+        look.set()
+        with pytest.raises(Draining):
+            await subscription.news(PATIENCE)
+    assert "a bug: the feed has a hole" in caplog.text
+    assert (tail.holes, hub.seq) == (1, 2)
+    with hub.subscribe(job.id) as subscription:
+        subscription.begin(1)
+        await started(here, job)
+        assert await news_of(subscription, 2) == [(2, [2])]
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_a_transition_is_not_lost_where_its_job_went_on_beyond_the_page(
+    elsewhere: Ledger,
+    hub: WatchHub,
+    store: SqlStore,
+    look: asyncio.Event,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tail_module, "PAGE", 2)
+    job = await created(elsewhere)
+    with hub.subscribe(job.id) as subscription:
+        subscription.begin(1)
+        await started(elsewhere, job)
+        for _ in range(3):
+            await created(elsewhere)
+        await elsewhere.apply(Report(job_id=job.id, progress=10))
+        task = asyncio.create_task(Tail(store, hub, look, await store.recognise()).run())
+        look.set()
+        seen = await news_of(subscription, 3)
+    assert [version for _, steps in seen for version in steps] == [2]
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_a_server_that_was_away_longer_than_deletions_are_known_begins_anew(
+    elsewhere: Ledger, hub: WatchHub, store: SqlStore, look: asyncio.Event
+) -> None:
+    job = await created(elsewhere)
+    job = await started(elsewhere, job)
+    await elsewhere.apply(Transit(job_id=job.id, target=JobStatus.COMPLETED))
+    await elsewhere.apply(Delete(job_id=job.id, user_id="ada"))
+    assert await store.forget_deletions(Micros(0), limit=10) == 1
+    with hub.subscribe(job.id) as subscription:
+        subscription.begin(1)
+        task = asyncio.create_task(Tail(store, hub, look, await store.recognise()).run())
+        look.set()
+        with pytest.raises(Draining):
+            await subscription.news(PATIENCE)
+    assert hub.seq == 4
+    task.cancel()
+    await asyncio.wait([task])

@@ -1,0 +1,130 @@
+"""Retention: what is removed and when, by whom, and what watchers are told of it."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+from sqlalchemy import text
+
+from jobledger_server.domain.commands import Create, Delete, Transit
+from jobledger_server.domain.model import Instant, Job, JobId, JobStatus, Micros
+from jobledger_server.ledger import retention as module
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.ledger.retention import Retention
+from jobledger_server.sql.store import SqlStore
+from jobledger_server.store import Change, StoreUnavailable
+
+HOUR = Micros(3600 * 1_000_000)
+NOW = Micros(0)
+
+
+async def ended(ledger: Ledger, **fields: object) -> Job:
+    job = (await ledger.apply(Create(user_id="ada", job_type="t", **fields))).job
+    await ledger.apply(Transit(job_id=job.id, target=JobStatus.PROCESSING))
+    return (await ledger.apply(Transit(job_id=job.id, target=JobStatus.COMPLETED))).job
+
+
+async def aged(store: SqlStore, *jobs: Job, by: int) -> None:
+    """Let the jobs have been made and have ended so much earlier."""
+    async with store._database.writer.begin() as connection:
+        for job in jobs:
+            before = Instant(job.create_time - by)
+            millis = f"{before // 1000:012x}"
+            old_id = f"{millis[:8]}-{millis[8:]}{job.id[13:]}"
+            await connection.execute(
+                text("DELETE FROM job_transitions WHERE job_id = :id"), {"id": job.id}
+            )
+            await connection.execute(
+                text(
+                    "UPDATE jobs SET id = :old, create_time = create_time - :by,"
+                    " complete_time = complete_time - :by WHERE id = :id"
+                ),
+                {"old": old_id, "by": by, "id": job.id},
+            )
+
+
+async def ids(store: SqlStore) -> set[JobId]:
+    async with store._database.reader.connect() as connection:
+        return {row[0] for row in await connection.execute(text("SELECT id FROM jobs"))}
+
+
+async def test_what_ended_long_ago_goes_with_a_tombstone_and_the_rest_stays(
+    store: SqlStore, ledger: Ledger, published: list[Change]
+) -> None:
+    old, young = [await ended(ledger) for _ in range(3)], await ended(ledger)
+    running = (await ledger.apply(Create(user_id="ada", job_type="t"))).job
+    await aged(store, *old, by=2 * HOUR)
+    published.clear()
+    assert not await Retention(store, ledger, jobs=HOUR, deletions=HOUR).look()
+    assert await ids(store) == {young.id, running.id}
+    assert [change.deleted for change in published] == [True] * 3
+    page = await store.changes_after(0, limit=100)
+    assert sum(change.deleted for change in page.changes) == 3
+
+
+async def test_without_retention_nothing_goes(store: SqlStore, ledger: Ledger) -> None:
+    job = await ended(ledger)
+    await aged(store, job, by=10_000 * HOUR)
+    assert not await Retention(store, ledger, jobs=None, deletions=HOUR).look()
+    assert len(await ids(store)) == 1
+
+
+async def test_it_goes_in_batches_and_says_when_there_is_more(
+    store: SqlStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH", 3)
+    jobs = [await ended(ledger) for _ in range(7)]
+    await aged(store, *jobs, by=2 * HOUR)
+    retention = Retention(store, ledger, jobs=HOUR, deletions=HOUR)
+    assert [await retention.look() for _ in range(3)] == [True, True, False]
+    assert await ids(store) == set()
+
+
+async def test_several_servers_remove_each_job_once(store: SqlStore, ledger: Ledger) -> None:
+    jobs = [await ended(ledger) for _ in range(50)]
+    await aged(store, *jobs, by=2 * HOUR)
+    async with AsyncExitStack() as stack:
+        ledgers = [
+            await stack.enter_async_context(Ledger(store, lambda _: None, max_waiting=1000))
+            for _ in range(3)
+        ]
+        await asyncio.gather(
+            *(Retention(store, each, jobs=HOUR, deletions=HOUR).look() for each in ledgers)
+        )
+    assert await ids(store) == set()
+    page = await store.changes_after(0, limit=1000)
+    assert len(page.changes) == 50
+    assert page.head.seq == 50 * 3 + 50
+
+
+async def test_deletions_are_known_for_a_while(store: SqlStore, ledger: Ledger) -> None:
+    job = await ended(ledger)
+    await ledger.apply(Delete(job_id=job.id, user_id="ada"))
+    await Retention(store, ledger, jobs=None, deletions=HOUR).look()
+    assert (await store.feed_head()).forgotten == 0
+    await Retention(store, ledger, jobs=None, deletions=NOW).look()
+    assert (await store.feed_head()).forgotten == 4
+
+
+async def test_it_outlives_a_database_that_goes_away(
+    store: SqlStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REST_SECONDS", 0.01)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
+    job = await ended(ledger)
+    await aged(store, job, by=2 * HOUR)
+    away = asyncio.Event()
+    find = store.ended_before
+
+    async def unavailable(*_: object, **__: object) -> list[JobId]:
+        away.set()
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(store, "ended_before", unavailable)
+    task = asyncio.create_task(Retention(store, ledger, jobs=HOUR, deletions=HOUR).run())
+    await away.wait()
+    monkeypatch.setattr(store, "ended_before", find)
+    while await ids(store):
+        await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.wait([task])
