@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from client.fault_server import FaultServer
 from jobledger_client import Client
 from server_process import ServerProcess
 
@@ -65,3 +66,17 @@ def jobledger(server: ServerProcess, client: Client) -> Shell:
 @pytest.fixture
 def shell() -> Callable[[str, str], Shell]:
     return Shell
+
+
+@pytest.fixture
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A real server that may be killed."""
+    with ServerProcess(tmp_path_factory.mktemp("own_server")) as process:
+        yield process
+
+
+@pytest.fixture
+def fault_server() -> Iterator[FaultServer]:
+    server = FaultServer()
+    yield server
+    server.stop()

@@ -47,6 +47,15 @@ def test_what_the_service_finds_wrong_is_2_and_named(jobledger):
         (["frobnicate"], "No such command"),
         (["get"], "JOB"),
         (["watch"], "JOB"),
+        (["watch", "--all", "x"], "not both"),
+        (["watch", "--all-users", "x"], "not both"),
+        (["watch", "x", "--type", "render"], "--all"),
+        (["watch", "x", "--label", "k=v"], "--all"),
+        (["watch", "x", "--resume", "t"], "--all"),
+        (["watch", "--all", "--label", "x"], "KEY=VALUE"),
+        (["watch", "--all", "--type", "no spaces"], "job_types"),
+        (["watch", "--all", "--json", "--label", "=v"], "labels"),
+        (["top"], "jobledger watch --all --json"),
         (["list", "--status", "DONE"], "DONE"),
         (["list", "--limit", "-1"], "--limit"),
         (["--timeout", "0", "list"], "--timeout"),
@@ -74,7 +83,8 @@ def test_wrong_usage_is_2_and_says_how(jobledger, arguments, words):
 
 def test_a_missing_user_is_2_and_says_how_to_give_one(jobledger):
     del jobledger.environment["JOBLEDGER_USER"]
-    assert_refused(jobledger("list"), 2, "JOBLEDGER_USER")
+    for command in (["list"], ["watch", "--all"], ["top", "--once"]):
+        assert_refused(jobledger(*command), 2, "JOBLEDGER_USER")
 
 
 def test_options_go_before_the_environment(jobledger, client):
@@ -83,7 +93,10 @@ def test_options_go_before_the_environment(jobledger, client):
     jobledger.ok("--server", jobledger.target, "--user", jobledger.user, "get", job.id)
 
 
-@pytest.mark.parametrize("command", [["list"], ["watch", "x"], ["create", "render"]])
+@pytest.mark.parametrize(
+    "command",
+    [["list"], ["watch", "x"], ["create", "render"], ["watch", "--all"], ["top", "--once"]],
+)
 def test_an_unreachable_server_is_6(shell, command):
     assert_refused(shell("127.0.0.1:1", "ada")(*command), 6, "127.0.0.1:1")
 
@@ -151,8 +164,10 @@ def test_an_answer_of_nobody_we_know_is_70(shell):
         assert_refused(shell(target, "ada")("get", "x"), 70, "boom")
 
 
-@pytest.mark.parametrize("missing", ["click", "rich"])
-def test_without_its_extra_it_says_what_to_install(missing):
+@pytest.mark.parametrize(
+    ("missing", "drawing"), [("click", ""), ("rich", "_bars.Bars"), ("rich", "draw")]
+)
+def test_without_its_extra_it_says_what_to_install(missing, drawing):
     # None in sys.modules is how Python spells "not installed". rich is asked for
     # when it is to draw.
     program = f"""
@@ -160,7 +175,9 @@ import sys
 sys.modules[{missing!r}] = None
 if {missing!r} == "rich":
     from jobledger_client import _bars, _commands
-    _commands.jobledger.main = lambda **_: _bars.Bars()
+    def draw():
+        from jobledger_client import _top
+    _commands.jobledger.main = lambda **_: {drawing}()
 from jobledger_client.cli import main
 main()
 """

@@ -169,7 +169,7 @@ def test_output_that_cannot_encode_a_letter_is_no_failure(jobledger, client):
 
 def test_help_lists_the_exit_codes(jobledger):
     out = jobledger.ok("--help")
-    for code in (0, 1, 2, 3, 4, 5, 6, 7, 70, 130, 141):
+    for code in (0, 1, 2, 3, 4, 5, 6, 7, 70, 130, 141, 143):
         assert f"\n    {code:>3}  " in out
 
 

@@ -24,6 +24,7 @@ TRANSLATIONS = (
     ("open_async_channel", "open_channel"),
     ("grpc.aio.", "grpc."),
     ("asyncio.Event", "threading.Event"),
+    ("May be a coroutine function; what it", "What it"),
     (
         "Make it inside the running event loop that will use it, close it when done:\n",
         "Safe to share between threads. Close it when done:\n",

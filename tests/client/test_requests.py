@@ -250,7 +250,45 @@ def test_each_call_sends_exactly_this(wire, case):
 
 
 def test_every_unary_rpc_of_the_contract_is_covered_above():
-    assert {method for _, method, _ in CASES.values()} == set(METHODS) - {"WatchJob"}
+    assert {method for _, method, _ in CASES.values()} == set(METHODS) - {"WatchJob", "WatchJobs"}
+
+
+WATCHES = {
+    "the client's own owner": ({}, {"user_id": "ada"}),
+    "another owner": ({"user_id": "bob"}, {"user_id": "bob"}),
+    "everybody": ({"all_users": True}, {}),
+    "filters and a token": (
+        {"job_types": ["render"], "labels": {"k": "v"}, "resume_token": "t"},
+        {"user_id": "ada", "job_types": ["render"], "labels": {"k": "v"}, "resume_token": "t"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WATCHES)
+def test_a_watch_of_many_jobs_asks_for_exactly_these(wire, case):
+    options, fields = WATCHES[case]
+    news = wire.client.watch_jobs(**options)
+    first = wire._threads.submit(next, news)
+    _, request, rpc = wire.channel.take_unary_stream(METHODS["WatchJobs"])
+    assert request == jobs.WatchJobsRequest(**fields)
+    rpc.send_initial_metadata(())
+    rpc.send_response(jobs.WatchJobsResponse(synced=True))
+    assert first.result(10).synced
+    news.close()
+
+
+@pytest.mark.parametrize(
+    ("user_id", "options"),
+    [
+        (None, {}),
+        ("", {}),
+        ("ada", {"user_id": ""}),
+        ("ada", {"user_id": "bob", "all_users": True}),
+    ],
+)
+def test_everybodys_jobs_are_asked_for_only_by_saying_so(user_id, options):
+    with pytest.raises(ValueError, match="user_id"):
+        Wire(user_id=user_id).client.watch_jobs(**options)
 
 
 def test_what_creates_carries_a_fresh_request_id_so_that_a_retry_is_safe(wire):

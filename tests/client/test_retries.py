@@ -132,10 +132,17 @@ def test_a_claim_may_take_as_long_as_it_waits_and_a_call_in_all(flaky, wait):
                 client.claim_jobs(["render"], wait=wait)
 
 
-def test_grpc_itself_does_not_retry_watches(flaky):
+@pytest.mark.parametrize(
+    "watch",
+    [
+        lambda client: client.watch("j", reconnect_timeout=0),
+        lambda client: client.watch_jobs(reconnect_timeout=0),
+    ],
+)
+def test_grpc_itself_does_not_retry_watches(flaky, watch):
     flaky.refusals = 100
     with Client(flaky.target, user_id="ada") as client, pytest.raises(Unavailable):
-        list(client.watch("j", reconnect_timeout=0))
+        list(watch(client))
     assert len(flaky.requests) == 1
 
 

@@ -17,7 +17,8 @@ from jobledger_client import (
     Unavailable,
     WatchJobResponse,
 )
-from jobledger_client._watch import ATTEMPT, SILENCE, Watch, is_transient
+from jobledger_client._reconnect import ATTEMPT, OLD, SILENCE, Pause, Why, is_transient
+from jobledger_client._watch import Watch
 
 LOST = Unavailable("lost", code=grpc.StatusCode.UNAVAILABLE)
 
@@ -80,14 +81,24 @@ def test_the_terminal_state_is_news_whatever_its_version_and_ends_the_watch(make
 
 def test_pauses_double_up_to_five_seconds(make):
     watch = make()
-    assert [watch.broken(LOST) for _ in range(9)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
+    assert [watch.broken(LOST).seconds for _ in range(9)] == [
+        0.1,
+        0.2,
+        0.4,
+        0.8,
+        1.6,
+        3.2,
+        5.0,
+        5.0,
+        5.0,
+    ]
     for _ in range(2000):
-        assert watch.broken(LOST) == 5.0
+        assert watch.broken(LOST).seconds == 5.0
 
 
 def test_pauses_have_full_jitter(make):
     watch = make(uniform=lambda low, high: low)
-    assert {watch.broken(LOST) for _ in range(9)} == {0.0}
+    assert {watch.broken(LOST).seconds for _ in range(9)} == {0.0}
 
 
 @pytest.mark.parametrize("heard", [message(7), message(5, heartbeat=True)])
@@ -96,7 +107,7 @@ def test_pauses_begin_anew_after_a_message(make, heard):
     for _ in range(5):
         watch.broken(LOST)
     watch.accept(heard)
-    assert watch.broken(LOST) == 0.1
+    assert watch.broken(LOST).seconds == 0.1
 
 
 def test_pauses_go_on_growing_where_each_stream_breaks_after_its_greeting(make):
@@ -104,15 +115,76 @@ def test_pauses_go_on_growing_where_each_stream_breaks_after_its_greeting(make):
     pauses = []
     for _ in range(4):
         watch.accept(message(5))
-        pauses.append(watch.broken(LOST))
+        pauses.append(watch.broken(LOST).seconds)
     assert pauses == [0.1, 0.2, 0.4, 0.8]
 
 
 def test_the_servers_delay_is_the_least_and_is_spread(make):
     retry = RetryInfo(retry_delay=Duration(seconds=2))
     told = Unavailable("drains", code=grpc.StatusCode.UNAVAILABLE, details=[retry])
-    assert make(uniform=lambda low, high: low).broken(told) == 2.0
-    assert make().broken(told) == 2.1
+    assert make(uniform=lambda low, high: low).broken(told).seconds == 2.0
+    assert make().broken(told).seconds == 2.1
+
+
+MOVED = Unavailable(
+    "old", code=grpc.StatusCode.UNAVAILABLE, details=[RetryInfo(retry_delay=Duration())]
+)
+
+
+def test_moving_an_old_stream_is_no_failure(make, clock):
+    watch = make(after_version=5, reconnect_timeout=0)
+    for _ in range(20):
+        watch.opens()
+        watch.accept(message(5))
+        clock.now += OLD
+        assert watch.broken(MOVED) == Pause(0.1, Why.MOVED)
+
+
+def test_the_time_to_reconnect_counts_from_the_move(make, clock):
+    watch = make(reconnect_timeout=10)
+    watch.opens()
+    watch.accept(message(1))
+    clock.now += 3600
+    watch.broken(MOVED)
+    assert watch.patience() == 10
+    clock.now += 9
+    assert watch.broken(LOST).why is Why.LOST
+    clock.now += 1
+    with pytest.raises(Unavailable):
+        watch.broken(LOST)
+
+
+def test_pauses_grow_where_streams_are_moved_before_they_are_old(make):
+    watch = make(after_version=5)
+    pauses = []
+    for _ in range(4):
+        watch.opens()
+        watch.accept(message(5))
+        pauses.append(watch.broken(MOVED).seconds)
+    assert pauses == [0.1, 0.2, 0.4, 0.8]
+
+
+def test_a_stream_on_which_nothing_came_was_not_moved(make):
+    watch = make(reconnect_timeout=0)
+    with pytest.raises(Unavailable):
+        watch.broken(MOVED)
+    with pytest.raises(Unavailable):
+        make(connect_timeout=0).broken(MOVED)
+
+
+def test_a_watch_that_never_got_through_has_a_limit_of_its_own(make, clock):
+    watch = make(connect_timeout=10)
+    assert watch.patience() == 10
+    watch.broken(LOST)
+    clock.now += 9
+    watch.accept(message(1))
+    clock.now += 3600
+    watch.broken(LOST)
+    assert watch.patience() == SILENCE
+    given_up = make(connect_timeout=10)
+    clock.now += 10
+    with pytest.raises(Unavailable):
+        given_up.broken(LOST)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +262,7 @@ def test_the_time_to_wait_for_a_job_is_over_when_it_is_over(make, clock):
     watch = make(timeout=8)
     watch.accept(message(1))
     assert watch.patience() == 8
-    assert watch.broken(LOST) == 0.1
+    assert watch.broken(LOST).seconds == 0.1
     clock.now += 9
     assert watch.patience() == 0
     with pytest.raises(DeadlineExceeded, match="did not end within 8 s") as raised:

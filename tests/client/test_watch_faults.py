@@ -2,15 +2,13 @@
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 
 import grpc
 import pytest
-from google.protobuf.any_pb2 import Any as AnyMessage
-from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
-from google.rpc.status_pb2 import Status
-from grpc_status import rpc_status
+from google.rpc.error_details_pb2 import RetryInfo
 
 from jobledger_client import (
     AsyncClient,
@@ -20,17 +18,8 @@ from jobledger_client import (
     JobledgerError,
     JobNotFound,
     Unavailable,
-    _watch,
+    _reconnect,
 )
-
-
-def rich(code, reason, *details):
-    status = Status(code=code.value[0], message=reason)
-    for detail in (ErrorInfo(reason=reason, domain="jobledger"), *details):
-        packed = AnyMessage()
-        packed.Pack(detail)
-        status.details.append(packed)
-    return rpc_status.to_status(status)
 
 
 def versions(messages):
@@ -73,7 +62,7 @@ async def test_a_server_restored_from_a_backup_still_ends_the_watch(fault_server
 
 
 async def test_a_silent_stream_is_given_up_and_opened_again(fault_server, collect, monkeypatch):
-    monkeypatch.setattr(_watch, "SILENCE", 0.3)
+    monkeypatch.setattr(_reconnect, "SILENCE", 0.3)
     fault_server.says(fault_server.message(1), then=fault_server.falls_silent)
     fault_server.says(fault_server.message(2, "PARTIAL"))
     assert versions(await collect(fault_server.target, "j")) == [1, 2]
@@ -83,7 +72,7 @@ async def test_a_silent_stream_is_given_up_and_opened_again(fault_server, collec
 def test_a_caller_may_take_longer_over_a_message_than_a_stream_may_be_silent(
     fault_server, monkeypatch
 ):
-    monkeypatch.setattr(_watch, "SILENCE", 0.2)
+    monkeypatch.setattr(_reconnect, "SILENCE", 0.2)
     fault_server.says(fault_server.message(1), fault_server.message(2, "COMPLETED"))
     with Client(fault_server.target, user_id="ada") as client:
         for _ in client.watch("j"):
@@ -94,7 +83,7 @@ def test_a_caller_may_take_longer_over_a_message_than_a_stream_may_be_silent(
 async def test_the_servers_delay_is_respected(fault_server, collect):
     retry = RetryInfo()
     retry.retry_delay.FromMilliseconds(400)
-    drains = rich(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", retry)
+    drains = fault_server.rich(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", retry)
     fault_server.says(fault_server.message(1), then=fault_server.refuses(drains))
     fault_server.says(fault_server.message(2, "COMPLETED"))
     start = time.monotonic()
@@ -102,14 +91,26 @@ async def test_the_servers_delay_is_respected(fault_server, collect):
     assert time.monotonic() - start >= 0.4
 
 
+async def test_nobody_notices_that_an_old_stream_is_moved(fault_server, collect, caplog):
+    caplog.set_level(logging.INFO, "jobledger_client")
+    fault_server.says(fault_server.message(1), then=fault_server.moves())
+    fault_server.says(fault_server.message(1), fault_server.message(2, "COMPLETED"))
+    # Not even those that do not want another connection.
+    messages = await collect(fault_server.target, "j", reconnect_timeout=0)
+    assert versions(messages) == [1, 2]
+    assert [request.after_version for request in fault_server.requests] == [0, 1]
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize(
-    ("status", "kind"),
+    ("code", "reason", "kind"),
     [
-        (rich(grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND"), JobNotFound),
-        (rich(grpc.StatusCode.INTERNAL, "INTERNAL"), InternalError),
+        (grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND", JobNotFound),
+        (grpc.StatusCode.INTERNAL, "INTERNAL", InternalError),
     ],
 )
-async def test_a_refusal_is_raised_also_in_the_middle(fault_server, collect, status, kind):
+async def test_a_refusal_is_raised_also_in_the_middle(fault_server, collect, code, reason, kind):
+    status = fault_server.rich(code, reason)
     fault_server.says(fault_server.message(1), then=fault_server.refuses(status))
     with pytest.raises(kind):
         await collect(fault_server.target, "j")

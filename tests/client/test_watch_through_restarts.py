@@ -130,7 +130,7 @@ async def test_an_acknowledged_change_is_never_unsaid_by_a_kill(own_server):
 
 
 async def test_a_frozen_server_is_left_and_found_again(own_server, monkeypatch):
-    monkeypatch.setattr("jobledger_client._watch.SILENCE", 1.0)
+    monkeypatch.setattr("jobledger_client._reconnect.SILENCE", 1.0)
     async with AsyncClient(own_server.target, user_id="ada") as client:
         job = await client.create_job("render")
         news = client.watch(job.id)

@@ -217,22 +217,28 @@ async def test_a_watcher_that_is_far_behind_reads_on_from_its_own_place(
     app = await start()
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
-        async with watching(call.WatchJobs()) as stream:
-            (synced,) = await until_synced(stream)
+        healthy = call.WatchJobs()
+        (synced,) = await until_synced(healthy)
+        cancelled = await call.job()
+        await call.CancelJob(job_id=cancelled.id, user_id="ada")
         jobs = [await call.running() for _ in range(6)]
         for progress in (10, 20):
             for job in jobs:
                 await call.UpdateProgress(job_id=job.id, progress=progress)
         for job in jobs:
             await call.MarkCompleted(job_id=job.id)
+        # Whoever kept up was told of the same places, but not the same of them.
+        assert len(await until_ended(healthy, {job.id for job in jobs})) == 33
         async with watching(call.WatchJobs(resume_token=synced.resume_token)) as stream:
             *missed, _ = await until_synced(stream)
             last = await call.ended()
             fresh = await until_ended(stream, {last.id})
+    assert steps(missed, cancelled.id) == [(QUEUED, PROCESSING), (PROCESSING, FAILED)]
     for job in jobs:
         assert steps(missed, job.id) == WHOLE
         assert versions(missed, job.id)[-1] == 5
         assert versions(missed, job.id) == sorted(set(versions(missed, job.id)))
+        healthy.cancel()
     assert steps(fresh, last.id) == WHOLE
 
 

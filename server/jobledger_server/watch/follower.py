@@ -141,7 +141,7 @@ class Follower:
         self._synced = self._synced or synced
         # Nothing was awaited since the window was read, so nothing has slipped through. What was
         # read from the table says nothing of what is in the window by now.
-        self._asleep = part.whole and not matching and not synced and self._feed.seq <= self._seq
+        self._asleep = part.whole and self._feed.seq <= self._seq
         return Told(matching, Place(self._seq), synced)
 
     def _matching(self, changes: Sequence[Change]) -> list[Change]:

@@ -1,0 +1,176 @@
+"""`jobledger watch --all`: lines for programs, without an end."""
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+from collections import defaultdict
+
+import grpc
+import pytest
+
+from jobledger_client import Client
+
+PROCESSING, COMPLETED = "JOB_STATUS_PROCESSING", "JOB_STATUS_COMPLETED"
+
+
+@contextlib.contextmanager
+def following(jobledger, *arguments):
+    process = jobledger.start("watch", "--json", *arguments)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def line(process):
+    return json.loads(process.stdout.readline())
+
+
+def until_synced(process):
+    """Read the lines of a listing; give the ids."""
+    ids = []
+    while not (shown := line(process))["synced"]:
+        ids.append(shown["job"]["id"])
+    return ids
+
+
+def test_lines_tell_what_there_is_and_then_each_change(jobledger, client):
+    job = client.create_job("render")
+    ended = client.start_job(client.create_job("render").id)
+    client.mark_completed(ended.id)
+    with following(jobledger, "--all") as process:
+        assert until_synced(process) == [job.id]
+        client.start_job(job.id)
+        changed = line(process)
+        assert (changed["job"]["status"], changed["deleted"]) == (PROCESSING, False)
+        assert [step["to_status"] for step in changed["transitions"]] == [PROCESSING]
+        client.delete_job(ended.id)
+        gone = line(process)
+        assert (gone["job"]["id"], gone["deleted"]) == (ended.id, True)
+
+
+def test_filters_and_all_users(jobledger, client):
+    mine = client.create_job("render", labels={"run": jobledger.user})
+    client.create_job("bake", labels={"run": jobledger.user})
+    theirs = client.create_job("render", labels={"run": jobledger.user}, user_id="another")
+    filters = ("--type", "render", "--label", f"run={jobledger.user}")
+    with following(jobledger, "--all", *filters) as process:
+        assert until_synced(process) == [mine.id]
+    del jobledger.environment["JOBLEDGER_USER"]
+    with following(jobledger, "--all-users", *filters) as process:
+        assert sorted(until_synced(process)) == sorted([mine.id, theirs.id])
+
+
+def test_resume_goes_on_after_the_line_that_was_dealt_with(jobledger, client):
+    job = client.create_job("render")
+    with following(jobledger, "--all") as process:
+        until_synced(process)
+        client.start_job(job.id)
+        token = line(process)["resume_token"]
+    client.mark_completed(job.id)
+    with following(jobledger, "--all", "--resume", token) as process:
+        missed = line(process)
+        assert [step["to_status"] for step in missed["transitions"]] == [COMPLETED]
+        assert line(process)["synced"]
+
+
+def test_a_token_that_is_refused_is_told_on_stderr_and_the_jobs_are_listed(shell, fault_server):
+    expired = fault_server.rich(grpc.StatusCode.OUT_OF_RANGE, "RESUME_TOKEN_EXPIRED")
+    fault_server.says(then=fault_server.refuses(expired))
+    fault_server.says(
+        fault_server.news("1", "a"),
+        fault_server.news("2", heartbeat=True),
+        fault_server.news("3", synced=True),
+        then=fault_server.falls_silent,
+    )
+    with following(shell(fault_server.target, "ada"), "--all", "--resume", "mine") as process:
+        assert line(process)["job"]["id"] == "a"
+        assert line(process)["synced"]
+        (note,) = [process.stderr.readline()]
+        assert note.startswith("note: ")
+        assert "RESUME_TOKEN_EXPIRED" in note
+    assert [request.resume_token for request in fault_server.requests] == ["mine", ""]
+
+
+def test_every_transition_is_a_line_once_though_the_server_is_killed(shell, own_server):
+    with (
+        Client(own_server.target, user_id="ada") as client,
+        following(shell(own_server.target, "ada"), "--all") as process,
+    ):
+        assert until_synced(process) == []
+        jobs = [client.create_job("render") for _ in range(10)]
+        for number, job in enumerate(jobs):
+            client.start_job(job.id)
+            if number % 4 == 1:
+                own_server.restart()  # Returns when it serves again.
+            for progress in range(5):
+                client.update_progress(job.id, progress)
+            client.mark_completed(job.id)
+        steps, versions = defaultdict(list), defaultdict(list)
+        while sum(COMPLETED in told for told in steps.values()) < len(jobs):
+            shown = line(process)
+            assert not shown["synced"]
+            steps[shown["job"]["id"]] += [step["to_status"] for step in shown["transitions"]]
+            versions[shown["job"]["id"]].append(int(shown["job"]["version"]))
+        assert dict(steps) == {job.id: [PROCESSING, COMPLETED] for job in jobs}
+        assert all(seen == sorted(set(seen)) for seen in versions.values())
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err.strip()) == (130, "", "")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_it_quietly(jobledger, number, code):
+    with following(jobledger, "--all") as process:
+        until_synced(process)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err.strip()) == (code, "", "")
+
+
+def test_a_reader_that_leaves_ends_it_though_nothing_happens(jobledger):
+    with following(jobledger, "--all") as process:
+        until_synced(process)
+        process.stdout.close()
+        assert process.wait(30) == 141
+        assert process.stderr.read() == ""
+
+
+def test_lines_go_to_a_file_too(jobledger, client, tmp_path):
+    job = client.create_job("render")
+    lines = tmp_path / "lines"
+    with lines.open("w") as file:
+        process = jobledger.start("watch", "--all", stdout=file)
+    try:
+        while len(written := lines.read_text().splitlines(keepends=True)) < 2:
+            assert process.poll() is None
+    finally:
+        process.kill()
+        process.communicate()
+    first, second = map(json.loads, written)
+    assert (first["job"]["id"], second["synced"]) == (job.id, True)
+
+
+def test_lines_need_nothing_that_draws(jobledger):
+    program = """
+import sys
+sys.modules["rich"] = None
+from jobledger_client.cli import main
+main()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "watch", "--all"],
+        env=jobledger.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert line(process)["synced"]
+    finally:
+        process.kill()
+        process.communicate()

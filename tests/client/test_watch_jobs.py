@@ -1,0 +1,258 @@
+"""Both clients follow many jobs of the real server."""
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+import threading
+import uuid
+from collections import defaultdict
+
+import pytest
+
+from jobledger_client import (
+    TERMINAL_STATUSES,
+    AsyncClient,
+    Client,
+    DeadlineExceeded,
+    InvalidToken,
+    JobStatus,
+    Unavailable,
+)
+
+PROCESSING = JobStatus.JOB_STATUS_PROCESSING
+COMPLETED = JobStatus.JOB_STATUS_COMPLETED
+FAILED = JobStatus.JOB_STATUS_FAILED
+
+
+@pytest.fixture
+def client(server):
+    with Client(server.target, user_id=f"user-{uuid.uuid4()}") as client:
+        yield client
+
+
+def listing(news):
+    """Read a listing to its end."""
+    jobs = {}
+    for message in news:
+        if message.synced:
+            return jobs
+        jobs[message.job.id] = message.job
+    return None
+
+
+def test_first_what_has_not_ended_then_synced_then_each_change(client):
+    waits = client.create_job("render")
+    runs = client.start_job(client.create_job("render").id)
+    ended = client.start_job(client.create_job("render").id)
+    client.mark_completed(ended.id)
+    with contextlib.closing(client.watch_jobs()) as news:
+        assert listing(news) == {waits.id: waits, runs.id: runs}
+        failed = client.mark_failed(runs.id, "disk full")
+        message = next(news)
+        assert (message.job, [step.to_status for step in message.transitions]) == (failed, [FAILED])
+        created = client.create_job("bake")
+        assert next(news).job == created
+        client.delete_job(ended.id)
+        message = next(news)
+        assert (message.deleted, message.job.id) == (True, ended.id)
+
+
+async def test_the_async_client_follows_too(server):
+    async with AsyncClient(server.target, user_id=f"user-{uuid.uuid4()}") as client:
+        job = await client.create_job("render")
+        async with contextlib.aclosing(client.watch_jobs()) as news:
+            assert (await anext(news)).job == job
+            assert (await anext(news)).synced
+            started = await client.start_job(job.id)
+            assert (await anext(news)).job == started
+
+
+def test_only_the_jobs_that_were_asked_for(client):
+    mine = client.create_job("render", labels={"team": "a"})
+    client.create_job("render", labels={"team": "b"})
+    client.create_job("bake", labels={"team": "a"})
+    theirs = client.create_job("render", labels={"team": "a"}, user_id="another")
+    filters = {"job_types": ["render"], "labels": {"team": "a"}}
+    with contextlib.closing(client.watch_jobs(**filters)) as news:
+        assert [*listing(news)] == [mine.id]
+    with contextlib.closing(client.watch_jobs(all_users=True, **filters)) as news:
+        assert {mine.id, theirs.id} <= set(listing(news))
+
+
+def test_a_token_goes_on_in_another_process_and_lists_nothing(client):
+    job = client.create_job("render")
+    client.create_job("render")
+    with contextlib.closing(client.watch_jobs()) as news:
+        listing(news)
+        client.start_job(job.id)
+        token = next(news).resume_token
+    done = client.mark_completed(job.id)
+    with contextlib.closing(client.watch_jobs(resume_token=token)) as news:
+        missed = next(news)
+        assert (missed.job, [s.to_status for s in missed.transitions]) == (done, [COMPLETED])
+        assert next(news).synced
+
+
+@pytest.mark.parametrize("spoil", [lambda token: "x" + token, lambda token: token])
+def test_a_token_that_is_damaged_or_of_other_filters_is_refused_or_a_gap(client, spoil):
+    job = client.create_job("render")
+    with contextlib.closing(client.watch_jobs()) as news:
+        token = spoil(next(news).resume_token)
+    with pytest.raises(InvalidToken):
+        next(client.watch_jobs(resume_token=token, job_types=["render"]))
+    gaps = []
+    again = client.watch_jobs(resume_token=token, job_types=["render"], on_gap=gaps.append)
+    with contextlib.closing(again) as news:
+        assert listing(news) == {job.id: job}
+    assert [type(gap) for gap in gaps] == [InvalidToken]
+
+
+class Follower:
+    """Follows all jobs of an owner, with either client, to the end of all of them."""
+
+    def __init__(self, count):
+        self.messages = []
+        self._missing = count
+        self._news = threading.Condition()
+
+    def take(self, message):
+        with self._news:
+            self.messages.append(message)
+            if message.job.status in TERMINAL_STATUSES and not message.deleted:
+                self._missing -= 1
+            self._news.notify_all()
+            return self._missing == 0
+
+    def wait_for(self, reached):
+        with self._news:
+            assert self._news.wait_for(lambda: reached(self.messages), timeout=60)
+
+    def blocking(self, client):
+        for message in client.watch_jobs():
+            if self.take(message):
+                return
+
+    async def asynchronous(self, target):
+        async with AsyncClient(target, user_id="ada") as client:
+            async for message in client.watch_jobs():
+                if self.take(message):
+                    return
+
+
+async def answered(call, *arguments):
+    """Repeat a call until it is answered: a restart can take longer than the client's retries."""
+    while True:
+        with contextlib.suppress(Unavailable, DeadlineExceeded):
+            return await call(*arguments)
+
+
+async def work(client, job_id, steps):
+    """Take a job to its end."""
+    await answered(client.start_job, job_id)
+    for progress in range(steps):
+        await answered(client.update_progress, job_id, progress)
+    return await answered(client.mark_completed, job_id)
+
+
+def check(follower, done):
+    """Every transition of every job once and in order, and no version twice."""
+    steps, versions, last = defaultdict(list), defaultdict(list), {}
+    for message in follower.messages:
+        if message.HasField("job"):
+            last[message.job.id] = message.job
+            versions[message.job.id].append(message.job.version)
+            steps[message.job.id] += [step.to_status for step in message.transitions]
+    assert last == {job.id: job for job in done}
+    assert dict(steps) == {job.id: [PROCESSING, COMPLETED] for job in done}
+    assert all(seen == sorted(set(seen)) for seen in versions.values())
+    assert sum(message.synced for message in follower.messages) == 1
+    assert not any(message.heartbeat for message in follower.messages)
+
+
+async def test_every_transition_of_every_job_once_though_the_server_is_killed(own_server):
+    count = 40
+    followers = [Follower(count), Follower(count)]
+    with Client(own_server.target, user_id="ada") as blocking:
+        async with (
+            AsyncClient(own_server.target, user_id="ada") as client,
+            asyncio.TaskGroup() as group,
+        ):
+            group.create_task(asyncio.to_thread(followers[0].blocking, blocking))
+            group.create_task(followers[1].asynchronous(own_server.target))
+            for follower in followers:
+                await asyncio.to_thread(
+                    follower.wait_for, lambda messages: any(m.synced for m in messages)
+                )
+            done = []
+            for kills in range(4):
+                jobs = [await client.create_job("render") for _ in range(count // 4)]
+                works = [
+                    group.create_task(work(client, job.id, 10 + number))
+                    for number, job in enumerate(jobs)
+                ]
+                if kills < 3:
+                    await asyncio.wait(works, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.to_thread(own_server.restart)
+                done += [await each for each in works]
+    for follower in followers:
+        check(follower, done)
+
+
+async def test_nobody_notices_that_streams_are_moved(start, caplog):
+    """Many short streams, of the watch of all jobs and of a watch of each."""
+    caplog.set_level(logging.INFO, "jobledger_client")
+    app = await start(max_watch_age=0.2)
+    count = 20
+    follower, singles = Follower(count), []
+    async with AsyncClient(app.address, user_id="ada") as client, asyncio.TaskGroup() as group:
+        group.create_task(follower.asynchronous(app.address))
+        await asyncio.to_thread(follower.wait_for, lambda messages: any(m.synced for m in messages))
+
+        async def single(job_id):
+            return [m async for m in client.watch(job_id, reconnect_timeout=0)]
+
+        async def slowly(job_id):
+            await client.start_job(job_id)
+            for progress in range(8):
+                await client.update_progress(job_id, progress)
+                # Streams have to grow old meanwhile.
+                await asyncio.sleep(0.2)
+            return await client.mark_completed(job_id)
+
+        jobs = [await client.create_job("render") for _ in range(count)]
+        singles = [group.create_task(single(job.id)) for job in jobs]
+        works = [group.create_task(slowly(job.id)) for job in jobs]
+        done = [await each for each in works]
+    check(follower, done)
+    for messages in [each.result() for each in singles]:
+        steps = [step.to_status for message in messages for step in message.transitions]
+        assert steps == [PROCESSING, COMPLETED]
+        versions = [message.job.version for message in messages]
+        assert versions == sorted(set(versions))
+    assert [record.message for record in caplog.records if record.name == "jobledger_client"] == []
+
+
+def test_a_restored_database_is_a_gap_and_the_listing_is_what_it_holds(own_server):
+    with Client(own_server.target, user_id="ada") as client:
+        kept = client.create_job("render")
+        path = own_server.database.removeprefix("sqlite:///")
+        with (
+            contextlib.closing(sqlite3.connect(path)) as database,
+            contextlib.closing(sqlite3.connect(f"{path}.backup")) as backup,
+        ):
+            database.backup(backup)
+        gaps = []
+        with contextlib.closing(client.watch_jobs(on_gap=gaps.append)) as news:
+            assert [*listing(news)] == [kept.id]
+            client.create_job("render")
+            assert next(news).job.version == 1
+            own_server.kill()
+            with (
+                contextlib.closing(sqlite3.connect(f"{path}.backup")) as backup,
+                contextlib.closing(sqlite3.connect(path)) as database,
+            ):
+                backup.backup(database)
+            own_server.start()
+            assert listing(news) == {kept.id: kept}
+        assert [type(gap) for gap in gaps] == [InvalidToken]

@@ -1,0 +1,51 @@
+"""Runs the history checker: load, faults, and the judgement afterwards.
+
+python -m robustness.checker [--duration SECONDS] [--seed N]
+"""
+
+import argparse
+import random
+import sys
+from pathlib import Path
+
+import uvloop
+
+from robustness.checker.load import Size
+from robustness.checker.run import Options, run
+from robustness.checker.summary import LEAST_RATE, describe, summarize
+from robustness.checker.validate import judge
+
+
+def main() -> int:
+    """Return 0 where every promise was kept under load, else 1."""
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--duration", type=float, default=120.0, help="seconds of load")
+    parser.add_argument("--seed", type=int, help="decides what happens; default: by chance")
+    parser.add_argument("--rate", type=float, default=Size().rate, help="changes a second")
+    parser.add_argument("--feed", choices=("hints", "poll"), default="hints")
+    parser.add_argument("--logs", type=Path, metavar="DIR", help="keep the servers' logs there")
+    arguments = parser.parse_args()
+    seed = random.randrange(1_000_000) if arguments.seed is None else arguments.seed
+    _tell(f"seed {seed}")
+    options = Options(
+        seed=seed,
+        duration=arguments.duration,
+        size=Size(rate=arguments.rate),
+        server_arguments=("--feed", arguments.feed),
+        logs=arguments.logs,
+    )
+    history = uvloop.run(run(options))
+    summary, violations = summarize(history), judge(history)
+    _tell(describe(summary, violations))
+    if summary.void:
+        _tell(f"VOID: fewer than {LEAST_RATE:.0f} changes/s")
+    return 1 if summary.void or any(violations.values()) else 0
+
+
+def _tell(words: str) -> None:
+    print(words, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())

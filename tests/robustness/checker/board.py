@@ -1,0 +1,44 @@
+"""What the clients of a run tell each other."""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+
+from robustness.checker.history import Snapshot
+
+USERS = ("ada", "bob", "cyd")
+TYPES = ("render", "encode", "index")
+
+
+@dataclass(slots=True)
+class Board:
+    """Jobs that are new, for who wants to watch one; and ended ones, for who deletes some."""
+
+    fresh: deque[Snapshot] = field(default_factory=lambda: deque(maxlen=50))
+    ended: deque[Snapshot] = field(default_factory=deque)
+    created: int = 0
+    closed: set[str] = field(default_factory=set)
+    """Jobs that some client knows to have ended."""
+    load: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when no more jobs are to be created."""
+    work: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when every job has ended and the workers may go."""
+
+    def close(self, job: Snapshot) -> None:
+        """Note that a job has ended."""
+        if job.job_id not in self.closed:
+            self.closed.add(job.job_id)
+            self.ended.append(job)
+
+    @property
+    def open(self) -> int:
+        return self.created - len(self.closed)
+
+
+async def pause(event: asyncio.Event, seconds: float) -> None:
+    """Sleep, but not on after the event."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass

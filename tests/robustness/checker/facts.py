@@ -1,0 +1,52 @@
+"""From messages on the wire to facts of the history."""
+
+import hashlib
+from typing import Any
+
+from jobledger.v1 import job_pb2
+from robustness.checker.history import Message, Snapshot, Step
+
+_NAMES = {number: name.removeprefix("JOB_STATUS_") for name, number in job_pb2.JobStatus.items()}
+
+
+def snapshot(job: Any) -> Snapshot:
+    whole = job.SerializeToString(deterministic=True)
+    return Snapshot(
+        job_id=job.id,
+        version=job.version,
+        status=_NAMES[job.status],
+        attempt=job.attempt,
+        user_id=job.user_id,
+        job_type=job.job_type,
+        content=hashlib.blake2b(whole, digest_size=8).digest(),
+    )
+
+
+def step(transition: Any) -> Step:
+    return Step(
+        version=transition.version,
+        from_status=_NAMES[transition.from_status],
+        to_status=_NAMES[transition.to_status],
+        attempt=transition.attempt,
+        reason=transition.reason,
+    )
+
+
+def watch_job_message(response: Any, at: float) -> Message:
+    return Message(
+        at=at,
+        job=snapshot(response.job),
+        steps=tuple(map(step, response.transitions)),
+        heartbeat=response.heartbeat,
+    )
+
+
+def watch_jobs_message(response: Any, at: float) -> Message:
+    return Message(
+        at=at,
+        job=snapshot(response.job) if response.HasField("job") else None,
+        steps=tuple(map(step, response.transitions)),
+        deleted=response.deleted,
+        synced=response.synced,
+        heartbeat=response.heartbeat,
+    )

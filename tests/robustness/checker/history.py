@@ -1,0 +1,174 @@
+"""What was recorded of a run: everything that clients sent and were told, and what was left.
+
+Plain facts without judgement; `validate.py` judges. The split is that of etcd's
+robustness tests (reports and validators) and of Jepsen (history and checker).
+All times are seconds of this machine's monotonic clock.
+"""
+
+import enum
+from collections import Counter
+from dataclasses import dataclass, field
+
+TERMINAL = frozenset({"COMPLETED", "PARTIAL", "FAILED"})
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A job as somebody was told of it. `content` is a fingerprint of the whole message."""
+
+    job_id: str
+    version: int
+    status: str
+    attempt: int = 0
+    user_id: str = "ada"
+    job_type: str = "render"
+    content: bytes = b""
+
+    @property
+    def terminal(self) -> bool:
+        return self.status in TERMINAL
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A transition as somebody was told of it."""
+
+    version: int
+    from_status: str
+    to_status: str
+    attempt: int = 1
+    reason: str = ""
+
+
+class Outcome(enum.Enum):
+    """What the one who asked knows of it."""
+
+    ACKNOWLEDGED = enum.auto()
+    REFUSED = enum.auto()
+    UNKNOWN = enum.auto()
+    """It may have been done or not, but not half."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One thing that a client asked for, repeated with the same content until it was answered.
+
+    `mark` names it in what it leaves behind: the label of a created job, the result
+    of an ended one, the storage path of an asset. `assets` are the storage paths
+    that it asked to link. `changed` says that the answer shows a version that was
+    committed after `sent`, the first time that it was asked for.
+    """
+
+    rpc: str
+    sent: float
+    answered: float
+    outcome: Outcome
+    job_id: str = ""
+    mark: str = ""
+    assets: tuple[str, ...] = ()
+    told: Snapshot | None = None
+    changed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a stream."""
+
+    at: float
+    job: Snapshot | None = None
+    steps: tuple[Step, ...] = ()
+    deleted: bool = False
+    synced: bool = False
+    heartbeat: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """After this message of this stream, both by their numbers in the watcher's memory."""
+
+    stream: int
+    message: int
+
+
+@dataclass(slots=True)
+class Stream:
+    """One stream from its opening to its end.
+
+    `after` is the message whose resume token it began with, `after_version` what
+    a watch of one job began with. `end` is a status code or why the watcher itself left.
+    """
+
+    opened: float
+    replica: int = 0
+    after: Place | None = None
+    after_version: int = 0
+    messages: list[Message] = field(default_factory=list)
+    closed: float | None = None
+    end: str = ""
+
+
+@dataclass(slots=True)
+class Watcher:
+    """One who watches, through all its streams. `job_id` is empty for one of many jobs.
+
+    `left` says that it did not stay until the end of the run, so that nothing is
+    owed to it.
+    """
+
+    name: str
+    job_id: str = ""
+    user_id: str = ""
+    job_types: frozenset[str] = frozenset()
+    streams: list[Stream] = field(default_factory=list)
+    left: bool = False
+
+    def asks_for(self, job: Snapshot) -> bool:
+        """Whether its filters let the job through."""
+        if self.user_id and job.user_id != self.user_id:
+            return False
+        return not self.job_types or job.job_type in self.job_types
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the service holds of a job when all is over; of a deleted one, what it held at its end.
+
+    `created_by` and `ended_by` are the marks of the operations that it carries.
+    """
+
+    job: Snapshot
+    steps: tuple[Step, ...] = ()
+    assets: tuple[str, ...] = ()
+    created_by: str = ""
+    ended_by: str = ""
+    deleted: bool = False
+
+
+@dataclass(slots=True)
+class Fault:
+    """Something that was broken on purpose. `replicas` are those whose watchers feel it.
+
+    Recovery counts from `recovers_from`: from the end of what lasts, and from the
+    beginning of what is done at once. `alone` says that nothing else was broken meanwhile.
+    """
+
+    kind: str
+    began: float
+    ended: float = 0.0
+    recovers_from: float = 0.0
+    replicas: frozenset[int] = frozenset()
+    alone: bool = True
+
+
+@dataclass(slots=True)
+class History:
+    """A run."""
+
+    operations: list[Operation] = field(default_factory=list)
+    watchers: list[Watcher] = field(default_factory=list)
+    records: dict[str, Record] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+    refusals: Counter[str] = field(default_factory=Counter)
+    """Of all calls, by `RPC CODE REASON`."""
+    load_began: float = 0.0
+    load_ended: float = 0.0

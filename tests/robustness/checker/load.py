@@ -1,0 +1,177 @@
+"""The clients of a run, from their beginning until all that they know is what there is."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from robustness.checker.asking import SLOW_READER, Replicas
+from robustness.checker.board import TYPES, USERS, Board
+from robustness.checker.history import History, Watcher
+from robustness.checker.records import any_active, read_all
+from robustness.checker.timeline import Timeline
+from robustness.checker.watchers import JobsWatcher, watch_jobs_one_by_one
+from robustness.checker.watching_many import all_lines, check_newest
+from robustness.checker.workers import JobWorker
+from robustness.checker.writers import create_jobs, delete_jobs
+
+CHANGES_PER_JOB = 8
+"""About: creation, claim, four reports, perhaps an asset, the end, perhaps a deletion."""
+
+ALL_ENDED_SECONDS = 60.0
+"""How long jobs may take to end after the last one was made: their deadlines see to it."""
+
+STALL_SECONDS = 0.5
+
+MANY = (
+    Watcher(name="all"),
+    Watcher(name="all, slow"),
+    *(Watcher(name=f"of {user}", user_id=user) for user in USERS[:2]),
+    Watcher(name=f"of type {TYPES[0]}", job_types=frozenset({TYPES[0]})),
+    Watcher(name=f"of {USERS[2]}, two types", user_id=USERS[2], job_types=frozenset(TYPES[:2])),
+)
+
+Work = Coroutine[Any, Any, None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How many clients there are, and how much they do.
+
+    `rate` is in changes a second; `abandoned` and `deleted` are shares of the jobs;
+    `patience` is how many seconds watchers may take to hear of everything when nothing happens
+    any more.
+    """
+
+    rate: float = 360.0
+    writers: int = 8
+    workers: int = 12
+    job_watchers: int = 30
+    abandoned: float = 0.02
+    deleted: float = 0.25
+    patience: float = 30.0
+
+
+class Load:
+    """All clients of a run, and what they write down.
+
+    `targets` are the addresses of the replicas, or of what stands before them.
+    """
+
+    def __init__(self, targets: Sequence[str], seed: int, size: Size) -> None:
+        self.history = History()
+        self._targets = targets
+        self._seed = seed
+        self._size = size
+        self._board = Board()
+        self._connected: list[Replicas] = []
+
+    def rng(self, name: str) -> random.Random:
+        """Return a source of chance that depends on the seed and the name alone."""
+        return random.Random(f"{self._seed} {name}")
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Create, work and watch during the block, and then until all has ended and is told."""
+        board, history = self._board, self.history
+        history.load_began = time.monotonic()
+        async with asyncio.TaskGroup() as clients:
+            writing = [clients.create_task(work) for work in self._writers()]
+            working = [clients.create_task(work) for work in self._workers()]
+            watching = [clients.create_task(work) for work in self._watchers_of_one()]
+            following = [clients.create_task(work) for work in self._watchers_of_many()]
+            try:
+                yield
+                history.load_ended = time.monotonic()
+                board.load.set()
+                await asyncio.gather(*writing)
+                reader = self._connect("reader")
+                await _until(lambda: _all_ended(reader), ALL_ENDED_SECONDS)
+                board.work.set()
+                await asyncio.gather(*working)
+                await read_all(reader, history)
+                # Of what is not told by then the validators will speak.
+                await asyncio.wait(watching, timeout=self._size.patience)
+                timeline = Timeline(history)
+                await _until(lambda: self._all_told(timeline), self._size.patience)
+            finally:
+                for task in (*writing, *working, *watching, *following):
+                    task.cancel()
+        for replicas in self._connected:
+            await replicas.close()
+
+    def _connect(self, name: str, options: Sequence[tuple[str, Any]] = ()) -> Replicas:
+        rng = self.rng(f"{name}'s connections")
+        self._connected.append(Replicas(self._targets, rng, self.history.refusals, options))
+        return self._connected[-1]
+
+    def _writers(self) -> list[Work]:
+        rate = self._size.rate / CHANGES_PER_JOB / self._size.writers
+        names = [f"writer-{number}" for number in range(self._size.writers)]
+        board, history = self._board, self.history
+        return [
+            create_jobs(name, self._connect(name), self.rng(name), board, history, rate)
+            for name in names
+        ]
+
+    def _workers(self) -> list[Work]:
+        names = [f"worker-{number}" for number in range(self._size.workers)]
+        board, history = self._board, self.history
+        workers = [
+            JobWorker(
+                name,
+                self._connect(name),
+                self.rng(name),
+                board,
+                history,
+                abandoned=self._size.abandoned,
+            ).run()
+            for name in names
+        ]
+        connections, rng = self._connect("deleter"), self.rng("deleter")
+        deleter = delete_jobs(connections, rng, board, history, share=self._size.deleted)
+        return [*workers, deleter]
+
+    def _watchers_of_one(self) -> list[Work]:
+        # They share connections: each stream is short.
+        shared = [self._connect(f"watchers-{number}") for number in range(3)]
+        names = [f"watcher-{number}" for number in range(self._size.job_watchers)]
+        board, history = self._board, self.history
+        return [
+            watch_jobs_one_by_one(name, shared[n % 3], self.rng(name), board, history)
+            for n, name in enumerate(names)
+        ]
+
+    def _watchers_of_many(self) -> list[Work]:
+        work = []
+        for who in MANY:
+            watcher = Watcher(who.name, user_id=who.user_id, job_types=who.job_types)
+            self.history.watchers.append(watcher)
+            slow = "slow" in watcher.name
+            connections = self._connect(watcher.name, SLOW_READER if slow else ())
+            stall = STALL_SECONDS if slow else 0.0
+            rng = self.rng(watcher.name)
+            work.append(JobsWatcher(watcher, connections, rng, stall=stall).run())
+        return work
+
+    async def _all_told(self, timeline: Timeline) -> bool:
+        records = list(self.history.records.values())
+        return not any(
+            next(check_newest(line, timeline, records), None)
+            for line in all_lines(self.history)
+            if line.last
+        )
+
+
+async def _all_ended(replicas: Replicas) -> bool:
+    return not await any_active(replicas)
+
+
+async def _until(condition: Callable[[], Awaitable[bool]], seconds: float) -> None:
+    """Wait until it holds, but not longer."""
+    deadline = time.monotonic() + seconds
+    while not await condition() and time.monotonic() < deadline:
+        await asyncio.sleep(0.1)

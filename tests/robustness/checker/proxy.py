@@ -1,0 +1,104 @@
+"""A TCP proxy that can treat what goes through it badly.
+
+The idea is that of Shopify's Toxiproxy; a small one of our own needs no other program.
+"""
+
+import asyncio
+import random
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Self
+
+CHUNK_BYTES = 65_536
+
+
+@dataclass(eq=False, slots=True)
+class _Connection:
+    client: asyncio.StreamWriter
+    server: asyncio.StreamWriter
+
+    def abort(self) -> None:
+        for writer in (self.client, self.server):
+            writer.transport.abort()
+
+
+class Proxy:
+    """Stands before one server on an address of its own, also while that server is away.
+
+    `delay` is in seconds, for each piece of data in each direction.
+    """
+
+    def __init__(self, target: str) -> None:
+        host, _, port = target.rpartition(":")
+        self._host, self._port = host, int(port)
+        self._connections: set[_Connection] = set()
+        self._open = asyncio.Event()
+        self._open.set()
+        self._server: asyncio.Server | None = None
+        self.delay = 0.0
+        self.target = ""
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.target = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        self._open.set()
+        while self._connections:
+            self.cut()
+            await asyncio.sleep(0)
+
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
+
+    def cut(self) -> None:
+        """Break every connection off, without a word to either side."""
+        for connection in tuple(self._connections):
+            connection.abort()
+
+    def half_close(self, rng: random.Random) -> None:
+        """Say on every connection to one side that nothing more will come from the other."""
+        for connection in tuple(self._connections):
+            writer = rng.choice((connection.client, connection.server))
+            with suppress(OSError, RuntimeError):  # it may be closing as it is
+                writer.write_eof()
+
+    def swallow(self) -> None:
+        """Let nothing through any more, and nobody know: a black hole."""
+        self._open.clear()
+
+    def release(self) -> None:
+        """Let through again what was swallowed, as a network does whose fault is over."""
+        self._open.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            server_reader, server_writer = await asyncio.open_connection(self._host, self._port)
+        except OSError:
+            writer.transport.abort()
+            return
+        connection = _Connection(writer, server_writer)
+        self._connections.add(connection)
+        try:
+            async with asyncio.TaskGroup() as pumping:
+                pumping.create_task(self._pump(reader, server_writer))
+                pumping.create_task(self._pump(server_reader, writer))
+        except* (OSError, RuntimeError):
+            pass  # broken off, or half-closed with something still to send
+        finally:
+            self._connections.discard(connection)
+            connection.abort()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(CHUNK_BYTES):
+            if self.delay:
+                await asyncio.sleep(self.delay)
+            await self._open.wait()
+            writer.write(data)
+            await writer.drain()
+        with suppress(OSError, RuntimeError):
+            writer.write_eof()

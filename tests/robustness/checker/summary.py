@@ -1,0 +1,160 @@
+"""What a run was: counts, rates, what was broken, and how soon all was well again."""
+
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from robustness.checker.history import Fault, History, Outcome, Watcher
+from robustness.checker.timeline import Timeline
+from robustness.checker.violation import Kind, Promise, Violation
+from robustness.checker.watching_many import unheard_steps
+from robustness.checker.writing import ENDS
+
+LEAST_RATE = 100.0
+"""Changes a second; less is no load, and a run with less shows nothing."""
+
+SHOWN = 10
+"""Violations of one kind that are shown in words."""
+
+WRITES = ENDS | {
+    "CreateJob",
+    "CancelJob",
+    "DeleteJob",
+    "ClaimJobs",
+    "UpdateProgress",
+    "ReleaseJob",
+    "CreateAsset",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The counts of a run. `changes` are acknowledged ones while there was load."""
+
+    seconds: float
+    changes: int
+    unknown: int
+    refused: int
+    jobs: int
+    deleted: int
+    deliveries: int
+    streams: int
+    resumed: int
+    unheard: int
+    faults: Counter[str]
+    refusals: Counter[str]
+    recoveries: Mapping[str, Sequence[float | None]]
+
+    @property
+    def rate(self) -> float:
+        return self.changes / self.seconds
+
+    @property
+    def void(self) -> bool:
+        return self.rate < LEAST_RATE
+
+
+def summarize(history: History) -> Summary:
+    streams = [stream for watcher in history.watchers for stream in watcher.streams]
+    writes = Counter(o.outcome for o in history.operations if o.rpc in WRITES)
+    changes = sum(
+        o.outcome is Outcome.ACKNOWLEDGED and o.rpc in WRITES and o.answered <= history.load_ended
+        for o in history.operations
+    )
+    return Summary(
+        seconds=history.load_ended - history.load_began,
+        changes=changes,
+        unknown=writes[Outcome.UNKNOWN],
+        refused=writes[Outcome.REFUSED],
+        jobs=len(history.records),
+        deleted=sum(record.deleted for record in history.records.values()),
+        deliveries=sum(m.job is not None for s in streams for m in s.messages),
+        streams=len(streams),
+        resumed=sum(s.after is not None or s.after_version > 0 for s in streams),
+        unheard=unheard_steps(history),
+        faults=Counter(fault.kind for fault in history.faults),
+        refusals=history.refusals,
+        recoveries=_recoveries(history),
+    )
+
+
+def _recoveries(history: History) -> dict[str, list[float | None]]:
+    """Return for each kind of fault how long each watcher that felt it took to go on.
+
+    Until it was told of a change that was asked for after the fault (see
+    `Fault.recovers_from`). Only of faults that came alone; None where the next one
+    began before that.
+    """
+    timeline = Timeline(history)
+    recoveries: dict[str, list[float | None]] = defaultdict(list)
+    for fault in history.faults:
+        later = [f.began for f in history.faults if f.began > fault.recovers_from]
+        next_one = min(later, default=float("inf"))
+        for watcher in history.watchers:
+            if fault.alone and not watcher.job_id and _feels(watcher, fault):
+                at = _told_again(watcher, fault.recovers_from, timeline)
+                recovered = at - fault.recovers_from if at < next_one else None
+                recoveries[fault.kind].append(recovered)
+    return recoveries
+
+
+def _feels(watcher: Watcher, fault: Fault) -> bool:
+    return any(
+        stream.replica in fault.replicas
+        and stream.opened < fault.began
+        and (stream.closed is None or stream.closed > fault.began)
+        for stream in watcher.streams
+    )
+
+
+def _told_again(watcher: Watcher, since: float, timeline: Timeline) -> float:
+    """Return when the watcher was first told of a change that was asked for after `since`."""
+    for stream in watcher.streams:
+        if stream.closed is not None and stream.closed < since:
+            continue
+        for message in stream.messages:
+            job = message.job
+            if job is None or message.at <= since:
+                continue
+            if timeline.not_before(job.job_id, job.version) > since:
+                return message.at
+    return float("inf")
+
+
+def describe(summary: Summary, violations: Mapping[Promise, Sequence[Violation]]) -> str:
+    """Return the whole in words, a line each."""
+    kinds = Counter(v.kind for found in violations.values() for v in found)
+    written = f"{summary.changes:,} acknowledged in {summary.seconds:.0f} s, {summary.rate:.0f}/s"
+    told = f"{summary.deliveries:,}, {summary.deliveries / summary.seconds:.0f}/s"
+    counted = ", ".join(f"{kind} {kinds[kind]}" for kind in ("lost", "duplicated", "reordered"))
+    lines = [
+        f"changes     {written}; {summary.unknown} of unknown outcome, {summary.refused} refused",
+        f"jobs        {summary.jobs:,}, {summary.deleted} deleted",
+        f"deliveries  {told}, on {summary.streams:,} streams, {summary.resumed} of them resumed",
+        f"{counted}, otherwise wrong {kinds['wrong']}",
+        f"{summary.unheard} steps went with a deletion before a watcher was told of them",
+        "broken      " + ", ".join(f"{p} {len(found)}" for p, found in violations.items()),
+    ]
+    for kind, count in sorted(summary.faults.items()):
+        lines.append(f"{kind:20} {count:3} times; {_recovered(summary.recoveries.get(kind, ()))}")
+    refusals = ", ".join(f"{count} x {what}" for what, count in summary.refusals.most_common())
+    lines.append(f"not answered, or refused: {refusals}")
+    shown: Counter[tuple[Promise, Kind]] = Counter()
+    for violation in (v for found in violations.values() for v in found):
+        shown[violation.promise, violation.kind] += 1
+        if shown[violation.promise, violation.kind] <= SHOWN:
+            lines.append(f"NOT {violation.promise}: {violation.kind}: {violation.what}")
+    return "\n".join(lines)
+
+
+def _recovered(samples: Sequence[float | None]) -> str:
+    seconds = [sample for sample in samples if sample is not None]
+    if not seconds:
+        return "felt by no watcher while nothing else was broken"
+    words = (
+        f"recovered in {statistics.median(seconds):.2f} s, at most {max(seconds):.2f} s "
+        f"({len(seconds)} watchers)"
+    )
+    overtaken = len(samples) - len(seconds)
+    return f"{words}; {overtaken} were overtaken by the next fault" if overtaken else words

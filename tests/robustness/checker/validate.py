@@ -1,0 +1,39 @@
+"""The judge: a history in, what broke each promise out."""
+
+from robustness.checker import watching_many as many
+from robustness.checker.history import History
+from robustness.checker.timeline import Timeline
+from robustness.checker.violation import Promise, Violation
+from robustness.checker.watching_one import check_streams
+from robustness.checker.writing import check_kept, check_terminal, check_whole
+
+PROMISES: tuple[Promise, ...] = (
+    "ordered",
+    "unique",
+    "reliable",
+    "resumable",
+    "atomic",
+    "terminal",
+    "kept",
+)
+
+
+def judge(history: History) -> dict[Promise, list[Violation]]:
+    """Return what in the history breaks each promise; empty lists where all were kept."""
+    timeline = Timeline(history)
+    found: list[Violation] = []
+    for line in many.all_lines(history):
+        found += many.check_versions(line)
+        found += many.check_steps(line, timeline, history)
+        found += many.check_commit_order(line, timeline)
+        if line.last:
+            found += many.check_newest(line, timeline, history.records.values())
+    found += many.check_same_order(history)
+    found += many.check_ends(history)
+    found += check_streams(history)
+    found += check_kept(history)
+    found += check_whole(history)
+    found += check_terminal(history)
+    # Lines of one watcher have a beginning in common, and what is wrong in it too.
+    unique = dict.fromkeys(found)
+    return {promise: [v for v in unique if v.promise == promise] for promise in PROMISES}

@@ -1,0 +1,16 @@
+"""A promise that was broken, and how."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Promise = Literal["ordered", "unique", "reliable", "resumable", "atomic", "terminal", "kept"]
+Kind = Literal["lost", "duplicated", "reordered", "wrong"]
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """`what` says who was told what, for people."""
+
+    promise: Promise
+    kind: Kind
+    what: str

@@ -1,0 +1,173 @@
+"""Clients that watch, and write down every message of every stream."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from jobledger.v1 import job_service_pb2 as pb
+from robustness.checker.asking import Replicas, reason_of
+from robustness.checker.board import Board
+from robustness.checker.facts import watch_job_message, watch_jobs_message
+from robustness.checker.history import History, Message, Place, Snapshot, Stream, Watcher
+
+SILENCE_SECONDS = 3.0
+"""Three heartbeats: who has heard nothing for so long asks another replica."""
+
+STAY_SECONDS = (1.0, 8.0)
+"""How long a watcher stays with a stream that works: from here to there, by chance."""
+
+GO_BACK = 0.2
+"""How often one who resumes takes an older place than its last: it had not kept the last one."""
+
+TOKEN_REFUSED = ("INVALID_ARGUMENT", "OUT_OF_RANGE")
+
+Read = Callable[[Any, float], Message]
+
+
+async def read_stream(
+    call: Any,
+    read: Read,
+    stream: Stream,
+    refusals: Counter[str],
+    *,
+    stay: float,
+    take: Callable[[Any], Any],
+) -> None:
+    """Read until the stream ends, falls silent, or has been stayed with long enough."""
+    leave = time.monotonic() + stay
+    try:
+        while True:
+            silent = time.monotonic() + SILENCE_SECONDS
+            async with asyncio.timeout(max(0.0, min(leave, silent) - time.monotonic())):
+                response = await call.read()
+            if response is grpc.aio.EOF:
+                stream.end = (await call.code()).name
+                return
+            stream.messages.append(read(response, time.monotonic()))
+            await take(response)
+    except TimeoutError:
+        stream.end = "left" if time.monotonic() >= leave else "silent"
+    except grpc.aio.AioRpcError as error:
+        reason = reason_of(error)
+        stream.end = error.code().name
+        refusals[f"watching {stream.end} {reason}".rstrip()] += 1
+        # Without a reason it is not the service's word but that of a broken connection.
+        if stream.end in ("INTERNAL", "UNKNOWN") and not reason:
+            stream.end = "UNAVAILABLE"
+    except asyncio.CancelledError:
+        stream.end = "left"
+        raise
+    finally:
+        stream.closed = time.monotonic()
+        call.cancel()
+
+
+@dataclass(slots=True)
+class JobsWatcher:
+    """Watches many jobs, from stream to stream by resume tokens, until it is cancelled.
+
+    With `stall` it stops reading that long, now and then.
+    """
+
+    watcher: Watcher
+    replicas: Replicas
+    rng: random.Random
+    stall: float = 0.0
+    _tokens: list[list[str]] = field(default_factory=list)
+    _root: int = 0
+    """The number of the stream before which nothing counts any more."""
+
+    async def run(self) -> None:
+        while True:
+            place = self._place()
+            replica = self.replicas.choose()
+            stream = Stream(opened=time.monotonic(), replica=replica, after=place)
+            self.watcher.streams.append(stream)
+            tokens: list[str] = []
+            self._tokens.append(tokens)
+
+            async def take(response: Any, tokens: list[str] = tokens) -> None:
+                tokens.append(response.resume_token)
+                if self.stall and self.rng.random() < 0.01:
+                    await asyncio.sleep(self.stall)
+
+            request = pb.WatchJobsRequest(
+                user_id=self.watcher.user_id,
+                job_types=sorted(self.watcher.job_types),
+                resume_token=self._tokens[place.stream][place.message] if place else "",
+            )
+            call = self.replicas.method(replica, "WatchJobs")(request)
+            stay = self.rng.uniform(*STAY_SECONDS)
+            await read_stream(
+                call, watch_jobs_message, stream, self.replicas.refusals, stay=stay, take=take
+            )
+            if stream.end != "left":
+                self.replicas.avoid(replica)
+                await asyncio.sleep(self.rng.uniform(0.01, 0.1))
+            if stream.end in TOKEN_REFUSED:
+                self._root = len(self._tokens)
+
+    def _place(self) -> Place | None:
+        """Return the place to go on from: the last message, or now and then an older one."""
+        for number in reversed(range(self._root, len(self._tokens))):
+            if count := len(self._tokens[number]):
+                back = min(self.rng.randrange(1, 20), count) if self.rng.random() < GO_BACK else 1
+                return Place(number, count - back)
+            if after := self.watcher.streams[number].after:
+                return after
+        return None
+
+
+async def watch_jobs_one_by_one(
+    name: str, replicas: Replicas, rng: random.Random, board: Board, history: History
+) -> None:
+    """Watch one new job after the other, each to its end, until there are no more."""
+    count = 0
+    while not board.work.is_set():
+        if not board.fresh:
+            await asyncio.sleep(0.02)
+            continue
+        job = board.fresh.popleft()
+        watcher = Watcher(name=f"{name}-{count}", job_id=job.job_id, user_id=job.user_id)
+        count += 1
+        history.watchers.append(watcher)
+        await _watch_to_the_end(watcher, job, replicas, rng)
+        board.close(job)
+
+
+async def _watch_to_the_end(
+    watcher: Watcher, job: Snapshot, replicas: Replicas, rng: random.Random
+) -> None:
+    async def take(_response: Any) -> None:
+        pass
+
+    version = 0
+    while True:
+        replica = replicas.choose()
+        stream = Stream(opened=time.monotonic(), replica=replica, after_version=version)
+        watcher.streams.append(stream)
+        request = pb.WatchJobRequest(job_id=job.job_id, user_id=job.user_id, after_version=version)
+        call = replicas.method(replica, "WatchJob")(request)
+        # Jobs are short: who stays as long as others do would never resume.
+        stay = rng.uniform(0.1, 2.0) if rng.random() < 0.5 else 60.0
+        await read_stream(call, watch_job_message, stream, replicas.refusals, stay=stay, take=take)
+        if stream.end in ("OK", "NOT_FOUND"):
+            return
+        version = _version(watcher, rng)
+        if stream.end != "left":
+            replicas.avoid(replica)
+            await asyncio.sleep(rng.uniform(0.01, 0.1))
+
+
+def _version(watcher: Watcher, rng: random.Random) -> int:
+    """Return the version to go on after: the newest told, or now and then an older one."""
+    versions = sorted({m.job.version for s in watcher.streams for m in s.messages if m.job})
+    if not versions:
+        return 0
+    return rng.choice(versions) if rng.random() < GO_BACK else versions[-1]

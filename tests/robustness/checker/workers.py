@@ -1,0 +1,168 @@
+"""Clients that claim jobs and work on them: most to the end, some not."""
+
+import asyncio
+import itertools
+import random
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Struct
+
+from jobledger.v1 import asset_pb2, job_pb2
+from jobledger.v1 import worker_service_pb2 as pb
+from robustness.checker.asking import Answer, Replicas
+from robustness.checker.board import TYPES, Board, pause
+from robustness.checker.facts import snapshot
+from robustness.checker.history import History, Operation, Outcome
+
+LEASE = Duration(seconds=5)
+WAIT_SECONDS = 0.3
+
+RELEASED = 0.03
+
+
+class JobWorker:
+    """One worker. Each job is worked on by a task of its own."""
+
+    def __init__(
+        self,
+        name: str,
+        replicas: Replicas,
+        rng: random.Random,
+        board: Board,
+        history: History,
+        *,
+        abandoned: float,
+    ) -> None:
+        self._name = name
+        self._replicas = replicas
+        self._rng = rng
+        self._board = board
+        self._history = history
+        self._abandoned = abandoned
+        self._marks = (f"{name}-{number}" for number in itertools.count())
+
+    async def run(self) -> None:
+        """Work until there is nothing more to do."""
+        request = pb.ClaimJobsRequest(
+            worker_id=self._name,
+            job_types=TYPES,
+            max_jobs=3,
+            lease_duration=LEASE,
+            wait=Duration(nanos=int(WAIT_SECONDS * 1e9)),
+        )
+        while not self._board.work.is_set():
+            # One try: jobs of an answer that was lost come back when their leases expire.
+            answer = await self._replicas.ask("ClaimJobs", request, patience=0, wait=WAIT_SECONDS)
+            jobs = [] if answer.response is None else answer.response.jobs
+            for job in jobs:
+                self._record("ClaimJobs", answer, job.id, told=job, changed=True)
+            await asyncio.gather(*map(self._work, jobs))
+            await pause(self._board.work, 0.0 if jobs else 0.02)
+
+    async def _work(self, job: Any) -> None:
+        chance = self._rng.random()
+        for percent in sorted(self._rng.sample(range(1, 100), self._rng.randint(2, 6))):
+            await asyncio.sleep(self._rng.uniform(0.01, 0.08))
+            if not await self._report(job, percent):
+                return
+        if chance < self._abandoned and not self._board.load.is_set():
+            return
+        if chance < self._abandoned + RELEASED:
+            await self._release(job)
+            return
+        if chance > 0.6 and not await self._link(job):
+            return
+        await self._end(job)
+
+    async def _report(self, job: Any, percent: int) -> bool:
+        mark = next(self._marks)
+        request = pb.UpdateProgressRequest(
+            job_id=job.id, attempt=job.attempt, progress=percent, progress_message=mark
+        )
+        answer = await self._replicas.ask("UpdateProgress", request)
+        response = answer.response
+        told = None if response is None else response.job
+        changed = response is not None and response.applied
+        self._record("UpdateProgress", answer, job.id, mark=mark, told=told, changed=changed)
+        return changed
+
+    async def _release(self, job: Any) -> None:
+        request = pb.ReleaseJobRequest(job_id=job.id, attempt=job.attempt)
+        answer = await self._replicas.ask("ReleaseJob", request)
+        told = None if answer.response is None else answer.response.job
+        # A repetition may find the job with the next worker.
+        changed = told is not None and answer.tries == 1
+        self._record("ReleaseJob", answer, job.id, told=told, changed=changed)
+
+    async def _link(self, job: Any) -> bool:
+        mark = next(self._marks)
+        request = pb.CreateAssetRequest(
+            job_id=job.id,
+            attempt=job.attempt,
+            asset_type="image/png",
+            storage_path=mark,
+            request_id=mark,
+        )
+        answer = await self._replicas.ask("CreateAsset", request)
+        self._record("CreateAsset", answer, job.id, mark=mark, assets=(mark,))
+        return answer.response is not None
+
+    async def _end(self, job: Any) -> None:
+        mark = next(self._marks)
+        paths = tuple(f"{mark}/{number}" for number in range(self._rng.randint(0, 3)))
+        result = Struct()
+        result.update({"mark": mark})
+        fields: dict[str, Any] = {
+            "job_id": job.id,
+            "attempt": job.attempt,
+            "result": result,
+            "assets": [asset_pb2.Asset(asset_type="image/png", storage_path=p) for p in paths],
+        }
+        error = job_pb2.JobError(reason="OUT_OF_PAINT", message="no paint is left")
+        rpc, request = self._rng.choices(
+            [
+                ("MarkCompleted", pb.MarkCompletedRequest(**fields)),
+                ("MarkPartial", pb.MarkPartialRequest(**fields)),
+                ("MarkFailed", pb.MarkFailedRequest(**fields, error=error)),
+                (
+                    "TransitionJob",
+                    pb.TransitionJobRequest(
+                        **fields, target_status=job_pb2.JOB_STATUS_COMPLETED, worker_id=self._name
+                    ),
+                ),
+            ],
+            weights=(70, 10, 10, 10),
+        )[0]
+        answer = await self._replicas.ask(rpc, request)
+        told = None if answer.response is None else answer.response.job
+        self._record(
+            rpc, answer, job.id, mark=mark, assets=paths, told=told, changed=told is not None
+        )
+        if told is not None:
+            self._board.close(snapshot(told))
+
+    def _record(
+        self,
+        rpc: str,
+        answer: Answer,
+        job_id: str,
+        *,
+        mark: str = "",
+        assets: tuple[str, ...] = (),
+        told: Any = None,
+        changed: bool = False,
+    ) -> None:
+        self._history.operations.append(
+            Operation(
+                rpc=rpc,
+                sent=answer.sent,
+                answered=answer.answered,
+                outcome=answer.outcome,
+                job_id=job_id,
+                mark=mark,
+                assets=assets,
+                told=None if told is None else snapshot(told),
+                changed=changed and answer.outcome is Outcome.ACKNOWLEDGED,
+            )
+        )

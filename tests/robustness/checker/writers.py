@@ -1,0 +1,124 @@
+"""Clients that create jobs, cancel some, and delete some that have ended."""
+
+import asyncio
+import itertools
+import random
+import time
+
+from google.protobuf.duration_pb2 import Duration
+
+from jobledger.v1 import job_service_pb2 as pb
+from robustness.checker.asking import Replicas
+from robustness.checker.board import TYPES, USERS, Board, pause
+from robustness.checker.facts import snapshot
+from robustness.checker.history import History, Operation, Outcome, Snapshot
+from robustness.checker.records import read_record
+
+MOST_OPEN = 400
+"""Jobs that may wait or run at once, so that a long outage leaves no flood behind."""
+
+CANCELLED = 0.04
+
+QUEUE_TIMEOUT = RUN_TIMEOUT = Duration(seconds=20)
+
+
+async def create_jobs(
+    name: str, replicas: Replicas, rng: random.Random, board: Board, history: History, rate: float
+) -> None:
+    """Create `rate` jobs a second until told to stop; make up for what an outage cost."""
+    due = time.monotonic() + rng.random() / rate
+    for number in itertools.count():
+        await pause(board.load, max(0.0, due - time.monotonic()))
+        while board.open > MOST_OPEN and not board.load.is_set():
+            await pause(board.load, 0.05)
+        if board.load.is_set():
+            return
+        due += 1 / rate
+        mark = f"{name}-{number}"
+        job = await _create(mark, replicas, rng, board, history)
+        if job is not None and rng.random() < CANCELLED:
+            await asyncio.sleep(rng.uniform(0, 0.3))
+            await _cancel(job, replicas, board, history)
+
+
+async def _create(
+    mark: str, replicas: Replicas, rng: random.Random, board: Board, history: History
+) -> Snapshot | None:
+    request = pb.CreateJobRequest(
+        user_id=rng.choice(USERS),
+        job_type=rng.choice(TYPES),
+        labels={"mark": mark},
+        request_id=mark,
+        max_attempts=3,
+        queue_timeout=QUEUE_TIMEOUT,
+        run_timeout=RUN_TIMEOUT,
+    )
+    answer = await replicas.ask("CreateJob", request)
+    acknowledged = answer.outcome is Outcome.ACKNOWLEDGED
+    told = snapshot(answer.response.job) if acknowledged else None
+    history.operations.append(
+        Operation(
+            rpc="CreateJob",
+            sent=answer.sent,
+            answered=answer.answered,
+            outcome=answer.outcome,
+            job_id=told.job_id if told else "",
+            mark=mark,
+            told=told,
+            # A repetition answers with the job as it stands by now.
+            changed=told is not None and told.version == 1,
+        )
+    )
+    if told is not None:
+        board.created += 1
+        board.fresh.append(told)
+    return told
+
+
+async def _cancel(job: Snapshot, replicas: Replicas, board: Board, history: History) -> None:
+    request = pb.CancelJobRequest(job_id=job.job_id, user_id=job.user_id, reason="not wanted")
+    answer = await replicas.ask("CancelJob", request)
+    told = snapshot(answer.response.job) if answer.response is not None else None
+    history.operations.append(
+        Operation(
+            rpc="CancelJob",
+            sent=answer.sent,
+            answered=answer.answered,
+            outcome=answer.outcome,
+            job_id=job.job_id,
+            told=told,
+        )
+    )
+    if told is not None and told.terminal:
+        board.close(told)
+
+
+async def delete_jobs(
+    replicas: Replicas, rng: random.Random, board: Board, history: History, *, share: float
+) -> None:
+    """Delete a share of the jobs that have ended, after noting down what they were."""
+    while not board.work.is_set():
+        await pause(board.work, 0.05)
+        for _ in range(len(board.ended)):
+            job = board.ended.popleft()
+            if rng.random() < share:
+                await _delete(job, replicas, history)
+
+
+async def _delete(job: Snapshot, replicas: Replicas, history: History) -> None:
+    record = await read_record(replicas, job.job_id, job.user_id)
+    if record is None:
+        return
+    # What has ended does not change any more, so this is what is deleted.
+    history.records[job.job_id] = record
+    request = pb.DeleteJobRequest(job_id=job.job_id, user_id=job.user_id)
+    answer = await replicas.ask("DeleteJob", request)
+    history.operations.append(
+        Operation(
+            rpc="DeleteJob",
+            sent=answer.sent,
+            answered=answer.answered,
+            outcome=answer.outcome,
+            job_id=job.job_id,
+        )
+    )

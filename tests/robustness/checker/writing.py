@@ -1,0 +1,146 @@
+"""Judges what was done to jobs: acknowledged means kept, unknown means all or nothing."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+from robustness.checker.history import History, Operation, Outcome, Record
+from robustness.checker.timeline import observations
+from robustness.checker.violation import Violation
+
+ENDS = frozenset({"MarkCompleted", "MarkPartial", "MarkFailed", "TransitionJob"})
+EDGES = frozenset(
+    {("QUEUED", "PROCESSING"), *(("PROCESSING", end) for end in ("COMPLETED", "PARTIAL", "FAILED"))}
+)
+
+
+def check_kept(history: History) -> Iterator[Violation]:
+    """What was acknowledged is there, and nothing was answered with a bug."""
+    for what, count in history.refusals.items():
+        if what.endswith("INTERNAL INTERNAL"):
+            yield Violation("kept", "wrong", f"{count} times {what}")
+    versions: dict[tuple[str, int], Operation] = {}
+    for operation in history.operations:
+        if operation.outcome is not Outcome.ACKNOWLEDGED:
+            continue
+        where = f"{operation.rpc} {operation.mark} of {operation.job_id}, acknowledged"
+        record = history.records.get(operation.job_id)
+        if record is None:
+            yield Violation("kept", "lost", f"{where}: the job is not there")
+            continue
+        yield from _check_found(operation, record, where)
+        if operation.changed and operation.told is not None:
+            key = (operation.job_id, operation.told.version)
+            if key in versions:
+                what = f"{where} as version {key[1]}, like {versions[key].rpc} before"
+                yield Violation("kept", "lost", what)
+            versions[key] = operation
+
+
+def _check_found(operation: Operation, record: Record, where: str) -> Iterator[Violation]:
+    told = operation.told
+    if told is not None and told.version > record.job.version:
+        what = f"{where} at version {told.version}, has only {record.job.version}"
+        yield Violation("kept", "lost", what)
+    if operation.rpc == "CreateJob" and record.created_by != operation.mark:
+        yield Violation("kept", "wrong", f"{where}: is that of {record.created_by}")
+    if operation.rpc in ENDS and record.ended_by != operation.mark:
+        yield Violation("kept", "lost", f"{where}: ended by {record.ended_by or 'the service'}")
+    if operation.rpc == "CreateAsset" and operation.assets[0] not in record.assets:
+        yield Violation("kept", "lost", f"{where}: not linked")
+    if operation.rpc == "DeleteJob" and not record.deleted:
+        yield Violation("kept", "lost", f"{where}: still there")
+
+
+def check_whole(history: History) -> Iterator[Violation]:
+    """Each operation was done once and wholly, or not at all."""
+    yield from _check_created_once(history)
+    yield from _check_claimed_once(history)
+    asked: dict[str, list[Operation]] = defaultdict(list)
+    for operation in history.operations:
+        if operation.assets:
+            asked[operation.job_id].append(operation)
+    for record in history.records.values():
+        operations = asked[record.job.job_id]
+        yield from _check_assets(record, operations)
+        yield from _check_path(record)
+    for (job_id, version), count in _contents(history).items():
+        if count > 1:
+            what = f"{job_id} at version {version} was told with {count} contents"
+            yield Violation("atomic", "wrong", what)
+
+
+def _check_created_once(history: History) -> Iterator[Violation]:
+    for mark, count in Counter(r.created_by for r in history.records.values()).items():
+        if count > 1:
+            yield Violation("atomic", "duplicated", f"CreateJob {mark} made {count} jobs")
+
+
+def _check_claimed_once(history: History) -> Iterator[Violation]:
+    claims = Counter(
+        (o.told.job_id, o.told.attempt)
+        for o in history.operations
+        if o.rpc == "ClaimJobs" and o.told
+    )
+    for (job_id, attempt), count in claims.items():
+        if count > 1:
+            what = f"attempt {attempt} of {job_id} was given to {count} workers"
+            yield Violation("atomic", "duplicated", what)
+
+
+def _check_assets(record: Record, operations: list[Operation]) -> Iterator[Violation]:
+    linked = Counter(record.assets)
+    for operation in operations:
+        found = [linked.pop(path, 0) for path in operation.assets]
+        where = f"{operation.rpc} {operation.mark} of {record.job.job_id} has assets {found}"
+        if max(found) > 1:
+            yield Violation("atomic", "duplicated", where)
+        if operation.rpc in ENDS:
+            whole = record.ended_by == operation.mark
+            if any(bool(count) != whole for count in found):
+                ended = "ended" if whole else "did not end"
+                yield Violation("atomic", "wrong", f"{where} and {ended} it")
+        elif operation.outcome is Outcome.REFUSED and any(found):
+            yield Violation("atomic", "wrong", f"{where} and was refused")
+    if linked:
+        what = f"{record.job.job_id} has assets that nobody asked for: {sorted(linked)}"
+        yield Violation("atomic", "wrong", what)
+
+
+def _check_path(record: Record) -> Iterator[Violation]:
+    """The steps lead from QUEUED to where the job stands, one edge after the other."""
+    status, version = "QUEUED", 1
+    for step in record.steps:
+        edge = (step.from_status, step.to_status)
+        if step.from_status != status or edge not in EDGES or step.version < version:
+            yield Violation("atomic", "wrong", f"{record.job.job_id} took the steps {record.steps}")
+            return
+        status, version = step.to_status, step.version
+    if status != record.job.status or version > record.job.version:
+        what = f"{record.job.job_id} is {record.job.status} by the steps {record.steps}"
+        yield Violation("atomic", "wrong", what)
+
+
+def _contents(history: History) -> dict[tuple[str, int], int]:
+    contents: dict[tuple[str, int], set[bytes]] = defaultdict(set)
+    for snapshot, _ in observations(history):
+        contents[snapshot.job_id, snapshot.version].add(snapshot.content)
+    return {key: len(found) for key, found in contents.items()}
+
+
+def check_terminal(history: History) -> Iterator[Violation]:
+    """Every job ends, and nothing is seen of it after its end."""
+    for record in history.records.values():
+        if not record.job.terminal:
+            what = f"{record.job.job_id} is {record.job.status} when all is over"
+            yield Violation("terminal", "wrong", what)
+    newest: dict[str, int] = {}
+    ends: dict[str, int] = {}
+    for snapshot, _ in observations(history):
+        job_id, version = snapshot.job_id, snapshot.version
+        newest[job_id] = max(version, newest.get(job_id, 0))
+        if snapshot.terminal:
+            ends[job_id] = min(version, ends.get(job_id, version))
+    for job_id, version in ends.items():
+        if newest[job_id] > version:
+            what = f"{job_id} ended at version {version} and has {newest[job_id]}"
+            yield Violation("terminal", "wrong", what)

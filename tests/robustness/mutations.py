@@ -1,0 +1,295 @@
+"""Servers that are broken on purpose, each in one way that one of the promises rules out."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+
+from jobledger.v1 import job_pb2, job_service_pb2, worker_service_pb2
+from robustness.front import Forward, Mutation, Open
+
+TERMINAL = (
+    job_pb2.JOB_STATUS_COMPLETED,
+    job_pb2.JOB_STATUS_PARTIAL,
+    job_pb2.JOB_STATUS_FAILED,
+)
+
+SOME = 30
+"""Messages of a stream that go by before anything is done to one."""
+
+
+def starts(message: Any) -> bool:
+    """Whether it tells that its job was started: more of this job is certainly to come."""
+    job = message.job
+    return bool(message.transitions) and job.status == job_pb2.JOB_STATUS_PROCESSING
+
+
+class _OfMany(Mutation):
+    """Does something to the messages of watches of many jobs."""
+
+    async def stream(self, rpc: str, request: Any, open_: Open) -> AsyncGenerator[Any, None]:
+        source = super().stream(rpc, request, open_)
+        if rpc == "WatchJobs":
+            source = self.mutate(request, source)
+        async with aclosing(source) as messages:
+            async for message in messages:
+                yield message
+
+    async def mutate(self, request: Any, source: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+        raise NotImplementedError
+        yield
+
+
+class DropsOne(_OfMany):
+    """One change is not told."""
+
+    seen = 0
+
+    async def mutate(self, request, source):
+        async for message in source:
+            self.seen += starts(message)
+            if not self.struck and self.seen > 3 and starts(message):
+                self.struck = True
+            else:
+                yield message
+
+
+class DropsEnds(_OfMany):
+    """From some time on a watcher of everything is not told how jobs end."""
+
+    seen = 0
+
+    async def mutate(self, request, source):
+        async for message in source:
+            self.seen += 1
+            everything = not request.user_id and not request.job_types
+            if everything and self.seen > SOME and message.job.status in TERMINAL:
+                self.struck = True
+            else:
+                yield message
+
+
+class DropsDeletions(_OfMany):
+    """A watcher of everything is not told of deletions."""
+
+    async def mutate(self, request, source):
+        async for message in source:
+            if not request.user_id and not request.job_types and message.deleted:
+                self.struck = True
+            else:
+                yield message
+
+
+class RepeatsOne(_OfMany):
+    """One change is told twice."""
+
+    seen = 0
+
+    async def mutate(self, request, source):
+        async for message in source:
+            yield message
+            self.seen += starts(message)
+            if not self.struck and self.seen > 3 and starts(message):
+                self.struck = True
+                yield message
+
+
+class SwapsTwoJobs(_OfMany):
+    """One change is told after changes of other jobs that were committed after it."""
+
+    seen = 0
+
+    async def mutate(self, request, source):
+        held, passed = None, 0
+        async for message in source:
+            self.seen += 1
+            if held is None and not self.struck and self.seen > SOME and starts(message):
+                held, passed = message, 0
+                continue
+            if held is not None:
+                if message.job.id == held.job.id:
+                    yield held  # too late: the next one is chosen
+                    held = None
+                elif message.job.id:
+                    passed += 1
+            yield message
+            if held is not None and passed == 4:
+                self.struck = True
+                yield held
+                held = None
+
+
+class SwapsTwoOfAJob(_OfMany):
+    """Two changes of one job are told the wrong way round."""
+
+    seen = 0
+
+    async def mutate(self, request, source):
+        held = None
+        async for message in source:
+            self.seen += 1
+            if held is None and not self.struck and self.seen > SOME and starts(message):
+                held = message
+                continue
+            yield message
+            if held is not None and message.job.id == held.job.id:
+                self.struck = True
+                yield held
+                held = None
+
+
+class ForgetsOneOnResume(_OfMany):
+    """A resumed stream leaves out the first step that its watcher has missed."""
+
+    async def mutate(self, request, source):
+        async for message in source:
+            if request.resume_token and not self.struck and starts(message):
+                self.struck = True
+            else:
+                yield message
+
+
+class ResumesTooEarly(_OfMany):
+    """A stream begins with the message that its token was given out with."""
+
+    def __init__(self) -> None:
+        self.before: dict[str, str] = {}
+
+    async def stream(self, rpc: str, request: Any, open_: Open) -> AsyncGenerator[Any, None]:
+        if rpc == "WatchJobs" and request.resume_token in self.before and not self.struck:
+            request.resume_token = self.before[request.resume_token]
+            self.struck = True
+        async for message in super().stream(rpc, request, open_):
+            yield message
+
+    async def mutate(self, request, source):
+        last = None
+        async for message in source:
+            if last is not None and message.job.id and message.resume_token != last:
+                self.before[message.resume_token] = last
+            last = message.resume_token
+            yield message
+
+
+class ChangesAnEndedJob(_OfMany):
+    """Something is told of a job after its end."""
+
+    async def mutate(self, request, source):
+        async for message in source:
+            yield message
+            if not self.struck and message.job.status in TERMINAL and not message.deleted:
+                self.struck = True
+                again = job_service_pb2.WatchJobsResponse()
+                again.CopyFrom(message)
+                again.ClearField("transitions")
+                again.job.version += 1
+                yield again
+
+
+class EndsAWatchEarly(Mutation):
+    """A watch of one job is over before the job is."""
+
+    async def stream(self, rpc: str, request: Any, open_: Open) -> AsyncGenerator[Any, None]:
+        async with aclosing(super().stream(rpc, request, open_)) as messages:
+            async for message in messages:
+                yield message
+                open_job = message.job.status not in TERMINAL
+                if rpc == "WatchJob" and open_job and not self.struck:
+                    self.struck = True
+                    return
+
+
+class SkipsAStepOfOneJob(Mutation):
+    """A watch of one job is not told that it was started."""
+
+    async def stream(self, rpc: str, request: Any, open_: Open) -> AsyncGenerator[Any, None]:
+        async with aclosing(super().stream(rpc, request, open_)) as messages:
+            async for message in messages:
+                if rpc == "WatchJob" and starts(message) and not self.struck:
+                    self.struck = True
+                    message.ClearField("transitions")
+                yield message
+
+
+class CompletesWithoutAssets(Mutation):
+    """A job is completed and its assets are not linked."""
+
+    async def unary(self, rpc: str, request: Any, forward: Forward) -> Any:
+        if rpc == "MarkCompleted" and request.assets and not self.struck:
+            self.struck = True
+            request.ClearField("assets")
+        return await forward(request)
+
+
+class LinksWithoutCompleting(Mutation):
+    """An end that is not told to have been made leaves an asset behind, and is made after all."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+
+    async def unary(self, rpc: str, request: Any, forward: Forward) -> Any:
+        if rpc == "MarkCompleted" and request.assets and not self.struck:
+            self.struck = True
+            link = self._channel.unary_unary(
+                "/jobledger.v1.WorkerService/CreateAsset",
+                worker_service_pb2.CreateAssetRequest.SerializeToString,
+            )
+            (asset, *_) = request.assets
+            await link(
+                worker_service_pb2.CreateAssetRequest(
+                    job_id=request.job_id,
+                    asset_type=asset.asset_type,
+                    storage_path=asset.storage_path,
+                )
+            )
+        return await forward(request)
+
+
+class CreatesTwice(Mutation):
+    """One request makes two jobs."""
+
+    async def unary(self, rpc: str, request: Any, forward: Forward) -> Any:
+        answer = await forward(request)
+        if rpc == "CreateJob" and not self.struck:
+            self.struck = True
+            request.ClearField("request_id")
+            await forward(request)
+        return answer
+
+
+class ClaimsTwice(Mutation):
+    """Two workers are given the same job."""
+
+    given: Any = None
+
+    async def unary(self, rpc: str, request: Any, forward: Forward) -> Any:
+        if rpc != "ClaimJobs" or self.struck:
+            return await forward(request)
+        if self.given is not None:
+            self.struck = True
+            return self.given
+        answer = await forward(request)
+        if answer.jobs:
+            self.given = answer
+        return answer
+
+
+class ForgetsAReport(Mutation):
+    """A report is acknowledged and not kept."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Any] = {}
+
+    async def unary(self, rpc: str, request: Any, forward: Forward) -> Any:
+        if rpc != "UpdateProgress":
+            return await forward(request)
+        last = self.answers.get(request.job_id)
+        if last is not None and last.applied and not self.struck:
+            self.struck = True
+            last.job.version += 1
+            last.job.progress = request.progress
+            last.job.progress_message = request.progress_message
+            return last
+        self.answers[request.job_id] = answer = await forward(request)
+        return answer

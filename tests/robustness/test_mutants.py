@@ -1,0 +1,86 @@
+"""Each judge catches the server that breaks its promise, and lets an honest one pass."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from jobledger_server.app import App
+from robustness import mutations
+from robustness.checker.load import Load, Size
+from robustness.checker.validate import judge
+from robustness.checker.violation import Promise, Violation
+from robustness.front import Mutation, standing_before
+
+SMALL = Size(rate=250, writers=3, workers=6, job_watchers=4, abandoned=0.0, patience=2.0)
+
+STRIKE_SECONDS = 20.0
+
+sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+async def judged(app: App, mutation: Mutation) -> dict[Promise, list[Violation]]:
+    """Run a small load through the mutation until it has struck; return the judgement."""
+    async with standing_before(app.address, mutation) as target:
+        load = Load([target], seed=1, size=SMALL)
+        async with load.running():
+            async with asyncio.timeout(STRIKE_SECONDS):
+                while not mutation.struck:
+                    await asyncio.sleep(0.05)
+            await asyncio.sleep(0.3)
+        return judge(load.history)
+
+
+class Honest(Mutation):
+    """Strikes without being wrong, when enough has gone by."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+
+    async def unary(self, rpc: str, request: Any, forward: Any) -> Any:
+        self._calls += 1
+        self.struck = self._calls > 400
+        return await forward(request)
+
+
+@sqlite
+async def test_an_honest_server_breaks_no_promise(app: App) -> None:
+    found = await judged(app, Honest())
+    assert not any(found.values()), found
+
+
+@sqlite
+@pytest.mark.parametrize(
+    ("mutation", "promise"),
+    [
+        (mutations.DropsOne, "reliable"),
+        (mutations.DropsEnds, "reliable"),
+        (mutations.DropsDeletions, "reliable"),
+        (mutations.SkipsAStepOfOneJob, "reliable"),
+        (mutations.RepeatsOne, "unique"),
+        (mutations.SwapsTwoJobs, "ordered"),
+        (mutations.SwapsTwoOfAJob, "ordered"),
+        (mutations.ForgetsOneOnResume, "resumable"),
+        (mutations.ResumesTooEarly, "resumable"),
+        (mutations.EndsAWatchEarly, "terminal"),
+        (mutations.ChangesAnEndedJob, "terminal"),
+        (mutations.CompletesWithoutAssets, "atomic"),
+        (mutations.CreatesTwice, "atomic"),
+        (mutations.ClaimsTwice, "atomic"),
+        (mutations.ForgetsAReport, "kept"),
+    ],
+)
+async def test_a_broken_server_is_caught(
+    app: App, mutation: Callable[[], Mutation], promise: Promise
+) -> None:
+    found = await judged(app, mutation())
+    assert found[promise]
+
+
+@sqlite
+async def test_an_end_that_leaves_something_behind_is_caught(app: App) -> None:
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        found = await judged(app, mutations.LinksWithoutCompleting(channel))
+    assert found["atomic"]

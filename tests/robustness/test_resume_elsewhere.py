@@ -1,0 +1,67 @@
+"""Going on at another replica than the one that gave the token, in the cases that are hard."""
+
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from conftest import several_servers
+from rpc_caller import Caller
+from server_process import ServerProcess
+
+
+@asynccontextmanager
+async def two_replicas(folder: Path, url: str) -> AsyncIterator[list[tuple[ServerProcess, Caller]]]:
+    first, second = (ServerProcess(_made(folder / name), database=url) for name in ("a", "b"))
+    async with (
+        first,
+        second,
+        grpc.aio.insecure_channel(first.target) as one,
+        grpc.aio.insecure_channel(second.target) as other,
+    ):
+        yield [(first, Caller(one)), (second, Caller(other))]
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+async def read_until(stream: Any, job_id: str, version: int) -> list[Any]:
+    messages = []
+    while not messages or (messages[-1].job.id, messages[-1].job.version) != (job_id, version):
+        messages.append(await stream.read())
+    return messages
+
+
+def steps(messages: list[Any]) -> list[int]:
+    return [step.version for message in messages for step in message.transitions]
+
+
+@several_servers
+async def test_whoever_goes_on_elsewhere_after_any_message_is_told_each_step_once(
+    tmp_path: Path, database_url: str
+) -> None:
+    """Though one replica took the changes one by one, and the other all at once."""
+    async with two_replicas(tmp_path, database_url) as ((_, here), (server, there)):
+        watches = [here.WatchJobs(), there.WatchJobs()]
+        for watch in watches:
+            assert (await watch.read()).synced
+        server.signal(signal.SIGSTOP)
+        try:
+            job = await here.running()
+            await here.job()
+            await here.UpdateProgress(job_id=job.id, progress=5)
+        finally:
+            server.signal(signal.SIGCONT)
+        one_by_one, at_once = [await read_until(watch, job.id, 3) for watch in watches]
+        assert len(one_by_one) == 4
+        for told, elsewhere in ((one_by_one, there), (at_once, here)):
+            assert steps(told) == [2]
+            for count in range(1, len(told)):
+                again = elsewhere.WatchJobs(resume_token=told[count - 1].resume_token)
+                rest = await read_until(again, job.id, 3)
+                assert steps(told[:count] + rest) == [2]

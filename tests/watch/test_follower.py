@@ -1,0 +1,196 @@
+"""A follower: its place, its sleep, and when it reads the table. Over the real store and hub."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from jobledger_server.domain.commands import Create, Report, Transit
+from jobledger_server.domain.model import Job, JobStatus
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.sql.store import SqlStore
+from jobledger_server.store import FeedPage
+from jobledger_server.watch.feed import Feed
+from jobledger_server.watch.follower import Follower, Place, Selection, Told
+from jobledger_server.watch.hub import WatchHub
+from jobledger_server.watch.subscription import Draining
+from jobledger_server.watch.window import Window
+
+PATIENCE = 30.0
+ADA = Selection(user_id="ada")
+
+
+class CountingStore:
+    """The real store; says how often the feed was read from it, and can be held up after that."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self._store = store
+        self.reads = 0
+        self.after_read: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def changes_after(self, *args: Any, **options: Any) -> FeedPage:
+        self.reads += 1
+        page = await self._store.changes_after(*args, **options)
+        if self.after_read is not None:
+            await self.after_read()
+        return page
+
+
+@pytest.fixture
+def window() -> Window:
+    return Window(0, max_changes=5)
+
+
+@pytest.fixture
+def counting(store: SqlStore) -> CountingStore:
+    return CountingStore(store)
+
+
+@pytest.fixture
+def feed(counting: CountingStore, window: Window) -> Feed:
+    return Feed(counting, window)
+
+
+@pytest.fixture
+def hub(window: Window) -> WatchHub:
+    return WatchHub(window, lambda: None, max_watches=10)
+
+
+@pytest.fixture
+async def ledger(store: SqlStore, hub: WatchHub) -> AsyncIterator[Ledger]:
+    async with Ledger(store, hub.publish, max_waiting=100) as ledger:
+        yield ledger
+
+
+async def created(ledger: Ledger, user_id: str = "ada") -> Job:
+    return (await ledger.apply(Create(user_id=user_id, job_type="t"))).job
+
+
+async def told(follower: Follower, patience: float = PATIENCE) -> Told:
+    news = await follower.news(patience)
+    assert news is not None
+    return news
+
+
+async def test_one_that_sleeps_keeps_up_with_a_feed_that_has_nothing_for_it(
+    ledger: Ledger, hub: WatchHub, feed: Feed, counting: CountingStore
+) -> None:
+    follower = Follower(feed, ADA, Place(0))
+    with hub.follow(follower):
+        assert (await told(follower)).synced
+        for _ in range(3):
+            for _ in range(7):  # more than the window holds
+                await created(ledger, "bob")
+            assert await follower.news(0.01) is None
+            assert follower.place == Place(hub.seq)
+        waiting = asyncio.create_task(told(follower))
+        await asyncio.sleep(0)
+        for _ in range(7):
+            await created(ledger, "bob")
+        job = await created(ledger)
+        assert [change.job for change in (await waiting).changes] == [job]
+    assert counting.reads == 0
+
+
+async def test_what_comes_while_the_table_is_read_is_not_slept_over(
+    ledger: Ledger, hub: WatchHub, feed: Feed, counting: CountingStore
+) -> None:
+    for _ in range(7):
+        await created(ledger, "bob")
+    late: list[Job] = []
+
+    async def create() -> None:
+        late.append(await created(ledger))
+
+    counting.after_read = create
+    follower = Follower(feed, ADA, Place(0))
+    with hub.follow(follower):
+        first = await told(follower)  # synced: nothing for it up to there
+        second = await told(follower)
+    assert (first.synced, list(first.changes)) == (True, [])
+    assert [change.job for change in second.changes] == late
+    assert counting.reads == 1
+
+
+async def test_a_sleeper_is_woken_for_what_it_follows_and_nothing_else(
+    ledger: Ledger, hub: WatchHub, feed: Feed
+) -> None:
+    follower = Follower(feed, Selection(user_id="ada", job_types=frozenset({"t"})), Place(0))
+    with hub.follow(follower):
+        await told(follower)
+        waiting = asyncio.create_task(follower.news(PATIENCE))
+        await asyncio.sleep(0)
+        await created(ledger, "bob")
+        await ledger.apply(Create(user_id="ada", job_type="other"))
+        assert not follower._woken.is_set()
+        job = await created(ledger)
+        news = await waiting
+    assert news is not None
+    assert [change.job for change in news.changes] == [job]
+
+
+async def test_one_ahead_of_its_server_is_not_told_again_what_it_knows(
+    store: SqlStore, ledger: Ledger, hub: WatchHub, feed: Feed
+) -> None:
+    """Another server told it; this one has yet to look."""
+    async with Ledger(store, lambda _: None, max_waiting=10) as elsewhere:
+        known = [await created(elsewhere) for _ in range(3)]
+    follower = Follower(feed, ADA, Place(3))
+    with hub.follow(follower):
+        assert (await told(follower)).synced
+        assert await follower.news(0.01) is None
+        hub.deliver((await store.changes_after(0, limit=10)).changes)
+        assert await follower.news(0.01) is None
+        job = await created(ledger)
+        assert [change.job for change in (await told(follower)).changes] == [job]
+    assert len(known) == 3
+
+
+async def test_from_any_place_everything_is_told_by_window_and_table(
+    ledger: Ledger, hub: WatchHub, feed: Feed, window: Window
+) -> None:
+    jobs = [await created(ledger) for _ in range(4)]
+    for job in jobs:
+        await ledger.apply(Transit(job_id=job.id, target=JobStatus.PROCESSING))
+        await ledger.apply(Report(job_id=job.id, progress=50))
+        await ledger.apply(Transit(job_id=job.id, target=JobStatus.COMPLETED))
+    assert window.floor == hub.seq - 5
+    for place in range(hub.seq):
+        follower = Follower(feed, ADA, Place(place))
+        steps: list[tuple[str, int]] = []
+        with hub.follow(follower):
+            while True:
+                news = await told(follower)
+                steps += [
+                    (change.job.id, step.version)
+                    for change in news.changes
+                    for step in change.transitions
+                ]
+                if news.synced:
+                    break
+        starts = range(5, 17, 3)
+        expected = [
+            (job.id, version)
+            for job, start in zip(jobs, starts, strict=True)
+            for version, at in ((2, start), (4, start + 2))
+            if at > place
+        ]
+        assert steps == expected
+
+
+async def test_a_draining_server_ends_it_at_its_place(hub: WatchHub, feed: Feed) -> None:
+    follower = Follower(feed, ADA, Place(0))
+    with hub.follow(follower):
+        await told(follower)
+        waiting = asyncio.create_task(follower.news(PATIENCE))
+        await asyncio.sleep(0)
+        hub.drain()
+        with pytest.raises(Draining):
+            await waiting
+        with pytest.raises(Draining), hub.follow(follower):
+            pass
+    assert follower.place == Place(0)
