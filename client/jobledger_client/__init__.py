@@ -7,6 +7,14 @@
         for message in client.watch(job.id):
             print(JobStatus.Name(message.job.status), message.job.progress)
 
+All of an owner's jobs, or everybody's, can be followed at once; a program that keeps
+the tokens goes on where it was, after a restart of the service or of its own:
+
+    with Client("127.0.0.1:50051", user_id="ada") as client:
+        for message in client.watch_jobs(resume_token=load(), on_gap=begin_anew):
+            take_in(message)
+            save(message.resume_token)
+
 A worker claims the job, reports on it and ends it:
 
     with Client("127.0.0.1:50051") as worker:
@@ -22,7 +30,7 @@ raise a JobledgerError; see `jobledger_client.errors`.
 
 from jobledger.v1.asset_pb2 import Asset
 from jobledger.v1.job_pb2 import Job, JobError, JobStatus, JobTransition
-from jobledger.v1.job_service_pb2 import WatchJobResponse
+from jobledger.v1.job_service_pb2 import WatchJobResponse, WatchJobsResponse
 from jobledger.v1.worker_service_pb2 import UpdateProgressResponse
 from jobledger_client._async import AsyncClient
 from jobledger_client._channel import CHANNEL_OPTIONS
@@ -41,6 +49,7 @@ from jobledger_client.errors import (
     LeaseLost,
     LimitExceeded,
     RequestIdReused,
+    ResumeTokenExpired,
     Unavailable,
     VersionMismatch,
 )
@@ -67,8 +76,10 @@ __all__ = [
     "LeaseLost",
     "LimitExceeded",
     "RequestIdReused",
+    "ResumeTokenExpired",
     "Unavailable",
     "UpdateProgressResponse",
     "VersionMismatch",
     "WatchJobResponse",
+    "WatchJobsResponse",
 ]

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from typing import TypeAlias
 
-from jobledger_client import AsyncClient, Job, JobStatus, WatchJobResponse
+from jobledger_client import AsyncClient, JobStatus, WatchJobResponse
 from jobledger_client._ending import FAILED_JOB, PARTIAL_JOB, flush, write
-from jobledger_client._render import clean, status_name, to_json
+from jobledger_client._render import clean, job_words, short_id, status_name, to_json
 
 Show: TypeAlias = Callable[[WatchJobResponse], None]
 
@@ -81,21 +81,12 @@ class Bars(AbstractContextManager[Show]):
 
     def _tell(self, message: WatchJobResponse) -> None:
         job = message.job
-        words, status = clean(_words(job)), status_name(job.status)
+        words, status = clean(job_words(job)), status_name(job.status)
         bar = self._bars.get(job.id)
         if bar is not None:
             self._progress.update(bar, completed=job.progress, status=status, description=words)
             return
-        # Short, for narrow terminals; the end of an id is its random part.
-        title = clean(f"{job.job_type}  \N{HORIZONTAL ELLIPSIS}{job.id[-12:]}")
+        title = clean(f"{job.job_type}  {short_id(job)}")
         self._bars[job.id] = self._progress.add_task(
             words, completed=job.progress, title=title, status=status
         )
-
-
-def _words(job: Job) -> str:
-    return (
-        f"{job.error.reason}: {job.error.message}"
-        if job.HasField("error")
-        else job.progress_message
-    )

@@ -28,9 +28,14 @@ _SERVICE_CONFIG: Final = {
             ],
             "retryPolicy": _RETRY_POLICY,
         },
-        # The more specific entry wins: watches have their own loop (_watch.py),
+        # The more specific entry wins: watches have their own loop (_follow.py),
         # which knows where to resume.
-        {"name": [{"service": "jobledger.v1.JobService", "method": "WatchJob"}]},
+        {
+            "name": [
+                {"service": "jobledger.v1.JobService", "method": "WatchJob"},
+                {"service": "jobledger.v1.JobService", "method": "WatchJobs"},
+            ]
+        },
         # A claim whose answer was lost may have taken jobs; repeated, it would take
         # more than its caller has room for.
         {"name": [{"service": "jobledger.v1.WorkerService", "method": "ClaimJobs"}]},

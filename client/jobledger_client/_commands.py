@@ -1,25 +1,20 @@
-"""The commands of `jobledger`: options in, calls, output."""
+"""The commands of `jobledger` that make one call: options in, calls, output."""
 
-import asyncio
 import itertools
 import json
-import logging
-import shlex
-import shutil
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import click
-import grpc
 
-from jobledger_client import AsyncClient, Client, Job, JobStatus
-from jobledger_client._bars import Bars, lines, watch_all
+from jobledger_client import Job, JobStatus
+from jobledger_client._commands_watch import top, watch
+from jobledger_client._commands_worker import worker
 from jobledger_client._durations import time_span
 from jobledger_client._ending import EXIT_CODES, write
-from jobledger_client._exec import Program
+from jobledger_client._options import Connection, as_json_option, filter_options, read_labels
 from jobledger_client._render import (
     ASSET_COLUMNS,
     JOB_COLUMNS,
@@ -32,49 +27,8 @@ from jobledger_client._render import (
     to_json,
     transition_row,
 )
-from jobledger_client.worker import Worker
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 _STATUSES = [status_name(status) for status in JobStatus.values() if status]
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """The global options: where the service is and who asks."""
-
-    server: str
-    user: str | None
-    token: str | None
-    tls: bool
-    timeout: float
-
-    def arguments(self) -> dict[str, Any]:
-        if not self.user:
-            raise click.UsageError("whose jobs? Give --user, or set JOBLEDGER_USER.")
-        return {"user_id": self.user, **self.options()}
-
-    def options(self) -> dict[str, Any]:
-        return {
-            "token": self.token or None,
-            "credentials": grpc.ssl_channel_credentials() if self.tls else None,
-            "timeout": self.timeout,
-        }
-
-    def open(self) -> Client:
-        return Client(self.server, **self.arguments())
-
-    def open_async(self) -> AsyncClient:
-        return AsyncClient(self.server, **self.arguments())
-
-    def open_worker(self) -> AsyncClient:
-        """Open a client that acts for no owner."""
-        return AsyncClient(self.server, **self.options())
-
-
-def _as_json(command: _Command) -> _Command:
-    return click.option(
-        "--json", "as_json", is_flag=True, help="Print proto3 JSON, one object per line."
-    )(command)
 
 
 # Without a command click would show its help as an error.
@@ -110,6 +64,11 @@ def jobledger(context: click.Context, /, **options: Any) -> None:
     context.obj = Connection(**options)
 
 
+jobledger.add_command(watch)
+jobledger.add_command(top)
+jobledger.add_command(worker)
+
+
 @jobledger.command()
 @click.argument("job_type", metavar="TYPE")
 @click.option(
@@ -135,7 +94,7 @@ def jobledger(context: click.Context, /, **options: Any) -> None:
 @click.option(
     "--run-timeout", type=time_span, metavar="TIME", help="How long it may run: 90s, 5m, 2h, 7d."
 )
-@_as_json
+@as_json_option
 @click.pass_obj
 def create(
     connection: Connection,
@@ -154,7 +113,7 @@ def create(
         job = client.create_job(
             job_type,
             _parameters(parameters),
-            labels=_labels(labels),
+            labels=read_labels(labels),
             request_id=request_id,
             max_attempts=max_attempts,
             queue_timeout=queue_timeout,
@@ -165,7 +124,7 @@ def create(
 
 @jobledger.command()
 @click.argument("job_id", metavar="JOB")
-@_as_json
+@as_json_option
 @click.pass_obj
 def get(connection: Connection, *, job_id: str, as_json: bool) -> None:
     """Show a job."""
@@ -183,10 +142,7 @@ def get(connection: Connection, *, job_id: str, as_json: bool) -> None:
     type=click.Choice(_STATUSES, case_sensitive=False),
     help="Only these; may be repeated.",
 )
-@click.option("--type", "job_types", multiple=True, help="Only these; may be repeated.")
-@click.option(
-    "--label", "labels", multiple=True, metavar="KEY=VALUE", help="Only with all of these."
-)
+@filter_options
 @click.option(
     "--limit",
     type=click.IntRange(min=0),
@@ -194,7 +150,7 @@ def get(connection: Connection, *, job_id: str, as_json: bool) -> None:
     show_default=True,
     help="At most so many jobs; 0: all.",
 )
-@_as_json
+@as_json_option
 @click.pass_obj
 def list_(
     connection: Connection,
@@ -210,7 +166,7 @@ def list_(
         jobs = client.list_jobs(
             statuses=[JobStatus.Value(f"JOB_STATUS_{status}") for status in statuses],
             job_types=job_types,
-            labels=_labels(labels),
+            labels=read_labels(labels),
             page_size=min(limit, 1000) or 1000,
         )
         some: Iterable[Job] = itertools.islice(jobs, limit or None)
@@ -218,26 +174,8 @@ def list_(
 
 
 @jobledger.command()
-@click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
-@_as_json
-@click.pass_obj
-def watch(connection: Connection, *, job_ids: tuple[str, ...], as_json: bool) -> int:
-    """Follow jobs to their ends, through restarts of the service.
-
-    Draws bars on a terminal, else prints a JSON line for each change.
-    """
-
-    async def follow() -> int:
-        async with connection.open_async() as client:
-            return await watch_all(client, job_ids, Bars() if draw else lines())
-
-    draw = sys.stdout.isatty() and not as_json
-    return asyncio.run(follow())
-
-
-@jobledger.command()
 @click.argument("job_id", metavar="JOB")
-@_as_json
+@as_json_option
 @click.pass_obj
 def transitions(connection: Connection, *, job_id: str, as_json: bool) -> None:
     """List the steps of a job, oldest first."""
@@ -249,7 +187,7 @@ def transitions(connection: Connection, *, job_id: str, as_json: bool) -> None:
 
 @jobledger.command()
 @click.argument("job_id", metavar="JOB")
-@_as_json
+@as_json_option
 @click.pass_obj
 def assets(connection: Connection, *, job_id: str, as_json: bool) -> None:
     """List what a job made, oldest first."""
@@ -261,7 +199,7 @@ def assets(connection: Connection, *, job_id: str, as_json: bool) -> None:
 @jobledger.command()
 @click.argument("job_id", metavar="JOB")
 @click.option("--reason", default="", help="Why, for people.")
-@_as_json
+@as_json_option
 @click.pass_obj
 def cancel(connection: Connection, *, job_id: str, reason: str, as_json: bool) -> None:
     """Cancel a job: at once where no worker has it, else its worker is asked to."""
@@ -278,86 +216,8 @@ def _outlook(job: Job) -> str:
 
 
 @jobledger.command()
-@click.argument("job_types", metavar="TYPE...", nargs=-1, required=True)
-@click.option(
-    "--exec",
-    "command",
-    required=True,
-    metavar="COMMAND",
-    help="The program to run for each job. Split as a shell would, but run without one.",
-)
-@click.option(
-    "--concurrency",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="How many jobs at once.",
-)
-@click.option(
-    "--lease",
-    type=time_span,
-    metavar="TIME",
-    default="60s",
-    show_default=True,
-    help="After how long without a sign of life a job is another worker's.",
-)
-@click.option(
-    "--grace",
-    type=time_span,
-    metavar="TIME",
-    default="10s",
-    show_default=True,
-    help="How long running jobs have to end after SIGTERM or SIGINT.",
-)
-@click.pass_obj
-def worker(
-    connection: Connection,
-    *,
-    job_types: tuple[str, ...],
-    command: str,
-    concurrency: int,
-    lease: timedelta,
-    grace: timedelta,
-) -> None:
-    """Do jobs of these types: run a program for each, in any language.
-
-    The program gets the job as a JSON object on stdin. Each line that it writes to
-    stdout is {"progress": 40, "message": "..."}, {"asset": {...}} or, at last, the
-    result. Exit code 0 is COMPLETED, 3 PARTIAL, any other FAILED, with the last
-    lines of stderr as the message. Details: docs/workers.md.
-
-    On SIGTERM no more jobs are taken; those that do not end in time are given back.
-    """
-    program = Program(_program(command))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-
-    async def work() -> None:
-        async with connection.open_worker() as client:
-            worker = Worker(
-                client, concurrency=concurrency, lease=lease, grace=grace.total_seconds()
-            )
-            for job_type in dict.fromkeys(job_types):
-                worker.handler(job_type)(program.handle)
-            await worker.run()
-
-    asyncio.run(work())
-
-
-def _program(command: str) -> list[str]:
-    try:
-        words = shlex.split(command)
-    except ValueError as error:
-        raise click.UsageError(f"--exec: {error}") from None
-    if not words:
-        raise click.UsageError("--exec: no command")
-    if shutil.which(words[0]) is None:
-        raise click.UsageError(f"--exec: there is no program {words[0]!r}")
-    return words
-
-
-@jobledger.command()
 @click.argument("job_id", metavar="JOB")
-@_as_json
+@as_json_option
 @click.pass_obj
 def delete(connection: Connection, *, job_id: str, as_json: bool) -> None:
     """Delete a job that has ended."""
@@ -393,13 +253,3 @@ def _parameters(given: str | None) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise click.UsageError("--parameters: not a JSON object")
     return value
-
-
-def _labels(given: tuple[str, ...]) -> dict[str, str]:
-    labels = {}
-    for label in given:
-        key, sign, value = label.partition("=")
-        if not sign:
-            raise click.UsageError(f"--label: {label!r} is not KEY=VALUE")
-        labels[key] = value
-    return labels

@@ -1,7 +1,12 @@
 """How a command ends: one line on stderr and an exit code, never a traceback."""
 
+import asyncio
 import os
+import signal
+import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, TextIO
 
 import click
@@ -22,10 +27,11 @@ Exit codes:
    70  a bug
   130  interrupted
   141  whoever read the output left
+  143  terminated
 """
 
 FAILED_JOB, USAGE, PARTIAL_JOB, NOT_FOUND, REFUSED, UNAVAILABLE, DENIED = 1, 2, 3, 4, 5, 6, 7
-BUG, INTERRUPTED, READER_LEFT = 70, 130, 141
+BUG, INTERRUPTED, READER_LEFT, TERMINATED = 70, 130, 141, 143
 
 _BY_STATUS: Final = {
     StatusCode.INVALID_ARGUMENT: USAGE,
@@ -50,6 +56,10 @@ class ReaderLeftError(Exception):
     """
 
 
+class TerminatedError(Exception):
+    """A command that has no end of its own was asked to end, by SIGTERM."""
+
+
 def run(command: click.Command) -> int:
     """Run a command line and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
@@ -63,6 +73,8 @@ def run(command: click.Command) -> int:
         # Else Python complains at exit that it cannot flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_LEFT
+    except TerminatedError:
+        return TERMINATED
     except ModuleNotFoundError:
         raise
     except Exception as error:  # noqa: BLE001
@@ -86,6 +98,39 @@ def flush() -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         raise ReaderLeftError from None
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Run a block of the current task that only others can end.
+
+    Raises TerminatedError on SIGTERM, and ReaderLeftError when whoever reads a pipe
+    leaves: with little to write it would be noticed late, or never.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    reasons: list[Exception] = []
+
+    def stop(reason: Exception) -> None:
+        reasons.append(reason)
+        if task is not None:
+            task.cancel()
+
+    output = sys.stdout.fileno()
+    piped = stat.S_ISFIFO(os.fstat(output).st_mode)
+    loop.add_signal_handler(signal.SIGTERM, stop, TerminatedError())
+    if piped:
+        # The writing end of a pipe is never readable, but for the error.
+        loop.add_reader(output, stop, ReaderLeftError())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not reasons:
+            raise
+        raise reasons[0] from None
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+        if piped:
+            loop.remove_reader(output)
 
 
 def _accept_every_letter(stream: TextIO) -> None:

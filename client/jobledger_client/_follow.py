@@ -1,47 +1,57 @@
-"""Watching over the network: opens streams until the job has ended.
+"""Watching over the network: opens streams until the watch has ended.
 
-The two loops stand side by side so that they stay alike. What counts as news
-and how long to wait is decided in _watch.py. Each stream is cancelled whichever
-way its loop is left: grpc does not collect abandoned calls (grpc#43462).
+The two loops stand side by side so that they stay alike. What the caller gets
+and how long to wait is decided in _reconnect.py and its children. Each stream is
+cancelled whichever way its loop is left: grpc does not collect abandoned calls
+(grpc#43462).
 """
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar, cast
 
 import grpc
 
-from jobledger.v1.job_service_pb2 import WatchJobRequest, WatchJobResponse
-from jobledger_client._watch import Watch, client_closed, ended_early, fell_silent
+from jobledger_client._reconnect import (
+    Pause,
+    Reconnecting,
+    RequestT,
+    ResponseT,
+    Why,
+    client_closed,
+    ended_early,
+    fell_silent,
+)
 from jobledger_client.errors import JobledgerError, from_rpc_error
 
-AsyncCall: TypeAlias = "grpc.aio.UnaryStreamCall[WatchJobRequest, WatchJobResponse]"
+ReadT_co = TypeVar("ReadT_co", covariant=True)
+OnGap: TypeAlias = Callable[[JobledgerError], object]
 
 _logger = logging.getLogger("jobledger_client")
 
 
-class Call(Protocol):
+class Call(Protocol[ReadT_co]):
     """What a blocking stream can do; grpc keeps its own name for it private."""
 
-    def __next__(self) -> WatchJobResponse: ...
+    def __next__(self) -> ReadT_co: ...
 
     def cancel(self) -> object: ...
 
 
 async def follow_async(
-    open_call: Callable[[WatchJobRequest], AsyncCall],
-    request: WatchJobRequest,
+    open_call: "Callable[[RequestT], grpc.aio.UnaryStreamCall[RequestT, ResponseT]]",
+    begin: Callable[[], Reconnecting[RequestT, ResponseT]],
     closed: asyncio.Event,
-    *,
-    reconnect_timeout: float | None,
-    within: float | None = None,
-) -> AsyncGenerator[WatchJobResponse, None]:
-    watch = Watch(request, reconnect_timeout=reconnect_timeout, timeout=within)
+    on_gap: OnGap | None = None,
+) -> AsyncGenerator[ResponseT, None]:
+    watch = begin()
     while True:
+        watch.opens()
         call = open_call(watch.request())
         try:
             while not isinstance(read := await _read_async(call, watch, closed), JobledgerError):
@@ -52,15 +62,21 @@ async def follow_async(
         finally:
             call.cancel()
         pause = _pause(watch, read)
+        if pause.why is Why.GAP and on_gap is not None:
+            said = on_gap(read)
+            if inspect.isawaitable(said):
+                await said
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(pause):
+            async with asyncio.timeout(pause.seconds):
                 await closed.wait()
             raise client_closed()
 
 
 async def _read_async(
-    call: AsyncCall, watch: Watch, closed: asyncio.Event
-) -> WatchJobResponse | JobledgerError:
+    call: "grpc.aio.UnaryStreamCall[RequestT, ResponseT]",
+    watch: Reconnecting[RequestT, ResponseT],
+    closed: asyncio.Event,
+) -> ResponseT | JobledgerError:
     try:
         async with asyncio.timeout(watch.patience()):
             read = await call.read()
@@ -75,21 +91,20 @@ async def _read_async(
         if closed.is_set() and task is not None and not task.cancelling():
             return client_closed()
         raise
-    return read if isinstance(read, WatchJobResponse) else ended_early()
+    return ended_early() if read is grpc.aio.EOF else cast("ResponseT", read)
 
 
 def follow(
-    open_call: Callable[[WatchJobRequest], Call],
-    request: WatchJobRequest,
+    open_call: Callable[[RequestT], Call[ResponseT]],
+    begin: Callable[[], Reconnecting[RequestT, ResponseT]],
     closed: threading.Event,
-    *,
-    reconnect_timeout: float | None,
-    within: float | None = None,
-) -> Generator[WatchJobResponse, None, None]:
-    watch = Watch(request, reconnect_timeout=reconnect_timeout, timeout=within)
+    on_gap: OnGap | None = None,
+) -> Generator[ResponseT, None, None]:
+    watch = begin()
     watchdog = _Watchdog()
     try:
         while True:
+            watch.opens()
             call = open_call(watch.request())
             try:
                 while not isinstance(read := _read(call, watch, watchdog), JobledgerError):
@@ -100,13 +115,17 @@ def follow(
             finally:
                 call.cancel()
             pause = _pause(watch, read)
-            if closed.wait(pause):
+            if pause.why is Why.GAP and on_gap is not None:
+                on_gap(read)
+            if closed.wait(pause.seconds):
                 raise client_closed()
     finally:
         watchdog.stop()
 
 
-def _read(call: Call, watch: Watch, watchdog: "_Watchdog") -> WatchJobResponse | JobledgerError:
+def _read(
+    call: Call[ResponseT], watch: Reconnecting[RequestT, ResponseT], watchdog: "_Watchdog"
+) -> ResponseT | JobledgerError:
     watchdog.arm(call, watch.patience())
     try:
         return next(call)
@@ -118,9 +137,16 @@ def _read(call: Call, watch: Watch, watchdog: "_Watchdog") -> WatchJobResponse |
         watchdog.disarm()
 
 
-def _pause(watch: Watch, failure: JobledgerError) -> float:
+def _pause(watch: Reconnecting[RequestT, ResponseT], failure: JobledgerError) -> Pause:
     pause = watch.broken(failure)
-    _logger.info("watch broke (%s); another try in %.1f s", failure, pause)
+    match pause.why:
+        case Why.LOST:
+            _logger.info("watch broke (%s); another try in %.1f s", failure, pause.seconds)
+        case Why.MOVED:
+            # Nothing happened that anybody has to know of.
+            _logger.debug("watch moves to another stream")
+        case Why.GAP:
+            _logger.info("watch cannot go on where it was (%s); it begins anew", failure)
     return pause
 
 
@@ -133,14 +159,14 @@ class _Watchdog:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._call: Call | None = None
+        self._call: Call[object] | None = None
         self._deadline = 0.0
         self._stopped = False
         self.bit = False
         self._thread = threading.Thread(target=self._run, name="jobledger-watchdog", daemon=True)
         self._thread.start()
 
-    def arm(self, call: Call, seconds: float) -> None:
+    def arm(self, call: Call[object], seconds: float) -> None:
         with self._changed:
             self._call, self._deadline, self.bit = call, time.monotonic() + seconds, False
             self._changed.notify()

@@ -52,7 +52,7 @@ def is_transient(error: JobledgerError) -> bool:
 
 
 class Backoff:
-    """Pauses between tries: full jitter over a cap that doubles, as in _watch.py."""
+    """Pauses between tries: full jitter over a cap that doubles, as in _reconnect.py."""
 
     def __init__(
         self,

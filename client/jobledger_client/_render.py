@@ -91,6 +91,20 @@ def job_card(job: Job) -> list[str]:
     return [f"{name:<10}  {clean(value).strip()}" for name, value in facts if value]
 
 
+def job_words(job: Job) -> str:
+    """Tell what the job says of itself: its error, or the last message of its worker."""
+    return (
+        f"{job.error.reason}: {job.error.message}"
+        if job.HasField("error")
+        else job.progress_message
+    )
+
+
+def short_id(job: Job) -> str:
+    """For narrow terminals; the end of an id is its random part."""
+    return f"\N{HORIZONTAL ELLIPSIS}{job.id[-12:]}"
+
+
 def status_name(status: JobStatus.ValueType) -> str:
     return JobStatus.Name(status).removeprefix("JOB_STATUS_")
 

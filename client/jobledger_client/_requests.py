@@ -21,6 +21,7 @@ from jobledger.v1.job_service_pb2 import (
     ListJobsRequest,
     ListTransitionsRequest,
     WatchJobRequest,
+    WatchJobsRequest,
 )
 from jobledger.v1.worker_service_pb2 import (
     ClaimJobsRequest,
@@ -102,6 +103,25 @@ class Requests:
     def watch_job(self, job_id: str, after_version: int, user_id: str | None) -> WatchJobRequest:
         return WatchJobRequest(
             job_id=job_id, user_id=self._owner(user_id), after_version=after_version
+        )
+
+    def watch_jobs(
+        self,
+        *,
+        job_types: Iterable[str],
+        labels: Mapping[str, str] | None,
+        resume_token: str,
+        user_id: str | None,
+        all_users: bool,
+    ) -> WatchJobsRequest:
+        if all_users and user_id is not None:
+            raise ValueError("user_id: does not go with all_users")
+        owner = "" if all_users else self._owner(user_id)
+        if not owner and not all_users:
+            # On the wire this would mean everybody; nobody may ask so by mistake.
+            raise ValueError("user_id: is empty; all_users asks for everybody's jobs")
+        return WatchJobsRequest(
+            user_id=owner, job_types=job_types, labels=labels, resume_token=resume_token
         )
 
     def cancel_job(self, job_id: str, reason: str, user_id: str | None) -> CancelJobRequest:

@@ -8,6 +8,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
@@ -15,7 +16,7 @@ import grpc
 
 from jobledger.v1.asset_pb2 import Asset
 from jobledger.v1.job_pb2 import Job, JobError, JobStatus, JobTransition
-from jobledger.v1.job_service_pb2 import WatchJobResponse
+from jobledger.v1.job_service_pb2 import WatchJobResponse, WatchJobsResponse
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2 import UpdateProgressResponse
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
@@ -23,7 +24,9 @@ from jobledger_client._channel import call_metadata, open_channel
 from jobledger_client._follow import follow
 from jobledger_client._json import JsonObject
 from jobledger_client._requests import JobStatusValue, Requests, Seconds
-from jobledger_client.errors import from_rpc_error
+from jobledger_client._watch import Watch
+from jobledger_client._watch_jobs import JobsWatch
+from jobledger_client.errors import JobledgerError, from_rpc_error
 
 
 class _Page(Protocol):
@@ -213,9 +216,87 @@ class Client:
         """
         return follow(
             lambda request: self._jobs.WatchJob(request, metadata=self._metadata),
-            self._requests.watch_job(job_id, after_version, user_id),
+            partial(
+                Watch,
+                self._requests.watch_job(job_id, after_version, user_id),
+                reconnect_timeout=reconnect_timeout,
+            ),
             self._closed,
-            reconnect_timeout=reconnect_timeout,
+        )
+
+    def watch_jobs(
+        self,
+        *,
+        job_types: Iterable[str] = (),
+        labels: Mapping[str, str] | None = None,
+        user_id: str | None = None,
+        all_users: bool = False,
+        resume_token: str = "",
+        on_gap: Callable[[JobledgerError], object] | None = None,
+        heartbeats: bool = False,
+        connect_timeout: float | None = None,
+        reconnect_timeout: float | None = None,
+    ) -> Generator[WatchJobsResponse, None, None]:
+        """Follow many jobs, over any number of connections, without an end.
+
+        First yields the matching jobs that have not ended, one message each, then
+        a message with `synced`: what was not told by then is not there, or has
+        ended. Then it yields each change in the order of the commits: `job`, its
+        `transitions`, `deleted`. Versions of one job strictly increase. Progress may
+        be skipped; transitions, ends and deletions never are, and none comes twice.
+
+        job_types, labels: only jobs of one of the types, with all of the labels.
+        user_id: whose jobs. Default: the client's own owner.
+        all_users: everybody's jobs instead, where the caller may see them.
+        resume_token: the `resume_token` of the last message that was taken in, by
+            this program or its predecessor, with the same filters: goes on after
+            it. What was missed comes first, then `synced`, which here says no more
+            than that this was all; nothing is listed. Default: begin with a
+            listing.
+        on_gap: called with the error where the service refuses the token that the
+            watch would go on with: a ResumeTokenExpired, because it is older than
+            what the service remembers of deletions (7 days unless the operator
+            sets another time), or an InvalidToken, because the database was
+            restored from a backup, or because a token of one's own is damaged or
+            of other filters. The jobs are then listed again, up to another `synced`.
+            What it raises ends the watch.
+            Default: the error is raised.
+        heartbeats: yield these too: no job, but a newer token each 15 s in which
+            nothing happens. For programs that keep tokens of a watch on which
+            little happens, so that theirs does not expire meanwhile.
+        connect_timeout: seconds to go on trying before the first message came.
+            Default: as reconnect_timeout.
+        reconnect_timeout: seconds to go on trying, counted from when the
+            connection broke, before the last error is raised. Default: for ever.
+            An attempt under way gets at least 5 s.
+
+        A broken or silent (45 s) stream is opened again, after a random pause that
+        grows to 5 s, and goes on after the last message that was yielded. The
+        stream lives as long as the generator: close it (`contextlib.closing`) to
+        stop early at a certain moment.
+
+        Raises InvalidField, AccessDenied, InternalError; without on_gap
+        ResumeTokenExpired and InvalidToken; after reconnect_timeout Unavailable
+        and its like.
+        """
+        return follow(
+            lambda request: self._jobs.WatchJobs(request, metadata=self._metadata),
+            partial(
+                JobsWatch,
+                self._requests.watch_jobs(
+                    job_types=job_types,
+                    labels=labels,
+                    resume_token=resume_token,
+                    user_id=user_id,
+                    all_users=all_users,
+                ),
+                anew=on_gap is not None,
+                heartbeats=heartbeats,
+                connect_timeout=connect_timeout,
+                reconnect_timeout=reconnect_timeout,
+            ),
+            self._closed,
+            on_gap,
         )
 
     def wait(
@@ -234,10 +315,13 @@ class Client:
         """
         news = follow(
             lambda request: self._jobs.WatchJob(request, metadata=self._metadata),
-            self._requests.watch_job(job_id, 0, user_id),
+            partial(
+                Watch,
+                self._requests.watch_job(job_id, 0, user_id),
+                reconnect_timeout=reconnect_timeout,
+                timeout=timeout,
+            ),
             self._closed,
-            reconnect_timeout=reconnect_timeout,
-            within=timeout,
         )
         job = Job()
         with contextlib.closing(news):

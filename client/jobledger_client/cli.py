@@ -1,7 +1,8 @@
 """The command line's front door: `jobledger`.
 
 It needs nothing but the bare install, so that a missing extra is said in one
-line. The commands are in _commands.py, how they end in _ending.py.
+line. The commands are in _commands.py and its siblings, how they end in
+_ending.py.
 """
 
 import os

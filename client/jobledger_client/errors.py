@@ -2,7 +2,8 @@
 
 JobledgerError                 any answer that is not OK
 ├── InvalidField               a field breaks its stated rule
-├── InvalidToken               a page token is damaged or of another query
+├── InvalidToken               a page or resume token is damaged or of another query
+├── ResumeTokenExpired         too much was forgotten since; list the jobs again
 ├── JobNotFound                no such job for this user
 ├── IllegalTransition          the job's state does not allow this
 ├── JobTerminal                the job has ended and never changes again
@@ -96,7 +97,11 @@ class InvalidField(JobledgerError):
 
 
 class InvalidToken(JobledgerError):
-    """A page token is damaged, or was given for another query."""
+    """A page token or resume token is damaged, of another query or of another database."""
+
+
+class ResumeTokenExpired(JobledgerError):
+    """The resume token is older than what the service remembers of deletions: list again."""
 
 
 class JobNotFound(JobledgerError):
@@ -186,6 +191,7 @@ BY_REASON: dict[str, type[JobledgerError]] = {
     "LEASE_LOST": LeaseLost,
     "VERSION_MISMATCH": VersionMismatch,
     "REQUEST_ID_REUSED": RequestIdReused,
+    "RESUME_TOKEN_EXPIRED": ResumeTokenExpired,
     "LIMIT_EXCEEDED": LimitExceeded,
     "ACCESS_DENIED": AccessDenied,
     "UNAVAILABLE": Unavailable,

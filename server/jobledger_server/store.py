@@ -69,9 +69,9 @@ class FeedHead:
 class Change:
     """A job at a place in the feed: as it stood after change `seq`.
 
-    `transitions` are the steps that it took since the place after which the feed
-    was read, in order. `deleted` says that the job is gone; `job` is how it stood last,
-    without its contents where it was read from a tombstone.
+    `transitions` has the step that it took there, if it took one. `deleted` says
+    that the job is gone; `job` is how it stood last, without its contents where it
+    was read from a tombstone.
     """
 
     job: Job
@@ -210,12 +210,12 @@ class Store(Protocol):
         """Return at most `limit` changes after place `seq`, in the order of their commits.
 
         A job stands in the feed at its latest change; a deleted one stands there as
-        such. A transition stands at its own place for ever: where its job's
-        latest change comes later than this page, the page has the job as it stood
-        after the transition. So whoever has read up to a place, in whatever pages
-        and however often it began again, has been told each transition up to there
-        once, and of each job ever newer versions. With a `user_id` the changes of
-        other owners are left out.
+        such. A transition stands at its own place for ever: where its job went on,
+        with the job as it stood after the transition. So what is told of a place
+        never changes, but that it may be nothing any more; and whoever has read up
+        to a place, in whatever pages and however often it began again, has been
+        told each transition up to there once, and of each job ever newer versions.
+        With a `user_id` the changes of other owners are left out.
 
         Raises DeletionsForgotten.
         """

@@ -11,7 +11,7 @@ from jobledger_server.domain.model import Job, JobStatus
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import FeedPage
-from jobledger_server.watch.feed import Feed
+from jobledger_server.watch.feed import Feed, filled_window
 from jobledger_server.watch.follower import Follower, Place, Selection, Told
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.subscription import Draining
@@ -150,8 +150,15 @@ async def test_one_ahead_of_its_server_is_not_told_again_what_it_knows(
     assert len(known) == 3
 
 
+@pytest.mark.parametrize("filled", [False, True])
 async def test_from_any_place_everything_is_told_by_window_and_table(
-    ledger: Ledger, hub: WatchHub, feed: Feed, window: Window
+    ledger: Ledger,
+    hub: WatchHub,
+    feed: Feed,
+    window: Window,
+    counting: CountingStore,
+    *,
+    filled: bool,
 ) -> None:
     jobs = [await created(ledger) for _ in range(4)]
     for job in jobs:
@@ -159,6 +166,11 @@ async def test_from_any_place_everything_is_told_by_window_and_table(
         await ledger.apply(Report(job_id=job.id, progress=50))
         await ledger.apply(Transit(job_id=job.id, target=JobStatus.COMPLETED))
     assert window.floor == hub.seq - 5
+    if filled:  # as a server does at its start, from a table that has conflated everything
+        window = await filled_window(counting, await counting.feed_head())
+        assert (window.floor, window.seq) == (0, hub.seq)
+        hub = WatchHub(window, lambda: None, max_watches=10)
+        feed = Feed(counting, window)
     for place in range(hub.seq):
         follower = Follower(feed, ADA, Place(place))
         steps: list[tuple[str, int]] = []

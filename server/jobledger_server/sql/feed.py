@@ -1,11 +1,11 @@
 """A page of the feed, read from the tables that together are the feed."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from jobledger_server.domain.model import Job, JobId, Transition
 from jobledger_server.sql.rows import (
     change_from_row,
     job_after_start,
@@ -49,45 +49,31 @@ class FeedReading:
         places = {change.seq for change in latest} | {step_place(row) for row in steps}
         kept = sorted(places)[: self._limit]
         last = kept[-1] if len(kept) == self._limit else head.seq
-        latest = [change for change in latest if change.seq <= last]
-        steps = [row for row in steps if step_place(row) <= last]
-        here, beyond = _parted(steps, {change.job.id for change in latest})
-        changes = [Change(c.job, c.seq, tuple(here.get(c.job.id, ())), c.deleted) for c in latest]
-        changes += await self._starts(beyond)
+        taken = {step_place(row): row for row in steps if step_place(row) <= last}
+        changes = [
+            replace(change, transitions=(transition_from_row(taken.pop(change.seq)),))
+            if change.seq in taken
+            else change
+            for change in latest
+            if change.seq <= last
+        ]
+        changes += await self._starts(list(taken.values()), latest)
         return FeedPage(head, sorted(changes, key=lambda change: change.seq), last)
 
-    async def _starts(self, steps: Steps) -> list[Change]:
-        """Return the steps of jobs whose latest changes come after this page, at their own places.
+    async def _starts(self, steps: Steps, latest: Sequence[Change]) -> list[Change]:
+        """Return the steps of jobs that went on, at their own places.
 
         Those are starts: a job's end is its latest change.
         """
-        if not steps:
-            return []
-        ids = self._statements.dialect.bind_list("ids", [row[0] for row in steps])
-        rows = await self._rows(self._statements.read_jobs, ids)
-        jobs: dict[JobId, Job] = {job.id: job for job in map(job_from_row, rows)}
+        jobs = {change.job.id: change.job for change in latest}
+        if missing := [row[0] for row in steps if row[0] not in jobs]:
+            ids = self._statements.dialect.bind_list("ids", missing)
+            rows = await self._rows(self._statements.read_jobs, ids)
+            jobs.update((job.id, job) for job in map(job_from_row, rows))
         return [
-            Change(
-                job_after_start(jobs[JobId(row[0])], row),
-                step_place(row),
-                (transition_from_row(row),),
-            )
+            Change(job_after_start(jobs[row[0]], row), step_place(row), (transition_from_row(row),))
             for row in steps
         ]
 
     async def _rows(self, statement: Any, parameters: Mapping[str, Any]) -> Sequence[Any]:
         return (await self._connection.execute(statement, parameters)).all()
-
-
-def _parted(
-    steps: Steps, jobs: set[JobId]
-) -> tuple[dict[JobId, list[Transition]], list[Sequence[Any]]]:
-    """Part the steps into those of these jobs, by job, and the rest."""
-    here: dict[JobId, list[Transition]] = {}
-    beyond = []
-    for row in steps:
-        if row[0] in jobs:
-            here.setdefault(JobId(row[0]), []).append(transition_from_row(row))
-        else:
-            beyond.append(row)
-    return here, beyond

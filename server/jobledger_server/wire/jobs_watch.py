@@ -35,8 +35,9 @@ class JobsWatch:
         self._epoch = epoch
         self._heartbeat = heartbeat
         self._max_age = max_age
-        # Thousands may be told the same: then it is put into words once.
-        self._messages: OrderedDict[str, tuple[Change, pb.WatchJobsResponse]] = OrderedDict()
+        # Thousands may be told the same: then it is put into words once. What is told of a place
+        # is the same wherever it was read.
+        self._messages: OrderedDict[str, pb.WatchJobsResponse] = OrderedDict()
 
     async def serve(self, selection: Selection, resume_token: str, write: Write) -> None:
         """Tell one watcher, without end.
@@ -69,10 +70,9 @@ class JobsWatch:
 
     def _message(self, change: Change, at: str) -> pb.WatchJobsResponse:
         """Make the message of a change, or take the one that another watcher got of the same."""
-        kept, message = self._messages.get(at, (None, None))
-        if message is None or kept is not change:
-            message = change_message(change, at)
-            self._messages[at] = change, message
+        message = self._messages.get(at)
+        if message is None:
+            message = self._messages[at] = change_message(change, at)
             if len(self._messages) > KEPT_MESSAGES:
                 self._messages.popitem(last=False)
         return message
