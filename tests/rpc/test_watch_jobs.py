@@ -497,3 +497,20 @@ async def test_watches_of_many_jobs_count_as_watches(start: Start) -> None:
         async with watching(call.WatchJobs()) as stream:
             await until_synced(stream)
             assert (await refusal(call.WatchJobs().read())).reason == "LIMIT_EXCEEDED"
+
+
+async def test_a_watcher_that_leaves_in_the_middle_of_a_message_is_no_error(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = await start()
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        stalled = call.WatchJobs()
+        await until_synced(stalled)
+        for _ in range(30):
+            await call.job(parameters={"blob": "x" * 200_000})
+        while app.hub.watches:
+            stalled.cancel()
+            await asyncio.sleep(0.01)
+        assert (await call.ListJobs(user_id="ada")).jobs
+    assert "internal error" not in caplog.text

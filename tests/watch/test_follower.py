@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from jobledger_server.domain.commands import Create, Report, Transit
-from jobledger_server.domain.model import Job, JobStatus
+from jobledger_server.domain.model import Job, JobStatus, Payload
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import FeedPage
+from jobledger_server.watch import feed as feed_module
 from jobledger_server.watch.feed import Feed, filled_window
 from jobledger_server.watch.follower import Follower, Place, Selection, Told
 from jobledger_server.watch.hub import WatchHub
@@ -206,3 +207,29 @@ async def test_a_draining_server_ends_it_at_its_place(hub: WatchHub, feed: Feed)
         with pytest.raises(Draining), hub.follow(follower):
             pass
     assert follower.place == Place(0)
+
+
+async def test_what_a_reader_may_stall_over_is_cut_by_its_bytes(
+    ledger: Ledger, hub: WatchHub, store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "PAGE_BYTES", 1000)
+    blob = Payload(b"x" * 400)
+    for _ in range(10):
+        await ledger.apply(Create(user_id="ada", job_type="t", parameters=blob))
+    empty = Window(hub.seq)
+    for window, place in (
+        (empty, Place(0)),  # from the table
+        (empty, Place(0, hub.seq)),  # as a listing
+        (await filled_window(store, await store.feed_head()), Place(0)),
+    ):
+        follower = Follower(Feed(store, window), ADA, place)
+        sizes: list[int] = []
+        seen: list[int] = []
+        while True:
+            news = await told(follower)
+            sizes.append(len(news.changes))
+            seen += [change.seq for change in news.changes]
+            if news.synced:
+                break
+        assert seen == list(range(1, 11))
+        assert max(sizes) == 3

@@ -97,6 +97,11 @@ class Job:
     end_digest: bytes | None = None
 
     @property
+    def content_bytes(self) -> int:
+        """The bytes of what callers keep in it, by far the most that it can take."""
+        return len(self.parameters or b"") + len(self.result or b"")
+
+    @property
     def held(self) -> bool:
         """Whether a worker holds it."""
         return self.lease_expire_time is not None

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from jobledger_server.store import Change, DeletionsForgotten, FeedHead, Store
 from jobledger_server.watch.window import MAX_CHANGES, Window
 
-PAGE = 250
+PAGE = 100
 """Changes read at once: few, because a job can be large and a reader can stall over them."""
+
+PAGE_BYTES = 1024 * 1024
+"""Bytes of the jobs' contents that a reader may stall over, and one job more."""
 
 READERS = 2
 """Followers that read the table at once. The rest wait: thousands that come back together
@@ -73,20 +76,30 @@ class Feed:
                 page = await self._store.changes_after(seq, limit=PAGE, user_id=user_id)
             if page.head.seq < seq:
                 raise ForeignPlace
-            return Part(page.changes, page.through, page.through == page.head.seq)
+            return _cut(Part(page.changes, page.through, page.through == page.head.seq))
         changes = window.after(seq, user_id)
         if len(changes) > PAGE:
-            return Part(changes[:PAGE], changes[PAGE - 1].seq, whole=False)
-        return Part(changes, max(seq, window.seq), whole=True)
+            return _cut(Part(changes[:PAGE], changes[PAGE - 1].seq, whole=False))
+        return _cut(Part(changes, max(seq, window.seq), whole=True))
 
     async def active(self, seq: int, *, until: int, user_id: str | None) -> Part:
         """Return jobs that have not ended, by their latest changes after `seq` up to `until`."""
         async with self._turn:
             changes = await self._store.active_jobs(seq, until=until, limit=PAGE, user_id=user_id)
         whole = len(changes) < PAGE
-        return Part(changes, until if whole else changes[-1].seq, whole)
+        return _cut(Part(changes, until if whole else changes[-1].seq, whole))
 
     async def check(self, seq: int) -> None:
         """Raise ForeignPlace where the place lies ahead of the whole feed."""
         if seq > self._window.seq and seq > (await self._store.feed_head()).seq:
             raise ForeignPlace
+
+
+def _cut(part: Part) -> Part:
+    """Return as much of the part as a reader may stall over; the rest is read again."""
+    room = PAGE_BYTES
+    for count, change in enumerate(part.changes[:-1], start=1):
+        room -= change.job.content_bytes
+        if room <= 0:
+            return Part(part.changes[:count], change.seq, whole=False)
+    return part

@@ -7,7 +7,6 @@ idea is that of etcd's synced and unsynced watchers.
 
 from collections import deque
 
-from jobledger_server.domain.model import Job
 from jobledger_server.store import Change
 
 MAX_CHANGES = 8192
@@ -36,7 +35,7 @@ class Window:
         """Take the next change."""
         self._changes.append(change)
         self._owned.setdefault(change.job.user_id, deque()).append(change)
-        self._bytes += _size(change.job)
+        self._bytes += change.job.content_bytes
         self.seq = change.seq
         while len(self._changes) > self._max_changes or self._bytes > MAX_BYTES:
             self._drop_oldest()
@@ -65,9 +64,5 @@ class Window:
         owned.popleft()
         if not owned:
             del self._owned[change.job.user_id]
-        self._bytes -= _size(change.job)
+        self._bytes -= change.job.content_bytes
         self.floor = change.seq
-
-
-def _size(job: Job) -> int:
-    return len(job.parameters or b"") + len(job.result or b"")

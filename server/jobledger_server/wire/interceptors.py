@@ -77,6 +77,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                     return await behavior(request, context)
             except (grpc.aio.AbortError, asyncio.CancelledError):
                 raise
+            except grpc.aio.InternalError:
+                return None  # the caller went away in the middle of a message
             except Exception as error:  # noqa: BLE001
                 await _abort(context, error)
 

@@ -1,0 +1,130 @@
+"""Watchers that do not read: what the server keeps for them does not grow with what they miss."""
+
+import asyncio
+import gc
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import grpc
+import pytest
+
+from jobledger_server.app import App
+from jobledger_server.domain.model import Job
+from jobledger_server.store import Change
+from jobledger_server.watch import feed, window
+from jobledger_server.wire import jobs_watch
+from rpc_caller import COMPLETED, PROCESSING, Caller, watching
+
+Start = Callable[..., Any]
+
+WINDOW = 20
+PAGE = 10
+STALLED = 4
+"""Of each kind."""
+
+AT_ONCE = 50
+
+BIG = {"blob": "x" * 10_000}
+
+SMALL_WINDOW = [
+    # Nearly nothing is on its way to one who does not read: the server is held up at once.
+    ("grpc.http2.lookahead_bytes", 1024),
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+
+def kept() -> tuple[int, int]:
+    """Count the changes and the jobs that are alive in this process, which is the server's."""
+    gc.collect()
+    found = gc.get_objects()
+    return (
+        sum(isinstance(one, Change) for one in found),
+        sum(isinstance(one, Job) for one in found),
+    )
+
+
+async def change_much(call: Caller, busy: Any, reader: Any, jobs: int) -> set[str]:
+    """Make jobs and report on `busy` meanwhile; return them when `reader` was told of all."""
+
+    async def one() -> str:
+        job, _ = await asyncio.gather(
+            call.job(parameters=BIG),
+            call.UpdateProgress(job_id=busy.id, progress_message="on and on"),
+        )
+        return str(job.id)
+
+    made: set[str] = set()
+    for _ in range(jobs // AT_ONCE):
+        made.update(await asyncio.gather(*(one() for _ in range(AT_ONCE))))
+    await told_of(reader, made)
+    return made
+
+
+async def told_of(stream: Any, job_ids: set[str]) -> None:
+    while job_ids:
+        message = await stream.read()
+        assert message is not grpc.aio.EOF
+        job_ids = job_ids - {message.job.id}
+
+
+def places(app: App) -> list[int]:
+    """Return where the watchers of everything stand in the feed, the slowest first."""
+    return sorted(follower.place.seq for follower in app.hub._followers[None])
+
+
+async def test_however_much_changes_the_server_keeps_no_more_for_those_who_stall(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(window.Window.__init__, "__kwdefaults__", {"max_changes": WINDOW})
+    monkeypatch.setattr(feed, "PAGE", PAGE)
+    monkeypatch.setattr(jobs_watch, "KEPT_MESSAGES", WINDOW)
+    # The window, the messages that are kept, a page of each who reads or does not; and what the
+    # last commit has not let go of yet.
+    limit = 2 * WINDOW + PAGE * (STALLED + 1) + AT_ONCE
+    app: App = await start()
+    async with AsyncExitStack() as stack:
+
+        async def channel(options: Any = ()) -> Caller:
+            opened = grpc.aio.insecure_channel(app.address, options)
+            return Caller(await stack.enter_async_context(opened))
+
+        call = await channel()
+        busy = await call.running(parameters=BIG)
+        reader = await stack.enter_async_context(watching(call.WatchJobs()))
+        of_all, of_one = [], []
+        for _ in range(STALLED):
+            slow = await channel(SMALL_WINDOW)
+            of_all.append(await stack.enter_async_context(watching(slow.WatchJobs())))
+            watch = slow.WatchJob(job_id=busy.id, user_id="ada")
+            of_one.append(await stack.enter_async_context(watching(watch)))
+        for stream in (*of_all, *of_one):
+            await stream.read()
+
+        made = await change_much(call, busy, reader, 100)
+        behind = places(app)[STALLED - 1]
+        told = [await stream.read() for stream in of_all for _ in range(3)]
+        while places(app)[0] <= behind:  # now each has a whole page, most of it still to be sent
+            await asyncio.sleep(0.01)
+        stood, first = places(app)[:STALLED], kept()
+        made |= await change_much(call, busy, reader, 1000)
+        assert max(first) < limit
+        assert max(kept()) < limit
+        # They did stall: the server has waited for them ever since, and nobody cut them off.
+        assert places(app)[:STALLED] == stood
+        assert max(stood) < app.hub.seq - 2000
+        slots = app.hub._watchers[busy.id]
+        assert [slot._job is not None for slot in slots] == [True] * STALLED
+
+        ended = (await call.MarkCompleted(job_id=busy.id)).job
+        left = made - {message.job.id for message in told}
+        for stream in of_all:
+            await told_of(stream, left | {busy.id})
+        for stream in of_one:
+            messages = []
+            while (message := await stream.read()) is not grpc.aio.EOF:
+                messages.append(message)
+            assert messages[-1].job == ended
+            (last,) = [step for message in messages for step in message.transitions]
+            assert (last.from_status, last.to_status) == (PROCESSING, COMPLETED)
