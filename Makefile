@@ -43,6 +43,18 @@ bench: $(INSTALLED) ## measure it on this machine
 bench-work: $(INSTALLED) ## measure how work gets to workers
 	@$(PYTHON) benchmarks/work.py $(ARGS)
 
+.PHONY: bench-feed
+bench-feed: $(INSTALLED) ## measure how soon a commit reaches those who watch
+	@$(PYTHON) benchmarks/feed.py $(ARGS)
+
+.PHONY: bench-storm
+bench-storm: $(INSTALLED) ## measure a restart while thousands watch
+	@$(PYTHON) benchmarks/storm.py $(ARGS)
+
+.PHONY: bench-slow
+bench-slow: $(INSTALLED) ## measure what watchers cost that do not read
+	@$(PYTHON) benchmarks/slow.py $(ARGS)
+
 .PHONY: wheel
 wheel: $(INSTALLED) ## build the distribution into dist/
 	@$(PYTHON) -m hatchling build -t wheel
@@ -52,6 +64,10 @@ wheel: $(INSTALLED) ## build the distribution into dist/
 .PHONY: test
 test: $(INSTALLED) ## run the tests; ARGS="-k watch" runs some of them
 	@$(PYTHON) -m pytest $(ARGS)
+
+.PHONY: test-robustness
+test-robustness: $(INSTALLED) ## break everything under load for two minutes, and check what was told; ARGS="--duration 600 --seed 7"
+	@PYTHONPATH="tests$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) -m robustness.checker $(ARGS)
 
 .PHONY: check
 check: check-code check-protos check-drift ## check all that can be checked without running it

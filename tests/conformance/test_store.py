@@ -252,3 +252,20 @@ async def test_readers_cannot_write(store: SqlStore) -> None:
     if store._dialect.name == "sqlite":
         with pytest.raises(StoreUnavailable, match="readonly"):
             await store._read(text("DELETE FROM jobs"))
+
+
+async def test_a_history_is_whole_or_not_there_whoever_deletes_the_job_meanwhile(
+    store: SqlStore,
+) -> None:
+    """Else a watcher would be told an end without the steps that led to it."""
+    jobs = [await finished(store) for _ in range(30)]
+
+    async def delete() -> None:
+        for job in jobs:
+            await append(store, step(job, Delete(job_id=job.id, user_id="ada")))
+
+    async def read() -> None:
+        while histories := await store.read_histories([job.id for job in jobs]):
+            assert {len(steps) for _, steps in histories.values()} == {2}
+
+    await asyncio.gather(delete(), *(read() for _ in range(3)))

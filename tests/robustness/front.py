@@ -18,9 +18,18 @@ CUT_AFTER = (20, 60)
 
 
 class Mutation:
-    """How a server is broken: this one is not. `struck` says that it has been wrong."""
+    """How a server is broken: this one is not.
 
-    struck = False
+    It is wrong a few times and then not any more: once might hit a stream that is given up at
+    that moment, so that nobody can tell. `struck` says that it has been.
+    """
+
+    times = 3
+    strikes = 0
+
+    @property
+    def struck(self) -> bool:
+        return self.strikes >= self.times
 
     async def unary(self, rpc: str, request: Any, forward: Forward) -> Any:
         """Answer a call."""

@@ -50,7 +50,7 @@ class DropsOne(_OfMany):
         async for message in source:
             self.seen += starts(message)
             if not self.struck and self.seen > 3 and starts(message):
-                self.struck = True
+                self.strikes += 1
             else:
                 yield message
 
@@ -65,7 +65,7 @@ class DropsEnds(_OfMany):
             self.seen += 1
             everything = not request.user_id and not request.job_types
             if everything and self.seen > SOME and message.job.status in TERMINAL:
-                self.struck = True
+                self.strikes += 1
             else:
                 yield message
 
@@ -76,7 +76,7 @@ class DropsDeletions(_OfMany):
     async def mutate(self, request, source):
         async for message in source:
             if not request.user_id and not request.job_types and message.deleted:
-                self.struck = True
+                self.strikes += 1
             else:
                 yield message
 
@@ -91,7 +91,7 @@ class RepeatsOne(_OfMany):
             yield message
             self.seen += starts(message)
             if not self.struck and self.seen > 3 and starts(message):
-                self.struck = True
+                self.strikes += 1
                 yield message
 
 
@@ -115,7 +115,7 @@ class SwapsTwoJobs(_OfMany):
                     passed += 1
             yield message
             if held is not None and passed == 4:
-                self.struck = True
+                self.strikes += 1
                 yield held
                 held = None
 
@@ -134,7 +134,7 @@ class SwapsTwoOfAJob(_OfMany):
                 continue
             yield message
             if held is not None and message.job.id == held.job.id:
-                self.struck = True
+                self.strikes += 1
                 yield held
                 held = None
 
@@ -145,7 +145,7 @@ class ForgetsOneOnResume(_OfMany):
     async def mutate(self, request, source):
         async for message in source:
             if request.resume_token and not self.struck and starts(message):
-                self.struck = True
+                self.strikes += 1
             else:
                 yield message
 
@@ -159,7 +159,7 @@ class ResumesTooEarly(_OfMany):
     async def stream(self, rpc: str, request: Any, open_: Open) -> AsyncGenerator[Any, None]:
         if rpc == "WatchJobs" and request.resume_token in self.before and not self.struck:
             request.resume_token = self.before[request.resume_token]
-            self.struck = True
+            self.strikes += 1
         async for message in super().stream(rpc, request, open_):
             yield message
 
@@ -179,7 +179,7 @@ class ChangesAnEndedJob(_OfMany):
         async for message in source:
             yield message
             if not self.struck and message.job.status in TERMINAL and not message.deleted:
-                self.struck = True
+                self.strikes += 1
                 again = job_service_pb2.WatchJobsResponse()
                 again.CopyFrom(message)
                 again.ClearField("transitions")
@@ -196,7 +196,7 @@ class EndsAWatchEarly(Mutation):
                 yield message
                 open_job = message.job.status not in TERMINAL
                 if rpc == "WatchJob" and open_job and not self.struck:
-                    self.struck = True
+                    self.strikes += 1
                     return
 
 
@@ -207,7 +207,7 @@ class SkipsAStepOfOneJob(Mutation):
         async with aclosing(super().stream(rpc, request, open_)) as messages:
             async for message in messages:
                 if rpc == "WatchJob" and starts(message) and not self.struck:
-                    self.struck = True
+                    self.strikes += 1
                     message.ClearField("transitions")
                 yield message
 
@@ -217,7 +217,7 @@ class CompletesWithoutAssets(Mutation):
 
     async def unary(self, rpc: str, request: Any, forward: Forward) -> Any:
         if rpc == "MarkCompleted" and request.assets and not self.struck:
-            self.struck = True
+            self.strikes += 1
             request.ClearField("assets")
         return await forward(request)
 
@@ -230,7 +230,7 @@ class LinksWithoutCompleting(Mutation):
 
     async def unary(self, rpc: str, request: Any, forward: Forward) -> Any:
         if rpc == "MarkCompleted" and request.assets and not self.struck:
-            self.struck = True
+            self.strikes += 1
             link = self._channel.unary_unary(
                 "/jobledger.v1.WorkerService/CreateAsset",
                 worker_service_pb2.CreateAssetRequest.SerializeToString,
@@ -252,7 +252,7 @@ class CreatesTwice(Mutation):
     async def unary(self, rpc: str, request: Any, forward: Forward) -> Any:
         answer = await forward(request)
         if rpc == "CreateJob" and not self.struck:
-            self.struck = True
+            self.strikes += 1
             request.ClearField("request_id")
             await forward(request)
         return answer
@@ -267,8 +267,9 @@ class ClaimsTwice(Mutation):
         if rpc != "ClaimJobs" or self.struck:
             return await forward(request)
         if self.given is not None:
-            self.struck = True
-            return self.given
+            self.strikes += 1
+            given, self.given = self.given, None
+            return given
         answer = await forward(request)
         if answer.jobs:
             self.given = answer
@@ -286,7 +287,7 @@ class ForgetsAReport(Mutation):
             return await forward(request)
         last = self.answers.get(request.job_id)
         if last is not None and last.applied and not self.struck:
-            self.struck = True
+            self.strikes += 1
             last.job.version += 1
             last.job.progress = request.progress
             last.job.progress_message = request.progress_message

@@ -5,7 +5,16 @@ from dataclasses import replace
 
 import pytest
 
-from robustness.checker.history import History, Message, Operation, Outcome, Place, Record, Step
+from robustness.checker.history import (
+    Fault,
+    History,
+    Message,
+    Operation,
+    Outcome,
+    Place,
+    Record,
+    Step,
+)
 from robustness.checker.summary import summarize
 from robustness.checker.validate import judge
 from robustness.histories import A1, A2, A3, A4, A5, B3, END, START, done, job, story
@@ -112,7 +121,7 @@ SPOILT = {
     "a message twice": ("unique", insert(OTHER, 0, 4, Message(3.65, A2))),
     "a step twice": ("unique", change(OTHER, 0, 5, steps=(START["a"],))),
     "a message after a deletion": ("unique", insert(OTHER, 0, 12, Message(10.7, job("b", 6)))),
-    "an older version later": ("ordered", swap(ALL, 1, 2, 4)),
+    "an older version later": ("ordered: after version 4", swap(ALL, 1, 2, 4)),
     "jobs in another order": ("ordered", swap(ALL, 1, 2, 3)),
     "steps in another order": (
         "ordered",
@@ -132,7 +141,7 @@ SPOILT = {
         change(OTHER, 0, 5, steps=(Step(3, "PROCESSING", "PROCESSING"),)),
     ),
     "a job that never was": ("kept", insert(OTHER, 0, 4, Message(3.7, job("z", 1)))),
-    "a deletion that never was": ("kept", record("b", deleted=False)),
+    "a deletion that never was": ("kept: a deletion that never was", record("b", deleted=False)),
     # of one job
     "a step of one job is left out": ("reliable", change(ONE, 0, 1, steps=())),
     "a step of one job is missed on resuming": (
@@ -144,6 +153,15 @@ SPOILT = {
         "resumable",
         change(ONE, 1, 0, steps=(START["a"],)),
     ),
+    "steps of one job in another order": (
+        "ordered: one, a, message 3: steps",
+        change(ONE, 1, 3, steps=(END["a"], START["a"])),
+    ),
+    "a step of one job that never was": (
+        "kept: one, a, message 2: Step",
+        change(ONE, 1, 2, steps=(Step(3, "PROCESSING", "PROCESSING"),)),
+    ),
+    "a watch of one job breaks in an odd way": ("reliable: INTERNAL", end(ONE, 0, "INTERNAL")),
     "a version of one job twice": ("unique", change(ONE, 1, 1, heartbeat=False)),
     "an older version of one job": ("ordered", change(ONE, 1, 0, job=A1)),
     "OK before the end": ("terminal", forget(ONE, 1, 3)),
@@ -152,15 +170,24 @@ SPOILT = {
     "a watch without an end": ("reliable", both(forget(ONE, 1, 3), end(ONE, 1, "left"))),
     "another job than asked for": ("reliable", change(ONE, 1, 2, job=B3)),
     # of what was done
-    "an acknowledged job is not there": ("kept", lambda h: h.records.pop("a")),
+    "a watched job is not there": ("kept: not there any more", lambda h: h.records.pop("a")),
+    "an acknowledged job is not there": (
+        "kept: the job is not there",
+        lambda h: h.records.pop("a"),
+    ),
+    "an acknowledged job is another": ("kept: is that of z", record("a", created_by="z")),
     "an acknowledged version is not there": ("kept", also(done("UpdateProgress", 9, job("a", 6)))),
     "an acknowledged version is another": (
-        "kept",
+        "kept: like UpdateProgress",
         also(done("UpdateProgress", 5, A3, mark="other")),
+    ),
+    "an acknowledged version is told otherwise": (
+        "kept: told otherwise",
+        change(OTHER, 0, 5, job=replace(A3, content=b"other")),
     ),
     "an acknowledged end is another": ("kept", record("a", ended_by="")),
     "an acknowledged asset is not there": ("kept", record("a", assets=("y", "z"))),
-    "an acknowledged deletion is not made": ("kept", record("b", deleted=False)),
+    "an acknowledged deletion is not made": ("kept: still there", record("b", deleted=False)),
     "a request makes two jobs": ("atomic", again),
     "a claim is given twice": ("atomic", also(done("ClaimJobs", 3, A2))),
     "an end with half of its assets": ("atomic", record("a", assets=("x", "y"))),
@@ -182,6 +209,7 @@ SPOILT = {
         "atomic",
         record("a", steps=(START["a"], END["a"], replace(END["a"], version=5))),
     ),
+    "no end of one that has ended": ("atomic: by the steps", record("a", steps=(START["a"],))),
     "no start": ("atomic", record("a", steps=(END["a"],))),
     "two contents of one version": (
         "atomic",
@@ -197,10 +225,11 @@ SPOILT = {
 
 @pytest.mark.parametrize("name", SPOILT)
 def test_what_breaks_a_promise_is_found(name: str) -> None:
-    promise, spoil = SPOILT[name]
+    broken, spoil = SPOILT[name]
+    promise, _, words = broken.partition(": ")
     history = story()
     spoil(history)
-    assert judge(history)[promise]
+    assert any(words in violation.what for violation in judge(history)[promise])
 
 
 ALLOWED = {
@@ -266,3 +295,19 @@ def test_a_summary_counts_what_a_deletion_took_along_and_voids_a_run_without_loa
     history.load_ended = 10.6
     history.load_began = 10.55
     assert not summarize(history).void
+
+
+def test_a_recovery_counts_until_the_first_change_that_was_asked_for_after_the_fault() -> None:
+    history = story()
+    stream = history.watchers[OTHER].streams[0]
+    history.watchers = [history.watchers[OTHER]]
+    history.faults = [Fault("cut", 4.0, 4.0, recovers_from=4.0, replicas=frozenset({0}))]
+    # Version 2 of b was asked for at 4, before which nothing is said; then comes 3 of a, at 5.
+    assert summarize(history).recoveries == {"cut": [pytest.approx(1.6)]}
+    history.faults.append(Fault("kill -9", 5.5, 5.5, recovers_from=5.5, alone=False))
+    assert summarize(history).recoveries == {"cut": [None]}
+    history.faults.pop()
+    history.load_ended = 5.5
+    assert summarize(history).recoveries == {"cut": [None]}
+    stream.replica = 1
+    assert summarize(history).recoveries == {}

@@ -77,18 +77,17 @@ class SqlStore:
     async def read_histories(
         self, ids: Collection[JobId]
     ) -> dict[JobId, tuple[Job, list[Transition]]]:
-        # The jobs first: transitions are only ever added, so that what is read of them
-        # afterwards holds every one up to the job's version, and later ones are left out.
-        histories: dict[JobId, tuple[Job, list[Transition]]] = {
-            job_id: (job, []) for job_id, job in (await self.read_jobs(ids)).items()
-        }
-        rows = await self._read(
-            self._statements.read_transitions, self._dialect.bind_list("ids", histories)
-        )
-        for step in map(transition_from_row, rows):
-            job, steps = histories[step.job_id]
-            if step.version <= job.version:
-                steps.append(step)
+        wanted = self._dialect.bind_list("ids", ids)
+        with self._translating(_Progress()):
+            # In one snapshot: a job that is deleted in between would be told without its steps.
+            async with self._snapshot.connect() as connection, connection.begin():
+                jobs = await connection.execute(self._statements.read_jobs, wanted)
+                histories: dict[JobId, tuple[Job, list[Transition]]] = {
+                    job.id: (job, []) for job in map(job_from_row, jobs)
+                }
+                steps = await connection.execute(self._statements.read_transitions, wanted)
+                for step in map(transition_from_row, steps):
+                    histories[step.job_id][1].append(step)
         return histories
 
     async def list_jobs(self, query: JobQuery, *, before: JobId | None, limit: int) -> list[Job]:

@@ -84,17 +84,18 @@ def _recoveries(history: History) -> dict[str, list[float | None]]:
 
     Until it was told of a change that was asked for after the fault (see
     `Fault.recovers_from`). Only of faults that came alone; None where the next one
-    began before that.
+    began before that, or the load ended.
     """
     timeline = Timeline(history)
     recoveries: dict[str, list[float | None]] = defaultdict(list)
     for fault in history.faults:
         later = [f.began for f in history.faults if f.began > fault.recovers_from]
-        next_one = min(later, default=float("inf"))
+        # Without load there is nothing to be told of.
+        too_late = min([history.load_ended, *later])
         for watcher in history.watchers:
             if fault.alone and not watcher.job_id and _feels(watcher, fault):
                 at = _told_again(watcher, fault.recovers_from, timeline)
-                recovered = at - fault.recovers_from if at < next_one else None
+                recovered = at - fault.recovers_from if at < too_late else None
                 recoveries[fault.kind].append(recovered)
     return recoveries
 
@@ -157,4 +158,6 @@ def _recovered(samples: Sequence[float | None]) -> str:
         f"({len(seconds)} watchers)"
     )
     overtaken = len(samples) - len(seconds)
-    return f"{words}; {overtaken} were overtaken by the next fault" if overtaken else words
+    return (
+        f"{words}; {overtaken} were overtaken by the next fault or the end" if overtaken else words
+    )

@@ -19,6 +19,7 @@ def check_kept(history: History) -> Iterator[Violation]:
         if what.endswith("INTERNAL INTERNAL"):
             yield Violation("kept", "wrong", f"{count} times {what}")
     versions: dict[tuple[str, int], Operation] = {}
+    contents = _contents(history)
     for operation in history.operations:
         if operation.outcome is not Outcome.ACKNOWLEDGED:
             continue
@@ -30,6 +31,9 @@ def check_kept(history: History) -> Iterator[Violation]:
         yield from _check_found(operation, record, where)
         if operation.changed and operation.told is not None:
             key = (operation.job_id, operation.told.version)
+            if contents[key] > 1:
+                what = f"{where} as version {key[1]}, which was told otherwise"
+                yield Violation("kept", "lost", what)
             if key in versions:
                 what = f"{where} as version {key[1]}, like {versions[key].rpc} before"
                 yield Violation("kept", "lost", what)
