@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -18,6 +19,11 @@ from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import Change
 from postgres_server import PostgresServer
 from rpc_caller import Caller
+
+# A shell without job control starts what runs in the background with SIGINT ignored, and every
+# process that is started here would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
