@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from jobledger_server.domain.commands import Cancel, Delete, Report
+from jobledger_server.domain.decisions import decide
 from jobledger_server.domain.model import Instant, Job, JobId, JobStatus, Micros, first_id
 from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import Change, DeletionsForgotten
@@ -89,6 +90,18 @@ async def test_a_start_on_the_way_to_a_cancellation_is_told_as_it_was(store: Sql
     assert [c.job for c in first] == [cancelled.via.job]
     assert [c.job for c in second] == [cancelled.job]
     assert [t.version for c in (*first, *second) for t in c.transitions] == [2, 3]
+
+
+async def test_a_cancellation_that_began_sooner_is_not_told_of_the_start(store: SqlStore) -> None:
+    """Of two servers' transactions the one that commits later can have the earlier time."""
+    job = await saved(store)
+    started = await moved(store, job, PROCESSING, worker_id="w")
+    sooner = Instant(started.update_time - 1)
+    cancel = Cancel(job_id=job.id, user_id="ada", reason="enough")
+    await append(store, decide(started, cancel, now=sooner, new_id=str))
+    first, second = (await store.changes_after(1, limit=10)).changes
+    assert first.job == started
+    assert second.job.cancel_request_time == sooner
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 100])

@@ -26,11 +26,11 @@ sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 async def judged(
-    app: App, mutation: Mutation, size: Size = IMPATIENT
+    app: App, mutation: Mutation, size: Size = IMPATIENT, *, seed: int = 1
 ) -> dict[Promise, list[Violation]]:
     """Run a small load through the mutation until it has struck; return the judgement."""
     async with standing_before(app.address, mutation) as target:
-        load = Load([target], seed=1, size=size)
+        load = Load([target], seed=seed, size=size)
         async with load.running():
             async with asyncio.timeout(STRIKE_SECONDS):
                 while not mutation.struck:
@@ -79,8 +79,12 @@ async def test_an_honest_server_breaks_no_promise(app: App) -> None:
 async def test_a_broken_server_is_caught(
     app: App, mutation: Callable[[], Mutation], promise: Promise
 ) -> None:
-    found = await judged(app, mutation())
-    assert found[promise]
+    # A strike can fall where it does no harm, such as on a job that is deleted just then.
+    for seed in range(4):
+        found = await judged(app, mutation(), seed=seed)
+        if found[promise]:
+            return
+    raise AssertionError(f"not caught: {found}")
 
 
 @sqlite

@@ -207,7 +207,10 @@ def job_after_start(job: Job, row: Sequence[Any]) -> Job:
     """
     step = transition_from_row(row)
     *_, progress, progress_message, worker_id, lease_expire_time = row
-    asked_before = job.cancel_request_time is not None and job.cancel_request_time <= step.time
+    # Only a job that passes through on the way to its end is asked to be cancelled before it
+    # starts, and only that one is held for no time. Times do not tell: a transaction that
+    # commits later can have begun sooner.
+    asked_before = lease_expire_time == step.time
     return replace(
         job,
         status=step.to_status,
