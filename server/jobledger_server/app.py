@@ -39,6 +39,7 @@ from jobledger_server.wire.draining import Drain, DrainInterceptor
 from jobledger_server.wire.interceptors import ErrorInterceptor
 from jobledger_server.wire.job_service import JobService
 from jobledger_server.wire.jobs_watch import JobsWatch
+from jobledger_server.wire.reporting import Reporting
 from jobledger_server.wire.requests import Requests
 from jobledger_server.wire.worker_service import WorkerService
 
@@ -141,10 +142,14 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         )
         claims = Claims(ledger, openings)
         stack.push_async_callback(claims.finish)
-        workers = WorkerService(ledger, claims, requests)
+        drain = Drain()
+        reporting = Reporting(ledger, requests, drain.begun, max_age=max_age)
+        workers = WorkerService(ledger, claims, requests, reporting)
         if settings.metrics is not None:
             stack.enter_context(serving_metrics(settings.metrics, _figures(hub, tail)))
-        address = await stack.enter_async_context(_serving(settings, hub, openings, jobs, workers))
+        address = await stack.enter_async_context(
+            _serving(settings, drain, hub, openings, jobs=jobs, workers=workers)
+        )
         yield App(address, hub, openings, store)
 
 
@@ -222,12 +227,13 @@ def _options(settings: Settings) -> tuple[tuple[str, int], ...]:
 @asynccontextmanager
 async def _serving(
     settings: Settings,
+    drain: Drain,
     hub: WatchHub,
     openings: Openings,
+    *,
     jobs: JobService,
     workers: WorkerService,
 ) -> AsyncIterator[str]:
-    drain = Drain()
     access = read_access_file(settings.access_file) if settings.access_file else None
     interceptors = (DrainInterceptor(drain), ErrorInterceptor(drain, access))
     server = grpc.aio.server(interceptors=interceptors, options=_options(settings))

@@ -42,6 +42,11 @@ class JobServiceStub(object):
                 request_serializer=jobledger_dot_v1_dot_job__service__pb2.CreateJobRequest.SerializeToString,
                 response_deserializer=jobledger_dot_v1_dot_job__service__pb2.CreateJobResponse.FromString,
                 _registered_method=True)
+        self.BatchCreateJobs = channel.unary_unary(
+                '/jobledger.v1.JobService/BatchCreateJobs',
+                request_serializer=jobledger_dot_v1_dot_job__service__pb2.BatchCreateJobsRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_job__service__pb2.BatchCreateJobsResponse.FromString,
+                _registered_method=True)
         self.GetJob = channel.unary_unary(
                 '/jobledger.v1.JobService/GetJob',
                 request_serializer=jobledger_dot_v1_dot_job__service__pb2.GetJobRequest.SerializeToString,
@@ -94,6 +99,18 @@ class JobServiceServicer(object):
         """Creates a job in QUEUED. With a `request_id` it is safe to repeat: the same
         owner, id and content give the job that exists. Errors: INVALID_FIELD,
         REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchCreateJobs(self, request, context):
+        """Creates up to 1000 jobs of one owner, all or none, in one transaction and in
+        this order. Each may have a `request_id`: a repetition of the whole call with
+        the same ones and the same content gives the jobs that exist. Errors:
+        INVALID_FIELD, whose violations name the request
+        (`requests[3].job_type`); REQUEST_ID_REUSED with its place in the metadata
+        `index`; LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -203,6 +220,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     request_deserializer=jobledger_dot_v1_dot_job__service__pb2.CreateJobRequest.FromString,
                     response_serializer=jobledger_dot_v1_dot_job__service__pb2.CreateJobResponse.SerializeToString,
             ),
+            'BatchCreateJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchCreateJobs,
+                    request_deserializer=jobledger_dot_v1_dot_job__service__pb2.BatchCreateJobsRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_job__service__pb2.BatchCreateJobsResponse.SerializeToString,
+            ),
             'GetJob': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJob,
                     request_deserializer=jobledger_dot_v1_dot_job__service__pb2.GetJobRequest.FromString,
@@ -274,6 +296,33 @@ class JobService(object):
             '/jobledger.v1.JobService/CreateJob',
             jobledger_dot_v1_dot_job__service__pb2.CreateJobRequest.SerializeToString,
             jobledger_dot_v1_dot_job__service__pb2.CreateJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchCreateJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobledger.v1.JobService/BatchCreateJobs',
+            jobledger_dot_v1_dot_job__service__pb2.BatchCreateJobsRequest.SerializeToString,
+            jobledger_dot_v1_dot_job__service__pb2.BatchCreateJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,14 @@ class JobServiceStub:
     owner, id and content give the job that exists. Errors: INVALID_FIELD,
     REQUEST_ID_REUSED.
     """
+    BatchCreateJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.BatchCreateJobsRequest, _job_service_pb2.BatchCreateJobsResponse]
+    """Creates up to 1000 jobs of one owner, all or none, in one transaction and in
+    this order. Each may have a `request_id`: a repetition of the whole call with
+    the same ones and the same content gives the jobs that exist. Errors:
+    INVALID_FIELD, whose violations name the request
+    (`requests[3].job_type`); REQUEST_ID_REUSED with its place in the metadata
+    `index`; LIMIT_EXCEEDED.
+    """
     GetJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.GetJobResponse]
     """Reads one job. Errors: INVALID_FIELD, JOB_NOT_FOUND."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]
@@ -116,6 +124,14 @@ class JobServiceAsyncStub(JobServiceStub):
     """Creates a job in QUEUED. With a `request_id` it is safe to repeat: the same
     owner, id and content give the job that exists. Errors: INVALID_FIELD,
     REQUEST_ID_REUSED.
+    """
+    BatchCreateJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.BatchCreateJobsRequest, _job_service_pb2.BatchCreateJobsResponse]  # type: ignore[assignment]
+    """Creates up to 1000 jobs of one owner, all or none, in one transaction and in
+    this order. Each may have a `request_id`: a repetition of the whole call with
+    the same ones and the same content gives the jobs that exist. Errors:
+    INVALID_FIELD, whose violations name the request
+    (`requests[3].job_type`); REQUEST_ID_REUSED with its place in the metadata
+    `index`; LIMIT_EXCEEDED.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.GetJobResponse]  # type: ignore[assignment]
     """Reads one job. Errors: INVALID_FIELD, JOB_NOT_FOUND."""
@@ -195,6 +211,20 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Creates a job in QUEUED. With a `request_id` it is safe to repeat: the same
         owner, id and content give the job that exists. Errors: INVALID_FIELD,
         REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchCreateJobs(
+        self,
+        request: _job_service_pb2.BatchCreateJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.BatchCreateJobsResponse, _abc.Awaitable[_job_service_pb2.BatchCreateJobsResponse]]:
+        """Creates up to 1000 jobs of one owner, all or none, in one transaction and in
+        this order. Each may have a `request_id`: a repetition of the whole call with
+        the same ones and the same content gives the jobs that exist. Errors:
+        INVALID_FIELD, whose violations name the request
+        (`requests[3].job_type`); REQUEST_ID_REUSED with its place in the metadata
+        `index`; LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod

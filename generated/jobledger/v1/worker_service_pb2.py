@@ -25,48 +25,59 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from jobledger.v1 import asset_pb2 as jobledger_dot_v1_dot_asset__pb2
+from jobledger.v1 import error_reason_pb2 as jobledger_dot_v1_dot_error__reason__pb2
 from jobledger.v1 import job_pb2 as jobledger_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!jobledger/v1/worker_service.proto\x12\x0cjobledger.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x18jobledger/v1/asset.proto\x1a\x16jobledger/v1/job.proto\"\xa6\x01\n\x10\x43laimJobsRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x11\n\tjob_types\x18\x02 \x03(\t\x12\x10\n\x08max_jobs\x18\x03 \x01(\x05\x12\x31\n\x0elease_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04wait\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"4\n\x11\x43laimJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.jobledger.v1.Job\"\xbf\x03\n\x14TransitionJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12.\n\rtarget_status\x18\x02 \x01(\x0e\x32\x17.jobledger.v1.JobStatus\x12\x14\n\x07\x61ttempt\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x1d\n\x10\x65xpected_version\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x15\n\x08progress\x18\x05 \x01(\x05H\x02\x88\x01\x01\x12\x1d\n\x10progress_message\x18\x06 \x01(\tH\x03\x88\x01\x01\x12\'\n\x06result\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12%\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x16.jobledger.v1.JobError\x12#\n\x06\x61ssets\x18\t \x03(\x0b\x32\x13.jobledger.v1.Asset\x12\x31\n\x0elease_duration\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tworker_id\x18\x0b \x01(\tB\n\n\x08_attemptB\x13\n\x11_expected_versionB\x0b\n\t_progressB\x13\n\x11_progress_message\"7\n\x15TransitionJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"\xa1\x01\n\x15UpdateProgressRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x07\x61ttempt\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\x08progress\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x1d\n\x10progress_message\x18\x04 \x01(\tH\x02\x88\x01\x01\x42\n\n\x08_attemptB\x0b\n\t_progressB\x13\n\x11_progress_message\"c\n\x16UpdateProgressResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\x12\x0f\n\x07\x61pplied\x18\x02 \x01(\x08\x12\x18\n\x10\x63\x61ncel_requested\x18\x03 \x01(\x08\"4\n\x11ReleaseJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\"4\n\x12ReleaseJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"\x96\x01\n\x14MarkCompletedRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x07\x61ttempt\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\'\n\x06result\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12#\n\x06\x61ssets\x18\x05 \x03(\x0b\x32\x13.jobledger.v1.AssetB\n\n\x08_attempt\"7\n\x15MarkCompletedResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"\xbb\x01\n\x12MarkPartialRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x07\x61ttempt\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\'\n\x06result\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12%\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x16.jobledger.v1.JobError\x12#\n\x06\x61ssets\x18\x05 \x03(\x0b\x32\x13.jobledger.v1.AssetB\n\n\x08_attempt\"5\n\x13MarkPartialResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"\xba\x01\n\x11MarkFailedRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x07\x61ttempt\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\'\n\x06result\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12%\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x16.jobledger.v1.JobError\x12#\n\x06\x61ssets\x18\x05 \x03(\x0b\x32\x13.jobledger.v1.AssetB\n\n\x08_attempt\"4\n\x12MarkFailedResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"\xa4\x01\n\x12\x43reateAssetRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x07\x61ttempt\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nasset_type\x18\x03 \x01(\t\x12\x0b\n\x03url\x18\x04 \x01(\t\x12\x14\n\x0cstorage_path\x18\x05 \x01(\t\x12\x11\n\tfile_size\x18\x06 \x01(\x03\x12\x12\n\nrequest_id\x18\x07 \x01(\tB\n\n\x08_attempt\"9\n\x13\x43reateAssetResponse\x12\"\n\x05\x61sset\x18\x01 \x01(\x0b\x32\x13.jobledger.v1.Asset2\xb8\x05\n\rWorkerService\x12L\n\tClaimJobs\x12\x1e.jobledger.v1.ClaimJobsRequest\x1a\x1f.jobledger.v1.ClaimJobsResponse\x12X\n\rTransitionJob\x12\".jobledger.v1.TransitionJobRequest\x1a#.jobledger.v1.TransitionJobResponse\x12[\n\x0eUpdateProgress\x12#.jobledger.v1.UpdateProgressRequest\x1a$.jobledger.v1.UpdateProgressResponse\x12X\n\rMarkCompleted\x12\".jobledger.v1.MarkCompletedRequest\x1a#.jobledger.v1.MarkCompletedResponse\x12R\n\x0bMarkPartial\x12 .jobledger.v1.MarkPartialRequest\x1a!.jobledger.v1.MarkPartialResponse\x12O\n\nMarkFailed\x12\x1f.jobledger.v1.MarkFailedRequest\x1a .jobledger.v1.MarkFailedResponse\x12O\n\nReleaseJob\x12\x1f.jobledger.v1.ReleaseJobRequest\x1a .jobledger.v1.ReleaseJobResponse\x12R\n\x0b\x43reateAsset\x12 .jobledger.v1.CreateAssetRequest\x1a!.jobledger.v1.CreateAssetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!jobledger/v1/worker_service.proto\x12\x0cjobledger.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x18jobledger/v1/asset.proto\x1a\x1fjobledger/v1/error_reason.proto\x1a\x16jobledger/v1/job.proto\"\xa6\x01\n\x10\x43laimJobsRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x11\n\tjob_types\x18\x02 \x03(\t\x12\x10\n\x08max_jobs\x18\x03 \x01(\x05\x12\x31\n\x0elease_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04wait\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"4\n\x11\x43laimJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.jobledger.v1.Job\"\xbf\x03\n\x14TransitionJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12.\n\rtarget_status\x18\x02 \x01(\x0e\x32\x17.jobledger.v1.JobStatus\x12\x14\n\x07\x61ttempt\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x1d\n\x10\x65xpected_version\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x15\n\x08progress\x18\x05 \x01(\x05H\x02\x88\x01\x01\x12\x1d\n\x10progress_message\x18\x06 \x01(\tH\x03\x88\x01\x01\x12\'\n\x06result\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12%\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x16.jobledger.v1.JobError\x12#\n\x06\x61ssets\x18\t \x03(\x0b\x32\x13.jobledger.v1.Asset\x12\x31\n\x0elease_duration\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tworker_id\x18\x0b \x01(\tB\n\n\x08_attemptB\x13\n\x11_expected_versionB\x0b\n\t_progressB\x13\n\x11_progress_message\"7\n\x15TransitionJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"\xa1\x01\n\x15UpdateProgressRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x07\x61ttempt\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\x08progress\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x1d\n\x10progress_message\x18\x04 \x01(\tH\x02\x88\x01\x01\x42\n\n\x08_attemptB\x0b\n\t_progressB\x13\n\x11_progress_message\"c\n\x16UpdateProgressResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\x12\x0f\n\x07\x61pplied\x18\x02 \x01(\x08\x12\x18\n\x10\x63\x61ncel_requested\x18\x03 \x01(\x08\"\xa1\x01\n\x15ReportProgressRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x07\x61ttempt\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\x08progress\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x1d\n\x10progress_message\x18\x04 \x01(\tH\x02\x88\x01\x01\x42\n\n\x08_attemptB\x0b\n\t_progressB\x13\n\x11_progress_message\"\x8d\x01\n\x16ReportProgressResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\x12\x0f\n\x07\x61pplied\x18\x02 \x01(\x08\x12\x18\n\x10\x63\x61ncel_requested\x18\x03 \x01(\x08\x12(\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x19.jobledger.v1.ReportError\"\xc3\x01\n\x0bReportError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12)\n\x06reason\x18\x02 \x01(\x0e\x32\x19.jobledger.v1.ErrorReason\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x39\n\x08metadata\x18\x04 \x03(\x0b\x32\'.jobledger.v1.ReportError.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"4\n\x11ReleaseJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\"4\n\x12ReleaseJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"\x96\x01\n\x14MarkCompletedRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x07\x61ttempt\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\'\n\x06result\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12#\n\x06\x61ssets\x18\x05 \x03(\x0b\x32\x13.jobledger.v1.AssetB\n\n\x08_attempt\"7\n\x15MarkCompletedResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"\xbb\x01\n\x12MarkPartialRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x07\x61ttempt\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\'\n\x06result\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12%\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x16.jobledger.v1.JobError\x12#\n\x06\x61ssets\x18\x05 \x03(\x0b\x32\x13.jobledger.v1.AssetB\n\n\x08_attempt\"5\n\x13MarkPartialResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"\xba\x01\n\x11MarkFailedRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x07\x61ttempt\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\'\n\x06result\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12%\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x16.jobledger.v1.JobError\x12#\n\x06\x61ssets\x18\x05 \x03(\x0b\x32\x13.jobledger.v1.AssetB\n\n\x08_attempt\"4\n\x12MarkFailedResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.jobledger.v1.Job\"\xa4\x01\n\x12\x43reateAssetRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x07\x61ttempt\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nasset_type\x18\x03 \x01(\t\x12\x0b\n\x03url\x18\x04 \x01(\t\x12\x14\n\x0cstorage_path\x18\x05 \x01(\t\x12\x11\n\tfile_size\x18\x06 \x01(\x03\x12\x12\n\nrequest_id\x18\x07 \x01(\tB\n\n\x08_attempt\"9\n\x13\x43reateAssetResponse\x12\"\n\x05\x61sset\x18\x01 \x01(\x0b\x32\x13.jobledger.v1.Asset2\x99\x06\n\rWorkerService\x12L\n\tClaimJobs\x12\x1e.jobledger.v1.ClaimJobsRequest\x1a\x1f.jobledger.v1.ClaimJobsResponse\x12X\n\rTransitionJob\x12\".jobledger.v1.TransitionJobRequest\x1a#.jobledger.v1.TransitionJobResponse\x12[\n\x0eUpdateProgress\x12#.jobledger.v1.UpdateProgressRequest\x1a$.jobledger.v1.UpdateProgressResponse\x12_\n\x0eReportProgress\x12#.jobledger.v1.ReportProgressRequest\x1a$.jobledger.v1.ReportProgressResponse(\x01\x30\x01\x12X\n\rMarkCompleted\x12\".jobledger.v1.MarkCompletedRequest\x1a#.jobledger.v1.MarkCompletedResponse\x12R\n\x0bMarkPartial\x12 .jobledger.v1.MarkPartialRequest\x1a!.jobledger.v1.MarkPartialResponse\x12O\n\nMarkFailed\x12\x1f.jobledger.v1.MarkFailedRequest\x1a .jobledger.v1.MarkFailedResponse\x12O\n\nReleaseJob\x12\x1f.jobledger.v1.ReleaseJobRequest\x1a .jobledger.v1.ReleaseJobResponse\x12R\n\x0b\x43reateAsset\x12 .jobledger.v1.CreateAssetRequest\x1a!.jobledger.v1.CreateAssetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'jobledger.v1.worker_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CLAIMJOBSREQUEST']._serialized_start=164
-  _globals['_CLAIMJOBSREQUEST']._serialized_end=330
-  _globals['_CLAIMJOBSRESPONSE']._serialized_start=332
-  _globals['_CLAIMJOBSRESPONSE']._serialized_end=384
-  _globals['_TRANSITIONJOBREQUEST']._serialized_start=387
-  _globals['_TRANSITIONJOBREQUEST']._serialized_end=834
-  _globals['_TRANSITIONJOBRESPONSE']._serialized_start=836
-  _globals['_TRANSITIONJOBRESPONSE']._serialized_end=891
-  _globals['_UPDATEPROGRESSREQUEST']._serialized_start=894
-  _globals['_UPDATEPROGRESSREQUEST']._serialized_end=1055
-  _globals['_UPDATEPROGRESSRESPONSE']._serialized_start=1057
-  _globals['_UPDATEPROGRESSRESPONSE']._serialized_end=1156
-  _globals['_RELEASEJOBREQUEST']._serialized_start=1158
-  _globals['_RELEASEJOBREQUEST']._serialized_end=1210
-  _globals['_RELEASEJOBRESPONSE']._serialized_start=1212
-  _globals['_RELEASEJOBRESPONSE']._serialized_end=1264
-  _globals['_MARKCOMPLETEDREQUEST']._serialized_start=1267
-  _globals['_MARKCOMPLETEDREQUEST']._serialized_end=1417
-  _globals['_MARKCOMPLETEDRESPONSE']._serialized_start=1419
-  _globals['_MARKCOMPLETEDRESPONSE']._serialized_end=1474
-  _globals['_MARKPARTIALREQUEST']._serialized_start=1477
-  _globals['_MARKPARTIALREQUEST']._serialized_end=1664
-  _globals['_MARKPARTIALRESPONSE']._serialized_start=1666
-  _globals['_MARKPARTIALRESPONSE']._serialized_end=1719
-  _globals['_MARKFAILEDREQUEST']._serialized_start=1722
-  _globals['_MARKFAILEDREQUEST']._serialized_end=1908
-  _globals['_MARKFAILEDRESPONSE']._serialized_start=1910
-  _globals['_MARKFAILEDRESPONSE']._serialized_end=1962
-  _globals['_CREATEASSETREQUEST']._serialized_start=1965
-  _globals['_CREATEASSETREQUEST']._serialized_end=2129
-  _globals['_CREATEASSETRESPONSE']._serialized_start=2131
-  _globals['_CREATEASSETRESPONSE']._serialized_end=2188
-  _globals['_WORKERSERVICE']._serialized_start=2191
-  _globals['_WORKERSERVICE']._serialized_end=2887
+  _globals['_REPORTERROR_METADATAENTRY']._loaded_options = None
+  _globals['_REPORTERROR_METADATAENTRY']._serialized_options = b'8\001'
+  _globals['_CLAIMJOBSREQUEST']._serialized_start=197
+  _globals['_CLAIMJOBSREQUEST']._serialized_end=363
+  _globals['_CLAIMJOBSRESPONSE']._serialized_start=365
+  _globals['_CLAIMJOBSRESPONSE']._serialized_end=417
+  _globals['_TRANSITIONJOBREQUEST']._serialized_start=420
+  _globals['_TRANSITIONJOBREQUEST']._serialized_end=867
+  _globals['_TRANSITIONJOBRESPONSE']._serialized_start=869
+  _globals['_TRANSITIONJOBRESPONSE']._serialized_end=924
+  _globals['_UPDATEPROGRESSREQUEST']._serialized_start=927
+  _globals['_UPDATEPROGRESSREQUEST']._serialized_end=1088
+  _globals['_UPDATEPROGRESSRESPONSE']._serialized_start=1090
+  _globals['_UPDATEPROGRESSRESPONSE']._serialized_end=1189
+  _globals['_REPORTPROGRESSREQUEST']._serialized_start=1192
+  _globals['_REPORTPROGRESSREQUEST']._serialized_end=1353
+  _globals['_REPORTPROGRESSRESPONSE']._serialized_start=1356
+  _globals['_REPORTPROGRESSRESPONSE']._serialized_end=1497
+  _globals['_REPORTERROR']._serialized_start=1500
+  _globals['_REPORTERROR']._serialized_end=1695
+  _globals['_REPORTERROR_METADATAENTRY']._serialized_start=1648
+  _globals['_REPORTERROR_METADATAENTRY']._serialized_end=1695
+  _globals['_RELEASEJOBREQUEST']._serialized_start=1697
+  _globals['_RELEASEJOBREQUEST']._serialized_end=1749
+  _globals['_RELEASEJOBRESPONSE']._serialized_start=1751
+  _globals['_RELEASEJOBRESPONSE']._serialized_end=1803
+  _globals['_MARKCOMPLETEDREQUEST']._serialized_start=1806
+  _globals['_MARKCOMPLETEDREQUEST']._serialized_end=1956
+  _globals['_MARKCOMPLETEDRESPONSE']._serialized_start=1958
+  _globals['_MARKCOMPLETEDRESPONSE']._serialized_end=2013
+  _globals['_MARKPARTIALREQUEST']._serialized_start=2016
+  _globals['_MARKPARTIALREQUEST']._serialized_end=2203
+  _globals['_MARKPARTIALRESPONSE']._serialized_start=2205
+  _globals['_MARKPARTIALRESPONSE']._serialized_end=2258
+  _globals['_MARKFAILEDREQUEST']._serialized_start=2261
+  _globals['_MARKFAILEDREQUEST']._serialized_end=2447
+  _globals['_MARKFAILEDRESPONSE']._serialized_start=2449
+  _globals['_MARKFAILEDRESPONSE']._serialized_end=2501
+  _globals['_CREATEASSETREQUEST']._serialized_start=2504
+  _globals['_CREATEASSETREQUEST']._serialized_end=2668
+  _globals['_CREATEASSETRESPONSE']._serialized_start=2670
+  _globals['_CREATEASSETRESPONSE']._serialized_end=2727
+  _globals['_WORKERSERVICE']._serialized_start=2730
+  _globals['_WORKERSERVICE']._serialized_end=3523
 # @@protoc_insertion_point(module_scope)

@@ -73,6 +73,19 @@ class WorkerServiceStub:
     INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was not
     started, LEASE_LOST.
     """
+    ReportProgress: _grpc.StreamStreamMultiCallable[_worker_service_pb2.ReportProgressRequest, _worker_service_pb2.ReportProgressResponse]
+    """UpdateProgress for many jobs over one stream: cheaper, and in order. Each
+    message is answered with one acknowledgement, after its commit, in the order
+    of the messages. What is wrong with a message is told in its acknowledgement
+    and concerns no other. The stream ends with OK after the caller has ended
+    its side and everything is acknowledged. If it breaks, reports without an
+    acknowledgement may or may not have been made: sending them again is safe.
+
+    Reading is held up while 1000 messages of the stream wait for their
+    commits. Errors of the stream: UNAVAILABLE when the server drains or the
+    stream is old enough to be moved to another server; what was read is
+    acknowledged first.
+    """
     MarkCompleted: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.MarkCompletedRequest, _worker_service_pb2.MarkCompletedResponse]
     """TransitionJob to COMPLETED: everything was done. The assets are linked in
     the same transaction. Safe to repeat.
@@ -142,6 +155,19 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     returns the job with `applied` false. Safe to repeat. Errors:
     INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was not
     started, LEASE_LOST.
+    """
+    ReportProgress: _aio.StreamStreamMultiCallable[_worker_service_pb2.ReportProgressRequest, _worker_service_pb2.ReportProgressResponse]  # type: ignore[assignment]
+    """UpdateProgress for many jobs over one stream: cheaper, and in order. Each
+    message is answered with one acknowledgement, after its commit, in the order
+    of the messages. What is wrong with a message is told in its acknowledgement
+    and concerns no other. The stream ends with OK after the caller has ended
+    its side and everything is acknowledged. If it breaks, reports without an
+    acknowledgement may or may not have been made: sending them again is safe.
+
+    Reading is held up while 1000 messages of the stream wait for their
+    commits. Errors of the stream: UNAVAILABLE when the server drains or the
+    stream is old enough to be moved to another server; what was read is
+    acknowledged first.
     """
     MarkCompleted: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.MarkCompletedRequest, _worker_service_pb2.MarkCompletedResponse]  # type: ignore[assignment]
     """TransitionJob to COMPLETED: everything was done. The assets are linked in
@@ -227,6 +253,25 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         returns the job with `applied` false. Safe to repeat. Errors:
         INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was not
         started, LEASE_LOST.
+        """
+
+    @_abc_1.abstractmethod
+    def ReportProgress(
+        self,
+        request_iterator: _MaybeAsyncIterator[_worker_service_pb2.ReportProgressRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_worker_service_pb2.ReportProgressResponse], _abc.AsyncIterator[_worker_service_pb2.ReportProgressResponse]]:
+        """UpdateProgress for many jobs over one stream: cheaper, and in order. Each
+        message is answered with one acknowledgement, after its commit, in the order
+        of the messages. What is wrong with a message is told in its acknowledgement
+        and concerns no other. The stream ends with OK after the caller has ended
+        its side and everything is acknowledged. If it breaks, reports without an
+        acknowledgement may or may not have been made: sending them again is safe.
+
+        Reading is held up while 1000 messages of the stream wait for their
+        commits. Errors of the stream: UNAVAILABLE when the server drains or the
+        stream is old enough to be moved to another server; what was read is
+        acknowledged first.
         """
 
     @_abc_1.abstractmethod

@@ -35,6 +35,13 @@ class Create:
     run_timeout: Micros | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CreateAll:
+    """Make all of these jobs, or none."""
+
+    creations: tuple[Create, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """Give this worker the oldest jobs of these types that wait for one."""
@@ -125,5 +132,5 @@ class Retire:
 JobCommand = Transit | Report | LinkAsset | Release | Cancel | Expire | Delete | Retire
 """A command on one job, named by its id."""
 
-Command = Create | Claim | JobCommand
+Command = Create | CreateAll | Claim | JobCommand
 """Any command."""

@@ -67,11 +67,15 @@ class VersionMismatch(DomainError):
 
 @dataclass(eq=False)
 class RequestIdReused(DomainError):
-    """The request id was used before, for the job or asset that is named here."""
+    """The request id was used before, for the job or asset that is named here.
+
+    `index` is the place of the creation among those of its call, where it has several.
+    """
 
     request_id: str
     made: Literal["Job", "Asset"]
     made_id: str
+    index: int | None = None
 
 
 @dataclass(eq=False)

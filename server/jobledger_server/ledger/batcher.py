@@ -29,18 +29,28 @@ the result of every item of the batch."""
 class Batcher(Generic[Item, Result]):
     """Runs `flush` for one batch after the other, in a task of its own.
 
+    `max_batch` and `max_waiting` are counted in what items weigh, by default 1 each.
+
     A caller that goes away takes nothing with it: its item is done all the
     same, and nobody else's batch is disturbed. At the end of the `async with`
     block everything that was taken is finished first.
     """
 
     def __init__(
-        self, name: str, flush: Flush[Item, Result], *, max_batch: int, max_waiting: int
+        self,
+        name: str,
+        flush: Flush[Item, Result],
+        *,
+        max_batch: int,
+        max_waiting: int,
+        weigh: Callable[[Item], int] = lambda _: 1,
     ) -> None:
         self._name = name
         self._flush = flush
         self._max_batch = max_batch
         self._max_waiting = max_waiting
+        self._weigh = weigh
+        self._weight = 0
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._arrived = asyncio.Event()
         self._closed = False
@@ -63,12 +73,20 @@ class Batcher(Generic[Item, Result]):
 
     async def submit(self, item: Item) -> Result:
         """Return the item's result, or raise it if it is an error. Raises LimitExceeded."""
-        if self._closed or len(self._waiting) >= self._max_waiting:
+        return await self.put(item)
+
+    def put(self, item: Item) -> asyncio.Future[Result]:
+        """Put the item into the next batch, and return the future of its result.
+
+        Raises LimitExceeded.
+        """
+        if self._closed or self._weight >= self._max_waiting:
             raise LimitExceeded(f"waiting {self._name}", self._max_waiting)
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
+        self._weight += self._weigh(item)
         self._arrived.set()
-        return await future
+        return future
 
     async def _run(self) -> None:
         callers = 1
@@ -77,12 +95,23 @@ class Batcher(Generic[Item, Result]):
             while self._waiting:
                 if callers > 1:
                     await self._linger(callers)
-                size = min(len(self._waiting), self._max_batch)
-                await self._do([self._waiting.popleft() for _ in range(size)])
-                callers = size + len(self._waiting)
+                batch = self._take()
+                await self._do(batch)
+                callers = len(batch) + len(self._waiting)
             if self._closed:
                 return
             self._arrived.clear()
+
+    def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+        """Take what comes next, up to the weight of a batch; one item at least."""
+        batch = []
+        weight = 0
+        while self._waiting and weight < self._max_batch:
+            taken = self._waiting.popleft()
+            batch.append(taken)
+            weight += self._weigh(taken[0])
+        self._weight -= weight
+        return batch
 
     async def _linger(self, callers: int) -> None:
         """Wait a moment for those who called last time too: answered together, they come back.

@@ -1,5 +1,6 @@
 """The ledger: commands in, one commit for all that arrive together, changes out."""
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -8,9 +9,16 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from jobledger_server.domain.commands import Claim, Command, Create, JobCommand, LinkAsset
-from jobledger_server.domain.decisions import create, decide
-from jobledger_server.domain.errors import DomainError
+from jobledger_server.domain.commands import (
+    Claim,
+    Command,
+    Create,
+    CreateAll,
+    JobCommand,
+    LinkAsset,
+)
+from jobledger_server.domain.decisions import NewId, create, decide
+from jobledger_server.domain.errors import DomainError, RequestIdReused
 from jobledger_server.domain.leases import claim
 from jobledger_server.domain.machine import Decision
 from jobledger_server.domain.model import Asset, Instant, Job, JobId
@@ -41,7 +49,11 @@ class Ledger:
         self._publish = publish
         self._ids = IdSource()
         self._batcher = Batcher(
-            "commands", self._apply_all, max_batch=MAX_BATCH, max_waiting=max_waiting
+            "commands",
+            self._apply_all,
+            max_batch=MAX_BATCH,
+            max_waiting=max_waiting,
+            weigh=_weigh,
         )
         self._open = AsyncExitStack()
 
@@ -65,6 +77,17 @@ class Ledger:
         """
         (decision,) = await self._batcher.submit(command)
         return decision
+
+    def put(self, command: JobCommand) -> asyncio.Future[Sequence[Decision]]:
+        """Put a command into the next batch; the future has its one decision, or raises as `apply`.
+
+        For those who send many without waiting for each. Raises LimitExceeded at once.
+        """
+        return self._batcher.put(command)
+
+    async def create_all(self, command: CreateAll) -> list[Job]:
+        """Return the jobs, in the order of their creations. Raises as `apply` does."""
+        return [decision.job for decision in await self._batcher.submit(command)]
 
     async def claim(self, command: Claim) -> list[Job]:
         """Return the jobs that are now the worker's, oldest first. Raises as `apply` does."""
@@ -118,11 +141,10 @@ class Ledger:
         try:
             if isinstance(command, Claim):
                 return known.claimed(command, now)
+            if isinstance(command, CreateAll):
+                return known.create_all(command, now, new_id)
             if isinstance(command, Create):
-                request = (command.user_id, command.request_id)
-                decision = create(known.created.get(request), command, now=now, new_id=new_id)
-                if command.request_id:
-                    known.created[request] = decision.job
+                decision = known.create(command, now, new_id)
             else:
                 linked = None
                 if isinstance(command, LinkAsset) and command.request_id:
@@ -143,6 +165,27 @@ class _Known:
     created: dict[tuple[str, str], Job]
     linked: dict[tuple[JobId, str], Asset]
     waiting: dict[frozenset[str], deque[JobId]]
+
+    def create(self, command: Create, now: Instant, new_id: NewId) -> Decision:
+        request = (command.user_id, command.request_id)
+        decision = create(self.created.get(request), command, now=now, new_id=new_id)
+        if command.request_id:
+            self.created[request] = decision.job
+        return decision
+
+    def create_all(self, command: CreateAll, now: Instant, new_id: NewId) -> Sequence[Decision]:
+        """Decide on all; where one is refused nothing of the others stays known."""
+        before = dict(self.created)
+        decisions = []
+        for index, creation in enumerate(command.creations):
+            try:
+                decisions.append(self.create(creation, now, new_id))
+            except RequestIdReused as refusal:
+                self.created.clear()
+                self.created.update(before)
+                refusal.index = index
+                raise
+        return decisions
 
     def claimed(self, command: Claim, now: Instant) -> Sequence[Decision]:
         """Give the worker the oldest jobs that nobody in this batch was given before."""
@@ -174,9 +217,9 @@ async def _load(transaction: Transaction, commands: Sequence[Command]) -> _Known
     claimed: set[frozenset[str]] = set()
     wanted = 0
     for command in commands:
-        if isinstance(command, Create):
-            if command.request_id:
-                created.add((command.user_id, command.request_id))
+        if isinstance(command, Create | CreateAll):
+            creations = command.creations if isinstance(command, CreateAll) else (command,)
+            created.update((c.user_id, c.request_id) for c in creations if c.request_id)
         elif isinstance(command, Claim):
             claimed.add(command.job_types)
             wanted += command.max_jobs
@@ -199,6 +242,10 @@ async def _load(transaction: Transaction, commands: Sequence[Command]) -> _Known
         linked=await transaction.find_linked(linked) if linked else {},
         waiting=waiting,
     )
+
+
+def _weigh(command: Command) -> int:
+    return len(command.creations) if isinstance(command, CreateAll) else 1
 
 
 def _changed(outcomes: Sequence[Outcome]) -> Iterator[Decision]:

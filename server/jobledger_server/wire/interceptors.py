@@ -1,8 +1,6 @@
 """What every call goes through: reading the request safely, and answering errors."""
 
 import asyncio
-import logging
-import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,10 +10,8 @@ from grpc_status import rpc_status
 
 from jobledger_server.wire.access import Access
 from jobledger_server.wire.draining import Drain
-from jobledger_server.wire.status import internal_status, status_of
+from jobledger_server.wire.failures import answer_to
 from jobledger_server.wire.validation import InvalidRequest
-
-log = logging.getLogger("jobledger.wire")
 
 Behavior = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
 
@@ -63,6 +59,12 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                 deserialize,
                 handler.response_serializer,
             )
+        if handler.stream_stream is not None:
+            return grpc.stream_stream_rpc_method_handler(
+                self._answering(method, handler.stream_stream),
+                deserialize,
+                handler.response_serializer,
+            )
         return grpc.unary_stream_rpc_method_handler(
             self._answering(method, handler.unary_stream), deserialize, handler.response_serializer
         )
@@ -101,9 +103,4 @@ def _check_readable(request: Any) -> None:
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:
-    status = status_of(error)
-    if status is None:
-        correlation_id = uuid.uuid4().hex
-        log.error("internal error", exc_info=error, extra={"correlation_id": correlation_id})
-        status = internal_status(correlation_id)
-    await context.abort_with_status(rpc_status.to_status(status))
+    await context.abort_with_status(rpc_status.to_status(answer_to(error)))

@@ -58,6 +58,12 @@ class JobService(JobServiceServicer):
         decision = await self._ledger.apply(self._requests.create(request))
         return pb.CreateJobResponse(job=job_message(decision.job))
 
+    async def BatchCreateJobs(
+        self, request: pb.BatchCreateJobsRequest, _context: Context
+    ) -> pb.BatchCreateJobsResponse:
+        jobs = await self._ledger.create_all(self._requests.create_all(request))
+        return pb.BatchCreateJobsResponse(jobs=map(job_message, jobs))
+
     async def GetJob(self, request: pb.GetJobRequest, _context: Context) -> pb.GetJobResponse:
         job = await self._reads.job(*self._requests.owned_job(request))
         return pb.GetJobResponse(job=job_message(job))

@@ -17,6 +17,10 @@ class Lifetime:
         span = age * random.uniform(0.75, 1.25) if age else float("inf")  # noqa: S311
         self._end = self._loop.time() + span
 
+    def left(self) -> float | None:
+        """Return how many seconds are left; None where there is no end."""
+        return None if self._end == float("inf") else max(0.0, self._end - self._loop.time())
+
     def patience(self, heartbeat: float) -> float:
         """Return how many seconds the stream may wait for news.
 

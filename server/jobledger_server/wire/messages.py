@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobledger.v1 import asset_pb2, job_pb2, job_service_pb2
+from jobledger.v1 import asset_pb2, job_pb2, job_service_pb2, worker_service_pb2
+from jobledger_server.domain.machine import Decision
 from jobledger_server.domain.model import Asset, Instant, Job, JobStatus, Payload, Transition
 from jobledger_server.store import Change
 
@@ -90,6 +91,25 @@ def change_message(change: Change, resume_token: str) -> job_service_pb2.WatchJo
         transitions=map(transition_message, change.transitions),
         deleted=change.deleted,
         resume_token=resume_token,
+    )
+
+
+def report_message(decision: Decision) -> worker_service_pb2.ReportProgressResponse:
+    job = decision.job
+    asked = job.cancel_request_time
+    return worker_service_pb2.ReportProgressResponse(
+        job=job_pb2.Job(
+            id=job.id,
+            status=_STATUSES[job.status],
+            progress=job.progress,
+            attempt=job.attempt,
+            version=job.version,
+            update_time=_time(job.update_time),
+            lease_expire_time=_time(job.lease_expire_time),
+            cancel_request_time=_time(asked),
+        ),
+        applied=decision.applied,
+        cancel_requested=asked is not None,
     )
 
 

@@ -11,6 +11,7 @@ from jobledger_server.domain.commands import (
     Cancel,
     Claim,
     Create,
+    CreateAll,
     Delete,
     LinkAsset,
     Release,
@@ -32,6 +33,7 @@ from jobledger_server.wire.pages import MAX_ROWS
 from jobledger_server.wire.validation import Checker
 
 MAX_ASSETS = 1000
+MAX_CREATIONS = 1000
 MAX_JOB_TYPES = 100
 DAY = 24 * 3600
 YEAR = 365 * DAY
@@ -63,22 +65,22 @@ class Requests:
 
     def create(self, request: job_service_pb2.CreateJobRequest) -> Create:
         check = Checker()
-        command = Create(
-            user_id=check.name("user_id", request.user_id, 128),
-            job_type=check.job_type("job_type", request.job_type),
-            parameters=_struct(check, "parameters", request.parameters, request.HasField),
-            labels=check.labels("labels", dict(request.labels)),
-            request_id=check.name("request_id", request.request_id, 128, required=False),
-            max_attempts=check.number("max_attempts", request.max_attempts, 0, 1000) or 1,
-            queue_timeout=check.duration("queue_timeout", request.queue_timeout, 1, YEAR)
-            if request.HasField("queue_timeout")
-            else DEFAULT_QUEUE_TIMEOUT,
-            run_timeout=check.duration("run_timeout", request.run_timeout, 1, YEAR)
-            if request.HasField("run_timeout")
-            else None,
-        )
+        command = _creation(check, "", request, check.name("user_id", request.user_id, 128))
         check.finish(request)
         return command
+
+    def create_all(self, request: job_service_pb2.BatchCreateJobsRequest) -> CreateAll:
+        check = Checker()
+        user_id = check.name("user_id", request.user_id, 128)
+        if not 1 <= len(request.requests) <= MAX_CREATIONS:
+            check.add("requests", f"must have from 1 to {MAX_CREATIONS} entries")
+        creations = []
+        for index, each in enumerate(request.requests[:MAX_CREATIONS]):
+            if each.user_id not in ("", user_id):
+                check.add(f"requests[{index}].user_id", "is another than the one of the call")
+            creations.append(_creation(check, f"requests[{index}].", each, user_id))
+        check.finish(request)
+        return CreateAll(tuple(creations))
 
     def owned_job(self, request: JobRequest) -> tuple[JobId, str]:
         """Return the job's id and the owner in whose name it is asked for."""
@@ -205,7 +207,11 @@ class Requests:
         check.finish(request)
         return command
 
-    def report(self, request: worker_service_pb2.UpdateProgressRequest) -> Report:
+    def report(
+        self,
+        request: worker_service_pb2.UpdateProgressRequest
+        | worker_service_pb2.ReportProgressRequest,
+    ) -> Report:
         check = Checker()
         has = request.HasField
         command = Report(
@@ -256,6 +262,28 @@ class Requests:
             ),
             file_size=check.at_least_zero(f"{prefix}file_size", asset.file_size),
         )
+
+
+def _creation(
+    check: Checker, prefix: str, request: job_service_pb2.CreateJobRequest, user_id: str
+) -> Create:
+    has = request.HasField
+    return Create(
+        user_id=user_id,
+        job_type=check.job_type(f"{prefix}job_type", request.job_type),
+        parameters=check.struct(f"{prefix}parameters", request.parameters)
+        if has("parameters")
+        else None,
+        labels=check.labels(f"{prefix}labels", dict(request.labels)),
+        request_id=check.name(f"{prefix}request_id", request.request_id, 128, required=False),
+        max_attempts=check.number(f"{prefix}max_attempts", request.max_attempts, 0, 1000) or 1,
+        queue_timeout=check.duration(f"{prefix}queue_timeout", request.queue_timeout, 1, YEAR)
+        if has("queue_timeout")
+        else DEFAULT_QUEUE_TIMEOUT,
+        run_timeout=check.duration(f"{prefix}run_timeout", request.run_timeout, 1, YEAR)
+        if has("run_timeout")
+        else None,
+    )
 
 
 def _job_types(check: Checker, job_types: Sequence[str]) -> frozenset[str]:

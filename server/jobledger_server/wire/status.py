@@ -124,12 +124,12 @@ def _refusal(error: DomainError) -> status_pb2.Status | None:
                 f"job {job_id} is at version {version}, not at the expected one",
                 {"job_id": job_id, "version": str(version)},
             )
-        case RequestIdReused(request_id, made, made_id):
+        case RequestIdReused(request_id, made, made_id, index):
             return _status(
                 code_pb2.ALREADY_EXISTS,
                 ErrorReason.ERROR_REASON_REQUEST_ID_REUSED,
                 f"the request id {request_id!r} was used before with other content",
-                {"request_id": request_id},
+                {"request_id": request_id} | ({} if index is None else {"index": str(index)}),
                 error_details_pb2.ResourceInfo(
                     resource_type=f"jobledger.v1.{made}", resource_name=made_id
                 ),

@@ -1,5 +1,6 @@
 """WorkerService: for those who do the work."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 from grpc.aio import ServicerContext
@@ -9,6 +10,7 @@ from jobledger.v1.worker_service_pb2_grpc import WorkerServiceServicer
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.wire.claims import Claims
 from jobledger_server.wire.messages import asset_message, job_message
+from jobledger_server.wire.reporting import Reporting
 from jobledger_server.wire.requests import Requests
 
 Context = ServicerContext[Any, Any]
@@ -17,10 +19,13 @@ Context = ServicerContext[Any, Any]
 class WorkerService(WorkerServiceServicer):
     """Requests to commands, their outcome to messages."""
 
-    def __init__(self, ledger: Ledger, claims: Claims, requests: Requests) -> None:
+    def __init__(
+        self, ledger: Ledger, claims: Claims, requests: Requests, reporting: Reporting
+    ) -> None:
         self._ledger = ledger
         self._claims = claims
         self._requests = requests
+        self._reporting = reporting
 
     async def ClaimJobs(
         self, request: pb.ClaimJobsRequest, _context: Context
@@ -49,6 +54,12 @@ class WorkerService(WorkerServiceServicer):
             applied=decision.applied,
             cancel_requested=decision.job.cancel_request_time is not None,
         )
+
+    # Writes instead of yielding, as JobService.WatchJob does.
+    async def ReportProgress(  # type: ignore[override]
+        self, reports: AsyncIterator[pb.ReportProgressRequest], context: Context
+    ) -> None:
+        await self._reporting.serve(reports, context.write)
 
     async def MarkCompleted(
         self, request: pb.MarkCompletedRequest, _context: Context

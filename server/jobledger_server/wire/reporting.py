@@ -1,0 +1,134 @@
+"""ReportProgress: reports in, acknowledgements out, in the same order and after their commits."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+from jobledger.v1 import job_pb2
+from jobledger.v1 import worker_service_pb2 as pb
+from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.domain.machine import Decision
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.watch.subscription import Draining
+from jobledger_server.wire.failures import report_error
+from jobledger_server.wire.lifetime import Lifetime
+from jobledger_server.wire.messages import report_message
+from jobledger_server.wire.requests import Requests
+from jobledger_server.wire.validation import InvalidRequest
+
+MAX_WAITING = 1000
+"""Reports of one stream that wait for their acknowledgements; then no more are read."""
+
+Reports = AsyncIterator[pb.ReportProgressRequest | InvalidRequest]
+"""An unreadable report comes as what is wrong with it."""
+
+Write = Callable[[pb.ReportProgressResponse], Awaitable[None]]
+
+Outcome = asyncio.Future[Sequence[Decision]] | Exception
+
+
+class Reporting:
+    """Serves streams of reports. Where `draining` is set, no more is read of any."""
+
+    def __init__(
+        self, ledger: Ledger, requests: Requests, draining: asyncio.Event, *, max_age: float
+    ) -> None:
+        self._ledger = ledger
+        self._requests = requests
+        self._draining = draining
+        self._max_age = max_age
+
+    async def serve(self, reports: Reports, write: Write) -> None:
+        """Take reports until their sender has no more. Raises Draining.
+
+        Whatever was read is acknowledged first.
+        """
+        stream = _Stream(self._ledger, self._requests)
+        reading = asyncio.create_task(stream.read(reports))
+        stopping = asyncio.create_task(self._stop(reading))
+        try:
+            await stream.acknowledge(write)
+            await asyncio.wait([reading])
+        finally:
+            stopping.cancel()
+            reading.cancel()
+            stream.abandon()
+        if reading.cancelled():
+            raise Draining(rotated=not self._draining.is_set())
+        reading.result()
+
+    async def _stop(self, reading: "asyncio.Task[None]") -> None:
+        """Let no more be read when the server drains or the stream is old."""
+        try:
+            async with asyncio.timeout(Lifetime(self._max_age).left()):
+                await self._draining.wait()
+        except TimeoutError:
+            pass
+        reading.cancel()
+
+
+class _Stream:
+    """One stream: what was read and not yet acknowledged, oldest first."""
+
+    def __init__(self, ledger: Ledger, requests: Requests) -> None:
+        self._ledger = ledger
+        self._requests = requests
+        self._waiting: deque[tuple[str, Outcome]] = deque()
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Event()
+        self._ended = False
+
+    async def read(self, reports: Reports) -> None:
+        try:
+            async for report in reports:
+                self._waiting.append(self._taken(report))
+                self._arrived.set()
+                while len(self._waiting) >= MAX_WAITING:
+                    self._room.clear()
+                    await self._room.wait()
+        finally:
+            self._ended = True
+            self._arrived.set()
+
+    def _taken(self, report: pb.ReportProgressRequest | InvalidRequest) -> tuple[str, Outcome]:
+        """Put a report into the ledger's next batch; return its job's id and what comes of it."""
+        if isinstance(report, InvalidRequest):
+            return "", report
+        try:
+            return report.job_id, self._ledger.put(self._requests.report(report))
+        except (InvalidRequest, LimitExceeded) as refusal:
+            return report.job_id, refusal
+
+    async def acknowledge(self, write: Write) -> None:
+        """Acknowledge each report after its commit, until all are and no more come."""
+        while True:
+            while self._waiting:
+                job_id, outcome = self._waiting[0]
+                await write(await _acknowledgement(job_id, outcome))
+                self._waiting.popleft()
+                self._room.set()
+            if self._ended:
+                return
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    def abandon(self) -> None:
+        """Let go of what nobody will be told: it is done all the same."""
+        for _, outcome in self._waiting:
+            if isinstance(outcome, asyncio.Future) and not outcome.cancel():
+                outcome.cancelled() or outcome.exception()
+
+
+async def _acknowledgement(job_id: str, outcome: Outcome) -> pb.ReportProgressResponse:
+    if isinstance(outcome, Exception):
+        return _refusal(job_id, outcome)
+    try:
+        (decision,) = await outcome
+    except Exception as error:  # noqa: BLE001
+        # Whatever is wrong with one report is its own answer, and no other's.
+        return _refusal(job_id, error)
+    return report_message(decision)
+
+
+def _refusal(job_id: str, error: Exception) -> pb.ReportProgressResponse:
+    return pb.ReportProgressResponse(job=job_pb2.Job(id=job_id), error=report_error(error))
