@@ -45,6 +45,7 @@ from jobledger_server.domain.model import (
     JobId,
     JobStatus,
     Micros,
+    changed,
 )
 
 NewId = Callable[[], str]
@@ -144,6 +145,8 @@ def _transit(job: Job, command: Transit, now: Instant, new_id: NewId) -> Decisio
         now=now,
         digest=digest_of_end(command),
     )
+    if not command.assets:
+        return decision
     return replace(decision, assets=_link_all(job, command.assets, now, new_id))
 
 
@@ -156,7 +159,7 @@ def _start(job: Job, command: Transit, now: Instant) -> Decision:
         now=now,
     )
     reported = _reported(started.job, command.progress, command.progress_message)
-    return replace(started, job=reported)
+    return started if reported is started.job else replace(started, job=reported)
 
 
 def _repeat_start(job: Job, command: Transit, now: Instant) -> Decision:
@@ -188,18 +191,27 @@ def _progress(
 ) -> Decision:
     if progress is not None and progress < job.progress:
         return Decision(job=job, changed=False, applied=False)
-    reported = _reported(job, progress, message)
-    if lease is not None:
-        expires = Instant(now + lease)
-        reported = replace(reported, lease_duration=lease, lease_expire_time=expires)
-    elif reported == job:
+    known = progress is None or progress == job.progress
+    if lease is None and known and message in (None, job.progress_message):
         return Decision(job=job, changed=False)
-    return Decision(job=_next_version(reported, now))
+    # One copy and no more: there are more reports than anything else.
+    reported = changed(
+        job,
+        progress=job.progress if progress is None else progress,
+        progress_message=job.progress_message if message is None else message,
+        lease_duration=lease or job.lease_duration,
+        lease_expire_time=job.lease_expire_time if lease is None else Instant(now + lease),
+        update_time=now,
+        version=job.version + 1,
+    )
+    return Decision(job=reported)
 
 
 def _reported(job: Job, progress: int | None, message: str | None) -> Job:
     """Return the job with a report in it; a lower progress than the known one is not heeded."""
-    return replace(
+    if progress is None and message is None:
+        return job
+    return changed(
         job,
         progress=max(job.progress, progress or 0),
         progress_message=job.progress_message if message is None else message,
@@ -238,7 +250,7 @@ def _retire(job: Job, command: Retire, now: Instant) -> Decision:
 
 
 def _next_version(job: Job, now: Instant) -> Job:
-    return replace(job, update_time=now, version=job.version + 1)
+    return changed(job, update_time=now, version=job.version + 1)
 
 
 def _link_all(

@@ -7,8 +7,6 @@ attempt as fencing token is M. Kleppmann's, "How to do distributed locking"
 has taken note of it.
 """
 
-from dataclasses import replace
-
 from jobledger_server.domain.commands import Cancel, Claim, Release
 from jobledger_server.domain.errors import JobNotFound, JobTerminal, LeaseLost
 from jobledger_server.domain.machine import (
@@ -21,7 +19,14 @@ from jobledger_server.domain.machine import (
     take,
     waits,
 )
-from jobledger_server.domain.model import Instant, Job, JobError, JobStatus, Micros
+from jobledger_server.domain.model import (
+    Instant,
+    Job,
+    JobError,
+    JobStatus,
+    Micros,
+    changed,
+)
 
 CANCEL_GRACE = Micros(30_000_000)
 """How long a worker that was asked to cancel may take to end the job itself."""
@@ -94,10 +99,10 @@ def cancel(job: Job, command: Cancel, now: Instant) -> Decision:
         raise JobNotFound(job.id)
     if job.status in TERMINAL or job.cancel_request_time is not None:
         return Decision(job=job, changed=False)
-    asked = replace(job, cancel_request_time=now, cancel_reason=command.reason)
+    asked = changed(job, cancel_request_time=now, cancel_reason=command.reason)
     if waits(job):
         return fail(asked, _cancelled(asked), actor=command.user_id, now=now)
-    return Decision(job=replace(asked, update_time=now, version=job.version + 1))
+    return Decision(job=changed(asked, update_time=now, version=job.version + 1))
 
 
 def release(job: Job, command: Release, now: Instant) -> Decision:

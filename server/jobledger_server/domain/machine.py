@@ -16,6 +16,7 @@ from jobledger_server.domain.model import (
     Micros,
     Payload,
     Transition,
+    changed,
 )
 
 TRANSITIONS: Mapping[JobStatus, tuple[JobStatus, ...]] = {
@@ -71,7 +72,7 @@ def take(job: Job, *, worker_id: str, lease: Micros, actor: str, now: Instant) -
 
     Only the first is a transition. Progress begins anew with each.
     """
-    taken = replace(
+    taken = changed(
         job,
         status=JobStatus.PROCESSING,
         progress=0,
@@ -93,7 +94,7 @@ def take(job: Job, *, worker_id: str, lease: Micros, actor: str, now: Instant) -
 
 def leave(job: Job, *, released: bool, now: Instant) -> Decision:
     """Take a job from its worker and let it wait for the next one: no backward edge."""
-    left = replace(
+    left = changed(
         job,
         worker_id="",
         releases=job.releases + released,
@@ -117,7 +118,7 @@ def end(
     digest: bytes | None = None,
 ) -> Decision:
     """End a PROCESSING job."""
-    ended = replace(
+    ended = changed(
         job,
         status=target,
         progress=job.progress if target is JobStatus.FAILED else FULL_PROGRESS,

@@ -2,8 +2,9 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import NewType
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
+from typing import Any, NewType
 
 JobId = NewType("JobId", str)
 """A UUIDv7 in its 36-character form, so that ids order by creation time."""
@@ -105,6 +106,23 @@ class Job:
     def held(self) -> bool:
         """Whether a worker holds it."""
         return self.lease_expire_time is not None
+
+
+_SLOTS = tuple(getattr(Job, slot.name) for slot in fields(Job))
+_VALUES = attrgetter(*(slot.name for slot in fields(Job)))
+
+
+def changed(job: Job, **changes: Any) -> Job:
+    """Return the job with some fields changed: `dataclasses.replace` in half the time.
+
+    The slots are filled directly; a job has no check in its making to pass by.
+    """
+    new: Job = object.__new__(Job)
+    for slot, value in zip(_SLOTS, _VALUES(job), strict=True):
+        slot.__set__(new, value)
+    for name, value in changes.items():
+        object.__setattr__(new, name, value)
+    return new
 
 
 @dataclass(frozen=True, slots=True)

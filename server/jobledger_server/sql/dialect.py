@@ -1,13 +1,25 @@
 """What the store must know of the database it is on, and what both have alike."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sqlalchemy import URL, ColumnElement, Executable, Select, bindparam, exc, select, text
+from sqlalchemy import (
+    URL,
+    Column,
+    ColumnElement,
+    Executable,
+    Select,
+    Table,
+    bindparam,
+    exc,
+    select,
+    text,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from jobledger_server.domain.model import Instant
+from jobledger_server.sql.rows import Row
 from jobledger_server.sql.tables import WAITING, jobs
 
 
@@ -33,16 +45,23 @@ class Dialect(Protocol):
     def one_of(self, column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
         """Return `column IN (list)`, the list bound as `name`: one text for any length."""
 
-    def pair_of(
-        self, first: ColumnElement[Any], second: ColumnElement[Any], name: str
-    ) -> ColumnElement[bool]:
-        """Return `(first, second) IN (list of pairs)`, the list bound as `name`."""
+    def with_pairs(
+        self,
+        statement: Select[Any],
+        first: ColumnElement[Any],
+        second: ColumnElement[Any],
+        name: str,
+    ) -> Select[Any]:
+        """Return the statement for the rows with `(first, second) IN (list of pairs)`.
+
+        The list is bound as `name`.
+        """
 
     def bind_list(self, name: str, values: Collection[str]) -> dict[str, Any]:
         """Return the parameters for `one_of`."""
 
     def bind_pairs(self, name: str, values: Collection[tuple[str, str]]) -> dict[str, Any]:
-        """Return the parameters for `pair_of`."""
+        """Return the parameters for `with_pairs`."""
 
     def locked(self, statement: Select[Any]) -> Select[Any]:
         """Return the statement so that it locks its rows until the transaction ends."""
@@ -54,6 +73,19 @@ class Dialect(Protocol):
 
         It takes the oldest of each type first, and of these the oldest: with an
         index by type and id that costs the same however many others wait.
+        """
+
+    def insertion(self, table: Table, columns: Sequence[str]) -> str:
+        """Return the statement that inserts rows of these columns."""
+
+    def change(self, table: Table, key: Column[Any], columns: Sequence[str]) -> str:
+        """Return the statement that changes rows: each has the key of one, and the new values."""
+
+    async def write(self, connection: AsyncConnection, statement: str, rows: Sequence[Row]) -> None:
+        """Insert or change rows with such a statement.
+
+        The driver gets the rows as they are: SQLAlchemy's own way through a list of
+        rows costs as much again as the rest of the way to the database.
         """
 
     home: ColumnElement[str]

@@ -1,14 +1,20 @@
 """PostgreSQL: many writers, its own clock."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
     ARRAY,
+    JSON,
     URL,
+    BigInteger,
+    Column,
     ColumnElement,
     Executable,
+    Integer,
+    LargeBinary,
     Select,
+    Table,
     Text,
     any_,
     bindparam,
@@ -16,12 +22,12 @@ from sqlalchemy import (
     literal_column,
     select,
     true,
-    tuple_,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from jobledger_server.domain.model import Instant
 from jobledger_server.sql.dialect import BadDatabaseUrl, Database, oldest_waiting
+from jobledger_server.sql.rows import Row, labels_from_text
 from jobledger_server.sql.tables import jobs
 
 COMMAND_SECONDS = 5
@@ -54,12 +60,18 @@ class _Postgresql:
     def one_of(self, column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
         return column == any_(bindparam(name, type_=ARRAY(Text)))
 
-    def pair_of(
-        self, first: ColumnElement[Any], second: ColumnElement[Any], name: str
-    ) -> ColumnElement[bool]:
+    def with_pairs(
+        self,
+        statement: Select[Any],
+        first: ColumnElement[Any],
+        second: ColumnElement[Any],
+        name: str,
+    ) -> Select[Any]:
         both = (bindparam(f"{name}_{half}", type_=ARRAY(Text)) for half in ("first", "second"))
         pairs = func.unnest(*both).table_valued("first", "second").render_derived()
-        return tuple_(first, second).in_(select(pairs.c.first, pairs.c.second))
+        # Each pair looks for its row, by the index, however few rows there seem to be.
+        found = statement.where(first == pairs.c.first, second == pairs.c.second).lateral()
+        return select(found).select_from(pairs.join(found, true()))
 
     def bind_list(self, name: str, values: Collection[str]) -> dict[str, Any]:
         return {name: list(values)}
@@ -85,6 +97,27 @@ class _Postgresql:
             {"job_types": list(job_types), "count": limit},
         )
 
+    def insertion(self, table: Table, columns: Sequence[str]) -> str:
+        names = ", ".join(columns)
+        values = ", ".join(_value(table.c[column]) for column in columns)
+        return (
+            f"INSERT INTO {table.name} ({names}) SELECT {values} "  # noqa: S608
+            f"FROM unnest({_arrays(table, columns)}) AS new ({names})"
+        )
+
+    def change(self, table: Table, key: Column[Any], columns: Sequence[str]) -> str:
+        values = ", ".join(f"{column} = {_value(table.c[column])}" for column in columns)
+        all_columns = (key.name, *columns)
+        return (
+            f"UPDATE {table.name} SET {values} "  # noqa: S608
+            f"FROM unnest({_arrays(table, all_columns)}) AS new ({', '.join(all_columns)}) "
+            f"WHERE {table.name}.{key.name} = new.{key.name}"
+        )
+
+    async def write(self, connection: AsyncConnection, statement: str, rows: Sequence[Row]) -> None:
+        # One array for each column: the database plans and runs one statement, not one a row.
+        await connection.exec_driver_sql(statement, tuple(zip(*rows, strict=True)))
+
     @property
     def clock(self) -> ColumnElement[int]:
         # clock_timestamp(), not now(): the transaction may have waited for its connection. Read
@@ -96,6 +129,30 @@ class _Postgresql:
 
     async def now(self, connection: AsyncConnection) -> Instant:
         return Instant((await connection.execute(self._read_clock)).scalar_one())
+
+
+def _arrays(table: Table, columns: Sequence[str]) -> str:
+    """Return the parameters of the columns' values."""
+    return ", ".join(
+        f"${number}::{_element_type(table.c[column])}[]"
+        for number, column in enumerate(columns, start=1)
+    )
+
+
+def _element_type(column: Column[Any]) -> str:
+    match column.type:
+        case BigInteger():
+            return "bigint"
+        case Integer():
+            return "integer"
+        case LargeBinary():
+            return "bytea"
+        case _:
+            return "text"
+
+
+def _value(column: Column[Any]) -> str:
+    return f"new.{column.name}::json" if isinstance(column.type, JSON) else f"new.{column.name}"
 
 
 def open_postgresql(url: URL) -> Database:
@@ -110,6 +167,7 @@ def open_postgresql(url: URL) -> Database:
         url,
         pool_size=CONNECTIONS,
         max_overflow=0,
+        json_deserializer=labels_from_text,
         pool_timeout=CONNECT_SECONDS,
         connect_args={
             "timeout": CONNECT_SECONDS,
@@ -122,6 +180,9 @@ def open_postgresql(url: URL) -> Database:
                 "idle_in_transaction_session_timeout": f"{COMMAND_SECONDS}s",
                 "lock_timeout": f"{COMMAND_SECONDS}s",
                 "jit": "off",
+                # A plan that was made while a table was small would else stay, and take an index
+                # that is as good as another there, and reads all of it when it is large.
+                "plan_cache_mode": "force_custom_plan",
             },
         },
     )

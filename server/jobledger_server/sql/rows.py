@@ -1,6 +1,7 @@
 """Between rows and the domain's values. The order of a table's columns is read here only."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +17,8 @@ from jobledger_server.domain.model import (
 )
 from jobledger_server.store import Change
 
-Values = dict[str, Any]
-"""One row to write: values by column name."""
+Row = tuple[Any, ...]
+"""One row to write, its values in the order of the columns named beside it."""
 
 _STATUS = {status.value: status for status in JobStatus}
 
@@ -46,7 +47,74 @@ MUTABLE_COLUMNS = (
     "end_digest",
     "change_seq",
 )
-"""What `job_to_update` writes; the rest of a job never changes."""
+"""What can change of a job. The rest never does."""
+
+JOB_COLUMNS = (
+    "id",
+    "user_id",
+    "job_type",
+    "parameters",
+    "labels",
+    "request_id",
+    "create_time",
+    "max_attempts",
+    "queue_timeout",
+    "run_timeout",
+    *MUTABLE_COLUMNS,
+)
+
+TRANSITION_COLUMNS = (
+    "job_id",
+    "version",
+    "from_status",
+    "to_status",
+    "attempt",
+    "actor",
+    "reason",
+    "time",
+    "change_seq",
+    "progress",
+    "progress_message",
+    "worker_id",
+    "lease_expire_time",
+)
+
+ASSET_COLUMNS = (
+    "id",
+    "job_id",
+    "user_id",
+    "asset_type",
+    "url",
+    "storage_path",
+    "file_size",
+    "create_time",
+    "request_id",
+)
+
+TOMBSTONE_COLUMNS = (
+    "job_id",
+    "user_id",
+    "job_type",
+    "status",
+    "labels",
+    "version",
+    "create_time",
+    "delete_time",
+    "change_seq",
+)
+
+
+def labels_from_text(text: str) -> dict[str, str]:
+    """Read labels as the database keeps them."""
+    return {} if text == _NO_LABELS else json.loads(text)
+
+
+def labels_to_text(labels: Mapping[str, str]) -> str:
+    """Write labels as the database keeps them."""
+    return json.dumps(labels) if labels else _NO_LABELS
+
+
+_NO_LABELS = "{}"
 
 
 def job_from_row(row: Sequence[Any]) -> Job:
@@ -126,31 +194,27 @@ def change_from_row(row: Sequence[Any]) -> Change:
     return Change(job_from_row(row), seq=row[-1])
 
 
-def job_to_values(job: Job, change_seq: int) -> Values:
-    """Make a whole row of `jobs`."""
-    return {
-        "id": job.id,
-        "user_id": job.user_id,
-        "job_type": job.job_type,
-        "parameters": job.parameters,
-        "labels": job.labels,
-        "request_id": job.request_id,
-        "create_time": job.create_time,
-        "max_attempts": job.max_attempts,
-        "queue_timeout": job.queue_timeout,
-        "run_timeout": job.run_timeout,
-        **_mutable_values(job, change_seq),
-    }
+def job_row(job: Job, change_seq: int) -> Row:
+    """Make a row of JOB_COLUMNS."""
+    return (
+        job.id,
+        job.user_id,
+        job.job_type,
+        job.parameters,
+        labels_to_text(job.labels),
+        job.request_id,
+        job.create_time,
+        job.max_attempts,
+        job.queue_timeout,
+        job.run_timeout,
+        *mutable_row(job, change_seq),
+    )
 
 
-def job_to_update(job: Job, change_seq: int) -> Values:
-    """Make the part of a row that can change, with the id as `b_id`."""
-    return {"b_id": job.id, **_mutable_values(job, change_seq)}
-
-
-def _mutable_values(job: Job, change_seq: int) -> Values:
+def mutable_row(job: Job, change_seq: int) -> Row:
+    """Make a row of MUTABLE_COLUMNS."""
     error = job.error
-    values = (
+    return (
         job.status.value,
         job.progress,
         job.progress_message,
@@ -175,7 +239,6 @@ def _mutable_values(job: Job, change_seq: int) -> Values:
         job.end_digest,
         change_seq,
     )
-    return dict(zip(MUTABLE_COLUMNS, values, strict=True))
 
 
 def transition_from_row(row: Sequence[Any]) -> Transition:
@@ -233,23 +296,23 @@ def job_after_start(job: Job, row: Sequence[Any]) -> Job:
     )
 
 
-def transition_to_values(step: Transition, job: Job, change_seq: int) -> Values:
-    """Make a row of `job_transitions` of a step and the job as it stood after it."""
-    return {
-        "job_id": step.job_id,
-        "version": step.version,
-        "from_status": step.from_status.value,
-        "to_status": step.to_status.value,
-        "attempt": step.attempt,
-        "actor": step.actor,
-        "reason": step.reason,
-        "time": step.time,
-        "change_seq": change_seq,
-        "progress": job.progress,
-        "progress_message": job.progress_message,
-        "worker_id": job.worker_id,
-        "lease_expire_time": job.lease_expire_time,
-    }
+def transition_row(step: Transition, job: Job, change_seq: int) -> Row:
+    """Make a row of TRANSITION_COLUMNS of a step and the job as it stood after it."""
+    return (
+        step.job_id,
+        step.version,
+        step.from_status.value,
+        step.to_status.value,
+        step.attempt,
+        step.actor,
+        step.reason,
+        step.time,
+        change_seq,
+        job.progress,
+        job.progress_message,
+        job.worker_id,
+        job.lease_expire_time,
+    )
 
 
 def asset_from_row(row: Sequence[Any]) -> Asset:
@@ -275,20 +338,20 @@ def asset_from_row(row: Sequence[Any]) -> Asset:
     )
 
 
-def asset_to_values(asset: Asset) -> Values:
-    """Make a row of `assets`."""
+def asset_row(asset: Asset) -> Row:
+    """Make a row of ASSET_COLUMNS."""
     link = asset.link
-    return {
-        "id": asset.id,
-        "job_id": asset.job_id,
-        "user_id": asset.user_id,
-        "asset_type": link.asset_type,
-        "url": link.url,
-        "storage_path": link.storage_path,
-        "file_size": link.file_size,
-        "create_time": asset.create_time,
-        "request_id": asset.request_id,
-    }
+    return (
+        asset.id,
+        asset.job_id,
+        asset.user_id,
+        link.asset_type,
+        link.url,
+        link.storage_path,
+        link.file_size,
+        asset.create_time,
+        asset.request_id,
+    )
 
 
 def tombstone_from_row(row: Sequence[Any]) -> Change:
@@ -318,16 +381,16 @@ def tombstone_from_row(row: Sequence[Any]) -> Change:
     return Change(job, change_seq, deleted=True)
 
 
-def tombstone_to_values(job: Job, change_seq: int) -> Values:
-    """Make a row of `tombstones` of a deleted job."""
-    return {
-        "job_id": job.id,
-        "user_id": job.user_id,
-        "job_type": job.job_type,
-        "status": job.status.value,
-        "labels": job.labels,
-        "version": job.version,
-        "create_time": job.create_time,
-        "delete_time": job.update_time,
-        "change_seq": change_seq,
-    }
+def tombstone_row(job: Job, change_seq: int) -> Row:
+    """Make a row of TOMBSTONE_COLUMNS of a deleted job."""
+    return (
+        job.id,
+        job.user_id,
+        job.job_type,
+        job.status.value,
+        labels_to_text(job.labels),
+        job.version,
+        job.create_time,
+        job.update_time,
+        change_seq,
+    )

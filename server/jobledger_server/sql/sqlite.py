@@ -3,16 +3,18 @@
 import json
 import sqlite3
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
     URL,
     BigInteger,
+    Column,
     ColumnElement,
     Connection,
     Executable,
     Select,
+    Table,
     bindparam,
     event,
     func,
@@ -25,6 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from jobledger_server.domain.model import Instant
 from jobledger_server.sql.dialect import Database, oldest_waiting
+from jobledger_server.sql.rows import Row, labels_from_text
 from jobledger_server.sql.tables import jobs
 
 BUSY_SECONDS = 4
@@ -46,14 +49,18 @@ class _Sqlite:
         rows = func.json_each(bindparam(name)).table_valued("value")
         return column.in_(select(rows.c.value))
 
-    def pair_of(
-        self, first: ColumnElement[Any], second: ColumnElement[Any], name: str
-    ) -> ColumnElement[bool]:
+    def with_pairs(
+        self,
+        statement: Select[Any],
+        first: ColumnElement[Any],
+        second: ColumnElement[Any],
+        name: str,
+    ) -> Select[Any]:
         rows = func.json_each(bindparam(name)).table_valued("value")
         pairs = select(
             func.json_extract(rows.c.value, "$[0]"), func.json_extract(rows.c.value, "$[1]")
         )
-        return tuple_(first, second).in_(pairs)
+        return statement.where(tuple_(first, second).in_(pairs))
 
     def bind_list(self, name: str, values: Collection[str]) -> dict[str, Any]:
         return {name: json.dumps(list(values))}
@@ -78,6 +85,18 @@ class _Sqlite:
             bindparam("count")
         ), parameters
 
+    def insertion(self, table: Table, columns: Sequence[str]) -> str:
+        marks = ", ".join("?" * len(columns))
+        return f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608
+
+    def change(self, table: Table, key: Column[Any], columns: Sequence[str]) -> str:
+        # By number: the key comes first in each row, as it does on PostgreSQL.
+        values = ", ".join(f"{column} = ?{n}" for n, column in enumerate(columns, start=2))
+        return f"UPDATE {table.name} SET {values} WHERE {key.name} = ?1"  # noqa: S608
+
+    async def write(self, connection: AsyncConnection, statement: str, rows: Sequence[Row]) -> None:
+        await connection.exec_driver_sql(statement, list(rows))
+
     @property
     def clock(self) -> ColumnElement[int]:
         return bindparam("clock", callable_=machine_clock, type_=BigInteger)
@@ -93,8 +112,12 @@ def machine_clock() -> int:
 def open_sqlite(url: URL) -> Database:
     # One connection writes and does every checkpoint: before SQLite 3.51.3 a second one that
     # does either can corrupt the file (https://sqlite.org/wal.html, "The WAL-reset bug").
-    writer = create_async_engine(url, pool_size=1, max_overflow=0)
-    reader = create_async_engine(url, pool_size=READERS, max_overflow=0)
+    writer = create_async_engine(
+        url, pool_size=1, max_overflow=0, json_deserializer=labels_from_text
+    )
+    reader = create_async_engine(
+        url, pool_size=READERS, max_overflow=0, json_deserializer=labels_from_text
+    )
     busy = f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}"
     _on_sqlite_connect(
         writer,

@@ -9,14 +9,19 @@ from sqlalchemy import (
     bindparam,
     delete,
     func,
-    insert,
     select,
     text,
     update,
 )
 
 from jobledger_server.sql.dialect import Dialect
-from jobledger_server.sql.rows import MUTABLE_COLUMNS
+from jobledger_server.sql.rows import (
+    ASSET_COLUMNS,
+    JOB_COLUMNS,
+    MUTABLE_COLUMNS,
+    TOMBSTONE_COLUMNS,
+    TRANSITION_COLUMNS,
+)
 from jobledger_server.sql.tables import ACTIVE, assets, feed, job_transitions, jobs, tombstones
 
 # In the text and not bound: else no partial index is seen to apply.
@@ -32,13 +37,17 @@ class Statements:
         self.read_jobs = jobs_by_id
         # In the order of the ids, so that two transactions never wait for each other.
         self.lock_jobs = dialect.locked(jobs_by_id.order_by(jobs.c.id))
-        self.find_created = select(jobs).where(
-            jobs.c.request_id != _NONE,
-            dialect.pair_of(jobs.c.user_id, jobs.c.request_id, "requests"),
+        self.find_created = dialect.with_pairs(
+            select(jobs).where(jobs.c.request_id != _NONE),
+            jobs.c.user_id,
+            jobs.c.request_id,
+            "requests",
         )
-        self.find_linked = select(assets).where(
-            assets.c.request_id != _NONE,
-            dialect.pair_of(assets.c.job_id, assets.c.request_id, "requests"),
+        self.find_linked = dialect.with_pairs(
+            select(assets).where(assets.c.request_id != _NONE),
+            assets.c.job_id,
+            assets.c.request_id,
+            "requests",
         )
         self.read_transitions = (
             select(job_transitions)
@@ -48,16 +57,12 @@ class Statements:
         self.take_places = (
             update(feed).values(seq=feed.c.seq + bindparam("count")).returning(feed.c.seq)
         )
-        self.insert_jobs = insert(jobs)
-        self.update_jobs = (
-            update(jobs)
-            .where(jobs.c.id == bindparam("b_id"))
-            .values({name: bindparam(name) for name in MUTABLE_COLUMNS})
-        )
-        self.delete_jobs = delete(jobs).where(jobs.c.id == bindparam("b_id"))
-        self.insert_transitions = insert(job_transitions)
-        self.insert_assets = insert(assets)
-        self.insert_tombstones = insert(tombstones)
+        self.delete_jobs = delete(jobs).where(dialect.one_of(jobs.c.id, "ids"))
+        self.insert_jobs = dialect.insertion(jobs, JOB_COLUMNS)
+        self.update_jobs = dialect.change(jobs, jobs.c.id, MUTABLE_COLUMNS)
+        self.insert_transitions = dialect.insertion(job_transitions, TRANSITION_COLUMNS)
+        self.insert_assets = dialect.insertion(assets, ASSET_COLUMNS)
+        self.insert_tombstones = dialect.insertion(tombstones, TOMBSTONE_COLUMNS)
         self.overdue = (
             select(jobs.c.id)
             .where(jobs.c.deadline <= dialect.clock)

@@ -2,21 +2,20 @@
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import Executable
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.machine import Decision
 from jobledger_server.domain.model import Asset, Instant, Job, JobId
 from jobledger_server.sql.dialect import Dialect
 from jobledger_server.sql.rows import (
-    Values,
+    Row,
     asset_from_row,
-    asset_to_values,
+    asset_row,
     job_from_row,
-    job_to_update,
-    job_to_values,
-    tombstone_to_values,
-    transition_to_values,
+    job_row,
+    mutable_row,
+    tombstone_row,
+    transition_row,
 )
 from jobledger_server.sql.statements import Statements
 from jobledger_server.store import Change
@@ -67,7 +66,9 @@ class SqlTransaction:
         changes = _placed(decisions, after=await self._take_places(len(decisions)))
         writes = _Writes(decisions, changes)
         # Deletions first: they give back the request ids that a creation may take.
-        await self._write(self._statements.delete_jobs, writes.deletes)
+        if writes.deletes:
+            gone = self._dialect.bind_list("ids", writes.deletes)
+            await self._connection.execute(self._statements.delete_jobs, gone)
         await self._write(self._statements.insert_tombstones, writes.tombstones)
         await self._write(self._statements.insert_jobs, writes.inserts)
         await self._write(self._statements.update_jobs, writes.updates)
@@ -81,9 +82,9 @@ class SqlTransaction:
         last: int = result.scalar_one()
         return last - count
 
-    async def _write(self, statement: Executable, rows: list[Values]) -> None:
+    async def _write(self, statement: str, rows: Sequence[Row]) -> None:
         if rows:
-            await self._connection.execute(statement, rows)
+            await self._dialect.write(self._connection, statement, rows)
 
 
 def _placed(decisions: Sequence[Decision], *, after: int) -> list[Change]:
@@ -105,19 +106,21 @@ class _Writes:
         final = {change.job.id: change for change in changes}
         created = {change.job.id for change in changes if change.job.version == 1}
         gone = {job_id for job_id, change in final.items() if change.deleted}
-        self.deletes: list[Values] = [{"b_id": job_id} for job_id in gone]
-        self.tombstones = [tombstone_to_values(final[id_].job, final[id_].seq) for id_ in gone]
+        self.deletes = gone
+        self.tombstones = [tombstone_row(final[id_].job, final[id_].seq) for id_ in gone]
         kept = [change for job_id, change in final.items() if job_id not in gone]
-        self.inserts = [job_to_values(c.job, c.seq) for c in kept if c.job.id in created]
-        self.updates = [job_to_update(c.job, c.seq) for c in kept if c.job.id not in created]
+        self.inserts = [job_row(c.job, c.seq) for c in kept if c.job.id in created]
+        self.updates = [
+            (c.job.id, *mutable_row(c.job, c.seq)) for c in kept if c.job.id not in created
+        ]
         self.transitions = [
-            transition_to_values(step, change.job, change.seq)
+            transition_row(step, change.job, change.seq)
             for change in changes
             if change.job.id not in gone
             for step in change.transitions
         ]
         self.assets = [
-            asset_to_values(asset)
+            asset_row(asset)
             for decision in decisions
             if decision.job.id not in gone
             for asset in decision.assets
