@@ -127,7 +127,7 @@ async def test_a_sleeper_is_woken_for_what_it_follows_and_nothing_else(
         await asyncio.sleep(0)
         await created(ledger, "bob")
         await ledger.apply(Create(user_id="ada", job_type="other"))
-        assert not follower._woken.is_set()
+        assert not follower._bell._rung
         job = await created(ledger)
         news = await waiting
     assert news is not None

@@ -4,12 +4,12 @@ However slow it is, it holds no queue and nobody cuts it off; it reads on from i
 own place when it is ready.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jobledger_server.domain.model import Job
 from jobledger_server.store import Change
+from jobledger_server.watch.bell import Bell
 from jobledger_server.watch.feed import Feed
 from jobledger_server.watch.subscription import Draining
 
@@ -79,7 +79,7 @@ class Follower:
         self._synced = False
         self._asleep = False
         self._draining = False
-        self._woken = asyncio.Event()
+        self._bell = Bell()
 
     @property
     def place(self) -> Place:
@@ -97,7 +97,7 @@ class Follower:
 
     def wake(self) -> None:
         """Wake the watcher: there may be news."""
-        self._woken.set()
+        self._bell.ring()
 
     def drain(self) -> None:
         """Tell the watcher that this server is going away."""
@@ -115,13 +115,8 @@ class Follower:
             told = await (self._read() if self._listing_until is None else self._list())
             if told.changes or told.synced:
                 return told
-            if self._asleep:
-                self._woken.clear()
-                try:
-                    async with asyncio.timeout(patience):
-                        await self._woken.wait()
-                except TimeoutError:
-                    return None
+            if self._asleep and not await self._bell.wait(patience):
+                return None
         raise Draining
 
     async def _list(self) -> Told:

@@ -4,13 +4,13 @@ However long a watcher stalls, it costs this and nothing else: progress conflate
 and a job has few transitions.
 """
 
-import asyncio
 from dataclasses import dataclass
 
 from jobledger_server.domain.errors import JobNotFound
 from jobledger_server.domain.machine import TERMINAL
 from jobledger_server.domain.model import Job, JobId, Transition
 from jobledger_server.store import Change
+from jobledger_server.watch.bell import Bell
 
 
 class Draining(Exception):
@@ -55,7 +55,7 @@ class Subscription:
         self._transitions: list[Transition] = []
         self._deleted = False
         self._draining = False
-        self._woken = asyncio.Event()
+        self._bell = Bell()
 
     def offer(self, change: Change) -> None:
         """Take a change of the job, without waking the watcher yet.
@@ -73,7 +73,7 @@ class Subscription:
 
     def wake(self) -> None:
         """Wake the watcher: there may be news."""
-        self._woken.set()
+        self._bell.ring()
 
     def begin(self, version: int) -> None:
         """Say which version the watcher has been told already."""
@@ -103,9 +103,5 @@ class Subscription:
                 raise JobNotFound(self.job_id)
             if self._draining:
                 raise Draining
-            self._woken.clear()
-            try:
-                async with asyncio.timeout(patience):
-                    await self._woken.wait()
-            except TimeoutError:
+            if not await self._bell.wait(patience):
                 return None

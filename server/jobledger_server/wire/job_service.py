@@ -50,7 +50,7 @@ class JobService(JobServiceServicer):
         self._jobs_watch = jobs_watch
         self._heartbeat = heartbeat
         self._max_watch_age = max_watch_age
-        self._last_news: tuple[News | None, pb.WatchJobResponse] = (None, pb.WatchJobResponse())
+        self._last_news: tuple[News | None, bytes] = (None, b"")
 
     async def CreateJob(
         self, request: pb.CreateJobRequest, _context: Context
@@ -150,10 +150,10 @@ class JobService(JobServiceServicer):
         selection = self._requests.selection(request)
         await self._jobs_watch.serve(selection, request.resume_token, context.write)
 
-    def _message(self, news: News) -> pb.WatchJobResponse:
-        """Make the message of news, or take the last one where another watcher got the same."""
-        last, message = self._last_news
+    def _message(self, news: News) -> bytes:
+        """Serialize news, or take the last one where another watcher got the same."""
+        last, data = self._last_news
         if last is None or last.job is not news.job or last.transitions != news.transitions:
-            message = watch_message(news.job, news.transitions)
-            self._last_news = news, message
-        return message
+            data = watch_message(news.job, news.transitions).SerializeToString()
+            self._last_news = news, data
+        return data

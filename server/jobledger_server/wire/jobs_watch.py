@@ -15,7 +15,8 @@ from jobledger_server.wire.tokens import read_token, token
 
 KEPT_MESSAGES = 1024
 
-Write = Callable[[pb.WatchJobsResponse], Awaitable[None]]
+Write = Callable[[pb.WatchJobsResponse | bytes], Awaitable[None]]
+"""Takes a message, or one that is serialized already."""
 
 
 class JobsWatch:
@@ -35,9 +36,9 @@ class JobsWatch:
         self._epoch = epoch
         self._heartbeat = heartbeat
         self._max_age = max_age
-        # Thousands may be told the same: then it is put into words once. What is told of a place
-        # is the same wherever it was read.
-        self._messages: OrderedDict[str, pb.WatchJobsResponse] = OrderedDict()
+        # Thousands may be told the same: then it is serialized once. What is told of a place is
+        # the same wherever it was read.
+        self._messages: OrderedDict[str, bytes] = OrderedDict()
 
     async def serve(self, selection: Selection, resume_token: str, write: Write) -> None:
         """Tell one watcher, without end.
@@ -68,11 +69,11 @@ class JobsWatch:
             draining.resume_token = tokens.at(follower.place)
             raise
 
-    def _message(self, change: Change, at: str) -> pb.WatchJobsResponse:
-        """Make the message of a change, or take the one that another watcher got of the same."""
+    def _message(self, change: Change, at: str) -> bytes:
+        """Serialize a change, or take what another watcher got of the same."""
         message = self._messages.get(at)
         if message is None:
-            message = self._messages[at] = change_message(change, at)
+            message = self._messages[at] = change_message(change, at).SerializeToString()
             if len(self._messages) > KEPT_MESSAGES:
                 self._messages.popitem(last=False)
         return message
