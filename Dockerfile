@@ -16,6 +16,7 @@ RUN pip download --require-hashes --no-deps --only-binary=:all: -r requirements.
 RUN pip install --no-index --find-links /wheels hatchling
 
 COPY pyproject.toml README.md LICENSE ./
+COPY protos ./protos
 COPY generated ./generated
 COPY client ./client
 COPY server ./server

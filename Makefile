@@ -10,6 +10,8 @@ PYTHON := $(BIN)/python
 CODEGEN := .venv/codegen
 INSTALLED := .venv/.installed
 CODEGEN_INSTALLED := $(CODEGEN)/.installed
+POLYGLOT := .venv/polyglot
+POLYGLOT_INSTALLED := $(POLYGLOT)/.installed
 UV := .venv/uv/bin/uv
 BUF := $(BIN)/buf
 
@@ -17,14 +19,14 @@ BUF := $(BIN)/buf
 PYTHONS := python3 python3.13 python3.12 python3.11 python3.14
 
 PACKAGES := generated/jobledger client/jobledger_client server/jobledger_server
-SCRIPTS := $(wildcard scripts/*.py examples/*.py benchmarks/*.py)
+SCRIPTS := $(wildcard scripts/*.py examples/*.py examples/clients/python/*.py benchmarks/*.py)
 VERSION = $(shell sed -n 's/^version = "\([0-9]*\.[0-9]*\).*/\1/p' pyproject.toml)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --- use -----------------------------------------------------------------------------------------
 
@@ -68,6 +70,10 @@ test: $(INSTALLED) ## run the tests; ARGS="-k watch" runs some of them
 .PHONY: test-robustness
 test-robustness: $(INSTALLED) ## break everything under load for two minutes, and check what was told; ARGS="--duration 600 --seed 7"
 	@PYTHONPATH="tests$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) -m robustness.checker $(ARGS)
+
+.PHONY: test-polyglot
+test-polyglot: $(INSTALLED) $(POLYGLOT_INSTALLED) ## try the clients in all languages that are here; ARGS="-k [go" for one
+	@$(PYTHON) -m pytest -m polyglot tests/polyglot tests/longrunning $(ARGS)
 
 .PHONY: check
 check: check-code check-protos check-drift ## check all that can be checked without running it
@@ -118,11 +124,13 @@ docs: $(INSTALLED) ## draw docs/state_machine.md from the code
 	$(PYTHON) scripts/draw_state_machine.py
 
 .PHONY: lock
-lock: $(UV) ## renew both lock files
+lock: $(UV) ## renew the lock files
 	$(UV) pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 \
 		--generate-hashes --no-header --all-extras --group dev -o requirements.lock
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
 		--generate-hashes --no-header --group codegen -o requirements-codegen.lock
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
+		--generate-hashes --no-header --group polyglot -o requirements-polyglot.lock
 
 .PHONY: baseline
 baseline: $(INSTALLED) ## at a release: keep its protos, so that no later change can break them
@@ -153,6 +161,11 @@ $(INSTALLED): requirements.lock pyproject.toml | $(PYTHON)
 $(CODEGEN_INSTALLED): requirements-codegen.lock | $(PYTHON)
 	$(PYTHON) -m venv $(CODEGEN)
 	$(CODEGEN)/bin/python -m pip install --quiet --require-hashes -r requirements-codegen.lock
+	@touch $@
+
+$(POLYGLOT_INSTALLED): requirements-polyglot.lock | $(PYTHON)
+	$(PYTHON) -m venv $(POLYGLOT)
+	$(POLYGLOT)/bin/python -m pip install --quiet --require-hashes -r requirements-polyglot.lock
 	@touch $@
 
 $(UV): | $(PYTHON)

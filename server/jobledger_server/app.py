@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.longrunning import operations_pb2
+from google.longrunning.operations_pb2_grpc import add_OperationsServicer_to_server
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
@@ -39,6 +41,8 @@ from jobledger_server.wire.draining import Drain, DrainInterceptor
 from jobledger_server.wire.interceptors import ErrorInterceptor
 from jobledger_server.wire.job_service import JobService
 from jobledger_server.wire.jobs_watch import JobsWatch
+from jobledger_server.wire.operations_requests import OperationsRequests
+from jobledger_server.wire.operations_service import OperationsService
 from jobledger_server.wire.reporting import Reporting
 from jobledger_server.wire.requests import Requests
 from jobledger_server.wire.worker_service import WorkerService
@@ -48,6 +52,7 @@ SERVICES = tuple(
     for descriptor, name in (
         (job_service_pb2.DESCRIPTOR, "JobService"),
         (worker_service_pb2.DESCRIPTOR, "WorkerService"),
+        (operations_pb2.DESCRIPTOR, "Operations"),
     )
 )
 
@@ -145,11 +150,16 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         drain = Drain()
         reporting = Reporting(ledger, requests, drain.begun, max_age=max_age)
         workers = WorkerService(ledger, claims, requests, reporting)
+        access = read_access_file(settings.access_file) if settings.access_file else None
+        operations = OperationsService(store, ledger, reads, hub, OperationsRequests(access))
         if settings.metrics is not None:
             stack.enter_context(serving_metrics(settings.metrics, _figures(hub, tail)))
-        address = await stack.enter_async_context(
-            _serving(settings, drain, hub, openings, jobs=jobs, workers=workers)
-        )
+        interceptors = (DrainInterceptor(drain), ErrorInterceptor(drain, access))
+        server = grpc.aio.server(interceptors=interceptors, options=_options(settings))
+        add_JobServiceServicer_to_server(jobs, server)
+        add_WorkerServiceServicer_to_server(workers, server)
+        add_OperationsServicer_to_server(operations, server)
+        address = await stack.enter_async_context(_serving(settings, server, drain, hub, openings))
         yield App(address, hub, openings, store)
 
 
@@ -226,21 +236,11 @@ def _options(settings: Settings) -> tuple[tuple[str, int], ...]:
 
 @asynccontextmanager
 async def _serving(
-    settings: Settings,
-    drain: Drain,
-    hub: WatchHub,
-    openings: Openings,
-    *,
-    jobs: JobService,
-    workers: WorkerService,
+    settings: Settings, server: grpc.aio.Server, drain: Drain, hub: WatchHub, openings: Openings
 ) -> AsyncIterator[str]:
-    access = read_access_file(settings.access_file) if settings.access_file else None
-    interceptors = (DrainInterceptor(drain), ErrorInterceptor(drain, access))
-    server = grpc.aio.server(interceptors=interceptors, options=_options(settings))
+    """Serve what the server has been given, and health and reflection of it."""
     health = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    add_JobServiceServicer_to_server(jobs, server)
-    add_WorkerServiceServicer_to_server(workers, server)
     reflect = settings.only_loopback if settings.reflection is None else settings.reflection
     if reflect:
         names = (*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME)

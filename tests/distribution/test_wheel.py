@@ -7,6 +7,7 @@ from zipfile import ZipFile
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+PROTOS = ROOT / "protos"
 PACKAGES = ["generated/jobledger", "client/jobledger_client", "server/jobledger_server"]
 
 pytestmark = pytest.mark.timeout(600)
@@ -39,7 +40,9 @@ def test_it_holds_every_file_of_the_packages_and_no_tests(wheel: Path) -> None:
         for path in (ROOT / package).rglob("*")
         if path.is_file() and path.parent.name != "__pycache__"
     }
-    assert shipped == expected
+    protos = {f"jobledger/protos/{path.relative_to(PROTOS)}" for path in PROTOS.rglob("*.proto")}
+    assert "jobledger/protos/jobledger/v1/job.proto" in protos
+    assert shipped == expected | protos
     assert not [name for name in shipped if "test" in name or "conftest" in name]
 
 

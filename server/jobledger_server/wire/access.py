@@ -6,16 +6,21 @@ its own rules.
 
 import hashlib
 import tomllib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from jobledger_server.wire.operations_owner import Metadata, owner_of
+from jobledger_server.wire.validation import Checker
 
 SERVICES = frozenset({"JobService", "WorkerService"})
 ANY_USER = "*"
 
 _FOR_ALL_USERS = "/WatchJobs"
 """What may be asked without naming a user: then it is for all of them."""
+
+OPERATIONS = "Operations"
+"""google.longrunning's service: JobService by another name, with the owner in the metadata."""
 
 
 class BadAccessFile(Exception):
@@ -41,18 +46,25 @@ class Access:
     def __init__(self, callers: dict[bytes, Caller]) -> None:
         self._callers = callers
 
-    def check(self, metadata: Iterable[tuple[str, str | bytes]], method: str, request: Any) -> None:
+    def check(self, metadata: Metadata, method: str, request: Any) -> None:
         """Raise AccessDenied unless the caller may make this call."""
         caller = self._caller(metadata)
-        service = method.split("/")[1].rpartition(".")[2]
+        called = method.split("/")[1].rpartition(".")[2]
+        service = "JobService" if called == OPERATIONS else called
         if caller is None or service not in caller.services:
             raise AccessDenied
         if service == "JobService" and ANY_USER not in caller.users:
-            user_id = request.user_id
+            user_id = owner_of(Checker(), metadata) if called == OPERATIONS else request.user_id
             if user_id not in caller.users and (user_id or method.endswith(_FOR_ALL_USERS)):
                 raise AccessDenied  # elsewhere an empty one is a bad field
 
-    def _caller(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller | None:
+    def only_user(self, metadata: Metadata) -> str:
+        """Return the user whom the caller may act for if that is just one, else ''."""
+        caller = self._caller(metadata)
+        users = caller.users if caller is not None else frozenset[str]()
+        return next(iter(users)) if len(users) == 1 and ANY_USER not in users else ""
+
+    def _caller(self, metadata: Metadata) -> Caller | None:
         for key, value in metadata:
             if key == "authorization" and isinstance(value, str):
                 scheme, _, token = value.partition(" ")

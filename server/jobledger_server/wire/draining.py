@@ -22,6 +22,9 @@ QUIET_SECONDS = 0.1
 PATIENCE_SECONDS = 1.0
 """How long callers that come back at once are given to understand."""
 
+OWN_METHODS = ("/jobledger.", "/google.longrunning.Operations/")
+"""How the paths of Jobledger's own services begin; the others' are gRPC's: health, reflection."""
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -76,7 +79,7 @@ class DrainInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         handler = await continuation(handler_call_details)
-        if handler_call_details.method.startswith("/jobledger.") or handler is None:
+        if handler_call_details.method.startswith(OWN_METHODS) or handler is None:
             return handler
         if handler.unary_stream is not None:
             return grpc.unary_stream_rpc_method_handler(

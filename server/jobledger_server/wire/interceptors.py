@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from jobledger_server.wire.access import Access
-from jobledger_server.wire.draining import Drain
+from jobledger_server.wire.draining import OWN_METHODS, Drain
 from jobledger_server.wire.failures import answer_to
 from jobledger_server.wire.validation import InvalidRequest
 
@@ -45,7 +45,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         if method in self._wrapped:
             return self._wrapped[method]
         handler = await continuation(handler_call_details)
-        if handler is None or not method.startswith("/jobledger."):
+        if handler is None or not method.startswith(OWN_METHODS):
             return handler  # unknown methods are not kept: a caller could make up any number
         wrapped = self._wrap(method, handler)
         self._wrapped[method] = wrapped

@@ -1,0 +1,107 @@
+// Command jobs is a Jobledger client to copy from: an owner of jobs, and a worker.
+//
+//	jobs create|get|list|watch|work|complete --server HOST:PORT …
+//
+// It prints one JSON object a line. The commands, their options and what they print:
+// tests/polyglot/README.md.
+package main
+
+//go:generate sh generate.sh
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+var commands = map[string]func(context.Context, *client, *options) error{
+	"create":   create,
+	"get":      get,
+	"list":     list,
+	"watch":    watch,
+	"work":     work,
+	"complete": complete,
+}
+
+func main() {
+	options, command := parse(os.Args[1:])
+	client, err := connect(options.server)
+	if err != nil {
+		wrong("--server:", err)
+	}
+	defer client.Close()
+	err = command(context.Background(), client, options)
+	if _, isStatus := status.FromError(err); !isStatus {
+		wrong(err)
+	}
+	if err != nil {
+		printError(err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	server, user, job, kind, requestID, worker, outcome, message string
+	parameters, result                                           *structpb.Struct
+	labels                                                       map[string]string
+	pageSize, attempt, wait                                      int
+	afterVersion, assetSize                                      int64
+}
+
+func parse(arguments []string) (*options, func(context.Context, *client, *options) error) {
+	if len(arguments) == 0 || commands[arguments[0]] == nil {
+		wrong("usage: jobs create|get|list|watch|work|complete --server HOST:PORT …")
+	}
+	o := &options{labels: map[string]string{}}
+	flags := flag.NewFlagSet(arguments[0], flag.ExitOnError) // Exits with 2.
+	flags.StringVar(&o.server, "server", "", "`HOST:PORT` of the service")
+	flags.StringVar(&o.user, "user", "", "the owner of the jobs")
+	flags.StringVar(&o.job, "job", "", "which job")
+	flags.StringVar(&o.kind, "type", "", "the type of the job")
+	flags.StringVar(&o.requestID, "request-id", "", "makes create safe to repeat (default: random)")
+	flags.StringVar(&o.worker, "worker", "", "the worker's name for itself")
+	flags.StringVar(&o.outcome, "outcome", "completed", "completed, partial or failed")
+	flags.StringVar(&o.message, "message", "half done", "what the worker says")
+	flags.IntVar(&o.pageSize, "page-size", 0, "jobs a page")
+	flags.IntVar(&o.attempt, "attempt", 0, "the caller's attempt (default: not fenced)")
+	flags.IntVar(&o.wait, "wait", 10, "`seconds` to wait for a job")
+	flags.Int64Var(&o.afterVersion, "after-version", 0, "the last version seen")
+	flags.Int64Var(&o.assetSize, "asset-size", 0, "`bytes` of what the worker made")
+	flags.Func("parameters", "`file` with the input", structInto(&o.parameters))
+	flags.Func("result", "`file` with the outcome", structInto(&o.result))
+	flags.Func("label", "`key=value`", func(text string) error {
+		key, value, found := strings.Cut(text, "=")
+		if !found {
+			return fmt.Errorf("no = in it")
+		}
+		o.labels[key] = value
+		return nil
+	})
+	_ = flags.Parse(arguments[1:])
+	if o.server == "" || flags.NArg() > 0 {
+		wrong("--server is required, and nothing but options follows the command")
+	}
+	return o, commands[arguments[0]]
+}
+
+func structInto(target **structpb.Struct) func(string) error {
+	return func(file string) error {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		*target = &structpb.Struct{}
+		return protojson.Unmarshal(text, *target)
+	}
+}
+
+func wrong(words ...any) {
+	fmt.Fprintln(os.Stderr, words...)
+	os.Exit(2)
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"io"
+	mathrand "math/rand/v2"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb "example.com/jobs/jobledgerv1"
+)
+
+func create(ctx context.Context, c *client, o *options) error {
+	if o.requestID == "" {
+		// The retries of one call share it; a caller that may itself be run again
+		// keeps it with its own data.
+		o.requestID = rand.Text()
+	}
+	answer, err := unary(ctx, c.jobs.CreateJob, &pb.CreateJobRequest{
+		UserId: o.user, JobType: o.kind, Parameters: o.parameters, Labels: o.labels,
+		RequestId: o.requestID,
+	})
+	if err == nil {
+		print(event{"event": "created", "job": message(answer.GetJob())})
+	}
+	return err
+}
+
+func get(ctx context.Context, c *client, o *options) error {
+	answer, err := unary(ctx, c.jobs.GetJob, &pb.GetJobRequest{JobId: o.job, UserId: o.user})
+	if err == nil {
+		print(event{"event": "job", "job": message(answer.GetJob())})
+	}
+	return err
+}
+
+func list(ctx context.Context, c *client, o *options) error {
+	request := &pb.ListJobsRequest{UserId: o.user, PageSize: int32(o.pageSize)}
+	for {
+		page, err := unary(ctx, c.jobs.ListJobs, request)
+		if err != nil {
+			return err
+		}
+		print(event{"event": "page", "jobs": messages(page.GetJobs())})
+		// A short page may be followed by others; only the token tells.
+		if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
+			return nil
+		}
+	}
+}
+
+// watch follows a job to its end, over as many streams as that takes.
+func watch(ctx context.Context, c *client, o *options) error {
+	seen := o.afterVersion
+	for failures := 0; ; failures++ {
+		stream, err := c.jobs.WatchJob(ctx, &pb.WatchJobRequest{
+			JobId: o.job, UserId: o.user, AfterVersion: seen,
+		})
+		for err == nil {
+			var answer *pb.WatchJobResponse
+			if answer, err = stream.Recv(); err != nil {
+				break
+			}
+			job, ended := answer.GetJob(), hasEnded(answer.GetJob())
+			news := !answer.GetHeartbeat() && job.GetVersion() > seen
+			if news || ended {
+				seen = job.GetVersion()
+				print(event{
+					"event": "changed", "job": message(job),
+					"transitions": messages(answer.GetTransitions()),
+				})
+			}
+			if ended {
+				return nil
+			}
+			// Not after the snapshot that greets each stream: a server that breaks
+			// right after it would be called ten times a second.
+			if news || answer.GetHeartbeat() {
+				failures = 0
+			}
+		}
+		if !isTransient(err) {
+			return err
+		}
+		// Full jitter, on top of what the server asks for: after a restart all
+		// watchers come back, but not at once.
+		limit := min(100*time.Millisecond<<min(failures, 10), 5*time.Second)
+		time.Sleep(retryDelay(err) + mathrand.N(limit))
+	}
+}
+
+func hasEnded(job *pb.Job) bool {
+	switch job.GetStatus() {
+	case pb.JobStatus_JOB_STATUS_COMPLETED, pb.JobStatus_JOB_STATUS_PARTIAL,
+		pb.JobStatus_JOB_STATUS_FAILED:
+		return true
+	}
+	return false
+}
+
+// isTransient tells whether another stream may succeed.
+func isTransient(err error) bool {
+	if err == io.EOF { // OK before the job has ended: never the server's, a proxy's perhaps.
+		return true
+	}
+	switch status.Code(err) {
+	case codes.Unavailable, codes.ResourceExhausted, codes.Canceled, codes.DeadlineExceeded:
+		return true
+	case codes.Internal, codes.Unknown: // A stream reset on the way, unless the server says why.
+		return readError(err).Reason == ""
+	}
+	return false
+}
+
+func retryDelay(err error) time.Duration {
+	if delay := readError(err).RetryDelayMS; delay != nil {
+		return time.Duration(*delay) * time.Millisecond
+	}
+	return 0
+}

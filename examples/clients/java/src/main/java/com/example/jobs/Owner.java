@@ -1,0 +1,45 @@
+package com.example.jobs;
+
+import java.util.Map;
+import java.util.UUID;
+import jobledger.v1.JobServiceOuterClass.CreateJobRequest;
+import jobledger.v1.JobServiceOuterClass.GetJobRequest;
+import jobledger.v1.JobServiceOuterClass.ListJobsRequest;
+
+/** For the owners of jobs: create them, see where they stand. */
+final class Owner {
+    static void create(Client client, Options options) {
+        var request = CreateJobRequest.newBuilder()
+                .setUserId(options.text("user"))
+                .setJobType(options.text("type"))
+                .putAllLabels(options.map("label"))
+                // The retries of one call share it; a caller that may itself be run again
+                // keeps it with its own data.
+                .setRequestId(options.optional("request-id").orElse(UUID.randomUUID().toString()));
+        options.struct("parameters").ifPresent(request::setParameters);
+        var answer = client.jobs().createJob(request.build());
+        Lines.print("created", Map.of("job", answer.getJob()));
+    }
+
+    static void get(Client client, Options options) {
+        var request = GetJobRequest.newBuilder()
+                .setJobId(options.text("job"))
+                .setUserId(options.text("user"));
+        var answer = client.jobs().getJob(request.build());
+        Lines.print("job", Map.of("job", answer.getJob()));
+    }
+
+    static void list(Client client, Options options) {
+        var request = ListJobsRequest.newBuilder()
+                .setUserId(options.text("user"))
+                .setPageSize(options.integer("page-size").orElse(0));
+        do {
+            var page = client.jobs().listJobs(request.build());
+            Lines.print("page", Map.of("jobs", page.getJobsList()));
+            // A short page may be followed by others; only the token tells.
+            request.setPageToken(page.getNextPageToken());
+        } while (!request.getPageToken().isEmpty());
+    }
+
+    private Owner() {}
+}

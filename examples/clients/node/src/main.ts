@@ -1,0 +1,107 @@
+// A Jobledger client to copy from: an owner of jobs, and a worker. Prints one JSON object a
+// line. The commands, their options and what they print: tests/polyglot/README.md.
+
+import { readFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import type { JsonObject } from "@bufbuild/protobuf";
+
+import { connect } from "./connect.js";
+import { isServiceError, readError } from "./failure.js";
+import { create, get, list, watch } from "./owner.js";
+import { print } from "./print.js";
+import { complete, work } from "./worker.js";
+
+const COMMANDS = { create, get, list, watch, work, complete };
+
+export type Options = ReturnType<typeof parse>;
+
+function parse(args: string[]) {
+  const text = { type: "string" } as const;
+  const { values } = parseArgs({
+    args,
+    options: {
+      server: text,
+      user: text,
+      job: text,
+      type: text,
+      "request-id": text,
+      parameters: text,
+      label: { type: "string", multiple: true },
+      "page-size": text,
+      "after-version": text,
+      worker: text,
+      wait: text,
+      outcome: text,
+      message: text,
+      result: text,
+      "asset-size": text,
+      attempt: text,
+    },
+  });
+  if (values.server === undefined) {
+    throw new TypeError("--server is required");
+  }
+  const outcome = values.outcome ?? "completed";
+  if (outcome !== "completed" && outcome !== "partial" && outcome !== "failed") {
+    throw new TypeError("--outcome is completed, partial or failed");
+  }
+  return {
+    outcome: outcome as "completed" | "partial" | "failed",
+    server: values.server,
+    user: values.user ?? "",
+    job: values.job ?? "",
+    type: values.type ?? "",
+    worker: values.worker ?? "",
+    message: values.message ?? "half done",
+    requestId: values["request-id"],
+    labels: Object.fromEntries((values.label ?? []).map(divided)),
+    parameters: jsonFile(values.parameters),
+    result: jsonFile(values.result),
+    pageSize: Number(values["page-size"] ?? 0),
+    wait: Number(values.wait ?? 10),
+    attempt: values.attempt === undefined ? undefined : Number(values.attempt),
+    afterVersion: BigInt(values["after-version"] ?? 0),
+    assetSize: BigInt(values["asset-size"] ?? 0),
+  };
+}
+
+function divided(label: string): [string, string] {
+  const at = label.indexOf("=");
+  if (at < 0) {
+    throw new TypeError(`--label ${label}: no = in it`);
+  }
+  return [label.slice(0, at), label.slice(at + 1)];
+}
+
+function jsonFile(path: string | undefined): JsonObject | undefined {
+  return path === undefined ? undefined : JSON.parse(readFileSync(path, "utf8"));
+}
+
+async function main([name, ...rest]: string[]): Promise<number> {
+  let command, options;
+  try {
+    command = COMMANDS[name as keyof typeof COMMANDS];
+    if (command === undefined) {
+      throw new TypeError("usage: create|get|list|watch|work|complete --server HOST:PORT …");
+    }
+    options = parse(rest);
+  } catch (error) {
+    console.error((error as Error).message);
+    return 2;
+  }
+  const client = connect(options.server);
+  try {
+    await command(client, options);
+    return 0;
+  } catch (error) {
+    if (!isServiceError(error)) {
+      throw error;
+    }
+    print(readError(error));
+    return 1;
+  } finally {
+    client.close();
+  }
+}
+
+process.exitCode = await main(process.argv.slice(2));

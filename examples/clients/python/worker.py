@@ -1,0 +1,97 @@
+"""For those who do the work: take a job, report on it, end it."""
+
+from argparse import Namespace
+
+from connect import DEADLINE, Client
+from google.protobuf.duration_pb2 import Duration
+from printing import as_json, emit
+
+from jobledger.v1.job_pb2 import Job, JobError
+from jobledger.v1.worker_service_pb2 import (
+    ClaimJobsRequest,
+    CreateAssetRequest,
+    MarkCompletedRequest,
+    MarkFailedRequest,
+    MarkPartialRequest,
+    UpdateProgressRequest,
+)
+
+
+def work(client: Client, options: Namespace) -> None:
+    """Do one job, if there is one.
+
+    Each call carries the attempt: should the lease expire and the job pass to another
+    worker, this one is refused instead of heard.
+    """
+    claim = client.workers.ClaimJobs(
+        ClaimJobsRequest(
+            worker_id=options.worker,
+            job_types=[options.type],
+            max_jobs=1,
+            lease_duration=Duration(seconds=60),
+            wait=Duration(seconds=options.wait),
+        ),
+        timeout=options.wait + DEADLINE,
+    )
+    if not claim.jobs:
+        emit("idle")
+        return
+    job = claim.jobs[0]
+    emit("claimed", job=as_json(job))
+
+    # Work that takes longer than the lease reports within it; a report without progress is
+    # a sign of life. Where cancel_requested is true, tidy up and fail.
+    progress = client.workers.UpdateProgress(
+        UpdateProgressRequest(
+            job_id=job.id, attempt=job.attempt, progress=50, progress_message=options.message
+        ),
+        timeout=DEADLINE,
+    )
+    emit(
+        "progressed",
+        job=as_json(progress.job),
+        applied=progress.applied,
+        cancel_requested=progress.cancel_requested,
+    )
+
+    linked = client.workers.CreateAsset(
+        CreateAssetRequest(
+            job_id=job.id,
+            attempt=job.attempt,
+            asset_type="application/octet-stream",
+            storage_path=f"results/{job.id}",
+            file_size=options.asset_size,
+            request_id=f"attempt-{job.attempt}",
+        ),
+        timeout=DEADLINE,
+    )
+    emit("linked", asset=as_json(linked.asset))
+
+    emit("ended", job=as_json(end(client, options, job)))
+
+
+def end(client: Client, options: Namespace, job: Job) -> Job:
+    result = options.result
+    match options.outcome:
+        case "completed":
+            completed = MarkCompletedRequest(job_id=job.id, attempt=job.attempt, result=result)
+            return client.workers.MarkCompleted(completed, timeout=DEADLINE).job
+        case "partial":
+            error = JobError(reason="SOME_MISSING", message=options.message)
+            partial = MarkPartialRequest(
+                job_id=job.id, attempt=job.attempt, result=result, error=error
+            )
+            return client.workers.MarkPartial(partial, timeout=DEADLINE).job
+        case _:
+            error = JobError(reason="NOT_DONE", message=options.message)
+            failed = MarkFailedRequest(
+                job_id=job.id, attempt=job.attempt, result=result, error=error
+            )
+            return client.workers.MarkFailed(failed, timeout=DEADLINE).job
+
+
+def complete(client: Client, options: Namespace) -> None:
+    request = MarkCompletedRequest(
+        job_id=options.job, attempt=options.attempt, result=options.result
+    )
+    emit("ended", job=as_json(client.workers.MarkCompleted(request, timeout=DEADLINE).job))

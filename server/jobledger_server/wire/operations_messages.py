@@ -1,0 +1,78 @@
+"""Jobs to google.longrunning.Operation: what is an answer, what is an error, and with which code.
+
+The whole Job is both `metadata` and `response`, because whoever waits for an
+operation is handed the response alone: a PARTIAL job's error is in it, and so is
+which of COMPLETED and PARTIAL the job became.
+"""
+
+from collections.abc import Mapping
+from typing import Any, assert_never
+
+from google.longrunning import operations_pb2
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from jobledger.v1 import job_pb2
+from jobledger_server.domain.leases import (
+    CANCELLED,
+    LEASE_EXPIRED,
+    QUEUE_EXPIRED,
+    RUN_EXPIRED,
+)
+from jobledger_server.domain.machine import TERMINAL
+from jobledger_server.domain.model import Job, JobStatus
+from jobledger_server.wire.messages import job_message
+from jobledger_server.wire.operations_requests import COLLECTION
+
+JOB_DOMAIN = "jobs.jobledger"
+"""The domain of the reasons why jobs fail. Those of refused calls are in another, so that a
+worker's own `INTERNAL` is never taken for the server's."""
+
+CODES: Mapping[str, Any] = {
+    CANCELLED: code_pb2.CANCELLED,
+    QUEUE_EXPIRED: code_pb2.DEADLINE_EXCEEDED,
+    RUN_EXPIRED: code_pb2.DEADLINE_EXCEEDED,
+    # Not UNAVAILABLE: that asks for the same call again, and this operation will not change.
+    LEASE_EXPIRED: code_pb2.ABORTED,
+}
+"""The code for each reason of the service's own. A worker's words are not gRPC's: UNKNOWN."""
+
+
+def operation_message(job: Job) -> operations_pb2.Operation:
+    message = job_message(job)
+    operation = operations_pb2.Operation(
+        name=f"{COLLECTION}/{job.id}", metadata=_packed(message), done=job.status in TERMINAL
+    )
+    match job.status:
+        case JobStatus.QUEUED | JobStatus.PROCESSING:
+            pass
+        case JobStatus.COMPLETED | JobStatus.PARTIAL:
+            operation.response.CopyFrom(operation.metadata)
+        case JobStatus.FAILED:
+            operation.error.CopyFrom(_failure(message))
+        case _:
+            assert_never(job.status)
+    return operation
+
+
+def _failure(job: job_pb2.Job) -> status_pb2.Status:
+    info = error_details_pb2.ErrorInfo(
+        reason=job.error.reason,
+        domain=JOB_DOMAIN,
+        metadata={"job_id": job.id, "job_type": job.job_type, "attempt": str(job.attempt)},
+    )
+    details = [_packed(info)]
+    if job.error.HasField("details"):
+        details.append(_packed(job.error.details))
+    return status_pb2.Status(
+        code=CODES.get(job.error.reason, code_pb2.UNKNOWN),
+        message=job.error.message,
+        details=details,
+    )
+
+
+def _packed(message: Message) -> AnyMessage:
+    packed = AnyMessage()
+    packed.Pack(message)
+    return packed

@@ -1,0 +1,45 @@
+"""Calls google.longrunning.Operations with the generated stub, as itself and in a user's name."""
+
+from typing import Any
+
+import grpc
+import pytest
+from google.longrunning import operations_pb2
+from google.longrunning.operations_pb2_grpc import OperationsStub
+
+from jobledger.v1 import job_pb2
+
+one_database = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""For tests of what is decided before the database is asked."""
+
+
+class Operations:
+    """`await operations.Get(name=…)`, as ada unless `metadata` says otherwise."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = OperationsStub(channel)
+
+    def __getattr__(self, verb: str) -> Any:
+        method = f"{verb}Operations" if verb == "List" else f"{verb}Operation"
+        request_type = getattr(operations_pb2, f"{method}Request")
+
+        def call(
+            metadata: tuple[tuple[str, str | bytes], ...] = (("x-jobledger-user", "ada"),),
+            deadline: float | None = 30,
+            **fields: Any,
+        ) -> Any:
+            request = request_type(**fields)
+            return getattr(self._stub, method)(request, timeout=deadline, metadata=metadata)
+
+        return call
+
+
+def name_of(job: job_pb2.Job) -> str:
+    return f"jobs/{job.id}"
+
+
+def job_in(packed: Any) -> job_pb2.Job:
+    """Unpack a Job; anything else is an error."""
+    job = job_pb2.Job()
+    assert packed.Unpack(job), packed.type_url
+    return job

@@ -1,0 +1,114 @@
+"""The test's own view of the server, and what the programs' lines mean as messages."""
+
+from typing import Any, Self
+
+import grpc
+from google.protobuf import json_format
+from google.protobuf.struct_pb2 import Struct
+
+from jobledger.v1.asset_pb2 import Asset
+from jobledger.v1.job_pb2 import Job, JobTransition
+from jobledger.v1.job_service_pb2 import (
+    CreateJobRequest,
+    GetJobRequest,
+    ListAssetsRequest,
+    ListTransitionsRequest,
+)
+from jobledger.v1.job_service_pb2_grpc import JobServiceStub
+from jobledger.v1.worker_service_pb2 import (
+    MarkCompletedRequest,
+    TransitionJobRequest,
+    UpdateProgressRequest,
+)
+from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
+from polyglot.programs import Event
+
+MAX_STRUCT = 256 * 1024
+
+
+class Ledger:
+    """Calls the server with the repository's own stubs; waits for one that restarts."""
+
+    def __init__(self, target: str) -> None:
+        options = [
+            ("grpc.initial_reconnect_backoff_ms", 50),
+            ("grpc.max_reconnect_backoff_ms", 200),
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        self._channel = grpc.insecure_channel(target, options)
+        self._jobs = JobServiceStub(self._channel)
+        self._workers = WorkerServiceStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.close()
+
+    def create(self, user: str, **fields: Any) -> Job:
+        request = CreateJobRequest(user_id=user, **{"job_type": "render", **fields})
+        return self._call(self._jobs.CreateJob, request).job
+
+    def get(self, job: Job) -> Job:
+        request = GetJobRequest(job_id=job.id, user_id=job.user_id)
+        return self._call(self._jobs.GetJob, request).job
+
+    def start(self, job: Job) -> Job:
+        request = TransitionJobRequest(job_id=job.id, target_status="JOB_STATUS_PROCESSING")
+        return self._call(self._workers.TransitionJob, request).job
+
+    def progress(self, job: Job, percent: int) -> Job:
+        request = UpdateProgressRequest(job_id=job.id, progress=percent)
+        return self._call(self._workers.UpdateProgress, request).job
+
+    def complete(self, job: Job) -> Job:
+        return self._call(self._workers.MarkCompleted, MarkCompletedRequest(job_id=job.id)).job
+
+    def assets(self, job: Job) -> list[Asset]:
+        request = ListAssetsRequest(job_id=job.id, user_id=job.user_id)
+        return list(self._call(self._jobs.ListAssets, request).assets)
+
+    def transitions(self, job: Job) -> list[JobTransition]:
+        request = ListTransitionsRequest(job_id=job.id, user_id=job.user_id)
+        return list(self._call(self._jobs.ListTransitions, request).transitions)
+
+    def _call(self, method: Any, request: Any) -> Any:
+        return method(request, timeout=30, wait_for_ready=True)
+
+
+def job_in(event: Event) -> Job:
+    job = _parsed(event["job"], Job())
+    assert isinstance(event["job"]["version"], str), "int64 as a decimal string"
+    return job
+
+
+def jobs_in(event: Event) -> list[Job]:
+    return [_parsed(each, Job()) for each in event["jobs"]]
+
+
+def asset_in(event: Event) -> Asset:
+    return _parsed(event["asset"], Asset())
+
+
+def transitions_in(event: Event) -> list[JobTransition]:
+    return [_parsed(each, JobTransition()) for each in event["transitions"]]
+
+
+def _parsed(fields: dict[str, Any], message: Any) -> Any:
+    assert isinstance(fields, dict)
+    return json_format.ParseDict(fields, message)
+
+
+def struct(fields: dict[str, Any]) -> Struct:
+    struct = Struct()
+    struct.update(fields)
+    return struct
+
+
+def largest() -> dict[str, Any]:
+    """Return an object that takes exactly as many bytes, serialized, as the service allows."""
+    text = "x" * (MAX_STRUCT - 1000)
+    fields = {"text": text}
+    fields["text"] += "x" * (MAX_STRUCT - struct(fields).ByteSize())
+    assert struct(fields).ByteSize() == MAX_STRUCT
+    return fields

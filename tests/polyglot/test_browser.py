@@ -1,0 +1,177 @@
+"""A browser's calls, gRPC-Web through Envoy, with the configuration that deploy/ shows."""
+
+import base64
+import contextlib
+import json
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from http.client import HTTPResponse
+from pathlib import Path
+
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo
+
+from jobledger.v1.job_pb2 import JobStatus
+from polyglot.ledger import Ledger, job_in, transitions_in
+from polyglot.programs import Event
+from server_process import ServerProcess, free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVOY = ROOT / ".venv/polyglot/bin/envoy"
+BUF = Path(sys.executable).with_name("buf")
+ORIGIN = "https://app.example"
+
+
+def configured(server: ServerProcess, port: int) -> str:
+    """Return deploy/envoy.yaml with addresses of this machine; nothing else is changed."""
+    text = (ROOT / "deploy/envoy.yaml").read_text("utf-8")
+    for shown, own in (
+        ("address: 0.0.0.0, port_value: 8080", f"address: 127.0.0.1, port_value: {port}"),
+        ("address: jobledger, port_value: 50051", f"address: 127.0.0.1, port_value: {server.port}"),
+    ):
+        assert text.count(shown) == 1
+        text = text.replace(shown, own)
+    return text
+
+
+@pytest.fixture(scope="module")
+def envoy(server: ServerProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return Envoy's URL, once it has found the server healthy."""
+    folder = tmp_path_factory.mktemp("envoy")
+    port = free_port()
+    (folder / "envoy.yaml").write_text(configured(server, port), "utf-8")
+    command = [str(ENVOY), "-c", str(folder / "envoy.yaml"), "--use-dynamic-base-id"]
+    with (folder / "envoy.log").open("wb") as log:
+        process = subprocess.Popen([*command, "--concurrency", "1"], stdout=log, stderr=log)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 30
+        while curl(url, "ListJobs", {"userId": "nobody"}).returncode != 0:
+            assert process.poll() is None, (folder / "envoy.log").read_text()
+            assert time.monotonic() < deadline, (folder / "envoy.log").read_text()
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def command(url: str, method: str, request: Event) -> list[str]:
+    return [
+        str(BUF),
+        *("curl", "--protocol", "grpcweb", "--schema", str(ROOT)),
+        *("--data", json.dumps(request), f"{url}/jobledger.v1.JobService/{method}"),
+    ]
+
+
+def curl(url: str, method: str, request: Event) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command(url, method, request), capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def post(url: str, method: str, **headers: str) -> HTTPResponse:
+    request = urllib.request.Request(f"{url}/jobledger.v1.JobService/GetJob", method=method)
+    for name, value in headers.items():
+        request.add_header(name.replace("_", "-"), value)
+    if method == "POST":
+        # One message of no bytes: a GetJobRequest with neither job nor user.
+        request.data = b"\0" * 5
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    return opener.open(request, timeout=30)
+
+
+def test_a_unary_call(envoy: str, ledger: Ledger) -> None:
+    answer = curl(envoy, "CreateJob", {"userId": "browser", "jobType": "render"})
+    assert answer.returncode == 0, answer.stderr
+    job = job_in(json.loads(answer.stdout))
+    assert job == ledger.get(job)
+
+
+def test_a_stream_comes_message_by_message(envoy: str, ledger: Ledger) -> None:
+    job = ledger.create("browser")
+    line = command(envoy, "WatchJob", {"userId": "browser", "jobId": job.id})
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as watch:
+        try:
+            assert watch.stdout is not None
+            messages = read_objects(watch.stdout)
+            assert job_in(next(messages)) == job
+            started = ledger.start(job)
+            assert job_in(next(messages)) == started
+            ended = ledger.complete(job)
+            last = next(messages)
+            assert job_in(last) == ended
+            assert [t.to_status for t in transitions_in(last)] == [JobStatus.JOB_STATUS_COMPLETED]
+            assert list(messages) == []
+            assert watch.wait(30) == 0
+        finally:
+            watch.kill()
+
+
+def test_a_stream_lasts_longer_than_a_call_may(envoy: str, ledger: Ledger) -> None:
+    job = ledger.create("browser")
+    line = command(envoy, "WatchJob", {"userId": "browser", "jobId": job.id})
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as watch:
+        try:
+            assert watch.stdout is not None
+            messages = read_objects(watch.stdout)
+            assert "heartbeat" not in next(messages)
+            assert next(messages)["heartbeat"] is True
+        finally:
+            watch.kill()
+
+
+def read_objects(lines: Iterator[str]) -> Iterator[Event]:
+    """Read one JSON object after another; buf spreads each over several lines."""
+    text = ""
+    for line in lines:
+        text += line
+        with contextlib.suppress(json.JSONDecodeError):
+            yield json.loads(text)
+            text = ""
+
+
+def test_a_refusal_keeps_its_details(envoy: str) -> None:
+    answer = curl(envoy, "GetJob", {"userId": "browser", "jobId": "none"})
+    error = json.loads(answer.stderr)
+    assert answer.returncode != 0
+    assert error["code"] == "not_found"
+    (packed,) = [d["value"] for d in error["details"] if d["type"] == "google.rpc.ErrorInfo"]
+    info = ErrorInfo.FromString(base64.b64decode(packed + "=="))
+    assert (info.domain, info.reason) == ("jobledger", "JOB_NOT_FOUND")
+
+
+def test_a_page_of_an_allowed_origin_may_call_and_read_the_details(envoy: str) -> None:
+    asked = "authorization,content-type,x-grpc-web"
+    preflight = post(
+        envoy,
+        "OPTIONS",
+        Origin=ORIGIN,
+        Access_Control_Request_Method="POST",
+        Access_Control_Request_Headers=asked,
+    )
+    assert preflight.headers["access-control-allow-origin"] == ORIGIN
+    assert set(asked.split(",")) <= set(
+        preflight.headers["access-control-allow-headers"].split(",")
+    )
+    answer = post(envoy, "POST", Origin=ORIGIN, Content_Type="application/grpc-web+proto")
+    assert answer.headers["access-control-allow-origin"] == ORIGIN
+    assert "grpc-status-details-bin" in answer.headers["access-control-expose-headers"]
+
+
+def test_a_page_of_another_origin_may_not(envoy: str) -> None:
+    answer = post(
+        envoy, "POST", Origin="https://evil.example", Content_Type="application/grpc-web+proto"
+    )
+    assert answer.headers["access-control-allow-origin"] is None
+
+
+@pytest.mark.parametrize(
+    "path", ["jobledger.v1.WorkerService/ClaimJobs", "grpc.health.v1.Health/Check"]
+)
+def test_what_is_not_for_browsers_is_not_passed_on(envoy: str, path: str) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"{envoy}/{path}", timeout=30)

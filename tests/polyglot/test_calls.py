@@ -1,0 +1,99 @@
+"""Deadlines, retries and keepalive are set as docs/clients.md recommends."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from google.rpc import code_pb2
+
+from jobledger.v1.job_service_pb2 import GetJobRequest
+from polyglot.gateway import Fail, Gateway
+from polyglot.ledger import Ledger, job_in, largest, struct
+from polyglot.programs import Jobs, Program
+from server_process import ServerProcess
+
+AWAY = Fail(code_pb2.UNAVAILABLE)
+
+
+@pytest.fixture
+def gateway(server: ServerProcess) -> Iterator[Gateway]:
+    with Gateway(server.target) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def jobs(program: Program, gateway: Gateway) -> Jobs:
+    return Jobs(program, gateway.target)
+
+
+def test_every_call_but_a_watch_has_a_deadline(
+    jobs: Jobs, gateway: Gateway, ledger: Ledger, kind: str
+) -> None:
+    job = job_in(jobs.run("create", user=kind, type=kind)[0])
+    jobs.run("get", user=kind, job=job.id)
+    jobs.run("list", user=kind)
+    jobs.run("work", worker="w", type=kind, wait=3)
+    jobs.run("complete", job=job.id)
+    jobs.run("watch", user=kind, job=job.id)
+    seconds = {name: attempts[0].seconds for name, attempts in gateway.attempts.items()}
+    # grpc rounds up what is left, to one part in a hundred.
+    assert seconds.pop("WatchJob") is None
+    assert 10 < (seconds.pop("ClaimJobs") or 0) <= 13.2
+    assert set(seconds) == {
+        "CreateJob",
+        "GetJob",
+        "ListJobs",
+        "UpdateProgress",
+        "CreateAsset",
+        "MarkCompleted",
+    }
+    assert all(5 < (each or 0) <= 10.2 for each in seconds.values()), seconds
+
+
+def test_a_call_is_repeated_where_the_service_is_away_even_with_the_largest_parameters(
+    jobs: Jobs, gateway: Gateway, ledger: Ledger, kind: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "largest.json"
+    file.write_text(json.dumps(largest()), "utf-8")
+    gateway.plan["CreateJob"] = [AWAY, AWAY]
+    (created,) = jobs.run("create", user=kind, type=kind, parameters=file)
+    first, second, third = gateway.attempts["CreateJob"]
+    assert first.request == second.request == third.request
+    assert job_in(created).parameters == struct(largest())
+
+
+def test_the_fifth_attempt_is_the_last(programs: list[Program], gateway: Gateway) -> None:
+    """All languages at once: each takes four seconds."""
+    gateway.plan["GetJob"] = [Fail(code_pb2.UNAVAILABLE, retry_seconds=0.5)] * 99
+    with ExitStack() as stack:
+        running = {
+            program.name: stack.enter_context(
+                Jobs(program, gateway.target).start("get", user=program.name, job="no-matter")
+            )
+            for program in programs
+        }
+        for name, program in running.items():
+            (error,) = program.finish(exit_code=1)
+            assert (error["code"], error["retry_delay_ms"]) == ("UNAVAILABLE", 500), name
+            # Go puts "max retries exhausted" before it.
+            assert error["message"].endswith("failed on purpose"), name
+    asked = [GetJobRequest.FromString(a.request).user_id for a in gateway.attempts["GetJob"]]
+    assert Counter(asked) == dict.fromkeys(running, 5)
+
+
+def test_a_refusal_is_not_repeated(jobs: Jobs, gateway: Gateway, kind: str) -> None:
+    gateway.plan["CreateJob"] = [Fail(code_pb2.RESOURCE_EXHAUSTED, retry_seconds=1.25)]
+    error = jobs.refused("create", user=kind, type=kind)
+    assert (error["code"], error["reason"]) == ("RESOURCE_EXHAUSTED", "")
+    assert (error["message"], error["retry_delay_ms"]) == ("failed on purpose", 1250)
+    assert len(gateway.attempts["CreateJob"]) == 1
+
+
+def test_a_claim_is_never_repeated(jobs: Jobs, gateway: Gateway, kind: str) -> None:
+    gateway.plan["ClaimJobs"] = [AWAY]
+    error = jobs.refused("work", worker="w", type=kind)
+    assert error["code"] == "UNAVAILABLE"
+    assert len(gateway.attempts["ClaimJobs"]) == 1

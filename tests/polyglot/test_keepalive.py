@@ -1,0 +1,35 @@
+"""A connection that died without a word is found by keepalive, in 40 s.
+
+All languages at once: it takes that long however many there are.
+"""
+
+from contextlib import ExitStack
+
+import pytest
+
+from polyglot.dead_peer import DeadPeer
+from polyglot.ledger import Ledger, job_in
+from polyglot.programs import Jobs, Program
+from server_process import ServerProcess
+
+
+@pytest.mark.timeout(180)
+def test_a_watch_finds_that_its_peer_is_dead(
+    programs: list[Program], server: ServerProcess, ledger: Ledger, kind: str
+) -> None:
+    job = ledger.create(kind)
+    with DeadPeer(server.target) as path, ExitStack() as stack:
+        watchers = {
+            program.name: stack.enter_context(
+                Jobs(program, path.target).start("watch", user=kind, job=job.id)
+            )
+            for program in programs
+        }
+        for watcher in watchers.values():
+            assert job_in(watcher.event()) == job
+        path.die()
+        ended = ledger.complete(ledger.start(job))
+        for name, watcher in watchers.items():
+            assert job_in(watcher.event(within=70)) == ended, name
+            assert watcher.finish() == []
+        assert path.connections == 2 * len(programs)

@@ -1,0 +1,98 @@
+"""From creation to every kind of end, with an owner and a worker in the same language."""
+
+import json
+from pathlib import Path
+
+from jobledger.v1.job_pb2 import JobStatus
+from polyglot.ledger import Ledger, asset_in, job_in, struct, transitions_in
+from polyglot.programs import Event, Jobs
+
+QUEUED = JobStatus.JOB_STATUS_QUEUED
+PROCESSING = JobStatus.JOB_STATUS_PROCESSING
+
+
+def names(events: list[Event]) -> list[str]:
+    return [event["event"] for event in events]
+
+
+def test_a_job_is_created_done_watched_and_read(
+    jobs: Jobs, ledger: Ledger, kind: str, tmp_path: Path
+) -> None:
+    given = {"frames": 240, "ratio": 1.5, "deep": {"list": [None, True, "x", {"y": -1}]}, "no": {}}
+    made = {"frames": 240.0, "seconds": 12.25, "of": [given]}
+    parameters, result = tmp_path / "parameters.json", tmp_path / "result.json"
+    parameters.write_text(json.dumps(given), "utf-8")
+    result.write_text(json.dumps(made), "utf-8")
+
+    (created,) = jobs.run(
+        "create", user=kind, type=kind, parameters=parameters, label=["a=1", "b=2=3"]
+    )
+    job = job_in(created)
+    assert created["event"] == "created"
+    assert job == ledger.get(job)
+    assert (job.user_id, job.job_type, job.status) == (kind, kind, QUEUED)
+    assert job.parameters == struct(given)
+    assert dict(job.labels) == {"a": "1", "b": "2=3"}
+
+    worked = jobs.run("work", worker="wörker", type=kind, result=result, message="40 of 80")
+    assert names(worked) == ["claimed", "progressed", "linked", "ended"]
+    claimed, progressed, linked, ended = worked
+    assert job_in(claimed).status == PROCESSING
+    assert (job_in(claimed).attempt, job_in(claimed).worker_id) == (1, "wörker")
+    assert job_in(claimed).HasField("lease_expire_time")
+    assert job_in(progressed).progress == 50
+    assert job_in(progressed).progress_message == "40 of 80"
+    assert (progressed["applied"], progressed["cancel_requested"]) == (True, False)
+    assert [asset_in(linked)] == ledger.assets(job)
+    assert asset_in(linked).storage_path == f"results/{job.id}"
+    assert job_in(ended) == ledger.get(job)
+    assert job_in(ended).status == JobStatus.JOB_STATUS_COMPLETED
+    assert job_in(ended).result == struct(made)
+
+    (changed,) = jobs.run("watch", user=kind, job=job.id)
+    assert changed["event"] == "changed"
+    assert job_in(changed) == ledger.get(job)
+    assert transitions_in(changed) == ledger.transitions(job)
+
+    (read,) = jobs.run("get", user=kind, job=job.id)
+    assert read["event"] == "job"
+    assert job_in(read) == ledger.get(job)
+
+
+def test_a_job_ends_partial_and_its_watcher_sees_what_is_missing(
+    jobs: Jobs, ledger: Ledger, kind: str, tmp_path: Path
+) -> None:
+    result = tmp_path / "result.json"
+    result.write_text('{"done": 3}', "utf-8")
+    job = ledger.create(kind, job_type=kind)
+    with jobs.start("watch", user=kind, job=job.id) as watcher:
+        assert job_in(watcher.event()) == job
+        worked = jobs.run(
+            "work", worker="w", type=kind, outcome="partial", message="2 of 5", result=result
+        )
+        seen = [job_in(event) for event in watcher.finish()]
+    assert names(worked)[-1] == "ended"
+    assert seen[-1] == job_in(worked[-1]) == ledger.get(job)
+    assert (seen[-1].status, seen[-1].progress) == (JobStatus.JOB_STATUS_PARTIAL, 100)
+    assert (seen[-1].error.reason, seen[-1].error.message) == ("SOME_MISSING", "2 of 5")
+    assert seen[-1].result == struct({"done": 3})
+
+
+def test_a_job_ends_failed_and_keeps_its_progress(jobs: Jobs, ledger: Ledger, kind: str) -> None:
+    job = ledger.create(kind, job_type=kind)
+    worked = jobs.run("work", worker="w", type=kind, outcome="failed", message="no disk")
+    ended = job_in(worked[-1])
+    assert ended == ledger.get(job)
+    assert (ended.status, ended.progress) == (JobStatus.JOB_STATUS_FAILED, 50)
+    assert (ended.error.reason, ended.error.message) == ("NOT_DONE", "no disk")
+    assert not ended.HasField("result")
+
+
+def test_a_worker_without_work_says_so(jobs: Jobs, kind: str) -> None:
+    assert jobs.run("work", worker="w", type=kind, wait=1) == [{"event": "idle"}]
+
+
+def test_a_worker_waits_for_work(jobs: Jobs, ledger: Ledger, kind: str) -> None:
+    with jobs.start("work", worker="w", type=kind, wait=30) as worker:
+        ledger.create(kind, job_type=kind)
+        assert names(worker.finish()) == ["claimed", "progressed", "linked", "ended"]
