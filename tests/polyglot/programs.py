@@ -38,8 +38,6 @@ class Program:
 
     def missing(self) -> list[str]:
         """Return what it needs and the PATH does not have."""
-        if not self.folder.is_dir():
-            return ["its program"]
         return [tool for tool in self.needs if shutil.which(tool) is None]
 
     def make(self) -> None:
