@@ -22,7 +22,16 @@ A worker claims the job, reports on it and ends it:
             worker.update_progress(job.id, 50, attempt=job.attempt)
             worker.mark_completed(job.id, {"frames": 240}, attempt=job.attempt)
 
-`jobledger_client.worker` does that, and all that belongs to it, by itself.
+Many jobs are created in one transaction, and reported on over one stream:
+
+    with Client("127.0.0.1:50051", user_id="ada") as client:
+        jobs = client.create_jobs(NewJob("render", {"scene": name}) for name in scenes)
+
+    with Client("127.0.0.1:50051") as worker, worker.report_progress() as reports:
+        for job in worker.claim_jobs(["render"], max_jobs=100):
+            reports.send(job.id, 10, attempt=job.attempt)
+
+`jobledger_client.worker` does a worker's part, and all that belongs to it, by itself.
 
 AsyncClient is the same for asyncio. Calls return the service's own messages and
 raise a JobledgerError; see `jobledger_client.errors`.
@@ -31,9 +40,12 @@ raise a JobledgerError; see `jobledger_client.errors`.
 from jobledger.v1.asset_pb2 import Asset
 from jobledger.v1.job_pb2 import Job, JobError, JobStatus, JobTransition
 from jobledger.v1.job_service_pb2 import WatchJobResponse, WatchJobsResponse
-from jobledger.v1.worker_service_pb2 import UpdateProgressResponse
+from jobledger.v1.worker_service_pb2 import ReportProgressResponse, UpdateProgressResponse
 from jobledger_client._async import AsyncClient
 from jobledger_client._channel import CHANNEL_OPTIONS
+from jobledger_client._new_job import NewJob
+from jobledger_client._reports import AsyncReports
+from jobledger_client._reports_sync import Reports
 from jobledger_client._sync import Client
 from jobledger_client._watch import TERMINAL_STATUSES
 from jobledger_client.errors import (
@@ -60,6 +72,7 @@ __all__ = [
     "AccessDenied",
     "Asset",
     "AsyncClient",
+    "AsyncReports",
     "Client",
     "DeadlineExceeded",
     "IllegalTransition",
@@ -75,6 +88,9 @@ __all__ = [
     "JobledgerError",
     "LeaseLost",
     "LimitExceeded",
+    "NewJob",
+    "ReportProgressResponse",
+    "Reports",
     "RequestIdReused",
     "ResumeTokenExpired",
     "Unavailable",

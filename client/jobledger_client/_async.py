@@ -23,6 +23,8 @@ from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_client._channel import call_metadata, open_async_channel
 from jobledger_client._follow import follow_async
 from jobledger_client._json import JsonObject
+from jobledger_client._new_job import NewJob
+from jobledger_client._reports import AsyncReports
 from jobledger_client._requests import JobStatusValue, Requests, Seconds
 from jobledger_client._watch import Watch
 from jobledger_client._watch_jobs import JobsWatch
@@ -148,6 +150,20 @@ class AsyncClient:
             user_id=user_id,
         )
         return (await self._call(self._jobs.CreateJob, request)).job
+
+    async def create_jobs(self, jobs: Iterable[NewJob], *, user_id: str | None = None) -> list[Job]:
+        """Create many QUEUED jobs in one transaction, all or none; returns them in their order.
+
+        jobs: at most 1000, and 1 MiB in all. No jobs: none are created.
+
+        Raises ValueError for more than 1000, InvalidField, whose violations name the
+        job (`requests[3].job_type`), RequestIdReused, whose `index` does,
+        LimitExceeded.
+        """
+        request = self._requests.create_jobs(jobs, user_id)
+        if not request.requests:
+            return []
+        return list((await self._call(self._jobs.BatchCreateJobs, request)).jobs)
 
     async def get_job(self, job_id: str, *, user_id: str | None = None) -> Job:
         """Read a job. Raises InvalidField, JobNotFound."""
@@ -522,6 +538,17 @@ class AsyncClient:
         """
         request = self._requests.update_progress(job_id, progress, progress_message, attempt)
         return await self._call(self._worker.UpdateProgress, request)
+
+    def report_progress(self) -> AsyncReports:
+        """Open a stream for the reports of many jobs: update_progress, at less cost.
+
+        `async with client.report_progress() as reports: await reports.send(job.id, 50)`.
+        """
+        return AsyncReports(
+            partial(self._worker.ReportProgress, metadata=self._metadata),
+            self._timeout,
+            self._closed,
+        )
 
     async def mark_completed(
         self,

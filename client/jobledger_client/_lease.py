@@ -22,6 +22,8 @@ MAX_MARGIN: Final = 5.0
 # use up the lease.
 CALL: Final = 0.2
 MAX_CALL: Final = 10.0
+# A renewal always gets so long, even where the lease is nearly over.
+SHORTEST_CALL: Final = 0.05
 
 
 class Lease:
@@ -61,6 +63,11 @@ class Lease:
     def call_timeout(self) -> float:
         """How long a call that starts now may take, in seconds."""
         return min(self.duration * CALL, MAX_CALL)
+
+    @property
+    def renewal_timeout(self) -> float:
+        """How long a renewal that starts now may take, in seconds: not beyond the deadline."""
+        return max(min(self.call_timeout, self.deadline - self.clock()), SHORTEST_CALL)
 
     @property
     def longest_pause(self) -> float:

@@ -5,7 +5,7 @@ import socket
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -13,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from jobledger.v1.asset_pb2 import Asset
 from jobledger.v1.job_pb2 import JobError, JobStatus
 from jobledger.v1.job_service_pb2 import (
+    BatchCreateJobsRequest,
     CancelJobRequest,
     CreateJobRequest,
     DeleteJobRequest,
@@ -30,13 +31,17 @@ from jobledger.v1.worker_service_pb2 import (
     MarkFailedRequest,
     MarkPartialRequest,
     ReleaseJobRequest,
+    ReportProgressRequest,
     TransitionJobRequest,
     UpdateProgressRequest,
 )
 from jobledger_client._json import JsonObject, to_struct
+from jobledger_client._new_job import NewJob
 
 JobStatusValue: TypeAlias = "JobStatus.ValueType"
 Seconds: TypeAlias = float | timedelta
+
+MAX_BATCH: Final = 1000
 
 
 class Requests:
@@ -65,16 +70,24 @@ class Requests:
         run_timeout: Seconds | None,
         user_id: str | None,
     ) -> CreateJobRequest:
-        return CreateJobRequest(
-            user_id=self._owner(user_id),
-            job_type=job_type,
-            parameters=to_struct(parameters, "parameters"),
+        job = NewJob(
+            job_type,
+            parameters,
             labels=labels,
-            request_id=_fresh(request_id),
+            request_id=request_id,
             max_attempts=max_attempts,
-            queue_timeout=_duration(queue_timeout, "queue_timeout"),
-            run_timeout=_duration(run_timeout, "run_timeout"),
+            queue_timeout=queue_timeout,
+            run_timeout=run_timeout,
         )
+        return _creation(job, user_id=self._owner(user_id))
+
+    def create_jobs(self, jobs: Iterable[NewJob], user_id: str | None) -> BatchCreateJobsRequest:
+        owner = self._owner(user_id)
+        requests = [_creation(job, f"jobs[{place}].") for place, job in enumerate(jobs)]
+        if len(requests) > MAX_BATCH:
+            # More calls would not be all or none.
+            raise ValueError(f"jobs: {len(requests)} are more than {MAX_BATCH}")
+        return BatchCreateJobsRequest(user_id=owner, requests=requests)
 
     def get_job(self, job_id: str, user_id: str | None) -> GetJobRequest:
         return GetJobRequest(job_id=job_id, user_id=self._owner(user_id))
@@ -201,6 +214,14 @@ class Requests:
             job_id=job_id, attempt=attempt, progress=progress, progress_message=progress_message
         )
 
+    @staticmethod
+    def report_progress(
+        job_id: str, progress: int | None, progress_message: str | None, attempt: int | None
+    ) -> ReportProgressRequest:
+        return ReportProgressRequest(
+            job_id=job_id, attempt=attempt, progress=progress, progress_message=progress_message
+        )
+
     def mark_completed(
         self,
         job_id: str,
@@ -274,6 +295,20 @@ class Requests:
         if owner is None:
             raise ValueError("user_id: give it to the call or to the client")
         return owner
+
+
+def _creation(job: NewJob, where: str = "", *, user_id: str = "") -> CreateJobRequest:
+    """Build the request for one job; `where` it stands is told with what is wrong with it."""
+    return CreateJobRequest(
+        user_id=user_id,
+        job_type=job.job_type,
+        parameters=to_struct(job.parameters, f"{where}parameters"),
+        labels=job.labels,
+        request_id=_fresh(job.request_id),
+        max_attempts=job.max_attempts,
+        queue_timeout=_duration(job.queue_timeout, f"{where}queue_timeout"),
+        run_timeout=_duration(job.run_timeout, f"{where}run_timeout"),
+    )
 
 
 def _fresh(request_id: str | None) -> str:

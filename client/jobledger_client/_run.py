@@ -16,7 +16,6 @@ from typing import Final, TypeAlias
 
 from jobledger.v1.asset_pb2 import Asset
 from jobledger.v1.job_pb2 import Job, JobStatus
-from jobledger.v1.worker_service_pb2 import UpdateProgressResponse
 from jobledger_client._async import AsyncClient
 from jobledger_client._claimed import ClaimedJob
 from jobledger_client._lease import Lease
@@ -29,8 +28,9 @@ from jobledger_client._outcome import (
     error_of,
     failure,
 )
-from jobledger_client._persist import GONE, Backoff, attempt, is_transient, persist
-from jobledger_client._throttle import INTERVAL, Report, Throttle
+from jobledger_client._persist import GONE, Backoff, is_transient, persist
+from jobledger_client._reporter import Acknowledgement, Reporter
+from jobledger_client._throttle import INTERVAL, Throttle
 from jobledger_client._watch import TERMINAL_STATUSES
 from jobledger_client.errors import JobledgerError
 
@@ -41,8 +41,6 @@ RELEASE: Final = 5.0
 """Seconds for which giving a job back is tried."""
 
 MAX_PROGRESS_MESSAGE: Final = 512
-# A call always gets so long, even where the lease is nearly over.
-SHORTEST_CALL: Final = 0.05
 
 _logger = logging.getLogger("jobledger_client.worker")
 
@@ -74,7 +72,14 @@ class JobRun:
     """Runs one job."""
 
     def __init__(
-        self, client: AsyncClient, job: Job, handler: Handler, lease: Lease, worker_id: str
+        self,
+        client: AsyncClient,
+        reporter: Reporter,
+        job: Job,
+        handler: Handler,
+        lease: Lease,
+        *,
+        worker_id: str,
     ) -> None:
         self.job = job
         self.cancel_requested = False
@@ -82,6 +87,7 @@ class JobRun:
         self.stopped = Stop.NOT
         self.abandoned = False
         self._client = client
+        self._reporter = reporter
         self._handler = handler
         self._lease = lease
         self._worker_id = worker_id
@@ -217,7 +223,8 @@ class JobRun:
             not_before = sent + INTERVAL
             report = self._throttle.pending
             try:
-                self._learn(await self._send(report), sent)
+                answer = await self._reporter.report(self.job, report, self._lease)
+                await self._learn(answer, sent)
             except GONE as error:
                 self._lose(str(error))
             except JobledgerError as error:
@@ -229,19 +236,7 @@ class JobRun:
                 backoff.reset()
                 self._throttle.arrived(report)
 
-    async def _send(self, report: Report) -> UpdateProgressResponse:
-        left = self._lease.deadline - self._lease.clock()
-        return await attempt(
-            lambda: self._client.update_progress(
-                self.job.id,
-                report.progress,
-                progress_message=report.message,
-                attempt=self.job.attempt,
-            ),
-            max(min(self._lease.call_timeout, left), SHORTEST_CALL),
-        )
-
-    def _learn(self, answer: UpdateProgressResponse, sent: float) -> None:
+    async def _learn(self, answer: Acknowledgement, sent: float) -> None:
         if answer.job.status in TERMINAL_STATUSES:
             self._lose(f"it ended as {JobStatus.Name(answer.job.status)}")
         elif answer.applied:
@@ -249,9 +244,9 @@ class JobRun:
         else:
             # Late, and the lease is not renewed: say something that is not.
             self._lease.renew_now()
-        if answer.cancel_requested and not self.cancel_requested:
+        if answer.cancel_requested and not self.cancel_requested and not self.lost:
+            self.cancel_reason = await self._reporter.cancel_reason(self.job, answer, self._lease)
             self.cancel_requested = True
-            self.cancel_reason = answer.job.cancel_reason
             self._stop(Stop.CANCELLED)
 
     async def _until_due(self, not_before: float) -> None:

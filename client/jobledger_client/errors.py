@@ -30,6 +30,9 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from jobledger.v1.error_reason_pb2 import ErrorReason
+from jobledger.v1.worker_service_pb2 import ReportError
+
 DOMAIN = "jobledger"
 
 _DETAIL_TYPES: dict[str, type[Message]] = {
@@ -87,7 +90,11 @@ class InvalidField(JobledgerError):
 
     @property
     def violations(self) -> list[tuple[str, str]]:
-        """Every broken rule: the field's path and what is wrong with it."""
+        """Every broken rule: the field's path and what is wrong with it.
+
+        In create_jobs() the path begins with the job's place: `requests[3].job_type`.
+        Of a report on a stream only the message tells.
+        """
         return [
             (violation.field, violation.description)
             for detail in self.details
@@ -156,6 +163,11 @@ class VersionMismatch(JobledgerError):
 class RequestIdReused(JobledgerError):
     """The request id was used before with other content."""
 
+    @property
+    def index(self) -> int | None:
+        """Which of the jobs of create_jobs() it is, from 0 on; None for any other call."""
+        return _number(self.metadata.get("index"))
+
 
 class LimitExceeded(JobledgerError):
     """A limit of the service was reached; `retry_after` says when to come back."""
@@ -209,6 +221,8 @@ _BY_CODE: dict[grpc.StatusCode, type[JobledgerError]] = {
     grpc.StatusCode.INTERNAL: InternalError,
 }
 
+_STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
 
 def from_rpc_error(error: grpc.RpcError) -> JobledgerError:
     """Read a grpc error, of the sync or the aio stack, with `error` as the cause."""
@@ -229,6 +243,18 @@ def from_rpc_error(error: grpc.RpcError) -> JobledgerError:
     )
     result.__cause__ = error
     return result
+
+
+def from_report_error(error: ReportError) -> JobledgerError:
+    """Read what is wrong with one report of a stream, as update_progress would raise it."""
+    # What a newer server may say has no name here.
+    named = error.reason in ErrorReason.values() and error.reason
+    reason = ErrorReason.Name(error.reason).removeprefix("ERROR_REASON_") if named else ""
+    code = _STATUS_CODES.get(error.code, grpc.StatusCode.UNKNOWN)
+    kind = BY_REASON.get(reason) or _BY_CODE.get(code, JobledgerError)
+    facts = dict(error.metadata)
+    info = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=facts)
+    return kind(error.message, code=code, reason=reason, metadata=facts, details=[info])
 
 
 def _details(error: grpc.RpcError) -> list[Message]:

@@ -32,6 +32,7 @@ from jobledger_client._claimed import ClaimedJob
 from jobledger_client._lease import Lease
 from jobledger_client._outcome import Completed, Failed, Outcome, Partial
 from jobledger_client._persist import Backoff, is_transient
+from jobledger_client._reporter import Reporter
 from jobledger_client._requests import Seconds
 from jobledger_client._run import Function, Handler, JobRun
 from jobledger_client._threads import BlockingFunction, BlockingJob, in_thread
@@ -179,8 +180,8 @@ class Worker:
 
     async def _work(self) -> None:
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._claim_jobs(group))
+            async with Reporter(self._client) as reporter, asyncio.TaskGroup() as group:
+                group.create_task(self._claim_jobs(group, reporter))
                 await self._stopping.wait()
                 await self._wait_for_runs()
         except BaseExceptionGroup as errors:
@@ -223,7 +224,7 @@ class Worker:
 
     # --- claims -------------------------------------------------------------------------------
 
-    async def _claim_jobs(self, group: asyncio.TaskGroup) -> None:
+    async def _claim_jobs(self, group: asyncio.TaskGroup, reporter: Reporter) -> None:
         backoff = Backoff(LONGEST_PAUSE)
         while not self._stopping.is_set():
             if len(self._runs) >= self._concurrency:
@@ -231,7 +232,7 @@ class Worker:
                 await self._slot_freed.wait()
                 continue
             try:
-                await self._claim(group)
+                await self._claim(group, reporter)
             except JobledgerError as error:
                 if not is_transient(error):
                     raise
@@ -243,7 +244,7 @@ class Worker:
             else:
                 backoff.reset()
 
-    async def _claim(self, group: asyncio.TaskGroup) -> None:
+    async def _claim(self, group: asyncio.TaskGroup, reporter: Reporter) -> None:
         """Claim as many jobs as there are slots, and start them."""
         sent = time.monotonic()
         claim = asyncio.create_task(
@@ -266,9 +267,9 @@ class Worker:
             await asyncio.wait({claim, stopping})
         if not claim.cancelled():
             for job in claim.result():
-                self._start(group, job, sent)
+                self._start(group, reporter, job, sent)
 
-    def _start(self, group: asyncio.TaskGroup, job: Job, sent: float) -> None:
+    def _start(self, group: asyncio.TaskGroup, reporter: Reporter, job: Job, sent: float) -> None:
         lease = Lease(self._lease, sent)
         answered = time.monotonic()
         if lease.renew_at <= answered:
@@ -276,7 +277,8 @@ class Worker:
             # only the service knows. The first renewal tells.
             lease.renewed(answered)
             lease.renew_now()
-        run = JobRun(self._client, job, self._handlers[job.job_type], lease, self.worker_id)
+        handler = self._handlers[job.job_type]
+        run = JobRun(self._client, reporter, job, handler, lease, worker_id=self.worker_id)
         self._runs.add(run)
         if self._stopping.is_set():
             run.shut_down()

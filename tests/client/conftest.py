@@ -2,14 +2,23 @@
 
 import asyncio
 import contextlib
+import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from client.fault_server import FaultServer
-from jobledger_client import AsyncClient, Client, WatchJobResponse, WatchJobsResponse
+from client.report_server import ReportServer
+from jobledger_client import (
+    AsyncClient,
+    Client,
+    ReportProgressResponse,
+    WatchJobResponse,
+    WatchJobsResponse,
+)
 from server_process import ServerProcess
 
 
@@ -74,3 +83,39 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProce
     """A real server that may be killed."""
     with ServerProcess(tmp_path_factory.mktemp("own_server")) as process:
         yield process
+
+
+@pytest.fixture
+def report_server() -> Iterator[ReportServer]:
+    server = ReportServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["sync", "async"])
+def report(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Open a stream of reports with either client; give its `send`, which can be awaited."""
+
+    @contextlib.asynccontextmanager
+    async def report(target: str, **options: Any) -> AsyncIterator[Callable[..., Any]]:
+        if request.param == "async":
+            async with (
+                AsyncClient(target, user_id="ada", **options) as client,
+                client.report_progress() as reports,
+            ):
+                yield reports.send
+            return
+        loop = asyncio.get_running_loop()
+        with (
+            ThreadPoolExecutor(250) as threads,
+            Client(target, user_id="ada", **options) as client,
+            client.report_progress() as reports,
+        ):
+
+            async def send(*arguments: Any, **fields: Any) -> ReportProgressResponse:
+                call = functools.partial(reports.send, *arguments, **fields)
+                return await loop.run_in_executor(threads, call)
+
+            yield send
+
+    return report

@@ -7,6 +7,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
 from jobledger.v1.error_reason_pb2 import ErrorReason
+from jobledger.v1.worker_service_pb2 import ReportError
 from jobledger_client import (
     AccessDenied,
     DeadlineExceeded,
@@ -20,7 +21,7 @@ from jobledger_client import (
     Unavailable,
     VersionMismatch,
 )
-from jobledger_client.errors import BY_REASON, from_rpc_error
+from jobledger_client.errors import BY_REASON, from_report_error, from_rpc_error
 
 REASONS = [
     name.removeprefix("ERROR_REASON_") for name, number in ErrorReason.items() if number != 0
@@ -142,7 +143,26 @@ def test_facts_become_attributes():
     assert isinstance(mismatch, VersionMismatch)
     assert (lost.attempt, mismatch.version) == (3, 7)
     assert read("LEASE_LOST").attempt is None
+    reused = read("REQUEST_ID_REUSED", index="0"), read("REQUEST_ID_REUSED")
+    assert [error.index for error in reused] == [0, None]
     assert read("INTERNAL", correlation_id="abc").correlation_id == "abc"
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_an_error_of_a_report_is_that_of_a_call(reason):
+    status = answer(grpc.StatusCode.ABORTED, info(reason, attempt="3"))
+    one = from_rpc_error(status)
+    other = from_report_error(
+        ReportError(
+            code=grpc.StatusCode.ABORTED.value[0],
+            reason=f"ERROR_REASON_{reason}",
+            message=one.message,
+            metadata={"attempt": "3"},
+        )
+    )
+    assert type(one) is type(other)
+    assert (one.code, one.reason, one.message) == (other.code, other.reason, other.message)
+    assert (one.metadata, one.details) == (other.metadata, other.details)
 
 
 def test_retry_info_is_given_in_seconds():

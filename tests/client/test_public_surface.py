@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 
 import jobledger_client
-from jobledger_client import AsyncClient, Client, _async, _sync
+from jobledger_client import AsyncClient, AsyncReports, Client, Reports, _async, _sync
 
 # What turns _async.py into _sync.py, and nothing else does.
 TRANSLATIONS = (
     ("AsyncClient", "Client"),
     ("AsyncIterator", "Iterator"),
+    ("AsyncReports", "Reports"),
+    ("_reports_sync", "_reports"),
     ("async def", "def"),
     ("async with", "with"),
     ("for item in items(page):\n                yield item", "yield from items(page)"),
@@ -59,6 +61,7 @@ def test_both_clients_have_the_same_public_signatures():
         }
 
     assert signatures(AsyncClient) == signatures(Client)
+    assert signatures(AsyncReports) == signatures(Reports)
 
 
 def test_both_clients_are_the_same_text_but_for_await():
@@ -66,7 +69,7 @@ def test_both_clients_are_the_same_text_but_for_await():
 
 
 def test_every_public_method_says_what_it_does():
-    for client in (AsyncClient, Client):
+    for client in (AsyncClient, Client, AsyncReports, Reports):
         methods = [name for name in dir(client) if not name.startswith("_")]
         assert [name for name in methods if not inspect.getdoc(getattr(client, name))] == []
 

@@ -7,17 +7,19 @@ from datetime import UTC, datetime, timedelta, timezone
 import grpc
 import grpc_testing
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1 import worker_service_pb2 as worker
-from jobledger_client import Asset, Client, JobError, JobStatus
+from jobledger_client import Asset, Client, JobError, JobStatus, NewJob
 
 SERVICES = [
     jobs.DESCRIPTOR.services_by_name["JobService"],
     worker.DESCRIPTOR.services_by_name["WorkerService"],
 ]
 METHODS = {method.name: method for service in SERVICES for method in service.methods}
+STREAMS = {name for name, method in METHODS.items() if method.server_streaming}
 
 
 class Wire:
@@ -201,6 +203,38 @@ CASES = {
             assets=ASSETS,
         ),
     ),
+    "create_jobs": (
+        lambda c: c.create_jobs(
+            [
+                NewJob(
+                    "render",
+                    {"a": 1},
+                    labels={"k": "v"},
+                    request_id="r",
+                    max_attempts=3,
+                    queue_timeout=60,
+                    run_timeout=timedelta(hours=1),
+                ),
+                NewJob("zip", request_id="s"),
+            ]
+        ),
+        "BatchCreateJobs",
+        jobs.BatchCreateJobsRequest(
+            user_id="ada",
+            requests=[
+                jobs.CreateJobRequest(
+                    job_type="render",
+                    parameters=struct(a=1),
+                    labels={"k": "v"},
+                    request_id="r",
+                    max_attempts=3,
+                    queue_timeout=Duration(seconds=60),
+                    run_timeout=Duration(seconds=3600),
+                ),
+                jobs.CreateJobRequest(job_type="zip", request_id="s"),
+            ],
+        ),
+    ),
     "update_progress": (
         lambda c: c.update_progress("j", 0, progress_message="", attempt=1),
         "UpdateProgress",
@@ -250,7 +284,7 @@ def test_each_call_sends_exactly_this(wire, case):
 
 
 def test_every_unary_rpc_of_the_contract_is_covered_above():
-    assert {method for _, method, _ in CASES.values()} == set(METHODS) - {"WatchJob", "WatchJobs"}
+    assert {method for _, method, _ in CASES.values()} == set(METHODS) - STREAMS
 
 
 WATCHES = {
@@ -294,8 +328,9 @@ def test_everybodys_jobs_are_asked_for_only_by_saying_so(user_id, options):
 def test_what_creates_carries_a_fresh_request_id_so_that_a_retry_is_safe(wire):
     create = [wire.sent("CreateJob", lambda c: c.create_job("render")) for _ in range(2)]
     link = wire.sent("CreateAsset", lambda c: c.create_asset("j", "x", url="https://a/b"))
-    ids = {request.request_id for request in [*create, link]}
-    assert len({uuid.UUID(value) for value in ids}) == 3
+    batch = wire.sent("BatchCreateJobs", lambda c: c.create_jobs([NewJob("render")] * 2))
+    ids = {request.request_id for request in [*create, link, *batch.requests]}
+    assert len({uuid.UUID(value) for value in ids}) == 5
 
 
 def test_a_client_starts_jobs_under_one_name_so_that_a_retry_is_safe(wire):
@@ -371,7 +406,7 @@ def test_a_channel_of_ones_own_is_not_closed_with_the_client():
         def unary_unary(self, *_, **__):
             return None
 
-        unary_stream = unary_unary
+        unary_stream = stream_stream = unary_unary
 
         def close(self):
             self.closed = True

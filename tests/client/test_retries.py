@@ -9,7 +9,7 @@ import pytest
 
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1 import worker_service_pb2 as worker
-from jobledger_client import AsyncClient, Client, DeadlineExceeded, JobStatus, Unavailable
+from jobledger_client import AsyncClient, Client, DeadlineExceeded, JobStatus, NewJob, Unavailable
 
 SERVICES = [
     jobs.DESCRIPTOR.services_by_name["JobService"],
@@ -17,6 +17,7 @@ SERVICES = [
 ]
 UNARY = {
     "CreateJob": lambda client: client.create_job("render"),
+    "BatchCreateJobs": lambda client: client.create_jobs([NewJob("a"), NewJob("b")]),
     "GetJob": lambda client: client.get_job("j"),
     "ListJobs": lambda client: next(client.list_jobs(), None),
     "DeleteJob": lambda client: client.delete_job("j"),

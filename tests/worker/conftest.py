@@ -12,7 +12,9 @@ from typing import Any
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 
+from jobledger.v1 import error_reason_pb2
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.v1.worker_service_pb2_grpc import (
     WorkerServiceServicer,
@@ -29,14 +31,44 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Rule = Callable[[Any, Context], Awaitable[Any]]
 
 
+class Refused(Exception):
+    """What a rule's abort means for a report of a stream."""
+
+    def __init__(self, error: pb.ReportError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class ReportContext:
+    """Stands in for the context of a call where a rule is applied to a report of a stream."""
+
+    async def abort(self, code: grpc.StatusCode, details: str) -> None:
+        raise Refused(pb.ReportError(code=code.value[0], message=details))
+
+    async def abort_with_status(self, status: grpc.Status) -> None:
+        ((_, packed),) = status.trailing_metadata
+        info = error_details_pb2.ErrorInfo()
+        status_pb2.Status.FromString(packed).details[0].Unpack(info)
+        reason = error_reason_pb2.ErrorReason.Value(f"ERROR_REASON_{info.reason}")
+        code = status.code.value[0]
+        raise Refused(
+            pb.ReportError(code=code, reason=reason, message=status.details, metadata=info.metadata)
+        )
+
+
 class FakeService(WorkerServiceServicer):
     """Hands out the jobs that it is given and remembers every call.
 
-    A rule for an RPC may refuse, delay or change its answer; None is the usual one.
+    A rule for an RPC may refuse, delay or change its answer; None is the usual one. A
+    report of a stream counts as a call of UpdateProgress, and so do the rules for it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, streams: bool = True) -> None:
         self.rules: dict[str, Rule] = {}
+        if not streams:
+            self.rules["ReportProgress"] = refuse(grpc.StatusCode.UNIMPLEMENTED)
+        self.streams = 0
+        self.streamed = 0
         self.calls: list[tuple[str, Any, float]] = []
         self.port = 0
         self.refuse = refuse
@@ -82,6 +114,33 @@ class FakeService(WorkerServiceServicer):
         usual = pb.UpdateProgressResponse(job=job, applied=True)
         return await self._received("UpdateProgress", request, context) or usual
 
+    async def ReportProgress(self, requests, context):  # type: ignore[override]  # noqa: N802
+        self.streams += 1
+        if (rule := self.rules.get("ReportProgress")) is not None:
+            await rule(requests, context)
+        answers: asyncio.Queue[asyncio.Task[Any]] = asyncio.Queue()
+
+        async def acknowledge() -> None:
+            while True:
+                await context.write(await (await answers.get()))
+
+        async with asyncio.TaskGroup() as group:
+            acknowledging = group.create_task(acknowledge())
+            async for request in requests:
+                answers.put_nowait(group.create_task(self._acknowledgement(request)))
+            acknowledging.cancel()
+
+    async def _acknowledgement(self, report: Any) -> pb.ReportProgressResponse:
+        request = pb.UpdateProgressRequest.FromString(report.SerializeToString())
+        self.streamed += 1
+        try:
+            answer = await self.UpdateProgress(request, ReportContext())
+        except Refused as refused:
+            return pb.ReportProgressResponse(job=Job(id=request.job_id), error=refused.error)
+        # As the service has it: no word of why.
+        answer.job.ClearField("cancel_reason")
+        return pb.ReportProgressResponse.FromString(answer.SerializeToString())
+
     async def TransitionJob(self, request, context):  # noqa: N802
         usual = pb.TransitionJobResponse(job=Job(id=request.job_id))
         return await self._received("TransitionJob", request, context) or usual
@@ -116,9 +175,10 @@ def refuse(code: grpc.StatusCode, times: int | None = None, words: str = "script
     return rule
 
 
-@pytest.fixture
-async def service() -> AsyncIterator[FakeService]:
-    service = FakeService()
+@pytest.fixture(params=["stream", "calls"])
+async def service(request: pytest.FixtureRequest) -> AsyncIterator[FakeService]:
+    """The fake service, with ReportProgress and without."""
+    service = FakeService(streams=request.param == "stream")
     server = grpc.aio.server()
     add_WorkerServiceServicer_to_server(service, server)
     service.port = server.add_insecure_port("127.0.0.1:0")

@@ -58,6 +58,16 @@ def test_an_answer_that_overtook_another_shortens_nothing(clock):
     assert held.deadline == pytest.approx(175.0)
 
 
+def test_a_renewal_does_not_take_longer_than_is_left_of_the_lease(clock):
+    held = lease(clock)
+    assert held.renewal_timeout == held.call_timeout == pytest.approx(10.0)
+    clock.now = 152.0
+    assert held.renewal_timeout == pytest.approx(3.0)
+    clock.now = 156.0
+    # One that is due is tried nevertheless.
+    assert held.renewal_timeout == pytest.approx(0.05)
+
+
 @pytest.mark.parametrize("duration", [5.0, 60.0, 86400.0])
 def test_two_frozen_calls_do_not_use_up_a_lease(clock, duration):
     held = lease(clock, duration)

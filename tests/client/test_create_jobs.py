@@ -1,0 +1,98 @@
+"""create_jobs() of both clients against the real server: all or none, and which one is wrong."""
+
+import asyncio
+import uuid
+from datetime import timedelta
+
+import pytest
+
+from jobledger_client import AsyncClient, Client, InvalidField, NewJob, RequestIdReused
+
+
+@pytest.fixture(params=["sync", "async"])
+def create(request, server):
+    """Create jobs with either client, for an owner of the test's own."""
+    owner = f"user-{uuid.uuid4()}"
+
+    async def create(jobs, **options):
+        if request.param == "async":
+            async with AsyncClient(server.target, user_id=owner) as client:
+                return await client.create_jobs(jobs, **options)
+
+        def call():
+            with Client(server.target, user_id=owner) as client:
+                return client.create_jobs(jobs, **options)
+
+        return await asyncio.to_thread(call)
+
+    create.owner = owner
+    return create
+
+
+async def listed(server, owner):
+    async with AsyncClient(server.target, user_id=owner) as client:
+        return [job async for job in client.list_jobs(page_size=1000)]
+
+
+async def test_the_jobs_come_back_in_their_order_with_all_that_was_given(create, server):
+    jobs = await create(
+        NewJob(
+            f"t{i}",
+            {"n": i},
+            labels={"n": str(i)},
+            max_attempts=i + 1,
+            queue_timeout=timedelta(minutes=i + 1),
+            run_timeout=i + 1.5,
+        )
+        for i in range(300)
+    )
+    assert [job.job_type for job in jobs] == [f"t{i}" for i in range(300)]
+    last = jobs[-1]
+    assert (last.user_id, last.parameters["n"], last.labels["n"]) == (create.owner, 299, "299")
+    assert last.max_attempts == 300
+    waits = last.queue_expire_time.ToDatetime() - last.create_time.ToDatetime()
+    assert waits == timedelta(minutes=300)
+    assert await listed(server, create.owner) == list(reversed(jobs))
+
+
+async def test_a_repetition_by_hand_gives_the_jobs_that_exist(create, server):
+    jobs = [NewJob("render", request_id="a"), NewJob("render", request_id="b")]
+    assert await create(jobs) == await create(jobs)
+    assert len(await listed(server, create.owner)) == 2
+    # Without request ids of one's own, each call makes its own.
+    await create([NewJob("render")] * 2)
+    await create([NewJob("render")] * 2)
+    assert len(await listed(server, create.owner)) == 6
+
+
+async def test_what_is_wrong_is_told_with_its_place_and_nothing_is_made(create, server):
+    good = NewJob("render")
+    with pytest.raises(InvalidField) as refused:
+        await create([good, NewJob("no good"), good, NewJob("render", max_attempts=-1)])
+    assert {field for field, _ in refused.value.violations} == {
+        "requests[1].job_type",
+        "requests[3].max_attempts",
+    }
+    await create([NewJob("render", request_id="used")])
+    with pytest.raises(RequestIdReused) as reused:
+        await create([good, good, NewJob("other", request_id="used")])
+    assert reused.value.index == 2
+    assert len(await listed(server, create.owner)) == 1
+
+
+async def test_what_cannot_be_asked_is_told_before_a_call(create, server):
+    with pytest.raises(ValueError, match="1001"):
+        await create(NewJob("render") for _ in range(1001))
+    with pytest.raises(ValueError, match=r"jobs\[1\]\.parameters"):
+        await create([NewJob("render"), NewJob("render", {"x": object()})])
+    with pytest.raises(ValueError, match=r"jobs\[0\]\.run_timeout"):
+        await create([NewJob("render", run_timeout=float("nan"))])
+    assert await create([]) == []
+    assert len(await create([NewJob("render")] * 1000)) == 1000
+    assert len(await listed(server, create.owner)) == 1000
+
+
+async def test_the_jobs_may_be_anothers(create, server):
+    other = f"user-{uuid.uuid4()}"
+    (job,) = await create([NewJob("render")], user_id=other)
+    assert job.user_id == other

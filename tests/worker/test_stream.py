@@ -1,0 +1,238 @@
+"""How the reports of a worker travel: over one stream, or as calls where there is none."""
+
+import asyncio
+import contextlib
+import itertools
+
+import grpc
+import pytest
+
+from jobledger_client import AsyncClient, JobStatus, Unavailable
+from jobledger_client._reporter import LAST_DETOUR, Detour
+from jobledger_client.worker import Completed, Worker
+
+LEASE = 0.9
+FAILURE = Unavailable("no stream", code=grpc.StatusCode.UNAVAILABLE)
+
+with_streams = pytest.mark.parametrize("service", ["stream"], indirect=True)
+without_streams = pytest.mark.parametrize("service", ["calls"], indirect=True)
+
+
+def called(service):
+    """Count the reports that came as calls."""
+    return len(service.requests("UpdateProgress")) - service.streamed
+
+
+@contextlib.asynccontextmanager
+async def busy(service, client, running, jobs=1, **options):
+    """A worker whose jobs run until the end of this, and then end well."""
+    worker = Worker(client, concurrency=jobs, **options)
+    done = asyncio.Event()
+
+    @worker.handler("render")
+    async def render(job):
+        step = 0
+        while not done.is_set():
+            step += 1
+            await job.progress(step % 100)
+            await asyncio.sleep(0.01)
+        return Completed({"steps": step})
+
+    for _ in range(jobs):
+        service.offer()
+    running(worker)
+    yield
+    done.set()
+    ends = [await service.called("TransitionJob", each + 1) for each in range(jobs)]
+    assert {end.target_status for end in ends} == {JobStatus.JOB_STATUS_COMPLETED}
+
+
+@with_streams
+async def test_the_reports_of_all_jobs_share_one_stream(service, fake_client, running):
+    async with busy(service, fake_client, running, jobs=20):
+        await service.called("UpdateProgress", 100)
+    assert (service.streams, called(service)) == (1, 0)
+    assert len({request.job_id for request in service.requests("UpdateProgress")}) == 20
+
+
+@without_streams
+async def test_a_service_that_does_not_know_the_stream_is_asked_once(service, fake_client, running):
+    async with busy(service, fake_client, running, jobs=5, lease=LEASE):
+        await service.called("UpdateProgress", 50)
+    # All five may have had their first report under way.
+    assert 1 <= service.streams <= 5
+    assert called(service) >= 50
+
+
+async def hang(requests, context):
+    await asyncio.Event().wait()
+
+
+@with_streams
+@pytest.mark.parametrize("how", ["breaks", "hangs", "is forbidden"])
+async def test_where_a_stream_does_not_get_through_calls_keep_the_jobs(
+    service, fake_client, running, how
+):
+    service.rules["ReportProgress"] = {
+        "breaks": service.refuse(grpc.StatusCode.UNAVAILABLE),
+        "hangs": hang,
+        "is forbidden": service.refuse(grpc.StatusCode.PERMISSION_DENIED),
+    }[how]
+    async with busy(service, fake_client, running, jobs=3, lease=LEASE):
+        # For longer than their leases, and while the stream is tried again.
+        await service.called("UpdateProgress", 60)
+    assert service.streamed == 0
+    assert service.streams >= 2
+
+
+@with_streams
+async def test_a_stream_that_works_again_is_used_again(service, fake_client, running):
+    service.rules["ReportProgress"] = service.refuse(grpc.StatusCode.UNAVAILABLE)
+    async with busy(service, fake_client, running, jobs=3):
+        await service.called("UpdateProgress", 5)
+        assert called(service) == 5
+        del service.rules["ReportProgress"]
+        async with asyncio.timeout(20):
+            while service.streamed < 20:
+                await asyncio.sleep(0.01)
+        before = called(service)
+        await service.called("UpdateProgress", len(service.requests("UpdateProgress")) + 20)
+        assert called(service) == before
+
+
+@with_streams
+async def test_a_service_that_is_away_is_no_reason_to_leave_the_stream(
+    service, fake_client, running
+):
+    away = service.refuse(grpc.StatusCode.UNAVAILABLE, 6)
+    service.rules["ReportProgress"] = service.rules["UpdateProgress"] = away
+    async with busy(service, fake_client, running, lease=20):
+        await service.called("UpdateProgress", 20)
+    # A call was tried when three streams had broken, and answered no better.
+    assert (called(service), service.streams) == (1, 6)
+
+
+async def test_the_service_itself_hears_of_a_busy_worker_over_one_stream(
+    client, running, job_type, server
+):
+    """With the real one: what a worker says over the stream is what a watcher sees."""
+    worker = Worker(client, concurrency=3)
+    go = asyncio.Event()
+    unary = 0
+    update = client._worker.UpdateProgress
+
+    def counted(*arguments, **options):
+        nonlocal unary
+        unary += 1
+        return update(*arguments, **options)
+
+    client._worker.UpdateProgress = counted
+
+    @worker.handler(job_type)
+    async def render(job):
+        await job.progress(40, "halfway")
+        await go.wait()
+        return Completed()
+
+    jobs = [await client.create_job(job_type) for _ in range(3)]
+    running(worker)
+    for job in jobs:
+        async with contextlib.aclosing(client.watch(job.id)) as news:
+            async for message in news:
+                if message.job.progress_message == "halfway":
+                    break
+    go.set()
+    for job in jobs:
+        done = await client.wait(job.id, timeout=20)
+        assert done.status == JobStatus.JOB_STATUS_COMPLETED
+    assert unary == 0
+
+
+async def test_the_reason_of_a_cancellation_comes_though_a_stream_does_not_tell_it(
+    server, running, job_type
+):
+    async with AsyncClient(server.target, user_id="ada") as client:
+        worker = Worker(client, lease=5)
+        reasons = []
+
+        @worker.handler(job_type)
+        async def render(job):
+            try:
+                for step in itertools.count():
+                    await job.progress(step % 100)
+                    await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                reasons.append(job.cancel_reason)
+                raise
+
+        job = await client.create_job(job_type)
+        running(worker)
+        async with contextlib.aclosing(client.watch(job.id)) as news:
+            async for message in news:
+                if message.job.progress:
+                    break
+        await client.cancel_job(job.id, "not needed")
+        done = await client.wait(job.id, timeout=20)
+        assert (reasons, done.error.message) == (["not needed"], "not needed")
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def test_a_detour_is_longer_each_time_and_ends_with_the_stream(clock):
+    detour = Detour(clock)
+    lengths = []
+    for _ in range(12):
+        assert detour.stream_is_due()
+        detour.begins(FAILURE)
+        detour.tried()
+        started = clock.now
+        while not detour.stream_is_due():
+            clock.now += 0.5
+        lengths.append(clock.now - started)
+        detour.tried()
+    assert lengths == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
+    detour.ends()
+    detour.begins(FAILURE)
+    clock.now += 1
+    assert detour.stream_is_due()
+
+
+def test_on_a_detour_only_one_report_at_a_time_tries_the_stream(clock):
+    detour = Detour(clock)
+    detour.begins(FAILURE)
+    clock.now += 1
+    assert [detour.stream_is_due() for _ in range(3)] == [True, False, False]
+    # Given up, without a word on the stream: the next one tries.
+    detour.tried()
+    assert [detour.stream_is_due() for _ in range(2)] == [True, False]
+    detour.tried()
+    detour.ends()
+    assert all(detour.stream_is_due() for _ in range(3))
+
+
+def test_reports_that_were_under_way_together_make_one_detour(clock):
+    detour = Detour(clock)
+    for _ in range(50):
+        detour.begins(FAILURE)
+    clock.now += 1
+    assert detour.stream_is_due()
+
+
+def test_a_service_that_does_not_know_the_stream_is_not_asked_for_long(clock):
+    detour = Detour(clock)
+    detour.begins(FAILURE, unknown=True)
+    clock.now += LAST_DETOUR - 1
+    assert not detour.stream_is_due()
+    clock.now += 1
+    assert detour.stream_is_due()
