@@ -57,6 +57,8 @@ CHANNEL_OPTIONS: Final[Sequence[tuple[str, str | int]]] = (
     # data to send, grpc would stop after the second one.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # Recent versions have a limit for every ping, a minute by default, and it counts.
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
     # A restarted server is found within two seconds.
     ("grpc.initial_reconnect_backoff_ms", 100),

@@ -106,7 +106,10 @@ def short_id(job: Job) -> str:
 
 
 def status_name(status: JobStatus.ValueType) -> str:
-    return JobStatus.Name(status).removeprefix("JOB_STATUS_")
+    try:
+        return JobStatus.Name(status).removeprefix("JOB_STATUS_")
+    except ValueError:  # of a newer service
+        return str(status)
 
 
 def clean(text: str) -> str:

@@ -23,6 +23,7 @@ from jobledger.v1.job_service_pb2_grpc import (
     add_JobServiceServicer_to_server,
 )
 from jobledger_client import Client, JobledgerError
+from jobledger_client._render import job_row, status_name
 from rpc_caller import Caller, refusal
 
 FUTURE_STATUS = 99
@@ -132,3 +133,9 @@ def test_a_refusal_for_a_reason_that_the_client_does_not_know_keeps_its_facts(
         client.get_job("gone")
     assert caught.value.code is grpc.StatusCode.ABORTED
     assert (caught.value.reason, dict(caught.value.metadata)) == ("MOON_PHASE", {"phase": "full"})
+
+
+def test_the_command_line_names_a_status_that_it_does_not_know_by_its_number() -> None:
+    job = Job(id="j", job_type="t", status=FUTURE_STATUS)
+    assert str(FUTURE_STATUS) in job_row(job).split()
+    assert status_name(job.status) == str(FUTURE_STATUS)
