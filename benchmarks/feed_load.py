@@ -16,7 +16,7 @@ from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 AT_ONCE = 50
 """Jobs that are made at the same time."""
 
-QUIET_SECONDS = 1.0
+QUIET_SECONDS = 5.0
 """A follower has heard everything when it has heard nothing for so long."""
 
 
@@ -61,7 +61,7 @@ class FeedLoad(Load):
         async with asyncio.TaskGroup() as reports:
             for number in range(int(rate * seconds)):
                 await asyncio.sleep(max(0.0, begin + number / rate - time.monotonic()))
-                while not self._idle:  # the rate that was reached is printed
+                while not self._idle:  # noqa: ASYNC110 - the rate that was reached is printed
                     await asyncio.sleep(0.001)
                 reports.create_task(report(self._idle.popleft()))
         return {"written": written, "seconds": time.monotonic() - begin}
