@@ -99,7 +99,8 @@ async def test_nobody_notices_that_an_old_stream_is_moved(fault_server, collect,
     messages = await collect(fault_server.target, "j", reconnect_timeout=0)
     assert versions(messages) == [1, 2]
     assert [request.after_version for request in fault_server.requests] == [0, 1]
-    assert caplog.records == []
+    # Of ours: grpc.aio can still have something to say of an earlier test's event loop.
+    assert [r for r in caplog.records if r.name.startswith("jobledger")] == []
 
 
 @pytest.mark.parametrize(

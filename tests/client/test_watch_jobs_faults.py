@@ -66,7 +66,8 @@ async def test_nobody_notices_that_an_old_stream_is_moved(fault_server, collect_
     messages = await collect_jobs(fault_server.target, 4, reconnect_timeout=0)
     assert told(messages) == ["a1", "synced", "a2", "a3"]
     assert tokens(fault_server) == ["", "1", "3"]
-    assert caplog.records == []
+    # Of ours: grpc.aio can still have something to say of an earlier test's event loop.
+    assert [r for r in caplog.records if r.name.startswith("jobledger")] == []
 
 
 async def test_a_silent_stream_is_given_up_and_resumed(fault_server, collect_jobs, monkeypatch):
