@@ -102,7 +102,7 @@ async def test_a_reused_request_id_is_named_by_its_place_and_nothing_is_made(
     )
     assert refused.metadata == {"request_id": "used", "index": "2"}
     assert await count(call) == before
-    # Nothing of the refused call is remembered, not even within the transaction.
+    # Nothing of the refused call is remembered; within one transaction see tests/ledger.
     fresh, job = await asyncio.gather(
         call.job(request_id="fresh", job_type="else"), call.job(request_id="new")
     )
