@@ -139,10 +139,11 @@ async def test_a_batch_larger_than_a_message_may_be_is_refused(call: Caller) -> 
     assert [len(job.parameters["blob"]) for job in jobs] == [200_000] * 5
 
 
-async def test_watchers_and_workers_see_each_of_them(call: Caller) -> None:
+async def test_a_worker_that_waits_is_given_each_of_them(app: App, call: Caller) -> None:
     claim = asyncio.ensure_future(
         call.ClaimJobs(worker_id="w", job_types=["render"], max_jobs=3, wait=Duration(seconds=20))
     )
-    await asyncio.sleep(0.05)
+    while not app.openings._seekers:
+        await asyncio.sleep(0.005)
     jobs = (await call.BatchCreateJobs(user_id="ada", requests=[creation()] * 3)).jobs
     assert {job.id for job in (await claim).jobs} == {job.id for job in jobs}

@@ -142,3 +142,20 @@ async def test_no_token_is_taken_by_a_table_that_was_restored_from_a_dump(
     await database.close()
     async with serving(database_url) as call:
         assert not await goes_on(call, token)
+
+
+@POSTGRESQL
+async def test_a_user_without_privileges_is_enough(database_url: str) -> None:
+    """What tells one cluster from another can be asked by anybody."""
+    role = "plain_" + database_url.rpartition("_")[2]
+    database = open_database(parse_url(database_url))
+    async with database.writer.begin() as connection:
+        for statement in (
+            f"CREATE ROLE {role} LOGIN NOSUPERUSER",
+            f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}",
+        ):
+            await connection.execute(text(statement))
+    await database.close()
+    async with serving(database_url.replace("//u@", f"//{role}@")) as call:
+        await call.ended()
+        assert await goes_on(call, await newest_token(call))
