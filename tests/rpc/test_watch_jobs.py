@@ -12,6 +12,8 @@ from gated_store import Gate
 from jobledger.v1 import job_service_pb2
 from jobledger_server.app import App
 from jobledger_server.watch import feed, window
+from jobledger_server.watch.follower import Selection
+from jobledger_server.wire.tokens import token
 from rpc_caller import COMPLETED, FAILED, PROCESSING, QUEUED, Caller, decoded, refusal, watching
 
 Start = Callable[..., Any]
@@ -396,6 +398,33 @@ async def test_a_damaged_token_is_refused(call: Caller, token: str) -> None:
     )
     (violation,) = refused.details["BadRequest"].field_violations
     assert violation.field == "resume_token"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{epoch}",
+        "{epoch}/1",
+        "{epoch}/x/",
+        "{epoch}/-1/",
+        "{epoch}/1/2/3",
+        "{epoch}/99/",
+        "{epoch}/0/99",
+        "{epoch}/999999999999999999999/",
+        "{epoch}/٣/",
+    ],
+)
+async def test_a_token_that_somebody_made_up_is_refused(
+    call: Caller, app: App, content: str
+) -> None:
+    epoch = (await app.store.feed_head()).epoch
+    made_up = token(Selection().key(), content.format(epoch=epoch))
+    refused = await refusal(call.WatchJobs(resume_token=made_up).read())
+    assert (refused.code, refused.reason) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "INVALID_TOKEN",
+    )
 
 
 async def test_a_token_of_another_request_is_refused(call: Caller) -> None:

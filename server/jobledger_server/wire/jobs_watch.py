@@ -1,5 +1,6 @@
 """WatchJobs: what a follower is told, as messages with tokens to go on with."""
 
+import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
@@ -14,6 +15,8 @@ from jobledger_server.wire.messages import change_message
 from jobledger_server.wire.tokens import read_token, token
 
 KEPT_MESSAGES = 1024
+
+_PLACE = re.compile(r"(?P<epoch>[^/]*)/(?P<seq>[0-9]{1,18})/(?P<until>[0-9]{0,18})")
 
 Write = Callable[[pb.WatchJobsResponse | bytes], Awaitable[None]]
 """Takes a message, or one that is serialized already."""
@@ -52,7 +55,7 @@ class JobsWatch:
         follower = Follower(self._feed, selection, place)
         try:
             with self._hub.follow(follower):
-                await self._feed.check(place.seq)
+                await self._feed.check(max(place.seq, place.listing_until or 0))
                 while True:
                     told = await follower.news(lifetime.patience(self._heartbeat))
                     if told is None:
@@ -92,7 +95,8 @@ class _Tokens:
 
     def place(self, given: str) -> Place:
         """Read a token. Raises InvalidRequest, ForeignPlace."""
-        epoch, seq, until = read_token("resume_token", self._key, given).split("/")
-        if epoch != self._epoch:
+        # Its digest is no secret: what is in it can be anything.
+        parts = _PLACE.fullmatch(read_token("resume_token", self._key, given))
+        if parts is None or parts["epoch"] != self._epoch:
             raise ForeignPlace
-        return Place(int(seq), int(until) if until else None)
+        return Place(int(parts["seq"]), int(parts["until"]) if parts["until"] else None)
