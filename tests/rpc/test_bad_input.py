@@ -10,6 +10,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 
 from jobledger_server.app import App
+from jobledger_server.store import JobQuery
+from jobledger_server.wire.tokens import token
 from rpc_caller import COMPLETED, FAILED, PARTIAL, PROCESSING, Caller, Refusal, refusal
 
 CREATE = {"user_id": "ada", "job_type": "render"}
@@ -316,3 +318,16 @@ async def test_a_second_end_with_other_content_changes_nothing(
     ):
         assert (await refusal(called)).reason == "JOB_TERMINAL"
     assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job
+
+
+@pytest.mark.parametrize("cursor", ["x", "-1", "", "9" * 30])
+async def test_a_page_token_that_somebody_made_up_is_the_callers_fault(
+    call: Caller, cursor: str
+) -> None:
+    job = await call.ended()
+    made_up = token(("transitions", job.id), cursor)
+    refused = await refusal(call.ListTransitions(job_id=job.id, user_id="ada", page_token=made_up))
+    assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_TOKEN")
+    query = JobQuery(user_id="ada").key()
+    nul = await refusal(call.ListJobs(user_id="ada", page_token=token(query, f"{cursor}\0")))
+    assert nul.reason == "INVALID_TOKEN"

@@ -21,7 +21,7 @@ from jobledger_server.wire.messages import (
     transition_message,
     watch_message,
 )
-from jobledger_server.wire.pages import Page
+from jobledger_server.wire.pages import Page, number_from
 from jobledger_server.wire.requests import Requests
 
 Context = ServicerContext[Any, Any]
@@ -113,7 +113,7 @@ class JobService(JobServiceServicer):
         job_id, user_id = self._requests.owned_job(request)
 
         async def transitions(after: str | None, limit: int) -> list[Transition]:
-            version = int(after or 0)
+            version = number_from(after)
             return await self._store.list_transitions(job_id, after_version=version, limit=limit)
 
         page = Page(

@@ -1,11 +1,13 @@
 """Pages: where each goes on, and a bound on a page's bytes."""
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
 from jobledger_server.wire.tokens import read_token, token
+from jobledger_server.wire.validation import InvalidRequest
 
 MAX_ROWS = 1000
 DEFAULT_ROWS = 50
@@ -73,3 +75,13 @@ class Page(Generic[Row]):
                 after = self._cursor(row)
             if len(rows) < limit:
                 return page
+
+
+def number_from(cursor: str | None) -> int:
+    """Read a cursor that is a number, 0 where there is none. Raises InvalidRequest."""
+    if cursor is None:
+        return 0
+    # A token's digest is no secret: what is in it can be anything.
+    if not re.fullmatch("[0-9]{1,18}", cursor):
+        raise InvalidRequest([("page_token", "is damaged")], token=True)
+    return int(cursor)

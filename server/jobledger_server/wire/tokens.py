@@ -21,10 +21,12 @@ def read_token(field: str, key: object, given: str) -> str:
     """
     try:
         data = base64.b64decode(given.encode("ascii"), altchars=b"-_", validate=True)
-        content = data[_DIGEST_BYTES:].decode()
+        content = data[_DIGEST_BYTES:].decode("ascii")
     except (binascii.Error, UnicodeError):
         raise InvalidRequest([(field, "is damaged")], token=True) from None
-    if data[:_DIGEST_BYTES] != _digest(key, content):
+    # The digest keeps tokens of different queries apart. It is no secret, so the content can be
+    # anything that somebody made up.
+    if data[:_DIGEST_BYTES] != _digest(key, content) or not content.isprintable():
         damaged = "is damaged, or was given for another query"
         raise InvalidRequest([(field, damaged)], token=True)
     return content
