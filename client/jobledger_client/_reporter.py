@@ -74,18 +74,6 @@ class Reporter:
             raise from_report_error(answer.error)
         return answer
 
-    async def cancel_reason(self, job: Job, answer: Acknowledgement, lease: Lease) -> str:
-        """Find out why the job is to be cancelled; a stream does not tell."""
-        if isinstance(answer, UpdateProgressResponse):
-            return answer.job.cancel_reason
-        try:
-            return (await self._call(job, Report(), lease)).job.cancel_reason
-        except JobledgerError as error:
-            if not is_transient(error):
-                raise
-            # That it is to be cancelled cannot wait for the reason.
-            return ""
-
     async def _call_instead(
         self, job: Job, report: Report, lease: Lease, failure: JobledgerError
     ) -> UpdateProgressResponse:

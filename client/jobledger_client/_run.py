@@ -224,7 +224,7 @@ class JobRun:
             report = self._throttle.pending
             try:
                 answer = await self._reporter.report(self.job, report, self._lease)
-                await self._learn(answer, sent)
+                self._learn(answer, sent)
             except GONE as error:
                 self._lose(str(error))
             except JobledgerError as error:
@@ -236,7 +236,7 @@ class JobRun:
                 backoff.reset()
                 self._throttle.arrived(report)
 
-    async def _learn(self, answer: Acknowledgement, sent: float) -> None:
+    def _learn(self, answer: Acknowledgement, sent: float) -> None:
         if answer.job.status in TERMINAL_STATUSES:
             self._lose(f"it ended as {JobStatus.Name(answer.job.status)}")
         elif answer.applied:
@@ -245,7 +245,7 @@ class JobRun:
             # Late, and the lease is not renewed: say something that is not.
             self._lease.renew_now()
         if answer.cancel_requested and not self.cancel_requested and not self.lost:
-            self.cancel_reason = await self._reporter.cancel_reason(self.job, answer, self._lease)
+            self.cancel_reason = answer.job.cancel_reason
             self.cancel_requested = True
             self._stop(Stop.CANCELLED)
 

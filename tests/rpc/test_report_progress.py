@@ -169,10 +169,11 @@ async def test_a_report_that_is_no_message_is_its_senders_fault_and_the_stream_g
 async def test_a_cancellation_is_told_with_the_next_report(stream: Any, call: Caller) -> None:
     job = await call.running()
     (before,) = await acknowledged(stream, report(job))
-    await call.CancelJob(job_id=job.id, user_id="ada")
+    await call.CancelJob(job_id=job.id, user_id="ada", reason="enough")
     (after,) = await acknowledged(stream, report(job))
     assert (before.cancel_requested, after.cancel_requested) == (False, True)
     assert after.job.HasField("cancel_request_time")
+    assert after.job.cancel_reason == "enough"
 
 
 async def test_a_sign_of_life_renews_the_lease(stream: Any, call: Caller) -> None:

@@ -137,8 +137,6 @@ class FakeService(WorkerServiceServicer):
             answer = await self.UpdateProgress(request, ReportContext())
         except Refused as refused:
             return pb.ReportProgressResponse(job=Job(id=request.job_id), error=refused.error)
-        # As the service has it: no word of why.
-        answer.job.ClearField("cancel_reason")
         return pb.ReportProgressResponse.FromString(answer.SerializeToString())
 
     async def TransitionJob(self, request, context):  # noqa: N802

@@ -148,9 +148,7 @@ async def test_the_service_itself_hears_of_a_busy_worker_over_one_stream(
     assert unary == 0
 
 
-async def test_the_reason_of_a_cancellation_comes_though_a_stream_does_not_tell_it(
-    server, running, job_type
-):
+async def test_the_reason_of_a_cancellation_comes_over_the_stream(server, running, job_type):
     async with AsyncClient(server.target, user_id="ada") as client:
         worker = Worker(client, lease=5)
         reasons = []

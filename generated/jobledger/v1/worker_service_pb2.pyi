@@ -364,8 +364,8 @@ class ReportProgressResponse(_message.Message):
     def job(self) -> _job_pb2.Job:
         """The job after the report, without what the worker knows already: only `id`,
         `status`, `progress`, `attempt`, `version`, `update_time`,
-        `lease_expire_time` and `cancel_request_time` are set; with an `error` only
-        `id`.
+        `lease_expire_time`, `cancel_request_time` and `cancel_reason` are set; with an
+        `error` only `id`.
         """
 
     @_builtins.property

@@ -107,6 +107,7 @@ def report_message(decision: Decision) -> worker_service_pb2.ReportProgressRespo
             update_time=_time(job.update_time),
             lease_expire_time=_time(job.lease_expire_time),
             cancel_request_time=_time(asked),
+            cancel_reason=job.cancel_reason,
         ),
         applied=decision.applied,
         cancel_requested=asked is not None,
