@@ -57,6 +57,10 @@ bench-storm: $(INSTALLED) ## measure a restart while thousands watch
 bench-slow: $(INSTALLED) ## measure what watchers cost that do not read
 	@$(PYTHON) benchmarks/slow.py $(ARGS)
 
+.PHONY: bench-lifecycle
+bench-lifecycle: $(INSTALLED) ## measure whole lifecycles, and etcd beside them where it is installed
+	@$(PYTHON) benchmarks/lifecycle.py $(ARGS)
+
 .PHONY: wheel
 wheel: $(INSTALLED) ## build the distribution into dist/
 	@$(PYTHON) -m hatchling build -t wheel

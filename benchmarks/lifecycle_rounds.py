@@ -1,0 +1,140 @@
+"""Whole lifecycles on each database, with every update and with throttling, beside etcd's."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+
+from etcd_load import PUTS, VALUE
+from etcd_server import EtcdServer
+from lifecycle_load import IN_FLIGHT, PERCENTS
+from lifecycle_runs import Run, live_jobs, live_keys
+from processes import BenchmarkError, Generator
+from report import Figure
+from subjects import Subject
+
+CPU, RATE, DELAY = "ms/lifecycle", "lifecycles/s", "ms"
+UNITS = (CPU, RATE, DELAY)
+"""In the order in which they are shown."""
+
+MODES = {"every update": True, "throttled": False}
+
+CHANGES = 4 + len(PERCENTS)
+"""Of a job with every update: created, claimed, its reports, its asset, its end."""
+
+WARM_UP = 2 * IN_FLIGHT + 2
+"""Lifecycles on each side before the first round: everything is done for once."""
+
+
+class Lifecycles:
+    """Lives through jobs on each subject in each mode; first in each round come etcd's keys.
+
+    etcd: may be missing; its generators are those that put.
+    """
+
+    def __init__(
+        self,
+        subjects: Sequence[Subject],
+        owners: Generator,
+        workers: Generator,
+        etcd: EtcdServer | None,
+        putters: Sequence[Generator],
+        *,
+        lifecycles: int,
+    ) -> None:
+        self._subjects = subjects
+        self._owners = owners
+        self._workers = workers
+        self._etcd = etcd
+        self._putters = putters
+        self._lifecycles = lifecycles
+        self._figures: dict[str, Figure] = {}
+        self._runs: defaultdict[str, list[Run]] = defaultdict(list)
+
+    @property
+    def figures(self) -> list[Figure]:
+        return sorted(self._figures.values(), key=lambda figure: UNITS.index(figure.unit))
+
+    @property
+    def notes(self) -> list[str]:
+        notes = []
+        for title, runs in self._runs.items():
+            names = runs[0].cores
+            used = (
+                f"{name} {statistics.median(r.cores[name] for r in runs):.2f}" for name in names
+            )
+            total = sum(run.lifecycles for run in runs)
+            changes = sum(run.changes for run in runs) / total
+            notes.append(
+                f"{title}: {total:,} lifecycles of {changes:.2f} changes; cores used: "
+                f"{', '.join(used)}."
+            )
+        notes.append(
+            "Every watcher was told that its job is COMPLETED, with every update also each of "
+            f"{', '.join(map(str, PERCENTS))} %; and the feed of the database advanced by exactly "
+            "the changes of these jobs."
+        )
+        if self._etcd is None:
+            notes.append("etcd is not installed (Debian's etcd-server has it): left out.")
+        else:
+            notes.append(
+                f"etcd {self._etcd.version}: {PUTS} puts of {len(VALUE)} bytes to a key, each "
+                "waiting for the disk, and a watch of it; each watcher was told each put. The "
+                "ceiling of processor time is etcd's in the same round."
+            )
+        return notes
+
+    def prepare(self) -> None:
+        if self._etcd is not None:
+            live_keys(self._etcd, self._putters, lifecycles=WARM_UP)
+        for subject in self._subjects:
+            for every_update in MODES.values():
+                self._live(subject, WARM_UP, every_update=every_update)
+
+    def measure_round(self) -> None:
+        ceiling = None
+        if self._etcd is not None:
+            keys = live_keys(self._etcd, self._putters, lifecycles=self._lifecycles)
+            ceiling = keys.cpu["server"]
+            self._add(f"etcd, {PUTS} puts", keys)
+        for mode, every_update in MODES.items():
+            for subject in self._subjects:
+                run = self._live(subject, self._lifecycles, every_update=every_update)
+                self._add(f"{subject.database}, {mode}", run, ceiling)
+
+    def _live(self, subject: Subject, lifecycles: int, *, every_update: bool) -> Run:
+        run = live_jobs(
+            subject,
+            self._owners,
+            self._workers,
+            lifecycles=lifecycles,
+            every_update=every_update,
+        )
+        if every_update and run.changes != lifecycles * CHANGES:
+            raise BenchmarkError(
+                f"{lifecycles} jobs have {run.changes} changes on {subject.database}, "
+                f"not {CHANGES} each"
+            )
+        return run
+
+    def _add(self, title: str, run: Run, ceiling: float | None = None) -> None:
+        self._runs[title].append(run)
+        database = run.cpu.get("database")
+        if database is None:
+            self._figure(f"{title}: server CPU", CPU).add(run.cpu["server"], ceiling)
+        else:
+            both = run.cpu["server"] + database
+            self._figure(f"{title}: server and database CPU", CPU).add(both, ceiling)
+            self._figure(f"{title}: of it database CPU", CPU).add(database, ceiling)
+        self._figure(title, RATE).add(run.rate)
+        for name, value in zip(("p50", "p99"), _percentiles(run.delays), strict=True):
+            self._figure(f"{title}: last answer to watcher, {name}", DELAY).add(value)
+
+    def _figure(self, title: str, unit: str) -> Figure:
+        new = Figure(title, unit, more_is_better=unit == RATE)
+        return self._figures.setdefault(title, new)
+
+
+def _percentiles(seconds: Sequence[float]) -> tuple[float, float]:
+    """Return the 50th and the 99th percentile in milliseconds."""
+    hundredths = statistics.quantiles(seconds, n=100, method="inclusive")
+    return hundredths[49] * 1000, hundredths[98] * 1000
