@@ -49,7 +49,7 @@ def measure(databases: Sequence[str], size: Size) -> Report:
             stack.enter_context(Generator("etcd_load.py")) for _ in range(GENERATORS) if etcd
         ]
         lifecycles = Lifecycles(
-            subjects, owners, workers, etcd, putters, lifecycles=size.lifecycles
+            subjects, owners, workers, etcd, putters, folder=folder, lifecycles=size.lifecycles
         )
         report.add(lifecycles, size.rounds)
     return report

@@ -1,8 +1,10 @@
 """Whole lifecycles on each database, with every update and with throttling, beside etcd's."""
 
+import os
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
 from etcd_load import PUTS, VALUE
 from etcd_server import EtcdServer
@@ -28,7 +30,8 @@ WARM_UP = 2 * IN_FLIGHT + 2
 class Lifecycles:
     """Lives through jobs on each subject in each mode; first in each round come etcd's keys.
 
-    etcd: may be missing; its generators are those that put.
+    etcd: may be missing; `putters` put its keys.
+    folder: for the pipe between owners and workers.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Lifecycles:
         etcd: EtcdServer | None,
         putters: Sequence[Generator],
         *,
+        folder: Path,
         lifecycles: int,
     ) -> None:
         self._subjects = subjects
@@ -46,6 +50,7 @@ class Lifecycles:
         self._workers = workers
         self._etcd = etcd
         self._putters = putters
+        self._pipe = folder / "sightings"
         self._lifecycles = lifecycles
         self._figures: dict[str, Figure] = {}
         self._runs: defaultdict[str, list[Run]] = defaultdict(list)
@@ -84,6 +89,7 @@ class Lifecycles:
         return notes
 
     def prepare(self) -> None:
+        os.mkfifo(self._pipe)
         if self._etcd is not None:
             live_keys(self._etcd, self._putters, lifecycles=WARM_UP)
         for subject in self._subjects:
@@ -107,7 +113,7 @@ class Lifecycles:
             self._owners,
             self._workers,
             lifecycles=lifecycles,
-            every_update=every_update,
+            pipe=self._pipe if every_update else None,
         )
         if every_update and run.changes != lifecycles * CHANGES:
             raise BenchmarkError(

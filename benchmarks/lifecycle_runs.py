@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from etcd_load import PUTS
 from etcd_server import EtcdServer
@@ -47,17 +48,23 @@ def live_jobs(
     workers: Generator,
     *,
     lifecycles: int,
-    every_update: bool,
+    pipe: Path | None,
 ) -> Run:
     """Let jobs be created, done and watched. Raises BenchmarkError where one was not, as it must.
 
-    The load processes see that each watcher was told the end and, if so, every update; here is
-    seen that the worker ended the same jobs, and that their changes are all that was committed.
+    pipe: where every update is to be delivered, a named pipe between the two processes.
+
+    They see that each watcher was told the end, and so every update; here is seen that the worker
+    ended the same jobs, and that their changes are all that was committed.
     """
     pids = {"server": subject.pid, "owners": owners.pid, "worker": workers.pid}
     if subject.database_pid is not None:
         pids["database"] = subject.database_pid
-    arguments = {"target": subject.target, "jobs": lifecycles, "every_update": every_update}
+    arguments = {
+        "target": subject.target,
+        "jobs": lifecycles,
+        "pipe": None if pipe is None else str(pipe),
+    }
     seq = subject.feed_seq()
     meter = Meter(pids)
     workers.begin("work", **arguments)
