@@ -13,7 +13,7 @@ def publish(report: Report, *, begin: float, quick: bool, file: Path | None) -> 
     machine = describe_machine()
     print(", ".join(f"{name} {value}" for name, value in machine.items()))
     print(f"in {time.monotonic() - begin:.0f} s\n")
-    print(table(report.figures))
+    print(table(report.figures, report.ceiling))
     print()
     for note in report.notes:
         print(f"- {note}")
