@@ -7,7 +7,6 @@ which is the same for all processes of a machine.
 """
 
 import asyncio
-import gc
 import json
 import sys
 import time
@@ -19,14 +18,12 @@ from typing import Any
 
 import grpc
 import uvloop
-from messages import USER, create_requests
+from messages import BATCH, USER, batch_bodies, create_bodies, create_requests
+from span import Span
 
 from jobledger.v1 import job_pb2, job_service_pb2, worker_service_pb2
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
-
-OPENING = 250
-"""Streams that are being opened at once."""
 
 STREAMS_PER_CONNECTION = 1_000
 
@@ -53,16 +50,25 @@ class RunningJob:
 class Target:
     """One server, and the jobs that were made on it."""
 
-    def __init__(self, address: str) -> None:
-        channel = connect(address)
+    def __init__(self, channel: Any) -> None:
         self._jobs: Any = JobServiceStub(channel)
         self._workers: Any = WorkerServiceStub(channel)
+        # Of the answers of these two no more is read than is looked at.
+        self._create_job = channel.unary_unary("/jobledger.v1.JobService/CreateJob")
+        self._create_jobs = channel.unary_unary("/jobledger.v1.JobService/BatchCreateJobs")
         self._requests = create_requests()
+        self._bodies = create_bodies()
+        self._batches = batch_bodies()
         self._running: deque[RunningJob] = deque()
 
     def operation(self, name: str) -> Callable[[], Awaitable[None]]:
         """Return what makes one call."""
-        return {"create": self._create, "progress": self._progress, "get": self.get}[name]
+        return {
+            "create": self._create,
+            "batch": self._create_batch,
+            "progress": self._progress,
+            "get": self.get,
+        }[name]
 
     async def make_job(self) -> RunningJob:
         """Create and start a job."""
@@ -78,8 +84,18 @@ class Target:
         self._running.append(job)
         return job
 
+    def running(self) -> list[RunningJob]:
+        """Return the jobs that were made and started."""
+        return list(self._running)
+
     async def _create(self) -> None:
-        await self._jobs.CreateJob(next(self._requests))
+        await self._create_job(next(self._bodies))
+
+    async def _create_batch(self) -> None:
+        answer = await self._create_jobs(next(self._batches))
+        made = len(job_service_pb2.BatchCreateJobsResponse.FromString(answer).jobs)
+        if made != BATCH:
+            raise Wrong(f"{made} jobs were made of {BATCH}")
 
     async def report(self, job: RunningJob) -> None:
         """Report progress that is news, and see that it was taken as such."""
@@ -115,24 +131,28 @@ class Load:
 
     def __init__(self) -> None:
         self._targets: dict[str, Target] = {}
-        self._watches: dict[str, Watches] = {}
+
+    def _connect(self, target: str) -> Any:
+        """Return a channel for the stubs of a target."""
+        return connect(target)
 
     def _target(self, address: str) -> Target:
         if address not in self._targets:
-            self._targets[address] = Target(address)
+            self._targets[address] = Target(self._connect(address))
         return self._targets[address]
 
     async def prepare(self, target: str, jobs: int) -> Reply:
-        """Create and start so many jobs."""
+        """Create and start jobs until there are so many."""
+        missing = jobs - len(self._target(target).running())
         async with asyncio.TaskGroup() as making:
-            for _ in range(jobs):
+            for _ in range(missing):
                 making.create_task(self._target(target).make_job())
         return {}
 
-    async def check(self, target: str, jobs: int) -> Reply:
+    async def check(self, target: str) -> Reply:
         """Read every job back and compare it with what was acknowledged."""
         async with asyncio.TaskGroup() as checking:
-            for _ in range(jobs):
+            for _ in self._target(target).running():
                 checking.create_task(self._target(target).get())
         return {}
 
@@ -145,22 +165,22 @@ class Load:
         the server has acknowledged.
         """
         call = self._target(target).operation(operation)
-        ends: list[float] = []
         begin = time.monotonic() + warm_up
-        end = begin + seconds
+        span = Span(begin, begin + seconds)
+        calls = 0
+        measured = 0.0
 
         async def caller() -> None:
-            while (now := time.monotonic()) < end:
+            nonlocal calls, measured
+            while (sent := time.monotonic()) < span.end:
                 await call()
-                ends.append(now)
+                calls += 1
+                measured += span.share(sent, time.monotonic())
 
         async with asyncio.TaskGroup() as callers:
             for _ in range(in_flight):
                 callers.create_task(caller())
-        # A call counts where it began: as many that begin before the window end in it as begin
-        # in it and end after it.
-        measured = sum(1 for started in ends if started >= begin)
-        return {"rate": measured / seconds, "calls": len(ends)}
+        return {"rate": measured / seconds, "calls": calls}
 
     async def latencies(self, target: str, operation: str, calls: int) -> Reply:
         """Make one call after the other; return each one's seconds."""
@@ -171,23 +191,6 @@ class Load:
             await call()
             seconds.append(time.monotonic() - begin)
         return {"seconds": seconds}
-
-    async def open(self, target: str, job_id: str, streams: int) -> Reply:
-        begin = time.monotonic()
-        self._watches[target] = watches = Watches(target)
-        await watches.open(job_id, streams)
-        gc.freeze()  # or a collection would walk through all of it during a delivery
-        return {"seconds": time.monotonic() - begin}
-
-    async def expect(self, target: str, version: int) -> Reply:
-        """Be ready for one message on every stream."""
-        self._watches[target].expect(version)
-        return {}
-
-    async def delivered(self, target: str) -> Reply:
-        """Wait until every stream has had it; return when the first, the middle, the last did."""
-        times = await self._watches[target].delivered()
-        return {"first": times[0], "middle": times[len(times) // 2], "last": times[-1]}
 
     async def make_job(self, target: str) -> Reply:
         """Create and start the job that will be watched."""
@@ -200,63 +203,6 @@ class Load:
         asked = time.monotonic()
         await self._target(target).report(job)
         return {"asked": asked, "acknowledged": time.monotonic()}
-
-
-class Watches:
-    """Many open streams of one job."""
-
-    def __init__(self, target: str) -> None:
-        self._target = target
-        self._readers: list[asyncio.Task[None]] = []
-        self._version = 0
-        self._times: list[float] = []
-        self._failure: Wrong | None = None
-        self._complete = asyncio.Event()
-
-    async def open(self, job_id: str, streams: int) -> None:
-        request = job_service_pb2.WatchJobRequest(job_id=job_id, user_id=USER)
-        turn = asyncio.Semaphore(OPENING)
-
-        async def open_one(stub: Any) -> None:
-            async with turn:
-                call = stub.WatchJob(request)
-                await call.read()  # the snapshot
-            self._readers.append(asyncio.create_task(self._read(call)))
-
-        async with asyncio.TaskGroup() as opening:
-            for number in range(streams):
-                if number % STREAMS_PER_CONNECTION == 0:
-                    stub = JobServiceStub(connect(self._target))
-                opening.create_task(open_one(stub))
-
-    def expect(self, version: int) -> None:
-        self._version = version
-        self._times = []
-        self._complete.clear()
-
-    async def delivered(self) -> list[float]:
-        await self._complete.wait()
-        if self._failure is not None:
-            raise self._failure
-        return self._times
-
-    async def _read(self, call: Any) -> None:
-        try:
-            while True:
-                message = await call.read()
-                now = time.monotonic()
-                if message is grpc.aio.EOF or message.job.version != self._version:
-                    self._fail(f"a watcher expects version {self._version} and gets {message}")
-                    return
-                self._times.append(now)
-                if len(self._times) == len(self._readers):
-                    self._complete.set()
-        except grpc.RpcError as error:
-            self._fail(f"a watch ended with {error}")
-
-    def _fail(self, why: str) -> None:
-        self._failure = Wrong(why)
-        self._complete.set()
 
 
 async def main(load: Load) -> None:

@@ -1,14 +1,19 @@
 """The messages of every measurement: of the size that real jobs have, the same for both sides."""
 
+import itertools
 import uuid
 from collections.abc import Iterator
 
+from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobledger.v1 import job_pb2, job_service_pb2
+from jobledger.v1 import job_pb2, job_service_pb2, worker_service_pb2
 
 USER = "benchmark"
+
+BATCH = 500
+"""Jobs of one BatchCreateJobs."""
 
 _LABELS = {"project": "apollo", "priority": "high"}
 _WORKER = "worker-1"
@@ -46,6 +51,38 @@ _CREATE = job_service_pb2.CreateJobRequest(
 )
 
 
+def create_bodies() -> Iterator[bytes]:
+    """Yield the same requests serialized: of each only its number is made anew."""
+    start = _without_number(_first_of_many())
+    for number in itertools.count():
+        yield b"%b%07d" % (start, number)
+
+
+def batch_bodies() -> Iterator[bytes]:
+    """Yield serialized BatchCreateJobsRequests without end, each of BATCH such requests."""
+    owner = job_service_pb2.BatchCreateJobsRequest(user_id=USER).SerializeToString()
+    one = job_service_pb2.BatchCreateJobsRequest(requests=[_first_of_many()])
+    start = _without_number(one)
+    for first in itertools.count(0, BATCH):
+        numbers = range(first, first + BATCH)
+        # Messages one behind the other are one message: their requests add up.
+        yield owner + b"".join([b"%b%07d" % (start, number) for number in numbers])
+
+
+def _first_of_many() -> job_service_pb2.CreateJobRequest:
+    request = job_service_pb2.CreateJobRequest()
+    request.CopyFrom(_CREATE)
+    request.request_id = f"{uuid.uuid4().hex}-{0:07}"
+    return request
+
+
+def _without_number(message: Message) -> bytes:
+    data = message.SerializeToString()
+    # Fields are written in the order of their numbers, and the request id has the greatest.
+    assert data.endswith(b"-0000000")
+    return data[:-7]
+
+
 def full_job() -> job_pb2.Job:
     """Return a running job with every field that a running job has."""
     now = Timestamp(seconds=1_700_000_000, nanos=123_456_000)
@@ -64,4 +101,21 @@ def full_job() -> job_pb2.Job:
         start_time=now,
         update_time=now,
         version=12345,
+    )
+
+
+def acknowledgement() -> worker_service_pb2.ReportProgressResponse:
+    """Return what a report of progress is answered with: of the job only what is new."""
+    job = full_job()
+    return worker_service_pb2.ReportProgressResponse(
+        job=job_pb2.Job(
+            id=job.id,
+            status=job.status,
+            progress=job.progress,
+            attempt=job.attempt,
+            version=job.version,
+            update_time=job.update_time,
+            lease_expire_time=job.update_time,
+        ),
+        applied=True,
     )
