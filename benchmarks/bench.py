@@ -21,16 +21,22 @@ from typing import Any, Protocol
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
+from batches import Batches
 from fanout import Fanout
 from latency import Latency
 from processes import BareServer, BenchmarkError, Generator
 from rates import Rates
 from report import Figure, table
-from subjects import DATABASES, serving
+from startup import Startup
+from stream import Stream
+from subjects import DATABASES, new_database, serving
 
 GENERATORS = 2
 
-NAMES = ("rates", "latency", "fanout")
+NAMES = ("rates", "latency", "stream", "batches", "fanout", "startup")
+
+SHARING = frozenset({"rates", "latency", "stream", "batches"})
+"""Those that are measured on the same servers, one after the other."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,8 @@ class Report:
 
     figures: list[Figure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    ceiling: str = "ceiling"
+    """What the figures are beside, as the table heads that column."""
 
     def add(self, scenario: Scenario, rounds: int) -> None:
         scenario.prepare()
@@ -78,40 +86,56 @@ class Report:
 
 
 @contextmanager
-def _generators() -> Iterator[list[Generator]]:
+def _generators(number: int = GENERATORS) -> Iterator[list[Generator]]:
     with ExitStack() as stack:
-        yield [stack.enter_context(Generator()) for _ in range(GENERATORS)]
+        yield [stack.enter_context(Generator("http2_load.py")) for _ in range(number)]
 
 
 def measure(names: Sequence[str], size: Size) -> Report:
-    """Run the scenarios, each with servers and generators of its own. Raises BenchmarkError."""
+    """Run the scenarios, with servers and generators of their own. Raises BenchmarkError."""
     report = Report()
     with tempfile.TemporaryDirectory(prefix="jobledger-bench-") as name:
         folder = Path(name)
-        if "rates" in names or "latency" in names:
-            with ExitStack() as stack:
-                _tell("starting the servers")
-                bare = stack.enter_context(BareServer())
-                subjects = [stack.enter_context(serving(d, folder)) for d in DATABASES]
-                generators = stack.enter_context(_generators())
-                if "rates" in names:
-                    rates = Rates(bare, subjects, generators, seconds=size.seconds)
-                    report.add(rates, size.rounds)
-                if "latency" in names:
-                    latency = Latency(bare, subjects, generators[0], folder, calls=size.calls)
-                    report.add(latency, size.rounds)
+        if not SHARING.isdisjoint(names):
+            _measure_calls(report, size, folder, names)
         if "fanout" in names:
-            with ExitStack() as stack:
-                _tell("opening the watches")
-                bare = stack.enter_context(BareServer())
-                # No heartbeats: they would be deliveries too.
-                quiet = serving("SQLite", folder, "--heartbeat", "3600")
-                subject = stack.enter_context(quiet)
-                generators = stack.enter_context(_generators())
-                caller = stack.enter_context(Generator())
-                fanout = Fanout(bare, subject, generators, caller, streams=size.streams)
-                report.add(fanout, size.rounds)
+            _measure_fanout(report, size, folder)
+        if "startup" in names:
+            with new_database("PostgreSQL", folder) as database:
+                report.add(Startup(folder, database), size.rounds)
     return report
+
+
+def _measure_calls(report: Report, size: Size, folder: Path, names: Sequence[str]) -> None:
+    with ExitStack() as stack:
+        _tell("starting the servers")
+        bare = stack.enter_context(BareServer())
+        subjects = [stack.enter_context(serving(name, folder)) for name in DATABASES]
+        generators = stack.enter_context(_generators())
+        seconds = size.seconds
+        if "rates" in names:
+            report.add(Rates(bare, subjects, generators, folder, seconds=seconds), size.rounds)
+        if "latency" in names:
+            latency = Latency(bare, subjects, generators[0], folder, calls=size.calls)
+            report.add(latency, size.rounds)
+        if "stream" in names:
+            report.add(Stream(bare, subjects, generators, seconds=seconds), size.rounds)
+        if "batches" in names:
+            empty = [stack.enter_context(new_database(name, folder)) for name in DATABASES]
+            by_name = {subject.database: subject for subject in subjects}
+            report.add(Batches(bare, by_name, empty, generators, seconds=seconds), size.rounds)
+
+
+def _measure_fanout(report: Report, size: Size, folder: Path) -> None:
+    with ExitStack() as stack:
+        _tell("opening the watches")
+        bare = stack.enter_context(BareServer())
+        # No heartbeats: they would be deliveries too.
+        subject = stack.enter_context(serving("SQLite", folder, "--heartbeat", "3600"))
+        generators = stack.enter_context(_generators())
+        (caller,) = stack.enter_context(_generators(1))
+        fanout = Fanout(bare, subject, generators, caller, streams=size.streams)
+        report.add(fanout, size.rounds)
 
 
 def describe_machine() -> dict[str, Any]:
@@ -139,7 +163,7 @@ def main() -> None:
     machine = describe_machine()
     print(", ".join(f"{name} {value}" for name, value in machine.items()))
     print(f"medians of {size.rounds} rounds, in {time.monotonic() - begin:.0f} s\n")
-    print(table(report.figures))
+    print(table(report.figures, report.ceiling))
     print()
     for note in report.notes:
         print(f"- {note}")

@@ -10,11 +10,12 @@ It prints its address and serves until it is killed.
 import asyncio
 import gc
 from collections import deque
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import uvloop
-from messages import full_job
+from messages import acknowledgement, full_job
 
 from jobledger.v1 import job_service_pb2, worker_service_pb2
 from jobledger.v1.job_service_pb2_grpc import JobServiceServicer, add_JobServiceServicer_to_server
@@ -82,12 +83,16 @@ class BareJobService(JobServiceServicer):
 
 
 class BareWorkerService(WorkerServiceServicer):
-    """UpdateProgress is the event; ClaimJobs hands the job to all who wait at a CreateJob."""
+    """UpdateProgress is the event; ClaimJobs hands the job to all who wait at a CreateJob.
+
+    ReportProgress acknowledges whatever it reads.
+    """
 
     def __init__(self, event: Event, created: Event) -> None:
         self._event = event
         self._created = created
         self._job = full_job()
+        self._acknowledgement = acknowledgement()
 
     async def ClaimJobs(  # noqa: N802
         self, _request: worker_service_pb2.ClaimJobsRequest, _context: Context
@@ -101,6 +106,15 @@ class BareWorkerService(WorkerServiceServicer):
         self._event.happen()
         self._job.version = self._event.number
         return worker_service_pb2.UpdateProgressResponse(job=self._job, applied=True)
+
+    # The plainest loop there is: one read, one write.
+    async def ReportProgress(  # type: ignore[override]  # noqa: N802
+        self,
+        reports: AsyncIterator[worker_service_pb2.ReportProgressRequest],
+        context: Context,
+    ) -> None:
+        async for _ in reports:
+            await context.write(self._acknowledgement)
 
 
 async def serve() -> None:

@@ -40,9 +40,9 @@ class Fanout:
         self._streams = streams
         watchers = f"{streams:,} watchers"
         self._opened = Figure(f"{watchers}: all opened", "s")
-        self._memory = Figure("an idle watch: server's memory", "KiB")
+        self._memory = Figure("an idle watch: server's memory", "KiB", bar=1.3)
         self._half = Figure(f"one change to {watchers}: half have it", "ms")
-        self._last = Figure(f"one change to {watchers}: all have it", "ms")
+        self._last = Figure(f"one change to {watchers}: all have it", "ms", bar=1.25)
         self._answer = Figure(f"one change to {watchers}: its own answer", "ms")
 
     @property

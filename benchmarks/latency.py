@@ -12,6 +12,9 @@ from subjects import Subject
 
 WARM_UP_CALLS = 50
 
+BAR = 2.0
+"""Milliseconds."""
+
 
 class Latency:
     """Measures CreateJob, one call after the other, the no-op before each round."""
@@ -58,8 +61,9 @@ class Latency:
                 ("p50", "p99"), self._percentiles(subject.target, self._calls), strict=True
             ):
                 title = f"CreateJob, one caller, {name}, {subject.database}"
-                figure = self._figures.setdefault(title, Figure(title, "ms beyond no-op's p50"))
-                figure.add(took - no_op, no_op)
+                bar = BAR if name == "p50" else None
+                figure = Figure(title, "ms beyond no-op's p50", bar=bar, bar_of="value")
+                self._figures.setdefault(title, figure).add(took - no_op, no_op)
 
     def _percentiles(self, target: str, calls: int) -> tuple[float, float]:
         """Return the 50th and the 99th percentile in milliseconds."""

@@ -1,18 +1,19 @@
 """Many callers at once: how many calls a second, and the processor time that each costs."""
 
 import statistics
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from processes import BareServer, BenchmarkError, Generator, all_do, cpu_seconds
+import h2load
+from comparisons import Comparisons
+from gauge import WARM_UP_SECONDS, Gauge, Reading, Server
+from messages import create_bodies
+from processes import BareServer, BenchmarkError, Generator, all_do
 from report import Figure
 from subjects import Subject
 
 IN_FLIGHT = 128
 JOBS = 1_000
-WARM_UP_SECONDS = 0.25
 
 NEAR_LIMIT = 0.9
 """Cores: one interpreter can hardly use more than one."""
@@ -20,17 +21,14 @@ NEAR_LIMIT = 0.9
 OPERATIONS = {"create": "CreateJob", "progress": "UpdateProgress", "get": "GetJob"}
 WRITES = ("create", "progress")
 
-
-@dataclass(frozen=True)
-class Round:
-    """What came of one operation for a while. Processor time is in microseconds a call."""
-
-    rate: float
-    calls: int
-    server_cpu: float
-    database_cpu: float
-    server_cores: float
-    generator_cores: float
+BARS: Mapping[tuple[str, str], float] = {
+    ("create", "SQLite"): 0.80,
+    ("create", "PostgreSQL"): 0.85,
+    ("progress", "SQLite"): 0.80,
+    ("progress", "PostgreSQL"): 0.85,
+    ("get", "SQLite"): 0.85,
+    ("get", "PostgreSQL"): 0.85,
+}
 
 
 class Rates:
@@ -41,112 +39,107 @@ class Rates:
         bare: BareServer,
         subjects: Sequence[Subject],
         generators: Sequence[Generator],
+        folder: Path,
         *,
         seconds: float,
     ) -> None:
         self._bare = bare
         self._subjects = subjects
         self._generators = generators
+        self._folder = folder
         self._seconds = seconds
-        self._figures: dict[str, Figure] = {}
-        self._no_ops: list[Round] = []
+        self._gauge = Gauge(generators, seconds=seconds)
+        self._comparisons = Comparisons()
+        self._no_ops: list[Reading] = []
+        self._by_h2load: list[float] = []
         self._written = 0
 
     @property
     def figures(self) -> list[Figure]:
-        return sorted(self._figures.values(), key=lambda figure: not figure.more_is_better)
+        return self._comparisons.figures
 
     @property
     def notes(self) -> list[str]:
-        server = statistics.median(r.server_cores for r in self._no_ops)
-        generator = statistics.median(r.generator_cores for r in self._no_ops)
+        durable = (
+            f"All {self._written:,} acknowledged writes were found in the feed of the database, "
+            "and after each round every job was as its last answer had said."
+        )
+        return [self._limit(), self._other_generator(), durable]
+
+    def _limit(self) -> str:
+        server = statistics.median(no_op.server_cores for no_op in self._no_ops)
+        generator = statistics.median(no_op.generator_cores for no_op in self._no_ops)
+        cost = statistics.median(no_op.generator_cpu for no_op in self._no_ops)
         if generator > NEAR_LIMIT:
             limit = "the generators are near their limit, the ceiling may be higher than shown"
         elif server > NEAR_LIMIT:
             limit = "the server is the limit"
         else:
             limit = "neither is at its limit, the machine was busy with something else"
-        generators = len(self._generators)
-        no_op = (
-            f"No-op: the server used {server:.2f} cores, each of {generators} load generators "
-            f"{generator:.2f}: {limit}."
+        return (
+            f"The load came from {len(self._generators)} processes of our own, "
+            f"{cost:.0f} µs of processor time a no-op. With it the server used {server:.2f} "
+            f"cores, each generator {generator:.2f}: {limit}."
         )
-        durable = (
-            f"All {self._written:,} acknowledged writes were found in the feed of the database, "
-            "and after each round every job was as its last answer had said."
-        )
-        return [no_op, durable]
+
+    def _other_generator(self) -> str:
+        if not self._by_h2load:
+            return "h2load is not installed: nothing to compare the generators with."
+        ours = statistics.median(no_op.rate for no_op in self._no_ops)
+        theirs = statistics.median(self._by_h2load)
+        return f"By h2load the no-op reaches {theirs:,.0f} calls/s; by our generators {ours:,.0f}."
 
     def prepare(self) -> None:
         """Make the jobs that are reported on and read, and warm every server up."""
         share = JOBS // len(self._generators)
         for subject in self._subjects:
             all_do(self._generators, "prepare", target=subject.target, jobs=share)
-        for target in (self._bare.target, *(subject.target for subject in self._subjects)):
-            self._load(target, "create", WARM_UP_SECONDS)
+        servers: tuple[Server, ...] = (self._bare, *self._subjects)
+        for server in servers:
+            self._gauge.warm_up(server, "create", in_flight=IN_FLIGHT)
 
     def measure_round(self) -> None:
-        before = self._measure("create", self._bare.target, self._bare.pid)
+        before = self._no_op()
         for operation, name in OPERATIONS.items():
             for subject in self._subjects:
                 seq = subject.feed_seq()
-                ours = self._measure(operation, subject.target, subject.pid, subject.database_pid)
+                ours = self._gauge.rate(subject, operation, in_flight=IN_FLIGHT)
                 if operation in WRITES:
-                    self._check(subject, name, ours.calls, subject.feed_seq() - seq)
-                after = self._measure("create", self._bare.target, self._bare.pid)
-                self._add(f"{name}, {subject.database}", ours, (before, after))
+                    self._check(subject, operation, ours.calls, subject.feed_seq() - seq)
+                after = self._no_op()
+                self._comparisons.add(
+                    f"{name}, {subject.database}",
+                    "call",
+                    ours,
+                    (before, after),
+                    bar=BARS[operation, subject.database],
+                )
                 before = after
+        if h2load.is_installed():
+            self._by_h2load.append(self._no_op_by_h2load())
 
-    def _measure(
-        self, operation: str, target: str, server: int, database: int | None = None
-    ) -> Round:
-        pids = [server, *(generator.pid for generator in self._generators)]
-        pids += [] if database is None else [database]
-        used = [cpu_seconds(pid) for pid in pids]
-        begin = time.monotonic()
-        replies = self._load(target, operation, self._seconds)
-        wall = time.monotonic() - begin
-        used = [cpu_seconds(pid) - before for pid, before in zip(pids, used, strict=True)]
-        calls = sum(reply["calls"] for reply in replies)
-        return Round(
-            rate=sum(reply["rate"] for reply in replies),
-            calls=calls,
-            server_cpu=used[0] / calls * 1e6,
-            database_cpu=0.0 if database is None else used[-1] / calls * 1e6,
-            server_cores=used[0] / wall,
-            generator_cores=max(used[1 : len(self._generators) + 1]) / wall,
-        )
+    def _no_op(self) -> Reading:
+        no_op = self._gauge.rate(self._bare, "create", in_flight=IN_FLIGHT)
+        self._no_ops.append(no_op)
+        return no_op
 
-    def _load(self, target: str, operation: str, seconds: float) -> list[dict[str, Any]]:
-        return all_do(
-            self._generators,
-            "rate",
-            target=target,
-            operation=operation,
-            in_flight=IN_FLIGHT // len(self._generators),
+    def _no_op_by_h2load(self) -> float:
+        return h2load.call_rate(
+            self._bare.target,
+            "/jobledger.v1.JobService/CreateJob",
+            next(create_bodies()),
+            self._folder,
+            in_flight=IN_FLIGHT,
             warm_up=WARM_UP_SECONDS,
-            seconds=seconds,
+            seconds=self._seconds,
         )
 
-    def _check(self, subject: Subject, name: str, acknowledged: int, committed: int) -> None:
+    def _check(self, subject: Subject, operation: str, acknowledged: int, committed: int) -> None:
         """Find every acknowledged write in the feed, and every job as its last answer said."""
         if acknowledged != committed:
             raise BenchmarkError(
-                f"{name} on {subject.database}: {acknowledged} calls were acknowledged, "
-                f"{committed} changes are in the feed"
+                f"{OPERATIONS[operation]} on {subject.database}: {acknowledged} calls were "
+                f"acknowledged, {committed} changes are in the feed"
             )
-        share = JOBS // len(self._generators)
-        all_do(self._generators, "check", target=subject.target, jobs=share)
+        all_do(self._generators, "check", target=subject.target)
         self._written += acknowledged
-
-    def _add(self, title: str, ours: Round, no_ops: tuple[Round, Round]) -> None:
-        self._no_ops += no_ops
-        rate = statistics.mean(no_op.rate for no_op in no_ops)
-        cpu = statistics.mean(no_op.server_cpu for no_op in no_ops)
-        self._figure(title, "calls/s", more_is_better=True).add(ours.rate, rate)
-        self._figure(f"{title}: server CPU", "µs/call").add(ours.server_cpu, cpu)
-        if ours.database_cpu:
-            self._figure(f"{title}: database CPU", "µs/call").add(ours.database_cpu, cpu)
-
-    def _figure(self, title: str, unit: str, *, more_is_better: bool = False) -> Figure:
-        return self._figures.setdefault(title, Figure(title, unit, more_is_better=more_is_better))
