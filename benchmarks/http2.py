@@ -1,7 +1,7 @@
 """gRPC calls over HTTP/2 made by hand, for load generators: a client library takes more.
 
-A grpc.aio client uses as much processor time as the server that it calls, and where
-there are few cores takes it from that server. This is what it takes to call a grpc
+A grpc.aio client uses nearly as much processor time as the bare server that it calls, and
+where there are few cores takes it from that server. This is what it takes to call a grpc
 server on the same machine, and no more: no TLS, no deadlines, no compression, no
 retries. RFC 9113 has the frames, RFC 7541 the headers.
 """
