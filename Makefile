@@ -61,6 +61,10 @@ bench-slow: $(INSTALLED) ## measure what watchers cost that do not read
 bench-lifecycle: $(INSTALLED) ## measure whole lifecycles, and etcd beside them where it is installed
 	@$(PYTHON) benchmarks/lifecycle.py $(ARGS)
 
+.PHONY: bench-growth
+bench-growth: $(INSTALLED) ## measure what calls cost beside five million jobs
+	@$(PYTHON) benchmarks/growth.py $(ARGS)
+
 .PHONY: wheel
 wheel: $(INSTALLED) ## build the distribution into dist/
 	@$(PYTHON) -m hatchling build -t wheel

@@ -143,7 +143,7 @@ class Idle:
                 self._add(f"Idle server, {name}: database's CPU", "% of a core", cpu)
         for idler in self._idlers:
             name = idler.subject.database
-            took, self._plans[name] = _time_look(idler.subject)
+            took, self._plans[name] = time_look(idler.subject)
             self._add(f"The reaper's query, {self._jobs:,} jobs, {name}", "µs", took)
 
     def _cpu(self, subject: Subject) -> tuple[float, float]:
@@ -177,7 +177,7 @@ def _kind(statement: str) -> str:
     return f"`{statement[:40]}`"
 
 
-def _time_look(subject: Subject) -> tuple[float, str]:
+def time_look(subject: Subject) -> tuple[float, str]:
     """Return the median of the query's microseconds, and how the database goes about it."""
     if subject.database_pid is None:
         return _time_on_sqlite(subject.url)
