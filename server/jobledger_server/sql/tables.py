@@ -127,6 +127,14 @@ jobs = Table(
         sqlite_where=text(ACTIVE),
         postgresql_where=text(ACTIVE),
     ),
+    # The same of one owner, however much of others is active, and however much of theirs has ended.
+    Index(
+        "ix_jobs_active_by_owner",
+        "user_id",
+        "change_seq",
+        sqlite_where=text(ACTIVE),
+        postgresql_where=text(ACTIVE),
+    ),
     Index(
         "uq_jobs_user_id_request_id",
         "user_id",

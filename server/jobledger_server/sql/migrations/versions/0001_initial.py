@@ -122,6 +122,13 @@ def upgrade() -> None:
         postgresql_where=active,
     )
     op.create_index(
+        "ix_jobs_active_by_owner",
+        "jobs",
+        ["user_id", "change_seq"],
+        sqlite_where=active,
+        postgresql_where=active,
+    )
+    op.create_index(
         "uq_jobs_user_id_request_id",
         "jobs",
         ["user_id", "request_id"],
