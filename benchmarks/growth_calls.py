@@ -43,13 +43,14 @@ CALLS = (
     Call("ListJobs, 10 that failed, large owner", "list_failed", "large"),
     Call("ListJobs, 10 with a label, large owner", "list_project", "large"),
     Call("ListJobs, a label that no job has, small owner", "list_nothing", "small"),
-    Call("ListJobs, a label that no job has, large owner", "list_nothing", "large", share=0.05),
+    Call("ListJobs, a label that no job has, large owner", "list_nothing", "large", share=0.025),
     Call("ListAssets", "assets"),
     Call("ListTransitions", "transitions"),
     Call("WatchJob, first message", "watch"),
     Call("WatchJobs, first message, large owner", "follow", "large"),
     Call("WatchJobs, first message, small owner", "follow", "small"),
     Call("WatchJobs, all told, small owner", "sync", "small"),
+    Call("WatchJobs, from 20,000 places back, large owner", "resume", "large", share=0.025),
 )
 
 
@@ -92,13 +93,14 @@ class GrowthCalls:
 
     def measure_round(self) -> None:
         for call in CALLS:
-            small, large = self._alternate(call, max(1, round(self._calls * call.share)))
+            small, large = self._alternate(call, self._calls)
             self._add(call.title, "ms", large * 1e3, small * 1e3)
         (small, _), (large, _) = (time_look(subject) for _, subject in self._sides)
         self._add("the reaper's query", "µs", large, small)
 
     def _alternate(self, call: Call, calls: int) -> list[float]:
-        """Make a call so many times on each server; return each one's median in seconds."""
+        """Make a call's share of so many on each server; return each one's median in seconds."""
+        calls = max(1, round(calls * call.share))
         if call.jobs != "created":
             self._jobs = {
                 subject.target: [sized.pick(call.jobs) for _ in range(calls)]

@@ -18,12 +18,17 @@ from messages import create_requests
 from jobledger.v1 import asset_pb2, job_pb2, job_service_pb2, worker_service_pb2
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
+from jobledger_server.watch.follower import Selection
+from jobledger_server.wire.tokens import read_token, token
 
 ROWS = 50
 """Jobs on a page where nothing else is asked for."""
 
 FILTERED_ROWS = 10
 """Jobs on a page of some of an owner's: so few that an owner of 250 jobs has them."""
+
+BEHIND = 20_000
+"""Places that a watcher comes back from: more than a server keeps in memory."""
 
 Job = tuple[str, str, str]
 """Its id, its owner and its type."""
@@ -136,6 +141,18 @@ class Calls:
     async def sync(self, job: Job) -> float:
         """Watch the owner's jobs until all that have not ended have been told."""
         took, _ = await self._follow(job, lambda message: bool(message.synced))
+        return took
+
+    async def resume(self, job: Job) -> float:
+        """Watch the owner's jobs from BEHIND places back until the first message."""
+        _, user_id, _ = job
+        _, message = await self._follow(job, lambda message: bool(message.synced))
+        key = Selection(user_id=user_id).key()
+        epoch, place, _ = read_token("resume_token", key, message.resume_token).split("/")
+        back = token(key, f"{epoch}/{int(place) - BEHIND}/")
+        request = job_service_pb2.WatchJobsRequest(user_id=user_id, resume_token=back)
+        took, message = await _watched(self._jobs.WatchJobs, request, lambda _: True)
+        _expect(message.job.user_id == user_id, message)
         return took
 
     async def _follow(self, job: Job, last: Callable[[Any], bool]) -> tuple[float, Any]:
