@@ -235,7 +235,8 @@ def _steps(plan: dict[str, object]) -> str:
 
 def _overdue(url: str) -> Select[tuple[str]]:
     """Return the very statement that the server executes."""
-    return Statements(open_database(parse_url(url)).dialect).overdue
+    database = open_database(parse_url(url))
+    return Statements(database.dialect, database.writer.dialect).overdue
 
 
 def _none(due: Sequence[object]) -> None:

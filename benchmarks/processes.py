@@ -1,10 +1,11 @@
 """The processes of a measurement: started, told what to do, and their use of the machine read."""
 
 import json
+import os
 import select
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -71,9 +72,12 @@ def all_do(generators: Sequence[Generator], command: str, **arguments: Any) -> l
 class BareServer:
     """The ceiling as a process; see ceiling.py."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "ceiling.py")], stdout=subprocess.PIPE, text=True
+            [sys.executable, str(HERE / "ceiling.py")],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(environment or {})},
         )
         self.target = _read_line(self._process, "the bare server").strip()
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from jobledger_server.domain.commands import (
     Cancel,
@@ -24,6 +24,7 @@ from jobledger_server.domain.model import Instant, Job, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.reaper import Reaper
 from jobledger_server.sql import sqlite
+from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.store import SqlStore
 from jobledger_server.sql.tables import jobs
 from jobledger_server.store import Change
@@ -382,23 +383,12 @@ async def test_the_databases_clock_decides_however_wrong_the_servers_is(
         assert job.lease_expire_time == Instant(job.update_time + LEASE)
 
 
-async def plan(store: SqlStore, statement: Any, parameters: dict[str, Any]) -> str:
+async def plan(store: SqlStore, statement: Prepared, parameters: dict[str, Any]) -> str:
     """Return how the database would run a statement, every number and list bound."""
-    sqlite = store._dialect.name == "sqlite"
+    explain = "EXPLAIN QUERY PLAN " if store._dialect.name == "sqlite" else "EXPLAIN "
+    bound = tuple(statement.values(parameters))
     async with store._database.reader.connect() as connection:
-        seen: list[tuple[str, Any]] = []
-
-        def note(_c: Any, _cursor: Any, sql: str, bound: Any, *_: Any) -> None:
-            seen.append((sql, bound))
-
-        event.listen(store._database.reader.sync_engine, "before_cursor_execute", note)
-        try:
-            await connection.execute(statement, parameters)
-        finally:
-            event.remove(store._database.reader.sync_engine, "before_cursor_execute", note)
-        sql, bound = seen[-1]
-        explain = "EXPLAIN QUERY PLAN " if sqlite else "EXPLAIN "
-        return str((await connection.exec_driver_sql(explain + sql, bound)).fetchall())
+        return str((await connection.exec_driver_sql(explain + statement.text, bound)).fetchall())
 
 
 async def filled(store: SqlStore, rows: int) -> None:
@@ -428,11 +418,13 @@ async def test_what_is_due_and_what_waits_is_found_by_an_index_however_much_else
 ) -> None:
     """A plan, not a time: no look walks past the jobs that are none of its business."""
     await filled(store, 20_000)
-    due = await plan(store, store._statements.overdue, {"count": 100})
-    waiting = await plan(store, *store._dialect.oldest_waiting(["few"], 1))
-    created_before = await plan(
-        store, store._statements.find_created, store._dialect.bind_pairs("requests", [("a", "r")])
-    )
+    statements, dialect = store._statements, store._dialect
+    overdue = Prepared(statements.overdue, store._database.reader.dialect)
+    due = await plan(store, overdue, {"count": 100})
+    one_type = {**dialect.bind_types(["few"]), "count": 1}
+    waiting = await plan(store, statements.oldest_waiting(1), one_type)
+    one_request = dialect.bind_pairs("requests", [("a", "r")])
+    created_before = await plan(store, statements.find_created, one_request)
     assert "ix_jobs_deadline" in due
     assert (
         "Index Cond: (deadline <" in due

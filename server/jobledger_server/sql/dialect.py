@@ -8,7 +8,6 @@ from sqlalchemy import (
     URL,
     Column,
     ColumnElement,
-    Executable,
     Select,
     Table,
     bindparam,
@@ -19,7 +18,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from jobledger_server.domain.model import Instant
-from jobledger_server.sql.rows import Row
+from jobledger_server.sql.driver import Driver
 from jobledger_server.sql.tables import WAITING, jobs
 
 
@@ -33,8 +32,14 @@ class Dialect(Protocol):
     name: str
     """SQLAlchemy's name for it."""
 
+    conflicts: tuple[type[Exception], ...]
+    """What the driver raises where rows contradict each other or do not fit."""
+
+    faults: tuple[type[Exception], ...]
+    """What the driver raises where a statement is wrong: a bug of ours."""
+
     driver_errors: tuple[type[Exception], ...]
-    """What the driver raises, beside SQLAlchemy's errors, when the database is away."""
+    """What the driver raises beside these; it means that the database is away."""
 
     single_statement: Mapping[str, Any]
     """Execution options for a statement that needs no transaction around it."""
@@ -66,14 +71,16 @@ class Dialect(Protocol):
     def locked(self, statement: Select[Any]) -> Select[Any]:
         """Return the statement so that it locks its rows until the transaction ends."""
 
-    def oldest_waiting(
-        self, job_types: Collection[str], limit: int
-    ) -> tuple[Executable, dict[str, Any]]:
-        """Return the statement, and its parameters, for `Transaction.find_waiting`.
+    def oldest_waiting(self, types: int) -> Select[Any]:
+        """Return the statement for `Transaction.find_waiting`, for so many job types.
 
         It takes the oldest of each type first, and of these the oldest: with an
-        index by type and id that costs the same however many others wait.
+        index by type and id that costs the same however many others wait. At most
+        `count`.
         """
+
+    def bind_types(self, job_types: Collection[str]) -> dict[str, Any]:
+        """Return the parameters for `oldest_waiting`, but for `count`."""
 
     def insertion(self, table: Table, columns: Sequence[str]) -> str:
         """Return the statement that inserts rows of these columns."""
@@ -81,12 +88,8 @@ class Dialect(Protocol):
     def change(self, table: Table, key: Column[Any], columns: Sequence[str]) -> str:
         """Return the statement that changes rows: each has the key of one, and the new values."""
 
-    async def write(self, connection: AsyncConnection, statement: str, rows: Sequence[Row]) -> None:
-        """Insert or change rows with such a statement.
-
-        The driver gets the rows as they are: SQLAlchemy's own way through a list of
-        rows costs as much again as the rest of the way to the database.
-        """
+    def driver(self, connection: Any) -> Driver:
+        """Return the driver's own connection, ready for a batch."""
 
     home: ColumnElement[str]
     """What tells the database from a copy of it, as far as it can tell itself."""
@@ -112,6 +115,16 @@ class Database:
     def away(self) -> tuple[type[Exception], ...]:
         """What is raised when the database cannot be reached, or does not answer in time."""
         return (exc.DBAPIError, exc.TimeoutError, OSError, *self.dialect.driver_errors)
+
+    @property
+    def conflicts(self) -> tuple[type[Exception], ...]:
+        """What is raised where rows contradict each other or do not fit."""
+        return (exc.IntegrityError, exc.DataError, *self.dialect.conflicts)
+
+    @property
+    def faults(self) -> tuple[type[Exception], ...]:
+        """What is raised where a statement is wrong: a bug of ours."""
+        return (exc.ProgrammingError, *self.dialect.faults)
 
     async def close(self) -> None:
         """Close every connection, the writer's last: on SQLite it does every checkpoint."""

@@ -1,7 +1,8 @@
 """PostgreSQL: many writers, its own clock."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     ARRAY,
@@ -10,7 +11,6 @@ from sqlalchemy import (
     BigInteger,
     Column,
     ColumnElement,
-    Executable,
     Integer,
     LargeBinary,
     Select,
@@ -27,8 +27,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from jobledger_server.domain.model import Instant
 from jobledger_server.sql.dialect import BadDatabaseUrl, Database, oldest_waiting
-from jobledger_server.sql.rows import Row, labels_from_text
+from jobledger_server.sql.driver import Driver
+from jobledger_server.sql.rows import Row, as_text
 from jobledger_server.sql.tables import jobs
+
+if TYPE_CHECKING:
+    import asyncpg
 
 COMMAND_SECONDS = 5
 """How long PostgreSQL may take for one statement before it counts as away."""
@@ -37,6 +41,9 @@ CONNECT_SECONDS = 3
 """How long PostgreSQL may take to accept a connection before it counts as away."""
 
 CONNECTIONS = 8
+
+
+_CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
 
 class _Postgresql:
@@ -53,8 +60,16 @@ class _Postgresql:
         " || ' ' || 'feed'::regclass::oid::text"
     )
 
-    def __init__(self, driver_errors: tuple[type[Exception], ...]) -> None:
-        self.driver_errors = driver_errors
+    def __init__(self, asyncpg: ModuleType) -> None:
+        self.conflicts: tuple[type[Exception], ...] = (
+            asyncpg.IntegrityConstraintViolationError,
+            asyncpg.DataError,
+        )
+        self.faults: tuple[type[Exception], ...] = (asyncpg.SyntaxOrAccessError,)
+        self.driver_errors: tuple[type[Exception], ...] = (
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+        )
         self._read_clock = select(self.clock)
 
     def one_of(self, column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
@@ -83,19 +98,17 @@ class _Postgresql:
     def locked(self, statement: Select[Any]) -> Select[Any]:
         return statement.with_for_update()
 
-    def oldest_waiting(
-        self, job_types: Collection[str], limit: int
-    ) -> tuple[Executable, dict[str, Any]]:
+    def oldest_waiting(self, types: int) -> Select[Any]:  # noqa: ARG002
         wanted = func.unnest(bindparam("job_types", type_=ARRAY(Text)))
-        types = wanted.table_valued("job_type").render_derived()
-        of_type = oldest_waiting(jobs.c.job_type == types.c.job_type, self.clock)
+        each = wanted.table_valued("job_type").render_derived()
+        of_type = oldest_waiting(jobs.c.job_type == each.c.job_type, self.clock)
         # Passes over what another claim has locked, instead of waiting to find it taken.
         oldest = of_type.with_for_update(skip_locked=True).lateral()
-        statement = select(oldest).select_from(types.join(oldest, true()))
-        return (
-            statement.order_by(oldest.c.create_time, oldest.c.id).limit(bindparam("count")),
-            {"job_types": list(job_types), "count": limit},
-        )
+        statement = select(oldest).select_from(each.join(oldest, true()))
+        return statement.order_by(oldest.c.create_time, oldest.c.id).limit(bindparam("count"))
+
+    def bind_types(self, job_types: Collection[str]) -> dict[str, Any]:
+        return {"job_types": list(job_types)}
 
     def insertion(self, table: Table, columns: Sequence[str]) -> str:
         names = ", ".join(columns)
@@ -114,21 +127,48 @@ class _Postgresql:
             f"WHERE {table.name}.{key.name} = new.{key.name}"
         )
 
-    async def write(self, connection: AsyncConnection, statement: str, rows: Sequence[Row]) -> None:
-        # One array for each column: the database plans and runs one statement, not one a row.
-        await connection.exec_driver_sql(statement, tuple(zip(*rows, strict=True)))
+    def driver(self, connection: Any) -> Driver:
+        return _PostgresqlDriver(connection)
 
     @property
     def clock(self) -> ColumnElement[int]:
         # clock_timestamp(), not now(): the transaction may have waited for its connection. Read
         # once, in a subquery: compared row by row, a clock that moves on could use no index.
-        clock: ColumnElement[int] = literal_column(
-            "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-        )
+        clock: ColumnElement[int] = literal_column(_CLOCK)
         return select(clock).scalar_subquery()
 
     async def now(self, connection: AsyncConnection) -> Instant:
         return Instant((await connection.execute(self._read_clock)).scalar_one())
+
+
+class _PostgresqlDriver:
+    """See `driver.Driver`."""
+
+    def __init__(self, connection: "asyncpg.Connection[Any]") -> None:
+        self._connection = connection
+
+    @property
+    def lost(self) -> bool:
+        return self._connection.is_closed()
+
+    async def begin(self) -> None:
+        await self._connection.execute("BEGIN")
+
+    async def now(self) -> Instant:
+        return Instant(await self._connection.fetchval(f"SELECT {_CLOCK}"))
+
+    async def fetch(self, statement: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        return await self._connection.fetch(statement, *values)
+
+    async def write(self, statement: str, rows: Sequence[Row]) -> None:
+        # One array for each column: the database plans and runs one statement, not one a row.
+        await self._connection.execute(statement, *zip(*rows, strict=True))
+
+    async def commit(self) -> None:
+        await self._connection.execute("COMMIT")
+
+    async def rollback(self) -> None:
+        await self._connection.execute("ROLLBACK")
 
 
 def _arrays(table: Table, columns: Sequence[str]) -> str:
@@ -167,7 +207,7 @@ def open_postgresql(url: URL) -> Database:
         url,
         pool_size=CONNECTIONS,
         max_overflow=0,
-        json_deserializer=labels_from_text,
+        json_deserializer=as_text,
         pool_timeout=CONNECT_SECONDS,
         connect_args={
             "timeout": CONNECT_SECONDS,
@@ -186,5 +226,4 @@ def open_postgresql(url: URL) -> Database:
             },
         },
     )
-    errors = (asyncpg.PostgresError, asyncpg.InterfaceError)
-    return Database(url, engine, engine, _Postgresql(errors))
+    return Database(url, engine, engine, _Postgresql(asyncpg))

@@ -104,6 +104,11 @@ TOMBSTONE_COLUMNS = (
 )
 
 
+def as_text(text: str) -> str:
+    """Leave labels as the database keeps them: they are read here, whoever has read the row."""
+    return text
+
+
 def labels_from_text(text: str) -> dict[str, str]:
     """Read labels as the database keeps them."""
     return {} if text == _NO_LABELS else json.loads(text)
@@ -166,7 +171,7 @@ def job_from_row(row: Sequence[Any]) -> Job:
         error=None
         if error_message is None
         else JobError(error_reason, error_message, error_details),
-        labels=labels,
+        labels=labels_from_text(labels),
         attempt=attempt,
         max_attempts=max_attempts,
         releases=releases,
@@ -372,7 +377,7 @@ def tombstone_from_row(row: Sequence[Any]) -> Change:
         user_id=user_id,
         job_type=job_type,
         status=_STATUS[status],
-        labels=labels,
+        labels=labels_from_text(labels),
         version=version,
         create_time=create_time,
         update_time=delete_time,

@@ -6,13 +6,13 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import aiosqlite
 from sqlalchemy import (
     URL,
     BigInteger,
     Column,
     ColumnElement,
     Connection,
-    Executable,
     Select,
     Table,
     bindparam,
@@ -27,7 +27,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from jobledger_server.domain.model import Instant
 from jobledger_server.sql.dialect import Database, oldest_waiting
-from jobledger_server.sql.rows import Row, labels_from_text
+from jobledger_server.sql.driver import Driver
+from jobledger_server.sql.rows import Row, as_text
 from jobledger_server.sql.tables import jobs
 
 BUSY_SECONDS = 4
@@ -35,12 +36,18 @@ BUSY_SECONDS = 4
 
 READERS = 4
 
+# A transaction that reads first and then writes would fail, without waiting, where another
+# process wrote in between: take the lock at once.
+BEGIN = "BEGIN IMMEDIATE"
+
 
 class _Sqlite:
     """See `dialect.Dialect`."""
 
     name = "sqlite"
-    driver_errors: tuple[type[Exception], ...] = ()
+    conflicts: tuple[type[Exception], ...] = (sqlite3.IntegrityError, sqlite3.DataError)
+    faults: tuple[type[Exception], ...] = (sqlite3.ProgrammingError,)
+    driver_errors: tuple[type[Exception], ...] = (sqlite3.Error,)
     single_statement: Mapping[str, Any] = {"without_begin": True}
     snapshot: Mapping[str, Any] = {}
     home: ColumnElement[str] = literal("")  # a file knows nothing of copies: see lock.py
@@ -71,19 +78,15 @@ class _Sqlite:
     def locked(self, statement: Select[Any]) -> Select[Any]:
         return statement  # the transaction has the whole file: it began with BEGIN IMMEDIATE
 
-    def oldest_waiting(
-        self, job_types: Collection[str], limit: int
-    ) -> tuple[Executable, dict[str, Any]]:
-        parts = []
-        parameters: dict[str, Any] = {"count": limit}
-        for number, job_type in enumerate(sorted(job_types)):
-            part = oldest_waiting(jobs.c.job_type == bindparam(f"job_type_{number}"), self.clock)
-            parts.append(select(part.subquery()))
-            parameters[f"job_type_{number}"] = job_type
+    def oldest_waiting(self, types: int) -> Select[Any]:
+        of_type = (jobs.c.job_type == bindparam(f"job_type_{number}") for number in range(types))
+        parts = (select(oldest_waiting(each, self.clock).subquery()) for each in of_type)
         oldest = union_all(*parts).subquery()
-        return select(oldest).order_by(oldest.c.create_time, oldest.c.id).limit(
-            bindparam("count")
-        ), parameters
+        in_order = select(oldest).order_by(oldest.c.create_time, oldest.c.id)
+        return in_order.limit(bindparam("count"))
+
+    def bind_types(self, job_types: Collection[str]) -> dict[str, Any]:
+        return {f"job_type_{number}": name for number, name in enumerate(sorted(job_types))}
 
     def insertion(self, table: Table, columns: Sequence[str]) -> str:
         marks = ", ".join("?" * len(columns))
@@ -94,8 +97,8 @@ class _Sqlite:
         values = ", ".join(f"{column} = ?{n}" for n, column in enumerate(columns, start=2))
         return f"UPDATE {table.name} SET {values} WHERE {key.name} = ?1"  # noqa: S608
 
-    async def write(self, connection: AsyncConnection, statement: str, rows: Sequence[Row]) -> None:
-        await connection.exec_driver_sql(statement, list(rows))
+    def driver(self, connection: Any) -> Driver:
+        return _SqliteDriver(connection)
 
     @property
     def clock(self) -> ColumnElement[int]:
@@ -103,6 +106,33 @@ class _Sqlite:
 
     async def now(self, connection: AsyncConnection) -> Instant:  # noqa: ARG002
         return Instant(machine_clock())
+
+
+class _SqliteDriver:
+    """See `driver.Driver`. Each call is one errand of the connection's thread."""
+
+    lost = False  # a file does not hang up
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+
+    async def begin(self) -> None:
+        await self._connection.execute_fetchall(BEGIN)
+
+    async def now(self) -> Instant:
+        return Instant(machine_clock())
+
+    async def fetch(self, statement: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        return list(await self._connection.execute_fetchall(statement, values))
+
+    async def write(self, statement: str, rows: Sequence[Row]) -> None:
+        await self._connection.executemany(statement, rows)
+
+    async def commit(self) -> None:
+        await self._connection.commit()
+
+    async def rollback(self) -> None:
+        await self._connection.rollback()
 
 
 def machine_clock() -> int:
@@ -113,19 +143,19 @@ def open_sqlite(url: URL) -> Database:
     # One connection writes and does every checkpoint: before SQLite 3.51.3 a second one that
     # does either can corrupt the file (https://sqlite.org/wal.html, "The WAL-reset bug").
     writer = create_async_engine(
-        url, pool_size=1, max_overflow=0, json_deserializer=labels_from_text
+        url,
+        pool_size=1,
+        max_overflow=0,
+        json_deserializer=as_text,
+        pool_reset_on_return=None,  # whoever writes has ended the transaction, one way or the other
     )
-    reader = create_async_engine(
-        url, pool_size=READERS, max_overflow=0, json_deserializer=labels_from_text
-    )
+    reader = create_async_engine(url, pool_size=READERS, max_overflow=0, json_deserializer=as_text)
     busy = f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}"
     _on_sqlite_connect(
         writer,
         # FULL: an acknowledged commit survives a power loss, not only a crash.
         (busy, "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON"),
-        # A transaction that reads first and then writes would fail, without waiting, where
-        # another process wrote in between: take the lock at once.
-        begin="BEGIN IMMEDIATE",
+        begin=BEGIN,
     )
     _on_sqlite_connect(reader, (busy, "PRAGMA query_only=ON"), begin="BEGIN")
     return Database(url, writer, reader, _Sqlite())

@@ -1,5 +1,6 @@
 """Every fixed statement of the store."""
 
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -13,8 +14,11 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy.engine.interfaces import Dialect as SqlDialect
+from sqlalchemy.sql import ClauseElement
 
 from jobledger_server.sql.dialect import Dialect
+from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.rows import (
     ASSET_COLUMNS,
     JOB_COLUMNS,
@@ -29,35 +33,46 @@ _NONE = text("''")
 
 
 class Statements:
-    """Built once for a dialect. The lists in them are bound, so that their text never changes."""
+    """Built once for a dialect. The lists in them are bound, so that their text never changes.
 
-    def __init__(self, dialect: Dialect) -> None:
+    Those that a batch runs are prepared for the driver; `sql` is what SQLAlchemy knows of it.
+    """
+
+    def __init__(self, dialect: Dialect, sql: SqlDialect) -> None:
+        def prepared(statement: ClauseElement) -> Prepared:
+            return Prepared(statement, sql)
+
         self.dialect = dialect
         jobs_by_id = select(jobs).where(dialect.one_of(jobs.c.id, "ids"))
         self.read_jobs = jobs_by_id
         # In the order of the ids, so that two transactions never wait for each other.
-        self.lock_jobs = dialect.locked(jobs_by_id.order_by(jobs.c.id))
-        self.find_created = dialect.with_pairs(
-            select(jobs).where(jobs.c.request_id != _NONE),
-            jobs.c.user_id,
-            jobs.c.request_id,
-            "requests",
+        self.lock_jobs = prepared(dialect.locked(jobs_by_id.order_by(jobs.c.id)))
+        self.find_created = prepared(
+            dialect.with_pairs(
+                select(jobs).where(jobs.c.request_id != _NONE),
+                jobs.c.user_id,
+                jobs.c.request_id,
+                "requests",
+            )
         )
-        self.find_linked = dialect.with_pairs(
-            select(assets).where(assets.c.request_id != _NONE),
-            assets.c.job_id,
-            assets.c.request_id,
-            "requests",
+        self.find_linked = prepared(
+            dialect.with_pairs(
+                select(assets).where(assets.c.request_id != _NONE),
+                assets.c.job_id,
+                assets.c.request_id,
+                "requests",
+            )
         )
+        self.oldest_waiting = cache(lambda types: prepared(dialect.oldest_waiting(types)))
         self.read_transitions = (
             select(job_transitions)
             .where(dialect.one_of(job_transitions.c.job_id, "ids"))
             .order_by(job_transitions.c.job_id, job_transitions.c.version)
         )
-        self.take_places = (
+        self.take_places = prepared(
             update(feed).values(seq=feed.c.seq + bindparam("count")).returning(feed.c.seq)
         )
-        self.delete_jobs = delete(jobs).where(dialect.one_of(jobs.c.id, "ids"))
+        self.delete_jobs = prepared(delete(jobs).where(dialect.one_of(jobs.c.id, "ids")))
         self.insert_jobs = dialect.insertion(jobs, JOB_COLUMNS)
         self.update_jobs = dialect.change(jobs, jobs.c.id, MUTABLE_COLUMNS)
         self.insert_transitions = dialect.insertion(job_transitions, TRANSITION_COLUMNS)

@@ -2,11 +2,12 @@
 
 import uuid
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Executable, exc, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.model import (
     Asset,
@@ -19,6 +20,7 @@ from jobledger_server.domain.model import (
     first_id,
 )
 from jobledger_server.sql.dialect import Database
+from jobledger_server.sql.driver import Driver
 from jobledger_server.sql.feed import FeedReading
 from jobledger_server.sql.rows import (
     asset_from_row,
@@ -46,7 +48,7 @@ class SqlStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._dialect = database.dialect
-        self._statements = Statements(database.dialect)
+        self._statements = Statements(database.dialect, database.writer.dialect)
         # A single statement needs no transaction around it; several that must agree do.
         self._single = database.reader.execution_options(**self._dialect.single_statement)
         self._snapshot = database.reader.execution_options(**self._dialect.snapshot)
@@ -59,16 +61,32 @@ class SqlStore:
         progress = _Progress()
         with self._translating(progress):
             async with self._database.writer.connect() as connection:
+                driver = self._dialect.driver(
+                    (await connection.get_raw_connection()).driver_connection
+                )
                 try:
-                    await connection.begin()
-                    now = await self._dialect.now(connection)
-                    yield SqlTransaction(connection, self._statements, self._dialect, now)
+                    await driver.begin()
+                    yield SqlTransaction(driver, self._statements, await driver.now())
                     progress.committing = True
-                    await connection.commit()
-                except TimeoutError:
-                    # Whatever it still does, nobody waits for it: not even for a rollback.
-                    await connection.invalidate()
+                    await driver.commit()
+                except BaseException as error:
+                    progress.lost = driver.lost
+                    await self._give_up(connection, driver, error)
                     raise
+
+    async def _give_up(
+        self, connection: AsyncConnection, driver: Driver, error: BaseException
+    ) -> None:
+        """Undo what a transaction has done so far, or let go of its connection."""
+        if isinstance(error, Exception) and not isinstance(error, TimeoutError):
+            with suppress(Exception):
+                await driver.rollback()
+                return
+        # It is broken, or nobody waits for what it still does: not even for a rollback.
+        await connection.invalidate()
+        if driver.lost:
+            # So, most likely, are those that are at rest: the database was away.
+            await self._database.writer.dispose()
 
     async def read_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
         rows = await self._read(self._statements.read_jobs, self._dialect.bind_list("ids", ids))
@@ -193,20 +211,26 @@ class SqlStore:
         """Turn the database's errors into the store's, all but those that are bugs of ours."""
         try:
             yield
-        except (exc.IntegrityError, exc.DataError) as error:
-            raise StoreConflict(str(error.orig)) from error
-        except exc.ProgrammingError:
+        except self._database.conflicts as error:
+            raise StoreConflict(str(getattr(error, "orig", error))) from error
+        except self._database.faults:
             raise
         except self._database.away as error:
-            lost = isinstance(error, exc.DBAPIError) and error.connection_invalidated
+            lost = progress.lost or (
+                isinstance(error, exc.DBAPIError) and error.connection_invalidated
+            )
             raise StoreUnavailable(str(error), stale=lost and not progress.committing) from error
 
 
 @dataclass
 class _Progress:
-    """How far a transaction is: once its commit is under way, its outcome can be unknown."""
+    """How far a transaction is: once its commit is under way, its outcome can be unknown.
+
+    `lost` says that its connection broke.
+    """
 
     committing: bool = False
+    lost: bool = False
 
 
 def _filters(query: JobQuery, before: JobId | None) -> list[ColumnElement[bool]]:

@@ -1,12 +1,11 @@
 """One writing transaction: what a batch loads, and what it writes."""
 
-from collections.abc import Collection, Sequence
-
-from sqlalchemy.ext.asyncio import AsyncConnection
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from jobledger_server.domain.machine import Decision
 from jobledger_server.domain.model import Asset, Instant, Job, JobId
-from jobledger_server.sql.dialect import Dialect
+from jobledger_server.sql.driver import Driver, Prepared
 from jobledger_server.sql.rows import (
     Row,
     asset_from_row,
@@ -24,12 +23,10 @@ from jobledger_server.store import Change
 class SqlTransaction:
     """A writing transaction; see `store.Transaction`."""
 
-    def __init__(
-        self, connection: AsyncConnection, statements: Statements, dialect: Dialect, now: Instant
-    ) -> None:
-        self._connection = connection
+    def __init__(self, driver: Driver, statements: Statements, now: Instant) -> None:
+        self._driver = driver
         self._statements = statements
-        self._dialect = dialect
+        self._dialect = statements.dialect
         self._now = now
 
     @property
@@ -37,30 +34,28 @@ class SqlTransaction:
         return self._now
 
     async def load_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
-        result = await self._connection.execute(
-            self._statements.lock_jobs, self._dialect.bind_list("ids", ids)
-        )
-        return {job.id: job for job in map(job_from_row, result)}
+        wanted = self._dialect.bind_list("ids", ids)
+        rows = await self._fetch(self._statements.lock_jobs, wanted)
+        return {job.id: job for job in map(job_from_row, rows)}
 
     async def find_created(
         self, requests: Collection[tuple[str, str]]
     ) -> dict[tuple[str, str], Job]:
-        result = await self._connection.execute(
-            self._statements.find_created, self._dialect.bind_pairs("requests", requests)
-        )
-        return {(job.user_id, job.request_id): job for job in map(job_from_row, result)}
+        wanted = self._dialect.bind_pairs("requests", requests)
+        rows = await self._fetch(self._statements.find_created, wanted)
+        return {(job.user_id, job.request_id): job for job in map(job_from_row, rows)}
 
     async def find_linked(
         self, requests: Collection[tuple[JobId, str]]
     ) -> dict[tuple[JobId, str], Asset]:
-        result = await self._connection.execute(
-            self._statements.find_linked, self._dialect.bind_pairs("requests", requests)
-        )
-        return {(asset.job_id, asset.request_id): asset for asset in map(asset_from_row, result)}
+        wanted = self._dialect.bind_pairs("requests", requests)
+        rows = await self._fetch(self._statements.find_linked, wanted)
+        return {(asset.job_id, asset.request_id): asset for asset in map(asset_from_row, rows)}
 
     async def find_waiting(self, job_types: Collection[str], *, limit: int) -> list[Job]:
-        result = await self._connection.execute(*self._dialect.oldest_waiting(job_types, limit))
-        return [job_from_row(row) for row in result]
+        statement = self._statements.oldest_waiting(len(job_types))
+        wanted = {**self._dialect.bind_types(job_types), "count": limit}
+        return [job_from_row(row) for row in await self._fetch(statement, wanted)]
 
     async def append(self, decisions: Sequence[Decision]) -> list[Change]:
         changes = _placed(decisions, after=await self._take_places(len(decisions)))
@@ -68,7 +63,7 @@ class SqlTransaction:
         # Deletions first: they give back the request ids that a creation may take.
         if writes.deletes:
             gone = self._dialect.bind_list("ids", writes.deletes)
-            await self._connection.execute(self._statements.delete_jobs, gone)
+            await self._fetch(self._statements.delete_jobs, gone)
         await self._write(self._statements.insert_tombstones, writes.tombstones)
         await self._write(self._statements.insert_jobs, writes.inserts)
         await self._write(self._statements.update_jobs, writes.updates)
@@ -78,13 +73,18 @@ class SqlTransaction:
 
     async def _take_places(self, count: int) -> int:
         """Lock the counter, move it on by `count`, and return where it stood."""
-        result = await self._connection.execute(self._statements.take_places, {"count": count})
-        last: int = result.scalar_one()
-        return last - count
+        ((last,),) = await self._fetch(self._statements.take_places, {"count": count})
+        place: int = last - count
+        return place
+
+    async def _fetch(
+        self, statement: Prepared, parameters: Mapping[str, Any]
+    ) -> Sequence[Sequence[Any]]:
+        return await self._driver.fetch(statement.text, statement.values(parameters))
 
     async def _write(self, statement: str, rows: Sequence[Row]) -> None:
         if rows:
-            await self._dialect.write(self._connection, statement, rows)
+            await self._driver.write(statement, rows)
 
 
 def _placed(decisions: Sequence[Decision], *, after: int) -> list[Change]:

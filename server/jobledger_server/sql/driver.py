@@ -1,0 +1,60 @@
+"""The driver's own connection, for the few statements that every batch of commands runs.
+
+SQLAlchemy makes their text, keeps the pool and does everything that is rare. Its way to
+run a statement costs the event loop as much as five commands do; on SQLite the driver's
+thread is asked four times for each. See docs/decisions/0023.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from jobledger_server.domain.model import Instant
+from jobledger_server.sql.rows import Row
+
+
+class Driver(Protocol):
+    """A connection that is in a transaction from `begin` to `commit` or `rollback`.
+
+    Raises the driver's own errors, and TimeoutError where the database does not
+    answer in time.
+    """
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection is broken, so that its transaction is rolled back by that."""
+
+    async def begin(self) -> None:
+        """Begin a transaction that may write."""
+
+    async def now(self) -> Instant:
+        """Return the database server's time."""
+
+    async def fetch(self, statement: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        """Run a statement and return all its rows."""
+
+    async def write(self, statement: str, rows: Sequence[Row]) -> None:
+        """Insert or change rows, with a statement of the dialect's `insertion` or `change`."""
+
+    async def commit(self) -> None:
+        """Make durable what was written."""
+
+    async def rollback(self) -> None:
+        """Undo what was written."""
+
+
+class Prepared:
+    """A statement of SQLAlchemy's as the driver takes it: its text, and its values in order."""
+
+    def __init__(self, statement: ClauseElement, dialect: Dialect) -> None:
+        compiled = statement.compile(dialect=dialect)
+        assert isinstance(compiled, SQLCompiler)
+        self._compiled = compiled
+        self.text = str(compiled)
+
+    def values(self, parameters: Mapping[str, Any]) -> list[Any]:
+        bound = self._compiled.construct_params(dict(parameters))
+        return [bound[name] for name in self._compiled.positiontup or ()]
