@@ -13,6 +13,7 @@ from google.longrunning.operations_pb2_grpc import add_OperationsServicer_to_ser
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 from sqlalchemy import URL
 
 from jobledger.v1 import job_service_pb2, worker_service_pb2
@@ -37,8 +38,8 @@ from jobledger_server.watch.openings import Openings
 from jobledger_server.watch.tail import Tail
 from jobledger_server.wire.access import read_access_file
 from jobledger_server.wire.claims import Claims
-from jobledger_server.wire.draining import Drain, DrainInterceptor
-from jobledger_server.wire.interceptors import ErrorInterceptor
+from jobledger_server.wire.draining import Drain
+from jobledger_server.wire.handlers import Handlers
 from jobledger_server.wire.job_service import JobService
 from jobledger_server.wire.jobs_watch import JobsWatch
 from jobledger_server.wire.operations_requests import OperationsRequests
@@ -154,12 +155,12 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         operations = OperationsService(store, ledger, reads, hub, OperationsRequests(access))
         if settings.metrics is not None:
             stack.enter_context(serving_metrics(settings.metrics, _figures(hub, tail)))
-        interceptors = (DrainInterceptor(drain), ErrorInterceptor(drain, access))
-        server = grpc.aio.server(interceptors=interceptors, options=_options(settings))
-        add_JobServiceServicer_to_server(jobs, server)
-        add_WorkerServiceServicer_to_server(workers, server)
-        add_OperationsServicer_to_server(operations, server)
-        address = await stack.enter_async_context(_serving(settings, server, drain, hub, openings))
+        handlers: Any = Handlers(drain, access)  # takes what a server takes
+        add_JobServiceServicer_to_server(jobs, handlers)
+        add_WorkerServiceServicer_to_server(workers, handlers)
+        add_OperationsServicer_to_server(operations, handlers)
+        serving = _serving(settings, handlers, drain, hub, openings)
+        address = await stack.enter_async_context(serving)
         yield App(address, hub, openings, store)
 
 
@@ -236,15 +237,16 @@ def _options(settings: Settings) -> tuple[tuple[str, int], ...]:
 
 @asynccontextmanager
 async def _serving(
-    settings: Settings, server: grpc.aio.Server, drain: Drain, hub: WatchHub, openings: Openings
+    settings: Settings, handlers: Handlers, drain: Drain, hub: WatchHub, openings: Openings
 ) -> AsyncIterator[str]:
-    """Serve what the server has been given, and health and reflection of it."""
+    """Serve what there are handlers for, and health and reflection of it."""
     health = health_aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health, handlers)
     reflect = settings.only_loopback if settings.reflection is None else settings.reflection
     if reflect:
         names = (*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), handlers)
+    server = grpc.aio.server(handlers=[handlers], options=_options(settings))
     try:
         port = server.add_insecure_port(settings.listen)
     except RuntimeError:

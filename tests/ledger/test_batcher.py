@@ -103,7 +103,7 @@ async def test_what_was_taken_is_finished_before_the_end() -> None:
     assert [task.result() for task in tasks] == [2, 4, 6]
 
 
-async def test_callers_that_come_back_are_waited_for_and_a_single_one_waits_for_nobody(
+async def test_half_of_the_callers_are_waited_for_and_a_single_one_waits_for_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Counted, not timed: with a linger that never ends by itself."""
@@ -112,15 +112,41 @@ async def test_callers_that_come_back_are_waited_for_and_a_single_one_waits_for_
     async with Batcher("numbers", work, max_batch=10, max_waiting=10) as batcher:
         assert [await batcher.submit(n) for n in (1, 2, 3)] == [2, 4, 6]
         assert work.batches == [[1], [2], [3]]
-        await asyncio.gather(*await submitted(batcher, 4, 5, 6))
-        early = await submitted(batcher, 7, 8)
-        assert work.batches[3:] == [[4, 5, 6]]
-        late = await submitted(batcher, 9)
+        await asyncio.gather(*await submitted(batcher, 4, 5, 6, 7, 8))
+        early = await submitted(batcher, 9)
+        assert work.batches[3:] == [[4, 5, 6, 7, 8]]
+        late = await submitted(batcher, 10)
         await asyncio.gather(*early, *late)
-        assert work.batches[4:] == [[7, 8, 9]]
+        assert work.batches[4:] == [[9, 10]]
+        # Two take turns, and wait for nobody.
+        assert [await batcher.submit(n) for n in (11, 12)] == [22, 24]
+        assert work.batches[5:] == [[11], [12]]
         # Whoever does not come back is not waited for at the end.
+        await asyncio.gather(*await submitted(batcher, 1, 2, 3, 4))
         last = await submitted(batcher, 0)
     assert await last[0] == 0
+
+
+async def test_one_who_waits_for_others_is_not_woken_for_each_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batcher_module, "LINGER_SECONDS", 3600)
+    work = Work()
+    async with Batcher("numbers", work, max_batch=10, max_waiting=10) as batcher:
+        await asyncio.gather(*await submitted(batcher, *range(8)))
+        rung = 0
+
+        def ring() -> None:
+            nonlocal rung
+            rung += 1
+            asyncio.Event.set(batcher._arrived)
+
+        monkeypatch.setattr(batcher._arrived, "set", ring)
+        early = await submitted(batcher, 1)
+        await asyncio.sleep(0)  # now it waits for three more
+        late = await submitted(batcher, 2, 3, 4)
+        await asyncio.gather(*early, *late)
+        assert (work.batches[1:], rung) == ([[1, 2, 3, 4]], 2)
 
 
 async def test_callers_that_do_not_come_back_cost_one_linger(
@@ -129,6 +155,6 @@ async def test_callers_that_do_not_come_back_cost_one_linger(
     monkeypatch.setattr(batcher_module, "LINGER_SECONDS", 0.001)
     work = Work()
     async with Batcher("numbers", work, max_batch=10, max_waiting=10) as batcher:
-        await asyncio.gather(*await submitted(batcher, 1, 2, 3))
-        assert [await batcher.submit(n) for n in (4, 5)] == [8, 10]
-    assert work.batches == [[1, 2, 3], [4], [5]]
+        await asyncio.gather(*await submitted(batcher, 1, 2, 3, 4))
+        assert [await batcher.submit(n) for n in (5, 6)] == [10, 12]
+    assert work.batches == [[1, 2, 3, 4], [5], [6]]

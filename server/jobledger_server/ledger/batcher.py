@@ -1,8 +1,9 @@
 """Things that arrive together are done together.
 
-While one batch is under way the next one gathers, and those who were answered
-together are given a moment to come back, so a batch grows with the load and a
-single caller waits for nobody. The idea is group commit as databases do
+While one batch is under way the next one gathers, and before it begins half of
+those who called last time are given a moment to come back. So a batch grows with
+the load, a single caller waits for nobody, and of many callers one half is answered
+while the database works for the other. The idea is group commit as databases do
 it; see DeWitt et al., "Implementation Techniques for Main Memory Database
 Systems" (1984).
 """
@@ -10,6 +11,7 @@ Systems" (1984).
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -52,6 +54,7 @@ class Batcher(Generic[Item, Result]):
         self._weigh = weigh
         self._weight = 0
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._wanted = 1
         self._arrived = asyncio.Event()
         self._closed = False
         self._task: asyncio.Task[None] | None = None
@@ -85,7 +88,8 @@ class Batcher(Generic[Item, Result]):
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         self._weight += self._weigh(item)
-        self._arrived.set()
+        if len(self._waiting) >= self._wanted:  # not for each: waking costs as much as deciding
+            self._arrived.set()
         return future
 
     async def _run(self) -> None:
@@ -93,8 +97,7 @@ class Batcher(Generic[Item, Result]):
         while True:
             await self._arrived.wait()
             while self._waiting:
-                if callers > 1:
-                    await self._linger(callers)
+                await self._linger(callers)
                 batch = self._take()
                 await self._do(batch)
                 callers = len(batch) + len(self._waiting)
@@ -114,19 +117,18 @@ class Batcher(Generic[Item, Result]):
         return batch
 
     async def _linger(self, callers: int) -> None:
-        """Wait a moment for those who called last time too: answered together, they come back.
+        """Wait a moment for half of those who called last time: answered, they come back.
 
         It ends when as many are there, so that a steady number of callers waits
-        for nobody, and there is none of it for a single one.
+        for nobody, and there is none of it for one or two.
         """
-        wanted = min(callers, self._max_batch)
-        try:
-            async with asyncio.timeout(LINGER_SECONDS):
-                while len(self._waiting) < wanted and not self._closed:
-                    self._arrived.clear()
+        self._wanted = min(callers // 2, self._max_batch)
+        if len(self._waiting) < self._wanted and not self._closed:
+            self._arrived.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LINGER_SECONDS):
                     await self._arrived.wait()
-        except TimeoutError:
-            pass
+        self._wanted = 1
 
     async def _do(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         results: Sequence[Result | Exception]

@@ -6,14 +6,16 @@ thread is asked four times for each. See docs/decisions/0023.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.sql import ClauseElement
-from sqlalchemy.sql.compiler import SQLCompiler
 
 from jobledger_server.domain.model import Instant
 from jobledger_server.sql.rows import Row
+
+if TYPE_CHECKING:
+    from sqlalchemy.sql.compiler import SQLCompiler
 
 
 class Driver(Protocol):
@@ -51,8 +53,7 @@ class Prepared:
 
     def __init__(self, statement: ClauseElement, dialect: Dialect) -> None:
         compiled = statement.compile(dialect=dialect)
-        assert isinstance(compiled, SQLCompiler)
-        self._compiled = compiled
+        self._compiled = cast("SQLCompiler", compiled)
         self.text = str(compiled)
 
     def values(self, parameters: Mapping[str, Any]) -> list[Any]:

@@ -8,8 +8,7 @@ like. So by the time it is called there should be neither.
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -38,20 +37,21 @@ class Drain:
         self._idle.set()
         self._turned_away = asyncio.Event()
 
-    @contextmanager
-    def call(self) -> Iterator[None]:
-        """Run a call in the block. Raises Draining."""
+    def call(self) -> "Drain":
+        """Run a call in the block. Raises Draining at its begin."""
+        return self
+
+    def __enter__(self) -> None:
         if self.begun.is_set():
             self._turned_away.set()
             raise Draining
         self._running += 1
         self._idle.clear()
-        try:
-            yield
-        finally:
-            self._running -= 1
-            if not self._running:
-                self._idle.set()
+
+    def __exit__(self, *_: object) -> None:
+        self._running -= 1
+        if not self._running:
+            self._idle.set()
 
     async def finished(self) -> None:
         """Return when no call runs and callers have stopped coming."""
@@ -67,48 +67,37 @@ class Drain:
                 return
 
 
-class DrainInterceptor(grpc.aio.ServerInterceptor):
-    """Ends the streams of other services (health, reflection) with UNAVAILABLE."""
+def until_draining(drain: Drain, handler: Any) -> Any:
+    """Return a handler of another service, its streams ended with UNAVAILABLE by draining."""
+    if handler.unary_stream is not None:
+        return grpc.unary_stream_rpc_method_handler(
+            _ended_by(drain, handler.unary_stream),
+            handler.request_deserializer,
+            handler.response_serializer,
+        )
+    if handler.stream_stream is not None:
+        return grpc.stream_stream_rpc_method_handler(
+            _ended_by(drain, handler.stream_stream),
+            handler.request_deserializer,
+            handler.response_serializer,
+        )
+    return handler
 
-    def __init__(self, drain: Drain) -> None:
-        self._drain = drain
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        handler = await continuation(handler_call_details)
-        if handler_call_details.method.startswith(OWN_METHODS) or handler is None:
-            return handler
-        if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(
-                self._until_draining(handler.unary_stream),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        if handler.stream_stream is not None:
-            return grpc.stream_stream_rpc_method_handler(
-                self._until_draining(handler.stream_stream),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        return handler
+def _ended_by(drain: Drain, behavior: Callable[[Any, Context], Any]) -> Any:
+    async def stream(request: Any, context: Context) -> None:
+        serving = asyncio.create_task(_serve(behavior, request, context))
+        draining = asyncio.create_task(drain.begun.wait())
+        try:
+            await asyncio.wait((serving, draining), return_when=asyncio.FIRST_COMPLETED)
+            if not serving.done():
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "this server is shutting down")
+            serving.result()
+        finally:
+            serving.cancel()
+            draining.cancel()
 
-    def _until_draining(self, behavior: Callable[[Any, Context], Any]) -> Any:
-        async def stream(request: Any, context: Context) -> None:
-            serving = asyncio.create_task(_serve(behavior, request, context))
-            draining = asyncio.create_task(self._drain.begun.wait())
-            try:
-                await asyncio.wait((serving, draining), return_when=asyncio.FIRST_COMPLETED)
-                if not serving.done():
-                    await context.abort(grpc.StatusCode.UNAVAILABLE, "this server is shutting down")
-                serving.result()
-            finally:
-                serving.cancel()
-                draining.cancel()
-
-        return stream
+    return stream
 
 
 async def _serve(behavior: Callable[[Any, Context], Any], request: Any, context: Context) -> None:

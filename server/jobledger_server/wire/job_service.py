@@ -13,6 +13,7 @@ from jobledger_server.ledger.reads import Reads
 from jobledger_server.store import Store
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.subscription import News
+from jobledger_server.wire.encoding import answer, with_jobs
 from jobledger_server.wire.jobs_watch import JobsWatch
 from jobledger_server.wire.lifetime import Lifetime
 from jobledger_server.wire.messages import (
@@ -50,23 +51,23 @@ class JobService(JobServiceServicer):
         self._jobs_watch = jobs_watch
         self._heartbeat = heartbeat
         self._max_watch_age = max_watch_age
-        self._last_news: tuple[News | None, bytes] = (None, b"")
+        self._last_news: tuple[News | None, pb.WatchJobResponse | None] = (None, None)
 
     async def CreateJob(
         self, request: pb.CreateJobRequest, _context: Context
     ) -> pb.CreateJobResponse:
         decision = await self._ledger.apply(self._requests.create(request))
-        return pb.CreateJobResponse(job=job_message(decision.job))
+        return answer(pb.CreateJobResponse, decision.job)
 
     async def BatchCreateJobs(
         self, request: pb.BatchCreateJobsRequest, _context: Context
     ) -> pb.BatchCreateJobsResponse:
         jobs = await self._ledger.create_all(self._requests.create_all(request))
-        return pb.BatchCreateJobsResponse(jobs=map(job_message, jobs))
+        return with_jobs(pb.BatchCreateJobsResponse, jobs)
 
     async def GetJob(self, request: pb.GetJobRequest, _context: Context) -> pb.GetJobResponse:
         job = await self._reads.job(*self._requests.owned_job(request))
-        return pb.GetJobResponse(job=job_message(job))
+        return answer(pb.GetJobResponse, job)
 
     async def ListJobs(self, request: pb.ListJobsRequest, _context: Context) -> pb.ListJobsResponse:
         query = self._requests.query(request)
@@ -84,7 +85,7 @@ class JobService(JobServiceServicer):
         self, request: pb.CancelJobRequest, _context: Context
     ) -> pb.CancelJobResponse:
         decision = await self._ledger.apply(self._requests.cancel(request))
-        return pb.CancelJobResponse(job=job_message(decision.job))
+        return answer(pb.CancelJobResponse, decision.job)
 
     async def DeleteJob(
         self, request: pb.DeleteJobRequest, _context: Context
@@ -150,10 +151,15 @@ class JobService(JobServiceServicer):
         selection = self._requests.selection(request)
         await self._jobs_watch.serve(selection, request.resume_token, context.write)
 
-    def _message(self, news: News) -> bytes:
+    def _message(self, news: News) -> pb.WatchJobResponse:
         """Serialize news, or take the last one where another watcher got the same."""
-        last, data = self._last_news
-        if last is None or last.job is not news.job or last.transitions != news.transitions:
-            data = watch_message(news.job, news.transitions).SerializeToString()
-            self._last_news = news, data
-        return data
+        last, message = self._last_news
+        if (
+            last is None
+            or message is None
+            or last.job is not news.job
+            or last.transitions != news.transitions
+        ):
+            message = watch_message(news.job, news.transitions)
+            self._last_news = news, message
+        return message

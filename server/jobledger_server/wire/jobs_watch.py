@@ -41,7 +41,7 @@ class JobsWatch:
         self._max_age = max_age
         # Thousands may be told the same: then it is serialized once. What is told of a place is
         # the same wherever it was read.
-        self._messages: OrderedDict[str, bytes] = OrderedDict()
+        self._messages: OrderedDict[str, pb.WatchJobsResponse] = OrderedDict()
 
     async def serve(self, selection: Selection, resume_token: str, write: Write) -> None:
         """Tell one watcher, without end.
@@ -72,11 +72,11 @@ class JobsWatch:
             draining.resume_token = tokens.at(follower.place)
             raise
 
-    def _message(self, change: Change, at: str) -> bytes:
+    def _message(self, change: Change, at: str) -> pb.WatchJobsResponse:
         """Serialize a change, or take what another watcher got of the same."""
         message = self._messages.get(at)
         if message is None:
-            message = self._messages[at] = change_message(change, at).SerializeToString()
+            message = self._messages[at] = change_message(change, at)
             if len(self._messages) > KEPT_MESSAGES:
                 self._messages.popitem(last=False)
         return message

@@ -9,7 +9,8 @@ from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceServicer
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.wire.claims import Claims
-from jobledger_server.wire.messages import asset_message, job_message
+from jobledger_server.wire.encoding import answer, with_jobs
+from jobledger_server.wire.messages import asset_message
 from jobledger_server.wire.reporting import Reporting
 from jobledger_server.wire.requests import Requests
 
@@ -31,29 +32,29 @@ class WorkerService(WorkerServiceServicer):
         self, request: pb.ClaimJobsRequest, _context: Context
     ) -> pb.ClaimJobsResponse:
         jobs = await self._claims.claim(*self._requests.claim(request))
-        return pb.ClaimJobsResponse(jobs=map(job_message, jobs))
+        return with_jobs(pb.ClaimJobsResponse, jobs)
 
     async def ReleaseJob(
         self, request: pb.ReleaseJobRequest, _context: Context
     ) -> pb.ReleaseJobResponse:
         decision = await self._ledger.apply(self._requests.release(request))
-        return pb.ReleaseJobResponse(job=job_message(decision.job))
+        return answer(pb.ReleaseJobResponse, decision.job)
 
     async def TransitionJob(
         self, request: pb.TransitionJobRequest, _context: Context
     ) -> pb.TransitionJobResponse:
         decision = await self._ledger.apply(self._requests.transit(request))
-        return pb.TransitionJobResponse(job=job_message(decision.job))
+        return answer(pb.TransitionJobResponse, decision.job)
 
     async def UpdateProgress(
         self, request: pb.UpdateProgressRequest, _context: Context
     ) -> pb.UpdateProgressResponse:
         decision = await self._ledger.apply(self._requests.report(request))
-        return pb.UpdateProgressResponse(
-            job=job_message(decision.job),
+        rest = pb.UpdateProgressResponse(
             applied=decision.applied,
             cancel_requested=decision.job.cancel_request_time is not None,
         )
+        return answer(pb.UpdateProgressResponse, decision.job, rest)
 
     # Writes instead of yielding, as JobService.WatchJob does.
     async def ReportProgress(  # type: ignore[override]
@@ -65,19 +66,19 @@ class WorkerService(WorkerServiceServicer):
         self, request: pb.MarkCompletedRequest, _context: Context
     ) -> pb.MarkCompletedResponse:
         decision = await self._ledger.apply(self._requests.mark(request))
-        return pb.MarkCompletedResponse(job=job_message(decision.job))
+        return answer(pb.MarkCompletedResponse, decision.job)
 
     async def MarkPartial(
         self, request: pb.MarkPartialRequest, _context: Context
     ) -> pb.MarkPartialResponse:
         decision = await self._ledger.apply(self._requests.mark(request))
-        return pb.MarkPartialResponse(job=job_message(decision.job))
+        return answer(pb.MarkPartialResponse, decision.job)
 
     async def MarkFailed(
         self, request: pb.MarkFailedRequest, _context: Context
     ) -> pb.MarkFailedResponse:
         decision = await self._ledger.apply(self._requests.mark(request))
-        return pb.MarkFailedResponse(job=job_message(decision.job))
+        return answer(pb.MarkFailedResponse, decision.job)
 
     async def CreateAsset(
         self, request: pb.CreateAssetRequest, _context: Context

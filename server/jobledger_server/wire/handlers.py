@@ -1,7 +1,7 @@
 """What every call goes through: reading the request safely, and answering errors."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from jobledger_server.wire.access import Access
-from jobledger_server.wire.draining import OWN_METHODS, Drain
+from jobledger_server.wire.draining import OWN_METHODS, Drain, until_draining
 from jobledger_server.wire.failures import answer_to
 from jobledger_server.wire.validation import InvalidRequest
 
@@ -22,62 +22,70 @@ UNREADABLE = InvalidRequest(
 """Stands in for a request whose bytes are not a message, until it can be answered."""
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Lets in who may call, and turns every error of a handler into a status with details.
+class Handlers(grpc.GenericRpcHandler):
+    """All methods of a server, each wrapped once; services are added as to a server.
 
-    A request that cannot be parsed (malformed, not UTF-8, nested beyond what the
-    parser takes) is the caller's fault and answered as such, not as a crash of the
-    server. An unexpected error goes to the log under an id, and the id to the
-    caller.
+    Of Jobledger's own: lets in who may call, and turns every error of a handler
+    into a status with details. A request that cannot be parsed (malformed, not
+    UTF-8, nested beyond what the parser takes) is the caller's fault and answered as
+    such, not as a crash of the server. An unexpected error goes to the log under an
+    id, and the id to the caller.
+
+    Of the others, health and reflection: ends their streams when the server drains.
+
+    Not an interceptor: gRPC would ask that for the handler again at every call.
     """
 
     def __init__(self, drain: Drain, access: Access | None) -> None:
         self._drain = drain
         self._access = access
+        self._services: list[grpc.GenericRpcHandler] = []
         self._wrapped: dict[str, Any] = {}
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Take a service, as the generated code gives it to a server."""
+        self._services += handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        """Do nothing: newer generated code gives a server everything in both ways."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """Return the handler of a call, None where there is none."""
         method = handler_call_details.method
-        if method in self._wrapped:
-            return self._wrapped[method]
-        handler = await continuation(handler_call_details)
-        if handler is None or not method.startswith(OWN_METHODS):
-            return handler  # unknown methods are not kept: a caller could make up any number
-        wrapped = self._wrap(method, handler)
-        self._wrapped[method] = wrapped
-        return wrapped
+        if method not in self._wrapped:
+            found = (service.service(handler_call_details) for service in self._services)
+            handler = next((handler for handler in found if handler is not None), None)
+            if handler is None:
+                return None  # and not kept: a caller could make up any number of names
+            own = method.startswith(OWN_METHODS)
+            wrapped = self._wrap(method, handler) if own else until_draining(self._drain, handler)
+            self._wrapped[method] = wrapped
+        return self._wrapped[method]
 
     def _wrap(self, method: str, handler: Any) -> Any:
         deserialize = _safely(handler.request_deserializer)
+        serialize = _unless_bytes(handler.response_serializer)
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(
-                self._answering(method, handler.unary_unary),
-                deserialize,
-                handler.response_serializer,
+                self._answering(method, handler.unary_unary), deserialize, serialize
             )
         if handler.stream_stream is not None:
             return grpc.stream_stream_rpc_method_handler(
-                self._answering(method, handler.stream_stream),
-                deserialize,
-                handler.response_serializer,
+                self._answering(method, handler.stream_stream), deserialize, serialize
             )
         return grpc.unary_stream_rpc_method_handler(
-            self._answering(method, handler.unary_stream),
-            deserialize,
-            _unless_bytes(handler.response_serializer),
+            self._answering(method, handler.unary_stream), deserialize, serialize
         )
 
     def _answering(self, method: str, behavior: Behavior) -> Any:
+        drain, access = self._drain, self._access
+
         async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             try:
                 _check_readable(request)
-                if self._access is not None:
-                    self._access.check(context.invocation_metadata() or (), method, request)
-                with self._drain.call():
+                if access is not None:
+                    access.check(context.invocation_metadata() or (), method, request)
+                with drain.call():
                     return await behavior(request, context)
             except (grpc.aio.AbortError, asyncio.CancelledError):
                 raise
@@ -100,7 +108,7 @@ def _safely(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 
 
 def _unless_bytes(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
-    """Pass on what is serialized already: what thousands are told is serialized once."""
+    """Pass on what is serialized already; see encoding.py."""
 
     def write(message: Any) -> bytes:
         return message if type(message) is bytes else serialize(message)

@@ -1,0 +1,150 @@
+"""Jobs are serialized by hand: every one of them as protobuf itself would have it."""
+
+from datetime import UTC, datetime
+
+from google.protobuf.struct_pb2 import Struct
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from jobledger.v1 import job_pb2, job_service_pb2, worker_service_pb2
+from jobledger_server.domain.model import Instant, Job, JobError, JobId, JobStatus, Micros, Payload
+from jobledger_server.wire.encoding import answer, brief_job_bytes, job_bytes, varint, with_jobs
+
+
+def _payload(fields: dict[str, object]) -> Payload:
+    struct = Struct()
+    struct.update(fields)
+    return Payload(struct.SerializeToString(deterministic=True))
+
+
+TEXT = st.text(max_size=300)
+NAMES = st.text(min_size=1, max_size=300)
+INSTANTS = st.integers(-62_135_596_800_000_000, 253_402_300_799_999_999).map(Instant)
+PAYLOADS = st.dictionaries(TEXT, st.floats(allow_nan=False) | TEXT, max_size=40).map(_payload)
+JOBS = st.builds(
+    Job,
+    id=NAMES.map(JobId),
+    user_id=NAMES,
+    job_type=NAMES,
+    create_time=INSTANTS,
+    update_time=INSTANTS,
+    status=st.sampled_from(JobStatus),
+    progress=st.integers(0, 100),
+    progress_message=TEXT,
+    parameters=st.none() | PAYLOADS,
+    result=st.none() | PAYLOADS,
+    error=st.none() | st.builds(JobError, TEXT, TEXT, st.none() | PAYLOADS),
+    labels=st.dictionaries(TEXT, TEXT, max_size=4),
+    attempt=st.integers(0, 2**31 - 1),
+    max_attempts=st.integers(1, 1000),
+    worker_id=TEXT,
+    start_time=st.none() | INSTANTS,
+    complete_time=st.none() | INSTANTS,
+    lease_expire_time=st.none() | INSTANTS,
+    queue_timeout=st.just(Micros(1)),
+    queue_expire_time=st.none() | INSTANTS,
+    run_expire_time=st.none() | INSTANTS,
+    cancel_request_time=st.none() | INSTANTS,
+    cancel_reason=TEXT,
+    version=st.integers(1, 2**63 - 1),
+)
+PLAIN = Job(
+    id=JobId("j"),
+    user_id="u",
+    job_type="t",
+    create_time=Instant(0),
+    update_time=Instant(-1),
+    queue_timeout=Micros(1),
+    parameters=Payload(b""),
+)
+
+
+def expected(job: Job) -> job_pb2.Job:
+    """Make the message field by field, as protobuf's own code has it."""
+    message = job_pb2.Job(
+        id=job.id,
+        user_id=job.user_id,
+        job_type=job.job_type,
+        status=job_pb2.JobStatus.Value(f"JOB_STATUS_{job.status.value}"),
+        progress=job.progress,
+        progress_message=job.progress_message,
+        labels=job.labels,
+        attempt=job.attempt,
+        max_attempts=job.max_attempts,
+        worker_id=job.worker_id,
+        cancel_reason=job.cancel_reason,
+        version=job.version,
+    )
+    for name in (
+        *("create_time", "start_time", "update_time", "complete_time", "lease_expire_time"),
+        *("queue_expire_time", "run_expire_time", "cancel_request_time"),
+    ):
+        instant = getattr(job, name)
+        if instant is not None:
+            getattr(message, name).FromMicroseconds(instant)
+    for name in ("parameters", "result"):
+        payload = getattr(job, name)
+        if payload is not None:
+            getattr(message, name).SetInParent()
+            getattr(message, name).MergeFromString(payload)
+    if job.error is not None:
+        message.error.SetInParent()
+        message.error.reason = job.error.reason
+        message.error.message = job.error.message
+        if job.error.details is not None:
+            message.error.details.SetInParent()
+            message.error.details.MergeFromString(job.error.details)
+    return message
+
+
+@given(JOBS)
+@example(PLAIN)
+def test_a_serialized_job_is_the_message_that_protobuf_makes(job: Job) -> None:
+    assert job_pb2.Job.FromString(job_bytes(job)) == expected(job)
+
+
+@given(JOBS)
+def test_a_serialized_job_is_no_longer_than_protobufs_own(job: Job) -> None:
+    """Nothing is in it twice, and no field has its default."""
+    assert len(job_bytes(job)) == expected(job).ByteSize()
+
+
+@given(JOBS)
+def test_a_brief_job_is_a_part_of_the_whole(job: Job) -> None:
+    brief = job_pb2.Job.FromString(brief_job_bytes(job))
+    whole = job_pb2.Job()
+    whole.CopyFrom(expected(job))
+    whole.MergeFrom(brief)
+    assert whole == expected(job)
+    assert (brief.id, brief.version, brief.progress) == (job.id, job.version, job.progress)
+
+
+@given(st.lists(JOBS, max_size=3))
+def test_answers_hold_their_jobs_and_the_rest_of_their_fields(jobs: list[Job]) -> None:
+    batch = worker_service_pb2.ClaimJobsResponse.FromString(
+        with_jobs(worker_service_pb2.ClaimJobsResponse, jobs)  # type: ignore[arg-type]
+    )
+    assert list(batch.jobs) == [expected(job) for job in jobs]
+    rest = job_service_pb2.WatchJobResponse(heartbeat=True)
+    for job in jobs:
+        data = answer(job_service_pb2.WatchJobResponse, job, rest)
+        told = job_service_pb2.WatchJobResponse.FromString(data)  # type: ignore[arg-type]
+        assert (told.job, told.heartbeat) == (expected(job), True)
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_integers_are_encoded_as_protobuf_does(number: int) -> None:
+    message = job_pb2.Job(version=number - 2**63) if number != 2**63 else job_pb2.Job(version=1)
+    data = message.SerializeToString()
+    assert data.endswith(varint(message.version & 0xFFFF_FFFF_FFFF_FFFF))
+
+
+def test_times_have_microseconds() -> None:
+    at = datetime(2026, 11, 24, 12, 0, 0, 123_456, tzinfo=UTC)
+    job = Job(**{**_fields(PLAIN), "create_time": Instant(round(at.timestamp() * 1e6))})
+    told = job_pb2.Job.FromString(job_bytes(job)).create_time
+    assert told.ToDatetime(tzinfo=UTC) == at
+
+
+def _fields(job: Job) -> dict[str, object]:
+    return {name: getattr(job, name) for name in Job.__slots__}
