@@ -1,0 +1,69 @@
+"""Counts what goes to the database: every errand of a driver, which is a round trip each."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import aiosqlite
+import asyncpg
+import pytest
+
+
+class Errands:
+    """The statements that were run since the last `taken`, in their order."""
+
+    def __init__(self) -> None:
+        self._seen: list[str] = []
+
+    def note(self, what: str) -> None:
+        self._seen.append(what)
+
+    def taken(self) -> list[str]:
+        """Return them, each as its first word and the table it is about, and forget them."""
+        seen, self._seen = self._seen, []
+        return [_brief(statement) for statement in seen]
+
+
+_TABLE = re.compile(r"FROM (jobs|assets|job_transitions|tombstones|feed)\b")
+
+
+def _brief(statement: str) -> str:
+    words = statement.split()
+    verb = words[0].upper()
+    if statement.startswith("SELECT (extract"):
+        return "SELECT clock"
+    if verb in ("SELECT", "DELETE"):
+        # The first of our tables: there are also those that are made of bound lists.
+        return f"{verb} {_TABLE.search(statement)[1]}"
+    if verb in ("INSERT", "UPDATE"):
+        return f"{verb} {words[2] if verb == 'INSERT' else words[1]}"
+    return verb
+
+
+@contextmanager
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Errands]:
+    """Count in the block, on both drivers, from the calls that send something."""
+    errands = Errands()
+    with monkeypatch.context() as patched:
+        execute = aiosqlite.Connection._execute
+
+        async def on_sqlite(self: Any, function: Any, *args: Any, **options: Any) -> Any:
+            name = getattr(function, "__name__", "")
+            errands.note(args[0] if args and isinstance(args[0], str) else name)
+            return await execute(self, function, *args, **options)
+
+        patched.setattr(aiosqlite.Connection, "_execute", on_sqlite)
+        for name in ("execute", "fetch", "fetchval"):
+            patched.setattr(asyncpg.Connection, name, _noting(errands, name))
+        yield errands
+
+
+def _noting(errands: Errands, name: str) -> Any:
+    send = getattr(asyncpg.Connection, name)
+
+    async def noted(self: Any, query: str, *args: Any, **options: Any) -> Any:
+        errands.note(query)
+        return await send(self, query, *args, **options)
+
+    return noted

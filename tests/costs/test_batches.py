@@ -1,0 +1,102 @@
+"""What a batch costs the database: so many statements, however many commands are in it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from costs.counted import Errands, counted
+from jobledger_server.domain.commands import Claim, Create, Report, Transit
+from jobledger_server.domain.model import JobId, JobStatus, Micros
+from jobledger_server.ledger.ledger import Ledger
+
+CALLERS = 50
+
+
+@pytest.fixture
+async def errands(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Errands]:
+    """What is run from now on; the connection is there already."""
+    with counted(monkeypatch) as errands:
+        await together(ledger, [creation(-1)])
+        errands.taken()
+        yield errands
+
+
+@pytest.fixture
+def begin(database_url: str) -> list[str]:
+    """How every batch begins: PostgreSQL is asked for the time, SQLite's is the machine's."""
+    return ["BEGIN"] if database_url.startswith("sqlite") else ["BEGIN", "SELECT clock"]
+
+
+END = ["COMMIT"]
+
+
+def creation(number: int) -> Create:
+    return Create(user_id="ada", job_type="render", request_id=f"r-{number}")
+
+
+async def together(ledger: Ledger, commands: list[object]) -> list[JobId]:
+    decisions = await asyncio.gather(*(ledger.apply(command) for command in commands))
+    return [decision.job.id for decision in decisions]
+
+
+async def test_creations_take_three_statements_however_many_they_are(
+    ledger: Ledger, errands: Errands, begin: list[str]
+) -> None:
+    expected = [*begin, "SELECT jobs", "UPDATE feed", "INSERT jobs", *END]
+    await together(ledger, [creation(0)])
+    assert errands.taken() == expected
+    await together(ledger, [creation(number) for number in range(1, CALLERS)])
+    assert errands.taken() == expected
+
+
+async def test_reports_take_three_statements_however_many_they_are(
+    ledger: Ledger, errands: Errands, begin: list[str]
+) -> None:
+    ids = await together(ledger, [creation(number) for number in range(CALLERS)])
+    starts = [Transit(job_id=id_, target=JobStatus.PROCESSING, worker_id="w") for id_ in ids]
+    await together(ledger, starts)
+    errands.taken()
+    await together(ledger, [Report(job_id=id_, attempt=1, progress=10) for id_ in ids])
+    assert errands.taken() == [*begin, "SELECT jobs", "UPDATE feed", "UPDATE jobs", *END]
+
+
+async def test_transitions_take_one_more(
+    ledger: Ledger, errands: Errands, begin: list[str]
+) -> None:
+    ids = await together(ledger, [creation(number) for number in range(CALLERS)])
+    errands.taken()
+    starts = [Transit(job_id=id_, target=JobStatus.PROCESSING, worker_id="w") for id_ in ids]
+    await together(ledger, starts)
+    writes = ["UPDATE feed", "UPDATE jobs", "INSERT job_transitions"]
+    assert errands.taken() == [*begin, "SELECT jobs", *writes, *END]
+
+
+async def test_claims_of_one_type_take_one_search(
+    ledger: Ledger, errands: Errands, begin: list[str]
+) -> None:
+    await together(ledger, [creation(number) for number in range(CALLERS)])
+    errands.taken()
+    claims = [
+        Claim(
+            worker_id=f"w-{number}",
+            job_types=frozenset({"render"}),
+            max_jobs=1,
+            lease_duration=Micros(60_000_000),
+        )
+        for number in range(CALLERS)
+    ]
+    await asyncio.gather(*map(ledger.claim, claims))
+    writes = ["UPDATE feed", "UPDATE jobs", "INSERT job_transitions"]
+    assert len(errands.taken()) == len([*begin, "the search", *writes, *END])
+
+
+async def test_a_refused_command_writes_nothing(
+    ledger: Ledger, errands: Errands, begin: list[str]
+) -> None:
+    results = await asyncio.gather(
+        *(ledger.apply(Report(job_id=JobId(f"j-{n}"), progress=1)) for n in range(CALLERS)),
+        return_exceptions=True,
+    )
+    assert len(results) == CALLERS
+    assert errands.taken() == [*begin, "SELECT jobs", *END]
