@@ -226,26 +226,24 @@ async def test_a_deleted_jobs_request_id_is_free_again_even_in_the_same_transact
 async def test_the_transactions_time_is_the_databases(store: SqlStore) -> None:
     async with store.transaction() as transaction:
         ours = transaction.now
-        connection = transaction._connection
-        if connection.dialect.name == "sqlite":
+        if store._dialect.name == "sqlite":
             clock = "SELECT CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
         else:
             clock = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-        theirs = (await connection.execute(text(clock))).scalar_one()
+        ((theirs,),) = await transaction._driver.fetch(clock, ())
     assert abs(theirs - ours) < 1_000_000
 
 
 async def test_a_commit_is_on_the_disk_before_it_is_acknowledged(store: SqlStore) -> None:
     """No test can cut the power, so this reads the settings that make it so."""
     async with store.transaction() as transaction:
-        connection = transaction._connection
-        if connection.dialect.name == "sqlite":
+        if store._dialect.name == "sqlite":
             settings = {"synchronous": 2, "journal_mode": "wal", "foreign_keys": 1}
             for name, value in settings.items():
-                assert (await connection.execute(text(f"PRAGMA {name}"))).scalar_one() == value
+                assert await transaction._driver.fetch(f"PRAGMA {name}", ()) == [(value,)]
         else:
             for name in ("synchronous_commit", "fsync", "full_page_writes"):
-                assert (await connection.execute(text(f"SHOW {name}"))).scalar_one() == "on"
+                assert [*await transaction._driver.fetch(f"SHOW {name}", ())] == [("on",)]
 
 
 async def test_readers_cannot_write(store: SqlStore) -> None:

@@ -68,7 +68,7 @@ class FeedReading:
         jobs = {change.job.id: change.job for change in latest}
         if missing := [row[0] for row in steps if row[0] not in jobs]:
             ids = self._statements.dialect.bind_list("ids", missing)
-            rows = await self._rows(self._statements.read_jobs, ids)
+            rows = await self._rows(self._statements.read_more_jobs, ids)
             jobs.update((job.id, job) for job in map(job_from_row, rows))
         return [
             Change(job_after_start(jobs[row[0]], row), step_place(row), (transition_from_row(row),))

@@ -15,6 +15,7 @@ from jobledger_server.domain.model import (
     Micros,
     Transition,
 )
+from jobledger_server.sql.tables import jobs
 from jobledger_server.store import Change
 
 Row = tuple[Any, ...]
@@ -192,6 +193,12 @@ def job_from_row(row: Sequence[Any]) -> Job:
         version=version,
         end_digest=end_digest,
     )
+
+
+def history_from_row(row: Sequence[Any]) -> tuple[Job, Transition | None]:
+    """Make a Job, and one of its steps if it has any, of rows of both tables side by side."""
+    job, step = row[: len(jobs.c)], row[len(jobs.c) :]
+    return job_from_row(job), None if step[0] is None else transition_from_row(step)
 
 
 def change_from_row(row: Sequence[Any]) -> Change:

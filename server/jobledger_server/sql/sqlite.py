@@ -149,7 +149,13 @@ def open_sqlite(url: URL) -> Database:
         json_deserializer=as_text,
         pool_reset_on_return=None,  # whoever writes has ended the transaction, one way or the other
     )
-    reader = create_async_engine(url, pool_size=READERS, max_overflow=0, json_deserializer=as_text)
+    reader = create_async_engine(
+        url,
+        pool_size=READERS,
+        max_overflow=0,
+        json_deserializer=as_text,
+        pool_reset_on_return=None,
+    )
     busy = f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}"
     _on_sqlite_connect(
         writer,

@@ -44,7 +44,15 @@ class Statements:
 
         self.dialect = dialect
         jobs_by_id = select(jobs).where(dialect.one_of(jobs.c.id, "ids"))
-        self.read_jobs = jobs_by_id
+        self.read_jobs = prepared(jobs_by_id)
+        self.read_more_jobs = jobs_by_id
+        # One statement, so that both tables are read as they stood at the same moment.
+        self.read_histories = prepared(
+            select(jobs, job_transitions)
+            .outerjoin(job_transitions, job_transitions.c.job_id == jobs.c.id)
+            .where(dialect.one_of(jobs.c.id, "ids"))
+            .order_by(jobs.c.id, job_transitions.c.version)
+        )
         # In the order of the ids, so that two transactions never wait for each other.
         self.lock_jobs = prepared(dialect.locked(jobs_by_id.order_by(jobs.c.id)))
         self.find_created = prepared(
@@ -64,11 +72,6 @@ class Statements:
             )
         )
         self.oldest_waiting = cache(lambda types: prepared(dialect.oldest_waiting(types)))
-        self.read_transitions = (
-            select(job_transitions)
-            .where(dialect.one_of(job_transitions.c.job_id, "ids"))
-            .order_by(job_transitions.c.job_id, job_transitions.c.version)
-        )
         self.take_places = prepared(
             update(feed).values(seq=feed.c.seq + bindparam("count")).returning(feed.c.seq)
         )

@@ -20,11 +20,12 @@ from jobledger_server.domain.model import (
     first_id,
 )
 from jobledger_server.sql.dialect import Database
-from jobledger_server.sql.driver import Driver
+from jobledger_server.sql.driver import Driver, Prepared
 from jobledger_server.sql.feed import FeedReading
 from jobledger_server.sql.rows import (
     asset_from_row,
     change_from_row,
+    history_from_row,
     job_from_row,
     transition_from_row,
 )
@@ -61,9 +62,7 @@ class SqlStore:
         progress = _Progress()
         with self._translating(progress):
             async with self._database.writer.connect() as connection:
-                driver = self._dialect.driver(
-                    (await connection.get_raw_connection()).driver_connection
-                )
+                driver = await self._driver(connection)
                 try:
                     await driver.begin()
                     yield SqlTransaction(driver, self._statements, await driver.now())
@@ -78,34 +77,33 @@ class SqlStore:
         self, connection: AsyncConnection, driver: Driver, error: BaseException
     ) -> None:
         """Undo what a transaction has done so far, or let go of its connection."""
-        if isinstance(error, Exception) and not isinstance(error, TimeoutError):
+        if not _unanswered(error):
             with suppress(Exception):
                 await driver.rollback()
                 return
-        # It is broken, or nobody waits for what it still does: not even for a rollback.
+        await self._let_go(connection, driver)
+
+    async def _let_go(self, connection: AsyncConnection, driver: Driver) -> None:
+        """Let go of a connection that is broken, or that nobody waits for any more."""
         await connection.invalidate()
         if driver.lost:
             # So, most likely, are those that are at rest: the database was away.
             await self._database.writer.dispose()
 
     async def read_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
-        rows = await self._read(self._statements.read_jobs, self._dialect.bind_list("ids", ids))
+        rows = await self._fetch(self._statements.read_jobs, self._dialect.bind_list("ids", ids))
         return {job.id: job for job in map(job_from_row, rows)}
 
     async def read_histories(
         self, ids: Collection[JobId]
     ) -> dict[JobId, tuple[Job, list[Transition]]]:
         wanted = self._dialect.bind_list("ids", ids)
-        with self._translating(_Progress()):
-            # In one snapshot: a job that is deleted in between would be told without its steps.
-            async with self._snapshot.connect() as connection, connection.begin():
-                jobs = await connection.execute(self._statements.read_jobs, wanted)
-                histories: dict[JobId, tuple[Job, list[Transition]]] = {
-                    job.id: (job, []) for job in map(job_from_row, jobs)
-                }
-                steps = await connection.execute(self._statements.read_transitions, wanted)
-                for step in map(transition_from_row, steps):
-                    histories[step.job_id][1].append(step)
+        histories: dict[JobId, tuple[Job, list[Transition]]] = {}
+        for row in await self._fetch(self._statements.read_histories, wanted):
+            job, step = history_from_row(row)
+            _, steps = histories.setdefault(job.id, (job, []))
+            if step is not None:
+                steps.append(step)
         return histories
 
     async def list_jobs(self, query: JobQuery, *, before: JobId | None, limit: int) -> list[Job]:
@@ -199,6 +197,25 @@ class SqlStore:
     async def close(self) -> None:
         await self._database.close()
 
+    async def _fetch(
+        self, statement: Prepared, parameters: dict[str, Any]
+    ) -> Sequence[Sequence[Any]]:
+        """Read what many calls want, by the driver itself."""
+        progress = _Progress()
+        with self._translating(progress):
+            async with self._single.connect() as connection:
+                driver = await self._driver(connection)
+                try:
+                    return await driver.fetch(statement.text, statement.values(parameters))
+                except BaseException as error:
+                    progress.lost = driver.lost
+                    if progress.lost or _unanswered(error):
+                        await self._let_go(connection, driver)
+                    raise
+
+    async def _driver(self, connection: AsyncConnection) -> Driver:
+        return self._dialect.driver((await connection.get_raw_connection()).driver_connection)
+
     async def _read(
         self, statement: Executable, parameters: dict[str, Any] | None = None
     ) -> Sequence[Any]:
@@ -231,6 +248,11 @@ class _Progress:
 
     committing: bool = False
     lost: bool = False
+
+
+def _unanswered(error: BaseException) -> bool:
+    """Whether nobody waits for what a statement still does: not even for a rollback."""
+    return not isinstance(error, Exception) or isinstance(error, TimeoutError)
 
 
 def _filters(query: JobQuery, before: JobId | None) -> list[ColumnElement[bool]]:
