@@ -103,37 +103,36 @@ async def test_what_was_taken_is_finished_before_the_end() -> None:
     assert [task.result() for task in tasks] == [2, 4, 6]
 
 
-async def test_half_of_the_callers_are_waited_for_and_a_single_one_waits_for_nobody(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Counted, not timed: with a linger that never ends by itself."""
-    monkeypatch.setattr(batcher_module, "LINGER_SECONDS", 3600)
+@pytest.fixture
+def endless_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted, not timed: whoever waits for callers waits until they are there."""
+    monkeypatch.setattr(batcher_module, "TICK_SECONDS", 3600)
+
+
+@pytest.mark.usefixtures("endless_ticks")
+async def test_callers_that_come_back_are_waited_for_and_a_single_one_waits_for_nobody() -> None:
     work = Work()
     async with Batcher("numbers", work, max_batch=10, max_waiting=10) as batcher:
         assert [await batcher.submit(n) for n in (1, 2, 3)] == [2, 4, 6]
         assert work.batches == [[1], [2], [3]]
-        await asyncio.gather(*await submitted(batcher, 4, 5, 6, 7, 8))
-        early = await submitted(batcher, 9)
-        assert work.batches[3:] == [[4, 5, 6, 7, 8]]
-        late = await submitted(batcher, 10)
+        await asyncio.gather(*await submitted(batcher, 4, 5, 6))
+        early = await submitted(batcher, 7, 8)
+        assert work.batches[3:] == [[4, 5, 6]]
+        late = await submitted(batcher, 9)
         await asyncio.gather(*early, *late)
-        assert work.batches[4:] == [[9, 10]]
-        # Two take turns, and wait for nobody.
-        assert [await batcher.submit(n) for n in (11, 12)] == [22, 24]
-        assert work.batches[5:] == [[11], [12]]
+        assert work.batches[4:] == [[7, 8, 9]]
         # Whoever does not come back is not waited for at the end.
-        await asyncio.gather(*await submitted(batcher, 1, 2, 3, 4))
         last = await submitted(batcher, 0)
     assert await last[0] == 0
 
 
+@pytest.mark.usefixtures("endless_ticks")
 async def test_one_who_waits_for_others_is_not_woken_for_each_of_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(batcher_module, "LINGER_SECONDS", 3600)
     work = Work()
     async with Batcher("numbers", work, max_batch=10, max_waiting=10) as batcher:
-        await asyncio.gather(*await submitted(batcher, *range(8)))
+        await asyncio.gather(*await submitted(batcher, *range(4)))
         rung = 0
 
         def ring() -> None:
@@ -149,12 +148,46 @@ async def test_one_who_waits_for_others_is_not_woken_for_each_of_them(
         assert (work.batches[1:], rung) == ([[1, 2, 3, 4]], 2)
 
 
-async def test_callers_that_do_not_come_back_cost_one_linger(
+async def test_callers_that_do_not_come_back_cost_two_quiet_ticks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(batcher_module, "LINGER_SECONDS", 0.001)
+    ticks: list[float] = []
+    timeout = asyncio.timeout
+
+    def noted(seconds: float) -> asyncio.Timeout:
+        ticks.append(seconds)
+        return timeout(seconds)
+
     work = Work()
     async with Batcher("numbers", work, max_batch=10, max_waiting=10) as batcher:
         await asyncio.gather(*await submitted(batcher, 1, 2, 3, 4))
+        monkeypatch.setattr(asyncio, "timeout", noted)
         assert [await batcher.submit(n) for n in (5, 6)] == [10, 12]
     assert work.batches == [[1, 2, 3, 4], [5], [6]]
+    assert ticks == [batcher_module.TICK_SECONDS] * batcher_module.QUIET
+
+
+async def test_callers_that_keep_coming_are_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So that of very many one part is answered while the database works for another."""
+    monkeypatch.setattr(batcher_module, "LONGEST", 3)
+    work = Work()
+    tasks: list[asyncio.Task[int]] = []
+    async with Batcher("numbers", work, max_batch=100, max_waiting=100) as batcher:
+        await asyncio.gather(*await submitted(batcher, *range(100, 150)))
+
+        class OneComes:
+            """A tick in which one more comes."""
+
+            async def __aenter__(self) -> None:
+                tasks.extend(await submitted(batcher, len(tasks)))
+                raise TimeoutError
+
+            async def __aexit__(self, *_: object) -> None: ...
+
+        monkeypatch.setattr(asyncio, "timeout", lambda _: OneComes())
+        assert await batcher.submit(99) == 198
+        monkeypatch.undo()
+        await asyncio.gather(*tasks)
+    assert work.batches[1] == [99, 0, 1, 2]

@@ -42,6 +42,9 @@ class JobStatus(enum.Enum):
     PARTIAL = "PARTIAL"
     FAILED = "FAILED"
 
+    # There is one of each. An Enum's own hash is that of its name, by a function in Python.
+    __hash__ = object.__hash__
+
 
 @dataclass(frozen=True, slots=True)
 class JobError:

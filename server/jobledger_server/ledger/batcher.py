@@ -1,9 +1,8 @@
 """Things that arrive together are done together.
 
-While one batch is under way the next one gathers, and before it begins half of
-those who called last time are given a moment to come back. So a batch grows with
-the load, a single caller waits for nobody, and of many callers one half is answered
-while the database works for the other. The idea is group commit as databases do
+While one batch is under way the next one gathers, and those who were answered
+together are given a moment to come back, so a batch grows with the load and a
+single caller waits for nobody. The idea is group commit as databases do
 it; see DeWitt et al., "Implementation Techniques for Main Memory Database
 Systems" (1984).
 """
@@ -20,8 +19,14 @@ from jobledger_server.domain.errors import LimitExceeded
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-LINGER_SECONDS = 0.005
-"""How long a batch waits at most for callers that were there a moment ago."""
+TICK_SECONDS = 0.001
+"""How often a batch that waits for callers looks whether any have come."""
+
+QUIET = 2
+"""Ticks without anybody coming: then no more are expected."""
+
+LONGEST = 10
+"""Ticks that a batch waits at most."""
 
 Flush = Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]]
 """Does a batch: one result for each item, in the same order. What it raises is
@@ -97,7 +102,8 @@ class Batcher(Generic[Item, Result]):
         while True:
             await self._arrived.wait()
             while self._waiting:
-                await self._linger(callers)
+                if callers > 1:
+                    await self._linger(callers)
                 batch = self._take()
                 await self._do(batch)
                 callers = len(batch) + len(self._waiting)
@@ -117,17 +123,26 @@ class Batcher(Generic[Item, Result]):
         return batch
 
     async def _linger(self, callers: int) -> None:
-        """Wait a moment for half of those who called last time: answered, they come back.
+        """Wait a moment for those who called last time too: answered together, they come back.
 
         It ends when as many are there, so that a steady number of callers waits
-        for nobody, and there is none of it for one or two.
+        for nobody and a single one never; when nobody has come for two ticks, so that
+        callers who come when they like wait for nobody either; and after LONGEST ticks,
+        so that of many callers one part is answered while the database works for
+        another.
         """
-        self._wanted = min(callers // 2, self._max_batch)
-        if len(self._waiting) < self._wanted and not self._closed:
+        wanted = min(callers, self._max_batch)
+        quiet = 0
+        for _ in range(LONGEST):
+            there = len(self._waiting)
+            if there >= wanted or quiet == QUIET or self._closed:
+                break
+            self._wanted = wanted
             self._arrived.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(LINGER_SECONDS):
+                async with asyncio.timeout(TICK_SECONDS):
                     await self._arrived.wait()
+            quiet = quiet + 1 if len(self._waiting) == there else 0
         self._wanted = 1
 
     async def _do(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
