@@ -53,6 +53,10 @@ bench-feed: $(INSTALLED) ## measure how soon a commit reaches those who watch
 bench-storm: $(INSTALLED) ## measure a restart while thousands watch
 	@$(PYTHON) benchmarks/storm.py $(ARGS)
 
+.PHONY: bench-paths
+bench-paths: $(INSTALLED) ## tell where the microseconds of a call go
+	@$(PYTHON) benchmarks/hot_paths.py $(ARGS)
+
 .PHONY: bench-slow
 bench-slow: $(INSTALLED) ## measure what watchers cost that do not read
 	@$(PYTHON) benchmarks/slow.py $(ARGS)

@@ -9,24 +9,37 @@ is the stack's own is told by the bare server, sampled in the same way.
 import argparse
 import json
 import os
+import signal
 import statistics
+import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 from bench import GENERATORS, describe_machine
+from messages import full_job
 from processes import HERE, BareServer, BenchmarkError, Generator, all_do, cpu_seconds
 from rates import IN_FLIGHT, JOBS
+from stream import JOBS_EACH, STREAMS, WINDOW
 from subjects import DATABASES, new_database, serving_on
 
-PATHS = {"create": "CreateJob", "progress": "UpdateProgress", "get": "GetJob"}
+PATHS = {
+    "create": "CreateJob",
+    "progress": "UpdateProgress",
+    "report": "ReportProgress",
+    "get": "GetJob",
+    "watch": "WatchJob",
+}
+CEILINGS = {"report": "bare stream", "watch": "bare stream"}
+WATCHERS = 1_000
 BARE = "the stack alone"
-WARM_UP_SECONDS = 1.0
+WARM_UP_SECONDS = 0.5
 PATIENCE_SECONDS = 10.0
 FUNCTIONS = 12
 """How many of the functions that take most are shown."""
@@ -51,11 +64,11 @@ class Sampler:
         self._file = file
 
     def begin(self) -> None:
-        self._process.send_signal(12)
+        self._process.send_signal(signal.SIGUSR2)
 
     def end(self) -> list[tuple[str, str, float]]:
         """Return the seconds of each function with its room. Raises BenchmarkError."""
-        self._process.send_signal(12)
+        self._process.send_signal(signal.SIGUSR2)
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not self._file.exists():
             if time.monotonic() > deadline:
@@ -108,14 +121,77 @@ def _environment(samples: Path) -> Mapping[str, str]:
     return {"PYTHONPATH": path, "JOBLEDGER_SAMPLES": str(samples)}
 
 
-def sample(
-    server: Sampled, operation: str, generators: Sequence[Generator], seconds: float
-) -> Cost:
+class Load:
+    """Makes one kind of call, on any of the servers."""
+
+    def __init__(self, generators: Sequence[Generator], caller: Generator) -> None:
+        self._generators = generators
+        self._caller = caller
+        self._watched: dict[str, tuple[str, int]] = {}
+        self._opened: list[Sampled] = []
+
+    def prepare(self, server: Sampled) -> None:
+        """Make the jobs that are reported on and read, and the one that is watched."""
+        if server.name != BARE:
+            self._all("prepare", server, jobs=JOBS // len(self._generators))
+            made = self._caller.do("make_job", target=server.target)
+        else:
+            made = {"job_id": full_job().id, "version": 1}
+        self._watched[server.target] = (made["job_id"], made["version"])
+
+    def make(self, path: str, server: Sampled, seconds: float) -> int:
+        """Make calls for a while; return how many were made, or deliveries that reached."""
+        if path == "watch":
+            return self._change(server, seconds)
+        if path == "report":
+            return self._all(
+                "report",
+                server,
+                streams=STREAMS // len(self._generators),
+                jobs=JOBS_EACH,
+                window=WINDOW,
+                true=server.name != BARE,
+                warm_up=0.0,
+                seconds=seconds,
+            )
+        return self._all(
+            "rate",
+            server,
+            operation="create" if server.name == BARE else path,
+            in_flight=IN_FLIGHT // len(self._generators),
+            warm_up=0.0,
+            seconds=seconds,
+        )
+
+    def _change(self, server: Sampled, seconds: float) -> int:
+        """Change one job again and again, each time when all its watchers were told."""
+        job_id, version = self._watched[server.target]
+        streams = WATCHERS // len(self._generators)
+        if server not in self._opened:
+            self._opened.append(server)
+            self._all("open", server, job_id=job_id, streams=streams)
+        end = time.monotonic() + seconds
+        changes = 0
+        while time.monotonic() < end:
+            self._all("expect", server, version=version + 1)
+            self._caller.do("change", target=server.target, job_id=job_id, version=version)
+            self._all("delivered", server)
+            version += 1
+            changes += 1
+        self._watched[server.target] = (job_id, version)
+        return changes * WATCHERS
+
+    def _all(self, command: str, server: Sampled, **arguments: Any) -> int:
+        replies = all_do(self._generators, command, target=server.target, **arguments)
+        return sum(reply.get("calls", 0) for reply in replies)
+
+
+def sample(load: Load, path: str, server: Sampled, seconds: float) -> Cost:
     """Load the server with one kind of call, and find what each costs."""
-    _load(server, operation, generators, 0.25)
+    load.make(path, server, WARM_UP_SECONDS)
     server.sampler.begin()
     before = (*server.sampler.cpu(), _database_cpu(server))
-    calls = _load(server, operation, generators, seconds)
+    calls = load.make(path, server, seconds)
     after = (*server.sampler.cpu(), _database_cpu(server))
     loop, threads, database = (
         (now - then) / calls * 1e6 for now, then in zip(after, before, strict=True)
@@ -128,19 +204,6 @@ def sample(
     return cost
 
 
-def _load(server: Sampled, operation: str, generators: Sequence[Generator], seconds: float) -> int:
-    replies = all_do(
-        generators,
-        "rate",
-        target=server.target,
-        operation=operation,
-        in_flight=IN_FLIGHT // len(generators),
-        warm_up=0.0,
-        seconds=seconds,
-    )
-    return sum(reply["calls"] for reply in replies)
-
-
 def _database_cpu(server: Sampled) -> float:
     return 0.0 if server.database_pid is None else cpu_seconds(server.database_pid)
 
@@ -148,41 +211,50 @@ def _database_cpu(server: Sampled) -> float:
 def main() -> None:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="less of everything")
-    parser.add_argument("--json", metavar="FILE", type=Path)
+    parser.add_argument("--quick", action="store_true", help="less of everything, in a minute")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the medians there too")
     parser.add_argument("--only", nargs="+", choices=PATHS, default=list(PATHS), metavar="PATH")
-    parser.add_argument("--databases", nargs="+", choices=DATABASES, default=DATABASES)
     arguments = parser.parse_args()
-    rounds, seconds = (1, 2.0) if arguments.quick else (3, 4.0)
-    costs: dict[tuple[str, str], list[Cost]] = {}
-    with (
-        tempfile.TemporaryDirectory(prefix="jobledger-bench-") as folder,
-        sampled_servers(arguments.databases, Path(folder)) as servers,
-        ExitStack() as stack,
-    ):
-        generators = [stack.enter_context(Generator()) for _ in range(GENERATORS)]
-        for server in servers[1:]:
-            all_do(generators, "prepare", target=server.target, jobs=JOBS // len(generators))
-        for _ in range(rounds):
+    rounds, seconds = (1, 1.5) if arguments.quick else (3, 4.0)
+    found: dict[tuple[str, str], list[Cost]] = {}
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="jobledger-bench-") as folder,
+            sampled_servers(DATABASES, Path(folder)) as servers,
+        ):
+            # Each path with generators of its own: a watch that is open still costs something.
             for path in arguments.only:
-                for server in servers:
-                    operation = "create" if server.name == BARE else path
-                    cost = sample(server, operation, generators, seconds)
-                    costs.setdefault((path, server.name), []).append(cost)
+                with ExitStack() as generators:
+                    load = _load(generators)
+                    for server in servers:
+                        load.prepare(server)
+                    for _ in range(rounds):
+                        for server in servers:
+                            cost = sample(load, path, server, seconds)
+                            found.setdefault((path, server.name), []).append(cost)
+    except BenchmarkError as error:
+        sys.exit(f"hot paths: {error}")
+    medians = {which: _median(costs) for which, costs in found.items()}
     print(", ".join(f"{name} {value}" for name, value in describe_machine().items()))
-    for (path, name), found in costs.items():
-        if name != BARE:
-            bare = costs[path, BARE]
-            print(f"\n{PATHS[path]}, {name}: microseconds a call\n")
-            print(_table(_median(found), _median(bare)))
+    print(f"microseconds a call or delivery, medians of {rounds} rounds")
+    for path in arguments.only:
+        print(f"\n{_table(path, medians)}")
+    if arguments.json:
+        whole = [{"path": p, "server": s, **asdict(c)} for (p, s), c in medians.items()]
+        arguments.json.write_text(json.dumps(whole, indent=2) + "\n")
+
+
+def _load(stack: ExitStack) -> Load:
+    program = "http2_load.py"
+    generators = [stack.enter_context(Generator(program)) for _ in range(GENERATORS)]
+    return Load(generators, stack.enter_context(Generator(program)))
 
 
 def _median(costs: Sequence[Cost]) -> Cost:
-    def counters(which: str) -> Counter[str]:
+    def counters(which: str) -> dict[str, float]:
         names = {name for cost in costs for name in getattr(cost, which)}
-        return Counter(
-            {n: statistics.median(getattr(cost, which)[n] for cost in costs) for n in names}
-        )
+        medians = {n: statistics.median(getattr(c, which)[n] for c in costs) for n in names}
+        return defaultdict(float, medians)
 
     return Cost(
         statistics.median(cost.loop for cost in costs),
@@ -193,16 +265,30 @@ def _median(costs: Sequence[Cost]) -> Cost:
     )
 
 
-def _table(ours: Cost, bare: Cost) -> str:
-    lines = [f"{'':44}{'ours':>8}{'no-op':>8}"]
-    for room, spent in ours.rooms.most_common():
-        lines.append(f"{room:44}{spent:8.1f}{bare.rooms[room]:8.1f}")
-    lines.append(f"{'the event loop thread':44}{ours.loop:8.1f}{bare.loop:8.1f}")
-    lines.append(f"{'other threads':44}{ours.threads:8.1f}{bare.threads:8.1f}")
-    lines.append(f"{'database':44}{ours.database:8.1f}{0:8.1f}")
-    lines.append("")
-    lines += [f"  {name:70}{spent:8.1f}" for name, spent in ours.functions.most_common(FUNCTIONS)]
+def _table(path: str, medians: Mapping[tuple[str, str], Cost]) -> str:
+    """Draw what one path costs on each server: by room, by thread, and the functions in it."""
+    names = [BARE, *DATABASES]
+    costs = [medians[path, name] for name in names]
+    lines = [PATHS[path].ljust(40) + "".join(f"{name:>16}" for name in (_bare(path), *DATABASES))]
+
+    def add(title: str, values: Iterable[float]) -> None:
+        lines.append(f"{title:40}" + "".join(f"{value:16.1f}" for value in values))
+
+    rooms = sorted({room for c in costs for room in c.rooms}, key=lambda r: -costs[1].rooms[r])
+    for room in rooms:
+        add(f"  {room}", (cost.rooms[room] for cost in costs))
+    add("event loop", (cost.loop for cost in costs))
+    add("the server's other threads", (cost.threads for cost in costs))
+    add("the database's processes", (cost.database for cost in costs))
+    for name, cost in zip(DATABASES, costs[1:], strict=True):
+        lines.append(f"most of it, {name}:")
+        top = sorted(cost.functions.items(), key=lambda item: -item[1])[:FUNCTIONS]
+        lines += [f"  {function:70}{spent:8.1f}" for function, spent in top]
     return "\n".join(lines)
+
+
+def _bare(path: str) -> str:
+    return CEILINGS.get(path, "no-op")
 
 
 if __name__ == "__main__":
