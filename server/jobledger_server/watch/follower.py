@@ -99,6 +99,10 @@ class Follower:
         """Wake the watcher: there may be news."""
         self._bell.ring()
 
+    def end(self) -> None:
+        """Let go of everything: the watcher is gone."""
+        self._bell.silence()
+
     def drain(self) -> None:
         """Tell the watcher that this server is going away."""
         self._draining = True

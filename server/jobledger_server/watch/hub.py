@@ -134,6 +134,7 @@ class WatchHub:
             if not watchers[key]:
                 del watchers[key]
             self._count -= 1
+            watcher.end()
 
     def drain(self) -> None:
         """End every watch, and take no more."""

@@ -82,6 +82,10 @@ class Subscription:
             self._job = None
             self._version = version
 
+    def end(self) -> None:
+        """Let go of everything: the watcher is gone."""
+        self._bell.silence()
+
     def drain(self) -> None:
         """Tell the watcher that this server is going away."""
         self._draining = True
