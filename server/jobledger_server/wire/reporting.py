@@ -104,7 +104,9 @@ class _Stream:
         while True:
             while self._waiting:
                 job_id, outcome = self._waiting[0]
-                await write(await _acknowledgement(job_id, outcome))
+                if isinstance(outcome, asyncio.Future) and not outcome.done():
+                    await asyncio.wait([outcome])  # the next ones are in the same batch, and done
+                await write(_acknowledgement(job_id, outcome))
                 self._waiting.popleft()
                 self._room.set()
             if self._ended:
@@ -119,11 +121,11 @@ class _Stream:
                 outcome.cancelled() or outcome.exception()
 
 
-async def _acknowledgement(job_id: str, outcome: Outcome) -> pb.ReportProgressResponse:
+def _acknowledgement(job_id: str, outcome: Outcome) -> pb.ReportProgressResponse:
     if isinstance(outcome, Exception):
         return _refusal(job_id, outcome)
     try:
-        (decision,) = await outcome
+        (decision,) = outcome.result()
     except Exception as error:  # noqa: BLE001
         # Whatever is wrong with one report is its own answer, and no other's.
         return _refusal(job_id, error)
