@@ -63,7 +63,13 @@ def test_its_metadata_names_the_license_and_the_extras(wheel: Path) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
     assert "Apache License" in text
     assert metadata["Requires-Python"] == ">=3.11"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"cli", "server", "postgres", "metrics"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {
+        "cli",
+        "server",
+        "postgres",
+        "metrics",
+        "bench",
+    }
     bare = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert {line.split(">")[0] for line in bare} == {
         "grpcio",
