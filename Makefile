@@ -69,6 +69,10 @@ bench-lifecycle: $(INSTALLED) ## measure whole lifecycles, and etcd beside them 
 bench-growth: $(INSTALLED) ## measure what calls cost beside five million jobs
 	@$(PYTHON) benchmarks/growth.py $(ARGS)
 
+.PHONY: plots
+plots: $(INSTALLED) ## draw docs/performance/ from what benchmarks wrote; ARGS="bench.json lifecycle.json"
+	@$(PYTHON) benchmarks/plots.py $(ARGS)
+
 .PHONY: wheel
 wheel: $(INSTALLED) ## build the distribution into dist/
 	@$(PYTHON) -m hatchling build -t wheel
