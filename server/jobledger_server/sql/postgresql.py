@@ -28,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from jobledger_server.domain.model import Instant
 from jobledger_server.sql.dialect import BadDatabaseUrl, Database, oldest_waiting
 from jobledger_server.sql.driver import Driver
-from jobledger_server.sql.rows import Row, as_text
+from jobledger_server.sql.rows import Row, labels_from_text
 from jobledger_server.sql.tables import jobs
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def open_postgresql(url: URL) -> Database:
         url,
         pool_size=CONNECTIONS,
         max_overflow=0,
-        json_deserializer=as_text,
+        json_deserializer=labels_from_text,
         pool_timeout=CONNECT_SECONDS,
         connect_args={
             "timeout": CONNECT_SECONDS,

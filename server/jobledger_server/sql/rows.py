@@ -105,11 +105,6 @@ TOMBSTONE_COLUMNS = (
 )
 
 
-def as_text(text: str) -> str:
-    """Leave labels as the database keeps them: they are read here, whoever has read the row."""
-    return text
-
-
 def labels_from_text(text: str) -> dict[str, str]:
     """Read labels as the database keeps them."""
     return {} if text == _NO_LABELS else json.loads(text)
@@ -121,6 +116,11 @@ def labels_to_text(labels: Mapping[str, str]) -> str:
 
 
 _NO_LABELS = "{}"
+
+
+def _labels(value: str | dict[str, str]) -> dict[str, str]:
+    """Take labels of a row: text from the driver; SQLAlchemy has read them already."""
+    return labels_from_text(value) if isinstance(value, str) else value
 
 
 def job_from_row(row: Sequence[Any]) -> Job:
@@ -172,7 +172,7 @@ def job_from_row(row: Sequence[Any]) -> Job:
         error=None
         if error_message is None
         else JobError(error_reason, error_message, error_details),
-        labels=labels_from_text(labels),
+        labels=_labels(labels),
         attempt=attempt,
         max_attempts=max_attempts,
         releases=releases,
@@ -384,7 +384,7 @@ def tombstone_from_row(row: Sequence[Any]) -> Change:
         user_id=user_id,
         job_type=job_type,
         status=_STATUS[status],
-        labels=labels_from_text(labels),
+        labels=_labels(labels),
         version=version,
         create_time=create_time,
         update_time=delete_time,

@@ -28,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from jobledger_server.domain.model import Instant
 from jobledger_server.sql.dialect import Database, oldest_waiting
 from jobledger_server.sql.driver import Driver
-from jobledger_server.sql.rows import Row, as_text
+from jobledger_server.sql.rows import Row, labels_from_text
 from jobledger_server.sql.tables import jobs
 
 BUSY_SECONDS = 4
@@ -146,14 +146,14 @@ def open_sqlite(url: URL) -> Database:
         url,
         pool_size=1,
         max_overflow=0,
-        json_deserializer=as_text,
+        json_deserializer=labels_from_text,
         pool_reset_on_return=None,  # whoever writes has ended the transaction, one way or the other
     )
     reader = create_async_engine(
         url,
         pool_size=READERS,
         max_overflow=0,
-        json_deserializer=as_text,
+        json_deserializer=labels_from_text,
         pool_reset_on_return=None,
     )
     busy = f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}"
