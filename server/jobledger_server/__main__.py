@@ -5,7 +5,8 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,14 @@ except ImportError:
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from jobledger_server.app import PortUnavailable, open_app
+from jobledger_server import parent
+from jobledger_server.app import open_app
 from jobledger_server.config import Settings
 from jobledger_server.durations import time_span
 from jobledger_server.logs import log_to_stderr
 from jobledger_server.metrics import MetricsUnavailable
+from jobledger_server.port import PortUnavailable
+from jobledger_server.processes import serve_by_several
 from jobledger_server.sql.dialect import BadDatabaseUrl
 from jobledger_server.sql.engine import open_database, parse_url
 from jobledger_server.sql.lock import DatabaseInUse, exclusive
@@ -83,6 +87,18 @@ _database = click.option(
     "proxy in front.",
 )
 @_database
+@click.option(
+    "--processes",
+    metavar="N",
+    type=click.IntRange(1),
+    envvar="JOBLEDGER_PROCESSES",
+    default=1,
+    show_default=True,
+    show_envvar=True,
+    help="Serve the port by so many processes, on PostgreSQL alone: one can hardly use more than "
+    "one core. Connections are shared out among them, and each has the limits below for itself.",
+)
+@click.option("--child", metavar="NUMBER", type=int, hidden=True)  # what processes.py starts
 @click.option(
     "--reflection/--no-reflection",
     envvar="JOBLEDGER_REFLECTION",
@@ -178,7 +194,8 @@ _database = click.option(
     metavar="HOST:PORT",
     envvar="JOBLEDGER_METRICS",
     show_envvar=True,
-    help="Serve figures for Prometheus there, with the extra 'metrics'. Default: not at all.",
+    help="Serve figures for Prometheus there, with the extra 'metrics'. Of several processes "
+    "the second does at the next port, and so on. Default: not at all.",
 )
 @click.option(
     "--access",
@@ -211,18 +228,42 @@ _database = click.option(
     show_envvar=True,
     help="What goes to standard error, one JSON object a line; `info` has every transition.",
 )
-def serve(log_level: str, url_schemes: tuple[str, ...], **options: Any) -> None:
+def serve(
+    log_level: str,
+    url_schemes: tuple[str, ...],
+    processes: int,
+    child: int | None,
+    **options: Any,
+) -> None:
     """Serve until SIGTERM or SIGINT, then drain and exit with 0.
 
     An SQLite database is brought up to date first; a PostgreSQL database must
     be, with `jobledger-server migrate`.
     """
-    log_to_stderr(log_level)
-    settings = Settings(url_schemes=frozenset(url_schemes), **options)
+    log_to_stderr(log_level, **({} if child is None else {"child": child}))
+    shares_port = child is not None
+    settings = Settings(url_schemes=frozenset(url_schemes), shares_port=shares_port, **options)
     for flag, address in (("--listen", settings.listen), ("--metrics", settings.metrics)):
         if address is not None and ":" not in address:
             raise click.BadParameter(f"{address!r} has no port", param_hint=flag)
+    if processes > 1 and child is None:
+        with _in_words():
+            _see_that_several_can(settings)
+            sys.exit(serve_by_several(settings, processes))
     _run(lambda: _serve(settings))
+
+
+def _see_that_several_can(settings: Settings) -> None:
+    if parse_url(settings.database).get_backend_name() == "sqlite":
+        raise click.BadParameter(
+            "an SQLite file is for one process, which is right there: leave it at 1, or use "
+            "PostgreSQL",
+            param_hint="--processes",
+        )
+    if settings.listen.startswith("unix:"):
+        raise click.BadParameter(
+            "several processes share a port, not a socket file", param_hint="--processes"
+        )
 
 
 async def _serve(settings: Settings) -> None:
@@ -230,11 +271,15 @@ async def _serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for received in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(received, stop.set)
+    if settings.shares_port:
+        parent.when_gone(stop.set)
     async with open_app(settings):
         # What is there now stays. Full collections walk every watcher there is, and would come
         # in the middle of telling ten thousand of them.
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
+        if settings.shares_port:
+            parent.tell_serving()
         await stop.wait()
 
 
@@ -309,10 +354,16 @@ def health(target: str, timeout: float) -> None:
 
 
 def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run to the end on the fastest event loop there is; turn what can be expected into words."""
+    """Run to the end on the fastest event loop there is; what can be expected is told in words."""
+    with _in_words(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(work())
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """End the program with words where what is done ends as can be expected."""
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(work())
+        yield
     except _EXPECTED as error:
         raise click.ClickException(str(error)) from None
 

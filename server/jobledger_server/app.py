@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from jobledger_server.ledger.reads import Reads
 from jobledger_server.ledger.reaper import Reaper
 from jobledger_server.ledger.retention import Retention
 from jobledger_server.metrics import Figures, serving_metrics
+from jobledger_server.port import PortUnavailable
 from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.engine import open_database, parse_url
 from jobledger_server.sql.lock import Lock, exclusive
@@ -62,7 +64,7 @@ OPTIONS = (
     # would cancel some of them.
     ("grpc.server.max_pending_requests", 20_000),
     ("grpc.server.max_pending_requests_hard_limit", 30_000),
-    # A second server on the same port is a mistake, not a way to share it.
+    # A second server on the same port is a mistake, not a way to share it; but see _options.
     ("grpc.so_reuseport", 0),
     # Idle watchers may ask whether the connection still stands; by default gRPC hangs up on
     # those that ask more than once in five minutes.
@@ -75,10 +77,6 @@ OPTIONS = (
 )
 
 log = logging.getLogger("jobledger.server")
-
-
-class PortUnavailable(Exception):
-    """The address cannot be listened on; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,12 +225,16 @@ def _figures(hub: WatchHub, tail: Tail) -> Figures:
     }
 
 
-def _options(settings: Settings) -> tuple[tuple[str, int], ...]:
-    if not settings.max_watch_age:
-        return OPTIONS
-    # A connection that is as old as a watch may be takes no new calls, and ends with its last one:
-    # else a watch that moves on would come back over the same connection, to the same server.
-    return (*OPTIONS, ("grpc.max_connection_age_ms", round(settings.max_watch_age * 1000)))
+def _options(settings: Settings) -> list[tuple[str, int]]:
+    options = dict(OPTIONS)
+    if settings.shares_port:
+        options["grpc.so_reuseport"] = 1
+    if settings.max_watch_age:
+        # A connection that is as old as a watch may be takes no new calls, and ends with its last
+        # one: else a watch that moves on would come back over the same connection, to the same
+        # server.
+        options["grpc.max_connection_age_ms"] = round(settings.max_watch_age * 1000)
+    return list(options.items())
 
 
 @asynccontextmanager
@@ -251,15 +253,16 @@ async def _serving(
         port = server.add_insecure_port(settings.listen)
     except RuntimeError:
         await server.stop(None)
-        raise PortUnavailable(
-            f"cannot listen on {settings.listen}: another server is running there, or it is no "
-            "address of this machine"
-        ) from None
+        raise PortUnavailable(settings.listen) from None
     await server.start()
     for name in SERVICES:
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
     address = f"{settings.listen.rpartition(':')[0]}:{port}" if port > 1 else settings.listen
-    log.info("serving", extra={"address": address, "reflection": reflect})
+    if settings.shares_port:
+        # That all of them serve, their parent says.
+        log.info("one of several processes serves", extra={"address": address, "pid": os.getpid()})
+    else:
+        log.info("serving", extra={"address": address, "reflection": reflect})
     try:
         yield address
     finally:

@@ -10,11 +10,13 @@ class Settings:
     """Everything that `jobledger-server serve` can be told; its --help explains each.
 
     `reflection` None means: on where only this machine can connect;
-    `retain_terminal` None: for ever; `max_watch_age` 0: no end. Times are in
-    seconds.
+    `retain_terminal` None: for ever; `max_watch_age` 0: no end; `shares_port`: this
+    is one of several processes on one port, as `--processes` starts them. Times are
+    in seconds.
     """
 
     listen: str = "127.0.0.1:50051"
+    shares_port: bool = False
     database: str = "sqlite:///jobledger.db"
     reflection: bool | None = None
     grace: float = 20.0

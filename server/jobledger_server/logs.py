@@ -10,7 +10,11 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes time, level, logger and event, then what was given as `extra`."""
+    """Writes time, level, logger, event, what every line has, and what was given as `extra`."""
+
+    def __init__(self, **always: Any) -> None:
+        super().__init__()
+        self._always = always
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -18,6 +22,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
+            **self._always,
         }
         line.update((k, v) for k, v in vars(record).items() if k not in _STANDARD)
         if record.exc_info:
@@ -25,9 +30,12 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def log_to_stderr(level: str) -> None:
-    """Send everything from `level` up to standard error; third parties from WARNING up."""
+def log_to_stderr(level: str, **always: Any) -> None:
+    """Send everything from `level` up to standard error; third parties from WARNING up.
+
+    Every line has what is given as `always`.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(JsonFormatter(**always))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("jobledger").setLevel(level.upper())

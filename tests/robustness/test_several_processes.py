@@ -1,0 +1,292 @@
+"""`serve --processes N`: one server to those who call it, several processes to those who run it."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+import pytest
+
+from jobledger_client import CHANNEL_OPTIONS, AsyncClient
+from jobledger_server.processes import pause_before
+from postgres_server import PostgresServer
+from rpc_caller import COMPLETED, Caller, decoded, watching
+
+PROGRAM = str(Path(sys.executable).with_name("jobledger-server"))
+
+ONE_SERVES = "one of several processes serves"
+OWN_CONNECTION = [*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
+
+
+class SeveralProcesses:
+    """A server of two processes on a port of its own choice, and its log as it is written."""
+
+    def __init__(self, database: str, *arguments: str) -> None:
+        command = [PROGRAM, "serve", "--processes", "2", "--listen", "127.0.0.1:0"]
+        self.process = subprocess.Popen(
+            [*command, "--database", database, *arguments],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines: list[dict[str, Any]] = []
+
+    def until(self, event: str, **facts: Any) -> dict[str, Any]:
+        """Read the log up to a line of this event that has these facts, and return it."""
+        for text in self.process.stderr:
+            self.lines.append(json.loads(text))
+            if {"event": event, **facts}.items() <= self.lines[-1].items():
+                return self.lines[-1]
+        raise AssertionError(f"the log ends without {event!r}: {self.lines}")
+
+    def until_all_have_ended(self) -> None:
+        """Read the log to its end: each process has it open for as long as it lives."""
+        self.lines += map(json.loads, self.process.stderr)
+
+    def pid_of(self, child: int) -> int:
+        """Return the id of the process that last served under this number."""
+        serving = [line for line in self.lines if line["event"] == ONE_SERVES]
+        return int([line["pid"] for line in serving if line["child"] == child][-1])
+
+    def events_of(self, child: int) -> list[str]:
+        return [line["event"] for line in self.lines if line.get("child") == child]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()  # the others end with it
+        self.process.communicate()
+
+    @property
+    def target(self) -> str:
+        return str(next(line["address"] for line in self.lines if line["event"] == "serving"))
+
+
+async def connected(server: SeveralProcesses, child: int, stack: AsyncExitStack) -> Any:
+    """Return a connection that was dealt to this process: its line on what was done tells."""
+    while True:
+        channel = grpc.aio.insecure_channel(server.target, options=OWN_CONNECTION)
+        job = await Caller(channel).running()
+        line = await asyncio.to_thread(server.until, "transition", job=job.id)
+        if line["child"] == child:
+            return await stack.enter_async_context(channel)
+        await channel.close()
+
+
+@pytest.fixture(scope="module")
+def metrics_ports() -> tuple[int, int]:
+    """Two ports, one after the other, that are free."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as first, socket.socket() as second:
+            port = first.getsockname()[1]
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port, port + 1
+
+
+@pytest.fixture(scope="module")
+def steady(
+    postgres: PostgresServer, postgres_template: str, metrics_ports: tuple[int, int]
+) -> Iterator[SeveralProcesses]:
+    """A server for tests that leave it as it is."""
+    database = postgres.create_database(postgres_template)
+    with SeveralProcesses(database, "--metrics", f"127.0.0.1:{metrics_ports[0]}") as server:
+        server.until("serving")
+        yield server
+
+
+@pytest.fixture
+def database(postgres: PostgresServer, postgres_template: str) -> str:
+    return postgres.create_database(postgres_template)
+
+
+@pytest.fixture
+def server(database: str) -> Iterator[SeveralProcesses]:
+    with SeveralProcesses(database) as server:
+        yield server
+
+
+def test_one_line_says_that_all_serve(steady: SeveralProcesses) -> None:
+    start = steady.lines[:3]
+    assert [line["event"] for line in start] == [ONE_SERVES, ONE_SERVES, "serving"]
+    # One alone at first: a setting that cannot be used is told once.
+    assert [line.get("child") for line in start] == [1, 2, None]
+    assert {line["address"] for line in start} == {steady.target}
+    assert start[2]["processes"] == 2
+
+
+async def test_what_is_done_through_one_process_is_watched_through_another(
+    steady: SeveralProcesses,
+) -> None:
+    async with AsyncExitStack() as stack:
+        here = Caller(await connected(steady, 1, stack))
+        there = Caller(await connected(steady, 2, stack))
+        job = await here.running()
+        async with watching(there.WatchJob(job_id=job.id, user_id="ada")) as stream:
+            assert (await stream.read()).job == job
+            for change in (
+                here.UpdateProgress(job_id=job.id, progress=50),
+                here.MarkCompleted(job_id=job.id),
+            ):
+                job = (await change).job
+                assert (await stream.read()).job == job
+            assert job.status == COMPLETED
+            assert await stream.read() is grpc.aio.EOF
+
+
+async def test_each_process_has_figures_of_its_own(
+    steady: SeveralProcesses, metrics_ports: tuple[int, int]
+) -> None:
+    def watches(port: int) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return next(line for line in lines if line.startswith("jobledger_watches "))
+
+    async with AsyncExitStack() as stack:
+        call = Caller(await connected(steady, 2, stack))
+        job = await call.running()
+        async with watching(call.WatchJob(job_id=job.id, user_id="ada")) as stream:
+            await stream.read()
+            figures = [await asyncio.to_thread(watches, port) for port in metrics_ports]
+    assert figures == ["jobledger_watches 0.0", "jobledger_watches 1.0"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--processes", "2")], ids=["one", "several"])
+def test_another_server_on_the_port_is_refused_in_words(
+    steady: SeveralProcesses, database: str, arguments: tuple[str, ...]
+) -> None:
+    run = run_server("--listen", steady.target, "--database", database, *arguments)
+    assert run.returncode == 1
+    assert run.stderr == (
+        f"Error: cannot listen on {steady.target}: another server is running there, or it is no "
+        "address of this machine\n"
+    )
+
+
+async def test_sigterm_drains_every_process(server: SeveralProcesses) -> None:
+    await asyncio.to_thread(server.until, "serving")
+    async with AsyncExitStack() as stack:
+        streams = []
+        for child in (1, 2):
+            call = Caller(await connected(server, child, stack))
+            job = await call.running()
+            streams.append(call.WatchJob(job_id=job.id, user_id="ada"))
+            await streams[-1].read()
+        server.process.terminate()
+        for stream in streams:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stream.read()
+            assert decoded(caught.value).reason == "UNAVAILABLE"
+    await asyncio.to_thread(server.until_all_have_ended)
+    assert server.process.wait() == 0
+    for child in (1, 2):
+        assert server.events_of(child)[-2:] == ["draining", "stopped"]
+
+
+def test_a_signal_while_it_starts_ends_it_with_0(server: SeveralProcesses) -> None:
+    server.until(ONE_SERVES)  # and the other does not yet
+    server.process.send_signal(signal.SIGINT)
+    server.until_all_have_ended()
+    assert server.process.wait() == 0
+    assert "serving" not in [line["event"] for line in server.lines]
+
+
+async def test_a_process_that_is_killed_is_replaced_and_its_callers_hear_nothing_of_it(
+    server: SeveralProcesses,
+) -> None:
+    await asyncio.to_thread(server.until, "serving")
+    async with AsyncExitStack() as stack:
+        channels = [await connected(server, child, stack) for child in (1, 2)]
+        killed = server.pid_of(1)
+        made: list[str] = []
+        replaced = asyncio.Event()
+
+        async def create(channel: Any) -> None:
+            async with AsyncClient(channel=channel, user_id="ada") as client:
+                while not replaced.is_set():
+                    made.append((await client.create_job("render")).id)
+
+        async with asyncio.TaskGroup() as creating:
+            for channel in channels * 4:
+                creating.create_task(create(channel))
+            while len(made) < 100:
+                await asyncio.sleep(0)
+            os.kill(killed, signal.SIGKILL)
+            replacement = await asyncio.to_thread(server.until, ONE_SERVES, child=1)
+            replaced.set()
+
+        ended = next(line for line in server.lines if "exit_code" in line)
+        assert ended["event"] == "a process ended and is started again"
+        assert (ended["child"], ended["pid"], ended["exit_code"]) == (1, killed, -signal.SIGKILL)
+        assert replacement["pid"] != killed
+        call = Caller(await connected(server, 1, stack))
+        for job_id in made[:: len(made) // 20]:
+            assert (await call.GetJob(job_id=job_id, user_id="ada")).job.id == job_id
+    server.process.terminate()
+    assert await asyncio.to_thread(server.process.wait) == 0
+
+
+def test_no_process_stays_behind_when_the_first_is_killed(server: SeveralProcesses) -> None:
+    server.until("serving")
+    server.process.kill()
+    server.until_all_have_ended()
+    for child in (1, 2):
+        assert server.events_of(child) == [ONE_SERVES, "draining", "stopped"]
+    host, _, port = server.target.rpartition(":")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((host, int(port)))
+
+
+def test_a_setting_that_no_process_can_use_is_told_once(database: str, tmp_path: Path) -> None:
+    access = tmp_path / "access.toml"
+    run = run_server("--processes", "2", "--database", database, "--access", str(access))
+    assert run.returncode == 1
+    (line,) = run.stderr.splitlines()
+    assert line.startswith(f"Error: cannot read the access file {access}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--processes", "2"), "an SQLite file is for one process, which is right there"),
+        (
+            ("--processes", "2", "--database", "postgresql://u@h/n", "--listen", "unix:/a:b"),
+            "several processes share a port, not a socket file",
+        ),
+    ],
+)
+def test_what_several_processes_cannot_do_is_refused_in_words(
+    tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    run = run_server("--database", f"sqlite:///{tmp_path}/x.db", *arguments)
+    assert run.returncode == 2
+    assert words in run.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_who_ends_again_and_again_is_started_less_and_less_often() -> None:
+    pauses = [pause_before(restart) for restart in range(1, 9)]
+    assert pauses == [0, 1, 2, 4, 8, 16, 30, 30]
+    assert pause_before(100_000) == 30
+
+
+def run_server(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [PROGRAM, "serve", "--listen", "127.0.0.1:0", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
