@@ -73,6 +73,10 @@ bench-growth: $(INSTALLED) ## measure what calls cost beside five million jobs
 plots: $(INSTALLED) ## draw docs/performance/ from what benchmarks wrote; ARGS="bench.json lifecycle.json"
 	@$(PYTHON) benchmarks/plots.py $(ARGS)
 
+.PHONY: bench-processes
+bench-processes: $(INSTALLED) ## measure what a second process of a server gains
+	@$(PYTHON) benchmarks/several.py $(ARGS)
+
 .PHONY: wheel
 wheel: $(INSTALLED) ## build the distribution into dist/
 	@$(PYTHON) -m hatchling build -t wheel

@@ -108,6 +108,20 @@ def parent_of(pid: int) -> int:
     return parent
 
 
+def listening_at(target: str, pid: int) -> list[int]:
+    """Return which processes listen at a target: this one and its children, as far as they do."""
+    port = int(target.rpartition(":")[2])
+    process = psutil.Process(pid)
+    return [
+        one.pid
+        for one in (process, *process.children())
+        if any(
+            connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+            for connection in one.net_connections(kind="tcp")
+        )
+    ]
+
+
 def resident_bytes(pid: int) -> int:
     resident: int = psutil.Process(pid).memory_info().rss
     return resident

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import grpc
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from jobledger_client import CHANNEL_OPTIONS, AsyncClient
@@ -196,7 +197,9 @@ async def test_sigterm_drains_every_process(server: SeveralProcesses) -> None:
 
 
 def test_a_signal_while_it_starts_ends_it_with_0(server: SeveralProcesses) -> None:
-    server.until(ONE_SERVES)  # and the other does not yet
+    server.until(ONE_SERVES)
+    while len(psutil.Process(server.process.pid).children()) < 2:
+        pass  # the other is there, and does not serve yet
     server.process.send_signal(signal.SIGINT)
     server.until_all_have_ended()
     assert server.process.wait() == 0
