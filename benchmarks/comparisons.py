@@ -28,7 +28,7 @@ class Comparisons:
         ours: Reading,
         ceilings: Sequence[Reading],
         *,
-        bar: float,
+        bar: float | None,
         each: int = 1,
     ) -> None:
         """Add a round of what counts in `unit`, so many `each` call.

@@ -112,7 +112,7 @@ class Rates:
                     "call",
                     ours,
                     (before, after),
-                    bar=BARS[operation, subject.database],
+                    bar=BARS.get((operation, subject.database)),
                 )
                 before = after
         if h2load.is_installed():

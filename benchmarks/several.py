@@ -49,10 +49,11 @@ class Several(Rates):
         one: Subject,
         several: Subject,
         generators: Sequence[Generator],
+        folder: Path,
         *,
         seconds: float,
     ) -> None:
-        super().__init__(bare, (one, several), generators, seconds=seconds)
+        super().__init__(bare, (one, several), generators, folder, seconds=seconds)
         self._one = one
         self._several = several
 
@@ -107,7 +108,8 @@ def measure(size: Size) -> Report:
             stack.enter_context(_serving(Path(name), count)) for count in (1, PROCESSES)
         )
         generators = [stack.enter_context(Generator("several_load.py")) for _ in range(GENERATORS)]
-        report.add(Several(bare, one, several, generators, seconds=size.seconds), size.rounds)
+        scenario = Several(bare, one, several, generators, Path(name), seconds=size.seconds)
+        report.add(scenario, size.rounds)
     return report
 
 

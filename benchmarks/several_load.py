@@ -1,45 +1,44 @@
-"""The load generator of several.py, a program: as load.py, over many connections in turn."""
+"""The load generator of several.py, a program: as http2_load.py, over many connections in turn."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import uvloop
-from load import Load, Target, connect, main
-
-from jobledger.v1.job_service_pb2_grpc import JobServiceStub
-from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
+from channel import Channel
+from http2_load import Http2Load
+from load import main
 
 CONNECTIONS = 8
 """Of each generator to each server: the kernel deals them out to the server's processes."""
 
 
-class InTurn:
-    """The stubs of several connections as one: each call goes over the next."""
+class Spread:
+    """Several channels as one: each call goes over the next."""
 
-    def __init__(self, stubs: list[Any]) -> None:
-        self._turns = itertools.cycle(stubs)
+    def __init__(self, target: str) -> None:
+        self._channels = [Channel(target) for _ in range(CONNECTIONS)]
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(next(self._turns), name)
+    def __getattr__(self, kind: str) -> Callable[..., Callable[..., Any]]:
+        """Return what makes methods of this kind, for instance `unary_unary`."""
+
+        def method(*arguments: Any, **options: Any) -> Callable[..., Any]:
+            methods = [getattr(each, kind)(*arguments, **options) for each in self._channels]
+            turns = itertools.cycle(methods)
+
+            def call(*request: Any, **how: Any) -> Any:
+                return next(turns)(*request, **how)
+
+            return call
+
+        return method
 
 
-class SpreadTarget(Target):
-    """One server over many connections."""
-
-    def __init__(self, address: str) -> None:
-        super().__init__(address)
-        channels = [connect(address) for _ in range(CONNECTIONS)]
-        self._jobs = InTurn([JobServiceStub(channel) for channel in channels])
-        self._workers = InTurn([WorkerServiceStub(channel) for channel in channels])
-
-
-class SeveralLoad(Load):
+class SeveralLoad(Http2Load):
     """All that this process can do; each method is a command."""
 
-    def _target(self, address: str) -> Target:
-        if address not in self._targets:
-            self._targets[address] = SpreadTarget(address)
-        return self._targets[address]
+    def _connect(self, target: str) -> Any:
+        return Spread(target)
 
 
 if __name__ == "__main__":
