@@ -25,9 +25,8 @@ class Driver(Protocol):
     answer in time.
     """
 
-    @property
-    def lost(self) -> bool:
-        """Whether the connection is broken, so that its transaction is rolled back by that."""
+    def lost(self, error: BaseException) -> bool:
+        """Whether the connection that raised this is broken: its transaction ends with it."""
 
     async def begin(self) -> None:
         """Begin a transaction that may write."""

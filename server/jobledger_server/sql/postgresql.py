@@ -66,9 +66,13 @@ class _Postgresql:
             asyncpg.DataError,
         )
         self.faults: tuple[type[Exception], ...] = (asyncpg.SyntaxOrAccessError,)
+        # Where the server goes away between two messages the driver loses its thread: then it
+        # says that another operation is in progress, which is one of before that never ended.
+        self._confused: tuple[type[Exception], ...] = (asyncpg.InternalClientError,)
         self.driver_errors: tuple[type[Exception], ...] = (
             asyncpg.PostgresError,
             asyncpg.InterfaceError,
+            *self._confused,
         )
         self._read_clock = select(self.clock)
 
@@ -128,7 +132,7 @@ class _Postgresql:
         )
 
     def driver(self, connection: Any) -> Driver:
-        return _PostgresqlDriver(connection)
+        return _PostgresqlDriver(connection, self._confused)
 
     @property
     def clock(self) -> ColumnElement[int]:
@@ -144,12 +148,14 @@ class _Postgresql:
 class _PostgresqlDriver:
     """See `driver.Driver`."""
 
-    def __init__(self, connection: "asyncpg.Connection[Any]") -> None:
+    def __init__(
+        self, connection: "asyncpg.Connection[Any]", confused: tuple[type[Exception], ...]
+    ) -> None:
         self._connection = connection
+        self._confused = confused
 
-    @property
-    def lost(self) -> bool:
-        return self._connection.is_closed()
+    def lost(self, error: BaseException) -> bool:
+        return self._connection.is_closed() or isinstance(error, self._confused)
 
     async def begin(self) -> None:
         await self._connection.execute("BEGIN")

@@ -111,10 +111,11 @@ class _Sqlite:
 class _SqliteDriver:
     """See `driver.Driver`. Each call is one errand of the connection's thread."""
 
-    lost = False  # a file does not hang up
-
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
+
+    def lost(self, error: BaseException) -> bool:  # noqa: ARG002
+        return False  # a file does not hang up
 
     async def begin(self) -> None:
         await self._connection.execute_fetchall(BEGIN)

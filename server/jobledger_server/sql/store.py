@@ -69,24 +69,24 @@ class SqlStore:
                     progress.committing = True
                     await driver.commit()
                 except BaseException as error:
-                    progress.lost = driver.lost
-                    await self._give_up(connection, driver, error)
+                    progress.lost = driver.lost(error)
+                    await self._give_up(connection, driver, error, lost=progress.lost)
                     raise
 
     async def _give_up(
-        self, connection: AsyncConnection, driver: Driver, error: BaseException
+        self, connection: AsyncConnection, driver: Driver, error: BaseException, *, lost: bool
     ) -> None:
         """Undo what a transaction has done so far, or let go of its connection."""
-        if not _unanswered(error):
+        if not lost and not _unanswered(error):
             with suppress(Exception):
                 await driver.rollback()
                 return
-        await self._let_go(connection, driver)
+        await self._let_go(connection, lost=lost)
 
-    async def _let_go(self, connection: AsyncConnection, driver: Driver) -> None:
+    async def _let_go(self, connection: AsyncConnection, *, lost: bool) -> None:
         """Let go of a connection that is broken, or that nobody waits for any more."""
         await connection.invalidate()
-        if driver.lost:
+        if lost:
             # So, most likely, are those that are at rest: the database was away.
             await self._database.writer.dispose()
 
@@ -208,9 +208,9 @@ class SqlStore:
                 try:
                     return await driver.fetch(statement.text, statement.values(parameters))
                 except BaseException as error:
-                    progress.lost = driver.lost
+                    progress.lost = driver.lost(error)
                     if progress.lost or _unanswered(error):
-                        await self._let_go(connection, driver)
+                        await self._let_go(connection, lost=progress.lost)
                     raise
 
     async def _driver(self, connection: AsyncConnection) -> Driver:
