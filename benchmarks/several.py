@@ -116,7 +116,7 @@ def measure(size: Size) -> Report:
 def main() -> None:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="less of everything, in 20 s")
+    parser.add_argument("--quick", action="store_true", help="less of everything, in a minute")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write every round there too")
     arguments = parser.parse_args()
     begin = time.monotonic()
