@@ -1,6 +1,8 @@
 """What the store must know of the database it is on, and what both have alike."""
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -91,6 +93,9 @@ class Dialect(Protocol):
     def driver(self, connection: Any) -> Driver:
         """Return the driver's own connection, ready for a batch."""
 
+    farewell_seconds: float | None
+    """How long closing all connections may take; None where nobody is at the other end."""
+
     home: ColumnElement[str]
     """What tells the database from a copy of it, as far as it can tell itself."""
 
@@ -127,9 +132,15 @@ class Database:
         return (exc.ProgrammingError, *self.dialect.faults)
 
     async def close(self) -> None:
-        """Close every connection, the writer's last: on SQLite it does every checkpoint."""
-        await self.reader.dispose()
-        await self.writer.dispose()
+        """Close every connection, the writer's last: on SQLite it does every checkpoint.
+
+        Peers that are dead without a word are not waited for one after the other: the process
+        ends anyway.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.dialect.farewell_seconds):
+                await self.reader.dispose()
+                await self.writer.dispose()
 
 
 def oldest_waiting(of_type: ColumnElement[bool], clock: ColumnElement[int]) -> Select[Any]:

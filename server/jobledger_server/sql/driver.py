@@ -1,8 +1,8 @@
 """The driver's own connection, for the few statements that every batch of commands runs.
 
 SQLAlchemy makes their text, keeps the pool and does everything that is rare. Its way to
-run a statement costs the event loop as much as five commands do; on SQLite the driver's
-thread is asked four times for each. See docs/decisions/0023.
+run a statement is long: on SQLite the driver's thread is asked up to four times for each,
+where it is asked once here. See docs/decisions/0023.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,6 +27,9 @@ class Driver(Protocol):
 
     def lost(self, error: BaseException) -> bool:
         """Whether the connection that raised this is broken: its transaction ends with it."""
+
+    def cut(self) -> None:
+        """Break the connection off, without a word to the database and without waiting for one."""
 
     async def begin(self) -> None:
         """Begin a transaction that may write."""

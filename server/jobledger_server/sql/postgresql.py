@@ -40,6 +40,9 @@ COMMAND_SECONDS = 5
 CONNECT_SECONDS = 3
 """How long PostgreSQL may take to accept a connection before it counts as away."""
 
+FAREWELL_SECONDS = 3
+"""How long PostgreSQL may take to say good-bye on all connections."""
+
 CONNECTIONS = 8
 
 
@@ -52,6 +55,7 @@ class _Postgresql:
     name = "postgresql"
     single_statement: Mapping[str, Any] = {"isolation_level": "AUTOCOMMIT"}
     snapshot: Mapping[str, Any] = {"isolation_level": "REPEATABLE READ"}
+    farewell_seconds: float | None = FAREWELL_SECONDS
     # Another cluster, another timeline of the same one (a standby that took over, a restore to a
     # point in time), or a table that was restored from a dump.
     home: ColumnElement[str] = literal_column(
@@ -156,6 +160,9 @@ class _PostgresqlDriver:
 
     def lost(self, error: BaseException) -> bool:
         return self._connection.is_closed() or isinstance(error, self._confused)
+
+    def cut(self) -> None:
+        self._connection.terminate()
 
     async def begin(self) -> None:
         await self._connection.execute("BEGIN")

@@ -50,6 +50,7 @@ class _Sqlite:
     driver_errors: tuple[type[Exception], ...] = (sqlite3.Error,)
     single_statement: Mapping[str, Any] = {"without_begin": True}
     snapshot: Mapping[str, Any] = {}
+    farewell_seconds: float | None = None
     home: ColumnElement[str] = literal("")  # a file knows nothing of copies: see lock.py
 
     def one_of(self, column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
@@ -116,6 +117,8 @@ class _SqliteDriver:
 
     def lost(self, error: BaseException) -> bool:  # noqa: ARG002
         return False  # a file does not hang up
+
+    def cut(self) -> None: ...
 
     async def begin(self) -> None:
         await self._connection.execute_fetchall(BEGIN)

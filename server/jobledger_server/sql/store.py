@@ -81,14 +81,18 @@ class SqlStore:
             with suppress(Exception):
                 await driver.rollback()
                 return
-        await self._let_go(connection, lost=lost)
+        await self._let_go(connection, driver, lost=lost)
 
-    async def _let_go(self, connection: AsyncConnection, *, lost: bool) -> None:
+    async def _let_go(self, connection: AsyncConnection, driver: Driver, *, lost: bool) -> None:
         """Let go of a connection that is broken, or that nobody waits for any more."""
-        await connection.invalidate()
         if lost:
-            # So, most likely, are those that are at rest: the database was away.
-            await self._database.writer.dispose()
+            # So, most likely, are those that are at rest: the database was away. SQLAlchemy has
+            # the pool replace all of them, when they are next wanted, where it sees for itself
+            # that one is broken. To close them all here would wait for each dead peer in turn.
+            driver.cut()
+            with suppress(exc.DBAPIError):
+                await connection.exec_driver_sql("SELECT 1")
+        await connection.invalidate()
 
     async def read_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
         rows = await self._fetch(self._statements.read_jobs, self._dialect.bind_list("ids", ids))
@@ -210,7 +214,7 @@ class SqlStore:
                 except BaseException as error:
                     progress.lost = driver.lost(error)
                     if progress.lost or _unanswered(error):
-                        await self._let_go(connection, lost=progress.lost)
+                        await self._let_go(connection, driver, lost=progress.lost)
                     raise
 
     async def _driver(self, connection: AsyncConnection) -> Driver:

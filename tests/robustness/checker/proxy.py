@@ -34,6 +34,7 @@ class Proxy:
         self._connections: set[_Connection] = set()
         self._open = asyncio.Event()
         self._open.set()
+        self._holes: list[asyncio.Event] = []
         self._server: asyncio.Server | None = None
         self.delay = 0.0
         self.target = ""
@@ -46,7 +47,8 @@ class Proxy:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
-        self._open.set()
+        for hole in (*self._holes, self._open):
+            hole.set()
         while self._connections:
             self.cut()
             await asyncio.sleep(0)
@@ -71,6 +73,16 @@ class Proxy:
         """Let nothing through any more, and nobody know: a black hole."""
         self._open.clear()
 
+    def swallow_open_ones(self) -> None:
+        """Let nothing through on the connections that are open now, to the end.
+
+        So it is for a client whose server was replaced by another one at the same address.
+        """
+        self._open.clear()
+        self._holes.append(self._open)
+        self._open = asyncio.Event()
+        self._open.set()
+
     def release(self) -> None:
         """Let through again what was swallowed, as a network does whose fault is over."""
         self._open.set()
@@ -82,22 +94,25 @@ class Proxy:
             writer.transport.abort()
             return
         connection = _Connection(writer, server_writer)
+        is_open = self._open
         self._connections.add(connection)
         try:
             async with asyncio.TaskGroup() as pumping:
-                pumping.create_task(self._pump(reader, server_writer))
-                pumping.create_task(self._pump(server_reader, writer))
+                pumping.create_task(self._pump(reader, server_writer, is_open))
+                pumping.create_task(self._pump(server_reader, writer, is_open))
         except* (OSError, RuntimeError):
             pass  # broken off, or half-closed with something still to send
         finally:
             self._connections.discard(connection)
             connection.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_open: asyncio.Event
+    ) -> None:
         while data := await reader.read(CHUNK_BYTES):
             if self.delay:
                 await asyncio.sleep(self.delay)
-            await self._open.wait()
+            await is_open.wait()
             writer.write(data)
             await writer.drain()
         with suppress(OSError, RuntimeError):
