@@ -6,32 +6,23 @@ docs/performance.md says what is measured, and how to read it.
 """
 
 import argparse
-import json
-import os
-import platform
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
 from batches import Batches
 from fanout import Fanout
 from latency import Latency
-from processes import BareServer, BenchmarkError, Generator
+from outcome import Report, publish, tell
+from processes import GENERATORS, BareServer, BenchmarkError, Generator
 from rates import Rates
-from report import Figure, table
 from startup import Startup
 from stream import Stream
 from subjects import DATABASES, new_database, serving
-
-GENERATORS = 2
 
 NAMES = ("rates", "latency", "stream", "batches", "fanout", "startup")
 
@@ -51,38 +42,6 @@ class Size:
 
 FULL = Size(rounds=7, seconds=1.0, calls=500, streams=10_000)
 QUICK = Size(rounds=3, seconds=0.25, calls=100, streams=1_000)
-
-
-class Scenario(Protocol):
-    """Something that is measured in rounds."""
-
-    @property
-    def figures(self) -> Sequence[Figure]: ...
-
-    @property
-    def notes(self) -> Sequence[str]: ...
-
-    def prepare(self) -> None: ...
-
-    def measure_round(self) -> None: ...
-
-
-@dataclass
-class Report:
-    """What has been measured so far."""
-
-    figures: list[Figure] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    ceiling: str = "ceiling"
-    """What the figures are beside, as the table heads that column."""
-
-    def add(self, scenario: Scenario, rounds: int) -> None:
-        scenario.prepare()
-        for number in range(1, rounds + 1):
-            _tell(f"{type(scenario).__name__.lower()}: round {number} of {rounds}")
-            scenario.measure_round()
-        self.figures += scenario.figures
-        self.notes += scenario.notes
 
 
 @contextmanager
@@ -108,7 +67,7 @@ def measure(names: Sequence[str], size: Size) -> Report:
 
 def _measure_calls(report: Report, size: Size, folder: Path, names: Sequence[str]) -> None:
     with ExitStack() as stack:
-        _tell("starting the servers")
+        tell("starting the servers")
         bare = stack.enter_context(BareServer())
         subjects = [stack.enter_context(serving(name, folder)) for name in DATABASES]
         generators = stack.enter_context(_generators())
@@ -128,7 +87,7 @@ def _measure_calls(report: Report, size: Size, folder: Path, names: Sequence[str
 
 def _measure_fanout(report: Report, size: Size, folder: Path) -> None:
     with ExitStack() as stack:
-        _tell("opening the watches")
+        tell("opening the watches")
         bare = stack.enter_context(BareServer())
         # No heartbeats: they would be deliveries too.
         subject = stack.enter_context(serving("SQLite", folder, "--heartbeat", "3600"))
@@ -136,15 +95,6 @@ def _measure_fanout(report: Report, size: Size, folder: Path) -> None:
         (caller,) = stack.enter_context(_generators(1))
         fanout = Fanout(bare, subject, generators, caller, streams=size.streams)
         report.add(fanout, size.rounds)
-
-
-def describe_machine() -> dict[str, Any]:
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("grpcio", "protobuf", "uvloop", "sqlalchemy")},
-    }
 
 
 def main() -> None:
@@ -160,21 +110,7 @@ def main() -> None:
         report = measure(arguments.only, size)
     except BenchmarkError as error:
         sys.exit(f"bench: {error}")
-    machine = describe_machine()
-    print(", ".join(f"{name} {value}" for name, value in machine.items()))
-    print(f"medians of {size.rounds} rounds, in {time.monotonic() - begin:.0f} s\n")
-    print(table(report.figures, report.ceiling))
-    print()
-    for note in report.notes:
-        print(f"- {note}")
-    if arguments.json:
-        figures = [figure.as_json() for figure in report.figures]
-        whole = {"machine": machine, "quick": arguments.quick, "figures": figures}
-        arguments.json.write_text(json.dumps(whole | {"notes": report.notes}, indent=2) + "\n")
-
-
-def _tell(what: str) -> None:
-    print(f"bench: {what}", file=sys.stderr, flush=True)
+    publish(report, begin=begin, quick=arguments.quick, file=arguments.json)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """Steady writing: how long a change takes from who makes it to who watches all jobs."""
 
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from processes import BenchmarkError, Generator
-from report import Figure
+from report import Figure, percentiles
 
 JOBS = 500
 """Jobs that are reported on in turn: so many that hardly two changes of one meet."""
@@ -59,7 +58,7 @@ class Delivery:
                     ("sending", route.from_sent[rate]),
                     ("its answer", route.from_answer[rate]),
                 ):
-                    for name, value in zip(("p50", "p99"), _percentiles(samples), strict=True):
+                    for name, value in zip(("p50", "p99"), percentiles(samples), strict=True):
                         title = f"{rate:,} changes/s, {route.title}, from {since}, {name}"
                         figures.append(Figure(title, "ms"))
                         figures[-1].add(value)
@@ -121,9 +120,3 @@ class Delivery:
             if number >= len(written) * FIRST:
                 route.from_sent[rate].append(at - sent)
                 route.from_answer[rate].append(at - answered)
-
-
-def _percentiles(seconds: Sequence[float]) -> tuple[float, float]:
-    """Return the 50th and the 99th percentile in milliseconds."""
-    hundredths = statistics.quantiles(seconds, n=100, method="inclusive")
-    return hundredths[49] * 1000, hundredths[98] * 1000

@@ -6,7 +6,6 @@ docs/performance.md says what is measured, and how to read it.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -15,10 +14,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import Report, describe_machine
 from delivery import Delivery, Route
+from outcome import Report, publish, tell
 from processes import BenchmarkError, Generator
-from report import table
 from resting import Resting
 from subjects import new_database, serving_on
 
@@ -58,7 +56,7 @@ def measure(names: Sequence[str], size: Size) -> Report:
 
 def _measure_delivery(report: Report, size: Size, folder: Path) -> None:
     with ExitStack() as stack:
-        _tell("starting the servers and the generators")
+        tell("starting the servers and the generators")
         sqlite = stack.enter_context(new_database("SQLite", folder))
         alone = stack.enter_context(serving_on(sqlite)).target
         routes = [Route("SQLite, same server", alone, alone)]
@@ -92,21 +90,7 @@ def main() -> None:
         report = measure(list(arguments.only), size)
     except BenchmarkError as error:
         sys.exit(f"feed: {error}")
-    machine = describe_machine()
-    print(", ".join(f"{name} {value}" for name, value in machine.items()))
-    print(f"in {time.monotonic() - begin:.0f} s\n")
-    print(table(report.figures))
-    print()
-    for note in report.notes:
-        print(f"- {note}")
-    if arguments.json:
-        figures = [figure.as_json() for figure in report.figures]
-        whole = {"machine": machine, "quick": arguments.quick, "figures": figures}
-        arguments.json.write_text(json.dumps(whole | {"notes": report.notes}, indent=2) + "\n")
-
-
-def _tell(what: str) -> None:
-    print(f"feed: {what}", file=sys.stderr, flush=True)
+    publish(report, begin=begin, quick=arguments.quick, file=arguments.json)
 
 
 if __name__ == "__main__":

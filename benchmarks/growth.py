@@ -15,13 +15,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import Report
 from filling import fill_all
 from growth_calls import GrowthCalls
 from growth_starts import GrowthStarts
 from growth_subjects import Sized, describe
 from idle import mix
-from outcome import publish
+from outcome import Report, publish, tell
 from processes import BenchmarkError, Generator
 from subjects import DATABASES, new_database
 
@@ -54,12 +53,12 @@ def measure(names: Sequence[str], size: Size, jobs: int) -> Report:
         ):
             sized = []
             for count in (SMALL, jobs):
-                _tell(f"filling {name} with {count:,} jobs")
+                tell(f"filling {name} with {count:,} jobs")
                 database = stack.enter_context(new_database(name, Path(folder)))
                 (filling,) = fill_all([database], mix(count), *JOB_TYPES)
                 sized.append(Sized(database, filling))
                 report.notes.append(describe(sized[-1]))
-                _tell(report.notes[-1])
+                tell(report.notes[-1])
             small, large = sized
             report.add(GrowthStarts(small, large), size.starts)
             caller = stack.enter_context(Generator("growth_load.py"))
@@ -83,10 +82,6 @@ def main() -> None:
     except BenchmarkError as error:
         sys.exit(f"growth: {error}")
     publish(report, begin=begin, quick=arguments.quick, file=arguments.json)
-
-
-def _tell(what: str) -> None:
-    print(f"growth: {what}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """One waiting worker: how long a job takes from who creates it to who does it."""
 
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from processes import BareServer, BenchmarkError, Generator
-from report import Figure
+from report import Figure, percentiles
 
 SETTLE_SECONDS = 0.2
 """Until a worker that was told to wait does."""
@@ -56,16 +55,14 @@ class Handover:
     @property
     def figures(self) -> list[Figure]:
         figures = []
-        ceilings = _percentiles(self._bare.from_sent)
+        ceilings = percentiles(self._bare.from_sent)
         for way in self._ways:
             for name, value, ceiling in zip(
-                ("p50", "p99"), _percentiles(way.from_sent), ceilings, strict=True
+                ("p50", "p99"), percentiles(way.from_sent), ceilings, strict=True
             ):
                 figures.append(Figure(f"{way.title}, from sending, {name}", "ms"))
                 figures[-1].add(value, ceiling)
-            for name, value in zip(
-                ("p50", "p99"), _percentiles(way.from_acknowledged), strict=True
-            ):
+            for name, value in zip(("p50", "p99"), percentiles(way.from_acknowledged), strict=True):
                 figures.append(Figure(f"{way.title}, from its answer, {name}", "ms"))
                 figures[-1].add(value)
         return figures
@@ -104,9 +101,3 @@ class Handover:
         for (_, sent, acknowledged), (_, there) in list(zip(made, taken, strict=True))[FIRST:]:
             way.from_sent.append(there - sent)
             way.from_acknowledged.append(there - acknowledged)
-
-
-def _percentiles(seconds: Sequence[float]) -> tuple[float, float]:
-    """Return the 50th and the 99th percentile in milliseconds."""
-    hundredths = statistics.quantiles(seconds, n=100, method="inclusive")
-    return hundredths[49] * 1000, hundredths[98] * 1000

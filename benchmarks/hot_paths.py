@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
-from bench import GENERATORS, describe_machine
 from messages import full_job
-from processes import HERE, BareServer, BenchmarkError, Generator, all_do, cpu_seconds
+from outcome import describe_machine
+from processes import GENERATORS, HERE, BareServer, BenchmarkError, Generator, all_do, cpu_seconds
 from rates import IN_FLIGHT, JOBS
 from stream import JOBS_EACH, STREAMS, WINDOW
 from subjects import DATABASES, new_database, serving_on

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from processes import BareServer, Generator
-from report import Figure
+from report import Figure, percentiles
 from subjects import Subject
 
 WARM_UP_CALLS = 50
@@ -68,8 +68,7 @@ class Latency:
     def _percentiles(self, target: str, calls: int) -> tuple[float, float]:
         """Return the 50th and the 99th percentile in milliseconds."""
         reply = self._caller.do("latencies", target=target, operation="create", calls=calls)
-        hundredths = statistics.quantiles(reply["seconds"], n=100, method="inclusive")
-        return hundredths[49] * 1000, hundredths[98] * 1000
+        return percentiles(reply["seconds"])
 
 
 def _sync_milliseconds(folder: Path) -> float:

@@ -14,11 +14,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import GENERATORS, Report
 from etcd_server import has_etcd, serving_etcd
 from lifecycle_rounds import Lifecycles
-from outcome import publish
-from processes import BenchmarkError, Generator
+from outcome import Report, publish
+from processes import GENERATORS, BenchmarkError, Generator
 from subjects import DATABASES, serving
 
 

@@ -11,7 +11,7 @@ from etcd_server import EtcdServer
 from lifecycle_load import IN_FLIGHT, PERCENTS
 from lifecycle_runs import Run, live_jobs, live_keys
 from processes import BenchmarkError, Generator
-from report import Figure
+from report import Figure, percentiles
 from subjects import Subject
 
 CPU, RATE, DELAY = "ms/lifecycle", "lifecycles/s", "ms"
@@ -132,15 +132,9 @@ class Lifecycles:
             self._figure(f"{title}: server and database CPU", CPU).add(both, ceiling)
             self._figure(f"{title}: of it database CPU", CPU).add(database, ceiling)
         self._figure(title, RATE).add(run.rate)
-        for name, value in zip(("p50", "p99"), _percentiles(run.delays), strict=True):
+        for name, value in zip(("p50", "p99"), percentiles(run.delays), strict=True):
             self._figure(f"{title}: last answer to watcher, {name}", DELAY).add(value)
 
     def _figure(self, title: str, unit: str) -> Figure:
         new = Figure(title, unit, more_is_better=unit == RATE)
         return self._figures.setdefault(title, new)
-
-
-def _percentiles(seconds: Sequence[float]) -> tuple[float, float]:
-    """Return the 50th and the 99th percentile in milliseconds."""
-    hundredths = statistics.quantiles(seconds, n=100, method="inclusive")
-    return hundredths[49] * 1000, hundredths[98] * 1000

@@ -14,6 +14,9 @@ import psutil  # type: ignore[import-untyped]
 
 HERE = Path(__file__).parent
 
+GENERATORS = 2
+"""Processes that make the load together, where one would be the limit itself."""
+
 ANSWER_SECONDS = 120.0
 """How long a process of ours may take for one command before it counts as stuck."""
 

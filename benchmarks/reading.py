@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import uvloop
-from bench import describe_machine
+from outcome import describe_machine
 from subjects import new_database
 
 from jobledger_server.domain.commands import Create

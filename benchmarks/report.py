@@ -123,3 +123,9 @@ def _number(value: float | None) -> str:
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def percentiles(seconds: Sequence[float]) -> tuple[float, float]:
+    """Return the 50th and the 99th percentile in milliseconds."""
+    hundredths = statistics.quantiles(seconds, n=100, method="inclusive")
+    return hundredths[49] * 1e3, hundredths[98] * 1e3

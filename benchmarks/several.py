@@ -16,9 +16,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench import GENERATORS, Report
-from outcome import publish
-from processes import BareServer, BenchmarkError, Generator, cpu_seconds, listening_at
+from outcome import Report, publish
+from processes import GENERATORS, BareServer, BenchmarkError, Generator, cpu_seconds, listening_at
 from rates import OPERATIONS, Rates
 from report import Figure
 from subjects import Subject, new_database, serving_on

@@ -3,8 +3,8 @@
     python benchmarks/slow.py [--quick] [--json FILE] [--only DATABASE...] [--minutes NUMBER]
 
 1,000 watchers read, and a few hundred changes a second are made all the time; 20
-others read one message and no more, half of them watching everything. Where the table
-says ceiling, it shows the same without those 20, just before.
+others read one message and no more, half of them watching everything. Beside
+that stands the same without those 20, measured just before.
 """
 
 import argparse
@@ -17,10 +17,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import GENERATORS, Report
-from outcome import publish
-from processes import BenchmarkError, Generator, all_do, resident_bytes
-from report import Figure
+from outcome import Report, publish, tell
+from processes import GENERATORS, BenchmarkError, Generator, all_do, resident_bytes
+from report import Figure, percentiles
 from subjects import DATABASES, Subject, serving
 
 JOBS = 100
@@ -130,8 +129,7 @@ class Slow:
         replies = all_do(self._programs.watchers, "time", seconds=self._seconds)
         taken = [seconds for reply in replies for seconds in reply["seconds"]]
         self._deliveries.append(len(taken) / self._seconds)
-        hundredths = statistics.quantiles(taken, n=100, method="inclusive")
-        return {"p50": hundredths[49] * 1e3, "p99": hundredths[98] * 1e3}
+        return dict(zip(("p50", "p99"), percentiles(taken), strict=True))
 
     def _add(self, name: str, unit: str, value: float, without: float | None = None) -> None:
         title = f"{name}, {self._subject.database}"
@@ -140,13 +138,13 @@ class Slow:
 
 def measure(names: Sequence[str], rounds: int, seconds: float, minutes: float) -> Report:
     """Run it on each database. Raises BenchmarkError."""
-    report = Report()
+    report = Report(ceiling="without")
     for name in names:
         with (
             tempfile.TemporaryDirectory(prefix="jobledger-bench-") as folder,
             ExitStack() as stack,
         ):
-            _tell(f"opening the watches on {name}")
+            tell(f"opening the watches on {name}")
             subject = stack.enter_context(serving(name, Path(folder), *SERVE))
             changer, staller, *watchers = [
                 stack.enter_context(Generator("slow_load.py")) for _ in range(2 + GENERATORS)
@@ -154,9 +152,9 @@ def measure(names: Sequence[str], rounds: int, seconds: float, minutes: float) -
             slow = Slow(subject, Programs(changer, watchers, staller), seconds=seconds)
             slow.prepare()
             for number in range(1, rounds + 1):
-                _tell(f"round {number} of {rounds}")
+                tell(f"round {number} of {rounds}")
                 slow.measure_round()
-            _tell(f"memory, for {minutes:g} minutes")
+            tell(f"memory, for {minutes:g} minutes")
             slow.measure_memory(minutes)
             slow.finish()
             report.figures += slow.figures
@@ -181,10 +179,6 @@ def main() -> None:
     except BenchmarkError as error:
         sys.exit(f"slow: {error}")
     publish(report, begin=begin, quick=arguments.quick, file=arguments.json)
-
-
-def _tell(what: str) -> None:
-    print(f"slow: {what}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

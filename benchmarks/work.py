@@ -6,7 +6,6 @@ docs/performance.md says what is measured, and how to read it.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -15,14 +14,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import GENERATORS, Report, describe_machine
 from claims import BACKLOG_TYPE, Claims
 from expiry import Expiry
 from filling import fill_all
 from handover import Handover, Way
 from idle import Idle, idling, mix
-from processes import BareServer, BenchmarkError, Generator
-from report import table
+from outcome import Report, publish, tell
+from processes import GENERATORS, BareServer, BenchmarkError, Generator
 from subjects import DATABASES, Subject, new_database, serving_on
 
 NAMES = ("claims", "idle", "expiry", "handover")
@@ -96,7 +94,7 @@ def measure(names: Sequence[str], size: Size) -> Report:
     report = Report()
     with tempfile.TemporaryDirectory(prefix="jobledger-bench-") as name, ExitStack() as stack:
         folder = Path(name)
-        _tell("starting the bare server and the generators")
+        tell("starting the bare server and the generators")
         bare = stack.enter_context(BareServer())
         generators = [stack.enter_context(Generator("work_load.py")) for _ in range(GENERATORS)]
         if "claims" in names:
@@ -110,7 +108,7 @@ def _measure_claims(
     report: Report, size: Size, folder: Path, bare: BareServer, generators: Sequence[Generator]
 ) -> None:
     with ExitStack() as stack:
-        _tell(f"making a backlog of {size.backlog:,} jobs")
+        tell(f"making a backlog of {size.backlog:,} jobs")
         databases = [stack.enter_context(new_database(name, folder)) for name in DATABASES]
         fill_all(databases, {"QUEUED": size.backlog}, BACKLOG_TYPE)
         subjects = [stack.enter_context(serving_on(database)) for database in databases]
@@ -131,7 +129,7 @@ def _measure_others(
     names: Sequence[str],
 ) -> None:
     with ExitStack() as stack:
-        _tell(f"filling the databases with {size.idle_jobs:,} jobs")
+        tell(f"filling the databases with {size.idle_jobs:,} jobs")
         databases = [stack.enter_context(new_database(name, folder)) for name in DATABASES]
         fill_all(databases, mix(size.idle_jobs), "render")
         if "idle" in names:
@@ -161,21 +159,7 @@ def main() -> None:
         report = measure(list(arguments.only), size)
     except BenchmarkError as error:
         sys.exit(f"work: {error}")
-    machine = describe_machine()
-    print(", ".join(f"{name} {value}" for name, value in machine.items()))
-    print(f"in {time.monotonic() - begin:.0f} s\n")
-    print(table(report.figures))
-    print()
-    for note in report.notes:
-        print(f"- {note}")
-    if arguments.json:
-        figures = [figure.as_json() for figure in report.figures]
-        whole = {"machine": machine, "quick": arguments.quick, "figures": figures}
-        arguments.json.write_text(json.dumps(whole | {"notes": report.notes}, indent=2) + "\n")
-
-
-def _tell(what: str) -> None:
-    print(f"work: {what}", file=sys.stderr, flush=True)
+    publish(report, begin=begin, quick=arguments.quick, file=arguments.json)
 
 
 if __name__ == "__main__":

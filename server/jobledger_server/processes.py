@@ -43,7 +43,8 @@ def _command(settings: Settings, address: str, number: int) -> list[str]:
     own = ["--listen", address, "--child", str(number)]
     if settings.metrics is not None and number > 1:
         host, _, port = settings.metrics.rpartition(":")
-        own += ["--metrics", f"{host}:{int(port) + number - 1}"]
+        if port != "0":  # any port that is free: each has another one anyway
+            own += ["--metrics", f"{host}:{int(port) + number - 1}"]
     return [sys.executable, "-P", "-m", "jobledger_server", *sys.argv[1:], *own]
 
 

@@ -98,14 +98,17 @@ class Statements:
         self.feed_head = select(feed.c.epoch, feed.c.seq, feed.c.forgotten)
         self.feed = FeedStatements()
         self.owned_feed = FeedStatements(owned=True)
+        # The oldest first, and then which of them are old: else one that is would be looked for
+        # among all of them, as long as none is.
         oldest = (
-            select(tombstones.c.change_seq)
-            .where(tombstones.c.delete_time < bindparam("before"))
+            select(tombstones.c.change_seq, tombstones.c.delete_time)
             .order_by(tombstones.c.change_seq)
             .limit(bindparam("count"))
             .subquery()
         )
-        self.last_old_deletion = select(func.max(oldest.c.change_seq))
+        self.last_old_deletion = select(func.max(oldest.c.change_seq)).where(
+            oldest.c.delete_time < bindparam("before")
+        )
         self.forget_deletions = delete(tombstones).where(
             tombstones.c.change_seq <= bindparam("last")
         )
