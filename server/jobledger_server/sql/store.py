@@ -77,11 +77,16 @@ class SqlStore:
         self, connection: AsyncConnection, driver: Driver, error: BaseException, *, lost: bool
     ) -> None:
         """Undo what a transaction has done so far, or let go of its connection."""
-        if not lost and not _unanswered(error):
-            with suppress(Exception):
-                await driver.rollback()
-                return
-        await self._let_go(connection, driver, lost=lost)
+        undone = False
+        try:
+            if not lost and not _unanswered(error):
+                with suppress(Exception):
+                    await driver.rollback()
+                    undone = True
+        finally:
+            # Also where the rollback is cancelled: else its writes would be the next one's.
+            if not undone:
+                await self._let_go(connection, driver, lost=lost)
 
     async def _let_go(self, connection: AsyncConnection, driver: Driver, *, lost: bool) -> None:
         """Let go of a connection that is broken, or that nobody waits for any more."""
