@@ -247,11 +247,19 @@ async def test_two_ledgers_on_one_database_take_one_request_id_once(store: SqlSt
     assert (await store.feed_head()).seq == 20
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Create(user_id="", job_type="render"),
+        Create(user_id="ada", job_type="x" * 51),
+        Create(user_id="ada", job_type="render", max_attempts=2**63),
+    ],
+    ids=["breaks a rule", "is too long", "is too large"],
+)
 async def test_a_row_that_the_database_refuses_is_only_its_callers_error(
-    ledger: Ledger, store: SqlStore
+    ledger: Ledger, store: SqlStore, bad: Create
 ) -> None:
     """Were a bad value to slip through the checks, its neighbours are done all the same."""
-    bad = Create(user_id="", job_type="render")
     good = [Create(user_id="ada", job_type=f"t{i}") for i in range(9)]
     outcomes = await together(ledger, *good[:4], bad, *good[4:])
     assert [isinstance(outcome, Decision) for outcome in outcomes] == [True] * 4 + [False] + [

@@ -45,7 +45,12 @@ class _Sqlite:
     """See `dialect.Dialect`."""
 
     name = "sqlite"
-    conflicts: tuple[type[Exception], ...] = (sqlite3.IntegrityError, sqlite3.DataError)
+    # An integer beyond 64 bits: the driver says so in Python's words.
+    conflicts: tuple[type[Exception], ...] = (
+        sqlite3.IntegrityError,
+        sqlite3.DataError,
+        OverflowError,
+    )
     faults: tuple[type[Exception], ...] = (sqlite3.ProgrammingError,)
     driver_errors: tuple[type[Exception], ...] = (sqlite3.Error,)
     single_statement: Mapping[str, Any] = {"without_begin": True}
