@@ -8,6 +8,7 @@ from typing import Any
 import aiosqlite
 import asyncpg
 import pytest
+from asyncpg.prepared_stmt import PreparedStatement
 
 
 class Errands:
@@ -24,7 +25,12 @@ class Errands:
         seen, self._seen = self._seen, []
         return [_brief(statement) for statement in seen]
 
+    def statements(self) -> list[str]:
+        """Return the same without what SQLAlchemy asks SQLite's thread for around each of them."""
+        return [errand for errand in self.taken() if errand not in _AROUND]
 
+
+_AROUND = ("CURSOR", "FETCHALL", "CLOSE", "ROLLBACK")
 _TABLE = re.compile(r"FROM (jobs|assets|job_transitions|tombstones|feed)\b")
 
 
@@ -35,7 +41,8 @@ def _brief(statement: str) -> str:
         return "SELECT clock"
     if verb in ("SELECT", "DELETE"):
         # The first of our tables: there are also those that are made of bound lists.
-        return f"{verb} {_TABLE.search(statement)[1]}"
+        table = _TABLE.search(statement)
+        return f"{verb} {table[1]}" if table else statement
     if verb in ("INSERT", "UPDATE"):
         return f"{verb} {words[2] if verb == 'INSERT' else words[1]}"
     return verb
@@ -56,6 +63,13 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Errands]:
         patched.setattr(aiosqlite.Connection, "_execute", on_sqlite)
         for name in ("execute", "fetch", "fetchval"):
             patched.setattr(asyncpg.Connection, name, _noting(errands, name))
+        fetch = PreparedStatement.fetch
+
+        async def by_sqlalchemy(self: Any, *args: Any, **options: Any) -> Any:
+            errands.note(self.get_query())
+            return await fetch(self, *args, **options)
+
+        patched.setattr(PreparedStatement, "fetch", by_sqlalchemy)
         yield errands
 
 
