@@ -2,6 +2,9 @@
 
 import asyncio
 
+import pytest
+
+from costs.counted import counted
 from jobledger_server.domain.commands import Create, CreateAll
 from jobledger_server.domain.errors import RequestIdReused
 from jobledger_server.ledger.ledger import Ledger
@@ -30,10 +33,15 @@ async def test_a_neighbour_in_the_batch_is_not_given_a_job_of_a_refused_call(
 
 
 async def test_a_neighbour_with_the_same_request_is_given_the_same_job(
-    store: SqlStore, ledger: Ledger
+    store: SqlStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, single = await asyncio.gather(
-        ledger.create_all(CreateAll((creation("a"), creation("b")))), ledger.apply(creation("b"))
-    )
+    """At once: the database does not have to refuse the second one first."""
+    await ledger.apply(creation("before"))
+    with counted(monkeypatch) as errands:
+        made, single = await asyncio.gather(
+            ledger.create_all(CreateAll((creation("a"), creation("b")))),
+            ledger.apply(creation("b")),
+        )
     assert single.job == made[1]
-    assert (await store.feed_head()).seq == 2
+    assert errands.taken().count("BEGIN") == 1
+    assert (await store.feed_head()).seq == 3
