@@ -14,6 +14,8 @@ from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import StoreUnavailable
 from jobledger_server.watch import tail as tail_module
+from jobledger_server.watch.feed import Feed
+from jobledger_server.watch.follower import Follower, Place, Selection
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.subscription import Draining, Subscription
 from jobledger_server.watch.tail import Tail
@@ -180,6 +182,21 @@ def test_more_watches_than_allowed_are_refused_and_a_place_is_given_back(hub: Wa
         with hub.subscribe(JobId("c")):
             assert hub.watches == 3
     assert hub.watches == 0
+
+
+async def test_a_watcher_that_is_gone_leaves_no_timer(hub: WatchHub, store: SqlStore) -> None:
+    """It would be kept, and all that it knows, for as long as it was going to wait."""
+    follower = Follower(Feed(store, hub._window), Selection(), Place(0))
+    with hub.follow(follower), hub.subscribe(JobId("a")) as subscription:
+        assert (await follower.news(PATIENCE)).synced
+        watchers = (follower, subscription)
+        waits = [asyncio.create_task(watcher.news(PATIENCE)) for watcher in watchers]
+        while not all(watcher._bell._timer for watcher in watchers):
+            await asyncio.sleep(0)
+        timers = [watcher._bell._timer for watcher in watchers]
+        for wait in waits:
+            wait.cancel()
+    assert all(timer.cancelled() for timer in timers)
 
 
 async def test_a_draining_hub_ends_every_watch_and_takes_no_more(hub: WatchHub) -> None:
