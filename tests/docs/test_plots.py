@@ -6,8 +6,6 @@ import sys
 from datetime import date
 from pathlib import Path
 
-import pytest
-
 from docs.pages import ROOT
 
 HISTORY = ROOT / "docs/performance/history.json"
@@ -61,7 +59,6 @@ def test_the_history_is_in_order_and_each_figure_has_its_unit() -> None:
 
 
 def test_the_same_figures_are_drawn_as_the_same_bytes(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     file = written(tmp_path)
     first = drawn(tmp_path / "first", file)
     assert set(first) == {"throughput.svg", "costs.svg", "history.svg", "history.json"}

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -199,7 +200,7 @@ async def test_sigterm_drains_every_process(server: SeveralProcesses) -> None:
 def test_a_signal_while_it_starts_ends_it_with_0(server: SeveralProcesses) -> None:
     server.until(ONE_SERVES)
     while len(psutil.Process(server.process.pid).children()) < 2:
-        pass  # the other is there, and does not serve yet
+        time.sleep(0.005)  # then the other is there, and does not serve yet
     server.process.send_signal(signal.SIGINT)
     server.until_all_have_ended()
     assert server.process.wait() == 0
