@@ -7,10 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,6 +25,9 @@ from postgres_server import PostgresServer
 from rpc_caller import COMPLETED, Caller, decoded, watching
 
 PROGRAM = str(Path(sys.executable).with_name("jobledger-server"))
+
+PATIENCE = 60.0
+"""For a line of a log."""
 
 ONE_SERVES = "one of several processes serves"
 OWN_CONNECTION = [*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
@@ -44,15 +48,27 @@ class SeveralProcesses:
 
     def until(self, event: str, **facts: Any) -> dict[str, Any]:
         """Read the log up to a line of this event that has these facts, and return it."""
-        for text in self.process.stderr:
-            self.lines.append(json.loads(text))
-            if {"event": event, **facts}.items() <= self.lines[-1].items():
-                return self.lines[-1]
+        with self._ended_at_last():
+            for text in self.process.stderr:
+                self.lines.append(json.loads(text))
+                if {"event": event, **facts}.items() <= self.lines[-1].items():
+                    return self.lines[-1]
         raise AssertionError(f"the log ends without {event!r}: {self.lines}")
 
     def until_all_have_ended(self) -> None:
         """Read the log to its end: each process has it open for as long as it lives."""
-        self.lines += map(json.loads, self.process.stderr)
+        with self._ended_at_last():
+            self.lines += map(json.loads, self.process.stderr)
+
+    @contextmanager
+    def _ended_at_last(self) -> Iterator[None]:
+        """End the log if it is still being read after so long: a thread cannot be interrupted."""
+        end = threading.Timer(PATIENCE, self.process.kill)
+        end.start()
+        try:
+            yield
+        finally:
+            end.cancel()
 
     def pid_of(self, child: int) -> int:
         """Return the id of the process that last served under this number."""
