@@ -153,11 +153,12 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         operations = OperationsService(store, ledger, reads, hub, OperationsRequests(access))
         if settings.metrics is not None:
             stack.enter_context(serving_metrics(settings.metrics, _figures(hub, tail)))
-        handlers: Any = Handlers(drain, access)  # takes what a server takes
+        server = grpc.aio.server(options=_options(settings))
+        handlers: Any = Handlers(server, drain, access)  # takes what a server takes
         add_JobServiceServicer_to_server(jobs, handlers)
         add_WorkerServiceServicer_to_server(workers, handlers)
         add_OperationsServicer_to_server(operations, handlers)
-        serving = _serving(settings, handlers, drain, hub, openings)
+        serving = _serving(settings, server, handlers, drain=drain, hub=hub, openings=openings)
         address = await stack.enter_async_context(serving)
         yield App(address, hub, openings, store)
 
@@ -239,16 +240,21 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
 
 @asynccontextmanager
 async def _serving(
-    settings: Settings, handlers: Handlers, drain: Drain, hub: WatchHub, openings: Openings
+    settings: Settings,
+    server: grpc.aio.Server,
+    handlers: Any,
+    *,
+    drain: Drain,
+    hub: WatchHub,
+    openings: Openings,
 ) -> AsyncIterator[str]:
-    """Serve what there are handlers for, and health and reflection of it."""
+    """Serve what the server has been given, and health and reflection of it."""
     health = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, handlers)
     reflect = settings.only_loopback if settings.reflection is None else settings.reflection
     if reflect:
         names = (*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME)
         add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), handlers)
-    server = grpc.aio.server(handlers=[handlers], options=_options(settings))
     try:
         port = server.add_insecure_port(settings.listen)
     except RuntimeError:

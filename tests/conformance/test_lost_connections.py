@@ -73,22 +73,6 @@ async def open_all(store: SqlStore, opened: Callable[[], None] = lambda: None) -
         await connection.close()
 
 
-@several_servers
-async def test_all_connections_broke_and_nobody_is_refused(
-    ledger: Ledger, store: SqlStore, database_url: str
-) -> None:
-    """A restart of the database: one batch finds it out, and is repeated on a new connection."""
-    await open_all(store)
-    other = await asyncpg.connect(database_url)
-    await other.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    )
-    await other.close()
-    decision = await ledger.apply(CREATE)
-    assert (await store.read_jobs([decision.job.id])).keys() == {decision.job.id}
-
-
 @pytest.fixture
 async def behind_proxy(
     database_url: str, monkeypatch: pytest.MonkeyPatch

@@ -22,47 +22,45 @@ UNREADABLE = InvalidRequest(
 """Stands in for a request whose bytes are not a message, until it can be answered."""
 
 
-class Handlers(grpc.GenericRpcHandler):
-    """All methods of a server, each wrapped once; services are added as to a server.
+class Handlers:
+    """Gives a server the methods of services, each wrapped once.
 
-    Of Jobledger's own: lets in who may call, and turns every error of a handler
-    into a status with details. A request that cannot be parsed (malformed, not
-    UTF-8, nested beyond what the parser takes) is the caller's fault and answered as
-    such, not as a crash of the server. An unexpected error goes to the log under an
-    id, and the id to the caller.
+    Services are added to it as to the server itself. Of Jobledger's own: lets in who
+    may call, and turns every error of a handler into a status with details. A request
+    that cannot be parsed (malformed, not UTF-8, nested beyond what the parser takes)
+    is the caller's fault and answered as such, not as a crash of the server. An
+    unexpected error goes to the log under an id, and the id to the caller.
 
     Of the others, health and reflection: ends their streams when the server drains.
 
     Not an interceptor: gRPC would ask that for the handler again at every call.
     """
 
-    def __init__(self, drain: Drain, access: Access | None) -> None:
+    def __init__(self, server: grpc.aio.Server, drain: Drain, access: Access | None) -> None:
+        self._server = server
         self._drain = drain
         self._access = access
-        self._services: list[grpc.GenericRpcHandler] = []
-        self._wrapped: dict[str, Any] = {}
-
-    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        """Take a service, as the generated code gives it to a server."""
-        self._services += handlers
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        """Do nothing: newer generated code gives a server everything in both ways."""
+        """Take a service, as the generated code gives it to a server.
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """Return the handler of a call, None where there is none."""
-        method = handler_call_details.method
-        if method not in self._wrapped:
-            found = (service.service(handler_call_details) for service in self._services)
-            handler = next((handler for handler in found if handler is not None), None)
-            if handler is None:
-                return None  # and not kept: a caller could make up any number of names
-            own = method.startswith(OWN_METHODS)
-            wrapped = self._wrap(method, handler) if own else until_draining(self._drain, handler)
-            self._wrapped[method] = wrapped
-        return self._wrapped[method]
+        gRPC takes up the calls of a registered method from a queue of its own. In the one
+        that all others share, GetJob would wait until each of ten thousand watches that
+        came before it has been taken up.
+        """
+        wrapped = {name: self._wrap(f"/{service}/{name}", h) for name, h in handlers.items()}
+        self._server.add_registered_method_handlers(service, wrapped)
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Take the same once more, for a gRPC, or from generated code, that does not register."""
+        self._server.add_generic_rpc_handlers([_Unregistered(h, self._wrap) for h in handlers])
 
     def _wrap(self, method: str, handler: Any) -> Any:
+        if not method.startswith(OWN_METHODS):
+            return until_draining(self._drain, handler)
+        return self._wrap_own(method, handler)
+
+    def _wrap_own(self, method: str, handler: Any) -> Any:
         deserialize = _safely(handler.request_deserializer)
         serialize = _unless_bytes(handler.response_serializer)
         if handler.unary_unary is not None:
@@ -95,6 +93,25 @@ class Handlers(grpc.GenericRpcHandler):
                 await _abort(context, error)
 
         return answer
+
+
+class _Unregistered(grpc.GenericRpcHandler):
+    """The methods of a service that are looked up by their names."""
+
+    def __init__(self, found_by: grpc.GenericRpcHandler, wrap: Callable[[str, Any], Any]) -> None:
+        self._found_by = found_by
+        self._wrap = wrap
+        self._wrapped: dict[str, Any] = {}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """Return the handler of a call, None where there is none."""
+        method = handler_call_details.method
+        if method not in self._wrapped:
+            handler = self._found_by.service(handler_call_details)
+            if handler is None:
+                return None  # and not kept: a caller could make up any number of names
+            self._wrapped[method] = self._wrap(method, handler)
+        return self._wrapped[method]
 
 
 def _safely(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
