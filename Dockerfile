@@ -22,7 +22,7 @@ COPY client ./client
 COPY server ./server
 RUN python -m hatchling build -t wheel -d /dist
 RUN python -m venv --without-pip /opt/jobledger
-RUN pip --python /opt/jobledger/bin/python install --no-index --find-links /wheels --find-links /dist "jobledger[postgres]"
+RUN pip --python /opt/jobledger/bin/python install --no-index --find-links /wheels --find-links /dist "jobledger[postgres,metrics]"
 
 
 FROM python:3.13-slim

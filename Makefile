@@ -26,7 +26,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --- use -----------------------------------------------------------------------------------------
 
@@ -34,7 +34,7 @@ help: ## list these targets
 setup: $(INSTALLED) ## install the service, the client and all tools into .venv
 
 .PHONY: demo
-demo: $(INSTALLED) ## see it work: a server, three workers and live bars; ARGS="--output DIR" keeps the files
+demo: $(INSTALLED) ## see it work: a server, a worker and live bars; ARGS="--output DIR" keeps the files
 	@$(PYTHON) examples/demo.py $(ARGS)
 
 .PHONY: bench

@@ -2,7 +2,7 @@
 # A worker in shell: the checksum of each file that a job names.
 #
 #   jobledger worker checksum --exec examples/workers/checksum.sh
-#   jobledger create checksum --parameters '{"files": ["README.md", "LICENSE"]}'
+#   jobledger create checksum --user ada --parameters '{"files": ["README.md", "LICENSE"]}'
 #
 # Needs jq. The job comes on stdin; each line on stdout is progress, an asset or
 # the result; the exit code says how it went. docs/workers.md is the protocol.

@@ -2,7 +2,7 @@
 // A worker in JavaScript, with nothing but Node: counts the words of a text.
 //
 //   jobledger worker wordcount --exec 'node examples/workers/wordcount.mjs'
-//   jobledger create wordcount --parameters '{"text": "to be or not to be"}'
+//   jobledger create wordcount --user ada --parameters '{"text": "to be or not to be"}'
 //
 // The job comes on stdin; each line on stdout is progress, an asset or the
 // result; the exit code says how it went. docs/workers.md is the protocol.

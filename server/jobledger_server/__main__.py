@@ -15,7 +15,9 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 try:
     import click
-except ImportError:
+    import grpc_health  # noqa: F401
+    import sqlalchemy  # noqa: F401
+except ImportError:  # click alone comes with the extra `cli` too
     sys.exit("jobledger-server is not installed: pip install 'jobledger[server]'")
 
 import grpc
@@ -57,8 +59,8 @@ def main() -> None:
     """Jobledger: the one place that knows where each job stands.
 
     `jobledger-server serve` starts a server on 127.0.0.1:50051 that keeps its
-    jobs in the file jobledger.db. Every option can be given as an environment
-    variable too.
+    jobs in the file jobledger.db. Every option of `serve` can be given as an
+    environment variable too.
     """
 
 

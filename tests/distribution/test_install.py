@@ -53,6 +53,10 @@ def test_the_command_line_installs_without_the_server(install: Install) -> None:
     run = cli.run("jobledger", "--help")
     assert run.returncode == 0, run.stderr
     assert "watch" in run.stdout
+    server = cli.run("jobledger-server", "--help")
+    assert server.returncode != 0
+    assert "jobledger[server]" in server.stderr
+    assert "Traceback" not in server.stderr
 
 
 def test_the_server_serves_on_sqlite_and_answers_for_its_health(

@@ -90,7 +90,6 @@ async def test_a_stream_that_works_again_is_used_again(service, fake_client, run
     service.rules["ReportProgress"] = service.refuse(grpc.StatusCode.UNAVAILABLE)
     async with busy(service, fake_client, running, jobs=3):
         await service.called("UpdateProgress", 5)
-        assert called(service) == 5
         del service.rules["ReportProgress"]
         async with asyncio.timeout(20):
             while service.streamed < 20:

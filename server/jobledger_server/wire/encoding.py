@@ -1,6 +1,6 @@
 """Jobs to bytes, as protobuf's wire format has them, without making a message first.
 
-A Job has twenty fields and is in nearly every answer: made as a message first it was
+A Job has 23 fields and is in nearly every answer: made as a message first it was
 what cost most of a call (docs/decisions/0024), and its Structs, which are kept
 serialized, were parsed only to be serialized again. See
 https://protobuf.dev/programming-guides/encoding/; the numbers of the fields are read
