@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
-
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
-
 from processes import BenchmarkError, parent_of
 
 from postgres_server import PostgresServer
