@@ -14,7 +14,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -52,8 +51,8 @@ class Cost:
     loop: float = 0.0
     threads: float = 0.0
     database: float = 0.0
-    rooms: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    functions: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    rooms: dict[str, float] = field(default_factory=dict)
+    functions: dict[str, float] = field(default_factory=dict)
 
 
 class Sampler:
@@ -198,9 +197,9 @@ def sample(load: Load, path: str, server: Sampled, seconds: float) -> Cost:
     )
     cost = Cost(loop, threads, database)
     for room, function, spent in server.sampler.end():
-        cost.rooms[room] += spent / calls * 1e6
+        cost.rooms[room] = cost.rooms.get(room, 0.0) + spent / calls * 1e6
         if function:
-            cost.functions[function] += spent / calls * 1e6
+            cost.functions[function] = cost.functions.get(function, 0.0) + spent / calls * 1e6
     return cost
 
 
@@ -252,9 +251,9 @@ def _load(stack: ExitStack) -> Load:
 
 def _median(costs: Sequence[Cost]) -> Cost:
     def counters(which: str) -> dict[str, float]:
-        names = {name for cost in costs for name in getattr(cost, which)}
-        medians = {n: statistics.median(getattr(c, which)[n] for c in costs) for n in names}
-        return defaultdict(float, medians)
+        found = [getattr(cost, which) for cost in costs]
+        names = {name for each in found for name in each}
+        return {name: statistics.median(each.get(name, 0.0) for each in found) for name in names}
 
     return Cost(
         statistics.median(cost.loop for cost in costs),
@@ -274,9 +273,11 @@ def _table(path: str, medians: Mapping[tuple[str, str], Cost]) -> str:
     def add(title: str, values: Iterable[float]) -> None:
         lines.append(f"{title:40}" + "".join(f"{value:16.1f}" for value in values))
 
-    rooms = sorted({room for c in costs for room in c.rooms}, key=lambda r: -costs[1].rooms[r])
+    rooms = sorted(
+        {room for c in costs for room in c.rooms}, key=lambda r: -costs[1].rooms.get(r, 0.0)
+    )
     for room in rooms:
-        add(f"  {room}", (cost.rooms[room] for cost in costs))
+        add(f"  {room}", (cost.rooms.get(room, 0.0) for cost in costs))
     add("event loop", (cost.loop for cost in costs))
     add("the server's other threads", (cost.threads for cost in costs))
     add("the database's processes", (cost.database for cost in costs))
