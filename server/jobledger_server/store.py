@@ -20,6 +20,7 @@ from jobledger_server.domain.model import (
     Micros,
     Transition,
 )
+from jobledger_server.domain.quick import quick
 
 
 class StoreError(Exception):
@@ -51,6 +52,7 @@ class DeletionsForgotten(StoreError):
     """Deletions after the place asked for are no longer known, so what followed it is neither."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class FeedHead:
     """The newest committed place in the feed.
@@ -65,6 +67,7 @@ class FeedHead:
     forgotten: int = 0
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Change:
     """A job at a place in the feed: as it stood after change `seq`.
@@ -80,6 +83,7 @@ class Change:
     deleted: bool = False
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class FeedPage:
     """A part of the feed, in the order of the commits, and where the feed stood when it was read.
@@ -92,6 +96,7 @@ class FeedPage:
     through: int
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobQuery:
     """Which of an owner's jobs; an empty filter lets all through.

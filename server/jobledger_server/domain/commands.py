@@ -11,6 +11,7 @@ from jobledger_server.domain.model import (
     Micros,
     Payload,
 )
+from jobledger_server.domain.quick import quick
 
 _SECOND = 1_000_000
 
@@ -21,6 +22,7 @@ DEFAULT_START_LEASE = Micros(3600 * _SECOND)
 """The lease of a job that was started by name, where its worker does not say."""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Create:
     """Make a job. A non-empty `request_id` makes repeating it safe."""
@@ -35,6 +37,7 @@ class Create:
     run_timeout: Micros | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class CreateAll:
     """Make all of these jobs, or none."""
@@ -42,6 +45,7 @@ class CreateAll:
     creations: tuple[Create, ...]
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """Give this worker the oldest jobs of these types that wait for one."""
@@ -52,6 +56,7 @@ class Claim:
     lease_duration: Micros
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transit:
     """Move a job to `target`. `attempt` and `expected_version` are checked where given."""
@@ -69,6 +74,7 @@ class Transit:
     lease_duration: Micros | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """Report the progress of a running job, or, with neither value, that it is alive."""
@@ -79,6 +85,7 @@ class Report:
     progress_message: str | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkAsset:
     """Link an asset to a running job. A non-empty `request_id` makes repeating it safe."""
@@ -89,6 +96,7 @@ class LinkAsset:
     request_id: str = ""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
     """Give a job back unfinished; no attempt is used up."""
@@ -97,6 +105,7 @@ class Release:
     attempt: int
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel:
     """Cancel a job of this owner: at once if nobody holds it, else ask its worker to."""
@@ -106,6 +115,7 @@ class Cancel:
     reason: str = ""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expire:
     """Do what a job's deadline asks for, if it has passed. Anyone may say so at any time."""
@@ -113,6 +123,7 @@ class Expire:
     job_id: JobId
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delete:
     """Remove a terminal job of this owner, with its assets and transitions."""
@@ -121,6 +132,7 @@ class Delete:
     user_id: str
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retire:
     """Remove a job that ended at least `age` ago. Anyone may say so at any time."""

@@ -40,8 +40,11 @@ def deadline(job: Job) -> Instant | None:
     """Return when something happens to the job by itself; None once it has ended."""
     if job.status in TERMINAL:
         return None
-    times = [job.queue_expire_time, job.lease_expire_time, job.run_expire_time, _cancel_time(job)]
-    return min((time for time in times if time is not None), default=None)
+    earliest = job.queue_expire_time
+    for time in (job.lease_expire_time, job.run_expire_time, _cancel_time(job)):
+        if time is not None and (earliest is None or time < earliest):
+            earliest = time
+    return earliest
 
 
 def _cancel_time(job: Job) -> Instant | None:

@@ -18,6 +18,7 @@ from jobledger_server.domain.model import (
     Transition,
     changed,
 )
+from jobledger_server.domain.quick import quick
 
 TRANSITIONS: Mapping[JobStatus, tuple[JobStatus, ...]] = {
     JobStatus.QUEUED: (JobStatus.PROCESSING,),
@@ -37,6 +38,7 @@ SYSTEM = "system"
 """The actor of what nobody but the service itself has caused."""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """What a command comes to.

@@ -2,9 +2,10 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from operator import attrgetter
+from dataclasses import dataclass, field
 from typing import Any, NewType
+
+from jobledger_server.domain.quick import copier, quick
 
 JobId = NewType("JobId", str)
 """A UUIDv7 in its 36-character form, so that ids order by creation time."""
@@ -46,6 +47,7 @@ class JobStatus(enum.Enum):
     __hash__ = object.__hash__
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class JobError:
     """Why a job failed, or what is missing from a partial one.
@@ -59,6 +61,7 @@ class JobError:
     details: Payload | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One piece of long work, as it stood after the change that gave it its `version`.
@@ -111,23 +114,15 @@ class Job:
         return self.lease_expire_time is not None
 
 
-_SLOTS = tuple(getattr(Job, slot.name) for slot in fields(Job))
-_VALUES = attrgetter(*(slot.name for slot in fields(Job)))
+_copy = copier(Job)
 
 
 def changed(job: Job, **changes: Any) -> Job:
-    """Return the job with some fields changed: `dataclasses.replace` in half the time.
-
-    The slots are filled directly; a job has no check in its making to pass by.
-    """
-    new: Job = object.__new__(Job)
-    for slot, value in zip(_SLOTS, _VALUES(job), strict=True):
-        slot.__set__(new, value)
-    for name, value in changes.items():
-        object.__setattr__(new, name, value)
-    return new
+    """Return the job with some fields changed."""
+    return _copy(job, changes)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class AssetLink:
     """What a caller says of an asset that it wants linked."""
@@ -138,6 +133,7 @@ class AssetLink:
     file_size: int
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asset:
     """An asset as linked to its job. It never changes."""
@@ -150,6 +146,7 @@ class Asset:
     request_id: str = ""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
     """One step along an edge of the state machine. Append-only.

@@ -1,7 +1,6 @@
 """UUIDv7 (RFC 9562): ids that order by the time they were made."""
 
 import secrets
-import uuid
 
 _COUNTER_BITS = 42  # 12 bits of rand_a and the first 30 of rand_b: RFC 9562, 6.2, method 1
 _TAIL_BITS = 32
@@ -37,4 +36,5 @@ class IdSource:
         value |= 0b10 << 62
         value |= rand_b_head << _TAIL_BITS
         value |= secrets.randbits(_TAIL_BITS)
-        return str(uuid.UUID(int=value))
+        digits = f"{value:032x}"
+        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
