@@ -152,18 +152,19 @@ def brief_job_bytes(job: Job) -> bytes:
     return b"".join(parts)
 
 
-def answer(kind: type[Answer], job: Job, rest: Answer | None = None) -> Answer:
+def answer(kind: type[Answer], job: Job, rest: Answer | bytes = b"") -> Answer:
     """Return a message with this `job` and the rest of its fields; see `with_job`."""
     return with_job(kind, job_bytes(job), rest)
 
 
-def with_job(kind: type[Answer], job: bytes, rest: Answer | None = None) -> Answer:
+def with_job(kind: type[Answer], job: bytes, rest: Answer | bytes = b"") -> Answer:
     """Return the bytes of a message, typed as what they stand for.
 
-    Whoever sends them (handlers.py) passes on what is serialized already.
+    `rest` has its other fields, or their bytes. Whoever sends the bytes (handlers.py) passes
+    on what is serialized already.
     """
-    data = _sized(_field(kind, "job"), job)
-    return cast("Answer", data if rest is None else data + rest.SerializeToString())
+    others = rest if isinstance(rest, bytes) else rest.SerializeToString()
+    return cast("Answer", _sized(_field(kind, "job"), job) + others)
 
 
 def with_jobs(kind: type[Answer], jobs: Iterable[Job]) -> Answer:

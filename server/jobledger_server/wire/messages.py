@@ -1,6 +1,8 @@
 """The domain's values to messages."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -45,12 +47,13 @@ def transition_message(step: Transition) -> job_pb2.JobTransition:
 
 
 def watch_message(
-    job: Job, transitions: Iterable[Transition] = (), *, heartbeat: bool = False
+    job: Job, transitions: Sequence[Transition] = (), *, heartbeat: bool = False
 ) -> job_service_pb2.WatchJobResponse:
-    rest = job_service_pb2.WatchJobResponse(
-        transitions=map(transition_message, transitions), heartbeat=heartbeat
-    )
-    return answer(job_service_pb2.WatchJobResponse, job, rest)
+    kind = job_service_pb2.WatchJobResponse
+    if not transitions and not heartbeat:
+        return answer(kind, job)
+    rest = kind(transitions=map(transition_message, transitions), heartbeat=heartbeat)
+    return answer(kind, job, rest.SerializeToString())
 
 
 def change_message(change: Change, resume_token: str) -> job_service_pb2.WatchJobsResponse:
@@ -61,15 +64,28 @@ def change_message(change: Change, resume_token: str) -> job_service_pb2.WatchJo
     )
     job = change.job
     data = _deleted_message(job).SerializeToString() if change.deleted else job_bytes(job)
-    return with_job(job_service_pb2.WatchJobsResponse, data, rest)
+    return with_job(job_service_pb2.WatchJobsResponse, data, rest.SerializeToString())
 
 
 def report_message(decision: Decision) -> worker_service_pb2.ReportProgressResponse:
-    job = decision.job
-    rest = worker_service_pb2.ReportProgressResponse(
-        applied=decision.applied, cancel_requested=job.cancel_request_time is not None
-    )
-    return with_job(worker_service_pb2.ReportProgressResponse, brief_job_bytes(job), rest)
+    kind = worker_service_pb2.ReportProgressResponse
+    return with_job(kind, brief_job_bytes(decision.job), _outcome(kind, *_told(decision)))
+
+
+def progress_message(decision: Decision) -> worker_service_pb2.UpdateProgressResponse:
+    kind = worker_service_pb2.UpdateProgressResponse
+    return answer(kind, decision.job, _outcome(kind, *_told(decision)))
+
+
+def _told(decision: Decision) -> tuple[bool, bool]:
+    return decision.applied, decision.job.cancel_request_time is not None
+
+
+@cache
+def _outcome(kind: Any, applied: bool, cancel_requested: bool) -> bytes:  # noqa: FBT001
+    """Serialize what a report is told beside its job. There are four of it of each kind."""
+    data: bytes = kind(applied=applied, cancel_requested=cancel_requested).SerializeToString()
+    return data
 
 
 def _deleted_message(job: Job) -> job_pb2.Job:

@@ -10,7 +10,7 @@ from jobledger.v1.worker_service_pb2_grpc import WorkerServiceServicer
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.wire.claims import Claims
 from jobledger_server.wire.encoding import answer, with_jobs
-from jobledger_server.wire.messages import asset_message
+from jobledger_server.wire.messages import asset_message, progress_message
 from jobledger_server.wire.reporting import Reporting
 from jobledger_server.wire.requests import Requests
 
@@ -50,11 +50,7 @@ class WorkerService(WorkerServiceServicer):
         self, request: pb.UpdateProgressRequest, _context: Context
     ) -> pb.UpdateProgressResponse:
         decision = await self._ledger.apply(self._requests.report(request))
-        rest = pb.UpdateProgressResponse(
-            applied=decision.applied,
-            cancel_requested=decision.job.cancel_request_time is not None,
-        )
-        return answer(pb.UpdateProgressResponse, decision.job, rest)
+        return progress_message(decision)
 
     # Writes instead of yielding, as JobService.WatchJob does.
     async def ReportProgress(  # type: ignore[override]
