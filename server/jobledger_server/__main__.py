@@ -276,10 +276,11 @@ async def _serve(settings: Settings) -> None:
     if settings.shares_port:
         parent.when_gone(stop.set)
     async with open_app(settings):
-        # What is there now stays. Full collections walk every watcher there is, and would come
-        # in the middle of telling ten thousand of them.
+        # What is there now stays. A full collection walks every watcher there is. And telling ten
+        # thousand of them makes some hundred thousand objects, which soon go by themselves: no
+        # collection should come in the middle of it (docs/decisions/0027).
         gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
+        gc.set_threshold(250_000, 20, 100)
         if settings.shares_port:
             parent.tell_serving()
         await stop.wait()

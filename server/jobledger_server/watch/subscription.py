@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from jobledger_server.domain.errors import JobNotFound
 from jobledger_server.domain.machine import TERMINAL
 from jobledger_server.domain.model import Job, JobId, Transition
+from jobledger_server.domain.quick import quick
 from jobledger_server.store import Change
 from jobledger_server.watch.bell import Bell
 
@@ -26,6 +27,7 @@ class Draining(Exception):
         self.resume_token = ""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class News:
     """What a watcher is told: the newest snapshot and every step since the last news."""
@@ -66,8 +68,8 @@ class Subscription:
             # The place stays with what was offered before: an end is told even so.
             self._deleted = True
         elif change.job.version > self._version:
-            news = (step for step in change.transitions if step.version > self._version)
-            self._transitions += news
+            if change.transitions:
+                self._transitions += [s for s in change.transitions if s.version > self._version]
             self._job = change.job
             self._version = change.job.version
 
@@ -98,11 +100,13 @@ class Subscription:
         goes away, but never before an end that is known.
         """
         while True:
-            if self._job is not None and (self._job.status in TERMINAL or not self._draining):
-                news = News(self._job, tuple(self._transitions))
+            job, steps = self._job, self._transitions
+            if job is not None and (not self._draining or job.status in TERMINAL):
                 self._job = None
+                if not steps:
+                    return News(job, ())
                 self._transitions = []
-                return news
+                return News(job, tuple(steps))
             if self._deleted:
                 raise JobNotFound(self.job_id)
             if self._draining:
