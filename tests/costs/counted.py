@@ -32,6 +32,7 @@ class Errands:
 
 _AROUND = ("CURSOR", "FETCHALL", "CLOSE", "ROLLBACK")
 _TABLE = re.compile(r"FROM (jobs|assets|job_transitions|tombstones|feed)\b")
+_WRITES = re.compile(r"\b(?:(INSERT) INTO|(UPDATE)) (\w+)")
 
 
 def _brief(statement: str) -> str:
@@ -43,6 +44,11 @@ def _brief(statement: str) -> str:
         # The first of our tables: there are also those that are made of bound lists.
         table = _TABLE.search(statement)
         return f"{verb} {table[1]}" if table else statement
+    if verb == "PRAGMA":
+        return statement
+    if verb == "WITH":
+        # Several writes in one statement.
+        return " + ".join(" ".join(filter(None, words)) for words in _WRITES.findall(statement))
     if verb in ("INSERT", "UPDATE"):
         return f"{verb} {words[2] if verb == 'INSERT' else words[1]}"
     return verb

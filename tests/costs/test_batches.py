@@ -9,6 +9,9 @@ from costs.counted import Errands, counted
 from jobledger_server.domain.commands import Claim, Create, Report, Transit
 from jobledger_server.domain.model import JobId, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.sql.engine import open_database, parse_url
+from jobledger_server.sql.store import SqlStore
+from store_writer import moved, saved
 
 CALLERS = 50
 
@@ -23,9 +26,27 @@ async def errands(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 
 
 @pytest.fixture
-def begin(database_url: str) -> list[str]:
+def on_sqlite(database_url: str) -> bool:
+    return database_url.startswith("sqlite")
+
+
+@pytest.fixture
+def begin(on_sqlite: bool) -> list[str]:  # noqa: FBT001
     """How every batch begins: PostgreSQL is asked for the time, SQLite's is the machine's."""
-    return ["BEGIN"] if database_url.startswith("sqlite") else ["BEGIN", "SELECT clock"]
+    return ["BEGIN"] if on_sqlite else ["BEGIN", "SELECT clock"]
+
+
+@pytest.fixture
+def known(on_sqlite: bool) -> list[str]:  # noqa: FBT001
+    """How jobs are loaded that were written here before: nothing of them is read but its mark."""
+    return ["PRAGMA data_version"] if on_sqlite else ["SELECT jobs"]
+
+
+@pytest.fixture
+def steps(on_sqlite: bool) -> list[str]:  # noqa: FBT001
+    """How jobs are changed that take a step: by PostgreSQL in one go."""
+    writes = ["UPDATE jobs", "INSERT job_transitions"]
+    return writes if on_sqlite else [" + ".join(writes)]
 
 
 END = ["COMMIT"]
@@ -51,29 +72,40 @@ async def test_creations_take_three_statements_however_many_they_are(
 
 
 async def test_reports_take_three_statements_however_many_they_are(
-    ledger: Ledger, errands: Errands, begin: list[str]
+    ledger: Ledger, errands: Errands, begin: list[str], known: list[str]
 ) -> None:
     ids = await together(ledger, [creation(number) for number in range(CALLERS)])
     starts = [Transit(job_id=id_, target=JobStatus.PROCESSING, worker_id="w") for id_ in ids]
     await together(ledger, starts)
     errands.taken()
     await together(ledger, [Report(job_id=id_, attempt=1, progress=10) for id_ in ids])
+    assert errands.taken() == [*begin, *known, "UPDATE feed", "UPDATE jobs", *END]
+
+
+async def test_jobs_that_another_server_wrote_are_read_whole(
+    ledger: Ledger, database_url: str, errands: Errands, begin: list[str]
+) -> None:
+    other = SqlStore(open_database(parse_url(database_url)))
+    made = [await saved(other) for _ in range(3)]
+    ids = [(await moved(other, job, JobStatus.PROCESSING)).id for job in made]
+    await other.close()
+    errands.taken()
+    await together(ledger, [Report(job_id=id_, attempt=1, progress=10) for id_ in ids])
     assert errands.taken() == [*begin, "SELECT jobs", "UPDATE feed", "UPDATE jobs", *END]
 
 
 async def test_transitions_take_one_more(
-    ledger: Ledger, errands: Errands, begin: list[str]
+    ledger: Ledger, errands: Errands, begin: list[str], known: list[str], steps: list[str]
 ) -> None:
     ids = await together(ledger, [creation(number) for number in range(CALLERS)])
     errands.taken()
     starts = [Transit(job_id=id_, target=JobStatus.PROCESSING, worker_id="w") for id_ in ids]
     await together(ledger, starts)
-    writes = ["UPDATE feed", "UPDATE jobs", "INSERT job_transitions"]
-    assert errands.taken() == [*begin, "SELECT jobs", *writes, *END]
+    assert errands.taken() == [*begin, *known, "UPDATE feed", *steps, *END]
 
 
 async def test_claims_of_one_type_take_one_search(
-    ledger: Ledger, errands: Errands, begin: list[str]
+    ledger: Ledger, errands: Errands, begin: list[str], steps: list[str]
 ) -> None:
     await together(ledger, [creation(number) for number in range(CALLERS)])
     errands.taken()
@@ -87,8 +119,7 @@ async def test_claims_of_one_type_take_one_search(
         for number in range(CALLERS)
     ]
     await asyncio.gather(*map(ledger.claim, claims))
-    writes = ["UPDATE feed", "UPDATE jobs", "INSERT job_transitions"]
-    assert errands.taken() == [*begin, "SELECT jobs", *writes, *END]
+    assert errands.taken() == [*begin, "SELECT jobs", "UPDATE feed", *steps, *END]
 
 
 async def test_a_refused_command_writes_nothing(

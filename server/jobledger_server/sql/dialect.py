@@ -20,7 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from jobledger_server.domain.model import Instant
-from jobledger_server.sql.driver import Driver
+from jobledger_server.sql.driver import Driver, Writing
 from jobledger_server.sql.tables import WAITING, jobs
 
 
@@ -84,10 +84,10 @@ class Dialect(Protocol):
     def bind_types(self, job_types: Collection[str]) -> dict[str, Any]:
         """Return the parameters for `oldest_waiting`, but for `count`."""
 
-    def insertion(self, table: Table, columns: Sequence[str]) -> str:
+    def insertion(self, table: Table, columns: Sequence[str]) -> Writing:
         """Return the statement that inserts rows of these columns."""
 
-    def change(self, table: Table, key: Column[Any], columns: Sequence[str]) -> str:
+    def change(self, table: Table, key: Column[Any], columns: Sequence[str]) -> Writing:
         """Return the statement that changes rows: each has the key of one, and the new values."""
 
     def driver(self, connection: Any) -> Driver:
@@ -102,6 +102,9 @@ class Dialect(Protocol):
     @property
     def clock(self) -> ColumnElement[int]:
         """The database server's time, for use in a statement."""
+
+    writer: ColumnElement[int]
+    """Something of a writing transaction, from which its driver makes a mark."""
 
     async def now(self, connection: AsyncConnection) -> Instant:
         """Return the database server's time."""

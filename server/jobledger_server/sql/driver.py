@@ -5,17 +5,22 @@ run a statement is long: on SQLite the driver's thread is asked up to four times
 where it is asked once here. See docs/decisions/0023.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.sql import ClauseElement
 
-from jobledger_server.domain.model import Instant
+from jobledger_server.domain.model import Instant, JobId
+from jobledger_server.sql.memory import Mark
 from jobledger_server.sql.rows import Row
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.compiler import SQLCompiler
+
+
+Writing = Callable[[int], str]
+"""A statement that inserts or changes rows. What its text depends on is each dialect's own."""
 
 
 class Driver(Protocol):
@@ -40,8 +45,23 @@ class Driver(Protocol):
     async def fetch(self, statement: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
         """Run a statement and return all its rows."""
 
-    async def write(self, statement: str, rows: Sequence[Row]) -> None:
-        """Insert or change rows, with a statement of the dialect's `insertion` or `change`."""
+    async def unchanged(self, marks: Mapping[JobId, Mark]) -> Collection[JobId]:
+        """Lock these jobs, in the order of their ids.
+
+        Return those that nobody has written since the transactions of these marks.
+        """
+
+    def mark(self, writer: int) -> Mark:
+        """Return what rows of this transaction can be told by, after all of them were written.
+
+        `writer` is what the dialect's `writer` was found to be.
+        """
+
+    async def write(self, writes: Sequence[tuple[Writing, Sequence[Row]]]) -> None:
+        """Insert or change rows, with statements of the dialect's `insertion` and `change`.
+
+        Each is about rows of its own, one at least; they are sent together.
+        """
 
     async def commit(self) -> None:
         """Make durable what was written."""

@@ -1,6 +1,7 @@
 """PostgreSQL: many writers, its own clock."""
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +26,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from jobledger_server.domain.model import Instant
+from jobledger_server.domain.model import Instant, JobId
 from jobledger_server.sql.dialect import BadDatabaseUrl, Database, oldest_waiting
-from jobledger_server.sql.driver import Driver
+from jobledger_server.sql.driver import Driver, Writing
+from jobledger_server.sql.memory import Mark
 from jobledger_server.sql.rows import Row, labels_from_text
 from jobledger_server.sql.tables import jobs
 
@@ -56,6 +58,7 @@ class _Postgresql:
     single_statement: Mapping[str, Any] = {"isolation_level": "AUTOCOMMIT"}
     snapshot: Mapping[str, Any] = {"isolation_level": "REPEATABLE READ"}
     farewell_seconds: float | None = FAREWELL_SECONDS
+    writer: ColumnElement[int] = literal_column("txid_current()")
     # Another cluster, another timeline of the same one (a standby that took over, a restore to a
     # point in time), or a table that was restored from a dump.
     home: ColumnElement[str] = literal_column(
@@ -118,22 +121,31 @@ class _Postgresql:
     def bind_types(self, job_types: Collection[str]) -> dict[str, Any]:
         return {"job_types": list(job_types)}
 
-    def insertion(self, table: Table, columns: Sequence[str]) -> str:
+    def insertion(self, table: Table, columns: Sequence[str]) -> Writing:
         names = ", ".join(columns)
         values = ", ".join(_value(table.c[column]) for column in columns)
-        return (
-            f"INSERT INTO {table.name} ({names}) SELECT {values} "  # noqa: S608
-            f"FROM unnest({_arrays(table, columns)}) AS new ({names})"
-        )
 
-    def change(self, table: Table, key: Column[Any], columns: Sequence[str]) -> str:
+        def insertion(first: int) -> str:
+            return (
+                f"INSERT INTO {table.name} ({names}) SELECT {values} "  # noqa: S608
+                f"FROM unnest({_arrays(table, columns, first)}) AS new ({names})"
+            )
+
+        return insertion
+
+    def change(self, table: Table, key: Column[Any], columns: Sequence[str]) -> Writing:
         values = ", ".join(f"{column} = {_value(table.c[column])}" for column in columns)
         all_columns = (key.name, *columns)
-        return (
-            f"UPDATE {table.name} SET {values} "  # noqa: S608
-            f"FROM unnest({_arrays(table, all_columns)}) AS new ({', '.join(all_columns)}) "
-            f"WHERE {table.name}.{key.name} = new.{key.name}"
-        )
+        names = ", ".join(all_columns)
+
+        def change(first: int) -> str:
+            return (
+                f"UPDATE {table.name} SET {values} "  # noqa: S608
+                f"FROM unnest({_arrays(table, all_columns, first)}) AS new ({names}) "
+                f"WHERE {table.name}.{key.name} = new.{key.name}"
+            )
+
+        return change
 
     def driver(self, connection: Any) -> Driver:
         return _PostgresqlDriver(connection, self._confused)
@@ -173,9 +185,22 @@ class _PostgresqlDriver:
     async def fetch(self, statement: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
         return await self._connection.fetch(statement, *values)
 
-    async def write(self, statement: str, rows: Sequence[Row]) -> None:
+    async def unchanged(self, marks: Mapping[JobId, Mark]) -> Collection[JobId]:
+        # `xmin` is the transaction that wrote the row as it is: 32 bits of its number.
+        found = await self._connection.fetch(
+            "SELECT id, xmin::text FROM jobs WHERE id = ANY($1) ORDER BY id FOR UPDATE",
+            list(marks),
+        )
+        return [job_id for job_id, mark in found if mark == marks[job_id]]
+
+    def mark(self, writer: int) -> Mark:
+        return str(writer & 0xFFFF_FFFF)
+
+    async def write(self, writes: Sequence[tuple[Writing, Sequence[Row]]]) -> None:
         # One array for each column: the database plans and runs one statement, not one a row.
-        await self._connection.execute(statement, *zip(*rows, strict=True))
+        columns = [column for _, rows in writes for column in zip(*rows, strict=True)]
+        widths = tuple((writing, len(rows[0])) for writing, rows in writes)
+        await self._connection.execute(_together(widths), *columns)
 
     async def commit(self) -> None:
         await self._connection.execute("COMMIT")
@@ -184,11 +209,24 @@ class _PostgresqlDriver:
         await self._connection.execute("ROLLBACK")
 
 
-def _arrays(table: Table, columns: Sequence[str]) -> str:
-    """Return the parameters of the columns' values."""
+@cache
+def _together(writes: tuple[tuple[Writing, int], ...]) -> str:
+    """Return several statements as one, given how many parameters each has: one round trip."""
+    parts = []
+    first = 1
+    for writing, parameters in writes:
+        parts.append(writing(first))
+        first += parameters
+    *before, last = parts
+    beside = ", ".join(f"part_{number} AS ({part})" for number, part in enumerate(before))
+    return f"WITH {beside} {last}" if beside else last
+
+
+def _arrays(table: Table, columns: Sequence[str], first: int) -> str:
+    """Return the parameters of the columns' values, numbered from `first`."""
     return ", ".join(
         f"${number}::{_element_type(table.c[column])}[]"
-        for number, column in enumerate(columns, start=1)
+        for number, column in enumerate(columns, start=first)
     )
 
 

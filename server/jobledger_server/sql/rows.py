@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 from jobledger_server.domain.leases import deadline
@@ -49,6 +50,18 @@ MUTABLE_COLUMNS = (
     "change_seq",
 )
 """What can change of a job. The rest never does."""
+
+REPORT_COLUMNS = (
+    "progress",
+    "progress_message",
+    "update_time",
+    "lease_duration",
+    "lease_expire_time",
+    "deadline",
+    "version",
+    "change_seq",
+)
+"""What a report changes of a job: few of the indexes are about any of it."""
 
 JOB_COLUMNS = (
     "id",
@@ -251,6 +264,42 @@ def mutable_row(job: Job, change_seq: int) -> Row:
         job.end_digest,
         change_seq,
     )
+
+
+def report_row(job: Job, change_seq: int) -> Row:
+    """Make a row of REPORT_COLUMNS."""
+    return (
+        job.progress,
+        job.progress_message,
+        job.update_time,
+        job.lease_duration,
+        job.lease_expire_time,
+        deadline(job),
+        job.version,
+        change_seq,
+    )
+
+
+_BESIDE_REPORTS = attrgetter(
+    "status",
+    "attempt",
+    "releases",
+    "worker_id",
+    "start_time",
+    "complete_time",
+    "queue_expire_time",
+    "run_expire_time",
+    "cancel_request_time",
+    "cancel_reason",
+    "result",
+    "error",
+    "end_digest",
+)
+
+
+def only_reported(before: Job, after: Job) -> bool:
+    """Whether nothing differs but what is in REPORT_COLUMNS."""
+    return bool(_BESIDE_REPORTS(before) == _BESIDE_REPORTS(after))
 
 
 def transition_from_row(row: Sequence[Any]) -> Transition:

@@ -1,9 +1,12 @@
 """SQLite: one file, one writer at a time, the machine's own clock."""
 
+import asyncio
 import json
 import sqlite3
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cache
+from itertools import chain
 from typing import Any
 
 import aiosqlite
@@ -19,15 +22,17 @@ from sqlalchemy import (
     event,
     func,
     literal,
+    literal_column,
     select,
     tuple_,
     union_all,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from jobledger_server.domain.model import Instant
+from jobledger_server.domain.model import Instant, JobId
 from jobledger_server.sql.dialect import Database, oldest_waiting
-from jobledger_server.sql.driver import Driver
+from jobledger_server.sql.driver import Driver, Writing
+from jobledger_server.sql.memory import Mark
 from jobledger_server.sql.rows import Row, labels_from_text
 from jobledger_server.sql.tables import jobs
 
@@ -35,6 +40,9 @@ BUSY_SECONDS = 4
 """How long a statement waits for another process's lock before the database counts as away."""
 
 READERS = 4
+
+ROWS_AT_ONCE = 64
+"""Rows that one statement writes; a power of two."""
 
 # A transaction that reads first and then writes would fail, without waiting, where another
 # process wrote in between: take the lock at once.
@@ -56,7 +64,11 @@ class _Sqlite:
     single_statement: Mapping[str, Any] = {"without_begin": True}
     snapshot: Mapping[str, Any] = {}
     farewell_seconds: float | None = None
+    writer: ColumnElement[int] = literal_column("(SELECT data_version FROM pragma_data_version)")
     home: ColumnElement[str] = literal("")  # a file knows nothing of copies: see lock.py
+
+    def __init__(self) -> None:
+        self._age = _Age()
 
     def one_of(self, column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
         rows = func.json_each(bindparam(name)).table_valued("value")
@@ -94,17 +106,24 @@ class _Sqlite:
     def bind_types(self, job_types: Collection[str]) -> dict[str, Any]:
         return {f"job_type_{number}": name for number, name in enumerate(sorted(job_types))}
 
-    def insertion(self, table: Table, columns: Sequence[str]) -> str:
-        marks = ", ".join("?" * len(columns))
-        return f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608
+    def insertion(self, table: Table, columns: Sequence[str]) -> Writing:
+        insertion = (
+            f"INSERT INTO {table.name} ({', '.join(columns)}) "  # noqa: S608
+            "SELECT * FROM {rows} WHERE column1 IS NOT NULL"
+        )
+        return _of_rows(len(columns), insertion)
 
-    def change(self, table: Table, key: Column[Any], columns: Sequence[str]) -> str:
-        # By number: the key comes first in each row, as it does on PostgreSQL.
-        values = ", ".join(f"{column} = ?{n}" for n, column in enumerate(columns, start=2))
-        return f"UPDATE {table.name} SET {values} WHERE {key.name} = ?1"  # noqa: S608
+    def change(self, table: Table, key: Column[Any], columns: Sequence[str]) -> Writing:
+        # The key comes first in each row, as it does on PostgreSQL.
+        values = ", ".join(f"{column} = column{n}" for n, column in enumerate(columns, start=2))
+        change = (
+            f"UPDATE {table.name} SET {values} "  # noqa: S608
+            f"FROM {{rows}} WHERE {table.name}.{key.name} = column1"
+        )
+        return _of_rows(1 + len(columns), change)
 
     def driver(self, connection: Any) -> Driver:
-        return _SqliteDriver(connection)
+        return _SqliteDriver(connection, self._age)
 
     @property
     def clock(self) -> ColumnElement[int]:
@@ -114,11 +133,35 @@ class _Sqlite:
         return Instant(machine_clock())
 
 
+class _Age:
+    """Tells whether anybody but the batches has written to the file: then a new age begins.
+
+    Another connection's commits change `data_version`. What else the one that writes has
+    written, for retention, is among its `total_changes`.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._expected: tuple[aiosqlite.Connection, int, int] | None = None
+
+    def look(self, connection: aiosqlite.Connection, version: int, changes: int) -> None:
+        """Compare what a transaction finds with what the last batch left."""
+        if self._expected != (connection, version, changes):
+            self.number += 1
+
+    def expect(self, connection: aiosqlite.Connection, version: int, changes: int) -> None:
+        """Let the next one find this, if nobody else writes."""
+        self._expected = connection, version, changes
+
+
 class _SqliteDriver:
     """See `driver.Driver`. Each call is one errand of the connection's thread."""
 
-    def __init__(self, connection: aiosqlite.Connection) -> None:
+    def __init__(self, connection: aiosqlite.Connection, age: _Age) -> None:
         self._connection = connection
+        self._age = age
+        self._changes = 0
+        self._version: int | None = None
 
     def lost(self, error: BaseException) -> bool:  # noqa: ARG002
         return False  # a file does not hang up
@@ -127,6 +170,7 @@ class _SqliteDriver:
 
     async def begin(self) -> None:
         await self._connection.execute_fetchall(BEGIN)
+        self._changes = self._connection.total_changes
 
     async def now(self) -> Instant:
         return Instant(machine_clock())
@@ -134,14 +178,69 @@ class _SqliteDriver:
     async def fetch(self, statement: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
         return list(await self._connection.execute_fetchall(statement, values))
 
-    async def write(self, statement: str, rows: Sequence[Row]) -> None:
-        await self._connection.executemany(statement, rows)
+    async def unchanged(self, marks: Mapping[JobId, Mark]) -> Collection[JobId]:
+        ((version,),) = await self._connection.execute_fetchall("PRAGMA data_version")
+        self._look(version)
+        return [job_id for job_id, mark in marks.items() if mark == self._age.number]
+
+    def mark(self, writer: int) -> Mark:
+        self._look(writer)
+        self._age.expect(self._connection, writer, self._connection.total_changes)
+        return self._age.number
+
+    def _look(self, version: int) -> None:
+        """See once in a transaction, which has the file, whether somebody wrote before it."""
+        if self._version is None:
+            self._version = version
+            self._age.look(self._connection, version, self._changes)
+
+    async def write(self, writes: Sequence[tuple[Writing, Sequence[Row]]]) -> None:
+        # All errands at once: the thread goes through them without the event loop in between.
+        done = await asyncio.gather(
+            *(self._write(writing, rows) for writing, rows in writes), return_exceptions=True
+        )
+        for error in done:
+            if error is not None:
+                raise error
+
+    async def _write(self, writing: Writing, rows: Sequence[Row]) -> None:
+        # The driver lets go of the interpreter for each statement, and has to wait for the event
+        # loop to get it back: for each row that took as long again as the writing.
+        if len(rows) > ROWS_AT_ONCE:
+            starts = range(0, len(rows), ROWS_AT_ONCE)
+            parts = [_values(rows[start : start + ROWS_AT_ONCE], ROWS_AT_ONCE) for start in starts]
+            await self._connection.executemany(writing(ROWS_AT_ONCE), parts)
+        else:
+            # One of a few texts, each of which the driver prepares once: to a power of two.
+            size = 1 << (len(rows) - 1).bit_length()
+            await self._connection.execute_fetchall(writing(size), _values(rows, size))
 
     async def commit(self) -> None:
         await self._connection.commit()
 
     async def rollback(self) -> None:
         await self._connection.rollback()
+
+
+def _of_rows(columns: int, statement: str) -> Writing:
+    """Return a statement about rows of so many columns, whose values are bound.
+
+    SQLite names them column1, column2 and so on. A row of nothing but NULL is none: it
+    fills up a statement for more rows than there are.
+    """
+    row = f"({', '.join('?' * columns)})"
+
+    @cache
+    def writing(size: int) -> str:
+        return statement.format(rows=f"(VALUES {', '.join([row] * size)})")
+
+    return writing
+
+
+def _values(rows: Sequence[Row], size: int) -> list[Any]:
+    """Return the values of rows, filled up to so many rows."""
+    missing = (size - len(rows)) * len(rows[0])
+    return [*chain.from_iterable(rows), *[None] * missing]
 
 
 def machine_clock() -> int:

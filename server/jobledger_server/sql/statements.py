@@ -23,6 +23,7 @@ from jobledger_server.sql.rows import (
     ASSET_COLUMNS,
     JOB_COLUMNS,
     MUTABLE_COLUMNS,
+    REPORT_COLUMNS,
     TOMBSTONE_COLUMNS,
     TRANSITION_COLUMNS,
 )
@@ -73,11 +74,14 @@ class Statements:
         )
         self.oldest_waiting = cache(lambda types: prepared(dialect.oldest_waiting(types)))
         self.take_places = prepared(
-            update(feed).values(seq=feed.c.seq + bindparam("count")).returning(feed.c.seq)
+            update(feed)
+            .values(seq=feed.c.seq + bindparam("count"))
+            .returning(feed.c.seq, dialect.writer)
         )
         self.delete_jobs = prepared(delete(jobs).where(dialect.one_of(jobs.c.id, "ids")))
         self.insert_jobs = dialect.insertion(jobs, JOB_COLUMNS)
         self.update_jobs = dialect.change(jobs, jobs.c.id, MUTABLE_COLUMNS)
+        self.report_jobs = dialect.change(jobs, jobs.c.id, REPORT_COLUMNS)
         self.insert_transitions = dialect.insertion(job_transitions, TRANSITION_COLUMNS)
         self.insert_assets = dialect.insertion(assets, ASSET_COLUMNS)
         self.insert_tombstones = dialect.insertion(tombstones, TOMBSTONE_COLUMNS)

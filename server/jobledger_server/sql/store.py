@@ -22,6 +22,7 @@ from jobledger_server.domain.model import (
 from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.driver import Driver, Prepared
 from jobledger_server.sql.feed import FeedReading
+from jobledger_server.sql.memory import Memory
 from jobledger_server.sql.rows import (
     asset_from_row,
     change_from_row,
@@ -50,6 +51,7 @@ class SqlStore:
         self._database = database
         self._dialect = database.dialect
         self._statements = Statements(database.dialect, database.writer.dialect)
+        self._memory = Memory()
         # A single statement needs no transaction around it; several that must agree do.
         self._single = database.reader.execution_options(**self._dialect.single_statement)
         self._snapshot = database.reader.execution_options(**self._dialect.snapshot)
@@ -65,9 +67,12 @@ class SqlStore:
                 driver = await self._driver(connection)
                 try:
                     await driver.begin()
-                    yield SqlTransaction(driver, self._statements, await driver.now())
+                    now = await driver.now()
+                    transaction = SqlTransaction(driver, self._statements, self._memory, now)
+                    yield transaction
                     progress.committing = True
                     await driver.commit()
+                    transaction.committed()
                 except BaseException as error:
                     progress.lost = driver.lost(error)
                     await self._give_up(connection, driver, error, lost=progress.lost)
@@ -91,6 +96,7 @@ class SqlStore:
     async def _let_go(self, connection: AsyncConnection, driver: Driver, *, lost: bool) -> None:
         """Let go of a connection that is broken, or that nobody waits for any more."""
         if lost:
+            self._memory.forget_all()  # it may be another database that answers next
             # So, most likely, are those that are at rest: the database was away. SQLAlchemy has
             # the pool replace all of them, when they are next wanted, where it sees for itself
             # that one is broken. To close them all here would wait for each dead peer in turn.
