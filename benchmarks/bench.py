@@ -23,8 +23,9 @@ from rates import Rates
 from startup import Startup
 from stream import Stream
 from subjects import DATABASES, new_database, serving
+from watched import Watched
 
-NAMES = ("rates", "latency", "stream", "batches", "fanout", "startup")
+NAMES = ("rates", "latency", "stream", "batches", "fanout", "watched", "startup")
 
 SHARING = frozenset({"rates", "latency", "stream", "batches"})
 """Those that are measured on the same servers, one after the other."""
@@ -38,16 +39,19 @@ class Size:
     seconds: float
     calls: int
     streams: int
+    watched_seconds: float
 
 
-FULL = Size(rounds=7, seconds=1.0, calls=500, streams=10_000)
-QUICK = Size(rounds=3, seconds=0.25, calls=100, streams=1_000)
+FULL = Size(rounds=7, seconds=1.0, calls=500, streams=10_000, watched_seconds=5.0)
+QUICK = Size(rounds=3, seconds=0.25, calls=100, streams=1_000, watched_seconds=1.5)
 
 
 @contextmanager
-def _generators(number: int = GENERATORS) -> Iterator[list[Generator]]:
+def _generators(
+    number: int = GENERATORS, program: str = "http2_load.py"
+) -> Iterator[list[Generator]]:
     with ExitStack() as stack:
-        yield [stack.enter_context(Generator("http2_load.py")) for _ in range(number)]
+        yield [stack.enter_context(Generator(program)) for _ in range(number)]
 
 
 def measure(names: Sequence[str], size: Size) -> Report:
@@ -59,6 +63,8 @@ def measure(names: Sequence[str], size: Size) -> Report:
             _measure_calls(report, size, folder, names)
         if "fanout" in names:
             _measure_fanout(report, size, folder)
+        if "watched" in names:
+            _measure_watched(report, size, folder)
         if "startup" in names:
             with new_database("PostgreSQL", folder) as database:
                 report.add(Startup(folder, database), size.rounds)
@@ -95,6 +101,17 @@ def _measure_fanout(report: Report, size: Size, folder: Path) -> None:
         (caller,) = stack.enter_context(_generators(1))
         fanout = Fanout(bare, subject, generators, caller, streams=size.streams)
         report.add(fanout, size.rounds)
+
+
+def _measure_watched(report: Report, size: Size, folder: Path) -> None:
+    with ExitStack() as stack:
+        tell("opening a watch for each of many jobs")
+        # No heartbeats: they would be taken for changes that are told again.
+        without = ("--heartbeat", "3600")
+        subjects = [stack.enter_context(serving(name, folder, *without)) for name in DATABASES]
+        writer, watcher = stack.enter_context(_generators(2, "watched_load.py"))
+        watched = Watched(subjects, writer, watcher, seconds=size.watched_seconds)
+        report.add(watched, size.rounds)
 
 
 def main() -> None:
