@@ -111,6 +111,32 @@ async def test_what_was_rolled_back_is_not_remembered(store: SqlStore) -> None:
     assert await loaded(store, job.id) == {job.id: job}
 
 
+async def test_what_a_commit_wrote_that_did_not_say_so_is_seen(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await running(store)
+    decision = step(job, Report(job_id=job.id, progress=50))
+    driver_of = store._dialect.driver
+
+    def failing(connection: Any) -> Any:
+        driver = driver_of(connection)
+        commit = driver.commit
+
+        async def done() -> None:
+            await commit()
+            raise RuntimeError("nobody knows")
+
+        driver.commit = done
+        return driver
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="nobody knows"):
+        patched.setattr(store._dialect, "driver", failing)
+        async with store.transaction() as transaction:
+            await transaction.load_jobs([job.id])
+            await transaction.append([decision])
+    assert await loaded(store, job.id) == {job.id: decision.job}
+
+
 async def test_a_deleted_job_is_forgotten(store: SqlStore) -> None:
     job = await finished(store)
     await append(store, step(job, Delete(job_id=job.id, user_id="ada")))

@@ -149,6 +149,10 @@ class _Age:
         if self._expected != (connection, version, changes):
             self.number += 1
 
+    def end(self) -> None:
+        """Let a new age begin, whatever the next transaction finds."""
+        self._expected = None
+
     def expect(self, connection: aiosqlite.Connection, version: int, changes: int) -> None:
         """Let the next one find this, if nobody else writes."""
         self._expected = connection, version, changes
@@ -219,6 +223,8 @@ class _SqliteDriver:
         await self._connection.commit()
 
     async def rollback(self) -> None:
+        # Where it was the commit that failed, it may have been made all the same.
+        self._age.end()
         await self._connection.rollback()
 
 
