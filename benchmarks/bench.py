@@ -117,7 +117,7 @@ def _measure_watched(report: Report, size: Size, folder: Path) -> None:
 def main() -> None:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="less of everything, in 1.5 minutes")
+    parser.add_argument("--quick", action="store_true", help="less of everything, in two minutes")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write every round there too")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME")
     arguments = parser.parse_args()

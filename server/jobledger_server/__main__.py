@@ -278,7 +278,7 @@ async def _serve(settings: Settings) -> None:
     async with open_app(settings):
         # What is there now stays. A full collection walks every watcher there is. And telling ten
         # thousand of them makes some hundred thousand objects, which soon go by themselves: no
-        # collection should come in the middle of it (docs/decisions/0027).
+        # collection should come in the middle of it (docs/decisions/0028).
         gc.freeze()
         gc.set_threshold(250_000, 20, 100)
         if settings.shares_port:
