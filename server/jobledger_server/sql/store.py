@@ -1,10 +1,11 @@
 """The store: jobs, assets, transitions and the feed in a SQL database."""
 
+import asyncio
 import uuid
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Executable, exc, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -42,6 +43,8 @@ from jobledger_server.store import (
     StoreConflict,
     StoreUnavailable,
 )
+
+Result = TypeVar("Result")
 
 
 class SqlStore:
@@ -185,6 +188,9 @@ class SqlStore:
         return [change_from_row(row) for row in await self._read(feed.active, page)]
 
     async def forget_deletions(self, age: Micros, *, limit: int) -> int:
+        return await _to_its_end(self._forget_deletions(age, limit))
+
+    async def _forget_deletions(self, age: Micros, limit: int) -> int:
         with self._translating(_Progress()):
             async with self._database.writer.connect() as connection, connection.begin():
                 before = await self._dialect.now(connection) - age
@@ -204,6 +210,9 @@ class SqlStore:
         return await self._rename_feed(self._statements.renew_epoch, {"old": epoch})
 
     async def _rename_feed(self, statement: Executable, which: dict[str, Any]) -> FeedHead:
+        return await _to_its_end(self._rename(statement, which))
+
+    async def _rename(self, statement: Executable, which: dict[str, Any]) -> FeedHead:
         with self._translating(_Progress()):
             async with self._database.writer.connect() as connection, connection.begin():
                 await connection.execute(statement, {**which, "new": uuid.uuid4().hex})
@@ -252,6 +261,20 @@ class SqlStore:
                 isinstance(error, exc.DBAPIError) and error.connection_invalidated
             )
             raise StoreUnavailable(str(error), stale=lost and not progress.committing) from error
+
+
+async def _to_its_end(writing: Coroutine[Any, Any, Result]) -> Result:
+    """Let a short transaction of SQLAlchemy's end before whoever waits for it is cancelled.
+
+    Cut off in the middle, what SQLite's driver was told is done all the same, on a connection
+    that nobody has any more: it would keep the file locked until that is collected as garbage.
+    """
+    task = asyncio.create_task(writing)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 @dataclass
