@@ -75,7 +75,7 @@ class Ledger:
         Raises DomainError where it is refused (LimitExceeded where too many wait),
         StoreUnavailable where the database is away.
         """
-        (decision,) = await self._batcher.put(command)
+        (decision,) = await self._batcher.submit(command)
         return decision
 
     def put(self, command: JobCommand) -> asyncio.Future[Sequence[Decision]]:

@@ -1,6 +1,7 @@
 """The memory: jobs as this process last wrote them, so that their rows need not be read again.
 
-Most commands are about a job that a command before was about: the reports of a worker.
+Most commands are about a running job that a command before was about: the reports of a
+worker. Those that wait or have ended are not remembered: hardly anything comes for them.
 What is remembered is only a copy. Under the job's lock the database is asked whether
 its row is still the one that was written (`Driver.unchanged`), and that costs a
 fraction of reading it.

@@ -4,6 +4,7 @@ import asyncio
 import json
 import sqlite3
 import time
+import weakref
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import chain
@@ -142,11 +143,12 @@ class _Age:
 
     def __init__(self) -> None:
         self.number = 0
-        self._expected: tuple[aiosqlite.Connection, int, int] | None = None
+        # The connection is only remembered: whoever lets go of it is to be the last to have it.
+        self._expected: tuple[weakref.ref[aiosqlite.Connection], int, int] | None = None
 
     def look(self, connection: aiosqlite.Connection, version: int, changes: int) -> None:
         """Compare what a transaction finds with what the last batch left."""
-        if self._expected != (connection, version, changes):
+        if self._expected != (weakref.ref(connection), version, changes):
             self.number += 1
 
     def end(self) -> None:
@@ -155,7 +157,7 @@ class _Age:
 
     def expect(self, connection: aiosqlite.Connection, version: int, changes: int) -> None:
         """Let the next one find this, if nobody else writes."""
-        self._expected = connection, version, changes
+        self._expected = weakref.ref(connection), version, changes
 
 
 class _SqliteDriver:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from jobledger_server.domain.machine import Decision
-from jobledger_server.domain.model import Asset, Instant, Job, JobId
+from jobledger_server.domain.model import Asset, Instant, Job, JobId, JobStatus
 from jobledger_server.sql.driver import Driver, Prepared
 from jobledger_server.sql.memory import Mark, Memory
 from jobledger_server.sql.rows import (
@@ -102,14 +102,14 @@ class SqlTransaction:
         return changes
 
     def committed(self) -> None:
-        """Remember what was written: it is what the rows hold now."""
+        """Remember the running jobs that were written: it is what their rows hold now."""
         if self._mark is None:
             return
         for change in self._written:
-            if change.deleted:
-                self._memory.forget(change.job.id)
-            else:
+            if change.job.status is JobStatus.PROCESSING:
                 self._memory.remember(change.job, self._mark)
+            else:
+                self._memory.forget(change.job.id)
 
     async def _take_places(self, count: int) -> tuple[int, int]:
         """Lock the counter, move it on by `count`, and return where it stood and the writer."""
