@@ -1,7 +1,6 @@
 """What becomes of a transaction that does not get to its end, and of its connection."""
 
 import asyncio
-import sqlite3
 from typing import Any
 
 import asyncpg
@@ -9,7 +8,6 @@ import pytest
 from sqlalchemy import text
 
 from conftest import several_servers
-from costs.counted import counted
 from gated_store import Gate
 from jobledger_server.domain.commands import Delete
 from jobledger_server.domain.model import JobId, Micros
@@ -105,30 +103,6 @@ async def test_a_transaction_that_sqlalchemy_runs_leaves_nothing_where_it_fails(
     (change,) = (await store.changes_after(deletion.seq - 1, limit=10)).changes
     assert change.deleted
     await saved(store)
-
-
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-async def test_who_gives_up_forgetting_deletions_leaves_the_file_free(
-    store: SqlStore, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A server that goes away may be at it. The driver's thread cannot be called back."""
-    file = database_url.removeprefix("sqlite:///")
-    await store.forget_deletions(Micros(10**9), limit=10)  # the connection is there
-    holder = sqlite3.connect(file, isolation_level=None)
-    holder.execute("BEGIN IMMEDIATE")
-    with counted(monkeypatch) as errands:
-        task = asyncio.create_task(store.forget_deletions(Micros(10**9), limit=10))
-        while "BEGIN" not in errands.taken():
-            await asyncio.sleep(0)
-        task.cancel()
-        # The thread waits for the file, and will have it: whoever goes away before leaves it locked.
-        assert not (await asyncio.wait([task], timeout=0.2))[0]
-        holder.execute("ROLLBACK")
-        await asyncio.wait([task])
-    assert task.cancelled()
-    holder.execute("PRAGMA busy_timeout = 0")
-    holder.execute("BEGIN IMMEDIATE")
-    holder.close()
 
 
 @several_servers
