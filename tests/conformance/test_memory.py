@@ -5,14 +5,16 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from conftest import several_servers
 from jobledger_server.domain.commands import Cancel, Delete, LinkAsset, Report, Transit
-from jobledger_server.domain.model import AssetLink, Job, JobId, JobStatus, Payload
+from jobledger_server.domain.model import AssetLink, Job, JobId, JobStatus, Payload, Transition
 from jobledger_server.sql import memory as memory_module
 from jobledger_server.sql.engine import open_database, parse_url
 from jobledger_server.sql.memory import Memory
 from jobledger_server.sql.store import SqlStore
+from jobledger_server.store import StoreConflict, StoreUnavailable
 from store_writer import append, creation, finished, moved, saved, step
 
 PROCESSING = JobStatus.PROCESSING
@@ -26,6 +28,10 @@ async def loaded(store: SqlStore, *ids: JobId) -> dict[JobId, Job]:
 async def by_hand(store: SqlStore, statement: str) -> None:
     async with store._database.writer.begin() as connection:
         await connection.execute(text(statement))
+
+
+async def steps_of(store: SqlStore, job: Job) -> list[Transition]:
+    return await store.list_transitions(job.id, after_version=0, limit=10)
 
 
 async def running(store: SqlStore, **fields: Any) -> Job:
@@ -135,6 +141,39 @@ async def test_what_a_commit_wrote_that_did_not_say_so_is_seen(
             await transaction.load_jobs([job.id])
             await transaction.append([decision])
     assert await loaded(store, job.id) == {job.id: decision.job}
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_nothing_is_written_after_what_failed_and_was_undone_by_the_database(
+    store: SqlStore,
+) -> None:
+    """As where the disk is full: SQLite rolls back by itself, and is in no transaction then."""
+    job = await running(store)
+    full = "CREATE TRIGGER full UPDATE ON jobs BEGIN SELECT RAISE(ROLLBACK, 'disk full'); END"
+    await by_hand(store, full)
+    with pytest.raises(StoreConflict, match="disk full"):
+        await moved(store, job, JobStatus.COMPLETED)
+    await by_hand(store, "DROP TRIGGER full")
+    assert [step.to_status for step in await steps_of(store, job)] == [PROCESSING]
+    ended = await moved(store, job, JobStatus.COMPLETED)
+    assert await store.read_jobs([job.id]) == {job.id: ended}
+    assert [step.to_status for step in await steps_of(store, job)] == [PROCESSING, ended.status]
+
+
+@pytest.mark.parametrize("look", ["feed_head", "recognise", "overdue"])
+async def test_all_is_forgotten_when_the_database_was_away_whoever_finds_out(
+    store: SqlStore, look: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await running(store)
+
+    def away(*_: object, **__: object) -> None:
+        raise OSError("nobody answers")
+
+    with monkeypatch.context() as patched, pytest.raises(StoreUnavailable):
+        patched.setattr(AsyncEngine, "connect", away)
+        await getattr(store, look)(**({"limit": 1} if look == "overdue" else {}))
+    assert store._memory.recall([job.id]) == {}
+    assert await loaded(store, job.id) == {job.id: job}
 
 
 async def test_a_deleted_job_is_forgotten(store: SqlStore) -> None:

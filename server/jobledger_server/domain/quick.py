@@ -17,7 +17,7 @@ Value = TypeVar("Value")
 def quick(cls: type[Value]) -> type[Value]:
     """Give a frozen dataclass with slots a faster `__init__`, of the same signature.
 
-    For classes without `__post_init__` and without a base that has fields.
+    For classes without `__post_init__`, without a base that has fields, and without subclasses.
     """
     known: dict[str, Any] = {"become": object.__setattr__, "twin": _twin(cls), "cls": cls}
     by_place, by_name, filling = ["self"], ["*"], []

@@ -60,7 +60,7 @@ class Driver(Protocol):
     async def write(self, writes: Sequence[tuple[Writing, Sequence[Row]]]) -> None:
         """Insert or change rows, with statements of the dialect's `insertion` and `change`.
 
-        Each is about rows of its own, one at least; they are sent together.
+        Each is about rows of its own, one at least. After one that fails none is run.
         """
 
     async def commit(self) -> None:

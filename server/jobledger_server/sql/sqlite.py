@@ -1,6 +1,5 @@
 """SQLite: one file, one writer at a time, the machine's own clock."""
 
-import asyncio
 import json
 import sqlite3
 import time
@@ -201,13 +200,10 @@ class _SqliteDriver:
             self._age.look(self._connection, version, self._changes)
 
     async def write(self, writes: Sequence[tuple[Writing, Sequence[Row]]]) -> None:
-        # All errands at once: the thread goes through them without the event loop in between.
-        done = await asyncio.gather(
-            *(self._write(writing, rows) for writing, rows in writes), return_exceptions=True
-        )
-        for error in done:
-            if error is not None:
-                raise error
+        # One after the other: after some errors (the disk is full) SQLite has rolled back by
+        # itself, and whatever came then would be a transaction of its own.
+        for writing, rows in writes:
+            await self._write(writing, rows)
 
     async def _write(self, writing: Writing, rows: Sequence[Row]) -> None:
         # The driver lets go of the interpreter for each statement, and has to wait for the event

@@ -99,7 +99,6 @@ class SqlStore:
     async def _let_go(self, connection: AsyncConnection, driver: Driver, *, lost: bool) -> None:
         """Let go of a connection that is broken, or that nobody waits for any more."""
         if lost:
-            self._memory.forget_all()  # it may be another database that answers next
             # So, most likely, are those that are at rest: the database was away. SQLAlchemy has
             # the pool replace all of them, when they are next wanted, where it sees for itself
             # that one is broken. To close them all here would wait for each dead peer in turn.
@@ -213,6 +212,7 @@ class SqlStore:
         return await _to_its_end(self._rename(statement, which))
 
     async def _rename(self, statement: Executable, which: dict[str, Any]) -> FeedHead:
+        self._memory.forget_all()
         with self._translating(_Progress()):
             async with self._database.writer.connect() as connection, connection.begin():
                 await connection.execute(statement, {**which, "new": uuid.uuid4().hex})
@@ -257,6 +257,7 @@ class SqlStore:
         except self._database.faults:
             raise
         except self._database.away as error:
+            self._memory.forget_all()  # it may be another database that answers next
             lost = progress.lost or (
                 isinstance(error, exc.DBAPIError) and error.connection_invalidated
             )
