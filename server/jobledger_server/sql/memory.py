@@ -22,7 +22,7 @@ Mark = str | int
 
 
 class Memory:
-    """The jobs that were written last, each with the mark of the transaction that did."""
+    """The jobs that were written last, each with the mark of the transaction that wrote it."""
 
     def __init__(self) -> None:
         self._jobs: dict[JobId, tuple[Job, Mark]] = {}  # the one that was written last comes last

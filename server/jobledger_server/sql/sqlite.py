@@ -207,7 +207,7 @@ class _SqliteDriver:
 
     async def _write(self, writing: Writing, rows: Sequence[Row]) -> None:
         # The driver lets go of the interpreter for each statement, and has to wait for the event
-        # loop to get it back: for each row that took as long again as the writing.
+        # loop to get it back: for each row that is too often.
         if len(rows) > ROWS_AT_ONCE:
             starts = range(0, len(rows), ROWS_AT_ONCE)
             parts = [_values(rows[start : start + ROWS_AT_ONCE], ROWS_AT_ONCE) for start in starts]
