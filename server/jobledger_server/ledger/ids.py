@@ -1,9 +1,11 @@
 """UUIDv7 (RFC 9562): ids that order by the time they were made."""
 
 import secrets
+import struct
 
 _COUNTER_BITS = 42  # 12 bits of rand_a and the first 30 of rand_b: RFC 9562, 6.2, method 1
-_TAIL_BITS = 32
+_TAILS = struct.Struct("256I")
+"""The last 32 bits of so many ids: the system is asked for all of them at once."""
 
 
 class IdSource:
@@ -15,7 +17,9 @@ class IdSource:
 
     def __init__(self) -> None:
         self._millis = 0
+        self._time = ""
         self._counter = 0
+        self._tails: list[int] = []
 
     def new_id(self, now_micros: int) -> str:
         """Return an id for this time, in microseconds since the Unix epoch.
@@ -25,16 +29,18 @@ class IdSource:
         millis = now_micros // 1000
         if millis > self._millis:
             self._millis = millis
+            digits = f"{millis:012x}"
+            self._time = f"{digits[:8]}-{digits[8:]}"
             # The top bit is left free, so that there is room to count up.
             self._counter = secrets.randbits(_COUNTER_BITS - 1)
         else:
             self._counter += 1
-        rand_a, rand_b_head = divmod(self._counter, 1 << 30)
-        value = self._millis << 80
-        value |= 0x7 << 76
-        value |= rand_a << 64
-        value |= 0b10 << 62
-        value |= rand_b_head << _TAIL_BITS
-        value |= secrets.randbits(_TAIL_BITS)
-        digits = f"{value:032x}"
-        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+        if not self._tails:
+            self._tails = list(_TAILS.unpack(secrets.token_bytes(_TAILS.size)))
+        tail = self._tails.pop()
+        counter = self._counter
+        rand_a, rand_b_head = counter >> 30, counter & 0x3FFF_FFFF
+        return (
+            f"{self._time}-7{rand_a:03x}-{0x8000 | rand_b_head >> 16:04x}"
+            f"-{(rand_b_head & 0xFFFF) << 32 | tail:012x}"
+        )

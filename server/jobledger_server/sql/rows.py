@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -120,15 +121,18 @@ TOMBSTONE_COLUMNS = (
 
 def labels_from_text(text: str) -> dict[str, str]:
     """Read labels as the database keeps them."""
-    return {} if text == _NO_LABELS else json.loads(text)
+    return {} if text == "{}" else json.loads(text)
 
 
 def labels_to_text(labels: Mapping[str, str]) -> str:
     """Write labels as the database keeps them."""
-    return json.dumps(labels) if labels else _NO_LABELS
+    return f"{{{', '.join([_label_to_text(key, labels[key]) for key in labels])}}}"
 
 
-_NO_LABELS = "{}"
+# A few labels are those of nearly all jobs.
+@lru_cache(maxsize=4096)
+def _label_to_text(key: str, value: str) -> str:
+    return f"{json.dumps(key)}: {json.dumps(value)}"
 
 
 def _labels(value: str | dict[str, str]) -> dict[str, str]:

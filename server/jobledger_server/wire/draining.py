@@ -28,7 +28,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Drain:
-    """Knows which calls of Jobledger's own services run, and turns new ones away."""
+    """Knows which calls of Jobledger's own services run, and turns new ones away.
+
+    Each runs in a `with` block of it, which raises Draining at its begin.
+    """
 
     def __init__(self) -> None:
         self.begun = asyncio.Event()
@@ -37,16 +40,13 @@ class Drain:
         self._idle.set()
         self._turned_away = asyncio.Event()
 
-    def call(self) -> "Drain":
-        """Run a call in the block. Raises Draining at its begin."""
-        return self
-
     def __enter__(self) -> None:
         if self.begun.is_set():
             self._turned_away.set()
             raise Draining
+        if not self._running:
+            self._idle.clear()
         self._running += 1
-        self._idle.clear()
 
     def __exit__(self, *_: object) -> None:
         self._running -= 1

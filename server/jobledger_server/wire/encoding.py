@@ -56,12 +56,9 @@ def _tag(name: str) -> bytes:
     return tag_of(job_pb2.Job.DESCRIPTOR, name)
 
 
-_STATUSES = {s: varint(job_pb2.JobStatus.Value(f"JOB_STATUS_{s.value}")) for s in JobStatus}
-
 _ID = _tag("id")
 _USER_ID = _tag("user_id")
 _JOB_TYPE = _tag("job_type")
-_STATUS = _tag("status")
 _PROGRESS = _tag("progress")
 _PROGRESS_MESSAGE = _tag("progress_message")
 _PARAMETERS = _tag("parameters")
@@ -82,6 +79,11 @@ _CANCEL_REASON = _tag("cancel_reason")
 _VERSION = _tag("version")
 _RUN_EXPIRE_TIME = _tag("run_expire_time")
 
+_STATUSES = {
+    status: _tag("status") + varint(job_pb2.JobStatus.Value(f"JOB_STATUS_{status.value}"))
+    for status in JobStatus
+}
+
 _KEY, _VALUE = b"\x0a", b"\x12"
 """The two fields of a map's entry."""
 
@@ -90,9 +92,9 @@ def job_bytes(job: Job) -> bytes:
     """Serialize the Job that everybody is told."""
     parts = [
         _text(_ID, job.id),
-        _text(_USER_ID, job.user_id),
-        _text(_JOB_TYPE, job.job_type),
-        _STATUS + _STATUSES[job.status],
+        _known_text(_USER_ID, job.user_id),
+        _known_text(_JOB_TYPE, job.job_type),
+        _STATUSES[job.status],
         _VERSION + varint(job.version),
         _MAX_ATTEMPTS + varint(job.max_attempts),
         _CREATE_TIME + _time(job.create_time),
@@ -107,11 +109,11 @@ def job_bytes(job: Job) -> bytes:
         add(_sized(_PARAMETERS, job.parameters))
     if job.labels:
         for key, value in job.labels.items():
-            add(_sized(_LABELS, _text(_KEY, key) + _text(_VALUE, value)))
+            add(_label(key, value))
     if job.attempt:
         add(_ATTEMPT + varint(job.attempt))
     if job.worker_id:
-        add(_text(_WORKER_ID, job.worker_id))
+        add(_known_text(_WORKER_ID, job.worker_id))
     for tag, instant in (
         (_START_TIME, job.start_time),
         (_LEASE_EXPIRE_TIME, job.lease_expire_time),
@@ -135,7 +137,7 @@ def brief_job_bytes(job: Job) -> bytes:
     """Serialize what is told of a job to those who report on it."""
     parts = [
         _text(_ID, job.id),
-        _STATUS + _STATUSES[job.status],
+        _STATUSES[job.status],
         _VERSION + varint(job.version),
         _UPDATE_TIME + _time(job.update_time),
     ]
@@ -186,6 +188,17 @@ _FIELDS: dict[tuple[Any, str], bytes] = {}
 def _text(tag: bytes, value: str) -> bytes:
     data = value.encode()
     return tag + varint(len(data)) + data
+
+
+# A few owners, types, workers and labels are those of nearly all jobs.
+@lru_cache(maxsize=4096)
+def _known_text(tag: bytes, value: str) -> bytes:
+    return _text(tag, value)
+
+
+@lru_cache(maxsize=4096)
+def _label(key: str, value: str) -> bytes:
+    return _sized(_LABELS, _text(_KEY, key) + _text(_VALUE, value))
 
 
 def _sized(tag: bytes, data: bytes) -> bytes:

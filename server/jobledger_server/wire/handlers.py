@@ -80,10 +80,11 @@ class Handlers:
 
         async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             try:
-                _check_readable(request)
+                if request is UNREADABLE:
+                    raise UNREADABLE  # noqa: TRY301
                 if access is not None:
                     access.check(context.invocation_metadata() or (), method, request)
-                with drain.call():
+                with drain:
                     return await behavior(request, context)
             except (grpc.aio.AbortError, asyncio.CancelledError):
                 raise
@@ -131,11 +132,6 @@ def _unless_bytes(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
         return message if type(message) is bytes else serialize(message)
 
     return write
-
-
-def _check_readable(request: Any) -> None:
-    if request is UNREADABLE:
-        raise UNREADABLE
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:

@@ -65,7 +65,7 @@ class Requests:
 
     def create(self, request: job_service_pb2.CreateJobRequest) -> Create:
         check = Checker()
-        command = _creation(check, "", request, check.name("user_id", request.user_id, 128))
+        command = _creation(check, request, check.name("user_id", request.user_id, 128))
         check.finish(request)
         return command
 
@@ -78,7 +78,7 @@ class Requests:
         for index, each in enumerate(request.requests[:MAX_CREATIONS]):
             if each.user_id not in ("", user_id):
                 check.add(f"requests[{index}].user_id", "is another than the one of the call")
-            creations.append(_creation(check, f"requests[{index}].", each, user_id))
+            creations.append(_creation(check.within(f"requests[{index}]."), each, user_id))
         check.finish(request)
         return CreateAll(tuple(creations))
 
@@ -118,7 +118,7 @@ class Requests:
             user_id=check.name("user_id", request.user_id, 128),
             statuses=frozenset(statuses),
             job_types=_job_types(check, request.job_types),
-            labels=check.labels("labels", dict(request.labels)),
+            labels=check.labels("labels", request.labels),
             created_after=_time(check, "created_after", request.created_after, request.HasField),
             created_before=_time(check, "created_before", request.created_before, request.HasField),
         )
@@ -130,7 +130,7 @@ class Requests:
         selection = Selection(
             user_id=check.name("user_id", request.user_id, 128, required=False) or None,
             job_types=_job_types(check, request.job_types),
-            labels=check.labels("labels", dict(request.labels)),
+            labels=check.labels("labels", request.labels),
         )
         check.finish(request)
         return selection
@@ -264,23 +264,19 @@ class Requests:
         )
 
 
-def _creation(
-    check: Checker, prefix: str, request: job_service_pb2.CreateJobRequest, user_id: str
-) -> Create:
+def _creation(check: Checker, request: job_service_pb2.CreateJobRequest, user_id: str) -> Create:
     has = request.HasField
     return Create(
         user_id=user_id,
-        job_type=check.job_type(f"{prefix}job_type", request.job_type),
-        parameters=check.struct(f"{prefix}parameters", request.parameters)
-        if has("parameters")
-        else None,
-        labels=check.labels(f"{prefix}labels", dict(request.labels)),
-        request_id=check.name(f"{prefix}request_id", request.request_id, 128, required=False),
-        max_attempts=check.number(f"{prefix}max_attempts", request.max_attempts, 0, 1000) or 1,
-        queue_timeout=check.duration(f"{prefix}queue_timeout", request.queue_timeout, 1, YEAR)
+        job_type=check.job_type("job_type", request.job_type),
+        parameters=check.struct("parameters", request.parameters) if has("parameters") else None,
+        labels=check.labels("labels", request.labels),
+        request_id=check.name("request_id", request.request_id, 128, required=False),
+        max_attempts=check.number("max_attempts", request.max_attempts, 0, 1000) or 1,
+        queue_timeout=check.duration("queue_timeout", request.queue_timeout, 1, YEAR)
         if has("queue_timeout")
         else DEFAULT_QUEUE_TIMEOUT,
-        run_timeout=check.duration(f"{prefix}run_timeout", request.run_timeout, 1, YEAR)
+        run_timeout=check.duration("run_timeout", request.run_timeout, 1, YEAR)
         if has("run_timeout")
         else None,
     )
