@@ -1,5 +1,6 @@
 """What every call goes through, whichever service it is for."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -9,12 +10,13 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from jobledger.v1 import job_service_pb2, worker_service_pb2
 from jobledger_server import app as app_module
 from jobledger_server.app import App
 from jobledger_server.config import Settings
 from jobledger_server.wire import handlers
 from jobledger_server.wire.handlers import _Unregistered
+from jobledger_server.wire.job_service import JobService
+from rpc_caller import Caller
 
 
 async def test_methods_that_a_caller_made_up_are_not_kept(
@@ -40,23 +42,61 @@ async def test_methods_that_a_caller_made_up_are_not_kept(
     assert all(not services._wrapped for services in made)
 
 
-async def test_each_method_is_registered_so_that_its_calls_have_a_queue_of_their_own(
+BURST = 500
+"""Calls that arrive together."""
+
+
+async def test_a_call_does_not_wait_for_a_burst_of_watches_that_came_before_it(
     start: Callable[..., Awaitable[App]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else GetJob waits for seconds behind ten thousand watches; `make bench-storm` shows it."""
-    registered: dict[str, set[str]] = {}
-    kind = type(grpc.aio.server())
-    register = kind.add_registered_method_handlers
+    taken = in_the_order_taken_up(monkeypatch)
+    app = await start()
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        job = await call.job()
+        watches = [call.WatchJob(job_id=job.id, user_id="ada") for _ in range(BURST)]
+        await call.GetJob(job_id=job.id, user_id="ada")
+        await asyncio.gather(*(watch.read() for watch in watches))
+        for watch in watches:
+            watch.cancel()
+    assert len(taken) == BURST + 1
+    assert taken.index("GetJob") < BURST // 2
 
-    def noted(self: grpc.aio.Server, service: str, methods: dict[str, Any]) -> None:
-        registered[service] = set(methods)
-        register(self, service, methods)
 
-    monkeypatch.setattr(kind, "add_registered_method_handlers", noted)
-    await start()
-    for module, name in ((job_service_pb2, "JobService"), (worker_service_pb2, "WorkerService")):
-        service = module.DESCRIPTOR.services_by_name[name]
-        assert registered[service.full_name] == {method.name for method in service.methods}
+async def test_a_probe_does_not_wait_for_a_burst_of_calls_that_came_before_it(
+    start: Callable[..., Awaitable[App]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a server with much to do would be taken for one that does not answer."""
+    taken = in_the_order_taken_up(monkeypatch)
+    app = await start()
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        job = await call.job()
+        calls = [call.GetJob(job_id=job.id, user_id="ada") for _ in range(BURST)]
+        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        before = len(taken)
+        await asyncio.gather(*calls)
+    assert len(taken) == BURST
+    assert before < BURST // 2
+
+
+def in_the_order_taken_up(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the list to which the name of each method is added when a call of it begins."""
+    taken: list[str] = []
+
+    def noted(name: str) -> None:
+        method = getattr(JobService, name)
+
+        async def begin(self: JobService, request: Any, context: Any) -> Any:
+            taken.append(name)
+            return await method(self, request, context)
+
+        monkeypatch.setattr(JobService, name, begin)
+
+    noted("GetJob")
+    noted("WatchJob")
+    return taken
 
 
 async def watch_health(channel: grpc.aio.Channel) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
+from grpc_health.v1 import health
 from grpc_status import rpc_status
 
 from jobledger_server.wire.access import Access
@@ -20,6 +21,8 @@ UNREADABLE = InvalidRequest(
     [("request", "cannot be parsed: malformed, not UTF-8, or nested too deeply")]
 )
 """Stands in for a request whose bytes are not a message, until it can be answered."""
+
+PROBE = f"/{health.SERVICE_NAME}/Check"
 
 
 class Handlers:
@@ -44,15 +47,21 @@ class Handlers:
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """Take a service, as the generated code gives it to a server.
 
-        gRPC takes up the calls of a registered method from a queue of its own. In the one
-        that all others share, GetJob would wait until each of ten thousand watches that
-        came before it has been taken up.
+        gRPC takes up the calls of a registered method from a queue of its own. Those are
+        our streams: in the queue that all others share, GetJob would wait until each of ten
+        thousand watches that came before it has been taken up. And the probe of health, which
+        must not wait for a burst of other calls. No more are, because for each call that it
+        takes up gRPC looks at all of the queues.
         """
-        wrapped = {name: self._wrap(f"/{service}/{name}", h) for name, h in handlers.items()}
-        self._server.add_registered_method_handlers(service, wrapped)
+        registered = {
+            name: self._wrap(f"/{service}/{name}", handler)
+            for name, handler in handlers.items()
+            if _has_queue(f"/{service}/{name}", handler)
+        }
+        self._server.add_registered_method_handlers(service, registered)
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        """Take the same once more, for a gRPC, or from generated code, that does not register."""
+        """Take the same once more: for the methods that are not registered."""
         self._server.add_generic_rpc_handlers([_Unregistered(h, self._wrap) for h in handlers])
 
     def _wrap(self, method: str, handler: Any) -> Any:
@@ -94,6 +103,10 @@ class Handlers:
                 await _abort(context, error)
 
         return answer
+
+
+def _has_queue(method: str, handler: Any) -> bool:
+    return method == PROBE or (method.startswith(OWN_METHODS) and handler.response_streaming)
 
 
 class _Unregistered(grpc.GenericRpcHandler):
