@@ -63,8 +63,10 @@ class Batcher(Generic[Item, Result]):
         self._arrived = asyncio.Event()
         self._closed = False
         self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()  # to ask for it takes a call of the system
         self._task = asyncio.create_task(self._run(), name=f"batcher of {self._name}")
         return self
 
@@ -90,7 +92,8 @@ class Batcher(Generic[Item, Result]):
         """
         if self._closed or self._weight >= self._max_waiting:
             raise LimitExceeded(f"waiting {self._name}", self._max_waiting)
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        assert self._loop is not None
+        future: asyncio.Future[Result] = self._loop.create_future()
         self._waiting.append((item, future))
         self._weight += self._weigh(item)
         if len(self._waiting) >= self._wanted:  # not for each: waking costs as much as deciding

@@ -33,9 +33,13 @@ class Window:
 
     def add(self, change: Change) -> None:
         """Take the next change."""
+        job = change.job
         self._changes.append(change)
-        self._owned.setdefault(change.job.user_id, deque()).append(change)
-        self._bytes += change.job.content_bytes
+        owned = self._owned.get(job.user_id)
+        if owned is None:
+            owned = self._owned[job.user_id] = deque()
+        owned.append(change)
+        self._bytes += job.content_bytes
         self.seq = change.seq
         while len(self._changes) > self._max_changes or self._bytes > MAX_BYTES:
             self._drop_oldest()
@@ -60,9 +64,10 @@ class Window:
 
     def _drop_oldest(self) -> None:
         change = self._changes.popleft()
-        owned = self._owned[change.job.user_id]
+        job = change.job
+        owned = self._owned[job.user_id]
         owned.popleft()
         if not owned:
-            del self._owned[change.job.user_id]
-        self._bytes -= change.job.content_bytes
+            del self._owned[job.user_id]
+        self._bytes -= job.content_bytes
         self.floor = change.seq
