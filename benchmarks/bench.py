@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batches import Batches
+from ceiling import AS_OURS
 from fanout import Fanout
 from latency import Latency
 from outcome import Report, publish, tell
@@ -79,7 +80,9 @@ def _measure_calls(report: Report, size: Size, folder: Path, names: Sequence[str
         generators = stack.enter_context(_generators())
         seconds = size.seconds
         if "rates" in names:
-            report.add(Rates(bare, subjects, generators, folder, seconds=seconds), size.rounds)
+            set_up = stack.enter_context(BareServer(AS_OURS))
+            rates = Rates(bare, subjects, generators, folder, seconds=seconds, set_up=set_up)
+            report.add(rates, size.rounds)
         if "latency" in names:
             latency = Latency(bare, subjects, generators[0], folder, calls=size.calls)
             report.add(latency, size.rounds)

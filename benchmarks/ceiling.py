@@ -2,20 +2,24 @@
 
 The same grpc.aio on the same event loop with the same options, the same generated
 code and messages of the same size, each read and written; no interceptor, no
-check, no database, and no garbage collection.
+check, no database, and no garbage collection. With `--as-ours` gRPC is set up as the
+real server sets it up, else as the generated code does.
 
 It prints its address and serves until it is killed.
 """
 
 import asyncio
 import gc
+import sys
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from typing import Any
 
 import grpc
 import uvloop
 from messages import acknowledgement, full_job
+from set_up import AsOurs
 
 from jobledger.v1 import job_service_pb2, worker_service_pb2
 from jobledger.v1.job_service_pb2_grpc import JobServiceServicer, add_JobServiceServicer_to_server
@@ -24,9 +28,12 @@ from jobledger.v1.worker_service_pb2_grpc import (
     add_WorkerServiceServicer_to_server,
 )
 from jobledger_server.app import OPTIONS
+from jobledger_server.wakeups import waking_by_pipe
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+
+AS_OURS = "--as-ours"
 
 WOKEN_AT_ONCE = 50
 """Streams that write before the event loop looks at its sockets again. All at once is slower."""
@@ -117,12 +124,13 @@ class BareWorkerService(WorkerServiceServicer):
             await context.write(self._acknowledgement)
 
 
-async def serve() -> None:
+async def serve(*, as_ours: bool) -> None:
     event, created = Event(), Event()
     server = grpc.aio.server(options=OPTIONS)
     jobs, workers = BareJobService(event, created), BareWorkerService(event, created)  # type: ignore[abstract]
-    add_JobServiceServicer_to_server(jobs, server)
-    add_WorkerServiceServicer_to_server(workers, server)
+    methods: Any = AsOurs(server) if as_ours else server
+    add_JobServiceServicer_to_server(jobs, methods)
+    add_WorkerServiceServicer_to_server(workers, methods)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(f"127.0.0.1:{port}", flush=True)
@@ -131,4 +139,6 @@ async def serve() -> None:
 
 if __name__ == "__main__":
     gc.disable()  # it keeps nothing that a collection would find
-    uvloop.run(serve())
+    as_ours = AS_OURS in sys.argv
+    with waking_by_pipe() if as_ours else nullcontext():
+        uvloop.run(serve(as_ours=as_ours))

@@ -104,7 +104,7 @@ def sampled_servers(databases: Sequence[str], folder: Path) -> Iterator[list[Sam
     """Serve the bare stack, and on each database, for as long as the block lasts."""
     with ExitStack() as stack:
         samples = folder / "bare"
-        bare = stack.enter_context(BareServer(_environment(samples)))
+        bare = stack.enter_context(BareServer(environment=_environment(samples)))
         servers = [Sampled(BARE, bare.target, Sampler(bare.pid, samples))]
         for name in databases:
             samples = folder / name

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from etcd_server import has_etcd, serving_etcd
-from lifecycle_rounds import Lifecycles
+from lifecycle_rounds import Lifecycles, Servers
 from outcome import Report, publish
-from processes import GENERATORS, BenchmarkError, Generator
+from processes import GENERATORS, BareServer, BenchmarkError, Generator
 from subjects import DATABASES, serving
 
 
@@ -39,16 +39,21 @@ def measure(databases: Sequence[str], size: Size) -> Report:
     with tempfile.TemporaryDirectory(prefix="jobledger-bench-") as name, ExitStack() as stack:
         folder = Path(name)
         print("lifecycle: starting the servers and the generators", file=sys.stderr, flush=True)
-        subjects = [stack.enter_context(serving(database, folder)) for database in databases]
+        servers = Servers(
+            bare=stack.enter_context(BareServer(program="bare_lives.py")),
+            subjects=[stack.enter_context(serving(database, folder)) for database in databases],
+            etcd=stack.enter_context(serving_etcd(folder)) if has_etcd() else None,
+        )
         owners, workers = (
             stack.enter_context(Generator("lifecycle_load.py")) for _ in range(GENERATORS)
         )
-        etcd = stack.enter_context(serving_etcd(folder)) if has_etcd() else None
-        putters = [
-            stack.enter_context(Generator("etcd_load.py")) for _ in range(GENERATORS) if etcd
-        ]
+        putters = (
+            [stack.enter_context(Generator("etcd_load.py")) for _ in range(GENERATORS)]
+            if servers.etcd
+            else []
+        )
         lifecycles = Lifecycles(
-            subjects, owners, workers, etcd, putters, folder=folder, lifecycles=size.lifecycles
+            servers, owners, workers, putters, folder=folder, lifecycles=size.lifecycles
         )
         report.add(lifecycles, size.rounds)
     return report

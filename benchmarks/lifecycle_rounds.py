@@ -4,13 +4,14 @@ import os
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from etcd_load import PUTS, VALUE
 from etcd_server import EtcdServer
 from lifecycle_load import IN_FLIGHT, PERCENTS
 from lifecycle_runs import Run, live_jobs, live_keys
-from processes import BenchmarkError, Generator
+from processes import BareServer, BenchmarkError, Generator
 from report import Figure, percentiles
 from subjects import Subject
 
@@ -27,28 +28,37 @@ WARM_UP = 2 * IN_FLIGHT + 2
 """Lifecycles on each side before the first round: everything is done for once."""
 
 
-class Lifecycles:
-    """Lives through jobs on each subject in each mode; first in each round come etcd's keys.
+@dataclass(frozen=True)
+class Servers:
+    """Where lives are lived. etcd may be missing."""
 
-    etcd: may be missing; `putters` put its keys.
+    bare: BareServer
+    subjects: Sequence[Subject]
+    etcd: EtcdServer | None
+
+
+class Lifecycles:
+    """Lives through jobs on each subject in each mode, beside the same on the bare stack.
+
+    First in each round come etcd's keys, which `putters` put.
     folder: for the pipe between owners and workers.
     """
 
     def __init__(
         self,
-        subjects: Sequence[Subject],
+        servers: Servers,
         owners: Generator,
         workers: Generator,
-        etcd: EtcdServer | None,
         putters: Sequence[Generator],
         *,
         folder: Path,
         lifecycles: int,
     ) -> None:
-        self._subjects = subjects
+        self._bare = servers.bare
+        self._subjects = servers.subjects
+        self._etcd = servers.etcd
         self._owners = owners
         self._workers = workers
-        self._etcd = etcd
         self._putters = putters
         self._pipe = folder / "sightings"
         self._lifecycles = lifecycles
@@ -74,6 +84,10 @@ class Lifecycles:
                 f"{', '.join(used)}."
             )
         notes.append(
+            "The ceiling of processor time is that of the bare stack: the same calls, streams and "
+            "messages, with jobs in a dictionary and nothing behind them."
+        )
+        notes.append(
             "Every watcher was told that its job is COMPLETED, with every update also each of "
             f"{', '.join(map(str, PERCENTS))} %; and the feed of the database advanced by exactly "
             "the changes of these jobs."
@@ -83,8 +97,7 @@ class Lifecycles:
         else:
             notes.append(
                 f"etcd {self._etcd.version}: {PUTS} puts of {len(VALUE)} bytes to a key, each "
-                "waiting for the disk, and a watch of it; each watcher was told each put. The "
-                "ceiling of processor time is etcd's in the same round."
+                "waiting for the disk, and a watch of it; each watcher was told each put."
             )
         return notes
 
@@ -92,24 +105,26 @@ class Lifecycles:
         os.mkfifo(self._pipe)
         if self._etcd is not None:
             live_keys(self._etcd, self._putters, lifecycles=WARM_UP)
-        for subject in self._subjects:
-            for every_update in MODES.values():
-                self._live(subject, WARM_UP, every_update=every_update)
+        for every_update in MODES.values():
+            servers: tuple[Subject | BareServer, ...] = (self._bare, *self._subjects)
+            for server in servers:
+                self._live(server, WARM_UP, every_update=every_update)
 
     def measure_round(self) -> None:
-        ceiling = None
         if self._etcd is not None:
             keys = live_keys(self._etcd, self._putters, lifecycles=self._lifecycles)
-            ceiling = keys.cpu["server"]
             self._add(f"etcd, {PUTS} puts", keys)
         for mode, every_update in MODES.items():
+            bare = self._live(self._bare, self._lifecycles, every_update=every_update)
+            ceiling = bare.cpu["server"]
+            self._add(f"bare stack, {mode}", bare)
             for subject in self._subjects:
                 run = self._live(subject, self._lifecycles, every_update=every_update)
                 self._add(f"{subject.database}, {mode}", run, ceiling)
 
-    def _live(self, subject: Subject, lifecycles: int, *, every_update: bool) -> Run:
+    def _live(self, server: Subject | BareServer, lifecycles: int, *, every_update: bool) -> Run:
         run = live_jobs(
-            subject,
+            server,
             self._owners,
             self._workers,
             lifecycles=lifecycles,
@@ -117,7 +132,7 @@ class Lifecycles:
         )
         if every_update and run.changes != lifecycles * CHANGES:
             raise BenchmarkError(
-                f"{lifecycles} jobs have {run.changes} changes on {subject.database}, "
+                f"{lifecycles} jobs have {run.changes} changes at {server.target}, "
                 f"not {CHANGES} each"
             )
         return run

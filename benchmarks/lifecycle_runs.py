@@ -7,7 +7,7 @@ from pathlib import Path
 from etcd_load import PUTS
 from etcd_server import EtcdServer
 from lifecycle_load import IN_FLIGHT
-from processes import BenchmarkError, Generator, all_do, cpu_seconds
+from processes import BareServer, BenchmarkError, Generator, all_do, cpu_seconds
 from subjects import Subject
 
 
@@ -43,7 +43,7 @@ class Meter:
 
 
 def live_jobs(
-    subject: Subject,
+    server: Subject | BareServer,
     owners: Generator,
     workers: Generator,
     *,
@@ -55,29 +55,30 @@ def live_jobs(
     pipe: where every update is to be delivered, a named pipe between the two processes.
 
     They see that each watcher was told the end, and so every update; here is seen that the worker
-    ended the same jobs, and that their changes are all that was committed.
+    ended the same jobs, and that their changes are all that was committed, where anything is.
     """
-    pids = {"server": subject.pid, "owners": owners.pid, "worker": workers.pid}
-    if subject.database_pid is not None:
+    subject = server if isinstance(server, Subject) else None
+    pids = {"server": server.pid, "owners": owners.pid, "worker": workers.pid}
+    if subject is not None and subject.database_pid is not None:
         pids["database"] = subject.database_pid
     arguments = {
-        "target": subject.target,
+        "target": server.target,
         "jobs": lifecycles,
         "pipe": None if pipe is None else str(pipe),
     }
-    seq = subject.feed_seq()
+    seq = 0 if subject is None else subject.feed_seq()
     meter = Meter(pids)
     workers.begin("work", **arguments)
     lived = owners.do("live", **arguments)
     ended: dict[str, float] = dict(workers.end()["ended"])
     cpu = meter.cpu()
     changes = sum(version for _, _, version in lived["told"])
-    if (committed := subject.feed_seq() - seq) != changes:
+    if subject is not None and (committed := subject.feed_seq() - seq) != changes:
         raise BenchmarkError(
             f"the jobs have {changes} changes on {subject.database}, {committed} are in the feed"
         )
     if ended.keys() != {job_id for job_id, _, _ in lived["told"]}:
-        raise BenchmarkError(f"the jobs done are not those watched on {subject.database}")
+        raise BenchmarkError(f"the jobs done at {server.target} are not those watched")
     times = [(ended[job_id], told) for job_id, told, _ in lived["told"]]
     return _run(lived["begin"], times, changes, cpu)
 

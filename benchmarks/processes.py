@@ -76,11 +76,16 @@ def all_do(generators: Sequence[Generator], command: str, **arguments: Any) -> l
 
 
 class BareServer:
-    """The ceiling as a process; see ceiling.py."""
+    """A ceiling as a process: see ceiling.py, and bare_lives.py, that of whole lifecycles."""
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        program: str = "ceiling.py",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "ceiling.py")],
+            [sys.executable, str(HERE / program), *arguments],
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, **(environment or {})},

@@ -21,6 +21,8 @@ NEAR_LIMIT = 0.9
 OPERATIONS = {"create": "CreateJob", "progress": "UpdateProgress", "get": "GetJob"}
 WRITES = ("create", "progress")
 
+SET_UP = "no-op, gRPC set up as in the server"
+
 BARS: Mapping[tuple[str, str], float] = {
     ("create", "SQLite"): 0.80,
     ("create", "PostgreSQL"): 0.85,
@@ -32,7 +34,11 @@ BARS: Mapping[tuple[str, str], float] = {
 
 
 class Rates:
-    """Measures each operation on each database, between two measurements of the no-op."""
+    """Measures each operation on each database, between two measurements of the no-op.
+
+    set_up: does nothing either, with gRPC set up as the real server sets it up; compared with
+        the no-op too, if there is one.
+    """
 
     def __init__(
         self,
@@ -42,8 +48,10 @@ class Rates:
         folder: Path,
         *,
         seconds: float,
+        set_up: BareServer | None = None,
     ) -> None:
         self._bare = bare
+        self._set_up = set_up
         self._subjects = subjects
         self._generators = generators
         self._folder = folder
@@ -94,12 +102,18 @@ class Rates:
         share = JOBS // len(self._generators)
         for subject in self._subjects:
             all_do(self._generators, "prepare", target=subject.target, jobs=share)
-        servers: tuple[Server, ...] = (self._bare, *self._subjects)
+        bare = [self._bare] if self._set_up is None else [self._bare, self._set_up]
+        servers: tuple[Server, ...] = (*bare, *self._subjects)
         for server in servers:
             self._gauge.warm_up(server, "create", in_flight=IN_FLIGHT)
 
     def measure_round(self) -> None:
         before = self._no_op()
+        if self._set_up is not None:
+            set_up = self._gauge.rate(self._set_up, "create", in_flight=IN_FLIGHT)
+            after = self._no_op()
+            self._comparisons.add(SET_UP, "call", set_up, (before, after), bar=None)
+            before = after
         for operation, name in OPERATIONS.items():
             for subject in self._subjects:
                 seq = subject.feed_seq()

@@ -63,10 +63,11 @@ class Batcher(Generic[Item, Result]):
         self._arrived = asyncio.Event()
         self._closed = False
         self._task: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._new_future: Callable[[], asyncio.Future[Result]] | None = None
 
     async def __aenter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()  # to ask for it takes a call of the system
+        # Which loop runs is asked once: each time would be a call of the system.
+        self._new_future = asyncio.get_running_loop().create_future
         self._task = asyncio.create_task(self._run(), name=f"batcher of {self._name}")
         return self
 
@@ -90,10 +91,9 @@ class Batcher(Generic[Item, Result]):
 
         Raises LimitExceeded.
         """
-        if self._closed or self._weight >= self._max_waiting:
+        if self._closed or self._new_future is None or self._weight >= self._max_waiting:
             raise LimitExceeded(f"waiting {self._name}", self._max_waiting)
-        assert self._loop is not None
-        future: asyncio.Future[Result] = self._loop.create_future()
+        future = self._new_future()
         self._waiting.append((item, future))
         self._weight += self._weigh(item)
         if len(self._waiting) >= self._wanted:  # not for each: waking costs as much as deciding

@@ -56,7 +56,7 @@ class Handlers:
         registered = {
             name: self._wrap(f"/{service}/{name}", handler)
             for name, handler in handlers.items()
-            if _has_queue(f"/{service}/{name}", handler)
+            if has_queue(f"/{service}/{name}", handler)
         }
         self._server.add_registered_method_handlers(service, registered)
 
@@ -105,7 +105,8 @@ class Handlers:
         return answer
 
 
-def _has_queue(method: str, handler: Any) -> bool:
+def has_queue(method: str, handler: Any) -> bool:
+    """Whether a method's calls have a queue of their own: our streams' and the health probe's."""
     return method == PROBE or (method.startswith(OWN_METHODS) and handler.response_streaming)
 
 
