@@ -5,7 +5,7 @@ from typing import Any
 
 import grpc
 
-from jobledger_server.wire.handlers import has_queue
+from jobledger_server.wire.handlers import has_own_queue
 
 
 class AsOurs:
@@ -19,6 +19,6 @@ class AsOurs:
         registered = {
             name: handler
             for name, handler in handlers.items()
-            if has_queue(f"/{service}/{name}", handler)
+            if has_own_queue(f"/{service}/{name}", handler)
         }
         self._server.add_registered_method_handlers(service, registered)

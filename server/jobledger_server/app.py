@@ -10,7 +10,6 @@ from typing import Any
 
 import grpc
 from google.longrunning import operations_pb2
-from google.longrunning.operations_pb2_grpc import add_OperationsServicer_to_server
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
@@ -45,7 +44,7 @@ from jobledger_server.wire.handlers import Handlers
 from jobledger_server.wire.job_service import JobService
 from jobledger_server.wire.jobs_watch import JobsWatch
 from jobledger_server.wire.operations_requests import OperationsRequests
-from jobledger_server.wire.operations_service import OperationsService
+from jobledger_server.wire.operations_service import OperationsService, add_operations_to_server
 from jobledger_server.wire.reporting import Reporting
 from jobledger_server.wire.requests import Requests
 from jobledger_server.wire.worker_service import WorkerService
@@ -157,7 +156,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         handlers: Any = Handlers(server, drain, access)  # takes what a server takes
         add_JobServiceServicer_to_server(jobs, handlers)
         add_WorkerServiceServicer_to_server(workers, handlers)
-        add_OperationsServicer_to_server(operations, handlers)
+        add_operations_to_server(operations, handlers)
         serving = _serving(settings, server, handlers, drain=drain, hub=hub, openings=openings)
         address = await stack.enter_async_context(serving)
         yield App(address, hub, openings, store)

@@ -16,12 +16,15 @@ from jobledger_server.wire.validation import InvalidRequest
 
 Behavior = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
 
-
 UNREADABLE = InvalidRequest(
     [("request", "cannot be parsed: malformed, not UTF-8, or nested too deeply")]
 )
 """Stands in for a request whose bytes are not a message, until it can be answered."""
 
+WAITING_CALLS = (
+    "/jobledger.v1.WorkerService/ClaimJobs",
+    "/google.longrunning.Operations/WaitOperation",
+)
 PROBE = f"/{health.SERVICE_NAME}/Check"
 
 
@@ -47,16 +50,14 @@ class Handlers:
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """Take a service, as the generated code gives it to a server.
 
-        gRPC takes up the calls of a registered method from a queue of its own. Those are
-        our streams: in the queue that all others share, GetJob would wait until each of ten
-        thousand watches that came before it has been taken up. And the probe of health, which
-        must not wait for a burst of other calls. No more are, because for each call that it
-        takes up gRPC looks at all of the queues.
+        gRPC takes up the calls of a registered method from a queue of its own, those of all
+        others from one that they share. No more are registered than need it, because for
+        each call that it takes up gRPC looks at all of the queues.
         """
         registered = {
             name: self._wrap(f"/{service}/{name}", handler)
             for name, handler in handlers.items()
-            if has_queue(f"/{service}/{name}", handler)
+            if has_own_queue(f"/{service}/{name}", handler)
         }
         self._server.add_registered_method_handlers(service, registered)
 
@@ -90,7 +91,8 @@ class Handlers:
         async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             try:
                 if request is UNREADABLE:
-                    raise UNREADABLE  # noqa: TRY301
+                    # A new one: an error keeps all that it was ever raised through, calls included.
+                    raise InvalidRequest(UNREADABLE.violations)  # noqa: TRY301
                 if access is not None:
                     access.check(context.invocation_metadata() or (), method, request)
                 with drain:
@@ -105,9 +107,14 @@ class Handlers:
         return answer
 
 
-def has_queue(method: str, handler: Any) -> bool:
-    """Whether a method's calls have a queue of their own: our streams' and the health probe's."""
-    return method == PROBE or (method.startswith(OWN_METHODS) and handler.response_streaming)
+def has_own_queue(method: str, handler: Any) -> bool:
+    """Whether a method's calls are taken up from a queue of their own.
+
+    Streams and calls that wait are, since they come back all at once when a server is
+    there again: in the queue of the others GetJob would wait until each of ten thousand
+    has been taken up. And the probe of health, which no burst of other calls may delay.
+    """
+    return method == PROBE or method in WAITING_CALLS or bool(handler.response_streaming)
 
 
 class _Unregistered(grpc.GenericRpcHandler):
