@@ -34,6 +34,7 @@ from jobledger_server.wakeups import waking_by_pipe
 Context = grpc.aio.ServicerContext[Any, Any]
 
 LEASE_SECONDS = 60
+WEEK_SECONDS = 604_800
 
 
 class Lives:
@@ -85,6 +86,8 @@ class BareJobService(JobServiceServicer):
             version=1,
         )
         job.create_time.seconds, job.create_time.nanos = divmod(time.time_ns(), 10**9)
+        job.update_time.CopyFrom(job.create_time)
+        job.queue_expire_time.seconds = job.create_time.seconds + WEEK_SECONDS
         answer = jobs_pb.CreateJobResponse(job=job)
         self._lives.create(job)
         return answer
@@ -125,6 +128,8 @@ class BareWorkerService(WorkerServiceServicer):
             job = lives.waiting.popleft()
             job.status = job_pb2.JOB_STATUS_PROCESSING
             job.attempt = 1
+            job.start_time.seconds = int(time.time())
+            job.ClearField("queue_expire_time")
             job.worker_id = request.worker_id
             job.lease_expire_time.seconds = int(time.time()) + LEASE_SECONDS
             lives.change(job)
@@ -172,9 +177,16 @@ class BareWorkerService(WorkerServiceServicer):
         job = self._lives.jobs[request.job_id]
         job.status = request.target_status
         job.progress = 100
+        job.complete_time.seconds = int(time.time())
+        job.ClearField("lease_expire_time")
         job.result.CopyFrom(request.result)
         self._lives.end(job)
         return workers_pb.TransitionJobResponse(job=job)
+
+
+async def main() -> None:
+    with waking_by_pipe():
+        await serve()
 
 
 async def serve() -> None:
@@ -191,5 +203,4 @@ async def serve() -> None:
 
 if __name__ == "__main__":
     gc.disable()  # what is no longer wanted is let go of by itself
-    with waking_by_pipe():
-        uvloop.run(serve())
+    uvloop.run(main())

@@ -26,6 +26,8 @@ from stream import Stream
 from subjects import DATABASES, new_database, serving
 from watched import Watched
 
+from jobledger_server.grpc_environment import GRPC_ENVIRONMENT
+
 NAMES = ("rates", "latency", "stream", "batches", "fanout", "watched", "startup")
 
 SHARING = frozenset({"rates", "latency", "stream", "batches"})
@@ -80,7 +82,7 @@ def _measure_calls(report: Report, size: Size, folder: Path, names: Sequence[str
         generators = stack.enter_context(_generators())
         seconds = size.seconds
         if "rates" in names:
-            set_up = stack.enter_context(BareServer(AS_OURS))
+            set_up = stack.enter_context(BareServer(AS_OURS, environment=GRPC_ENVIRONMENT))
             rates = Rates(bare, subjects, generators, folder, seconds=seconds, set_up=set_up)
             report.add(rates, size.rounds)
         if "latency" in names:

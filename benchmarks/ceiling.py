@@ -124,6 +124,11 @@ class BareWorkerService(WorkerServiceServicer):
             await context.write(self._acknowledgement)
 
 
+async def main(*, as_ours: bool) -> None:
+    with waking_by_pipe() if as_ours else nullcontext():
+        await serve(as_ours=as_ours)
+
+
 async def serve(*, as_ours: bool) -> None:
     event, created = Event(), Event()
     server = grpc.aio.server(options=OPTIONS)
@@ -139,6 +144,4 @@ async def serve(*, as_ours: bool) -> None:
 
 if __name__ == "__main__":
     gc.disable()  # it keeps nothing that a collection would find
-    as_ours = AS_OURS in sys.argv
-    with waking_by_pipe() if as_ours else nullcontext():
-        uvloop.run(serve(as_ours=as_ours))
+    uvloop.run(main(as_ours=AS_OURS in sys.argv))

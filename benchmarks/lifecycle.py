@@ -20,6 +20,8 @@ from outcome import Report, publish
 from processes import GENERATORS, BareServer, BenchmarkError, Generator
 from subjects import DATABASES, serving
 
+from jobledger_server.grpc_environment import GRPC_ENVIRONMENT
+
 
 @dataclass(frozen=True)
 class Size:
@@ -40,7 +42,9 @@ def measure(databases: Sequence[str], size: Size) -> Report:
         folder = Path(name)
         print("lifecycle: starting the servers and the generators", file=sys.stderr, flush=True)
         servers = Servers(
-            bare=stack.enter_context(BareServer(program="bare_lives.py")),
+            bare=stack.enter_context(
+                BareServer(program="bare_lives.py", environment=GRPC_ENVIRONMENT)
+            ),
             subjects=[stack.enter_context(serving(database, folder)) for database in databases],
             etcd=stack.enter_context(serving_etcd(folder)) if has_etcd() else None,
         )

@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# gRPC's core writes lines of its own among the JSON ones; say otherwise to see them.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+from jobledger_server.grpc_environment import GRPC_ENVIRONMENT
+
+for name, value in GRPC_ENVIRONMENT.items():
+    os.environ.setdefault(name, value)
 
 try:
     import click

@@ -6,6 +6,7 @@ byte a turn, and takes all events that are there. Under load most turns find non
 pair is a pipe, which is emptied when it is read. See docs/decisions/0029.
 """
 
+import asyncio
 import os
 import socket
 import sys
@@ -15,16 +16,18 @@ from contextlib import contextmanager
 import grpc.aio
 
 _EVERYTHING = 65_536
-"""Bytes that a pipe of Linux holds."""
+"""Bytes that a pipe of Linux holds, if nobody has asked for more."""
 
 
 @contextmanager
 def waking_by_pipe() -> Iterator[None]:
-    """Have gRPC's aio wake the event loop so, for as long as the block lasts.
+    """Have gRPC's aio wake the running event loop so, for as long as the block lasts.
 
-    To be entered before the process has a server or a channel of grpc.aio. Where no pipe
-    can be watched, which is on Windows, all stays as it is.
+    To be entered in the loop, before the process has a server or a channel of grpc.aio.
+    Where no pipe can be watched, which is on Windows, all stays as it is.
+    Raises RuntimeError where no loop runs: gRPC would make one that is no use.
     """
+    asyncio.get_running_loop()
     pair = socket.socketpair
     if sys.platform != "win32":
         socket.socketpair = _pipe  # type: ignore[assignment]
@@ -55,7 +58,9 @@ class _End:
         return os.read(self._descriptor, _EVERYTHING)
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def _pipe() -> tuple[_End, _End]:

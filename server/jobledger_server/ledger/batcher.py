@@ -63,10 +63,10 @@ class Batcher(Generic[Item, Result]):
         self._arrived = asyncio.Event()
         self._closed = False
         self._task: asyncio.Task[None] | None = None
-        self._new_future: Callable[[], asyncio.Future[Result]] | None = None
+        self._new_future: Callable[[], asyncio.Future[Result]]
 
     async def __aenter__(self) -> Self:
-        # Which loop runs is asked once: each time would be a call of the system.
+        # Which loop runs is asked once: each time Python would ask the system for the process.
         self._new_future = asyncio.get_running_loop().create_future
         self._task = asyncio.create_task(self._run(), name=f"batcher of {self._name}")
         return self
@@ -91,7 +91,7 @@ class Batcher(Generic[Item, Result]):
 
         Raises LimitExceeded.
         """
-        if self._closed or self._new_future is None or self._weight >= self._max_waiting:
+        if self._closed or self._weight >= self._max_waiting:
             raise LimitExceeded(f"waiting {self._name}", self._max_waiting)
         future = self._new_future()
         self._waiting.append((item, future))

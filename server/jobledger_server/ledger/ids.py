@@ -16,7 +16,7 @@ class IdSource:
     """
 
     def __init__(self) -> None:
-        self._millis = 0
+        self._millis = -1
         self._time = ""
         self._counter = 0
         self._tails: list[int] = []
