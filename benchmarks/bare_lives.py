@@ -29,7 +29,6 @@ from jobledger.v1.worker_service_pb2_grpc import (
     add_WorkerServiceServicer_to_server,
 )
 from jobledger_server.app import OPTIONS
-from jobledger_server.wakeups import waking_by_pipe
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -184,11 +183,6 @@ class BareWorkerService(WorkerServiceServicer):
         return workers_pb.TransitionJobResponse(job=job)
 
 
-async def main() -> None:
-    with waking_by_pipe():
-        await serve()
-
-
 async def serve() -> None:
     lives = Lives()
     server = grpc.aio.server(options=OPTIONS)
@@ -203,4 +197,4 @@ async def serve() -> None:
 
 if __name__ == "__main__":
     gc.disable()  # what is no longer wanted is let go of by itself
-    uvloop.run(main())
+    uvloop.run(serve())

@@ -13,7 +13,6 @@ import gc
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import nullcontext
 from typing import Any
 
 import grpc
@@ -28,7 +27,6 @@ from jobledger.v1.worker_service_pb2_grpc import (
     add_WorkerServiceServicer_to_server,
 )
 from jobledger_server.app import OPTIONS
-from jobledger_server.wakeups import waking_by_pipe
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -124,11 +122,6 @@ class BareWorkerService(WorkerServiceServicer):
             await context.write(self._acknowledgement)
 
 
-async def main(*, as_ours: bool) -> None:
-    with waking_by_pipe() if as_ours else nullcontext():
-        await serve(as_ours=as_ours)
-
-
 async def serve(*, as_ours: bool) -> None:
     event, created = Event(), Event()
     server = grpc.aio.server(options=OPTIONS)
@@ -144,4 +137,4 @@ async def serve(*, as_ours: bool) -> None:
 
 if __name__ == "__main__":
     gc.disable()  # it keeps nothing that a collection would find
-    uvloop.run(main(as_ours=AS_OURS in sys.argv))
+    uvloop.run(serve(as_ours=AS_OURS in sys.argv))

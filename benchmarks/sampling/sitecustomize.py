@@ -20,7 +20,6 @@ from types import FrameType
 EVERY_SECONDS = 0.001
 
 ROOMS = {
-    "/jobledger_server/wakeups.py": "gRPC",  # on the bare server it is gRPC's own
     "/jobledger_server/": "",  # the folder below it names the room
     "/generated/jobledger/": "protobuf",
     "/google/protobuf/": "protobuf",

@@ -40,7 +40,6 @@ from jobledger_server.sql.schema import HEAD, SchemaError, require_head
 from jobledger_server.sql.schema import migrate as migrate_database
 from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import StoreUnavailable
-from jobledger_server.wakeups import waking_by_pipe
 from jobledger_server.wire.access import BadAccessFile
 
 _DEFAULTS = Settings()
@@ -278,11 +277,6 @@ async def _serve(settings: Settings) -> None:
         loop.add_signal_handler(received, stop.set)
     if settings.shares_port:
         parent.when_gone(stop.set)
-    with waking_by_pipe():
-        await _serve_until(stop, settings)
-
-
-async def _serve_until(stop: asyncio.Event, settings: Settings) -> None:
     async with open_app(settings):
         # What is there now stays. A full collection walks every watcher there is. And telling ten
         # thousand of them makes some hundred thousand objects, which soon go by themselves: no

@@ -1,0 +1,34 @@
+"""What a server tells gRPC by its environment, as the command starts it."""
+
+from pathlib import Path
+
+import grpc
+import pytest
+
+from jobledger.v1.job_service_pb2 import GetJobRequest
+from jobledger.v1.job_service_pb2_grpc import JobServiceStub
+from server_process import ServerProcess
+
+CALLS = 500
+
+
+def test_a_server_answers_without_the_threads_of_the_event_engine(tmp_path: Path) -> None:
+    """Each message would pass through one of them on its way, and wake it."""
+    with ServerProcess(tmp_path) as server, grpc.insecure_channel(server.target) as channel:
+        stub = JobServiceStub(channel)
+        before = _wakeups_of_event_engine(server.pid)
+        for _ in range(CALLS):
+            with pytest.raises(grpc.RpcError):
+                stub.GetJob(GetJobRequest(job_id="none", user_id="ada"))
+        after = _wakeups_of_event_engine(server.pid)
+    assert after - before < CALLS / 2
+
+
+def _wakeups_of_event_engine(pid: int) -> int:
+    """Return how often the threads of that name have waited for something."""
+    total = 0
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        if (thread / "comm").read_text().startswith("event_engine"):
+            status = (thread / "status").read_text().splitlines()
+            total += sum(int(line.split()[1]) for line in status if line.startswith("voluntary_"))
+    return total
