@@ -1,4 +1,8 @@
-"""gRPC set up as the real server sets it up, for servers that do nothing; see decision 0029."""
+"""gRPC set up as the real server sets it up, for servers that do nothing; see decision 0029.
+
+The other half of it is the environment of their processes, `GRPC_ENVIRONMENT`, which they are
+started with.
+"""
 
 from collections.abc import Mapping
 from typing import Any

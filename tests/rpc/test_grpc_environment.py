@@ -1,5 +1,6 @@
 """What a server tells gRPC by its environment, as the command starts it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import grpc
@@ -14,14 +15,24 @@ CALLS = 500
 
 def test_a_server_answers_without_the_threads_of_the_event_engine(tmp_path: Path) -> None:
     """Each message would pass through one of them on its way, and wake it."""
-    with ServerProcess(tmp_path) as server, grpc.insecure_channel(server.target) as channel:
+    assert _wakeups_by_calls(tmp_path, {}) < CALLS / 2
+
+
+def test_whoever_starts_it_may_say_otherwise(tmp_path: Path) -> None:
+    environment = {"GRPC_EXPERIMENTS": "event_engine_listener"}
+    assert _wakeups_by_calls(tmp_path, environment) > CALLS
+
+
+def _wakeups_by_calls(folder: Path, environment: Mapping[str, str]) -> int:
+    """Return how often calls woke these threads of a server."""
+    server = ServerProcess(folder, environment=environment)
+    with server, grpc.insecure_channel(server.target) as channel:
         stub = JobServiceStub(channel)
         before = _wakeups_of_event_engine(server.pid)
         for _ in range(CALLS):
             with pytest.raises(grpc.RpcError):
                 stub.GetJob(GetJobRequest(job_id="none", user_id="ada"))
-        after = _wakeups_of_event_engine(server.pid)
-    assert after - before < CALLS / 2
+        return _wakeups_of_event_engine(server.pid) - before
 
 
 def _wakeups_of_event_engine(pid: int) -> int:
