@@ -57,6 +57,10 @@ bench-storm: $(INSTALLED) ## measure a restart while thousands watch
 bench-paths: $(INSTALLED) ## tell where the microseconds of a call go
 	@$(PYTHON) benchmarks/hot_paths.py $(ARGS)
 
+.PHONY: bench-ledger
+bench-ledger: $(INSTALLED) ## tell what a change costs the ledger and its database alone
+	@$(PYTHON) benchmarks/ledger_alone.py $(ARGS)
+
 .PHONY: bench-slow
 bench-slow: $(INSTALLED) ## measure what watchers cost that do not read
 	@$(PYTHON) benchmarks/slow.py $(ARGS)

@@ -44,7 +44,7 @@ def _brief(statement: str) -> str:
         # The first of our tables: there are also those that are made of bound lists.
         table = _TABLE.search(statement)
         return f"{verb} {table[1]}" if table else statement
-    if verb == "PRAGMA":
+    if verb in ("PRAGMA", "COPY"):
         return statement
     if verb == "WITH":
         # Several writes in one statement.
@@ -69,6 +69,13 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Errands]:
         patched.setattr(aiosqlite.Connection, "_execute", on_sqlite)
         for name in ("execute", "fetch", "fetchval"):
             patched.setattr(asyncpg.Connection, name, _noting(errands, name))
+        copy = asyncpg.Connection.copy_records_to_table
+
+        async def copying(self: Any, table: str, **options: Any) -> Any:
+            errands.note(f"COPY {table}")
+            return await copy(self, table, **options)
+
+        patched.setattr(asyncpg.Connection, "copy_records_to_table", copying)
         fetch = PreparedStatement.fetch
 
         async def by_sqlalchemy(self: Any, *args: Any, **options: Any) -> Any:

@@ -61,7 +61,7 @@ class Dialect(Protocol):
     ) -> Select[Any]:
         """Return the statement for the rows with `(first, second) IN (list of pairs)`.
 
-        The list is bound as `name`.
+        No two rows have the same pair. The list is bound as `name`.
         """
 
     def bind_list(self, name: str, values: Collection[str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """PostgreSQL: many writers, its own clock."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,9 @@ FAREWELL_SECONDS = 3
 
 CONNECTIONS = 8
 
+COPIED = 16
+"""From so many new jobs on they are copied in. That is a round trip of its own, and each job is
+cheaper."""
 
 _CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
@@ -95,8 +99,10 @@ class _Postgresql:
     ) -> Select[Any]:
         both = (bindparam(f"{name}_{half}", type_=ARRAY(Text)) for half in ("first", "second"))
         pairs = func.unnest(*both).table_valued("first", "second").render_derived()
-        # Each pair looks for its row, by the index, however few rows there seem to be.
-        found = statement.where(first == pairs.c.first, second == pairs.c.second).lateral()
+        # Each pair looks for its one row by the index. Without the limit PostgreSQL would make it
+        # a join, and as long as the table is not large read all of it.
+        one = statement.where(first == pairs.c.first, second == pairs.c.second)
+        found = one.limit(literal_column("1")).lateral()
         return select(found).select_from(pairs.join(found, true()))
 
     def bind_list(self, name: str, values: Collection[str]) -> dict[str, Any]:
@@ -122,16 +128,7 @@ class _Postgresql:
         return {"job_types": list(job_types)}
 
     def insertion(self, table: Table, columns: Sequence[str]) -> Writing:
-        names = ", ".join(columns)
-        values = ", ".join(_value(table.c[column]) for column in columns)
-
-        def insertion(first: int) -> str:
-            return (
-                f"INSERT INTO {table.name} ({names}) SELECT {values} "  # noqa: S608
-                f"FROM unnest({_arrays(table, columns, first)}) AS new ({names})"
-            )
-
-        return insertion
+        return _Insertion(table, tuple(columns))
 
     def change(self, table: Table, key: Column[Any], columns: Sequence[str]) -> Writing:
         values = ", ".join(f"{column} = {_value(table.c[column])}" for column in columns)
@@ -159,6 +156,22 @@ class _Postgresql:
 
     async def now(self, connection: AsyncConnection) -> Instant:
         return Instant((await connection.execute(self._read_clock)).scalar_one())
+
+
+@dataclass(frozen=True, eq=False)
+class _Insertion:
+    """See `driver.Writing`: the text depends on the number of the first parameter."""
+
+    table: Table
+    columns: tuple[str, ...]
+
+    def __call__(self, first: int) -> str:
+        names = ", ".join(self.columns)
+        values = ", ".join(_value(self.table.c[column]) for column in self.columns)
+        return (
+            f"INSERT INTO {self.table.name} ({names}) SELECT {values} "  # noqa: S608
+            f"FROM unnest({_arrays(self.table, self.columns, first)}) AS new ({names})"
+        )
 
 
 class _PostgresqlDriver:
@@ -197,6 +210,19 @@ class _PostgresqlDriver:
         return str(writer & 0xFFFF_FFFF)
 
     async def write(self, writes: Sequence[tuple[Writing, Sequence[Row]]]) -> None:
+        together = []
+        for writing, rows in writes:
+            if isinstance(writing, _Insertion) and writing.table is jobs and len(rows) >= COPIED:
+                # At once, before the others: they may be about these jobs.
+                await self._connection.copy_records_to_table(
+                    jobs.name, records=rows, columns=writing.columns
+                )
+            else:
+                together.append((writing, rows))
+        if together:
+            await self._write_together(together)
+
+    async def _write_together(self, writes: Sequence[tuple[Writing, Sequence[Row]]]) -> None:
         # One array for each column: the database plans and runs one statement, not one a row.
         columns = [column for _, rows in writes for column in zip(*rows, strict=True)]
         widths = tuple((writing, len(rows[0])) for writing, rows in writes)
@@ -274,6 +300,10 @@ def open_postgresql(url: URL) -> Database:
                 # A plan that was made while a table was small would else stay, and take an index
                 # that is as good as another there, and reads all of it when it is large.
                 "plan_cache_mode": "force_custom_plan",
+                # Whatever is asked for is found by an index, and what is asked for is in memory
+                # most of the time. At the default, made for disks that turn, a batch would read
+                # all of a table of some ten thousand jobs to find a hundred.
+                "random_page_cost": "1.1",
             },
         },
     )

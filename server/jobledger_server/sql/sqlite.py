@@ -271,8 +271,16 @@ def open_sqlite(url: URL) -> Database:
     busy = f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}"
     _on_sqlite_connect(
         writer,
-        # FULL: an acknowledged commit survives a power loss, not only a crash.
-        (busy, "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON"),
+        (
+            busy,
+            "PRAGMA journal_mode=WAL",
+            # An acknowledged commit survives a power loss, not only a crash.
+            "PRAGMA synchronous=FULL",
+            # What a statement would have to undo alone is kept in memory: else nearly each that
+            # writes many rows makes a file for it.
+            "PRAGMA temp_store=MEMORY",
+            "PRAGMA foreign_keys=ON",
+        ),
         begin=BEGIN,
     )
     _on_sqlite_connect(reader, (busy, "PRAGMA query_only=ON"), begin="BEGIN")

@@ -1,0 +1,64 @@
+"""How a batch finds its rows: by an index, also in a table that is small."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jobledger_server.domain.commands import Create, CreateAll
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.sql.store import SqlStore
+
+JOBS = 10_000
+"""So few that PostgreSQL, left to itself, reads all of them to find these."""
+
+CHANGED = 60
+CREATED = 500
+
+
+async def filled(ledger: Ledger) -> list[str]:
+    """Make jobs, and return the ids of some."""
+    ids: list[str] = []
+    for start in range(0, JOBS, 1000):
+        numbers = range(start, start + 1000)
+        creations = (Create(user_id="ada", job_type="t", request_id=f"r-{n}") for n in numbers)
+        ids += [job.id for job in await ledger.create_all(CreateAll(tuple(creations)))]
+    return ids[:: JOBS // CHANGED][:CHANGED]
+
+
+async def plan(store: SqlStore, statement: str, values: Sequence[Any]) -> str:
+    """Return how the database would run a statement on a connection of the store's."""
+    on_sqlite = store._dialect.name == "sqlite"
+    explain = f"{'EXPLAIN QUERY PLAN' if on_sqlite else 'EXPLAIN'} {statement}"
+    async with store._database.writer.connect() as connection:
+        raw = (await connection.get_raw_connection()).driver_connection
+        driver = store._dialect.driver(raw)
+        return "\n".join(str(tuple(row)) for row in await driver.fetch(explain, values))
+
+
+async def test_requests_that_were_made_before_are_found_by_their_index(
+    store: SqlStore, ledger: Ledger
+) -> None:
+    await filled(ledger)
+    pairs = [("ada", f"r-{number}") for number in range(CREATED)]
+    wanted = store._dialect.bind_pairs("requests", pairs)
+    statement = store._statements.find_created
+    found = await plan(store, statement.text, statement.values(wanted))
+    assert "uq_jobs_user_id_request_id" in found
+    assert "Seq Scan" not in found
+    assert "SCAN jobs" not in found
+
+
+async def test_jobs_that_change_are_found_by_their_ids(store: SqlStore, ledger: Ledger) -> None:
+    ids = await filled(ledger)
+    rows = [(id_, 7, "m", 1, 1, 1, 1, 2, JOBS + n) for n, id_ in enumerate(ids, start=1)]
+    if store._dialect.name == "sqlite":
+        statement = store._statements.report_jobs(CHANGED)
+        values: list[Any] = [value for row in rows for value in row]
+        index = "sqlite_autoindex_jobs_1"
+    else:
+        statement = store._statements.report_jobs(1)
+        values = list(zip(*rows, strict=True))
+        index = "pk_jobs"
+    found = await plan(store, statement, values)
+    assert index in found
+    assert "Seq Scan" not in found
+    assert "SCAN jobs" not in found
