@@ -29,8 +29,9 @@ from jobledger_server.domain.machine import Decision
 from jobledger_server.domain.model import AssetLink, Job, JobId, JobStatus, Payload
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.logs import JsonFormatter
+from jobledger_server.sql.postgresql import COPIED
 from jobledger_server.sql.store import SqlStore
-from jobledger_server.store import Change, JobQuery
+from jobledger_server.store import Change, JobQuery, StoreConflict
 
 LINK = AssetLink("image/png", "https://e.example/a.png", "", 1)
 
@@ -267,6 +268,25 @@ async def test_a_row_that_the_database_refuses_is_only_its_callers_error(
     ] * 5
     assert len(await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=20)) == 9
     assert (await store.feed_head()).seq == 9
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Create(user_id="", job_type="render"),
+        Create(user_id="ada", job_type="render", max_attempts=2**63),
+        Create(user_id="ada", job_type="half of a character \ud800"),
+    ],
+    ids=["breaks a rule", "is too large", "is no text"],
+)
+async def test_so_it_is_among_many_new_jobs(ledger: Ledger, store: SqlStore, bad: Create) -> None:
+    """PostgreSQL is given these in another way, of which the driver says other things."""
+    good = [Create(user_id="ada", job_type=f"t{i}") for i in range(2 * COPIED)]
+    outcomes = await together(ledger, *good[:COPIED], bad, *good[COPIED:])
+    refused = [n for n, outcome in enumerate(outcomes) if not isinstance(outcome, Decision)]
+    assert refused == [COPIED]
+    assert isinstance(outcomes[COPIED], StoreConflict)
+    assert (await store.feed_head()).seq == len(good)
 
 
 async def test_each_transition_is_one_line_of_the_log(

@@ -72,9 +72,13 @@ class _Postgresql:
     )
 
     def __init__(self, asyncpg: ModuleType) -> None:
+        # What cannot be sent at all is the driver's DataError in a statement, and in what is
+        # copied Python's own error.
         self.conflicts: tuple[type[Exception], ...] = (
             asyncpg.IntegrityConstraintViolationError,
             asyncpg.DataError,
+            OverflowError,
+            UnicodeEncodeError,
         )
         self.faults: tuple[type[Exception], ...] = (asyncpg.SyntaxOrAccessError,)
         # Where the server goes away between two messages the driver loses its thread: then it

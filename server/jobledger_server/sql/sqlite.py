@@ -53,11 +53,12 @@ class _Sqlite:
     """See `dialect.Dialect`."""
 
     name = "sqlite"
-    # An integer beyond 64 bits: the driver says so in Python's words.
+    # An integer beyond 64 bits, or what is no text: the driver says so in Python's words.
     conflicts: tuple[type[Exception], ...] = (
         sqlite3.IntegrityError,
         sqlite3.DataError,
         OverflowError,
+        UnicodeEncodeError,
     )
     faults: tuple[type[Exception], ...] = (sqlite3.ProgrammingError,)
     driver_errors: tuple[type[Exception], ...] = (sqlite3.Error,)
