@@ -8,8 +8,8 @@ from dataclasses import FrozenInstanceError, dataclass, field, fields, replace
 import pytest
 
 from jobledger_server.domain import commands, machine, model
-from jobledger_server.domain.model import Job, changed
-from jobledger_server.domain.quick import copier, quick
+from jobledger_server.domain.model import Job, changed, with_report
+from jobledger_server.domain.quick import changer, copier, quick
 from jobledger_server.watch.subscription import News
 
 
@@ -33,6 +33,7 @@ class Quick:
 
 
 copy_of = copier(Quick)
+resized = changer(Quick, "size", "later")
 
 QUICK = [
     cls
@@ -91,10 +92,16 @@ def test_its_values_are_copied_and_kept_as_those_of_others() -> None:
     assert pickle.loads(pickle.dumps(made)) == copy.deepcopy(made) == copy.copy(made) == made
     assert replace(made, size=9).size == 9
     assert replace(made, size=9) == copy_of(made, {"size": 9})
+    assert replace(made, size=9, later="x") == resized(made, 9, "x")
 
 
 @pytest.mark.parametrize(
-    "value", [Quick("a", wanted=1), copy_of(Quick("a", wanted=1), {"size": 2})]
+    "value",
+    [
+        Quick("a", wanted=1),
+        copy_of(Quick("a", wanted=1), {"size": 2}),
+        resized(Quick("a", wanted=1), 2, None),
+    ],
 )
 def test_nothing_of_it_can_be_changed(value: Quick) -> None:
     assert type(value) is Quick
@@ -129,3 +136,15 @@ def test_a_changed_job_keeps_every_other_field() -> None:
         assert after != job
     with pytest.raises(AttributeError):
         changed(job, unknown=1)
+
+
+def test_a_job_with_a_report_keeps_every_field_that_a_report_does_not_change() -> None:
+    job = Job(**{slot.name: object() for slot in fields(Job)} | {"version": 7})
+    report = {"progress": 5, "lease_duration": 60, "lease_expire_time": 61}
+    after = with_report(job, **report, message="half", now=1)
+    assert after == replace(job, **report, progress_message="half", update_time=1, version=8)
+
+
+def test_a_change_of_a_field_that_there_is_not_is_refused_when_it_is_made() -> None:
+    with pytest.raises(AttributeError, match="Quick has no colour"):
+        changer(Quick, "size", "colour")

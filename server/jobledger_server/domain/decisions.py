@@ -46,6 +46,7 @@ from jobledger_server.domain.model import (
     JobStatus,
     Micros,
     changed,
+    with_report,
 )
 
 NewId = Callable[[], str]
@@ -194,17 +195,15 @@ def _progress(
     known = progress is None or progress == job.progress
     if lease is None and known and message in (None, job.progress_message):
         return Decision(job=job, changed=False)
-    # One copy and no more: there are more reports than anything else.
-    reported = changed(
+    after = with_report(
         job,
         progress=job.progress if progress is None else progress,
-        progress_message=job.progress_message if message is None else message,
+        message=job.progress_message if message is None else message,
         lease_duration=lease or job.lease_duration,
         lease_expire_time=job.lease_expire_time if lease is None else Instant(now + lease),
-        update_time=now,
-        version=job.version + 1,
+        now=now,
     )
-    return Decision(job=reported)
+    return Decision(job=after)
 
 
 def _reported(job: Job, progress: int | None, message: str | None) -> Job:

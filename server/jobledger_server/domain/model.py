@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NewType
 
-from jobledger_server.domain.quick import copier, quick
+from jobledger_server.domain.quick import changer, copier, quick
 
 JobId = NewType("JobId", str)
 """A UUIDv7 in its 36-character form, so that ids order by creation time."""
@@ -120,6 +120,32 @@ _copy = copier(Job)
 def changed(job: Job, **changes: Any) -> Job:
     """Return the job with some fields changed."""
     return _copy(job, changes)
+
+
+_copy_reported = changer(
+    Job,
+    "progress",
+    "progress_message",
+    "lease_duration",
+    "lease_expire_time",
+    "update_time",
+    "version",
+)
+
+
+def with_report(
+    job: Job,
+    *,
+    progress: int,
+    message: str,
+    lease_duration: Micros | None,
+    lease_expire_time: Instant | None,
+    now: Instant,
+) -> Job:
+    """Return the job with a report in it. There are more of these than of all other changes."""
+    return _copy_reported(
+        job, progress, message, lease_duration, lease_expire_time, now, job.version + 1
+    )
 
 
 @quick

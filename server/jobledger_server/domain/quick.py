@@ -64,6 +64,31 @@ def copier(cls: type[Value]) -> Callable[[Value, Mapping[str, Any]], Value]:
     return copy
 
 
+def changer(cls: type[Value], *names: str) -> Callable[..., Value]:
+    """Return the same for changes of these fields always, given in this order: faster again.
+
+    Raises AttributeError where the class has no such field.
+    """
+    known = {slot.name for slot in _fields(cls)}
+    if unknown := [name for name in names if name not in known]:
+        raise AttributeError(f"{cls.__name__} has no {', '.join(unknown)}")
+    filling = (
+        f"    new.{slot.name} = {'new_' if slot.name in names else 'value.'}{slot.name}"
+        for slot in _fields(cls)
+    )
+    copy: Callable[..., Value] = _function(
+        [
+            f"def copy(value, {', '.join(f'new_{name}' for name in names)}):",
+            "    new = twin()",
+            *filling,
+            "    new.__class__ = cls",
+            "    return new",
+        ],
+        {"twin": _twin(cls), "cls": cls},
+    )
+    return copy
+
+
 def _twin(cls: type[Any]) -> type[Any]:
     return type(cls.__name__, (), {"__slots__": cls.__slots__})
 

@@ -2,7 +2,10 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import grpc
 
 from jobledger.v1 import job_pb2
 from jobledger.v1 import worker_service_pb2 as pb
@@ -19,8 +22,8 @@ from jobledger_server.wire.validation import InvalidRequest
 MAX_WAITING = 1000
 """Reports of one stream that wait for their acknowledgements; then no more are read."""
 
-Reports = AsyncIterator[pb.ReportProgressRequest | InvalidRequest]
-"""An unreadable report comes as what is wrong with it."""
+Read = Callable[[], Awaitable[Any]]
+"""The next report, or grpc.aio.EOF. An unreadable one comes as what is wrong with it."""
 
 Write = Callable[[pb.ReportProgressResponse], Awaitable[None]]
 
@@ -38,13 +41,13 @@ class Reporting:
         self._draining = draining
         self._max_age = max_age
 
-    async def serve(self, reports: Reports, write: Write) -> None:
+    async def serve(self, read: Read, write: Write) -> None:
         """Take reports until their sender has no more. Raises Draining.
 
         Whatever was read is acknowledged first.
         """
         stream = _Stream(self._ledger, self._requests)
-        reading = asyncio.create_task(stream.read(reports))
+        reading = asyncio.create_task(stream.read(read))
         stopping = asyncio.create_task(self._stop(reading))
         try:
             await stream.acknowledge(write)
@@ -78,9 +81,9 @@ class _Stream:
         self._room = asyncio.Event()
         self._ended = False
 
-    async def read(self, reports: Reports) -> None:
+    async def read(self, read: Read) -> None:
         try:
-            async for report in reports:
+            while (report := await read()) is not grpc.aio.EOF:
                 self._waiting.append(self._taken(report))
                 self._arrived.set()
                 while len(self._waiting) >= MAX_WAITING:

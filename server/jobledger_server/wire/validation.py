@@ -68,7 +68,7 @@ class Checker:
                 self.add(field, "is required")
         elif len(value) > limit:
             self.add(field, f"has {len(value)} characters, at most {limit} are allowed")
-        elif _CONTROL.search(value):
+        elif not value.isprintable() and _CONTROL.search(value):  # seen sooner
             self.add(field, "has a control character")
         return value
 
