@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -125,36 +126,14 @@ class Ledger:
     async def _commit(self, commands: Sequence[Command]) -> Sequence[Outcome]:
         async with self._store.transaction() as transaction:
             known = await _load(transaction, commands)
-            outcomes = [self._decide(known, command, transaction) for command in commands]
+            now = transaction.now
+            new_id = partial(self._ids.new_id, now)
+            outcomes = [known.decide(command, now, new_id) for command in commands]
             decisions = list(_changed(outcomes))
             changes = await transaction.append(decisions) if decisions else []
         self._publish(changes)
         _log(changes, outcomes)
         return outcomes
-
-    def _decide(self, known: "_Known", command: Command, transaction: Transaction) -> Outcome:
-        now = transaction.now
-
-        def new_id() -> str:
-            return self._ids.new_id(now)
-
-        try:
-            if isinstance(command, Claim):
-                return known.claimed(command, now)
-            if isinstance(command, CreateAll):
-                return known.create_all(command, now, new_id)
-            if isinstance(command, Create):
-                decision = known.create(command, now, new_id)
-            else:
-                linked = None
-                if isinstance(command, LinkAsset) and command.request_id:
-                    linked = known.linked.get((command.job_id, command.request_id))
-                job = known.jobs.get(command.job_id)
-                decision = decide(job, command, now=now, new_id=new_id, linked=linked)
-                known.remember(decision)
-        except DomainError as refusal:
-            return refusal
-        return (decision,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +144,26 @@ class _Known:
     created: dict[tuple[str, str], Job]
     linked: dict[tuple[JobId, str], Asset]
     waiting: dict[frozenset[str], deque[JobId]]
+
+    def decide(self, command: Command, now: Instant, new_id: NewId) -> Outcome:
+        """Return what comes of a command, and know it from then on."""
+        try:
+            if isinstance(command, Claim):
+                return self.claimed(command, now)
+            if isinstance(command, CreateAll):
+                return self.create_all(command, now, new_id)
+            if isinstance(command, Create):
+                decision = self.create(command, now, new_id)
+            else:
+                linked = None
+                if isinstance(command, LinkAsset) and command.request_id:
+                    linked = self.linked.get((command.job_id, command.request_id))
+                job = self.jobs.get(command.job_id)
+                decision = decide(job, command, now=now, new_id=new_id, linked=linked)
+                self.remember(decision)
+        except DomainError as refusal:
+            return refusal
+        return (decision,)
 
     def create(self, command: Create, now: Instant, new_id: NewId) -> Decision:
         request = (command.user_id, command.request_id)
@@ -217,9 +216,12 @@ async def _load(transaction: Transaction, commands: Sequence[Command]) -> _Known
     claimed: set[frozenset[str]] = set()
     wanted = 0
     for command in commands:
-        if isinstance(command, Create | CreateAll):
-            creations = command.creations if isinstance(command, CreateAll) else (command,)
-            created.update((c.user_id, c.request_id) for c in creations if c.request_id)
+        if isinstance(command, Create):
+            if command.request_id:
+                created.add((command.user_id, command.request_id))
+        elif isinstance(command, CreateAll):
+            each = command.creations
+            created.update((c.user_id, c.request_id) for c in each if c.request_id)
         elif isinstance(command, Claim):
             claimed.add(command.job_types)
             wanted += command.max_jobs
