@@ -151,20 +151,21 @@ async def test_one_who_waits_for_others_is_not_woken_for_each_of_them(
 async def test_callers_that_do_not_come_back_cost_two_quiet_ticks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ticks: list[float] = []
-    timeout = asyncio.timeout
+    ticks = 0
+    tick = Batcher._tick
 
-    def noted(seconds: float) -> asyncio.Timeout:
-        ticks.append(seconds)
-        return timeout(seconds)
+    async def counted(batcher: Batcher[int, int]) -> None:
+        nonlocal ticks
+        ticks += 1
+        await tick(batcher)
 
     work = Work()
     async with Batcher("numbers", work, max_batch=10, max_waiting=10) as batcher:
         await asyncio.gather(*await submitted(batcher, 1, 2, 3, 4))
-        monkeypatch.setattr(asyncio, "timeout", noted)
+        monkeypatch.setattr(Batcher, "_tick", counted)
         assert [await batcher.submit(n) for n in (5, 6)] == [10, 12]
     assert work.batches == [[1, 2, 3, 4], [5], [6]]
-    assert ticks == [batcher_module.TICK_SECONDS] * batcher_module.QUIET
+    assert ticks == batcher_module.QUIET
 
 
 async def test_callers_that_keep_coming_are_not_waited_for_without_end(
@@ -174,19 +175,13 @@ async def test_callers_that_keep_coming_are_not_waited_for_without_end(
     monkeypatch.setattr(batcher_module, "LONGEST", 3)
     work = Work()
     tasks: list[asyncio.Task[int]] = []
+
+    async def one_comes(batcher: Batcher[int, int]) -> None:
+        tasks.extend(await submitted(batcher, len(tasks)))
+
     async with Batcher("numbers", work, max_batch=100, max_waiting=100) as batcher:
         await asyncio.gather(*await submitted(batcher, *range(100, 150)))
-
-        class OneComes:
-            """A tick in which one more comes."""
-
-            async def __aenter__(self) -> None:
-                tasks.extend(await submitted(batcher, len(tasks)))
-                raise TimeoutError
-
-            async def __aexit__(self, *_: object) -> None: ...
-
-        monkeypatch.setattr(asyncio, "timeout", lambda _: OneComes())
+        monkeypatch.setattr(Batcher, "_tick", one_comes)
         assert await batcher.submit(99) == 198
         monkeypatch.undo()
         await asyncio.gather(*tasks)

@@ -10,7 +10,6 @@ Systems" (1984).
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -141,12 +140,19 @@ class Batcher(Generic[Item, Result]):
             if there >= wanted or quiet == QUIET or self._closed:
                 break
             self._wanted = wanted
-            self._arrived.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(TICK_SECONDS):
-                    await self._arrived.wait()
+            await self._tick()
             quiet = quiet + 1 if len(self._waiting) == there else 0
         self._wanted = 1
+
+    async def _tick(self) -> None:
+        """Wait for as many as are wanted, or for the end of the block, but one tick at most."""
+        self._arrived.clear()
+        # Not asyncio.timeout, which for each tick would cancel a task and catch what that raises.
+        tick = asyncio.get_running_loop().call_later(TICK_SECONDS, self._arrived.set)
+        try:
+            await self._arrived.wait()
+        finally:
+            tick.cancel()
 
     async def _do(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         results: Sequence[Result | Exception]
