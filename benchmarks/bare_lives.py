@@ -29,6 +29,7 @@ from jobledger.v1.worker_service_pb2_grpc import (
     add_WorkerServiceServicer_to_server,
 )
 from jobledger_server.app import OPTIONS
+from jobledger_server.scheduling import spare_the_loop
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -192,7 +193,9 @@ async def serve() -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(f"127.0.0.1:{port}", flush=True)
+    sparing = asyncio.create_task(spare_the_loop())
     await server.wait_for_termination()
+    del sparing
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from jobledger_server.logs import log_to_stderr
 from jobledger_server.metrics import MetricsUnavailable
 from jobledger_server.port import PortUnavailable
 from jobledger_server.processes import serve_by_several
+from jobledger_server.scheduling import spare_the_loop
 from jobledger_server.sql.dialect import BadDatabaseUrl
 from jobledger_server.sql.engine import open_database, parse_url
 from jobledger_server.sql.lock import DatabaseInUse, exclusive
@@ -283,9 +284,11 @@ async def _serve(settings: Settings) -> None:
         # collection should come in the middle of it (docs/decisions/0028).
         gc.freeze()
         gc.set_threshold(250_000, 20, 100)
+        sparing = asyncio.create_task(spare_the_loop())
         if settings.shares_port:
             parent.tell_serving()
         await stop.wait()
+        sparing.cancel()
 
 
 @main.command()
