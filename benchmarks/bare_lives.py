@@ -193,9 +193,7 @@ async def serve() -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(f"127.0.0.1:{port}", flush=True)
-    sparing = asyncio.create_task(spare_the_loop())
-    await server.wait_for_termination()
-    del sparing
+    await asyncio.gather(server.wait_for_termination(), spare_the_loop())
 
 
 if __name__ == "__main__":

@@ -133,9 +133,8 @@ async def serve(*, as_ours: bool) -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(f"127.0.0.1:{port}", flush=True)
-    sparing = asyncio.create_task(spare_the_loop()) if as_ours else None
-    await server.wait_for_termination()
-    del sparing
+    beside = [spare_the_loop()] if as_ours else []
+    await asyncio.gather(server.wait_for_termination(), *beside)
 
 
 if __name__ == "__main__":

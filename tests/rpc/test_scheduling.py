@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -21,25 +21,22 @@ OTHER, BATCH = os.SCHED_OTHER, os.SCHED_BATCH
 PATIENCE = 60.0
 
 
+@contextmanager
+def a_thread() -> Iterator[threading.Thread]:
+    """Have a thread that waits until the block ends."""
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    yield thread
+    end.set()
+    thread.join()
+
+
 @pytest.fixture
 def beside() -> Iterator[threading.Thread]:
     """A thread beside the event loop's."""
     with a_thread() as thread:
         yield thread
-
-
-class a_thread:  # noqa: N801
-    """A thread that waits until the block ends."""
-
-    def __enter__(self) -> threading.Thread:
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._end.wait)
-        self._thread.start()
-        return self._thread
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
 
 
 def policy_of(thread: threading.Thread) -> int:
@@ -100,19 +97,17 @@ async def test_it_is_spared_from_busy_on_until_it_is_calm(
 
 async def test_threads_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    one, other = a_thread(), a_thread()
-    first, second = one.__enter__(), None
+    with ExitStack() as first, ExitStack() as second:
+        threads = [first.enter_context(a_thread())]
 
-    def look() -> None:
-        nonlocal second
-        if second is None and policy_of(first) == BATCH:
-            one.__exit__()
-            second = other.__enter__()
-        elif second is not None:
-            seen.append(policy_of(second))
+        def look() -> None:
+            if len(threads) == 1 and policy_of(threads[0]) == BATCH:
+                first.close()
+                threads.append(second.enter_context(a_thread()))
+            elif len(threads) > 1:
+                seen.append(policy_of(threads[1]))
 
-    await looked_at(monkeypatch, look, 0.9, 0.9, 0.9)
-    other.__exit__()
+        await looked_at(monkeypatch, look, 0.9, 0.9, 0.9)
     assert seen == [BATCH, BATCH]
 
 

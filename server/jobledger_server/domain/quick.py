@@ -49,19 +49,15 @@ def quick(cls: type[Value]) -> type[Value]:
 
 def copier(cls: type[Value]) -> Callable[[Value, Mapping[str, Any]], Value]:
     """Return `dataclasses.replace` for such a class, in a fraction of the time."""
-    copy: Callable[[Value, Mapping[str, Any]], Value] = _function(
+    return _copying(
+        cls,
+        "changes",
         [
-            "def copy(value, changes):",
-            "    new = twin()",
             *(f"    new.{slot.name} = value.{slot.name}" for slot in _fields(cls)),
             "    for name, value in changes.items():",
             "        setattr(new, name, value)",
-            "    new.__class__ = cls",
-            "    return new",
         ],
-        {"twin": _twin(cls), "cls": cls},
     )
-    return copy
 
 
 def changer(cls: type[Value], *names: str) -> Callable[..., Value]:
@@ -72,13 +68,21 @@ def changer(cls: type[Value], *names: str) -> Callable[..., Value]:
     known = {slot.name for slot in _fields(cls)}
     if unknown := [name for name in names if name not in known]:
         raise AttributeError(f"{cls.__name__} has no {', '.join(unknown)}")
-    filling = (
-        f"    new.{slot.name} = {'new_' if slot.name in names else 'value.'}{slot.name}"
-        for slot in _fields(cls)
+    return _copying(
+        cls,
+        ", ".join(f"new_{name}" for name in names),
+        [
+            f"    new.{slot.name} = {'new_' if slot.name in names else 'value.'}{slot.name}"
+            for slot in _fields(cls)
+        ],
     )
+
+
+def _copying(cls: type[Value], parameters: str, filling: list[str]) -> Callable[..., Value]:
+    """Make a function that copies a value; `filling` are its lines about the fields."""
     copy: Callable[..., Value] = _function(
         [
-            f"def copy(value, {', '.join(f'new_{name}' for name in names)}):",
+            f"def copy(value, {parameters}):",
             "    new = twin()",
             *filling,
             "    new.__class__ = cls",
