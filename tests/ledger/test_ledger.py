@@ -289,6 +289,19 @@ async def test_so_it_is_among_many_new_jobs(ledger: Ledger, store: SqlStore, bad
     assert (await store.feed_head()).seq == len(good)
 
 
+async def test_an_id_says_when_what_it_names_was_made(ledger: Ledger) -> None:
+    """So that ids order by their times, those of other servers too."""
+
+    def millis(uuid7: str) -> int:
+        return int(uuid7.replace("-", "")[:12], 16)
+
+    job = (await ledger.apply(Create(user_id="ada", job_type="render"))).job
+    assert millis(job.id) == job.create_time // 1000
+    await ledger.apply(Transit(job_id=job.id, target=JobStatus.PROCESSING))
+    (asset,) = (await ledger.apply(LinkAsset(job_id=job.id, link=LINK))).assets
+    assert millis(asset.id) == asset.create_time // 1000
+
+
 async def test_each_transition_is_one_line_of_the_log(
     ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
