@@ -75,12 +75,17 @@ class Change:
     `transitions` has the step that it took there, if it took one. `deleted` says
     that the job is gone; `job` is how it stood last, without its contents where it
     was read from a tombstone.
+
+    `as_of` is the place where the feed stood when the change was read from the
+    database: jobs that were deleted by then were passed over, but for their deletions.
+    It is 0 for a change that is told as it was committed, and else the same change.
     """
 
     job: Job
     seq: int
     transitions: tuple[Transition, ...] = ()
     deleted: bool = False
+    as_of: int = field(default=0, compare=False)
 
 
 @quick

@@ -79,6 +79,7 @@ async def test_a_start_whose_job_went_on_is_told_at_its_own_place(store: SqlStor
     assert [(c.seq, c.job) for c in first][:1] == [(2, started)]
     assert [t.version for t in first[0].transitions] == [2]
     assert [(c.seq, c.job, c.transitions) for c in second] == [(4, last, ())]
+    assert {change.as_of for change in (*first, *second)} == {4}
 
 
 async def test_a_start_on_the_way_to_a_cancellation_is_told_as_it_was(store: SqlStore) -> None:

@@ -65,3 +65,27 @@ async def test_whoever_goes_on_elsewhere_after_any_message_is_told_each_step_onc
                 again = elsewhere.WatchJobs(resume_token=told[count - 1].resume_token)
                 rest = await read_until(again, job.id, 3)
                 assert steps(told[:count] + rest) == [2]
+
+
+@several_servers
+async def test_whoever_was_not_told_of_a_deleted_jobs_start_is_not_told_what_followed_it(
+    tmp_path: Path, database_url: str
+) -> None:
+    """One replica was away and found the job deleted; the other has seen all of it."""
+    async with two_replicas(tmp_path, database_url) as ((_, here), (server, there)):
+        watch = there.WatchJobs()
+        assert (await watch.read()).synced
+        server.signal(signal.SIGSTOP)
+        try:
+            job = await here.running()
+            other = await here.job()
+            await here.UpdateProgress(job_id=job.id, progress=5)
+            await here.MarkCompleted(job_id=job.id)
+            await here.DeleteJob(job_id=job.id, user_id=job.user_id)
+        finally:
+            server.signal(signal.SIGCONT)
+        told = await read_until(watch, other.id, 1)
+        assert [message.job.id for message in told] == [other.id]
+        again = here.WatchJobs(resume_token=told[-1].resume_token)
+        deletion = await again.read()
+        assert (deletion.job.id, deletion.deleted) == (job.id, True)

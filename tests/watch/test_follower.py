@@ -6,17 +6,18 @@ from typing import Any
 
 import pytest
 
-from jobledger_server.domain.commands import Create, Report, Transit
+from jobledger_server.domain.commands import Create, Delete, Report, Transit
 from jobledger_server.domain.model import Job, JobStatus, Payload
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import FeedPage
 from jobledger_server.watch import feed as feed_module
-from jobledger_server.watch.feed import Feed, filled_window
+from jobledger_server.watch.feed import Feed, ForeignPlace, filled_window
 from jobledger_server.watch.follower import Follower, Place, Selection, Told
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.subscription import Draining
 from jobledger_server.watch.window import Window
+from store_writer import append, creation, finished, moved, saved, step
 
 PATIENCE = 30.0
 ADA = Selection(user_id="ada")
@@ -193,6 +194,87 @@ async def test_from_any_place_everything_is_told_by_window_and_table(
             if at > place
         ]
         assert steps == expected
+
+
+async def test_of_a_deleted_job_whose_start_was_passed_over_only_the_deletion_is_told(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it read the table, which has forgotten the job; then the window, which has not."""
+    monkeypatch.setattr(feed_module, "PAGE", 1)
+    job = await moved(store, await saved(store), JobStatus.PROCESSING)
+    other = await saved(store)
+    report = step(job, Report(job_id=job.id, progress=50))
+    end = step(report.job, Transit(job_id=job.id, target=JobStatus.COMPLETED))
+    deletion = step(end.job, Delete(job_id=job.id, user_id="ada"))
+    window = Window(3)
+    for decision in (report, creation(), end, deletion):
+        for change in await append(store, decision):
+            window.add(change)
+    follower = Follower(Feed(store, window), ADA, Place(0))
+    first, second, third = [await told(follower) for _ in range(3)]
+    assert [change.job for change in first.changes] == [other]
+    assert first.place_of(first.changes[0]) == first.place == Place(3, as_of=7)
+    assert [change.seq for change in second.changes] == [5]
+    assert second.place_of(second.changes[0]) == second.place == Place(5, as_of=7)
+    assert [(change.seq, change.deleted) for change in third.changes] == [(7, True)]
+    assert third.place == Place(7)
+    for place, seq in ((first.place, 5), (second.place, 7)):  # as by a token, on any server
+        elsewhere = Follower(Feed(store, window), ADA, place)
+        assert [change.seq for change in (await told(elsewhere)).changes] == [seq]
+
+
+async def test_a_server_that_has_not_seen_such_a_deletion_yet_asks_the_table(
+    counting: CountingStore,
+) -> None:
+    store = counting._store
+    job = await finished(store)
+    gone = step(job, Delete(job_id=job.id, user_id="ada"))
+    window = Window(1)
+    for change in (await store.changes_after(1, limit=10)).changes:
+        window.add(change)
+    await append(store, gone)
+    follower = Follower(Feed(counting, window), ADA, Place(1, as_of=4))
+    assert [(change.seq, change.deleted) for change in (await told(follower)).changes] == [
+        (4, True)
+    ]
+    assert await follower.news(0.0) is None
+    assert counting.reads == 1
+    with pytest.raises(ForeignPlace):
+        await told(Follower(Feed(store, window), ADA, Place(1, as_of=5)))
+
+
+@pytest.mark.parametrize(("page", "page_bytes"), [(100, 10**6), (1, 10**6), (100, 1)])
+async def test_every_place_in_a_page_of_the_table_says_as_of_when_it_was_read(
+    counting: CountingStore, monkeypatch: pytest.MonkeyPatch, page: int, page_bytes: int
+) -> None:
+    """A server that was away takes pages, and those who follow it can go on elsewhere."""
+    store = counting._store
+    monkeypatch.setattr(feed_module, "PAGE", page)
+    monkeypatch.setattr(feed_module, "PAGE_BYTES", page_bytes)
+    for user_id in ("ada", "ada", "bob", "ada", "bob", "ada"):
+        await saved(store, user_id, parameters=Payload(b"x"))
+    window = Window(0)
+    hub = WatchHub(window, lambda: None, max_watches=10)
+    feed = Feed(counting, window)
+    asleep = {user: Follower(feed, Selection(user_id=user), Place(0)) for user in ("ada", "bob")}
+    with hub.follow(asleep["ada"]), hub.follow(asleep["bob"]):
+        for follower in asleep.values():
+            assert (await told(follower)).synced
+        hub.deliver((await store.changes_after(0, limit=2)).changes)
+        assert asleep["ada"].place == Place(0, as_of=6)
+        assert asleep["bob"].place == Place(2, as_of=6)
+        hub.deliver((await store.changes_after(2, limit=3)).changes)
+        assert asleep["bob"].place == Place(2, as_of=6)
+    for user_id, last in (("ada", 4), ("bob", 5), ("eve", 5)):
+        follower = Follower(feed, Selection(user_id=user_id), Place(0))
+        places = []
+        while not (news := await told(follower)).synced:
+            places += [news.place_of(change) for change in news.changes] + [news.place]
+        places += [news.place_of(change) for change in news.changes] + [news.place]
+        assert places[-1] == Place(5, as_of=6)
+        assert {place.as_of for place in places} == {6}
+        assert max(place.seq for place in places[:-1] or places) in (last, 5)
+    assert counting.reads == 0
 
 
 async def test_a_draining_server_ends_it_at_its_place(hub: WatchHub, feed: Feed) -> None:

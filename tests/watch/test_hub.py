@@ -20,6 +20,7 @@ from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.subscription import Draining, Subscription
 from jobledger_server.watch.tail import Tail
 from jobledger_server.watch.window import Window
+from store_writer import append, creation, moved, saved, step
 
 PATIENCE = 30.0
 
@@ -101,6 +102,30 @@ async def test_a_change_behind_a_gap_is_held_back_until_the_gap_is_read(
         assert await news_of(subscription, 3) == [(3, [2])]
         task.cancel()
         await asyncio.wait([task])
+
+
+async def test_a_change_behind_a_page_that_passed_over_its_job_is_held_back(
+    store: SqlStore, hub: WatchHub, look: asyncio.Event
+) -> None:
+    """A busy server can read a page of the table before it learns of its own commits."""
+    job = await moved(store, await saved(store), JobStatus.PROCESSING)
+    await saved(store)
+    report = step(job, Report(job_id=job.id, progress=10))
+    end = step(report.job, Transit(job_id=job.id, target=JobStatus.COMPLETED))
+    own = await append(store, report)
+    for decision in (end, step(end.job, Delete(job_id=job.id, user_id="ada"))):
+        await append(store, decision)
+    with hub.subscribe(job.id) as subscription:
+        hub.deliver((await store.changes_after(0, limit=1)).changes)
+        assert hub.seq == own[0].seq - 1
+        hub.publish(own)
+        assert await subscription.news(0.0) is None
+        assert look.is_set()
+        hub.deliver((await store.changes_after(hub.seq, limit=10)).changes)
+        with pytest.raises(JobNotFound):
+            await subscription.news(0.0)
+    hub.publish(await append(store, creation()))
+    assert hub.seq == 7
 
 
 async def test_what_another_server_commits_is_seen_without_any_hint(

@@ -41,14 +41,16 @@ class FeedReading:
     async def page(self, head: FeedHead, seq: int) -> FeedPage:
         """Return what comes after place `seq` of a feed that stands at `head`."""
         page = {"seq": seq, "count": self._limit, **self._owner}
-        latest = [change_from_row(row) for row in await self._rows(self._feed.jobs, page)]
-        latest += map(tombstone_from_row, await self._rows(self._feed.deletions, page))
+        as_of = head.seq
+        latest = [change_from_row(row, as_of) for row in await self._rows(self._feed.jobs, page)]
+        gone = await self._rows(self._feed.deletions, page)
+        latest += [tombstone_from_row(row, as_of) for row in gone]
         steps = await self._rows(self._feed.transitions, page)
         # Each of the three is whole up to the place where the first of them was cut, and that
         # is at or after the last place that is kept.
         places = {change.seq for change in latest} | {step_place(row) for row in steps}
         kept = sorted(places)[: self._limit]
-        last = kept[-1] if len(kept) == self._limit else head.seq
+        last = kept[-1] if len(kept) == self._limit else as_of
         taken = {step_place(row): row for row in steps if step_place(row) <= last}
         changes = [
             replace(change, transitions=(transition_from_row(taken.pop(change.seq)),))
@@ -57,10 +59,10 @@ class FeedReading:
             for change in latest
             if change.seq <= last
         ]
-        changes += await self._starts(list(taken.values()), latest)
+        changes += await self._starts(list(taken.values()), latest, as_of)
         return FeedPage(head, sorted(changes, key=lambda change: change.seq), last)
 
-    async def _starts(self, steps: Steps, latest: Sequence[Change]) -> list[Change]:
+    async def _starts(self, steps: Steps, latest: Sequence[Change], as_of: int) -> list[Change]:
         """Return the steps of jobs that went on, at their own places.
 
         Those are starts: a job's end is its latest change.
@@ -71,7 +73,12 @@ class FeedReading:
             rows = await self._rows(self._statements.read_more_jobs, ids)
             jobs.update((job.id, job) for job in map(job_from_row, rows))
         return [
-            Change(job_after_start(jobs[row[0]], row), step_place(row), (transition_from_row(row),))
+            Change(
+                job_after_start(jobs[row[0]], row),
+                step_place(row),
+                (transition_from_row(row),),
+                as_of=as_of,
+            )
             for row in steps
         ]
 

@@ -218,9 +218,9 @@ def history_from_row(row: Sequence[Any]) -> tuple[Job, Transition | None]:
     return job_from_row(job), None if step[0] is None else transition_from_row(step)
 
 
-def change_from_row(row: Sequence[Any]) -> Change:
+def change_from_row(row: Sequence[Any], as_of: int = 0) -> Change:
     """Make the change that a row of the whole `jobs` table stands for."""
-    return Change(job_from_row(row), seq=row[-1])
+    return Change(job_from_row(row), seq=row[-1], as_of=as_of)
 
 
 def job_row(job: Job, change_seq: int) -> Row:
@@ -419,7 +419,7 @@ def asset_row(asset: Asset) -> Row:
     )
 
 
-def tombstone_from_row(row: Sequence[Any]) -> Change:
+def tombstone_from_row(row: Sequence[Any], as_of: int) -> Change:
     """Make the deletion that a row of the whole `tombstones` table stands for."""
     (
         job_id,
@@ -443,7 +443,7 @@ def tombstone_from_row(row: Sequence[Any]) -> Change:
         update_time=delete_time,
         queue_timeout=Micros(0),
     )
-    return Change(job, change_seq, deleted=True)
+    return Change(job, change_seq, deleted=True, as_of=as_of)
 
 
 def tombstone_row(job: Job, change_seq: int) -> Row:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jobledger_server.store import Change, DeletionsForgotten, FeedHead, Store
 from jobledger_server.watch.window import MAX_CHANGES, Window
@@ -26,12 +26,16 @@ class ForeignPlace(Exception):
 class Part:
     """A part of the feed: nothing up to the place `through` is missing.
 
-    `whole` says that nothing came after it when it was read.
+    `whole` says that nothing came after it when it was read, and `paged` that it is a page
+    of the table. Up to the place `through` nothing may be known of jobs that were deleted by
+    the place `as_of`, other than their deletions.
     """
 
     changes: Sequence[Change]
     through: int
     whole: bool
+    as_of: int = 0
+    paged: bool = False
 
 
 async def filled_window(store: Store, head: FeedHead) -> Window:
@@ -64,23 +68,32 @@ class Feed:
         """The newest place that this server knows of."""
         return self._window.seq
 
-    async def after(self, seq: int, user_id: str | None) -> Part:
+    @property
+    def as_of(self) -> int:
+        """Where the feed stood when the change at that place was read, if it was read."""
+        return self._window.as_of
+
+    async def after(self, seq: int, user_id: str | None, *, as_of: int = 0) -> Part:
         """Return what comes after the place: one owner's changes, or all.
 
-        Awaits nothing where the window has it. Raises DeletionsForgotten,
-        ForeignPlace, StoreUnavailable.
+        Of jobs that were deleted by the place `as_of` only the deletions, because others of
+        their changes may have been passed over before. Awaits nothing where the window has
+        it all. Raises DeletionsForgotten, ForeignPlace, StoreUnavailable.
         """
         window = self._window
-        if seq < window.floor:
+        if seq < window.floor or as_of > max(seq, window.seq):
             async with self._turn:
                 page = await self._store.changes_after(seq, limit=PAGE, user_id=user_id)
-            if page.head.seq < seq:
+            head = page.head.seq
+            if head < max(seq, as_of):
                 raise ForeignPlace
-            return _cut(Part(page.changes, page.through, page.through == page.head.seq))
-        changes = window.after(seq, user_id)
+            whole = page.through == head
+            return _cut(Part(page.changes, page.through, whole, as_of=head, paged=True))
+        changes = window.after(seq, user_id, as_of)
         if len(changes) > PAGE:
-            return _cut(Part(changes[:PAGE], changes[PAGE - 1].seq, whole=False))
-        return _cut(Part(changes, max(seq, window.seq), whole=True))
+            last = changes[PAGE - 1]
+            return _cut(Part(changes[:PAGE], last.seq, whole=False, as_of=last.as_of))
+        return _cut(Part(changes, max(seq, window.seq), whole=True, as_of=window.as_of))
 
     async def active(self, seq: int, *, until: int, user_id: str | None) -> Part:
         """Return jobs that have not ended, by their latest changes after `seq` up to `until`."""
@@ -101,5 +114,6 @@ def _cut(part: Part) -> Part:
     for count, change in enumerate(part.changes[:-1], start=1):
         room -= change.job.content_bytes
         if room <= 0:
-            return Part(part.changes[:count], change.seq, whole=False)
+            cut = part.changes[:count]
+            return replace(part, changes=cut, through=change.seq, whole=False, as_of=change.as_of)
     return part

@@ -39,27 +39,37 @@ class Place:
     """Where a follower stands: it has been told everything up to `seq`.
 
     With `listing_until` it is still being told the jobs that had not ended when the
-    feed stood there, and of those the ones up to `seq`.
+    feed stood there, and of those the ones up to `seq`. An `as_of` greater than `seq`
+    says that jobs which were deleted by that place may have been passed over: of those
+    it is told the deletions, and nothing else that came before.
     """
 
     seq: int
     listing_until: int | None = None
+    as_of: int = 0
+
+
+def _place(seq: int, listing_until: int | None, as_of: int) -> Place:
+    return Place(seq, listing_until, as_of if as_of > seq else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
     """What a follower is told next; then it stands at `place`.
 
-    `synced` says, once, that it is told everything there was when it was read.
+    `synced` says, once, that it is told everything there was when it was read. `as_of` is
+    that of the place where it stood before.
     """
 
     changes: Sequence[Change]
     place: Place
     synced: bool
+    as_of: int = 0
 
     def place_of(self, change: Change) -> Place:
         """Return where the follower stands after one of the changes."""
-        return Place(change.seq, self.place.listing_until)
+        as_of = max(self.as_of, change.as_of)
+        return _place(change.seq, self.place.listing_until, as_of)
 
 
 class Follower:
@@ -74,8 +84,8 @@ class Follower:
         self.selection = selection
         self.waking = False  # the hub's note that its turn to be woken is coming
         self._feed = feed
-        self._seq = place.seq
-        self._listing_until = place.listing_until
+        self._place = place
+        self._as_of = place.as_of  # of what it was told by the table, or by another server
         self._synced = False
         self._asleep = False
         self._draining = False
@@ -84,14 +94,15 @@ class Follower:
     @property
     def place(self) -> Place:
         """Where it stands."""
-        seq = max(self._seq, self._feed.seq) if self._asleep else self._seq
-        return Place(seq, self._listing_until)
+        if self._asleep and self._place.seq < self._feed.seq:
+            return self._place_at(self._feed.seq, self._feed.as_of)
+        return self._place
 
     def offer(self, change: Change) -> bool:
         """Take note of a change; return whether the follower is to be woken for it."""
-        if not self._asleep or change.seq <= self._seq or not self.selection.has(change.job):
+        if not self._asleep or change.seq <= self._place.seq or not self.selection.has(change.job):
             return False
-        self._seq = change.seq - 1
+        self._place = self._place_at(change.seq - 1, change.as_of)
         self._asleep = False
         return True
 
@@ -115,33 +126,38 @@ class Follower:
         ForeignPlace, StoreUnavailable.
         """
         while not self._draining:
-            self._seq = self.place.seq
-            told = await (self._read() if self._listing_until is None else self._list())
+            self._place = self.place
+            until = self._place.listing_until
+            told = await (self._read() if until is None else self._list(until))
             if told.changes or told.synced:
                 return told
             if self._asleep and not await self._bell.wait(patience):
                 return None
         raise Draining
 
-    async def _list(self) -> Told:
-        until = self._listing_until or 0
-        part = await self._feed.active(self._seq, until=until, user_id=self.selection.user_id)
-        self._seq = part.through
-        told = Told(self._matching(part.changes), Place(self._seq, until), synced=False)
-        if part.whole:
-            self._listing_until = None
-        return told
+    async def _list(self, until: int) -> Told:
+        user_id = self.selection.user_id
+        part = await self._feed.active(self._place.seq, until=until, user_id=user_id)
+        place = Place(part.through, until)
+        self._place = Place(part.through) if part.whole else place
+        return Told(self._matching(part.changes), place, synced=False)
 
     async def _read(self) -> Told:
-        part = await self._feed.after(self._seq, self.selection.user_id)
-        self._seq = part.through
+        as_of = self._as_of
+        part = await self._feed.after(self._place.seq, self.selection.user_id, as_of=as_of)
+        self._place = self._place_at(part.through, part.as_of)
+        if part.paged:
+            self._as_of = part.as_of
         matching = self._matching(part.changes)
         synced = part.whole and not self._synced
         self._synced = self._synced or synced
         # Nothing was awaited since the window was read, so nothing has slipped through. What was
         # read from the table says nothing of what is in the window by now.
-        self._asleep = part.whole and self._feed.seq <= self._seq
-        return Told(matching, Place(self._seq), synced)
+        self._asleep = part.whole and self._feed.seq <= part.through
+        return Told(matching, self._place, synced, as_of)
+
+    def _place_at(self, seq: int, as_of: int) -> Place:
+        return _place(seq, None, max(self._as_of, as_of))
 
     def _matching(self, changes: Sequence[Change]) -> list[Change]:
         return [change for change in changes if self.selection.has(change.job)]

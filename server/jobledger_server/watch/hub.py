@@ -26,8 +26,9 @@ class WatchHub:
     The feed's counter is dense, so the hub knows what it has: changes that
     follow the last place are handed on at once; changes that leave a gap (another
     server committed in between) are not, for then the order would be lost, but
-    `on_gap` is called, and what is missing is read from the table. `observe` is
-    told of every change.
+    `on_gap` is called, and what is missing is read from the table. So are changes that
+    follow a page of the table which did not reach where the feed stood then: that page
+    passed over the jobs that were deleted by then. `observe` is told of every change.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class WatchHub:
 
     def publish(self, changes: Sequence[Change]) -> None:
         """Take the changes of a commit of this process."""
-        if changes and changes[0].seq > self.seq + 1:
+        if changes and (changes[0].seq > self.seq + 1 or self.seq < self._window.as_of):
             self._on_gap()
             return
         self.deliver(changes)

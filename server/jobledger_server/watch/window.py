@@ -20,12 +20,14 @@ class Window:
     """Every change after the place `floor` up to the place `seq`, as far as it was not conflated.
 
     A change that was read from the table stands for those of the same job that the
-    table no longer has.
+    table no longer has. `as_of` is where the feed stood when the change at `seq` was
+    read, if it was read: up to there nothing is known of jobs that were deleted by then.
     """
 
     def __init__(self, seq: int, *, max_changes: int = MAX_CHANGES) -> None:
         self.floor = seq
         self.seq = seq
+        self.as_of = 0
         self._max_changes = max_changes
         self._changes: deque[Change] = deque()
         self._owned: dict[str, deque[Change]] = {}
@@ -41,11 +43,16 @@ class Window:
         owned.append(change)
         self._bytes += job.content_bytes
         self.seq = change.seq
+        self.as_of = change.as_of
         while len(self._changes) > self._max_changes or self._bytes > MAX_BYTES:
             self._drop_oldest()
 
-    def after(self, seq: int, user_id: str | None = None) -> list[Change]:
-        """Return the changes after a place that is not before `floor`: one owner's, or all."""
+    def after(self, seq: int, user_id: str | None = None, as_of: int = 0) -> list[Change]:
+        """Return the changes after a place that is not before `floor`: one owner's, or all.
+
+        Of jobs that were deleted by the place `as_of`, which is not after `seq` of the window,
+        only the deletions.
+        """
         kept = self._changes if user_id is None else self._owned.get(user_id, ())
         found = []
         for change in reversed(kept):
@@ -53,6 +60,9 @@ class Window:
                 break
             found.append(change)
         found.reverse()
+        if seq < as_of:
+            gone = {change.job.id for change in found if change.deleted and change.seq <= as_of}
+            return [change for change in found if change.deleted or change.job.id not in gone]
         return found
 
     def restart(self, seq: int) -> None:
@@ -61,6 +71,7 @@ class Window:
         self._owned.clear()
         self._bytes = 0
         self.floor = self.seq = seq
+        self.as_of = 0
 
     def _drop_oldest(self) -> None:
         change = self._changes.popleft()

@@ -16,7 +16,9 @@ from jobledger_server.wire.tokens import read_token, token
 
 KEPT_MESSAGES = 1024
 
-_PLACE = re.compile(r"(?P<epoch>[^/]*)/(?P<seq>[0-9]{1,18})/(?P<until>[0-9]{0,18})")
+_PLACE = re.compile(
+    r"(?P<epoch>[^/]*)/(?P<seq>[0-9]{1,18})/(?P<until>[0-9]{0,18})(/(?P<as_of>[0-9]{1,18}))?"
+)
 
 Write = Callable[[pb.WatchJobsResponse | bytes], Awaitable[None]]
 """Takes a message, or one that is serialized already."""
@@ -55,7 +57,7 @@ class JobsWatch:
         follower = Follower(self._feed, selection, place)
         try:
             with self._hub.follow(follower):
-                await self._feed.check(max(place.seq, place.listing_until or 0))
+                await self._feed.check(max(place.seq, place.listing_until or 0, place.as_of))
                 while True:
                     told = await follower.news(lifetime.patience(self._heartbeat))
                     if told is None:
@@ -91,7 +93,8 @@ class _Tokens:
 
     def at(self, place: Place) -> str:
         until = "" if place.listing_until is None else place.listing_until
-        return token(self._key, f"{self._epoch}/{place.seq}/{until}")
+        as_of = f"/{place.as_of}" if place.as_of else ""
+        return token(self._key, f"{self._epoch}/{place.seq}/{until}{as_of}")
 
     def place(self, given: str) -> Place:
         """Read a token. Raises InvalidRequest, ForeignPlace."""
@@ -99,4 +102,5 @@ class _Tokens:
         parts = _PLACE.fullmatch(read_token("resume_token", self._key, given))
         if parts is None or parts["epoch"] != self._epoch:
             raise ForeignPlace
-        return Place(int(parts["seq"]), int(parts["until"]) if parts["until"] else None)
+        until = int(parts["until"]) if parts["until"] else None
+        return Place(int(parts["seq"]), until, int(parts["as_of"] or 0))

@@ -154,7 +154,7 @@ class Load:
             connections = self._connect(watcher.name, SLOW_READER if slow else ())
             stall = STALL_SECONDS if slow else 0.0
             rng = self.rng(watcher.name)
-            work.append(JobsWatcher(watcher, connections, rng, stall=stall).run())
+            work.append(JobsWatcher(watcher, connections, rng, self._board, stall).run())
         return work
 
     async def _all_told(self, timeline: Timeline) -> bool:

@@ -72,12 +72,15 @@ async def read_stream(
 class JobsWatcher:
     """Watches many jobs, from stream to stream by resume tokens, until it is cancelled.
 
-    With `stall` it stops reading that long, now and then.
+    With `stall` it stops reading that long, now and then, as long as there is work: with its
+    stalls alone it takes longer than the patience of a run to hear of 8,000 changes, which a
+    server has in its window.
     """
 
     watcher: Watcher
     replicas: Replicas
     rng: random.Random
+    board: Board
     stall: float = 0.0
     _tokens: list[list[str]] = field(default_factory=list)
     _root: int = 0
@@ -94,7 +97,7 @@ class JobsWatcher:
 
             async def take(response: Any, tokens: list[str] = tokens) -> None:
                 tokens.append(response.resume_token)
-                if self.stall and self.rng.random() < 0.01:
+                if self.stall and not self.board.work.is_set() and self.rng.random() < 0.01:
                     await asyncio.sleep(self.stall)
 
             request = pb.WatchJobsRequest(
