@@ -106,10 +106,7 @@ class _Stream:
         """Acknowledge each report after its commit, until all are and no more come."""
         while True:
             while self._waiting:
-                job_id, outcome = self._waiting[0]
-                if isinstance(outcome, asyncio.Future) and not outcome.done():
-                    await asyncio.wait([outcome])  # the next ones are in the same batch, and done
-                await write(_acknowledgement(job_id, outcome))
+                await write(await _acknowledgement(*self._waiting[0]))
                 self._waiting.popleft()
                 self._room.set()
             if self._ended:
@@ -124,11 +121,11 @@ class _Stream:
                 outcome.cancelled() or outcome.exception()
 
 
-def _acknowledgement(job_id: str, outcome: Outcome) -> pb.ReportProgressResponse:
+async def _acknowledgement(job_id: str, outcome: Outcome) -> pb.ReportProgressResponse:
     if isinstance(outcome, Exception):
         return _refusal(job_id, outcome)
     try:
-        (decision,) = outcome.result()
+        (decision,) = await outcome
     except Exception as error:  # noqa: BLE001
         # Whatever is wrong with one report is its own answer, and no other's.
         return _refusal(job_id, error)
