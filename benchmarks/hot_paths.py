@@ -2,8 +2,9 @@
 
     python benchmarks/hot_paths.py [--quick] [--json FILE] [--only PATH...]
 
-The server runs with sampling/sitecustomize.py under the same load as `make bench`. What
-is the stack's own is told by the bare server, sampled in the same way.
+The server runs with sampling/sitecustomize.py under the same load as `make bench`, for whole
+lifecycles as `make bench-lifecycle` with every update. What is the stack's own is told by the
+bare server, sampled in the same way.
 """
 
 import argparse
@@ -18,15 +19,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil  # type: ignore[import-untyped]
+from lifecycle_rounds import WARM_UP
+from lifecycle_runs import live_jobs
 from messages import full_job
 from outcome import describe_machine
 from processes import GENERATORS, HERE, BareServer, BenchmarkError, Generator, all_do, cpu_seconds
 from rates import IN_FLIGHT, JOBS
 from stream import JOBS_EACH, STREAMS, WINDOW
-from subjects import DATABASES, new_database, serving_on
+from subjects import DATABASES, Subject, new_database, serving_on
+
+from jobledger_server.grpc_environment import GRPC_ENVIRONMENT
 
 PATHS = {
     "create": "CreateJob",
@@ -34,12 +39,15 @@ PATHS = {
     "report": "ReportProgress",
     "get": "GetJob",
     "watch": "WatchJob",
+    "lifecycle": "a whole lifecycle",
 }
-CEILINGS = {"report": "bare stream", "watch": "bare stream"}
+CEILINGS = {"report": "bare stream", "watch": "bare stream", "lifecycle": "bare stack"}
 WATCHERS = 1_000
 BARE = "the stack alone"
 WARM_UP_SECONDS = 0.5
 PATIENCE_SECONDS = 10.0
+LIVES_A_SECOND = 200
+"""As many are lived through as a slow machine does in the time that other paths are given."""
 FUNCTIONS = 12
 """How many of the functions that take most are shown."""
 
@@ -91,28 +99,57 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Sampled:
-    """A server that can be sampled. `database_pid` is its database's own process, if any."""
+    """A server that can be sampled."""
 
     name: str
-    target: str
+    server: Subject | BareServer
     sampler: Sampler
-    database_pid: int | None = None
+
+    @property
+    def target(self) -> str:
+        return self.server.target
+
+    @property
+    def database_pid(self) -> int | None:
+        """Its database's own process, if any."""
+        return self.server.database_pid if isinstance(self.server, Subject) else None
+
+
+@dataclass(frozen=True)
+class Servers:
+    """All that are sampled: the bare stack, that of lifecycles, and one on each database."""
+
+    bare: Sampled
+    bare_lives: Sampled
+    subjects: Sequence[Sampled]
+
+    def of(self, path: str) -> Sequence[Sampled]:
+        """Return those that have this path."""
+        return [self.bare_lives if path == "lifecycle" else self.bare, *self.subjects]
 
 
 @contextmanager
-def sampled_servers(databases: Sequence[str], folder: Path) -> Iterator[list[Sampled]]:
+def sampled_servers(databases: Sequence[str], folder: Path) -> Iterator[Servers]:
     """Serve the bare stack, and on each database, for as long as the block lasts."""
     with ExitStack() as stack:
-        samples = folder / "bare"
-        bare = stack.enter_context(BareServer(environment=_environment(samples)))
-        servers = [Sampled(BARE, bare.target, Sampler(bare.pid, samples))]
-        for name in databases:
+
+        def bare(program: str, settings: Mapping[str, str]) -> Sampled:
+            samples = folder / program
+            environment = {**settings, **_environment(samples)}
+            server = stack.enter_context(BareServer(program=program, environment=environment))
+            return Sampled(BARE, server, Sampler(server.pid, samples))
+
+        def serving(name: str) -> Sampled:
             samples = folder / name
             database = stack.enter_context(new_database(name, folder))
             subject = stack.enter_context(serving_on(database, environment=_environment(samples)))
-            sampler = Sampler(subject.pid, samples)
-            servers.append(Sampled(name, subject.target, sampler, subject.database_pid))
-        yield servers
+            return Sampled(name, subject, Sampler(subject.pid, samples))
+
+        yield Servers(
+            bare("ceiling.py", {}),
+            bare("bare_lives.py", GRPC_ENVIRONMENT),
+            [serving(name) for name in databases],
+        )
 
 
 def _environment(samples: Path) -> Mapping[str, str]:
@@ -120,7 +157,17 @@ def _environment(samples: Path) -> Mapping[str, str]:
     return {"PYTHONPATH": path, "JOBLEDGER_SAMPLES": str(samples)}
 
 
-class Load:
+class Load(Protocol):
+    """What the servers are given to do."""
+
+    def prepare(self, server: Sampled) -> None:
+        """Make what there must be."""
+
+    def make(self, path: str, server: Sampled, seconds: float) -> int:
+        """Make calls for a while; return how many were made, or deliveries that reached."""
+
+
+class Calls:
     """Makes one kind of call, on any of the servers."""
 
     def __init__(self, generators: Sequence[Generator], caller: Generator) -> None:
@@ -130,7 +177,7 @@ class Load:
         self._opened: list[Sampled] = []
 
     def prepare(self, server: Sampled) -> None:
-        """Make the jobs that are reported on and read, and the one that is watched."""
+        # The jobs that are reported on and read, and the one that is watched.
         if server.name != BARE:
             self._all("prepare", server, jobs=JOBS // len(self._generators))
             made = self._caller.do("make_job", target=server.target)
@@ -139,7 +186,6 @@ class Load:
         self._watched[server.target] = (made["job_id"], made["version"])
 
     def make(self, path: str, server: Sampled, seconds: float) -> int:
-        """Make calls for a while; return how many were made, or deliveries that reached."""
         if path == "watch":
             return self._change(server, seconds)
         if path == "report":
@@ -185,6 +231,23 @@ class Load:
         return sum(reply.get("calls", 0) for reply in replies)
 
 
+class Lives:
+    """Lives through jobs with every update, by owners and a worker who see each other by a pipe."""
+
+    def __init__(self, owners: Generator, workers: Generator, pipe: Path) -> None:
+        self._owners = owners
+        self._workers = workers
+        self._pipe = pipe
+        os.mkfifo(pipe)
+
+    def prepare(self, server: Sampled) -> None: ...
+
+    def make(self, _path: str, server: Sampled, seconds: float) -> int:
+        count = max(WARM_UP, int(seconds * LIVES_A_SECOND))
+        live_jobs(server.server, self._owners, self._workers, lifecycles=count, pipe=self._pipe)
+        return count
+
+
 def sample(load: Load, path: str, server: Sampled, seconds: float) -> Cost:
     """Load the server with one kind of call, and find what each costs."""
     load.make(path, server, WARM_UP_SECONDS)
@@ -224,18 +287,18 @@ def main() -> None:
             # Each path with generators of its own: a watch that is open still costs something.
             for path in arguments.only:
                 with ExitStack() as generators:
-                    load = _load(generators)
-                    for server in servers:
+                    load = _load(path, generators, Path(folder))
+                    for server in servers.of(path):
                         load.prepare(server)
                     for _ in range(rounds):
-                        for server in servers:
+                        for server in servers.of(path):
                             cost = sample(load, path, server, seconds)
                             found.setdefault((path, server.name), []).append(cost)
     except BenchmarkError as error:
         sys.exit(f"hot paths: {error}")
     medians = {which: _median(costs) for which, costs in found.items()}
     print(", ".join(f"{name} {value}" for name, value in describe_machine().items()))
-    print(f"microseconds a call or delivery, medians of {rounds} rounds")
+    print(f"microseconds a call, delivery or lifecycle, medians of {rounds} rounds")
     for path in arguments.only:
         print(f"\n{_table(path, medians)}")
     if arguments.json:
@@ -243,10 +306,13 @@ def main() -> None:
         arguments.json.write_text(json.dumps(whole, indent=2) + "\n")
 
 
-def _load(stack: ExitStack) -> Load:
+def _load(path: str, stack: ExitStack, folder: Path) -> Load:
+    if path == "lifecycle":
+        owners, workers = (stack.enter_context(Generator("lifecycle_load.py")) for _ in range(2))
+        return Lives(owners, workers, folder / "sightings")
     program = "http2_load.py"
     generators = [stack.enter_context(Generator(program)) for _ in range(GENERATORS)]
-    return Load(generators, stack.enter_context(Generator(program)))
+    return Calls(generators, stack.enter_context(Generator(program)))
 
 
 def _median(costs: Sequence[Cost]) -> Cost:

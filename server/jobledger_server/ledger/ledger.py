@@ -49,6 +49,7 @@ class Ledger:
         self._store = store
         self._publish = publish
         self._ids = IdSource()
+        self._repeated = False  # whether creations are known to be repeated just now
         self._batcher = Batcher(
             "commands",
             self._apply_all,
@@ -97,18 +98,23 @@ class Ledger:
     async def _apply_all(
         self, commands: Sequence[Command]
     ) -> Sequence[Sequence[Decision] | Exception]:
+        repeated = self._repeated
         try:
-            return await self._commit(commands)
+            return await self._commit(commands, repeated=repeated)
         except StoreUnavailable as error:
             if not error.stale:
                 raise
-            return await self._commit(commands)
+            return await self._commit(commands, repeated=repeated)
         except StoreConflict:
+            if not repeated:
+                # Most likely the job of a request id is there, and was not looked for.
+                self._repeated = True
+                return await self._apply_all(commands)
             # Another server may have been faster with the same request id: then the second
             # look finds its job. If not, one of the commands is to blame for it, and halving
             # finds which, so that its neighbours are done all the same.
             if len(commands) == 1:
-                return await self._commit(commands)
+                return await self._commit(commands, repeated=True)
             half = len(commands) // 2
             return [
                 *await self._apply_half(commands[:half]),
@@ -123,14 +129,21 @@ class Ledger:
         except (StoreUnavailable, StoreConflict) as error:
             return [error] * len(commands)
 
-    async def _commit(self, commands: Sequence[Command]) -> Sequence[Outcome]:
+    async def _commit(self, commands: Sequence[Command], *, repeated: bool) -> Sequence[Outcome]:
+        """Do all in one transaction. Looks for the jobs of creations that may be `repeated`.
+
+        Raises StoreConflict where one was repeated and not looked for.
+        """
         async with self._store.transaction() as transaction:
-            known = await _load(transaction, commands)
+            known = await _load(transaction, commands, repeated=repeated)
+            found = bool(known.created)
             now = transaction.now
             new_id = partial(self._ids.new_id, now)
             outcomes = [known.decide(command, now, new_id) for command in commands]
             decisions = list(_changed(outcomes))
             changes = await transaction.append(decisions) if decisions else []
+        if repeated and any(isinstance(each, Create | CreateAll) for each in commands):
+            self._repeated = found  # until none is any more
         self._publish(changes)
         _log(changes, outcomes)
         return outcomes
@@ -209,7 +222,12 @@ class _Known:
                 self.linked[asset.job_id, asset.request_id] = asset
 
 
-async def _load(transaction: Transaction, commands: Sequence[Command]) -> _Known:
+async def _load(transaction: Transaction, commands: Sequence[Command], *, repeated: bool) -> _Known:
+    """Read what the commands are about.
+
+    The jobs of creations' request ids only where some may be `repeated`: nearly all are new, and
+    the database refuses those that are not.
+    """
     ids: set[JobId] = set()
     created: set[tuple[str, str]] = set()
     linked: set[tuple[JobId, str]] = set()
@@ -240,7 +258,7 @@ async def _load(transaction: Transaction, commands: Sequence[Command]) -> _Known
         waiting[job_types] = deque(job.id for job in found)
     return _Known(
         jobs=jobs,
-        created=await transaction.find_created(created) if created else {},
+        created=await transaction.find_created(created) if created and repeated else {},
         linked=await transaction.find_linked(linked) if linked else {},
         waiting=waiting,
     )
