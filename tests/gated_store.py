@@ -12,6 +12,19 @@ async def _pass() -> None:
     """Hold nobody up."""
 
 
+class _Gated:
+    """The real transaction. It does not commit with its last statement, before the gate."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transaction, name)
+
+    async def append(self, decisions: Any, **_: Any) -> Any:
+        return await self._transaction.append(decisions)
+
+
 class GatedStore:
     """Everything is the real store's; `before_commit` and `before_read` are awaited first."""
 
@@ -26,7 +39,7 @@ class GatedStore:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         async with self._store.transaction() as transaction:
-            yield transaction
+            yield _Gated(transaction)
             await self.before_commit()
 
     async def read_histories(self, ids: Any) -> Any:

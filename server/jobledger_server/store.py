@@ -159,14 +159,15 @@ class Transaction(Protocol):
         another transaction has locked is passed over rather than waited for.
         """
 
-    async def append(self, decisions: Sequence[Decision]) -> list[Change]:
+    async def append(self, decisions: Sequence[Decision], *, last: bool = False) -> list[Change]:
         """Write what was decided, each decision as the next change of the feed, in this order.
 
         The places are consecutive and follow the last committed one: the
         counter is locked from here until the end of the transaction, so that
         the order of the places is the order of the commits, and a transaction
-        that is rolled back gives its places back. Call it once, last. Raises
-        StoreConflict.
+        that is rolled back gives its places back. Call it once, last. Who has
+        nothing more to do in the transaction says so with `last`: then it may
+        commit here. Raises StoreConflict.
         """
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import asyncpg
 import pytest
@@ -30,16 +31,19 @@ PATIENCE_SECONDS = 1
 def confused(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """The connections that were confused: the first one that is asked anything."""
     seen: list[object] = []
-    fetch = asyncpg.Connection.fetch
 
-    async def once(self: object, *arguments: object, **options: object) -> object:
-        if not seen:
-            seen.append(self)
-            raise asyncpg.InternalClientError("another operation (2) is in progress")
-        assert self not in seen, "asked again, though nobody knows what it would answer"
-        return await fetch(self, *arguments, **options)
+    def confusing(ask: Callable[..., Any]) -> Callable[..., Any]:
+        async def once(self: object, *arguments: object, **options: object) -> object:
+            if not seen:
+                seen.append(self)
+                raise asyncpg.InternalClientError("another operation (2) is in progress")
+            assert self not in seen, "asked again, though nobody knows what it would answer"
+            return await ask(self, *arguments, **options)
 
-    monkeypatch.setattr(asyncpg.Connection, "fetch", once)
+        return once
+
+    for name in ("fetch", "fetchval"):
+        monkeypatch.setattr(asyncpg.Connection, name, confusing(getattr(asyncpg.Connection, name)))
     return seen
 
 
@@ -119,3 +123,29 @@ async def test_the_end_waits_for_no_peer_that_is_dead_without_a_word(
     proxy.swallow_open_ones()
     async with asyncio.timeout(postgresql.FAREWELL_SECONDS + 2):
         await store.close()
+
+
+@several_servers
+async def test_creations_that_were_cut_off_are_not_done_again(
+    behind_proxy: tuple[SqlStore, Proxy], database_url: str
+) -> None:
+    """They are one statement, which commits by itself: as here, it may be done all the same."""
+    store, proxy = behind_proxy
+    holder, observer = [await asyncpg.connect(database_url) for _ in range(2)]
+    held_up = "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid))"
+    async with Ledger(store, lambda _: None, max_waiting=10) as ledger:
+        async with holder.transaction():
+            await holder.execute("SELECT seq FROM feed FOR UPDATE")
+            creating = asyncio.create_task(ledger.apply(CREATE))
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while await observer.fetchval(held_up, holder.get_server_pid()) == 0:
+                    pass
+            for connection in proxy._connections:
+                connection.abort()
+            with pytest.raises(StoreUnavailable) as refused:
+                await creating
+        assert not refused.value.stale
+        await ledger.apply(CREATE)
+    assert await observer.fetchval("SELECT seq FROM feed") == 2
+    await holder.close()
+    await observer.close()

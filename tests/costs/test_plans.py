@@ -5,6 +5,7 @@ from typing import Any
 
 from jobledger_server.domain.commands import Create, CreateAll
 from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.sql.postgresql import PLACES_TAKEN, at_once
 from jobledger_server.sql.store import SqlStore
 
 JOBS = 10_000
@@ -57,4 +58,5 @@ def reports(store: SqlStore, ids: Sequence[str]) -> tuple[str, str, Sequence[Any
         values = [value for row in rows for value in row]
         return "sqlite_autoindex_jobs_1", store._statements.report_jobs(CHANGED), values
     columns = list(zip(*rows, strict=True))
-    return "pk_jobs", store._statements.report_jobs(1), columns
+    statement = at_once(PLACES_TAKEN, ((store._statements.report_jobs, len(columns)),))
+    return "pk_jobs", statement, [JOBS, *columns]

@@ -141,7 +141,7 @@ class Ledger:
             new_id = partial(self._ids.new_id, now)
             outcomes = [known.decide(command, now, new_id) for command in commands]
             decisions = list(_changed(outcomes))
-            changes = await transaction.append(decisions) if decisions else []
+            changes = await transaction.append(decisions, last=True) if decisions else []
         if repeated and any(isinstance(each, Create | CreateAll) for each in commands):
             self._repeated = found  # until none is any more
         self._publish(changes)

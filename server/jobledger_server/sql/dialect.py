@@ -103,9 +103,6 @@ class Dialect(Protocol):
     def clock(self) -> ColumnElement[int]:
         """The database server's time, for use in a statement."""
 
-    writer: ColumnElement[int]
-    """Something of a writing transaction, from which its driver makes a mark."""
-
     async def now(self, connection: AsyncConnection) -> Instant:
         """Return the database server's time."""
 

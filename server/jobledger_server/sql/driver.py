@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 Writing = Callable[[int], str]
 """A statement that inserts or changes rows. What its text depends on is each dialect's own."""
 
+Writes = Sequence[tuple[Writing, Sequence[Row]]]
+"""Statements of the dialect's `insertion` and `change`. Each has rows of its own, one at least."""
+
 
 class Driver(Protocol):
     """A connection that is in a transaction from `begin` to `commit` or `rollback`.
@@ -30,6 +33,9 @@ class Driver(Protocol):
     answer in time.
     """
 
+    committing: bool
+    """Whether the database was told to commit: where it does not answer, it may have done so."""
+
     def lost(self, error: BaseException) -> bool:
         """Whether the connection that raised this is broken: its transaction ends with it."""
 
@@ -37,7 +43,7 @@ class Driver(Protocol):
         """Break the connection off, without a word to the database and without waiting for one."""
 
     async def begin(self) -> None:
-        """Begin a transaction that may write."""
+        """Begin a transaction that may write, at the latest with the next `fetch`."""
 
     async def now(self) -> Instant:
         """Return the database server's time."""
@@ -51,16 +57,15 @@ class Driver(Protocol):
         Return those that nobody has written since the transactions of these marks.
         """
 
-    def mark(self, writer: int) -> Mark:
-        """Return what rows of this transaction can be told by, after all of them were written.
+    async def append(
+        self, count: int, writes: Callable[[int], Writes], *, new: int, last: bool
+    ) -> tuple[int, Mark]:
+        """Lock the feed's counter, move it on by `count`, and insert or change rows.
 
-        `writer` is what the dialect's `writer` was found to be.
-        """
-
-    async def write(self, writes: Sequence[tuple[Writing, Sequence[Row]]]) -> None:
-        """Insert or change rows, with statements of the dialect's `insertion` and `change`.
-
-        Each is about rows of its own, one at least. After one that fails none is run.
+        `writes` is given the place where the counter stood, or 0 where the database adds it, and
+        returns what to write; `new` is how many new jobs are in it. After a statement that fails
+        none is run. With `last` it may commit. Returns where the counter stands now, and what the
+        rows that were written can be told by.
         """
 
     async def commit(self) -> None:

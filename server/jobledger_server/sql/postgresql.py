@@ -1,6 +1,6 @@
 """PostgreSQL: many writers, its own clock."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -29,9 +29,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from jobledger_server.domain.model import Instant, JobId
 from jobledger_server.sql.dialect import BadDatabaseUrl, Database, oldest_waiting
-from jobledger_server.sql.driver import Driver, Writing
+from jobledger_server.sql.driver import Driver, Writes, Writing
 from jobledger_server.sql.memory import Mark
-from jobledger_server.sql.rows import Row, labels_from_text
+from jobledger_server.sql.rows import labels_from_text
 from jobledger_server.sql.tables import jobs
 
 if TYPE_CHECKING:
@@ -52,6 +52,15 @@ COPIED = 16
 """From so many new jobs on they are copied in. That is a round trip of its own, and each job is
 cheaper."""
 
+_PLACE = "change_seq"
+"""The column that has a row's place in the feed. It comes counted from where `place` was before."""
+
+TAKE_PLACES = (
+    "UPDATE feed SET seq = seq + $1::bigint "
+    "RETURNING seq, seq - $1::bigint AS before, txid_current() AS writer"
+)
+PLACES_TAKEN = "SELECT $1::bigint AS seq, 0::bigint AS before, txid_current() AS writer"
+
 _CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
 
@@ -62,7 +71,6 @@ class _Postgresql:
     single_statement: Mapping[str, Any] = {"isolation_level": "AUTOCOMMIT"}
     snapshot: Mapping[str, Any] = {"isolation_level": "REPEATABLE READ"}
     farewell_seconds: float | None = FAREWELL_SECONDS
-    writer: ColumnElement[int] = literal_column("txid_current()")
     # Another cluster, another timeline of the same one (a standby that took over, a restore to a
     # point in time), or a table that was restored from a dump.
     home: ColumnElement[str] = literal_column(
@@ -142,7 +150,7 @@ class _Postgresql:
         def change(first: int) -> str:
             return (
                 f"UPDATE {table.name} SET {values} "  # noqa: S608
-                f"FROM unnest({_arrays(table, all_columns, first)}) AS new ({names}) "
+                f"FROM place, unnest({_arrays(table, all_columns, first)}) AS new ({names}) "
                 f"WHERE {table.name}.{key.name} = new.{key.name}"
             )
 
@@ -174,7 +182,7 @@ class _Insertion:
         values = ", ".join(_value(self.table.c[column]) for column in self.columns)
         return (
             f"INSERT INTO {self.table.name} ({names}) SELECT {values} "  # noqa: S608
-            f"FROM unnest({_arrays(self.table, self.columns, first)}) AS new ({names})"
+            f"FROM place, unnest({_arrays(self.table, self.columns, first)}) AS new ({names})"
         )
 
 
@@ -184,8 +192,11 @@ class _PostgresqlDriver:
     def __init__(
         self, connection: "asyncpg.Connection[Any]", confused: tuple[type[Exception], ...]
     ) -> None:
+        self.committing = False
         self._connection = connection
         self._confused = confused
+        self._begins = False  # with the next statement
+        self._begun = False
 
     def lost(self, error: BaseException) -> bool:
         return self._connection.is_closed() or isinstance(error, self._confused)
@@ -194,15 +205,18 @@ class _PostgresqlDriver:
         self._connection.terminate()
 
     async def begin(self) -> None:
-        await self._connection.execute("BEGIN")
+        # Whoever only asks for the time and appends needs none: one statement is a transaction.
+        self._begins = True
 
     async def now(self) -> Instant:
         return Instant(await self._connection.fetchval(f"SELECT {_CLOCK}"))
 
     async def fetch(self, statement: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        await self._begin()
         return await self._connection.fetch(statement, *values)
 
     async def unchanged(self, marks: Mapping[JobId, Mark]) -> Collection[JobId]:
+        await self._begin()
         # `xmin` is the transaction that wrote the row as it is: 32 bits of its number.
         found = await self._connection.fetch(
             "SELECT id, xmin::text FROM jobs WHERE id = ANY($1) ORDER BY id FOR UPDATE",
@@ -210,46 +224,72 @@ class _PostgresqlDriver:
         )
         return [job_id for job_id, mark in found if mark == marks[job_id]]
 
-    def mark(self, writer: int) -> Mark:
-        return str(writer & 0xFFFF_FFFF)
+    async def append(
+        self, count: int, writes: Callable[[int], Writes], *, new: int, last: bool
+    ) -> tuple[int, Mark]:
+        if new >= COPIED:
+            seq, writer = await self._append_copied(count, writes)
+        else:
+            if last and not self._begun:
+                self.committing = True
+            else:
+                await self._begin()
+            seq, writer = await self._write_at_once(TAKE_PLACES, count, writes(0))
+        # 32 bits of the transaction's number are what its rows are told by: see `unchanged`.
+        return seq, str(writer & 0xFFFF_FFFF)
 
-    async def write(self, writes: Sequence[tuple[Writing, Sequence[Row]]]) -> None:
-        together = []
-        for writing, rows in writes:
-            if isinstance(writing, _Insertion) and writing.table is jobs and len(rows) >= COPIED:
+    async def _write_at_once(self, place: str, number: int, writes: Writes) -> tuple[int, int]:
+        # One array for each column: the database plans and runs one statement, not one a row.
+        columns = [column for _, rows in writes for column in zip(*rows, strict=True)]
+        widths = tuple((writing, len(rows[0])) for writing, rows in writes)
+        ((seq, writer),) = await self._connection.fetch(at_once(place, widths), number, *columns)
+        return seq, writer
+
+    async def _append_copied(self, count: int, writes: Callable[[int], Writes]) -> tuple[int, int]:
+        """Copy the new jobs in. What is copied is not computed with: the places come first."""
+        await self._begin()
+        seq, writer = await self._write_at_once(TAKE_PLACES, count, ())
+        rest = []
+        for writing, rows in writes(seq - count):
+            if isinstance(writing, _Insertion) and writing.table is jobs:
                 # At once, before the others: they may be about these jobs.
                 await self._connection.copy_records_to_table(
                     jobs.name, records=rows, columns=writing.columns
                 )
             else:
-                together.append((writing, rows))
-        if together:
-            await self._write_together(together)
+                rest.append((writing, rows))
+        if rest:
+            await self._write_at_once(PLACES_TAKEN, seq, rest)
+        return seq, writer
 
-    async def _write_together(self, writes: Sequence[tuple[Writing, Sequence[Row]]]) -> None:
-        # One array for each column: the database plans and runs one statement, not one a row.
-        columns = [column for _, rows in writes for column in zip(*rows, strict=True)]
-        widths = tuple((writing, len(rows[0])) for writing, rows in writes)
-        await self._connection.execute(_together(widths), *columns)
+    async def _begin(self) -> None:
+        if self._begins and not self._begun:
+            await self._connection.execute("BEGIN")
+            self._begun = True
 
     async def commit(self) -> None:
-        await self._connection.execute("COMMIT")
+        if self._begun:
+            self.committing = True
+            await self._connection.execute("COMMIT")
 
     async def rollback(self) -> None:
-        await self._connection.execute("ROLLBACK")
+        if self._begun:
+            await self._connection.execute("ROLLBACK")
 
 
 @cache
-def _together(writes: tuple[tuple[Writing, int], ...]) -> str:
-    """Return several statements as one, given how many parameters each has: one round trip."""
-    parts = []
-    first = 1
-    for writing, parameters in writes:
-        parts.append(writing(first))
+def at_once(place: str, writes: tuple[tuple[Writing, int], ...]) -> str:
+    """Return one statement that does it all, given how many parameters each part has.
+
+    The parts read `place`, so the counter is locked before any row is written: the other way
+    round two servers could wait for each other.
+    """
+    parts = [f"place AS ({place})"]
+    first = 2
+    for number, (writing, parameters) in enumerate(writes):
+        parts.append(f"part_{number} AS ({writing(first)})")
         first += parameters
-    *before, last = parts
-    beside = ", ".join(f"part_{number} AS ({part})" for number, part in enumerate(before))
-    return f"WITH {beside} {last}" if beside else last
+    return f"WITH {', '.join(parts)} SELECT seq, writer FROM place"  # noqa: S608
 
 
 def _arrays(table: Table, columns: Sequence[str], first: int) -> str:
@@ -273,6 +313,8 @@ def _element_type(column: Column[Any]) -> str:
 
 
 def _value(column: Column[Any]) -> str:
+    if column.name == _PLACE:
+        return f"place.before + new.{column.name}"
     return f"new.{column.name}::json" if isinstance(column.type, JSON) else f"new.{column.name}"
 
 

@@ -4,7 +4,7 @@ import json
 import sqlite3
 import time
 import weakref
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from typing import Any
@@ -22,7 +22,6 @@ from sqlalchemy import (
     event,
     func,
     literal,
-    literal_column,
     select,
     tuple_,
     union_all,
@@ -31,7 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from jobledger_server.domain.model import Instant, JobId
 from jobledger_server.sql.dialect import Database, oldest_waiting
-from jobledger_server.sql.driver import Driver, Writing
+from jobledger_server.sql.driver import Driver, Writes, Writing
 from jobledger_server.sql.memory import Mark
 from jobledger_server.sql.rows import Row, labels_from_text
 from jobledger_server.sql.tables import jobs
@@ -47,6 +46,10 @@ ROWS_AT_ONCE = 64
 # A transaction that reads first and then writes would fail, without waiting, where another
 # process wrote in between: take the lock at once.
 BEGIN = "BEGIN IMMEDIATE"
+
+_TAKE_PLACES = (
+    "UPDATE feed SET seq = seq + ? RETURNING seq, (SELECT data_version FROM pragma_data_version)"
+)
 
 
 class _Sqlite:
@@ -65,7 +68,6 @@ class _Sqlite:
     single_statement: Mapping[str, Any] = {"without_begin": True}
     snapshot: Mapping[str, Any] = {}
     farewell_seconds: float | None = None
-    writer: ColumnElement[int] = literal_column("(SELECT data_version FROM pragma_data_version)")
     home: ColumnElement[str] = literal("")  # a file knows nothing of copies: see lock.py
 
     def __init__(self) -> None:
@@ -164,6 +166,7 @@ class _SqliteDriver:
     """See `driver.Driver`. Each call is one errand of the connection's thread."""
 
     def __init__(self, connection: aiosqlite.Connection, age: _Age) -> None:
+        self.committing = False
         self._connection = connection
         self._age = age
         self._changes = 0
@@ -189,22 +192,28 @@ class _SqliteDriver:
         self._look(version)
         return [job_id for job_id, mark in marks.items() if mark == self._age.number]
 
-    def mark(self, writer: int) -> Mark:
-        self._look(writer)
-        self._age.expect(self._connection, writer, self._connection.total_changes)
-        return self._age.number
+    async def append(
+        self,
+        count: int,
+        writes: Callable[[int], Writes],
+        *,
+        new: int,  # noqa: ARG002
+        last: bool,  # noqa: ARG002
+    ) -> tuple[int, Mark]:
+        ((place, version),) = await self._connection.execute_fetchall(_TAKE_PLACES, (count,))
+        # One after the other: after some errors (the disk is full) SQLite has rolled back by
+        # itself, and whatever came then would be a transaction of its own.
+        for writing, rows in writes(place - count):
+            await self._write(writing, rows)
+        self._look(version)
+        self._age.expect(self._connection, version, self._connection.total_changes)
+        return place, self._age.number
 
     def _look(self, version: int) -> None:
         """See once in a transaction, which has the file, whether somebody wrote before it."""
         if self._version is None:
             self._version = version
             self._age.look(self._connection, version, self._changes)
-
-    async def write(self, writes: Sequence[tuple[Writing, Sequence[Row]]]) -> None:
-        # One after the other: after some errors (the disk is full) SQLite has rolled back by
-        # itself, and whatever came then would be a transaction of its own.
-        for writing, rows in writes:
-            await self._write(writing, rows)
 
     async def _write(self, writing: Writing, rows: Sequence[Row]) -> None:
         # The driver lets go of the interpreter for each statement, and has to wait for the event
@@ -219,6 +228,7 @@ class _SqliteDriver:
             await self._connection.execute_fetchall(writing(size), _values(rows, size))
 
     async def commit(self) -> None:
+        self.committing = True
         await self._connection.commit()
 
     async def rollback(self) -> None:

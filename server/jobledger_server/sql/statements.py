@@ -73,11 +73,6 @@ class Statements:
             )
         )
         self.oldest_waiting = cache(lambda types: prepared(dialect.oldest_waiting(types)))
-        self.take_places = prepared(
-            update(feed)
-            .values(seq=feed.c.seq + bindparam("count"))
-            .returning(feed.c.seq, dialect.writer)
-        )
         self.delete_jobs = prepared(delete(jobs).where(dialect.one_of(jobs.c.id, "ids")))
         self.insert_jobs = dialect.insertion(jobs, JOB_COLUMNS)
         self.update_jobs = dialect.change(jobs, jobs.c.id, MUTABLE_COLUMNS)

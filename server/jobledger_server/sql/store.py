@@ -73,10 +73,10 @@ class SqlStore:
                     now = await driver.now()
                     transaction = SqlTransaction(driver, self._statements, self._memory, now)
                     yield transaction
-                    progress.committing = True
                     await driver.commit()
                     transaction.committed()
                 except BaseException as error:
+                    progress.committing = driver.committing
                     progress.lost = driver.lost(error)
                     await self._give_up(connection, driver, error, lost=progress.lost)
                     raise

@@ -5,7 +5,7 @@ from typing import Any
 
 from jobledger_server.domain.machine import Decision
 from jobledger_server.domain.model import Asset, Instant, Job, JobId, JobStatus
-from jobledger_server.sql.driver import Driver, Prepared
+from jobledger_server.sql.driver import Driver, Prepared, Writes
 from jobledger_server.sql.memory import Mark, Memory
 from jobledger_server.sql.rows import (
     Row,
@@ -79,27 +79,21 @@ class SqlTransaction:
         self._loaded.update((job.id, job) for job in found)
         return found
 
-    async def append(self, decisions: Sequence[Decision]) -> list[Change]:
-        place, writer = await self._take_places(len(decisions))
-        changes = _placed(decisions, after=place)
-        writes = _Writes(decisions, changes, self._loaded)
+    async def append(self, decisions: Sequence[Decision], *, last: bool = False) -> list[Change]:
+        batch = _Batch(decisions, self._loaded)
         # Deletions first: they give back the request ids that a creation may take.
-        if writes.deletes:
-            gone = self._dialect.bind_list("ids", writes.deletes)
+        if batch.deleted:
+            gone = self._dialect.bind_list("ids", batch.deleted)
             await self._fetch(self._statements.delete_jobs, gone)
-        statements = self._statements
-        together = (
-            (statements.insert_tombstones, writes.tombstones),
-            (statements.insert_jobs, writes.inserts),
-            (statements.update_jobs, writes.updates),
-            (statements.report_jobs, writes.reports),
-            (statements.insert_transitions, writes.transitions),
-            (statements.insert_assets, writes.assets),
-        )
-        if due := [(writing, rows) for writing, rows in together if rows]:
-            await self._driver.write(due)
-        self._written, self._mark = changes, self._driver.mark(writer)
-        return changes
+
+        def writes(place: int) -> Writes:
+            return batch.writes(self._statements, after=place)
+
+        count = len(decisions)
+        seq, mark = await self._driver.append(count, writes, new=len(batch.created), last=last)
+        self._mark = mark
+        self._written = _placed(decisions, after=seq - count)
+        return self._written
 
     def committed(self) -> None:
         """Remember the running jobs that were written: it is what their rows hold now."""
@@ -110,11 +104,6 @@ class SqlTransaction:
                 self._memory.remember(change.job, self._mark)
             else:
                 self._memory.forget(change.job.id)
-
-    async def _take_places(self, count: int) -> tuple[int, int]:
-        """Lock the counter, move it on by `count`, and return where it stood and the writer."""
-        ((last, writer),) = await self._fetch(self._statements.take_places, {"count": count})
-        return last - count, writer
 
     async def _fetch(
         self, statement: Prepared, parameters: Mapping[str, Any]
@@ -130,43 +119,51 @@ def _placed(decisions: Sequence[Decision], *, after: int) -> list[Change]:
     return changes
 
 
-class _Writes:
-    """The rows of a batch.
+class _Batch:
+    """What is written of a number of decisions.
 
     A job that several decisions changed is written once, as the last left it;
     its transitions are written each.
     """
 
-    def __init__(
-        self,
-        decisions: Sequence[Decision],
-        changes: Sequence[Change],
-        loaded: Mapping[JobId, Job],
-    ) -> None:
-        final = {change.job.id: change for change in changes}
-        created = {change.job.id for change in changes if change.job.version == 1}
-        gone = {job_id for job_id, change in final.items() if change.deleted}
-        self.deletes = gone
-        self.tombstones = [tombstone_row(final[id_].job, final[id_].seq) for id_ in gone]
-        kept = [change for job_id, change in final.items() if job_id not in gone]
-        self.inserts = [job_row(c.job, c.seq) for c in kept if c.job.id in created]
-        self.updates: list[Row] = []
-        self.reports: list[Row] = []
-        for job, seq in ((c.job, c.seq) for c in kept if c.job.id not in created):
-            before = loaded.get(job.id)
-            if before is not None and only_reported(before, job):
-                self.reports.append((job.id, *report_row(job, seq)))
+    def __init__(self, decisions: Sequence[Decision], loaded: Mapping[JobId, Job]) -> None:
+        self._decisions = decisions
+        self._loaded = loaded
+        final = {decision.job.id: decision for decision in decisions}
+        made = {decision.job.id for decision in decisions if decision.job.version == 1}
+        self.deleted = {job_id for job_id, decision in final.items() if decision.deleted}
+        self.created = made - self.deleted
+
+    def writes(self, statements: Statements, *, after: int) -> Writes:
+        """Return the statements with their rows, at the places that follow this one."""
+        placed = list(enumerate(self._decisions, start=after + 1))
+        final = {decision.job.id: (decision.job, seq) for seq, decision in placed}
+        inserts: list[Row] = []
+        updates: list[Row] = []
+        reports: list[Row] = []
+        for job_id, (job, seq) in final.items():
+            if job_id in self.deleted:
+                continue
+            before = self._loaded.get(job_id)
+            if job_id in self.created:
+                inserts.append(job_row(job, seq))
+            elif before is not None and only_reported(before, job):
+                reports.append((job_id, *report_row(job, seq)))
             else:
-                self.updates.append((job.id, *mutable_row(job, seq)))
-        self.transitions = [
-            transition_row(step, change.job, change.seq)
-            for change in changes
-            if change.job.id not in gone
-            for step in change.transitions
-        ]
-        self.assets = [
-            asset_row(asset)
-            for decision in decisions
-            if decision.job.id not in gone
-            for asset in decision.assets
-        ]
+                updates.append((job_id, *mutable_row(job, seq)))
+        kept = [(seq, d) for seq, d in placed if d.job.id not in self.deleted]
+        all_writes = (
+            (statements.insert_tombstones, [tombstone_row(*final[id_]) for id_ in self.deleted]),
+            (statements.insert_jobs, inserts),
+            (statements.update_jobs, updates),
+            (statements.report_jobs, reports),
+            (
+                statements.insert_transitions,
+                [transition_row(d.transition, d.job, seq) for seq, d in kept if d.transition],
+            ),
+            (
+                statements.insert_assets,
+                [asset_row(asset) for _, decision in kept for asset in decision.assets],
+            ),
+        )
+        return [(writing, rows) for writing, rows in all_writes if rows]
