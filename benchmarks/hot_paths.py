@@ -43,7 +43,9 @@ PATHS = {
 }
 CEILINGS = {"report": "bare stream", "watch": "bare stream", "lifecycle": "bare stack"}
 WATCHERS = 1_000
+LIFECYCLE = "lifecycle"
 BARE = "the stack alone"
+BARE_CALLS, BARE_LIVES = "ceiling.py", "bare_lives.py"
 WARM_UP_SECONDS = 0.5
 PATIENCE_SECONDS = 10.0
 LIVES_A_SECOND = 200
@@ -115,41 +117,21 @@ class Sampled:
         return self.server.database_pid if isinstance(self.server, Subject) else None
 
 
-@dataclass(frozen=True)
-class Servers:
-    """All that are sampled: the bare stack, that of lifecycles, and one on each database."""
-
-    bare: Sampled
-    bare_lives: Sampled
-    subjects: Sequence[Sampled]
-
-    def of(self, path: str) -> Sequence[Sampled]:
-        """Return those that have this path."""
-        return [self.bare_lives if path == "lifecycle" else self.bare, *self.subjects]
-
-
 @contextmanager
-def sampled_servers(databases: Sequence[str], folder: Path) -> Iterator[Servers]:
-    """Serve the bare stack, and on each database, for as long as the block lasts."""
+def sampled_servers(bare: str, databases: Sequence[str], folder: Path) -> Iterator[list[Sampled]]:
+    """Serve the bare stack by a program, and on new databases, for as long as the block lasts."""
     with ExitStack() as stack:
-
-        def bare(program: str, settings: Mapping[str, str]) -> Sampled:
-            samples = folder / program
-            environment = {**settings, **_environment(samples)}
-            server = stack.enter_context(BareServer(program=program, environment=environment))
-            return Sampled(BARE, server, Sampler(server.pid, samples))
-
-        def serving(name: str) -> Sampled:
+        samples = folder / bare
+        settings = GRPC_ENVIRONMENT if bare == BARE_LIVES else {}
+        environment = {**settings, **_environment(samples)}
+        server = stack.enter_context(BareServer(program=bare, environment=environment))
+        servers = [Sampled(BARE, server, Sampler(server.pid, samples))]
+        for name in databases:
             samples = folder / name
             database = stack.enter_context(new_database(name, folder))
             subject = stack.enter_context(serving_on(database, environment=_environment(samples)))
-            return Sampled(name, subject, Sampler(subject.pid, samples))
-
-        yield Servers(
-            bare("ceiling.py", {}),
-            bare("bare_lives.py", GRPC_ENVIRONMENT),
-            [serving(name) for name in databases],
-        )
+            servers.append(Sampled(name, subject, Sampler(subject.pid, samples)))
+        yield servers
 
 
 def _environment(samples: Path) -> Mapping[str, str]:
@@ -280,20 +262,13 @@ def main() -> None:
     rounds, seconds = (1, 1.5) if arguments.quick else (3, 4.0)
     found: dict[tuple[str, str], list[Cost]] = {}
     try:
-        with (
-            tempfile.TemporaryDirectory(prefix="jobledger-bench-") as folder,
-            sampled_servers(DATABASES, Path(folder)) as servers,
-        ):
-            # Each path with generators of its own: a watch that is open still costs something.
-            for path in arguments.only:
-                with ExitStack() as generators:
-                    load = _load(path, generators, Path(folder))
-                    for server in servers.of(path):
-                        load.prepare(server)
-                    for _ in range(rounds):
-                        for server in servers.of(path):
-                            cost = sample(load, path, server, seconds)
-                            found.setdefault((path, server.name), []).append(cost)
+        # Lifecycles on databases of their own: their worker would claim what else was created.
+        calls = [path for path in arguments.only if path != LIFECYCLE]
+        lives = [path for path in arguments.only if path == LIFECYCLE]
+        for bare, paths in ((BARE_CALLS, calls), (BARE_LIVES, lives)):
+            if paths:
+                for path, server, cost in _sampled(bare, paths, rounds, seconds):
+                    found.setdefault((path, server.name), []).append(cost)
     except BenchmarkError as error:
         sys.exit(f"hot paths: {error}")
     medians = {which: _median(costs) for which, costs in found.items()}
@@ -306,8 +281,26 @@ def main() -> None:
         arguments.json.write_text(json.dumps(whole, indent=2) + "\n")
 
 
+def _sampled(
+    bare: str, paths: Sequence[str], rounds: int, seconds: float
+) -> Iterator[tuple[str, Sampled, Cost]]:
+    with (
+        tempfile.TemporaryDirectory(prefix="jobledger-bench-") as name,
+        sampled_servers(bare, DATABASES, Path(name)) as servers,
+    ):
+        # Each path with generators of its own: a watch that is open still costs something.
+        for path in paths:
+            with ExitStack() as generators:
+                load = _load(path, generators, Path(name))
+                for server in servers:
+                    load.prepare(server)
+                for _ in range(rounds):
+                    for server in servers:
+                        yield path, server, sample(load, path, server, seconds)
+
+
 def _load(path: str, stack: ExitStack, folder: Path) -> Load:
-    if path == "lifecycle":
+    if path == LIFECYCLE:
         owners, workers = (stack.enter_context(Generator("lifecycle_load.py")) for _ in range(2))
         return Lives(owners, workers, folder / "sightings")
     program = "http2_load.py"
