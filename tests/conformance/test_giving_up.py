@@ -155,3 +155,29 @@ async def test_where_one_connection_is_cut_off_those_at_rest_are_let_go(
     with pytest.raises(StoreUnavailable):
         await store.read_jobs([JobId("j")])
     assert await store.read_jobs([JobId("j")]) == {}
+
+
+@several_servers
+async def test_a_deletion_waits_for_the_counter_with_nothing_that_its_holder_can_wait_for(
+    store: SqlStore, database_url: str
+) -> None:
+    """Else the one who creates a job with the request id of a deleted one would wait for ever."""
+    job = await finished(store, request_id="r")
+    holder, observer = [await asyncpg.connect(database_url) for _ in range(2)]
+    held_up = "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid))"
+    async with holder.transaction():
+        await holder.execute("SELECT seq FROM feed FOR UPDATE")
+        deleting = asyncio.create_task(
+            append(store, step(job, Delete(job_id=job.id, user_id="ada")))
+        )
+        async with asyncio.timeout(10):
+            while await observer.fetchval(held_up, holder.get_server_pid()) == 0:
+                pass
+        await holder.execute("CREATE TEMP TABLE twins ON COMMIT DROP AS SELECT * FROM jobs")
+        await holder.execute("UPDATE twins SET id = 'twin', change_seq = 99")
+        with pytest.raises(asyncpg.UniqueViolationError):
+            async with holder.transaction():
+                await holder.execute("INSERT INTO jobs SELECT * FROM twins")
+    assert [change.deleted for change in await deleting] == [True]
+    await holder.close()
+    await observer.close()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from costs.counted import Errands, counted
-from jobledger_server.domain.commands import Cancel, Claim, Create, Report, Transit
+from jobledger_server.domain.commands import Cancel, Claim, Create, Delete, Report, Transit
 from jobledger_server.domain.model import JobId, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.engine import open_database, parse_url
@@ -177,3 +177,14 @@ async def test_a_refused_command_writes_nothing(
     )
     assert len(results) == CALLERS
     assert errands.taken() == [*begin, "SELECT jobs", *END]
+
+
+async def test_deletions_come_after_the_places_and_before_what_is_written(
+    ledger: Ledger, errands: Errands, begin: list[str]
+) -> None:
+    ids = await together(ledger, [creation(number) for number in range(3)])
+    await together(ledger, [Cancel(job_id=id_, user_id="ada", reason="") for id_ in ids])
+    errands.taken()
+    await together(ledger, [Delete(job_id=id_, user_id="ada") for id_ in ids])
+    rest = ["UPDATE feed", "DELETE jobs", "INSERT tombstones"]
+    assert errands.taken() == [*begin, "SELECT jobs", *rest, *END]

@@ -25,6 +25,9 @@ Writing = Callable[[int], str]
 Writes = Sequence[tuple[Writing, Sequence[Row]]]
 """Statements of the dialect's `insertion` and `change`. Each has rows of its own, one at least."""
 
+Deletion = tuple[str, Sequence[Any]]
+"""A statement that deletes rows, and its values."""
+
 
 class Driver(Protocol):
     """A connection that is in a transaction from `begin` to `commit` or `rollback`.
@@ -58,9 +61,18 @@ class Driver(Protocol):
         """
 
     async def append(
-        self, count: int, writes: Callable[[int], Writes], *, new: int, last: bool
+        self,
+        count: int,
+        writes: Callable[[int], Writes],
+        *,
+        deletion: Deletion | None,
+        new: int,
+        last: bool,
     ) -> tuple[int, Mark]:
-        """Lock the feed's counter, move it on by `count`, and insert or change rows.
+        """Lock the feed's counter, move it on by `count`, delete, and insert or change rows.
+
+        In this order: a deletion gives back the request ids that a creation may take, and who
+        waits for the counter must have nothing that its holder can wait for.
 
         `writes` is given the place where the counter stood, or 0 where the database adds it, and
         returns what to write; `new` is how many new jobs are in it. After a statement that fails

@@ -29,7 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from jobledger_server.domain.model import Instant, JobId
 from jobledger_server.sql.dialect import BadDatabaseUrl, Database, oldest_waiting
-from jobledger_server.sql.driver import Driver, Writes, Writing
+from jobledger_server.sql.driver import Deletion, Driver, Writes, Writing
 from jobledger_server.sql.memory import Mark
 from jobledger_server.sql.rows import labels_from_text
 from jobledger_server.sql.tables import jobs
@@ -225,10 +225,16 @@ class _PostgresqlDriver:
         return [job_id for job_id, mark in found if mark == marks[job_id]]
 
     async def append(
-        self, count: int, writes: Callable[[int], Writes], *, new: int, last: bool
+        self,
+        count: int,
+        writes: Callable[[int], Writes],
+        *,
+        deletion: Deletion | None,
+        new: int,
+        last: bool,
     ) -> tuple[int, Mark]:
-        if new >= COPIED:
-            seq, writer = await self._append_copied(count, writes)
+        if new >= COPIED or deletion is not None:
+            seq, writer = await self._append_in_steps(count, writes, deletion)
         else:
             if last and not self._begun:
                 self.committing = True
@@ -245,13 +251,18 @@ class _PostgresqlDriver:
         ((seq, writer),) = await self._connection.fetch(at_once(place, widths), number, *columns)
         return seq, writer
 
-    async def _append_copied(self, count: int, writes: Callable[[int], Writes]) -> tuple[int, int]:
-        """Copy the new jobs in. What is copied is not computed with: the places come first."""
+    async def _append_in_steps(
+        self, count: int, writes: Callable[[int], Writes], deletion: Deletion | None
+    ) -> tuple[int, int]:
+        """Take the places first: before a deletion, and for a copy, which is not computed with."""
         await self._begin()
         seq, writer = await self._write_at_once(TAKE_PLACES, count, ())
+        if deletion is not None:
+            statement, values = deletion
+            await self._connection.fetch(statement, *values)
         rest = []
         for writing, rows in writes(seq - count):
-            if isinstance(writing, _Insertion) and writing.table is jobs:
+            if isinstance(writing, _Insertion) and writing.table is jobs and len(rows) >= COPIED:
                 # At once, before the others: they may be about these jobs.
                 await self._connection.copy_records_to_table(
                     jobs.name, records=rows, columns=writing.columns

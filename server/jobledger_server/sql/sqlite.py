@@ -30,7 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from jobledger_server.domain.model import Instant, JobId
 from jobledger_server.sql.dialect import Database, oldest_waiting
-from jobledger_server.sql.driver import Driver, Writes, Writing
+from jobledger_server.sql.driver import Deletion, Driver, Writes, Writing
 from jobledger_server.sql.memory import Mark
 from jobledger_server.sql.rows import Row, labels_from_text
 from jobledger_server.sql.tables import jobs
@@ -197,10 +197,13 @@ class _SqliteDriver:
         count: int,
         writes: Callable[[int], Writes],
         *,
+        deletion: Deletion | None,
         new: int,  # noqa: ARG002
         last: bool,  # noqa: ARG002
     ) -> tuple[int, Mark]:
         ((place, version),) = await self._connection.execute_fetchall(_TAKE_PLACES, (count,))
+        if deletion is not None:
+            await self._connection.execute_fetchall(*deletion)
         # One after the other: after some errors (the disk is full) SQLite has rolled back by
         # itself, and whatever came then would be a transaction of its own.
         for writing, rows in writes(place - count):

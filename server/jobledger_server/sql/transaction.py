@@ -5,7 +5,7 @@ from typing import Any
 
 from jobledger_server.domain.machine import Decision
 from jobledger_server.domain.model import Asset, Instant, Job, JobId, JobStatus
-from jobledger_server.sql.driver import Driver, Prepared, Writes
+from jobledger_server.sql.driver import Deletion, Driver, Prepared, Writes
 from jobledger_server.sql.memory import Mark, Memory
 from jobledger_server.sql.rows import (
     Row,
@@ -81,16 +81,15 @@ class SqlTransaction:
 
     async def append(self, decisions: Sequence[Decision], *, last: bool = False) -> list[Change]:
         batch = _Batch(decisions, self._loaded)
-        # Deletions first: they give back the request ids that a creation may take.
-        if batch.deleted:
-            gone = self._dialect.bind_list("ids", batch.deleted)
-            await self._fetch(self._statements.delete_jobs, gone)
+        deletion = self._deletion(batch.deleted) if batch.deleted else None
 
         def writes(place: int) -> Writes:
             return batch.writes(self._statements, after=place)
 
         count = len(decisions)
-        seq, mark = await self._driver.append(count, writes, new=len(batch.created), last=last)
+        seq, mark = await self._driver.append(
+            count, writes, deletion=deletion, new=len(batch.created), last=last
+        )
         self._mark = mark
         self._written = _placed(decisions, after=seq - count)
         return self._written
@@ -104,6 +103,10 @@ class SqlTransaction:
                 self._memory.remember(change.job, self._mark)
             else:
                 self._memory.forget(change.job.id)
+
+    def _deletion(self, ids: Collection[JobId]) -> Deletion:
+        statement = self._statements.delete_jobs
+        return statement.text, statement.values(self._dialect.bind_list("ids", ids))
 
     async def _fetch(
         self, statement: Prepared, parameters: Mapping[str, Any]
