@@ -149,3 +149,16 @@ async def test_creations_that_were_cut_off_are_not_done_again(
     assert await observer.fetchval("SELECT seq FROM feed") == 2
     await holder.close()
     await observer.close()
+
+
+@several_servers
+async def test_a_creation_that_is_repeated_over_a_dead_connection_is_given_its_job(
+    ledger: Ledger, confused: list[object]
+) -> None:
+    """As after a restart of the database: the connections are dead, and answers were lost."""
+    command = Create(user_id="ada", job_type="render", request_id="r")
+    first = await ledger.apply(command)
+    confused.clear()  # the next connection is, too
+    again = await ledger.apply(command)
+    assert again.job == first.job
+    assert not again.changed

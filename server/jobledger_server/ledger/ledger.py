@@ -100,11 +100,7 @@ class Ledger:
     ) -> Sequence[Sequence[Decision] | Exception]:
         repeated = self._repeated
         try:
-            return await self._commit(commands, repeated=repeated)
-        except StoreUnavailable as error:
-            if not error.stale:
-                raise
-            return await self._commit(commands, repeated=repeated)
+            return await self._again_if_stale(commands, repeated=repeated)
         except StoreConflict:
             if not repeated:
                 # Most likely the job of a request id is there, and was not looked for.
@@ -114,7 +110,7 @@ class Ledger:
             # look finds its job. If not, one of the commands is to blame for it, and halving
             # finds which, so that its neighbours are done all the same.
             if len(commands) == 1:
-                return await self._commit(commands, repeated=True)
+                return await self._again_if_stale(commands, repeated=True)
             half = len(commands) // 2
             return [
                 *await self._apply_half(commands[:half]),
@@ -128,6 +124,16 @@ class Ledger:
             return await self._apply_all(commands)
         except (StoreUnavailable, StoreConflict) as error:
             return [error] * len(commands)
+
+    async def _again_if_stale(
+        self, commands: Sequence[Command], *, repeated: bool
+    ) -> Sequence[Outcome]:
+        try:
+            return await self._commit(commands, repeated=repeated)
+        except StoreUnavailable as error:
+            if not error.stale:
+                raise
+            return await self._commit(commands, repeated=repeated)
 
     async def _commit(self, commands: Sequence[Command], *, repeated: bool) -> Sequence[Outcome]:
         """Do all in one transaction. Looks for the jobs of creations that may be `repeated`.
