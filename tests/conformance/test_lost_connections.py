@@ -145,6 +145,9 @@ async def test_creations_that_were_cut_off_are_not_done_again(
             with pytest.raises(StoreUnavailable) as refused:
                 await creating
         assert not refused.value.stale
+        async with asyncio.timeout(10):
+            while await observer.fetchval("SELECT seq FROM feed") == 0:
+                pass
         await ledger.apply(CREATE)
     assert await observer.fetchval("SELECT seq FROM feed") == 2
     await holder.close()
