@@ -65,7 +65,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 10
     """RESOURCE_EXHAUSTED: a limit of the service. Metadata: `limit` (its name),
-    `value`. With google.rpc.QuotaFailure and google.rpc.RetryInfo.
+    `value`, and `scope`, which says whose limit it is: `request` (this request
+    is too large; do not repeat it), `caller` (this caller has or asks for too
+    much at once) or `server` (all callers together do). With
+    google.rpc.QuotaFailure and, unless the scope is `request`,
+    google.rpc.RetryInfo.
     """
     ERROR_REASON_ACCESS_DENIED: _ErrorReason.ValueType  # 11
     """PERMISSION_DENIED: the caller may not use this service or act for this
@@ -131,7 +135,11 @@ deletions. Begin without one: the jobs are listed again.
 """
 ERROR_REASON_LIMIT_EXCEEDED: ErrorReason.ValueType  # 10
 """RESOURCE_EXHAUSTED: a limit of the service. Metadata: `limit` (its name),
-`value`. With google.rpc.QuotaFailure and google.rpc.RetryInfo.
+`value`, and `scope`, which says whose limit it is: `request` (this request
+is too large; do not repeat it), `caller` (this caller has or asks for too
+much at once) or `server` (all callers together do). With
+google.rpc.QuotaFailure and, unless the scope is `request`,
+google.rpc.RetryInfo.
 """
 ERROR_REASON_ACCESS_DENIED: ErrorReason.ValueType  # 11
 """PERMISSION_DENIED: the caller may not use this service or act for this

@@ -80,7 +80,13 @@ class RequestIdReused(DomainError):
 
 @dataclass(eq=False)
 class LimitExceeded(DomainError):
-    """The service takes on no more of this for now; `limit` names what, `value` says how many."""
+    """A limit would be exceeded; `limit` names it, `value` is how much it allows.
+
+    `scope` says whose limit it is: one caller's, or that of the whole server, where
+    the same request may succeed later; or that of a single request, which is too
+    large however often it is repeated.
+    """
 
     limit: str
     value: int
+    scope: Literal["caller", "server", "request"] = "server"

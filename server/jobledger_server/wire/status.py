@@ -134,23 +134,27 @@ def _refusal(error: DomainError) -> status_pb2.Status | None:
                     resource_type=f"jobledger.v1.{made}", resource_name=made_id
                 ),
             )
-        case LimitExceeded(limit, value):
-            return _status(
-                code_pb2.RESOURCE_EXHAUSTED,
-                ErrorReason.ERROR_REASON_LIMIT_EXCEEDED,
-                f"at most {value} {limit} are allowed",
-                {"limit": limit, "value": str(value)},
-                error_details_pb2.QuotaFailure(
-                    violations=[
-                        error_details_pb2.QuotaFailure.Violation(
-                            subject=limit, description=f"at most {value}"
-                        )
-                    ]
-                ),
-                _retry(),
-            )
+        case LimitExceeded():
+            return _limit_exceeded(error)
         case _:
             return None
+
+
+def _limit_exceeded(error: LimitExceeded) -> status_pb2.Status:
+    limit, value, scope = error.limit, error.value, error.scope
+    violation = error_details_pb2.QuotaFailure.Violation(
+        subject=limit, description=f"at most {value} for each {scope}"
+    )
+    # A request that is too large stays so: no RetryInfo.
+    retry = () if scope == "request" else (_retry(),)
+    return _status(
+        code_pb2.RESOURCE_EXHAUSTED,
+        ErrorReason.ERROR_REASON_LIMIT_EXCEEDED,
+        f"at most {value} {limit} are allowed for each {scope}",
+        {"limit": limit, "value": str(value), "scope": scope},
+        error_details_pb2.QuotaFailure(violations=[violation]),
+        *retry,
+    )
 
 
 def _obstacle(current: str, wanted: str, allowed: Sequence[str]) -> str:

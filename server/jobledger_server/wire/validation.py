@@ -59,7 +59,7 @@ class Checker:
         if self.violations:
             raise InvalidRequest(self.violations)
         if request.ByteSize() > MAX_MESSAGE_BYTES:
-            raise LimitExceeded("bytes in a message", MAX_MESSAGE_BYTES)
+            raise LimitExceeded("bytes in a message", MAX_MESSAGE_BYTES, scope="request")
 
     def name(self, field: str, value: str, limit: int, *, required: bool = True) -> str:
         """Check a name: 1 to `limit` characters, without control characters."""

@@ -1,0 +1,101 @@
+"""Limits for each caller and for all, and turns between callers."""
+
+import asyncio
+
+import pytest
+
+from jobledger_server.admission import CALLER, Admission, Caller, FairQueue, Turns
+from jobledger_server.domain.errors import LimitExceeded
+
+ADA, GRACE, EVE = Caller("1.1.1.1:1", "ada"), Caller("1.1.1.1:1", "grace"), Caller("2.2.2.2:2")
+
+
+def test_one_caller_cannot_take_what_is_left_for_others() -> None:
+    watches = Admission("watches", total=10, each=2)
+    watches.take(ADA, 2)
+    with pytest.raises(LimitExceeded) as refused:
+        watches.take(ADA)
+    assert (refused.value.value, refused.value.scope) == (2, "caller")
+    watches.take(GRACE)
+
+
+def test_all_callers_together_cannot_take_more_than_the_total() -> None:
+    watches = Admission("watches", total=3, each=2)
+    watches.take(ADA, 2)
+    watches.take(GRACE)
+    with pytest.raises(LimitExceeded) as refused:
+        watches.take(EVE)
+    assert (refused.value.value, refused.value.scope) == (3, "server")
+    watches.give_back(GRACE)
+    watches.take(EVE)
+
+
+def test_what_is_heavier_than_its_limit_is_admitted_alone() -> None:
+    queued = Admission("bytes", total=10, each=5)
+    queued.take(ADA, 20)
+    with pytest.raises(LimitExceeded):
+        queued.take(ADA)
+    queued.give_back(ADA, 20)
+    queued.take(ADA)
+
+
+def test_nothing_stays_of_a_caller_that_has_left() -> None:
+    watches = Admission("watches", total=10, each=2)
+    token = CALLER.set(ADA)
+    try:
+        with watches.admit(), watches.admit():
+            assert watches.held == 2
+    finally:
+        CALLER.reset(token)
+    watches.take(ADA, 2)
+
+
+def test_callers_are_served_in_turn_whatever_one_of_them_queues() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for number in range(3):
+        queue.put(EVE, f"eve {number}")
+    queue.put(ADA, "ada")
+    queue.put(GRACE, "grace")
+    assert [queue.pop() for _ in range(len(queue))] == ["eve 0", "ada", "eve 1", "grace", "eve 2"]
+
+
+def test_made_up_names_gain_a_connection_nothing() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for number in range(1000):
+        queue.put(Caller("2.2.2.2:2", f"made up {number}"), "eve")
+    queue.put(ADA, "ada")
+    assert [queue.pop() for _ in range(2)] == ["eve", "ada"]
+
+
+def test_what_is_discarded_is_not_given_out() -> None:
+    queue: FairQueue[str] = FairQueue()
+    queue.put(ADA, "a")
+    queue.put(GRACE, "b")
+    queue.discard(ADA, "a")
+    assert queue.pop() == "b"
+    assert len(queue) == 0
+
+
+async def test_places_go_to_callers_in_turn_and_a_cancelled_wait_loses_none() -> None:
+    turns = Turns(1)
+    served: list[str] = []
+    release = asyncio.Event()
+
+    async def work(caller: Caller, name: str) -> None:
+        CALLER.set(caller)
+        async with turns.turn():
+            served.append(name)
+            await release.wait()
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(3):
+            tasks.create_task(work(EVE, f"eve {number}"))
+        leaving = tasks.create_task(work(EVE, "left"))
+        tasks.create_task(work(ADA, "ada"))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.sleep(0)
+        release.set()
+    assert served == ["eve 0", "eve 1", "ada", "eve 2"]
+    async with turns.turn():
+        pass
