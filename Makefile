@@ -95,6 +95,10 @@ test: $(INSTALLED) ## run the tests; ARGS="-k watch" runs some of them
 test-robustness: $(INSTALLED) ## break everything under load for two minutes, and check what was told; ARGS="--duration 600 --seed 7"
 	@PYTHONPATH="tests$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) -m robustness.checker $(ARGS)
 
+.PHONY: test-abuse
+test-abuse: $(INSTALLED) ## attack a server while a good client calls it; ARGS="-k reset" for some attacks
+	@$(PYTHON) -m pytest -m "not polyglot" tests/abuse $(ARGS)
+
 .PHONY: test-polyglot
 test-polyglot: $(INSTALLED) $(POLYGLOT_INSTALLED) ## try the clients in all languages that are here; ARGS="-k [go" for one
 	@$(PYTHON) -m pytest -m polyglot tests/polyglot tests/longrunning $(ARGS)

@@ -25,7 +25,8 @@ _MODULES = (job_service_pb2, worker_service_pb2)
 class Caller:
     """`await call.CreateJob(user_id=…)`; `call.WatchJob(…)` gives the stream."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, *, timeout: float = 30) -> None:
+        self._timeout = timeout
         self._stubs = (JobServiceStub(channel), WorkerServiceStub(channel))
 
     def __getattr__(self, name: str) -> Any:
@@ -35,7 +36,7 @@ class Caller:
         )
 
         def call(**fields: Any) -> Any:
-            return method(request_type(**fields), timeout=30)
+            return method(request_type(**fields), timeout=self._timeout)
 
         return call
 

@@ -56,6 +56,14 @@ class ServerProcess:
     def pid(self) -> int:
         return self._running().pid
 
+    @property
+    def peak_memory(self) -> int:
+        """The most bytes of memory that the process has held since its start."""
+        status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
+        return next(
+            int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")
+        )
+
     def start(self) -> None:
         """Start the process and wait until its health service says SERVING."""
         command = [

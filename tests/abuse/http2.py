@@ -1,0 +1,108 @@
+"""HTTP/2 made by hand, for attackers: a library would refuse to send what they send.
+
+RFC 9113 has the frames, RFC 7541 the headers.
+"""
+
+import socket
+import threading
+from contextlib import suppress
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
+    *(0, 1, 3, 4, 6, 7),
+    *(8, 9),
+)
+ACK = END_STREAM = 0x1
+END_HEADERS = 0x4
+CANCEL = (8).to_bytes(4, "big")
+
+INITIAL_WINDOW_SIZE = 4
+
+GET_JOB = b"/jobledger.v1.JobService/GetJob"
+CREATE_JOB = b"/jobledger.v1.JobService/CreateJob"
+WATCH_JOBS = b"/jobledger.v1.JobService/WatchJobs"
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    head = len(payload).to_bytes(3, "big") + bytes([kind, flags])
+    return head + stream.to_bytes(4, "big") + payload
+
+
+def setting(name: int, value: int) -> bytes:
+    return name.to_bytes(2, "big") + value.to_bytes(4, "big")
+
+
+def literal(name: bytes, value: bytes, *, keep: bool = False) -> bytes:
+    """Encode a header, by its words; `keep`: for the server to keep in its table."""
+    return (b"\x40" if keep else b"\x00") + _string(name) + _string(value)
+
+
+def indexed(number: int) -> bytes:
+    """Encode a header that the table has; the newest one has number 62."""
+    return bytes([0x80 | number])
+
+
+def request_headers(path: bytes, *more: bytes) -> bytes:
+    """Encode the headers of a gRPC call."""
+    return b"".join(
+        (
+            b"\x83\x86",  # :method POST, :scheme http
+            literal(b":path", path),
+            literal(b":authority", b"localhost"),
+            literal(b"content-type", b"application/grpc"),
+            literal(b"te", b"trailers"),
+            *more,
+        )
+    )
+
+
+def message(body: bytes) -> bytes:
+    """Return a gRPC message, not compressed."""
+    return b"\0" + len(body).to_bytes(4, "big") + body
+
+
+class Connection:
+    """A connection of an attacker. Blocks; what the server sends is read and thrown away."""
+
+    def __init__(self, target: str, settings: bytes = b"", *, read: bool = True) -> None:
+        self.socket = connect(target)
+        self.closed = threading.Event()
+        """Set when the server has closed the connection."""
+        self.send(PREFACE, frame(SETTINGS, 0, 0, settings))
+        if read:
+            threading.Thread(target=self._read, daemon=True).start()
+
+    def send(self, *frames: bytes) -> None:
+        """Send frames. Raises OSError once the server has closed the connection."""
+        self.socket.sendall(b"".join(frames))
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def _read(self) -> None:
+        with suppress(OSError):
+            while self.socket.recv(2**16):
+                pass
+        self.closed.set()
+
+
+def connect(target: str) -> socket.socket:
+    host, _, port = target.rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+def _string(text: bytes) -> bytes:
+    return _integer(len(text), 7) + text
+
+
+def _integer(number: int, bits: int) -> bytes:
+    most = 2**bits - 1
+    if number < most:
+        return bytes([number])
+    number -= most
+    encoded = [most]
+    while number >= 0x80:
+        encoded.append(0x80 | number & 0x7F)
+        number >>= 7
+    return bytes([*encoded, number])
