@@ -1,4 +1,4 @@
-"""The real store, with a gate before each commit and before each read, to force an interleaving."""
+"""The real store with gates before commits and reads, to force an interleaving."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -26,12 +26,13 @@ class _Gated:
 
 
 class GatedStore:
-    """Everything is the real store's; `before_commit` and `before_read` are awaited first."""
+    """Everything is the real store's; what is set here is awaited first."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.before_commit: Callable[[], Awaitable[None]] = _pass
         self.before_read: Callable[[], Awaitable[None]] = _pass
+        self.before_head: Callable[[], Awaitable[None]] = _pass
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -45,6 +46,10 @@ class GatedStore:
     async def read_histories(self, ids: Any) -> Any:
         await self.before_read()
         return await self._store.read_histories(ids)
+
+    async def feed_head(self) -> Any:
+        await self.before_head()
+        return await self._store.feed_head()
 
 
 class Gate:

@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,15 @@ import grpc
 import pytest
 from sqlalchemy import text
 
+from gated_store import Gate, GatedStore
 from jobledger_server.app import open_app
 from jobledger_server.config import Settings
+from jobledger_server.domain.commands import Delete
+from jobledger_server.domain.model import Micros
 from jobledger_server.sql.engine import open_database, parse_url
-from rpc_caller import Caller, refusal, watching
+from jobledger_server.sql.store import SqlStore
+from rpc_caller import Caller, decoded, refusal, watching
+from store_writer import append, finished, saved, step
 
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -159,3 +165,64 @@ async def test_a_user_without_privileges_is_enough(database_url: str) -> None:
     async with serving(database_url.replace("//u@", f"//{role}@")) as call:
         await call.ended()
         assert await goes_on(call, await newest_token(call))
+
+
+@asynccontextmanager
+async def serving_from(gated: GatedStore, url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr("jobledger_server.app.SqlStore", lambda _: gated)
+    settings = Settings(listen="127.0.0.1:0", database=url, grace=1.0, heartbeat=0.05)
+    async with open_app(settings) as app, grpc.aio.insecure_channel(app.address) as channel:
+        yield Caller(channel)
+
+
+async def forgotten_deletion(store: SqlStore) -> None:
+    """What a server that could not read the feed for long comes back to."""
+    gone = await finished(store)
+    await append(store, step(gone, Delete(job_id=gone.id, user_id=gone.user_id)))
+    assert await store.forget_deletions(Micros(0), limit=10) == 1
+
+
+async def hole(store: SqlStore) -> None:
+    """Impossible by design: made by hand."""
+    async with store._database.writer.begin() as connection:
+        await connection.execute(text("UPDATE feed SET seq = seq + 1"))
+
+
+@pytest.mark.parametrize("why", [forgotten_deletion, hole])
+@pytest.mark.parametrize("user_id", ["ada", "nobody"])
+async def test_no_token_stands_past_what_its_stream_was_sent_when_a_server_begins_again(
+    database_url: str,
+    store: SqlStore,
+    monkeypatch: pytest.MonkeyPatch,
+    why: Callable[[SqlStore], Awaitable[None]],
+    user_id: str,
+) -> None:
+    gated, gate = GatedStore(store), Gate()
+    async with serving_from(gated, database_url, monkeypatch) as call:
+        await call.job()
+        async with watching(call.WatchJobs(user_id=user_id)) as stream:
+            while not (message := await stream.read()).synced:
+                pass
+            gated.before_head = gate
+            await gate.reached.wait()
+            tokens = {message.resume_token}
+            for _ in range(3):
+                tokens.add((await stream.read()).resume_token)
+            missed = [await saved(store, "ada") for _ in range(20)]
+            await why(store)
+            gate.open()
+            with pytest.raises(grpc.RpcError) as ended:
+                while message := await stream.read():
+                    tokens.add(message.resume_token)
+            refused = decoded(ended.value)
+            assert refused.code is grpc.StatusCode.UNAVAILABLE
+            tokens.add(refused.metadata["resume_token"])
+        for token in tokens:
+            async with watching(call.WatchJobs(user_id=user_id, resume_token=token)) as stream:
+                if why is forgotten_deletion:
+                    assert (await refusal(stream.read())).reason == "RESUME_TOKEN_EXPIRED"
+                    continue
+                seen = set()
+                while not (message := await stream.read()).synced:
+                    seen.add(message.job.id)
+                assert seen == {job.id for job in missed if job.user_id == user_id}

@@ -354,3 +354,24 @@ async def test_a_server_that_was_away_longer_than_deletions_are_known_begins_ane
     assert hub.seq == 4
     task.cancel()
     await asyncio.wait([task])
+
+
+async def test_a_feed_watcher_keeps_its_cursor_when_the_hub_restarts(
+    here: Ledger, elsewhere: Ledger, hub: WatchHub, store: SqlStore
+) -> None:
+    """What lies between was never sent to it."""
+    for user_id in ("ada", "nobody"):
+        follower = Follower(Feed(store, hub._window), Selection(user_id=user_id), Place(0))
+        with hub.follow(follower):
+            await follower.news(PATIENCE)
+            known = hub.seq
+            assert await follower.news(0.0) is None
+            for _ in range(5):
+                await created(elsewhere)
+            head = (await store.feed_head()).seq
+            hub.restart(head)
+            await created(here)
+            assert hub.seq == head + 1
+            with pytest.raises(Draining):
+                await follower.news(PATIENCE)
+            assert follower.place == Place(known)

@@ -115,7 +115,9 @@ class Follower:
         self._bell.silence()
 
     def drain(self) -> None:
-        """Tell the watcher that this server is going away."""
+        """End the watch at its own cursor: what the hub does from here on it does not follow."""
+        self._place = self.place
+        self._asleep = False
         self._draining = True
         self.wake()
 

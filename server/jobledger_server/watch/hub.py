@@ -143,9 +143,12 @@ class WatchHub:
         self._end_all()
 
     def restart(self, seq: int) -> None:
-        """End every watch, and go on from this place in what is another feed."""
-        self._window.restart(seq)
+        """End every watch at the cursor that it has, and go on from this sequence number.
+
+        In this order: nobody was sent what lies between, so no cursor may move past it.
+        """
         self._end_all()
+        self._window.restart(seq)
 
     def _end_all(self) -> None:
         for subscriptions in self._watchers.values():
