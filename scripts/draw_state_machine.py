@@ -166,6 +166,7 @@ class Asked:
     job: Job
     command: JobCommand | Claim
     now: Instant = NOW
+    resumed_at: Instant | None = None
 
 
 def outcome(asked: Asked) -> str:
@@ -179,7 +180,14 @@ def outcome(asked: Asked) -> str:
         if isinstance(command, Claim):
             decision = claim(job, command, asked.now)
         else:
-            decision = decide(job, command, now=asked.now, new_id=_new_id, linked=linked)
+            decision = decide(
+                job,
+                command,
+                now=asked.now,
+                new_id=_new_id,
+                linked=linked,
+                resumed_at=asked.resumed_at,
+            )
     except DomainError as refusal:
         words = re.findall("[A-Z][a-z]+", type(refusal).__name__)
         return f"`{'_'.join(words).upper()}`"
@@ -212,13 +220,15 @@ def _to(target: JobStatus) -> Row:
     return lambda it: [it.to(target)]
 
 
-def _passes(time: str, *, asked_to_cancel: bool = False, attempts: int = 2) -> Row:
+def _passes(
+    time: str, *, asked_to_cancel: bool = False, attempts: int = 2, in_outage: bool = False
+) -> Row:
     """Let one of a job's times pass, and no other; what has ended sees all of them pass."""
 
     def row(it: Example) -> list[Asked]:
         expire = Expire(job_id=it.id)
         if it.has_ended:
-            return [Asked(it.job, expire, FAR)]
+            return [Asked(it.job, expire, FAR, FAR if in_outage else None)]
         if asked_to_cancel and not it.job.held:
             return []
         job = replace(it.cancelled() if asked_to_cancel else it.job, max_attempts=attempts)
@@ -229,7 +239,8 @@ def _passes(time: str, *, asked_to_cancel: bool = False, attempts: int = 2) -> R
             other: FAR for other in DEADLINES if other != time and getattr(job, other) is not None
         }
         job = replace(job, **far_off)
-        return [Asked(job, expire, Instant(due + CANCEL_GRACE * (time not in DEADLINES)))]
+        now = Instant(due + CANCEL_GRACE * (time not in DEADLINES))
+        return [Asked(job, expire, now, now if in_outage else None)]
 
     return row
 
@@ -307,6 +318,9 @@ TIME_ROWS: Mapping[str, Row] = {
     "`lease_expire_time`, and none is left": _passes("lease_expire_time", attempts=1),
     "`lease_expire_time`, and somebody asked to cancel": _passes(
         "lease_expire_time", asked_to_cancel=True
+    ),
+    "`lease_expire_time`, while the service was away": _passes(
+        "lease_expire_time", attempts=1, in_outage=True
     ),
     "30 seconds since `cancel_request_time`": _passes("cancel_request_time", asked_to_cancel=True),
     "`run_expire_time`": _passes("run_expire_time"),

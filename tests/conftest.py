@@ -12,7 +12,9 @@ import pytest
 
 from jobledger_server.app import App, open_app
 from jobledger_server.config import Settings
+from jobledger_server.domain.model import Instant
 from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.ledger.outages import Outages
 from jobledger_server.sql.engine import open_database, parse_url
 from jobledger_server.sql.schema import migrate
 from jobledger_server.sql.store import SqlStore
@@ -86,9 +88,16 @@ def published() -> list[Change]:
     return []
 
 
+class NeverAway(Outages):
+    """What is known of outages where there never was one, however long a test takes."""
+
+    def answered(self, now: Instant) -> None: ...
+
+
 @pytest.fixture
 async def ledger(store: SqlStore, published: list[Change]) -> AsyncIterator[Ledger]:
     async with Ledger(store, published.extend, max_waiting=10_000) as ledger:
+        ledger.outages = NeverAway()
         yield ledger
 
 

@@ -128,6 +128,14 @@ class JobQuery:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """Jobs whose deadline had passed at the database server's time `now`, longest first."""
+
+    now: Instant
+    jobs: Sequence[JobId]
+
+
 class Transaction(Protocol):
     """One writing transaction. Nothing outside sees any of it before it commits."""
 
@@ -201,8 +209,8 @@ class Store(Protocol):
     ) -> list[Transition]:
         """Return the job's transitions with greater versions, oldest first."""
 
-    async def overdue(self, *, limit: int) -> list[JobId]:
-        """Return jobs whose deadline has passed by the database server's clock, longest first."""
+    async def overdue(self, *, limit: int) -> Overdue:
+        """Return jobs whose deadline has passed by the database server's clock."""
 
     async def ended_before(self, age: Micros, *, limit: int) -> list[JobId]:
         """Return jobs that ended longer than `age` ago by the database server's clock."""

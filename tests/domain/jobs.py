@@ -175,10 +175,17 @@ REFUSALS = {
 
 
 def outcome_of(
-    job: Job, command: JobCommand, linked: Asset | None = None, *, now: int = NOW
+    job: Job,
+    command: JobCommand,
+    linked: Asset | None = None,
+    *,
+    now: int = NOW,
+    resumed_at: Instant | None = None,
 ) -> Decision | str:
     return decision_or_refusal(
-        lambda: decide(job, command, now=Instant(now), new_id=ids(), linked=linked)
+        lambda: decide(
+            job, command, now=Instant(now), new_id=ids(), linked=linked, resumed_at=resumed_at
+        )
     )
 
 

@@ -130,7 +130,12 @@ class Model:
             return self.ended("FAILED", "CANCELLED")
         return self.put_down(now, lost=False)
 
-    def expired(self, now: int) -> "Model":
+    def expired(self, now: int, resumed_at: int | None) -> "Model":
+        if resumed_at is not None and "LEASE_EXPIRED" in self.times:
+            extended = max(self.times["LEASE_EXPIRED"], resumed_at + self.lease)
+            times = {**self.times, "LEASE_EXPIRED": extended}
+            if min(self.times.values()) <= now < min(times.values()):
+                return replace(self, times=times, version=self.version + 1)
         passed = {cause for cause, time in self.times.items() if time <= now}
         if passed and "CANCELLED" in self.times:
             passed.add("CANCELLED")
@@ -172,6 +177,7 @@ class Histories(RuleBasedStateMachine):
     def create(self, max_attempts: int, queue_timeout: Micros, run_timeout: Micros | None) -> None:
         self.new_id = ids()
         self.now = NOW
+        self.resumed_at: Instant | None = None
         command = Create(
             user_id=OWNER,
             job_type="render",
@@ -191,7 +197,14 @@ class Histories(RuleBasedStateMachine):
             known = {asset.request_id: asset for asset in record.assets}
             linked = known.get(command.request_id)
         try:
-            decision = decide(record.job, command, now=self.now, new_id=self.new_id, linked=linked)
+            decision = decide(
+                record.job,
+                command,
+                now=self.now,
+                new_id=self.new_id,
+                linked=linked,
+                resumed_at=self.resumed_at,
+            )
         except DomainError as refusal:
             return refusal
         self.keep(decision)
@@ -332,9 +345,14 @@ class Histories(RuleBasedStateMachine):
         if at != "now" and self.model.times:
             due = min(self.model.times.values()) - (at == "just before it")
             self.now = Instant(max(self.now, due))
-        self.model = self.model.expired(self.now)
+        self.model = self.model.expired(self.now, self.resumed_at)
         for _ in range(2):
             assert isinstance(self.send(Expire(job_id=JOB_ID)), Decision)
+
+    @rule(lasted=st.sampled_from([3 * SECOND, 3 * HOUR]))
+    def be_away(self, lasted: int) -> None:
+        """The service was away for so long, and is there again."""
+        self.now = self.resumed_at = Instant(self.now + lasted)
 
     @rule(by=st.sampled_from([1, SECOND, 6 * SECOND, GRACE, HOUR]))
     def let_time_pass(self, by: int) -> None:

@@ -189,6 +189,7 @@ EXPIRES = table("""
     when        QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
     early       repeats  repeats  repeats   repeats  repeats    repeats   repeats
     due         passes   leaves   moves     moves    repeats    repeats   repeats
+    resumed     passes   reports  moves     moves    repeats    repeats   repeats
 """)
 CLAIMS = table("""
     when        QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
@@ -372,8 +373,14 @@ def test_every_cancellation_in_every_state(state: State) -> None:
 @pytest.mark.parametrize("state", STATES)
 def test_every_passing_of_time_in_every_state(state: State) -> None:
     job = job_in(state)
-    for when, now in (("early", EARLY), ("due", DUE)):
-        outcome = outcome_of(job, Expire(job_id=JOB_ID), now=now)
+    for when, now, resumed_at in (
+        ("early", EARLY, None),
+        ("early", EARLY, EARLY),
+        ("due", DUE, None),
+        ("due", DUE, EARLY),
+        ("resumed", DUE, DUE),
+    ):
+        outcome = outcome_of(job, Expire(job_id=JOB_ID), now=now, resumed_at=resumed_at)
         assert name_of(job, outcome) == EXPIRES[when, state], when
 
 

@@ -95,11 +95,13 @@ def decide(
     now: Instant,
     new_id: NewId,
     linked: Asset | None = None,
+    resumed_at: Instant | None = None,
 ) -> Decision:
     """Decide on a command, given the job as it stands.
 
     `linked` is the job's asset with the request id of a LinkAsset, if there is
-    one. Raises a DomainError where the command is refused.
+    one. `resumed_at` is when the service's last outage ended, if it had one.
+    Raises a DomainError where the command is refused.
     """
     if job is None:
         raise JobNotFound(command.job_id)
@@ -115,7 +117,7 @@ def decide(
         case Cancel():
             return cancel(job, command, now)
         case Expire():
-            return expire(job, now)
+            return expire(job, now, resumed_at)
         case Delete():
             return _delete(job, command, now)
         case Retire():

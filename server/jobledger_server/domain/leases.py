@@ -78,10 +78,17 @@ def claim(job: Job, command: Claim, now: Instant) -> Decision | None:
     return take(job, worker_id=worker_id, lease=command.lease_duration, actor=worker_id, now=now)
 
 
-def expire(job: Job, now: Instant) -> Decision:
-    """Do what the job's deadline asks for, if it has passed: under the lock, with fresh eyes."""
+def expire(job: Job, now: Instant, resumed_at: Instant | None = None) -> Decision:
+    """Do what the job's deadline asks for, if it has passed: under the lock, with fresh eyes.
+
+    `resumed_at` is when the service's last outage ended. A lease that was renewed before
+    then is good until a whole lease after then, so that its holder has time to reconnect.
+    """
     if not _passed(deadline(job), now):
         return Decision(job=job, changed=False)
+    extended = _extended(job, resumed_at, now)
+    if not _passed(deadline(extended), now):
+        return Decision(job=extended)
     if job.cancel_request_time is not None:
         error = _cancelled(job)
     elif _passed(job.run_expire_time, now):
@@ -94,6 +101,14 @@ def expire(job: Job, now: Instant) -> Decision:
         worker = f"the worker {job.worker_id!r}" if job.worker_id else "its worker"
         error = JobError(LEASE_EXPIRED, f"{worker} fell silent, and no attempt is left")
     return fail(job, error, actor=SYSTEM, now=now)
+
+
+def _extended(job: Job, resumed_at: Instant | None, now: Instant) -> Job:
+    """Return the job with its lease as long as the outage that ended then makes it."""
+    if resumed_at is None or job.lease_expire_time is None or job.lease_duration is None:
+        return job
+    expire_time = Instant(max(job.lease_expire_time, resumed_at + job.lease_duration))
+    return changed(job, lease_expire_time=expire_time, update_time=now, version=job.version + 1)
 
 
 def cancel(job: Job, command: Cancel, now: Instant) -> Decision:

@@ -25,6 +25,7 @@ from jobledger_server.domain.machine import Decision
 from jobledger_server.domain.model import Asset, Instant, Job, JobId
 from jobledger_server.ledger.batcher import Batcher
 from jobledger_server.ledger.ids import IdSource
+from jobledger_server.ledger.outages import Outages
 from jobledger_server.store import Change, Store, StoreConflict, StoreUnavailable, Transaction
 
 MAX_BATCH = 512
@@ -49,6 +50,7 @@ class Ledger:
         self._store = store
         self._publish = publish
         self._ids = IdSource()
+        self.outages = Outages()
         self._repeated = False  # whether creations are known to be repeated just now
         self._batcher = Batcher(
             "commands",
@@ -131,6 +133,7 @@ class Ledger:
         try:
             return await self._commit(commands, repeated=repeated)
         except StoreUnavailable as error:
+            self.outages.failed()
             if not error.stale:
                 raise
             return await self._commit(commands, repeated=repeated)
@@ -144,8 +147,10 @@ class Ledger:
             known = await _load(transaction, commands, repeated=repeated)
             found = bool(known.created)
             now = transaction.now
+            self.outages.answered(now)
+            resumed_at = self.outages.resumed_at
             new_id = partial(self._ids.new_id, now)
-            outcomes = [known.decide(command, now, new_id) for command in commands]
+            outcomes = [known.decide(command, now, new_id, resumed_at) for command in commands]
             decisions = list(_changed(outcomes))
             changes = await transaction.append(decisions, last=True) if decisions else []
         if repeated and any(isinstance(each, Create | CreateAll) for each in commands):
@@ -164,7 +169,9 @@ class _Known:
     linked: dict[tuple[JobId, str], Asset]
     waiting: dict[frozenset[str], deque[JobId]]
 
-    def decide(self, command: Command, now: Instant, new_id: NewId) -> Outcome:
+    def decide(
+        self, command: Command, now: Instant, new_id: NewId, resumed_at: Instant | None
+    ) -> Outcome:
         """Return what comes of a command, and know it from then on."""
         try:
             if isinstance(command, Claim):
@@ -178,7 +185,14 @@ class _Known:
                 if isinstance(command, LinkAsset) and command.request_id:
                     linked = self.linked.get((command.job_id, command.request_id))
                 job = self.jobs.get(command.job_id)
-                decision = decide(job, command, now=now, new_id=new_id, linked=linked)
+                decision = decide(
+                    job,
+                    command,
+                    now=now,
+                    new_id=new_id,
+                    linked=linked,
+                    resumed_at=resumed_at,
+                )
                 self.remember(decision)
         except DomainError as refusal:
             return refusal

@@ -12,7 +12,7 @@ import random
 from jobledger_server.domain.commands import Expire
 from jobledger_server.domain.errors import JobNotFound, LimitExceeded
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.store import Store, StoreError
+from jobledger_server.store import Overdue, Store, StoreError, StoreUnavailable
 
 BATCH = 100
 """Jobs looked at together: few, so that what callers ask for is not held up."""
@@ -47,10 +47,20 @@ class Reaper:
 
     async def reap(self) -> int:
         """Do what is due, at most BATCH jobs; return how many were found."""
-        due = await self._store.overdue(limit=BATCH)
-        expiries = (self._ledger.apply(Expire(job_id=job_id)) for job_id in due)
+        due = await self._overdue()
+        expiries = (self._ledger.apply(Expire(job_id=job_id)) for job_id in due.jobs)
         for outcome in await asyncio.gather(*expiries, return_exceptions=True):
             # A job that was deleted meanwhile is no error.
             if isinstance(outcome, BaseException) and not isinstance(outcome, JobNotFound):
                 raise outcome
-        return len(due)
+        return len(due.jobs)
+
+    async def _overdue(self) -> Overdue:
+        """Poll for what is due, and take note of whether the database answers."""
+        try:
+            due = await self._store.overdue(limit=BATCH)
+        except StoreUnavailable:
+            self._ledger.outages.failed()
+            raise
+        self._ledger.outages.answered(due.now)
+        return due

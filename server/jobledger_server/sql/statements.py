@@ -12,6 +12,7 @@ from sqlalchemy import (
     func,
     select,
     text,
+    true,
     update,
 )
 from sqlalchemy.engine.interfaces import Dialect as SqlDialect
@@ -80,11 +81,19 @@ class Statements:
         self.insert_transitions = dialect.insertion(job_transitions, TRANSITION_COLUMNS)
         self.insert_assets = dialect.insertion(assets, ASSET_COLUMNS)
         self.insert_tombstones = dialect.insertion(tombstones, TOMBSTONE_COLUMNS)
-        self.overdue = (
-            select(jobs.c.id)
+        overdue = (
+            select(jobs.c.id, jobs.c.deadline)
             .where(jobs.c.deadline <= dialect.clock)
             .order_by(jobs.c.deadline)
             .limit(bindparam("count"))
+            .subquery()
+        )
+        # One row at least: the time is wanted where nothing is overdue, too.
+        clock = select(dialect.clock.label("now")).subquery()
+        self.overdue = (
+            select(clock.c.now, overdue.c.id)
+            .select_from(clock.outerjoin(overdue, true()))
+            .order_by(overdue.c.deadline)
         )
         self.ended_before = (
             select(jobs.c.id)

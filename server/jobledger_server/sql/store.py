@@ -40,6 +40,7 @@ from jobledger_server.store import (
     FeedHead,
     FeedPage,
     JobQuery,
+    Overdue,
     StoreConflict,
     StoreUnavailable,
 )
@@ -147,10 +148,9 @@ class SqlStore:
         )
         return [transition_from_row(row) for row in await self._read(statement)]
 
-    async def overdue(self, *, limit: int) -> list[JobId]:
-        return [
-            job_id for (job_id,) in await self._read(self._statements.overdue, {"count": limit})
-        ]
+    async def overdue(self, *, limit: int) -> Overdue:
+        rows = await self._read(self._statements.overdue, {"count": limit})
+        return Overdue(rows[0][0], [job_id for _, job_id in rows if job_id is not None])
 
     async def ended_before(self, age: Micros, *, limit: int) -> list[JobId]:
         with self._translating(_Progress()):

@@ -1,0 +1,169 @@
+"""When an outage counts as over, and what becomes of the leases that expired in it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from sqlalchemy import text
+
+from jobledger_server.domain.commands import Claim, Create, Expire, Report
+from jobledger_server.domain.model import Instant, Job, JobStatus, Micros
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.ledger.outages import LONGEST_SILENCE, Outages
+from jobledger_server.ledger.reaper import BATCH, Reaper
+from jobledger_server.sql.store import SqlStore
+from jobledger_server.store import StoreUnavailable
+
+SECOND = 1_000_000
+LEASE = Micros(60 * SECOND)
+NOW = Instant(1_700_000_000 * SECOND)
+
+
+def after(outages: Outages, *answers: int) -> int | None:
+    """Let the database answer so long after NOW; return when an outage ended, likewise."""
+    for answer in answers:
+        outages.answered(Instant(NOW + answer))
+    return None if outages.resumed_at is None else outages.resumed_at - NOW
+
+
+@pytest.fixture
+def serving() -> Outages:
+    """What a server knows that has started."""
+    outages = Outages()
+    assert outages.resumed_at is None
+    assert after(outages, 0) == 0
+    return outages
+
+
+def test_a_server_that_polls_regularly_has_no_outage(serving: Outages) -> None:
+    assert after(serving, *range(SECOND, 100 * SECOND, LONGEST_SILENCE)) == 0
+
+
+def test_a_database_that_was_unavailable_is_back_with_its_first_answer(serving: Outages) -> None:
+    serving.failed()
+    serving.failed()
+    assert serving.resumed_at == NOW
+    assert after(serving, SECOND // 2, SECOND) == SECOND // 2
+
+
+def test_a_process_that_was_frozen_is_back_with_its_first_answer(serving: Outages) -> None:
+    assert after(serving, SECOND, SECOND + LONGEST_SILENCE) == 0
+    assert after(serving, SECOND + 2 * LONGEST_SILENCE + 1) == SECOND + 2 * LONGEST_SILENCE + 1
+
+
+def test_answers_that_overtake_each_other_are_no_outage(serving: Outages) -> None:
+    assert after(serving, SECOND, SECOND // 2, SECOND + LONGEST_SILENCE) == 0
+
+
+def test_a_clock_that_was_set_back_is_followed(serving: Outages) -> None:
+    """Else leases would be extended to an hour from now."""
+    hour = 3600 * SECOND
+    assert after(serving, -hour, -hour + SECOND) == -hour
+
+
+@pytest.fixture
+async def restarted(store: SqlStore, ledger: Ledger) -> AsyncIterator[Ledger]:
+    """The ledger of a server that starts when that of `ledger` has ended."""
+    async with Ledger(store, lambda _: None, max_waiting=10_000) as restarted:
+        yield restarted
+
+
+async def claimed(ledger: Ledger, count: int = 1) -> list[Job]:
+    jobs = []
+    for _ in range(count):
+        await ledger.apply(Create(user_id="ada", job_type="render"))
+    while len(jobs) < count:
+        claim = Claim(
+            worker_id="w", job_types=frozenset(["render"]), max_jobs=100, lease_duration=LEASE
+        )
+        jobs += await ledger.claim(claim)
+    return jobs
+
+
+async def let_leases_expire(store: SqlStore, seconds: int = 1) -> None:
+    """Have all leases expire so long ago."""
+    until = f"(SELECT MAX(update_time) FROM jobs) - {seconds * SECOND}"
+    async with store._database.writer.begin() as connection:
+        await connection.execute(
+            text(
+                f"UPDATE jobs SET lease_expire_time = {until}, deadline = {until} "
+                "WHERE lease_expire_time IS NOT NULL"
+            )
+        )
+
+
+async def test_a_start_extends_the_leases_that_expired_before_it(
+    ledger: Ledger, restarted: Ledger, store: SqlStore
+) -> None:
+    (job,) = await claimed(ledger)
+    await let_leases_expire(store, 3 * 60)
+    reaper = Reaper(store, restarted)
+    assert await reaper.reap() == 1
+    extended = (await store.read_jobs([job.id]))[job.id]
+    assert restarted.outages.resumed_at is not None
+    assert extended.lease_expire_time == restarted.outages.resumed_at + LEASE
+    assert await reaper.reap() == 0
+    report = await restarted.apply(Report(job_id=job.id, attempt=1, progress=50))
+    assert (report.applied, report.job.version) == (True, job.version + 2)
+
+
+@asynccontextmanager
+async def writes_refused(store: SqlStore) -> AsyncIterator[None]:
+    """Have the database take no writes; polls see nothing of that."""
+    pragma, characteristics = "PRAGMA query_only", "SET SESSION CHARACTERISTICS AS TRANSACTION READ"
+    refuse, allow = {
+        "sqlite": (f"{pragma}=ON", f"{pragma}=OFF"),
+        "postgresql": (f"{characteristics} ONLY", f"{characteristics} WRITE"),
+    }[store._dialect.name]
+    for statement in (refuse, allow):
+        writer = store._database.writer.execution_options(**store._dialect.single_statement)
+        async with writer.connect() as connection:
+            await connection.exec_driver_sql(statement)
+        if statement == refuse:
+            yield
+
+
+async def test_an_expiry_that_was_seen_before_an_outage_extends_the_lease_after_it(
+    restarted: Ledger, store: SqlStore
+) -> None:
+    """As one that waited in a batch while the one before it was refused."""
+    (job,) = await claimed(restarted)
+    restarted.outages.resumed_at = Instant(1)
+    await let_leases_expire(store)
+    async with writes_refused(store):
+        with pytest.raises(StoreUnavailable):
+            await restarted.apply(Report(job_id=job.id, attempt=1))
+    assert (await restarted.apply(Expire(job_id=job.id))).job.held
+
+
+async def test_without_an_outage_a_lease_that_expired_is_lost(
+    restarted: Ledger, store: SqlStore
+) -> None:
+    (job,) = await claimed(restarted)
+    restarted.outages.resumed_at = Instant(1)
+    await let_leases_expire(store)
+    assert await Reaper(store, restarted).reap() == 1
+    assert (await store.read_jobs([job.id]))[job.id].status is JobStatus.FAILED
+
+
+async def test_a_backlog_is_worked_off_and_what_comes_due_later_is_not_held_up(
+    ledger: Ledger, restarted: Ledger, store: SqlStore
+) -> None:
+    """What was extended is not due any more, so that it does not stand before the rest."""
+    jobs = await claimed(ledger, 3 * BATCH + 1)
+    await let_leases_expire(store)
+    await ledger.apply(Create(user_id="ada", job_type="other", queue_timeout=Micros(1)))
+    reaper = Reaper(store, restarted)
+    while await reaper.reap():
+        pass
+    found = await store.read_jobs([job.id for job in jobs])
+    assert {job.version for job in found.values()} == {jobs[0].version + 1}
+    assert all(job.held for job in found.values())
+    restarted.outages.resumed_at = Instant(1)
+    await let_leases_expire(store)
+    counts = []
+    while count := await reaper.reap():
+        counts.append(count)
+    assert counts == [BATCH, BATCH, BATCH, 1]
+    found = await store.read_jobs([job.id for job in jobs])
+    assert {job.status for job in found.values()} == {JobStatus.FAILED}
