@@ -88,15 +88,28 @@ class Change:
     as_of: int = field(default=0, compare=False)
 
 
+PAGE_BYTES = 4 * 1024 * 1024
+"""Bytes that the jobs of a page take at most, where the caller names no other bound."""
+
+
 @quick
 @dataclass(frozen=True, slots=True)
 class FeedPage:
     """A part of the feed, in the order of the commits, and where the feed stood when it was read.
 
-    Nothing that was committed up to the place `through` is missing.
+    Nothing that was committed up to the sequence number `through` is missing.
     """
 
     head: FeedHead
+    changes: Sequence[Change]
+    through: int
+
+
+@quick
+@dataclass(frozen=True, slots=True)
+class ActivePage:
+    """Active jobs, in the order of their latest changes; none is missing up to `through`."""
+
     changes: Sequence[Change]
     through: int
 
@@ -225,8 +238,14 @@ class Store(Protocol):
         itself can tell.
         """
 
-    async def changes_after(self, seq: int, *, limit: int, user_id: str | None = None) -> FeedPage:
-        """Return at most `limit` changes after place `seq`, in the order of their commits.
+    async def changes_after(
+        self, seq: int, *, limit: int, max_bytes: int = PAGE_BYTES, user_id: str | None = None
+    ) -> FeedPage:
+        """Return changes after the sequence number `seq`, in the order of their commits.
+
+        At most `limit`, whose jobs take at most `max_bytes`, or one that takes more; the
+        database is not asked for the contents of many more. They are all up to
+        `through`, which is the head unless the page was cut.
 
         A job stands in the feed at its latest change; a deleted one stands there as
         such. A transition stands at its own place for ever: where its job went on,
@@ -234,17 +253,34 @@ class Store(Protocol):
         never changes, but that it may be nothing any more; and whoever has read up
         to a place, in whatever pages and however often it began again, has been
         told each transition up to there once, and of each job ever newer versions.
-        With a `user_id` the changes of other owners are left out.
+
+        With a `user_id` the changes of other owners are left out. One call passes over a
+        bounded number of those, so that a page may be cut short, or empty, before the head.
 
         Raises DeletionsForgotten.
         """
 
+    async def newest_from(self, *, limit: int, max_bytes: int) -> int:
+        """Return a sequence number after which at most about so many changes and bytes follow.
+
+        The smallest one, as far as the database can tell without reading contents: twice
+        the bytes may follow, and what is committed meanwhile. Not before what
+        `changes_after` can read from.
+        """
+
     async def active_jobs(
-        self, seq: int, *, until: int, limit: int, user_id: str | None = None
-    ) -> list[Change]:
+        self,
+        seq: int,
+        *,
+        until: int,
+        limit: int,
+        max_bytes: int = PAGE_BYTES,
+        user_id: str | None = None,
+    ) -> ActivePage:
         """Return the jobs that have not ended and whose latest change is after `seq` up to `until`.
 
-        In the order of their latest changes, at most `limit`, without transitions.
+        In the order of their latest changes, without transitions; bounded as in
+        `changes_after`.
         """
 
     async def forget_deletions(self, age: Micros, *, limit: int) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import tracemalloc
 from collections.abc import AsyncIterator, Iterable
 
 import pytest
@@ -9,9 +10,18 @@ from sqlalchemy import text
 
 from jobledger_server.domain.commands import Cancel, Delete, Report
 from jobledger_server.domain.decisions import decide
-from jobledger_server.domain.model import Instant, Job, JobId, JobStatus, Micros, first_id
+from jobledger_server.domain.model import (
+    Instant,
+    Job,
+    JobId,
+    JobStatus,
+    Micros,
+    Payload,
+    first_id,
+)
+from jobledger_server.sql import feed as feed_module
 from jobledger_server.sql.store import SqlStore
-from jobledger_server.store import Change, DeletionsForgotten
+from jobledger_server.store import PAGE_BYTES, Change, DeletionsForgotten
 from store_writer import append, creation, finished, moved, saved, step
 
 COMPLETED, PROCESSING = JobStatus.COMPLETED, JobStatus.PROCESSING
@@ -24,12 +34,19 @@ async def reported(store: SqlStore, job: Job, progress: int) -> Job:
 
 
 async def pages(
-    store: SqlStore, after: int = 0, *, limit: int, user_id: str | None = None
+    store: SqlStore,
+    after: int = 0,
+    *,
+    limit: int,
+    user_id: str | None = None,
+    max_bytes: int = PAGE_BYTES,
 ) -> AsyncIterator[list[Change]]:
     """Read to the head, a page at a time."""
     while True:
-        page = await store.changes_after(after, limit=limit, user_id=user_id)
+        page = await store.changes_after(after, limit=limit, user_id=user_id, max_bytes=max_bytes)
         assert len(page.changes) <= limit
+        taken = sum(change.job.content_bytes for change in page.changes)
+        assert taken <= max_bytes or len(page.changes) == 1
         yield list(page.changes)
         after = page.through
         if after == page.head.seq:
@@ -140,6 +157,93 @@ async def test_one_owners_part_of_the_feed_is_whole(store: SqlStore, limit: int)
     assert changes[-1].job.id == gone.id
 
 
+BLOB = Payload(b"x" * 100_000)
+
+
+@pytest.mark.parametrize("max_bytes", [1, 150_000, 350_000])
+@pytest.mark.parametrize("user_id", [None, "ada"])
+async def test_a_page_is_bounded_by_bytes_and_nothing_is_missing(
+    store: SqlStore, max_bytes: int, user_id: str | None
+) -> None:
+    """Also where jobs that have gone on since stand in it at their starts."""
+    jobs = [await moved(store, await saved(store, parameters=BLOB), PROCESSING) for _ in range(4)]
+    jobs += [await saved(store) for _ in range(5)]
+    for job in jobs[:4]:
+        await moved(store, job, COMPLETED, result=BLOB)
+    await finished(store)
+    changes = await all_changes(store, limit=100, user_id=user_id, max_bytes=max_bytes)
+    assert changes == await all_changes(store, limit=100, max_bytes=10**9)
+    steps = assert_told_once_and_in_order(changes)
+    assert [steps[job.id] for job in jobs] == [[2, 3]] * 4 + [[]] * 5
+
+
+@pytest.mark.parametrize("reading", ["changes_after", "active_jobs"])
+async def test_what_a_page_cannot_take_is_not_read(store: SqlStore, reading: str) -> None:
+    """Sizes come first: 200 jobs of 100 kB are not read to tell about two of them."""
+    for _ in range(20):
+        await append(store, *(creation(parameters=BLOB) for _ in range(10)))
+    span = {"until": 200} if reading == "active_jobs" else {}
+    tracemalloc.start()
+    try:
+        page = await getattr(store, reading)(0, limit=1000, max_bytes=250_000, **span)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(page.changes) == page.through == 2
+    assert most < 3_000_000
+
+
+async def test_a_page_passes_over_a_bounded_number_of_other_owners_changes(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "SCAN", 5)
+    first = await saved(store)
+    for _ in range(12):
+        await saved(store, "bob")
+    last = await moved(store, await saved(store), PROCESSING)
+    found = [page async for page in pages(store, limit=10, user_id="ada")]
+    assert [[change.job for change in page] for page in found] == [[first], [], [last]]
+
+
+@pytest.mark.parametrize("part", ["jobs", "deletions", "transitions"])
+async def test_one_owners_part_of_the_feed_is_read_by_its_sequence_numbers(
+    store: SqlStore, part: str
+) -> None:
+    """By an index of the owner's all that the owner has would be read for every page."""
+    on_sqlite = store._dialect.name == "sqlite"
+    values = {"seq": 0, "until": 9, "count": 5, "max_bytes": 9, "user_id": "ada"}
+    async with store._database.reader.connect() as connection:
+        if not on_sqlite:  # an empty table is otherwise read whole
+            await connection.execute(text("SET enable_seqscan = off"))
+            await connection.execute(text("SET enable_bitmapscan = off"))
+        compiled = getattr(store._statements.owned_feed, part).compile(dialect=connection.dialect)
+        bound = compiled.params | {n: v for n, v in values.items() if n in compiled.params}
+        given = [bound[name] for name in compiled.positiontup]
+        explain = "EXPLAIN QUERY PLAN" if on_sqlite else "EXPLAIN"
+        plan = await connection.exec_driver_sql(f"{explain} {compiled}", tuple(given))
+        found = str(plan.all())
+    assert "change_seq" in found
+    assert "ix_jobs_user_id_id" not in found
+
+
+async def test_the_newest_changes_begin_where_they_fit(store: SqlStore) -> None:
+    assert await store.newest_from(limit=10, max_bytes=1) == 0
+    for size in (0, 500_000, 100, 100_000, 100_000):
+        await saved(store, parameters=Payload(bytes(size)))
+    for limit, max_bytes, seq in (
+        (10, 10**6, 0),
+        (10, 300_000, 2),
+        (10, 200_000, 3),
+        (10, 1, 5),
+        (2, 300_000, 3),
+    ):
+        assert await store.newest_from(limit=limit, max_bytes=max_bytes) == seq
+    gone = await finished(store)
+    await append(store, step(gone, Delete(job_id=gone.id, user_id="ada")))
+    await store.forget_deletions(Micros(0), limit=1)
+    assert await store.newest_from(limit=10, max_bytes=10**9) == 9
+
+
 async def test_a_reader_that_follows_concurrent_writers_misses_nothing(store: SqlStore) -> None:
     """Idea 3: a reader that has seen n can ask for everything after n and never miss one."""
     writers, rounds = 6, 8
@@ -180,13 +284,19 @@ async def test_what_has_not_ended_is_listed_by_its_latest_changes(store: SqlStor
     first = await moved(store, first, PROCESSING)
     head = (await store.feed_head()).seq
     late = await reported(store, third, 0) if third.status is PROCESSING else third
-    found = await store.active_jobs(0, until=head, limit=10)
+    page = await store.active_jobs(0, until=head, limit=10)
+    found = page.changes
     assert [change.job for change in found] == [second, late, other, first]
+    assert page.through == head
     assert all(not change.transitions for change in found)
-    assert await store.active_jobs(0, until=head, limit=2) == found[:2]
-    assert await store.active_jobs(found[1].seq, until=head - 1, limit=10) == found[2:3]
+    two = await store.active_jobs(0, until=head, limit=2)
+    assert (two.changes, two.through) == (found[:2], found[1].seq)
+    third = await store.active_jobs(found[1].seq, until=head - 1, limit=10)
+    assert (third.changes, third.through) == (found[2:3], head - 1)
     mine = await store.active_jobs(0, until=head, limit=10, user_id="ada")
-    assert [change.job for change in mine] == [second, late, first]
+    assert [change.job for change in mine.changes] == [second, late, first]
+    one = await store.active_jobs(0, until=head, limit=10, max_bytes=1)
+    assert (one.changes, one.through) == (found[:1], found[0].seq)
 
 
 @pytest.mark.parametrize(

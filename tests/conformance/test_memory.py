@@ -232,9 +232,9 @@ def test_no_more_is_remembered_than_allowed(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_no_more_content_is_remembered_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_module, "MAX_BYTES", 100)
+    monkeypatch.setattr(memory_module, "MAX_BYTES", 100_000)
     memory = Memory()
-    small, large = (creation(parameters=Payload(part * 60)).job for part in (b"x", b"y"))
+    small, large = (creation(parameters=Payload(part * 60_000)).job for part in (b"x", b"y"))
     memory.remember(small, "m")
     memory.remember(small, "n")
     assert set(memory.recall([small.id])) == {small.id}

@@ -1,21 +1,24 @@
 """A follower: its place, its sleep, and when it reads the table. Over the real store and hub."""
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from jobledger_server.domain.commands import Create, Delete, Report, Transit
-from jobledger_server.domain.model import Job, JobStatus, Payload
+from jobledger_server.domain.commands import Create, CreateAll, Delete, Report, Transit
+from jobledger_server.domain.model import OVERHEAD_BYTES, Job, JobStatus, Payload
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.store import SqlStore
-from jobledger_server.store import FeedPage
+from jobledger_server.store import FeedPage, StoreUnavailable
 from jobledger_server.watch import feed as feed_module
+from jobledger_server.watch import window as window_module
 from jobledger_server.watch.feed import Feed, ForeignPlace, filled_window
 from jobledger_server.watch.follower import Follower, Place, Selection, Told
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.subscription import Draining
+from jobledger_server.watch.tail import Tail
 from jobledger_server.watch.window import Window
 from store_writer import append, creation, finished, moved, saved, step
 
@@ -294,8 +297,8 @@ async def test_a_draining_server_ends_it_at_its_place(hub: WatchHub, feed: Feed)
 async def test_what_a_reader_may_stall_over_is_cut_by_its_bytes(
     ledger: Ledger, hub: WatchHub, store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed_module, "PAGE_BYTES", 1000)
-    blob = Payload(b"x" * 400)
+    blob = Payload(b"x" * 40_000)
+    monkeypatch.setattr(feed_module, "PAGE_BYTES", 3 * (40_000 + OVERHEAD_BYTES + 100))
     for _ in range(10):
         await ledger.apply(Create(user_id="ada", job_type="t", parameters=blob))
     empty = Window(hub.seq)
@@ -315,3 +318,53 @@ async def test_what_a_reader_may_stall_over_is_cut_by_its_bytes(
                 break
         assert seen == list(range(1, 11))
         assert max(sizes) == 3
+
+
+async def test_a_change_buffer_is_filled_with_no_more_than_it_holds(
+    ledger: Ledger, store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many large jobs there are: the newest count."""
+    monkeypatch.setattr(window_module, "MAX_BYTES", 1_000_000)
+    for _ in range(20):
+        blobs = (Payload(bytes(100_000)) for _ in range(10))
+        creations = (Create(user_id="ada", job_type="t", parameters=blob) for blob in blobs)
+        await ledger.create_all(CreateAll(tuple(creations)))
+    tracemalloc.start()
+    try:
+        window = await filled_window(store, await store.feed_head())
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (window.floor, window.seq) == (191, 200)
+    assert most < 6_000_000  # of 20 MB
+
+
+@pytest.mark.parametrize("answered", [0, 1])
+async def test_a_change_buffer_begins_with_what_the_database_answers_in_time(
+    ledger: Ledger, store: SqlStore, monkeypatch: pytest.MonkeyPatch, answered: int
+) -> None:
+    """The tail reads on from there, and nobody misses anything."""
+    monkeypatch.setattr(feed_module, "FILL_PAGE", 2)
+    jobs = [await created(ledger) for _ in range(5)]
+    counting = CountingStore(store)
+
+    async def slow() -> None:
+        if counting.reads > answered:
+            raise StoreUnavailable("too slow")
+
+    counting.after_read = slow
+    head = await store.feed_head()
+    window = await filled_window(counting, head)
+    assert (window.floor, window.seq) == (0, 2 * answered)
+    hub = WatchHub(window, lambda: None, max_watches=10)
+    look = asyncio.Event()
+    look.set()
+    tail = asyncio.create_task(Tail(store, hub, look, head).run())
+    follower = Follower(Feed(store, window), ADA, Place(0))
+    seen: list[Job] = []
+    with hub.follow(follower):
+        while len(seen) < 5:
+            seen += [change.job for change in (await told(follower)).changes]
+    assert seen == jobs
+    tail.cancel()
+    await asyncio.wait([tail])

@@ -3,6 +3,7 @@
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from sys import getsizeof
 from typing import Any, NewType
 
 from jobledger_server.domain.quick import changer, copier, quick
@@ -26,6 +27,14 @@ Payload = NewType("Payload", bytes)
 """A serialized google.protobuf.Struct with its keys in order, so that equal
 bytes mean equal content. Opaque here: nothing that the service decides depends
 on what a caller keeps in it."""
+
+
+OVERHEAD_BYTES = 2560
+"""What a job takes besides what callers keep in it: with a change, its transition, and a queue
+of its owner's."""
+
+_LABEL_BYTES = 100
+"""What a label takes in its mapping."""
 
 
 def first_id(instant: Instant) -> JobId:
@@ -105,8 +114,20 @@ class Job:
 
     @property
     def content_bytes(self) -> int:
-        """The bytes of what callers keep in it, by far the most that it can take."""
-        return len(self.parameters or b"") + len(self.result or b"")
+        """The memory that the job takes, with a change and its transition: never less than it is.
+
+        A character takes at most 4 bytes.
+        """
+        texts = len(self.user_id) + 2 * len(self.worker_id) + len(self.request_id)
+        texts += len(self.progress_message) + len(self.cancel_reason)
+        size = OVERHEAD_BYTES + 4 * texts + len(self.parameters or b"") + len(self.result or b"")
+        if self.labels:
+            for key, value in self.labels.items():
+                size += _LABEL_BYTES + getsizeof(key) + getsizeof(value)
+        error = self.error
+        if error is not None:
+            size += getsizeof(error.message) + len(error.details or b"")
+        return size
 
     @property
     def held(self) -> bool:

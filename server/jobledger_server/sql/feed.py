@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from jobledger_server.domain.model import OVERHEAD_BYTES
 from jobledger_server.sql.rows import (
     change_from_row,
     job_after_start,
@@ -21,6 +22,23 @@ Steps = Sequence[Sequence[Any]]
 """Whole rows of `job_transitions`."""
 
 
+SCAN = 2000
+"""Sequence numbers that one page passes over at most to find the changes of one owner."""
+
+
+def fitting(sizes: Sequence[int], limit: int, max_bytes: int) -> tuple[int, bool]:
+    """Return how many of what was read a page can take, and whether nothing can follow those.
+
+    At least one; else at most `limit`, of `max_bytes` together.
+    """
+    room = max_bytes
+    for count, size in enumerate(sizes):
+        room -= size
+        if count and (count == limit or room < 0):
+            return count, False
+    return len(sizes), len(sizes) < limit and room > 0
+
+
 class FeedReading:
     """Reads in one snapshot of the database; see `store.Store.changes_after`."""
 
@@ -30,27 +48,28 @@ class FeedReading:
         statements: Statements,
         *,
         limit: int,
+        max_bytes: int,
         user_id: str | None,
     ) -> None:
         self._connection = connection
         self._statements = statements
         self._feed = statements.feed if user_id is None else statements.owned_feed
         self._limit = limit
-        self._owner = {} if user_id is None else {"user_id": user_id}
+        self._max_bytes = max_bytes
+        self._user_id = user_id
 
     async def page(self, head: FeedHead, seq: int) -> FeedPage:
-        """Return what comes after place `seq` of a feed that stands at `head`."""
-        page = {"seq": seq, "count": self._limit, **self._owner}
+        """Return what comes after `seq` of a feed that stands at `head`."""
         as_of = head.seq
-        latest = [change_from_row(row, as_of) for row in await self._rows(self._feed.jobs, page)]
+        page: dict[str, Any] = {"seq": seq, "until": as_of, "count": self._limit}
+        if self._user_id is not None:
+            page |= {"user_id": self._user_id, "until": min(as_of, seq + SCAN)}
+        rows = await self._rows(self._feed.jobs, {**page, "max_bytes": self._max_bytes})
+        latest = [change_from_row(row, as_of) for row in rows]
         gone = await self._rows(self._feed.deletions, page)
         latest += [tombstone_from_row(row, as_of) for row in gone]
         steps = await self._rows(self._feed.transitions, page)
-        # Each of the three is whole up to the place where the first of them was cut, and that
-        # is at or after the last place that is kept.
-        places = {change.seq for change in latest} | {step_place(row) for row in steps}
-        kept = sorted(places)[: self._limit]
-        last = kept[-1] if len(kept) == self._limit else as_of
+        last = await self._last(latest, steps, page["until"])
         taken = {step_place(row): row for row in steps if step_place(row) <= last}
         changes = [
             replace(change, transitions=(transition_from_row(taken.pop(change.seq)),))
@@ -61,6 +80,24 @@ class FeedReading:
         ]
         changes += await self._starts(list(taken.values()), latest, as_of)
         return FeedPage(head, sorted(changes, key=lambda change: change.seq), last)
+
+    async def _last(self, latest: Sequence[Change], steps: Steps, until: int) -> int:
+        """Return where the page ends: at `until`, or where one of its bounds cuts it.
+
+        Each of the three parts is whole up to where the first of them was cut, and that is at
+        or after the end of the page: no part was cut before its own rows reached a bound.
+        """
+        sizes = {change.seq: change.job.content_bytes for change in latest}
+        contents = {change.job.id: change.job.content_bytes for change in latest}
+        starts = [(step_place(row), row[0]) for row in steps if step_place(row) not in sizes]
+        if missing := [job_id for _, job_id in starts if job_id not in contents]:
+            ids = self._statements.dialect.bind_list("ids", missing)
+            rows = await self._rows(self._statements.job_sizes, ids)
+            contents.update((id_, OVERHEAD_BYTES + size) for id_, size in rows)
+        sizes.update((place, contents[job_id]) for place, job_id in starts)
+        places = sorted(sizes)
+        count, whole = fitting([sizes[place] for place in places], self._limit, self._max_bytes)
+        return until if whole else places[count - 1]
 
     async def _starts(self, steps: Steps, latest: Sequence[Change], as_of: int) -> list[Change]:
         """Return the steps of jobs that went on, at their own places.

@@ -15,7 +15,7 @@ MAX_JOBS = 8192
 """Jobs remembered at most."""
 
 MAX_BYTES = 32 * 1024 * 1024
-"""Bytes of their contents remembered at most."""
+"""Bytes that they take at most."""
 
 Mark = str | int
 """Tells what one transaction wrote from what any other did. The dialect's own."""
@@ -26,6 +26,7 @@ class Memory:
 
     def __init__(self) -> None:
         self._jobs: dict[JobId, tuple[Job, Mark]] = {}  # the one that was written last comes last
+        self._sizes: dict[JobId, int] = {}
         self._bytes = 0
 
     def recall(self, ids: Collection[JobId]) -> dict[JobId, tuple[Job, Mark]]:
@@ -36,17 +37,18 @@ class Memory:
         """Take a job as it was written and committed."""
         self.forget(job.id)
         self._jobs[job.id] = job, mark
-        self._bytes += job.content_bytes
+        size = self._sizes[job.id] = job.content_bytes
+        self._bytes += size
         while len(self._jobs) > MAX_JOBS or self._bytes > MAX_BYTES:
             self.forget(next(iter(self._jobs)))
 
     def forget(self, job_id: JobId) -> None:
         """Let go of a job, if it is remembered."""
-        known = self._jobs.pop(job_id, None)
-        if known is not None:
-            self._bytes -= known[0].content_bytes
+        if self._jobs.pop(job_id, None) is not None:
+            self._bytes -= self._sizes.pop(job_id)
 
     def forget_all(self) -> None:
         """Let go of everything: what answers next may be another database."""
         self._jobs.clear()
+        self._sizes.clear()
         self._bytes = 0

@@ -4,9 +4,10 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import (
-    BindParameter,
+    ColumnElement,
     Select,
     Table,
+    TextClause,
     bindparam,
     delete,
     func,
@@ -106,6 +107,8 @@ class Statements:
         self.feed_head = select(feed.c.epoch, feed.c.seq, feed.c.forgotten)
         self.feed = FeedStatements()
         self.owned_feed = FeedStatements(owned=True)
+        self.newest_from = _newest_from()
+        self.job_sizes = select(jobs.c.id, _SIZE).where(dialect.one_of(jobs.c.id, "ids"))
         # The oldest first, and then which of them are old: else one that is would be looked for
         # among all of them, as long as none is.
         oldest = (
@@ -135,22 +138,57 @@ class Statements:
         )
 
 
+# What the database can tell of a job's size without reading it.
+_SIZE = (
+    func.coalesce(func.length(jobs.c.parameters), 0)
+    + func.coalesce(func.length(jobs.c.result), 0)
+    + func.coalesce(func.length(jobs.c.error_details), 0)
+)
+
+
 class FeedStatements:
-    """Reads a page of the feed: of all owners, or of one."""
+    """Reads a page of the feed: of all owners, or of one. Its bounds are bound."""
 
     def __init__(self, *, owned: bool = False) -> None:
-        def page(table: Table) -> Select[Any]:
-            place = table.c.change_seq
-            part = select(table).where(place > bindparam("seq")).order_by(place)
-            return part.limit(bindparam("count"))
-
-        self.jobs = page(jobs)
-        self.deletions = page(tombstones)
-        self.transitions = page(job_transitions)
+        # Not by an index of the owner's: all that the owner has would be read and sorted.
+        whose = (jobs.c.user_id.concat("") == bindparam("user_id"),) if owned else ()
+        self.jobs = _jobs_page(*whose)
+        self.deletions = _span(tombstones)
+        self.transitions = _span(job_transitions)
+        self.active = _jobs_page(text(ACTIVE))
         if owned:
-            user_id: BindParameter[str] = bindparam("user_id")
-            self.jobs = self.jobs.where(jobs.c.user_id == user_id)
-            self.deletions = self.deletions.where(tombstones.c.user_id == user_id)
-            with_jobs = self.transitions.join(jobs, jobs.c.id == job_transitions.c.job_id)
-            self.transitions = with_jobs.where(jobs.c.user_id == user_id)
-        self.active = self.jobs.where(text(ACTIVE), jobs.c.change_seq <= bindparam("until"))
+            deleted = tombstones.c.user_id.concat("") == bindparam("user_id")
+            self.deletions = self.deletions.where(deleted)
+            with_jobs = jobs.c.id == job_transitions.c.job_id
+            self.transitions = self.transitions.join(jobs, with_jobs).where(*whose)
+            self.active = _jobs_page(text(ACTIVE), jobs.c.user_id == bindparam("user_id"))
+
+
+def _span(table: Table) -> Select[Any]:
+    """Return the statement for the first rows after `seq` up to `until`, at most `count`."""
+    place = table.c.change_seq
+    span = select(table).where(place > bindparam("seq"), place <= bindparam("until"))
+    return span.order_by(place).limit(bindparam("count"))
+
+
+def _jobs_page(*which: ColumnElement[bool] | TextClause) -> Select[Any]:
+    """Return the same of jobs, up to the one with which their contents reach `max_bytes`."""
+    place = jobs.c.change_seq
+    after = place > bindparam("seq")
+    sizes = select(place, _SIZE.label("size")).where(*which, after, place <= bindparam("until"))
+    first = sizes.order_by(place).limit(bindparam("count")).subquery()
+    before = func.sum(first.c.size).over(order_by=first.c.change_seq) - first.c.size
+    sums = select(first.c.change_seq, before.label("before")).subquery()
+    last = select(func.max(sums.c.change_seq)).where(sums.c.before < bindparam("max_bytes"))
+    return select(jobs).where(*which, after, place <= last.scalar_subquery()).order_by(place)
+
+
+def _newest_from() -> Select[Any]:
+    """Return the statement for the newest job with which those after it are too large."""
+    place = jobs.c.change_seq
+    newest = select(place, _SIZE.label("size")).where(place > bindparam("seq"))
+    newest = newest.order_by(place.desc()).limit(bindparam("count"))
+    first = newest.subquery()
+    total = func.sum(first.c.size).over(order_by=first.c.change_seq.desc())
+    sums = select(first.c.change_seq, total.label("total")).subquery()
+    return select(func.max(sums.c.change_seq)).where(sums.c.total > bindparam("max_bytes"))

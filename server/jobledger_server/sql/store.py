@@ -22,7 +22,7 @@ from jobledger_server.domain.model import (
 )
 from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.driver import Driver, Prepared
-from jobledger_server.sql.feed import FeedReading
+from jobledger_server.sql.feed import FeedReading, fitting
 from jobledger_server.sql.memory import Memory
 from jobledger_server.sql.rows import (
     asset_from_row,
@@ -35,7 +35,8 @@ from jobledger_server.sql.statements import Statements
 from jobledger_server.sql.tables import assets, job_transitions, jobs
 from jobledger_server.sql.transaction import SqlTransaction
 from jobledger_server.store import (
-    Change,
+    PAGE_BYTES,
+    ActivePage,
     DeletionsForgotten,
     FeedHead,
     FeedPage,
@@ -166,7 +167,9 @@ class SqlStore:
         (row,) = await self._read(self._statements.feed_head)
         return FeedHead(*row)
 
-    async def changes_after(self, seq: int, *, limit: int, user_id: str | None = None) -> FeedPage:
+    async def changes_after(
+        self, seq: int, *, limit: int, max_bytes: int = PAGE_BYTES, user_id: str | None = None
+    ) -> FeedPage:
         with self._translating(_Progress()):
             async with self._snapshot.connect() as connection, connection.begin():
                 head = FeedHead(*(await connection.execute(self._statements.feed_head)).one())
@@ -174,17 +177,43 @@ class SqlStore:
                     raise DeletionsForgotten
                 if seq >= head.seq:
                     return FeedPage(head, [], seq)
-                reading = FeedReading(connection, self._statements, limit=limit, user_id=user_id)
+                reading = FeedReading(
+                    connection,
+                    self._statements,
+                    limit=limit,
+                    max_bytes=max_bytes,
+                    user_id=user_id,
+                )
                 return await reading.page(head, seq)
 
+    async def newest_from(self, *, limit: int, max_bytes: int) -> int:
+        head = await self.feed_head()
+        floor = max(head.forgotten, head.seq - limit)
+        page = {"seq": floor, "count": limit, "max_bytes": max_bytes}
+        ((too_many,),) = await self._read(self._statements.newest_from, page)
+        return floor if too_many is None else int(too_many)
+
     async def active_jobs(
-        self, seq: int, *, until: int, limit: int, user_id: str | None = None
-    ) -> list[Change]:
+        self,
+        seq: int,
+        *,
+        until: int,
+        limit: int,
+        max_bytes: int = PAGE_BYTES,
+        user_id: str | None = None,
+    ) -> ActivePage:
         feed = self._statements.feed if user_id is None else self._statements.owned_feed
-        page: dict[str, Any] = {"seq": seq, "until": until, "count": limit}
+        page: dict[str, Any] = {
+            "seq": seq,
+            "until": until,
+            "count": limit,
+            "max_bytes": max_bytes,
+        }
         if user_id is not None:
             page["user_id"] = user_id
-        return [change_from_row(row) for row in await self._read(feed.active, page)]
+        changes = [change_from_row(row) for row in await self._read(feed.active, page)]
+        count, whole = fitting([c.job.content_bytes for c in changes], limit, max_bytes)
+        return ActivePage(changes[:count], until if whole else changes[count - 1].seq)
 
     async def forget_deletions(self, age: Micros, *, limit: int) -> int:
         return await _to_its_end(self._forget_deletions(age, limit))

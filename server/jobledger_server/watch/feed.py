@@ -2,20 +2,30 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from jobledger_server.store import Change, DeletionsForgotten, FeedHead, Store
-from jobledger_server.watch.window import MAX_CHANGES, Window
+from jobledger_server.store import (
+    Change,
+    DeletionsForgotten,
+    FeedHead,
+    Store,
+    StoreUnavailable,
+)
+from jobledger_server.watch import window as change_buffer
+from jobledger_server.watch.window import Window
 
 PAGE = 100
-"""Changes read at once: few, because a job can be large and a reader can stall over them."""
+"""Changes in a page: few, because a page is one turn, and the client may not read it."""
 
-PAGE_BYTES = 1024 * 1024
-"""Bytes of the jobs' contents that a reader may stall over, and one job more."""
+PAGE_BYTES = 256 * 1024
+"""Bytes that the jobs of a page take at most, or one job that takes more."""
 
 READERS = 2
-"""Followers that read the table at once. The rest wait: thousands that come back together
+"""Feed watchers that read the table at once. The rest wait: thousands that resume together
 must leave connections for everybody else."""
+
+FILL_PAGE = 1000
+"""Changes read at once to fill the change buffer."""
 
 
 class ForeignPlace(Exception):
@@ -39,19 +49,28 @@ class Part:
 
 
 async def filled_window(store: Store, head: FeedHead) -> Window:
-    """Return a window with the newest changes up to `head` or a little later.
+    """Return a change buffer with the newest changes up to `head` or a little later.
 
     For those who were connected before a restart: they come back all at once, and
-    none of them needs to ask the database.
+    none of them needs to ask the database. Read page by page, and no more than the
+    buffer holds; where the database does not answer in time, it begins with less.
     """
-    start = max(head.forgotten, head.seq - MAX_CHANGES)
+    window = Window(head.seq)
     try:
-        page = await store.changes_after(start, limit=MAX_CHANGES)
+        start = await store.newest_from(
+            limit=change_buffer.MAX_CHANGES, max_bytes=change_buffer.MAX_BYTES
+        )
+        window.restart(start)
+        while window.seq < head.seq:
+            page = await store.changes_after(window.seq, limit=FILL_PAGE)
+            for change in page.changes:
+                window.add(change)
+            if not page.changes:  # a hole: the tail finds it as well
+                break
+    except StoreUnavailable:
+        pass  # the tail goes on where the buffer ends
     except DeletionsForgotten:  # by another server, just now
-        return Window(head.seq)
-    window = Window(start)
-    for change in page.changes:
-        window.add(change)
+        window.restart(head.seq)
     return window
 
 
@@ -61,7 +80,7 @@ class Feed:
     def __init__(self, store: Store, window: Window) -> None:
         self._store = store
         self._window = window
-        self._turn = asyncio.Semaphore(READERS)
+        self._turns = asyncio.Semaphore(READERS)
 
     @property
     def seq(self) -> int:
@@ -82,25 +101,29 @@ class Feed:
         """
         window = self._window
         if seq < window.floor or as_of > max(seq, window.seq):
-            async with self._turn:
-                page = await self._store.changes_after(seq, limit=PAGE, user_id=user_id)
+            async with self._turns:
+                page = await self._store.changes_after(
+                    seq, limit=PAGE, max_bytes=PAGE_BYTES, user_id=user_id
+                )
             head = page.head.seq
             if head < max(seq, as_of):
                 raise ForeignPlace
             whole = page.through == head
-            return _cut(Part(page.changes, page.through, whole, as_of=head, paged=True))
+            return Part(page.changes, page.through, whole, as_of=head, paged=True)
         changes = window.after(seq, user_id, as_of)
-        if len(changes) > PAGE:
-            last = changes[PAGE - 1]
-            return _cut(Part(changes[:PAGE], last.seq, whole=False, as_of=last.as_of))
-        return _cut(Part(changes, max(seq, window.seq), whole=True, as_of=window.as_of))
+        count = _fitting(changes)
+        if count < len(changes):
+            last = changes[count - 1]
+            return Part(changes[:count], last.seq, whole=False, as_of=last.as_of)
+        return Part(changes, max(seq, window.seq), whole=True, as_of=window.as_of)
 
     async def active(self, seq: int, *, until: int, user_id: str | None) -> Part:
         """Return jobs that have not ended, by their latest changes after `seq` up to `until`."""
-        async with self._turn:
-            changes = await self._store.active_jobs(seq, until=until, limit=PAGE, user_id=user_id)
-        whole = len(changes) < PAGE
-        return _cut(Part(changes, until if whole else changes[-1].seq, whole))
+        async with self._turns:
+            page = await self._store.active_jobs(
+                seq, until=until, limit=PAGE, max_bytes=PAGE_BYTES, user_id=user_id
+            )
+        return Part(page.changes, page.through, whole=page.through == until)
 
     async def check(self, seq: int) -> None:
         """Raise ForeignPlace where the place lies ahead of the whole feed."""
@@ -108,12 +131,11 @@ class Feed:
             raise ForeignPlace
 
 
-def _cut(part: Part) -> Part:
-    """Return as much of the part as a reader may stall over; the rest is read again."""
+def _fitting(changes: Sequence[Change]) -> int:
+    """Return how many of the changes a page can take: at least one, if there is one."""
     room = PAGE_BYTES
-    for count, change in enumerate(part.changes[:-1], start=1):
+    for count, change in enumerate(changes[:PAGE]):
         room -= change.job.content_bytes
-        if room <= 0:
-            cut = part.changes[:count]
-            return replace(part, changes=cut, through=change.seq, whole=False, as_of=change.as_of)
-    return part
+        if room < 0:
+            return max(1, count)
+    return min(PAGE, len(changes))

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 
-from jobledger_server.store import DeletionsForgotten, FeedHead, Store, StoreUnavailable
+from jobledger_server.store import PAGE_BYTES, DeletionsForgotten, FeedHead, Store, StoreUnavailable
 from jobledger_server.watch.hub import WatchHub
 
 PAGE = 1000
@@ -89,7 +89,7 @@ class Tail:
 
     async def _read_page(self) -> FeedHead:
         known = self._hub.seq
-        page = await self._store.changes_after(known, limit=PAGE)
+        page = await self._store.changes_after(known, limit=PAGE, max_bytes=PAGE_BYTES)
         last = page.changes[-1].seq if page.changes else known
         if last < page.through and last < page.head.seq:
             # The change at the head stands there: no later one can have moved it.

@@ -13,7 +13,7 @@ MAX_CHANGES = 8192
 """Changes kept at most."""
 
 MAX_BYTES = 32 * 1024 * 1024
-"""Bytes of the jobs' contents kept at most, counted once for each change."""
+"""Bytes kept at most: what the jobs take, counted once for each change."""
 
 
 class Window:
@@ -30,6 +30,7 @@ class Window:
         self.as_of = 0
         self._max_changes = max_changes
         self._changes: deque[Change] = deque()
+        self._sizes: deque[int] = deque()  # of the changes, in the same order
         self._owned: dict[str, deque[Change]] = {}
         self._bytes = 0
 
@@ -41,7 +42,9 @@ class Window:
         if owned is None:
             owned = self._owned[job.user_id] = deque()
         owned.append(change)
-        self._bytes += job.content_bytes
+        size = job.content_bytes
+        self._sizes.append(size)
+        self._bytes += size
         self.seq = change.seq
         self.as_of = change.as_of
         while len(self._changes) > self._max_changes or self._bytes > MAX_BYTES:
@@ -68,6 +71,7 @@ class Window:
     def restart(self, seq: int) -> None:
         """Forget everything, and go on from this place in what is another feed."""
         self._changes.clear()
+        self._sizes.clear()
         self._owned.clear()
         self._bytes = 0
         self.floor = self.seq = seq
@@ -80,5 +84,5 @@ class Window:
         owned.popleft()
         if not owned:
             del self._owned[job.user_id]
-        self._bytes -= job.content_bytes
+        self._bytes -= self._sizes.popleft()
         self.floor = change.seq
