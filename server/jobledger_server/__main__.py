@@ -29,7 +29,7 @@ from jobledger_server import parent
 from jobledger_server.app import open_app
 from jobledger_server.config import Settings
 from jobledger_server.durations import time_span
-from jobledger_server.logs import log_to_stderr
+from jobledger_server.logs import logging_to_stderr
 from jobledger_server.metrics import MetricsUnavailable
 from jobledger_server.port import PortUnavailable
 from jobledger_server.processes import serve_by_several
@@ -245,17 +245,17 @@ def serve(
     An SQLite database is brought up to date first; a PostgreSQL database must
     be, with `jobledger-server migrate`.
     """
-    log_to_stderr(log_level, **({} if child is None else {"child": child}))
     shares_port = child is not None
     settings = Settings(url_schemes=frozenset(url_schemes), shares_port=shares_port, **options)
     for flag, address in (("--listen", settings.listen), ("--metrics", settings.metrics)):
         if address is not None and ":" not in address:
             raise click.BadParameter(f"{address!r} has no port", param_hint=flag)
-    if processes > 1 and child is None:
-        with _in_words():
-            _see_that_several_can(settings)
-            sys.exit(serve_by_several(settings, processes))
-    _run(lambda: _serve(settings))
+    with logging_to_stderr(log_level, **({} if child is None else {"child": child})):
+        if processes > 1 and child is None:
+            with _in_words():
+                _see_that_several_can(settings)
+                sys.exit(serve_by_several(settings, processes))
+        _run(lambda: _serve(settings))
 
 
 def _see_that_several_can(settings: Settings) -> None:

@@ -25,6 +25,7 @@ from jobledger_server.ledger.ledger import Ledger, Publish
 from jobledger_server.ledger.reads import Reads
 from jobledger_server.ledger.reaper import Reaper
 from jobledger_server.ledger.retention import Retention
+from jobledger_server.logs import lines_lost
 from jobledger_server.metrics import Figures, serving_metrics
 from jobledger_server.port import PortUnavailable
 from jobledger_server.sql.dialect import Database
@@ -222,6 +223,10 @@ def _figures(hub: WatchHub, tail: Tail) -> Figures:
             lambda: tail.holes,
         ),
         "jobledger_watches": ("Watches open now.", lambda: hub.watches),
+        "jobledger_log_lines_lost_total": (
+            "Lines of the log that standard error did not take in time.",
+            lines_lost,
+        ),
     }
 
 

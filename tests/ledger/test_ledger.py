@@ -324,4 +324,4 @@ async def test_each_transition_is_one_line_of_the_log(
         "attempt": 1,
         "actor": "w1",
     }
-    assert late["event"] == "late progress report"
+    assert (late["event"], late["count"]) == ("late_progress_reports", 1)

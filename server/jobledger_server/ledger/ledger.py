@@ -312,8 +312,7 @@ def _log(changes: Sequence[Change], outcomes: Sequence[Outcome]) -> None:
                     "actor": step.actor,
                 },
             )
-    for outcome in outcomes:
-        if not isinstance(outcome, DomainError):
-            for decision in outcome:
-                if not decision.applied:
-                    log.info("late progress report", extra={"job": decision.job.id})
+    settled = (outcome for outcome in outcomes if not isinstance(outcome, DomainError))
+    late = [each.job.id for outcome in settled for each in outcome if not each.applied]
+    if late:
+        log.info("late_progress_reports", extra={"count": len(late), "job": late[-1]})

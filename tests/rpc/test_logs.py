@@ -1,0 +1,140 @@
+"""What the log says, and what it leaves out: read from the other end of a pipe."""
+
+import asyncio
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from jobledger_server import logs
+from jobledger_server.logs import JsonFormatter, LogWriter
+from jobledger_server.wire.handlers import Handlers
+
+
+class Log:
+    """A log that nobody reads until it ends."""
+
+    def __init__(self) -> None:
+        self._end, self._file = os.pipe()
+        self.writer = LogWriter(self._file, JsonFormatter())
+
+    def lines(self) -> list[dict[str, Any]]:
+        """End the log and return its lines."""
+        with os.fdopen(self._end) as reader, ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(list, reader)
+            assert self.writer.drain()
+            os.close(self._file)
+            return [json.loads(line) for line in reading.result()]
+
+
+@pytest.fixture
+def log() -> Iterator[Log]:
+    log = Log()
+    root = logging.getLogger()
+    root.addHandler(log.writer)
+    yield log
+    root.removeHandler(log.writer)
+
+
+def of(logger: str, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [line for line in lines if line["logger"] == logger]
+
+
+def test_of_a_librarys_message_the_constant_part_is_kept(log: Log) -> None:
+    library = logging.getLogger("grpc._cython.cygrpc")
+    try:
+        b"Bearer secret\xff".decode()
+    except UnicodeDecodeError:
+        library.exception("Invalid encoding on %s", b"Bearer secret\xff")
+    (line,) = of(library.name, log.lines())
+    assert line.pop("time")
+    assert line == {
+        "level": "warning",
+        "logger": "grpc._cython.cygrpc",
+        "event": "library_message",
+        "text": "Invalid encoding on",
+        "count": 1,
+        "error": "UnicodeDecodeError",
+    }
+
+
+async def test_a_bug_of_ours_keeps_its_traceback_whoever_logs_it(log: Log) -> None:
+    async def broken() -> None:
+        # Any code of ours that fails: a handler of something that is no server.
+        Handlers(None, None, None).add_generic_rpc_handlers([])
+
+    task = asyncio.create_task(broken())
+    await asyncio.wait([task])
+    del task  # asyncio logs what nobody retrieved
+    (line,) = of("asyncio", log.lines())
+    assert (line["level"], line["text"]) == ("error", "Task exception was never retrieved")
+    assert line["error"] == "AttributeError"
+    assert "add_generic_rpc_handlers" in line["exception"]
+
+
+def test_what_is_repeated_is_one_line_a_second_with_its_count(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "LIMITED_SECONDS", 3600.0)
+    library = logging.getLogger("some.library")
+    for number in range(1000):
+        library.warning("too many of %d", number)
+        library.warning("and of %d", number)
+    lines = of(library.name, log.lines())
+    assert [(line["text"], line["count"]) for line in lines] == [
+        ("too many of", 1),
+        ("and of", 1),
+        ("too many of", 999),
+        ("and of", 999),
+    ]
+
+
+def test_kinds_that_somebody_makes_up_are_not_kept(log: Log) -> None:
+    for number in range(1000):
+        logging.getLogger("some.library").warning(f"kind{number}")  # noqa: G004
+    lines = of("some.library", log.lines())
+    assert sum(line["count"] for line in lines) == 1000
+    assert len(lines) <= 2 * (logs.MAX_KINDS + 1)
+
+
+def test_lines_that_the_queue_has_no_room_for_are_counted(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "QUEUE_BYTES", 100_000)
+    own = logging.getLogger("jobledger.test")
+    for number in range(3000):  # more than the pipe and the queue hold
+        own.error("line", extra={"number": number})
+    lines = log.lines()
+    written = [line["number"] for line in lines if line["event"] == "line"]
+    reports = [line["lost"] for line in lines if line["event"] == "log_lines_lost"]
+    assert written == sorted(written)
+    assert sum(reports) == log.writer.lost == 3000 - len(written) > 0
+
+
+PRINTING = """
+import traceback
+from jobledger_server.logs import logging_to_stderr
+with logging_to_stderr("info"):
+    try:
+        raise ValueError("Bearer secret")
+    except ValueError:
+        traceback.print_exc()
+print("at the end", file=__import__("sys").stderr)
+"""
+
+
+def test_what_a_library_prints_is_counted_and_not_passed_on() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTING], capture_output=True, text=True, check=True, timeout=60
+    )
+    *lines, last = done.stderr.splitlines()
+    assert last == "at the end"
+    assert "secret" not in done.stderr
+    assert {json.loads(line)["error"] for line in lines} == {"ValueError"}
+    assert sum(json.loads(line)["count"] for line in lines) >= 3
