@@ -1,9 +1,11 @@
 """The feed as followers read it: from the window where they keep up, else from the table."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from jobledger_server.admission import Turns
 from jobledger_server.store import (
     Change,
     DeletionsForgotten,
@@ -21,8 +23,8 @@ PAGE_BYTES = 256 * 1024
 """Bytes that the jobs of a page take at most, or one job that takes more."""
 
 READERS = 2
-"""Feed watchers that read the table at once. The rest wait: thousands that resume together
-must leave connections for everybody else."""
+"""Feed watchers that read the table at once. The rest wait, and their callers have turns:
+thousands that resume together must leave connections, and turns, to everybody else."""
 
 FILL_PAGE = 1000
 """Changes read at once to fill the change buffer."""
@@ -80,7 +82,7 @@ class Feed:
     def __init__(self, store: Store, window: Window) -> None:
         self._store = store
         self._window = window
-        self._turns = asyncio.Semaphore(READERS)
+        self._turns = Turns(READERS)
 
     @property
     def seq(self) -> int:
@@ -92,16 +94,19 @@ class Feed:
         """Where the feed stood when the change at that place was read, if it was read."""
         return self._window.as_of
 
-    async def after(self, seq: int, user_id: str | None, *, as_of: int = 0) -> Part:
+    async def after(
+        self, seq: int, user_id: str | None, *, as_of: int = 0, patience: float | None = None
+    ) -> Part:
         """Return what comes after the place: one owner's changes, or all.
 
         Of jobs that were deleted by the place `as_of` only the deletions, because others of
         their changes may have been passed over before. Awaits nothing where the window has
-        it all. Raises DeletionsForgotten, ForeignPlace, StoreUnavailable.
+        it all. Raises DeletionsForgotten, ForeignPlace, StoreUnavailable; TimeoutError when
+        its turn to read the table has not come after `patience` seconds.
         """
         window = self._window
         if seq < window.floor or as_of > max(seq, window.seq):
-            async with self._turns:
+            async with self._turn(patience):
                 page = await self._store.changes_after(
                     seq, limit=PAGE, max_bytes=PAGE_BYTES, user_id=user_id
                 )
@@ -117,13 +122,26 @@ class Feed:
             return Part(changes[:count], last.seq, whole=False, as_of=last.as_of)
         return Part(changes, max(seq, window.seq), whole=True, as_of=window.as_of)
 
-    async def active(self, seq: int, *, until: int, user_id: str | None) -> Part:
-        """Return jobs that have not ended, by their latest changes after `seq` up to `until`."""
-        async with self._turns:
+    async def active(
+        self, seq: int, *, until: int, user_id: str | None, patience: float | None = None
+    ) -> Part:
+        """Return jobs that have not ended, by their latest changes after `seq` up to `until`.
+
+        Raises StoreUnavailable, and TimeoutError as `after` does.
+        """
+        async with self._turn(patience):
             page = await self._store.active_jobs(
                 seq, until=until, limit=PAGE, max_bytes=PAGE_BYTES, user_id=user_id
             )
         return Part(page.changes, page.through, whole=page.through == until)
+
+    @asynccontextmanager
+    async def _turn(self, patience: float | None) -> AsyncIterator[None]:
+        """Read one page in the block, when it is the caller's turn. Raises TimeoutError."""
+        async with AsyncExitStack() as stack:
+            async with asyncio.timeout(patience):
+                await stack.enter_async_context(self._turns.turn())
+            yield
 
     async def check(self, seq: int) -> None:
         """Raise ForeignPlace where the place lies ahead of the whole feed."""

@@ -4,6 +4,7 @@ However slow it is, it holds no queue and nobody cuts it off; it reads on from i
 own place when it is ready.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -124,29 +125,43 @@ class Follower:
     async def news(self, patience: float) -> Told | None:
         """Return what is new, as soon as anything is; None if nothing was for `patience` seconds.
 
+        None too where nothing was found for so long, or the turn to read did not come: the
+        cursor has moved on as far as was read, and the next call goes on there.
+
         Raises Draining when the server goes away, DeletionsForgotten,
         ForeignPlace, StoreUnavailable.
         """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + patience
+        left = patience
         while not self._draining:
             self._place = self.place
             until = self._place.listing_until
-            told = await (self._read() if until is None else self._list(until))
+            try:
+                told = await (self._read(left) if until is None else self._list(until, left))
+            except TimeoutError:
+                return None
             if told.changes or told.synced:
                 return told
-            if self._asleep and not await self._bell.wait(patience):
+            left = max(0.0, end - loop.time())
+            if not (await self._bell.wait(left) if self._asleep else left):
                 return None
         raise Draining
 
-    async def _list(self, until: int) -> Told:
+    async def _list(self, until: int, patience: float) -> Told:
         user_id = self.selection.user_id
-        part = await self._feed.active(self._place.seq, until=until, user_id=user_id)
+        part = await self._feed.active(
+            self._place.seq, until=until, user_id=user_id, patience=patience
+        )
         place = Place(part.through, until)
         self._place = Place(part.through) if part.whole else place
         return Told(self._matching(part.changes), place, synced=False)
 
-    async def _read(self) -> Told:
+    async def _read(self, patience: float) -> Told:
         as_of = self._as_of
-        part = await self._feed.after(self._place.seq, self.selection.user_id, as_of=as_of)
+        part = await self._feed.after(
+            self._place.seq, self.selection.user_id, as_of=as_of, patience=patience
+        )
         self._place = self._place_at(part.through, part.as_of)
         if part.paged:
             self._as_of = part.as_of
