@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 from processes import HERE, BenchmarkError, cpu_seconds
@@ -233,12 +234,12 @@ def _steps(plan: dict[str, object]) -> str:
     return " > ".join([", ".join(words), *map(_steps, below)])
 
 
-def _overdue(url: str) -> Select[tuple[str]]:
+def _overdue(url: str) -> Select[tuple[int, str]]:
     """Return the very statement that the server executes."""
     database = open_database(parse_url(url))
     return Statements(database.dialect, database.writer.dialect).overdue
 
 
-def _none(due: Sequence[object]) -> None:
-    if due:
+def _none(rows: Sequence[Any]) -> None:
+    if due := [job_id for _, job_id in rows if job_id is not None]:
         raise BenchmarkError(f"{len(due)} jobs are due where none should be")

@@ -40,7 +40,7 @@ from jobledger_server.sql.lock import DatabaseInUse, exclusive
 from jobledger_server.sql.schema import HEAD, SchemaError, require_head
 from jobledger_server.sql.schema import migrate as migrate_database
 from jobledger_server.sql.store import SqlStore
-from jobledger_server.store import StoreUnavailable
+from jobledger_server.store import StoreFault, StoreUnavailable
 from jobledger_server.wire.access import BadAccessFile
 
 _DEFAULTS = Settings()
@@ -52,6 +52,7 @@ _EXPECTED = (
     MetricsUnavailable,
     SchemaError,
     PortUnavailable,
+    StoreFault,
     StoreUnavailable,
 )
 

@@ -95,7 +95,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
 
     Draining: health says NOT_SERVING, watchers are sent elsewhere, running calls
     finish, and then the database is closed; all within `settings.grace` seconds.
-    Raises BadDatabaseUrl, DatabaseInUse, SchemaError, StoreUnavailable,
+    Raises BadDatabaseUrl, DatabaseInUse, SchemaError, StoreFault, StoreUnavailable,
     BadAccessFile, MetricsUnavailable and PortUnavailable.
     """
     async with AsyncExitStack() as stack:
@@ -152,7 +152,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         access = read_access_file(settings.access_file) if settings.access_file else None
         operations = OperationsService(store, ledger, reads, hub, OperationsRequests(access))
         if settings.metrics is not None:
-            stack.enter_context(serving_metrics(settings.metrics, _figures(hub, tail)))
+            stack.enter_context(serving_metrics(settings.metrics, _figures(hub, tail, ledger)))
         server = grpc.aio.server(options=_options(settings))
         handlers: Any = Handlers(server, drain, access)  # takes what a server takes
         add_JobServiceServicer_to_server(jobs, handlers)
@@ -215,7 +215,7 @@ async def _hinting(url: URL, hub: WatchHub, look: asyncio.Event) -> AsyncIterato
         yield publish
 
 
-def _figures(hub: WatchHub, tail: Tail) -> Figures:
+def _figures(hub: WatchHub, tail: Tail, ledger: Ledger) -> Figures:
     return {
         "jobledger_feed_place": ("The newest place in the feed known here.", lambda: hub.seq),
         "jobledger_feed_holes_total": (
@@ -223,6 +223,10 @@ def _figures(hub: WatchHub, tail: Tail) -> Figures:
             lambda: tail.holes,
         ),
         "jobledger_watches": ("Watches open now.", lambda: hub.watches),
+        "jobledger_store_errors_total": (
+            "Writes that the database refused or did not answer, by the kind of its error.",
+            lambda: ledger.store_errors,
+        ),
         "jobledger_log_lines_lost_total": (
             "Lines of the log that standard error did not take in time.",
             lines_lost,

@@ -107,7 +107,7 @@ class LogWriter(logging.Handler):
         fields = vars(record)
         if "count" not in fields:
             return True
-        kind = record.name, f"{record.msg} {fields.get('text', '')}"
+        kind = record.name, f"{record.msg} {fields.get('text', fields.get('kind', ''))}"
         if kind not in self._limited and len(self._limited) >= MAX_KINDS:
             kind = "", ""
         if kind not in self._limited:

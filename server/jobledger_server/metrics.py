@@ -12,8 +12,9 @@ class MetricsUnavailable(Exception):
     """The figures cannot be served; the message says why."""
 
 
-Figures = Mapping[str, tuple[str, Callable[[], float]]]
-"""By name: what it is, and its value now. A name that ends with `_total` only grows."""
+Figures = Mapping[str, tuple[str, Callable[[], float | Mapping[str, float]]]]
+"""By name: what it is, and its value now, or its values by `kind`. A name that ends with
+`_total` only grows."""
 
 
 @contextmanager
@@ -57,4 +58,11 @@ class _Collector:
 
         for name, (meaning, value) in self._figures.items():
             family: Any = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-            yield family(name, meaning, value=value())
+            now = value()
+            if isinstance(now, Mapping):
+                metric = family(name, meaning, labels=["kind"])
+                for kind, number in now.items():
+                    metric.add_metric([kind], number)
+                yield metric
+            else:
+                yield family(name, meaning, value=now)

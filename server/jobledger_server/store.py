@@ -1,13 +1,14 @@
 """The port to the database. Its docstrings are the contract; the conformance suite is its meaning.
 
 Every method raises StoreUnavailable when the database cannot be reached or does
-not answer in time. A store recovers by itself: the next call tries again.
+not answer in time, and StoreFault when it is damaged or was changed by hand. A store
+recovers by itself: the next call tries again.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from jobledger_server.domain.machine import Decision
 from jobledger_server.domain.model import (
@@ -22,22 +23,49 @@ from jobledger_server.domain.model import (
 )
 from jobledger_server.domain.quick import quick
 
+ErrorKind = Literal[
+    "disk_full",
+    "read_only",
+    "constraint",
+    "timeout",
+    "connection",
+    "io",
+    "corrupt",
+    "programming",
+    "other",
+]
+"""Why the database did not do what it was asked."""
+
 
 class StoreError(Exception):
     """The database did not do what it was asked."""
 
+    kind: ErrorKind = "other"
+
 
 class StoreUnavailable(StoreError):
-    """The database is away, or did not answer in time.
+    """The database is unavailable, does not answer in time, or takes no writes for now.
 
     `stale` says that a kept connection turned out to be dead before anything
     was written: trying again at once makes a new one, and may well succeed.
     Otherwise nothing is known: a commit may have been under way.
     """
 
-    def __init__(self, cause: str, *, stale: bool = False) -> None:
+    def __init__(self, cause: str, *, kind: ErrorKind = "connection", stale: bool = False) -> None:
         super().__init__(cause)
+        self.kind = kind
         self.stale = stale
+
+
+class StoreFault(StoreError):
+    """The database is damaged, or lacks what a statement needs: it stays so until it is repaired.
+
+    The message says what to do.
+    """
+
+    def __init__(self, cause: str, *, kind: ErrorKind) -> None:
+        super().__init__(cause)
+        self.kind = kind
 
 
 class StoreConflict(StoreError):
@@ -46,6 +74,8 @@ class StoreConflict(StoreError):
     A rule of the schema is broken: by another server that was faster (the same
     `request_id`), so that trying again succeeds, or by a bug.
     """
+
+    kind = "constraint"
 
 
 class DeletionsForgotten(StoreError):

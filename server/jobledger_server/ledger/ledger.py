@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Self, get_args
 
 from jobledger_server.domain.commands import (
     Claim,
@@ -26,7 +26,15 @@ from jobledger_server.domain.model import Asset, Instant, Job, JobId
 from jobledger_server.ledger.batcher import Batcher
 from jobledger_server.ledger.ids import IdSource
 from jobledger_server.ledger.outages import Outages
-from jobledger_server.store import Change, Store, StoreConflict, StoreUnavailable, Transaction
+from jobledger_server.store import (
+    Change,
+    ErrorKind,
+    Store,
+    StoreConflict,
+    StoreError,
+    StoreUnavailable,
+    Transaction,
+)
 
 MAX_BATCH = 512
 """Commands in one transaction: enough to make the commit's cost vanish, few
@@ -51,10 +59,12 @@ class Ledger:
         self._publish = publish
         self._ids = IdSource()
         self.outages = Outages()
+        self.store_errors: dict[str, int] = dict.fromkeys(get_args(ErrorKind), 0)
+        """Writes that failed, by the kind of the store's error."""
         self._repeated = False  # whether creations are known to be repeated just now
         self._batcher = Batcher(
             "commands",
-            self._apply_all,
+            self._apply_and_note,
             max_batch=MAX_BATCH,
             max_waiting=max_waiting,
             weigh=_weigh,
@@ -96,6 +106,29 @@ class Ledger:
     async def claim(self, command: Claim) -> list[Job]:
         """Return the jobs that are now the worker's, oldest first. Raises as `apply` does."""
         return [decision.job for decision in await self._batcher.submit(command)]
+
+    async def _apply_and_note(
+        self, commands: Sequence[Command]
+    ) -> Sequence[Sequence[Decision] | Exception]:
+        """Apply a batch, and take note of what the store refused of it."""
+        try:
+            outcomes = await self._apply_all(commands)
+        except StoreError as error:
+            self._note(error, len(commands))
+            raise
+        failed = Counter(outcome for outcome in outcomes if isinstance(outcome, StoreError))
+        for failure, count in failed.items():
+            self._note(failure, count)
+        return outcomes
+
+    def _note(self, error: StoreError, commands: int) -> None:
+        if not isinstance(error, StoreConflict):
+            self.outages.failed()
+        self.store_errors[error.kind] += 1
+        level = logging.WARNING if isinstance(error, StoreUnavailable) else logging.ERROR
+        # With a count: one line a second at most of each kind.
+        fields = {"kind": error.kind, "cause": str(error), "commands": commands, "count": 1}
+        log.log(level, "write_failed", extra=fields)
 
     async def _apply_all(
         self, commands: Sequence[Command]

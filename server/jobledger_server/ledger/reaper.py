@@ -12,7 +12,7 @@ import random
 from jobledger_server.domain.commands import Expire
 from jobledger_server.domain.errors import JobNotFound, LimitExceeded
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.store import Overdue, Store, StoreError, StoreUnavailable
+from jobledger_server.store import Overdue, Store, StoreError
 
 BATCH = 100
 """Jobs looked at together: few, so that what callers ask for is not held up."""
@@ -59,7 +59,7 @@ class Reaper:
         """Poll for what is due, and take note of whether the database answers."""
         try:
             due = await self._store.overdue(limit=BATCH)
-        except StoreUnavailable:
+        except StoreError:
             self._ledger.outages.failed()
             raise
         self._ledger.outages.answered(due.now)

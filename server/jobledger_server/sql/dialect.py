@@ -37,11 +37,8 @@ class Dialect(Protocol):
     conflicts: tuple[type[Exception], ...]
     """What the driver raises where rows contradict each other or do not fit."""
 
-    faults: tuple[type[Exception], ...]
-    """What the driver raises where a statement is wrong: a bug of ours."""
-
     driver_errors: tuple[type[Exception], ...]
-    """What the driver raises beside these; it means that the database is away."""
+    """What else the driver raises."""
 
     single_statement: Mapping[str, Any]
     """Execution options for a statement that needs no transaction around it."""
@@ -118,18 +115,13 @@ class Database:
 
     @property
     def away(self) -> tuple[type[Exception], ...]:
-        """What is raised when the database cannot be reached, or does not answer in time."""
+        """What else is raised when the database does not do what it was asked; see faults.py."""
         return (exc.DBAPIError, exc.TimeoutError, OSError, *self.dialect.driver_errors)
 
     @property
     def conflicts(self) -> tuple[type[Exception], ...]:
         """What is raised where rows contradict each other or do not fit."""
         return (exc.IntegrityError, exc.DataError, *self.dialect.conflicts)
-
-    @property
-    def faults(self) -> tuple[type[Exception], ...]:
-        """What is raised where a statement is wrong: a bug of ours."""
-        return (exc.ProgrammingError, *self.dialect.faults)
 
     async def close(self) -> None:
         """Close every connection, the writer's last: on SQLite it does every checkpoint.

@@ -88,7 +88,6 @@ class _Postgresql:
             OverflowError,
             UnicodeEncodeError,
         )
-        self.faults: tuple[type[Exception], ...] = (asyncpg.SyntaxOrAccessError,)
         # Where the server goes away between two messages the driver loses its thread: then it
         # says that another operation is in progress, which is one of before that never ended.
         self._confused: tuple[type[Exception], ...] = (asyncpg.InternalClientError,)
@@ -342,6 +341,7 @@ def open_postgresql(url: URL) -> Database:
         pool_size=CONNECTIONS,
         max_overflow=0,
         json_deserializer=labels_from_text,
+        hide_parameters=True,  # they are the callers', and errors go to the log
         pool_timeout=CONNECT_SECONDS,
         connect_args={
             "timeout": CONNECT_SECONDS,

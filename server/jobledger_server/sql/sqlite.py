@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from jobledger_server.domain.model import Instant, JobId
-from jobledger_server.sql.dialect import Database, oldest_waiting
+from jobledger_server.sql.dialect import BadDatabaseUrl, Database, oldest_waiting
 from jobledger_server.sql.driver import Deletion, Driver, Writes, Writing
 from jobledger_server.sql.memory import Mark
 from jobledger_server.sql.rows import Row, labels_from_text
@@ -37,6 +37,9 @@ from jobledger_server.sql.tables import jobs
 
 BUSY_SECONDS = 4
 """How long a statement waits for another process's lock before the database counts as away."""
+
+OLDEST = (3, 35)
+"""The first version that has RETURNING."""
 
 READERS = 4
 
@@ -63,7 +66,6 @@ class _Sqlite:
         OverflowError,
         UnicodeEncodeError,
     )
-    faults: tuple[type[Exception], ...] = (sqlite3.ProgrammingError,)
     driver_errors: tuple[type[Exception], ...] = (sqlite3.Error,)
     single_statement: Mapping[str, Any] = {"without_begin": True}
     snapshot: Mapping[str, Any] = {}
@@ -266,6 +268,11 @@ def machine_clock() -> int:
 
 
 def open_sqlite(url: URL) -> Database:
+    if sqlite3.sqlite_version_info < OLDEST:
+        raise BadDatabaseUrl(
+            f"SQLite is version {sqlite3.sqlite_version} here, and this server needs "
+            f"{'.'.join(map(str, OLDEST))} or newer: use a newer Python, or PostgreSQL"
+        )
     # One connection writes and does every checkpoint: before SQLite 3.51.3 a second one that
     # does either can corrupt the file (https://sqlite.org/wal.html, "The WAL-reset bug").
     writer = create_async_engine(
@@ -273,6 +280,7 @@ def open_sqlite(url: URL) -> Database:
         pool_size=1,
         max_overflow=0,
         json_deserializer=labels_from_text,
+        hide_parameters=True,  # they are the callers', and errors go to the log
         pool_reset_on_return=None,  # whoever writes has ended the transaction, one way or the other
     )
     reader = create_async_engine(
@@ -280,6 +288,7 @@ def open_sqlite(url: URL) -> Database:
         pool_size=READERS,
         max_overflow=0,
         json_deserializer=labels_from_text,
+        hide_parameters=True,  # they are the callers', and errors go to the log
         pool_reset_on_return=None,
     )
     busy = f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}"

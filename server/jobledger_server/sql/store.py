@@ -22,6 +22,7 @@ from jobledger_server.domain.model import (
 )
 from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.driver import Driver, Prepared
+from jobledger_server.sql.faults import cause_of, failure
 from jobledger_server.sql.feed import FeedReading, fitting
 from jobledger_server.sql.memory import Memory
 from jobledger_server.sql.rows import (
@@ -43,7 +44,6 @@ from jobledger_server.store import (
     JobQuery,
     Overdue,
     StoreConflict,
-    StoreUnavailable,
 )
 
 Result = TypeVar("Result")
@@ -278,19 +278,17 @@ class SqlStore:
 
     @contextmanager
     def _translating(self, progress: "_Progress") -> Iterator[None]:
-        """Turn the database's errors into the store's, all but those that are bugs of ours."""
+        """Turn the database's errors into the store's."""
         try:
             yield
         except self._database.conflicts as error:
-            raise StoreConflict(str(getattr(error, "orig", error))) from error
-        except self._database.faults:
-            raise
+            raise StoreConflict(cause_of(error)) from error
         except self._database.away as error:
             self._memory.forget_all()  # it may be another database that answers next
             lost = progress.lost or (
                 isinstance(error, exc.DBAPIError) and error.connection_invalidated
             )
-            raise StoreUnavailable(str(error), stale=lost and not progress.committing) from error
+            raise failure(error, stale=lost and not progress.committing) from error
 
 
 async def _to_its_end(writing: Coroutine[Any, Any, Result]) -> Result:

@@ -66,6 +66,8 @@ def status_of(error: Exception) -> status_pb2.Status | None:
             if rotated:
                 return _unavailable("this watch is old: open it again, maybe elsewhere", facts, 0)
             return _unavailable("this server is shutting down", facts)
+        case StoreUnavailable(kind="disk_full" | "read_only"):
+            return _unavailable("the database takes no writes at the moment")
         case StoreUnavailable():
             return _unavailable("the database does not answer")
         case DeletionsForgotten():

@@ -1,0 +1,92 @@
+"""What a database's error means: its kind, and whether the same may succeed later."""
+
+import sqlite3
+
+from sqlalchemy import exc
+
+from jobledger_server.store import ErrorKind, StoreError, StoreFault, StoreUnavailable
+
+_SQLITE: dict[int, ErrorKind] = {
+    sqlite3.SQLITE_FULL: "disk_full",
+    sqlite3.SQLITE_READONLY: "read_only",
+    sqlite3.SQLITE_PERM: "read_only",
+    sqlite3.SQLITE_CONSTRAINT: "constraint",
+    sqlite3.SQLITE_MISMATCH: "constraint",
+    sqlite3.SQLITE_TOOBIG: "constraint",
+    sqlite3.SQLITE_BUSY: "timeout",
+    sqlite3.SQLITE_LOCKED: "timeout",
+    sqlite3.SQLITE_PROTOCOL: "timeout",
+    sqlite3.SQLITE_INTERRUPT: "timeout",
+    sqlite3.SQLITE_CANTOPEN: "connection",
+    sqlite3.SQLITE_IOERR: "io",
+    sqlite3.SQLITE_CORRUPT: "corrupt",
+    sqlite3.SQLITE_NOTADB: "corrupt",
+    sqlite3.SQLITE_ERROR: "programming",
+    sqlite3.SQLITE_SCHEMA: "programming",
+    sqlite3.SQLITE_MISUSE: "programming",
+    sqlite3.SQLITE_RANGE: "programming",
+}
+"""By primary result code: https://sqlite.org/rescode.html."""
+
+_POSTGRESQL: dict[str, ErrorKind] = {
+    "53100": "disk_full",
+    "25006": "read_only",
+    "57014": "timeout",  # query_canceled: statement_timeout
+    "55P03": "timeout",  # lock_not_available: lock_timeout
+    "25P03": "timeout",  # idle_in_transaction_session_timeout
+    "40P01": "timeout",  # deadlock_detected: one of two that waited for each other
+    "XX001": "corrupt",
+    "XX002": "corrupt",
+    "08": "connection",
+    "28": "connection",  # invalid_authorization_specification
+    "3D": "connection",  # invalid_catalog_name
+    "53": "connection",  # insufficient_resources: too_many_connections
+    "57": "connection",  # operator_intervention: it shuts down, or starts
+    "22": "constraint",
+    "23": "constraint",
+    "42": "programming",
+    "58": "io",
+}
+"""By SQLSTATE or, where that is not here, by its class."""
+
+_MAX_CAUSE = 200
+
+_HELP: dict[ErrorKind, str] = {
+    "corrupt": "the database is damaged: stop the server and restore a backup",
+    "programming": "the database does not have what a statement needs, or the statement is wrong",
+}
+"""The kinds that stay until somebody repairs them."""
+
+
+def kind_of(error: BaseException) -> ErrorKind:
+    """Return the kind of what SQLAlchemy or a driver raised."""
+    error = _driver_error(error)
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is not None:
+        return _SQLITE.get(code & 0xFF, "other")
+    state = getattr(error, "sqlstate", None)
+    if state is not None:
+        return _POSTGRESQL.get(state) or _POSTGRESQL.get(state[:2], "other")
+    if isinstance(error, TimeoutError | exc.TimeoutError):
+        return "timeout"
+    return "programming" if isinstance(error, sqlite3.ProgrammingError) else "connection"
+
+
+def cause_of(error: BaseException) -> str:
+    """Return what the database says, without what was sent to it."""
+    error = _driver_error(error)
+    words = str(error).partition("\n")[0] or type(error).__name__
+    return words[:_MAX_CAUSE]
+
+
+def failure(error: BaseException, *, stale: bool) -> StoreError:
+    """Return the store's error for what was raised; not for what breaks a rule of the schema."""
+    kind, cause = kind_of(error), cause_of(error)
+    if kind in _HELP:
+        return StoreFault(f"{_HELP[kind]} ({cause})", kind=kind)
+    return StoreUnavailable(cause, kind=kind, stale=stale)
+
+
+def _driver_error(error: BaseException) -> BaseException:
+    original = error.orig if isinstance(error, exc.DBAPIError) else None
+    return error if original is None else original
