@@ -179,6 +179,16 @@ class Overdue:
     jobs: Sequence[JobId]
 
 
+@quick
+@dataclass(frozen=True, slots=True)
+class Claimable:
+    """A job that waits for a worker. `size` is about how many bytes it takes in an answer."""
+
+    id: JobId
+    job_type: str
+    size: int
+
+
 class Transaction(Protocol):
     """One writing transaction. Nothing outside sees any of it before it commits."""
 
@@ -193,6 +203,9 @@ class Transaction(Protocol):
         never wait for each other. Call it once, before `append`.
         """
 
+    async def load_unlocked_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
+        """Do as `load_jobs`, but pass over jobs that another transaction has locked."""
+
     async def find_created(
         self, requests: Collection[tuple[str, str]]
     ) -> dict[tuple[str, str], Job]:
@@ -203,12 +216,8 @@ class Transaction(Protocol):
     ) -> dict[tuple[JobId, str], Asset]:
         """Return the assets that were linked with these (job id, request id) pairs."""
 
-    async def find_waiting(self, job_types: Collection[str], *, limit: int) -> list[Job]:
-        """Return the oldest jobs of these types that wait for a worker, locked as by `load_jobs`.
-
-        Not those whose deadline has passed. Oldest first, at most `limit`. What
-        another transaction has locked is passed over rather than waited for.
-        """
+    async def find_claimable(self, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
+        """Do as `Store.find_claimable`, with jobs that nobody else has locked, and lock them."""
 
     async def append(self, decisions: Sequence[Decision], *, last: bool = False) -> list[Change]:
         """Write what was decided, each decision as the next change of the feed, in this order.
@@ -251,6 +260,13 @@ class Store(Protocol):
         self, job_id: JobId, *, after_version: int, limit: int
     ) -> list[Transition]:
         """Return the job's transitions with greater versions, oldest first."""
+
+    async def find_claimable(self, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
+        """Return the jobs that wait for a worker, oldest first, but for those that are overdue.
+
+        `limits` says of which types, and how many of each at most; `limit`, how many in
+        all. However large the jobs are, only their sizes are read.
+        """
 
     async def overdue(self, *, limit: int) -> Overdue:
         """Return jobs whose deadline has passed by the database server's clock."""

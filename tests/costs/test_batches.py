@@ -150,11 +150,10 @@ async def test_transitions_take_one_more(
     assert errands.taken() == [*begin, "SELECT jobs", *written(*STEPS), *END]
 
 
-async def test_claims_of_one_type_take_one_search(
+async def test_claims_take_one_search_more_and_no_transaction_where_there_is_nothing(
     ledger: Ledger, errands: Errands, begin: list[str], written: Written
 ) -> None:
     await together(ledger, [creation(number) for number in range(CALLERS)])
-    errands.taken()
     claims = [
         Claim(
             worker_id=f"w-{number}",
@@ -164,8 +163,13 @@ async def test_claims_of_one_type_take_one_search(
         )
         for number in range(CALLERS)
     ]
+    await ledger.claim(claims[0])  # the connection that reads is there from now on
+    errands.taken()
     await asyncio.gather(*map(ledger.claim, claims))
-    assert errands.taken() == [*begin, "SELECT jobs", *written(*STEPS), *END]
+    found, started = ["SELECT jobs"], ["SELECT jobs", *written(*STEPS)]
+    assert errands.taken() == [*found, *begin, *started, *END]
+    assert await ledger.claim(claims[0]) == []
+    assert errands.taken() == found
 
 
 async def test_a_refused_command_writes_nothing(

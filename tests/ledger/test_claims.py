@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -21,14 +21,17 @@ from jobledger_server.domain.commands import (
     Transit,
 )
 from jobledger_server.domain.errors import LeaseLost, LimitExceeded
-from jobledger_server.domain.model import Instant, Job, JobStatus, Micros
+from jobledger_server.domain.limits import MAX_ANSWER_BYTES
+from jobledger_server.domain.model import Instant, Job, JobStatus, Micros, Payload
+from jobledger_server.ledger.dispatch import MAX_BYTES
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.reaper import Reaper
-from jobledger_server.sql import sqlite
+from jobledger_server.sql import sqlite, transaction
 from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.store import SqlStore
 from jobledger_server.sql.tables import jobs
 from jobledger_server.store import Change
+from seeding import seed
 
 SECOND = 1_000_000
 LEASE = Micros(60 * SECOND)
@@ -103,28 +106,135 @@ async def test_claims_that_arrive_together_share_the_jobs_out(ledger: Ledger) ->
     assert sorted(ids) == [job.id for job in made]
 
 
-async def test_a_job_that_ends_earlier_in_the_batch_is_not_given_out(ledger: Ledger) -> None:
-    job = await created(ledger)
-    next_job = await created(ledger)
-    _, (given,) = await asyncio.gather(
-        ledger.apply(Cancel(job_id=job.id, user_id="ada")), ledger.claim(claim())
+async def test_a_claim_of_many_jobs_leaves_some_for_the_others(ledger: Ledger) -> None:
+    for _ in range(10):
+        await created(ledger)
+    got = await asyncio.gather(
+        ledger.claim(claim(max_jobs=30)), ledger.claim(claim(max_jobs=30)), ledger.claim(claim())
     )
-    assert given.id == next_job.id
+    assert [len(jobs) for jobs in got] == [5, 4, 1]
 
 
-async def test_a_job_that_is_deleted_earlier_in_the_batch_stays_deleted(
+async def test_claims_of_other_types_are_served_however_much_of_one_is_older(
+    ledger: Ledger,
+) -> None:
+    """Of each type only so many are found as there are claims that want it."""
+    for job_type in ("a" * 20, "b" * 20, "c" * 20):
+        for letter in job_type:
+            await created(ledger, letter)
+    got = await asyncio.gather(
+        *(ledger.claim(claim(*types, max_jobs=2)) for types in ("a", "ab", "bc", "abc", "c") * 2)
+    )
+    assert [len(jobs) for jobs in got] == [2] * 10
+
+
+async def test_a_job_that_is_cancelled_meanwhile_is_either_given_out_or_ended(
+    ledger: Ledger, store: SqlStore
+) -> None:
+    for _ in range(10):
+        job = await created(ledger)
+        next_job = await created(ledger)
+        _, (given,) = await asyncio.gather(
+            ledger.apply(Cancel(job_id=job.id, user_id="ada")), ledger.claim(claim())
+        )
+        after = (await store.read_jobs([job.id]))[job.id]
+        assert after.cancel_request_time is not None
+        if given.id == job.id:
+            assert after.held
+            assert [each.id for each in await ledger.claim(claim())] == [next_job.id]
+        else:
+            assert given.id == next_job.id
+            assert after.status is JobStatus.FAILED
+
+
+async def test_a_job_that_is_deleted_meanwhile_stays_deleted(
     ledger: Ledger, store: SqlStore
 ) -> None:
     await created(ledger)
     (job,) = await ledger.claim(claim())
     await ledger.apply(Release(job_id=job.id, attempt=1))
-    _, _, given = await asyncio.gather(
+    await asyncio.gather(
         ledger.apply(Transit(job_id=job.id, target=JobStatus.COMPLETED)),
         ledger.apply(Delete(job_id=job.id, user_id="ada")),
         ledger.claim(claim()),
     )
-    assert given == []
+    assert await ledger.claim(claim()) == []
     assert await store.read_jobs([job.id]) == {}
+
+
+async def test_a_claim_that_finds_nothing_waits_for_no_writer(
+    ledger: Ledger, store: SqlStore
+) -> None:
+    """Nor does anybody wait for it: it begins no transaction."""
+    job = await created(ledger, "other")
+    async with asyncio.timeout(20), store.transaction() as writing:
+        await writing.load_jobs([job.id])
+        assert await ledger.claim(claim()) == []
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    """Every job that a transaction has read as a whole."""
+    jobs: list[Job] = []
+    read = transaction.job_from_row
+
+    def noting(row: Any) -> Job:
+        jobs.append(read(row))
+        return jobs[-1]
+
+    monkeypatch.setattr(transaction, "job_from_row", noting)
+    return jobs
+
+
+async def test_a_claim_is_given_and_reads_no_more_bytes_than_an_answer_holds(
+    ledger: Ledger, store: SqlStore, loaded: list[Job]
+) -> None:
+    made = [await created(ledger, parameters=Payload(bytes(250_000))) for _ in range(17)]
+    loaded.clear()
+    first = await ledger.claim(claim(max_jobs=60))
+    assert [job.id for job in first] == [job.id for job in made[:12]]
+    assert sum(job.content_bytes for job in first) <= MAX_ANSWER_BYTES
+    assert len(loaded) == 12
+    # No attempt of those that did not fit is used up.
+    left = await store.read_jobs([job.id for job in made[12:]])
+    assert {job.attempt for job in left.values()} == {0}
+    assert [job.id for job in await ledger.claim(claim(max_jobs=60))] == [
+        job.id for job in made[12:]
+    ]
+
+
+async def test_claims_that_arrive_together_read_no_more_bytes_at_once_than_one_transaction_may(
+    ledger: Ledger, loaded: list[Job]
+) -> None:
+    for _ in range(60):
+        await created(ledger, parameters=Payload(bytes(250_000)))
+    loaded.clear()
+    commits: list[int] = []
+    publish = ledger._publish
+
+    def committed(changes: Sequence[Change]) -> None:
+        commits.append(len(changes))
+        publish(changes)
+
+    ledger._publish = committed
+    got = await asyncio.gather(*(ledger.claim(claim(max_jobs=1)) for _ in range(60)))
+    assert [len(jobs) for jobs in got] == [1] * 60
+    assert len(loaded) == 60
+    assert max(commits) <= MAX_BYTES // 250_000
+
+
+async def test_reports_do_not_make_a_claim_read_more(ledger: Ledger, loaded: list[Job]) -> None:
+    for _ in range(40):
+        await created(ledger, "busy")
+    running = await ledger.claim(claim("busy", max_jobs=40))
+    for _ in range(50):
+        await created(ledger)
+    loaded.clear()
+    reports = (Report(job_id=job.id, attempt=1, progress=5) for job in running)
+    *_, given = await asyncio.gather(*map(ledger.apply, reports), ledger.claim(claim()))
+    assert len(given) == 1
+    # The jobs that are reported on are remembered, and of those that wait one is read.
+    assert [job.id for job in loaded] == [job.id for job in given]
 
 
 async def test_what_is_overdue_does_not_stand_before_what_can_be_claimed(
@@ -385,48 +495,30 @@ async def test_the_databases_clock_decides_however_wrong_the_servers_is(
         assert job.lease_expire_time == Instant(job.update_time + LEASE)
 
 
-async def plan(store: SqlStore, statement: Prepared, parameters: dict[str, Any]) -> str:
+async def plan(store: SqlStore, statement: str, values: Sequence[Any]) -> str:
     """Return how the database would run a statement, every number and list bound."""
     explain = "EXPLAIN QUERY PLAN " if store._dialect.name == "sqlite" else "EXPLAIN "
-    bound = tuple(statement.values(parameters))
     async with store._database.reader.connect() as connection:
-        return str((await connection.exec_driver_sql(explain + statement.text, bound)).fetchall())
-
-
-async def filled(store: SqlStore, rows: int) -> None:
-    """Fill the table with jobs of one type that wait, and let the database take note of them."""
-    series = (
-        f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})"
-        if store._dialect.name == "sqlite"
-        else f"WITH n(i) AS (SELECT generate_series(1, {rows}))"
-    )
-    far = 4_000_000_000_000_000
-    insert = (
-        "INSERT INTO jobs (id, user_id, job_type, status, progress, progress_message, labels,"
-        " attempt, max_attempts, releases, worker_id, request_id, create_time, update_time,"
-        " queue_timeout, queue_expire_time, cancel_reason, deadline, version, change_seq) "
-        f"{series} SELECT 'j' || i, 'ada', 'many', 'QUEUED', 0, '', '{{}}', 0, 1, 0, '', '', i, i,"
-        f" 1, {far}, '', {far}, 1, i FROM n"
-    )
-    async with store._database.writer.begin() as connection:
-        await connection.execute(text(insert))
-        await connection.execute(text(f"UPDATE feed SET seq = {rows}"))
-    async with store._database.writer.begin() as connection:
-        await connection.execute(text("ANALYZE"))
+        found = await connection.exec_driver_sql(explain + statement, tuple(values))
+        return str(found.fetchall())
 
 
 async def test_what_is_due_and_what_waits_is_found_by_an_index_however_much_else_there_is(
     ledger: Ledger, store: SqlStore
 ) -> None:
     """A plan, not a time: no look walks past the jobs that are none of its business."""
-    await filled(store, 20_000)
+    await seed(store._database, 20_000)
     statements, dialect = store._statements, store._dialect
     overdue = Prepared(statements.overdue, store._database.reader.dialect)
-    due = await plan(store, overdue, {"count": 100})
-    one_type = {**dialect.bind_types(["few"]), "count": 1}
-    waiting = await plan(store, statements.oldest_waiting(1), one_type)
+    due = await plan(store, overdue.text, overdue.values({"count": 100}))
+    types = {"few": 1, "none": 1, "many": 5}
+    claimable, of_types = dialect.find_claimable(types, 7, lock=False)
+    waiting = await plan(store, claimable, of_types)
+    locking, of_types = dialect.find_claimable(types, 7, lock=True)
+    waiting += await plan(store, locking, of_types)
     one_request = dialect.bind_pairs("requests", [("a", "r")])
-    created_before = await plan(store, statements.find_created, one_request)
+    repeated = statements.find_created
+    created_before = await plan(store, repeated.text, repeated.values(one_request))
     assert "ix_jobs_deadline" in due
     assert (
         "Index Cond: (deadline <" in due

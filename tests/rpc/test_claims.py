@@ -13,6 +13,7 @@ from conftest import several_servers
 from jobledger_server.app import App, open_app
 from jobledger_server.config import Settings
 from jobledger_server.domain.commands import Claim
+from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.ledger.ledger import Ledger
 from rpc_caller import COMPLETED, FAILED, PROCESSING, QUEUED, Caller, refusal
 
@@ -68,6 +69,20 @@ async def test_one_job_is_claimed_by_default(call: Caller) -> None:
     for _ in range(2):
         await call.job()
     assert len((await call.ClaimJobs(worker_id="w", job_types=["render"])).jobs) == 1
+
+
+async def test_a_worker_with_more_slots_than_an_answer_holds_is_given_what_fits(
+    call: Caller,
+) -> None:
+    """A client that takes 4 MiB, as gRPC's do: none of the jobs is lost to it."""
+    made = [await call.job(parameters={"text": "x" * 120_000}) for _ in range(60)]
+    given: list[str] = []
+    while len(given) < len(made):
+        answer = await call.ClaimJobs(worker_id="w", job_types=["render"], max_jobs=60)
+        assert 0 < answer.ByteSize() <= MAX_ANSWER_BYTES
+        assert {job.attempt for job in answer.jobs} == {1}
+        given += [job.id for job in answer.jobs]
+    assert given == [job.id for job in made]
 
 
 async def test_a_waiting_claim_is_woken_by_a_creation_and_asks_no_oftener(

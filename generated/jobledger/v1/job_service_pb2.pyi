@@ -273,9 +273,10 @@ class ListJobsRequest(_message.Message):
     user_id: _builtins.str
     """Whose jobs. Required."""
     page_size: _builtins.int
-    """At most so many jobs, 0 to 1000; 0 means 50. A page may hold fewer, also
-    where more follow: pages are kept under 3 MiB. Only an empty
-    `next_page_token` says that nothing follows.
+    """At most so many jobs, 0 to 1000; 0 means 50. A page may hold fewer, or
+    none, also where more follow: pages are kept under 3 MiB, and a call reads
+    a bounded number of jobs, whether or not they pass the filters. Only an
+    empty `next_page_token` says that nothing follows.
     """
     page_token: _builtins.str
     """`next_page_token` of the page before; all other fields but `page_size` must
@@ -330,10 +331,10 @@ class ListJobsResponse(_message.Message):
     JOBS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Gives the next page. Empty on the last page."""
+    """Gives the next page. Empty on the last page, and only there."""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]:
-        """The jobs, newest first."""
+        """The jobs, newest first. May be none although more follow."""
 
     def __init__(
         self,

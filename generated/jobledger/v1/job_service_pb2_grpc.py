@@ -124,7 +124,9 @@ class JobServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
-        """Lists an owner's jobs, newest first. Errors: INVALID_FIELD, INVALID_TOKEN.
+        """Lists an owner's jobs, newest first. A page may be short or empty although
+        more follow: go on until `next_page_token` is empty. Errors: INVALID_FIELD,
+        INVALID_TOKEN, LIMIT_EXCEEDED; UNAVAILABLE also where the list took too long.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -52,7 +52,10 @@ class JobServiceStub:
     GetJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.GetJobResponse]
     """Reads one job. Errors: INVALID_FIELD, JOB_NOT_FOUND."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]
-    """Lists an owner's jobs, newest first. Errors: INVALID_FIELD, INVALID_TOKEN."""
+    """Lists an owner's jobs, newest first. A page may be short or empty although
+    more follow: go on until `next_page_token` is empty. Errors: INVALID_FIELD,
+    INVALID_TOKEN, LIMIT_EXCEEDED; UNAVAILABLE also where the list took too long.
+    """
     WatchJob: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_service_pb2.WatchJobResponse]
     """Follows one job to its end. Sends the whole job at once and then a message
     for each change, until the terminal one, after which the stream ends with
@@ -136,7 +139,10 @@ class JobServiceAsyncStub(JobServiceStub):
     GetJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.GetJobResponse]  # type: ignore[assignment]
     """Reads one job. Errors: INVALID_FIELD, JOB_NOT_FOUND."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]  # type: ignore[assignment]
-    """Lists an owner's jobs, newest first. Errors: INVALID_FIELD, INVALID_TOKEN."""
+    """Lists an owner's jobs, newest first. A page may be short or empty although
+    more follow: go on until `next_page_token` is empty. Errors: INVALID_FIELD,
+    INVALID_TOKEN, LIMIT_EXCEEDED; UNAVAILABLE also where the list took too long.
+    """
     WatchJob: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_service_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Follows one job to its end. Sends the whole job at once and then a message
     for each change, until the terminal one, after which the stream ends with
@@ -241,7 +247,10 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.ListJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.ListJobsResponse, _abc.Awaitable[_job_service_pb2.ListJobsResponse]]:
-        """Lists an owner's jobs, newest first. Errors: INVALID_FIELD, INVALID_TOKEN."""
+        """Lists an owner's jobs, newest first. A page may be short or empty although
+        more follow: go on until `next_page_token` is empty. Errors: INVALID_FIELD,
+        INVALID_TOKEN, LIMIT_EXCEEDED; UNAVAILABLE also where the list took too long.
+        """
 
     @_abc_1.abstractmethod
     def WatchJob(

@@ -39,7 +39,10 @@ class ClaimJobsRequest(_message.Message):
     characters. Required.
     """
     max_jobs: _builtins.int
-    """At most so many jobs, 1 to 100. Default (0): 1."""
+    """At most so many jobs, 1 to 100. Default (0): 1. The answer may hold fewer,
+    also where more could be claimed: it is kept under 3 MiB, and claims that
+    arrive together share what there is.
+    """
     @_builtins.property
     def job_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The types of jobs that it can do, 1 to 100. Required."""

@@ -144,5 +144,5 @@ class Retire:
 JobCommand = Transit | Report | LinkAsset | Release | Cancel | Expire | Delete | Retire
 """A command on one job, named by its id."""
 
-Command = Create | CreateAll | Claim | JobCommand
-"""Any command."""
+Command = Create | CreateAll | JobCommand
+"""Any command but a claim, which is for whatever job is there."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ from jobledger_server.domain.commands import (
 )
 from jobledger_server.domain.decisions import NewId, create, decide
 from jobledger_server.domain.errors import DomainError, RequestIdReused
-from jobledger_server.domain.leases import claim
 from jobledger_server.domain.machine import Decision
 from jobledger_server.domain.model import Asset, Instant, Job, JobId
 from jobledger_server.ledger.batcher import Batcher
+from jobledger_server.ledger.dispatch import Dispatch
 from jobledger_server.ledger.ids import IdSource
 from jobledger_server.ledger.outages import Outages
 from jobledger_server.store import (
@@ -44,11 +44,13 @@ log = logging.getLogger("jobledger.ledger")
 transition_log = logging.getLogger("jobledger.transition")
 
 Publish = Callable[[Sequence[Change]], None]
-"""Told of every batch's changes, in the order of their commits, before any of
-their callers is answered."""
+"""Takes the changes of every commit, before any of their callers is answered.
+
+Of two commits that follow each other at once, one by commands and one by claims, the
+later may come first: their places in the feed say in which order they belong."""
 
 Outcome = Sequence[Decision] | DomainError
-"""What came of a command: one decision, or, of a claim, one for each job."""
+"""What came of a command: one decision, or, of a creation of many, one for each job."""
 
 
 class Ledger:
@@ -69,10 +71,12 @@ class Ledger:
             max_waiting=max_waiting,
             weigh=_weigh,
         )
+        self._dispatch = Dispatch(store, self._committed, self._note, max_waiting=max_waiting)
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         await self._open.enter_async_context(self._batcher)
+        await self._open.enter_async_context(self._dispatch)
         return self
 
     async def __aexit__(
@@ -105,7 +109,23 @@ class Ledger:
 
     async def claim(self, command: Claim) -> list[Job]:
         """Return the jobs that are now the worker's, oldest first. Raises as `apply` does."""
-        return [decision.job for decision in await self._batcher.submit(command)]
+        return await self._dispatch.claim(command)
+
+    def _committed(self, changes: Sequence[Change]) -> None:
+        self._publish(changes)
+        for change in changes:
+            for step in change.transitions:
+                transition_log.info(
+                    "transition",
+                    extra={
+                        "job": step.job_id,
+                        "from": step.from_status.value,
+                        "to": step.to_status.value,
+                        "version": step.version,
+                        "attempt": step.attempt,
+                        "actor": step.actor,
+                    },
+                )
 
     async def _apply_and_note(
         self, commands: Sequence[Command]
@@ -188,8 +208,8 @@ class Ledger:
             changes = await transaction.append(decisions, last=True) if decisions else []
         if repeated and any(isinstance(each, Create | CreateAll) for each in commands):
             self._repeated = found  # until none is any more
-        self._publish(changes)
-        _log(changes, outcomes)
+        self._committed(changes)
+        _log_late(outcomes)
         return outcomes
 
 
@@ -200,15 +220,12 @@ class _Known:
     jobs: dict[JobId, Job]
     created: dict[tuple[str, str], Job]
     linked: dict[tuple[JobId, str], Asset]
-    waiting: dict[frozenset[str], deque[JobId]]
 
     def decide(
         self, command: Command, now: Instant, new_id: NewId, resumed_at: Instant | None
     ) -> Outcome:
         """Return what comes of a command, and know it from then on."""
         try:
-            if isinstance(command, Claim):
-                return self.claimed(command, now)
             if isinstance(command, CreateAll):
                 return self.create_all(command, now, new_id)
             if isinstance(command, Create):
@@ -252,18 +269,6 @@ class _Known:
                 raise
         return decisions
 
-    def claimed(self, command: Claim, now: Instant) -> Sequence[Decision]:
-        """Give the worker the oldest jobs that nobody in this batch was given before."""
-        decisions: list[Decision] = []
-        waiting = self.waiting[command.job_types]
-        while waiting and len(decisions) < command.max_jobs:
-            job = self.jobs.get(waiting.popleft())
-            decision = claim(job, command, now) if job is not None else None
-            if decision is not None:
-                self.remember(decision)
-                decisions.append(decision)
-        return decisions
-
     def remember(self, decision: Decision) -> None:
         if decision.deleted:
             del self.jobs[decision.job.id]
@@ -284,8 +289,6 @@ async def _load(transaction: Transaction, commands: Sequence[Command], *, repeat
     ids: set[JobId] = set()
     created: set[tuple[str, str]] = set()
     linked: set[tuple[JobId, str]] = set()
-    claimed: set[frozenset[str]] = set()
-    wanted = 0
     for command in commands:
         if isinstance(command, Create):
             if command.request_id:
@@ -293,27 +296,14 @@ async def _load(transaction: Transaction, commands: Sequence[Command], *, repeat
         elif isinstance(command, CreateAll):
             each = command.creations
             created.update((c.user_id, c.request_id) for c in each if c.request_id)
-        elif isinstance(command, Claim):
-            claimed.add(command.job_types)
-            wanted += command.max_jobs
         else:
             ids.add(command.job_id)
             if isinstance(command, LinkAsset) and command.request_id:
                 linked.add((command.job_id, command.request_id))
-    jobs = await transaction.load_jobs(ids) if ids else {}
-    waiting: dict[frozenset[str], deque[JobId]] = {}
-    for job_types in claimed:
-        # Each set of types gets as many as all claims want together, for where sets overlap what
-        # one claim is given is missing from the others; and as many more as there are jobs
-        # that another command of the batch may take away.
-        found = await transaction.find_waiting(job_types, limit=wanted + len(ids))
-        jobs.update((job.id, job) for job in found)
-        waiting[job_types] = deque(job.id for job in found)
     return _Known(
-        jobs=jobs,
+        jobs=await transaction.load_jobs(ids) if ids else {},
         created=await transaction.find_created(created) if created and repeated else {},
         linked=await transaction.find_linked(linked) if linked else {},
-        waiting=waiting,
     )
 
 
@@ -331,20 +321,7 @@ def _changed(outcomes: Sequence[Outcome]) -> Iterator[Decision]:
                     yield decision
 
 
-def _log(changes: Sequence[Change], outcomes: Sequence[Outcome]) -> None:
-    for change in changes:
-        for step in change.transitions:
-            transition_log.info(
-                "transition",
-                extra={
-                    "job": step.job_id,
-                    "from": step.from_status.value,
-                    "to": step.to_status.value,
-                    "version": step.version,
-                    "attempt": step.attempt,
-                    "actor": step.actor,
-                },
-            )
+def _log_late(outcomes: Sequence[Outcome]) -> None:
     settled = (outcome for outcome in outcomes if not isinstance(outcome, DomainError))
     late = [each.job.id for outcome in settled for each in outcome if not each.applied]
     if late:

@@ -6,22 +6,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sqlalchemy import (
-    URL,
-    Column,
-    ColumnElement,
-    Select,
-    Table,
-    bindparam,
-    exc,
-    select,
-    text,
-)
+from sqlalchemy import URL, Column, ColumnElement, Select, Table, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from jobledger_server.domain.model import Instant
 from jobledger_server.sql.driver import Driver, Writing
-from jobledger_server.sql.tables import WAITING, jobs
+from jobledger_server.sql.tables import WAITING
 
 
 class BadDatabaseUrl(Exception):
@@ -67,19 +57,21 @@ class Dialect(Protocol):
     def bind_pairs(self, name: str, values: Collection[tuple[str, str]]) -> dict[str, Any]:
         """Return the parameters for `with_pairs`."""
 
-    def locked(self, statement: Select[Any]) -> Select[Any]:
-        """Return the statement so that it locks its rows until the transaction ends."""
+    def locked(self, statement: Select[Any], *, skip: bool = False) -> Select[Any]:
+        """Return the statement so that it locks its rows until the transaction ends.
 
-    def oldest_waiting(self, types: int) -> Select[Any]:
-        """Return the statement for `Transaction.find_waiting`, for so many job types.
-
-        It takes the oldest of each type first, and of these the oldest: with an
-        index by type and id that costs the same however many others wait. At most
-        `count`.
+        With `skip` it passes over rows that another transaction has locked.
         """
 
-    def bind_types(self, job_types: Collection[str]) -> dict[str, Any]:
-        """Return the parameters for `oldest_waiting`, but for `count`."""
+    def find_claimable(
+        self, limits: Mapping[str, int], limit: int, *, lock: bool
+    ) -> tuple[str, Sequence[Any]]:
+        """Return the statement for `find_claimable` of the store and of its transactions.
+
+        With its values, as the driver takes both. Its rows are those of `Claimable`. It
+        takes the oldest of each type first, and of these the oldest: with an index by type
+        and time that costs the same however many others wait.
+        """
 
     def insertion(self, table: Table, columns: Sequence[str]) -> Writing:
         """Return the statement that inserts rows of these columns."""
@@ -135,13 +127,16 @@ class Database:
                 await self.writer.dispose()
 
 
-def oldest_waiting(of_type: ColumnElement[bool], clock: ColumnElement[int]) -> Select[Any]:
-    """Return the statement for the oldest jobs that wait, at most `count`, among those given."""
+OVERHEAD_BYTES = 1024
+"""About what the fields of a job take in an answer that are small."""
+
+
+def claimable(length: str, labels: str = "labels") -> tuple[str, str]:
+    """Return which columns are read of claimable jobs, and what is true of those of all types.
+
+    `length` is the function that says how long a value is without reading it. Labels
+    are kept as text that has no fewer bytes than they.
+    """
     # What is overdue is the reaper's: it must not stand before what can be claimed.
-    return (
-        select(jobs)
-        .where(of_type, text(WAITING), jobs.c.deadline > clock)
-        # Not by the id alone: PostgreSQL might walk the primary key, past all other types.
-        .order_by(jobs.c.create_time, jobs.c.id)
-        .limit(bindparam("count"))
-    )
+    size = f"{length}({labels}) + coalesce({length}(parameters), 0) + {OVERHEAD_BYTES}"
+    return f"id, job_type, create_time, {size} AS size", f"{WAITING} AND deadline >"

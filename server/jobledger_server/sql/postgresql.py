@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from jobledger_server.domain.model import Instant, JobId
-from jobledger_server.sql.dialect import BadDatabaseUrl, Database, oldest_waiting
+from jobledger_server.sql.dialect import BadDatabaseUrl, Database, claimable
 from jobledger_server.sql.driver import Deletion, Driver, Writes, Writing
 from jobledger_server.sql.memory import Mark
 from jobledger_server.sql.rows import labels_from_text
@@ -62,6 +62,23 @@ TAKE_PLACES = (
 PLACES_TAKEN = "SELECT $1::bigint AS seq, 0::bigint AS before, txid_current() AS writer"
 
 _CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+
+
+def _claimable(lock: str) -> str:
+    """Return the statement that finds what is claimable of some types."""
+    columns, condition = claimable("octet_length", labels="labels::text")
+    return (
+        "SELECT id, job_type, size FROM unnest($1::text[], $2::bigint[]) AS wanted (type, count) "  # noqa: S608
+        f"CROSS JOIN LATERAL (SELECT {columns} FROM jobs "
+        f"WHERE job_type = wanted.type AND {condition} (SELECT {_CLOCK}) "
+        f"ORDER BY create_time, id LIMIT wanted.count {lock}) AS oldest "
+        "ORDER BY create_time, id LIMIT $3"
+    )
+
+
+_FIND_CLAIMABLE = _claimable("")
+# Passes over what another transaction has locked, instead of waiting to find it started.
+_LOCK_CLAIMABLE = _claimable("FOR UPDATE SKIP LOCKED")
 
 
 class _Postgresql:
@@ -123,20 +140,14 @@ class _Postgresql:
         pairs = list(values)
         return {f"{name}_first": [a for a, _ in pairs], f"{name}_second": [b for _, b in pairs]}
 
-    def locked(self, statement: Select[Any]) -> Select[Any]:
-        return statement.with_for_update()
+    def locked(self, statement: Select[Any], *, skip: bool = False) -> Select[Any]:
+        return statement.with_for_update(skip_locked=skip)
 
-    def oldest_waiting(self, types: int) -> Select[Any]:  # noqa: ARG002
-        wanted = func.unnest(bindparam("job_types", type_=ARRAY(Text)))
-        each = wanted.table_valued("job_type").render_derived()
-        of_type = oldest_waiting(jobs.c.job_type == each.c.job_type, self.clock)
-        # Passes over what another claim has locked, instead of waiting to find it taken.
-        oldest = of_type.with_for_update(skip_locked=True).lateral()
-        statement = select(oldest).select_from(each.join(oldest, true()))
-        return statement.order_by(oldest.c.create_time, oldest.c.id).limit(bindparam("count"))
-
-    def bind_types(self, job_types: Collection[str]) -> dict[str, Any]:
-        return {"job_types": list(job_types)}
+    def find_claimable(
+        self, limits: Mapping[str, int], limit: int, *, lock: bool
+    ) -> tuple[str, Sequence[Any]]:
+        statement = _LOCK_CLAIMABLE if lock else _FIND_CLAIMABLE
+        return statement, [list(limits), list(limits.values()), limit]
 
     def insertion(self, table: Table, columns: Sequence[str]) -> Writing:
         return _Insertion(table, tuple(columns))

@@ -25,6 +25,8 @@ Row = tuple[Any, ...]
 
 _STATUS = {status.value: status for status in JobStatus}
 
+_CHANGE_SEQ = jobs.c.keys().index("change_seq")
+
 MUTABLE_COLUMNS = (
     "status",
     "progress",
@@ -149,11 +151,7 @@ def job_from_row(row: Sequence[Any]) -> Job:
         status,
         progress,
         progress_message,
-        parameters,
-        result,
         error_reason,
-        error_message,
-        error_details,
         labels,
         attempt,
         max_attempts,
@@ -176,6 +174,10 @@ def job_from_row(row: Sequence[Any]) -> Job:
         version,
         end_digest,
         _change_seq,
+        error_message,
+        error_details,
+        parameters,
+        result,
     ) = row
     return Job(
         id=job_id,
@@ -220,7 +222,7 @@ def history_from_row(row: Sequence[Any]) -> tuple[Job, Transition | None]:
 
 def change_from_row(row: Sequence[Any], as_of: int = 0) -> Change:
     """Make the change that a row of the whole `jobs` table stands for."""
-    return Change(job_from_row(row), seq=row[-1], as_of=as_of)
+    return Change(job_from_row(row), seq=row[_CHANGE_SEQ], as_of=as_of)
 
 
 def job_row(job: Job, change_seq: int) -> Row:

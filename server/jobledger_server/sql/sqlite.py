@@ -24,16 +24,14 @@ from sqlalchemy import (
     literal,
     select,
     tuple_,
-    union_all,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from jobledger_server.domain.model import Instant, JobId
-from jobledger_server.sql.dialect import BadDatabaseUrl, Database, oldest_waiting
+from jobledger_server.sql.dialect import BadDatabaseUrl, Database, claimable
 from jobledger_server.sql.driver import Deletion, Driver, Writes, Writing
 from jobledger_server.sql.memory import Mark
 from jobledger_server.sql.rows import Row, labels_from_text
-from jobledger_server.sql.tables import jobs
 
 BUSY_SECONDS = 4
 """How long a statement waits for another process's lock before the database counts as away."""
@@ -98,18 +96,22 @@ class _Sqlite:
     def bind_pairs(self, name: str, values: Collection[tuple[str, str]]) -> dict[str, Any]:
         return {name: json.dumps(list(values))}
 
-    def locked(self, statement: Select[Any]) -> Select[Any]:
+    def locked(self, statement: Select[Any], *, skip: bool = False) -> Select[Any]:  # noqa: ARG002
         return statement  # the transaction has the whole file: it began with BEGIN IMMEDIATE
 
-    def oldest_waiting(self, types: int) -> Select[Any]:
-        of_type = (jobs.c.job_type == bindparam(f"job_type_{number}") for number in range(types))
-        parts = (select(oldest_waiting(each, self.clock).subquery()) for each in of_type)
-        oldest = union_all(*parts).subquery()
-        in_order = select(oldest).order_by(oldest.c.create_time, oldest.c.id)
-        return in_order.limit(bindparam("count"))
-
-    def bind_types(self, job_types: Collection[str]) -> dict[str, Any]:
-        return {f"job_type_{number}": name for number, name in enumerate(sorted(job_types))}
+    def find_claimable(
+        self,
+        limits: Mapping[str, int],
+        limit: int,
+        *,
+        lock: bool,  # noqa: ARG002
+    ) -> tuple[str, Sequence[Any]]:
+        now = machine_clock()
+        # One of a few texts, each of which the driver prepares once: no job has an empty type.
+        size = 1 << (len(limits) - 1).bit_length()
+        wanted = [*limits.items(), *[("", 0)] * (size - len(limits))]
+        values = [value for job_type, count in wanted for value in (job_type, now, count)]
+        return _claimable(size), [*values, limit]
 
     def insertion(self, table: Table, columns: Sequence[str]) -> Writing:
         insertion = (
@@ -240,6 +242,18 @@ class _SqliteDriver:
         # Where it was the commit that failed, it may have been made all the same.
         self._age.end()
         await self._connection.rollback()
+
+
+@cache
+def _claimable(types: int) -> str:
+    """Return the statement that finds what is claimable of so many types."""
+    columns, condition = claimable("length")
+    of_type = (
+        f"SELECT * FROM (SELECT {columns} FROM jobs WHERE job_type = ? "  # noqa: S608
+        f"AND {condition} ? ORDER BY create_time, id LIMIT ?)"
+    )
+    each = " UNION ALL ".join([of_type] * types)
+    return f"SELECT id, job_type, size FROM ({each}) ORDER BY create_time, id LIMIT ?"  # noqa: S608
 
 
 def _of_rows(columns: int, statement: str) -> Writing:

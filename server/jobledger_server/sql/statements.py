@@ -1,6 +1,5 @@
 """Every fixed statement of the store."""
 
-from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -58,6 +57,7 @@ class Statements:
         )
         # In the order of the ids, so that two transactions never wait for each other.
         self.lock_jobs = prepared(dialect.locked(jobs_by_id.order_by(jobs.c.id)))
+        self.lock_unlocked_jobs = prepared(dialect.locked(jobs_by_id, skip=True))
         self.find_created = prepared(
             dialect.with_pairs(
                 select(jobs).where(jobs.c.request_id != _NONE),
@@ -74,7 +74,6 @@ class Statements:
                 "requests",
             )
         )
-        self.oldest_waiting = cache(lambda types: prepared(dialect.oldest_waiting(types)))
         self.delete_jobs = prepared(delete(jobs).where(dialect.one_of(jobs.c.id, "ids")))
         self.insert_jobs = dialect.insertion(jobs, JOB_COLUMNS)
         self.update_jobs = dialect.change(jobs, jobs.c.id, MUTABLE_COLUMNS)

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -38,6 +38,7 @@ from jobledger_server.sql.transaction import SqlTransaction
 from jobledger_server.store import (
     PAGE_BYTES,
     ActivePage,
+    Claimable,
     DeletionsForgotten,
     FeedHead,
     FeedPage,
@@ -110,7 +111,9 @@ class SqlStore:
         await connection.invalidate()
 
     async def read_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
-        rows = await self._fetch(self._statements.read_jobs, self._dialect.bind_list("ids", ids))
+        rows = await self._fetch_prepared(
+            self._statements.read_jobs, self._dialect.bind_list("ids", ids)
+        )
         return {job.id: job for job in map(job_from_row, rows)}
 
     async def read_histories(
@@ -118,7 +121,7 @@ class SqlStore:
     ) -> dict[JobId, tuple[Job, list[Transition]]]:
         wanted = self._dialect.bind_list("ids", ids)
         histories: dict[JobId, tuple[Job, list[Transition]]] = {}
-        for row in await self._fetch(self._statements.read_histories, wanted):
+        for row in await self._fetch_prepared(self._statements.read_histories, wanted):
             job, step = history_from_row(row)
             _, steps = histories.setdefault(job.id, (job, []))
             if step is not None:
@@ -148,6 +151,10 @@ class SqlStore:
             .limit(limit)
         )
         return [transition_from_row(row) for row in await self._read(statement)]
+
+    async def find_claimable(self, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
+        statement, values = self._dialect.find_claimable(limits, limit, lock=False)
+        return [Claimable(*row) for row in await self._fetch(statement, values)]
 
     async def overdue(self, *, limit: int) -> Overdue:
         rows = await self._read(self._statements.overdue, {"count": limit})
@@ -250,16 +257,19 @@ class SqlStore:
     async def close(self) -> None:
         await self._database.close()
 
-    async def _fetch(
+    async def _fetch_prepared(
         self, statement: Prepared, parameters: dict[str, Any]
     ) -> Sequence[Sequence[Any]]:
+        return await self._fetch(statement.text, statement.values(parameters))
+
+    async def _fetch(self, statement: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
         """Read what many calls want, by the driver itself."""
         progress = _Progress()
         with self._translating(progress):
             async with self._single.connect() as connection:
                 driver = await self._driver(connection)
                 try:
-                    return await driver.fetch(statement.text, statement.values(parameters))
+                    return await driver.fetch(statement, values)
                 except BaseException as error:
                     progress.lost = driver.lost(error)
                     if progress.lost or _unanswered(error):

@@ -20,7 +20,7 @@ from jobledger_server.sql.rows import (
     transition_row,
 )
 from jobledger_server.sql.statements import Statements
-from jobledger_server.store import Change
+from jobledger_server.store import Change, Claimable
 
 
 class SqlTransaction:
@@ -53,10 +53,16 @@ class SqlTransaction:
             # All in one statement, so that all are locked in the order of their ids.
             missing = list(ids)
         if missing:
-            wanted = self._dialect.bind_list("ids", missing)
-            rows = await self._fetch(self._statements.lock_jobs, wanted)
-            self._loaded.update((job.id, job) for job in map(job_from_row, rows))
+            await self._load(self._statements.lock_jobs, missing)
         return dict(self._loaded)
+
+    async def load_unlocked_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
+        await self._load(self._statements.lock_unlocked_jobs, ids)
+        return dict(self._loaded)
+
+    async def _load(self, statement: Prepared, ids: Collection[JobId]) -> None:
+        rows = await self._fetch(statement, self._dialect.bind_list("ids", ids))
+        self._loaded.update((job.id, job) for job in map(job_from_row, rows))
 
     async def find_created(
         self, requests: Collection[tuple[str, str]]
@@ -72,12 +78,9 @@ class SqlTransaction:
         rows = await self._fetch(self._statements.find_linked, wanted)
         return {(asset.job_id, asset.request_id): asset for asset in map(asset_from_row, rows)}
 
-    async def find_waiting(self, job_types: Collection[str], *, limit: int) -> list[Job]:
-        statement = self._statements.oldest_waiting(len(job_types))
-        wanted = {**self._dialect.bind_types(job_types), "count": limit}
-        found = [job_from_row(row) for row in await self._fetch(statement, wanted)]
-        self._loaded.update((job.id, job) for job in found)
-        return found
+    async def find_claimable(self, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
+        statement, values = self._dialect.find_claimable(limits, limit, lock=True)
+        return [Claimable(*row) for row in await self._driver.fetch(statement, values)]
 
     async def append(self, decisions: Sequence[Decision], *, last: bool = False) -> list[Change]:
         batch = _Batch(decisions, self._loaded)

@@ -6,14 +6,12 @@ from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
+from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.wire.tokens import read_token, token
 from jobledger_server.wire.validation import InvalidRequest
 
 MAX_ROWS = 1000
 DEFAULT_ROWS = 50
-
-MAX_BYTES = 3 * 1024 * 1024
-"""A page is cut here, so that it passes the 4 MiB which gRPC clients take by default."""
 
 ROWS_AT_ONCE = 100
 """Rows read at once: bounds the memory that a page of huge rows takes."""
@@ -59,7 +57,7 @@ class Page(Generic[Row]):
     async def read(self, message: Callable[[Row], Out]) -> list[Out]:
         """Return the page's messages, and set `next_token` where more follow."""
         page: list[Out] = []
-        room = MAX_BYTES
+        room = MAX_ANSWER_BYTES
         after = self._after
         while True:
             # One row more than wanted tells whether any follow.

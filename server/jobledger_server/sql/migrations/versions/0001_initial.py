@@ -27,11 +27,7 @@ def upgrade() -> None:
         sa.Column("status", sa.String(10), nullable=False),
         sa.Column("progress", sa.Integer, nullable=False),
         sa.Column("progress_message", sa.String(512), nullable=False),
-        sa.Column("parameters", sa.LargeBinary),
-        sa.Column("result", sa.LargeBinary),
         sa.Column("error_reason", sa.String(63)),
-        sa.Column("error_message", sa.String(4096)),
-        sa.Column("error_details", sa.LargeBinary),
         sa.Column("labels", sa.JSON, nullable=False),
         sa.Column("attempt", sa.Integer, nullable=False),
         sa.Column("max_attempts", sa.Integer, nullable=False),
@@ -54,6 +50,11 @@ def upgrade() -> None:
         sa.Column("version", sa.BigInteger, nullable=False),
         sa.Column("end_digest", sa.LargeBinary),
         sa.Column("change_seq", sa.BigInteger, nullable=False),
+        # The largest come last: in SQLite, what is stored after them is found by reading them.
+        sa.Column("error_message", sa.String(4096)),
+        sa.Column("error_details", sa.LargeBinary),
+        sa.Column("parameters", sa.LargeBinary),
+        sa.Column("result", sa.LargeBinary),
         sa.PrimaryKeyConstraint("id", name="pk_jobs"),
         sa.CheckConstraint(
             "status IN ('QUEUED', 'PROCESSING', 'COMPLETED', 'PARTIAL', 'FAILED')",

@@ -1,0 +1,54 @@
+"""Many jobs at once, written to the database by hand: for tests of how much else there is."""
+
+import asyncio
+
+from sqlalchemy import text
+
+from jobledger_server.sql.dialect import Database
+from jobledger_server.sql.engine import open_database, parse_url
+
+FAR = 4_000_000_000_000_000
+"""A deadline that no test lives to see."""
+
+
+async def seed(
+    database: Database,
+    count: int,
+    *,
+    user_id: str = "ada",
+    job_type: str = "many",
+    content_bytes: int = 0,
+) -> None:
+    """Write queued jobs, and let the database take note of them. Once for each database."""
+    if database.dialect.name == "sqlite":
+        series = (
+            f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})"
+        )
+        content = f"zeroblob({content_bytes})"
+    else:
+        series = f"WITH n(i) AS (SELECT generate_series(1, {count}))"
+        content = f"decode(repeat('00', {content_bytes}), 'hex')"
+    insert = (
+        "INSERT INTO jobs (id, user_id, job_type, status, progress, progress_message, labels,"
+        " attempt, max_attempts, releases, worker_id, request_id, create_time, update_time,"
+        " queue_timeout, queue_expire_time, cancel_reason, deadline, version, change_seq,"
+        " parameters) "
+        f"{series} SELECT 'j' || i, '{user_id}', '{job_type}', 'QUEUED', 0, '', '{{}}', 0, 1, 0,"
+        f" '', '', i, i, 1, {FAR}, '', {FAR}, 1, i, {content if content_bytes else 'NULL'} FROM n"
+    )
+    async with database.writer.begin() as connection:
+        await connection.execute(text(insert))
+        await connection.execute(text(f"UPDATE feed SET seq = {count}"))
+    async with database.writer.begin() as connection:
+        await connection.execute(text("ANALYZE"))
+
+
+def seeded(url: str, count: int, **fields: object) -> None:
+    """Write queued jobs to a database that no server uses just now."""
+
+    async def run() -> None:
+        database = open_database(parse_url(url))
+        await seed(database, count, **fields)
+        await database.close()
+
+    asyncio.run(run())
