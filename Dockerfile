@@ -31,11 +31,12 @@ RUN install -d -o 10001 -g 10001 /data
 COPY --from=build /opt/jobledger /opt/jobledger
 ENV PATH=/opt/jobledger/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    JOBLEDGER_DATABASE=sqlite:////data/jobledger.db \
     JOBLEDGER_LISTEN=0.0.0.0:50051
 # By number, so that an orchestrator can see that it is not root.
 USER 10001:10001
+# Where jobledger.db is, unless JOBLEDGER_DATABASE or JOBLEDGER_DATABASE_FILE says otherwise.
 VOLUME /data
+WORKDIR /data
 EXPOSE 50051
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \

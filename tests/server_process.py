@@ -41,12 +41,15 @@ class ServerProcess:
         directory: Path,
         *,
         database: str | None = None,
+        database_file: Path | None = None,
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.port = free_port()
         self.target = f"127.0.0.1:{self.port}"
         self.database = database or f"sqlite:///{directory / 'jobledger.db'}"
+        by_url = ("--database", self.database)
+        self._database = by_url if database_file is None else ("--database-file", database_file)
         self.log = directory / "server.log"
         self._arguments = list(arguments)
         self._environment = {**os.environ, **(environment or {})}
@@ -68,7 +71,7 @@ class ServerProcess:
         """Start the process and wait until its health service says SERVING."""
         command = [
             str(Path(sys.executable).with_name("jobledger-server")),
-            *("serve", "--listen", self.target, "--database", self.database),
+            *("serve", "--listen", self.target, *map(str, self._database)),
             *self._arguments,
         ]
         with self.log.open("ab") as log:

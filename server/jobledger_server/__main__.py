@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ except ImportError:  # click alone comes with the extra `cli` too
     sys.exit("jobledger-server is not installed: pip install 'jobledger[server]'")
 
 import grpc
+from click.core import ParameterSource
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from jobledger_server import parent
@@ -68,7 +70,7 @@ def main() -> None:
     """
 
 
-_database = click.option(
+_DATABASE = click.option(
     "--database",
     metavar="URL",
     envvar="JOBLEDGER_DATABASE",
@@ -78,6 +80,38 @@ _database = click.option(
     help="Where the jobs are kept: sqlite:///FILE (sqlite:////FILE for an absolute path), or "
     "postgresql://USER:PASSWORD@HOST:PORT/NAME with the extra 'postgres'.",
 )
+
+_DATABASE_FILE = click.option(
+    "--database-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    envvar="JOBLEDGER_DATABASE_FILE",
+    show_envvar=True,
+    help="A file that holds the database URL, in place of --database: a password is then neither "
+    "in the list of processes nor in the environment.",
+)
+
+
+def _database(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take the database URL from a flag, from the environment, or from a file."""
+
+    @_DATABASE
+    @_DATABASE_FILE
+    @wraps(command)
+    def with_database(*, database: str, database_file: Path | None, **options: Any) -> None:
+        if database_file is not None:
+            source = click.get_current_context().get_parameter_source("database")
+            if source is not ParameterSource.DEFAULT:
+                raise click.UsageError("--database and --database-file exclude each other")
+            try:
+                database = database_file.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeError) as error:
+                cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+                message = f"cannot read the database URL from {database_file}: {cause}"
+                raise click.ClickException(message) from None
+        command(database=database, database_file=database_file, **options)
+
+    return with_database
 
 
 @main.command()
@@ -294,7 +328,7 @@ async def _serve(settings: Settings) -> None:
 
 @main.command()
 @_database
-def migrate(database: str) -> None:
+def migrate(database: str, **_: Any) -> None:
     """Bring a database up to date. Safe to repeat, and beside running servers."""
     _run(lambda: _migrate(database))
     click.echo(f"the database is at revision {HEAD}")
@@ -313,7 +347,7 @@ async def _migrate(url: str) -> None:
 
 @main.command(name="void-tokens")
 @_database
-def void_tokens(database: str) -> None:
+def void_tokens(database: str, **_: Any) -> None:
     """Make every resume token of WatchJobs void: after restoring a whole volume.
 
     A server finds out by itself that a database was copied, restored over an

@@ -3,9 +3,11 @@
 import asyncio
 import logging
 import os
+import stat
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -172,9 +174,22 @@ async def _open_database(settings: Settings) -> AsyncIterator[tuple[Database, Lo
             if database.dialect.name == "sqlite":
                 await migrate(database)
             await require_head(database)
+            _warn_of_readable_files(settings, url)
             yield database, lock
         finally:
             await database.close()
+
+
+def _warn_of_readable_files(settings: Settings, url: URL) -> None:
+    """Log which of the files that hold secrets or jobs others than their owner may read."""
+    files = [settings.access_file, settings.database_file]
+    if url.get_backend_name() == "sqlite":
+        path = Path(str(url.database)).resolve()
+        files += [Path(f"{path}{suffix}") for suffix in ("", "-wal", "-shm", ".lock")]
+    for file in files:
+        mode = stat.S_IMODE(file.stat().st_mode) if file is not None and file.exists() else 0
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            log.warning("file_readable_by_others", extra={"file": str(file), "mode": f"{mode:04o}"})
 
 
 @asynccontextmanager

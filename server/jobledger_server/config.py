@@ -9,15 +9,16 @@ from typing import Literal
 class Settings:
     """Everything that `jobledger-server serve` can be told; its --help explains each.
 
-    `reflection` None means: on where only this machine can connect;
-    `retain_terminal` None: for ever; `max_watch_age` 0: no end; `shares_port`: this
-    is one of several processes on one port, as `--processes` starts them. Times are
-    in seconds.
+    `database_file` is where `database` was read from, if from a file; `reflection`
+    None means: on where only this machine can connect; `retain_terminal` None:
+    indefinitely; `max_watch_age` 0: no end; `shares_port`: this is one of several
+    processes on one port, as `--processes` starts them. Times are in seconds.
     """
 
     listen: str = "127.0.0.1:50051"
     shares_port: bool = False
     database: str = "sqlite:///jobledger.db"
+    database_file: Path | None = None
     reflection: bool | None = None
     grace: float = 20.0
     heartbeat: float = 15.0

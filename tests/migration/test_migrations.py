@@ -17,6 +17,7 @@ from jobledger_server.sql.lock import exclusive
 from jobledger_server.sql.schema import HEAD, SchemaError, migrate, require_head
 from jobledger_server.sql.tables import metadata
 from jobledger_server.store import StoreUnavailable
+from postgres_server import PostgresServer
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -115,20 +116,52 @@ async def test_a_database_of_a_newer_server_is_refused_and_left_alone(empty_url:
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("nonsense", "cannot read the database URL"),
-        ("mysql://u@h/n", "cannot use a 'mysql' database"),
+        ("nonsense-secret", "cannot read the database URL"),
+        ("mysql://u:secret@h/n", "cannot use a 'mysql' database"),
         ("sqlite://", "SQLite needs a file"),
         ("sqlite:///:memory:", "SQLite needs a file"),
+        ("postgresql:/u:secret@h/n", "cannot read the database URL"),
+        ("postgresql://u:secret@h:abc/n", "cannot read the database URL"),
+        ("postgresql://u:se/cret@h/n", "has an @ too many"),
+        ("postgresql://u:secret@[::1/n", "cannot read the database URL"),
+        ("postgresql://u:12/secret@h/n", "has an @ too many"),
+        ("postgresql://u:12#secret@h/n", "has an @ too many"),
+        ("postgresql://u:12?secret=@h/n", "has an @ too many"),
+        ("postgresql://u:1@secret@h/n", "has an @ too many"),
+        ("postgresql://u:secret@h:99999/n", "must be from 1 to 65535"),
+        ("postgresql://u:secret@h:0/n", "must be from 1 to 65535"),
+        ("postgresql://u:secret@/n?host=h&port=abc", "must be from 1 to 65535"),
+        ("postgresql://u:secret@h/n?sslmod=require", "unknown parameter 'sslmod'"),
+        ("postgresql://u:secret@h/n?password=secret", "unknown parameter 'password'"),
+        ("postgresql://u:secret@h/n?sslmode=yes", "sslmode=yes .*: use disable, allow"),
+        ("postgresql://u:secret@h/n?sslmode=require&sslmode=allow", "'sslmode' twice"),
+        ("postgresql://u:secret@h/n?sslrootcert=/none", "sslrootcert=/none .*: No such file"),
+        (f"postgresql://u:secret@h/n?sslrootcert={__file__}", "sslrootcert=.*: .*certificate"),
+        ("postgresql://u:secret@h/n?sslcrl=/none", "sslcrl=/none .*: No such file"),
+        ("postgresql://u:secret@h/n?sslcert=/none&sslpassword=secret", "sslcert=/none .*: No such"),
     ],
 )
-def test_a_bad_url_is_refused_with_what_to_write(url: str, words: str) -> None:
-    with pytest.raises(BadDatabaseUrl, match=words):
-        parse_url(url)
+def test_a_bad_url_is_refused_with_what_to_write_and_not_repeated(url: str, words: str) -> None:
+    with pytest.raises(BadDatabaseUrl, match=words) as caught:
+        open_database(parse_url(url))
+    assert "secret" not in str(caught.value)
 
 
-def test_the_tls_setting_of_libpq_is_understood() -> None:
-    url = parse_url("postgresql://u@h/n?sslmode=require")
-    assert (url.drivername, dict(url.query)) == ("postgresql+asyncpg", {"ssl": "require"})
+async def test_the_parameters_of_libpq_are_understood(postgres: PostgresServer) -> None:
+    url = postgres.create_database()
+    found = []
+    for parameters in ("sslmode=disable", "sslmode=prefer", "sslmode=require"):
+        database = open_database(parse_url(f"{url}?{parameters}"))
+        try:
+            await migrate(database)
+            await require_head(database)
+        except StoreUnavailable as error:
+            found.append(str(error))
+        await database.close()
+    # This one has no TLS: the last is refused by the driver, after it asked.
+    (refused,) = found
+    assert "SSL" in refused
+    assert "sslmode" not in refused  # a URL is shown without its parameters
 
 
 def test_an_unusable_file_is_named_before_anything_is_opened(tmp_path: Path) -> None:

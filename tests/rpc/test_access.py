@@ -13,7 +13,13 @@ from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1 import worker_service_pb2 as workers
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
-from jobledger_server.wire.access import BadAccessFile, read_access_file
+from jobledger_server.wire.access import (
+    Access,
+    AccessDenied,
+    BadAccessFile,
+    Caller,
+    read_access_file,
+)
 from rpc_caller import decoded
 
 CALLERS = f"""
@@ -74,6 +80,7 @@ async def ask(start: Any, tmp_path: Path) -> Any:
         (None, "work", "ada"),
         ("Bearer wrong", "create", "ada"),
         ("Bearer ", "create", "ada"),
+        ("Bearer", "create", "ada"),
         ("Basic web-token", "create", "ada"),
         ("web-token", "create", "ada"),
         ("Bearer web-token", "create", "eve"),
@@ -127,6 +134,7 @@ async def test_what_a_caller_may_do_goes_through(
         (f"[[caller]]\nname='a'\ntoken_sha256='{'0' * 64}'\nusers='ada'", "list of strings"),
         (f"[[caller]]\nname='a'\ntoken_sha256='{'0' * 64}'\nuser=['ada']", "unknown key `user`"),
         (f"[[caller]]\nname='a'\ntoken_sha256='{'0' * 64}'\n" * 2, "the same token"),
+        (f"[[caller]]\nname='a'\ntoken_sha256='{hashlib.sha256().hexdigest()}'", "empty token"),
     ],
 )
 def test_a_bad_file_is_refused_in_words(tmp_path: Path, content: str, words: str) -> None:
@@ -139,3 +147,11 @@ def test_a_bad_file_is_refused_in_words(tmp_path: Path, content: str, words: str
 def test_a_file_that_is_not_there_is_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(BadAccessFile, match="cannot read the access file"):
         read_access_file(tmp_path / "nowhere.toml")
+
+
+def test_an_empty_token_is_nobodys_even_if_its_hash_were_known() -> None:
+    caller = Caller("a", frozenset({"JobService"}), frozenset({"*"}))
+    access = Access({hashlib.sha256().digest(): caller})
+    for value in ("Bearer", "Bearer ", "bearer"):
+        with pytest.raises(AccessDenied):
+            access.check([("authorization", value)], "/jobledger.v1.JobService/GetJob", None)

@@ -33,8 +33,7 @@ class Hints:
 
     def __init__(self, url: URL, look: Callable[[], None]) -> None:
         # asyncpg reads URLs as libpq does.
-        query = {("sslmode" if k == "ssl" else k): v for k, v in url.query.items()}
-        dsn = url.set(drivername="postgresql", query=query)
+        dsn = url.set(drivername="postgresql")
         self._dsn = dsn.render_as_string(hide_password=False)
         self._look = look
         self._committed = asyncio.Event()

@@ -15,6 +15,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 from sqlalchemy import URL
 
@@ -63,9 +64,10 @@ def exclusive(url: URL) -> Iterator[Lock | None]:
     if url.get_backend_name() != "sqlite":
         yield None
         return
-    path = f"{url.database}.lock"
+    # By its real path: a symbolic link is the same file.
+    path = Path(str(url.database)).resolve()
     try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        file = _open(Path(f"{path}.lock"))
     except OSError as error:
         message = f"cannot use the database sqlite:///{url.database}: {error.strerror}"
         raise StoreUnavailable(message) from error
@@ -79,18 +81,33 @@ def exclusive(url: URL) -> Iterator[Lock | None]:
                 "an SQLite file is for one server at a time; for several use PostgreSQL"
             ) from None
         lock = Lock(file)
-        _check(url)
+        _check(path, url)
         yield lock
     finally:
         os.close(file)
 
 
-def _check(url: URL) -> None:
-    """See that the file can be used, before the threads that will use it are there to clean up."""
+def _open(path: Path) -> int:
+    """Open a file, and create it for nobody but its owner."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _check(path: Path, url: URL) -> None:
+    """See that the file can be used, before the threads that will use it are there to clean up.
+
+    Creates it: SQLite would let everybody read it, and gives its other files the same mode.
+    """
     try:
-        with closing(sqlite3.connect(str(url.database))) as connection:
+        os.close(_open(path))
+        if path.stat().st_nlink > 1:
+            raise DatabaseInUse(
+                f"the database {url.database} is a file with several names (hard links): SQLite "
+                "would keep a write-ahead log for each name and damage it. Remove the others"
+            )
+        with closing(sqlite3.connect(path)) as connection:
             connection.execute("PRAGMA schema_version").fetchone()
-    except sqlite3.Error as error:
+    except (OSError, sqlite3.Error) as error:
+        cause = error.strerror if isinstance(error, OSError) else error
         raise StoreUnavailable(
-            f"cannot use the database sqlite:///{url.database}: {error}"
+            f"cannot use the database sqlite:///{url.database}: {cause}"
         ) from error

@@ -1,10 +1,12 @@
 """PostgreSQL: many writers, its own clock."""
 
+import ssl
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from sqlalchemy import (
     ARRAY,
@@ -347,14 +349,18 @@ def open_postgresql(url: URL) -> Database:
         raise BadDatabaseUrl(
             "PostgreSQL needs its driver: pip install 'jobledger[postgres]'"
         ) from None
+    _check_certificates(url.query)
     engine = create_async_engine(
-        url,
+        url.set(query={}),
         pool_size=CONNECTIONS,
+        hide_parameters=True,
         max_overflow=0,
         json_deserializer=labels_from_text,
         hide_parameters=True,  # they are the callers', and errors go to the log
         pool_timeout=CONNECT_SECONDS,
         connect_args={
+            # The driver reads the parameters of a URL as libpq does, but only those of a URL.
+            "dsn": f"postgresql://?{urlencode(url.query)}" if url.query else None,
             "timeout": CONNECT_SECONDS,
             "command_timeout": COMMAND_SECONDS,
             "server_settings": {
@@ -376,3 +382,27 @@ def open_postgresql(url: URL) -> Database:
         },
     )
     return Database(url, engine, engine, _Postgresql(asyncpg))
+
+
+def _check_certificates(parameters: Mapping[str, Any]) -> None:
+    """See that the files for TLS can be used. Raises BadDatabaseUrl.
+
+    The driver reads them when it connects, and its errors do not name them.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    password = parameters.get("sslpassword", "")
+    uses: Mapping[str, Callable[[str], None]] = {
+        "sslrootcert": context.load_verify_locations,
+        "sslcrl": context.load_verify_locations,
+        "sslcert": lambda file: context.load_cert_chain(
+            file, parameters.get("sslkey"), lambda: password
+        ),
+    }
+    for name, use in uses.items():
+        if not (file := parameters.get(name)):
+            continue
+        try:
+            use(file)
+        except (OSError, ValueError) as error:
+            cause = error.strerror if isinstance(error, OSError) else str(error)
+            raise BadDatabaseUrl(f"cannot use {name}={file} of the database URL: {cause}") from None

@@ -77,6 +77,6 @@ def _translating(database: Database) -> Iterator[None]:
     except database.away as error:
         cause = str(getattr(error, "orig", None) or error)
         # As it was given: the driver is nobody's business.
-        where = database.url.set(drivername=database.dialect.name).render_as_string()
+        where = database.url.set(drivername=database.dialect.name, query={}).render_as_string()
         message = f"cannot use the database {where}: {cause}"
         raise StoreUnavailable(message) from error

@@ -68,7 +68,7 @@ class Access:
         for key, value in metadata:
             if key == "authorization" and isinstance(value, str):
                 scheme, _, token = value.partition(" ")
-                if scheme.lower() == "bearer":
+                if scheme.lower() == "bearer" and token:
                     # Found by its hash: how long that takes tells nothing of the token.
                     return self._callers.get(hashlib.sha256(token.encode()).digest())
         return None
@@ -108,6 +108,8 @@ def _caller_from(path: Path, entry: dict[str, Any]) -> tuple[bytes, Caller]:
         digest = b""
     if len(digest) != hashlib.sha256().digest_size:
         raise BadAccessFile(f"{path}: {name!r} needs `token_sha256`, 64 hexadecimal digits")
+    if digest == hashlib.sha256().digest():
+        raise BadAccessFile(f"{path}: {name!r} has the `token_sha256` of an empty token")
     services = _names(path, name, entry, "services", SERVICES)
     if not services <= SERVICES:
         raise BadAccessFile(f"{path}: {name!r}: services are {', '.join(sorted(SERVICES))}")
