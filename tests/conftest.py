@@ -51,6 +51,7 @@ def migrated(url: str) -> str:
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("template") / "jobledger.db"
+    file.touch(0o600)  # as a server creates it
     migrated(f"sqlite:///{file}")
     return file
 

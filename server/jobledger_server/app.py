@@ -152,7 +152,9 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         reporting = Reporting(ledger, requests, drain.begun, max_age=max_age)
         workers = WorkerService(ledger, claims, requests, reporting)
         access = read_access_file(settings.access_file) if settings.access_file else None
-        operations = OperationsService(store, ledger, reads, hub, OperationsRequests(access))
+        operations = OperationsService(
+            store, ledger, reads, hub, OperationsRequests(access), max_age=max_age
+        )
         if settings.metrics is not None:
             stack.enter_context(serving_metrics(settings.metrics, _figures(hub, tail, ledger)))
         server = grpc.aio.server(options=_options(settings))

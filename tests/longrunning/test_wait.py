@@ -136,6 +136,19 @@ async def test_a_deadline_shorter_than_the_timeout_is_answered_before_it_passes(
 
 
 @one_database
+async def test_a_wait_lasts_no_longer_than_a_watch_and_returns_the_newest_state(
+    start: Start,
+) -> None:
+    app = await start(max_watch_age=0.5)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        job = await Caller(channel).running()
+        async with asyncio.timeout(10):
+            operation = await Operations(channel).Wait(name=name_of(job), deadline=None)
+    assert not operation.done
+    assert job_in(operation.metadata) == job
+
+
+@one_database
 @pytest.mark.parametrize(
     "timeout", [Duration(seconds=-1), Duration(nanos=-1), Duration(seconds=366 * 24 * 3600)]
 )

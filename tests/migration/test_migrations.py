@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import CheckConstraint, Connection, Table, inspect, text
 
-from jobledger_server.sql import schema
+from jobledger_server.sql import postgresql, schema
 from jobledger_server.sql.dialect import BadDatabaseUrl
 from jobledger_server.sql.engine import open_database, parse_url
 from jobledger_server.sql.lock import exclusive
@@ -162,6 +164,55 @@ async def test_the_parameters_of_libpq_are_understood(postgres: PostgresServer) 
     (refused,) = found
     assert "SSL" in refused
     assert "sslmode" not in refused  # a URL is shown without its parameters
+
+
+LONGEST = 6.0
+"""Seconds: longer than a statement of a server may take, on either database."""
+
+
+async def hold(url: str, taken: asyncio.Event, release: asyncio.Event) -> None:
+    """Hold what a migration has to wait for."""
+    database = open_database(parse_url(url))
+    async with database.writer.begin() as connection:
+        if database.dialect.name == "postgresql":
+            lock = f"SELECT pg_advisory_xact_lock({schema._MIGRATION_LOCK})"
+            await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+            await connection.execute(text(lock))
+        taken.set()
+        await release.wait()
+    await database.close()
+
+
+async def test_a_migration_waits_for_as_long_as_it_takes(database_url: str) -> None:
+    taken, release = asyncio.Event(), asyncio.Event()
+    holding = asyncio.create_task(hold(database_url, taken, release))
+    await taken.wait()
+    program = Path(sys.executable).with_name("jobledger-server")
+    arguments = ("migrate", "--database", database_url)
+    process = await asyncio.create_subprocess_exec(program, *arguments, stderr=subprocess.PIPE)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(process.wait(), LONGEST)
+    release.set()
+    _, errors = await process.communicate()
+    await holding
+    assert (process.returncode, errors) == (0, b"")
+
+
+async def test_a_long_statement_of_a_migration_is_not_cut(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql, "COMMAND_SECONDS", 1)
+    url = parse_url(postgres.create_database())
+    for patient in (True, False):
+        database = open_database(url, patient=patient)
+        async with database.writer.connect() as connection:
+            sleeping = connection.execute(text("SELECT pg_sleep(2)"))
+            if patient:
+                await sleeping
+            else:
+                with pytest.raises(TimeoutError):
+                    await sleeping
+        await database.close()
 
 
 def test_an_unusable_file_is_named_before_anything_is_opened(tmp_path: Path) -> None:

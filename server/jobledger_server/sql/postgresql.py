@@ -341,7 +341,7 @@ def _value(column: Column[Any]) -> str:
     return f"new.{column.name}::json" if isinstance(column.type, JSON) else f"new.{column.name}"
 
 
-def open_postgresql(url: URL) -> Database:
+def open_postgresql(url: URL, *, patient: bool = False) -> Database:
     try:
         # An extra, wanted only where it is used.
         import asyncpg  # noqa: PLC0415
@@ -350,10 +350,10 @@ def open_postgresql(url: URL) -> Database:
             "PostgreSQL needs its driver: pip install 'jobledger[postgres]'"
         ) from None
     _check_certificates(url.query)
+    seconds = 0 if patient else COMMAND_SECONDS  # 0: no limit
     engine = create_async_engine(
         url.set(query={}),
         pool_size=CONNECTIONS,
-        hide_parameters=True,
         max_overflow=0,
         json_deserializer=labels_from_text,
         hide_parameters=True,  # they are the callers', and errors go to the log
@@ -362,14 +362,15 @@ def open_postgresql(url: URL) -> Database:
             # The driver reads the parameters of a URL as libpq does, but only those of a URL.
             "dsn": f"postgresql://?{urlencode(url.query)}" if url.query else None,
             "timeout": CONNECT_SECONDS,
-            "command_timeout": COMMAND_SECONDS,
+            "command_timeout": seconds or None,
             "server_settings": {
                 "application_name": "jobledger",
                 "synchronous_commit": "on",
                 # A server that freezes between the counter's lock and its commit must not hold
                 # up the others for longer than this.
-                "idle_in_transaction_session_timeout": f"{COMMAND_SECONDS}s",
-                "lock_timeout": f"{COMMAND_SECONDS}s",
+                "idle_in_transaction_session_timeout": f"{seconds}s",
+                "lock_timeout": f"{seconds}s",
+                **({"statement_timeout": "0"} if patient else {}),
                 "jit": "off",
                 # A plan that was made while a table was small would else stay, and take an index
                 # that is as good as another there, and reads all of it when it is large.

@@ -36,6 +36,9 @@ from jobledger_server.sql.rows import Row, labels_from_text
 BUSY_SECONDS = 4
 """How long a statement waits for another process's lock before the database counts as away."""
 
+PATIENT_SECONDS = 24 * 3600
+"""The same for a migration, which nobody waits for."""
+
 OLDEST = (3, 35)
 """The first version that has RETURNING."""
 
@@ -281,7 +284,7 @@ def machine_clock() -> int:
     return time.time_ns() // 1000
 
 
-def open_sqlite(url: URL) -> Database:
+def open_sqlite(url: URL, *, patient: bool = False) -> Database:
     if sqlite3.sqlite_version_info < OLDEST:
         raise BadDatabaseUrl(
             f"SQLite is version {sqlite3.sqlite_version} here, and this server needs "
@@ -305,7 +308,8 @@ def open_sqlite(url: URL) -> Database:
         hide_parameters=True,  # they are the callers', and errors go to the log
         pool_reset_on_return=None,
     )
-    busy = f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}"
+    busy_seconds = PATIENT_SECONDS if patient else BUSY_SECONDS
+    busy = f"PRAGMA busy_timeout={busy_seconds * 1000}"
     _on_sqlite_connect(
         writer,
         (
@@ -319,18 +323,23 @@ def open_sqlite(url: URL) -> Database:
             "PRAGMA foreign_keys=ON",
         ),
         begin=BEGIN,
+        busy_seconds=busy_seconds,
     )
-    _on_sqlite_connect(reader, (busy, "PRAGMA query_only=ON"), begin="BEGIN")
+    _on_sqlite_connect(
+        reader, (busy, "PRAGMA query_only=ON"), begin="BEGIN", busy_seconds=busy_seconds
+    )
     return Database(url, writer, reader, _Sqlite())
 
 
-def _on_sqlite_connect(engine: AsyncEngine, pragmas: Iterable[str], *, begin: str) -> None:
+def _on_sqlite_connect(
+    engine: AsyncEngine, pragmas: Iterable[str], *, begin: str, busy_seconds: int
+) -> None:
     @event.listens_for(engine.sync_engine, "connect")
     def connected(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver must not begin transactions of its own
         cursor = connection.cursor()
         for pragma in pragmas:
-            _execute_patiently(cursor, pragma)
+            _execute_patiently(cursor, pragma, busy_seconds)
         cursor.close()
 
     @event.listens_for(engine.sync_engine, "begin")
@@ -339,9 +348,9 @@ def _on_sqlite_connect(engine: AsyncEngine, pragmas: Iterable[str], *, begin: st
             connection.exec_driver_sql(begin)
 
 
-def _execute_patiently(cursor: Any, pragma: str) -> None:
-    """Wait for the lock as the busy timeout would: changing the journal mode does not heed it."""
-    deadline = time.monotonic() + BUSY_SECONDS
+def _execute_patiently(cursor: Any, pragma: str, busy_seconds: int) -> None:
+    """Wait for the lock as the busy timeout would: changing the journal mode does not honor it."""
+    deadline = time.monotonic() + busy_seconds
     while True:
         try:
             cursor.execute(pragma)

@@ -15,6 +15,7 @@ from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.reads import Reads
 from jobledger_server.store import Store
 from jobledger_server.watch.hub import WatchHub
+from jobledger_server.wire.lifetime import Lifetime
 from jobledger_server.wire.operations_messages import operation_message
 from jobledger_server.wire.operations_owner import Metadata
 from jobledger_server.wire.operations_requests import OperationsRequests
@@ -37,12 +38,15 @@ class OperationsService:
         reads: Reads,
         hub: WatchHub,
         requests: OperationsRequests,
+        *,
+        max_age: float,
     ) -> None:
         self._store = store
         self._ledger = ledger
         self._reads = reads
         self._hub = hub
         self._requests = requests
+        self._max_age = max_age
 
     async def GetOperation(self, request: pb.GetOperationRequest, context: Context) -> pb.Operation:
         job = await self._reads.job(*self._requests.owned_job(request, _metadata(context)))
@@ -76,6 +80,8 @@ class OperationsService:
         job_id, user_id, patience = self._requests.wait(request, _metadata(context))
         loop = asyncio.get_running_loop()
         until = loop.time() + min(patience, _time_to_answer(context))
+        if (left := Lifetime(self._max_age).left()) is not None:
+            until = min(until, loop.time() + left)
         # Subscribe, then read: what is committed in between waits in the slot.
         with self._hub.subscribe(job_id) as subscription:
             job = await self._reads.job(job_id, user_id)
