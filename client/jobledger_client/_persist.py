@@ -51,6 +51,11 @@ def is_transient(error: JobledgerError) -> bool:
     return error.code not in _PERMANENT
 
 
+def is_unreachable(error: JobledgerError) -> bool:
+    """Whether the service, or its database, did not answer at all."""
+    return error.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
 class Backoff:
     """Pauses between tries: full jitter over a cap that doubles, as in _reconnect.py."""
 
@@ -85,12 +90,13 @@ async def attempt(call: Callable[[], Awaitable[_Answer]], seconds: float) -> _An
 
 
 async def persist(
-    call: Callable[[], Awaitable[_Answer]], lease: Lease, until: float | None = None
+    call: Callable[[], Awaitable[_Answer]],
+    lease: Lease,
+    until: float | Callable[[JobledgerError], float],
 ) -> _Answer:
     """Make a call until it is answered; at least once, and not beyond `until`.
 
-    until: a moment of the lease's clock. Default: the lease's deadline, as it is
-        when a try has failed.
+    until: a moment of the lease's clock, or what returns one when a try has failed.
 
     Raises JobledgerError: a refusal, or what the last try met.
     """
@@ -102,6 +108,6 @@ async def persist(
             if not is_transient(error):
                 raise
             pause = backoff.pause(error)
-            if lease.clock() + pause >= (lease.deadline if until is None else until):
+            if lease.clock() + pause >= (until(error) if callable(until) else until):
                 raise
         await asyncio.sleep(pause)

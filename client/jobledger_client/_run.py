@@ -9,6 +9,7 @@ no longer this worker's, nothing at all is said.
 import asyncio
 import enum
 import logging
+import math
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from jobledger_client._outcome import (
     error_of,
     failure,
 )
-from jobledger_client._persist import GONE, Backoff, is_transient, persist
+from jobledger_client._persist import GONE, Backoff, is_transient, is_unreachable, persist
 from jobledger_client._reporter import Acknowledgement, Reporter
 from jobledger_client._throttle import INTERVAL, Throttle
 from jobledger_client._watch import TERMINAL_STATUSES
@@ -65,7 +66,7 @@ class Stop(enum.IntEnum):
 
 
 class GiveBack:
-    """The ending of a job that is not done because its worker stops."""
+    """The ending of a job that is not done: its worker stops, or could not renew the lease."""
 
 
 class JobRun:
@@ -86,6 +87,8 @@ class JobRun:
         self.cancel_reason = ""
         self.stopped = Stop.NOT
         self.abandoned = False
+        self._expired = False  # by this worker's own clock, and not by the service's word
+        self._shut_down = False
         self._client = client
         self._reporter = reporter
         self._handler = handler
@@ -117,6 +120,7 @@ class JobRun:
 
     def shut_down(self) -> None:
         """Stop the handler, so that the job can be given back; insist after a while."""
+        self._shut_down = True
         self._stop(Stop.SHUTDOWN)
         if self._insisting is None:
             self._insisting = asyncio.get_running_loop().call_later(CLEAN_UP, self._insist)
@@ -217,6 +221,7 @@ class JobRun:
         while not self.lost:
             await self._until_due(not_before)
             if self._lease.over:
+                self._expired = True
                 self._lose("the lease ran out, and no renewal was answered in time")
                 return
             sent = self._lease.clock()
@@ -273,7 +278,7 @@ class JobRun:
             error = handling.exception()
             outcome = handling.result() if error is None else None
         if self.lost:
-            return None
+            return GiveBack() if self._expired else None
         if outcome is not None:
             return outcome
         if self.cancel_requested:
@@ -332,15 +337,28 @@ class JobRun:
                 worker_id=self._worker_id,
             ),
             self._lease,
+            self._last_try,
         )
         _logger.info("%s: %s", self._name, type(outcome).__name__)
 
     async def _give_back(self) -> None:
         until = min(self._lease.clock() + RELEASE, self._lease.deadline)
         await persist(
-            lambda: self._client.release_job(self.job.id, self.job.attempt), self._lease, until
+            lambda: self._client.release_job(self.job.id, self.job.attempt),
+            self._lease,
+            self._last_try if self._expired else until,
         )
         _logger.info("%s: given back", self._name)
+
+    def _last_try(self, error: JobledgerError) -> float:
+        """Return until when the last call is tried: in an outage for as long as the worker runs.
+
+        The service extends the leases that expire in an outage, so the job may still be
+        this worker's after it; the fence decides.
+        """
+        if is_unreachable(error) and not self._shut_down:
+            return math.inf
+        return self._lease.deadline
 
     @property
     def _name(self) -> str:

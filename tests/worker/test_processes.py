@@ -170,6 +170,64 @@ async def test_a_worker_whose_server_vanishes_for_a_third_of_its_lease_keeps_its
             assert len([asset async for asset in client.list_assets(job.id)]) == 1
 
 
+async def test_an_outage_of_three_leases_costs_a_worker_neither_an_attempt_nor_a_result(
+    own_server, running
+):
+    """What was done meanwhile is told afterwards, what was not is given back and done again."""
+    async with AsyncClient(own_server.target, user_id="ada") as client:
+        worker = Worker(client, concurrency=2, lease=LEASE)
+        gone = asyncio.Event()
+        started = asyncio.Semaphore(0)
+
+        @worker.handler("short")
+        async def short(job):
+            started.release()
+            await gone.wait()
+            return Completed({"attempt": job.attempt})
+
+        @worker.handler("long")
+        async def long(job):
+            started.release()
+            if job.attempt == 1:
+                await asyncio.Event().wait()
+            return Completed({"attempt": job.attempt})
+
+        jobs = [await client.create_job(kind, max_attempts=1) for kind in ("short", "long")]
+        running(worker)
+        for _ in jobs:
+            await started.acquire()
+        await asyncio.to_thread(own_server.kill)
+        gone.set()
+        await asyncio.sleep(3 * LEASE)
+        await asyncio.to_thread(own_server.start)
+        for job, attempt in zip(jobs, (1, 2), strict=True):
+            done = await client.wait(job.id, timeout=20)
+            assert (done.status, done.result["attempt"]) == (COMPLETED, attempt)
+
+
+async def test_a_worker_that_stops_in_an_outage_does_not_wait_for_its_end(own_server, running):
+    async with AsyncClient(own_server.target, user_id="ada") as client:
+        worker = Worker(client, lease=LEASE, grace=0)
+        ended = asyncio.Event()
+
+        @worker.handler("long")
+        async def long(job):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        job = await client.create_job("long")
+        run = running(worker)
+        while (await client.get_job(job.id)).attempt == 0:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(own_server.kill)
+        await ended.wait()
+        worker.stop()
+        async with asyncio.timeout(LEASE):
+            await run
+
+
 async def test_hundreds_of_running_jobs_survive_the_death_of_the_server(own_server, running):
     async with AsyncClient(own_server.target, user_id="ada") as client:
         worker = Worker(client, concurrency=500, lease=30)
