@@ -2,6 +2,7 @@
 and that the server goes on by itself when they are over."""
 
 import asyncio
+import resource
 import sqlite3
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -189,6 +190,8 @@ async def test_a_table_that_is_missing_is_internal_and_the_log_says_what_is_miss
                 ]
                 assert ["jobs" in str(record.exc_info) for record in found] == [True]
         assert (await errors_counted(metrics))["programming"] >= 1
+        polls = [record for record in caplog.records if record.name == "jobledger.tail"]
+        assert all(record.exc_info is None for record in polls), "no traceback at each poll"
         assert ("ERROR", "programming") in logged(caplog)
         assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job
         await call.job()
@@ -249,6 +252,26 @@ async def test_a_server_does_not_start_on_a_damaged_file(tmp_path: Path) -> None
         refused.value
     )
     assert "Traceback" not in str(refused.value)
+
+
+async def test_an_error_of_the_disk_is_counted_and_nothing_is_lost_by_it(tmp_path: Path) -> None:
+    metrics = f"127.0.0.1:{free_port()}"
+    server = ServerProcess(tmp_path, arguments=("--metrics", metrics))
+    async with server, grpc.aio.insecure_channel(server.target) as channel:
+        call = Caller(channel)
+        pad = {"parameters": {"pad": "x" * 200_000}}
+        jobs = [await call.job(**pad)]
+        # As of now no file may grow: to write beyond is EFBIG.
+        written = (tmp_path / "jobledger.db-wal").stat().st_size
+        unlimited = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (written, unlimited[1]))
+        refused = await refusal(call.job(**pad))
+        assert refused.code is grpc.StatusCode.UNAVAILABLE
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, unlimited)
+        assert await errors_counted(metrics) == {"io": 1}
+        jobs.append(await call.job(**pad))
+        for job in jobs:
+            assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job
 
 
 @pytest.mark.timeout(120)

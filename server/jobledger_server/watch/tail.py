@@ -8,7 +8,14 @@ import asyncio
 import logging
 import random
 
-from jobledger_server.store import PAGE_BYTES, DeletionsForgotten, FeedHead, Store, StoreUnavailable
+from jobledger_server.store import (
+    PAGE_BYTES,
+    DeletionsForgotten,
+    FeedHead,
+    Store,
+    StoreFault,
+    StoreUnavailable,
+)
 from jobledger_server.watch.hub import WatchHub
 
 PAGE = 1000
@@ -59,7 +66,7 @@ class Tail:
         """Read what is missing; return whether anything was."""
         try:
             behind = await self._read_gap()
-        except StoreUnavailable as error:
+        except (StoreUnavailable, StoreFault) as error:
             if not self._away:
                 log.warning("the database is away; watchers wait", extra={"cause": str(error)})
             self._away = True
