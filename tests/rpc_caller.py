@@ -25,8 +25,11 @@ _MODULES = (job_service_pb2, worker_service_pb2)
 class Caller:
     """`await call.CreateJob(user_id=…)`; `call.WatchJob(…)` gives the stream."""
 
-    def __init__(self, channel: grpc.aio.Channel, *, timeout: float = 30) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, *, timeout: float = 30, token: str | None = None
+    ) -> None:
         self._timeout = timeout
+        self._metadata = None if token is None else [("authorization", f"Bearer {token}")]
         self._stubs = (JobServiceStub(channel), WorkerServiceStub(channel))
 
     def __getattr__(self, name: str) -> Any:
@@ -36,7 +39,7 @@ class Caller:
         )
 
         def call(**fields: Any) -> Any:
-            return method(request_type(**fields), timeout=self._timeout)
+            return method(request_type(**fields), timeout=self._timeout, metadata=self._metadata)
 
         return call
 

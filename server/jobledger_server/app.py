@@ -51,6 +51,7 @@ from jobledger_server.wire.operations_service import OperationsService, add_oper
 from jobledger_server.wire.reporting import Reporting
 from jobledger_server.wire.requests import Requests
 from jobledger_server.wire.worker_service import WorkerService
+from jobledger_server.wire.workers_ledger import WorkersLedger
 
 SERVICES = tuple(
     descriptor.services_by_name[name].full_name
@@ -146,11 +147,12 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             heartbeat=heartbeat,
             max_watch_age=max_age,
         )
-        claims = Claims(ledger, openings)
+        workers_ledger = WorkersLedger(ledger)
+        claims = Claims(workers_ledger, openings)
         stack.push_async_callback(claims.finish)
         drain = Drain()
-        reporting = Reporting(ledger, requests, drain.begun, max_age=max_age)
-        workers = WorkerService(ledger, claims, requests, reporting)
+        reporting = Reporting(workers_ledger, requests, drain.begun, max_age=max_age)
+        workers = WorkerService(workers_ledger, claims, requests, reporting)
         access = read_access_file(settings.access_file) if settings.access_file else None
         operations = OperationsService(
             store, ledger, reads, hub, OperationsRequests(access), max_age=max_age

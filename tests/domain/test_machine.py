@@ -43,6 +43,7 @@ from jobledger_server.domain.commands import (
     Release,
     Report,
     Transit,
+    WorkerCommand,
 )
 from jobledger_server.domain.decisions import decide
 from jobledger_server.domain.errors import (
@@ -517,3 +518,25 @@ def test_a_reused_request_id_names_the_asset_that_has_it() -> None:
             linked=linked,
         )
     assert repr(refusal.value) == repr(RequestIdReused("link-1", "Asset", "asset-1"))
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize(
+    "command",
+    [
+        *ENDED_BY.values(),
+        Transit(job_id=JOB_ID, target=JobStatus.PROCESSING, worker_id="w"),
+        Report(job_id=JOB_ID, progress=50),
+        LinkAsset(job_id=JOB_ID, link=LINK),
+        Release(job_id=JOB_ID, attempt=1),
+    ],
+)
+def test_a_job_of_another_type_does_not_exist_for_a_limited_worker(
+    state: State, command: WorkerCommand
+) -> None:
+    job = job_in(state)
+    others = replace(command, job_types=frozenset({"encode"}))
+    own = replace(command, job_types=frozenset({"encode", job.job_type}))
+    with pytest.raises(JobNotFound):
+        decide(job, others, now=NOW, new_id=ids())
+    assert outcome_of(job, own) == outcome_of(job, command)

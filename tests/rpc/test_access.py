@@ -15,11 +15,11 @@ from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_server.wire.access import (
     Access,
-    AccessDenied,
     BadAccessFile,
     Caller,
     read_access_file,
 )
+from jobledger_server.wire.workers_ledger import AccessDenied
 from rpc_caller import decoded
 
 CALLERS = f"""
@@ -133,6 +133,9 @@ async def test_what_a_caller_may_do_goes_through(
         (f"[[caller]]\nname='a'\ntoken_sha256='{'0' * 64}'\nservices=['Job']", "services are"),
         (f"[[caller]]\nname='a'\ntoken_sha256='{'0' * 64}'\nusers='ada'", "list of strings"),
         (f"[[caller]]\nname='a'\ntoken_sha256='{'0' * 64}'\nuser=['ada']", "unknown key `user`"),
+        (f"[[caller]]\nname='a'\ntoken_sha256='{'0' * 64}'\njob_types=[]", "must name types"),
+        (f"[[caller]]\nname='a'\ntoken_sha256='{'0' * 64}'\njob_types=['*']", "must name types"),
+        (f"[[caller]]\nname='a'\ntoken_sha256='{'0' * 64}'\nfencing=true", "fencing is"),
         (f"[[caller]]\nname='a'\ntoken_sha256='{'0' * 64}'\n" * 2, "the same token"),
         (f"[[caller]]\nname='a'\ntoken_sha256='{hashlib.sha256().hexdigest()}'", "empty token"),
     ],

@@ -72,6 +72,7 @@ class Transit:
     assets: tuple[AssetLink, ...] = ()
     worker_id: str = ""
     lease_duration: Micros | None = None
+    job_types: frozenset[str] | None = None
 
 
 @quick
@@ -83,6 +84,7 @@ class Report:
     attempt: int | None = None
     progress: int | None = None
     progress_message: str | None = None
+    job_types: frozenset[str] | None = None
 
 
 @quick
@@ -94,6 +96,7 @@ class LinkAsset:
     link: AssetLink
     attempt: int | None = None
     request_id: str = ""
+    job_types: frozenset[str] | None = None
 
 
 @quick
@@ -103,6 +106,7 @@ class Release:
 
     job_id: JobId
     attempt: int
+    job_types: frozenset[str] | None = None
 
 
 @quick
@@ -141,7 +145,10 @@ class Retire:
     age: Micros
 
 
-JobCommand = Transit | Report | LinkAsset | Release | Cancel | Expire | Delete | Retire
+WorkerCommand = Transit | Report | LinkAsset | Release
+"""A worker's command on one job. Where `job_types` is given, jobs of other types do not exist."""
+
+JobCommand = WorkerCommand | Cancel | Expire | Delete | Retire
 """A command on one job, named by its id."""
 
 Command = Create | CreateAll | JobCommand

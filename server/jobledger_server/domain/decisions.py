@@ -49,6 +49,8 @@ from jobledger_server.domain.model import (
     with_report,
 )
 
+_OF_WORKERS = (Transit, Report, LinkAsset, Release)
+
 NewId = Callable[[], str]
 """Gives a UUIDv7 that is greater than the one before."""
 
@@ -103,7 +105,7 @@ def decide(
     one. `resumed_at` is when the service's last outage ended, if it had one.
     Raises a DomainError where the command is refused.
     """
-    if job is None:
+    if job is None or not _may_work_on(job, command):
         raise JobNotFound(command.job_id)
     match command:
         case Transit():
@@ -124,6 +126,13 @@ def decide(
             return _retire(job, command, now)
         case _:
             assert_never(command)
+
+
+def _may_work_on(job: Job, command: JobCommand) -> bool:
+    """Whether a job is of a type that the worker of this command is limited to."""
+    if not isinstance(command, _OF_WORKERS) or command.job_types is None:
+        return True
+    return job.job_type in command.job_types
 
 
 def _transit(job: Job, command: Transit, now: Instant, new_id: NewId) -> Decision:

@@ -12,6 +12,12 @@ from typing import Any
 
 from jobledger_server.wire.operations_owner import Metadata, owner_of
 from jobledger_server.wire.validation import Checker
+from jobledger_server.wire.workers_ledger import (
+    UNLIMITED,
+    WORK_LIMITS,
+    AccessDenied,
+    WorkLimits,
+)
 
 SERVICES = frozenset({"JobService", "WorkerService"})
 ANY_USER = "*"
@@ -23,21 +29,21 @@ OPERATIONS = "Operations"
 """google.longrunning's service: JobService by another name, with the owner in the metadata."""
 
 
+_KEYS = frozenset({"name", "token_sha256", "services", "users", "job_types", "fencing"})
+
+
 class BadAccessFile(Exception):
     """The list of callers cannot be used; the message says why."""
 
 
-class AccessDenied(Exception):
-    """The caller may not use this service, or not act for this user, or is not known."""
-
-
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """What one caller may do: use `services`, and act for `users` ('*': for all)."""
+    """What one caller may do: use `services`, act for `users` ('*': for all), `work` on jobs."""
 
     name: str
     services: frozenset[str]
     users: frozenset[str]
+    work: WorkLimits = UNLIMITED
 
 
 class Access:
@@ -47,12 +53,13 @@ class Access:
         self._callers = callers
 
     def check(self, metadata: Metadata, method: str, request: Any) -> None:
-        """Raise AccessDenied unless the caller may make this call."""
+        """Raise AccessDenied unless the caller may make this call; set WORK_LIMITS for it."""
         caller = self._caller(metadata)
         called = method.split("/")[1].rpartition(".")[2]
         service = "JobService" if called == OPERATIONS else called
         if caller is None or service not in caller.services:
             raise AccessDenied
+        WORK_LIMITS.set(caller.work)
         if service == "JobService" and ANY_USER not in caller.users:
             user_id = owner_of(Checker(), metadata) if called == OPERATIONS else request.user_id
             if user_id not in caller.users and (user_id or method.endswith(_FOR_ALL_USERS)):
@@ -78,8 +85,9 @@ def read_access_file(path: Path) -> Access:
     """Read a TOML file of `[[caller]]` tables. Raises BadAccessFile.
 
     Each has `name`, `token_sha256` (64 hexadecimal digits), and optionally
-    `services` (default: both) and `users` (default: none, which is enough for
-    WorkerService).
+    `services` (default: both), `users` (default: none, which is enough for
+    WorkerService), and for WorkerService `job_types` (default: all) and `fencing`
+    ("required"; default: "optional").
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -100,7 +108,7 @@ def _caller_from(path: Path, entry: dict[str, Any]) -> tuple[bytes, Caller]:
     name = entry.get("name")
     if not isinstance(name, str) or not name:
         raise BadAccessFile(f"{path}: each [[caller]] needs a `name`")
-    if unknown := entry.keys() - {"name", "token_sha256", "services", "users"}:
+    if unknown := entry.keys() - _KEYS:
         raise BadAccessFile(f"{path}: {name!r} has an unknown key `{min(unknown)}`")
     try:
         digest = bytes.fromhex(entry["token_sha256"])
@@ -113,7 +121,23 @@ def _caller_from(path: Path, entry: dict[str, Any]) -> tuple[bytes, Caller]:
     services = _names(path, name, entry, "services", SERVICES)
     if not services <= SERVICES:
         raise BadAccessFile(f"{path}: {name!r}: services are {', '.join(sorted(SERVICES))}")
-    return digest, Caller(name, services, _names(path, name, entry, "users", frozenset()))
+    users = _names(path, name, entry, "users", frozenset())
+    return digest, Caller(name, services, users, _work_limits(path, name, entry))
+
+
+def _work_limits(path: Path, name: str, entry: dict[str, Any]) -> WorkLimits:
+    fencing = entry.get("fencing", "optional")
+    if fencing not in ("optional", "required"):
+        raise BadAccessFile(f"{path}: {name!r}: fencing is 'optional' or 'required'")
+    job_types = None
+    if "job_types" in entry:
+        job_types = _names(path, name, entry, "job_types", frozenset())
+        check = Checker()
+        for job_type in job_types:
+            check.job_type("job_types", job_type)
+        if not job_types or check.violations:
+            raise BadAccessFile(f"{path}: {name!r}: `job_types` must name types of jobs")
+    return WorkLimits(job_types, fenced=fencing == "required")
 
 
 def _names(

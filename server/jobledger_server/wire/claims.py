@@ -4,14 +4,14 @@ import asyncio
 
 from jobledger_server.domain.commands import Claim, Release
 from jobledger_server.domain.model import Job
-from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.watch.openings import Openings
+from jobledger_server.wire.workers_ledger import WorkersLedger
 
 
 class Claims:
     """Long polls for jobs."""
 
-    def __init__(self, ledger: Ledger, openings: Openings) -> None:
+    def __init__(self, ledger: WorkersLedger, openings: Openings) -> None:
         self._ledger = ledger
         self._openings = openings
         self._returning: set[asyncio.Task[None]] = set()

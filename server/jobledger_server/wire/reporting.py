@@ -11,13 +11,13 @@ from jobledger.v1 import job_pb2
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.machine import Decision
-from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.watch.subscription import Draining
 from jobledger_server.wire.failures import report_error
 from jobledger_server.wire.lifetime import Lifetime
 from jobledger_server.wire.messages import report_message
 from jobledger_server.wire.requests import Requests
 from jobledger_server.wire.validation import InvalidRequest
+from jobledger_server.wire.workers_ledger import WorkersLedger
 
 MAX_WAITING = 1000
 """Reports of one stream that wait for their acknowledgements; then no more are read."""
@@ -34,7 +34,7 @@ class Reporting:
     """Serves streams of reports. Where `draining` is set, no more is read of any."""
 
     def __init__(
-        self, ledger: Ledger, requests: Requests, draining: asyncio.Event, *, max_age: float
+        self, ledger: WorkersLedger, requests: Requests, draining: asyncio.Event, *, max_age: float
     ) -> None:
         self._ledger = ledger
         self._requests = requests
@@ -73,7 +73,7 @@ class Reporting:
 class _Stream:
     """One stream: what was read and not yet acknowledged, oldest first."""
 
-    def __init__(self, ledger: Ledger, requests: Requests) -> None:
+    def __init__(self, ledger: WorkersLedger, requests: Requests) -> None:
         self._ledger = ledger
         self._requests = requests
         self._waiting: deque[tuple[str, Outcome]] = deque()

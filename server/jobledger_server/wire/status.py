@@ -21,8 +21,8 @@ from jobledger_server.domain.errors import (
 from jobledger_server.store import DeletionsForgotten, StoreUnavailable
 from jobledger_server.watch.feed import ForeignPlace
 from jobledger_server.watch.subscription import Draining
-from jobledger_server.wire.access import AccessDenied
 from jobledger_server.wire.validation import InvalidRequest
+from jobledger_server.wire.workers_ledger import AccessDenied
 
 DOMAIN = "jobledger"
 
@@ -58,7 +58,7 @@ def status_of(error: Exception) -> status_pb2.Status | None:
             return _status(
                 code_pb2.PERMISSION_DENIED,
                 ErrorReason.ERROR_REASON_ACCESS_DENIED,
-                "this caller may not use this service, or not act for this user",
+                "this caller may not use this service, act for this user, or claim these types",
                 {},
             )
         case Draining(rotated=rotated, resume_token=token):

@@ -7,12 +7,12 @@ from grpc.aio import ServicerContext
 
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceServicer
-from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.wire.claims import Claims
 from jobledger_server.wire.encoding import answer, with_jobs
 from jobledger_server.wire.messages import asset_message, progress_message
 from jobledger_server.wire.reporting import Reporting
 from jobledger_server.wire.requests import Requests
+from jobledger_server.wire.workers_ledger import WorkersLedger
 
 Context = ServicerContext[Any, Any]
 
@@ -21,7 +21,7 @@ class WorkerService(WorkerServiceServicer):
     """Requests to commands, their outcome to messages."""
 
     def __init__(
-        self, ledger: Ledger, claims: Claims, requests: Requests, reporting: Reporting
+        self, ledger: WorkersLedger, claims: Claims, requests: Requests, reporting: Reporting
     ) -> None:
         self._ledger = ledger
         self._claims = claims
