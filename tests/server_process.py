@@ -44,6 +44,7 @@ class ServerProcess:
         database_file: Path | None = None,
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        descriptors: int | None = None,
     ) -> None:
         self.port = free_port()
         self.target = f"127.0.0.1:{self.port}"
@@ -52,6 +53,8 @@ class ServerProcess:
         self._database = by_url if database_file is None else ("--database-file", database_file)
         self.log = directory / "server.log"
         self._arguments = list(arguments)
+        limit = f'ulimit -n {descriptors} && exec "$@"'
+        self._limit = [] if descriptors is None else ["sh", "-c", limit, "sh"]
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -70,6 +73,7 @@ class ServerProcess:
     def start(self) -> None:
         """Start the process and wait until its health service says SERVING."""
         command = [
+            *self._limit,
             str(Path(sys.executable).with_name("jobledger-server")),
             *("serve", "--listen", self.target, *map(str, self._database)),
             *self._arguments,

@@ -30,6 +30,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from jobledger_server import parent
 from jobledger_server.app import open_app
 from jobledger_server.config import Settings
+from jobledger_server.descriptors import raise_descriptor_limit
 from jobledger_server.durations import time_span
 from jobledger_server.logs import logging_to_stderr
 from jobledger_server.metrics import MetricsUnavailable
@@ -190,6 +191,38 @@ def _database(command: Callable[..., None]) -> Callable[..., None]:
     "over servers: 90s, 30m, 2h; up to a quarter sooner or later. 0: never.",
 )
 @click.option(
+    "--max-streams",
+    metavar="N",
+    type=click.IntRange(1),
+    envvar="JOBLEDGER_MAX_STREAMS",
+    default=_DEFAULTS.max_streams,
+    show_default=True,
+    show_envvar=True,
+    help="Calls and watches at once over one connection; a client's further ones wait. Lower it "
+    "where strangers connect: see docs/exposure.md.",
+)
+@click.option(
+    "--max-connections",
+    metavar="N",
+    type=click.IntRange(1),
+    envvar="JOBLEDGER_MAX_CONNECTIONS",
+    default=_DEFAULTS.max_connections,
+    show_default=True,
+    show_envvar=True,
+    help="Connections at once, as far as the limit of open files allows; more are closed at once.",
+)
+@click.option(
+    "--max-connection-idle",
+    metavar="TIME",
+    type=time_span,
+    envvar="JOBLEDGER_MAX_CONNECTION_IDLE",
+    default=f"{_DEFAULTS.max_connection_idle / 60:g}m",
+    show_default=True,
+    show_envvar=True,
+    help="After how long a connection without any call or watch is closed; up to a tenth sooner "
+    "or later. 0: never.",
+)
+@click.option(
     "--max-waiting",
     metavar="N",
     type=click.IntRange(1),
@@ -280,6 +313,7 @@ def serve(
     An SQLite database is brought up to date first; a PostgreSQL database must
     be, with `jobledger-server migrate`.
     """
+    raise_descriptor_limit()
     shares_port = child is not None
     settings = Settings(url_schemes=frozenset(url_schemes), shares_port=shares_port, **options)
     for flag, address in (("--listen", settings.listen), ("--metrics", settings.metrics)):

@@ -22,6 +22,7 @@ from jobledger.v1 import job_service_pb2, worker_service_pb2
 from jobledger.v1.job_service_pb2_grpc import add_JobServiceServicer_to_server
 from jobledger.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
 from jobledger_server.config import Settings
+from jobledger_server.descriptors import connections_allowed
 from jobledger_server.domain.model import MICROS, Micros
 from jobledger_server.ledger.ledger import Ledger, Publish
 from jobledger_server.ledger.reads import Reads
@@ -69,11 +70,13 @@ OPTIONS = (
     ("grpc.server.max_pending_requests_hard_limit", 30_000),
     # A second server on the same port is a mistake, not a way to share it; but see _options.
     ("grpc.so_reuseport", 0),
-    # Idle watchers may ask whether the connection still stands; by default gRPC hangs up on
-    # those that ask more than once in five minutes.
+    # Idle clients may check whether the connection still stands, with or without calls; by
+    # default gRPC disconnects those that do so more than once in five minutes. No strikes: to
+    # disconnect who floods with pings takes gRPC so long that others wait (docs/exposure.md).
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.max_ping_strikes", 0),
+    # A connection that has not sent its HTTP/2 preface and settings by then is closed.
+    ("grpc.server_handshake_timeout_ms", 10_000),
     # Find clients that vanished without a word.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -255,6 +258,10 @@ def _figures(hub: WatchHub, tail: Tail, ledger: Ledger) -> Figures:
 
 def _options(settings: Settings) -> list[tuple[str, int]]:
     options = dict(OPTIONS)
+    options["grpc.max_concurrent_streams"] = settings.max_streams
+    options["grpc.max_allowed_incoming_connections"] = connections_allowed(settings.max_connections)
+    if settings.max_connection_idle:
+        options["grpc.max_connection_idle_ms"] = round(settings.max_connection_idle * 1000)
     if settings.shares_port:
         options["grpc.so_reuseport"] = 1
     if settings.max_watch_age:
@@ -262,6 +269,9 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         # one: else a watch that moves on would come back over the same connection, to the same
         # server.
         options["grpc.max_connection_age_ms"] = round(settings.max_watch_age * 1000)
+        # Long enough for every stream to end by itself. What is left then belongs to a client
+        # that does not read.
+        options["grpc.max_connection_age_grace_ms"] = round(settings.max_watch_age * 1250)
     return list(options.items())
 
 
@@ -296,6 +306,10 @@ async def _serving(
         log.info("one of several processes serves", extra={"address": address, "pid": os.getpid()})
     else:
         log.info("serving", extra={"address": address, "reflection": reflect})
+    allowed = connections_allowed(settings.max_connections)
+    if allowed < settings.max_connections:
+        facts = {"max_connections": settings.max_connections, "allowed": allowed}
+        log.warning("descriptor_limit_low", extra=facts)
     try:
         yield address
     finally:

@@ -11,8 +11,9 @@ class Settings:
 
     `database_file` is where `database` was read from, if from a file; `reflection`
     None means: on where only this machine can connect; `retain_terminal` None:
-    indefinitely; `max_watch_age` 0: no end; `shares_port`: this is one of several
-    processes on one port, as `--processes` starts them. Times are in seconds.
+    indefinitely; `max_watch_age` and `max_connection_idle` 0: no end; `shares_port`:
+    this is one of several processes on one port, as `--processes` starts them. Times
+    are in seconds.
     """
 
     listen: str = "127.0.0.1:50051"
@@ -25,6 +26,9 @@ class Settings:
     max_watches: int = 20_000
     max_waiting: int = 20_000
     max_watch_age: float = 1800.0
+    max_streams: int = 1024
+    max_connections: int = 10_000
+    max_connection_idle: float = 300.0
     feed: Literal["hints", "poll"] = "hints"
     retain_terminal: float | None = None
     retain_deletions: float = 7 * 24 * 3600.0

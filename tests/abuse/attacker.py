@@ -19,6 +19,7 @@ Only loopback can be attacked, and the process ends after 30 seconds in any case
 import asyncio
 import json
 import os
+import resource
 import runpy
 import signal
 import sys
@@ -108,6 +109,8 @@ def parent_waits() -> bool:
 
 def _main(file: str, function: str, target: str, options: str) -> None:
     signal.alarm(LONGEST_SECONDS)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     report = runpy.run_path(file)[function](target, **json.loads(options))
     print(json.dumps(report), flush=True)  # noqa: T201
 

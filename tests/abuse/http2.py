@@ -6,6 +6,7 @@ RFC 9113 has the frames, RFC 7541 the headers.
 import socket
 import threading
 from contextlib import suppress
+from typing import Self
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -69,6 +70,8 @@ class Connection:
         self.socket = connect(target)
         self.closed = threading.Event()
         """Set when the server has closed the connection."""
+        self.window = 65_535
+        """How many bytes of DATA the server takes now, over all streams."""
         self.send(PREFACE, frame(SETTINGS, 0, 0, settings))
         if read:
             threading.Thread(target=self._read, daemon=True).start()
@@ -80,16 +83,42 @@ class Connection:
     def close(self) -> None:
         self.socket.close()
 
-    def _read(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         with suppress(OSError):
-            while self.socket.recv(2**16):
-                pass
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.closed.wait(1)  # until its reader has ended
+        self.close()
+
+    def _read(self) -> None:
+        with suppress(OSError), self.socket.makefile("rb") as received:
+            while head := received.read(9):
+                payload = received.read(int.from_bytes(head[:3], "big"))
+                if head[3] == WINDOW_UPDATE and not any(head[5:]):
+                    self.window += int.from_bytes(payload, "big")
+                elif head[3] == SETTINGS and not head[4] & ACK:
+                    self.send(frame(SETTINGS, ACK, 0))
         self.closed.set()
 
 
 def connect(target: str) -> socket.socket:
     host, _, port = target.rpartition(":")
     return socket.create_connection((host, int(port)), timeout=10)
+
+
+def is_open(connected: socket.socket) -> bool:
+    """Whether the other side has not closed a connection; what it has sent is thrown away."""
+    connected.settimeout(0)
+    try:
+        while connected.recv(2**16):
+            pass
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _string(text: bytes) -> bytes:

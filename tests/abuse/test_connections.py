@@ -1,0 +1,145 @@
+"""Connections that nobody uses: they leave descriptors for others, and are closed."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import grpc
+import pytest
+
+from abuse.attacker import attack
+from abuse.conftest import MIB, sqlite_only
+from abuse.good_client import good_client, served_alone
+from abuse.http2 import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    INITIAL_WINDOW_SIZE,
+    WATCH_JOBS,
+    Connection,
+    frame,
+    message,
+    request_headers,
+    setting,
+)
+from abuse.http2_attacks import idle, silent
+from jobledger.v1 import job_service_pb2
+from rpc_caller import Caller, refusal, watching
+from server_process import ServerProcess
+
+DESCRIPTORS = 1_024
+SILENT = 1_500
+
+
+@pytest.mark.abuse
+async def test_silent_connections_leave_descriptors_for_others_and_are_closed(
+    database_url: str, tmp_path: Path
+) -> None:
+    server = ServerProcess(tmp_path, database=database_url, descriptors=DESCRIPTORS)
+    async with server:
+        alone = await served_alone(server.target)
+        async with (
+            good_client(server.target) as good,
+            attack(silent, server.target, connections=SILENT) as attacker,
+        ):
+            await attacker.begun()
+            # They are closed when they have not greeted for ten seconds.
+            descriptors = Path(f"/proc/{server.pid}/fd")
+            async with asyncio.timeout(20):
+                while len(list(descriptors.iterdir())) > DESCRIPTORS / 2:
+                    await asyncio.sleep(0.1)
+            await served_alone(server.target, 0.5)
+        good.assert_served(alone)
+        assert '"descriptor_limit_low"' in server.log.read_text()
+
+
+@sqlite_only
+async def test_2000_idle_connections_disturb_nobody(server: ServerProcess) -> None:
+    alone = await served_alone(server.target)
+    async with attack(idle, server.target, connections=2_000) as attacker:
+        await attacker.begun()
+        async with good_client(server.target) as good:
+            await asyncio.sleep(2)
+        assert await attacker.report() == {"connections": 2_000, "open": 2_000}
+    good.assert_served(alone)
+    assert server.peak_memory < 400 * MIB
+
+
+@sqlite_only
+async def test_a_connection_without_calls_is_closed_and_one_with_a_watch_is_not(
+    start: Callable[..., object],
+) -> None:
+    app = await start(max_connection_idle=0.5, heartbeat=0.1)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        job = await call.job()
+        async with watching(call.WatchJob(job_id=job.id, user_id="ada")) as stream:
+            with Connection(app.address) as unused:
+                for _ in range(20):  # two seconds of heartbeats, and no error
+                    await stream.read()
+                assert unused.closed.is_set()
+
+
+@sqlite_only
+async def test_more_connections_than_allowed_are_closed(start: Callable[..., object]) -> None:
+    app = await start(max_connections=3)
+    with ExitStack() as stack:
+        *admitted, fourth = [stack.enter_context(Connection(app.address)) for _ in range(4)]
+        assert await asyncio.to_thread(fourth.closed.wait, 10)
+        assert not any(connection.closed.is_set() for connection in admitted)
+
+
+@sqlite_only
+async def test_a_closed_window_holds_a_watch_no_longer_than_its_connection(
+    start: Callable[..., object],
+) -> None:
+    app = await start(max_watches=1, max_watch_age=1, heartbeat=0.05)
+    request = job_service_pb2.WatchJobsRequest(user_id="eve").SerializeToString()
+    with Connection(app.address, setting(INITIAL_WINDOW_SIZE, 0)) as attacker:
+        attacker.send(
+            frame(HEADERS, END_HEADERS, 1, request_headers(WATCH_JOBS)),
+            frame(DATA, END_STREAM, 1, message(request)),
+        )
+        while not app.hub.watches:
+            await asyncio.sleep(0.01)
+        async with grpc.aio.insecure_channel(app.address) as channel:
+            refused = await refusal(Caller(channel).WatchJobs(user_id="ada").read())
+            assert refused.reason == "LIMIT_EXCEEDED"
+        # A tenth more than the age, and one and a quarter more.
+        assert await asyncio.to_thread(attacker.closed.wait, 10)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        await Caller(channel).WatchJobs(user_id="ada").read()
+
+
+@sqlite_only
+async def test_a_connection_has_so_many_streams_and_further_calls_wait(
+    start: Callable[..., object],
+) -> None:
+    app = await start(max_streams=2)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel, timeout=30)
+        job = await call.job()
+        first, second = (call.WatchJob(job_id=job.id, user_id="ada") for _ in range(2))
+        async with watching(second):
+            async with watching(first):
+                await asyncio.gather(first.read(), second.read())
+                with pytest.raises(grpc.aio.AioRpcError, match="DEADLINE_EXCEEDED"):
+                    await Caller(channel, timeout=0.5).GetJob(job_id=job.id, user_id="ada")
+            await call.GetJob(job_id=job.id, user_id="ada")
+
+
+async def test_1000_watches_over_one_connection_leave_streams_for_calls(
+    start: Callable[..., object],
+) -> None:
+    app = await start()
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        job = await call.job()
+        with ExitStack() as stack:
+            streams = [call.WatchJob(job_id=job.id, user_id="ada") for _ in range(1_000)]
+            for stream in streams:
+                stack.callback(stream.cancel)
+            await asyncio.gather(*(stream.read() for stream in streams))
+            await asyncio.gather(*(call.GetJob(job_id=job.id, user_id="ada") for _ in range(20)))

@@ -1,0 +1,30 @@
+"""The limit of open files: raised at the start, and shared with what is no connection."""
+
+import subprocess
+import sys
+
+from jobledger_server.descriptors import RESERVED
+
+PROGRAM = """
+import resource
+from jobledger_server.descriptors import connections_allowed, raise_descriptor_limit
+raise_descriptor_limit()
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], connections_allowed(500))
+"""
+
+
+def limits_under(ulimit: str) -> tuple[int, int]:
+    """Return the limit of open files and of connections after a start under a shell's limits."""
+    command = ["sh", "-c", f'{ulimit} && exec "$@"', "sh", sys.executable, "-c", PROGRAM]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    soft, allowed = map(int, run.stdout.split())
+    return soft, allowed
+
+
+def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
+    assert limits_under("ulimit -S -n 200 && ulimit -H -n 1000") == (1000, 500)
+
+
+def test_descriptors_are_kept_for_others_than_connections() -> None:
+    assert limits_under("ulimit -n 400") == (400, 400 - RESERVED)
+    assert limits_under("ulimit -n 200") == (200, 100)
