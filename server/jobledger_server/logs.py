@@ -81,6 +81,7 @@ class LogWriter(logging.Handler):
         self._bytes_put = self._bytes_written = 0
         self._limited: dict[tuple[str, str], logging.LogRecord | None] = {}
         self._limited_until = 0.0
+        self._traced: dict[tuple[str, str, int], float] = {}
         self._closing = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
@@ -90,6 +91,8 @@ class LogWriter(logging.Handler):
         try:
             if not f"{record.name}.".startswith("jobledger."):
                 record = _without_private_data(record)
+            elif record.exc_info and record.exc_info[1] is not None:
+                record = self._shortened(record, record.exc_info[1])
             if self._is_first(record):
                 self._put(record)
         except Exception:  # noqa: BLE001
@@ -101,6 +104,17 @@ class LogWriter(logging.Handler):
         self._wake.set()
         self._thread.join(CLOSE_SECONDS)
         return not self._thread.is_alive()
+
+    def _shortened(self, record: logging.LogRecord, error: BaseException) -> logging.LogRecord:
+        """Return a record without its traceback, where that was written less than a second ago."""
+        now, line = time.monotonic(), _raised_at(error)
+        if now < self._traced.get(line, now):
+            fields = {"exc_info": None, "error": type(error).__name__}
+            return logging.makeLogRecord(vars(record) | fields)
+        if len(self._traced) >= MAX_KINDS:
+            self._traced.clear()
+        self._traced[line] = now + LIMITED_SECONDS
+        return record
 
     def _is_first(self, record: logging.LogRecord) -> bool:
         """Whether a record is a line now. If not, it is added up with what came before it."""
@@ -232,6 +246,15 @@ def _without_private_data(record: logging.LogRecord) -> logging.LogRecord:
             fields["exc_info"] = record.exc_info
             level = record.levelno
     return _record(record.name, "library_message", fields, level=level)
+
+
+def _raised_at(error: BaseException) -> tuple[str, str, int]:
+    """Return an error's type and the line that raised it."""
+    step = error.__traceback__
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    file, line = ("", 0) if step is None else (step.tb_frame.f_code.co_filename, step.tb_lineno)
+    return type(error).__name__, file, line
 
 
 def _is_own_bug(error: BaseException) -> bool:

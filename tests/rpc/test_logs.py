@@ -95,6 +95,23 @@ def test_what_is_repeated_is_one_line_a_second_with_its_count(
     ]
 
 
+def test_a_bug_that_is_hit_often_has_its_traceback_once_a_second(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "LIMITED_SECONDS", 3600.0)
+    own = logging.getLogger("jobledger.wire")
+
+    for number in range(1000):
+        try:
+            int("none")
+        except ValueError:
+            own.exception("internal error", extra={"correlation_id": number})
+    lines = of(own.name, log.lines())
+    assert [line["correlation_id"] for line in lines] == list(range(1000))
+    assert [number for number, line in enumerate(lines) if "exception" in line] == [0]
+    assert {line.get("error") for line in lines} == {None, "ValueError"}
+
+
 def test_kinds_that_somebody_makes_up_are_not_kept(log: Log) -> None:
     for number in range(1000):
         logging.getLogger("some.library").warning(f"kind{number}")  # noqa: G004
