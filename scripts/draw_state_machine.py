@@ -319,9 +319,7 @@ TIME_ROWS: Mapping[str, Row] = {
     "`lease_expire_time`, and somebody asked to cancel": _passes(
         "lease_expire_time", asked_to_cancel=True
     ),
-    "`lease_expire_time`, while the service was away": _passes(
-        "lease_expire_time", attempts=1, in_outage=True
-    ),
+    "`lease_expire_time`, in an outage": _passes("lease_expire_time", attempts=1, in_outage=True),
     "30 seconds since `cancel_request_time`": _passes("cancel_request_time", asked_to_cancel=True),
     "`run_expire_time`": _passes("run_expire_time"),
 }

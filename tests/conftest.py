@@ -89,8 +89,8 @@ def published() -> list[Change]:
     return []
 
 
-class NeverAway(Outages):
-    """What is known of outages where there never was one, however long a test takes."""
+class NoOutages(Outages):
+    """Outages where there never was one, however long a test takes."""
 
     def answered(self, now: Instant) -> None: ...
 
@@ -98,7 +98,7 @@ class NeverAway(Outages):
 @pytest.fixture
 async def ledger(store: SqlStore, published: list[Change]) -> AsyncIterator[Ledger]:
     async with Ledger(store, published.extend, max_waiting=10_000) as ledger:
-        ledger.outages = NeverAway()
+        ledger.outages = NoOutages()
         yield ledger
 
 

@@ -350,8 +350,8 @@ class Histories(RuleBasedStateMachine):
             assert isinstance(self.send(Expire(job_id=JOB_ID)), Decision)
 
     @rule(lasted=st.sampled_from([3 * SECOND, 3 * HOUR]))
-    def be_away(self, lasted: int) -> None:
-        """The service was away for so long, and is there again."""
+    def outage(self, lasted: int) -> None:
+        """The service was unavailable for so long, and answers again."""
         self.now = self.resumed_at = Instant(self.now + lasted)
 
     @rule(by=st.sampled_from([1, SECOND, 6 * SECOND, GRACE, HOUR]))

@@ -1,4 +1,4 @@
-"""A lease that expires while the service is away: how long it is extended, and what is not."""
+"""A lease that expires in an outage: how long it is extended, and what is not."""
 
 from dataclasses import replace
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from conftest import NeverAway
+from conftest import NoOutages
 from jobledger_server.domain.commands import (
     Cancel,
     Claim,
@@ -41,7 +41,7 @@ LEASE = Micros(60 * SECOND)
 async def other(store: SqlStore) -> AsyncIterator[Ledger]:
     """The ledger of another server on the same database."""
     async with Ledger(store, lambda _: None, max_waiting=10_000) as ledger:
-        ledger.outages = NeverAway()
+        ledger.outages = NoOutages()
         yield ledger
 
 

@@ -117,7 +117,7 @@ async def _postgresql_held(url: str) -> AsyncIterator[None]:
 
 
 async def errors_counted(metrics: str) -> dict[str, int]:
-    """Return what Prometheus would be told, by kind; those that are 0 left out."""
+    """Return what Prometheus would read, by kind, without those that are 0."""
 
     def read() -> str:
         with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as answer:

@@ -307,7 +307,7 @@ async def test_a_handler_without_a_renewal_in_time_is_stopped_by_the_workers_own
 
     refuse = service.refuse(grpc.StatusCode.UNAVAILABLE)
     service.rules["UpdateProgress"] = refuse if silence == "refuses" else hang
-    # Nobody said that the job is another's: so it is given back.
+    # Nobody said that another worker has the job: so it is released.
     assert len(await lost_handler(service, fake_client, running)) == 1
     started = service.times("ClaimJobs")[0]
     assert max(service.times("UpdateProgress")) - started <= LEASE

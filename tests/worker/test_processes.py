@@ -173,7 +173,7 @@ async def test_a_worker_whose_server_vanishes_for_a_third_of_its_lease_keeps_its
 async def test_an_outage_of_three_leases_costs_a_worker_neither_an_attempt_nor_a_result(
     own_server, running
 ):
-    """What was done meanwhile is told afterwards, what was not is given back and done again."""
+    """What was done meanwhile is sent afterwards; what was not is released and done again."""
     async with AsyncClient(own_server.target, user_id="ada") as client:
         worker = Worker(client, concurrency=2, lease=LEASE)
         gone = asyncio.Event()

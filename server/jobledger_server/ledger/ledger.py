@@ -130,7 +130,7 @@ class Ledger:
     async def _apply_and_note(
         self, commands: Sequence[Command]
     ) -> Sequence[Sequence[Decision] | Exception]:
-        """Apply a batch, and take note of what the store refused of it."""
+        """Apply a batch, and record what the store refused of it."""
         try:
             outcomes = await self._apply_all(commands)
         except StoreError as error:

@@ -19,14 +19,14 @@ class Outages:
         self.resumed_at: Instant | None = None
         """When the last outage ended; None before the first answer."""
         self._latest = Instant(0)
-        self._unavailable = True  # a server that starts was away
+        self._unavailable = True  # its start ends an outage
 
     def failed(self) -> None:
-        """Take note that the database was unavailable."""
+        """Record that the database was unavailable."""
         self._unavailable = True
 
     def answered(self, now: Instant) -> None:
-        """Take note of an answer, and of the database's time in it."""
+        """Record an answer, and the time of the database in it."""
         if self._unavailable or abs(now - self._latest) > LONGEST_SILENCE:
             self.resumed_at = self._latest = now
             self._unavailable = False

@@ -56,7 +56,7 @@ class Reaper:
         return len(due.jobs)
 
     async def _overdue(self) -> Overdue:
-        """Poll for what is due, and take note of whether the database answers."""
+        """Poll for what is due, and record whether the database answers."""
         try:
             due = await self._store.overdue(limit=BATCH)
         except StoreError:
