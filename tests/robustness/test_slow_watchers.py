@@ -14,6 +14,7 @@ from jobledger_server.domain.model import Job
 from jobledger_server.store import Change
 from jobledger_server.watch import feed, window
 from jobledger_server.wire import jobs_watch
+from jobledger_server.wire.jobs_watch import JobsWatch
 from rpc_caller import COMPLETED, PROCESSING, Caller, watching
 
 Start = Callable[..., Any]
@@ -129,3 +130,47 @@ async def test_however_much_changes_the_server_keeps_no_more_for_those_who_stall
             assert messages[-1].job == ended
             (last,) = [step for message in messages for step in message.transitions]
             assert (last.from_status, last.to_status) == (PROCESSING, COMPLETED)
+
+
+async def test_a_watcher_that_reads_nothing_costs_its_message_and_not_the_job_as_well(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor all that comes after it in its page."""
+    monkeypatch.setattr(window, "MAX_BYTES", 1)  # else it would share the jobs with the others
+    count = 20
+    app: App = await start()
+    async with AsyncExitStack() as stack:
+
+        async def stalled() -> Caller:
+            channel = grpc.aio.insecure_channel(app.address, SMALL_WINDOW)
+            return Caller(await stack.enter_async_context(channel))
+
+        call = await stalled()
+        jobs = [await call.job(parameters={"blob": "x" * 250_000}) for _ in range(count)]
+        _, before = kept()
+        streams = [(await stalled()).WatchJob(job_id=job.id, user_id="ada") for job in jobs]
+        streams += [(await stalled()).WatchJobs() for _ in jobs]
+        for stream in streams:
+            stack.callback(stream.cancel)
+            await stream.initial_metadata()  # with it goes what there is room for of the message
+        assert app.hub.watches == 2 * count
+        _, after = kept()
+        assert after - before <= 2
+
+
+async def test_the_messages_kept_for_other_watchers_are_bounded_by_bytes(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_watch, "KEPT_BYTES", 200_000)
+    app: App = await start()
+    (serving,) = [
+        one for one in gc.get_objects() if isinstance(one, JobsWatch) and one._hub is app.hub
+    ]
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        async with watching(call.WatchJobs()) as stream:
+            for size in (50_000, 0, 90_000, 120_000, 50_000):
+                job = await call.job(parameters={"blob": "x" * size})
+                await told_of(stream, {job.id})
+                taken = sum(map(len, serving._messages.values()))
+                assert size < taken == serving._kept_bytes <= 200_000

@@ -7,8 +7,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jobledger.v1 import job_pb2, job_service_pb2, worker_service_pb2
-from jobledger_server.domain.model import Instant, Job, JobError, JobId, JobStatus, Micros, Payload
+from jobledger_server.domain.model import (
+    Instant,
+    Job,
+    JobError,
+    JobId,
+    JobStatus,
+    Micros,
+    Payload,
+    Transition,
+)
 from jobledger_server.wire.encoding import answer, brief_job_bytes, job_bytes, varint, with_jobs
+from jobledger_server.wire.messages import heartbeat_message, watch_message
 
 
 def _payload(fields: dict[str, object]) -> Payload:
@@ -130,6 +140,23 @@ def test_answers_hold_their_jobs_and_the_rest_of_their_fields(jobs: list[Job]) -
         data = answer(job_service_pb2.WatchJobResponse, job, rest)
         told = job_service_pb2.WatchJobResponse.FromString(data)
         assert (told.job, told.heartbeat) == (expected(job), True)
+
+
+@given(JOBS, st.integers(0, 2))
+def test_a_heartbeat_repeats_the_job_of_a_message_and_nothing_else(job: Job, steps: int) -> None:
+    step = Transition(
+        job_id=job.id,
+        from_status=JobStatus.QUEUED,
+        to_status=JobStatus.PROCESSING,
+        version=2,
+        attempt=1,
+        actor=job.user_id,
+        reason="",
+        time=job.create_time,
+    )
+    data = heartbeat_message(watch_message(job, [step] * steps))
+    heartbeat = job_service_pb2.WatchJobResponse.FromString(data)
+    assert heartbeat == job_service_pb2.WatchJobResponse(job=expected(job), heartbeat=True)
 
 
 @given(st.integers(0, 2**64 - 1))

@@ -109,6 +109,7 @@ class Batcher(Generic[Item, Result]):
                 batch = self._take()
                 await self._do(batch)
                 callers = len(batch) + len(self._waiting)
+                del batch  # else its results would be kept until the next one
             if self._closed:
                 return
             self._arrived.clear()

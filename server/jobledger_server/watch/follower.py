@@ -5,6 +5,7 @@ own place when it is ready.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -56,13 +57,13 @@ def _place(seq: int, listing_until: int | None, as_of: int) -> Place:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a follower is told next; then it stands at `place`.
+    """What a follower is told next, to be taken one by one; then it stands at `place`.
 
     `synced` says, once, that it is told everything there was when it was read. `as_of` is
     that of the place where it stood before.
     """
 
-    changes: Sequence[Change]
+    changes: deque[Change]
     place: Place
     synced: bool
     as_of: int = 0
@@ -176,5 +177,5 @@ class Follower:
     def _place_at(self, seq: int, as_of: int) -> Place:
         return _place(seq, None, max(self._as_of, as_of))
 
-    def _matching(self, changes: Sequence[Change]) -> list[Change]:
-        return [change for change in changes if self.selection.has(change.job)]
+    def _matching(self, changes: Sequence[Change]) -> deque[Change]:
+        return deque(change for change in changes if self.selection.has(change.job))

@@ -175,6 +175,18 @@ def with_jobs(kind: type[Answer], jobs: Iterable[Job]) -> Answer:
     return cast("Answer", b"".join([_sized(tag, job_bytes(job)) for job in jobs]))
 
 
+def first_field(message: bytes) -> bytes:
+    """Return the field that a message of `with_job` begins with."""
+    size, shift, at = 0, 0, 1
+    while True:
+        byte = message[at]
+        size |= (byte & 0x7F) << shift
+        at += 1
+        shift += 7
+        if byte <= 0x7F:  # noqa: PLR2004
+            return message[: at + size]
+
+
 def _field(kind: Any, name: str) -> bytes:
     tag = _FIELDS.get((kind, name))
     if tag is None:

@@ -6,7 +6,6 @@ from grpc.aio import ServicerContext
 
 from jobledger.v1 import job_service_pb2 as pb
 from jobledger.v1.job_service_pb2_grpc import JobServiceServicer
-from jobledger_server.domain.machine import TERMINAL
 from jobledger_server.domain.model import Asset, AssetId, Job, JobId, Transition
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.reads import Reads
@@ -18,6 +17,7 @@ from jobledger_server.wire.jobs_watch import JobsWatch
 from jobledger_server.wire.lifetime import Lifetime
 from jobledger_server.wire.messages import (
     asset_message,
+    heartbeat_message,
     job_message,
     transition_message,
     watch_message,
@@ -51,7 +51,7 @@ class JobService(JobServiceServicer):
         self._jobs_watch = jobs_watch
         self._heartbeat = heartbeat
         self._max_watch_age = max_watch_age
-        self._last_news: tuple[News | None, pb.WatchJobResponse | None] = (None, None)
+        self._last_news: tuple[News, bytes] | None = None
 
     async def CreateJob(
         self, request: pb.CreateJobRequest, _context: Context
@@ -136,14 +136,19 @@ class JobService(JobServiceServicer):
             job, steps = await self._reads.history(job_id, user_id)
             subscription.begin(job.version)
             steps = [step for step in steps if step.version > request.after_version]
-            await context.write(watch_message(job, steps))
-            while job.status not in TERMINAL:
+            message, last = self._message(News(job, tuple(steps)))
+            # The message alone is held, and not the job as well: its client may not read for
+            # long, and a heartbeat repeats what the message says.
+            del job
+            await context.write(message)
+            while not last:
                 news = await subscription.news(lifetime.patience(self._heartbeat))
                 if news is None:
-                    await context.write(watch_message(job, heartbeat=True))
+                    await context.write(heartbeat_message(message))
                 else:
-                    job = news.job
-                    await context.write(self._message(news))
+                    message, last = self._message(news)
+                    del news
+                    await context.write(message)
 
     async def WatchJobs(  # type: ignore[override]
         self, request: pb.WatchJobsRequest, context: Context
@@ -151,15 +156,11 @@ class JobService(JobServiceServicer):
         selection = self._requests.selection(request)
         await self._jobs_watch.serve(selection, request.resume_token, context.write)
 
-    def _message(self, news: News) -> pb.WatchJobResponse:
-        """Serialize news, or take the last one where another watcher got the same."""
-        last, message = self._last_news
-        if (
-            last is None
-            or message is None
-            or last.job is not news.job
-            or last.transitions != news.transitions
-        ):
-            message = watch_message(news.job, news.transitions)
-            self._last_news = news, message
-        return message
+    def _message(self, news: News) -> tuple[bytes, bool]:
+        """Serialize news, or take the last message where another watcher was sent the same.
+
+        Return it, and whether it is the last one of a stream.
+        """
+        if self._last_news is None or self._last_news[0] != news:
+            self._last_news = news, watch_message(news.job, news.transitions)
+        return self._last_news[1], news.last

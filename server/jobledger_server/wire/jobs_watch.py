@@ -5,9 +5,8 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 from jobledger.v1 import job_service_pb2 as pb
-from jobledger_server.store import Change
 from jobledger_server.watch.feed import Feed, ForeignPlace
-from jobledger_server.watch.follower import Follower, Place, Selection
+from jobledger_server.watch.follower import Follower, Place, Selection, Told
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.subscription import Draining
 from jobledger_server.wire.lifetime import Lifetime
@@ -15,6 +14,10 @@ from jobledger_server.wire.messages import change_message
 from jobledger_server.wire.tokens import read_token, token
 
 KEPT_MESSAGES = 1024
+"""Serialized messages kept for the other watchers at most."""
+
+KEPT_BYTES = 8 * 1024 * 1024
+"""Bytes that they take at most."""
 
 _PLACE = re.compile(
     r"(?P<epoch>[^/]*)/(?P<seq>[0-9]{1,18})/(?P<until>[0-9]{0,18})(/(?P<as_of>[0-9]{1,18}))?"
@@ -43,7 +46,8 @@ class JobsWatch:
         self._max_age = max_age
         # Thousands may be told the same: then it is serialized once. What is told of a place is
         # the same wherever it was read.
-        self._messages: OrderedDict[str, pb.WatchJobsResponse] = OrderedDict()
+        self._messages: OrderedDict[str, bytes] = OrderedDict()
+        self._kept_bytes = 0
 
     async def serve(self, selection: Selection, resume_token: str, write: Write) -> None:
         """Tell one watcher, without end.
@@ -64,9 +68,10 @@ class JobsWatch:
                         at = tokens.at(follower.place)
                         await write(pb.WatchJobsResponse(heartbeat=True, resume_token=at))
                         continue
-                    for change in told.changes:
-                        at = tokens.at(told.place_of(change))
-                        await write(self._message(change, at))
+                    while told.changes:
+                        # Its client may not read for long: nothing but the message and the
+                        # rest of the page is held meanwhile.
+                        await write(self._next_message(told, tokens))
                     if told.synced:
                         at = tokens.at(told.place)
                         await write(pb.WatchJobsResponse(synced=True, resume_token=at))
@@ -74,13 +79,17 @@ class JobsWatch:
             draining.resume_token = tokens.at(follower.place)
             raise
 
-    def _message(self, change: Change, at: str) -> pb.WatchJobsResponse:
-        """Serialize a change, or take what another watcher got of the same."""
+    def _next_message(self, told: Told, tokens: "_Tokens") -> bytes:
+        """Serialize the next change, or take what another watcher was sent of the same."""
+        change = told.changes.popleft()
+        at = tokens.at(told.place_of(change))
         message = self._messages.get(at)
         if message is None:
             message = self._messages[at] = change_message(change, at)
-            if len(self._messages) > KEPT_MESSAGES:
-                self._messages.popitem(last=False)
+            self._kept_bytes += len(message)
+            while self._kept_bytes > KEPT_BYTES or len(self._messages) > KEPT_MESSAGES:
+                _, oldest = self._messages.popitem(last=False)
+                self._kept_bytes -= len(oldest)
         return message
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -10,7 +10,13 @@ from jobledger.v1 import asset_pb2, job_pb2, job_service_pb2, worker_service_pb2
 from jobledger_server.domain.machine import Decision
 from jobledger_server.domain.model import Asset, Instant, Job, JobStatus, Transition
 from jobledger_server.store import Change
-from jobledger_server.wire.encoding import answer, brief_job_bytes, job_bytes, with_job
+from jobledger_server.wire.encoding import (
+    answer,
+    brief_job_bytes,
+    first_field,
+    job_bytes,
+    with_job,
+)
 
 _STATUSES = {s: job_pb2.JobStatus.Value(f"JOB_STATUS_{s.value}") for s in JobStatus}
 
@@ -46,17 +52,21 @@ def transition_message(step: Transition) -> job_pb2.JobTransition:
     )
 
 
-def watch_message(
-    job: Job, transitions: Sequence[Transition] = (), *, heartbeat: bool = False
-) -> job_service_pb2.WatchJobResponse:
+def watch_message(job: Job, transitions: Sequence[Transition]) -> bytes:
     kind = job_service_pb2.WatchJobResponse
-    if not transitions and not heartbeat:
-        return answer(kind, job)
-    rest = kind(transitions=map(transition_message, transitions), heartbeat=heartbeat)
-    return answer(kind, job, rest.SerializeToString())
+    rest = kind(transitions=map(transition_message, transitions)) if transitions else b""
+    return cast("bytes", answer(kind, job, rest))
 
 
-def change_message(change: Change, resume_token: str) -> job_service_pb2.WatchJobsResponse:
+def heartbeat_message(message: bytes) -> bytes:
+    """Return a heartbeat with the job of a `watch_message`."""
+    return first_field(message) + _HEARTBEAT
+
+
+_HEARTBEAT = job_service_pb2.WatchJobResponse(heartbeat=True).SerializeToString()
+
+
+def change_message(change: Change, resume_token: str) -> bytes:
     rest = job_service_pb2.WatchJobsResponse(
         transitions=map(transition_message, change.transitions),
         deleted=change.deleted,
@@ -64,7 +74,7 @@ def change_message(change: Change, resume_token: str) -> job_service_pb2.WatchJo
     )
     job = change.job
     data = _deleted_message(job).SerializeToString() if change.deleted else job_bytes(job)
-    return with_job(job_service_pb2.WatchJobsResponse, data, rest.SerializeToString())
+    return cast("bytes", with_job(job_service_pb2.WatchJobsResponse, data, rest))
 
 
 def report_message(decision: Decision) -> worker_service_pb2.ReportProgressResponse:
