@@ -4,6 +4,7 @@ RFC 9113 has the frames, RFC 7541 the headers.
 """
 
 import socket
+import sys
 import threading
 from contextlib import suppress
 from typing import Self
@@ -72,6 +73,8 @@ class Connection:
         """Set when the server has closed the connection."""
         self.window = 65_535
         """How many bytes of DATA the server takes now, over all streams."""
+        self.answered: set[int] = set()
+        """The streams on which the server has sent headers or a reset."""
         self.send(PREFACE, frame(SETTINGS, 0, 0, settings))
         if read:
             threading.Thread(target=self._read, daemon=True).start()
@@ -98,14 +101,18 @@ class Connection:
                 payload = received.read(int.from_bytes(head[:3], "big"))
                 if head[3] == WINDOW_UPDATE and not any(head[5:]):
                     self.window += int.from_bytes(payload, "big")
+                elif head[3] in (HEADERS, RST_STREAM):
+                    self.answered.add(int.from_bytes(head[5:], "big"))
                 elif head[3] == SETTINGS and not head[4] & ACK:
                     self.send(frame(SETTINGS, ACK, 0))
         self.closed.set()
 
 
 def connect(target: str) -> socket.socket:
+    """Connect from an address of the attacker's own, where the system has more of loopback's."""
     host, _, port = target.rpartition(":")
-    return socket.create_connection((host, int(port)), timeout=10)
+    source = ("127.0.0.2", 0) if sys.platform == "linux" else None
+    return socket.create_connection((host, int(port)), timeout=10, source_address=source)
 
 
 def is_open(connected: socket.socket) -> bool:

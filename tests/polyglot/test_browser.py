@@ -5,7 +5,6 @@ import contextlib
 import json
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -16,47 +15,20 @@ import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 
 from jobledger.v1.job_pb2 import JobStatus
+from polyglot.envoy import ROOT, running_envoy
 from polyglot.ledger import Ledger, job_in, transitions_in
 from polyglot.programs import Event
-from server_process import ServerProcess, free_port
+from server_process import ServerProcess
 
-ROOT = Path(__file__).resolve().parents[2]
-ENVOY = ROOT / ".venv/polyglot/bin/envoy"
 BUF = Path(sys.executable).with_name("buf")
 ORIGIN = "https://app.example"
 
 
-def configured(server: ServerProcess, port: int) -> str:
-    """Return deploy/envoy.yaml with addresses of this machine; nothing else is changed."""
-    text = (ROOT / "deploy/envoy.yaml").read_text("utf-8")
-    for shown, own in (
-        ("address: 0.0.0.0, port_value: 8080", f"address: 127.0.0.1, port_value: {port}"),
-        ("address: jobledger, port_value: 50051", f"address: 127.0.0.1, port_value: {server.port}"),
-    ):
-        assert text.count(shown) == 1
-        text = text.replace(shown, own)
-    return text
-
-
 @pytest.fixture(scope="module")
 def envoy(server: ServerProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return Envoy's URL, once it has found the server healthy."""
-    folder = tmp_path_factory.mktemp("envoy")
-    port = free_port()
-    (folder / "envoy.yaml").write_text(configured(server, port), "utf-8")
-    command = [str(ENVOY), "-c", str(folder / "envoy.yaml"), "--use-dynamic-base-id"]
-    with (folder / "envoy.log").open("wb") as log:
-        process = subprocess.Popen([*command, "--concurrency", "1"], stdout=log, stderr=log)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 30
-        while curl(url, "ListJobs", {"userId": "nobody"}).returncode != 0:
-            assert process.poll() is None, (folder / "envoy.log").read_text()
-            assert time.monotonic() < deadline, (folder / "envoy.log").read_text()
-        yield url
-    finally:
-        process.kill()
-        process.wait()
+    """Return Envoy's URL."""
+    with running_envoy(server, tmp_path_factory.mktemp("envoy")) as target:
+        yield f"http://{target}"
 
 
 def command(url: str, method: str, request: Event) -> list[str]:

@@ -1,0 +1,112 @@
+"""Attacks on a server that has Envoy in front, with the limits that deploy/envoy.yaml has."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from abuse import http2_attacks as attacks
+from abuse.attacker import attack
+from abuse.conftest import MIB
+from abuse.good_client import LONGEST_P99, good_client, served_alone
+from abuse.http2 import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GET_JOB,
+    HEADERS,
+    Connection,
+    frame,
+    request_headers,
+)
+from jobledger.v1 import job_service_pb2
+from polyglot.envoy import running_envoy
+from rpc_caller import Caller
+from server_process import ServerProcess
+
+
+@pytest.fixture
+def exposed(tmp_path: Path) -> Iterator[tuple[ServerProcess, str]]:
+    """Return a server, and the address of Envoy in front of it."""
+    with (
+        ServerProcess(tmp_path) as server,
+        running_envoy(server, tmp_path) as envoy,
+    ):
+        yield server, envoy
+
+
+@pytest.mark.parametrize(
+    ("attack_with", "options", "closes"),
+    [
+        (attacks.rapid_reset, {}, True),
+        (attacks.rapid_reset, {"connections": 10, "rate": 20_000}, True),
+        (attacks.open_calls, {}, False),
+        (attacks.hpack_bomb, {}, True),
+        (attacks.large_headers, {}, True),
+        (attacks.settings_flood, {}, True),
+        (attacks.ping_flood, {}, True),
+        (attacks.continuation_flood, {}, True),
+    ],
+)
+async def test_floods_fail_no_call_of_others(
+    exposed: tuple[ServerProcess, str],
+    attack_with: Callable[..., object],
+    options: dict[str, object],
+    *,
+    closes: bool,
+) -> None:
+    server, envoy = exposed
+    async with attack(attack_with, envoy, **options) as attacker:
+        await attacker.begun()
+        async with good_client(envoy) as good:
+            await asyncio.sleep(2)
+        report = await attacker.report()
+    assert good.failed == []
+    assert good.p50 < 2 * LONGEST_P99, good
+    assert report["closed"] > 0 or not closes, report
+    assert server.peak_memory < 200 * MIB
+
+
+MALFORMED = (b"/\xff", GET_JOB + b"\xff", GET_JOB + b"/../x", GET_JOB + b"%2f", b"")
+
+
+async def test_malformed_paths_do_not_reach_the_server(exposed: tuple[ServerProcess, str]) -> None:
+    server, envoy = exposed
+    server.signal(signal.SIGSTOP)  # so it is Envoy that answers
+    for path in MALFORMED:
+        with Connection(envoy) as attacker:
+            headers = request_headers(path)
+            attacker.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, headers))
+            async with asyncio.timeout(3):
+                while 1 not in attacker.answered and not attacker.closed.is_set():
+                    await asyncio.sleep(0.01)
+    server.signal(signal.SIGCONT)
+    await served_alone(envoy, 0.2)
+
+
+async def test_a_request_that_is_sent_in_part_is_ended(exposed: tuple[ServerProcess, str]) -> None:
+    _, envoy = exposed
+    with Connection(envoy) as attacker:
+        attacker.send(
+            frame(HEADERS, END_HEADERS, 1, request_headers(GET_JOB)),
+            frame(DATA, 0, 1, b"\0\0\1"),
+        )
+        async with asyncio.timeout(15):
+            while 1 not in attacker.answered:
+                await asyncio.sleep(0.05)
+
+
+async def test_an_address_has_so_many_calls_at_once(exposed: tuple[ServerProcess, str]) -> None:
+    _, envoy = exposed
+    async with grpc.aio.insecure_channel(envoy) as channel:
+        call = Caller(channel)
+        calls = [call.ListJobs(user_id="ada") for _ in range(1_000)]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
+    assert {error.code() for error in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert 500 <= len(answers) - len(refused) < 1_000
+    served = [a for a in answers if isinstance(a, job_service_pb2.ListJobsResponse)]
+    assert len(served) + len(refused) == len(answers)
