@@ -5,10 +5,12 @@ come from first, and by the names that they give themselves second.
 """
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from heapq import heappop, heappush
 from typing import Generic, NamedTuple, TypeVar
 
 from jobledger_server.domain.errors import LimitExceeded
@@ -29,7 +31,7 @@ class Caller(NamedTuple):
 
 
 SERVICE = Caller("")
-"""The service itself: reaper, retention and the like."""
+"""The service itself: reaper, retention and the like. No limit of callers applies to it."""
 
 CALLER: ContextVar[Caller] = ContextVar("caller", default=SERVICE)
 """Who made the call that the current task serves."""
@@ -63,24 +65,29 @@ class Admission:
         try:
             yield
         finally:
-            self.give_back(caller, weight)
+            self.release(caller, weight)
 
     def take(self, caller: Caller, weight: int = 1) -> None:
-        """Count `weight` for a caller until `give_back`. Raises LimitExceeded.
+        """Count `weight` for a caller until `release`. Raises LimitExceeded.
 
-        Whoever holds nothing is admitted whatever the weight: something that is
-        heavier than its limit could otherwise never run.
+        Where nothing is held, anything is admitted: what is heavier than the limit
+        could otherwise never run.
         """
+        if not weight:
+            return
         own = self._held.get(caller, 0)
-        if own and own + weight > self._each:
-            raise LimitExceeded(self._limit, self._each, scope="caller")
-        if self.held and self.held + weight > self._total:
-            raise LimitExceeded(self._limit, self._total)
+        if caller is not SERVICE:
+            if own and own + weight > self._each:
+                raise LimitExceeded(self._limit, self._each, scope="caller")
+            if self.held and self.held + weight > self._total:
+                raise LimitExceeded(self._limit, self._total)
         self._held[caller] = own + weight
         self.held += weight
 
-    def give_back(self, caller: Caller, weight: int = 1) -> None:
+    def release(self, caller: Caller, weight: int = 1) -> None:
         """End what `take` began."""
+        if not weight:
+            return
         self.held -= weight
         left = self._held[caller] - weight
         if left:
@@ -89,49 +96,87 @@ class Admission:
             del self._held[caller]
 
 
-class FairQueue(Generic[Item]):
-    """A queue that gives out one item of each origin in turn, and of its callers in turn.
+class _Shares(Generic[Item]):
+    """An order of keys in which each gets the same share: who has had least comes first.
 
-    Each caller's own items keep their order.
+    Start-time fair queueing: P. Goyal, H. Vin, H. Cheng, "Start-Time Fair Queueing"
+    (1996).
     """
 
     def __init__(self) -> None:
-        # Whose turn is next stands first in each of the two; who has nothing queued in neither.
-        self._origins: dict[str, dict[str, deque[Item]]] = {}
-        self._length = 0
+        self._order: list[tuple[int, int, Item]] = []
+        self._number = itertools.count()  # among equals the first that came
+        self._time = 0  # in weight, not in seconds
+
+    def add(self, key: Item, weight: int = 0) -> None:
+        """Add a key that has just had something of this weight."""
+        heappush(self._order, (self._time + weight, next(self._number), key))
+
+    def pop(self) -> Item:
+        self._time, _, key = heappop(self._order)
+        return key
+
+
+class FairQueue(Generic[Item]):
+    """A queue from which each origin gets the same share, and within it each of its callers.
+
+    The items of one caller keep their order.
+    """
+
+    def __init__(self) -> None:
+        self._clear()
 
     def __len__(self) -> int:
         return self._length
 
-    def put(self, caller: Caller, item: Item) -> None:
+    def put(self, caller: Caller, item: Item, weight: int = 1) -> None:
         """Add an item to the end of the caller's own queue."""
-        self._origins.setdefault(caller.origin, {}).setdefault(caller.name, deque()).append(item)
+        origin, name = caller
+        names = self._origins.get(origin)
+        if names is None:
+            names = self._origins[origin] = {}
+            self._by_name[origin] = _Shares()
+            self._by_origin.add(origin)
+        queue = names.get(name)
+        if queue is None:
+            queue = names[name] = deque()
+            self._by_name[origin].add(name)
+        queue.append((item, weight))
         self._length += 1
 
     def pop(self) -> Item:
-        """Remove the next item. Raises StopIteration where there is none."""
-        origin = next(iter(self._origins))
-        names = self._origins.pop(origin)
-        name = next(iter(names))
-        queue = names.pop(name)
-        item = queue.popleft()
-        self._length -= 1
-        # Back at the end, so that everybody else comes first.
-        if queue:
-            names[name] = queue
-        if names:
-            self._origins[origin] = names
-        return item
+        """Remove the next item. Raises IndexError where there is none."""
+        while True:
+            origin = self._by_origin.pop()
+            names, shares = self._origins[origin], self._by_name[origin]
+            name = shares.pop()
+            queue = names[name]
+            item, weight = queue.popleft() if queue else (None, 0)  # it may have been discarded
+            if queue:
+                shares.add(name, weight)
+            else:
+                del names[name]
+            if names:
+                self._by_origin.add(origin, weight)
+            else:
+                del self._origins[origin], self._by_name[origin]
+            if item is not None:
+                self._length -= 1
+                return item
 
     def discard(self, caller: Caller, item: Item) -> None:
         """Remove an item that is still queued."""
-        names = self._origins[caller.origin]
-        names[caller.name].remove(item)
+        queue = self._origins[caller.origin][caller.name]
+        queue.remove(next(entry for entry in queue if entry[0] is item))
         self._length -= 1
-        if not names[caller.name]:
-            del names[caller.name]
-        if not names:
-            del self._origins[caller.origin]
+        if not self._length:
+            self._clear()
+
+    def _clear(self) -> None:
+        self._origins: dict[str, dict[str, deque[tuple[Item, int]]]] = {}
+        self._by_origin: _Shares[str] = _Shares()
+        self._by_name: dict[str, _Shares[str]] = {}
+        self._length = 0
 
 
 class Turns:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from jobledger_server.admission import CALLER, Admission, Caller, FairQueue, Turns
+from jobledger_server.admission import CALLER, SERVICE, Admission, Caller, FairQueue, Turns
 from jobledger_server.domain.errors import LimitExceeded
 
 ADA, GRACE, EVE = Caller("1.1.1.1:1", "ada"), Caller("1.1.1.1:1", "grace"), Caller("2.2.2.2:2")
@@ -26,7 +26,7 @@ def test_all_callers_together_cannot_take_more_than_the_total() -> None:
     with pytest.raises(LimitExceeded) as refused:
         watches.take(EVE)
     assert (refused.value.value, refused.value.scope) == (3, "server")
-    watches.give_back(GRACE)
+    watches.release(GRACE)
     watches.take(EVE)
 
 
@@ -35,7 +35,7 @@ def test_what_is_heavier_than_its_limit_is_admitted_alone() -> None:
     queued.take(ADA, 20)
     with pytest.raises(LimitExceeded):
         queued.take(ADA)
-    queued.give_back(ADA, 20)
+    queued.release(ADA, 20)
     queued.take(ADA)
 
 
@@ -57,6 +57,23 @@ def test_callers_are_served_in_turn_whatever_one_of_them_queues() -> None:
     queue.put(ADA, "ada")
     queue.put(GRACE, "grace")
     assert [queue.pop() for _ in range(len(queue))] == ["eve 0", "ada", "eve 1", "grace", "eve 2"]
+
+
+def test_who_asks_for_much_at_once_waits_for_those_who_ask_for_little() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for _ in range(2):
+        queue.put(EVE, "eve", 1000)
+    for _ in range(3):
+        queue.put(ADA, "ada", 1)
+    assert [queue.pop() for _ in range(5)] == ["eve", "ada", "ada", "ada", "eve"]
+
+
+def test_the_service_itself_is_never_refused() -> None:
+    queued = Admission("commands", total=1, each=1)
+    queued.take(SERVICE, 5)
+    queued.take(SERVICE, 5)
+    with pytest.raises(LimitExceeded):
+        queued.take(ADA)
 
 
 def test_made_up_names_gain_a_connection_nothing() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from gated_store import Gate
+from jobledger_server.admission import CALLER, SERVICE, Caller
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.ledger import batcher as batcher_module
 from jobledger_server.ledger.batcher import Batcher
@@ -81,16 +82,37 @@ async def test_a_caller_that_goes_away_takes_nothing_with_it() -> None:
 
 
 async def test_more_than_may_wait_is_refused_at_once() -> None:
+    CALLER.set(Caller("1.1.1.1:1", "ada"))
     gate = Gate()
-    async with Batcher("numbers", Work(gate), max_batch=1, max_waiting=2) as batcher:
+    async with Batcher("numbers", Work(gate), max_batch=1, max_waiting=3) as batcher:
         doing = await submitted(batcher, 1)
         await gate.reached.wait()
         waiting = await submitted(batcher, 2, 3)
         with pytest.raises(LimitExceeded) as refused:
             await batcher.submit(4)
-        assert (refused.value.limit, refused.value.value) == ("waiting numbers", 2)
+        assert (refused.value.limit, refused.value.value) == ("waiting numbers", 3)
         gate.open()
         assert await asyncio.gather(*doing, *waiting) == [2, 4, 6]
+
+
+async def test_the_services_own_work_is_never_refused_and_callers_share_what_is_left() -> None:
+    gate = Gate()
+    work = Work(gate)
+    eve, ada = Caller("2.2.2.2:2"), Caller("1.1.1.1:1", "ada")
+    async with Batcher("numbers", work, max_batch=2, max_waiting=4, share=0.5) as batcher:
+        CALLER.set(eve)
+        futures = [batcher.put(1), batcher.put(2)]
+        await gate.reached.wait()
+        with pytest.raises(LimitExceeded) as refused:
+            batcher.put(3)
+        assert (refused.value.value, refused.value.scope) == (2, "caller")
+        CALLER.set(ada)
+        futures += [batcher.put(4), batcher.put(5)]
+        CALLER.set(SERVICE)
+        futures += [batcher.put(6), batcher.put(7)]
+        gate.open()
+        assert await asyncio.gather(*futures) == [2, 4, 8, 10, 12, 14]
+    assert work.batches == [[1, 2], [4, 6], [5, 7]]
 
 
 async def test_what_was_taken_is_finished_before_the_end() -> None:

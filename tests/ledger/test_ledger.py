@@ -3,7 +3,9 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -325,3 +327,39 @@ async def test_each_transition_is_one_line_of_the_log(
         "actor": "w1",
     }
     assert (late["event"], late["count"]) == ("late_progress_reports", 1)
+
+
+class Halved(GatedStore):
+    """Refuses more than one creation at once, and fails in an unknown way for one of them."""
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        async with super().transaction() as transaction:
+            yield _Halving(transaction)
+
+
+class _Halving:
+    def __init__(self, transaction: Any) -> None:
+        self._transaction = transaction
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transaction, name)
+
+    async def append(self, decisions: Sequence[Decision], **options: Any) -> Any:
+        if len(decisions) > 1:
+            raise StoreConflict("one at a time")
+        if decisions[0].job.user_id == "bad":
+            raise RuntimeError("a bug")
+        return await self._transaction.append(decisions, **options)
+
+
+async def test_halving_a_refused_batch_keeps_what_was_committed(store: SqlStore) -> None:
+    async with Ledger(Halved(store), lambda _: None, max_waiting=100) as ledger:
+        users = ["ada", "bob", "bad", "eve"]
+        outcomes = await asyncio.gather(
+            *(ledger.apply(Create(user_id=user, job_type="t")) for user in users),
+            return_exceptions=True,
+        )
+    assert [type(outcome) for outcome in outcomes] == [Decision, Decision, RuntimeError, Decision]
+    stored = [outcome.job.id for outcome in outcomes if isinstance(outcome, Decision)]
+    assert (await store.read_jobs(stored)).keys() == set(stored)

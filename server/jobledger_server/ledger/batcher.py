@@ -8,11 +8,12 @@ Systems" (1984).
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
+from jobledger_server.admission import CALLER, Admission, Caller, FairQueue
 from jobledger_server.domain.errors import LimitExceeded
 
 Item = TypeVar("Item")
@@ -32,14 +33,37 @@ Flush = Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]]
 the result of every item of the batch."""
 
 
+@dataclass(eq=False, slots=True)
+class _Waiting(Generic[Item, Result]):
+    """An item that waits for its result."""
+
+    item: Item
+    future: asyncio.Future[Result]
+    caller: Caller
+    weight: int
+    bytes: int
+
+
 class Batcher(Generic[Item, Result]):
     """Runs `flush` for one batch after the other, in a task of its own.
 
-    `max_batch` and `max_waiting` are counted in what items weigh, by default 1 each.
+    Args:
+        name: What waits, as errors name it: "commands".
+        flush: Does a batch.
+        max_batch: The most weight of one batch.
+        max_batch_bytes: The most bytes of one batch.
+        max_waiting: The most weight that waits, or is under way, at once.
+        max_waiting_bytes: The most bytes of it.
+        share: The part of these two that one caller may take, up to 1.
+        weigh: The weight of an item; 1 for each by default.
+        measure: The bytes that an item holds in memory; 0 by default.
 
-    A caller that goes away takes nothing with it: its item is done all the
-    same, and nobody else's batch is disturbed. At the end of the `async with`
-    block everything that was taken is finished first.
+    Callers get equal shares by weight: however many items one of them has waiting,
+    the next item of another is in the next batch or the one after.
+
+    A caller that leaves takes nothing with it: its item is done all the same, and
+    nobody else's batch is disturbed. At the end of the `async with` block
+    everything that was accepted is finished first.
     """
 
     def __init__(
@@ -48,26 +72,33 @@ class Batcher(Generic[Item, Result]):
         flush: Flush[Item, Result],
         *,
         max_batch: int,
+        max_batch_bytes: int = 4 * 1024 * 1024,
         max_waiting: int,
+        max_waiting_bytes: int = 256 * 1024 * 1024,
+        share: float = 1.0,
         weigh: Callable[[Item], int] = lambda _: 1,
+        measure: Callable[[Item], int] = lambda _: 0,
     ) -> None:
         self._name = name
         self._flush = flush
         self._max_batch = max_batch
-        self._max_waiting = max_waiting
+        self._max_batch_bytes = max_batch_bytes
         self._weigh = weigh
-        self._weight = 0
-        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._measure = measure
+        self._items = _admission(f"waiting {name}", max_waiting, share)
+        self._bytes = _admission(f"bytes of waiting {name}", max_waiting_bytes, share)
+        self._max_waiting = max_waiting
+        self._waiting: FairQueue[_Waiting[Item, Result]] = FairQueue()
         self._wanted = 1
         self._arrived = asyncio.Event()
         self._closed = False
-        self._task: asyncio.Task[None] | None = None
         self._new_future: Callable[[], asyncio.Future[Result]]
+        self.task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         # Which loop runs is asked once: each time Python would ask the system for the process.
         self._new_future = asyncio.get_running_loop().create_future
-        self._task = asyncio.create_task(self._run(), name=f"batcher of {self._name}")
+        self.task = asyncio.create_task(self._run(), name=f"batcher of {self._name}")
         return self
 
     async def __aexit__(
@@ -78,8 +109,8 @@ class Batcher(Generic[Item, Result]):
     ) -> None:
         self._closed = True
         self._arrived.set()
-        if self._task is not None:
-            await self._task
+        if self.task is not None:
+            await asyncio.wait([self.task])
 
     async def submit(self, item: Item) -> Result:
         """Return the item's result, or raise it if it is an error. Raises LimitExceeded."""
@@ -90,20 +121,34 @@ class Batcher(Generic[Item, Result]):
 
         Raises LimitExceeded.
         """
-        if self._closed or self._weight >= self._max_waiting:
+        if self._closed:
             raise LimitExceeded(f"waiting {self._name}", self._max_waiting)
-        future = self._new_future()
-        self._waiting.append((item, future))
-        self._weight += self._weigh(item)
+        caller = CALLER.get()
+        waiting = _Waiting(item, self._new_future(), caller, self._weigh(item), self._measure(item))
+        self._items.take(caller, waiting.weight)
+        try:
+            self._bytes.take(caller, waiting.bytes)
+        except LimitExceeded:
+            self._items.release(caller, waiting.weight)
+            raise
+        self._waiting.put(caller, waiting, waiting.weight)
         if len(self._waiting) >= self._wanted:  # not for each: waking costs as much as deciding
             self._arrived.set()
-        return future
+        return waiting.future
 
     async def _run(self) -> None:
+        try:
+            await self._run_batches()
+        finally:
+            self._closed = True
+            while len(self._waiting):  # it ended by an error: nobody may wait for it
+                self._waiting.pop().future.cancel()
+
+    async def _run_batches(self) -> None:
         callers = 1
         while True:
             await self._arrived.wait()
-            while self._waiting:
+            while len(self._waiting):
                 if callers > 1:
                     await self._linger(callers)
                 batch = self._take()
@@ -114,15 +159,15 @@ class Batcher(Generic[Item, Result]):
                 return
             self._arrived.clear()
 
-    def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
-        """Take what comes next, up to the weight of a batch; one item at least."""
+    def _take(self) -> list[_Waiting[Item, Result]]:
+        """Take what comes next, up to the size of a batch; one item at least."""
         batch = []
-        weight = 0
-        while self._waiting and weight < self._max_batch:
-            taken = self._waiting.popleft()
-            batch.append(taken)
-            weight += self._weigh(taken[0])
-        self._weight -= weight
+        weight = size = 0
+        while len(self._waiting) and weight < self._max_batch and size < self._max_batch_bytes:
+            waiting = self._waiting.pop()
+            batch.append(waiting)
+            weight += waiting.weight
+            size += waiting.bytes
         return batch
 
     async def _linger(self, callers: int) -> None:
@@ -155,17 +200,24 @@ class Batcher(Generic[Item, Result]):
         finally:
             tick.cancel()
 
-    async def _do(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _do(self, batch: Sequence[_Waiting[Item, Result]]) -> None:
         results: Sequence[Result | Exception]
         try:
-            results = await self._flush([item for item, _ in batch])
+            results = await self._flush([waiting.item for waiting in batch])
         except Exception as error:  # noqa: BLE001
             # Whatever went wrong is each caller's answer.
             results = [error] * len(batch)
-        for (_, future), result in zip(batch, results, strict=True):
-            if future.done():  # its caller went away
+        for waiting, result in zip(batch, results, strict=True):
+            self._items.release(waiting.caller, waiting.weight)
+            self._bytes.release(waiting.caller, waiting.bytes)
+            future = waiting.future
+            if future.done():  # its caller left
                 continue
             if isinstance(result, Exception):
                 future.set_exception(result)
             else:
                 future.set_result(result)
+
+
+def _admission(limit: str, total: int, share: float) -> Admission:
+    return Admission(limit, total=total, each=max(1, int(total * share)))

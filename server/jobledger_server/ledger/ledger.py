@@ -17,6 +17,7 @@ from jobledger_server.domain.commands import (
     CreateAll,
     JobCommand,
     LinkAsset,
+    Transit,
 )
 from jobledger_server.domain.decisions import NewId, create, decide
 from jobledger_server.domain.errors import DomainError, RequestIdReused
@@ -56,7 +57,9 @@ Outcome = Sequence[Decision] | DomainError
 class Ledger:
     """Applies commands to the store. Used as an `async with` block; at its end it drains."""
 
-    def __init__(self, store: Store, publish: Publish, *, max_waiting: int) -> None:
+    def __init__(
+        self, store: Store, publish: Publish, *, max_waiting: int, share: float = 1.0
+    ) -> None:
         self._store = store
         self._publish = publish
         self._ids = IdSource()
@@ -69,7 +72,9 @@ class Ledger:
             self._apply_and_note,
             max_batch=MAX_BATCH,
             max_waiting=max_waiting,
+            share=share,
             weigh=_weigh,
+            measure=_content_bytes,
         )
         self._dispatch = Dispatch(store, self._committed, self._note, max_waiting=max_waiting)
         self._open = AsyncExitStack()
@@ -86,6 +91,11 @@ class Ledger:
         trace: TracebackType | None,
     ) -> None:
         await self._open.aclose()
+
+    @property
+    def tasks(self) -> tuple[asyncio.Task[None] | None, ...]:
+        """The tasks that write, once the block has begun."""
+        return (self._batcher.task,)
 
     async def apply(self, command: Create | JobCommand) -> Decision:
         """Return what came of the command, after it is durable.
@@ -177,7 +187,8 @@ class Ledger:
     ) -> Sequence[Sequence[Decision] | Exception]:
         try:
             return await self._apply_all(commands)
-        except (StoreUnavailable, StoreConflict) as error:
+        except Exception as error:  # noqa: BLE001
+            # Whatever it is, it is the answer of these: the other half may be committed.
             return [error] * len(commands)
 
     async def _again_if_stale(
@@ -309,6 +320,18 @@ async def _load(transaction: Transaction, commands: Sequence[Command], *, repeat
 
 def _weigh(command: Command) -> int:
     return len(command.creations) if isinstance(command, CreateAll) else 1
+
+
+def _content_bytes(command: Command) -> int:
+    """Return the bytes of what a caller keeps in a job, by far the most that a command holds."""
+    if isinstance(command, Create):
+        return len(command.parameters or b"")
+    if isinstance(command, CreateAll):
+        return sum(len(creation.parameters or b"") for creation in command.creations)
+    if isinstance(command, Transit):
+        details = command.error.details if command.error else None
+        return len(command.result or b"") + len(details or b"")
+    return 0
 
 
 def _changed(outcomes: Sequence[Outcome]) -> Iterator[Decision]:

@@ -1,5 +1,6 @@
 """Reads that arrive together become one statement."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -26,11 +27,17 @@ class Reads:
     JobNotFound.
     """
 
-    def __init__(self, store: Store, *, max_waiting: int) -> None:
+    def __init__(self, store: Store, *, max_waiting: int, share: float = 1.0) -> None:
         self._store = store
-        self._jobs = Batcher("reads", self._read_jobs, max_batch=MAX_BATCH, max_waiting=max_waiting)
+        self._jobs = Batcher(
+            "reads", self._read_jobs, max_batch=MAX_BATCH, max_waiting=max_waiting, share=share
+        )
         self._histories = Batcher(
-            "watches", self._read_histories, max_batch=MAX_BATCH, max_waiting=max_waiting
+            "watches",
+            self._read_histories,
+            max_batch=MAX_BATCH,
+            max_waiting=max_waiting,
+            share=share,
         )
         self._open = AsyncExitStack()
 
@@ -46,6 +53,11 @@ class Reads:
         trace: TracebackType | None,
     ) -> None:
         await self._open.aclose()
+
+    @property
+    def tasks(self) -> tuple[asyncio.Task[None] | None, ...]:
+        """The tasks that read, once the block has begun."""
+        return self._jobs.task, self._histories.task
 
     async def job(self, job_id: JobId, user_id: str) -> Job:
         """Return the job. Raises JobNotFound, LimitExceeded, StoreUnavailable."""

@@ -1,11 +1,15 @@
 """Claims that wait: ask, wait to be woken, ask again; and nothing is lost if the caller goes."""
 
 import asyncio
+import logging
 
+from jobledger_server.admission import CALLER, SERVICE
 from jobledger_server.domain.commands import Claim, Release
 from jobledger_server.domain.model import Job
 from jobledger_server.watch.openings import Openings
 from jobledger_server.wire.workers_ledger import WorkersLedger
+
+log = logging.getLogger("jobledger.claims")
 
 
 class Claims:
@@ -14,7 +18,7 @@ class Claims:
     def __init__(self, ledger: WorkersLedger, openings: Openings) -> None:
         self._ledger = ledger
         self._openings = openings
-        self._returning: set[asyncio.Task[None]] = set()
+        self._releasing: set[asyncio.Task[None]] = set()
 
     async def claim(self, command: Claim, wait: float) -> list[Job]:
         """Return jobs as soon as there are any, none after `wait` seconds or when draining."""
@@ -30,9 +34,9 @@ class Claims:
                 await seeker.wait(left)
 
     async def finish(self) -> None:
-        """Return when all that nobody came for has been given back."""
-        if self._returning:
-            await asyncio.wait(self._returning)
+        """Return when everything that was claimed for callers who left is released."""
+        if self._releasing:
+            await asyncio.wait(self._releasing)
 
     async def _claim_or_return(self, command: Claim) -> list[Job]:
         claiming = asyncio.ensure_future(self._ledger.claim(command))
@@ -41,11 +45,21 @@ class Claims:
         except asyncio.CancelledError:
             # The caller is gone, its claim is on its way: without this, what it gets would be
             # nobody's until the lease expires, and an attempt lost.
-            returning = asyncio.create_task(self._return(claiming))
-            self._returning.add(returning)
-            returning.add_done_callback(self._returning.discard)
+            releasing = asyncio.create_task(self._release(claiming))
+            self._releasing.add(releasing)
+            releasing.add_done_callback(self._releasing.discard)
             raise
 
-    async def _return(self, claiming: asyncio.Future[list[Job]]) -> None:
-        for job in await claiming:
-            await self._ledger.apply(Release(job_id=job.id, attempt=job.attempt))
+    async def _release(self, claiming: asyncio.Future[list[Job]]) -> None:
+        CALLER.set(SERVICE)  # no limit of the caller's may stand in the way
+        try:
+            jobs = await claiming
+        except Exception:  # noqa: BLE001
+            return  # nothing was claimed
+        releases = [self._ledger.apply(Release(job_id=job.id, attempt=job.attempt)) for job in jobs]
+        for job, outcome in zip(
+            jobs, await asyncio.gather(*releases, return_exceptions=True), strict=True
+        ):
+            if isinstance(outcome, BaseException):
+                facts = {"job": job.id, "attempt": job.attempt, "cause": repr(outcome)}
+                log.warning("release_failed", extra=facts)
