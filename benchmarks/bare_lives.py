@@ -18,7 +18,6 @@ from typing import Any
 
 import grpc
 import uvloop
-from set_up import AsOurs
 
 from jobledger.v1 import asset_pb2, job_pb2
 from jobledger.v1 import job_service_pb2 as jobs_pb
@@ -187,9 +186,8 @@ class BareWorkerService(WorkerServiceServicer):
 async def serve() -> None:
     lives = Lives()
     server = grpc.aio.server(options=OPTIONS)
-    methods: Any = AsOurs(server)  # takes what a server takes
-    add_JobServiceServicer_to_server(BareJobService(lives), methods)  # type: ignore[abstract]
-    add_WorkerServiceServicer_to_server(BareWorkerService(lives), methods)  # type: ignore[abstract]
+    add_JobServiceServicer_to_server(BareJobService(lives), server)  # type: ignore[abstract]
+    add_WorkerServiceServicer_to_server(BareWorkerService(lives), server)  # type: ignore[abstract]
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(f"127.0.0.1:{port}", flush=True)

@@ -18,7 +18,6 @@ from typing import Any
 import grpc
 import uvloop
 from messages import acknowledgement, full_job
-from set_up import AsOurs
 
 from jobledger.v1 import job_service_pb2, worker_service_pb2
 from jobledger.v1.job_service_pb2_grpc import JobServiceServicer, add_JobServiceServicer_to_server
@@ -127,9 +126,8 @@ async def serve(*, as_ours: bool) -> None:
     event, created = Event(), Event()
     server = grpc.aio.server(options=OPTIONS)
     jobs, workers = BareJobService(event, created), BareWorkerService(event, created)  # type: ignore[abstract]
-    methods: Any = AsOurs(server) if as_ours else server
-    add_JobServiceServicer_to_server(jobs, methods)
-    add_WorkerServiceServicer_to_server(workers, methods)
+    add_JobServiceServicer_to_server(jobs, server)
+    add_WorkerServiceServicer_to_server(workers, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(f"127.0.0.1:{port}", flush=True)

@@ -44,6 +44,7 @@ from jobledger_server.sql.schema import HEAD, SchemaError, require_head
 from jobledger_server.sql.schema import migrate as migrate_database
 from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import StoreFault, StoreUnavailable
+from jobledger_server.supervision import ServerFailed
 from jobledger_server.wire.access import BadAccessFile
 
 _DEFAULTS = Settings()
@@ -54,6 +55,7 @@ _EXPECTED = (
     DatabaseInUse,
     MetricsUnavailable,
     SchemaError,
+    ServerFailed,
     PortUnavailable,
     StoreFault,
     StoreUnavailable,
@@ -234,6 +236,18 @@ def _database(command: Callable[..., None]) -> Callable[..., None]:
     "RESOURCE_EXHAUSTED.",
 )
 @click.option(
+    "--caller-share",
+    metavar="PART",
+    type=click.FloatRange(0, 1, min_open=True),
+    envvar="JOBLEDGER_CALLER_SHARE",
+    default=_DEFAULTS.caller_share,
+    show_default=True,
+    show_envvar=True,
+    help="The part of each limit that one caller may take, from 0 to 1, so that it leaves the "
+    "rest to others. A caller is an identity of the access file, else an owner or worker on one "
+    "connection.",
+)
+@click.option(
     "--feed",
     type=click.Choice(["hints", "poll"]),
     envvar="JOBLEDGER_FEED",
@@ -347,7 +361,7 @@ async def _serve(settings: Settings) -> None:
         loop.add_signal_handler(received, stop.set)
     if settings.shares_port:
         parent.when_gone(stop.set)
-    async with open_app(settings):
+    async with open_app(settings) as app:
         # What is there now stays. A full collection walks every watcher there is. And telling ten
         # thousand of them makes some hundred thousand objects, which soon go by themselves: no
         # collection should come in the middle of it (docs/decisions/0028).
@@ -356,8 +370,11 @@ async def _serve(settings: Settings) -> None:
         sparing = asyncio.create_task(spare_the_loop())
         if settings.shares_port:
             parent.tell_serving()
-        await stop.wait()
+        ends = [asyncio.create_task(event.wait()) for event in (stop, app.failed)]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         sparing.cancel()
+    if app.failed.is_set():
+        raise ServerFailed("a part of the server ended by an unexpected error; see the log")
 
 
 @main.command()

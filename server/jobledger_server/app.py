@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import stat
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 from google.longrunning import operations_pb2
+from google.longrunning.operations_pb2_grpc import add_OperationsServicer_to_server
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
@@ -21,6 +22,7 @@ from sqlalchemy import URL
 from jobledger.v1 import job_service_pb2, worker_service_pb2
 from jobledger.v1.job_service_pb2_grpc import add_JobServiceServicer_to_server
 from jobledger.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
+from jobledger_server.admission import Admission
 from jobledger_server.config import Settings
 from jobledger_server.descriptors import connections_allowed
 from jobledger_server.domain.model import MICROS, Micros
@@ -37,6 +39,7 @@ from jobledger_server.sql.lock import Lock, exclusive
 from jobledger_server.sql.schema import migrate, require_head
 from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import Change, FeedHead, Store
+from jobledger_server.supervision import Supervisor
 from jobledger_server.watch.feed import Feed, filled_window
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.openings import Openings
@@ -44,13 +47,15 @@ from jobledger_server.watch.tail import Tail
 from jobledger_server.wire.access import read_access_file
 from jobledger_server.wire.claims import Claims
 from jobledger_server.wire.draining import Drain
-from jobledger_server.wire.handlers import Handlers
+from jobledger_server.wire.handlers import Handlers, Limits
+from jobledger_server.wire.incoming import Intake
 from jobledger_server.wire.job_service import JobService
 from jobledger_server.wire.jobs_watch import JobsWatch
 from jobledger_server.wire.operations_requests import OperationsRequests
-from jobledger_server.wire.operations_service import OperationsService, add_operations_to_server
+from jobledger_server.wire.operations_service import OperationsService
 from jobledger_server.wire.reporting import Reporting
 from jobledger_server.wire.requests import Requests
+from jobledger_server.wire.validation import MAX_MESSAGE_BYTES
 from jobledger_server.wire.worker_service import WorkerService
 from jobledger_server.wire.workers_ledger import WorkersLedger
 
@@ -77,10 +82,15 @@ OPTIONS = (
     ("grpc.http2.max_ping_strikes", 0),
     # A connection that has not sent its HTTP/2 preface and settings by then is closed.
     ("grpc.server_handshake_timeout_ms", 10_000),
+    # A little more than a request may have, so that the service itself says what is wrong.
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES * 5 // 4),
     # Find clients that vanished without a word.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 )
+
+MAX_FOREIGN_STREAMS = 1_000
+"""Streams of health and reflection, of all callers together."""
 
 log = logging.getLogger("jobledger.server")
 
@@ -93,6 +103,8 @@ class App:
     hub: WatchHub
     openings: Openings
     store: Store
+    failed: asyncio.Event
+    """Set when a part of the server has ended by an unexpected error: it has to stop."""
 
 
 @asynccontextmanager
@@ -106,35 +118,33 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
     """
     async with AsyncExitStack() as stack:
         database, lock = await stack.enter_async_context(_open_database(settings))
+        supervisor = Supervisor()
         store = SqlStore(database)
         look = asyncio.Event()
-        head = await store.recognise()
-        if lock is not None:
-            if not lock.continues(head):
-                head = await store.renew_epoch(head.epoch)
-            lock.note(head)
+        head = await _verified_head(store, lock)
         window = await filled_window(store, head)
         openings = Openings()
-        hub = WatchHub(window, look.set, openings.observe, max_watches=settings.max_watches)
+        share = settings.caller_share
+        hub = WatchHub(
+            window, look.set, openings.observe, max_watches=settings.max_watches, share=share
+        )
         tail = Tail(store, hub, look, head)
-        await stack.enter_async_context(_running("tail", tail.run()))
+        await stack.enter_async_context(supervisor.running("tail", tail.run()))
         waiting = settings.max_waiting
-        reads = await stack.enter_async_context(Reads(store, max_waiting=waiting))
+        reads = await stack.enter_async_context(Reads(store, max_waiting=waiting, share=share))
         publish: Publish = hub.publish
         if lock is not None:
             publish = _noting(lock, tail, hub)
         elif settings.feed == "hints":
-            publish = await stack.enter_async_context(_hinting(database.url, hub, look))
-        ledger = await stack.enter_async_context(Ledger(store, publish, max_waiting=waiting))
-        await stack.enter_async_context(_running("reaper", Reaper(store, ledger).run()))
-        retain = settings.retain_terminal
-        retention = Retention(
-            store,
-            ledger,
-            jobs=None if retain is None else Micros(round(retain * MICROS)),
-            deletions=Micros(round(settings.retain_deletions * MICROS)),
+            publish = await stack.enter_async_context(_hinting(database.url, hub, look, supervisor))
+        ledger = await stack.enter_async_context(
+            Ledger(store, publish, max_waiting=waiting, share=share)
         )
-        await stack.enter_async_context(_running("retention", retention.run()))
+        for task in (*reads.tasks, *ledger.tasks):
+            supervisor.watch(task)
+        reaper, retention = Reaper(store, ledger), _retention(settings, store, ledger)
+        await stack.enter_async_context(supervisor.running("reaper", reaper.run()))
+        await stack.enter_async_context(supervisor.running("retention", retention.run()))
         requests = Requests(settings.url_schemes)
         heartbeat, max_age = settings.heartbeat, settings.max_watch_age
         jobs_watch = JobsWatch(
@@ -163,13 +173,34 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         if settings.metrics is not None:
             stack.enter_context(serving_metrics(settings.metrics, _figures(hub, tail, ledger)))
         server = grpc.aio.server(options=_options(settings))
-        handlers: Any = Handlers(server, drain, access)  # takes what a server takes
+        intake = await stack.enter_async_context(Intake(settings.caller_share))
+        # Takes what a server takes.
+        handlers: Any = Handlers(server, drain, access, intake, _limits(settings))
         add_JobServiceServicer_to_server(jobs, handlers)
         add_WorkerServiceServicer_to_server(workers, handlers)
-        add_operations_to_server(operations, handlers)
+        add_OperationsServicer_to_server(operations, handlers)
         serving = _serving(settings, server, handlers, drain=drain, hub=hub, openings=openings)
         address = await stack.enter_async_context(serving)
-        yield App(address, hub, openings, store)
+        await stack.enter_async_context(supervisor.running("grpc", _until_it_ends(server, drain)))
+        yield App(address, hub, openings, store, supervisor.failed)
+
+
+async def _verified_head(store: Store, lock: Lock | None) -> FeedHead:
+    """Return the feed's head, under a new epoch where the database is another than it was."""
+    head = await store.recognise()
+    if lock is not None:
+        if not lock.continues(head):
+            head = await store.renew_epoch(head.epoch)
+        lock.note(head)
+    return head
+
+
+async def _until_it_ends(server: grpc.aio.Server, drain: Drain) -> None:
+    """Return when the server was stopped. Raises what it ended by, if it ended by itself."""
+    # Cancelled itself, it would cancel what `server.stop` waits for.
+    await asyncio.shield(asyncio.ensure_future(server.wait_for_termination()))
+    if not drain.begun.is_set():
+        raise RuntimeError("gRPC takes no calls any more")
 
 
 @asynccontextmanager
@@ -199,14 +230,14 @@ def _warn_of_readable_files(settings: Settings, url: URL) -> None:
             log.warning("file_readable_by_others", extra={"file": str(file), "mode": f"{mode:04o}"})
 
 
-@asynccontextmanager
-async def _running(name: str, work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    task = asyncio.create_task(work, name=name)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
+def _retention(settings: Settings, store: Store, ledger: Ledger) -> Retention:
+    retain = settings.retain_terminal
+    return Retention(
+        store,
+        ledger,
+        jobs=None if retain is None else Micros(round(retain * MICROS)),
+        deletions=Micros(round(settings.retain_deletions * MICROS)),
+    )
 
 
 def _noting(lock: Lock, tail: Tail, hub: WatchHub) -> Publish:
@@ -221,7 +252,9 @@ def _noting(lock: Lock, tail: Tail, hub: WatchHub) -> Publish:
 
 
 @asynccontextmanager
-async def _hinting(url: URL, hub: WatchHub, look: asyncio.Event) -> AsyncIterator[Publish]:
+async def _hinting(
+    url: URL, hub: WatchHub, look: asyncio.Event, supervisor: Supervisor
+) -> AsyncIterator[Publish]:
     """Exchange hints with other servers for as long as the block lasts."""
     # The driver is an extra, wanted only where it is used.
     from jobledger_server.sql.hints import Hints  # noqa: PLC0415
@@ -233,8 +266,20 @@ async def _hinting(url: URL, hub: WatchHub, look: asyncio.Event) -> AsyncIterato
         if changes:
             hints.committed()
 
-    async with _running("hints", hints.run()):
+    async with supervisor.running("hints", hints.run()):
         yield publish
+
+
+def _limits(settings: Settings) -> Limits:
+    def admission(limit: str, total: int) -> Admission:
+        each = max(1, int(total * settings.caller_share))
+        return Admission(limit, total=total, each=each)
+
+    return Limits(
+        streams=admission("streams of reports", settings.max_watches),
+        claims=admission("waiting claims", settings.max_watches),
+        foreign=admission("streams of health and reflection", MAX_FOREIGN_STREAMS),
+    )
 
 
 def _figures(hub: WatchHub, tail: Tail, ledger: Ledger) -> Figures:

@@ -25,6 +25,7 @@ class Settings:
     heartbeat: float = 15.0
     max_watches: int = 20_000
     max_waiting: int = 20_000
+    caller_share: float = 0.25
     max_watch_age: float = 1800.0
     max_streams: int = 1024
     max_connections: int = 10_000

@@ -154,7 +154,7 @@ async def test_a_filter_that_is_not_understood_is_refused(
 async def test_a_filter_of_very_much_white_space_is_refused_at_once(
     operations: Operations,
 ) -> None:
-    text = f"a{' ' * 1_000_000}b"
+    text = f"a{' ' * 60_000}b"
     assert "filter" in fields_of(await refusal(operations.List(name="jobs", filter=text)))
 
 

@@ -220,7 +220,7 @@ async def test_more_waits_than_watches_are_allowed_are_refused(start: Start) -> 
         refused = await refusal(operations.Wait(name=name_of(job)))
         first.cancel()
     assert (refused.code, refused.reason) == (StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
-    assert refused.metadata == {"limit": "watches", "value": "1"}
+    assert refused.metadata == {"limit": "watches", "value": "1", "scope": "caller"}
 
 
 @several_servers

@@ -16,7 +16,7 @@ from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_server.wire.access import (
     Access,
     BadAccessFile,
-    Caller,
+    Rights,
     read_access_file,
 )
 from jobledger_server.wire.workers_ledger import AccessDenied
@@ -153,8 +153,8 @@ def test_a_file_that_is_not_there_is_refused_in_words(tmp_path: Path) -> None:
 
 
 def test_an_empty_token_is_nobodys_even_if_its_hash_were_known() -> None:
-    caller = Caller("a", frozenset({"JobService"}), frozenset({"*"}))
+    caller = Rights("a", frozenset({"JobService"}), frozenset({"*"}))
     access = Access({hashlib.sha256().digest(): caller})
     for value in ("Bearer", "Bearer ", "bearer"):
         with pytest.raises(AccessDenied):
-            access.check([("authorization", value)], "/jobledger.v1.JobService/GetJob", None)
+            access.rights([("authorization", value)], "/jobledger.v1.JobService/GetJob")

@@ -7,8 +7,9 @@ import grpc
 import pytest
 from grpc import StatusCode
 
+from jobledger.v1 import job_service_pb2
 from jobledger_server.app import App
-from jobledger_server.ledger.batcher import Batcher
+from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import StoreUnavailable
@@ -177,26 +178,32 @@ async def test_a_request_id_used_for_something_else(call: Caller) -> None:
     assert refused.details["ResourceInfo"].resource_type == "jobledger.v1.Asset"
 
 
+@pytest.mark.parametrize("key", ["bad key {}", "\U0001f600" * 60 + "{}", "%" * 60 + "{}"])
+async def test_many_violations_are_named_as_far_as_a_status_has_room(
+    call: Caller, key: str
+) -> None:
+    """Clients cut off trailers that are larger than 8 KiB, and say nothing of what was wrong."""
+    labels = {key.format(n)[:250]: "" for n in range(32)}
+    requests = [job_service_pb2.CreateJobRequest(labels=labels)] * 100
+    refused = await refusal(call.BatchCreateJobs(user_id="ada", requests=requests))
+    assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+    named = refused.details["BadRequest"].field_violations
+    assert 1 <= len(named) <= 20
+    assert named[0].field == "requests[0].job_type"
+    assert int(refused.metadata["more"]) == 100 * 33 - len(named)
+    assert refused.message.endswith(f"and {refused.metadata['more']} more")
+
+
 async def test_too_many_waiting(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Batcher.submit
+    async def full(*_: object, **__: object) -> None:
+        raise LimitExceeded("waiting things", 7, scope="caller")
 
-    async def full(self: Any, item: Any) -> Any:
-        self._max_waiting = 0
-        return await original(self, item)
-
-    monkeypatch.setattr(Batcher, "submit", full)
-    for called, limit in (
-        (call.CreateJob(user_id="ada", job_type="t"), "waiting commands"),
-        (call.GetJob(job_id="j", user_id="ada"), "waiting reads"),
-    ):
-        refused = await refusal(called)
-        assert (refused.code, refused.reason) == (
-            StatusCode.RESOURCE_EXHAUSTED,
-            "LIMIT_EXCEEDED",
-        )
-        assert refused.metadata["limit"] == limit
-        assert refused.details["QuotaFailure"].violations[0].subject == limit
-        assert refused.details["RetryInfo"].retry_delay.seconds == 1
+    monkeypatch.setattr(Ledger, "apply", full)
+    refused = await refusal(call.CreateJob(user_id="ada", job_type="t"))
+    assert (refused.code, refused.reason) == (StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
+    assert refused.metadata == {"limit": "waiting things", "value": "7", "scope": "caller"}
+    assert refused.details["QuotaFailure"].violations[0].subject == "waiting things"
+    assert refused.details["RetryInfo"].retry_delay.seconds == 1
 
 
 async def test_the_database_is_away(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:

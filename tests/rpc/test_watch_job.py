@@ -308,6 +308,6 @@ async def test_more_watches_than_allowed_are_refused(start: Start) -> None:
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         "LIMIT_EXCEEDED",
     )
-    assert refused.metadata == {"limit": "watches", "value": "1"}
+    assert refused.metadata == {"limit": "watches", "value": "1", "scope": "caller"}
     assert refused.details["QuotaFailure"].violations[0].subject == "watches"
     assert refused.details["RetryInfo"].retry_delay.seconds == 1

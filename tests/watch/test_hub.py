@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import pytest
 from sqlalchemy import text
 
+from jobledger_server.admission import CALLER, Caller
 from jobledger_server.domain.commands import Create, Delete, Report, Transit
 from jobledger_server.domain.errors import JobNotFound, LimitExceeded
 from jobledger_server.domain.model import Job, JobId, JobStatus, Micros
@@ -198,7 +199,8 @@ async def test_the_tail_outlives_a_database_that_goes_away(
     await asyncio.wait([task])
 
 
-def test_more_watches_than_allowed_are_refused_and_a_place_is_given_back(hub: WatchHub) -> None:
+async def test_more_watches_than_allowed_are_refused_until_one_ends(hub: WatchHub) -> None:
+    CALLER.set(Caller("1.1.1.1:1", "ada"))  # for this test's task alone
     with hub.subscribe(JobId("a")), hub.subscribe(JobId("a")):
         with hub.subscribe(JobId("b")):
             with pytest.raises(LimitExceeded) as refused, hub.subscribe(JobId("c")):

@@ -26,7 +26,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Never sent."""
     ERROR_REASON_INVALID_FIELD: _ErrorReason.ValueType  # 1
     """INVALID_ARGUMENT: at least one field breaks its stated rule. With
-    google.rpc.BadRequest naming every violation.
+    google.rpc.BadRequest naming the violations: the first 20 at most, and fewer
+    where they are long, so that every client takes the status. Metadata: `more`,
+    how many others there are, where there are any.
     """
     ERROR_REASON_INVALID_TOKEN: _ErrorReason.ValueType  # 2
     """INVALID_ARGUMENT: a page token or resume token is damaged, or was given for
@@ -96,7 +98,9 @@ ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never sent."""
 ERROR_REASON_INVALID_FIELD: ErrorReason.ValueType  # 1
 """INVALID_ARGUMENT: at least one field breaks its stated rule. With
-google.rpc.BadRequest naming every violation.
+google.rpc.BadRequest naming the violations: the first 20 at most, and fewer
+where they are long, so that every client takes the status. Metadata: `more`,
+how many others there are, where there are any.
 """
 ERROR_REASON_INVALID_TOKEN: ErrorReason.ValueType  # 2
 """INVALID_ARGUMENT: a page token or resume token is damaged, or was given for

@@ -7,6 +7,7 @@ polls, no transaction begins. What there is, is shared out by types and sizes, a
 transaction loads and starts just these jobs.
 """
 
+import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -52,6 +53,7 @@ class Dispatch:
         failed: Callable[[StoreError, int], None],
         *,
         max_waiting: int,
+        share: float = 1.0,
     ) -> None:
         self._store = store
         self._committed = committed
@@ -64,6 +66,7 @@ class Dispatch:
             self._serve,
             max_batch=MAX_BATCH,
             max_waiting=max_waiting * USUAL_WEIGHT,
+            share=share,
             weigh=_weigh,
         )
 
@@ -78,6 +81,11 @@ class Dispatch:
         trace: TracebackType | None,
     ) -> None:
         await self._batcher.__aexit__(kind, error, trace)
+
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """The task that claims, once the block has begun."""
+        return self._batcher.task
 
     async def claim(self, command: Claim) -> list[Job]:
         """Return the jobs that are now the worker's, oldest first.

@@ -76,7 +76,9 @@ class Ledger:
             weigh=_weigh,
             measure=_content_bytes,
         )
-        self._dispatch = Dispatch(store, self._committed, self._note, max_waiting=max_waiting)
+        self._dispatch = Dispatch(
+            store, self._committed, self._note, max_waiting=max_waiting, share=share
+        )
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -95,7 +97,7 @@ class Ledger:
     @property
     def tasks(self) -> tuple[asyncio.Task[None] | None, ...]:
         """The tasks that write, once the block has begun."""
-        return (self._batcher.task,)
+        return self._batcher.task, self._dispatch.task
 
     async def apply(self, command: Create | JobCommand) -> Decision:
         """Return what came of the command, after it is durable.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.admission import Admission
 from jobledger_server.domain.model import JobId
 from jobledger_server.store import Change
 from jobledger_server.watch.follower import Follower
@@ -38,16 +38,17 @@ class WatchHub:
         observe: Callable[[Change], None] = lambda _: None,
         *,
         max_watches: int,
+        share: float = 1.0,
     ) -> None:
         self._window = window
         self._on_gap = on_gap
         self._observe = observe
-        self._max_watches = max_watches
+        each = max(1, int(max_watches * share))
+        self._admission = Admission("watches", total=max_watches, each=each)
         self._watchers: dict[JobId, set[Subscription]] = {}
         self._followers: dict[str | None, set[Follower]] = {}
         self._asleep: deque[Subscription | Follower] = deque()
         self._waking = False
-        self._count = 0
         self._draining = False
 
     @property
@@ -58,7 +59,7 @@ class WatchHub:
     @property
     def watches(self) -> int:
         """How many watchers there are."""
-        return self._count
+        return self._admission.held
 
     def publish(self, changes: Sequence[Change]) -> None:
         """Take the changes of a commit of this process."""
@@ -124,18 +125,15 @@ class WatchHub:
     ) -> Iterator[None]:
         if self._draining:
             raise Draining
-        if self._count >= self._max_watches:
-            raise LimitExceeded("watches", self._max_watches)
-        watchers.setdefault(key, set()).add(watcher)
-        self._count += 1
-        try:
-            yield
-        finally:
-            watchers[key].remove(watcher)
-            if not watchers[key]:
-                del watchers[key]
-            self._count -= 1
-            watcher.end()
+        with self._admission.admit():
+            watchers.setdefault(key, set()).add(watcher)
+            try:
+                yield
+            finally:
+                watchers[key].remove(watcher)
+                if not watchers[key]:
+                    del watchers[key]
+                watcher.end()
 
     def drain(self) -> None:
         """End every watch, and take no more."""

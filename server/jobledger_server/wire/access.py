@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jobledger_server.wire.operations_owner import Metadata, owner_of
-from jobledger_server.wire.validation import Checker
+from jobledger_server.wire.validation import Checker, InvalidRequest
 from jobledger_server.wire.workers_ledger import (
     UNLIMITED,
     WORK_LIMITS,
@@ -37,7 +37,7 @@ class BadAccessFile(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class Rights:
     """What one caller may do: use `services`, act for `users` ('*': for all), `work` on jobs."""
 
     name: str
@@ -45,25 +45,34 @@ class Caller:
     users: frozenset[str]
     work: WorkLimits = UNLIMITED
 
+    def check(self, method: str, request: Any, metadata: Metadata) -> None:
+        """Raise AccessDenied unless the caller may act for the user of this request."""
+        called = _service(method)
+        if called == "WorkerService" or ANY_USER in self.users:
+            return
+        user_id = owner_of(Checker(), metadata) if called == OPERATIONS else request.user_id
+        if user_id not in self.users and (user_id or method.endswith(_FOR_ALL_USERS)):
+            raise AccessDenied  # elsewhere an empty one is a bad field
+
 
 class Access:
-    """Checks calls against a list of callers. Tokens are kept as their SHA-256 only."""
+    """Knows callers by their tokens. Tokens are kept as their SHA-256 only."""
 
-    def __init__(self, callers: dict[bytes, Caller]) -> None:
+    def __init__(self, callers: dict[bytes, Rights]) -> None:
         self._callers = callers
 
-    def check(self, metadata: Metadata, method: str, request: Any) -> None:
-        """Raise AccessDenied unless the caller may make this call; set WORK_LIMITS for it."""
-        caller = self._caller(metadata)
-        called = method.split("/")[1].rpartition(".")[2]
+    def rights(self, metadata: Metadata, method: str) -> Rights:
+        """Return what the caller may do, and set WORK_LIMITS for the call.
+
+        Raises AccessDenied unless it may use the service.
+        """
+        rights = self._caller(metadata)
+        called = _service(method)
         service = "JobService" if called == OPERATIONS else called
-        if caller is None or service not in caller.services:
+        if rights is None or service not in rights.services:
             raise AccessDenied
-        WORK_LIMITS.set(caller.work)
-        if service == "JobService" and ANY_USER not in caller.users:
-            user_id = owner_of(Checker(), metadata) if called == OPERATIONS else request.user_id
-            if user_id not in caller.users and (user_id or method.endswith(_FOR_ALL_USERS)):
-                raise AccessDenied  # elsewhere an empty one is a bad field
+        WORK_LIMITS.set(rights.work)
+        return rights
 
     def only_user(self, metadata: Metadata) -> str:
         """Return the user whom the caller may act for if that is just one, else ''."""
@@ -71,7 +80,7 @@ class Access:
         users = caller.users if caller is not None else frozenset[str]()
         return next(iter(users)) if len(users) == 1 and ANY_USER not in users else ""
 
-    def _caller(self, metadata: Metadata) -> Caller | None:
+    def _caller(self, metadata: Metadata) -> Rights | None:
         for key, value in metadata:
             if key == "authorization" and isinstance(value, str):
                 scheme, _, token = value.partition(" ")
@@ -79,6 +88,11 @@ class Access:
                     # Found by its hash: how long that takes tells nothing of the token.
                     return self._callers.get(hashlib.sha256(token.encode()).digest())
         return None
+
+
+def _service(method: str) -> str:
+    """Return the last part of a service's name."""
+    return method.split("/")[1].rpartition(".")[2]
 
 
 def read_access_file(path: Path) -> Access:
@@ -93,7 +107,7 @@ def read_access_file(path: Path) -> Access:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
         raise BadAccessFile(f"cannot read the access file {path}: {error}") from None
-    callers: dict[bytes, Caller] = {}
+    callers: dict[bytes, Rights] = {}
     for entry in content.get("caller", ()):
         digest, caller = _caller_from(path, entry)
         if digest in callers:
@@ -104,7 +118,7 @@ def read_access_file(path: Path) -> Access:
     return Access(callers)
 
 
-def _caller_from(path: Path, entry: dict[str, Any]) -> tuple[bytes, Caller]:
+def _caller_from(path: Path, entry: dict[str, Any]) -> tuple[bytes, Rights]:
     name = entry.get("name")
     if not isinstance(name, str) or not name:
         raise BadAccessFile(f"{path}: each [[caller]] needs a `name`")
@@ -122,7 +136,7 @@ def _caller_from(path: Path, entry: dict[str, Any]) -> tuple[bytes, Caller]:
     if not services <= SERVICES:
         raise BadAccessFile(f"{path}: {name!r}: services are {', '.join(sorted(SERVICES))}")
     users = _names(path, name, entry, "users", frozenset())
-    return digest, Caller(name, services, users, _work_limits(path, name, entry))
+    return digest, Rights(name, services, users, _work_limits(path, name, entry))
 
 
 def _work_limits(path: Path, name: str, entry: dict[str, Any]) -> WorkLimits:
@@ -133,10 +147,14 @@ def _work_limits(path: Path, name: str, entry: dict[str, Any]) -> WorkLimits:
     if "job_types" in entry:
         job_types = _names(path, name, entry, "job_types", frozenset())
         check = Checker()
+        if not job_types:
+            check.add("job_types", "is empty")
         for job_type in job_types:
             check.job_type("job_types", job_type)
-        if not job_types or check.violations:
-            raise BadAccessFile(f"{path}: {name!r}: `job_types` must name types of jobs")
+        try:
+            check.finish()
+        except InvalidRequest:
+            raise BadAccessFile(f"{path}: {name!r}: `job_types` must name types of jobs") from None
     return WorkLimits(job_types, fenced=fencing == "required")
 
 

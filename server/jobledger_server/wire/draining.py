@@ -67,24 +67,9 @@ class Drain:
                 return
 
 
-def until_draining(drain: Drain, handler: Any) -> Any:
-    """Return a handler of another service, its streams ended with UNAVAILABLE by draining."""
-    if handler.unary_stream is not None:
-        return grpc.unary_stream_rpc_method_handler(
-            _ended_by(drain, handler.unary_stream),
-            handler.request_deserializer,
-            handler.response_serializer,
-        )
-    if handler.stream_stream is not None:
-        return grpc.stream_stream_rpc_method_handler(
-            _ended_by(drain, handler.stream_stream),
-            handler.request_deserializer,
-            handler.response_serializer,
-        )
-    return handler
+def until_draining(drain: Drain, behavior: Callable[[Any, Context], Any]) -> Any:
+    """Return the behavior of another service's stream, ended with UNAVAILABLE by draining."""
 
-
-def _ended_by(drain: Drain, behavior: Callable[[Any, Context], Any]) -> Any:
     async def stream(request: Any, context: Context) -> None:
         serving = asyncio.create_task(_serve(behavior, request, context))
         draining = asyncio.create_task(drain.begun.wait())

@@ -1,124 +1,210 @@
-"""What every call goes through: reading the request safely, and answering errors."""
+"""What every call goes through: who calls, how much, what is asked, and errors as answers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
-from grpc_health.v1 import health
+from google.rpc import status_pb2
 from grpc_status import rpc_status
 
-from jobledger_server.wire.access import Access
+from jobledger_server.admission import CALLER, Admission, Caller
+from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.wire.access import Access, Rights
 from jobledger_server.wire.draining import OWN_METHODS, Drain, until_draining
 from jobledger_server.wire.failures import answer_to
-from jobledger_server.wire.validation import InvalidRequest
+from jobledger_server.wire.incoming import MAX_PLAIN_BYTES, Incoming, Intake, parsed
+from jobledger_server.wire.validation import MAX_MESSAGE_BYTES, InvalidRequest
 
-Behavior = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
+Context = grpc.aio.ServicerContext[Any, Any]
+Behavior = Callable[[Any, Context], Awaitable[Any]]
 
-UNREADABLE = InvalidRequest(
-    [("request", "cannot be parsed: malformed, not UTF-8, or nested too deeply")]
+CLAIM = "/jobledger.v1.WorkerService/ClaimJobs"
+
+LARGE_REQUESTS = frozenset(
+    {
+        "/jobledger.v1.JobService/CreateJob",
+        "/jobledger.v1.JobService/BatchCreateJobs",
+        "/jobledger.v1.WorkerService/TransitionJob",
+        "/jobledger.v1.WorkerService/MarkCompleted",
+        "/jobledger.v1.WorkerService/MarkPartial",
+        "/jobledger.v1.WorkerService/MarkFailed",
+    }
 )
-"""Stands in for a request whose bytes are not a message, until it can be answered."""
+"""The methods whose requests carry a Struct or assets. They take an `Incoming`, all others a
+message."""
 
-WAITING_CALLS = (
-    "/jobledger.v1.WorkerService/ClaimJobs",
-    "/google.longrunning.Operations/WaitOperation",
-)
-PROBE = f"/{health.SERVICE_NAME}/Check"
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What callers may have under way at once, for each of them and for all."""
+
+    streams: Admission
+    """Streams of ReportProgress."""
+
+    claims: Admission
+    """Calls of ClaimJobs."""
+
+    foreign: Admission
+    """Streams of other services: health, reflection."""
 
 
 class Handlers:
     """Gives a server the methods of services, each wrapped once.
 
-    Services are added to it as to the server itself. Of Jobledger's own: lets in who
-    may call, and turns every error of a handler into a status with details. A request
-    that cannot be parsed (malformed, not UTF-8, nested beyond what the parser takes)
-    is the caller's fault and answered as such, not as a crash of the server. An
-    unexpected error goes to the log under an id, and the id to the caller.
+    Services are added to it as to the server itself. A call is authorised before
+    anything of its request is parsed. A request that cannot be parsed is the
+    caller's fault and answered as such. Every error of a handler becomes a status
+    with details; an unexpected one goes to the log under an id, and the id to the
+    caller. Of a refused call nothing stays in memory.
 
-    Of the others, health and reflection: ends their streams when the server drains.
+    Of the other services, health and reflection: ends their streams when the server drains.
 
     Not an interceptor: gRPC would ask that for the handler again at every call.
     """
 
-    def __init__(self, server: grpc.aio.Server, drain: Drain, access: Access | None) -> None:
+    def __init__(
+        self,
+        server: grpc.aio.Server,
+        drain: Drain,
+        access: Access | None,
+        intake: Intake,
+        limits: Limits,
+    ) -> None:
         self._server = server
         self._drain = drain
         self._access = access
+        self._intake = intake
+        self._limits = limits
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        """Take a service, as the generated code gives it to a server.
-
-        gRPC takes up the calls of a registered method from a queue of its own, those of all
-        others from one that they share. No more are registered than need it, because for
-        each call that it takes up gRPC looks at all of the queues.
-        """
-        registered = {
-            name: self._wrap(f"/{service}/{name}", handler)
-            for name, handler in handlers.items()
-            if has_own_queue(f"/{service}/{name}", handler)
-        }
-        self._server.add_registered_method_handlers(service, registered)
+        """Take nothing: grpc.aio before 1.84 finds every method by its generic handler."""
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        """Take the same once more: for the methods that are not registered."""
-        self._server.add_generic_rpc_handlers([_Unregistered(h, self._wrap) for h in handlers])
+        """Take the methods of a service, as the generated code gives them to a server."""
+        self._server.add_generic_rpc_handlers([_Wrapped(h, self._wrap) for h in handlers])
 
     def _wrap(self, method: str, handler: Any) -> Any:
-        if not method.startswith(OWN_METHODS):
-            return until_draining(self._drain, handler)
-        return self._wrap_own(method, handler)
-
-    def _wrap_own(self, method: str, handler: Any) -> Any:
-        deserialize = _safely(handler.request_deserializer)
+        own = method.startswith(OWN_METHODS)
         serialize = _unless_bytes(handler.response_serializer)
-        if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(
-                self._answering(method, handler.unary_unary), deserialize, serialize
-            )
         if handler.stream_stream is not None:
+            if own:
+                behavior = self._admitted(handler.stream_stream, self._limits.streams)
+            else:
+                behavior = _of_readable(until_draining(self._drain, handler.stream_stream))
+                behavior = self._admitted(behavior, self._limits.foreign)
             return grpc.stream_stream_rpc_method_handler(
-                self._answering(method, handler.stream_stream), deserialize, serialize
+                self._answering(method, self._of_stream(behavior)),
+                _each_parsed(handler.request_deserializer),
+                serialize,
             )
-        return grpc.unary_stream_rpc_method_handler(
-            self._answering(method, handler.unary_stream), deserialize, serialize
+        behavior = handler.unary_unary or handler.unary_stream
+        if not own and handler.unary_stream is not None:
+            behavior = until_draining(self._drain, behavior)
+            behavior = self._admitted(behavior, self._limits.foreign)
+        elif method == CLAIM:
+            behavior = self._admitted(behavior, self._limits.claims)
+        answer = self._answering(
+            method, self._of_message(method, behavior, handler.request_deserializer)
         )
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(answer, None, serialize)
+        return grpc.unary_stream_rpc_method_handler(answer, None, serialize)
 
-    def _answering(self, method: str, behavior: Behavior) -> Any:
-        drain, access = self._drain, self._access
+    def _answering(self, method: str, serve: "Serve") -> Any:
+        """Return what gRPC calls: `serve` for callers who may call, its errors as statuses."""
+        access = self._access if method.startswith(OWN_METHODS) else None
+        own = self._drain if method.startswith(OWN_METHODS) else nullcontext()
 
-        async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        async def answer(request: Any, context: Context) -> Any:
             try:
-                if request is UNREADABLE:
-                    # A new one: an error keeps all that it was ever raised through, calls included.
-                    raise InvalidRequest(UNREADABLE.violations)  # noqa: TRY301
+                rights = None
                 if access is not None:
-                    access.check(context.invocation_metadata() or (), method, request)
-                with drain:
-                    return await behavior(request, context)
+                    rights = access.rights(context.invocation_metadata() or (), method)
+                origin = context.peer() if rights is None else rights.name
+                CALLER.set(Caller(origin))
+                with own:
+                    return await serve(request, context, origin, rights)
             except (grpc.aio.AbortError, asyncio.CancelledError):
                 raise
             except grpc.aio.InternalError:
-                return None  # the caller went away in the middle of a message
+                return None  # the caller left in the middle of a message
             except Exception as error:  # noqa: BLE001
-                await _abort(context, error)
+                status = _status_of(error)
+            # The frames that an error was raised through hold what they were about, and a task
+            # that aborts holds its frame until it is collected as garbage: let go of both.
+            request = None
+            return await context.abort_with_status(rpc_status.to_status(status))
 
         return answer
 
+    def _of_stream(self, behavior: Behavior) -> "Serve":
+        async def serve(
+            requests: Any, context: Context, _origin: str, _rights: Rights | None
+        ) -> Any:
+            return await behavior(requests, context)
 
-def has_own_queue(method: str, handler: Any) -> bool:
-    """Whether a method's calls are taken up from a queue of their own.
+        return serve
 
-    Streams and calls that wait are, since they come back all at once when a server is
-    there again: in the queue of the others GetJob would wait until each of ten thousand
-    has been taken up. And the probe of health, which no burst of other calls may delay.
-    """
-    return method == PROBE or method in WAITING_CALLS or bool(handler.response_streaming)
+    def _of_message(
+        self, method: str, behavior: Behavior, parse: Callable[[bytes], Any]
+    ) -> "Serve":
+        intake = self._intake
+        large = method in LARGE_REQUESTS
+        max_bytes = MAX_MESSAGE_BYTES if large else MAX_PLAIN_BYTES
+
+        async def serve(data: bytes, context: Context, origin: str, rights: Rights | None) -> Any:
+            metadata = context.invocation_metadata() or ()
+
+            def admit(request: Any) -> str:
+                return _admitted_name(rights, method, request, metadata)
+
+            caller, size = Caller(origin), len(data)
+            intake.held.take(caller, size)
+            try:
+                if large:
+                    incoming = Incoming(data, origin, parse, admit, intake, max_bytes)
+                    return await behavior(incoming, context)
+                request = parsed(parse, data, max_bytes=max_bytes)
+                CALLER.set(Caller(origin, admit(request)))
+                return await behavior(request, context)
+            finally:
+                intake.held.release(caller, size)
+
+        return serve
+
+    def _admitted(self, behavior: Behavior, admission: Admission) -> Behavior:
+        async def serve(request: Any, context: Context) -> Any:
+            with admission.admit():
+                return await behavior(request, context)
+
+        return serve
 
 
-class _Unregistered(grpc.GenericRpcHandler):
-    """The methods of a service that are looked up by their names."""
+Serve = Callable[[Any, Context, str, Rights | None], Awaitable[Any]]
+"""Serves a call whose caller is known: its request or requests, where it comes from, its rights."""
+
+
+def _admitted_name(rights: Rights | None, method: str, request: Any, metadata: Any) -> str:
+    """See that the caller may ask for this; return its name for itself."""
+    if rights is not None:
+        rights.check(method, request, metadata)
+        return ""  # its identity says it all
+    name: str = getattr(request, "user_id", "") or getattr(request, "worker_id", "")
+    return name
+
+
+def _status_of(error: Exception) -> status_pb2.Status:
+    """Return what an error is answered, and make it let go of what it was raised through."""
+    status = answer_to(error)
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return status
+
+
+class _Wrapped(grpc.GenericRpcHandler):
+    """The methods of a service, each wrapped when it is called for the first time."""
 
     def __init__(self, found_by: grpc.GenericRpcHandler, wrap: Callable[[str, Any], Any]) -> None:
         self._found_by = found_by
@@ -136,12 +222,30 @@ class _Unregistered(grpc.GenericRpcHandler):
         return self._wrapped[method]
 
 
-def _safely(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+def _of_readable(behavior: Behavior) -> Behavior:
+    """Return the behavior of a stream so that a message that cannot be read ends it."""
+
+    async def readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for request in requests:
+            if isinstance(request, Exception):
+                raise request
+            yield request
+
+    async def serve(requests: AsyncIterator[Any], context: Context) -> Any:
+        return await behavior(readable(requests), context)
+
+    return serve
+
+
+def _each_parsed(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Parse the messages of a stream. Of one that cannot be read comes its error instead."""
+
     def read(data: bytes) -> Any:
         try:
-            return deserialize(data)
-        except DecodeError:
-            return UNREADABLE
+            return parsed(parse, data, max_bytes=MAX_PLAIN_BYTES)
+        except (InvalidRequest, LimitExceeded) as error:
+            error.__traceback__ = error.__context__ = None
+            return error
 
     return read
 
@@ -153,7 +257,3 @@ def _unless_bytes(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
         return message if type(message) is bytes else serialize(message)
 
     return write
-
-
-async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:
-    await context.abort_with_status(rpc_status.to_status(answer_to(error)))

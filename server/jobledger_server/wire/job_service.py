@@ -13,6 +13,7 @@ from jobledger_server.store import Store
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.subscription import News
 from jobledger_server.wire.encoding import answer, with_jobs
+from jobledger_server.wire.incoming import Incoming
 from jobledger_server.wire.jobs_watch import JobsWatch
 from jobledger_server.wire.lifetime import Lifetime
 from jobledger_server.wire.messages import (
@@ -53,16 +54,17 @@ class JobService(JobServiceServicer):
         self._max_watch_age = max_watch_age
         self._last_news: tuple[News, bytes] | None = None
 
-    async def CreateJob(
-        self, request: pb.CreateJobRequest, _context: Context
+    # What may be large comes unparsed; see handlers.py.
+    async def CreateJob(  # type: ignore[override]
+        self, request: Incoming[pb.CreateJobRequest], _context: Context
     ) -> pb.CreateJobResponse:
-        decision = await self._ledger.apply(self._requests.create(request))
+        decision = await self._ledger.apply(await request.read(self._requests.create))
         return answer(pb.CreateJobResponse, decision.job)
 
-    async def BatchCreateJobs(
-        self, request: pb.BatchCreateJobsRequest, _context: Context
+    async def BatchCreateJobs(  # type: ignore[override]
+        self, request: Incoming[pb.BatchCreateJobsRequest], _context: Context
     ) -> pb.BatchCreateJobsResponse:
-        jobs = await self._ledger.create_all(self._requests.create_all(request))
+        jobs = await self._ledger.create_all(await request.read(self._requests.create_all))
         return with_jobs(pb.BatchCreateJobsResponse, jobs)
 
     async def GetJob(self, request: pb.GetJobRequest, _context: Context) -> pb.GetJobResponse:

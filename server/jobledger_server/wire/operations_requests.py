@@ -54,7 +54,7 @@ class OperationsRequests:
         """Return the job's id and the owner in whose name it is asked for."""
         check = Checker()
         job_id, user_id = _job_id(check, request.name), self._owner(check, metadata)
-        check.finish(request)
+        check.finish()
         return job_id, user_id
 
     def wait(
@@ -66,7 +66,7 @@ class OperationsRequests:
         timeout: float = LONGEST_WAIT
         if request.HasField("timeout"):
             timeout = check.duration("timeout", request.timeout, 0, LONGEST_WAIT) / 1_000_000
-        check.finish(request)
+        check.finish()
         return job_id, user_id, timeout
 
     def cancel(self, request: operations_pb2.CancelOperationRequest, metadata: Metadata) -> Cancel:
@@ -86,7 +86,7 @@ class OperationsRequests:
         query = JobQuery(
             user_id=self._owner(check, metadata), statuses=statuses, job_types=job_types
         )
-        check.finish(request)
+        check.finish()
         return query
 
     def _owner(self, check: Checker, metadata: Metadata) -> str:

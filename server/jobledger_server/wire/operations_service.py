@@ -3,9 +3,7 @@
 import asyncio
 from typing import Any
 
-import grpc
 from google.longrunning import operations_pb2 as pb
-from google.longrunning.operations_pb2_grpc import add_OperationsServicer_to_server
 from google.protobuf.empty_pb2 import Empty
 from grpc.aio import ServicerContext
 
@@ -92,21 +90,6 @@ class OperationsService:
                     break
                 job = news.job
         return operation_message(job)
-
-
-def add_operations_to_server(service: OperationsService, server: Any) -> None:
-    """Add the service as its generated code does, and register the one method that waits.
-
-    That code is older than gRPC's registering of methods.
-    """
-    add_OperationsServicer_to_server(service, server)
-    wait = grpc.unary_unary_rpc_method_handler(
-        service.WaitOperation,
-        pb.WaitOperationRequest.FromString,
-        pb.Operation.SerializeToString,
-    )
-    name = pb.DESCRIPTOR.services_by_name["Operations"].full_name
-    server.add_registered_method_handlers(name, {"WaitOperation": wait})
 
 
 def _metadata(context: Context) -> Metadata:

@@ -93,9 +93,9 @@ class _Stream:
             self._ended = True
             self._arrived.set()
 
-    def _taken(self, report: pb.ReportProgressRequest | InvalidRequest) -> tuple[str, Outcome]:
+    def _taken(self, report: pb.ReportProgressRequest | Exception) -> tuple[str, Outcome]:
         """Put a report into the ledger's next batch; return its job's id and what comes of it."""
-        if isinstance(report, InvalidRequest):
+        if isinstance(report, Exception):
             return "", report
         try:
             return report.job_id, self._ledger.put(self._requests.report(report))

@@ -1,6 +1,6 @@
 """Requests to commands and queries. Raises InvalidRequest with every violation."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -35,6 +35,7 @@ from jobledger_server.wire.validation import Checker
 MAX_ASSETS = 1000
 MAX_CREATIONS = 1000
 MAX_JOB_TYPES = 100
+MAX_STATUSES = 100
 DAY = 24 * 3600
 YEAR = 365 * DAY
 
@@ -66,7 +67,7 @@ class Requests:
     def create(self, request: job_service_pb2.CreateJobRequest) -> Create:
         check = Checker()
         command = _creation(check, request, check.name("user_id", request.user_id, 128))
-        check.finish(request)
+        check.finish()
         return command
 
     def create_all(self, request: job_service_pb2.BatchCreateJobsRequest) -> CreateAll:
@@ -79,7 +80,7 @@ class Requests:
             if each.user_id not in ("", user_id):
                 check.add(f"requests[{index}].user_id", "is another than the one of the call")
             creations.append(_creation(check.within(f"requests[{index}]."), each, user_id))
-        check.finish(request)
+        check.finish()
         return CreateAll(tuple(creations))
 
     def owned_job(self, request: JobRequest) -> tuple[JobId, str]:
@@ -93,7 +94,7 @@ class Requests:
             request, job_service_pb2.ListAssetsRequest | job_service_pb2.ListTransitionsRequest
         ):
             _check_page_size(check, request.page_size)
-        check.finish(request)
+        check.finish()
         return JobId(job_id), user_id
 
     def delete(self, request: job_service_pb2.DeleteJobRequest) -> Delete:
@@ -107,7 +108,7 @@ class Requests:
             user_id=check.name("user_id", request.user_id, 128),
             reason=check.text("reason", request.reason, 512),
         )
-        check.finish(request)
+        check.finish()
         return command
 
     def query(self, request: job_service_pb2.ListJobsRequest) -> JobQuery:
@@ -122,7 +123,7 @@ class Requests:
             created_after=_time(check, "created_after", request.created_after, request.HasField),
             created_before=_time(check, "created_before", request.created_before, request.HasField),
         )
-        check.finish(request)
+        check.finish()
         return query
 
     def selection(self, request: job_service_pb2.WatchJobsRequest) -> Selection:
@@ -132,7 +133,7 @@ class Requests:
             job_types=_job_types(check, request.job_types),
             labels=check.labels("labels", request.labels),
         )
-        check.finish(request)
+        check.finish()
         return selection
 
     def claim(self, request: worker_service_pb2.ClaimJobsRequest) -> tuple[Claim, float]:
@@ -147,7 +148,7 @@ class Requests:
             lease_duration=_lease(check, request) or DEFAULT_CLAIM_LEASE,
         )
         wait = check.duration("wait", request.wait, 0, 60)
-        check.finish(request)
+        check.finish()
         return command, wait / 1_000_000
 
     def release(self, request: worker_service_pb2.ReleaseJobRequest) -> Release:
@@ -155,7 +156,7 @@ class Requests:
         command = Release(
             job_id=JobId(check.name("job_id", request.job_id, 36)), attempt=request.attempt
         )
-        check.finish(request)
+        check.finish()
         return command
 
     def transit(self, request: worker_service_pb2.TransitionJobRequest) -> Transit:
@@ -180,7 +181,7 @@ class Requests:
             lease_duration=_lease(check, request),
         )
         _check_outcome(check, command)
-        check.finish(request)
+        check.finish()
         return command
 
     def mark(self, request: MarkRequest) -> Transit:
@@ -204,7 +205,7 @@ class Requests:
             assets=self._assets(check, request.assets),
         )
         _check_outcome(check, command)
-        check.finish(request)
+        check.finish()
         return command
 
     def report(
@@ -224,7 +225,7 @@ class Requests:
             if has("progress_message")
             else None,
         )
-        check.finish(request)
+        check.finish()
         return command
 
     def link_asset(self, request: worker_service_pb2.CreateAssetRequest) -> LinkAsset:
@@ -235,14 +236,13 @@ class Requests:
             link=self._link(check, "", request),
             request_id=check.name("request_id", request.request_id, 128, required=False),
         )
-        check.finish(request)
+        check.finish()
         return command
 
-    def _assets(self, check: Checker, assets: Iterable[asset_pb2.Asset]) -> tuple[AssetLink, ...]:
-        links = tuple(self._link(check, f"assets[{i}].", asset) for i, asset in enumerate(assets))
-        if len(links) > MAX_ASSETS:
-            check.add("assets", f"has {len(links)} entries, at most {MAX_ASSETS} are allowed")
-        return links
+    def _assets(self, check: Checker, assets: Sequence[asset_pb2.Asset]) -> tuple[AssetLink, ...]:
+        if not check.at_most("assets", assets, MAX_ASSETS):
+            return ()
+        return tuple(self._link(check, f"assets[{i}].", asset) for i, asset in enumerate(assets))
 
     def _link(
         self,
@@ -283,11 +283,10 @@ def _creation(check: Checker, request: job_service_pb2.CreateJobRequest, user_id
 
 
 def _job_types(check: Checker, job_types: Sequence[str]) -> frozenset[str]:
-    if len(job_types) > MAX_JOB_TYPES:
-        check.add("job_types", f"has {len(job_types)} entries, at most {MAX_JOB_TYPES} are allowed")
+    if not check.at_most("job_types", job_types, MAX_JOB_TYPES):
+        return frozenset()
     return frozenset(
-        check.job_type(f"job_types[{i}]", job_type)
-        for i, job_type in enumerate(job_types[:MAX_JOB_TYPES])
+        check.job_type(f"job_types[{i}]", job_type) for i, job_type in enumerate(job_types)
     )
 
 
@@ -295,7 +294,9 @@ def _check_page_size(check: Checker, size: int) -> None:
     check.number("page_size", size, 0, MAX_ROWS)
 
 
-def _statuses(check: Checker, field: str, values: Iterable[int]) -> list[JobStatus]:
+def _statuses(check: Checker, field: str, values: Sequence[int]) -> list[JobStatus]:
+    if not check.at_most(field, values, MAX_STATUSES):
+        return []
     statuses = []
     for value in values:
         if value in STATUSES:

@@ -29,6 +29,10 @@ DOMAIN = "jobledger"
 RETRY_SECONDS = 1
 """How long a caller is asked to wait before it tries again, where that may help."""
 
+VIOLATIONS_BYTES = 1500
+"""What the violations of a request may take in its status. It holds them three times, in base64
+and with what is not ASCII encoded, and clients cut off trailers at 8 KiB."""
+
 FOREIGN = "is of another database, or this one was restored from a backup: begin without one"
 
 _PREFIX = "ERROR_REASON_"
@@ -37,21 +41,8 @@ _PREFIX = "ERROR_REASON_"
 def status_of(error: Exception) -> status_pb2.Status | None:
     """Return what a caller is told of an error; None for one that is none of its business."""
     match error:
-        case InvalidRequest(violations=violations, token=token):
-            return _status(
-                code_pb2.INVALID_ARGUMENT,
-                ErrorReason.ERROR_REASON_INVALID_TOKEN
-                if token
-                else ErrorReason.ERROR_REASON_INVALID_FIELD,
-                "; ".join(f"{field} {description}" for field, description in violations),
-                {},
-                error_details_pb2.BadRequest(
-                    field_violations=[
-                        error_details_pb2.BadRequest.FieldViolation(field=f, description=d)
-                        for f, d in violations
-                    ]
-                ),
-            )
+        case InvalidRequest():
+            return _invalid(error)
         case DomainError():
             return _refusal(error)
         case AccessDenied():
@@ -140,6 +131,40 @@ def _refusal(error: DomainError) -> status_pb2.Status | None:
             return _limit_exceeded(error)
         case _:
             return None
+
+
+def _invalid(error: InvalidRequest) -> status_pb2.Status:
+    named: list[tuple[str, str]] = []
+    room = VIOLATIONS_BYTES
+    for name, description in error.violations:
+        room -= _bytes_in_message(f"{name} {description}; ")
+        if room < 0 and named:
+            break
+        named.append((name, description))
+    more = error.more + len(error.violations) - len(named)
+    words = [f"{name} {description}" for name, description in named]
+    reason = (
+        ErrorReason.ERROR_REASON_INVALID_TOKEN
+        if error.token
+        else ErrorReason.ERROR_REASON_INVALID_FIELD
+    )
+    return _status(
+        code_pb2.INVALID_ARGUMENT,
+        reason,
+        "; ".join(words) + (f"; and {more} more" if more else ""),
+        {"more": str(more)} if more else {},
+        error_details_pb2.BadRequest(
+            field_violations=[
+                error_details_pb2.BadRequest.FieldViolation(field=name, description=description)
+                for name, description in named
+            ]
+        ),
+    )
+
+
+def _bytes_in_message(text: str) -> int:
+    """Return the bytes of a text in `grpc-message`, where what is not ASCII is %-encoded."""
+    return sum(1 if 0x20 <= byte < 0x7F else 3 for byte in text.encode())  # noqa: PLR2004
 
 
 def _limit_exceeded(error: LimitExceeded) -> status_pb2.Status:

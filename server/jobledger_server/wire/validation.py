@@ -5,15 +5,14 @@ Nothing is thrown at the first violation: a caller learns of all of them at once
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sized
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.model import Instant, Micros, Payload
 
 MAX_MESSAGE_BYTES = 1024 * 1024
@@ -31,35 +30,69 @@ _UNSAFE_IN_URL = re.compile(r"[\x00-\x20\x7f-\x9f]")
 _MIN_SECONDS, _MAX_SECONDS = -62_135_596_800, 253_402_300_799
 
 
-class InvalidRequest(Exception):
-    """At least one field breaks its rule. `violations` has (field, description) for each."""
+MAX_VIOLATIONS = 20
+"""Violations of one request that its status names; of the rest it gives the number."""
 
-    def __init__(self, violations: Collection[tuple[str, str]], *, token: bool = False) -> None:
+MAX_VIOLATION = 200
+"""Characters that one of them may have."""
+
+
+class InvalidRequest(Exception):
+    """At least one field breaks its rule.
+
+    `violations` has (field, description) for the first of them, `more` says how many
+    others there are.
+    """
+
+    def __init__(
+        self, violations: Collection[tuple[str, str]], *, more: int = 0, token: bool = False
+    ) -> None:
         super().__init__(violations)
         self.violations = tuple(violations)
+        self.more = more
         self.token = token
+
+
+@dataclass
+class _Violations:
+    """What is wrong with one request."""
+
+    first: list[tuple[str, str]] = field(default_factory=list)
+    more: int = 0
+
+    def add(self, name: str, description: str) -> None:
+        if len(self.first) < MAX_VIOLATIONS:
+            self.first.append((name[:MAX_VIOLATION], description[:MAX_VIOLATION]))
+        else:
+            self.more += 1
 
 
 class Checker:
     """Checks one request and gathers what is wrong with it."""
 
-    def __init__(self, path: str = "", violations: list[tuple[str, str]] | None = None) -> None:
+    def __init__(self, path: str = "", violations: _Violations | None = None) -> None:
         self._path = path
-        self.violations = [] if violations is None else violations
+        self._violations = _Violations() if violations is None else violations
 
     def within(self, path: str) -> "Checker":
-        """Return a checker of a part of the request, whose fields are told with this in front."""
-        return Checker(self._path + path, self.violations)
+        """Return a checker of a part of the request, whose fields have this in front."""
+        return Checker(self._path + path, self._violations)
 
-    def add(self, field: str, description: str) -> None:
-        self.violations.append((self._path + field, description))
+    def add(self, name: str, description: str) -> None:
+        self._violations.add(self._path + name, description)
 
-    def finish(self, request: Message) -> None:
-        """Raise InvalidRequest if anything was wrong, LimitExceeded if it is too big in all."""
-        if self.violations:
-            raise InvalidRequest(self.violations)
-        if request.ByteSize() > MAX_MESSAGE_BYTES:
-            raise LimitExceeded("bytes in a message", MAX_MESSAGE_BYTES, scope="request")
+    def finish(self) -> None:
+        """Raise InvalidRequest if anything was wrong."""
+        found = self._violations
+        if found.first:
+            raise InvalidRequest(found.first, more=found.more)
+
+    def at_most(self, name: str, entries: Sized, limit: int) -> bool:
+        """Check a number of entries, before any of them is looked at; return whether it is met."""
+        if len(entries) > limit:
+            self.add(name, f"has {len(entries)} entries, at most {limit} are allowed")
+            return False
+        return True
 
     def name(self, field: str, value: str, limit: int, *, required: bool = True) -> str:
         """Check a name: 1 to `limit` characters, without control characters."""
@@ -93,10 +126,9 @@ class Checker:
         return value
 
     def labels(self, field: str, given: Mapping[str, str]) -> dict[str, str]:
+        if not self.at_most(field, given, MAX_LABELS):
+            return {}
         labels = {key: given[key] for key in given}
-        if len(labels) > MAX_LABELS:
-            self.add(field, f"has {len(labels)} entries, at most {MAX_LABELS} are allowed")
-            return labels
         for key, value in labels.items():
             if not _LABEL_KEY.match(key):
                 self.add(

@@ -9,6 +9,7 @@ from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceServicer
 from jobledger_server.wire.claims import Claims
 from jobledger_server.wire.encoding import answer, with_jobs
+from jobledger_server.wire.incoming import Incoming
 from jobledger_server.wire.messages import asset_message, progress_message
 from jobledger_server.wire.reporting import Reporting
 from jobledger_server.wire.requests import Requests
@@ -40,10 +41,11 @@ class WorkerService(WorkerServiceServicer):
         decision = await self._ledger.apply(self._requests.release(request))
         return answer(pb.ReleaseJobResponse, decision.job)
 
-    async def TransitionJob(
-        self, request: pb.TransitionJobRequest, _context: Context
+    # What may be large comes unparsed; see handlers.py.
+    async def TransitionJob(  # type: ignore[override]
+        self, request: Incoming[pb.TransitionJobRequest], _context: Context
     ) -> pb.TransitionJobResponse:
-        decision = await self._ledger.apply(self._requests.transit(request))
+        decision = await self._ledger.apply(await request.read(self._requests.transit))
         return answer(pb.TransitionJobResponse, decision.job)
 
     async def UpdateProgress(
@@ -59,22 +61,22 @@ class WorkerService(WorkerServiceServicer):
     ) -> None:
         await self._reporting.serve(context.read, context.write)
 
-    async def MarkCompleted(
-        self, request: pb.MarkCompletedRequest, _context: Context
+    async def MarkCompleted(  # type: ignore[override]
+        self, request: Incoming[pb.MarkCompletedRequest], _context: Context
     ) -> pb.MarkCompletedResponse:
-        decision = await self._ledger.apply(self._requests.mark(request))
+        decision = await self._ledger.apply(await request.read(self._requests.mark))
         return answer(pb.MarkCompletedResponse, decision.job)
 
-    async def MarkPartial(
-        self, request: pb.MarkPartialRequest, _context: Context
+    async def MarkPartial(  # type: ignore[override]
+        self, request: Incoming[pb.MarkPartialRequest], _context: Context
     ) -> pb.MarkPartialResponse:
-        decision = await self._ledger.apply(self._requests.mark(request))
+        decision = await self._ledger.apply(await request.read(self._requests.mark))
         return answer(pb.MarkPartialResponse, decision.job)
 
-    async def MarkFailed(
-        self, request: pb.MarkFailedRequest, _context: Context
+    async def MarkFailed(  # type: ignore[override]
+        self, request: Incoming[pb.MarkFailedRequest], _context: Context
     ) -> pb.MarkFailedResponse:
-        decision = await self._ledger.apply(self._requests.mark(request))
+        decision = await self._ledger.apply(await request.read(self._requests.mark))
         return answer(pb.MarkFailedResponse, decision.job)
 
     async def CreateAsset(
