@@ -60,3 +60,33 @@ async def test_a_draining_server_ends_the_streams_of_other_services_itself(
                     pass
     assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
     assert ended.value.details() == "this server is shutting down"
+
+
+OF_OTHER_SERVICES = (
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+)
+
+
+@pytest.mark.parametrize("method", OF_OTHER_SERVICES)
+@pytest.mark.parametrize("data", [b"\xff\xff", b"\x0a\x02\xff\xfe"])
+async def test_a_malformed_message_to_another_service_is_its_senders_fault(
+    start: Callable[..., Awaitable[App]],
+    caplog: pytest.LogCaptureFixture,
+    method: str,
+    data: bytes,
+) -> None:
+    app = await start(reflection=True)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            if method.endswith("Check"):
+                await channel.unary_unary(method)(data)
+            elif method.endswith("Watch"):
+                await channel.unary_stream(method)(data).read()
+            else:
+                stream = channel.stream_stream(method)()
+                await stream.write(data)
+                await stream.read()
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert [record for record in caplog.records if record.exc_info] == []
