@@ -140,7 +140,11 @@ async def test_the_feed_is_paged_without_gaps_or_repetitions(store: SqlStore, li
 
 
 @pytest.mark.parametrize("limit", [1, 3, 100])
-async def test_one_owners_part_of_the_feed_is_whole(store: SqlStore, limit: int) -> None:
+@pytest.mark.parametrize("few", [0, 1000])
+async def test_one_owners_part_of_the_feed_is_whole(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch, limit: int, few: int
+) -> None:
+    monkeypatch.setattr(feed_module, "FEW", few)
     ours, theirs = [], []
     for _ in range(4):
         ours.append(await moved(store, await saved(store, "ada"), PROCESSING))
@@ -161,11 +165,16 @@ BLOB = Payload(b"x" * 100_000)
 
 
 @pytest.mark.parametrize("max_bytes", [1, 150_000, 350_000])
-@pytest.mark.parametrize("user_id", [None, "ada"])
+@pytest.mark.parametrize(("user_id", "few"), [(None, 0), ("ada", 0), ("ada", 1000)])
 async def test_a_page_is_bounded_by_bytes_and_nothing_is_missing(
-    store: SqlStore, max_bytes: int, user_id: str | None
+    store: SqlStore,
+    monkeypatch: pytest.MonkeyPatch,
+    max_bytes: int,
+    user_id: str | None,
+    few: int,
 ) -> None:
     """Also where jobs that have gone on since stand in it at their starts."""
+    monkeypatch.setattr(feed_module, "FEW", few)
     jobs = [await moved(store, await saved(store, parameters=BLOB), PROCESSING) for _ in range(4)]
     jobs += [await saved(store) for _ in range(5)]
     for job in jobs[:4]:
@@ -197,33 +206,46 @@ async def test_a_page_passes_over_a_bounded_number_of_other_owners_changes(
     store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed_module, "SCAN", 5)
+    monkeypatch.setattr(feed_module, "FEW", 1)
     first = await saved(store)
     for _ in range(12):
         await saved(store, "bob")
     last = await moved(store, await saved(store), PROCESSING)
     found = [page async for page in pages(store, limit=10, user_id="ada")]
     assert [[change.job for change in page] for page in found] == [[first], [], [last]]
+    monkeypatch.setattr(feed_module, "FEW", 2)  # then they are found by their owner, at once
+    found = [page async for page in pages(store, limit=10, user_id="ada")]
+    assert [[change.job for change in page] for page in found] == [[first, last]]
 
 
-@pytest.mark.parametrize("part", ["jobs", "deletions", "transitions"])
-async def test_one_owners_part_of_the_feed_is_read_by_its_sequence_numbers(
-    store: SqlStore, part: str
+@pytest.mark.parametrize(
+    ("feed", "part", "index"),
+    [
+        ("owned_feed", "jobs", "uq_jobs_change_seq"),
+        ("owned_feed", "deletions", "uq_tombstones_change_seq"),
+        ("owned_feed", "transitions", "uq_job_transitions_change_seq"),
+        ("few_feed", "jobs", "ix_jobs_user_id_id"),
+        ("few_feed", "deletions", "ix_tombstones_user_id_change_seq"),
+        ("few_feed", "transitions", "ix_jobs_user_id_id"),
+    ],
+)
+async def test_one_owners_part_of_the_feed_is_found_by_what_is_least(
+    store: SqlStore, feed: str, part: str, index: str
 ) -> None:
-    """By an index of the owner's all that the owner has would be read for every page."""
+    """By the sequence numbers of a page, or by an owner who has few jobs."""
     on_sqlite = store._dialect.name == "sqlite"
     values = {"seq": 0, "until": 9, "count": 5, "max_bytes": 9, "user_id": "ada"}
     async with store._database.reader.connect() as connection:
         if not on_sqlite:  # an empty table is otherwise read whole
             await connection.execute(text("SET enable_seqscan = off"))
             await connection.execute(text("SET enable_bitmapscan = off"))
-        compiled = getattr(store._statements.owned_feed, part).compile(dialect=connection.dialect)
+        statement = getattr(getattr(store._statements, feed), part)
+        compiled = statement.compile(dialect=connection.dialect)
         bound = compiled.params | {n: v for n, v in values.items() if n in compiled.params}
-        given = [bound[name] for name in compiled.positiontup]
+        given = tuple(bound[name] for name in compiled.positiontup)
         explain = "EXPLAIN QUERY PLAN" if on_sqlite else "EXPLAIN"
-        plan = await connection.exec_driver_sql(f"{explain} {compiled}", tuple(given))
-        found = str(plan.all())
-    assert "change_seq" in found
-    assert "ix_jobs_user_id_id" not in found
+        plan = await connection.exec_driver_sql(f"{explain} {compiled}", given)
+        assert index in str(plan.all())
 
 
 async def test_the_newest_changes_begin_where_they_fit(store: SqlStore) -> None:

@@ -25,6 +25,9 @@ Steps = Sequence[Sequence[Any]]
 SCAN = 2000
 """Sequence numbers that one page passes over at most to find the changes of one owner."""
 
+FEW = 1000
+"""Jobs of an owner that are sorted for a page, so that it need not pass over those of others."""
+
 
 def fitting(sizes: Sequence[int], limit: int, max_bytes: int) -> tuple[int, bool]:
     """Return how many of what was read a page can take, and whether nothing can follow those.
@@ -53,7 +56,7 @@ class FeedReading:
     ) -> None:
         self._connection = connection
         self._statements = statements
-        self._feed = statements.feed if user_id is None else statements.owned_feed
+        self._feed = statements.feed
         self._limit = limit
         self._max_bytes = max_bytes
         self._user_id = user_id
@@ -63,7 +66,12 @@ class FeedReading:
         as_of = head.seq
         page: dict[str, Any] = {"seq": seq, "until": as_of, "count": self._limit}
         if self._user_id is not None:
-            page |= {"user_id": self._user_id, "until": min(as_of, seq + SCAN)}
+            page["user_id"] = self._user_id
+            if await self._has_few():
+                self._feed = self._statements.few_feed
+            else:
+                self._feed = self._statements.owned_feed
+                page["until"] = min(as_of, seq + SCAN)
         rows = await self._rows(self._feed.jobs, {**page, "max_bytes": self._max_bytes})
         latest = [change_from_row(row, as_of) for row in rows]
         gone = await self._rows(self._feed.deletions, page)
@@ -80,6 +88,11 @@ class FeedReading:
         ]
         changes += await self._starts(list(taken.values()), latest, as_of)
         return FeedPage(head, sorted(changes, key=lambda change: change.seq), last)
+
+    async def _has_few(self) -> bool:
+        counted = {"user_id": self._user_id, "count": FEW + 1}
+        ((jobs,),) = await self._rows(self._statements.count_some, counted)
+        return bool(jobs <= FEW)
 
     async def _last(self, latest: Sequence[Change], steps: Steps, until: int) -> int:
         """Return where the page ends: at `until`, or where one of its bounds cuts it.

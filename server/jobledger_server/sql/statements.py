@@ -3,6 +3,7 @@
 from typing import Any
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Select,
     Table,
@@ -106,6 +107,11 @@ class Statements:
         self.feed_head = select(feed.c.epoch, feed.c.seq, feed.c.forgotten)
         self.feed = FeedStatements()
         self.owned_feed = FeedStatements(owned=True)
+        self.few_feed = FeedStatements(owned=True, few=True)
+        some = select(jobs.c.id).where(jobs.c.user_id == bindparam("user_id"))
+        self.count_some = select(func.count()).select_from(
+            some.limit(bindparam("count")).subquery()
+        )
         self.newest_from = _newest_from()
         self.job_sizes = select(jobs.c.id, _SIZE).where(dialect.one_of(jobs.c.id, "ids"))
         # The oldest first, and then which of them are old: else one that is would be looked for
@@ -146,40 +152,46 @@ _SIZE = (
 
 
 class FeedStatements:
-    """Reads a page of the feed: of all owners, or of one. Its bounds are bound."""
+    """Reads a page of the feed: of all owners, or of one. Its bounds are bound.
 
-    def __init__(self, *, owned: bool = False) -> None:
-        # Not by an index of the owner's: all that the owner has would be read and sorted.
-        whose = (jobs.c.user_id.concat("") == bindparam("user_id"),) if owned else ()
-        self.jobs = _jobs_page(*whose)
-        self.deletions = _span(tombstones)
-        self.transitions = _span(job_transitions)
-        self.active = _jobs_page(text(ACTIVE))
+    `few`: of an owner with few jobs, which are found by the owner and then sorted. Of any other
+    owner that would read all that the owner has: those are found by their sequence numbers.
+    """
+
+    def __init__(self, *, owned: bool = False, few: bool = False) -> None:
+        def whose(column: Column[str]) -> tuple[ColumnElement[bool], ...]:
+            found = column if few else column.concat("")  # by an index of the owner's, or not
+            return (found == bindparam("user_id"),) if owned else ()
+
+        def at(table: Table) -> ColumnElement[int]:
+            return table.c.change_seq + 0 if few else table.c.change_seq
+
+        self.jobs = _jobs_page(at(jobs), *whose(jobs.c.user_id))
+        self.deletions = _span(tombstones, tombstones.c.change_seq, *whose(tombstones.c.user_id))
+        self.transitions = _span(job_transitions, at(job_transitions), *whose(jobs.c.user_id))
         if owned:
-            deleted = tombstones.c.user_id.concat("") == bindparam("user_id")
-            self.deletions = self.deletions.where(deleted)
             with_jobs = jobs.c.id == job_transitions.c.job_id
-            self.transitions = self.transitions.join(jobs, with_jobs).where(*whose)
-            self.active = _jobs_page(text(ACTIVE), jobs.c.user_id == bindparam("user_id"))
+            self.transitions = self.transitions.join(jobs, with_jobs)
+        mine = (jobs.c.user_id == bindparam("user_id"),) if owned else ()
+        self.active = _jobs_page(jobs.c.change_seq, text(ACTIVE), *mine)
 
 
-def _span(table: Table) -> Select[Any]:
+def _span(table: Table, at: ColumnElement[int], *which: ColumnElement[bool]) -> Select[Any]:
     """Return the statement for the first rows after `seq` up to `until`, at most `count`."""
-    place = table.c.change_seq
-    span = select(table).where(place > bindparam("seq"), place <= bindparam("until"))
-    return span.order_by(place).limit(bindparam("count"))
+    span = select(table).where(*which, at > bindparam("seq"), at <= bindparam("until"))
+    return span.order_by(at).limit(bindparam("count"))
 
 
-def _jobs_page(*which: ColumnElement[bool] | TextClause) -> Select[Any]:
+def _jobs_page(at: ColumnElement[int], *which: ColumnElement[bool] | TextClause) -> Select[Any]:
     """Return the same of jobs, up to the one with which their contents reach `max_bytes`."""
-    place = jobs.c.change_seq
-    after = place > bindparam("seq")
-    sizes = select(place, _SIZE.label("size")).where(*which, after, place <= bindparam("until"))
-    first = sizes.order_by(place).limit(bindparam("count")).subquery()
-    before = func.sum(first.c.size).over(order_by=first.c.change_seq) - first.c.size
-    sums = select(first.c.change_seq, before.label("before")).subquery()
-    last = select(func.max(sums.c.change_seq)).where(sums.c.before < bindparam("max_bytes"))
-    return select(jobs).where(*which, after, place <= last.scalar_subquery()).order_by(place)
+    after = at > bindparam("seq")
+    sizes = select(at.label("at"), _SIZE.label("size"))
+    sizes = sizes.where(*which, after, at <= bindparam("until"))
+    first = sizes.order_by(at).limit(bindparam("count")).subquery()
+    before = func.sum(first.c.size).over(order_by=first.c.at) - first.c.size
+    sums = select(first.c.at, before.label("before")).subquery()
+    last = select(func.max(sums.c.at)).where(sums.c.before < bindparam("max_bytes"))
+    return select(jobs).where(*which, after, at <= last.scalar_subquery()).order_by(at)
 
 
 def _newest_from() -> Select[Any]:

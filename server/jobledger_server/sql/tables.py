@@ -211,6 +211,7 @@ tombstones = Table(
     Column("delete_time", BigInteger, nullable=False),
     Column("change_seq", BigInteger, nullable=False),
     Index("uq_tombstones_change_seq", "change_seq", unique=True),
+    Index("ix_tombstones_user_id_change_seq", "user_id", "change_seq"),
 )
 
 # One row. `seq` is the place of the newest committed change; its row lock, held

@@ -212,6 +212,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("job_id", name="pk_tombstones"),
     )
     op.create_index("uq_tombstones_change_seq", "tombstones", ["change_seq"], unique=True)
+    op.create_index("ix_tombstones_user_id_change_seq", "tombstones", ["user_id", "change_seq"])
 
     feed = op.create_table(
         "feed",
