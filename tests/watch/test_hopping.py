@@ -95,7 +95,7 @@ class Reader:
                 if told is None:
                     self.place = follower.place
                     return
-                taken = told.changes[: rng.randint(1, 5)]
+                taken = list(told.changes)[: rng.randint(1, 5)]
                 for change in taken:
                     self._take(change)
                 if len(taken) < len(told.changes):
