@@ -24,6 +24,7 @@ from jobledger.v1.job_service_pb2_grpc import add_JobServiceServicer_to_server
 from jobledger.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
 from jobledger_server.admission import Admission
 from jobledger_server.config import Settings
+from jobledger_server.connections import keep_room
 from jobledger_server.descriptors import connections_allowed
 from jobledger_server.domain.model import MICROS, Micros
 from jobledger_server.ledger.ledger import Ledger, Publish
@@ -182,6 +183,11 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         serving = _serving(settings, server, handlers, drain=drain, hub=hub, openings=openings)
         address = await stack.enter_async_context(serving)
         await stack.enter_async_context(supervisor.running("grpc", _until_it_ends(server, drain)))
+        await stack.enter_async_context(
+            supervisor.running(
+                "connections", keep_room(address, connections_allowed(settings.max_connections))
+            )
+        )
         yield App(address, hub, openings, store, supervisor.failed)
 
 
