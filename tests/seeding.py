@@ -34,11 +34,12 @@ async def seed(
         " queue_timeout, queue_expire_time, cancel_reason, deadline, version, change_seq,"
         " parameters) "
         f"{series} SELECT 'j' || i, '{user_id}', '{job_type}', 'QUEUED', 0, '', '{{}}', 0, 1, 0,"
-        f" '', '', i, i, 1, {FAR}, '', {FAR}, 1, i, {content if content_bytes else 'NULL'} FROM n"
+        f" '', '', i, i, 1, {FAR}, '', {FAR}, 1, feed.seq + i,"
+        f" {content if content_bytes else 'NULL'} FROM n, feed"
     )
     async with database.writer.begin() as connection:
         await connection.execute(text(insert))
-        await connection.execute(text(f"UPDATE feed SET seq = {count}"))
+        await connection.execute(text(f"UPDATE feed SET seq = seq + {count}"))
     async with database.writer.begin() as connection:
         await connection.execute(text("ANALYZE"))
 
@@ -47,7 +48,7 @@ def seeded(url: str, count: int, **fields: object) -> None:
     """Write queued jobs to a database that no server uses just now."""
 
     async def run() -> None:
-        database = open_database(parse_url(url))
+        database = open_database(parse_url(url), patient=True)
         await seed(database, count, **fields)
         await database.close()
 

@@ -52,6 +52,7 @@ from jobledger_server.wire.handlers import Handlers, Limits
 from jobledger_server.wire.incoming import Intake
 from jobledger_server.wire.job_service import JobService
 from jobledger_server.wire.jobs_watch import JobsWatch
+from jobledger_server.wire.lists import Lists
 from jobledger_server.wire.operations_requests import OperationsRequests
 from jobledger_server.wire.operations_service import OperationsService
 from jobledger_server.wire.reporting import Reporting
@@ -146,7 +147,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         reaper, retention = Reaper(store, ledger), _retention(settings, store, ledger)
         await stack.enter_async_context(supervisor.running("reaper", reaper.run()))
         await stack.enter_async_context(supervisor.running("retention", retention.run()))
-        requests = Requests(settings.url_schemes)
+        requests, lists = Requests(settings.url_schemes), Lists()
         heartbeat, max_age = settings.heartbeat, settings.max_watch_age
         jobs_watch = JobsWatch(
             hub, Feed(store, window), lambda: tail.epoch, heartbeat=heartbeat, max_age=max_age
@@ -157,6 +158,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             reads,
             hub,
             requests,
+            lists=lists,
             jobs_watch=jobs_watch,
             heartbeat=heartbeat,
             max_watch_age=max_age,
@@ -169,7 +171,13 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         workers = WorkerService(workers_ledger, claims, requests, reporting)
         access = read_access_file(settings.access_file) if settings.access_file else None
         operations = OperationsService(
-            store, ledger, reads, hub, OperationsRequests(access), max_age=max_age
+            store,
+            ledger,
+            reads,
+            hub,
+            OperationsRequests(access),
+            lists=lists,
+            max_age=max_age,
         )
         if settings.metrics is not None:
             stack.enter_context(serving_metrics(settings.metrics, _figures(hub, tail, ledger)))

@@ -172,6 +172,14 @@ class JobQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class JobPage:
+    """A part of a list, newest first. It goes on before the job `rest`, None at its end."""
+
+    jobs: Sequence[Job]
+    rest: JobId | None
+
+
+@dataclass(frozen=True, slots=True)
 class Overdue:
     """Jobs whose deadline had passed at the database server's time `now`, longest first."""
 
@@ -250,8 +258,13 @@ class Store(Protocol):
     ) -> dict[JobId, tuple[Job, list[Transition]]]:
         """Return those of the jobs that exist, each with all its transitions up to its version."""
 
-    async def list_jobs(self, query: JobQuery, *, before: JobId | None, limit: int) -> list[Job]:
-        """Return the jobs with ids less than `before`, greatest id (newest) first."""
+    async def list_jobs(self, query: JobQuery, *, before: JobId | None, limit: int) -> JobPage:
+        """Return the jobs with ids less than `before`, greatest id (newest) first.
+
+        At most `limit`, of MAX_ANSWER_BYTES together but one at least, and only those among
+        the next MAX_SCANNED_JOBS of the owner. What a caller does not wait for is not
+        read on.
+        """
 
     async def list_assets(self, job_id: JobId, *, after: AssetId | None, limit: int) -> list[Asset]:
         """Return the job's assets with ids greater than `after`, oldest first."""

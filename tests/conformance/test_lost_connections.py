@@ -20,8 +20,8 @@ from robustness.checker.proxy import Proxy
 
 CREATE = Create(user_id="ada", job_type="render")
 
-CONNECTIONS = 8
-"""As many as the pool has."""
+CONNECTIONS = postgresql.WRITERS
+"""As many as the writers' pool has."""
 
 PATIENCE_SECONDS = 1
 """How long a statement may take here; elsewhere it is COMMAND_SECONDS."""
@@ -70,7 +70,7 @@ async def open_all(store: SqlStore, opened: Callable[[], None] = lambda: None) -
     """Have all connections at rest in the pool; the first one is the next that is taken."""
     connections = []
     for _ in range(CONNECTIONS):
-        connections.append(await store._database.reader.connect().start())
+        connections.append(await store._database.writer.connect().start())
         await connections[-1].execute(text("SELECT 1"))
         opened()
     for connection in connections:

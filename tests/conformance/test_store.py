@@ -161,8 +161,10 @@ async def test_jobs_are_listed_newest_first_and_by_owner(store: SqlStore) -> Non
     await saved(store, "bob")
     query = JobQuery(user_id="ada")
     page = await store.list_jobs(query, before=None, limit=2)
-    rest = await store.list_jobs(query, before=page[-1].id, limit=10)
-    assert page + rest == jobs[::-1]
+    assert page.rest == jobs[3].id
+    rest = await store.list_jobs(query, before=page.rest, limit=3)
+    assert rest.rest is None
+    assert [*page.jobs, *rest.jobs] == jobs[::-1]
 
 
 @pytest.mark.parametrize(
@@ -189,15 +191,16 @@ async def test_every_filter_narrows_the_list(
         (await saved(store, labels={"team/x.y-z": "red", "n": "1"})).id: "d",
     }
     found = await store.list_jobs(JobQuery(user_id="ada", **filters), before=None, limit=10)
-    assert sorted(names[job.id] for job in found) == list(expected)
+    assert found.rest is None
+    assert sorted(names[job.id] for job in found.jobs) == list(expected)
 
 
 async def test_creation_times_bound_the_list_exclusively(store: SqlStore) -> None:
     jobs = [await saved(store) for _ in range(3)]
     after = JobQuery(user_id="ada", created_after=jobs[0].create_time)
-    assert await store.list_jobs(after, before=None, limit=10) == [jobs[2], jobs[1]]
+    assert (await store.list_jobs(after, before=None, limit=10)).jobs == [jobs[2], jobs[1]]
     between = replace(after, created_before=jobs[2].create_time)
-    assert await store.list_jobs(between, before=None, limit=10) == [jobs[1]]
+    assert (await store.list_jobs(between, before=None, limit=10)).jobs == [jobs[1]]
 
 
 async def test_a_deleted_job_takes_its_own_along_and_leaves_a_tombstone(store: SqlStore) -> None:
@@ -220,7 +223,7 @@ async def test_a_deleted_jobs_request_id_is_free_again_even_in_the_same_transact
     job = await finished(store, request_id="r")
     deletion = step(job, Delete(job_id=job.id, user_id="ada"))
     await append(store, deletion, creation(request_id="r"))
-    assert len(await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=10)) == 1
+    assert len((await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=10)).jobs) == 1
 
 
 async def test_the_transactions_time_is_the_databases(store: SqlStore) -> None:

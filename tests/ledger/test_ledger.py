@@ -139,7 +139,7 @@ async def test_one_request_id_in_one_batch_makes_one_job(ledger: Ledger, store: 
     first, second, reused = await together(ledger, same, same, other)
     assert first.job == second.job
     assert isinstance(reused, RequestIdReused)
-    assert len(await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=10)) == 1
+    assert len((await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=10)).jobs) == 1
 
 
 async def test_one_asset_request_id_in_one_batch_links_one_asset(
@@ -176,7 +176,7 @@ async def test_a_caller_is_never_answered_before_its_commit(
     # Everything is written, only not committed: nobody knows of it.
     assert not caller.done()
     assert published == []
-    assert await gated.list_jobs(JobQuery(user_id="ada"), before=None, limit=10) == []
+    assert (await gated.list_jobs(JobQuery(user_id="ada"), before=None, limit=10)).jobs == []
     gate.open()
     job = await caller
     assert await gated.read_jobs([job.id]) == {job.id: job}
@@ -268,7 +268,7 @@ async def test_a_row_that_the_database_refuses_is_only_its_callers_error(
     assert [isinstance(outcome, Decision) for outcome in outcomes] == [True] * 4 + [False] + [
         True
     ] * 5
-    assert len(await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=20)) == 9
+    assert len((await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=20)).jobs) == 9
     assert (await store.feed_head()).seq == 9
 
 

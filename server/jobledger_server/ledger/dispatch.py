@@ -4,7 +4,7 @@ Claims have transactions of their own, so that a creation or a report never wait
 than one short commit. Claims that arrive together are served together. One read without a
 lock finds what there is for all of them; where there is nothing, which is the answer to most
 polls, no transaction begins. What there is, is shared out by types and sizes, and one
-transaction loads and starts just these jobs.
+transaction loads and starts just these jobs. See docs/decisions/0037.
 """
 
 import asyncio

@@ -98,11 +98,12 @@ class Dialect(Protocol):
 
 @dataclass(frozen=True)
 class Database:
-    """An engine that writes, one that reads, and how to talk to them."""
+    """An engine that writes, one that reads, one that reads lists, and how to talk to them."""
 
     url: URL
     writer: AsyncEngine
     reader: AsyncEngine
+    lists: AsyncEngine
     dialect: Dialect
 
     @property
@@ -124,6 +125,7 @@ class Database:
         with suppress(TimeoutError):
             async with asyncio.timeout(self.dialect.farewell_seconds):
                 await self.reader.dispose()
+                await self.lists.dispose()
                 await self.writer.dispose()
 
 

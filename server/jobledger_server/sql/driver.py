@@ -45,6 +45,9 @@ class Driver(Protocol):
     def cut(self) -> None:
         """Break the connection off, without a word to the database and without waiting for one."""
 
+    async def interrupt(self) -> None:
+        """End the statement that is running, as far as it does not end by itself soon."""
+
     async def begin(self) -> None:
         """Begin a transaction that may write, at the latest with the next `fetch`."""
 

@@ -27,8 +27,9 @@ from sqlalchemy import (
     select,
     true,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from jobledger_server.domain.limits import LIST_SECONDS
 from jobledger_server.domain.model import Instant, JobId
 from jobledger_server.sql.dialect import BadDatabaseUrl, Database, claimable
 from jobledger_server.sql.driver import Deletion, Driver, Writes, Writing
@@ -48,7 +49,8 @@ CONNECT_SECONDS = 3
 FAREWELL_SECONDS = 3
 """How long PostgreSQL may take to say good-bye on all connections."""
 
-CONNECTIONS = 8
+WRITERS, READERS, LISTS = 4, 6, 2
+"""Connections. Lists take longer than all other reads, so they have their own."""
 
 COPIED = 16
 """From so many new jobs on they are copied in. That is a round trip of its own, and each job is
@@ -216,6 +218,9 @@ class _PostgresqlDriver:
     def cut(self) -> None:
         self._connection.terminate()
 
+    async def interrupt(self) -> None:
+        """Do nothing: PostgreSQL ends it after its `statement_timeout`."""
+
     async def begin(self) -> None:
         # Whoever only asks for the time and appends needs none: one statement is a transaction.
         self._begins = True
@@ -351,9 +356,18 @@ def open_postgresql(url: URL, *, patient: bool = False) -> Database:
         ) from None
     _check_certificates(url.query)
     seconds = 0 if patient else COMMAND_SECONDS  # 0: no limit
-    engine = create_async_engine(
+    own = {"statement_timeout": "0"} if patient else {}
+    writer, reader = _engine(url, WRITERS, seconds, own), _engine(url, READERS, seconds, own)
+    # PostgreSQL ends a list by itself: most that take too long have nobody who waits for them.
+    lists = _engine(url, LISTS, seconds, {"statement_timeout": f"{LIST_SECONDS}s"})
+    return Database(url, writer, reader, lists, _Postgresql(asyncpg))
+
+
+def _engine(url: URL, connections: int, seconds: int, own: Mapping[str, str]) -> AsyncEngine:
+    """Make an engine whose statements may take so long each, with some settings of its own."""
+    return create_async_engine(
         url.set(query={}),
-        pool_size=CONNECTIONS,
+        pool_size=connections,
         max_overflow=0,
         json_deserializer=labels_from_text,
         hide_parameters=True,  # they are the callers', and errors go to the log
@@ -370,7 +384,6 @@ def open_postgresql(url: URL, *, patient: bool = False) -> Database:
                 # up the others for longer than this.
                 "idle_in_transaction_session_timeout": f"{seconds}s",
                 "lock_timeout": f"{seconds}s",
-                **({"statement_timeout": "0"} if patient else {}),
                 "jit": "off",
                 # A plan that was made while a table was small would else stay, and take an index
                 # that is as good as another there, and reads all of it when it is large.
@@ -379,10 +392,10 @@ def open_postgresql(url: URL, *, patient: bool = False) -> Database:
                 # most of the time. At the default, made for disks that turn, a batch would read
                 # all of a table of some ten thousand jobs to find a hundred.
                 "random_page_cost": "1.1",
+                **own,
             },
         },
     )
-    return Database(url, engine, engine, _Postgresql(asyncpg))
 
 
 def _check_certificates(parameters: Mapping[str, Any]) -> None:

@@ -44,6 +44,9 @@ OLDEST = (3, 35)
 
 READERS = 4
 
+LISTS = 2
+"""Connections for lists, which take longer than all other reads."""
+
 ROWS_AT_ONCE = 64
 """Rows that one statement writes; a power of two."""
 
@@ -184,6 +187,9 @@ class _SqliteDriver:
 
     def cut(self) -> None: ...
 
+    async def interrupt(self) -> None:
+        await self._connection.interrupt()
+
     async def begin(self) -> None:
         await self._connection.execute_fetchall(BEGIN)
         self._changes = self._connection.total_changes
@@ -300,13 +306,16 @@ def open_sqlite(url: URL, *, patient: bool = False) -> Database:
         hide_parameters=True,  # they are the callers', and errors go to the log
         pool_reset_on_return=None,  # whoever writes has ended the transaction, one way or the other
     )
-    reader = create_async_engine(
-        url,
-        pool_size=READERS,
-        max_overflow=0,
-        json_deserializer=labels_from_text,
-        hide_parameters=True,  # they are the callers', and errors go to the log
-        pool_reset_on_return=None,
+    reader, lists = (
+        create_async_engine(
+            url,
+            pool_size=size,
+            max_overflow=0,
+            json_deserializer=labels_from_text,
+            hide_parameters=True,  # they are the callers', and errors go to the log
+            pool_reset_on_return=None,
+        )
+        for size in (READERS, LISTS)
     )
     busy_seconds = PATIENT_SECONDS if patient else BUSY_SECONDS
     busy = f"PRAGMA busy_timeout={busy_seconds * 1000}"
@@ -325,10 +334,11 @@ def open_sqlite(url: URL, *, patient: bool = False) -> Database:
         begin=BEGIN,
         busy_seconds=busy_seconds,
     )
-    _on_sqlite_connect(
-        reader, (busy, "PRAGMA query_only=ON"), begin="BEGIN", busy_seconds=busy_seconds
-    )
-    return Database(url, writer, reader, _Sqlite())
+    for engine in (reader, lists):
+        _on_sqlite_connect(
+            engine, (busy, "PRAGMA query_only=ON"), begin="BEGIN", busy_seconds=busy_seconds
+        )
+    return Database(url, writer, reader, lists, _Sqlite())
 
 
 def _on_sqlite_connect(

@@ -7,8 +7,10 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     Table,
+    Text,
     TextClause,
     bindparam,
+    cast,
     delete,
     func,
     select,
@@ -19,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.engine.interfaces import Dialect as SqlDialect
 from sqlalchemy.sql import ClauseElement
 
-from jobledger_server.sql.dialect import Dialect
+from jobledger_server.sql.dialect import OVERHEAD_BYTES, Dialect
 from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.rows import (
     ASSET_COLUMNS,
@@ -144,11 +146,15 @@ class Statements:
 
 
 # What the database can tell of a job's size without reading it.
-_SIZE = (
+_SIZE: ColumnElement[int] = (
     func.coalesce(func.length(jobs.c.parameters), 0)
     + func.coalesce(func.length(jobs.c.result), 0)
     + func.coalesce(func.length(jobs.c.error_details), 0)
 )
+
+
+ANSWER_SIZE = _SIZE + func.length(cast(jobs.c.labels, Text)) + OVERHEAD_BYTES
+"""About how many bytes a job takes in an answer."""
 
 
 class FeedStatements:

@@ -2,7 +2,16 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -10,6 +19,7 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Executable, exc, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from jobledger_server.domain.limits import MAX_ANSWER_BYTES, MAX_SCANNED_JOBS
 from jobledger_server.domain.model import (
     Asset,
     AssetId,
@@ -32,7 +42,7 @@ from jobledger_server.sql.rows import (
     job_from_row,
     transition_from_row,
 )
-from jobledger_server.sql.statements import Statements
+from jobledger_server.sql.statements import ANSWER_SIZE, Statements
 from jobledger_server.sql.tables import assets, job_transitions, jobs
 from jobledger_server.sql.transaction import SqlTransaction
 from jobledger_server.store import (
@@ -42,12 +52,16 @@ from jobledger_server.store import (
     DeletionsForgotten,
     FeedHead,
     FeedPage,
+    JobPage,
     JobQuery,
     Overdue,
     StoreConflict,
 )
 
 Result = TypeVar("Result")
+
+INTERRUPT_SECONDS = 0.05
+"""Between attempts to end a statement that nobody waits for."""
 
 
 class SqlStore:
@@ -61,6 +75,7 @@ class SqlStore:
         # A single statement needs no transaction around it; several that must agree do.
         self._single = database.reader.execution_options(**self._dialect.single_statement)
         self._snapshot = database.reader.execution_options(**self._dialect.snapshot)
+        self._lists = database.lists.execution_options(**self._dialect.snapshot)
 
     def transaction(self) -> AbstractAsyncContextManager[SqlTransaction]:
         return self._transaction()
@@ -128,18 +143,18 @@ class SqlStore:
                 steps.append(step)
         return histories
 
-    async def list_jobs(self, query: JobQuery, *, before: JobId | None, limit: int) -> list[Job]:
-        statement = (
-            select(jobs).where(*_filters(query, before)).order_by(jobs.c.id.desc()).limit(limit)
-        )
-        return [job_from_row(row) for row in await self._read(statement)]
+    async def list_jobs(self, query: JobQuery, *, before: JobId | None, limit: int) -> JobPage:
+        async def read(connection: AsyncConnection) -> JobPage:
+            return await _job_page(connection, query, before=before, limit=limit)
+
+        return await self._list(read)
 
     async def list_assets(self, job_id: JobId, *, after: AssetId | None, limit: int) -> list[Asset]:
         statement = select(assets).where(assets.c.job_id == job_id)
         if after is not None:
             statement = statement.where(assets.c.id > after)
         statement = statement.order_by(assets.c.id).limit(limit)
-        return [asset_from_row(row) for row in await self._read(statement)]
+        return [asset_from_row(row) for row in await self._list(_all(statement))]
 
     async def list_transitions(
         self, job_id: JobId, *, after_version: int, limit: int
@@ -150,7 +165,7 @@ class SqlStore:
             .order_by(job_transitions.c.version)
             .limit(limit)
         )
-        return [transition_from_row(row) for row in await self._read(statement)]
+        return [transition_from_row(row) for row in await self._list(_all(statement))]
 
     async def find_claimable(self, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
         statement, values = self._dialect.find_claimable(limits, limit, lock=False)
@@ -286,6 +301,36 @@ class SqlStore:
             async with self._single.connect() as connection:
                 return (await connection.execute(statement, parameters)).all()
 
+    async def _list(self, read: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+        """Read on a connection that is for lists, in one snapshot.
+
+        To the end in any case, else SQLite's driver would lose the connection with all that it
+        holds. Where nobody waits for it any more the end is brought about.
+        """
+        drivers: list[Driver] = []
+        reading = asyncio.create_task(self._listing(read, drivers))
+        try:
+            return await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            while not reading.done():
+                for driver in drivers:
+                    await driver.interrupt()
+                # Again and again: it may have been between two statements.
+                await asyncio.wait([reading], timeout=INTERRUPT_SECONDS)
+            reading.exception()  # nobody else asks for it
+            raise
+
+    async def _listing(
+        self, read: Callable[[AsyncConnection], Awaitable[Result]], drivers: list[Driver]
+    ) -> Result:
+        with self._translating(_Progress()):
+            async with self._lists.connect() as connection, connection.begin():
+                drivers.append(await self._driver(connection))
+                try:
+                    return await read(connection)
+                finally:
+                    drivers.clear()
+
     @contextmanager
     def _translating(self, progress: "_Progress") -> Iterator[None]:
         """Turn the database's errors into the store's."""
@@ -312,6 +357,7 @@ async def _to_its_end(writing: Coroutine[Any, Any, Result]) -> Result:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait([task])
+        task.exception()  # nobody else asks for it
         raise
 
 
@@ -331,10 +377,51 @@ def _unanswered(error: BaseException) -> bool:
     return not isinstance(error, Exception) or isinstance(error, TimeoutError)
 
 
-def _filters(query: JobQuery, before: JobId | None) -> list[ColumnElement[bool]]:
-    filters = [jobs.c.user_id == query.user_id]
+def _all(statement: Executable) -> Callable[[AsyncConnection], Awaitable[Sequence[Any]]]:
+    async def read(connection: AsyncConnection) -> Sequence[Any]:
+        return (await connection.execute(statement)).all()
+
+    return read
+
+
+async def _job_page(
+    connection: AsyncConnection, query: JobQuery, *, before: JobId | None, limit: int
+) -> JobPage:
+    """Read a page of jobs: first how far to scan, then which jobs, then these."""
+    span = _span(query, before)
+    filters = _filters(query)
+    newest_first = jobs.c.id.desc()
+    rest = None
+    if filters:
+        last = select(jobs.c.id).where(*span).order_by(newest_first)
+        rest = await connection.scalar(last.limit(1).offset(MAX_SCANNED_JOBS - 1))
+        if rest is not None:
+            span.append(jobs.c.id >= rest)
+    sizes = select(jobs.c.id, ANSWER_SIZE).where(*span, *filters).order_by(newest_first)
+    # One more than wanted shows whether any follow.
+    found = (await connection.execute(sizes.limit(limit + 1))).all()
+    count, _ = fitting([size for _, size in found], limit, MAX_ANSWER_BYTES)
+    ids = [job_id for job_id, _ in found[:count]]
+    if count < len(found):
+        rest = ids[-1]
+    page = select(jobs).where(jobs.c.id.in_(ids)).order_by(newest_first)
+    rows = (await connection.execute(page)).all() if ids else ()
+    return JobPage([job_from_row(row) for row in rows], rest)
+
+
+def _span(query: JobQuery, before: JobId | None) -> list[ColumnElement[bool]]:
+    """Return which of the owner's jobs are scanned, by an index."""
+    span = [jobs.c.user_id == query.user_id]
     if before is not None:
-        filters.append(jobs.c.id < before)
+        span.append(jobs.c.id < before)
+    if query.created_after is not None:
+        span.append(jobs.c.id >= first_id(query.created_after))
+    return span
+
+
+def _filters(query: JobQuery) -> list[ColumnElement[bool]]:
+    """Return what else is true of a job that is listed."""
+    filters: list[ColumnElement[bool]] = []
     if query.statuses:
         filters.append(jobs.c.status.in_(sorted(s.value for s in query.statuses)))
     if query.job_types:

@@ -1,5 +1,6 @@
 """JobService: for the owners of jobs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from grpc.aio import ServicerContext
@@ -16,6 +17,7 @@ from jobledger_server.wire.encoding import answer, with_jobs
 from jobledger_server.wire.incoming import Incoming
 from jobledger_server.wire.jobs_watch import JobsWatch
 from jobledger_server.wire.lifetime import Lifetime
+from jobledger_server.wire.lists import Lists
 from jobledger_server.wire.messages import (
     asset_message,
     heartbeat_message,
@@ -40,6 +42,7 @@ class JobService(JobServiceServicer):
         hub: WatchHub,
         requests: Requests,
         *,
+        lists: Lists,
         jobs_watch: JobsWatch,
         heartbeat: float,
         max_watch_age: float,
@@ -49,6 +52,7 @@ class JobService(JobServiceServicer):
         self._reads = reads
         self._hub = hub
         self._requests = requests
+        self._lists = lists
         self._jobs_watch = jobs_watch
         self._heartbeat = heartbeat
         self._max_watch_age = max_watch_age
@@ -74,14 +78,15 @@ class JobService(JobServiceServicer):
     async def ListJobs(self, request: pb.ListJobsRequest, _context: Context) -> pb.ListJobsResponse:
         query = self._requests.query(request)
 
-        async def jobs(after: str | None, limit: int) -> list[Job]:
+        async def jobs(after: str | None, limit: int) -> tuple[Sequence[Job], str | None]:
             before = JobId(after) if after else None
-            return await self._store.list_jobs(query, before=before, limit=limit)
+            found = await self._store.list_jobs(query, before=before, limit=limit)
+            return found.jobs, found.rest
 
         page = Page(request, query.key(), jobs, cursor=lambda job: job.id)
-        return pb.ListJobsResponse(
-            jobs=await page.read(job_message), next_page_token=page.next_token
-        )
+        async with self._lists.turn():
+            listed = await page.read(job_message)
+        return pb.ListJobsResponse(jobs=listed, next_page_token=page.next_token)
 
     async def CancelJob(
         self, request: pb.CancelJobRequest, _context: Context
@@ -100,32 +105,33 @@ class JobService(JobServiceServicer):
     ) -> pb.ListAssetsResponse:
         job_id, user_id = self._requests.owned_job(request)
 
-        async def assets(after: str | None, limit: int) -> list[Asset]:
+        async def assets(after: str | None, limit: int) -> tuple[Sequence[Asset], None]:
             last = AssetId(after) if after else None
-            return await self._store.list_assets(job_id, after=last, limit=limit)
+            return await self._store.list_assets(job_id, after=last, limit=limit + 1), None
 
         page = Page(request, ("assets", job_id), assets, cursor=lambda asset: asset.id)
         await self._reads.job(job_id, user_id)
-        return pb.ListAssetsResponse(
-            assets=await page.read(asset_message), next_page_token=page.next_token
-        )
+        async with self._lists.turn():
+            listed = await page.read(asset_message)
+        return pb.ListAssetsResponse(assets=listed, next_page_token=page.next_token)
 
     async def ListTransitions(
         self, request: pb.ListTransitionsRequest, _context: Context
     ) -> pb.ListTransitionsResponse:
         job_id, user_id = self._requests.owned_job(request)
 
-        async def transitions(after: str | None, limit: int) -> list[Transition]:
+        async def transitions(after: str | None, limit: int) -> tuple[Sequence[Transition], None]:
             version = number_from(after)
-            return await self._store.list_transitions(job_id, after_version=version, limit=limit)
+            steps = self._store.list_transitions(job_id, after_version=version, limit=limit + 1)
+            return await steps, None
 
         page = Page(
             request, ("transitions", job_id), transitions, cursor=lambda step: str(step.version)
         )
         await self._reads.job(job_id, user_id)
-        return pb.ListTransitionsResponse(
-            transitions=await page.read(transition_message), next_page_token=page.next_token
-        )
+        async with self._lists.turn():
+            listed = await page.read(transition_message)
+        return pb.ListTransitionsResponse(transitions=listed, next_page_token=page.next_token)
 
     # Writes instead of yielding: grpc does not close a generator whose write failed (grpc#42295).
     async def WatchJob(  # type: ignore[override]

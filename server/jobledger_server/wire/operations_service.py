@@ -1,6 +1,7 @@
 """google.longrunning.Operations: jobs for the clients that speak of operations."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from google.longrunning import operations_pb2 as pb
@@ -14,6 +15,7 @@ from jobledger_server.ledger.reads import Reads
 from jobledger_server.store import Store
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.wire.lifetime import Lifetime
+from jobledger_server.wire.lists import Lists
 from jobledger_server.wire.operations_messages import operation_message
 from jobledger_server.wire.operations_owner import Metadata
 from jobledger_server.wire.operations_requests import OperationsRequests
@@ -37,12 +39,14 @@ class OperationsService:
         hub: WatchHub,
         requests: OperationsRequests,
         *,
+        lists: Lists,
         max_age: float,
     ) -> None:
         self._store = store
         self._ledger = ledger
         self._reads = reads
         self._hub = hub
+        self._lists = lists
         self._requests = requests
         self._max_age = max_age
 
@@ -55,14 +59,15 @@ class OperationsService:
     ) -> pb.ListOperationsResponse:
         query = self._requests.query(request, _metadata(context))
 
-        async def jobs(after: str | None, limit: int) -> list[Job]:
+        async def jobs(after: str | None, limit: int) -> tuple[Sequence[Job], str | None]:
             before = JobId(after) if after else None
-            return await self._store.list_jobs(query, before=before, limit=limit)
+            found = await self._store.list_jobs(query, before=before, limit=limit)
+            return found.jobs, found.rest
 
         page = Page(request, ("operations", query.key()), jobs, cursor=lambda job: job.id)
-        return pb.ListOperationsResponse(
-            operations=await page.read(operation_message), next_page_token=page.next_token
-        )
+        async with self._lists.turn():
+            listed = await page.read(operation_message)
+        return pb.ListOperationsResponse(operations=listed, next_page_token=page.next_token)
 
     async def CancelOperation(self, request: pb.CancelOperationRequest, context: Context) -> Empty:
         await self._ledger.apply(self._requests.cancel(request, _metadata(context)))

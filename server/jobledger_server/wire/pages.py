@@ -1,7 +1,8 @@
 """Pages: where each goes on, and a bound on a page's bytes."""
 
+import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
@@ -14,7 +15,7 @@ MAX_ROWS = 1000
 DEFAULT_ROWS = 50
 
 ROWS_AT_ONCE = 100
-"""Rows read at once: bounds the memory that a page of huge rows takes."""
+"""Rows that are made into messages before the event loop does something else."""
 
 Row = TypeVar("Row")
 
@@ -34,15 +35,17 @@ class PagedRequest(Protocol):
 class Page(Generic[Row]):
     """One page of the rows that `fetch(cursor, limit)` gives, in their order.
 
-    `key` names the query; a token is good only for an equal one. Raises
-    InvalidRequest for a token that is damaged or of another query.
+    With the rows it returns the cursor at which the list goes on after them, None at its
+    end; where it returns more rows than the limit, it goes on before those. `key` names
+    the query; a token is good only for an equal one. Raises InvalidRequest for a token
+    that is damaged or of another query.
     """
 
     def __init__(
         self,
         request: PagedRequest,
         key: object,
-        fetch: Callable[[str | None, int], Awaitable[list[Row]]],
+        fetch: Callable[[str | None, int], Awaitable[tuple[Sequence[Row], str | None]]],
         *,
         cursor: Callable[[Row], str],
     ) -> None:
@@ -55,24 +58,23 @@ class Page(Generic[Row]):
         self.next_token = ""
 
     async def read(self, message: Callable[[Row], Out]) -> list[Out]:
-        """Return the page's messages, and set `next_token` where more follow."""
+        """Return the page's messages, and set `next_token` where more may follow."""
         page: list[Out] = []
         room = MAX_ANSWER_BYTES
-        after = self._after
-        while True:
-            # One row more than wanted tells whether any follow.
-            limit = min(self._size - len(page) + 1, ROWS_AT_ONCE)
-            rows = await self._fetch(after, limit)
-            for row in rows:
-                out = message(row)
-                room -= out.ByteSize()
-                if len(page) == self._size or (page and room < 0):
-                    self.next_token = token(self._key, after or "")
-                    return page
-                page.append(out)
-                after = self._cursor(row)
-            if len(rows) < limit:
-                return page
+        rows, rest = await self._fetch(self._after, self._size)
+        for row in rows[: self._size]:
+            out = message(row)
+            room -= out.ByteSize()
+            if page and room < 0:
+                break
+            page.append(out)
+            if len(page) % ROWS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        if len(page) < len(rows):
+            rest = self._cursor(rows[len(page) - 1])
+        if rest is not None:
+            self.next_token = token(self._key, rest)
+        return page
 
 
 def number_from(cursor: str | None) -> int:
