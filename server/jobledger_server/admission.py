@@ -16,6 +16,7 @@ from typing import Generic, NamedTuple, TypeVar
 from jobledger_server.domain.errors import LimitExceeded
 
 Item = TypeVar("Item")
+Key = TypeVar("Key")
 
 
 class Caller(NamedTuple):
@@ -40,6 +41,10 @@ CALLER: ContextVar[Caller] = ContextVar("caller", default=SERVICE)
 class Admission:
     """At most `total` of something at once, and at most `each` of one caller.
 
+    Where the total is taken, an origin that holds less than an equal part of it is
+    admitted all the same, so that no number of connections shuts out another one.
+    So up to twice the total can be held.
+
     Args:
         limit: What is limited, as the error names it: "watches".
         total: The most for all callers together.
@@ -51,6 +56,7 @@ class Admission:
         self._total = total
         self._each = each
         self._held: dict[Caller, int] = {}
+        self._by_origin: dict[str, int] = {}
         self.held = 0
 
     @contextmanager
@@ -67,21 +73,32 @@ class Admission:
         finally:
             self.release(caller, weight)
 
-    def take(self, caller: Caller, weight: int = 1) -> None:
-        """Count `weight` for a caller until `release`. Raises LimitExceeded.
+    def take(self, caller: Caller, weight: int = 1, *, refuse: bool = True) -> None:
+        """Count `weight` for a caller until `release`.
 
         Where nothing is held, anything is admitted: what is heavier than the limit
         could otherwise never run.
+
+        Args:
+            caller: Whose it is. SERVICE is never refused.
+            weight: How much.
+            refuse: Whether it is refused where it is too much, or counted all the same.
+
+        Raises:
+            LimitExceeded: The caller, or all callers together, hold too much.
         """
         if not weight:
             return
-        own = self._held.get(caller, 0)
-        if caller is not SERVICE:
+        own, of_origin = self._held.get(caller, 0), self._by_origin.get(caller.origin, 0)
+        if refuse and caller is not SERVICE:
             if own and own + weight > self._each:
                 raise LimitExceeded(self._limit, self._each, scope="caller")
             if self.held and self.held + weight > self._total:
-                raise LimitExceeded(self._limit, self._total)
+                origins = len(self._by_origin) + (not of_origin)
+                if of_origin + weight > self._total // origins:
+                    raise LimitExceeded(self._limit, self._total)
         self._held[caller] = own + weight
+        self._by_origin[caller.origin] = of_origin + weight
         self.held += weight
 
     def release(self, caller: Caller, weight: int = 1) -> None:
@@ -89,11 +106,16 @@ class Admission:
         if not weight:
             return
         self.held -= weight
-        left = self._held[caller] - weight
-        if left:
-            self._held[caller] = left
-        else:
-            del self._held[caller]
+        _subtract(self._held, caller, weight)
+        _subtract(self._by_origin, caller.origin, weight)
+
+
+def _subtract(held: dict[Key, int], key: Key, weight: int) -> None:
+    left = held[key] - weight
+    if left:
+        held[key] = left
+    else:
+        del held[key]
 
 
 class _Shares(Generic[Item]):

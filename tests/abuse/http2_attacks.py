@@ -12,8 +12,10 @@ from abuse.http2 import (
     CREATE_JOB,
     DATA,
     END_HEADERS,
+    END_STREAM,
     GET_JOB,
     HEADERS,
+    INITIAL_WINDOW_SIZE,
     PING,
     RST_STREAM,
     SETTINGS,
@@ -23,6 +25,7 @@ from abuse.http2 import (
     indexed,
     is_open,
     literal,
+    message,
     request_headers,
     setting,
 )
@@ -160,6 +163,30 @@ def half_sent(target: str, *, connections: int = 5, streams: int = 100) -> Mappi
         time.sleep(0.001)
     wait_for_parent()
     return {"sent": sent, "closed": sum(c.closed.is_set() for c in opened)}
+
+
+def unread_answers(
+    target: str, *, job_id: str, user_id: str, connections: int, calls: int
+) -> Mapping[str, object]:
+    """Ask for the same job on each stream, and take nothing of the answers."""
+    body = field(1, job_id) + field(2, user_id)
+    closed = setting(INITIAL_WINDOW_SIZE, 0)
+    opened = [Connection(target, closed) for _ in range(connections)]
+    headers = request_headers(GET_JOB)
+    for connection in opened:
+        for stream in range(1, 2 * calls, 2):
+            connection.send(
+                frame(HEADERS, END_HEADERS, stream, headers),
+                frame(DATA, END_STREAM, stream, message(body)),
+            )
+    begin()
+    wait_for_parent()
+    return {"calls": connections * calls}
+
+
+def field(number: int, text: str) -> bytes:
+    """Encode a short string field of a message."""
+    return bytes([number << 3 | 2, len(text)]) + text.encode()
 
 
 def silent(target: str, *, connections: int) -> Mapping[str, object]:

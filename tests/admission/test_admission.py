@@ -24,10 +24,34 @@ def test_all_callers_together_cannot_take_more_than_the_total() -> None:
     watches.take(ADA, 2)
     watches.take(GRACE)
     with pytest.raises(LimitExceeded) as refused:
-        watches.take(EVE)
+        watches.take(Caller(ADA.origin, "bob"))
     assert (refused.value.value, refused.value.scope) == (3, "server")
     watches.release(GRACE)
-    watches.take(EVE)
+    watches.take(Caller(ADA.origin, "bob"))
+
+
+def test_many_connections_cannot_shut_out_another_one() -> None:
+    watches = Admission("watches", total=100, each=50)
+    for number in range(10):
+        for _ in range(10):
+            watches.take(Caller(f"2.2.2.2:{number}", "eve"))
+    with pytest.raises(LimitExceeded):
+        watches.take(Caller("2.2.2.2:0", "made up"))
+    for number in range(9):  # an equal part of 100 for each of 11 connections
+        watches.take(Caller(ADA.origin, f"{number}"))
+    with pytest.raises(LimitExceeded) as refused:
+        watches.take(ADA)
+    assert refused.value.scope == "server"
+
+
+def test_what_cannot_be_refused_is_counted() -> None:
+    answers = Admission("bytes", total=10, each=5)
+    answers.take(ADA, 5)
+    answers.take(ADA, 5, refuse=False)
+    with pytest.raises(LimitExceeded):
+        answers.take(ADA)
+    answers.release(ADA, 10)
+    answers.take(ADA)
 
 
 def test_what_is_heavier_than_its_limit_is_admitted_alone() -> None:

@@ -15,7 +15,7 @@ from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.wire.access import Access, Rights
 from jobledger_server.wire.draining import OWN_METHODS, Drain, until_draining
 from jobledger_server.wire.failures import answer_to
-from jobledger_server.wire.incoming import MAX_PLAIN_BYTES, Incoming, Intake, parsed
+from jobledger_server.wire.incoming import INLINE_BYTES, MAX_PLAIN_BYTES, Incoming, Intake, parsed
 from jobledger_server.wire.validation import MAX_MESSAGE_BYTES, InvalidRequest
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -35,6 +35,10 @@ LARGE_REQUESTS = frozenset(
 )
 """The methods whose requests carry a Struct or assets. They take an `Incoming`, all others a
 message."""
+
+
+READING = ("Get", "List", "Wait")
+"""How the names of methods begin that change nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,14 +170,32 @@ class Handlers:
             try:
                 if large:
                     incoming = Incoming(data, origin, parse, admit, intake, max_bytes)
-                    return await behavior(incoming, context)
-                request = parsed(parse, data, max_bytes=max_bytes)
-                CALLER.set(Caller(origin, admit(request)))
-                return await behavior(request, context)
+                    answer = await behavior(incoming, context)
+                else:
+                    request = parsed(parse, data, max_bytes=max_bytes)
+                    CALLER.set(Caller(origin, admit(request)))
+                    answer = await behavior(request, context)
             finally:
                 intake.held.release(caller, size)
+            return None if answer is None else self._counted(method, answer, caller, context)
 
         return serve
+
+    def _counted(self, method: str, answer: Any, caller: Caller, context: Context) -> bytes:
+        """Serialize an answer, and count its bytes until gRPC has sent them.
+
+        A client that does not read has gRPC keep them. Answers of calls that change
+        nothing are refused where the caller has too many on their way; of others, its
+        next call is.
+        """
+        data: bytes = answer if type(answer) is bytes else answer.SerializeToString()
+        size = len(data)
+        if size > INLINE_BYTES:
+            held = self._intake.held
+            held.take(caller, size, refuse=method.rpartition("/")[2].startswith(READING))
+            sent: Any = lambda _: held.release(caller, size)  # noqa: E731
+            context.add_done_callback(sent)
+        return data
 
     def _admitted(self, behavior: Behavior, admission: Admission) -> Behavior:
         async def serve(request: Any, context: Context) -> Any:

@@ -32,7 +32,7 @@ INLINE_BYTES = 4 * 1024
 """Up to so many bytes a request is read in the event loop: it takes about a millisecond."""
 
 HELD_BYTES = 256 * 1024 * 1024
-"""Bytes of requests whose calls are under way, of all callers together."""
+"""Bytes of requests and answers whose calls are under way, of all callers together."""
 
 UNREADABLE = (("request", "cannot be parsed: malformed, not UTF-8, or nested too deeply"),)
 
@@ -63,7 +63,7 @@ class Intake:
 
     def __init__(self, share: float) -> None:
         each = max(MAX_MESSAGE_BYTES, int(HELD_BYTES * share))
-        self.held = Admission("bytes of requests", total=HELD_BYTES, each=each)
+        self.held = Admission("bytes of requests and answers", total=HELD_BYTES, each=each)
         self._turns = Turns(1)
         self._thread = ThreadPoolExecutor(1, "requests")
 
