@@ -43,9 +43,9 @@ class GatedStore:
             yield _Gated(transaction)
             await self.before_commit()
 
-    async def read_histories(self, ids: Any) -> Any:
+    async def read_histories(self, *args: Any, **options: Any) -> Any:
         await self.before_read()
-        return await self._store.read_histories(ids)
+        return await self._store.read_histories(*args, **options)
 
     async def feed_head(self) -> Any:
         await self.before_head()

@@ -37,6 +37,10 @@ ErrorKind = Literal[
 """Why the database did not do what it was asked."""
 
 
+Owned = tuple[JobId, str]
+"""A job's id, and the user that it must belong to."""
+
+
 class StoreError(Exception):
     """The database did not do what it was asked."""
 
@@ -204,8 +208,13 @@ class Transaction(Protocol):
     def now(self) -> Instant:
         """The database server's time, read when the transaction began."""
 
-    async def load_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
+    async def load_jobs(
+        self, ids: Collection[JobId], owned: Collection[Owned] = ()
+    ) -> dict[JobId, Job]:
         """Return those of the jobs that exist, and let nobody else change them until the end.
+
+        Also those of the `owned` ones that are their users'. Another user's is neither
+        read nor locked.
 
         The jobs are locked in the order of their ids, so that two transactions
         never wait for each other. Call it once, before `append`.
@@ -250,13 +259,18 @@ class Store(Protocol):
         Raises StoreUnavailable and StoreConflict at the end of the block too.
         """
 
-    async def read_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
-        """Return those of the jobs that exist."""
+    async def read_jobs(
+        self, ids: Collection[JobId] = (), owned: Collection[Owned] = ()
+    ) -> dict[JobId, Job]:
+        """Return those of the jobs that exist, and those of the `owned` ones that are their users'.
+
+        Another user's job is not read, so it takes as long as one that does not exist.
+        """
 
     async def read_histories(
-        self, ids: Collection[JobId]
+        self, ids: Collection[JobId] = (), owned: Collection[Owned] = ()
     ) -> dict[JobId, tuple[Job, list[Transition]]]:
-        """Return those of the jobs that exist, each with all its transitions up to its version."""
+        """Return the same, each job with all its transitions up to its version."""
 
     async def list_jobs(self, query: JobQuery, *, before: JobId | None, limit: int) -> JobPage:
         """Return the jobs with ids less than `before`, greatest id (newest) first.

@@ -6,6 +6,7 @@ from typing import Any
 from jobledger_server.domain.commands import Create, CreateAll
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.postgresql import PLACES_TAKEN, at_once
+from jobledger_server.sql.statements import bind_owned
 from jobledger_server.sql.store import SqlStore
 
 JOBS = 10_000
@@ -36,9 +37,13 @@ async def plan(store: SqlStore, statement: str, values: Sequence[Any]) -> str:
 
 
 async def test_a_batch_finds_its_rows_by_an_index(store: SqlStore, ledger: Ledger) -> None:
-    # One test for two statements: most of its time is the table's.
+    # One test for all statements: most of its time is the table's.
     ids = await filled(ledger)
-    for index, statement, values in (requests_made_before(store), reports(store, ids)):
+    for index, statement, values in (
+        requests_made_before(store),
+        reports(store, ids),
+        *owned(store, ids),
+    ):
         found = await plan(store, statement, values)
         assert index in found
         assert "Seq Scan" not in found
@@ -50,6 +55,13 @@ def requests_made_before(store: SqlStore) -> tuple[str, str, Sequence[Any]]:
     wanted = store._dialect.bind_pairs("requests", pairs)
     statement = store._statements.find_created
     return "uq_jobs_user_id_request_id", statement.text, statement.values(wanted)
+
+
+def owned(store: SqlStore, ids: Sequence[str]) -> list[tuple[str, str, Sequence[Any]]]:
+    wanted = bind_owned(store._dialect, [], [(id_, "ada") for id_ in ids])
+    index = "sqlite_autoindex_jobs_1" if store._dialect.name == "sqlite" else "pk_jobs"
+    statements = (store._statements.read_jobs, store._statements.lock_owned_jobs)
+    return [(index, each.text, each.values(wanted)) for each in statements]
 
 
 def reports(store: SqlStore, ids: Sequence[str]) -> tuple[str, str, Sequence[Any]]:

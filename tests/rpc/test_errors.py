@@ -207,7 +207,7 @@ async def test_too_many_waiting(call: Caller, monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_the_database_is_away(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def away(*_: object) -> None:
+    async def away(*_: object, **__: object) -> None:
         raise StoreUnavailable("connection to 10.1.2.3 refused, password x")
 
     monkeypatch.setattr(SqlStore, "read_jobs", away)

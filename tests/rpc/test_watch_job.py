@@ -241,8 +241,8 @@ async def test_a_change_between_reading_and_the_first_message_is_not_lost(
         after = Gate()
         read = gated._store.read_histories
 
-        async def read_then_wait(ids: Any) -> Any:
-            histories = await read(ids)
+        async def read_then_wait(**wanted: Any) -> Any:
+            histories = await read(**wanted)
             await after()
             return histories
 

@@ -11,10 +11,12 @@ from types import TracebackType
 from typing import Self, get_args
 
 from jobledger_server.domain.commands import (
+    Cancel,
     Claim,
     Command,
     Create,
     CreateAll,
+    Delete,
     JobCommand,
     LinkAsset,
     Transit,
@@ -30,6 +32,7 @@ from jobledger_server.ledger.outages import Outages
 from jobledger_server.store import (
     Change,
     ErrorKind,
+    Owned,
     Store,
     StoreConflict,
     StoreError,
@@ -300,6 +303,7 @@ async def _load(transaction: Transaction, commands: Sequence[Command], *, repeat
     the database refuses those that are not.
     """
     ids: set[JobId] = set()
+    owned: set[Owned] = set()
     created: set[tuple[str, str]] = set()
     linked: set[tuple[JobId, str]] = set()
     for command in commands:
@@ -309,12 +313,14 @@ async def _load(transaction: Transaction, commands: Sequence[Command], *, repeat
         elif isinstance(command, CreateAll):
             each = command.creations
             created.update((c.user_id, c.request_id) for c in each if c.request_id)
+        elif isinstance(command, Cancel | Delete):
+            owned.add((command.job_id, command.user_id))
         else:
             ids.add(command.job_id)
             if isinstance(command, LinkAsset) and command.request_id:
                 linked.add((command.job_id, command.request_id))
     return _Known(
-        jobs=await transaction.load_jobs(ids) if ids else {},
+        jobs=await transaction.load_jobs(ids, owned) if ids or owned else {},
         created=await transaction.find_created(created) if created and repeated else {},
         linked=await transaction.find_linked(linked) if linked else {},
     )

@@ -1,20 +1,20 @@
 """Reads that arrive together become one statement."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 from jobledger_server.domain.errors import JobNotFound
 from jobledger_server.domain.model import Job, JobId, Transition
 from jobledger_server.ledger.batcher import Batcher
-from jobledger_server.store import Store, StoreUnavailable
+from jobledger_server.ledger.stale import again_if_stale
+from jobledger_server.store import Owned, Store
 
 MAX_BATCH = 512
 """Jobs in one statement."""
-
-Found = TypeVar("Found")
 
 History = tuple[Job, list[Transition]]
 """A job and all its transitions up to its version."""
@@ -61,33 +61,27 @@ class Reads:
 
     async def job(self, job_id: JobId, user_id: str) -> Job:
         """Return the job. Raises JobNotFound, LimitExceeded, StoreUnavailable."""
-        job = await self._jobs.submit(job_id)
-        if job.user_id != user_id:
-            raise JobNotFound(job_id)
-        return job
+        return await self._jobs.submit((job_id, user_id))
 
     async def history(self, job_id: JobId, user_id: str) -> History:
         """Return the job with its transitions. Raises as `job` does."""
-        job, transitions = await self._histories.submit(job_id)
-        if job.user_id != user_id:
-            raise JobNotFound(job_id)
-        return job, transitions
+        return await self._histories.submit((job_id, user_id))
 
-    async def _read_jobs(self, ids: Sequence[JobId]) -> Sequence[Job | Exception]:
-        found = await _again_if_stale(self._store.read_jobs, set(ids))
-        return [found.get(job_id) or JobNotFound(job_id) for job_id in ids]
+    async def _read_jobs(self, wanted: Sequence[Owned]) -> Sequence[Job | Exception]:
+        found = await again_if_stale(partial(self._store.read_jobs, owned=set(wanted)))
+        # The same job may be asked for by its owner and by another.
+        return [
+            job
+            if (job := found.get(job_id)) is not None and job.user_id == user_id
+            else JobNotFound(job_id)
+            for job_id, user_id in wanted
+        ]
 
-    async def _read_histories(self, ids: Sequence[JobId]) -> Sequence[History | Exception]:
-        found = await _again_if_stale(self._store.read_histories, set(ids))
-        return [found.get(job_id) or JobNotFound(job_id) for job_id in ids]
-
-
-async def _again_if_stale(
-    read: Callable[[set[JobId]], Awaitable[dict[JobId, Found]]], ids: set[JobId]
-) -> dict[JobId, Found]:
-    try:
-        return await read(ids)
-    except StoreUnavailable as error:
-        if not error.stale:
-            raise
-        return await read(ids)
+    async def _read_histories(self, wanted: Sequence[Owned]) -> Sequence[History | Exception]:
+        found = await again_if_stale(partial(self._store.read_histories, owned=set(wanted)))
+        return [
+            history
+            if (history := found.get(job_id)) is not None and history[0].user_id == user_id
+            else JobNotFound(job_id)
+            for job_id, user_id in wanted
+        ]

@@ -1,5 +1,6 @@
 """Every fixed statement of the store."""
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import (
@@ -13,6 +14,7 @@ from sqlalchemy import (
     cast,
     delete,
     func,
+    or_,
     select,
     text,
     true,
@@ -21,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.engine.interfaces import Dialect as SqlDialect
 from sqlalchemy.sql import ClauseElement
 
+from jobledger_server.domain.model import JobId
 from jobledger_server.sql.dialect import OVERHEAD_BYTES, Dialect
 from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.rows import (
@@ -32,9 +35,21 @@ from jobledger_server.sql.rows import (
     TRANSITION_COLUMNS,
 )
 from jobledger_server.sql.tables import ACTIVE, assets, feed, job_transitions, jobs, tombstones
+from jobledger_server.store import Owned
 
 # In the text and not bound: else no partial index is seen to apply.
 _NONE = text("''")
+
+
+def bind_owned(
+    dialect: Dialect, ids: Collection[JobId], owned: Collection[Owned]
+) -> dict[str, Any]:
+    """Return the parameters of the statements that read or lock jobs, some for their owners."""
+    return {
+        **dialect.bind_list("ids", {*ids, *(job_id for job_id, _ in owned)}),
+        **dialect.bind_list("unowned", ids),
+        **dialect.bind_list("owned", [f"{job_id}/{user_id}" for job_id, user_id in owned]),
+    }
 
 
 class Statements:
@@ -49,17 +64,23 @@ class Statements:
 
         self.dialect = dialect
         jobs_by_id = select(jobs).where(dialect.one_of(jobs.c.id, "ids"))
-        self.read_jobs = prepared(jobs_by_id)
+        # Who asks is part of the question, so that another owner's job is not read.
+        whose = jobs.c.id.concat("/").concat(jobs.c.user_id)
+        readable = or_(dialect.one_of(jobs.c.id, "unowned"), dialect.one_of(whose, "owned"))
+        self.read_jobs = prepared(jobs_by_id.where(readable))
         self.read_more_jobs = jobs_by_id
         # One statement, so that both tables are read as they stood at the same moment.
         self.read_histories = prepared(
             select(jobs, job_transitions)
             .outerjoin(job_transitions, job_transitions.c.job_id == jobs.c.id)
-            .where(dialect.one_of(jobs.c.id, "ids"))
+            .where(dialect.one_of(jobs.c.id, "ids"), readable)
             .order_by(jobs.c.id, job_transitions.c.version)
         )
         # In the order of the ids, so that two transactions never wait for each other.
         self.lock_jobs = prepared(dialect.locked(jobs_by_id.order_by(jobs.c.id)))
+        self.lock_owned_jobs = prepared(
+            dialect.locked(jobs_by_id.where(readable).order_by(jobs.c.id))
+        )
         self.lock_unlocked_jobs = prepared(dialect.locked(jobs_by_id, skip=True))
         self.find_created = prepared(
             dialect.with_pairs(

@@ -42,7 +42,7 @@ from jobledger_server.sql.rows import (
     job_from_row,
     transition_from_row,
 )
-from jobledger_server.sql.statements import ANSWER_SIZE, Statements
+from jobledger_server.sql.statements import ANSWER_SIZE, Statements, bind_owned
 from jobledger_server.sql.tables import assets, job_transitions, jobs
 from jobledger_server.sql.transaction import SqlTransaction
 from jobledger_server.store import (
@@ -55,6 +55,7 @@ from jobledger_server.store import (
     JobPage,
     JobQuery,
     Overdue,
+    Owned,
     StoreConflict,
 )
 
@@ -125,16 +126,17 @@ class SqlStore:
                 await connection.exec_driver_sql("SELECT 1")
         await connection.invalidate()
 
-    async def read_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
-        rows = await self._fetch_prepared(
-            self._statements.read_jobs, self._dialect.bind_list("ids", ids)
-        )
+    async def read_jobs(
+        self, ids: Collection[JobId] = (), owned: Collection[Owned] = ()
+    ) -> dict[JobId, Job]:
+        wanted = bind_owned(self._dialect, ids, owned)
+        rows = await self._fetch_prepared(self._statements.read_jobs, wanted)
         return {job.id: job for job in map(job_from_row, rows)}
 
     async def read_histories(
-        self, ids: Collection[JobId]
+        self, ids: Collection[JobId] = (), owned: Collection[Owned] = ()
     ) -> dict[JobId, tuple[Job, list[Transition]]]:
-        wanted = self._dialect.bind_list("ids", ids)
+        wanted = bind_owned(self._dialect, ids, owned)
         histories: dict[JobId, tuple[Job, list[Transition]]] = {}
         for row in await self._fetch_prepared(self._statements.read_histories, wanted):
             job, step = history_from_row(row)

@@ -19,8 +19,8 @@ from jobledger_server.sql.rows import (
     tombstone_row,
     transition_row,
 )
-from jobledger_server.sql.statements import Statements
-from jobledger_server.store import Change, Claimable
+from jobledger_server.sql.statements import Statements, bind_owned
+from jobledger_server.store import Change, Claimable, Owned
 
 
 class SqlTransaction:
@@ -42,18 +42,30 @@ class SqlTransaction:
     def now(self) -> Instant:
         return self._now
 
-    async def load_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
-        known = self._memory.recall(ids)
-        if len(known) == len(set(ids)):
+    async def load_jobs(
+        self, ids: Collection[JobId], owned: Collection[Owned] = ()
+    ) -> dict[JobId, Job]:
+        wanted = {*ids, *(job_id for job_id, _ in owned)}
+        known = self._memory.recall(wanted)
+        if owned:
+            # Another owner's job is looked for as one that does not exist.
+            theirs = {job_id for job_id, user_id in owned if _owner(known, job_id) == user_id}
+            known = {job_id: known[job_id] for job_id in known if job_id in theirs or job_id in ids}
+        if len(known) == len(wanted):
             marks = {job_id: mark for job_id, (_, mark) in known.items()}
             same = await self._driver.unchanged(marks)
             self._loaded.update((job_id, known[job_id][0]) for job_id in same)
-            missing = [job_id for job_id in known if job_id not in self._loaded]
+            missing = wanted - self._loaded.keys()
         else:
             # All in one statement, so that all are locked in the order of their ids.
-            missing = list(ids)
-        if missing:
+            missing = wanted
+        if missing and not owned:
             await self._load(self._statements.lock_jobs, missing)
+        elif missing:
+            unowned = [job_id for job_id in ids if job_id in missing]
+            pairs = [pair for pair in owned if pair[0] in missing]
+            bound = bind_owned(self._dialect, unowned, pairs)
+            self._add(await self._fetch(self._statements.lock_owned_jobs, bound))
         return dict(self._loaded)
 
     async def load_unlocked_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
@@ -61,7 +73,9 @@ class SqlTransaction:
         return dict(self._loaded)
 
     async def _load(self, statement: Prepared, ids: Collection[JobId]) -> None:
-        rows = await self._fetch(statement, self._dialect.bind_list("ids", ids))
+        self._add(await self._fetch(statement, self._dialect.bind_list("ids", ids)))
+
+    def _add(self, rows: Sequence[Sequence[Any]]) -> None:
         self._loaded.update((job.id, job) for job in map(job_from_row, rows))
 
     async def find_created(
@@ -115,6 +129,10 @@ class SqlTransaction:
         self, statement: Prepared, parameters: Mapping[str, Any]
     ) -> Sequence[Sequence[Any]]:
         return await self._driver.fetch(statement.text, statement.values(parameters))
+
+
+def _owner(known: Mapping[JobId, tuple[Job, Mark]], job_id: JobId) -> str | None:
+    return known[job_id][0].user_id if job_id in known else None
 
 
 def _placed(decisions: Sequence[Decision], *, after: int) -> list[Change]:
