@@ -130,9 +130,9 @@ class LogWriter(logging.Handler):
             self._limited[kind] = None
             return True
         earlier = self._limited[kind]
-        if earlier is not None:
-            fields["count"] += vars(earlier)["count"]
-        self._limited[kind] = record
+        count = fields["count"] + (0 if earlier is None else vars(earlier)["count"])
+        # Another one: other handlers have the record too.
+        self._limited[kind] = logging.makeLogRecord(fields | {"count": count})
         return False
 
     def _put(self, record: logging.LogRecord, *, always: bool = False) -> None:
@@ -222,6 +222,7 @@ def logging_to_stderr(level: str, **always: Any) -> Iterator[None]:
     try:
         yield
     finally:
+        logging.basicConfig(handlers=[logging.NullHandler()], force=True)
         # What is printed last, by whoever ends the process, must not block it either.
         sys.stderr = stderr if writer.drain() else Path(os.devnull).open("w")  # noqa: SIM115
 

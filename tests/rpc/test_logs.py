@@ -95,6 +95,15 @@ def test_what_is_repeated_is_one_line_a_second_with_its_count(
     ]
 
 
+def test_other_handlers_have_each_record_as_it_was(
+    log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        logging.getLogger("jobledger.test").error("event", extra={"count": 1})
+    assert [vars(record)["count"] for record in caplog.records] == [1, 1, 1]
+    assert [line["count"] for line in log.lines()] == [1, 2]
+
+
 def test_a_bug_that_is_hit_often_has_its_traceback_once_a_second(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
