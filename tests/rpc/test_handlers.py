@@ -1,5 +1,6 @@
 """What every call goes through, whichever service it is for."""
 
+import asyncio
 import gc
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -10,9 +11,12 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from abuse.http2 import DATA, END_HEADERS, HEADERS, Connection, frame, request_headers
 from jobledger_server import app as app_module
 from jobledger_server.app import App
 from jobledger_server.config import Settings
+from jobledger_server.wire import handlers
+from rpc_caller import Caller
 
 
 async def test_of_a_request_that_cannot_be_read_nothing_is_kept(
@@ -90,3 +94,16 @@ async def test_a_malformed_message_to_another_service_is_its_senders_fault(
                 await stream.read()
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert [record for record in caplog.records if record.exc_info] == []
+
+
+async def test_a_request_that_does_not_arrive_in_time_is_refused(
+    app: App, call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers, "REQUEST_SECONDS", 1)
+    headers = request_headers(b"/jobledger.v1.JobService/CreateJob")
+    with Connection(app.address) as slow:
+        slow.send(frame(HEADERS, END_HEADERS, 1, headers), frame(DATA, 0, 1, b"\0\0\0\1\0half"))
+        async with asyncio.timeout(10):
+            while 1 not in slow.answered:
+                await asyncio.sleep(0.01)
+    assert (await call.job()).version == 1

@@ -21,6 +21,9 @@ from jobledger_server.wire.validation import MAX_MESSAGE_BYTES, InvalidRequest
 Context = grpc.aio.ServicerContext[Any, Any]
 Behavior = Callable[[Any, Context], Awaitable[Any]]
 
+REQUEST_SECONDS = 20
+"""How long a request that is one message may take to arrive, after its headers."""
+
 CLAIM = "/jobledger.v1.WorkerService/ClaimJobs"
 
 LARGE_REQUESTS = frozenset(
@@ -113,9 +116,10 @@ class Handlers:
         answer = self._answering(
             method, self._of_message(method, behavior, handler.request_deserializer)
         )
+        # As streams of one message: for that of a unary call gRPC would wait without end.
         if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(answer, None, serialize)
-        return grpc.unary_stream_rpc_method_handler(answer, None, serialize)
+            return grpc.stream_unary_rpc_method_handler(answer, None, serialize)
+        return grpc.stream_stream_rpc_method_handler(answer, None, serialize)
 
     def _answering(self, method: str, serve: "Serve") -> Any:
         """Return what gRPC calls: `serve` for callers who may call, its errors as statuses."""
@@ -159,7 +163,8 @@ class Handlers:
         large = method in LARGE_REQUESTS
         max_bytes = MAX_MESSAGE_BYTES if large else MAX_PLAIN_BYTES
 
-        async def serve(data: bytes, context: Context, origin: str, rights: Rights | None) -> Any:
+        async def serve(_: Any, context: Context, origin: str, rights: Rights | None) -> Any:
+            data = await _message(context)
             metadata = context.invocation_metadata() or ()
 
             def admit(request: Any) -> str:
@@ -207,6 +212,18 @@ class Handlers:
 
 Serve = Callable[[Any, Context, str, Rights | None], Awaitable[Any]]
 """Serves a call whose caller is known: its request or requests, where it comes from, its rights."""
+
+
+async def _message(context: Context) -> bytes:
+    """Read the one message of a request; it has to arrive within `REQUEST_SECONDS`."""
+    try:
+        async with asyncio.timeout(REQUEST_SECONDS):
+            data: Any = await context.read()
+    except TimeoutError:
+        raise LimitExceeded("seconds to send a request", REQUEST_SECONDS, scope="request") from None
+    if data is grpc.aio.EOF:
+        raise InvalidRequest([("request", "is missing")])
+    return bytes(data)
 
 
 def _admitted_name(rights: Rights | None, method: str, request: Any, metadata: Any) -> str:
