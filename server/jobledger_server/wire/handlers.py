@@ -222,7 +222,8 @@ async def _message(context: Context) -> bytes:
     except TimeoutError:
         raise LimitExceeded("seconds to send a request", REQUEST_SECONDS, scope="request") from None
     if data is grpc.aio.EOF:
-        raise InvalidRequest([("request", "is missing")])
+        # The client has left. gRPC ends a unary call without a message like this too.
+        raise asyncio.CancelledError
     return bytes(data)
 
 
