@@ -153,8 +153,10 @@ async def test_where_one_connection_is_cut_off_those_at_rest_are_let_go(
     for pid in pids:
         await cut_off(database_url, pid)
     with pytest.raises(StoreUnavailable):
-        await store.read_jobs([JobId("j")])
-    assert await store.read_jobs([JobId("j")]) == {}
+        async with store.transaction() as transaction:
+            await transaction.load_jobs([JobId("j")])
+    async with store.transaction() as transaction:
+        assert await transaction.load_jobs([JobId("j")]) == {}
 
 
 @several_servers
