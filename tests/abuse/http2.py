@@ -69,6 +69,7 @@ class Connection:
 
     def __init__(self, target: str, settings: bytes = b"", *, read: bool = True) -> None:
         self.socket = connect(target)
+        self.socket.settimeout(None)  # a server that is silent has not closed it
         self.closed = threading.Event()
         """Set when the server has closed the connection."""
         self.window = 65_535
