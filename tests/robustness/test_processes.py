@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -163,10 +164,13 @@ async def test_sigterm_with_watchers_that_do_not_read_ends_within_the_grace_peri
 
 async def test_2000_watches_opened_in_one_burst_all_get_their_first_message(serve: Serve) -> None:
     server = serve()
-    async with connected(server) as channel:
-        call = Caller(channel)
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with AsyncExitStack() as stack:
+        channels = [grpc.aio.insecure_channel(server.target, options) for _ in range(10)]
+        calls = [Caller(await stack.enter_async_context(channel)) for channel in channels]
+        call = calls[0]
         job = await call.running()
-        streams = [call.WatchJob(job_id=job.id, user_id="ada") for _ in range(2000)]
+        streams = [each.WatchJob(job_id=job.id, user_id="ada") for each in calls * 200]
         firsts = await asyncio.gather(*(stream.read() for stream in streams))
         assert all(first.job == job for first in firsts)
         ended = (await call.MarkCompleted(job_id=job.id)).job
