@@ -14,6 +14,8 @@ from typing import Any, Self
 
 import grpc
 import pytest
+from google.longrunning import operations_pb2 as operations
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 from abuse.attacker import attack, begin
@@ -122,6 +124,19 @@ def requests(job_id: str) -> Mapping[str, list[bytes]]:
             )
         ],
     }
+    name = f"jobs/{job_id}"
+    made |= {
+        "Operations/GetOperation": [operations.GetOperationRequest(name=name)],
+        "Operations/ListOperations": [
+            operations.ListOperationsRequest(name="jobs", page_size=1000),
+            operations.ListOperationsRequest(name="jobs", filter=f"done={' ' * 60_000}true"),
+        ],
+        "Operations/CancelOperation": [operations.CancelOperationRequest(name=f"jobs/{ID}")],
+        "Operations/DeleteOperation": [operations.DeleteOperationRequest(name=f"jobs/{ID}")],
+        "Operations/WaitOperation": [
+            operations.WaitOperationRequest(name=name, timeout=Duration(nanos=1))
+        ],
+    }
     return {
         method: [one if isinstance(one, bytes) else one.SerializeToString() for one in each]
         for method, each in made.items()
@@ -135,10 +150,12 @@ def send(target: str, *, files: list[str]) -> object:
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_metadata_size", 2**20)]
     with grpc.insecure_channel(target, options) as channel:
         for file in map(Path, files):
-            method = channel.unary_unary(f"/jobledger.v1.{file.stem.replace('.', '/')}")
+            service, _, name = file.stem.partition(".")
+            package = "google.longrunning" if service == "Operations" else "jobledger.v1"
+            method = channel.unary_unary(f"/{package}.{service}/{name}")
             for _ in range(REPEATS):
                 try:
-                    method(file.read_bytes(), timeout=20)
+                    method(file.read_bytes(), timeout=20, metadata=[("x-jobledger-user", "ada")])
                     codes.append("OK")
                 except grpc.RpcError as error:
                     codes.append(error.code().name)
@@ -218,7 +235,7 @@ async def test_no_request_holds_the_event_loop(
 
 
 def test_every_method_with_one_request_is_tested() -> None:
-    services = (jobs.DESCRIPTOR.services_by_name, workers.DESCRIPTOR.services_by_name)
+    services = (module.DESCRIPTOR.services_by_name for module in (jobs, workers, operations))
     unary = {
         f"{service.name}/{method.name}"
         for services_by_name in services

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from abuse.attacker import attack, begin
-from abuse.conftest import MIB
+from abuse.conftest import MIB, sqlite_only
 from server_process import ServerProcess
 
 ACCESS = f"""
@@ -47,7 +47,7 @@ def send(target: str, *, count: int, token: str, tail: str, times: int) -> objec
     ],
     ids=["no token", "too many assets", "malformed", "too large"],
 )
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@sqlite_only
 async def test_a_refused_request_leaves_nothing_in_memory(
     database_url: str, tmp_path: Path, token: str, tail: str, times: int, code: str
 ) -> None:
@@ -63,3 +63,26 @@ async def test_a_refused_request_leaves_nothing_in_memory(
         async with attack(send, server.target, count=100, **options) as attacker:
             assert await attacker.report() == {code: 100}
         assert server.peak_memory - before < 64 * MIB
+
+
+def gzip_bombs(target: str, *, count: int, size: int) -> object:
+    """Send messages that are a thousandth of their size until they are unpacked."""
+    begin()
+    codes: Counter[str] = Counter()
+    options = [("grpc.max_send_message_length", -1)]
+    with grpc.insecure_channel(target, options, compression=grpc.Compression.Gzip) as channel:
+        method = channel.unary_unary("/jobledger.v1.JobService/CreateJob")
+        for _ in range(count):
+            try:
+                method(bytes(size), timeout=20)
+            except grpc.RpcError as error:
+                codes[error.code().name] += 1
+    return codes
+
+
+@sqlite_only
+async def test_a_gzip_bomb_is_not_unpacked_beyond_the_limit(server: ServerProcess) -> None:
+    before = server.peak_memory
+    async with attack(gzip_bombs, server.target, count=5, size=100 * MIB) as attacker:
+        assert await attacker.report() == {"RESOURCE_EXHAUSTED": 5}
+    assert server.peak_memory - before < 150 * MIB
