@@ -128,6 +128,8 @@ async def test_what_a_caller_may_do_goes_through(
         ("", "names no"),
         ("not toml", "cannot read"),
         ("[[caller]]", "needs a `name`"),
+        ("[caller]\nname = 'a'", r"write \[\[caller\]\]"),
+        ("caller = ['a']", r"write \[\[caller\]\]"),
         ("[[caller]]\nname = 'a'", "needs `token_sha256`"),
         ("[[caller]]\nname = 'a'\ntoken_sha256 = 'abc'", "needs `token_sha256`"),
         (f"[[caller]]\nname='a'\ntoken_sha256='{'0' * 64}'\nservices=['Job']", "services are"),

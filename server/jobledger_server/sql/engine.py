@@ -39,6 +39,9 @@ def parse_url(database: str) -> URL:
         case "sqlite":
             if not url.database or url.database == ":memory:" or "mode=memory" in str(url):
                 raise BadDatabaseUrl("SQLite needs a file, not memory: write sqlite:///FILE")
+            if url != URL.create(url.drivername, database=url.database):
+                # By a parameter SQLite would open another file than the one that is locked.
+                raise BadDatabaseUrl("SQLite's URL has a file and nothing else: " + USAGE)
             return url.set(drivername="sqlite+aiosqlite")
         case "postgresql" | "postgres":
             _check_postgresql(database, url)

@@ -107,8 +107,11 @@ def read_access_file(path: Path) -> Access:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
         raise BadAccessFile(f"cannot read the access file {path}: {error}") from None
+    entries = content.get("caller", [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise BadAccessFile(f"{path}: write [[caller]] above the keys of each caller")
     callers: dict[bytes, Rights] = {}
-    for entry in content.get("caller", ()):
+    for entry in entries:
         digest, caller = _caller_from(path, entry)
         if digest in callers:
             raise BadAccessFile(f"{path}: {caller.name!r} has the same token as another caller")
