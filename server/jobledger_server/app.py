@@ -143,7 +143,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         elif settings.feed == "hints":
             publish = await stack.enter_async_context(_hinting(database.url, hub, look, supervisor))
         ledger = await stack.enter_async_context(
-            Ledger(store, publish, max_waiting=waiting, share=share)
+            Ledger(store, publish, max_waiting=waiting, share=share, sizes=reads.sizes)
         )
         for task in (*reads.tasks, *ledger.tasks):
             supervisor.watch(task)

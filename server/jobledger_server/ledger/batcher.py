@@ -57,6 +57,8 @@ class Batcher(Generic[Item, Result]):
         share: The part of these two that one caller may take, up to 1.
         weigh: The weight of an item; 1 for each by default.
         measure: The bytes that an item holds in memory; 0 by default.
+        reading: Makes for each batch what says how many bytes an item adds to what the batch
+            reads; 0 by default.
 
     Callers get equal shares by weight: however many items one of them has waiting,
     the next item of another is in the next batch or the one after.
@@ -78,6 +80,7 @@ class Batcher(Generic[Item, Result]):
         share: float = 1.0,
         weigh: Callable[[Item], int] = lambda _: 1,
         measure: Callable[[Item], int] = lambda _: 0,
+        reading: Callable[[], Callable[[Item], int]] = lambda: lambda _: 0,
     ) -> None:
         self._name = name
         self._flush = flush
@@ -85,6 +88,7 @@ class Batcher(Generic[Item, Result]):
         self._max_batch_bytes = max_batch_bytes
         self._weigh = weigh
         self._measure = measure
+        self._reading = reading
         self._items = _admission(f"waiting {name}", max_waiting, share)
         self._bytes = _admission(f"bytes of waiting {name}", max_waiting_bytes, share)
         self._max_waiting = max_waiting
@@ -163,11 +167,12 @@ class Batcher(Generic[Item, Result]):
         """Take what comes next, up to the size of a batch; one item at least."""
         batch = []
         weight = size = 0
+        read = self._reading()
         while len(self._waiting) and weight < self._max_batch and size < self._max_batch_bytes:
             waiting = self._waiting.pop()
             batch.append(waiting)
             weight += waiting.weight
-            size += waiting.bytes
+            size += waiting.bytes + read(waiting.item)
         return batch
 
     async def _linger(self, callers: int) -> None:

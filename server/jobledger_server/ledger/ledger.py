@@ -29,6 +29,7 @@ from jobledger_server.ledger.batcher import Batcher
 from jobledger_server.ledger.dispatch import Dispatch
 from jobledger_server.ledger.ids import IdSource
 from jobledger_server.ledger.outages import Outages
+from jobledger_server.ledger.sizes import Sizes
 from jobledger_server.store import (
     Change,
     ErrorKind,
@@ -61,9 +62,16 @@ class Ledger:
     """Applies commands to the store. Used as an `async with` block; at its end it drains."""
 
     def __init__(
-        self, store: Store, publish: Publish, *, max_waiting: int, share: float = 1.0
+        self,
+        store: Store,
+        publish: Publish,
+        *,
+        max_waiting: int,
+        share: float = 1.0,
+        sizes: Sizes | None = None,
     ) -> None:
         self._store = store
+        self._sizes = Sizes() if sizes is None else sizes
         self._publish = publish
         self._ids = IdSource()
         self.outages = Outages()
@@ -78,6 +86,7 @@ class Ledger:
             share=share,
             weigh=_weigh,
             measure=_content_bytes,
+            reading=self._reading,
         )
         self._dispatch = Dispatch(
             store, self._committed, self._note, max_waiting=max_waiting, share=share
@@ -129,6 +138,7 @@ class Ledger:
     def _committed(self, changes: Sequence[Change]) -> None:
         self._publish(changes)
         for change in changes:
+            self._sizes.note(change.job)
             for step in change.transitions:
                 transition_log.info(
                     "transition",
@@ -141,6 +151,10 @@ class Ledger:
                         "actor": step.actor,
                     },
                 )
+
+    def _reading(self) -> Callable[[Command], int]:
+        added = self._sizes.counting()
+        return lambda each: 0 if isinstance(each, Create | CreateAll) else added(each.job_id)
 
     async def _apply_and_note(
         self, commands: Sequence[Command]

@@ -1,7 +1,7 @@
 """Reads that arrive together become one statement."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
@@ -10,6 +10,7 @@ from typing import Self
 from jobledger_server.domain.errors import JobNotFound
 from jobledger_server.domain.model import Job, JobId, Transition
 from jobledger_server.ledger.batcher import Batcher
+from jobledger_server.ledger.sizes import Sizes
 from jobledger_server.ledger.stale import again_if_stale
 from jobledger_server.store import Owned, Store
 
@@ -29,8 +30,14 @@ class Reads:
 
     def __init__(self, store: Store, *, max_waiting: int, share: float = 1.0) -> None:
         self._store = store
+        self.sizes = Sizes()
         self._jobs = Batcher(
-            "reads", self._read_jobs, max_batch=MAX_BATCH, max_waiting=max_waiting, share=share
+            "reads",
+            self._read_jobs,
+            max_batch=MAX_BATCH,
+            max_waiting=max_waiting,
+            share=share,
+            reading=self._reading,
         )
         self._histories = Batcher(
             "watches",
@@ -38,6 +45,7 @@ class Reads:
             max_batch=MAX_BATCH,
             max_waiting=max_waiting,
             share=share,
+            reading=self._reading,
         )
         self._open = AsyncExitStack()
 
@@ -69,6 +77,8 @@ class Reads:
 
     async def _read_jobs(self, wanted: Sequence[Owned]) -> Sequence[Job | Exception]:
         found = await again_if_stale(partial(self._store.read_jobs, owned=set(wanted)))
+        for read in found.values():
+            self.sizes.note(read)
         # The same job may be asked for by its owner and by another.
         return [
             job
@@ -79,9 +89,15 @@ class Reads:
 
     async def _read_histories(self, wanted: Sequence[Owned]) -> Sequence[History | Exception]:
         found = await again_if_stale(partial(self._store.read_histories, owned=set(wanted)))
+        for job, _ in found.values():
+            self.sizes.note(job)
         return [
             history
             if (history := found.get(job_id)) is not None and history[0].user_id == user_id
             else JobNotFound(job_id)
             for job_id, user_id in wanted
         ]
+
+    def _reading(self) -> Callable[[Owned], int]:
+        added = self.sizes.counting()
+        return lambda wanted: added(wanted[0])

@@ -1,0 +1,104 @@
+"""Jobs that are large: however many are asked for at once, few are read at once."""
+
+import asyncio
+from collections.abc import Collection
+from typing import Any
+
+from jobledger_server.domain.commands import Cancel, Create, LinkAsset, Transit
+from jobledger_server.domain.model import AssetLink, Job, JobId, JobStatus, Payload
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.ledger.reads import Reads
+from jobledger_server.ledger.sizes import Sizes
+from jobledger_server.sql.store import SqlStore
+from jobledger_server.sql.transaction import SqlTransaction
+from jobledger_server.store import Store
+
+SIZE = 200_000
+JOBS = 60
+AT_ONCE = 4 * 1024 * 1024 // SIZE + 1
+"""As many as 4 MiB hold, and one more."""
+
+
+class CountedStore:
+    """The real store; it notes how many jobs each read asks for."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.reads: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def read_jobs(self, *, owned: Collection[Any]) -> Any:
+        self.reads.append(len(owned))
+        return await self._store.read_jobs(owned=owned)
+
+    async def read_histories(self, *, owned: Collection[Any]) -> Any:
+        self.reads.append(len(owned))
+        return await self._store.read_histories(owned=owned)
+
+
+async def large_jobs(ledger: Ledger) -> list[Job]:
+    create = Create(user_id="ada", job_type="t", parameters=Payload(b"\x0a" * SIZE))
+    return [(await ledger.apply(create)).job for _ in range(JOBS)]
+
+
+async def test_reads_of_large_jobs_come_in_small_batches(ledger: Ledger, store: SqlStore) -> None:
+    jobs = await large_jobs(ledger)
+    counted = CountedStore(store)
+    async with Reads(counted, max_waiting=1000) as reads:
+        for read in (reads.job, reads.history):
+            for job in jobs:
+                await read(job.id, "ada")  # from here on they are known to be large
+            counted.reads.clear()
+            await asyncio.gather(*(read(job.id, "ada") for job in jobs))
+            assert max(counted.reads) <= AT_ONCE
+            counted.reads.clear()
+            await asyncio.gather(*(read(jobs[0].id, "ada") for _ in range(JOBS)))
+            assert len(counted.reads) <= 2  # the same job is read once
+
+
+async def test_commands_for_large_jobs_come_in_small_batches(
+    ledger: Ledger, monkeypatch: Any
+) -> None:
+    jobs = await large_jobs(ledger)
+    start = [Transit(job_id=job.id, target=JobStatus.PROCESSING, worker_id="w") for job in jobs]
+    link = AssetLink("t", "", "path", 1)
+    loaded: list[int] = []
+    load_jobs = SqlTransaction.load_jobs
+
+    async def counted(self: SqlTransaction, ids: Collection[JobId], owned: Any = ()) -> Any:
+        loaded.append(len({*ids, *(job_id for job_id, _ in owned)}))
+        return await load_jobs(self, ids, owned)
+
+    monkeypatch.setattr(SqlTransaction, "load_jobs", counted)
+    for commands in (
+        start,
+        [LinkAsset(job_id=job.id, link=link) for job in jobs],
+        [Cancel(job_id=job.id, user_id="ada", reason="") for job in jobs],
+    ):
+        await asyncio.gather(*map(ledger.apply, commands))
+        assert max(loaded) <= AT_ONCE
+    loaded.clear()
+    same = [LinkAsset(job_id=jobs[0].id, link=link) for _ in range(JOBS)]
+    await asyncio.gather(*map(ledger.apply, same))
+    assert len(loaded) <= 2
+
+
+def test_what_is_known_of_sizes_is_bounded(monkeypatch: Any) -> None:
+    monkeypatch.setattr("jobledger_server.ledger.sizes.MAX_JOBS", 2)
+    sizes = Sizes()
+    for number in range(3):
+        sizes.note(
+            Job(
+                id=JobId(str(number)),
+                user_id="ada",
+                job_type="t",
+                create_time=0,
+                update_time=0,
+                queue_timeout=0,
+                parameters=Payload(b"x" * SIZE),
+            )
+        )
+    added = sizes.counting()
+    assert [added(JobId(str(number))) for number in (0, 1, 2, 2)] == [0, SIZE, SIZE, 0]
