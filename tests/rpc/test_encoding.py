@@ -132,7 +132,7 @@ def test_a_brief_job_is_a_part_of_the_whole(job: Job) -> None:
 @given(st.lists(JOBS, max_size=3))
 def test_answers_hold_their_jobs_and_the_rest_of_their_fields(jobs: list[Job]) -> None:
     batch = worker_service_pb2.ClaimJobsResponse.FromString(
-        with_jobs(worker_service_pb2.ClaimJobsResponse, jobs)
+        with_jobs(worker_service_pb2.ClaimJobsResponse, map(job_bytes, jobs))
     )
     assert list(batch.jobs) == [expected(job) for job in jobs]
     rest = job_service_pb2.WatchJobResponse(heartbeat=True)

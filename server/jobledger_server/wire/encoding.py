@@ -165,14 +165,17 @@ def with_job(kind: type[Answer], job: bytes, rest: Answer | bytes = b"") -> Answ
     `rest` has its other fields, or their bytes. Whoever sends the bytes (handlers.py) passes
     on what is serialized already.
     """
-    others = rest if isinstance(rest, bytes) else rest.SerializeToString()
-    return cast("Answer", _sized(_field(kind, "job"), job) + others)
+    return cast("Answer", _sized(_field(kind, "job"), job) + _serialized(rest))
 
 
-def with_jobs(kind: type[Answer], jobs: Iterable[Job]) -> Answer:
+def with_jobs(kind: type[Answer], jobs: Iterable[bytes], rest: Answer | bytes = b"") -> Answer:
     """Return the same of a message with these `jobs`."""
     tag = _field(kind, "jobs")
-    return cast("Answer", b"".join([_sized(tag, job_bytes(job)) for job in jobs]))
+    return cast("Answer", b"".join([_sized(tag, job) for job in jobs]) + _serialized(rest))
+
+
+def _serialized(rest: Message | bytes) -> bytes:
+    return rest if isinstance(rest, bytes) else rest.SerializeToString()
 
 
 def first_field(message: bytes) -> bytes:

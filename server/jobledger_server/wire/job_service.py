@@ -13,7 +13,7 @@ from jobledger_server.ledger.reads import Reads
 from jobledger_server.store import Store
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.subscription import News
-from jobledger_server.wire.encoding import answer, with_jobs
+from jobledger_server.wire.encoding import answer, job_bytes, with_jobs
 from jobledger_server.wire.incoming import Incoming
 from jobledger_server.wire.jobs_watch import JobsWatch
 from jobledger_server.wire.lifetime import Lifetime
@@ -21,11 +21,10 @@ from jobledger_server.wire.lists import Lists
 from jobledger_server.wire.messages import (
     asset_message,
     heartbeat_message,
-    job_message,
     transition_message,
     watch_message,
 )
-from jobledger_server.wire.pages import Page, number_from
+from jobledger_server.wire.pages import Page, message_bytes, number_from
 from jobledger_server.wire.requests import Requests
 
 Context = ServicerContext[Any, Any]
@@ -69,7 +68,7 @@ class JobService(JobServiceServicer):
         self, request: Incoming[pb.BatchCreateJobsRequest], _context: Context
     ) -> pb.BatchCreateJobsResponse:
         jobs = await self._ledger.create_all(await request.read(self._requests.create_all))
-        return with_jobs(pb.BatchCreateJobsResponse, jobs)
+        return with_jobs(pb.BatchCreateJobsResponse, map(job_bytes, jobs))
 
     async def GetJob(self, request: pb.GetJobRequest, _context: Context) -> pb.GetJobResponse:
         job = await self._reads.job(*self._requests.owned_job(request))
@@ -85,8 +84,9 @@ class JobService(JobServiceServicer):
 
         page = Page(request, query.key(), jobs, cursor=lambda job: job.id)
         async with self._lists.turn():
-            listed = await page.read(job_message)
-        return pb.ListJobsResponse(jobs=listed, next_page_token=page.next_token)
+            listed = await page.read(job_bytes, len)
+        rest = pb.ListJobsResponse(next_page_token=page.next_token)
+        return with_jobs(pb.ListJobsResponse, listed, rest)
 
     async def CancelJob(
         self, request: pb.CancelJobRequest, _context: Context
@@ -112,7 +112,7 @@ class JobService(JobServiceServicer):
         page = Page(request, ("assets", job_id), assets, cursor=lambda asset: asset.id)
         await self._reads.job(job_id, user_id)
         async with self._lists.turn():
-            listed = await page.read(asset_message)
+            listed = await page.read(asset_message, message_bytes)
         return pb.ListAssetsResponse(assets=listed, next_page_token=page.next_token)
 
     async def ListTransitions(
@@ -130,7 +130,7 @@ class JobService(JobServiceServicer):
         )
         await self._reads.job(job_id, user_id)
         async with self._lists.turn():
-            listed = await page.read(transition_message)
+            listed = await page.read(transition_message, message_bytes)
         return pb.ListTransitionsResponse(transitions=listed, next_page_token=page.next_token)
 
     # Writes instead of yielding: grpc does not close a generator whose write failed (grpc#42295).

@@ -19,7 +19,7 @@ from jobledger_server.wire.lists import Lists
 from jobledger_server.wire.operations_messages import operation_message
 from jobledger_server.wire.operations_owner import Metadata
 from jobledger_server.wire.operations_requests import OperationsRequests
-from jobledger_server.wire.pages import Page
+from jobledger_server.wire.pages import Page, message_bytes
 
 ANSWER_SECONDS = 0.5
 """How long before the call's deadline a wait is given up, or a fifth of what is left if that is
@@ -66,7 +66,7 @@ class OperationsService:
 
         page = Page(request, ("operations", query.key()), jobs, cursor=lambda job: job.id)
         async with self._lists.turn():
-            listed = await page.read(operation_message)
+            listed = await page.read(operation_message, message_bytes)
         return pb.ListOperationsResponse(operations=listed, next_page_token=page.next_token)
 
     async def CancelOperation(self, request: pb.CancelOperationRequest, context: Context) -> Empty:

@@ -17,9 +17,12 @@ DEFAULT_ROWS = 50
 ROWS_AT_ONCE = 100
 """Rows that are made into messages before the event loop does something else."""
 
+BYTES_AT_ONCE = 256 * 1024
+"""Bytes of messages that are made before it does something else."""
+
 Row = TypeVar("Row")
 
-Out = TypeVar("Out", bound=Message)
+Out = TypeVar("Out")
 
 
 class PagedRequest(Protocol):
@@ -57,24 +60,36 @@ class Page(Generic[Row]):
         self._after = read_token("page_token", key, given) if given else None
         self.next_token = ""
 
-    async def read(self, message: Callable[[Row], Out]) -> list[Out]:
-        """Return the page's messages, and set `next_token` where more may follow."""
+    async def read(self, message: Callable[[Row], Out], size: Callable[[Out], int]) -> list[Out]:
+        """Return the page's messages, and set `next_token` where more may follow.
+
+        `size` says how many bytes a message takes.
+        """
         page: list[Out] = []
         room = MAX_ANSWER_BYTES
+        made = 0
         rows, rest = await self._fetch(self._after, self._size)
         for row in rows[: self._size]:
             out = message(row)
-            room -= out.ByteSize()
+            taken = size(out)
+            room -= taken
             if page and room < 0:
                 break
             page.append(out)
-            if len(page) % ROWS_AT_ONCE == 0:
+            made += taken
+            if len(page) % ROWS_AT_ONCE == 0 or made > BYTES_AT_ONCE:
+                made = 0
                 await asyncio.sleep(0)
         if len(page) < len(rows):
             rest = self._cursor(rows[len(page) - 1])
         if rest is not None:
             self.next_token = token(self._key, rest)
         return page
+
+
+def message_bytes(message: Message) -> int:
+    """Return how many bytes a message takes."""
+    return message.ByteSize()
 
 
 def number_from(cursor: str | None) -> int:

@@ -8,7 +8,7 @@ from grpc.aio import ServicerContext
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceServicer
 from jobledger_server.wire.claims import Claims
-from jobledger_server.wire.encoding import answer, with_jobs
+from jobledger_server.wire.encoding import answer, job_bytes, with_jobs
 from jobledger_server.wire.incoming import Incoming
 from jobledger_server.wire.messages import asset_message, progress_message
 from jobledger_server.wire.reporting import Reporting
@@ -33,7 +33,7 @@ class WorkerService(WorkerServiceServicer):
         self, request: pb.ClaimJobsRequest, _context: Context
     ) -> pb.ClaimJobsResponse:
         jobs = await self._claims.claim(*self._requests.claim(request))
-        return with_jobs(pb.ClaimJobsResponse, jobs)
+        return with_jobs(pb.ClaimJobsResponse, map(job_bytes, jobs))
 
     async def ReleaseJob(
         self, request: pb.ReleaseJobRequest, _context: Context
