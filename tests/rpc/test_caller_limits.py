@@ -9,6 +9,8 @@ from typing import Any
 
 import grpc
 import pytest
+from google.longrunning import operations_pb2
+from google.longrunning.operations_pb2_grpc import OperationsStub
 from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -54,6 +56,31 @@ async def test_one_owner_leaves_watches_to_the_others_on_its_connection(start: S
             await watch(user_id)
             await watch(user_id)
         assert await scope_of(call.WatchJobs(user_id="dan").read()) == "server"
+
+
+@sqlite_only
+async def test_one_owner_leaves_waits_for_operations_to_the_others(start: Start) -> None:
+    app = await start(**SHARE)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        job_ids = {user_id: (await call.job(user_id=user_id)).id for user_id in ("eve", "ada")}
+        operations = OperationsStub(channel)
+
+        def wait(user_id: str) -> Any:
+            request = operations_pb2.WaitOperationRequest(name=f"jobs/{job_ids[user_id]}")
+            return operations.WaitOperation(
+                request, timeout=20, metadata=[("x-jobledger-user", user_id)]
+            )
+
+        waiting = [wait("eve"), wait("eve")]
+        while app.hub.watches < 2:
+            await asyncio.sleep(0.005)
+        assert await scope_of(wait("eve")) == "caller"
+        waiting.append(wait("ada"))
+        while app.hub.watches < 3:
+            await asyncio.sleep(0.005)
+        for each in waiting:
+            each.cancel()
 
 
 @sqlite_only

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
@@ -15,14 +16,25 @@ from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.wire.access import Access, Rights
 from jobledger_server.wire.draining import OWN_METHODS, Drain, until_draining
 from jobledger_server.wire.failures import answer_to
-from jobledger_server.wire.incoming import INLINE_BYTES, MAX_PLAIN_BYTES, Incoming, Intake, parsed
-from jobledger_server.wire.validation import MAX_MESSAGE_BYTES, InvalidRequest
+from jobledger_server.wire.incoming import (
+    INLINE_BYTES,
+    MAX_PLAIN_BYTES,
+    MAX_REPORT_BYTES,
+    Incoming,
+    Intake,
+    parsed,
+)
+from jobledger_server.wire.operations_owner import owner_of
+from jobledger_server.wire.validation import MAX_MESSAGE_BYTES, Checker, InvalidRequest
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Behavior = Callable[[Any, Context], Awaitable[Any]]
 
 REQUEST_SECONDS = 20
 """How long a request that is one message may take to arrive, after its headers."""
+
+OPERATIONS_METHODS = "/google.longrunning.Operations/"
+"""How the paths of the methods begin whose owner is named by the metadata."""
 
 CLAIM = "/jobledger.v1.WorkerService/ClaimJobs"
 
@@ -177,7 +189,10 @@ class Handlers:
                     incoming = Incoming(data, origin, parse, admit, intake, max_bytes)
                     answer = await behavior(incoming, context)
                 else:
-                    request = parsed(parse, data, max_bytes=max_bytes)
+                    request = await intake.run(
+                        size, partial(parsed, parse, data, max_bytes=max_bytes)
+                    )
+                    data = b""  # a watch may stay for long
                     CALLER.set(Caller(origin, admit(request)))
                     answer = await behavior(request, context)
             finally:
@@ -232,6 +247,8 @@ def _admitted_name(rights: Rights | None, method: str, request: Any, metadata: A
     if rights is not None:
         rights.check(method, request, metadata)
         return ""  # its identity says it all
+    if method.startswith(OPERATIONS_METHODS):
+        return owner_of(Checker(), metadata)
     name: str = getattr(request, "user_id", "") or getattr(request, "worker_id", "")
     return name
 
@@ -282,7 +299,7 @@ def _each_parsed(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 
     def read(data: bytes) -> Any:
         try:
-            return parsed(parse, data, max_bytes=MAX_PLAIN_BYTES)
+            return parsed(parse, data, max_bytes=MAX_REPORT_BYTES)
         except (InvalidRequest, LimitExceeded) as error:
             error.__traceback__ = error.__context__ = None
             return error

@@ -25,6 +25,10 @@ Result = TypeVar("Result")
 MAX_PLAIN_BYTES = 64 * 1024
 """The most bytes of a request that carries neither a Struct nor a list of assets."""
 
+MAX_REPORT_BYTES = 4 * 1024
+"""The most bytes of one message of a stream: each is read in the event loop, and thousands can
+arrive together. The largest report has less than 3 KiB."""
+
 MAX_FIELDS = 4096
 """The most fields of a request, each entry of a list counted: the largest list has 1,000."""
 
