@@ -196,7 +196,8 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         await stack.enter_async_context(supervisor.running("grpc", _until_it_ends(server, drain)))
         await stack.enter_async_context(
             supervisor.running(
-                "connections", keep_room(address, connections_allowed(settings.max_connections))
+                "connections",
+                keep_room(address, connections_allowed(settings.max_connections), handlers.calls),
             )
         )
         yield App(address, hub, openings, store, supervisor.failed)

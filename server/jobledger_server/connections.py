@@ -1,4 +1,4 @@
-"""Room for new connections: those that have never made a call are closed, oldest first.
+"""Room for new connections: those without a call under way are closed, oldest first.
 
 gRPC refuses connections beyond its limit, and cannot be asked to close one. The kernel
 knows how much each has received and when, and a socket that is shut down is to gRPC a
@@ -11,12 +11,16 @@ import os
 import socket
 import struct
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 
 INTERVAL_SECONDS = 0.25
 
 GREETING_BYTES = 200
 """A client's preface, settings and windows are less; with a call it has sent more."""
+
+IDLE_MILLISECONDS = 1000
+"""A connection over which calls were made is idle when nothing has come for so long."""
 
 _ESTABLISHED = 1
 _TCP_INFO = struct.Struct("=B43xI4xI72xQ")
@@ -25,10 +29,11 @@ _TCP_INFO = struct.Struct("=B43xI4xI72xQ")
 log = logging.getLogger("jobledger.server")
 
 
-async def keep_room(address: str, allowed: int) -> None:
+async def keep_room(address: str, allowed: int, busy: Collection[str]) -> None:
     """See that a tenth of the allowed connections to an address is free, as far as possible.
 
-    Does nothing on other systems than Linux, and for a socket file.
+    `busy` has the peers, as gRPC names them, that have a call under way. Does nothing on
+    other systems than Linux, and for a socket file.
     """
     port = address.rpartition(":")[2]
     most = allowed - max(1, allowed // 10)
@@ -37,13 +42,18 @@ async def keep_room(address: str, allowed: int) -> None:
         with suppress(OSError):  # not even this has a descriptor
             if len(_descriptors()) <= most:
                 continue
-            closed = await asyncio.to_thread(_close_unused, int(port), most)
+            # By port alone: a peer's address can be written in more than one way.
+            ports = {peer.rpartition(":")[2] for peer in busy}
+            closed = await asyncio.to_thread(_close_unused, int(port), most, ports)
             if closed:
                 log.warning("unused_connections_closed", extra={"count": closed})
 
 
-def _close_unused(port: int, most: int) -> int:
-    """Close the oldest unused connections beyond `most`; return how many."""
+def _close_unused(port: int, most: int, busy: Collection[str]) -> int:
+    """Close unused connections beyond `most`; return how many.
+
+    First those that have never made a call, then those with the longest time since their last.
+    """
     count = 0
     unused = []
     for number in _descriptors():
@@ -54,11 +64,14 @@ def _close_unused(port: int, most: int) -> int:
             count += 1
             info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
             state, sent, received, size = _TCP_INFO.unpack(info)
-            if state == _ESTABLISHED and size < GREETING_BYTES:
-                unused.append((min(sent, received), number, connection.getpeername()))
+            peer, idle, new = connection.getpeername(), min(sent, received), size < GREETING_BYTES
+            if state != _ESTABLISHED or str(peer[1]) in busy:
+                continue
+            if new or idle >= IDLE_MILLISECONDS:
+                unused.append((new, idle, number, peer))
     unused.sort(reverse=True)
     closed = 0
-    for _, number, peer in unused[: max(0, count - most)]:
+    for *_, number, peer in unused[: max(0, count - most)]:
         with suppress(OSError), _duplicate(number) as connection:
             # Another one may have the number by now.
             if _is_to(connection, port) and connection.getpeername() == peer:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from abuse.attacker import attack
 from abuse.conftest import MIB, sqlite_only
@@ -15,6 +16,7 @@ from abuse.http2 import (
     DATA,
     END_HEADERS,
     END_STREAM,
+    GET_JOB,
     HEADERS,
     INITIAL_WINDOW_SIZE,
     WATCH_JOBS,
@@ -113,6 +115,31 @@ async def test_where_connections_are_short_the_oldest_without_a_call_is_closed(
                 assert not others[-1].closed.is_set()
             await call.CancelJob(job_id=job.id, user_id="ada")
             assert await stream.read() is not None
+
+
+async def test_where_connections_are_short_those_with_a_call_under_way_stay(tmp_path: Path) -> None:
+    async with (
+        ServerProcess(tmp_path, arguments=("--max-connections", "40")) as server,
+        grpc.aio.insecure_channel(server.target) as channel,
+    ):
+        call = Caller(channel)
+        claim = asyncio.ensure_future(
+            call.ClaimJobs(worker_id="w", job_types=["t"], wait=Duration(seconds=20))
+        )
+        with ExitStack() as stack:
+            connections = [stack.enter_context(Connection(server.target)) for _ in range(37)]
+            request = job_service_pb2.GetJobRequest(job_id="none", user_id="ada")
+            for connection in connections:
+                connection.send(
+                    frame(HEADERS, END_HEADERS, 1, request_headers(GET_JOB)),
+                    frame(DATA, END_STREAM, 1, message(request.SerializeToString())),
+                )
+            async with asyncio.timeout(10):
+                while not any(connection.closed.is_set() for connection in connections):
+                    await asyncio.sleep(0.05)
+            await served_alone(server.target, 0.2)
+        await call.job(job_type="t")
+        assert len((await claim).jobs) == 1
 
 
 @sqlite_only

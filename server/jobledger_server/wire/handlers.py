@@ -1,6 +1,7 @@
 """What every call goes through: who calls, how much, what is asked, and errors as answers."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -97,6 +98,8 @@ class Handlers:
         self._access = access
         self._intake = intake
         self._limits = limits
+        self.calls: Counter[str] = Counter()
+        """How many calls each peer has under way, by gRPC's name for it."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """Take nothing: grpc.aio before 1.84 finds every method by its generic handler."""
@@ -137,13 +140,16 @@ class Handlers:
         """Return what gRPC calls: `serve` for callers who may call, its errors as statuses."""
         access = self._access if method.startswith(OWN_METHODS) else None
         own = self._drain if method.startswith(OWN_METHODS) else nullcontext()
+        calls = self.calls
 
         async def answer(request: Any, context: Context) -> Any:
+            peer = context.peer()
+            calls[peer] += 1
             try:
                 rights = None
                 if access is not None:
                     rights = access.rights(context.invocation_metadata() or (), method)
-                origin = context.peer() if rights is None else rights.name
+                origin = peer if rights is None else rights.name
                 CALLER.set(Caller(origin))
                 with own:
                     return await serve(request, context, origin, rights)
@@ -153,6 +159,10 @@ class Handlers:
                 return None  # the caller left in the middle of a message
             except Exception as error:  # noqa: BLE001
                 status = _status_of(error)
+            finally:
+                calls[peer] -= 1
+                if not calls[peer]:
+                    del calls[peer]
             # The frames that an error was raised through hold what they were about, and a task
             # that aborts holds its frame until it is collected as garbage: let go of both.
             request = None
