@@ -146,7 +146,10 @@ class FairQueue(Generic[Item]):
     """
 
     def __init__(self) -> None:
-        self._clear()
+        self._origins: dict[str, dict[str, deque[tuple[Item, int]]]] = {}
+        self._by_origin: _Shares[str] = _Shares()
+        self._by_name: dict[str, _Shares[str]] = {}
+        self._length = 0
 
     def __len__(self) -> int:
         return self._length
@@ -168,37 +171,21 @@ class FairQueue(Generic[Item]):
 
     def pop(self) -> Item:
         """Remove the next item. Raises IndexError where there is none."""
-        while True:
-            origin = self._by_origin.pop()
-            names, shares = self._origins[origin], self._by_name[origin]
-            name = shares.pop()
-            queue = names[name]
-            item, weight = queue.popleft() if queue else (None, 0)  # it may have been discarded
-            if queue:
-                shares.add(name, weight)
-            else:
-                del names[name]
-            if names:
-                self._by_origin.add(origin, weight)
-            else:
-                del self._origins[origin], self._by_name[origin]
-            if item is not None:
-                self._length -= 1
-                return item
-
-    def discard(self, caller: Caller, item: Item) -> None:
-        """Remove an item that is still queued."""
-        queue = self._origins[caller.origin][caller.name]
-        queue.remove(next(entry for entry in queue if entry[0] is item))
+        origin = self._by_origin.pop()
+        names, shares = self._origins[origin], self._by_name[origin]
+        name = shares.pop()
+        queue = names[name]
+        item, weight = queue.popleft()
+        if queue:
+            shares.add(name, weight)
+        else:
+            del names[name]
+        if names:
+            self._by_origin.add(origin, weight)
+        else:
+            del self._origins[origin], self._by_name[origin]
         self._length -= 1
-        if not self._length:
-            self._clear()
-
-    def _clear(self) -> None:
-        self._origins: dict[str, dict[str, deque[tuple[Item, int]]]] = {}
-        self._by_origin: _Shares[str] = _Shares()
-        self._by_name: dict[str, _Shares[str]] = {}
-        self._length = 0
+        return item
 
 
 class Turns:
@@ -230,14 +217,14 @@ class Turns:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.cancelled():
-                self._waiting.discard(caller, turn)
-            else:  # the place came at the same moment
+            if not turn.cancelled():  # the place came at the same moment
                 self._pass_on()
             raise
 
     def _pass_on(self) -> None:
-        if len(self._waiting):
-            self._waiting.pop().set_result(None)
-        else:
-            self._free += 1
+        while len(self._waiting):
+            turn = self._waiting.pop()
+            if not turn.cancelled():  # its caller has left
+                turn.set_result(None)
+                return
+        self._free += 1

@@ -108,15 +108,6 @@ def test_made_up_names_gain_a_connection_nothing() -> None:
     assert [queue.pop() for _ in range(2)] == ["eve", "ada"]
 
 
-def test_what_is_discarded_is_not_given_out() -> None:
-    queue: FairQueue[str] = FairQueue()
-    queue.put(ADA, "a")
-    queue.put(GRACE, "b")
-    queue.discard(ADA, "a")
-    assert queue.pop() == "b"
-    assert len(queue) == 0
-
-
 async def test_places_go_to_callers_in_turn_and_a_cancelled_wait_loses_none() -> None:
     turns = Turns(1)
     served: list[str] = []
@@ -140,3 +131,27 @@ async def test_places_go_to_callers_in_turn_and_a_cancelled_wait_loses_none() ->
     assert served == ["eve 0", "eve 1", "ada", "eve 2"]
     async with turns.turn():
         pass
+
+
+async def test_who_leaves_at_the_moment_when_a_place_is_passed_on_loses_none() -> None:
+    turns = Turns(1)
+
+    async def wait() -> None:
+        async with turns.turn():
+            pass
+
+    async with turns.turn():
+        leaving = [asyncio.create_task(wait()) for _ in range(3)]
+        staying = asyncio.create_task(wait())
+        await asyncio.sleep(0)
+        for task in leaving:
+            task.cancel()  # it has not run since when the place is passed on
+    async with asyncio.timeout(1):
+        await staying
+        await wait()
+    assert all(task.cancelled() for task in await _ended(leaving))
+
+
+async def _ended(tasks: list[asyncio.Task[None]]) -> list[asyncio.Task[None]]:
+    await asyncio.wait(tasks)
+    return tasks
