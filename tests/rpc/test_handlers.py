@@ -16,7 +16,7 @@ from jobledger_server import app as app_module
 from jobledger_server.app import App
 from jobledger_server.config import Settings
 from jobledger_server.wire import handlers
-from rpc_caller import Caller
+from rpc_caller import Caller, decoded
 
 
 async def test_of_a_request_that_cannot_be_read_nothing_is_kept(
@@ -107,3 +107,19 @@ async def test_a_request_that_does_not_arrive_in_time_is_refused(
             while 1 not in slow.answered:
                 await asyncio.sleep(0.01)
     assert (await call.job()).version == 1
+
+
+async def test_a_request_that_did_not_arrive_in_time_may_be_sent_again(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers, "REQUEST_SECONDS", 0.1)
+    async with grpc.aio.insecure_channel(app.address) as channel, asyncio.timeout(10):
+        only_headers = channel.stream_unary("/jobledger.v1.JobService/CreateJob")()
+        with pytest.raises(grpc.aio.AioRpcError) as late:
+            await only_headers
+    refusal = decoded(late.value)
+    assert (refusal.code, refusal.metadata["scope"]) == (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "caller",
+    )
+    assert "RetryInfo" in refusal.details

@@ -245,7 +245,8 @@ async def _message(context: Context) -> bytes:
         async with asyncio.timeout(REQUEST_SECONDS):
             data: Any = await context.read()
     except TimeoutError:
-        raise LimitExceeded("seconds to send a request", REQUEST_SECONDS, scope="request") from None
+        # Not of scope "request": sent again it may arrive, for instance if its caller was frozen.
+        raise LimitExceeded("seconds to send a request", REQUEST_SECONDS, scope="caller") from None
     if data is grpc.aio.EOF:
         # The client has left. gRPC ends a unary call without a message like this too.
         raise asyncio.CancelledError
