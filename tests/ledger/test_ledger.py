@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gated_store import Gate, GatedStore
+from jobledger_server.admission import CALLER, Caller
 from jobledger_server.domain.commands import (
     Command,
     Create,
@@ -25,10 +26,11 @@ from jobledger_server.domain.errors import (
     JobNotFound,
     JobTerminal,
     LeaseLost,
+    LimitExceeded,
     RequestIdReused,
 )
 from jobledger_server.domain.machine import Decision
-from jobledger_server.domain.model import AssetLink, Job, JobId, JobStatus, Payload
+from jobledger_server.domain.model import AssetLink, Job, JobError, JobId, JobStatus, Payload
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.logs import JsonFormatter
 from jobledger_server.sql.postgresql import COPIED
@@ -75,6 +77,30 @@ async def test_200_concurrent_commands_on_one_job_lose_no_update(
     after = (await store.read_jobs([job.id]))[job.id]
     assert after.version == 202
     assert (await store.feed_head()).seq == 202
+
+
+LARGE = Payload(bytes(2000))
+LARGE_ASSETS = tuple(AssetLink("image/png", "u" * 100, "p" * 100, 1) for _ in range(10))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"result": LARGE}, {"error": JobError("r", "m", LARGE)}, {"assets": LARGE_ASSETS}],
+    ids=lambda content: next(iter(content)),
+)
+async def test_what_waits_of_one_caller_is_bounded_by_its_bytes(
+    store: SqlStore, content: dict[str, Any]
+) -> None:
+    CALLER.set(Caller("1.1.1.1:1", "w1"))
+    command = Transit(job_id=JobId("j"), target=JobStatus.COMPLETED, **content)
+    # Ten commands, or 2,684 bytes.
+    async with Ledger(store, lambda _: None, max_waiting=1_000_000, share=1e-5) as ledger:
+        waiting = ledger.put(command)
+        with pytest.raises(LimitExceeded) as refused:
+            ledger.put(command)
+        assert refused.value.limit == "bytes of waiting commands"
+        with pytest.raises(JobNotFound):
+            await waiting
 
 
 async def test_commands_that_arrive_together_are_one_commit(

@@ -52,7 +52,7 @@ Publish = Callable[[Sequence[Change]], None]
 """Takes the changes of every commit, before any of their callers is answered.
 
 Of two commits that follow each other at once, one by commands and one by claims, the
-later may come first: their places in the feed say in which order they belong."""
+later may come first: their sequence numbers say in which order they belong."""
 
 Outcome = Sequence[Decision] | DomainError
 """What came of a command: one decision, or, of a creation of many, one for each job."""
@@ -352,7 +352,8 @@ def _content_bytes(command: Command) -> int:
         return sum(len(creation.parameters or b"") for creation in command.creations)
     if isinstance(command, Transit):
         details = command.error.details if command.error else None
-        return len(command.result or b"") + len(details or b"")
+        addresses = sum(len(link.url) + len(link.storage_path) for link in command.assets)
+        return len(command.result or b"") + len(details or b"") + addresses
     return 0
 
 
