@@ -14,8 +14,8 @@ from jobledger_server.ledger.sizes import Sizes
 from jobledger_server.ledger.stale import again_if_stale
 from jobledger_server.store import Owned, Store
 
-MAX_BATCH = 512
-"""Jobs in one statement."""
+MAX_BATCH = 64
+"""Jobs in one statement, each of up to 768 KiB. More would be no faster."""
 
 History = tuple[Job, list[Transition]]
 """A job and all its transitions up to its version."""
