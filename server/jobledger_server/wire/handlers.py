@@ -26,7 +26,7 @@ from jobledger_server.wire.incoming import (
     parsed,
 )
 from jobledger_server.wire.operations_owner import owner_of
-from jobledger_server.wire.validation import MAX_MESSAGE_BYTES, Checker, InvalidRequest
+from jobledger_server.wire.validation import Checker, InvalidRequest
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Behavior = Callable[[Any, Context], Awaitable[Any]]
@@ -183,7 +183,6 @@ class Handlers:
     ) -> "Serve":
         intake = self._intake
         large = method in LARGE_REQUESTS
-        max_bytes = MAX_MESSAGE_BYTES if large else MAX_PLAIN_BYTES
 
         async def serve(_: Any, context: Context, origin: str, rights: Rights | None) -> Any:
             data = await _message(context)
@@ -196,11 +195,11 @@ class Handlers:
             intake.held.take(caller, size)
             try:
                 if large:
-                    incoming = Incoming(data, origin, parse, admit, intake, max_bytes)
+                    incoming = Incoming(data, origin, parse, admit, intake)
                     answer = await behavior(incoming, context)
                 else:
                     request = await intake.run(
-                        size, partial(parsed, parse, data, max_bytes=max_bytes)
+                        size, partial(parsed, parse, data, max_bytes=MAX_PLAIN_BYTES)
                     )
                     data = b""  # a watch may stay for long
                     CALLER.set(Caller(origin, admit(request)))

@@ -33,7 +33,7 @@ MAX_FIELDS = 4096
 """The most fields of a request, each entry of a list counted: the largest list has 1,000."""
 
 INLINE_BYTES = 4 * 1024
-"""Up to so many bytes a request is read in the event loop: it takes about a millisecond."""
+"""The most bytes of a request that is read in the event loop: it takes about a millisecond."""
 
 HELD_BYTES = 256 * 1024 * 1024
 """Bytes of requests and answers whose calls are under way, of all callers together."""
@@ -103,7 +103,6 @@ class Incoming(Generic[Request]):
     parse: Callable[[bytes], Request]
     admit: Callable[[Request], str]
     intake: Intake
-    max_bytes: int
 
     async def read(self, make: Callable[[Request], Result]) -> Result:
         """Return what `make` makes of the request, for instance a command.
@@ -113,7 +112,7 @@ class Incoming(Generic[Request]):
         data, self.data = self.data, b""
 
         def read() -> tuple[str, Result]:
-            request = parsed(self.parse, data, max_bytes=self.max_bytes)
+            request = parsed(self.parse, data, max_bytes=MAX_MESSAGE_BYTES)
             return self.admit(request), make(request)
 
         name, result = await self.intake.run(len(data), read)
