@@ -1,4 +1,4 @@
-"""Room for new connections: those without a call under way are closed, oldest first.
+"""Capacity for new connections: those without a call under way are closed, oldest first.
 
 gRPC refuses connections beyond its limit, and cannot be asked to close one. The kernel
 knows how much each has received and when, and a socket that is shut down is to gRPC a
@@ -68,8 +68,10 @@ def _close_unused(port: int, most: int, busy: Collection[str]) -> int:
             if state != _ESTABLISHED or str(peer[1]) in busy:
                 continue
             if new or idle >= IDLE_MILLISECONDS:
-                unused.append((new, idle, number, peer))
-    unused.sort(reverse=True)
+                # The longest since either: a new one sends its last greeting when it can. Of those
+                # that came at once the first has the lowest number.
+                unused.append((not new, -max(sent, received), number, peer))
+    unused.sort()
     closed = 0
     for *_, number, peer in unused[: max(0, count - most)]:
         with suppress(OSError), _duplicate(number) as connection:
