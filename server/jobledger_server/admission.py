@@ -1,7 +1,7 @@
 """Admission: how much at once, for each caller and for all, and whose turn it is.
 
-Who has no identity can give itself any name, so callers are told apart by where they
-come from first, and by the names that they give themselves second.
+A client without an identity can give itself any name, so callers are distinguished by
+their connections first, and by the names that they give themselves second.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ class Admission:
 
     Where the total is taken, an origin that holds less than an equal part of it is
     admitted all the same, so that no number of connections shuts out another one.
-    So up to twice the total can be held.
+    So n origins that come one after the other can hold up to 1 + ln(n) times the total.
 
     Args:
         limit: What is limited, as the error names it: "watches".

@@ -187,7 +187,7 @@ class LogWriter(logging.Handler):
         while data:
             try:
                 data = data[os.write(self._file, data) :]
-            except BlockingIOError:  # whoever shares the file has set it so
+            except BlockingIOError:  # another process that shares the file has set it so
                 select.select((), (self._file,), ())
             except OSError:
                 with self.lock:  # type: ignore[union-attr]
@@ -223,7 +223,7 @@ def logging_to_stderr(level: str, **always: Any) -> Iterator[None]:
         yield
     finally:
         logging.basicConfig(handlers=[logging.NullHandler()], force=True)
-        # What is printed last, by whoever ends the process, must not block it either.
+        # What is printed last, at the end of the process, must not block it either.
         sys.stderr = stderr if writer.drain() else Path(os.devnull).open("w")  # noqa: SIM115
 
 

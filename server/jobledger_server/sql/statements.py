@@ -166,7 +166,7 @@ class Statements:
         )
 
 
-# What the database can tell of a job's size without reading it.
+# What the database knows of a job's size without reading it.
 _SIZE: ColumnElement[int] = (
     func.coalesce(func.length(jobs.c.parameters), 0)
     + func.coalesce(func.length(jobs.c.result), 0)
