@@ -21,10 +21,6 @@ from jobledger_server.wire.encoding import (
 _STATUSES = {s: job_pb2.JobStatus.Value(f"JOB_STATUS_{s.value}") for s in JobStatus}
 
 
-def job_message(job: Job) -> job_pb2.Job:
-    return job_pb2.Job.FromString(job_bytes(job))
-
-
 def asset_message(asset: Asset) -> asset_pb2.Asset:
     link = asset.link
     return asset_pb2.Asset(

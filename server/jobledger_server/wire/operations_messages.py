@@ -10,7 +10,7 @@ from typing import Any, assert_never
 
 from google.longrunning import operations_pb2
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from jobledger.v1 import job_pb2
@@ -21,8 +21,8 @@ from jobledger_server.domain.leases import (
     RUN_EXPIRED,
 )
 from jobledger_server.domain.machine import TERMINAL
-from jobledger_server.domain.model import Job, JobStatus
-from jobledger_server.wire.messages import job_message
+from jobledger_server.domain.model import Job, JobError, JobStatus
+from jobledger_server.wire.encoding import job_bytes
 from jobledger_server.wire.operations_requests import COLLECTION
 
 JOB_DOMAIN = "jobs.jobledger"
@@ -39,40 +39,42 @@ CODES: Mapping[str, Any] = {
 """The code for each reason of the service's own. A worker's words are not gRPC's: UNKNOWN."""
 
 
+_JOB, _STRUCT = (
+    f"type.googleapis.com/{kind.DESCRIPTOR.full_name}" for kind in (job_pb2.Job, Struct)
+)
+
+
 def operation_message(job: Job) -> operations_pb2.Operation:
-    message = job_message(job)
+    # Of bytes, as all answers with jobs are: to parse a job only to serialize it would hold the
+    # event loop.
+    packed = AnyMessage(type_url=_JOB, value=job_bytes(job))
     operation = operations_pb2.Operation(
-        name=f"{COLLECTION}/{job.id}", metadata=_packed(message), done=job.status in TERMINAL
+        name=f"{COLLECTION}/{job.id}", metadata=packed, done=job.status in TERMINAL
     )
     match job.status:
         case JobStatus.QUEUED | JobStatus.PROCESSING:
             pass
         case JobStatus.COMPLETED | JobStatus.PARTIAL:
-            operation.response.CopyFrom(operation.metadata)
+            operation.response.CopyFrom(packed)
         case JobStatus.FAILED:
-            operation.error.CopyFrom(_failure(message))
+            operation.error.CopyFrom(_failure(job))
         case _:
             assert_never(job.status)
     return operation
 
 
-def _failure(job: job_pb2.Job) -> status_pb2.Status:
+def _failure(job: Job) -> status_pb2.Status:
+    error = job.error or JobError("UNKNOWN", "")  # a failed job has one
     info = error_details_pb2.ErrorInfo(
-        reason=job.error.reason,
+        reason=error.reason,
         domain=JOB_DOMAIN,
         metadata={"job_id": job.id, "job_type": job.job_type, "attempt": str(job.attempt)},
     )
-    details = [_packed(info)]
-    if job.error.HasField("details"):
-        details.append(_packed(job.error.details))
-    return status_pb2.Status(
-        code=CODES.get(job.error.reason, code_pb2.UNKNOWN),
-        message=job.error.message,
-        details=details,
-    )
-
-
-def _packed(message: Message) -> AnyMessage:
     packed = AnyMessage()
-    packed.Pack(message)
-    return packed
+    packed.Pack(info)
+    details = [packed]
+    if error.details is not None:
+        details.append(AnyMessage(type_url=_STRUCT, value=error.details))
+    return status_pb2.Status(
+        code=CODES.get(error.reason, code_pb2.UNKNOWN), message=error.message, details=details
+    )
