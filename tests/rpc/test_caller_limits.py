@@ -84,6 +84,24 @@ async def test_one_owner_leaves_waits_for_operations_to_the_others(start: Start)
 
 
 @sqlite_only
+async def test_few_watches_are_of_all_owners_jobs(start: Start) -> None:
+    """Each of them is sent every change: with 4,000 a good client's calls failed."""
+    app = await start(max_watches=80)  # 2 in all, 1 for each
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        async with watching(call.WatchJobs()) as first:
+            await first.read()
+            assert await scope_of(call.WatchJobs().read()) == "caller"
+            async with watching(call.WatchJobs(user_id="ada")) as owned:
+                await owned.read()
+        async with asyncio.timeout(10):  # until the server knows that it has ended
+            while app.hub.watches:
+                await asyncio.sleep(0.005)
+        async with watching(call.WatchJobs()) as second:
+            await second.read()
+
+
+@sqlite_only
 async def test_one_worker_leaves_claims_to_the_others(start: Start) -> None:
     limited = await start(**SHARE)
     async with grpc.aio.insecure_channel(limited.address) as channel:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 from jobledger_server.admission import Admission
@@ -18,6 +18,10 @@ Watcher = TypeVar("Watcher", Subscription, Follower)
 
 AT_ONCE = 50
 """Watchers woken in one turn of the event loop."""
+
+ALL_OWNERS_PART = 40
+"""One in so many watches may be of all owners' jobs: each of those is sent every change there is,
+so thousands of them would keep the server from everything else."""
 
 
 class WatchHub:
@@ -45,6 +49,10 @@ class WatchHub:
         self._observe = observe
         each = max(1, int(max_watches * share))
         self._admission = Admission("watches", total=max_watches, each=each)
+        of_all = max(1, max_watches // ALL_OWNERS_PART)
+        self._of_all_owners = Admission(
+            "watches of all owners' jobs", total=of_all, each=max(1, of_all // 2)
+        )
         self._watchers: dict[JobId, set[Subscription]] = {}
         self._followers: dict[str | None, set[Follower]] = {}
         self._asleep: deque[Subscription | Follower] = deque()
@@ -116,7 +124,9 @@ class WatchHub:
 
         Raises LimitExceeded and Draining.
         """
-        with self._registered(self._followers, follower.selection.user_id, follower):
+        user_id = follower.selection.user_id
+        admitted = nullcontext() if user_id is not None else self._of_all_owners.admit()
+        with admitted, self._registered(self._followers, user_id, follower):
             yield
 
     @contextmanager
