@@ -86,7 +86,7 @@ async def test_one_owner_leaves_waits_for_operations_to_the_others(start: Start)
 @sqlite_only
 async def test_few_watches_are_of_all_owners_jobs(start: Start) -> None:
     """Each of them is sent every change: with 4,000 a good client's calls failed."""
-    app = await start(max_watches=80)  # 2 in all, 1 for each
+    app = await start(max_watches=160)  # 2 in all, 1 for each
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
         async with watching(call.WatchJobs()) as first:

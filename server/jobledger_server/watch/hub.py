@@ -19,7 +19,7 @@ Watcher = TypeVar("Watcher", Subscription, Follower)
 AT_ONCE = 50
 """Watchers woken in one turn of the event loop."""
 
-ALL_OWNERS_PART = 40
+ALL_OWNERS_PART = 80
 """One in so many watches may be of all owners' jobs: each of those is sent every change there is,
 so thousands of them would keep the server from everything else."""
 
@@ -51,7 +51,7 @@ class WatchHub:
         self._admission = Admission("watches", total=max_watches, each=each)
         of_all = max(1, max_watches // ALL_OWNERS_PART)
         self._of_all_owners = Admission(
-            "watches of all owners' jobs", total=of_all, each=max(1, of_all // 2)
+            "watches of all owners' jobs", total=of_all, each=max(1, of_all * 4 // 5)
         )
         self._watchers: dict[JobId, set[Subscription]] = {}
         self._followers: dict[str | None, set[Follower]] = {}
