@@ -1,4 +1,4 @@
-"""The measure itself: whoever is not served is seen, and attackers end by themselves."""
+"""The measure itself: a client that is not served fails it, and attackers end by themselves."""
 
 import asyncio
 import signal
