@@ -93,15 +93,15 @@ test: $(INSTALLED) ## run the tests; ARGS="-k watch" runs some of them
 
 .PHONY: test-robustness
 test-robustness: $(INSTALLED) ## break everything under load for two minutes, and check what was told; ARGS="--duration 600 --seed 7"
-	@PYTHONPATH="tests$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) -m robustness.checker $(ARGS)
+	@$(PYTHON) -m tests.robustness.checker $(ARGS)
 
 .PHONY: test-abuse
 test-abuse: $(INSTALLED) ## attack a server while a good client calls it; ARGS="-k reset" for some attacks
-	@$(PYTHON) -m pytest -m "not polyglot" tests/abuse $(ARGS)
+	@$(PYTHON) -m pytest -m "not polyglot" tests/robustness/abuse $(ARGS)
 
 .PHONY: test-polyglot
 test-polyglot: $(INSTALLED) $(POLYGLOT_INSTALLED) ## try the clients in all languages that are here; ARGS="-k [go" for one
-	@$(PYTHON) -m pytest -m polyglot tests/polyglot tests/longrunning $(ARGS)
+	@$(PYTHON) -m pytest -m polyglot tests/polyglot tests/e2e/longrunning $(ARGS)
 
 .PHONY: check
 check: check-code check-protos check-drift ## check all that can be checked without running it
@@ -125,7 +125,7 @@ check-code: $(INSTALLED)
 check-protos: $(INSTALLED)
 	$(BUF) lint
 	$(BUF) format -d --exit-code
-	for image in tests/compat/*.binpb; do $(BUF) breaking --against "$$image"; done
+	for image in tests/packaging/compat/*.binpb; do $(BUF) breaking --against "$$image"; done
 
 .PHONY: check-drift
 check-drift: $(INSTALLED) $(CODEGEN_INSTALLED)
@@ -162,7 +162,7 @@ lock: $(UV) ## renew the lock files
 
 .PHONY: baseline
 baseline: $(INSTALLED) ## at a release: keep its protos, so that no later change can break them
-	$(BUF) build --exclude-source-info -o tests/compat/jobledger-v$(VERSION).binpb
+	$(BUF) build --exclude-source-info -o tests/packaging/compat/jobledger-v$(VERSION).binpb
 
 .PHONY: clean
 clean: ## remove builds and caches; .venv stays

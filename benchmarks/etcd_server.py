@@ -13,7 +13,7 @@ from pathlib import Path
 
 from processes import BenchmarkError
 
-from server_process import free_port
+from tests.support.server_process import free_port
 
 START_SECONDS = 20.0
 

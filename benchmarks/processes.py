@@ -15,7 +15,7 @@ import psutil  # type: ignore[import-untyped]
 HERE = Path(__file__).parent
 
 # The benchmarks start servers and databases as the tests do.
-sys.path.append(str(HERE.parent / "tests"))
+sys.path.append(str(HERE.parent))
 
 GENERATORS = 2
 """Processes that make the load together, where one would be the limit itself."""

@@ -13,7 +13,7 @@ from processes import BenchmarkError
 from report import Figure
 from subjects import Database
 
-from server_process import free_port
+from tests.support.server_process import free_port
 
 IMPORTS = 5
 """In each round; of so short a time more are needed than of a start."""

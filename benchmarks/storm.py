@@ -24,7 +24,7 @@ from report import Figure, percentiles
 from storm_load import JOBS_EACH
 from subjects import DATABASES, Database, new_database
 
-from server_process import ServerProcess
+from tests.support.server_process import ServerProcess
 
 CALLS = ("GetJob", "CreateJob")
 CALLS_RATE = 50.0

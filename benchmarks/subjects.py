@@ -13,8 +13,8 @@ from pathlib import Path
 import asyncpg
 from processes import BenchmarkError, parent_of
 
-from postgres_server import PostgresServer
-from server_process import ServerProcess
+from tests.support.postgres_server import PostgresServer
+from tests.support.server_process import ServerProcess
 
 DATABASES = ("SQLite", "PostgreSQL")
 

@@ -1,6 +1,5 @@
 """Both databases, the store on them, and the whole server in this process over a real channel."""
 
-import asyncio
 import shutil
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -12,15 +11,13 @@ import pytest
 
 from jobledger_server.app import App, open_app
 from jobledger_server.config import Settings
-from jobledger_server.domain.model import Instant
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.ledger.outages import Outages
 from jobledger_server.sql.engine import open_database, parse_url
-from jobledger_server.sql.schema import migrate
 from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import Change
-from postgres_server import PostgresServer
-from rpc_caller import Caller
+from tests.support.databases import NoOutages, migrated
+from tests.support.postgres_server import PostgresServer
+from tests.support.rpc_caller import Caller
 
 # A shell without job control starts what runs in the background with SIGINT ignored, and every
 # process that is started here would inherit that.
@@ -34,18 +31,6 @@ def postgres() -> Iterator[PostgresServer]:
     server = PostgresServer()
     yield server
     server.close()
-
-
-def migrated(url: str) -> str:
-    """Bring a database up to date, as the server would."""
-
-    async def run() -> None:
-        database = open_database(parse_url(url))
-        await migrate(database)
-        await database.close()
-
-    asyncio.run(run())
-    return url
 
 
 @pytest.fixture(scope="session")
@@ -72,10 +57,6 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return request.getfixturevalue("postgres").create_database(template)
 
 
-several_servers = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-"""For tests with more than one server: an SQLite file is for one."""
-
-
 @pytest.fixture
 async def store(database_url: str) -> AsyncIterator[SqlStore]:
     store = SqlStore(open_database(parse_url(database_url)))
@@ -87,12 +68,6 @@ async def store(database_url: str) -> AsyncIterator[SqlStore]:
 def published() -> list[Change]:
     """What the ledger has published."""
     return []
-
-
-class NoOutages(Outages):
-    """Outages where there never was one, however long a test takes."""
-
-    def answered(self, now: Instant) -> None: ...
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from polyglot.programs import BuildFailed, Program
+from tests.polyglot.programs import BuildFailed, Program
 
 
 class Builds:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from polyglot.builds import Builds
-from polyglot.ledger import Ledger
-from polyglot.programs import PROGRAMS, BuildFailed, Jobs, Program
-from server_process import ServerProcess
+from tests.polyglot.builds import Builds
+from tests.polyglot.ledger import Ledger
+from tests.polyglot.programs import PROGRAMS, BuildFailed, Jobs, Program
+from tests.support.server_process import ServerProcess
 
 HERE = Path(__file__).parent
 MISSING = {p.name: p.missing() for p in PROGRAMS if p.missing()}

@@ -10,9 +10,9 @@ import grpc
 
 from jobledger.v1.job_service_pb2 import ListJobsRequest
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
-from server_process import ServerProcess, free_port
+from tests.support.pages import ROOT
+from tests.support.server_process import ServerProcess, free_port
 
-ROOT = Path(__file__).resolve().parents[2]
 ENVOY = ROOT / ".venv/polyglot/bin/envoy"
 
 

@@ -3,7 +3,7 @@
 set -eu
 python3 -m venv build/venv
 build/venv/bin/pip install -q -r requirements.txt
-protos=../../../tests/compat/before-watch-jobs.binpb
+protos=../../../tests/packaging/compat/before-watch-jobs.binpb
 rm -rf build/previous
 mkdir -p build/previous
 cp ./*.py build/previous/

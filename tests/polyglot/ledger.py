@@ -21,7 +21,7 @@ from jobledger.v1.worker_service_pb2 import (
     UpdateProgressRequest,
 )
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
-from polyglot.programs import Event
+from tests.polyglot.programs import Event
 
 MAX_STRUCT = 256 * 1024
 

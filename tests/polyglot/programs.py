@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-CLIENTS = Path(__file__).resolve().parents[2] / "examples/clients"
+from tests.support.pages import ROOT
+
+CLIENTS = ROOT / "examples/clients"
 
 Event = dict[str, Any]
 Option = str | int | Path | list[str]

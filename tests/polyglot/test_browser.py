@@ -15,10 +15,11 @@ import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 
 from jobledger.v1.job_pb2 import JobStatus
-from polyglot.envoy import ROOT, running_envoy
-from polyglot.ledger import Ledger, job_in, transitions_in
-from polyglot.programs import Event
-from server_process import ServerProcess
+from tests.polyglot.envoy import running_envoy
+from tests.polyglot.ledger import Ledger, job_in, transitions_in
+from tests.polyglot.programs import Event
+from tests.support.pages import ROOT
+from tests.support.server_process import ServerProcess
 
 BUF = Path(sys.executable).with_name("buf")
 ORIGIN = "https://app.example"

@@ -10,10 +10,10 @@ import pytest
 from google.rpc import code_pb2
 
 from jobledger.v1.job_service_pb2 import GetJobRequest
-from polyglot.gateway import Fail, Gateway
-from polyglot.ledger import Ledger, job_in, largest, struct
-from polyglot.programs import Jobs, Program
-from server_process import ServerProcess
+from tests.polyglot.gateway import Fail, Gateway
+from tests.polyglot.ledger import Ledger, job_in, largest, struct
+from tests.polyglot.programs import Jobs, Program
+from tests.support.server_process import ServerProcess
 
 AWAY = Fail(code_pb2.UNAVAILABLE)
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import grpc
 import pytest
 
-from abuse import http2_attacks as attacks
-from abuse.attacker import attack
-from abuse.conftest import MIB
-from abuse.good_client import LONGEST_P99, good_client, served_alone
-from abuse.http2 import (
+from jobledger.v1 import job_service_pb2
+from tests.polyglot.envoy import running_envoy
+from tests.robustness.abuse import http2_attacks as attacks
+from tests.robustness.abuse.attacker import attack
+from tests.robustness.abuse.good_client import LONGEST_P99, good_client, served_alone
+from tests.support.http2 import (
     DATA,
     END_HEADERS,
     END_STREAM,
@@ -22,10 +23,8 @@ from abuse.http2 import (
     frame,
     request_headers,
 )
-from jobledger.v1 import job_service_pb2
-from polyglot.envoy import running_envoy
-from rpc_caller import Caller
-from server_process import ServerProcess
+from tests.support.rpc_caller import Caller
+from tests.support.server_process import MIB, ServerProcess
 
 
 @pytest.fixture

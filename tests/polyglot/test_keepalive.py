@@ -7,10 +7,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from polyglot.dead_peer import DeadPeer
-from polyglot.ledger import Ledger, job_in
-from polyglot.programs import Jobs, Program
-from server_process import ServerProcess
+from tests.polyglot.dead_peer import DeadPeer
+from tests.polyglot.ledger import Ledger, job_in
+from tests.polyglot.programs import Jobs, Program
+from tests.support.server_process import ServerProcess
 
 
 @pytest.mark.timeout(180)

@@ -6,11 +6,11 @@ from typing import Any
 
 import grpc
 
-from docs.pages import ROOT, blocks
 from jobledger.v1.job_service_pb2 import ListJobsRequest
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
-from polyglot.gateway import Gateway
-from server_process import ServerProcess
+from tests.polyglot.gateway import Gateway
+from tests.support.pages import ROOT, blocks
+from tests.support.server_process import ServerProcess
 
 PAGE = ROOT / "docs/clients.md"
 

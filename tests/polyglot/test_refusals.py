@@ -3,8 +3,8 @@
 import uuid
 from pathlib import Path
 
-from polyglot.ledger import Ledger, job_in
-from polyglot.programs import Event, Jobs
+from tests.polyglot.ledger import Ledger, job_in
+from tests.polyglot.programs import Event, Jobs
 
 PLAIN: Event = {
     "event": "error",

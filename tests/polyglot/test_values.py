@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from polyglot.ledger import Ledger, asset_in, job_in, jobs_in, largest, struct
-from polyglot.programs import Jobs
+from tests.polyglot.ledger import Ledger, asset_in, job_in, jobs_in, largest, struct
+from tests.polyglot.programs import Jobs
 
 WORDS = (
     "\U0001d518\U0001d52b\U0001d526 \U0010fffd "  # beyond 16 bits

@@ -8,10 +8,10 @@ from google.rpc import code_pb2
 
 from jobledger.v1.job_pb2 import Job, JobStatus
 from jobledger.v1.job_service_pb2 import WatchJobRequest
-from polyglot.gateway import Fail, Gateway
-from polyglot.ledger import Ledger, job_in, transitions_in
-from polyglot.programs import Event, Jobs, Program
-from server_process import ServerProcess
+from tests.polyglot.gateway import Fail, Gateway
+from tests.polyglot.ledger import Ledger, job_in, transitions_in
+from tests.polyglot.programs import Event, Jobs, Program
+from tests.support.server_process import ServerProcess
 
 PROCESSING = JobStatus.JOB_STATUS_PROCESSING
 COMPLETED = JobStatus.JOB_STATUS_COMPLETED

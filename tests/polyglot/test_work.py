@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from jobledger.v1.job_pb2 import JobStatus
-from polyglot.ledger import Ledger, asset_in, job_in, struct, transitions_in
-from polyglot.programs import Event, Jobs
+from tests.polyglot.ledger import Ledger, asset_in, job_in, struct, transitions_in
+from tests.polyglot.programs import Event, Jobs
 
 QUEUED = JobStatus.JOB_STATUS_QUEUED
 PROCESSING = JobStatus.JOB_STATUS_PROCESSING

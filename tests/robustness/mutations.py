@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 from jobledger.v1 import job_pb2, job_service_pb2, worker_service_pb2
-from robustness.front import Forward, Mutation, Open
+from tests.robustness.front import Forward, Mutation, Open
 
 TERMINAL = (
     job_pb2.JOB_STATUS_COMPLETED,

@@ -3,10 +3,10 @@
 import pytest
 import uvloop
 
-from robustness.checker.faults import KINDS
-from robustness.checker.run import Options, run
-from robustness.checker.summary import describe, summarize
-from robustness.checker.validate import judge
+from tests.robustness.checker.faults import KINDS
+from tests.robustness.checker.run import Options, run
+from tests.robustness.checker.summary import describe, summarize
+from tests.robustness.checker.validate import judge
 
 SEED = 20_261_124
 

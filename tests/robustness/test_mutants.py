@@ -9,11 +9,11 @@ import grpc
 import pytest
 
 from jobledger_server.app import App
-from robustness import mutations
-from robustness.checker.load import Load, Size
-from robustness.checker.validate import judge
-from robustness.checker.violation import Promise, Violation
-from robustness.front import Mutation, standing_before
+from tests.robustness import mutations
+from tests.robustness.checker.load import Load, Size
+from tests.robustness.checker.validate import judge
+from tests.robustness.checker.violation import Promise, Violation
+from tests.robustness.front import Mutation, standing_before
 
 SMALL = Size(rate=250, writers=3, workers=6, job_watchers=4, abandoned=0.0)
 

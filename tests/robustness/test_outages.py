@@ -14,10 +14,10 @@ from typing import Any
 import grpc
 import pytest
 
-from conftest import migrated
-from postgres_server import PostgresServer
-from rpc_caller import COMPLETED, FAILED, PROCESSING, Caller
-from server_process import ServerProcess
+from tests.support.databases import migrated
+from tests.support.postgres_server import PostgresServer
+from tests.support.rpc_caller import COMPLETED, FAILED, PROCESSING, Caller
+from tests.support.server_process import ServerProcess
 
 LEASE = 5  # seconds, the shortest there is
 OUTAGE = 3 * LEASE

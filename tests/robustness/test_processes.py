@@ -19,9 +19,9 @@ from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
-from postgres_server import PostgresServer
-from rpc_caller import COMPLETED, PROCESSING, Caller, decoded, refusal
-from server_process import ServerProcess
+from tests.support.postgres_server import PostgresServer
+from tests.support.rpc_caller import COMPLETED, PROCESSING, Caller, decoded, refusal
+from tests.support.server_process import ServerProcess
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -198,7 +198,7 @@ async def test_the_log_is_json_with_a_line_for_each_transition(serve: Serve) -> 
 
 async def test_a_postgresql_that_goes_away_is_told_and_found_again(tmp_path: Path) -> None:
     """UNAVAILABLE while it is gone, recovery without a restart, and the watch goes on."""
-    from conftest import migrated
+    from tests.support.databases import migrated
 
     postgres = await asyncio.to_thread(PostgresServer)
     url = await asyncio.to_thread(lambda: migrated(postgres.create_database()))
@@ -240,7 +240,7 @@ async def test_a_postgresql_that_goes_away_is_told_and_found_again(tmp_path: Pat
 async def test_a_frozen_postgresql_is_told_in_time_and_its_late_answer_is_no_loss(
     tmp_path: Path,
 ) -> None:
-    from conftest import migrated
+    from tests.support.databases import migrated
 
     postgres = await asyncio.to_thread(PostgresServer)
     url = await asyncio.to_thread(lambda: migrated(postgres.create_database()))

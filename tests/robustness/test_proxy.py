@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from robustness.checker.proxy import Proxy
+from tests.support.proxy import Proxy
 
 MOMENT = 0.2
 """Seconds in which something that does not come would have come, a hundred times over."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import grpc
 
-from conftest import several_servers
-from rpc_caller import Caller
-from server_process import ServerProcess
+from tests.support.databases import several_servers
+from tests.support.rpc_caller import Caller
+from tests.support.server_process import ServerProcess
 
 
 @asynccontextmanager

@@ -21,8 +21,8 @@ import pytest
 
 from jobledger_client import CHANNEL_OPTIONS, AsyncClient
 from jobledger_server.processes import pause_before
-from postgres_server import PostgresServer
-from rpc_caller import COMPLETED, Caller, decoded, watching
+from tests.support.postgres_server import PostgresServer
+from tests.support.rpc_caller import COMPLETED, Caller, decoded, watching
 
 PROGRAM = str(Path(sys.executable).with_name("jobledger-server"))
 

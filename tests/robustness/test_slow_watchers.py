@@ -15,7 +15,7 @@ from jobledger_server.store import Change
 from jobledger_server.watch import feed, window
 from jobledger_server.wire import jobs_watch
 from jobledger_server.wire.jobs_watch import JobsWatch
-from rpc_caller import COMPLETED, PROCESSING, Caller, watching
+from tests.support.rpc_caller import COMPLETED, PROCESSING, Caller, watching
 
 Start = Callable[..., Any]
 

@@ -14,8 +14,8 @@ from grpc import StatusCode
 
 from jobledger.v1 import job_service_pb2
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
-from rpc_caller import COMPLETED, PROCESSING, QUEUED, Caller
-from server_process import ServerProcess
+from tests.support.rpc_caller import COMPLETED, PROCESSING, QUEUED, Caller
+from tests.support.server_process import ServerProcess
 
 pytestmark = pytest.mark.timeout(240)
 

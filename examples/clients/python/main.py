@@ -16,7 +16,6 @@ from connect import connect
 from failure import read_error
 from google.protobuf.struct_pb2 import Struct
 from owner import create, get, list_jobs, watch
-
 from worker import complete, work
 
 

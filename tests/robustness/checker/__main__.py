@@ -1,6 +1,6 @@
 """Runs the history checker: load, faults, and the judgement afterwards.
 
-python -m robustness.checker [--duration SECONDS] [--seed N]
+python -m tests.robustness.checker [--duration SECONDS] [--seed N]
 """
 
 import argparse
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import uvloop
 
-from robustness.checker.load import Size
-from robustness.checker.run import Options, run
-from robustness.checker.summary import LEAST_RATE, describe, summarize
-from robustness.checker.validate import judge
+from tests.robustness.checker.load import Size
+from tests.robustness.checker.run import Options, run
+from tests.robustness.checker.summary import LEAST_RATE, describe, summarize
+from tests.robustness.checker.validate import judge
 
 
 def main() -> int:

@@ -19,7 +19,7 @@ from grpc_status import rpc_status
 
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
-from robustness.checker.history import Outcome
+from tests.robustness.checker.history import Outcome
 
 TRY_SECONDS = 2.0
 """How long one try may take before another replica is asked."""

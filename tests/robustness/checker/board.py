@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 
-from robustness.checker.history import Snapshot
+from tests.robustness.checker.history import Snapshot
 
 USERS = ("ada", "bob", "cyd")
 TYPES = ("render", "encode", "index")

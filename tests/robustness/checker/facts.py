@@ -4,7 +4,7 @@ import hashlib
 from typing import Any
 
 from jobledger.v1 import job_pb2
-from robustness.checker.history import Message, Snapshot, Step
+from tests.robustness.checker.history import Message, Snapshot, Step
 
 _NAMES = {number: name.removeprefix("JOB_STATUS_") for name, number in job_pb2.JobStatus.items()}
 

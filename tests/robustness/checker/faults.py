@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from postgres_server import PostgresServer
-from robustness.checker.history import Fault, History
-from robustness.checker.proxy import Proxy
-from server_process import ServerProcess
+from tests.robustness.checker.history import Fault, History
+from tests.support.postgres_server import PostgresServer
+from tests.support.proxy import Proxy
+from tests.support.server_process import ServerProcess
 
 KINDS = (
     "kill -9",

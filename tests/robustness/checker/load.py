@@ -8,15 +8,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from robustness.checker.asking import SLOW_READER, Replicas
-from robustness.checker.board import TYPES, USERS, Board
-from robustness.checker.history import History, Watcher
-from robustness.checker.records import any_active, read_all
-from robustness.checker.timeline import Timeline
-from robustness.checker.watchers import JobsWatcher, watch_jobs_one_by_one
-from robustness.checker.watching_many import all_lines, check_newest
-from robustness.checker.workers import JobWorker
-from robustness.checker.writers import create_jobs, delete_jobs
+from tests.robustness.checker.asking import SLOW_READER, Replicas
+from tests.robustness.checker.board import TYPES, USERS, Board
+from tests.robustness.checker.history import History, Watcher
+from tests.robustness.checker.records import any_active, read_all
+from tests.robustness.checker.timeline import Timeline
+from tests.robustness.checker.watchers import JobsWatcher, watch_jobs_one_by_one
+from tests.robustness.checker.watching_many import all_lines, check_newest
+from tests.robustness.checker.workers import JobWorker
+from tests.robustness.checker.writers import create_jobs, delete_jobs
 
 CHANGES_PER_JOB = 8
 """About: creation, claim, four reports, perhaps an asset, the end, perhaps a deletion."""

@@ -7,10 +7,10 @@ from typing import Any
 
 from jobledger.v1 import job_pb2
 from jobledger.v1 import job_service_pb2 as pb
-from robustness.checker.asking import Replicas
-from robustness.checker.board import USERS
-from robustness.checker.facts import snapshot, step
-from robustness.checker.history import History, Outcome, Record
+from tests.robustness.checker.asking import Replicas
+from tests.robustness.checker.board import USERS
+from tests.robustness.checker.facts import snapshot, step
+from tests.robustness.checker.history import History, Outcome, Record
 
 AT_ONCE = 16
 """Jobs that are read at the same time."""

@@ -10,12 +10,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from postgres_server import PostgresServer
-from robustness.checker.faults import Nemesis, Plant
-from robustness.checker.history import History
-from robustness.checker.load import Load, Size
-from robustness.checker.proxy import Proxy
-from server_process import ServerProcess
+from tests.robustness.checker.faults import Nemesis, Plant
+from tests.robustness.checker.history import History
+from tests.robustness.checker.load import Load, Size
+from tests.support.postgres_server import PostgresServer
+from tests.support.proxy import Proxy
+from tests.support.server_process import ServerProcess
 
 REPLICAS = 3
 

@@ -5,11 +5,11 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from robustness.checker.history import Fault, History, Outcome, Watcher
-from robustness.checker.timeline import Timeline
-from robustness.checker.violation import Kind, Promise, Violation
-from robustness.checker.watching_many import unheard_steps
-from robustness.checker.writing import ENDS
+from tests.robustness.checker.history import Fault, History, Outcome, Watcher
+from tests.robustness.checker.timeline import Timeline
+from tests.robustness.checker.violation import Kind, Promise, Violation
+from tests.robustness.checker.watching_many import unheard_steps
+from tests.robustness.checker.writing import ENDS
 
 LEAST_RATE = 100.0
 """Changes a second; less is no load, and a run with less shows nothing."""

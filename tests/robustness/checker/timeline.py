@@ -4,7 +4,7 @@ import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from robustness.checker.history import History, Message, Place, Snapshot, Stream, Watcher
+from tests.robustness.checker.history import History, Message, Place, Snapshot, Stream, Watcher
 
 
 class Timeline:

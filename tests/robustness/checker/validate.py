@@ -1,11 +1,11 @@
 """The judge: a history in, what broke each promise out."""
 
-from robustness.checker import watching_many as many
-from robustness.checker.history import History
-from robustness.checker.timeline import Timeline
-from robustness.checker.violation import Promise, Violation
-from robustness.checker.watching_one import check_streams
-from robustness.checker.writing import check_kept, check_terminal, check_whole
+from tests.robustness.checker import watching_many as many
+from tests.robustness.checker.history import History
+from tests.robustness.checker.timeline import Timeline
+from tests.robustness.checker.violation import Promise, Violation
+from tests.robustness.checker.watching_one import check_streams
+from tests.robustness.checker.writing import check_kept, check_terminal, check_whole
 
 PROMISES: tuple[Promise, ...] = (
     "ordered",

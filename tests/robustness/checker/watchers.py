@@ -11,10 +11,10 @@ from typing import Any
 import grpc
 
 from jobledger.v1 import job_service_pb2 as pb
-from robustness.checker.asking import Replicas, reason_of
-from robustness.checker.board import Board
-from robustness.checker.facts import watch_job_message, watch_jobs_message
-from robustness.checker.history import History, Message, Place, Snapshot, Stream, Watcher
+from tests.robustness.checker.asking import Replicas, reason_of
+from tests.robustness.checker.board import Board
+from tests.robustness.checker.facts import watch_job_message, watch_jobs_message
+from tests.robustness.checker.history import History, Message, Place, Snapshot, Stream, Watcher
 
 SILENCE_SECONDS = 3.0
 """Three heartbeats: who has heard nothing for so long asks another replica."""

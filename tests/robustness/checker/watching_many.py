@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator
 from itertools import combinations
 
-from robustness.checker.history import History, Record, Step, Stream
-from robustness.checker.timeline import Line, Timeline, Told, lines
-from robustness.checker.violation import Violation
+from tests.robustness.checker.history import History, Record, Step, Stream
+from tests.robustness.checker.timeline import Line, Timeline, Told, lines
+from tests.robustness.checker.violation import Violation
 
 EXPECTED_ENDS = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "left", "silent"})
 """`left` and `silent` are the watcher's own: it went elsewhere, or heard nothing for too long."""

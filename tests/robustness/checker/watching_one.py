@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from robustness.checker.history import History, Message, Record, Stream, Watcher
-from robustness.checker.violation import Violation
-from robustness.checker.watching_many import EXPECTED_ENDS, steps_between
+from tests.robustness.checker.history import History, Message, Record, Stream, Watcher
+from tests.robustness.checker.violation import Violation
+from tests.robustness.checker.watching_many import EXPECTED_ENDS, steps_between
 
 
 def check_streams(history: History) -> Iterator[Violation]:

@@ -10,10 +10,10 @@ from google.protobuf.struct_pb2 import Struct
 
 from jobledger.v1 import asset_pb2, job_pb2
 from jobledger.v1 import worker_service_pb2 as pb
-from robustness.checker.asking import Answer, Replicas
-from robustness.checker.board import TYPES, Board, pause
-from robustness.checker.facts import snapshot
-from robustness.checker.history import History, Operation, Outcome
+from tests.robustness.checker.asking import Answer, Replicas
+from tests.robustness.checker.board import TYPES, Board, pause
+from tests.robustness.checker.facts import snapshot
+from tests.robustness.checker.history import History, Operation, Outcome
 
 LEASE = Duration(seconds=5)
 WAIT_SECONDS = 0.3

@@ -8,11 +8,11 @@ import time
 from google.protobuf.duration_pb2 import Duration
 
 from jobledger.v1 import job_service_pb2 as pb
-from robustness.checker.asking import Replicas
-from robustness.checker.board import TYPES, USERS, Board, pause
-from robustness.checker.facts import snapshot
-from robustness.checker.history import History, Operation, Outcome, Snapshot
-from robustness.checker.records import read_record
+from tests.robustness.checker.asking import Replicas
+from tests.robustness.checker.board import TYPES, USERS, Board, pause
+from tests.robustness.checker.facts import snapshot
+from tests.robustness.checker.history import History, Operation, Outcome, Snapshot
+from tests.robustness.checker.records import read_record
 
 MOST_OPEN = 400
 """Jobs that may wait or run at once, so that a long outage leaves no flood behind."""

@@ -3,9 +3,9 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from robustness.checker.history import History, Operation, Outcome, Record
-from robustness.checker.timeline import observations
-from robustness.checker.violation import Violation
+from tests.robustness.checker.history import History, Operation, Outcome, Record
+from tests.robustness.checker.timeline import observations
+from tests.robustness.checker.violation import Violation
 
 ENDS = frozenset({"MarkCompleted", "MarkPartial", "MarkFailed", "TransitionJob"})
 EDGES = frozenset(

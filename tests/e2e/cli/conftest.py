@@ -1,0 +1,69 @@
+"""The command line as users run it: a process of its own."""
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jobledger_client import Client
+from tests.support.fault_server import FaultServer
+from tests.support.server_process import ServerProcess
+
+PROGRAM = Path(sys.executable).with_name("jobledger")
+
+
+class Shell:
+    """Runs `jobledger` for one user of one server."""
+
+    def __init__(self, target: str, user: str) -> None:
+        self.target = target
+        self.user = user
+        self.environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("JOBLEDGER_", "PYTHONUNBUFFERED"))
+        }
+        self.environment |= {"JOBLEDGER_SERVER": target, "JOBLEDGER_USER": user}
+
+    def __call__(self, *arguments: str, **options) -> subprocess.CompletedProcess[str]:
+        options = {"env": self.environment, "text": True, "timeout": 60, **options}
+        return subprocess.run(
+            [PROGRAM, *arguments], capture_output=True, check=False, encoding="utf-8", **options
+        )
+
+    def ok(self, *arguments: str, **options) -> str:
+        run = self(*arguments, **options)
+        assert (run.returncode, run.stderr) == (0, "")
+        return run.stdout
+
+    def start(self, *arguments: str, **options) -> "subprocess.Popen[str]":
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        return subprocess.Popen([PROGRAM, *arguments], env=self.environment, text=True, **options)
+
+
+@pytest.fixture
+def client(server: ServerProcess) -> Iterator[Client]:
+    """Plays the worker, and the user of `jobledger`."""
+    with Client(server.target, user_id=f"user-{uuid.uuid4()}") as client:
+        yield client
+
+
+@pytest.fixture
+def jobledger(server: ServerProcess, client: Client) -> Shell:
+    return Shell(server.target, client._requests._user_id or "")
+
+
+@pytest.fixture
+def shell() -> Callable[[str, str], Shell]:
+    return Shell
+
+
+@pytest.fixture
+def fault_server() -> Iterator[FaultServer]:
+    server = FaultServer()
+    yield server
+    server.stop()

@@ -1,0 +1,204 @@
+"""What the pages tell the reader to type does what they say, on a real server."""
+
+import hashlib
+import json
+import re
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobledger_client import Client, JobStatus
+from jobledger_server.wire.access import read_access_file
+from tests.support.pages import OPERATIONS, README, Block, blocks, commands
+from tests.support.postgres_server import PostgresServer
+from tests.support.server_process import ServerProcess
+
+DEFAULT_TARGET = "127.0.0.1:50051"
+PAGES_DATABASE = "postgresql://user:password@db.example/jobledger"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.fixture
+def ada(server: ServerProcess) -> Iterator[Client]:
+    with Client(server.target, user_id="ada") as client:
+        yield client
+
+
+def script(lines: list[str], target: str = DEFAULT_TARGET) -> list[str]:
+    """Make a shell's arguments of a page's lines: of this environment, at this server."""
+    text = "\n".join(lines).replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+    text = re.sub(
+        r"^jobledger", f"{Path(sys.executable).parent}/jobledger", text, flags=re.MULTILINE
+    )
+    text = text.replace(DEFAULT_TARGET, target)
+    return ["bash", "-euo", "pipefail", "-c", text]
+
+
+def run(lines: list[str], where: Path, target: str = DEFAULT_TARGET) -> str:
+    shell = subprocess.run(
+        script(lines, target), cwd=where, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert shell.returncode == 0, shell.stderr
+    return shell.stdout
+
+
+def only(page: Path, words: str) -> str:
+    """Return the one command of a page that has these words."""
+    (command,) = [command for command in commands(page) if words in command]
+    return command
+
+
+def test_the_readmes_four_lines_create_show_list_and_follow_a_job(
+    server: ServerProcess, ada: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBLEDGER_SERVER", server.target)
+    (block,) = [b for b in blocks(README, "console") if " create " in b.text]
+    assert len(block.commands) == 4
+    with subprocess.Popen(
+        script(block.commands), cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as shell:
+        try:
+            assert shell.stdout is not None
+            job_id = shell.stdout.readline().removeprefix("id").strip()
+            job = ada.start_job(job_id)
+            assert job.parameters["frames"] == 240
+            ada.mark_completed(job_id)
+            rest = shell.stdout.read()
+        finally:
+            shell.kill()
+    last = json.loads(rest.splitlines()[-1])
+    assert (last["job"]["id"], last["job"]["status"]) == (job_id, "JOB_STATUS_COMPLETED")
+
+
+def test_the_readmes_buf_curl_creates_a_job(
+    server: ServerProcess, ada: Client, tmp_path: Path
+) -> None:
+    answer = json.loads(run([only(README, "buf curl")], tmp_path, server.target))
+    job = ada.get_job(answer["job"]["id"])
+    assert (job.user_id, job.job_type) == ("ada", "render")
+    assert job.status == JobStatus.JOB_STATUS_QUEUED
+
+
+def test_the_readmes_way_to_postgresql_ends_with_a_server_that_serves(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    database = postgres.create_database()
+    (block,) = [b for b in blocks(README, "console") if "migrate" in b.text]
+    *prepare, serve = block.commands
+    run([line.replace(PAGES_DATABASE, database) for line in prepare], tmp_path)
+    assert serve.startswith(".venv/bin/jobledger-server serve ")
+    with (
+        ServerProcess(tmp_path, database=database) as server,
+        Client(server.target, user_id="ada") as client,
+    ):
+        assert client.create_job("render").version == 1
+
+
+def test_health_as_the_page_asks_for_it(server: ServerProcess, tmp_path: Path) -> None:
+    assert run([only(OPERATIONS, "server health")], tmp_path, server.target) == "SERVING\n"
+
+
+def test_a_token_and_its_line_by_the_pages_command(tmp_path: Path) -> None:
+    said = run([only(OPERATIONS, "token_urlsafe")], tmp_path)
+    token, line = re.fullmatch(r"token: (\S+)\n(token_sha256 = '.*')\n", said).groups()
+    assert line == f"token_sha256 = '{hashlib.sha256(token.encode()).hexdigest()}'"
+    file = tmp_path / "access.toml"
+    file.write_text(f"[[caller]]\nname = 'web'\n{line}\n")
+    read_access_file(file)
+
+
+def test_the_pages_access_file_is_one(tmp_path: Path) -> None:
+    (block,) = blocks(OPERATIONS, "toml")
+    file = tmp_path / "access.toml"
+    file.write_text(block.text)
+    read_access_file(file)
+
+
+def test_a_backup_beside_a_running_server_is_whole(
+    tmp_path: Path,
+) -> None:
+    with (
+        ServerProcess(tmp_path, database=f"sqlite:///{tmp_path}/jobledger.db") as server,
+        Client(server.target, user_id="ada") as client,
+    ):
+        kept = [client.create_job("render").id for _ in range(20)]
+        run([only(OPERATIONS, ".backup(")], tmp_path)
+        client.create_job("render")
+    restored = f"sqlite:///{tmp_path}/jobledger-backup.db"
+    with (
+        ServerProcess(tmp_path, database=restored) as server,
+        Client(server.target, user_id="ada") as client,
+    ):
+        assert [job.id for job in client.list_jobs()] == kept[::-1]
+        client.start_job(kept[0])
+
+
+def queries(kind: str) -> list[Block]:
+    return [
+        b for b in blocks(OPERATIONS, "sql") if b.text.startswith((f"-- {kind}\n", "-- both\n"))
+    ]
+
+
+def test_every_query_says_for_which_database_it_is() -> None:
+    firsts = {block.text.partition("\n")[0] for block in blocks(OPERATIONS, "sql")}
+    assert firsts == {"-- SQLite", "-- PostgreSQL", "-- both"}
+    assert len(queries("SQLite")) == len(queries("PostgreSQL"))
+
+
+def check(rows: list[list[dict[str, Any]]], job: Any, where: Path) -> None:
+    """Hold what the queries gave against the one job that there is."""
+    newest, counted, payload, feed, stuck = rows
+    assert newest[0]["id"] == job.id
+    created = job.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M:%S.%f")
+    assert str(newest[0]["created"]).removesuffix("+00:00") == created
+    assert counted == [{"job_type": "render", "status": "PROCESSING", "jobs": 1}]
+    assert feed[0]["seq"] == 2
+    assert stuck == []
+    decode = only(OPERATIONS, "json_format")
+    digits = re.search(r"echo (\w+) ", decode)
+    assert digits is not None
+    assert payload[0]["parameters"] == digits[1]
+    assert json.loads(run([decode], where)) == {"frames": 240}
+
+
+def test_the_queries_for_sqlite(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path) as server, Client(server.target, user_id="ada") as client:
+        job = client.start_job(client.create_job("render", {"frames": 240}).id)
+    with closing(sqlite3.connect(tmp_path / "jobledger.db")) as database:
+        database.row_factory = sqlite3.Row
+        rows = [[dict(r) for r in database.execute(q.text)] for q in queries("SQLite")]
+        check(rows, job, tmp_path)
+        database.execute("UPDATE jobs SET update_time = update_time - 3700000000")
+        stuck = database.execute(queries("SQLite")[-1].text).fetchall()
+    assert [r["id"] for r in stuck] == [job.id]
+
+
+async def test_the_queries_for_postgresql(
+    postgres: PostgresServer, postgres_template: str, tmp_path: Path
+) -> None:
+    import asyncpg
+
+    url = postgres.create_database(postgres_template)
+    async with ServerProcess(tmp_path, database=url) as server:
+        with Client(server.target, user_id="ada") as client:
+            job = client.start_job(client.create_job("render", {"frames": 240}).id)
+    database = await asyncpg.connect(url)
+    try:
+        rows = [[dict(r) for r in await database.fetch(q.text)] for q in queries("PostgreSQL")]
+        check(rows, job, tmp_path)
+        await database.execute("UPDATE jobs SET update_time = update_time - 3700000000")
+        stuck = await database.fetch(queries("PostgreSQL")[-1].text)
+    finally:
+        await database.close()
+    assert [r["id"] for r in stuck] == [job.id]

@@ -1,0 +1,182 @@
+"""The examples, run as users run them."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from jobledger_client import Client, JobStatus
+from tests.support.pages import ROOT
+from tests.support.server_process import ServerProcess
+
+EXAMPLES = ROOT / "examples"
+
+
+class Example:
+    """Runs an example with a folder of its own for temporary files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir()
+        self._mark = uuid.uuid4().hex
+        self._environment = {**os.environ, "TMPDIR": str(self.temporary), "MARK": self._mark}
+
+    def start(
+        self,
+        name: str,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        **options,
+    ) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, str(EXAMPLES / name), *arguments],
+            env={**self._environment, **(environment or {})},
+            text=True,
+            encoding="utf-8",
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+        )
+
+    def run(self, name: str, *arguments: str, **options) -> tuple[int, str, str]:
+        """Give the exit code and what was written on stdout and stderr."""
+        with self.start(name, *arguments, **options) as process:
+            out, err = process.communicate(timeout=100)
+        return process.returncode, out, err
+
+    def left_running(self) -> list[int]:
+        return [
+            process.pid
+            for process in psutil.process_iter()
+            if process.pid != os.getpid() and self._is_ours(process)
+        ]
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            return bool(process.environ().get("MARK") == self._mark)
+        except (psutil.Error, OSError):
+            return False
+
+    def stop(self) -> None:
+        for pid in self.left_running():
+            psutil.Process(pid).kill()
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Iterator[Example]:
+    example = Example(tmp_path)
+    yield example
+    example.stop()
+
+
+def jobs_told(out: str) -> dict[str, tuple[str, str]]:
+    """Read the demo's last part: the state of each job, and the lines about it."""
+    told = out.partition("What the server says of each job:\n")[2]
+    found = re.findall(r"^(\w+ \S+)  ([A-Z]+)  [0-9a-f-]{36}\n((?:  .*\n)+)", told, re.MULTILINE)
+    return {job: (status, lines) for job, status, lines in found}
+
+
+def test_the_demo_tells_the_transitions_and_assets_of_each_job_and_cleans_up(example):
+    code, out, err = example.run("demo.py")
+    assert (code, err) == (0, "")
+    jobs = jobs_told(out)
+    states = sorted(status for status, _ in jobs.values())
+    assert states == ["COMPLETED"] * 4 + ["FAILED", "PARTIAL"]
+    for job, (status, lines) in jobs.items():
+        assert re.search(r"QUEUED +-> PROCESSING +version 2 +by packer", lines)
+        assert re.search(rf"PROCESSING -> {status} +version \d+ +by packer", lines)
+        assert lines.count("  asset  ") == (2 if job.startswith("pack") else 0)
+    assert "FILES_MISSING: left out: docs/handbook.pdf" in jobs["pack papers.tar.gz"][1]
+    assert "ARCHIVE_DAMAGED: Compressed file ended" in jobs["verify client-cut.tar.gz"][1]
+    # Whatever is not a terminal gets plain lines while it runs.
+    assert re.search(r"^pack server.tar.gz +5\d %  server/", out, re.MULTILINE)
+    assert "\x1b" not in out
+    assert example.left_running() == []
+    assert list(example.temporary.iterdir()) == []
+
+
+def test_the_demo_draws_bars_on_a_terminal_and_keeps_its_output_where_told(example, tmp_path):
+    output = tmp_path / "kept"
+    ours, theirs = pty.openpty()
+    terminal = {"TERM": "xterm-256color", "COLUMNS": "120"}
+    process = example.start(
+        "demo.py", "--output", str(output), environment=terminal, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    drawn = read_to_end(ours).decode()
+    assert process.wait(30) == 0
+    assert "\x1b[2K" in drawn  # Lines are drawn over.
+    assert "\N{BOX DRAWINGS HEAVY HORIZONTAL}" in drawn
+    assert "PROCESSING" in drawn
+    assert re.search(r" [1-9]\d %", drawn)
+    log = (output / "server.log").read_text().splitlines()
+    assert json.loads(log[-1])["event"] == "stopped"
+    assert (output / "jobledger.db").exists()
+    assert list(example.temporary.iterdir()) == []
+    assert check_with_sha256sum(output / "files", "server", tmp_path / "unpacked") > 20
+
+
+def read_to_end(terminal: int) -> bytes:
+    drawn = b""
+    while True:
+        try:
+            piece = os.read(terminal, 65536)
+        except OSError:  # The other side was closed.
+            break
+        if not piece:
+            break
+        drawn += piece
+    os.close(terminal)
+    return drawn
+
+
+def check_with_sha256sum(files: Path, name: str, unpacked: Path) -> int:
+    """Do what the demo says at its end; give how many files are right."""
+    unpacked.mkdir()
+    subprocess.run(["tar", "-xzf", files / f"{name}.tar.gz"], cwd=unpacked, check=True)
+    command = ["sha256sum", "-c", str(files / f"{name}.sha256")]
+    run = subprocess.run(command, cwd=unpacked, check=True, capture_output=True, text=True)
+    assert all(line.endswith(": OK") for line in run.stdout.splitlines())
+    return len(run.stdout.splitlines())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_leaves_nothing_behind(example, number):
+    process = example.start("demo.py")
+    while " %  " not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "interrupted\n")
+    assert example.left_running() == []
+    assert list(example.temporary.iterdir()) == []
+
+
+def test_the_demo_does_not_write_into_a_folder_in_use(example, tmp_path):
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "file").touch()
+    code, out, err = example.run("demo.py", "--output", str(tmp_path / "used"))
+    assert (code, out) == (2, "")
+    assert "used exists already" in err
+
+
+def test_the_worker_and_watcher_work_on_a_running_server(example, tmp_path):
+    with ServerProcess(tmp_path) as server:
+        code, out, err = example.run(
+            "worker_and_watcher.py", environment={"JOBLEDGER_SERVER": server.target}
+        )
+        assert (code, err) == (0, "")
+        with Client(server.target, user_id="ada") as client:
+            (job,) = client.list_jobs()
+            (asset,) = client.list_assets(job.id)
+    assert out.splitlines()[-1] == "JOB_STATUS_COMPLETED 100 % page 4"
+    assert "JOB_STATUS_PROCESSING 50 % page 2" in out.splitlines()
+    assert job.status == JobStatus.JOB_STATUS_COMPLETED
+    assert asset.url == f"https://reports.example/{job.id}"

@@ -1,0 +1,222 @@
+"""google-api-core's own clients and futures, unchanged, against the server as a process."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.api_core import exceptions, operation, operation_async
+from google.api_core.operations_v1 import OperationsAsyncClient, OperationsClient
+from google.api_core.retry import AsyncRetry, Retry
+from google.longrunning import operations_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Struct
+
+from jobledger.v1 import job_pb2
+from jobledger_client import Client, JobStatus
+from tests.support.pages import ROOT, blocks
+from tests.support.server_process import ServerProcess
+
+OWNER = [("x-jobledger-user", "ada")]
+OFTEN = {"initial": 0.05, "maximum": 0.1, "timeout": 60}
+"""How often to ask: the default of a second and more would make these tests slow."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.fixture
+def ada(server: ServerProcess) -> Iterator[Client]:
+    with Client(server.target, user_id="ada") as client:
+        yield client
+
+
+@pytest.fixture
+def operations(server: ServerProcess) -> Iterator[OperationsClient]:
+    with grpc.insecure_channel(server.target) as channel:
+        yield OperationsClient(channel)
+
+
+def future_of(operations: OperationsClient, job: job_pb2.Job) -> operation.Operation:
+    """Make a future of a job, as a program would that has its id."""
+    return operation.from_gapic(
+        operations.get_operation(f"jobs/{job.id}", metadata=OWNER),
+        operations,
+        job_pb2.Job,
+        metadata_type=job_pb2.Job,
+        grpc_metadata=OWNER,
+        polling=Retry(predicate=operation.polling.POLLING_PREDICATE, **OFTEN),
+    )
+
+
+def test_result_is_the_job_once_it_has_completed(ada: Client, operations: OperationsClient) -> None:
+    job = ada.start_job(ada.create_job("render", {"frames": 240}).id)
+    future = future_of(operations, job)
+    assert not future.done()
+    assert future.running()
+    assert future.metadata == job
+    ended = ada.mark_completed(job.id, {"pages": 4})
+    assert future.result(timeout=30) == ended
+    assert future.exception() is None
+    assert (future.done(), future.cancelled()) == (True, False)
+    assert future.metadata == ended
+
+
+def test_whoever_waits_for_the_result_gets_it_when_the_job_ends(
+    ada: Client, operations: OperationsClient
+) -> None:
+    job = ada.start_job(ada.create_job("render").id)
+    future, done = future_of(operations, job), threading.Event()
+    future.add_done_callback(lambda _: done.set())
+    assert not done.is_set()
+    ended = ada.mark_completed(job.id)
+    assert done.wait(30)
+    assert future.result() == ended
+
+
+def test_the_result_of_a_partial_job_says_what_is_missing(
+    ada: Client, operations: OperationsClient
+) -> None:
+    job = ada.start_job(ada.create_job("render").id)
+    error = job_pb2.JobError(reason="PAGES_MISSING", message="page 3")
+    ada.mark_partial(job.id, {"pages": 2}, error=error)
+    result = future_of(operations, job).result(timeout=30)
+    assert result.status == JobStatus.JOB_STATUS_PARTIAL
+    assert (result.result["pages"], result.error) == (2, error)
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("NO_SUCH_FONT", exceptions.Unknown),
+        ("CANCELLED", exceptions.Cancelled),
+        ("RUN_EXPIRED", exceptions.DeadlineExceeded),
+        ("LEASE_EXPIRED", exceptions.Aborted),
+    ],
+)
+def test_a_failed_job_is_an_exception_with_its_reason_and_details(
+    ada: Client, operations: OperationsClient, reason: str, kind: type[Exception]
+) -> None:
+    job = ada.start_job(ada.create_job("render").id)
+    details = Struct()
+    details.update({"font": "Ü"})
+    error = job_pb2.JobError(reason=reason, message="in words", details=details)
+    ended = ada.mark_failed(job.id, error=error)
+    future = future_of(operations, job)
+    with pytest.raises(kind) as caught:
+        future.result(timeout=30)
+    assert type(caught.value) is kind
+    assert type(future.exception(timeout=30)) is kind
+    assert caught.value.message == "in words"
+    (status,) = caught.value.errors
+    assert operation.protobuf_helpers.from_any_pb(Struct, status.details[1]) == details
+    assert future.metadata == ended
+    assert future.metadata.error.reason == reason
+    assert future.cancelled() is (reason == "CANCELLED")
+
+
+def test_cancel_ends_a_queued_job_and_leaves_one_that_has_ended(
+    ada: Client, operations: OperationsClient
+) -> None:
+    future = future_of(operations, ada.create_job("render"))
+    assert future.cancel() is True
+    assert future.cancelled()
+    with pytest.raises(exceptions.Cancelled):
+        future.result(timeout=30)
+    assert future.cancel() is False
+
+
+def test_cancel_asks_the_worker_of_a_running_job(ada: Client, operations: OperationsClient) -> None:
+    job = ada.start_job(ada.create_job("render").id)
+    future = future_of(operations, job)
+    assert future.cancel() is True
+    assert not future.done()
+    assert future.metadata.HasField("cancel_request_time")
+
+
+def test_the_list_goes_over_its_pages(ada: Client, operations: OperationsClient) -> None:
+    ids = [ada.create_job("paged").id for _ in range(60)]
+    listed = operations.list_operations(
+        "jobs", 'metadata.job_type="paged" AND done=false', metadata=OWNER
+    )
+    assert [each.name for each in listed] == [f"jobs/{job_id}" for job_id in reversed(ids)]
+    assert listed.page_number == 2
+
+
+def test_a_deleted_operation_is_not_found_with_the_services_reason(
+    ada: Client, operations: OperationsClient
+) -> None:
+    job = ada.start_job(ada.create_job("render").id)
+    with pytest.raises(exceptions.FailedPrecondition) as early:
+        operations.delete_operation(f"jobs/{job.id}", metadata=OWNER)
+    assert early.value.reason == "ILLEGAL_TRANSITION"
+    ada.mark_completed(job.id)
+    operations.delete_operation(f"jobs/{job.id}", metadata=OWNER)
+    with pytest.raises(exceptions.NotFound) as caught:
+        operations.get_operation(f"jobs/{job.id}", metadata=OWNER)
+    assert (caught.value.reason, caught.value.domain) == ("JOB_NOT_FOUND", "jobledger")
+    assert caught.value.metadata == {"job_id": job.id}
+
+
+def test_its_stub_can_wait(ada: Client, operations: OperationsClient) -> None:
+    job = ada.start_job(ada.create_job("render").id)
+    request = operations_pb2.WaitOperationRequest(name=f"jobs/{job.id}")
+    waiting = operations.operations_stub.WaitOperation.future(request, metadata=OWNER, timeout=30)
+    ada.mark_completed(job.id)
+    assert waiting.result().done
+    request.timeout.CopyFrom(Duration())
+    assert operations.operations_stub.WaitOperation(request, metadata=OWNER).done
+
+
+async def test_the_asynchronous_future_does_the_same(server: ServerProcess, ada: Client) -> None:
+    job = ada.start_job(ada.create_job("render").id)
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        operations = OperationsAsyncClient(channel)
+        future: Any = operation_async.from_gapic(
+            await operations.get_operation(f"jobs/{job.id}", metadata=OWNER),
+            operations,
+            job_pb2.Job,
+            metadata_type=job_pb2.Job,
+            grpc_metadata=OWNER,
+            retry=AsyncRetry(predicate=operation_async.async_future.RETRY_PREDICATE, **OFTEN),
+        )
+        assert not await future.done()
+        ended = ada.mark_completed(job.id)
+        assert await future.result(timeout=30) == ended
+        assert future.metadata == ended
+
+
+def test_a_future_outlives_its_server(tmp_path: Path) -> None:
+    """Polling goes on at the next one: each poll is repeated while nobody answers."""
+    with ServerProcess(tmp_path) as server, grpc.insecure_channel(server.target) as channel:
+        with Client(server.target, user_id="ada") as ada:
+            job = ada.start_job(ada.create_job("render").id)
+        future, done = future_of(OperationsClient(channel), job), threading.Event()
+        future.add_done_callback(lambda _: done.set())
+        server.restart()
+        assert not done.is_set()
+        with Client(server.target, user_id="ada") as ada:
+            ended = ada.mark_completed(job.id)
+        assert done.wait(60)
+        assert future.result() == ended
+
+
+def test_the_program_of_the_page_waits_for_its_job(tmp_path: Path) -> None:
+    (page,) = blocks(ROOT / "docs/longrunning.md", "python")
+    with ServerProcess(tmp_path) as server, Client(server.target, user_id="ada") as ada:
+        program = page.text.replace("127.0.0.1:50051", server.target)
+        with subprocess.Popen(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+        ) as running:
+            (job,) = ada.claim_jobs(["report"], wait=30)
+            ada.mark_completed(job.id, {"pages": 4}, attempt=job.attempt)
+            said = running.communicate(timeout=60)[0]
+    assert running.returncode == 0
+    assert said.splitlines()[-1] == "{'pages': 4.0}"

@@ -1,0 +1,137 @@
+"""What a job is as an operation, in each of its states."""
+
+from typing import Any
+
+import pytest
+from google.protobuf.struct_pb2 import Struct
+from google.rpc import code_pb2, error_details_pb2
+from grpc import StatusCode
+
+from tests.e2e.longrunning.operations import Operations, job_in, name_of
+from tests.support.rpc_caller import COMPLETED, FAILED, PARTIAL, PROCESSING, QUEUED, Caller, refusal
+
+
+async def test_a_job_that_has_not_ended_is_neither_answer_nor_error(
+    call: Caller, operations: Operations
+) -> None:
+    for job in (await call.job(parameters={"frames": 240}), await call.running()):
+        operation = await operations.Get(name=name_of(job))
+        assert operation.name == name_of(job)
+        assert not operation.done
+        assert operation.WhichOneof("result") is None
+        assert job_in(operation.metadata) == job
+        assert job.status in (QUEUED, PROCESSING)
+
+
+async def test_completed_is_the_job_as_the_response(call: Caller, operations: Operations) -> None:
+    job = await call.running()
+    job = (await call.MarkCompleted(job_id=job.id, result={"pages": 4})).job
+    operation = await operations.Get(name=name_of(job))
+    assert operation.done
+    assert job_in(operation.response) == job_in(operation.metadata) == job
+    assert (job.status, job.result["pages"]) == (COMPLETED, 4)
+
+
+async def test_partial_is_a_response_and_what_is_missing_stands_in_both(
+    call: Caller, operations: Operations
+) -> None:
+    job = await call.running()
+    error = {"reason": "TWO_PAGES_MISSING", "message": "pages 3 and 4 could not be read"}
+    job = (await call.MarkPartial(job_id=job.id, result={"pages": 2}, error=error)).job
+    operation = await operations.Get(name=name_of(job))
+    assert operation.done
+    for packed in (operation.response, operation.metadata):
+        told = job_in(packed)
+        assert told == job
+        assert (told.status, told.error.reason) == (PARTIAL, "TWO_PAGES_MISSING")
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        ("CANCELLED", code_pb2.CANCELLED),
+        ("QUEUE_EXPIRED", code_pb2.DEADLINE_EXCEEDED),
+        ("RUN_EXPIRED", code_pb2.DEADLINE_EXCEEDED),
+        ("LEASE_EXPIRED", code_pb2.ABORTED),
+        ("INTERNAL", code_pb2.UNKNOWN),
+        ("NOT_FOUND", code_pb2.UNKNOWN),
+        ("", code_pb2.UNKNOWN),
+    ],
+)
+async def test_failed_is_an_error_with_a_code_for_its_reason(
+    call: Caller, operations: Operations, reason: str, code: Any
+) -> None:
+    job = await call.running()
+    error = {"reason": reason, "message": "no such font", "details": {"font": "Ü"}}
+    job = (await call.MarkFailed(job_id=job.id, error=error)).job
+    operation = await operations.Get(name=name_of(job))
+    assert operation.done
+    assert operation.WhichOneof("result") == "error"
+    assert (operation.error.code, operation.error.message) == (code, "no such font")
+    info, details = error_details_pb2.ErrorInfo(), Struct()
+    first, second = operation.error.details
+    assert (first.Unpack(info), second.Unpack(details)) == (True, True)
+    assert (info.reason, info.domain) == (reason or "UNKNOWN", "jobs.jobledger")
+    assert info.metadata == {"job_id": job.id, "job_type": "render", "attempt": "1"}
+    assert details["font"] == "Ü"
+    assert job_in(operation.metadata) == job
+    assert job.status == FAILED
+
+
+async def test_an_error_without_details_has_its_reason_alone(
+    call: Caller, operations: Operations
+) -> None:
+    job = await call.running()
+    await call.MarkFailed(job_id=job.id, error={"message": "no"})
+    (packed,) = (await operations.Get(name=name_of(job))).error.details
+    assert packed.Is(error_details_pb2.ErrorInfo.DESCRIPTOR)
+
+
+async def test_cancelling_a_queued_job_ends_it_with_code_1(
+    call: Caller, operations: Operations
+) -> None:
+    job = await call.job()
+    await operations.Cancel(name=name_of(job))
+    operation = await operations.Get(name=name_of(job))
+    assert (operation.done, operation.error.code) == (True, 1)
+    await operations.Cancel(name=name_of(job))  # one that has ended is left as it is
+    assert await operations.Get(name=name_of(job)) == operation
+
+
+async def test_cancelling_a_running_job_asks_its_worker(
+    call: Caller, operations: Operations
+) -> None:
+    job = await call.running()
+    await operations.Cancel(name=name_of(job))
+    operation = await operations.Get(name=name_of(job))
+    assert not operation.done
+    assert job_in(operation.metadata).HasField("cancel_request_time")
+    assert (await call.UpdateProgress(job_id=job.id)).cancel_requested
+
+
+async def test_a_running_job_is_not_deleted(call: Caller, operations: Operations) -> None:
+    job = await call.running()
+    refused = await refusal(operations.Delete(name=name_of(job)))
+    assert (refused.code, refused.reason) == (
+        StatusCode.FAILED_PRECONDITION,
+        "ILLEGAL_TRANSITION",
+    )
+    assert refused.metadata["target"] == "DELETED"
+    await call.MarkCompleted(job_id=job.id)
+    await operations.Delete(name=name_of(job))
+    refused = await refusal(operations.Get(name=name_of(job)))
+    assert (refused.code, refused.reason) == (StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
+
+
+async def test_the_largest_job_passes_as_metadata_and_response_at_once(
+    call: Caller, operations: Operations
+) -> None:
+    """Everything is there twice, and still within the 4 MiB that clients take by default."""
+    payload = {"pad": "x" * (255 * 1024)}
+    job = await call.running(parameters=payload)
+    error = {"message": "m" * 4096, "details": payload}
+    job = (await call.MarkPartial(job_id=job.id, result=payload, error=error)).job
+    operation = await operations.Get(name=name_of(job))
+    assert job_in(operation.response) == job_in(operation.metadata) == job
+    listed = await operations.List(name="jobs")
+    assert list(listed.operations) == [operation]

@@ -1,0 +1,236 @@
+"""WaitOperation: woken, not polling; bounded by its timeout and by the call's deadline."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from grpc import StatusCode
+
+from jobledger_server.app import App, open_app
+from jobledger_server.config import Settings
+from jobledger_server.sql.store import SqlStore
+from tests.e2e.longrunning.operations import Operations, job_in, name_of, one_database
+from tests.support.databases import several_servers
+from tests.support.gated_store import Gate
+from tests.support.rpc_caller import Caller, refusal
+
+Start = Callable[..., Any]
+
+READS = ("read_jobs", "read_histories", "list_jobs", "list_transitions", "list_assets")
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts what the server asks its database for its callers."""
+    counted: Counter[str] = Counter()
+
+    def counting(name: str) -> Any:
+        original = getattr(SqlStore, name)
+
+        async def read(self: Any, *arguments: Any, **named: Any) -> Any:
+            counted[name] += 1
+            return await original(self, *arguments, **named)
+
+        return read
+
+    for name in READS:
+        monkeypatch.setattr(SqlStore, name, counting(name))
+    return counted
+
+
+async def until_waiting(app: App, watches: int = 1) -> None:
+    """Return when so many calls wait in the hub."""
+    async with asyncio.timeout(10):
+        while app.hub.watches != watches:
+            await asyncio.sleep(0)
+
+
+async def test_a_completion_wakes_it_and_the_database_is_asked_once(
+    app: App, call: Caller, operations: Operations, reads: Counter[str]
+) -> None:
+    job = await call.running()
+    waiting = asyncio.ensure_future(operations.Wait(name=name_of(job)))
+    await until_waiting(app)
+    for progress in range(10):
+        await call.UpdateProgress(job_id=job.id, progress=progress)
+    assert not waiting.done()
+    ended = (await call.MarkCompleted(job_id=job.id, result={"pages": 4})).job
+    operation = await waiting
+    assert operation.done
+    assert job_in(operation.response) == ended
+    assert reads == {"read_jobs": 1}
+    assert app.hub.watches == 0
+
+
+async def test_a_job_that_has_ended_is_told_at_once(
+    app: App, call: Caller, operations: Operations
+) -> None:
+    job = await call.ended()
+    operation = await operations.Wait(name=name_of(job), deadline=None)
+    assert operation == await operations.Get(name=name_of(job))
+
+
+async def test_nothing_is_lost_between_subscribing_and_reading(
+    monkeypatch: pytest.MonkeyPatch, start: Start
+) -> None:
+    gate = Gate()
+    original = SqlStore.read_jobs
+
+    async def read_then_wait(self: Any, **wanted: Any) -> Any:
+        jobs = await original(self, **wanted)
+        await gate()
+        return jobs
+
+    app = await start()
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        job = await call.running()
+        monkeypatch.setattr(SqlStore, "read_jobs", read_then_wait)
+        waiting = asyncio.ensure_future(Operations(channel).Wait(name=name_of(job)))
+        await gate.reached.wait()  # read as PROCESSING, and not known yet
+        ended = (await call.MarkCompleted(job_id=job.id)).job
+        gate.open()
+        assert job_in((await waiting).response) == ended
+
+
+async def test_a_timeout_returns_the_newest_state_undone(
+    app: App, call: Caller, operations: Operations, reads: Counter[str]
+) -> None:
+    job = await call.running()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    waiting = asyncio.ensure_future(
+        operations.Wait(name=name_of(job), timeout=Duration(nanos=700_000_000))
+    )
+    await until_waiting(app)
+    await call.UpdateProgress(job_id=job.id, progress=42)
+    operation = await waiting
+    assert 0.7 <= loop.time() - began < 10
+    assert not operation.done
+    assert job_in(operation.metadata).progress == 42
+    assert reads == {"read_jobs": 1}
+
+
+async def test_a_timeout_of_nothing_asks_and_does_not_wait(
+    call: Caller, operations: Operations
+) -> None:
+    job = await call.running()
+    async with asyncio.timeout(10):
+        operation = await operations.Wait(name=name_of(job), timeout=Duration(), deadline=None)
+    assert not operation.done
+    assert job_in(operation.metadata) == job
+
+
+@pytest.mark.parametrize("timeout", [None, Duration(seconds=3600)])
+async def test_a_deadline_shorter_than_the_timeout_is_answered_before_it_passes(
+    call: Caller, operations: Operations, timeout: Duration | None
+) -> None:
+    job = await call.running()
+    operation = await operations.Wait(name=name_of(job), timeout=timeout, deadline=1.5)
+    assert not operation.done
+    assert job_in(operation.metadata) == job
+
+
+@one_database
+async def test_a_wait_lasts_no_longer_than_a_watch_and_returns_the_newest_state(
+    start: Start,
+) -> None:
+    app = await start(max_watch_age=0.5)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        job = await Caller(channel).running()
+        async with asyncio.timeout(10):
+            operation = await Operations(channel).Wait(name=name_of(job), deadline=None)
+    assert not operation.done
+    assert job_in(operation.metadata) == job
+
+
+@one_database
+@pytest.mark.parametrize(
+    "timeout", [Duration(seconds=-1), Duration(nanos=-1), Duration(seconds=366 * 24 * 3600)]
+)
+async def test_a_timeout_that_is_none_is_refused(operations: Operations, timeout: Duration) -> None:
+    refused = await refusal(operations.Wait(name="jobs/x", timeout=timeout))
+    assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+    assert refused.details["BadRequest"].field_violations[0].field == "timeout"
+
+
+async def test_a_cancellation_ends_the_wait_of_another_caller(
+    app: App, call: Caller, operations: Operations
+) -> None:
+    job = await call.job()
+    waiting = asyncio.ensure_future(operations.Wait(name=name_of(job)))
+    await until_waiting(app)
+    await operations.Cancel(name=name_of(job))
+    operation = await waiting
+    assert (operation.done, operation.error.code) == (True, 1)
+
+
+async def test_an_expiry_ends_the_wait(call: Caller, operations: Operations) -> None:
+    job = await call.job(queue_timeout=Duration(seconds=1))
+    operation = await operations.Wait(name=name_of(job))
+    assert (operation.done, operation.error.code) == (True, StatusCode.DEADLINE_EXCEEDED.value[0])
+    assert job_in(operation.metadata).error.reason == "QUEUE_EXPIRED"
+
+
+async def test_a_caller_that_goes_away_leaves_nothing_behind(
+    app: App, call: Caller, operations: Operations
+) -> None:
+    job = await call.running()
+    waiting = operations.Wait(name=name_of(job))
+    await until_waiting(app)
+    waiting.cancel()
+    await until_waiting(app, 0)
+
+
+async def test_a_job_that_ends_and_is_deleted_is_told_as_it_ended(
+    app: App, call: Caller, operations: Operations
+) -> None:
+    job = await call.running()
+    waiting = asyncio.ensure_future(operations.Wait(name=name_of(job)))
+    await until_waiting(app)
+    await call.MarkCompleted(job_id=job.id)
+    await call.DeleteJob(job_id=job.id, user_id="ada")
+    assert (await waiting).done
+
+
+async def test_a_draining_server_sends_those_who_wait_elsewhere(database_url: str) -> None:
+    settings = Settings(listen="127.0.0.1:0", database=database_url, grace=5.0)
+    async with open_app(settings) as app:
+        channel = grpc.aio.insecure_channel(app.address)
+        job = await Caller(channel).running()
+        waiting = asyncio.ensure_future(Operations(channel).Wait(name=name_of(job)))
+        await until_waiting(app)
+    refused = await refusal(waiting)
+    assert (refused.code, refused.reason) == (StatusCode.UNAVAILABLE, "UNAVAILABLE")
+    assert refused.details["RetryInfo"].retry_delay.seconds == 1
+    await channel.close()
+
+
+async def test_more_waits_than_watches_are_allowed_are_refused(start: Start) -> None:
+    app = await start(max_watches=1)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        operations = Operations(channel)
+        job = await Caller(channel).running()
+        first = operations.Wait(name=name_of(job))
+        await until_waiting(app)
+        refused = await refusal(operations.Wait(name=name_of(job)))
+        first.cancel()
+    assert (refused.code, refused.reason) == (StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
+    assert refused.metadata == {"limit": "watches", "value": "1", "scope": "caller"}
+
+
+@several_servers
+async def test_an_end_on_another_server_wakes_it(
+    start: Start, app: App, call: Caller, operations: Operations
+) -> None:
+    other = await start()
+    job = await call.running()
+    waiting = asyncio.ensure_future(operations.Wait(name=name_of(job)))
+    await until_waiting(app)
+    async with grpc.aio.insecure_channel(other.address) as channel:
+        ended = (await Caller(channel).MarkCompleted(job_id=job.id)).job
+    assert job_in((await waiting).response) == ended

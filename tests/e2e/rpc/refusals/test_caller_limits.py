@@ -1,0 +1,196 @@
+"""One caller leaves the rest of each limit to the others; the service's own work needs none."""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.longrunning import operations_pb2
+from google.longrunning.operations_pb2_grpc import OperationsStub
+from google.protobuf.duration_pb2 import Duration
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from jobledger.v1 import job_service_pb2
+from jobledger.v1.job_service_pb2_grpc import JobServiceStub
+from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
+from jobledger_server import app as app_module
+from jobledger_server.app import App
+from tests.support.rpc_caller import Caller, decoded, watching
+
+Start = Callable[..., Awaitable[App]]
+
+SHARE = {"max_watches": 8, "caller_share": 0.25}
+"""Two for each caller."""
+
+sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+async def scope_of(reading: Awaitable[Any]) -> str:
+    """Return whose limit was exceeded."""
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await reading
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    return decoded(refused.value).metadata["scope"]
+
+
+@sqlite_only
+async def test_one_owner_leaves_watches_to_the_others_on_its_connection(start: Start) -> None:
+    app = await start(**SHARE)
+    async with grpc.aio.insecure_channel(app.address) as channel, AsyncExitStack() as open_watches:
+        call = Caller(channel)
+
+        async def watch(user_id: str) -> None:
+            stream = await open_watches.enter_async_context(
+                watching(call.WatchJobs(user_id=user_id))
+            )
+            await stream.read()
+
+        await watch("eve")
+        await watch("eve")
+        assert await scope_of(call.WatchJobs(user_id="eve").read()) == "caller"
+        for user_id in ("ada", "bob", "cy"):
+            await watch(user_id)
+            await watch(user_id)
+        assert await scope_of(call.WatchJobs(user_id="dan").read()) == "server"
+
+
+@sqlite_only
+async def test_one_owner_leaves_waits_for_operations_to_the_others(start: Start) -> None:
+    app = await start(**SHARE)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        job_ids = {user_id: (await call.job(user_id=user_id)).id for user_id in ("eve", "ada")}
+        operations = OperationsStub(channel)
+
+        def wait(user_id: str) -> Any:
+            request = operations_pb2.WaitOperationRequest(name=f"jobs/{job_ids[user_id]}")
+            return operations.WaitOperation(
+                request, timeout=20, metadata=[("x-jobledger-user", user_id)]
+            )
+
+        waiting = [wait("eve"), wait("eve")]
+        while app.hub.watches < 2:
+            await asyncio.sleep(0.005)
+        assert await scope_of(wait("eve")) == "caller"
+        waiting.append(wait("ada"))
+        while app.hub.watches < 3:
+            await asyncio.sleep(0.005)
+        for each in waiting:
+            each.cancel()
+
+
+@sqlite_only
+async def test_few_watches_are_of_all_owners_jobs(start: Start) -> None:
+    """Each of them is sent every change: with 4,000 a good client's calls failed."""
+    app = await start(max_watches=160)  # 2 in all, 1 for each
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        async with watching(call.WatchJobs()) as first:
+            await first.read()
+            assert await scope_of(call.WatchJobs().read()) == "caller"
+            async with watching(call.WatchJobs(user_id="ada")) as owned:
+                await owned.read()
+        async with asyncio.timeout(10):  # until the server knows that it has ended
+            while app.hub.watches:
+                await asyncio.sleep(0.005)
+        async with watching(call.WatchJobs()) as second:
+            await second.read()
+
+
+@sqlite_only
+async def test_one_worker_leaves_claims_to_the_others(start: Start) -> None:
+    limited = await start(**SHARE)
+    async with grpc.aio.insecure_channel(limited.address) as channel:
+        call = Caller(channel)
+        wait = Duration(seconds=20)
+        waiting = [call.ClaimJobs(worker_id="eve", job_types=["t"], wait=wait) for _ in range(2)]
+        while len(limited.openings._seekers.get("t", ())) < 2:
+            await asyncio.sleep(0.005)
+        assert await scope_of(call.ClaimJobs(worker_id="eve", job_types=["t"])) == "caller"
+        assert not (await call.ClaimJobs(worker_id="w", job_types=["t"])).jobs
+        for claim in waiting:
+            claim.cancel()
+
+
+@sqlite_only
+async def test_one_connection_leaves_streams_of_reports_to_the_others(start: Start) -> None:
+    app = await start(**SHARE)
+
+    async def report(channel: grpc.aio.Channel) -> Any:
+        stream = WorkerServiceStub(channel).ReportProgress()
+        with suppress(grpc.aio.AioRpcError):  # it may be refused already
+            await stream.wait_for_connection()
+        return stream
+
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with (
+        grpc.aio.insecure_channel(app.address, options) as eve,
+        grpc.aio.insecure_channel(app.address, options) as ada,
+    ):
+        streams = [await report(eve) for _ in range(3)]
+        ended = [asyncio.ensure_future(stream.read()) for stream in streams]
+        (refused,), _ = await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
+        assert await scope_of(refused) == "caller"
+        other = await report(ada)
+        await other.done_writing()
+        assert await other.read() is grpc.aio.EOF
+        for stream in streams:
+            stream.cancel()
+
+
+@sqlite_only
+async def test_one_connection_leaves_health_watches_to_the_others(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_module, "MAX_FOREIGN_STREAMS", 8)
+    app = await start(**SHARE)
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with (
+        grpc.aio.insecure_channel(app.address, options) as eve,
+        grpc.aio.insecure_channel(app.address, options) as ada,
+    ):
+        request = health_pb2.HealthCheckRequest()
+        streams = [health_pb2_grpc.HealthStub(eve).Watch(request) for _ in range(2)]
+        for stream in streams:
+            await stream.read()
+        assert await scope_of(health_pb2_grpc.HealthStub(eve).Watch(request).read()) == "caller"
+        stream = health_pb2_grpc.HealthStub(ada).Watch(request)
+        assert (await stream.read()).status == health_pb2.HealthCheckResponse.SERVING
+        for each in (*streams, stream):
+            each.cancel()
+
+
+@sqlite_only
+async def test_an_identity_is_one_caller_on_all_its_connections(
+    start: Start, tmp_path: Path
+) -> None:
+    access = tmp_path / "access.toml"
+    access.write_text(
+        "".join(
+            f'[[caller]]\nname = "{name}"\nusers = ["*"]\n'
+            f'token_sha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\n'
+            for name in ("eve", "ada")
+        )
+    )
+    access.chmod(0o600)
+    app = await start(access_file=access, **SHARE)
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with AsyncExitStack() as open_streams:
+
+        async def watch(identity: str, user_id: str) -> Any:
+            channel = grpc.aio.insecure_channel(app.address, options)
+            await open_streams.enter_async_context(channel)
+            stream = JobServiceStub(channel).WatchJobs(
+                job_service_pb2.WatchJobsRequest(user_id=user_id),
+                metadata=[("authorization", f"Bearer {identity}")],
+            )
+            return await open_streams.enter_async_context(watching(stream))
+
+        await (await watch("eve", "a")).read()
+        await (await watch("eve", "b")).read()
+        assert await scope_of((await watch("eve", "c")).read()) == "caller"
+        await (await watch("ada", "c")).read()

@@ -1,0 +1,258 @@
+"""Each row of the table of errors, decoded from a real answer."""
+
+import logging
+from typing import Any
+
+import grpc
+import pytest
+from grpc import StatusCode
+
+from jobledger.v1 import job_service_pb2
+from jobledger_server.app import App
+from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.sql.store import SqlStore
+from jobledger_server.store import StoreUnavailable
+from tests.support.rpc_caller import COMPLETED, FAILED, PROCESSING, QUEUED, Caller, refusal
+
+FOREIGN_CALLS = [
+    ("GetJob", {}),
+    ("WatchJob", {}),
+    ("DeleteJob", {}),
+    ("ListAssets", {}),
+    ("ListTransitions", {}),
+]
+
+
+async def answer(call: Caller, method: str, **fields: Any) -> Any:
+    called = getattr(call, method)(**fields)
+    return await (called.read() if method == "WatchJob" else called)
+
+
+async def test_a_bad_field_names_every_violation_not_just_the_first(call: Caller) -> None:
+    refused = await refusal(
+        call.CreateJob(user_id="", job_type="no spaces", labels={"": "x"}, request_id="x" * 129)
+    )
+    assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+    violations = refused.details["BadRequest"].field_violations
+    assert [v.field for v in violations] == ["user_id", "job_type", "labels", "request_id"]
+    assert all(v.description for v in violations)
+
+
+async def test_a_bad_page_token(call: Caller) -> None:
+    refused = await refusal(call.ListJobs(user_id="ada", page_token="what?"))
+    assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_TOKEN")
+    (violation,) = refused.details["BadRequest"].field_violations
+    assert violation.field == "page_token"
+
+
+@pytest.mark.parametrize(("method", "fields"), FOREIGN_CALLS)
+async def test_an_absent_job_and_another_owners_are_the_same_byte_for_byte(
+    app: App, call: Caller, method: str, fields: dict[str, Any]
+) -> None:
+    job = await call.ended()
+
+    async def raw(user_id: str) -> tuple[Any, ...]:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await answer(call, method, job_id=job.id, user_id=user_id, **fields)
+        error = caught.value
+        return error.code(), error.details(), tuple(error.trailing_metadata())
+
+    foreign = await raw("eve")
+    await call.DeleteJob(job_id=job.id, user_id="ada")
+    assert await raw("ada") == foreign == await raw("eve")
+    refused = await refusal(answer(call, method, job_id=job.id, user_id="eve"))
+    assert (refused.code, refused.reason) == (StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
+    assert refused.details["ResourceInfo"].resource_name == job.id
+    assert refused.details["ResourceInfo"].resource_type == "jobledger.v1.Job"
+
+
+@pytest.mark.parametrize(
+    ("method", "fields"),
+    [
+        ("TransitionJob", {"target_status": PROCESSING}),
+        ("UpdateProgress", {}),
+        ("MarkCompleted", {}),
+        ("MarkPartial", {}),
+        ("MarkFailed", {"error": {"message": "no"}}),
+        ("CreateAsset", {"asset_type": "t", "storage_path": "p"}),
+    ],
+)
+async def test_a_worker_learns_that_there_is_no_such_job(
+    call: Caller, method: str, fields: dict[str, Any]
+) -> None:
+    refused = await refusal(getattr(call, method)(job_id="nowhere", **fields))
+    assert (refused.code, refused.reason) == (StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
+
+
+async def test_a_transition_that_is_not_in_the_table(call: Caller) -> None:
+    job = await call.job()
+    refused = await refusal(call.TransitionJob(job_id=job.id, target_status=COMPLETED))
+    assert (refused.code, refused.reason) == (
+        StatusCode.FAILED_PRECONDITION,
+        "ILLEGAL_TRANSITION",
+    )
+    assert refused.metadata == {
+        "job_id": job.id,
+        "current": "QUEUED",
+        "target": "COMPLETED",
+        "allowed": "PROCESSING",
+    }
+    (violation,) = refused.details["PreconditionFailure"].violations
+    assert (violation.type, violation.subject) == ("ILLEGAL_TRANSITION", job.id)
+    job = await call.running()
+    refused = await refusal(call.TransitionJob(job_id=job.id, target_status=QUEUED))
+    assert refused.metadata["allowed"] == "COMPLETED,PARTIAL,FAILED"
+    refused = await refusal(call.DeleteJob(job_id=job.id, user_id="ada"))
+    assert refused.metadata["target"] == "DELETED"
+
+
+async def test_a_report_on_a_job_that_was_not_started(call: Caller) -> None:
+    job = await call.job()
+    for called in (
+        call.UpdateProgress(job_id=job.id, progress=1),
+        call.CreateAsset(job_id=job.id, asset_type="t", storage_path="p"),
+    ):
+        refused = await refusal(called)
+        assert refused.reason == "ILLEGAL_TRANSITION"
+        assert refused.message == f"job {job.id} is QUEUED, this needs PROCESSING"
+
+
+async def test_a_job_that_has_ended(call: Caller) -> None:
+    job = await call.ended()
+    error = {"message": "no"}
+    for called in (
+        call.TransitionJob(job_id=job.id, target_status=PROCESSING),
+        call.MarkFailed(job_id=job.id, error=error),
+        call.TransitionJob(job_id=job.id, target_status=FAILED, error=error),
+    ):
+        refused = await refusal(called)
+        assert (refused.code, refused.reason) == (StatusCode.FAILED_PRECONDITION, "JOB_TERMINAL")
+        assert refused.metadata["current"] == "COMPLETED"
+        assert refused.metadata["allowed"] == ""
+        assert refused.details["PreconditionFailure"].violations[0].type == "JOB_TERMINAL"
+
+
+@pytest.mark.parametrize(
+    ("method", "fields"),
+    [
+        ("TransitionJob", {"target_status": COMPLETED}),
+        ("UpdateProgress", {"progress": 50}),
+        ("MarkCompleted", {}),
+        ("MarkPartial", {}),
+        ("MarkFailed", {"error": {"message": "no"}}),
+        ("CreateAsset", {"asset_type": "t", "storage_path": "p"}),
+    ],
+)
+async def test_a_stale_attempt(call: Caller, method: str, fields: dict[str, Any]) -> None:
+    job = await call.running()
+    refused = await refusal(getattr(call, method)(job_id=job.id, attempt=0, **fields))
+    assert (refused.code, refused.reason) == (StatusCode.ABORTED, "LEASE_LOST")
+    assert refused.metadata == {"job_id": job.id, "attempt": "1"}
+    assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job
+
+
+async def test_another_version_than_expected(call: Caller) -> None:
+    job = await call.running()
+    refused = await refusal(
+        call.TransitionJob(job_id=job.id, target_status=COMPLETED, expected_version=1)
+    )
+    assert (refused.code, refused.reason) == (StatusCode.ABORTED, "VERSION_MISMATCH")
+    assert refused.metadata == {"job_id": job.id, "version": "2"}
+
+
+async def test_a_request_id_used_for_something_else(call: Caller) -> None:
+    job = await call.job(request_id="r")
+    refused = await refusal(call.CreateJob(user_id="ada", job_type="other", request_id="r"))
+    assert (refused.code, refused.reason) == (StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+    assert refused.details["ResourceInfo"].resource_name == job.id
+    job = await call.running()
+    asset = (
+        await call.CreateAsset(job_id=job.id, asset_type="t", storage_path="p", request_id="r")
+    ).asset
+    refused = await refusal(
+        call.CreateAsset(job_id=job.id, asset_type="t", storage_path="q", request_id="r")
+    )
+    assert refused.reason == "REQUEST_ID_REUSED"
+    assert refused.details["ResourceInfo"].resource_name == asset.id
+    assert refused.details["ResourceInfo"].resource_type == "jobledger.v1.Asset"
+
+
+@pytest.mark.parametrize("key", ["bad key {}", "\U0001f600" * 60 + "{}", "%" * 60 + "{}"])
+async def test_many_violations_are_named_as_far_as_a_status_has_room(
+    call: Caller, key: str
+) -> None:
+    """Clients cut off trailers that are larger than 8 KiB, and say nothing of what was wrong."""
+    labels = {key.format(n)[:250]: "" for n in range(32)}
+    requests = [job_service_pb2.CreateJobRequest(labels=labels)] * 100
+    refused = await refusal(call.BatchCreateJobs(user_id="ada", requests=requests))
+    assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+    named = refused.details["BadRequest"].field_violations
+    assert 1 <= len(named) <= 20
+    assert named[0].field == "requests[0].job_type"
+    assert int(refused.metadata["more"]) == 100 * 33 - len(named)
+    assert refused.message.endswith(f"and {refused.metadata['more']} more")
+
+
+async def test_too_many_waiting(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def full(*_: object, **__: object) -> None:
+        raise LimitExceeded("waiting things", 7, scope="caller")
+
+    monkeypatch.setattr(Ledger, "apply", full)
+    refused = await refusal(call.CreateJob(user_id="ada", job_type="t"))
+    assert (refused.code, refused.reason) == (StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
+    assert refused.metadata == {"limit": "waiting things", "value": "7", "scope": "caller"}
+    assert refused.details["QuotaFailure"].violations[0].subject == "waiting things"
+    assert refused.details["RetryInfo"].retry_delay.seconds == 1
+
+
+async def test_the_database_is_away(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(*_: object, **__: object) -> None:
+        raise StoreUnavailable("connection to 10.1.2.3 refused, password x")
+
+    monkeypatch.setattr(SqlStore, "read_jobs", away)
+    refused = await refusal(call.GetJob(job_id="j", user_id="ada"))
+    assert (refused.code, refused.reason) == (StatusCode.UNAVAILABLE, "UNAVAILABLE")
+    assert refused.details["RetryInfo"].retry_delay.seconds == 1
+    assert refused.message == "the database does not answer"
+
+
+async def test_a_bug_is_told_by_its_id_only_and_the_log_has_the_rest(
+    call: Caller, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise KeyError("a secret of the inside")
+
+    monkeypatch.setattr(Ledger, "apply", broken)
+    monkeypatch.setattr(SqlStore, "list_jobs", broken)
+    for method, fields in (("CreateJob", {"job_type": "t"}), ("ListJobs", {})):
+        caplog.clear()
+        with caplog.at_level(logging.ERROR, logger="jobledger.wire"):
+            refused = await refusal(getattr(call, method)(user_id="ada", **fields))
+        assert (refused.code, refused.reason) == (StatusCode.INTERNAL, "INTERNAL")
+        assert "secret" not in refused.message
+        assert set(refused.metadata) == {"correlation_id"}
+        (record,) = caplog.records
+        assert record.correlation_id == refused.metadata["correlation_id"]
+        assert "a secret of the inside" in str(record.exc_info)
+
+
+async def test_a_bug_in_a_watch_is_told_by_its_id_only(
+    call: Caller, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise KeyError("a secret of the inside")
+
+    monkeypatch.setattr(SqlStore, "read_histories", broken)
+    refused = await refusal(call.WatchJob(job_id="j", user_id="ada").read())
+    assert (refused.code, refused.reason) == (StatusCode.INTERNAL, "INTERNAL")
+    assert "secret" not in refused.message
+    assert "a secret of the inside" in str(caplog.records[-1].exc_info)
+
+
+async def test_an_unknown_method_is_unimplemented(app: App) -> None:
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        method = channel.unary_unary("/jobledger.v1.JobService/DoMagic")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await method(b"")
+    assert caught.value.code() is StatusCode.UNIMPLEMENTED

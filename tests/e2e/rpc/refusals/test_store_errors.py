@@ -1,0 +1,320 @@
+"""Real faults of the database: what callers are answered, what the log and the metrics say of them,
+and that the server goes on by itself when they are over."""
+
+import asyncio
+import resource
+import sqlite3
+import urllib.request
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import grpc
+import pytest
+
+from jobledger_server.app import App
+from jobledger_server.domain.commands import Create
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.logs import logging_to_stderr
+from jobledger_server.sql.dialect import BadDatabaseUrl
+from jobledger_server.sql.engine import open_database, parse_url
+from jobledger_server.sql.store import SqlStore
+from jobledger_server.store import StoreFault, StoreUnavailable
+from tests.support.postgres_server import PostgresServer
+from tests.support.rpc_caller import Caller, Refusal, refusal
+from tests.support.server_process import ServerProcess, free_port
+
+Start = Callable[..., Awaitable[App]]
+Fault = Callable[[SqlStore, str], AbstractAsyncContextManager[None]]
+
+TAKES_NO_WRITES = "the database takes no writes at the moment"
+DOES_NOT_ANSWER = "the database does not answer"
+
+
+@asynccontextmanager
+async def through_the_writer(store: SqlStore, begin: str, end: str) -> AsyncIterator[None]:
+    """Say something to SQLite on the connection that writes, and take it back."""
+    writer = store._database.writer.execution_options(without_begin=True)
+    for statement in (begin, end):
+        async with writer.connect() as connection:
+            await connection.exec_driver_sql(statement)
+        if statement == begin:
+            yield
+
+
+@asynccontextmanager
+async def by_somebody_else(url: str, begin: str, end: str) -> AsyncIterator[None]:
+    """Change a database, and change it back."""
+    for statements in (begin, end):
+        if url.startswith("sqlite"):
+            with sqlite3.connect(url.removeprefix("sqlite:///")) as file:
+                file.executescript(statements)
+            file.close()
+        else:
+            settings = {"default_transaction_read_only": "off"}
+            connection = await asyncpg.connect(url, server_settings=settings)
+            await connection.execute(statements)
+            await connection.close()
+        if statements == begin:
+            yield
+
+
+def disk_full(store: SqlStore, url: str) -> AbstractAsyncContextManager[None]:
+    """SQLite by its own limit, PostgreSQL by a trigger: to have it happen takes a disk."""
+    if store._dialect.name == "sqlite":
+        # As few pages as there are.
+        return through_the_writer(store, "PRAGMA max_page_count=1", "PRAGMA max_page_count=1000000")
+    return by_somebody_else(
+        url,
+        "CREATE FUNCTION full_disk() RETURNS trigger AS $$ BEGIN RAISE EXCEPTION USING "
+        "ERRCODE = '53100', MESSAGE = 'could not extend file: No space left on device'; END $$ "
+        "LANGUAGE plpgsql; "
+        "CREATE TRIGGER full_disk BEFORE INSERT ON jobs EXECUTE FUNCTION full_disk()",
+        "DROP TRIGGER full_disk ON jobs",
+    )
+
+
+def read_only(store: SqlStore, url: str) -> AbstractAsyncContextManager[None]:
+    if store._dialect.name == "sqlite":
+        return through_the_writer(store, "PRAGMA query_only=ON", "PRAGMA query_only=OFF")
+    name = url.rpartition("/")[2]
+    cut_off = (
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+        f"WHERE datname = '{name}' AND pid <> pg_backend_pid()"
+    )
+    alter = f"ALTER DATABASE {name} SET default_transaction_read_only"
+    return by_somebody_else(url, f"{alter} = on; {cut_off}", f"{alter} = off; {cut_off}")
+
+
+def table_missing(store: SqlStore, url: str) -> AbstractAsyncContextManager[None]:
+    del store
+    return by_somebody_else(
+        url, "ALTER TABLE jobs RENAME TO elsewhere", "ALTER TABLE elsewhere RENAME TO jobs"
+    )
+
+
+def lock_held(store: SqlStore, url: str) -> AbstractAsyncContextManager[None]:
+    """What every write needs is held by somebody else for longer than a write waits."""
+    return _sqlite_held(url) if store._dialect.name == "sqlite" else _postgresql_held(url)
+
+
+@asynccontextmanager
+async def _sqlite_held(url: str) -> AsyncIterator[None]:
+    holder = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    yield
+    holder.close()
+
+
+@asynccontextmanager
+async def _postgresql_held(url: str) -> AsyncIterator[None]:
+    holder = await asyncpg.connect(url)
+    async with holder.transaction():
+        await holder.execute("SELECT seq FROM feed FOR UPDATE")
+        yield
+    await holder.close()
+
+
+async def errors_counted(metrics: str) -> dict[str, int]:
+    """Return what Prometheus would read, by kind, without those that are 0."""
+
+    def read() -> str:
+        with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as answer:
+            return str(answer.read().decode())
+
+    name = 'jobledger_store_errors_total{kind="'
+    lines = (await asyncio.to_thread(read)).splitlines()
+    found = (line.removeprefix(name).split('"} ') for line in lines if line.startswith(name))
+    return {kind: int(float(count)) for kind, count in found if float(count)}
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> set[tuple[str, str]]:
+    """Return the level and the kind of each line about a write that failed."""
+    lines = [record for record in caplog.records if record.getMessage() == "write_failed"]
+    assert all(vars(line)["cause"] for line in lines)
+    return {(line.levelname, vars(line)["kind"]) for line in lines}
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "words"),
+    [
+        (disk_full, "disk_full", TAKES_NO_WRITES),
+        (read_only, "read_only", TAKES_NO_WRITES),
+        (lock_held, "timeout", DOES_NOT_ANSWER),
+    ],
+)
+async def test_what_passes_by_itself_is_unavailable_and_the_server_goes_on(
+    start: Start,
+    database_url: str,
+    caplog: pytest.LogCaptureFixture,
+    fault: Fault,
+    kind: str,
+    words: str,
+) -> None:
+    metrics = f"127.0.0.1:{free_port()}"
+    app = await start(metrics=metrics)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        pad = {"parameters": {"pad": "x" * 200_000}}  # more than fits into a page that is there
+        job = await call.job(**pad)
+        async with fault(app.store, database_url):
+            refused = await refusal(call.job(**pad))
+            assert (refused.code, refused.message) == (grpc.StatusCode.UNAVAILABLE, words)
+            assert "RetryInfo" in refused.details
+            assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job, "reads go on"
+        counted = await errors_counted(metrics)
+        assert counted[kind] >= 1
+        assert counted.keys() <= {kind, "connection"}
+        assert ("WARNING", kind) in logged(caplog)
+        again = await call.job(**pad)
+        assert (await call.GetJob(job_id=again.id, user_id="ada")).job == again
+
+
+async def test_a_table_that_is_missing_is_internal_and_the_log_says_what_is_missing(
+    start: Start, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = f"127.0.0.1:{free_port()}"
+    app = await start(metrics=metrics)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        job = await call.job()
+        async with table_missing(app.store, database_url):
+            for called in (call.job(), call.GetJob(job_id=job.id, user_id="ada")):
+                refused: Refusal = await refusal(called)
+                assert refused.code is grpc.StatusCode.INTERNAL
+                found = [
+                    record
+                    for record in caplog.records
+                    if vars(record).get("correlation_id") == refused.metadata["correlation_id"]
+                ]
+                assert ["jobs" in str(record.exc_info) for record in found] == [True]
+        assert (await errors_counted(metrics))["programming"] >= 1
+        polls = [record for record in caplog.records if record.name == "jobledger.tail"]
+        assert all(record.exc_info is None for record in polls), "no traceback at each poll"
+        assert ("ERROR", "programming") in logged(caplog)
+        assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job
+        await call.job()
+
+
+async def test_what_breaks_a_rule_of_the_schema_is_counted_once_and_its_values_are_not_logged(
+    ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = Create(user_id="ada", job_type="", labels={"secret": "password"})
+    good = [Create(user_id="ada", job_type="render", request_id=f"r{i}") for i in range(20)]
+    for _ in range(2):  # the second time they are repetitions, which is no error
+        outcomes = await asyncio.gather(
+            *(ledger.apply(each) for each in [*good, bad]), return_exceptions=True
+        )
+        assert sum(isinstance(outcome, Exception) for outcome in outcomes) == 1
+    assert {kind: n for kind, n in ledger.store_errors.items() if n} == {"constraint": 2}
+    assert logged(caplog) == {("ERROR", "constraint")}
+    assert "password" not in "".join(str(vars(record)) for record in caplog.records)
+
+
+async def test_a_file_that_is_damaged_is_internal_and_the_log_says_to_restore_it(
+    tmp_path: Path, sqlite_template: Path
+) -> None:
+    file = tmp_path / "jobledger.db"
+    file.write_bytes(sqlite_template.read_bytes())
+    with sqlite3.connect(file) as connection:
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'jobs'")
+        (size,) = connection.execute("PRAGMA page_size")
+    connection.close()
+    data = bytearray(file.read_bytes())
+    data[(root[0] - 1) * size[0] : root[0] * size[0]] = b"\xff" * size[0]
+    file.write_bytes(data)
+    store = SqlStore(open_database(parse_url(f"sqlite:///{file}")))
+    try:
+        async with Ledger(store, lambda _: None, max_waiting=10) as ledger:
+            with pytest.raises(StoreFault, match=r"damaged.*restore a backup") as refused:
+                await ledger.apply(Create(user_id="ada", job_type="render"))
+    finally:
+        await store.close()
+    assert refused.value.kind == "corrupt"
+    assert ledger.store_errors["corrupt"] == 1
+
+
+async def test_a_server_does_not_start_on_a_damaged_file(tmp_path: Path) -> None:
+    async with ServerProcess(tmp_path) as server:
+        assert await asyncio.to_thread(server.terminate) == 0
+    file = tmp_path / "jobledger.db"
+    with sqlite3.connect(file) as connection:
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'feed'")
+        (size,) = connection.execute("PRAGMA page_size")
+    connection.close()
+    with file.open("r+b") as data:
+        data.seek((root[0] - 1) * size[0])
+        data.write(b"\xff" * size[0])
+    with pytest.raises(AssertionError, match="exited with 1") as refused:
+        await asyncio.to_thread(ServerProcess(tmp_path).start)
+    assert "Error: the database is damaged: stop the server and restore a backup" in str(
+        refused.value
+    )
+    assert "Traceback" not in str(refused.value)
+
+
+async def test_an_error_of_the_disk_is_counted_and_nothing_is_lost_by_it(tmp_path: Path) -> None:
+    metrics = f"127.0.0.1:{free_port()}"
+    server = ServerProcess(tmp_path, arguments=("--metrics", metrics))
+    async with server, grpc.aio.insecure_channel(server.target) as channel:
+        call = Caller(channel)
+        pad = {"parameters": {"pad": "x" * 200_000}}
+        jobs = [await call.job(**pad)]
+        # As of now no file may grow: to write beyond is EFBIG.
+        written = (tmp_path / "jobledger.db-wal").stat().st_size
+        unlimited = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (written, unlimited[1]))
+        refused = await refusal(call.job(**pad))
+        assert refused.code is grpc.StatusCode.UNAVAILABLE
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, unlimited)
+        assert await errors_counted(metrics) == {"io": 1}
+        jobs.append(await call.job(**pad))
+        for job in jobs:
+            assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job
+
+
+@pytest.mark.timeout(120)
+async def test_a_postgresql_that_is_stopped_or_frozen_is_counted(tmp_path: Path) -> None:
+    from tests.support.databases import migrated
+
+    postgres = await asyncio.to_thread(PostgresServer)
+    metrics = f"127.0.0.1:{free_port()}"
+    try:
+        url = await asyncio.to_thread(lambda: migrated(postgres.create_database()))
+        server = ServerProcess(tmp_path, database=url, arguments=("--metrics", metrics))
+        async with server, grpc.aio.insecure_channel(server.target) as channel:
+            call = Caller(channel)
+            for begin, end, kind in (
+                (postgres.stop, postgres.start, "connection"),
+                (postgres.freeze, postgres.thaw, "timeout"),
+            ):
+                await asyncio.to_thread(begin)
+                refused = await refusal(call.job())
+                assert refused.message == DOES_NOT_ANSWER
+                assert (await errors_counted(metrics))[kind] >= 1
+                await asyncio.to_thread(end)
+                await call.job()
+    finally:
+        postgres.thaw()
+        postgres.close()
+
+
+async def test_many_that_fail_alike_are_one_line_a_second(
+    store: SqlStore, database_url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with read_only(store, database_url), Ledger(store, len, max_waiting=100) as ledger:
+        with logging_to_stderr("info"):
+            for _ in range(50):
+                with pytest.raises(StoreUnavailable):
+                    await ledger.apply(Create(user_id="ada", job_type="render"))
+    lines = [line for line in capfd.readouterr().err.splitlines() if "write_failed" in line]
+    assert sum(ledger.store_errors.values()) == 50
+    assert 2 <= len(lines) <= 10
+    assert sum(int(line.partition('"count": ')[2].partition("}")[0]) for line in lines) == 50
+
+
+def test_an_sqlite_that_is_too_old_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+    with pytest.raises(BadDatabaseUrl, match=r"needs 3\.35 or newer"):
+        open_database(parse_url("sqlite:///jobledger.db"))

@@ -1,0 +1,174 @@
+"""What a caller of WorkerService may work on, and with which fence: each method, and the stream."""
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc import StatusCode
+
+from jobledger.v1 import job_pb2
+from jobledger.v1 import worker_service_pb2 as workers
+from jobledger.v1.error_reason_pb2 import ErrorReason
+from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
+from tests.support.rpc_caller import COMPLETED, PROCESSING, QUEUED, Caller, Refusal, refusal
+
+ACCESS = f"""
+[[caller]]
+name = "all"
+token_sha256 = "{hashlib.sha256(b"all").hexdigest()}"
+users = ["*"]
+
+[[caller]]
+name = "renderer"
+token_sha256 = "{hashlib.sha256(b"renderer").hexdigest()}"
+services = ["WorkerService"]
+job_types = ["render", "preview"]
+
+[[caller]]
+name = "fenced"
+token_sha256 = "{hashlib.sha256(b"fenced").hexdigest()}"
+services = ["WorkerService"]
+fencing = "required"
+"""
+
+ERROR = {"message": "m"}
+ASSET = {"asset_type": "t", "storage_path": "p"}
+
+ON_A_JOB: Mapping[str, Mapping[str, Any]] = {
+    "ReleaseJob": {},
+    "TransitionJob": {"target_status": COMPLETED},
+    "UpdateProgress": {"progress": 10},
+    "ReportProgress": {"progress": 10},
+    "MarkCompleted": {},
+    "MarkPartial": {},
+    "MarkFailed": {"error": ERROR},
+    "CreateAsset": ASSET,
+}
+"""Each method about one job, with what its request needs besides `job_id` and `attempt`."""
+
+
+class Worker:
+    """Calls WorkerService by the names of its methods, the stream for one report."""
+
+    def __init__(self, channel: grpc.aio.Channel, token: str) -> None:
+        self._stub = WorkerServiceStub(channel)
+        self._metadata = [("authorization", f"Bearer {token}")]
+
+    async def call(self, method: str, **fields: Any) -> Any:
+        request = getattr(workers, f"{method}Request")(**fields)
+        if method != "ReportProgress":
+            return await getattr(self._stub, method)(request, metadata=self._metadata, timeout=30)
+        stream = self._stub.ReportProgress(metadata=self._metadata, timeout=30)
+        await stream.write(request)
+        answer = await stream.read()
+        await stream.done_writing()
+        assert await stream.read() is grpc.aio.EOF
+        return answer
+
+    async def refused(self, method: str, **fields: Any) -> tuple[Any, str, str]:
+        """Make a call that must fail; return its code, its reason and its message."""
+        if method != "ReportProgress":
+            refused: Refusal = await refusal(self.call(method, **fields))
+            return refused.code, refused.reason, refused.message
+        error = (await self.call(method, **fields)).error
+        reason = ErrorReason.Name(error.reason).removeprefix("ERROR_REASON_")
+        code = next(code for code in StatusCode if code.value[0] == error.code)
+        return code, reason, error.message
+
+
+@pytest.fixture
+async def channel(start: Callable[..., Awaitable[Any]], tmp_path: Path) -> Any:
+    file = tmp_path / "access.toml"
+    file.write_text(ACCESS)
+    app = await start(access_file=file)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        yield channel
+
+
+@pytest.fixture
+def everything(channel: grpc.aio.Channel) -> Caller:
+    """A caller that may do everything."""
+
+    return Caller(channel, token="all")
+
+
+async def now(call: Caller, job: job_pb2.Job) -> job_pb2.Job:
+    return (await call.GetJob(job_id=job.id, user_id="ada")).job
+
+
+def test_every_method_is_here() -> None:
+    service = workers.DESCRIPTOR.services_by_name["WorkerService"]
+    assert {method.name for method in service.methods} == {"ClaimJobs", *ON_A_JOB}
+
+
+@pytest.mark.parametrize("method", ON_A_JOB)
+async def test_a_job_of_another_type_does_not_exist(
+    channel: grpc.aio.Channel, everything: Caller, method: str
+) -> None:
+    renderer = Worker(channel, "renderer")
+    foreign = await everything.running(job_type="encode")
+    fields = {"attempt": 1, **ON_A_JOB[method]}
+    code, reason, message = await renderer.refused(method, job_id=foreign.id, **fields)
+    absent = await renderer.refused(method, job_id="0" * 36, **fields)
+    assert (code, reason) == (StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
+    assert (code, reason, message.replace(foreign.id, "0" * 36)) == absent
+    assert await now(everything, foreign) == foreign
+
+
+@pytest.mark.parametrize("method", ON_A_JOB)
+async def test_a_job_of_an_own_type_is_worked_on(
+    channel: grpc.aio.Channel, everything: Caller, method: str
+) -> None:
+    own = await everything.running(job_type="render")
+    answer = await Worker(channel, "renderer").call(
+        method, job_id=own.id, attempt=1, **ON_A_JOB[method]
+    )
+    assert not (method == "ReportProgress" and answer.HasField("error"))
+    assert (await now(everything, own)).version == own.version + 1
+
+
+async def test_a_job_of_another_type_can_be_neither_started_nor_claimed(
+    channel: grpc.aio.Channel, everything: Caller
+) -> None:
+    renderer = Worker(channel, "renderer")
+    foreign = await everything.job(job_type="encode")
+    start = {"target_status": PROCESSING, "worker_id": "w"}
+    refused = await renderer.refused("TransitionJob", job_id=foreign.id, **start)
+    assert refused[1] == "JOB_NOT_FOUND"
+    for job_types in (["encode"], ["render", "encode"]):
+        claim = {"worker_id": "w", "job_types": job_types}
+        code, reason, _ = await renderer.refused("ClaimJobs", **claim)
+        assert (code, reason) == (StatusCode.PERMISSION_DENIED, "ACCESS_DENIED")
+    assert (await now(everything, foreign)).status == QUEUED
+    own = await everything.job(job_type="render")
+    claimed = await renderer.call("ClaimJobs", worker_id="w", job_types=["render", "preview"])
+    assert [job.id for job in claimed.jobs] == [own.id]
+
+
+@pytest.mark.parametrize("method", ON_A_JOB)
+async def test_a_call_without_its_fence_is_refused_where_one_is_required(
+    channel: grpc.aio.Channel, everything: Caller, method: str
+) -> None:
+    fenced = Worker(channel, "fenced")
+    job = await everything.running(job_type="render")
+    code, reason, message = await fenced.refused(method, job_id=job.id, **ON_A_JOB[method])
+    assert (code, reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+    assert message == "attempt is required of this caller"
+    assert await now(everything, job) == job
+    await fenced.call(method, job_id=job.id, attempt=1, **ON_A_JOB[method])
+    assert (await now(everything, job)).version == job.version + 1
+
+
+async def test_a_start_needs_no_fence_but_a_report_by_version_does(
+    channel: grpc.aio.Channel, everything: Caller
+) -> None:
+    fenced = Worker(channel, "fenced")
+    job = await everything.job()
+    start = {"job_id": job.id, "target_status": PROCESSING, "worker_id": "w"}
+    started = (await fenced.call("TransitionJob", **start)).job
+    assert started.attempt == 1
+    refused = await fenced.refused("TransitionJob", **start, expected_version=started.version)
+    assert refused[2] == "attempt is required of this caller"

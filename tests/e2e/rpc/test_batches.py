@@ -1,0 +1,155 @@
+"""BatchCreateJobs: all or none, in order, and precise about which one is wrong."""
+
+import asyncio
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from jobledger.v1 import job_service_pb2 as pb
+from jobledger_server.app import App
+from jobledger_server.watch import openings
+from tests.support.rpc_caller import QUEUED, Caller, refusal
+
+
+def creation(**fields: Any) -> pb.CreateJobRequest:
+    return pb.CreateJobRequest(**{"job_type": "render", **fields})
+
+
+async def count(call: Caller, user_id: str = "ada") -> int:
+    return len((await call.ListJobs(user_id=user_id, page_size=1000)).jobs)
+
+
+async def test_all_are_made_in_their_order(call: Caller, app: App) -> None:
+    requests = [
+        creation(job_type=f"t{i}", labels={"n": str(i)}, max_attempts=i + 1) for i in range(200)
+    ]
+    requests[7].parameters.update({"ü": [1, None, {"x": "🎬"}]})
+    requests[8].queue_timeout.CopyFrom(Duration(seconds=60))
+    before = app.hub.seq
+    jobs = (await call.BatchCreateJobs(user_id="ada", requests=requests)).jobs
+    assert [job.job_type for job in jobs] == [f"t{i}" for i in range(200)]
+    assert [job.max_attempts for job in jobs] == list(range(1, 201))
+    assert {(job.user_id, job.status, job.version) for job in jobs} == {("ada", QUEUED, 1)}
+    assert [job.id for job in jobs] == sorted(job.id for job in jobs)
+    assert jobs[7].parameters == requests[7].parameters
+    assert app.hub.seq == before + 200
+    listed = (await call.ListJobs(user_id="ada", page_size=1000)).jobs
+    assert list(listed) == list(reversed(jobs))
+
+
+async def test_a_thousand_are_taken_and_more_or_none_are_not(call: Caller) -> None:
+    jobs = (await call.BatchCreateJobs(user_id="ada", requests=[creation()] * 1000)).jobs
+    assert len(jobs) == 1000
+    for requests in ([creation()] * 1001, []):
+        refused = await refusal(call.BatchCreateJobs(user_id="ada", requests=requests))
+        (violation,) = refused.details["BadRequest"].field_violations
+        assert (violation.field, refused.reason) == ("requests", "INVALID_FIELD")
+    assert await count(call) == 1000
+
+
+async def test_every_violation_is_named_with_its_place_and_nothing_is_made(call: Caller) -> None:
+    requests = [
+        creation(),
+        creation(job_type="no good"),
+        creation(user_id="ada"),
+        creation(user_id="bob", max_attempts=-1, labels={"?": "x"}),
+    ]
+    refused = await refusal(call.BatchCreateJobs(user_id="ada", requests=requests))
+    assert {v.field for v in refused.details["BadRequest"].field_violations} == {
+        "requests[1].job_type",
+        "requests[3].user_id",
+        "requests[3].max_attempts",
+        "requests[3].labels",
+    }
+    refused = await refusal(call.BatchCreateJobs(requests=[creation()]))
+    assert [v.field for v in refused.details["BadRequest"].field_violations] == ["user_id"]
+    assert await count(call) == 0
+
+
+async def test_a_repetition_gives_the_jobs_that_exist(call: Caller) -> None:
+    requests = [creation(request_id=f"r{i}") for i in range(5)]
+    first = await call.BatchCreateJobs(user_id="ada", requests=requests)
+    assert await call.BatchCreateJobs(user_id="ada", requests=requests) == first
+    # Some exist, some do not: those that do are given, the others are made.
+    more = await call.BatchCreateJobs(
+        user_id="ada", requests=[creation(request_id="new"), *requests]
+    )
+    assert list(more.jobs[1:]) == list(first.jobs)
+    # The same request twice in one call is one job; a single creation's counts as well.
+    single = await call.job(request_id="single")
+    twice = [creation(request_id="single"), creation(request_id="two")] * 2
+    jobs = (await call.BatchCreateJobs(user_id="ada", requests=twice)).jobs
+    assert [jobs[0], jobs[1]] == [jobs[2], jobs[3]]
+    assert jobs[0] == single
+    assert await count(call) == 5 + 1 + 2
+
+
+@pytest.mark.parametrize("within", [False, True])
+async def test_a_reused_request_id_is_named_by_its_place_and_nothing_is_made(
+    call: Caller, *, within: bool
+) -> None:
+    used = creation(request_id="used")
+    if not within:
+        await call.BatchCreateJobs(user_id="ada", requests=[used])
+    other = creation(request_id="used", job_type="other")
+    requests = [creation(), used if within else creation(request_id="fresh"), other]
+    before = await count(call)
+    refused = await refusal(call.BatchCreateJobs(user_id="ada", requests=requests))
+    assert (refused.code, refused.reason) == (
+        grpc.StatusCode.ALREADY_EXISTS,
+        "REQUEST_ID_REUSED",
+    )
+    assert refused.metadata == {"request_id": "used", "index": "2"}
+    assert await count(call) == before
+    # Nothing of the refused call is remembered; tests/integration/ledger has this within one
+    # transaction.
+    fresh, job = await asyncio.gather(
+        call.job(request_id="fresh", job_type="else"), call.job(request_id="new")
+    )
+    assert (fresh.job_type, job.version) == ("else", 1)
+
+
+async def test_a_refused_batch_does_not_touch_its_neighbours(call: Caller) -> None:
+    await call.job(request_id="used")
+    bad = [creation(request_id="x"), creation(request_id="used", job_type="other")]
+    outcomes = await asyncio.gather(
+        *(
+            call.BatchCreateJobs(user_id="ada", requests=bad)
+            if i % 2
+            else call.BatchCreateJobs(
+                user_id="ada", requests=[creation(request_id="x" if i == 0 else f"y{i}")] * 2
+            )
+            for i in range(20)
+        ),
+        return_exceptions=True,
+    )
+    assert [isinstance(outcome, grpc.RpcError) for outcome in outcomes] == [False, True] * 10
+    assert await count(call) == 1 + 10
+
+
+async def test_a_batch_larger_than_a_message_may_be_is_refused(call: Caller) -> None:
+    big = creation()
+    big.parameters.update({"blob": "x" * 200_000})
+    refused = await refusal(call.BatchCreateJobs(user_id="ada", requests=[big] * 6))
+    assert (refused.code, refused.reason) == (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "LIMIT_EXCEEDED",
+    )
+    jobs = (await call.BatchCreateJobs(user_id="ada", requests=[big] * 5)).jobs
+    assert [len(job.parameters["blob"]) for job in jobs] == [200_000] * 5
+
+
+async def test_a_worker_that_waits_is_given_each_of_them(
+    app: App, call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openings, "LOOK_SECONDS", 3600)  # it is woken, or goes without
+    claim = asyncio.ensure_future(
+        call.ClaimJobs(worker_id="w", job_types=["render"], max_jobs=3, wait=Duration(seconds=20))
+    )
+    while not app.openings._seekers:
+        await asyncio.sleep(0.005)
+    jobs = (await call.BatchCreateJobs(user_id="ada", requests=[creation()] * 3)).jobs
+    async with asyncio.timeout(10):  # at the end of its own wait it would look once more
+        assert {job.id for job in (await claim).jobs} == {job.id for job in jobs}

@@ -1,0 +1,370 @@
+"""Claiming, giving back and cancelling over the wire."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from grpc import StatusCode
+
+from jobledger_server.app import App, open_app
+from jobledger_server.config import Settings
+from jobledger_server.domain.commands import Claim
+from jobledger_server.domain.limits import MAX_ANSWER_BYTES
+from jobledger_server.ledger.ledger import Ledger
+from tests.support.databases import several_servers
+from tests.support.rpc_caller import COMPLETED, FAILED, PROCESSING, QUEUED, Caller, refusal
+
+Start = Callable[..., Any]
+
+
+def seconds(value: float) -> Duration:
+    duration = Duration()
+    duration.FromNanoseconds(int(value * 1e9))
+    return duration
+
+
+@pytest.fixture
+def claims_made(monkeypatch: pytest.MonkeyPatch) -> list[Claim]:
+    """Every question for work that reached the ledger."""
+    made: list[Claim] = []
+    claim = Ledger.claim
+
+    async def counted(self: Ledger, command: Claim) -> Any:
+        made.append(command)
+        return await claim(self, command)
+
+    monkeypatch.setattr(Ledger, "claim", counted)
+    return made
+
+
+async def waiting(app: App, job_type: str, count: int) -> None:
+    """Return when so many claims wait for a job of this type."""
+    async with asyncio.timeout(20):
+        while len(app.openings._seekers.get(job_type, ())) < count:
+            await asyncio.sleep(0)
+
+
+async def test_a_claim_gives_the_oldest_jobs_under_a_lease(call: Caller) -> None:
+    made = [await call.job() for _ in range(3)]
+    claimed = await call.ClaimJobs(
+        worker_id="w1", job_types=["render"], max_jobs=2, lease_duration=seconds(30)
+    )
+    assert [job.id for job in claimed.jobs] == [job.id for job in made[:2]]
+    job = claimed.jobs[0]
+    assert (job.status, job.attempt, job.worker_id) == (PROCESSING, 1, "w1")
+    lease = job.lease_expire_time.ToMicroseconds() - job.update_time.ToMicroseconds()
+    assert lease == 30_000_000
+    assert not job.HasField("queue_expire_time")
+    assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job
+
+
+async def test_a_claim_with_no_wait_and_no_job_comes_back_empty(call: Caller) -> None:
+    assert not (await call.ClaimJobs(worker_id="w", job_types=["render"])).jobs
+
+
+async def test_one_job_is_claimed_by_default(call: Caller) -> None:
+    for _ in range(2):
+        await call.job()
+    assert len((await call.ClaimJobs(worker_id="w", job_types=["render"])).jobs) == 1
+
+
+async def test_a_worker_with_more_slots_than_an_answer_holds_is_given_what_fits(
+    call: Caller,
+) -> None:
+    """A client that takes 4 MiB, as gRPC's do: none of the jobs is lost to it."""
+    made = [await call.job(parameters={"text": "x" * 120_000}) for _ in range(60)]
+    given: list[str] = []
+    while len(given) < len(made):
+        answer = await call.ClaimJobs(worker_id="w", job_types=["render"], max_jobs=60)
+        assert 0 < answer.ByteSize() <= MAX_ANSWER_BYTES
+        assert {job.attempt for job in answer.jobs} == {1}
+        given += [job.id for job in answer.jobs]
+    assert given == [job.id for job in made]
+
+
+async def test_a_waiting_claim_is_woken_by_a_creation_and_asks_no_oftener(
+    app: App, call: Caller, claims_made: list[Claim]
+) -> None:
+    claim = asyncio.ensure_future(
+        call.ClaimJobs(worker_id="w", job_types=["export", "render"], wait=seconds(20))
+    )
+    await waiting(app, "render", 1)
+    await call.job(job_type="other")
+    job = await call.job()
+    (claimed,) = (await claim).jobs
+    assert claimed.id == job.id
+    # Once when it came, and, if the job was not there yet, once when it was woken.
+    assert len(claims_made) <= 2
+
+
+async def test_one_job_wakes_one_of_many(app: App, call: Caller, claims_made: list[Claim]) -> None:
+    claims = [
+        asyncio.ensure_future(
+            call.ClaimJobs(worker_id=f"w{i}", job_types=["render"], wait=seconds(2))
+        )
+        for i in range(10)
+    ]
+    await waiting(app, "render", 10)
+    while len(claims_made) < 10:
+        await asyncio.sleep(0)
+    await call.job()
+    answers = await asyncio.gather(*claims)
+    assert sorted(len(answer.jobs) for answer in answers) == [0] * 9 + [1]
+    # Each asked when it came; one was woken; the rest asked once more when their time was over.
+    assert len(claims_made) <= 10 + 1 + 9
+
+
+@pytest.mark.parametrize("how", ["release", "expiry"])
+async def test_a_waiting_claim_is_woken_by_a_job_that_lost_its_worker(
+    app: App, call: Caller, how: str
+) -> None:
+    job = await call.job(max_attempts=2)
+    await call.ClaimJobs(worker_id="old", job_types=["render"], lease_duration=seconds(5))
+    claim = asyncio.ensure_future(
+        call.ClaimJobs(worker_id="new", job_types=["render"], wait=seconds(20))
+    )
+    await waiting(app, "render", 1)
+    if how == "release":
+        await call.ReleaseJob(job_id=job.id, attempt=1)
+    (claimed,) = (await claim).jobs
+    assert (claimed.id, claimed.attempt, claimed.worker_id) == (job.id, 2, "new")
+    assert (await refusal(call.MarkCompleted(job_id=job.id, attempt=1))).reason == "LEASE_LOST"
+
+
+@several_servers
+async def test_a_claim_is_woken_by_a_creation_through_another_server(
+    start: Start, call: Caller, app: App, claims_made: list[Claim]
+) -> None:
+    other = await start()
+    async with grpc.aio.insecure_channel(other.address) as channel:
+        claim = asyncio.ensure_future(
+            Caller(channel).ClaimJobs(worker_id="w", job_types=["render"], wait=seconds(20))
+        )
+        await waiting(other, "render", 1)
+        job = await call.job()
+        (claimed,) = (await claim).jobs
+    assert claimed.id == job.id
+    assert len(claims_made) <= 2
+
+
+async def test_what_a_caller_claimed_that_went_away_is_given_back(app: App, call: Caller) -> None:
+    """The claim is on its way to the database when its caller goes: no attempt is lost."""
+    job = await call.job()
+    for _ in range(20):
+        claim = call.ClaimJobs(worker_id="gone", job_types=["render"], wait=seconds(20))
+        await asyncio.sleep(0)
+        claim.cancel()
+    async with asyncio.timeout(20):
+        while True:
+            claimed = await call.ClaimJobs(worker_id="here", job_types=["render"], wait=seconds(5))
+            if claimed.jobs:
+                break
+    assert claimed.jobs[0].id == job.id
+    # Whatever the cancelled ones got as far as, the job has its one attempt still.
+    again = (await call.ReleaseJob(job_id=job.id, attempt=claimed.jobs[0].attempt)).job
+    assert again.status == PROCESSING
+
+
+async def test_a_woken_claim_whose_caller_goes_passes_it_on(app: App, call: Caller) -> None:
+    first = call.ClaimJobs(worker_id="w1", job_types=["render"], wait=seconds(20))
+    await waiting(app, "render", 1)
+    second = asyncio.ensure_future(
+        call.ClaimJobs(worker_id="w2", job_types=["render"], wait=seconds(20))
+    )
+    await waiting(app, "render", 2)
+    seekers = list(app.openings._seekers["render"])
+    seekers[0].wake("render")
+    first.cancel()
+    await call.job()
+    assert (await second).jobs[0].worker_id == "w2"
+
+
+@several_servers
+async def test_a_draining_server_lets_waiting_claims_go_with_nothing(start: Start) -> None:
+    app = await start()
+    url = app.store._database.url.render_as_string(hide_password=False)
+    settings = Settings(listen="127.0.0.1:0", database=url, grace=5.0)
+    async with open_app(settings) as draining:
+        channel = grpc.aio.insecure_channel(draining.address)
+        claim = Caller(channel).ClaimJobs(worker_id="w", job_types=["render"], wait=seconds(20))
+        await waiting(draining, "render", 1)
+    assert not (await claim).jobs
+    await channel.close()
+
+
+async def test_a_job_given_back_waits_again_and_keeps_its_attempts(call: Caller) -> None:
+    job = await call.job()
+    await call.ClaimJobs(worker_id="w", job_types=["render"])
+    await call.UpdateProgress(job_id=job.id, attempt=1, progress=60)
+    back = (await call.ReleaseJob(job_id=job.id, attempt=1)).job
+    assert (back.status, back.worker_id, back.attempt) == (PROCESSING, "", 1)
+    assert not back.HasField("lease_expire_time")
+    assert back.HasField("queue_expire_time")
+    assert (await call.ReleaseJob(job_id=job.id, attempt=1)).job == back
+    (again,) = (await call.ClaimJobs(worker_id="w2", job_types=["render"])).jobs
+    assert (again.attempt, again.progress) == (2, 0)
+    stale = await refusal(call.ReleaseJob(job_id=job.id, attempt=1))
+    assert (stale.code, stale.reason) == (StatusCode.ABORTED, "LEASE_LOST")
+    await call.MarkCompleted(job_id=job.id, attempt=2)
+    steps = (await call.ListTransitions(job_id=job.id, user_id="ada")).transitions
+    assert [(s.from_status, s.to_status, s.attempt) for s in steps] == [
+        (QUEUED, PROCESSING, 1),
+        (PROCESSING, COMPLETED, 2),
+    ]
+
+
+async def test_a_job_that_is_not_held_cannot_be_given_back(call: Caller) -> None:
+    job = await call.job()
+    queued = await refusal(call.ReleaseJob(job_id=job.id, attempt=0))
+    assert queued.reason == "ILLEGAL_TRANSITION"
+    ended = await call.ended()
+    assert (await refusal(call.ReleaseJob(job_id=ended.id, attempt=1))).reason == "JOB_TERMINAL"
+
+
+async def test_a_queued_job_is_cancelled_at_once_through_processing(call: Caller) -> None:
+    job = await call.job()
+    stream = call.WatchJob(job_id=job.id, user_id="ada")
+    await stream.read()
+    ended = (await call.CancelJob(job_id=job.id, user_id="ada", reason="changed my mind")).job
+    assert (ended.status, ended.error.reason) == (FAILED, "CANCELLED")
+    assert (ended.error.message, ended.cancel_reason) == ("changed my mind", "changed my mind")
+    message = await stream.read()
+    assert message.job == ended
+    assert [(s.from_status, s.to_status, s.actor) for s in message.transitions] == [
+        (QUEUED, PROCESSING, "ada"),
+        (PROCESSING, FAILED, "ada"),
+    ]
+    assert await stream.read() is grpc.aio.EOF
+    # Twice is the same as once.
+    assert (await call.CancelJob(job_id=job.id, user_id="ada", reason="again")).job == ended
+
+
+async def test_a_running_jobs_worker_is_asked_and_ends_it_as_it_sees_fit(call: Caller) -> None:
+    job = await call.running()
+    stream = call.WatchJob(job_id=job.id, user_id="ada")
+    await stream.read()
+    asked = (await call.CancelJob(job_id=job.id, user_id="ada", reason="enough")).job
+    assert asked.status == PROCESSING
+    assert asked.HasField("cancel_request_time")
+    assert (await stream.read()).job == asked
+    assert (await call.CancelJob(job_id=job.id, user_id="ada", reason="again")).job == asked
+    report = await call.UpdateProgress(job_id=job.id, attempt=1)
+    assert (report.applied, report.cancel_requested) == (True, True)
+    ended = (await call.MarkPartial(job_id=job.id, attempt=1)).job
+    assert ended.cancel_reason == "enough"
+    assert (await call.CancelJob(job_id=job.id, user_id="ada")).job == ended
+
+
+async def test_a_job_asked_to_cancel_ends_when_it_is_given_back(call: Caller) -> None:
+    job = await call.running()
+    await call.CancelJob(job_id=job.id, user_id="ada")
+    ended = (await call.ReleaseJob(job_id=job.id, attempt=1)).job
+    assert (ended.status, ended.error.reason, ended.error.message) == (
+        FAILED,
+        "CANCELLED",
+        "cancelled",
+    )
+
+
+async def test_another_owners_job_cannot_be_cancelled_and_looks_absent(call: Caller) -> None:
+    job = await call.job()
+    foreign = await refusal(call.CancelJob(job_id=job.id, user_id="eve"))
+    assert (foreign.code, foreign.reason) == (StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
+    assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason", "message"),
+    [
+        (
+            {"queue_timeout": seconds(1)},
+            "QUEUE_EXPIRED",
+            "no worker took the job in time",
+        ),
+        (
+            {"run_timeout": seconds(1)},
+            "RUN_EXPIRED",
+            "the job did not end within its run timeout",
+        ),
+    ],
+)
+async def test_a_timeout_ends_a_job_and_its_watcher_sees_it(
+    call: Caller, fields: dict[str, Any], reason: str, message: str
+) -> None:
+    job = await call.job(**fields)
+    if reason == "RUN_EXPIRED":
+        await call.ClaimJobs(worker_id="w", job_types=["render"])
+    stream = call.WatchJob(job_id=job.id, user_id="ada")
+    steps = []
+    while (news := await stream.read()) is not grpc.aio.EOF:
+        last = news.job
+        steps += news.transitions
+    assert (last.status, last.error.reason, last.error.message) == (FAILED, reason, message)
+    assert [step.to_status for step in steps] == [PROCESSING, FAILED]
+    assert steps[-1].actor == "system"
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "field"),
+    [
+        ("ClaimJobs", {"job_types": ["t"]}, "worker_id"),
+        ("ClaimJobs", {"worker_id": "w"}, "job_types"),
+        ("ClaimJobs", {"worker_id": "w", "job_types": ["a b"]}, "job_types[0]"),
+        ("ClaimJobs", {"worker_id": "w", "job_types": ["t"] * 101}, "job_types"),
+        ("ClaimJobs", {"worker_id": "w", "job_types": ["t"], "max_jobs": 101}, "max_jobs"),
+        ("ClaimJobs", {"worker_id": "w", "job_types": ["t"], "max_jobs": -1}, "max_jobs"),
+        (
+            "ClaimJobs",
+            {"worker_id": "w", "job_types": ["t"], "lease_duration": seconds(4)},
+            "lease_duration",
+        ),
+        (
+            "ClaimJobs",
+            {"worker_id": "w", "job_types": ["t"], "lease_duration": seconds(86_401)},
+            "lease_duration",
+        ),
+        ("ClaimJobs", {"worker_id": "w", "job_types": ["t"], "wait": seconds(61)}, "wait"),
+        ("ClaimJobs", {"worker_id": "w", "job_types": ["t"], "wait": seconds(-1)}, "wait"),
+        ("ReleaseJob", {"attempt": 1}, "job_id"),
+        ("CancelJob", {"job_id": "j"}, "user_id"),
+        ("CancelJob", {"job_id": "j", "user_id": "u", "reason": "x" * 513}, "reason"),
+        (
+            "TransitionJob",
+            {"job_id": "j", "target_status": PROCESSING, "lease_duration": seconds(1)},
+            "lease_duration",
+        ),
+        (
+            "TransitionJob",
+            {"job_id": "j", "target_status": COMPLETED, "lease_duration": seconds(9)},
+            "lease_duration",
+        ),
+        ("CreateJob", {"user_id": "u", "job_type": "t", "max_attempts": 1001}, "max_attempts"),
+        (
+            "CreateJob",
+            {"user_id": "u", "job_type": "t", "queue_timeout": seconds(0)},
+            "queue_timeout",
+        ),
+        (
+            "CreateJob",
+            {"user_id": "u", "job_type": "t", "run_timeout": seconds(366 * 86_400)},
+            "run_timeout",
+        ),
+    ],
+)
+async def test_a_bad_field_is_refused(
+    call: Caller, method: str, fields: dict[str, Any], field: str
+) -> None:
+    refused = await refusal(getattr(call, method)(**fields))
+    assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+    assert field in [v.field for v in refused.details["BadRequest"].field_violations]
+
+
+async def test_a_start_by_name_has_a_lease_of_an_hour_or_as_asked(call: Caller) -> None:
+    for fields, lease in (({}, 3600), ({"lease_duration": seconds(5)}, 5)):
+        job = await call.job()
+        job = (await call.TransitionJob(job_id=job.id, target_status=PROCESSING, **fields)).job
+        micros = job.lease_expire_time.ToMicroseconds() - job.update_time.ToMicroseconds()
+        assert micros == lease * 1_000_000

@@ -1,0 +1,304 @@
+"""A job's life over the wire, and the lists."""
+
+import uuid
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.struct_pb2 import Struct
+from grpc import StatusCode
+
+from jobledger_server.app import App
+from tests.support.rpc_caller import COMPLETED, FAILED, PARTIAL, PROCESSING, QUEUED, Caller, refusal
+
+ASSET = {"asset_type": "image/png", "url": "https://e.example/ü.png", "storage_path": "s/1"}
+
+
+def struct(**values: Any) -> Struct:
+    made = Struct()
+    made.update(values)
+    return made
+
+
+async def test_a_whole_life(call: Caller) -> None:
+    parameters = struct(frames=240, scene={"name": "Café 🎬", "layers": [1, None, True]})
+    job = await call.job(parameters=parameters, labels={"team": "red"})
+    assert uuid.UUID(job.id).version == 7
+    assert (job.user_id, job.job_type, job.status) == ("ada", "render", QUEUED)
+    assert (job.progress, job.attempt, job.version) == (0, 0, 1)
+    assert job.parameters == parameters
+    assert dict(job.labels) == {"team": "red"}
+    assert job.create_time == job.update_time
+    assert not job.HasField("start_time")
+
+    job = (
+        await call.TransitionJob(
+            job_id=job.id, target_status=PROCESSING, worker_id="w1", progress_message="warming up"
+        )
+    ).job
+    assert (job.status, job.attempt, job.worker_id, job.version) == (PROCESSING, 1, "w1", 2)
+    assert job.start_time == job.update_time
+    assert job.progress_message == "warming up"
+
+    report = await call.UpdateProgress(job_id=job.id, attempt=1, progress=40)
+    assert (report.applied, report.job.progress, report.job.version) == (True, 40, 3)
+    assert report.job.progress_message == "warming up"
+
+    asset = (await call.CreateAsset(job_id=job.id, attempt=1, file_size=2**60, **ASSET)).asset
+    assert (asset.job_id, asset.user_id, asset.file_size) == (job.id, "ada", 2**60)
+    assert (asset.url, asset.storage_path) == (ASSET["url"], "s/1")
+
+    job = (
+        await call.MarkCompleted(job_id=job.id, attempt=1, result=struct(ok=True), assets=[ASSET])
+    ).job
+    assert (job.status, job.progress, job.version) == (COMPLETED, 100, 5)
+    assert job.complete_time == job.update_time
+    assert job.result == struct(ok=True)
+    assert not job.HasField("error")
+
+    assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job
+    steps = (await call.ListTransitions(job_id=job.id, user_id="ada")).transitions
+    assert [(s.from_status, s.to_status, s.version, s.attempt, s.actor) for s in steps] == [
+        (QUEUED, PROCESSING, 2, 1, "w1"),
+        (PROCESSING, COMPLETED, 5, 1, "w1"),
+    ]
+    assert steps[0].time == job.start_time
+    assets = (await call.ListAssets(job_id=job.id, user_id="ada")).assets
+    assert assets[0] == asset
+    assert len(assets) == 2
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "progress"),
+    [("MarkPartial", PARTIAL, 100), ("MarkFailed", FAILED, 30)],
+)
+async def test_an_end_with_an_error(call: Caller, end: str, status: int, progress: int) -> None:
+    job = await call.running()
+    await call.UpdateProgress(job_id=job.id, progress=30)
+    error = {"reason": "DISK_FULL", "message": "no space", "details": struct(free=0)}
+    fields = {"job_id": job.id, "error": error, "result": struct(done=3), "assets": [ASSET]}
+    job = (await getattr(call, end)(**fields)).job
+    assert (job.status, job.progress) == (status, progress)
+    assert (job.error.reason, job.error.message) == ("DISK_FULL", "no space")
+    assert job.error.details == struct(free=0)
+    assert job.result == struct(done=3)
+    (_, last) = (await call.ListTransitions(job_id=job.id, user_id="ada")).transitions
+    assert last.reason == "DISK_FULL"
+    # A retry after a lost answer.
+    assert (await getattr(call, end)(**fields)).job == job
+    assert (await call.TransitionJob(target_status=status, **fields)).job == job
+    assert len((await call.ListAssets(job_id=job.id, user_id="ada")).assets) == 1
+
+
+async def test_an_error_without_a_reason_gets_one(call: Caller) -> None:
+    job = await call.running()
+    job = (await call.MarkFailed(job_id=job.id, error={"message": "no"})).job
+    assert job.error.reason == "UNKNOWN"
+
+
+async def test_late_progress_is_no_error_and_changes_nothing(call: Caller) -> None:
+    job = await call.running()
+    job = (await call.UpdateProgress(job_id=job.id, progress=50)).job
+    late = await call.UpdateProgress(job_id=job.id, progress=49, progress_message="late")
+    assert (late.applied, late.job) == (False, job)
+    beat = await call.UpdateProgress(job_id=job.id)
+    assert (beat.applied, beat.job.progress, beat.job.version) == (True, 50, job.version + 1)
+    assert beat.job.lease_expire_time.ToNanoseconds() > job.lease_expire_time.ToNanoseconds()
+    ended = (await call.MarkCompleted(job_id=job.id)).job
+    late = await call.UpdateProgress(job_id=job.id, progress=60)
+    assert (late.applied, late.job) == (False, ended)
+
+
+async def test_a_start_can_be_repeated_by_its_worker_only(call: Caller) -> None:
+    job = await call.job()
+    start = {"job_id": job.id, "target_status": PROCESSING}
+    started = (await call.TransitionJob(worker_id="w1", **start)).job
+    assert (await call.TransitionJob(worker_id="w1", **start)).job == started
+    for other in ({"worker_id": "w2"}, {}, {"worker_id": "w2", "progress": 5}):
+        refused = await refusal(call.TransitionJob(**start, **other))
+        assert refused.reason == "ILLEGAL_TRANSITION"
+        assert refused.message == f"job {job.id} is PROCESSING already"
+
+
+async def test_a_creation_can_be_repeated_by_its_request_id(call: Caller) -> None:
+    fields = {"request_id": "r", "parameters": struct(a=1, b=[2.5]), "labels": {"k": "v"}}
+    job = await call.job(**fields)
+    assert await call.job(**fields) == job
+    started = (await call.TransitionJob(job_id=job.id, target_status=PROCESSING)).job
+    assert await call.job(**fields) == started
+    assert (await call.job("bob", **fields)).id != job.id
+    for other in ({"parameters": struct(a=2)}, {"labels": {}}, {"job_type": "export"}):
+        assert (await refusal(call.job(**{**fields, **other}))).reason == "REQUEST_ID_REUSED"
+    await call.MarkCompleted(job_id=job.id)
+    await call.DeleteJob(job_id=job.id, user_id="ada")
+    assert (await call.job(**fields)).id != job.id
+
+
+async def test_an_asset_can_be_linked_again_by_its_request_id_even_after_the_end(
+    call: Caller,
+) -> None:
+    job = await call.running()
+    fields = {"job_id": job.id, "request_id": "r", **ASSET}
+    asset = (await call.CreateAsset(**fields)).asset
+    assert (await call.CreateAsset(**fields)).asset == asset
+    await call.MarkCompleted(job_id=job.id)
+    assert (await call.CreateAsset(**fields)).asset == asset
+
+
+async def test_output_only_fields_of_an_asset_are_ignored(call: Caller) -> None:
+    job = await call.running()
+    forged = {"id": "mine", "job_id": "other", "user_id": "eve", **ASSET}
+    await call.MarkCompleted(job_id=job.id, assets=[forged])
+    (asset,) = (await call.ListAssets(job_id=job.id, user_id="ada")).assets
+    assert (asset.job_id, asset.user_id) == (job.id, "ada")
+    assert uuid.UUID(asset.id).version == 7
+
+
+async def test_jobs_are_paged_newest_first_without_gap_or_duplicate(call: Caller) -> None:
+    ids = [(await call.job()).id for _ in range(7)]
+    await call.job("bob")
+    seen: list[str] = []
+    token = ""
+    sizes = []
+    while True:
+        page = await call.ListJobs(user_id="ada", page_size=3, page_token=token)
+        seen += [job.id for job in page.jobs]
+        sizes.append(len(page.jobs))
+        await call.job()  # newer jobs do not disturb the pages that follow
+        token = page.next_page_token
+        if not token:
+            break
+    assert seen == ids[::-1]
+    assert sizes == [3, 3, 1]
+
+
+async def test_a_full_last_page_has_no_token(call: Caller) -> None:
+    for _ in range(3):
+        await call.job()
+    page = await call.ListJobs(user_id="ada", page_size=3)
+    assert (len(page.jobs), page.next_page_token) == (3, "")
+
+
+async def test_a_page_of_huge_jobs_stays_below_what_a_client_takes(call: Caller) -> None:
+    for _ in range(20):
+        await call.job(parameters=struct(pad="x" * 250_000))
+    page = await call.ListJobs(user_id="ada", page_size=1000)
+    assert 0 < len(page.jobs) < 20
+    assert page.ByteSize() < 4 * 1024 * 1024
+    rest = await call.ListJobs(user_id="ada", page_size=1000, page_token=page.next_page_token)
+    assert len({job.id for job in (*page.jobs, *rest.jobs)}) == 20
+    assert rest.next_page_token == ""
+
+
+async def test_a_page_size_of_0_means_50(call: Caller) -> None:
+    for _ in range(51):
+        await call.job()
+    page = await call.ListJobs(user_id="ada")
+    assert len(page.jobs) == 50
+    assert page.next_page_token
+
+
+async def test_every_filter_goes_through(call: Caller) -> None:
+    first = await call.job(labels={"team/a": "red"})
+    second = await call.job(job_type="export", labels={"team/a": "red"})
+    third = await call.running()
+
+    async def listed(**filters: Any) -> list[str]:
+        return [job.id for job in (await call.ListJobs(user_id="ada", **filters)).jobs]
+
+    assert await listed() == [third.id, second.id, first.id]
+    assert await listed(statuses=[PROCESSING]) == [third.id]
+    assert await listed(statuses=[PROCESSING, QUEUED], job_types=["render"]) == [
+        third.id,
+        first.id,
+    ]
+    assert await listed(labels={"team/a": "red"}) == [second.id, first.id]
+    assert await listed(created_after=first.create_time) == [third.id, second.id]
+    assert await listed(created_before=third.create_time) == [second.id, first.id]
+
+
+async def test_a_page_token_is_good_for_its_own_query_only(call: Caller) -> None:
+    job = await call.running()
+    other = await call.running()
+    for target in (job, other):
+        for i in range(3):
+            await call.CreateAsset(job_id=target.id, asset_type="t", storage_path=f"{i}")
+    jobs = (await call.ListJobs(user_id="ada", page_size=1)).next_page_token
+    assets = (await call.ListAssets(job_id=job.id, user_id="ada", page_size=1)).next_page_token
+    assert jobs
+    assert assets
+    flipped = ("A" if jobs[5] != "A" else "B").join((jobs[:5], jobs[6:]))
+    for called in (
+        call.ListJobs(user_id="ada", page_token=flipped),
+        call.ListJobs(user_id="ada", page_token=jobs[:-4]),
+        call.ListJobs(user_id="ada", page_token=jobs + "AAAA"),
+        call.ListJobs(user_id="ada", page_token="ü"),
+        call.ListJobs(user_id="bob", page_token=jobs),
+        call.ListJobs(user_id="ada", statuses=[QUEUED], page_token=jobs),
+        call.ListJobs(user_id="ada", labels={"a": "b"}, page_token=jobs),
+        call.ListJobs(user_id="ada", page_token=assets),
+        call.ListAssets(job_id=other.id, user_id="ada", page_token=assets),
+        call.ListTransitions(job_id=job.id, user_id="ada", page_token=assets),
+    ):
+        refused = await refusal(called)
+        assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_TOKEN")
+    page = await call.ListJobs(user_id="ada", page_size=5, page_token=jobs)
+    assert [found.id for found in page.jobs] == [job.id]
+
+
+async def test_assets_and_transitions_are_paged_oldest_first(call: Caller) -> None:
+    job = await call.running()
+    for i in range(5):
+        await call.CreateAsset(job_id=job.id, asset_type="t", storage_path=f"{i}")
+    await call.MarkCompleted(job_id=job.id, assets=[{"asset_type": "t", "storage_path": "5"}])
+    paths: list[str] = []
+    token = ""
+    while True:
+        page = await call.ListAssets(job_id=job.id, user_id="ada", page_size=2, page_token=token)
+        paths += [asset.storage_path for asset in page.assets]
+        token = page.next_page_token
+        if not token:
+            break
+    assert paths == list("012345")
+    first = await call.ListTransitions(job_id=job.id, user_id="ada", page_size=1)
+    second = await call.ListTransitions(
+        job_id=job.id, user_id="ada", page_size=1, page_token=first.next_page_token
+    )
+    assert [s.to_status for s in (*first.transitions, *second.transitions)] == [
+        PROCESSING,
+        COMPLETED,
+    ]
+    assert second.next_page_token == ""
+
+
+async def test_a_deleted_job_is_gone_with_all_that_is_its_own(call: Caller) -> None:
+    job = await call.running()
+    await call.MarkCompleted(job_id=job.id, assets=[ASSET])
+    await call.DeleteJob(job_id=job.id, user_id="ada")
+    for method in ("GetJob", "DeleteJob", "ListAssets", "ListTransitions"):
+        refused = await refusal(getattr(call, method)(job_id=job.id, user_id="ada"))
+        assert refused.reason == "JOB_NOT_FOUND"
+    assert not (await call.ListJobs(user_id="ada")).jobs
+    assert (await refusal(call.MarkCompleted(job_id=job.id))).reason == "JOB_NOT_FOUND"
+
+
+async def test_what_goes_in_comes_out_exactly(app: App) -> None:
+    """Numbers and text that databases and JSON like to bend."""
+    tricky = struct(
+        tiny=5e-324,
+        huge=1.7976931348623157e308,
+        big=1e300,
+        exact=9007199254740993.0,
+        third=1 / 3,
+        zero=-0.0,
+        text="\u2028 \U0001f3ac é é \x7f",
+        empty={},
+        none=None,
+        nested=[[], [[]], {"": ""}],
+    )
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        job = await call.job(parameters=tricky, request_id="r")
+        assert job.parameters == tricky
+        assert (await call.GetJob(job_id=job.id, user_id="ada")).job.parameters == tricky
+        assert await call.job(parameters=tricky, request_id="r") == job

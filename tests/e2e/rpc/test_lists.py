@@ -1,0 +1,92 @@
+"""Lists over the wire: pages that are short, turns, and how long a list may take."""
+
+import asyncio
+
+import pytest
+from grpc import StatusCode
+
+from jobledger_client import AsyncClient, Client
+from jobledger_server.admission import CALLER, Caller
+from jobledger_server.app import App
+from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.domain.limits import MAX_SCANNED_JOBS
+from jobledger_server.sql.store import SqlStore
+from jobledger_server.store import StoreUnavailable
+from jobledger_server.wire import lists
+from jobledger_server.wire.lists import AT_ONCE, MAX_LISTS_EACH, Lists
+from tests.support.rpc_caller import Caller as Stub
+from tests.support.rpc_caller import refusal
+from tests.support.seeding import seed
+
+
+async def test_a_page_may_be_empty_although_more_follow_and_clients_go_on(
+    app: App, call: Stub
+) -> None:
+    oldest = await call.job(labels={"team": "red"})
+    # Those that are seeded have greater ids, and so come first.
+    await seed(app.store._database, MAX_SCANNED_JOBS + 100)
+    wanted = {"user_id": "ada", "labels": {"team": "red"}}
+    first = await call.ListJobs(**wanted)
+    assert not first.jobs
+    assert first.next_page_token
+    last = await call.ListJobs(**wanted, page_token=first.next_page_token)
+    assert list(last.jobs) == [oldest]
+    assert not last.next_page_token
+    async with AsyncClient(app.address, user_id="ada") as client:
+        assert [job.id async for job in client.list_jobs(labels={"team": "red"})] == [oldest.id]
+
+    def listed() -> list[str]:
+        with Client(app.address, user_id="ada") as client:
+            return [job.id for job in client.list_jobs(labels={"team": "red"})]
+
+    assert await asyncio.to_thread(listed) == [oldest.id]
+
+
+async def test_a_list_that_takes_too_long_is_answered_with_unavailable_and_when_to_try_again(
+    app: App, call: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "LIST_SECONDS", 0.1)
+
+    async def slow(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    for method, of_store, fields in (
+        ("ListJobs", "list_jobs", {}),
+        ("ListAssets", "list_assets", {"job_id": (await call.job()).id}),
+    ):
+        monkeypatch.setattr(SqlStore, of_store, slow)
+        refused = await refusal(getattr(call, method)(user_id="ada", **fields))
+        assert (refused.code, refused.reason) == (StatusCode.UNAVAILABLE, "UNAVAILABLE")
+        assert "RetryInfo" in refused.details
+
+
+async def test_callers_list_by_turns_and_none_waits_without_end() -> None:
+    turns = Lists()
+    order: list[str] = []
+    release = asyncio.Event()
+
+    async def list_as(name: str) -> None:
+        CALLER.set(Caller("origin", name))
+        async with turns.turn():
+            order.append(name)
+            await release.wait()
+
+    async with asyncio.TaskGroup() as group:
+        many = [group.create_task(list_as("many")) for _ in range(MAX_LISTS_EACH)]
+        await asyncio.sleep(0)
+        with pytest.raises(LimitExceeded) as refused:
+            await asyncio.create_task(list_as("many"))
+        assert (refused.value.limit, refused.value.scope) == ("lists", "caller")
+        few = group.create_task(list_as("few"))
+        await asyncio.sleep(0)
+        assert order == ["many"] * AT_ONCE
+        release.set()
+    assert order.index("few") <= AT_ONCE + 1
+    assert len(order) == len(many) + 1
+    assert few.done()
+    # What was cancelled while it waited, or took too long, takes no turn from the others.
+    with pytest.raises(StoreUnavailable):
+        async with turns.turn():
+            raise TimeoutError
+    async with turns.turn(), turns.turn():
+        pass

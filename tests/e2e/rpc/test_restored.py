@@ -1,0 +1,228 @@
+"""Resume tokens and what becomes of the database: they never lie, whatever was put in its place."""
+
+import shutil
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from sqlalchemy import text
+
+from jobledger_server.app import open_app
+from jobledger_server.config import Settings
+from jobledger_server.domain.commands import Delete
+from jobledger_server.domain.model import Micros
+from jobledger_server.sql.engine import open_database, parse_url
+from jobledger_server.sql.store import SqlStore
+from tests.support.gated_store import Gate, GatedStore
+from tests.support.rpc_caller import Caller, decoded, refusal, watching
+from tests.support.store_writer import append, finished, saved, step
+
+SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+
+
+@asynccontextmanager
+async def serving(url: str) -> Any:
+    settings = Settings(listen="127.0.0.1:0", database=url, grace=1.0)
+    async with open_app(settings) as app, grpc.aio.insecure_channel(app.address) as channel:
+        yield Caller(channel)
+
+
+async def newest_token(call: Caller) -> str:
+    async with watching(call.WatchJobs()) as stream:
+        while not (message := await stream.read()).synced:
+            pass
+        return message.resume_token
+
+
+async def goes_on(call: Caller, token: str) -> bool:
+    """Whether the token is taken; if not, it is refused as it should be."""
+    async with watching(call.WatchJobs(resume_token=token)) as stream:
+        try:
+            message = await stream.read()
+        except grpc.RpcError:
+            assert (await refusal(stream.read())).reason == "INVALID_TOKEN"
+            return False
+        assert message.HasField("job") or message.synced
+        return True
+
+
+def backed_up(url: str, target: Path) -> Path:
+    """Take a backup of the running database, as an operator would."""
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as source, sqlite3.connect(target) as copy:
+        source.backup(copy)
+    source.close()
+    copy.close()
+    return target
+
+
+async def test_tokens_survive_restarts(database_url: str) -> None:
+    tokens = []
+    for _ in range(3):
+        async with serving(database_url) as call:
+            assert [await goes_on(call, token) for token in tokens] == [True] * len(tokens)
+            await call.job()
+            tokens.append(await newest_token(call))
+
+
+@SQLITE
+async def test_no_token_of_what_a_restore_undid_is_taken(database_url: str, tmp_path: Path) -> None:
+    file = Path(database_url.removeprefix("sqlite:///"))
+    async with serving(database_url) as call:
+        await call.job()
+        early = await newest_token(call)
+        backup = backed_up(database_url, tmp_path / "backup.db")
+        await call.job()
+        late = await newest_token(call)
+    for leftover in file.parent.glob(f"{file.name}-*"):
+        leftover.unlink()
+    shutil.copyfile(backup, file)
+    async with serving(database_url) as call:
+        for _ in range(3):  # the feed moves past the places that were given out before
+            await call.job()
+        assert not await goes_on(call, late)
+        assert not await goes_on(call, early)
+        assert await goes_on(call, await newest_token(call))
+
+
+@SQLITE
+async def test_no_token_of_the_original_is_taken_by_a_copy(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with serving(database_url) as call:
+        await call.job()
+        token = await newest_token(call)
+        copy = backed_up(database_url, tmp_path / "copy.db")
+    async with serving(f"sqlite:///{copy}") as call:
+        assert not await goes_on(call, token)
+    async with serving(database_url) as call:
+        assert await goes_on(call, token)
+
+
+@SQLITE
+async def test_a_note_that_cannot_be_read_costs_the_tokens_and_nothing_else(
+    database_url: str,
+) -> None:
+    async with serving(database_url) as call:
+        token = await newest_token(call)
+    Path(f"{database_url.removeprefix('sqlite:///')}.lock").write_text("gibberish")
+    async with serving(database_url) as call:
+        assert not await goes_on(call, token)
+
+
+@POSTGRESQL
+async def test_no_token_is_taken_by_another_cluster(database_url: str) -> None:
+    """A standby that took over, or a restore, has another timeline or another identifier."""
+    async with serving(database_url) as call:
+        token = await newest_token(call)
+    database = open_database(parse_url(database_url))
+    async with database.writer.begin() as connection:
+        home = (await connection.execute(text("SELECT home FROM feed"))).scalar_one()
+        identifier, timeline, _table = home.split()
+        assert int(identifier) > 0
+        assert timeline == "00000001"
+        await connection.execute(text("UPDATE feed SET home = replace(home, ' 0000', ' 1111')"))
+    await database.close()
+    async with serving(database_url) as call:
+        assert not await goes_on(call, token)
+
+
+@POSTGRESQL
+async def test_no_token_is_taken_by_a_table_that_was_restored_from_a_dump(
+    database_url: str,
+) -> None:
+    async with serving(database_url) as call:
+        token = await newest_token(call)
+    database = open_database(parse_url(database_url))
+    async with database.writer.begin() as connection:
+        for statement in (
+            "CREATE TABLE dump AS SELECT * FROM feed",
+            "DROP TABLE feed",
+            "ALTER TABLE dump RENAME TO feed",
+        ):
+            await connection.execute(text(statement))
+    await database.close()
+    async with serving(database_url) as call:
+        assert not await goes_on(call, token)
+
+
+@POSTGRESQL
+async def test_a_user_without_privileges_is_enough(database_url: str) -> None:
+    """What tells one cluster from another can be asked by anybody."""
+    role = "plain_" + database_url.rpartition("_")[2]
+    database = open_database(parse_url(database_url))
+    async with database.writer.begin() as connection:
+        for statement in (
+            f"CREATE ROLE {role} LOGIN NOSUPERUSER",
+            f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}",
+        ):
+            await connection.execute(text(statement))
+    await database.close()
+    async with serving(database_url.replace("//u@", f"//{role}@")) as call:
+        await call.ended()
+        assert await goes_on(call, await newest_token(call))
+
+
+@asynccontextmanager
+async def serving_from(gated: GatedStore, url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr("jobledger_server.app.SqlStore", lambda _: gated)
+    settings = Settings(listen="127.0.0.1:0", database=url, grace=1.0, heartbeat=0.05)
+    async with open_app(settings) as app, grpc.aio.insecure_channel(app.address) as channel:
+        yield Caller(channel)
+
+
+async def forgotten_deletion(store: SqlStore) -> None:
+    """What a server that could not read the feed for long comes back to."""
+    gone = await finished(store)
+    await append(store, step(gone, Delete(job_id=gone.id, user_id=gone.user_id)))
+    assert await store.forget_deletions(Micros(0), limit=10) == 1
+
+
+async def hole(store: SqlStore) -> None:
+    """Impossible by design: made by hand."""
+    async with store._database.writer.begin() as connection:
+        await connection.execute(text("UPDATE feed SET seq = seq + 1"))
+
+
+@pytest.mark.parametrize("why", [forgotten_deletion, hole])
+@pytest.mark.parametrize("user_id", ["ada", "nobody"])
+async def test_no_token_stands_past_what_its_stream_was_sent_when_a_server_begins_again(
+    database_url: str,
+    store: SqlStore,
+    monkeypatch: pytest.MonkeyPatch,
+    why: Callable[[SqlStore], Awaitable[None]],
+    user_id: str,
+) -> None:
+    gated, gate = GatedStore(store), Gate()
+    async with serving_from(gated, database_url, monkeypatch) as call:
+        await call.job()
+        async with watching(call.WatchJobs(user_id=user_id)) as stream:
+            while not (message := await stream.read()).synced:
+                pass
+            gated.before_head = gate
+            await gate.reached.wait()
+            tokens = {message.resume_token}
+            for _ in range(3):
+                tokens.add((await stream.read()).resume_token)
+            missed = [await saved(store, "ada") for _ in range(20)]
+            await why(store)
+            gate.open()
+            with pytest.raises(grpc.RpcError) as ended:
+                while message := await stream.read():
+                    tokens.add(message.resume_token)
+            refused = decoded(ended.value)
+            assert refused.code is grpc.StatusCode.UNAVAILABLE
+            tokens.add(refused.metadata["resume_token"])
+        for token in tokens:
+            async with watching(call.WatchJobs(user_id=user_id, resume_token=token)) as stream:
+                if why is forgotten_deletion:
+                    assert (await refusal(stream.read())).reason == "RESUME_TOKEN_EXPIRED"
+                    continue
+                seen = set()
+                while not (message := await stream.read()).synced:
+                    seen.add(message.job.id)
+                assert seen == {job.id for job in missed if job.user_id == user_id}

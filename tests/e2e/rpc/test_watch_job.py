@@ -1,0 +1,313 @@
+"""WatchJob's promises, each over a real channel: reliable, ordered and unique, resumable,
+conflating, ending."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from jobledger.v1 import job_service_pb2
+from jobledger_server import app as app_module
+from jobledger_server.app import App, open_app
+from jobledger_server.config import Settings
+from jobledger_server.sql.store import SqlStore
+from tests.support.databases import several_servers
+from tests.support.gated_store import Gate, GatedStore
+from tests.support.rpc_caller import (
+    COMPLETED,
+    FAILED,
+    PARTIAL,
+    PROCESSING,
+    QUEUED,
+    Caller,
+    decoded,
+    refusal,
+    watching,
+)
+
+Start = Callable[..., Any]
+Message = job_service_pb2.WatchJobResponse
+
+
+async def until_the_end(stream: Any) -> list[Message]:
+    """Read a stream to its OK."""
+    messages = []
+    while (message := await stream.read()) is not grpc.aio.EOF:
+        messages.append(message)
+    assert await stream.code() is grpc.StatusCode.OK
+    return messages
+
+
+def steps_of(messages: list[Message]) -> list[tuple[int, int]]:
+    return [(step.from_status, step.to_status) for m in messages for step in m.transitions]
+
+
+def assert_ordered_and_unique(messages: list[Message]) -> None:
+    versions = [m.job.version for m in messages if not m.heartbeat]
+    assert versions == sorted(set(versions))
+
+
+@pytest.mark.parametrize("end", ["MarkCompleted", "MarkPartial", "MarkFailed"])
+async def test_reliable_every_transition_and_the_end_are_delivered(call: Caller, end: str) -> None:
+    job = await call.job()
+    stream = call.WatchJob(job_id=job.id, user_id="ada")
+    first = await stream.read()
+    assert first.job == job
+    assert not first.transitions
+    await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
+    for progress in range(1, 30):
+        await call.UpdateProgress(job_id=job.id, progress=progress)
+    error = {"error": {"message": "no"}} if end == "MarkFailed" else {}
+    last = (await getattr(call, end)(job_id=job.id, **error)).job
+    messages = await until_the_end(stream)
+    assert messages[-1].job == last
+    assert steps_of(messages) == [(QUEUED, PROCESSING), (PROCESSING, last.status)]
+    assert_ordered_and_unique([first, *messages])
+
+
+async def test_ordered_and_unique_under_many_writers(call: Caller) -> None:
+    job = await call.running()
+    streams = [call.WatchJob(job_id=job.id, user_id="ada") for _ in range(10)]
+    for stream in streams:
+        await stream.read()
+    await asyncio.gather(
+        *(
+            call.UpdateProgress(job_id=job.id, progress=p % 100, progress_message=f"{p}")
+            for p in range(300)
+        ),
+        *(call.CreateAsset(job_id=job.id, asset_type="t", storage_path=f"{i}") for i in range(50)),
+    )
+    await call.MarkCompleted(job_id=job.id)
+    for stream in streams:
+        messages = await until_the_end(stream)
+        assert_ordered_and_unique(messages)
+        assert messages[-1].job.status == COMPLETED
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 4, 5, 99])
+async def test_resumable_after_any_version_no_transition_is_lost(call: Caller, after: int) -> None:
+    job = await call.running()
+    await call.UpdateProgress(job_id=job.id, progress=10)
+    await call.UpdateProgress(job_id=job.id, progress=20)
+    await call.MarkPartial(job_id=job.id)
+    stream = call.WatchJob(job_id=job.id, user_id="ada", after_version=after)
+    (message,) = await until_the_end(stream)
+    assert message.job.version == 5
+    expected = {2: (QUEUED, PROCESSING), 5: (PROCESSING, PARTIAL)}
+    assert steps_of([message]) == [step for version, step in expected.items() if version > after]
+
+
+@several_servers
+async def test_resumable_on_another_server_over_the_same_database(
+    start: Start, call: Caller
+) -> None:
+    other = await start()
+    async with grpc.aio.insecure_channel(other.address) as channel:
+        there = Caller(channel)
+        job = await call.running()
+        stream = there.WatchJob(job_id=job.id, user_id="ada", after_version=1)
+        first = await stream.read()
+        assert steps_of([first]) == [(QUEUED, PROCESSING)]
+        await call.MarkCompleted(job_id=job.id)
+        messages = await until_the_end(stream)
+    assert steps_of(messages) == [(PROCESSING, COMPLETED)]
+    assert_ordered_and_unique([first, *messages])
+
+
+async def test_resumable_across_a_restart(database_url: str) -> None:
+    settings = Settings(listen="127.0.0.1:0", database=database_url, grace=5.0)
+    async with open_app(settings) as app, grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        job = await call.job()
+        stream = call.WatchJob(job_id=job.id, user_id="ada")
+        seen = (await stream.read()).job.version
+        await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
+        stream.cancel()
+    async with open_app(settings) as app, grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        stream = call.WatchJob(job_id=job.id, user_id="ada", after_version=seen)
+        assert steps_of([await stream.read()]) == [(QUEUED, PROCESSING)]
+        await call.MarkFailed(job_id=job.id, error={"message": "no"})
+        assert steps_of(await until_the_end(stream)) == [(PROCESSING, FAILED)]
+
+
+async def test_conflating_the_newest_snapshot_is_never_skipped(app: App, call: Caller) -> None:
+    """A watcher that does not read for a while finds the newest, and every transition."""
+    job = await call.job(parameters={"pad": "x" * 100_000})
+    async with grpc.aio.insecure_channel(
+        app.address, options=[("grpc.http2.lookahead_bytes", 0), ("grpc.http2.bdp_probe", 0)]
+    ) as channel:
+        stream = Caller(channel).WatchJob(job_id=job.id, user_id="ada")
+        messages = [await stream.read()]
+        await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
+        for progress in range(1, 100):
+            await call.UpdateProgress(job_id=job.id, progress=progress)
+        last = (await call.MarkCompleted(job_id=job.id)).job
+        messages += await until_the_end(stream)
+    assert len(messages) < 80  # 100 kB each: the rest waited in one slot, not in a queue
+    assert messages[-1].job == last
+    assert steps_of(messages) == [(QUEUED, PROCESSING), (PROCESSING, COMPLETED)]
+    assert_ordered_and_unique(messages)
+
+
+async def test_ending_a_job_that_has_ended_gets_one_message_and_ok(call: Caller) -> None:
+    job = await call.ended()
+    (message,) = await until_the_end(call.WatchJob(job_id=job.id, user_id="ada"))
+    assert message.job == job
+
+
+async def test_ending_a_deleted_job_is_not_found(call: Caller, start: Start) -> None:
+    job = await call.running()
+    stream = call.WatchJob(job_id=job.id, user_id="ada")
+    await stream.read()
+    await call.MarkCompleted(job_id=job.id)
+    await call.DeleteJob(job_id=job.id, user_id="ada")
+    (end,) = await until_the_end(stream)  # the end comes first, though the job is gone
+    assert end.job.status == COMPLETED
+    late = await refusal(call.WatchJob(job_id=job.id, user_id="ada").read())
+    assert (late.code, late.reason) == (grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
+
+
+async def test_ending_a_draining_server_says_when_to_come_back(database_url: str) -> None:
+    settings = Settings(listen="127.0.0.1:0", database=database_url, grace=5.0)
+    async with open_app(settings) as app:
+        channel = grpc.aio.insecure_channel(app.address)
+        call = Caller(channel)
+        job = await call.running()
+        stream = call.WatchJob(job_id=job.id, user_id="ada")
+        await stream.read()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stream.read()
+    refused = decoded(caught.value)
+    assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
+    assert refused.details["RetryInfo"].retry_delay.seconds == 1
+    await channel.close()
+
+
+async def test_a_silent_watch_says_that_it_is_alive(start: Start) -> None:
+    app = await start(heartbeat=0.05)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        job = await call.running()
+        async with watching(call.WatchJob(job_id=job.id, user_id="ada")) as stream:
+            first = await stream.read()
+            beat, again = await stream.read(), await stream.read()
+    assert not first.heartbeat
+    assert [(m.heartbeat, m.job, list(m.transitions)) for m in (beat, again)] == [
+        (True, first.job, [])
+    ] * 2
+
+
+@pytest.fixture
+async def gated(monkeypatch: pytest.MonkeyPatch, start: Start) -> GatedStore:
+    """The server's own store, its reads behind a gate."""
+    stores = []
+
+    def gated_store(database: Any) -> GatedStore:
+        stores.append(GatedStore(SqlStore(database)))
+        return stores[-1]
+
+    monkeypatch.setattr(app_module, "SqlStore", gated_store)
+    app = await start()
+    stores[0].address = app.address
+    return stores[0]
+
+
+async def test_a_change_between_subscribing_and_reading_is_not_lost(gated: GatedStore) -> None:
+    """Both orders: committed before the read sees it, and after the read has seen the old."""
+    async with grpc.aio.insecure_channel(gated.address) as channel:
+        call = Caller(channel)
+        job = await call.job()
+        before = gated.before_read = Gate()
+        stream = call.WatchJob(job_id=job.id, user_id="ada")
+        first = asyncio.create_task(stream.read())
+        await before.reached.wait()  # subscribed, and not read yet
+        await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
+        before.open()
+        message = await first
+        assert (message.job.version, steps_of([message])) == (2, [(QUEUED, PROCESSING)])
+        await call.MarkCompleted(job_id=job.id)
+        assert steps_of(await until_the_end(stream)) == [(PROCESSING, COMPLETED)]
+
+
+async def test_a_change_between_reading_and_the_first_message_is_not_lost(
+    gated: GatedStore,
+) -> None:
+    async with grpc.aio.insecure_channel(gated.address) as channel:
+        call = Caller(channel)
+        job = await call.job()
+        after = Gate()
+        read = gated._store.read_histories
+
+        async def read_then_wait(**wanted: Any) -> Any:
+            histories = await read(**wanted)
+            await after()
+            return histories
+
+        gated._store.read_histories = read_then_wait
+        stream = call.WatchJob(job_id=job.id, user_id="ada")
+        first = asyncio.create_task(stream.read())
+        await after.reached.wait()  # read as QUEUED, and not told yet
+        await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
+        await call.MarkCompleted(job_id=job.id)
+        after.open()
+        message = await first
+        assert (message.job.version, message.job.status) == (1, QUEUED)
+        messages = await until_the_end(stream)
+    assert steps_of(messages) == [(QUEUED, PROCESSING), (PROCESSING, COMPLETED)]
+
+
+async def test_a_watcher_that_stops_reading_changes_nothing_for_the_others(
+    app: App, call: Caller
+) -> None:
+    job = await call.job(parameters={"pad": "x" * 200_000})
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        stalled = [Caller(channel).WatchJob(job_id=job.id, user_id="ada") for _ in range(20)]
+        for stream in stalled:
+            await stream.read()
+        healthy = call.WatchJob(job_id=job.id, user_id="ada")
+        await healthy.read()
+        await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
+        assert steps_of([await healthy.read()]) == [(QUEUED, PROCESSING)]
+        for progress in range(1, 60):
+            await call.UpdateProgress(job_id=job.id, progress=progress)
+            while (await healthy.read()).job.progress < progress:
+                pass
+        # However much they have missed, each of the stalled holds one slot.
+        slots = [s for watchers in app.hub._watchers.values() for s in watchers]
+        assert len(slots) == 21
+        assert all(len(slot._transitions) <= 2 for slot in slots)
+        await call.MarkCompleted(job_id=job.id)
+        for stream in (healthy, *stalled):
+            messages = await until_the_end(stream)
+            assert messages[-1].job.status == COMPLETED
+
+
+async def test_a_watcher_that_goes_away_gives_its_place_back(app: App, call: Caller) -> None:
+    job = await call.job()
+    stream = call.WatchJob(job_id=job.id, user_id="ada")
+    await stream.read()
+    assert app.hub.watches == 1
+    stream.cancel()
+    async with asyncio.timeout(10):
+        while app.hub.watches:
+            await call.GetJob(job_id=job.id, user_id="ada")
+
+
+async def test_more_watches_than_allowed_are_refused(start: Start) -> None:
+    app = await start(max_watches=1)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        job = await call.job()
+        async with watching(call.WatchJob(job_id=job.id, user_id="ada")) as stream:
+            await stream.read()
+            refused = await refusal(call.WatchJob(job_id=job.id, user_id="ada").read())
+    assert (refused.code, refused.reason) == (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "LIMIT_EXCEEDED",
+    )
+    assert refused.metadata == {"limit": "watches", "value": "1", "scope": "caller"}
+    assert refused.details["QuotaFailure"].violations[0].subject == "watches"
+    assert refused.details["RetryInfo"].retry_delay.seconds == 1

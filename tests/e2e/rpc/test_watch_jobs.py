@@ -1,0 +1,554 @@
+"""WatchJobs' promises, each over a real channel: listing, order, resumption, filters, deletion."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from jobledger.v1 import job_service_pb2
+from jobledger_server.app import App
+from jobledger_server.watch import feed, window
+from jobledger_server.watch.follower import Selection
+from jobledger_server.wire.tokens import token
+from tests.support.databases import several_servers
+from tests.support.gated_store import Gate
+from tests.support.rpc_caller import (
+    COMPLETED,
+    FAILED,
+    PROCESSING,
+    QUEUED,
+    Caller,
+    decoded,
+    refusal,
+    watching,
+)
+
+Start = Callable[..., Any]
+Message = job_service_pb2.WatchJobsResponse
+
+
+async def until_synced(stream: Any) -> list[Message]:
+    """Read up to `synced`; return what came before it, without heartbeats, and it."""
+    messages = []
+    while not messages or not messages[-1].synced:
+        message = await stream.read()
+        assert message is not grpc.aio.EOF
+        if not message.heartbeat:
+            messages.append(message)
+    return messages
+
+
+async def news(stream: Any, count: int) -> list[Message]:
+    """Read so many messages that are about jobs."""
+    found: list[Message] = []
+    while len(found) < count:
+        message = await stream.read()
+        assert message is not grpc.aio.EOF
+        if not message.heartbeat and not message.synced:
+            found.append(message)
+    return found
+
+
+async def until_ended(stream: Any, jobs: set[str]) -> list[Message]:
+    """Read until each of these jobs has ended."""
+    found: list[Message] = []
+    while jobs:
+        (message,) = await news(stream, 1)
+        found.append(message)
+        if message.job.status in (COMPLETED, FAILED):
+            jobs = jobs - {message.job.id}
+    return found
+
+
+def versions(messages: list[Message], job_id: str) -> list[int]:
+    return [m.job.version for m in messages if m.job.id == job_id]
+
+
+def steps(messages: list[Message], job_id: str) -> list[tuple[int, int]]:
+    return [
+        (step.from_status, step.to_status)
+        for m in messages
+        if m.job.id == job_id
+        for step in m.transitions
+    ]
+
+
+WHOLE = [(QUEUED, PROCESSING), (PROCESSING, COMPLETED)]
+
+
+async def test_what_has_not_ended_comes_first_then_synced_then_every_change(call: Caller) -> None:
+    ended = await call.ended()
+    waiting, running = await call.job(), await call.running()
+    async with watching(call.WatchJobs(user_id="ada")) as stream:
+        *listed, synced = await until_synced(stream)
+        assert [m.job for m in listed] == [waiting, running]
+        assert not any(m.transitions or m.synced or m.deleted for m in listed)
+        assert not synced.HasField("job")
+        assert ended.id not in {m.job.id for m in listed}
+        await call.UpdateProgress(job_id=running.id, progress=30)
+        last = (await call.MarkCompleted(job_id=running.id)).job
+        new = await call.job()
+        progress, end, creation = await news(stream, 3)
+        assert (progress.job.progress, list(progress.transitions)) == (30, [])
+        assert end.job == last
+        assert steps([end], running.id) == WHOLE[1:]
+        assert creation.job == new
+        tokens = [m.resume_token for m in (*listed, synced, progress, end, creation)]
+        assert all(tokens)
+        assert len(set(tokens)) == len(tokens)
+
+
+async def test_an_empty_service_is_in_sync_at_once(call: Caller) -> None:
+    async with watching(call.WatchJobs()) as stream:
+        (synced,) = await until_synced(stream)
+        assert synced.synced
+        job = await call.job(user_id="bob")
+        (message,) = await news(stream, 1)
+        assert message.job == job
+
+
+@pytest.mark.parametrize(
+    ("filters", "seen"),
+    [
+        ({}, {"ada-render", "bob-render", "ada-export", "ada-gold"}),
+        ({"user_id": "ada"}, {"ada-render", "ada-export", "ada-gold"}),
+        ({"user_id": "nobody"}, set()),
+        ({"job_types": ["export"]}, {"ada-export"}),
+        ({"job_types": ["export", "render"], "user_id": "bob"}, {"bob-render"}),
+        ({"labels": {"tier": "gold"}}, {"ada-gold"}),
+        ({"labels": {"tier": "gold", "no": "such"}}, set()),
+        ({"labels": {"tier": ""}}, set()),
+    ],
+)
+async def test_filters_hold_for_the_listing_and_for_what_follows(
+    call: Caller, filters: dict[str, Any], seen: set[str]
+) -> None:
+    async def create() -> None:
+        gold = {"tier": "gold", "more": "x"}
+        for user_id, job_type, labels, name in (
+            ("ada", "render", {}, "ada-render"),
+            ("bob", "render", {}, "bob-render"),
+            ("ada", "export", {}, "ada-export"),
+            ("ada", "other", gold, "ada-gold"),
+        ):
+            named = {**labels, "name": name}
+            await call.job(user_id=user_id, job_type=job_type, labels=named)
+
+    await create()
+    async with watching(call.WatchJobs(**filters)) as stream:
+        *listed, synced = await until_synced(stream)
+        assert {m.job.labels["name"] for m in listed} == seen
+        await create()
+        fresh = await news(stream, len(seen))
+        assert {m.job.labels["name"] for m in fresh} == seen
+    # Nothing else came meanwhile: who resumes from `synced` is told the same.
+    async with watching(call.WatchJobs(**filters, resume_token=synced.resume_token)) as stream:
+        *missed, _ = await until_synced(stream)
+        assert [m.job for m in missed] == [m.job for m in fresh]
+
+
+async def test_a_deletion_is_told_and_is_a_jobs_last_word(call: Caller) -> None:
+    job = await call.ended(labels={"k": "v"})
+    other = await call.job()
+    async with watching(call.WatchJobs(user_id="ada")) as stream:
+        *_, synced = await until_synced(stream)
+        await call.DeleteJob(job_id=job.id, user_id="ada")
+        await call.CancelJob(job_id=other.id, user_id="ada")
+        gone, *_ = await news(stream, 2)
+    assert gone.deleted
+    assert (gone.job.id, gone.job.user_id, gone.job.job_type) == (job.id, "ada", "render")
+    assert (gone.job.labels, gone.job.status) == ({"k": "v"}, COMPLETED)
+    assert gone.job.version == job.version + 1
+    assert not gone.job.HasField("complete_time")
+    assert not gone.transitions
+    async with watching(call.WatchJobs(user_id="ada", resume_token=synced.resume_token)) as stream:
+        again, *_ = await news(stream, 1)
+        assert again == gone
+
+
+async def test_resumable_after_any_message_nothing_is_lost_and_nothing_told_twice(
+    call: Caller,
+) -> None:
+    waiting = await call.job()
+    async with watching(call.WatchJobs()) as stream:
+        messages = await until_synced(stream)
+        job = await call.running()
+        for progress in (10, 20, 30):
+            await call.UpdateProgress(job_id=job.id, progress=progress)
+        await call.MarkCompleted(job_id=job.id)
+        await call.CancelJob(job_id=waiting.id, user_id="ada")
+        gone = await call.ended()
+        await call.DeleteJob(job_id=gone.id, user_id="ada")
+        messages += await news(stream, 6 + 2 + 4)
+    final = {m.job.id: m.job.version for m in messages if m.HasField("job")}
+    for index, message in enumerate(messages):
+        async with watching(call.WatchJobs(resume_token=message.resume_token)) as stream:
+            *rest, _ = await until_synced(stream)
+        before = messages[: index + 1]
+        for job_id, last in final.items():
+            told = versions(before, job_id) + versions(rest, job_id)
+            assert told == sorted(set(told))
+            assert told[-1] == last
+            if not rest or not rest[-1].deleted or job_id != gone.id:
+                assert steps(before, job_id) + steps(rest, job_id) == steps(messages, job_id)
+    assert steps(messages, job.id) == WHOLE
+
+
+async def test_resumable_on_another_server_and_across_a_restart(
+    start: Start, database_url: str
+) -> None:
+    from jobledger_server.app import open_app
+    from jobledger_server.config import Settings
+
+    settings = Settings(listen="127.0.0.1:0", database=database_url, grace=2.0)
+    async with open_app(settings) as app, grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        job = await call.job()
+        async with watching(call.WatchJobs()) as stream:
+            *_, synced = await until_synced(stream)
+        await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
+        await call.UpdateProgress(job_id=job.id, progress=10)
+    app = await start()
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        await call.MarkCompleted(job_id=job.id)
+        async with watching(call.WatchJobs(resume_token=synced.resume_token)) as stream:
+            messages = await until_ended(stream, {job.id})
+    assert steps(messages, job.id) == WHOLE
+
+
+async def test_a_watcher_that_is_far_behind_reads_on_from_its_own_place(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its place has left the window: pages from the table, and back into the window."""
+    monkeypatch.setattr(window.Window.__init__, "__kwdefaults__", {"max_changes": 5})
+    monkeypatch.setattr(feed, "PAGE", 3)
+    app = await start()
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        healthy = call.WatchJobs()
+        (synced,) = await until_synced(healthy)
+        cancelled = await call.job()
+        await call.CancelJob(job_id=cancelled.id, user_id="ada")
+        jobs = [await call.running() for _ in range(6)]
+        for progress in (10, 20):
+            for job in jobs:
+                await call.UpdateProgress(job_id=job.id, progress=progress)
+        for job in jobs:
+            await call.MarkCompleted(job_id=job.id)
+        # Whoever kept up was told of the same places, but not the same of them.
+        assert len(await until_ended(healthy, {job.id for job in jobs})) == 33
+        async with watching(call.WatchJobs(resume_token=synced.resume_token)) as stream:
+            *missed, _ = await until_synced(stream)
+            last = await call.ended()
+            fresh = await until_ended(stream, {last.id})
+    assert steps(missed, cancelled.id) == [(QUEUED, PROCESSING), (PROCESSING, FAILED)]
+    for job in jobs:
+        assert steps(missed, job.id) == WHOLE
+        assert versions(missed, job.id)[-1] == 5
+        assert versions(missed, job.id) == sorted(set(versions(missed, job.id)))
+        healthy.cancel()
+    assert steps(fresh, last.id) == WHOLE
+
+
+async def test_a_watcher_that_stops_reading_is_not_cut_off_and_loses_nothing(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(window.Window.__init__, "__kwdefaults__", {"max_changes": 20})
+    app = await start()
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        async with watching(call.WatchJobs()) as stalled, watching(call.WatchJobs()) as healthy:
+            for stream in (stalled, healthy):
+                await until_synced(stream)
+            big = {"blob": "x" * 100_000}
+            jobs = [await call.running(parameters=big) for _ in range(40)]
+            for job in jobs:
+                await call.MarkCompleted(job_id=job.id)
+            ids = {job.id for job in jobs}
+            for stream in (
+                healthy,
+                stalled,
+            ):  # `stalled` has 12 MB to come, more than fit on the way
+                messages = await until_ended(stream, ids)
+                assert {job_id: steps(messages, job_id) for job_id in ids} == dict.fromkeys(
+                    ids, WHOLE
+                )
+
+
+async def test_a_job_that_changes_while_the_listing_goes_on_is_told_as_it_stands(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "PAGE", 1)
+    app: App = await start()
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        first, second, third = [await call.job() for _ in range(3)]
+        gate = Gate()
+        list_jobs = app.store.active_jobs
+
+        async def gated(*args: Any, **options: Any) -> Any:
+            if args[0]:  # the first page is let through
+                await gate()
+            return await list_jobs(*args, **options)
+
+        monkeypatch.setattr(app.store, "active_jobs", gated)
+        async with watching(call.WatchJobs()) as stream:
+            (listed,) = await news(stream, 1)
+            assert listed.job == first
+            await gate.reached.wait()
+            await call.TransitionJob(job_id=first.id, target_status=PROCESSING)
+            await call.MarkCompleted(job_id=first.id)  # told already, and has ended meanwhile
+            await call.TransitionJob(job_id=second.id, target_status=PROCESSING)
+            await call.CancelJob(job_id=third.id, user_id="ada")  # ended before it was told
+            gate.open()
+            messages = [listed, *await until_synced(stream)]
+        assert versions(messages, first.id) == [1, 2, 3]
+        assert steps(messages, first.id) == WHOLE
+        assert versions(messages, second.id) == [2]
+        assert messages[-1].synced
+        # Cut in the middle of the listing, it goes on there.
+        async with watching(call.WatchJobs(resume_token=listed.resume_token)) as stream:
+            rest = await until_synced(stream)
+        assert versions([listed, *rest], first.id) == [1, 2, 3] or versions(
+            [listed, *rest], first.id
+        ) == [1, 3]
+        assert steps(rest, first.id) == WHOLE
+        assert versions(rest, second.id) == [2]
+        assert versions(rest, third.id)[-1] == 3
+
+
+async def test_a_silent_stream_says_that_it_is_alive_and_how_far_it_has_come(
+    start: Start,
+) -> None:
+    app = await start(heartbeat=0.05)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        async with watching(call.WatchJobs(user_id="ada")) as stream:
+            (synced,) = await until_synced(stream)
+            job = await call.ended(user_id="bob")  # the feed moves on, with nothing for this one
+            while (message := await stream.read()).resume_token == synced.resume_token:
+                pass
+            assert message.heartbeat
+            assert not message.HasField("job")
+        reads: list[int] = []
+        changes_after = app.store.changes_after
+
+        async def counted(seq: int, **options: Any) -> Any:
+            reads.append(seq)
+            return await changes_after(seq, **options)
+
+        app.store.changes_after = counted
+        async with watching(
+            call.WatchJobs(user_id="ada", resume_token=message.resume_token)
+        ) as stream:
+            assert [m.synced for m in await until_synced(stream)] == [True]
+        assert not reads
+        assert job.status == COMPLETED
+
+
+@several_servers
+async def test_a_change_through_another_server_comes_in_the_same_order_to_all(
+    start: Start,
+) -> None:
+    here, there = await start(), await start()
+    async with (
+        grpc.aio.insecure_channel(here.address) as one,
+        grpc.aio.insecure_channel(there.address) as two,
+    ):
+        calls = Caller(one), Caller(two)
+        async with (
+            watching(calls[0].WatchJobs()) as first,
+            watching(calls[1].WatchJobs()) as second,
+        ):
+            for stream in (first, second):
+                await until_synced(stream)
+            jobs = await asyncio.gather(*(calls[i % 2].ended() for i in range(30)))
+            ids = {job.id for job in jobs}
+            told = [await until_ended(stream, ids) for stream in (first, second)]
+    for messages in told:
+        assert {job_id: steps(messages, job_id) for job_id in ids} == dict.fromkeys(ids, WHOLE)
+    ends = [[m.job.id for m in messages if m.job.status == COMPLETED] for messages in told]
+    assert ends[0] == ends[1]
+
+
+@several_servers
+async def test_a_token_is_good_on_every_server(start: Start) -> None:
+    here, there = await start(), await start()
+    async with (
+        grpc.aio.insecure_channel(here.address) as one,
+        grpc.aio.insecure_channel(there.address) as two,
+    ):
+        call, other = Caller(one), Caller(two)
+        async with watching(call.WatchJobs()) as stream:
+            await until_synced(stream)
+            job = await call.job()
+            (message,) = await news(stream, 1)
+        # The other server may not have looked yet: a place ahead of it is no foreign one.
+        async with watching(other.WatchJobs(resume_token=message.resume_token)) as stream:
+            (synced,) = await until_synced(stream)
+            await other.CancelJob(job_id=job.id, user_id="ada")
+            messages = await until_ended(stream, {job.id})
+    assert versions(messages, job.id)[-1] == 3
+    assert steps(messages, job.id) == [(QUEUED, PROCESSING), (PROCESSING, FAILED)]
+    assert synced.synced
+
+
+@pytest.mark.parametrize(
+    "token", ["x", "é", "A" * 400, "AAAAAAAAAAAAAAAA", "MS8yLw==", "\u0000" * 3]
+)
+async def test_a_damaged_token_is_refused(call: Caller, token: str) -> None:
+    refused = await refusal(call.WatchJobs(resume_token=token).read())
+    assert (refused.code, refused.reason) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "INVALID_TOKEN",
+    )
+    (violation,) = refused.details["BadRequest"].field_violations
+    assert violation.field == "resume_token"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{epoch}",
+        "{epoch}/1",
+        "{epoch}/x/",
+        "{epoch}/-1/",
+        "{epoch}/1/2/3",
+        "{epoch}/99/",
+        "{epoch}/0/99",
+        "{epoch}/999999999999999999999/",
+        "{epoch}/٣/",
+    ],
+)
+async def test_a_token_that_somebody_made_up_is_refused(
+    call: Caller, app: App, content: str
+) -> None:
+    epoch = (await app.store.feed_head()).epoch
+    made_up = token(Selection().key(), content.format(epoch=epoch))
+    refused = await refusal(call.WatchJobs(resume_token=made_up).read())
+    assert (refused.code, refused.reason) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "INVALID_TOKEN",
+    )
+
+
+async def test_a_token_of_another_request_is_refused(call: Caller) -> None:
+    async with watching(call.WatchJobs(user_id="ada")) as stream:
+        (synced,) = await until_synced(stream)
+    for filters in ({}, {"user_id": "bob"}, {"user_id": "ada", "job_types": ["t"]}):
+        stream = call.WatchJobs(**filters, resume_token=synced.resume_token)
+        assert (await refusal(stream.read())).reason == "INVALID_TOKEN"
+
+
+async def test_a_token_of_a_feed_that_was_renamed_is_refused(call: Caller, app: App) -> None:
+    """As every token is after a restore."""
+    async with watching(call.WatchJobs()) as stream:
+        (synced,) = await until_synced(stream)
+        await app.store.renew_epoch((await app.store.feed_head()).epoch)
+        with pytest.raises(grpc.RpcError) as ended:
+            await stream.read()
+        assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+    refused = await refusal(call.WatchJobs(resume_token=synced.resume_token).read())
+    assert (refused.code, refused.reason) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "INVALID_TOKEN",
+    )
+    assert "restored" in refused.message
+    async with watching(call.WatchJobs()) as stream:
+        assert (await until_synced(stream))[-1].resume_token != synced.resume_token
+
+
+async def test_a_token_older_than_the_known_deletions_has_expired(call: Caller, app: App) -> None:
+    async with watching(call.WatchJobs()) as stream:
+        (synced,) = await until_synced(stream)
+        job = await call.ended()
+        await call.DeleteJob(job_id=job.id, user_id="ada")
+        messages = await news(stream, 4)
+    from jobledger_server.domain.model import Micros
+
+    assert await app.store.forget_deletions(Micros(0), limit=10) == 1
+    # What the window of this server still has, it can tell.
+    async with watching(call.WatchJobs(resume_token=synced.resume_token)) as stream:
+        assert [m.deleted for m in await news(stream, 4)] == [False, False, False, True]
+    app.hub.restart(app.hub.seq)
+    refused = await refusal(call.WatchJobs(resume_token=synced.resume_token).read())
+    assert (refused.code, refused.reason) == (
+        grpc.StatusCode.OUT_OF_RANGE,
+        "RESUME_TOKEN_EXPIRED",
+    )
+    async with watching(call.WatchJobs(resume_token=messages[-1].resume_token)) as stream:
+        await until_synced(stream)
+
+
+async def test_a_bad_filter_names_every_violation(call: Caller) -> None:
+    refused = await refusal(
+        call.WatchJobs(user_id="a\nb", job_types=["ok", "no good"], labels={"?": "x"}).read()
+    )
+    fields = {v.field for v in refused.details["BadRequest"].field_violations}
+    assert fields == {"user_id", "job_types[1]", "labels"}
+
+
+async def test_an_old_stream_is_asked_to_move_and_told_where_to_go_on(start: Start) -> None:
+    app = await start(max_watch_age=0.2)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        job = await call.job()
+        token = ""
+        with pytest.raises(grpc.RpcError) as ended:
+            async for message in call.WatchJobs():
+                token = message.resume_token
+        moved = decoded(ended.value)
+        assert (moved.code, moved.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
+        assert moved.metadata["resume_token"] == token
+        assert moved.details["RetryInfo"].retry_delay.ToTimedelta().total_seconds() == 0
+        with pytest.raises(grpc.RpcError) as ended:
+            async for message in call.WatchJob(job_id=job.id, user_id="ada"):
+                assert message.job == job
+        moved = decoded(ended.value)
+        assert moved.code is grpc.StatusCode.UNAVAILABLE
+        assert moved.details["RetryInfo"].retry_delay.ToTimedelta().total_seconds() == 0
+
+
+async def test_a_draining_server_says_where_to_go_on(start: Start) -> None:
+    app = await start()
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        async with watching(call.WatchJobs()) as stream:
+            (synced,) = await until_synced(stream)
+            app.hub.drain()
+            with pytest.raises(grpc.RpcError) as ended:
+                await stream.read()
+        refused = decoded(ended.value)
+        assert refused.code is grpc.StatusCode.UNAVAILABLE
+        assert refused.metadata["resume_token"] == synced.resume_token
+        assert refused.details["RetryInfo"].retry_delay.seconds == 1
+
+
+async def test_watches_of_many_jobs_count_as_watches(start: Start) -> None:
+    app = await start(max_watches=1)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        async with watching(call.WatchJobs()) as stream:
+            await until_synced(stream)
+            assert (await refusal(call.WatchJobs().read())).reason == "LIMIT_EXCEEDED"
+
+
+async def test_a_watcher_that_leaves_in_the_middle_of_a_message_is_no_error(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = await start()
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        stalled = call.WatchJobs()
+        await until_synced(stalled)
+        for _ in range(30):
+            await call.job(parameters={"blob": "x" * 200_000})
+        while app.hub.watches:
+            stalled.cancel()
+            await asyncio.sleep(0.01)
+        assert (await call.ListJobs(user_id="ada")).jobs
+    assert "internal error" not in caplog.text

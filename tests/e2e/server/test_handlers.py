@@ -1,0 +1,125 @@
+"""What every call goes through, whichever service it is for."""
+
+import asyncio
+import gc
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from jobledger_server import app as app_module
+from jobledger_server.app import App
+from jobledger_server.config import Settings
+from jobledger_server.wire import handlers
+from tests.support.http2 import DATA, END_HEADERS, HEADERS, Connection, frame, request_headers
+from tests.support.rpc_caller import Caller, decoded
+
+
+async def test_of_a_request_that_cannot_be_read_nothing_is_kept(
+    start: Callable[..., Awaitable[App]],
+) -> None:
+    """Else anybody could fill the server's memory with calls that have ended."""
+    app = await start()
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = channel.unary_unary("/jobledger.v1.JobService/GetJob")
+        for _ in range(20):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call(b"\xff\xff")
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    gc.collect()
+    kept = [one for one in gc.get_objects() if type(one).__name__ == "_ServicerContext"]
+    assert len(kept) < 10
+
+
+async def watch_health(channel: grpc.aio.Channel) -> Any:
+    stream = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+    assert (await stream.read()).status == health_pb2.HealthCheckResponse.SERVING
+    return stream
+
+
+async def reflect(channel: grpc.aio.Channel) -> Any:
+    stream = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
+    await stream.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+    assert (await stream.read()).list_services_response.service
+    return stream
+
+
+@pytest.mark.parametrize("opened", [watch_health, reflect])
+async def test_a_draining_server_ends_the_streams_of_other_services_itself(
+    database_url: str, opened: Callable[[grpc.aio.Channel], Awaitable[Any]]
+) -> None:
+    """They would be cut off at the end of the grace, and hold up everybody until then."""
+    settings = Settings(listen="127.0.0.1:0", database=database_url, grace=3.0)
+    async with AsyncExitStack() as serving:
+        app = await serving.enter_async_context(app_module.open_app(settings))
+        async with grpc.aio.insecure_channel(app.address) as channel:
+            stream = await opened(channel)
+            await serving.aclose()
+            with pytest.raises(grpc.aio.AioRpcError) as ended:
+                while await stream.read() is not grpc.aio.EOF:
+                    pass
+    assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert ended.value.details() == "this server is shutting down"
+
+
+OF_OTHER_SERVICES = (
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+)
+
+
+@pytest.mark.parametrize("method", OF_OTHER_SERVICES)
+@pytest.mark.parametrize("data", [b"\xff\xff", b"\x0a\x02\xff\xfe"])
+async def test_a_malformed_message_to_another_service_is_its_senders_fault(
+    start: Callable[..., Awaitable[App]],
+    caplog: pytest.LogCaptureFixture,
+    method: str,
+    data: bytes,
+) -> None:
+    app = await start(reflection=True)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            if method.endswith("Check"):
+                await channel.unary_unary(method)(data)
+            elif method.endswith("Watch"):
+                await channel.unary_stream(method)(data).read()
+            else:
+                stream = channel.stream_stream(method)()
+                await stream.write(data)
+                await stream.read()
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+async def test_a_request_that_does_not_arrive_in_time_is_refused(
+    app: App, call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers, "REQUEST_SECONDS", 1)
+    headers = request_headers(b"/jobledger.v1.JobService/CreateJob")
+    with Connection(app.address) as slow:
+        slow.send(frame(HEADERS, END_HEADERS, 1, headers), frame(DATA, 0, 1, b"\0\0\0\1\0half"))
+        async with asyncio.timeout(10):
+            while 1 not in slow.answered:
+                await asyncio.sleep(0.01)
+    assert (await call.job()).version == 1
+
+
+async def test_a_request_that_did_not_arrive_in_time_may_be_sent_again(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers, "REQUEST_SECONDS", 0.1)
+    async with grpc.aio.insecure_channel(app.address) as channel, asyncio.timeout(10):
+        only_headers = channel.stream_unary("/jobledger.v1.JobService/CreateJob")()
+        with pytest.raises(grpc.aio.AioRpcError) as late:
+            await only_headers
+    refusal = decoded(late.value)
+    assert (refusal.code, refusal.metadata["scope"]) == (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "caller",
+    )
+    assert "RetryInfo" in refusal.details

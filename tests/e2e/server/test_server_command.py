@@ -1,0 +1,169 @@
+"""What `jobledger-server` is told at the command line, beyond what a running server shows."""
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import grpc
+import pytest
+
+from jobledger_server.app import open_app
+from jobledger_server.config import Settings
+from jobledger_server.durations import LONGEST_SECONDS, time_span
+from tests.support.rpc_caller import Caller, refusal, watching
+from tests.support.server_process import ServerProcess
+
+SERVER = Path(sys.executable).with_name("jobledger-server")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("90", 90), ("1.5m", 90), ("2h", 7200), ("30d", 2_592_000), ("0", 0)],
+)
+def test_a_time_has_a_unit_or_is_seconds(text: str, seconds: float) -> None:
+    assert time_span(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "d", "-1s", "5 weeks", "nan", "inf", "1e400", f"{LONGEST_SECONDS + 1}s"]
+)
+def test_what_is_no_time_is_refused_in_words(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="write 90s, 5m, 2h or 30d"):
+        time_span(text)
+
+
+def test_a_server_told_no_time_does_not_start(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(SERVER), "serve", "--retain-terminal", "soon"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "'soon' is not a time" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+async def test_void_tokens_makes_every_token_void_and_touches_no_job(database_url: str) -> None:
+    settings = Settings(listen="127.0.0.1:0", database=database_url, grace=1.0)
+
+    async def newest(call: Caller) -> Any:
+        async with watching(call.WatchJobs()) as stream:
+            while not (message := await stream.read()).synced:
+                pass
+            return message
+
+    async with open_app(settings) as app, grpc.aio.insecure_channel(app.address) as channel:
+        job = await Caller(channel).job()
+        token = (await newest(Caller(channel))).resume_token
+    done = subprocess.run(
+        [str(SERVER), "void-tokens", "--database", database_url],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (0, "every resume token is void now\n"), done.stderr
+    async with open_app(settings) as app, grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        refused = await refusal(call.WatchJobs(resume_token=token).read())
+        assert refused.reason == "INVALID_TOKEN"
+        assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job
+
+
+def run(*arguments: str, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [str(SERVER), *arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "variables"),
+    [(["--database-file", "url"], {}), ([], {"JOBLEDGER_DATABASE_FILE": "url"})],
+)
+def test_a_file_can_hold_the_database_url(
+    tmp_path: Path, flags: list[str], variables: dict[str, str]
+) -> None:
+    (tmp_path / "url").write_text("sqlite:///kept.db\n")
+    done = run("migrate", *flags, cwd=tmp_path, **variables)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "kept.db").exists()
+    assert not (tmp_path / "jobledger.db").exists()
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate", "void-tokens"])
+def test_a_database_url_comes_from_one_source(tmp_path: Path, command: str) -> None:
+    by_file = [command, "--database-file", "url"]
+    both = run(*by_file, "--database", "sqlite:///x.db", cwd=tmp_path)
+    assert both.returncode == 2
+    assert "--database and --database-file exclude each other" in both.stderr
+    assert run(*by_file, cwd=tmp_path, JOBLEDGER_DATABASE="sqlite:///x.db").returncode == 2
+    missing = run(*by_file, cwd=tmp_path)
+    assert missing.returncode == 1
+    assert "cannot read the database URL from url: No such file" in missing.stderr
+
+
+def test_a_bad_database_url_is_an_error_in_words_and_not_repeated(tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("postgresql://u:secret@h:abc/n")
+    done = run("serve", "--database-file", "url", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: cannot read the database URL: write sqlite:///FILE")
+    assert "secret" not in done.stderr
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.glob("kept*")}
+
+
+def test_what_the_server_creates_is_its_owners(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path, database=f"sqlite:///{tmp_path}/kept.db") as server:
+        names = ("kept.db", "kept.db-shm", "kept.db-wal", "kept.db.lock")
+        assert modes(tmp_path) == dict.fromkeys(names, 0o600)
+    assert "file_readable_by_others" not in server.log.read_text()
+
+
+def test_files_that_others_may_read_are_named_in_the_log(tmp_path: Path) -> None:
+    access, url, kept = tmp_path / "access.toml", tmp_path / "url", tmp_path / "kept.db"
+    access.write_text(f"[[caller]]\nname='a'\ntoken_sha256='{'0' * 64}'")
+    url.write_text(f"sqlite:///{kept}")
+    kept.touch()
+    for file in (access, url, kept):
+        file.chmod(0o640)
+    arguments = ["--access", str(access)]
+    with ServerProcess(tmp_path, database_file=url, arguments=arguments) as server:
+        pass
+    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    named = {line["file"] for line in lines if line["event"] == "file_readable_by_others"}
+    assert {str(access), str(url), str(kept)} <= named
+    assert {line["mode"] for line in lines if "mode" in line} == {"0640"}
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_another_name_of_a_file_does_not_admit_a_second_server(
+    tmp_path: Path, link: Callable[[Path, Path], None]
+) -> None:
+    other = tmp_path / "elsewhere" / "other.db"
+    other.parent.mkdir()
+    with ServerProcess(tmp_path, database=f"sqlite:///{tmp_path}/kept.db"):
+        link(other, tmp_path / "kept.db")
+        for name in (other, Path("elsewhere/other.db"), Path("kept.db")):
+            done = run("migrate", "--database", f"sqlite:///{name}", cwd=tmp_path)
+            assert done.returncode == 1, name
+            assert re.search("another jobledger-server|hard links", done.stderr), done.stderr
+    if link is Path.symlink_to:
+        assert run("migrate", "--database", f"sqlite:///{other}", cwd=tmp_path).returncode == 0

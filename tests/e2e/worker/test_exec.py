@@ -1,0 +1,346 @@
+"""`jobledger worker --exec`: the protocol of docs/workers.md, promise by promise."""
+
+import asyncio
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from jobledger_client import JobStatus
+from jobledger_client._exec import Program, last_lines, outcome_of
+from jobledger_client.worker import Completed, Failed, Partial, Worker
+from tests.support.pages import ROOT
+
+JOBLEDGER = Path(sys.executable).with_name("jobledger")
+EXAMPLES = ROOT / "examples" / "workers"
+COMPLETED = JobStatus.JOB_STATUS_COMPLETED
+PARTIAL = JobStatus.JOB_STATUS_PARTIAL
+FAILED = JobStatus.JOB_STATUS_FAILED
+
+
+class Exec:
+    """Runs `jobledger worker` with a program, and jobs through it."""
+
+    def __init__(self, target, client, job_type, directory):
+        self._target, self._client, self._job_type = target, client, job_type
+        self._stderr = directory / "worker.stderr"
+        self.process = None
+
+    def start(self, command, *options):
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("JOBLEDGER_")}
+        with self._stderr.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [
+                    *(JOBLEDGER, "--server", self._target),
+                    *("worker", self._job_type, "--exec", command, *options),
+                ],
+                stdin=subprocess.DEVNULL,
+                stderr=stderr,
+                env=environment,
+            )
+
+    @property
+    def stderr(self):
+        return self._stderr.read_text(errors="replace")
+
+    async def run(self, program, parameters=None):
+        """Run one job through a Python program; return it as it ended."""
+        self.start(f"{shlex.quote(sys.executable)} -c {shlex.quote(program)}")
+        return await self.job(parameters)
+
+    async def job(self, parameters=None):
+        job = await self._client.create_job(self._job_type, parameters)
+        return await self._client.wait(job.id, timeout=30)
+
+    async def until(self, job_id, reached):
+        async for message in self._client.watch(job_id):
+            if reached(message.job):
+                return message.job
+        raise AssertionError("the job ended before")
+
+    def close(self):
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture
+def worker(server, client, job_type, tmp_path):
+    worker = Exec(server.target, client, job_type, tmp_path)
+    yield worker
+    worker.close()
+
+
+async def test_the_job_is_a_json_object_on_stdin_and_then_its_end(worker, client):
+    job = await worker.run(
+        "import json, sys; job = json.loads(sys.stdin.read()); print(json.dumps({'job': job}))",
+        {"scene": "castle"},
+    )
+    assert job.status == COMPLETED
+    given = job.result["job"]
+    assert (given["id"], given["status"]) == (job.id, "JOB_STATUS_PROCESSING")
+    assert (given["job_type"], given["attempt"]) == (job.job_type, 1)
+    assert given["parameters"]["scene"] == "castle"
+
+
+async def test_progress_assets_and_the_last_other_object_are_told(worker, client):
+    job = await worker.run(
+        """
+import json
+for line in [
+    {"progress": 40, "message": "decoded"},
+    {"asset": {"asset_type": "image/png", "url": "https://example.com/a.png", "file_size": 7}},
+    {"not yet": True},
+    {"progress": 41.9},
+    {"count": 1, "progress": "is a word like any other here"},
+]:
+    print(json.dumps(line))
+"""
+    )
+    assert (job.status, job.result["count"]) == (COMPLETED, 1)
+    assert "not yet" not in job.result
+    assert job.progress_message == "decoded"
+    (asset,) = [asset async for asset in client.list_assets(job.id)]
+    assert (asset.asset_type, asset.url, asset.file_size) == (
+        "image/png",
+        "https://example.com/a.png",
+        7,
+    )
+
+
+async def test_progress_is_told_while_the_program_runs(worker, client, job_type, tmp_path):
+    go = tmp_path / "go"
+    program = f"""
+import os, time
+print('{{"progress": 40, "message": "decoded"}}', flush=True)
+while not os.path.exists({str(go)!r}):
+    time.sleep(0.01)
+"""
+    worker.start(f"{shlex.quote(sys.executable)} -c {shlex.quote(program)}")
+    job = await client.create_job(job_type)
+    job = await worker.until(job.id, lambda job: job.progress == 40)
+    assert job.progress_message == "decoded"
+    go.touch()
+    assert (await client.wait(job.id, timeout=20)).status == COMPLETED
+
+
+async def test_what_is_no_protocol_goes_to_the_workers_stderr(worker):
+    job = await worker.run(
+        "print('starting'); print('[1]'); print('{\"progress\": \"much\"}'); print('NaN');"
+        "print('{\"a\": NaN}'); import sys; print('from stderr', file=sys.stderr)"
+    )
+    assert job.status == COMPLETED
+    assert not job.HasField("result")
+    for line in ("starting", "[1]", '{"progress": "much"}', "NaN", '{"a": NaN}', "from stderr"):
+        assert f"{line}\n" in worker.stderr
+
+
+async def test_a_program_need_not_read_nor_say_anything(worker):
+    job = await worker.run("import os; os.close(0); os.close(1)", {"blob": "x" * 200_000})
+    assert job.status == COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "reason"), [(3, PARTIAL, "EXIT_3"), (1, FAILED, "EXIT_1")]
+)
+async def test_the_exit_code_is_the_status_and_stderr_the_message(worker, code, status, reason):
+    job = await worker.run(
+        f"import sys; print('{{\"half\": true}}'); print('disk', file=sys.stderr);"
+        f"print('full', file=sys.stderr); sys.exit({code})"
+    )
+    assert (job.status, job.error.reason, job.error.message) == (status, reason, "disk\nfull")
+    assert job.result["half"] is True
+
+
+async def test_a_program_that_dies_of_a_signal_is_failed_with_its_name(worker):
+    job = await worker.run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    assert (job.status, job.error.reason) == (FAILED, "SIGNAL_KILL")
+
+
+@pytest.mark.parametrize(
+    ("asset", "words"),
+    [
+        ({"asset_type": "image/png"}, "url"),
+        ({"asset_type": "image/png", "link": "x"}, "link"),
+        ({"asset_type": "image/png", "url": "https://a/b", "file_size": "7"}, "file_size"),
+    ],
+)
+async def test_an_asset_that_is_none_makes_the_job_failed(worker, asset, words):
+    line = json.dumps({"asset": asset})
+    job = await worker.run(f"import time; print({line!r}, flush=True); time.sleep(60)")
+    assert job.status == FAILED
+    assert words in job.error.message
+
+
+async def test_a_line_without_end_makes_the_job_failed(worker):
+    job = await worker.run("print('x' * 5_000_000)")
+    assert (job.status, job.error.reason) == (FAILED, "VALUE_ERROR")
+    assert "bytes on stdout" in job.error.message
+
+
+async def test_a_big_result_arrives(worker):
+    job = await worker.run("import json; print(json.dumps({'blob': '\\u00fc' * 100_000}))")
+    assert job.status == COMPLETED
+    assert len(job.result["blob"]) == 100_000
+
+
+@pytest.mark.parametrize("session", [False, True])
+async def test_what_a_program_leaves_behind_does_not_hold_its_job(worker, session):
+    job = await worker.run(
+        "import subprocess; "
+        f"p = subprocess.Popen(['sleep', '60'], start_new_session={session}); "
+        "print('{\"pid\": %d}' % p.pid)"
+    )
+    assert job.status == COMPLETED
+    pid = int(job.result["pid"])
+    if session:
+        # It has left the program's process group: what it does is its own affair.
+        os.kill(pid, signal.SIGKILL)
+    assert await gone(pid)
+
+
+async def test_what_a_program_has_said_counts_though_the_service_is_slower_than_it(
+    service, fake_client, running, monkeypatch
+):
+    monkeypatch.setattr("jobledger_client._exec.LAST_WORDS", 0.05)
+    program = 'print(\'{"asset": {"url": "https://a/b"}}\'); print(\'{"count": 1}\')'
+    worker = Worker(fake_client)
+    worker.handler("render")(Program([sys.executable, "-c", program]).handle)
+
+    async def slowly(request, context):
+        await asyncio.sleep(1)
+
+    service.rules["CreateAsset"] = slowly
+    service.offer()
+    running(worker)
+    end = await service.called("TransitionJob")
+    assert (end.target_status, end.result["count"]) == (COMPLETED, 1)
+
+
+CHILDREN = """
+import os, signal, subprocess, sys, time
+{setup}
+child = subprocess.Popen(['sleep', '300'])
+print('{{"progress": 10, "message": "%d %d"}}' % (os.getpid(), child.pid), flush=True)
+time.sleep(300)
+"""
+
+
+async def cancelled(worker, client, job_type, setup=""):
+    command = shlex.join([sys.executable, "-c", CHILDREN.format(setup=setup)])
+    worker.start(command, "--lease", "5s")
+    job = await client.create_job(job_type)
+    job = await worker.until(job.id, lambda job: job.progress_message)
+    await client.cancel_job(job.id, "not needed")
+    return job, [int(pid) for pid in job.progress_message.split()]
+
+
+async def gone(pid):
+    async with asyncio.timeout(20):
+        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(0.01)
+    return True
+
+
+async def test_a_cancelled_job_ends_its_program_and_all_that_it_started(worker, client, job_type):
+    job, pids = await cancelled(worker, client, job_type)
+    done = await client.wait(job.id, timeout=20)
+    assert (done.status, done.error.reason, done.error.message) == (
+        FAILED,
+        "CANCELLED",
+        "not needed",
+    )
+    for pid in pids:
+        assert await gone(pid)
+
+
+async def test_a_cancelled_program_is_asked_first_and_may_tidy_up(
+    worker, client, job_type, tmp_path
+):
+    file = tmp_path / "tidied"
+    tidy = f"signal.signal(signal.SIGTERM, lambda *_: (open({str(file)!r}, 'w'), sys.exit(0)))"
+    job, _ = await cancelled(worker, client, job_type, tidy)
+    done = await client.wait(job.id, timeout=9)
+    assert done.error.reason == "CANCELLED"
+    assert file.exists()
+
+
+async def test_a_program_that_does_not_hear_sigterm_is_killed(worker, client, job_type):
+    deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    job, pids = await cancelled(worker, client, job_type, deaf)
+    done = await client.wait(job.id, timeout=25)
+    assert done.error.reason == "CANCELLED"
+    for pid in pids:
+        assert await gone(pid)
+
+
+async def test_a_worker_that_is_stopped_ends_its_programs_and_gives_the_jobs_back(
+    worker, client, job_type
+):
+    command = shlex.join([sys.executable, "-c", CHILDREN.format(setup="")])
+    worker.start(command, "--grace", "0", "--concurrency", "2")
+    jobs = [await client.create_job(job_type) for _ in range(2)]
+    jobs = [await worker.until(job.id, lambda job: job.progress_message) for job in jobs]
+    worker.process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(worker.process.wait, 20) == 0
+    for job in jobs:
+        left = await client.get_job(job.id)
+        assert (left.status, left.worker_id) == (JobStatus.JOB_STATUS_PROCESSING, "")
+        for pid in job.progress_message.split():
+            assert await gone(int(pid))
+
+
+def test_the_message_is_the_last_lines_that_fit():
+    assert last_lines(b"") == ""
+    lines = [f"line {number}" for number in range(20)]
+    assert last_lines("\n".join(lines).encode()) == "\n".join(lines[-10:])
+    assert last_lines(b"x" * 5000 + b"\n\n  \nlast\n") == "last"
+    assert len(last_lines(b"x" * 5000)) == 4096
+    assert "\0" not in last_lines(b"\xff\0")
+
+
+def test_an_exit_without_words_has_some_nevertheless():
+    assert outcome_of(0, None, b"noise") == Completed(None)
+    assert outcome_of(3, {"a": 1}, b"") == Partial({"a": 1})
+    assert outcome_of(7, None, b"") == Failed("exit code 7", "EXIT_7")
+    assert outcome_of(-signal.SIGTERM, None, b"") == Failed("ended by SIGTERM", "SIGNAL_TERM")
+    assert outcome_of(-40, None, b"") == Failed("ended by SIG40", "SIGNAL_40")
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="the shell example needs jq")
+async def test_the_example_in_shell_does_what_it_says(worker, tmp_path):
+    file = tmp_path / "a 'file'.txt"
+    file.write_text("hello")
+    worker.start(str(EXAMPLES / "checksum.sh"))
+    done = await worker.job({"files": [str(file)]})
+    assert (done.status, done.progress_message) == (COMPLETED, str(file))
+    assert done.result[str(file)] == hashlib.sha256(b"hello").hexdigest()
+    half = await worker.job({"files": [str(file), "/does/not/exist"]})
+    assert (half.status, half.error.reason) == (PARTIAL, "EXIT_3")
+    assert half.error.message == "no such file: /does/not/exist"
+    none = await worker.job({"files": ["/does/not/exist"]})
+    assert (none.status, none.error.reason) == (FAILED, "EXIT_1")
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="the JavaScript example needs Node")
+async def test_the_example_in_javascript_does_what_it_says(worker, client):
+    worker.start(f"node {shlex.quote(str(EXAMPLES / 'wordcount.mjs'))}")
+    done = await worker.job({"text": "To be, or not to be: Zürich."})
+    assert done.status == COMPLETED
+    assert dict(done.result) == {"words": 7, "different": 5}
+    (asset,) = [asset async for asset in client.list_assets(done.id)]
+    table = Path(asset.storage_path)
+    assert table.stat().st_size == asset.file_size
+    assert json.loads(table.read_text())["zürich"] == 1
+    table.unlink()
+    failed = await worker.job({})
+    assert (failed.status, failed.error.reason) == (FAILED, "EXIT_2")
+    assert failed.error.message == "parameters.text: a string is needed"

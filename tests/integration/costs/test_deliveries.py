@@ -1,0 +1,81 @@
+"""What a change costs beside the writing: one serialization, however many are told."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from jobledger_server.app import App
+from jobledger_server.domain.model import Job
+from jobledger_server.wire import encoding, handlers, messages
+from tests.support.rpc_caller import Caller
+
+WATCHERS = 40
+
+
+async def test_a_change_is_serialized_once_for_all_who_watch_its_job(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serialized: list[int] = []
+    job_bytes = encoding.job_bytes
+
+    def noted(job: Job) -> bytes:
+        serialized.append(job.version)
+        return job_bytes(job)
+
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        job = await call.running()
+        one = [call.WatchJob(job_id=job.id, user_id="ada") for _ in range(WATCHERS)]
+        many = [call.WatchJobs(user_id="ada") for _ in range(WATCHERS)]
+        for stream in one:
+            await stream.read()
+        for stream in many:
+            while not (await stream.read()).synced:
+                pass
+        for module in (encoding, messages):
+            monkeypatch.setattr(module, "job_bytes", noted)
+        await call.UpdateProgress(job_id=job.id, attempt=1, progress=5)
+        told = await asyncio.gather(*(stream.read() for stream in (*one, *many)))
+        for stream in (*one, *many):
+            stream.cancel()
+    version = job.version + 1
+    assert {message.job.version for message in told} == {version}
+    # Once for each kind of stream, and once for the caller's own answer.
+    assert serialized == [version] * 3
+
+
+async def test_all_who_watch_one_job_are_handed_the_same_bytes(
+    start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same object: not a byte is copied for the next watcher before gRPC has it."""
+    handed: list[bytes] = []
+    unless_bytes = handlers._unless_bytes
+
+    def noting(serialize: Any) -> Any:
+        write = unless_bytes(serialize)
+
+        def noted(message: Any) -> bytes:
+            handed.append(write(message))
+            return handed[-1]
+
+        return noted
+
+    monkeypatch.setattr(handlers, "_unless_bytes", noting)
+    app = await start()
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        job = await call.running()
+        streams = [call.WatchJob(job_id=job.id, user_id="ada") for _ in range(WATCHERS)]
+        for stream in streams:
+            await stream.read()
+        handed.clear()
+        await call.UpdateProgress(job_id=job.id, progress=5)
+        for stream in streams:
+            assert (await stream.read()).job.progress == 5
+            stream.cancel()
+    # To the watchers one, and to the caller its answer.
+    assert sorted(Counter(map(id, handed)).values()) == [1, WATCHERS]

@@ -1,0 +1,532 @@
+"""Claims: oldest first, to one worker each, and none is left."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from jobledger_server.domain.commands import (
+    Cancel,
+    Claim,
+    Create,
+    Delete,
+    Expire,
+    Release,
+    Report,
+    Transit,
+)
+from jobledger_server.domain.errors import LeaseLost, LimitExceeded
+from jobledger_server.domain.limits import MAX_ANSWER_BYTES
+from jobledger_server.domain.model import Instant, Job, JobStatus, Micros, Payload
+from jobledger_server.ledger.dispatch import MAX_BYTES
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.ledger.reaper import Reaper
+from jobledger_server.sql import sqlite, transaction
+from jobledger_server.sql.driver import Prepared
+from jobledger_server.sql.store import SqlStore
+from jobledger_server.sql.tables import jobs
+from jobledger_server.store import Change
+from tests.support.databases import NoOutages
+from tests.support.seeding import seed
+
+SECOND = 1_000_000
+LEASE = Micros(60 * SECOND)
+
+
+@pytest.fixture
+async def other(store: SqlStore) -> AsyncIterator[Ledger]:
+    """The ledger of another server on the same database."""
+    async with Ledger(store, lambda _: None, max_waiting=10_000) as ledger:
+        ledger.outages = NoOutages()
+        yield ledger
+
+
+async def created(ledger: Ledger, job_type: str = "render", **fields: Any) -> Job:
+    return (await ledger.apply(Create(user_id="ada", job_type=job_type, **fields))).job
+
+
+def claim(*job_types: str, worker: str = "w", max_jobs: int = 1) -> Claim:
+    return Claim(
+        worker_id=worker,
+        job_types=frozenset(job_types or ("render",)),
+        max_jobs=max_jobs,
+        lease_duration=LEASE,
+    )
+
+
+async def pass_time(store: SqlStore, job: Job, seconds: float) -> None:
+    """Let a job's times lie so much further back, as if so much time had passed since."""
+    shift = int(seconds * SECOND)
+    columns = ("lease", "queue", "run")
+    moved = ", ".join(f"{c}_expire_time = {c}_expire_time - {shift}" for c in columns)
+    statement = (
+        f"UPDATE jobs SET {moved}, cancel_request_time = cancel_request_time - {shift}, "
+        f"deadline = deadline - {shift} WHERE id = '{job.id}'"
+    )
+    async with store._database.writer.begin() as connection:
+        await connection.execute(text(statement))
+
+
+async def test_the_oldest_go_first_whatever_their_type(ledger: Ledger) -> None:
+    made = [await created(ledger, job_type) for job_type in "abacb"]
+    assert await ledger.claim(claim("x")) == []
+    first = await ledger.claim(claim("a", "b", max_jobs=3))
+    assert [job.id for job in first] == [job.id for job in made[:3]]
+    assert [job.id for job in await ledger.claim(claim("a", "b", "c", max_jobs=9))] == [
+        job.id for job in made[3:]
+    ]
+    assert await ledger.claim(claim("a", "b", "c", max_jobs=9)) == []
+
+
+async def test_a_claimed_job_is_started_under_a_lease(ledger: Ledger, store: SqlStore) -> None:
+    await created(ledger)
+    (job,) = await ledger.claim(claim(worker="w7"))
+    assert (job.status, job.attempt, job.worker_id) == (JobStatus.PROCESSING, 1, "w7")
+    assert job.lease_expire_time == job.update_time + LEASE
+    assert job.queue_expire_time is None
+    assert await store.read_jobs([job.id]) == {job.id: job}
+    (step,) = await store.list_transitions(job.id, after_version=0, limit=5)
+    assert (step.to_status, step.actor) == (JobStatus.PROCESSING, "w7")
+
+
+async def test_claims_that_arrive_together_share_the_jobs_out(ledger: Ledger) -> None:
+    """Of one set of types and of overlapping ones, in one batch."""
+    made = [await created(ledger, job_type) for job_type in "ab" * 5]
+    got = await asyncio.gather(
+        ledger.claim(claim("a", max_jobs=2)),
+        ledger.claim(claim("a", "b", max_jobs=3)),
+        ledger.claim(claim("b", "a", max_jobs=3)),
+        ledger.claim(claim("a", "b", "c", max_jobs=2)),
+    )
+    ids = [job.id for jobs in got for job in jobs]
+    assert sorted(ids) == [job.id for job in made]
+
+
+async def test_a_claim_of_many_jobs_leaves_some_for_the_others(ledger: Ledger) -> None:
+    for _ in range(10):
+        await created(ledger)
+    got = await asyncio.gather(
+        ledger.claim(claim(max_jobs=30)), ledger.claim(claim(max_jobs=30)), ledger.claim(claim())
+    )
+    assert [len(jobs) for jobs in got] == [5, 4, 1]
+
+
+async def test_claims_of_other_types_are_served_however_much_of_one_is_older(
+    ledger: Ledger,
+) -> None:
+    """Of each type only so many are found as there are claims that want it."""
+    for job_type in ("a" * 20, "b" * 20, "c" * 20):
+        for letter in job_type:
+            await created(ledger, letter)
+    got = await asyncio.gather(
+        *(ledger.claim(claim(*types, max_jobs=2)) for types in ("a", "ab", "bc", "abc", "c") * 2)
+    )
+    assert [len(jobs) for jobs in got] == [2] * 10
+
+
+async def test_a_job_that_is_cancelled_meanwhile_is_either_given_out_or_ended(
+    ledger: Ledger, store: SqlStore
+) -> None:
+    for _ in range(10):
+        job = await created(ledger)
+        next_job = await created(ledger)
+        _, (given,) = await asyncio.gather(
+            ledger.apply(Cancel(job_id=job.id, user_id="ada")), ledger.claim(claim())
+        )
+        after = (await store.read_jobs([job.id]))[job.id]
+        assert after.cancel_request_time is not None
+        if given.id == job.id:
+            assert after.held
+            assert [each.id for each in await ledger.claim(claim())] == [next_job.id]
+        else:
+            assert given.id == next_job.id
+            assert after.status is JobStatus.FAILED
+
+
+async def test_a_job_that_is_deleted_meanwhile_stays_deleted(
+    ledger: Ledger, store: SqlStore
+) -> None:
+    await created(ledger)
+    (job,) = await ledger.claim(claim())
+    await ledger.apply(Release(job_id=job.id, attempt=1))
+    await asyncio.gather(
+        ledger.apply(Transit(job_id=job.id, target=JobStatus.COMPLETED)),
+        ledger.apply(Delete(job_id=job.id, user_id="ada")),
+        ledger.claim(claim()),
+    )
+    assert await ledger.claim(claim()) == []
+    assert await store.read_jobs([job.id]) == {}
+
+
+async def test_a_claim_that_finds_nothing_waits_for_no_writer(
+    ledger: Ledger, store: SqlStore
+) -> None:
+    """Nor does anybody wait for it: it begins no transaction."""
+    job = await created(ledger, "other")
+    async with asyncio.timeout(20), store.transaction() as writing:
+        await writing.load_jobs([job.id])
+        assert await ledger.claim(claim()) == []
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    """Every job that a transaction has read as a whole."""
+    jobs: list[Job] = []
+    read = transaction.job_from_row
+
+    def noting(row: Any) -> Job:
+        jobs.append(read(row))
+        return jobs[-1]
+
+    monkeypatch.setattr(transaction, "job_from_row", noting)
+    return jobs
+
+
+async def test_a_claim_is_given_and_reads_no_more_bytes_than_an_answer_holds(
+    ledger: Ledger, store: SqlStore, loaded: list[Job]
+) -> None:
+    made = [await created(ledger, parameters=Payload(bytes(250_000))) for _ in range(17)]
+    loaded.clear()
+    first = await ledger.claim(claim(max_jobs=60))
+    assert [job.id for job in first] == [job.id for job in made[:12]]
+    assert sum(job.content_bytes for job in first) <= MAX_ANSWER_BYTES
+    assert len(loaded) == 12
+    # No attempt of those that did not fit is used up.
+    left = await store.read_jobs([job.id for job in made[12:]])
+    assert {job.attempt for job in left.values()} == {0}
+    assert [job.id for job in await ledger.claim(claim(max_jobs=60))] == [
+        job.id for job in made[12:]
+    ]
+
+
+async def test_claims_that_arrive_together_read_no_more_bytes_at_once_than_one_transaction_may(
+    ledger: Ledger, loaded: list[Job]
+) -> None:
+    for _ in range(60):
+        await created(ledger, parameters=Payload(bytes(250_000)))
+    loaded.clear()
+    commits: list[int] = []
+    publish = ledger._publish
+
+    def committed(changes: Sequence[Change]) -> None:
+        commits.append(len(changes))
+        publish(changes)
+
+    ledger._publish = committed
+    got = await asyncio.gather(*(ledger.claim(claim(max_jobs=1)) for _ in range(60)))
+    assert [len(jobs) for jobs in got] == [1] * 60
+    assert len(loaded) == 60
+    assert max(commits) <= MAX_BYTES // 250_000
+
+
+async def test_reports_do_not_make_a_claim_read_more(ledger: Ledger, loaded: list[Job]) -> None:
+    for _ in range(40):
+        await created(ledger, "busy")
+    running = await ledger.claim(claim("busy", max_jobs=40))
+    for _ in range(50):
+        await created(ledger)
+    loaded.clear()
+    reports = (Report(job_id=job.id, attempt=1, progress=5) for job in running)
+    *_, given = await asyncio.gather(*map(ledger.apply, reports), ledger.claim(claim()))
+    assert len(given) == 1
+    # The jobs that are reported on are remembered, and of those that wait one is read.
+    assert [job.id for job in loaded] == [job.id for job in given]
+
+
+async def test_what_is_overdue_does_not_stand_before_what_can_be_claimed(
+    ledger: Ledger, store: SqlStore
+) -> None:
+    overdue = await created(ledger)
+    await pass_time(store, overdue, 8 * 24 * 3600)
+    job = await created(ledger)
+    assert [given.id for given in await ledger.claim(claim())] == [job.id]
+    assert await ledger.claim(claim()) == []
+
+
+async def test_a_reaper_that_is_turned_away_says_so_instead_of_trying_on(
+    ledger: Ledger, store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await created(ledger)
+    await pass_time(store, job, 8 * 24 * 3600)
+
+    async def full(_command: object) -> None:
+        raise LimitExceeded("waiting commands", 0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "apply", full)
+        with pytest.raises(LimitExceeded):
+            await Reaper(store, ledger).reap()
+    assert await Reaper(store, ledger).reap() == 1
+
+
+@pytest.mark.timeout(240)
+async def test_50_claimers_over_10000_jobs_none_is_given_twice_and_none_is_left(
+    ledger: Ledger, other: Ledger
+) -> None:
+    total = 10_000
+    made = await asyncio.gather(*(created(ledger, f"t{i % 7}") for i in range(total)))
+    given: list[str] = []
+    types = [f"t{i}" for i in range(7)]
+
+    async def claimer(number: int, through: Ledger) -> None:
+        wanted = claim(*types, worker=f"w{number}", max_jobs=1 + number % 20)
+        while got := await through.claim(wanted):
+            given.extend(job.id for job in got)
+
+    through = itertools.cycle((ledger, other))
+    await asyncio.gather(*(claimer(i, next(through)) for i in range(50)))
+    # On PostgreSQL the last claims of one may have passed over what the other held.
+    while got := await ledger.claim(claim(*types, max_jobs=100)):
+        given.extend(job.id for job in got)
+    assert len(given) == total
+    assert set(given) == {job.id for job in made}
+
+
+async def test_a_lost_lease_passes_the_job_on_and_fences_the_old_worker_out(
+    ledger: Ledger, store: SqlStore
+) -> None:
+    await created(ledger, max_attempts=2)
+    (job,) = await ledger.claim(claim(worker="old"))
+    job = (await ledger.apply(Report(job_id=job.id, attempt=1, progress=70))).job
+    assert await Reaper(store, ledger).reap() == 0
+    await pass_time(store, job, 61)
+    assert await Reaper(store, ledger).reap() == 1
+    left = (await store.read_jobs([job.id]))[job.id]
+    assert (left.status, left.worker_id, left.held) == (JobStatus.PROCESSING, "", False)
+    late = Transit(job_id=job.id, target=JobStatus.COMPLETED, attempt=1)
+    with pytest.raises(LeaseLost):
+        await ledger.apply(late)
+    (again,) = await ledger.claim(claim(worker="new"))
+    assert (again.attempt, again.progress, again.start_time) == (2, 0, job.start_time)
+    with pytest.raises(LeaseLost):
+        await ledger.apply(late)
+    await pass_time(store, again, 61)
+    assert await Reaper(store, ledger).reap() == 1
+    ended = (await store.read_jobs([job.id]))[job.id]
+    assert (ended.status, ended.error and ended.error.reason) == (
+        JobStatus.FAILED,
+        "LEASE_EXPIRED",
+    )
+
+
+async def test_a_job_given_back_is_claimed_at_once_and_no_attempt_is_used_up(
+    ledger: Ledger,
+) -> None:
+    await created(ledger)
+    for attempt in range(1, 5):
+        (job,) = await ledger.claim(claim())
+        assert (job.attempt, job.max_attempts) == (attempt, 1)
+        await ledger.apply(Release(job_id=job.id, attempt=attempt))
+        await ledger.apply(Release(job_id=job.id, attempt=attempt))
+        with pytest.raises(LeaseLost):
+            await ledger.apply(Report(job_id=job.id, attempt=attempt))
+
+
+@pytest.mark.parametrize(
+    ("fields", "start", "seconds", "reason"),
+    [
+        ({"queue_timeout": Micros(10 * SECOND)}, False, 11, "QUEUE_EXPIRED"),
+        ({"run_timeout": Micros(10 * SECOND)}, True, 11, "RUN_EXPIRED"),
+        ({}, True, 61, "LEASE_EXPIRED"),
+        ({}, False, 7 * 24 * 3600 + 1, "QUEUE_EXPIRED"),
+    ],
+)
+async def test_every_job_ends_by_itself(
+    ledger: Ledger,
+    store: SqlStore,
+    published: list[Change],
+    fields: dict[str, Any],
+    start: bool,  # noqa: FBT001
+    seconds: float,
+    reason: str,
+) -> None:
+    job = await created(ledger, **fields)
+    if start:
+        (job,) = await ledger.claim(claim())
+    await pass_time(store, job, seconds)
+    assert await Reaper(store, ledger).reap() == 1
+    ended, steps = (await store.read_histories([job.id]))[job.id]
+    assert (ended.status, ended.error and ended.error.reason) == (JobStatus.FAILED, reason)
+    # Never past PROCESSING, even from the queue.
+    assert [(s.from_status.value, s.to_status.value) for s in steps] == [
+        ("QUEUED", "PROCESSING"),
+        ("PROCESSING", "FAILED"),
+    ]
+    assert [step for change in published for step in change.transitions] == steps
+    assert [change.seq for change in published] == list(range(1, len(published) + 1))
+    assert await Reaper(store, ledger).reap() == 0
+
+
+async def test_completion_against_expiry_leaves_the_first_whole(
+    ledger: Ledger, other: Ledger, store: SqlStore
+) -> None:
+    """Both orders, forced; then both at once through two servers, many times."""
+    complete_first, expire_first = await created(ledger), await created(ledger)
+    for job in await ledger.claim(claim(max_jobs=2)):
+        await pass_time(store, job, 61)
+    done = Transit(job_id=complete_first.id, target=JobStatus.COMPLETED, attempt=1)
+    assert (await ledger.apply(done)).changed
+    assert not (await ledger.apply(Expire(job_id=complete_first.id))).changed
+    assert (await ledger.apply(Expire(job_id=expire_first.id))).changed
+    with pytest.raises(LeaseLost):
+        await ledger.apply(Transit(job_id=expire_first.id, target=JobStatus.COMPLETED, attempt=1))
+
+    for _ in range(20):
+        await created(ledger)
+        (job,) = await ledger.claim(claim())
+        await pass_time(store, job, 61)
+        finish = Transit(job_id=job.id, target=JobStatus.COMPLETED, attempt=1)
+        finished, expired = await asyncio.gather(
+            ledger.apply(finish), other.apply(Expire(job_id=job.id)), return_exceptions=True
+        )
+        after, steps = (await store.read_histories([job.id]))[job.id]
+        if isinstance(finished, LeaseLost):
+            assert (after.status, after.error and after.error.reason) == (
+                JobStatus.FAILED,
+                "LEASE_EXPIRED",
+            )
+        else:
+            assert after.status is JobStatus.COMPLETED
+            assert not expired.changed
+        assert len(steps) == 2
+        assert after.version == 3
+
+
+async def test_a_heartbeat_against_expiry_either_saves_the_lease_or_learns_of_its_loss(
+    ledger: Ledger, other: Ledger, store: SqlStore
+) -> None:
+    for _ in range(20):
+        await created(ledger, max_attempts=5)
+        (job,) = await ledger.claim(claim())
+        await pass_time(store, job, 61)
+        beat, expired = await asyncio.gather(
+            ledger.apply(Report(job_id=job.id, attempt=1)),
+            other.apply(Expire(job_id=job.id)),
+            return_exceptions=True,
+        )
+        after = (await store.read_jobs([job.id]))[job.id]
+        if isinstance(beat, LeaseLost):
+            assert expired.changed
+            assert not after.held
+            await ledger.claim(claim())
+        else:
+            assert not expired.changed
+            assert after.held
+        await ledger.apply(Transit(job_id=job.id, target=JobStatus.COMPLETED))
+
+
+async def test_two_reapers_do_everything_once(
+    ledger: Ledger, other: Ledger, store: SqlStore
+) -> None:
+    for _ in range(150):
+        await created(ledger, queue_timeout=Micros(SECOND))
+    async with store._database.writer.begin() as connection:
+        await connection.execute(jobs.update().values(deadline=1, queue_expire_time=1))
+    reapers = [Reaper(store, through) for through in (ledger, other)]
+    while any(await asyncio.gather(*(reaper.reap() for reaper in reapers))):
+        pass
+    # One creation and two steps each, whoever came first.
+    assert (await store.feed_head()).seq == 150 * 3
+
+
+async def test_a_cancellation_against_completion_leaves_one_of_the_two_whole(
+    ledger: Ledger, other: Ledger, store: SqlStore
+) -> None:
+    for _ in range(20):
+        await created(ledger)
+        (job,) = await ledger.claim(claim())
+        asked, finished = await asyncio.gather(
+            other.apply(Cancel(job_id=job.id, user_id="ada", reason="enough")),
+            ledger.apply(Transit(job_id=job.id, target=JobStatus.COMPLETED, attempt=1)),
+        )
+        after = (await store.read_jobs([job.id]))[job.id]
+        assert after.status is JobStatus.COMPLETED
+        assert finished.job.status is JobStatus.COMPLETED
+        assert asked.changed == (after.cancel_request_time is not None)
+
+
+async def test_a_worker_that_does_not_heed_a_cancellation_is_ended_after_the_grace_period(
+    ledger: Ledger, store: SqlStore
+) -> None:
+    await created(ledger, max_attempts=9)
+    (job,) = await ledger.claim(claim())
+    await ledger.apply(Cancel(job_id=job.id, user_id="ada", reason="enough"))
+    await pass_time(store, job, 29)
+    assert await Reaper(store, ledger).reap() == 0
+    await pass_time(store, job, 2)
+    assert await Reaper(store, ledger).reap() == 1
+    after, steps = (await store.read_histories([job.id]))[job.id]
+    assert after.error is not None
+    assert (after.status, after.error.reason, after.error.message) == (
+        JobStatus.FAILED,
+        "CANCELLED",
+        "enough",
+    )
+    assert steps[-1].actor == "system"
+
+
+async def test_the_databases_clock_decides_however_wrong_the_servers_is(
+    ledger: Ledger, store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On PostgreSQL a server an hour ahead neither expires nor extends anything."""
+    if store._dialect.name == "sqlite":
+        # One machine, one clock: it is the database's, and must be heeded.
+        await created(ledger, queue_timeout=Micros(1800 * SECOND))
+        skewed = (sqlite.machine_clock() + 3600 * SECOND) * 1000
+        monkeypatch.setattr(sqlite.time, "time_ns", lambda: skewed)
+        assert len((await store.overdue(limit=10)).jobs) == 1
+        return
+    await created(ledger)
+    (job,) = await ledger.claim(claim())
+    real = time.time_ns
+    for skew in (3600, -3600):
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time_ns", lambda skew=skew: real() + skew * 10**9)
+            patch.setattr(time, "time", lambda skew=skew: real() / 1e9 + skew)
+            assert await Reaper(store, ledger).reap() == 0
+            job = (await ledger.apply(Report(job_id=job.id, attempt=1))).job
+            made = await created(ledger)
+        for instant in (job.update_time, made.create_time):
+            assert abs(instant - real() // 1000) < 60 * SECOND
+        assert job.lease_expire_time == Instant(job.update_time + LEASE)
+
+
+async def plan(store: SqlStore, statement: str, values: Sequence[Any]) -> str:
+    """Return how the database would run a statement, every number and list bound."""
+    explain = "EXPLAIN QUERY PLAN " if store._dialect.name == "sqlite" else "EXPLAIN "
+    async with store._database.reader.connect() as connection:
+        found = await connection.exec_driver_sql(explain + statement, tuple(values))
+        return str(found.fetchall())
+
+
+async def test_what_is_due_and_what_waits_is_found_by_an_index_however_much_else_there_is(
+    ledger: Ledger, store: SqlStore
+) -> None:
+    """A plan, not a time: no look walks past the jobs that are none of its business."""
+    await seed(store._database, 20_000)
+    statements, dialect = store._statements, store._dialect
+    overdue = Prepared(statements.overdue, store._database.reader.dialect)
+    due = await plan(store, overdue.text, overdue.values({"count": 100}))
+    types = {"few": 1, "none": 1, "many": 5}
+    claimable, of_types = dialect.find_claimable(types, 7, lock=False)
+    waiting = await plan(store, claimable, of_types)
+    locking, of_types = dialect.find_claimable(types, 7, lock=True)
+    waiting += await plan(store, locking, of_types)
+    one_request = dialect.bind_pairs("requests", [("a", "r")])
+    repeated = statements.find_created
+    created_before = await plan(store, repeated.text, repeated.values(one_request))
+    assert "ix_jobs_deadline" in due
+    assert (
+        "Index Cond: (deadline <" in due
+        or "(deadline>? AND deadline<?)" in due
+        or ("(deadline<?)" in due)
+    )
+    assert "ix_jobs_waiting" in waiting
+    assert "uq_jobs_user_id_request_id" in created_before
+    assert "pk_jobs" not in due + waiting + created_before
+    job = await created(ledger, "few")
+    assert [given.id for given in await ledger.claim(claim("few"))] == [job.id]

@@ -1,0 +1,47 @@
+"""Creations of one call, in a batch with others."""
+
+import asyncio
+
+import pytest
+
+from jobledger_server.domain.commands import Create, CreateAll
+from jobledger_server.domain.errors import RequestIdReused
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.sql.store import SqlStore
+from tests.support.counted import counted
+
+
+def creation(request_id: str, job_type: str = "t") -> Create:
+    return Create(user_id="ada", job_type=job_type, request_id=request_id)
+
+
+async def test_a_neighbour_in_the_batch_is_not_given_a_job_of_a_refused_call(
+    store: SqlStore, ledger: Ledger
+) -> None:
+    """It was never made: who is given it has an id of nothing."""
+    await ledger.apply(creation("used"))
+    before = (await store.feed_head()).seq
+    refused = CreateAll((creation("fresh"), creation("used", "other")))
+    outcomes = await asyncio.gather(
+        ledger.create_all(refused), ledger.apply(creation("fresh")), return_exceptions=True
+    )
+    assert isinstance(outcomes[0], RequestIdReused)
+    assert outcomes[0].index == 1
+    job = outcomes[1].job
+    assert await store.read_jobs([job.id]) == {job.id: job}
+    assert (await store.feed_head()).seq == before + 1
+
+
+async def test_a_neighbour_with_the_same_request_is_given_the_same_job(
+    store: SqlStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once: the database does not have to refuse the second one first."""
+    await ledger.apply(creation("before"))
+    with counted(monkeypatch) as errands:
+        made, single = await asyncio.gather(
+            ledger.create_all(CreateAll((creation("a"), creation("b")))),
+            ledger.apply(creation("b")),
+        )
+    assert single.job == made[1]
+    assert sum("UPDATE feed" in errand for errand in errands.taken()) == 1
+    assert (await store.feed_head()).seq == 3

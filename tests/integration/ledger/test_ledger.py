@@ -1,0 +1,391 @@
+"""Group commit: what would be lost, mixed up or answered too early without it."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from jobledger_server.admission import CALLER, Caller
+from jobledger_server.domain.commands import (
+    Command,
+    Create,
+    Delete,
+    Expire,
+    LinkAsset,
+    Report,
+    Transit,
+)
+from jobledger_server.domain.errors import (
+    DomainError,
+    IllegalTransition,
+    JobNotFound,
+    JobTerminal,
+    LeaseLost,
+    LimitExceeded,
+    RequestIdReused,
+)
+from jobledger_server.domain.machine import Decision
+from jobledger_server.domain.model import AssetLink, Job, JobError, JobId, JobStatus, Payload
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.logs import JsonFormatter
+from jobledger_server.sql.postgresql import COPIED
+from jobledger_server.sql.store import SqlStore
+from jobledger_server.store import Change, JobQuery, StoreConflict
+from tests.support.gated_store import Gate, GatedStore
+
+LINK = AssetLink("image/png", "https://e.example/a.png", "", 1)
+
+
+@pytest.fixture
+def gated(store: SqlStore) -> GatedStore:
+    return GatedStore(store)
+
+
+@pytest.fixture
+async def gated_ledger(gated: GatedStore, published: list[Change]) -> AsyncIterator[Ledger]:
+    async with Ledger(gated, published.extend, max_waiting=10_000) as ledger:
+        yield ledger
+
+
+async def created(ledger: Ledger, **fields: object) -> Job:
+    return (await ledger.apply(Create(user_id="ada", **{"job_type": "render", **fields}))).job
+
+
+async def running(ledger: Ledger, **fields: object) -> Job:
+    job = await created(ledger, **fields)
+    start = Transit(job_id=job.id, target=JobStatus.PROCESSING, worker_id="w1")
+    return (await ledger.apply(start)).job
+
+
+async def together(ledger: Ledger, *commands: Command) -> list[Decision | DomainError]:
+    """Apply commands that arrive together: in one batch, in this order."""
+    return await asyncio.gather(*map(ledger.apply, commands), return_exceptions=True)
+
+
+async def test_200_concurrent_commands_on_one_job_lose_no_update(
+    ledger: Ledger, store: SqlStore
+) -> None:
+    job = await running(ledger)
+    links = [AssetLink("t", "", f"part-{i}", i) for i in range(200)]
+    outcomes = await together(ledger, *(LinkAsset(job_id=job.id, link=link) for link in links))
+    assert sorted(o.job.version for o in outcomes) == list(range(3, 203))
+    assert [a.link for a in await store.list_assets(job.id, after=None, limit=500)] == links
+    after = (await store.read_jobs([job.id]))[job.id]
+    assert after.version == 202
+    assert (await store.feed_head()).seq == 202
+
+
+LARGE = Payload(bytes(2000))
+LARGE_ASSETS = tuple(AssetLink("image/png", "u" * 100, "p" * 100, 1) for _ in range(10))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"result": LARGE}, {"error": JobError("r", "m", LARGE)}, {"assets": LARGE_ASSETS}],
+    ids=lambda content: next(iter(content)),
+)
+async def test_what_waits_of_one_caller_is_bounded_by_its_bytes(
+    store: SqlStore, content: dict[str, Any]
+) -> None:
+    CALLER.set(Caller("1.1.1.1:1", "w1"))
+    command = Transit(job_id=JobId("j"), target=JobStatus.COMPLETED, **content)
+    # Ten commands, or 2,684 bytes.
+    async with Ledger(store, lambda _: None, max_waiting=1_000_000, share=1e-5) as ledger:
+        waiting = ledger.put(command)
+        with pytest.raises(LimitExceeded) as refused:
+            ledger.put(command)
+        assert refused.value.limit == "bytes of waiting commands"
+        with pytest.raises(JobNotFound):
+            await waiting
+
+
+async def test_commands_that_arrive_together_are_one_commit(
+    gated_ledger: Ledger, gated: GatedStore
+) -> None:
+    commits = 0
+
+    async def count() -> None:
+        nonlocal commits
+        commits += 1
+
+    gated.before_commit = count
+    await together(gated_ledger, *(Create(user_id="ada", job_type="t") for _ in range(100)))
+    assert commits == 1
+
+
+async def test_a_refused_command_does_not_touch_its_neighbours(
+    ledger: Ledger, store: SqlStore
+) -> None:
+    job, other = await running(ledger), await running(ledger)
+    outcomes = await together(
+        ledger,
+        Report(job_id=job.id, progress=10),
+        Transit(job_id=JobId("nowhere"), target=JobStatus.COMPLETED),
+        Report(job_id=job.id, progress=20, attempt=7),
+        Transit(job_id=other.id, target=JobStatus.QUEUED),
+        Report(job_id=other.id, progress=30),
+        Create(user_id="ada", job_type="render"),
+    )
+    assert [type(outcome) for outcome in outcomes] == [
+        Decision,
+        JobNotFound,
+        LeaseLost,
+        IllegalTransition,
+        Decision,
+        Decision,
+    ]
+    after = await store.read_jobs([job.id, other.id])
+    assert [after[j.id].progress for j in (job, other)] == [10, 30]
+    assert (await store.feed_head()).seq == 7
+
+
+async def test_commands_on_one_job_in_one_batch_see_each_other(ledger: Ledger) -> None:
+    job = await created(ledger)
+    started, reported, late, ended, again, too_late = await together(
+        ledger,
+        Transit(job_id=job.id, target=JobStatus.PROCESSING),
+        Report(job_id=job.id, progress=50),
+        Report(job_id=job.id, progress=40),
+        Transit(job_id=job.id, target=JobStatus.COMPLETED),
+        Transit(job_id=job.id, target=JobStatus.COMPLETED),
+        LinkAsset(job_id=job.id, link=LINK),
+    )
+    assert [d.job.version for d in (started, reported, late, ended, again)] == [2, 3, 3, 4, 4]
+    assert (late.applied, again.changed) == (False, False)
+    assert isinstance(too_late, JobTerminal)
+
+
+async def test_one_request_id_in_one_batch_makes_one_job(ledger: Ledger, store: SqlStore) -> None:
+    same = Create(user_id="ada", job_type="render", request_id="r", parameters=Payload(b""))
+    other = Create(user_id="ada", job_type="render", request_id="r")
+    first, second, reused = await together(ledger, same, same, other)
+    assert first.job == second.job
+    assert isinstance(reused, RequestIdReused)
+    assert len((await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=10)).jobs) == 1
+
+
+async def test_one_asset_request_id_in_one_batch_links_one_asset(
+    ledger: Ledger, store: SqlStore
+) -> None:
+    job = await running(ledger)
+    command = LinkAsset(job_id=job.id, link=LINK, request_id="r")
+    first, second = await together(ledger, command, command)
+    assert first.assets == second.assets
+    assert await store.list_assets(job.id, after=None, limit=10) == list(first.assets)
+
+
+async def test_a_job_can_end_be_deleted_and_made_again_in_one_batch(ledger: Ledger) -> None:
+    job = await running(ledger, request_id="r")
+    ended, deleted, gone, made = await together(
+        ledger,
+        Transit(job_id=job.id, target=JobStatus.COMPLETED, assets=(LINK,)),
+        Delete(job_id=job.id, user_id="ada"),
+        Report(job_id=job.id, progress=1),
+        Create(user_id="ada", job_type="render", request_id="r"),
+    )
+    assert ended.changed
+    assert deleted.deleted
+    assert isinstance(gone, JobNotFound)
+    assert made.job.id != job.id
+
+
+async def test_a_caller_is_never_answered_before_its_commit(
+    gated_ledger: Ledger, gated: GatedStore, published: list[Change]
+) -> None:
+    gate = gated.before_commit = Gate()
+    caller = asyncio.create_task(created(gated_ledger))
+    await gate.reached.wait()
+    # Everything is written, only not committed: nobody knows of it.
+    assert not caller.done()
+    assert published == []
+    assert (await gated.list_jobs(JobQuery(user_id="ada"), before=None, limit=10)).jobs == []
+    gate.open()
+    job = await caller
+    assert await gated.read_jobs([job.id]) == {job.id: job}
+
+
+async def test_watchers_are_told_before_the_caller_is_answered(
+    ledger: Ledger, published: list[Change]
+) -> None:
+    job = await created(ledger)
+    assert [change.job for change in published] == [job]
+
+
+async def test_a_crash_between_load_and_commit_leaves_nothing_and_no_hole(
+    gated_ledger: Ledger, gated: GatedStore, published: list[Change]
+) -> None:
+    job = await running(gated_ledger)
+    published.clear()
+
+    async def crash() -> None:
+        raise RuntimeError("crash")
+
+    gated.before_commit = crash
+    commands = (
+        Report(job_id=job.id, progress=10),
+        LinkAsset(job_id=job.id, link=LINK),
+        Create(user_id="ada", job_type="render"),
+    )
+    for outcome in await together(gated_ledger, *commands):
+        assert isinstance(outcome, RuntimeError)
+    assert published == []
+    assert await gated.read_jobs([job.id]) == {job.id: job}
+    assert await gated.list_assets(job.id, after=None, limit=10) == []
+    assert (await gated.feed_head()).seq == 2
+
+    async def calm() -> None:
+        pass
+
+    gated.before_commit = calm
+    await together(gated_ledger, *commands)
+    assert [change.seq for change in published] == [3, 4, 5]
+
+
+async def test_what_changes_nothing_takes_no_place(ledger: Ledger, store: SqlStore) -> None:
+    job = await running(ledger)
+    job = (await ledger.apply(Report(job_id=job.id, progress=5))).job
+    again = Transit(job_id=job.id, target=JobStatus.PROCESSING, worker_id="w1")
+    await together(ledger, Report(job_id=job.id, progress=4), Expire(job_id=job.id), again)
+    with pytest.raises(IllegalTransition):
+        await ledger.apply(Delete(job_id=job.id, user_id="ada"))
+    assert (await store.feed_head()).seq == 3
+
+
+async def test_places_follow_the_order_of_the_commands(
+    ledger: Ledger, published: list[Change]
+) -> None:
+    await together(ledger, *(Create(user_id="ada", job_type=f"t{i}") for i in range(50)))
+    assert [c.seq for c in published] == list(range(1, 51))
+    assert [c.job.job_type for c in published] == [f"t{i}" for i in range(50)]
+
+
+async def test_two_ledgers_on_one_database_take_one_request_id_once(store: SqlStore) -> None:
+    """The other server is faster: the loser of the race finds the winner's job."""
+    async with (
+        Ledger(store, lambda _: None, max_waiting=100) as one,
+        Ledger(store, lambda _: None, max_waiting=100) as other,
+    ):
+        commands = [Create(user_id="ada", job_type="render", request_id=f"r{i}") for i in range(20)]
+        outcomes = await asyncio.gather(together(one, *commands), together(other, *commands))
+    ours, theirs = ([decision.job for decision in half] for half in outcomes)
+    assert ours == theirs
+    assert (await store.feed_head()).seq == 20
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Create(user_id="", job_type="render"),
+        Create(user_id="ada", job_type="x" * 51),
+        Create(user_id="ada", job_type="render", max_attempts=2**63),
+    ],
+    ids=["breaks a rule", "is too long", "is too large"],
+)
+async def test_a_row_that_the_database_refuses_is_only_its_callers_error(
+    ledger: Ledger, store: SqlStore, bad: Create
+) -> None:
+    """Were a bad value to slip through the checks, its neighbours are done all the same."""
+    good = [Create(user_id="ada", job_type=f"t{i}") for i in range(9)]
+    outcomes = await together(ledger, *good[:4], bad, *good[4:])
+    assert [isinstance(outcome, Decision) for outcome in outcomes] == [True] * 4 + [False] + [
+        True
+    ] * 5
+    assert len((await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=20)).jobs) == 9
+    assert (await store.feed_head()).seq == 9
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Create(user_id="", job_type="render"),
+        Create(user_id="ada", job_type="render", max_attempts=2**63),
+        Create(user_id="ada", job_type="half of a character \ud800"),
+    ],
+    ids=["breaks a rule", "is too large", "is no text"],
+)
+async def test_so_it_is_among_many_new_jobs(ledger: Ledger, store: SqlStore, bad: Create) -> None:
+    """PostgreSQL is given these in another way, of which the driver says other things."""
+    good = [Create(user_id="ada", job_type=f"t{i}") for i in range(2 * COPIED)]
+    outcomes = await together(ledger, *good[:COPIED], bad, *good[COPIED:])
+    refused = [n for n, outcome in enumerate(outcomes) if not isinstance(outcome, Decision)]
+    assert refused == [COPIED]
+    assert isinstance(outcomes[COPIED], StoreConflict)
+    assert (await store.feed_head()).seq == len(good)
+
+
+async def test_an_id_says_when_what_it_names_was_made(ledger: Ledger) -> None:
+    """So that ids order by their times, those of other servers too."""
+
+    def millis(uuid7: str) -> int:
+        return int(uuid7.replace("-", "")[:12], 16)
+
+    job = (await ledger.apply(Create(user_id="ada", job_type="render"))).job
+    assert millis(job.id) == job.create_time // 1000
+    await ledger.apply(Transit(job_id=job.id, target=JobStatus.PROCESSING))
+    (asset,) = (await ledger.apply(LinkAsset(job_id=job.id, link=LINK))).assets
+    assert millis(asset.id) == asset.create_time // 1000
+
+
+async def test_each_transition_is_one_line_of_the_log(
+    ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="jobledger")
+    job = await created(ledger)
+    await ledger.apply(
+        Transit(job_id=job.id, target=JobStatus.PROCESSING, worker_id="w1", progress=3)
+    )
+    await ledger.apply(Report(job_id=job.id, progress=7))
+    await ledger.apply(Report(job_id=job.id, progress=5))
+    started, late = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
+    assert {
+        k: started[k] for k in ("event", "job", "from", "to", "version", "attempt", "actor")
+    } == {
+        "event": "transition",
+        "job": job.id,
+        "from": "QUEUED",
+        "to": "PROCESSING",
+        "version": 2,
+        "attempt": 1,
+        "actor": "w1",
+    }
+    assert (late["event"], late["count"]) == ("late_progress_reports", 1)
+
+
+class Halved(GatedStore):
+    """Refuses more than one creation at once, and fails in an unknown way for one of them."""
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        async with super().transaction() as transaction:
+            yield _Halving(transaction)
+
+
+class _Halving:
+    def __init__(self, transaction: Any) -> None:
+        self._transaction = transaction
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transaction, name)
+
+    async def append(self, decisions: Sequence[Decision], **options: Any) -> Any:
+        if len(decisions) > 1:
+            raise StoreConflict("one at a time")
+        if decisions[0].job.user_id == "bad":
+            raise RuntimeError("a bug")
+        return await self._transaction.append(decisions, **options)
+
+
+async def test_halving_a_refused_batch_keeps_what_was_committed(store: SqlStore) -> None:
+    async with Ledger(Halved(store), lambda _: None, max_waiting=100) as ledger:
+        users = ["ada", "bob", "bad", "eve"]
+        outcomes = await asyncio.gather(
+            *(ledger.apply(Create(user_id=user, job_type="t")) for user in users),
+            return_exceptions=True,
+        )
+    assert [type(outcome) for outcome in outcomes] == [Decision, Decision, RuntimeError, Decision]
+    stored = [outcome.job.id for outcome in outcomes if isinstance(outcome, Decision)]
+    assert (await store.read_jobs(stored)).keys() == set(stored)

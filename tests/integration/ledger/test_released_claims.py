@@ -1,0 +1,48 @@
+"""Claims whose callers left: what they got is released, whatever happens to some of it."""
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from jobledger_server.admission import CALLER, Caller
+from jobledger_server.domain.commands import Claim, Create, Transit
+from jobledger_server.domain.model import JobStatus, Micros
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.sql.store import SqlStore
+from jobledger_server.watch.openings import Openings
+from jobledger_server.wire.claims import Claims
+from tests.support.gated_store import Gate, GatedStore
+
+CLAIM = Claim(
+    worker_id="w", job_types=frozenset({"render"}), max_jobs=3, lease_duration=Micros(60_000_000)
+)
+
+
+@pytest.mark.parametrize("max_waiting", [100, 3])
+async def test_one_release_that_fails_does_not_stop_the_others(
+    store: SqlStore, max_waiting: int
+) -> None:
+    """Nor does a caller that is at its limit: releases are the service's own work."""
+    gated = GatedStore(store)
+    async with Ledger(gated, lambda _: None, max_waiting=max_waiting) as ledger:
+        creation = Create(user_id="ada", job_type="render")
+        jobs = [(await ledger.apply(creation)).job for _ in range(3)]
+        claims = Claims(ledger, Openings())
+        CALLER.set(Caller("1.1.1.1:1", "w"))
+        gate = gated.before_commit = Gate()
+        claiming = asyncio.create_task(claims.claim(CLAIM, 0))
+        await gate.reached.wait()
+        # In the batch after the claim's, before the releases: one of the jobs is completed.
+        completion = asyncio.create_task(
+            ledger.apply(Transit(job_id=jobs[0].id, target=JobStatus.COMPLETED))
+        )
+        await asyncio.sleep(0)
+        claiming.cancel()
+        with suppress(asyncio.CancelledError):
+            await claiming
+        gate.open()
+        assert (await completion).job.status is JobStatus.COMPLETED
+        await claims.finish()
+        after = await store.read_jobs([job.id for job in jobs])
+    assert [(after[job.id].held, after[job.id].releases) for job in jobs[1:]] == [(False, 1)] * 2

@@ -1,0 +1,402 @@
+"""What `store.Store` promises of the feed, on both databases."""
+
+import asyncio
+import random
+import tracemalloc
+from collections.abc import AsyncIterator, Iterable
+
+import pytest
+from sqlalchemy import text
+
+from jobledger_server.domain.commands import Cancel, Delete, Report
+from jobledger_server.domain.decisions import decide
+from jobledger_server.domain.model import (
+    Instant,
+    Job,
+    JobId,
+    JobStatus,
+    Micros,
+    Payload,
+    first_id,
+)
+from jobledger_server.sql import feed as feed_module
+from jobledger_server.sql.store import SqlStore
+from jobledger_server.store import PAGE_BYTES, Change, DeletionsForgotten
+from tests.support.store_writer import append, creation, finished, moved, saved, step
+
+COMPLETED, PROCESSING = JobStatus.COMPLETED, JobStatus.PROCESSING
+
+
+async def reported(store: SqlStore, job: Job, progress: int) -> Job:
+    decision = step(job, Report(job_id=job.id, progress=progress))
+    await append(store, decision)
+    return decision.job
+
+
+async def pages(
+    store: SqlStore,
+    after: int = 0,
+    *,
+    limit: int,
+    user_id: str | None = None,
+    max_bytes: int = PAGE_BYTES,
+) -> AsyncIterator[list[Change]]:
+    """Read to the head, a page at a time."""
+    while True:
+        page = await store.changes_after(after, limit=limit, user_id=user_id, max_bytes=max_bytes)
+        assert len(page.changes) <= limit
+        taken = sum(change.job.content_bytes for change in page.changes)
+        assert taken <= max_bytes or len(page.changes) == 1
+        yield list(page.changes)
+        after = page.through
+        if after == page.head.seq:
+            return
+
+
+async def all_changes(store: SqlStore, after: int = 0, **options: object) -> list[Change]:
+    return [change async for page in pages(store, after, **options) for change in page]
+
+
+def assert_told_once_and_in_order(changes: Iterable[Change]) -> dict[JobId, list[int]]:
+    """Check what every reader is promised; return the versions of each job's transitions."""
+    places = [change.seq for change in changes]
+    assert places == sorted(set(places))
+    versions: dict[JobId, list[int]] = {}
+    steps: dict[JobId, list[int]] = {}
+    for change in changes:
+        job = change.job
+        told = versions.setdefault(job.id, [])
+        assert not told or told[-1] < job.version
+        told.append(job.version)
+        steps.setdefault(job.id, []).extend(t.version for t in change.transitions)
+        assert not steps[job.id] or steps[job.id][-1] <= job.version
+    assert all(found == sorted(set(found)) for found in steps.values())
+    return steps
+
+
+async def test_a_job_stands_in_the_feed_at_its_latest_change(store: SqlStore) -> None:
+    first = await saved(store)
+    second = await saved(store)
+    first = await moved(store, first, PROCESSING)
+    page = await store.changes_after(0, limit=10)
+    assert [(c.seq, c.job) for c in page.changes] == [(2, second), (3, first)]
+    assert (page.through, page.head.seq) == (3, 3)
+    assert [c.seq for c in (await store.changes_after(2, limit=10)).changes] == [3]
+    last = await store.changes_after(3, limit=10)
+    assert (list(last.changes), last.through) == ([], 3)
+
+
+async def test_a_start_whose_job_went_on_is_told_at_its_own_place(store: SqlStore) -> None:
+    """Else a reader that has passed it would never learn of it."""
+    job = await saved(store, labels={"k": "v"})
+    started = await moved(store, job, PROCESSING, worker_id="w", progress=7, progress_message="off")
+    await saved(store)
+    last = await reported(store, started, 60)
+    first, second = [page async for page in pages(store, limit=2)]
+    assert [(c.seq, c.job) for c in first][:1] == [(2, started)]
+    assert [t.version for t in first[0].transitions] == [2]
+    assert [(c.seq, c.job, c.transitions) for c in second] == [(4, last, ())]
+    assert {change.as_of for change in (*first, *second)} == {4}
+
+
+async def test_a_start_on_the_way_to_a_cancellation_is_told_as_it_was(store: SqlStore) -> None:
+    job = await saved(store)
+    cancelled = step(job, Cancel(job_id=job.id, user_id="ada", reason="enough"))
+    assert cancelled.via is not None
+    await append(store, cancelled.via, cancelled)
+    first, second = [page async for page in pages(store, after=1, limit=1)]
+    assert [c.job for c in first] == [cancelled.via.job]
+    assert [c.job for c in second] == [cancelled.job]
+    assert [t.version for c in (*first, *second) for t in c.transitions] == [2, 3]
+
+
+async def test_a_cancellation_that_began_sooner_is_not_told_of_the_start(store: SqlStore) -> None:
+    """Of two servers' transactions the one that commits later can have the earlier time."""
+    job = await saved(store)
+    started = await moved(store, job, PROCESSING, worker_id="w")
+    sooner = Instant(started.update_time - 1)
+    cancel = Cancel(job_id=job.id, user_id="ada", reason="enough")
+    await append(store, decide(started, cancel, now=sooner, new_id=str))
+    first, second = (await store.changes_after(1, limit=10)).changes
+    assert first.job == started
+    assert second.job.cancel_request_time == sooner
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 5, 100])
+async def test_the_feed_is_paged_without_gaps_or_repetitions(store: SqlStore, limit: int) -> None:
+    jobs = [await moved(store, await saved(store), PROCESSING) for _ in range(5)]
+    for progress in (10, 20):
+        jobs = [await reported(store, job, progress) for job in jobs]
+    ended = [await moved(store, job, COMPLETED) for job in jobs[1:]]
+    for job in ended[:2]:
+        await append(store, step(job, Delete(job_id=job.id, user_id="ada")))
+    changes = await all_changes(store, limit=limit)
+    steps = assert_told_once_and_in_order(changes)
+    final = {change.job.id: change for change in changes}
+    assert [final[job.id].deleted for job in jobs] == [False, True, True, False, False]
+    assert steps[jobs[0].id] == [2]
+    assert [steps[job.id] for job in ended[2:]] == [[2, 5], [2, 5]]
+    assert [final[job.id].job for job in (jobs[0], *ended[2:])] == [jobs[0], *ended[2:]]
+
+
+@pytest.mark.parametrize("limit", [1, 3, 100])
+@pytest.mark.parametrize("few", [0, 1000])
+async def test_one_owners_part_of_the_feed_is_whole(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch, limit: int, few: int
+) -> None:
+    monkeypatch.setattr(feed_module, "FEW", few)
+    ours, theirs = [], []
+    for _ in range(4):
+        ours.append(await moved(store, await saved(store, "ada"), PROCESSING))
+        theirs.append(await moved(store, await saved(store, "bob"), PROCESSING))
+    ours = [await reported(store, job, 50) for job in ours]
+    await moved(store, theirs[0], COMPLETED)
+    gone = await moved(store, ours[0], COMPLETED)
+    await append(store, step(gone, Delete(job_id=gone.id, user_id="ada")))
+    changes = await all_changes(store, limit=limit, user_id="ada")
+    steps = assert_told_once_and_in_order(changes)
+    assert {change.job.user_id for change in changes} == {"ada"}
+    assert [steps[job.id] for job in ours[1:]] == [[2], [2], [2]]
+    assert changes[-1].deleted
+    assert changes[-1].job.id == gone.id
+
+
+BLOB = Payload(b"x" * 100_000)
+
+
+@pytest.mark.parametrize("max_bytes", [1, 150_000, 350_000])
+@pytest.mark.parametrize(("user_id", "few"), [(None, 0), ("ada", 0), ("ada", 1000)])
+async def test_a_page_is_bounded_by_bytes_and_nothing_is_missing(
+    store: SqlStore,
+    monkeypatch: pytest.MonkeyPatch,
+    max_bytes: int,
+    user_id: str | None,
+    few: int,
+) -> None:
+    """Also where jobs that have gone on since stand in it at their starts."""
+    monkeypatch.setattr(feed_module, "FEW", few)
+    jobs = [await moved(store, await saved(store, parameters=BLOB), PROCESSING) for _ in range(4)]
+    jobs += [await saved(store) for _ in range(5)]
+    for job in jobs[:4]:
+        await moved(store, job, COMPLETED, result=BLOB)
+    await finished(store)
+    changes = await all_changes(store, limit=100, user_id=user_id, max_bytes=max_bytes)
+    assert changes == await all_changes(store, limit=100, max_bytes=10**9)
+    steps = assert_told_once_and_in_order(changes)
+    assert [steps[job.id] for job in jobs] == [[2, 3]] * 4 + [[]] * 5
+
+
+@pytest.mark.parametrize("reading", ["changes_after", "active_jobs"])
+async def test_what_a_page_cannot_take_is_not_read(store: SqlStore, reading: str) -> None:
+    """Sizes come first: 200 jobs of 100 kB are not read to tell about two of them."""
+    for _ in range(20):
+        await append(store, *(creation(parameters=BLOB) for _ in range(10)))
+    span = {"until": 200} if reading == "active_jobs" else {}
+    tracemalloc.start()
+    try:
+        page = await getattr(store, reading)(0, limit=1000, max_bytes=250_000, **span)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(page.changes) == page.through == 2
+    assert most < 3_000_000
+
+
+async def test_a_page_passes_over_a_bounded_number_of_other_owners_changes(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "SCAN", 5)
+    monkeypatch.setattr(feed_module, "FEW", 1)
+    first = await saved(store)
+    for _ in range(12):
+        await saved(store, "bob")
+    last = await moved(store, await saved(store), PROCESSING)
+    found = [page async for page in pages(store, limit=10, user_id="ada")]
+    assert [[change.job for change in page] for page in found] == [[first], [], [last]]
+    monkeypatch.setattr(feed_module, "FEW", 2)  # then they are found by their owner, at once
+    found = [page async for page in pages(store, limit=10, user_id="ada")]
+    assert [[change.job for change in page] for page in found] == [[first, last]]
+
+
+@pytest.mark.parametrize(
+    ("feed", "part", "index"),
+    [
+        ("owned_feed", "jobs", "uq_jobs_change_seq"),
+        ("owned_feed", "deletions", "uq_tombstones_change_seq"),
+        ("owned_feed", "transitions", "uq_job_transitions_change_seq"),
+        ("few_feed", "jobs", "ix_jobs_user_id_id"),
+        ("few_feed", "deletions", "ix_tombstones_user_id_change_seq"),
+        ("few_feed", "transitions", "ix_jobs_user_id_id"),
+    ],
+)
+async def test_one_owners_part_of_the_feed_is_found_by_what_is_least(
+    store: SqlStore, feed: str, part: str, index: str
+) -> None:
+    """By the sequence numbers of a page, or by an owner who has few jobs."""
+    on_sqlite = store._dialect.name == "sqlite"
+    values = {"seq": 0, "until": 9, "count": 5, "max_bytes": 9, "user_id": "ada"}
+    async with store._database.reader.connect() as connection:
+        if not on_sqlite:  # an empty table is otherwise read whole
+            await connection.execute(text("SET enable_seqscan = off"))
+            await connection.execute(text("SET enable_bitmapscan = off"))
+        statement = getattr(getattr(store._statements, feed), part)
+        compiled = statement.compile(dialect=connection.dialect)
+        bound = compiled.params | {n: v for n, v in values.items() if n in compiled.params}
+        given = tuple(bound[name] for name in compiled.positiontup)
+        explain = "EXPLAIN QUERY PLAN" if on_sqlite else "EXPLAIN"
+        plan = await connection.exec_driver_sql(f"{explain} {compiled}", given)
+        assert index in str(plan.all())
+
+
+async def test_the_newest_changes_begin_where_they_fit(store: SqlStore) -> None:
+    assert await store.newest_from(limit=10, max_bytes=1) == 0
+    for size in (0, 500_000, 100, 100_000, 100_000):
+        await saved(store, parameters=Payload(bytes(size)))
+    for limit, max_bytes, seq in (
+        (10, 10**6, 0),
+        (10, 300_000, 2),
+        (10, 200_000, 3),
+        (10, 1, 5),
+        (2, 300_000, 3),
+    ):
+        assert await store.newest_from(limit=limit, max_bytes=max_bytes) == seq
+    gone = await finished(store)
+    await append(store, step(gone, Delete(job_id=gone.id, user_id="ada")))
+    await store.forget_deletions(Micros(0), limit=1)
+    assert await store.newest_from(limit=10, max_bytes=10**9) == 9
+
+
+async def test_a_reader_that_follows_concurrent_writers_misses_nothing(store: SqlStore) -> None:
+    """Idea 3: a reader that has seen n can ask for everything after n and never miss one."""
+    writers, rounds = 6, 8
+    ended: list[JobId] = []
+
+    async def write() -> None:
+        for _ in range(rounds):
+            decisions = [creation() for _ in range(3)]
+            await append(store, *decisions)
+            for decision in decisions:
+                job = await moved(store, decision.job, PROCESSING)
+                job = await reported(store, job, 50)
+                ended.append((await moved(store, job, COMPLETED)).id)
+
+    async def follow() -> list[Change]:
+        seen: list[Change] = []
+        after = 0
+        while sum(change.job.status is COMPLETED for change in seen) < writers * rounds * 3:
+            page = await store.changes_after(after, limit=random.randint(1, 9))
+            seen += page.changes
+            after = page.through
+        return seen
+
+    async with asyncio.TaskGroup() as tasks:
+        following = [tasks.create_task(follow()) for _ in range(3)]
+        for _ in range(writers):
+            tasks.create_task(write())
+    for reader in following:
+        steps = assert_told_once_and_in_order(reader.result())
+        assert sorted(steps) == sorted(ended)
+        assert set(map(tuple, steps.values())) == {(2, 4)}
+
+
+async def test_what_has_not_ended_is_listed_by_its_latest_changes(store: SqlStore) -> None:
+    first, second, third = [await saved(store) for _ in range(3)]
+    await finished(store)
+    other = await saved(store, "bob")
+    first = await moved(store, first, PROCESSING)
+    head = (await store.feed_head()).seq
+    late = await reported(store, third, 0) if third.status is PROCESSING else third
+    page = await store.active_jobs(0, until=head, limit=10)
+    found = page.changes
+    assert [change.job for change in found] == [second, late, other, first]
+    assert page.through == head
+    assert all(not change.transitions for change in found)
+    two = await store.active_jobs(0, until=head, limit=2)
+    assert (two.changes, two.through) == (found[:2], found[1].seq)
+    third = await store.active_jobs(found[1].seq, until=head - 1, limit=10)
+    assert (third.changes, third.through) == (found[2:3], head - 1)
+    mine = await store.active_jobs(0, until=head, limit=10, user_id="ada")
+    assert [change.job for change in mine.changes] == [second, late, first]
+    one = await store.active_jobs(0, until=head, limit=10, max_bytes=1)
+    assert (one.changes, one.through) == (found[:1], found[0].seq)
+
+
+@pytest.mark.parametrize(
+    ("whose", "index"),
+    [("", "ix_jobs_active "), ("AND user_id = 'ada' ", "ix_jobs_active_by_owner ")],
+)
+async def test_what_has_not_ended_is_found_by_an_index_however_much_has(
+    store: SqlStore, whose: str, index: str
+) -> None:
+    explain = "EXPLAIN " if "postgresql" in str(store._database.url) else "EXPLAIN QUERY PLAN "
+    async with store._database.reader.connect() as connection:
+        if explain == "EXPLAIN ":
+            # An empty table is otherwise read whole, or by any index and then sorted.
+            await connection.execute(text("SET enable_seqscan = off"))
+            await connection.execute(text("SET enable_sort = off"))
+        plan = await connection.execute(
+            text(
+                f"{explain} SELECT * FROM jobs WHERE complete_time IS NULL AND change_seq > 0"
+                f" AND change_seq <= 9 {whose}ORDER BY change_seq LIMIT 5"
+            )
+        )
+        assert index in str(plan.all())
+
+
+async def test_deletions_are_forgotten_oldest_first_and_a_reader_from_before_is_told(
+    store: SqlStore,
+) -> None:
+    for _ in range(3):
+        job = await finished(store)
+        await append(store, step(job, Delete(job_id=job.id, user_id="ada")))
+    deleted = [change.seq for change in await all_changes(store, limit=10)]
+    # The clock of these tests is long past, so all are old; none is older than a century.
+    assert await store.forget_deletions(Micros(10**17), limit=10) == 0
+    assert await store.forget_deletions(Micros(10**9), limit=2) == 2
+    head = await store.feed_head()
+    assert head.forgotten == deleted[1]
+    for seq in (0, deleted[1] - 1):
+        with pytest.raises(DeletionsForgotten):
+            await store.changes_after(seq, limit=10)
+    page = await store.changes_after(deleted[1], limit=10)
+    assert [(change.seq, change.deleted) for change in page.changes] == [(deleted[2], True)]
+    assert await store.forget_deletions(Micros(10**9), limit=2) == 1
+    assert (await store.feed_head()).forgotten == deleted[2]
+
+
+async def test_jobs_that_ended_long_ago_are_found_and_no_others(store: SqlStore) -> None:
+    old = [await finished(store) for _ in range(3)]
+    await moved(store, await saved(store), PROCESSING)
+    assert await store.ended_before(Micros(10**9), limit=2) == [job.id for job in old[:2]]
+    assert await store.ended_before(Micros(10**9), limit=10) == [job.id for job in old]
+    assert await store.ended_before(Micros(10**17), limit=10) == []
+    # By the end and not by the creation: this one is old, and ended just now.
+    async with store.transaction() as transaction:
+        now = transaction.now
+    async with store._database.writer.begin() as connection:
+        await connection.execute(
+            text(f"UPDATE jobs SET complete_time = {now} WHERE id = '{old[0].id}'")
+        )
+    assert await store.ended_before(Micros(10**9), limit=10) == [job.id for job in old[1:]]
+
+
+def test_an_id_is_not_before_the_first_of_its_time() -> None:
+    now = Instant(1_700_000_000_123_456)
+    assert first_id(now) <= creation().job.id
+    assert first_id(now) == "018bcfe5-687b-7000-8000-000000000000"
+
+
+async def test_a_feed_is_renamed_by_one_of_those_who_ask(store: SqlStore) -> None:
+    head = await store.feed_head()
+    first, second = [await store.renew_epoch(head.epoch) for _ in range(2)]
+    assert first.epoch != head.epoch
+    assert second == first
+    assert (first.seq, first.forgotten) == (head.seq, head.forgotten)
+
+
+async def test_a_database_is_recognised_as_long_as_it_is_the_same(store: SqlStore) -> None:
+    head = await store.recognise()
+    assert await store.recognise() == head
+    async with store._database.writer.begin() as connection:
+        await connection.execute(text("UPDATE feed SET home = 'another cluster'"))
+    assert (await store.recognise()).epoch != head.epoch

@@ -1,0 +1,185 @@
+"""What becomes of a transaction that does not get to its end, and of its connection."""
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+
+from jobledger_server.domain.commands import Delete
+from jobledger_server.domain.model import JobId, Micros
+from jobledger_server.sql import postgresql
+from jobledger_server.sql.driver import Driver
+from jobledger_server.sql.engine import open_database, parse_url
+from jobledger_server.sql.store import SqlStore
+from jobledger_server.sql.transaction import SqlTransaction
+from jobledger_server.store import StoreUnavailable
+from tests.support.databases import several_servers
+from tests.support.gated_store import Gate
+from tests.support.store_writer import append, creation, finished, saved, step
+
+
+async def backend(transaction: SqlTransaction) -> int:
+    """Return which of PostgreSQL's processes serves a connection."""
+    ((pid,),) = await transaction._driver.fetch("SELECT pg_backend_pid()", ())
+    return pid
+
+
+async def cut_off(database_url: str, pid: int) -> None:
+    """End a connection from PostgreSQL's side, and wait until it has."""
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("SELECT pg_terminate_backend($1, 10_000)", pid)
+    await connection.close()
+
+
+async def test_nothing_stays_of_a_transaction_whose_task_is_cancelled(store: SqlStore) -> None:
+    written = asyncio.Event()
+
+    async def write() -> None:
+        async with store.transaction() as transaction:
+            await transaction.append([creation()])
+            written.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(write())
+    await written.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [change.seq for change in await append(store, creation())] == [1]
+    assert (await store.feed_head()).seq == 1
+
+
+async def test_nothing_stays_of_a_transaction_whose_rollback_is_cancelled(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection must not go back to the pool: what it wrote would be the next one's."""
+    gate = Gate()
+    driver_of = store._dialect.driver
+
+    def held_up(connection: Any) -> Driver:
+        driver = driver_of(connection)
+        driver.rollback = gate
+        return driver
+
+    async def fail() -> None:
+        async with store.transaction() as transaction:
+            await transaction.append([creation()])
+            raise RuntimeError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store._dialect, "driver", held_up)
+        task = asyncio.create_task(fail())
+        await gate.reached.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert [change.seq for change in await append(store, creation())] == [1]
+    assert (await store.feed_head()).seq == 1
+
+
+async def test_a_transaction_that_sqlalchemy_runs_leaves_nothing_where_it_fails(
+    store: SqlStore,
+) -> None:
+    """Deletions are forgotten by two statements: here the second one fails."""
+    job = await finished(store)
+    (deletion,) = await append(store, step(job, Delete(job_id=job.id, user_id="ada")))
+    refuse = {
+        "sqlite": ["CREATE TRIGGER no UPDATE ON feed BEGIN SELECT RAISE(ABORT, 'no'); END"],
+        "postgresql": [
+            "CREATE FUNCTION no() RETURNS trigger AS $$ BEGIN RAISE 'no'; END $$ LANGUAGE plpgsql",
+            "CREATE TRIGGER no BEFORE UPDATE ON feed EXECUTE FUNCTION no()",
+        ],
+    }[store._dialect.name]
+    allow = {"sqlite": "DROP TRIGGER no", "postgresql": "DROP TRIGGER no ON feed"}
+    async with store._database.writer.begin() as connection:
+        for statement in refuse:
+            await connection.execute(text(statement))
+    with pytest.raises(Exception, match="no"):
+        await store.forget_deletions(Micros(10**9), limit=10)
+    async with store._database.writer.begin() as connection:
+        await connection.execute(text(allow[store._dialect.name]))
+    (change,) = (await store.changes_after(deletion.seq - 1, limit=10)).changes
+    assert change.deleted
+    await saved(store)
+
+
+@several_servers
+async def test_who_waited_too_long_for_a_statement_does_not_wait_for_a_rollback(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql, "COMMAND_SECONDS", 0.3)
+    store = SqlStore(open_database(parse_url(database_url)))
+    with pytest.raises(StoreUnavailable) as refused:
+        async with store.transaction() as transaction:
+            pid = await backend(transaction)
+            await transaction._driver.fetch("SELECT pg_sleep(30)", ())
+    assert not refused.value.stale
+    async with store.transaction() as transaction:
+        assert await backend(transaction) != pid
+    await store.close()
+
+
+@several_servers
+async def test_a_transaction_that_is_cut_off_can_be_done_again(
+    store: SqlStore, database_url: str
+) -> None:
+    with pytest.raises(StoreUnavailable) as refused:
+        async with store.transaction() as transaction:
+            await cut_off(database_url, await backend(transaction))
+            await transaction.load_jobs([JobId("j")])
+    assert refused.value.stale
+
+
+@several_servers
+async def test_a_commit_that_is_cut_off_is_not_done_again(
+    store: SqlStore, database_url: str
+) -> None:
+    """It may have been done: who asked is told that nobody knows."""
+    with pytest.raises(StoreUnavailable) as refused:
+        async with store.transaction() as transaction:
+            await transaction.append([creation()])
+            await cut_off(database_url, await backend(transaction))
+    assert not refused.value.stale
+
+
+@several_servers
+async def test_where_one_connection_is_cut_off_those_at_rest_are_let_go(
+    store: SqlStore, database_url: str
+) -> None:
+    async with store.transaction() as one, store.transaction() as other:
+        pids = {await backend(one), await backend(other)}
+    for pid in pids:
+        await cut_off(database_url, pid)
+    with pytest.raises(StoreUnavailable):
+        async with store.transaction() as transaction:
+            await transaction.load_jobs([JobId("j")])
+    async with store.transaction() as transaction:
+        assert await transaction.load_jobs([JobId("j")]) == {}
+
+
+@several_servers
+async def test_a_deletion_waits_for_the_counter_with_nothing_that_its_holder_can_wait_for(
+    store: SqlStore, database_url: str
+) -> None:
+    """Else the one who creates a job with the request id of a deleted one would wait for ever."""
+    job = await finished(store, request_id="r")
+    holder, observer = [await asyncpg.connect(database_url) for _ in range(2)]
+    held_up = "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid))"
+    async with holder.transaction():
+        await holder.execute("SELECT seq FROM feed FOR UPDATE")
+        deleting = asyncio.create_task(
+            append(store, step(job, Delete(job_id=job.id, user_id="ada")))
+        )
+        async with asyncio.timeout(10):
+            while await observer.fetchval(held_up, holder.get_server_pid()) == 0:
+                pass
+        await holder.execute("CREATE TEMP TABLE twins ON COMMIT DROP AS SELECT * FROM jobs")
+        await holder.execute("UPDATE twins SET id = 'twin', change_seq = 99")
+        with pytest.raises(asyncpg.UniqueViolationError):
+            async with holder.transaction():
+                await holder.execute("INSERT INTO jobs SELECT * FROM twins")
+    assert [change.deleted for change in await deleting] == [True]
+    await holder.close()
+    await observer.close()

@@ -1,0 +1,119 @@
+"""What a list reads of the database, how long it may take, and what it leaves behind."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from jobledger_server.domain.limits import LIST_SECONDS, MAX_ANSWER_BYTES, MAX_SCANNED_JOBS
+from jobledger_server.domain.model import JobId, Payload
+from jobledger_server.sql.store import SqlStore, _all
+from jobledger_server.store import JobQuery, StoreUnavailable
+from tests.support.seeding import seed
+from tests.support.store_writer import saved
+
+NOTHING = JobQuery(user_id="ada", labels={"nothing": "has this"})
+
+
+async def test_a_list_with_a_selective_filter_scans_so_many_jobs_and_says_where_it_goes_on(
+    store: SqlStore,
+) -> None:
+    """Each job that passes is on one page, and only the last page says that it is the last."""
+    await seed(store._database, 2 * MAX_SCANNED_JOBS + 100)
+    seldom = "UPDATE jobs SET job_type = 'seldom' WHERE id LIKE '%777'"
+    async with store._database.writer.begin() as connection:
+        await connection.execute(text(seldom))
+    numbers = range(777, 2 * MAX_SCANNED_JOBS + 100, 1000)
+    expected = sorted((f"j{number}" for number in numbers), reverse=True)
+    for query, wanted in (
+        (JobQuery(user_id="ada", job_types=frozenset({"seldom"})), expected),
+        (NOTHING, []),
+    ):
+        found: list[JobId] = []
+        pages = 0
+        before = None
+        while pages == 0 or before is not None:
+            page = await store.list_jobs(query, before=before, limit=4)
+            found += [job.id for job in page.jobs]
+            before = page.rest
+            pages += 1
+        assert found == wanted
+        # Those that are full, and where a scan ends.
+        assert 3 <= pages <= 3 + len(wanted) // 4
+
+
+async def test_another_owners_jobs_are_not_scanned(store: SqlStore) -> None:
+    await seed(store._database, MAX_SCANNED_JOBS + 100)
+    query = JobQuery(user_id="bob", labels={"no": "such"})
+    assert await store.list_jobs(query, before=None, limit=4) == await store.list_jobs(
+        JobQuery(user_id="bob"), before=None, limit=4
+    )
+
+
+async def test_a_page_of_large_jobs_is_cut_before_they_are_read(store: SqlStore) -> None:
+    made = [await saved(store, parameters=Payload(bytes(250_000))) for _ in range(17)]
+    first = await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=1000)
+    assert sum(len(job.parameters) for job in first.jobs) <= MAX_ANSWER_BYTES
+    rest = await store.list_jobs(JobQuery(user_id="ada"), before=first.rest, limit=1000)
+    assert [*first.jobs, *rest.jobs] == made[::-1]
+    assert rest.rest is None
+
+
+@pytest.fixture
+def endless(store: SqlStore) -> str:
+    """A statement that does not end by itself."""
+    if store._dialect.name == "sqlite":
+        return (
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n"
+        )
+    return "SELECT pg_sleep(600)"
+
+
+async def test_a_list_that_takes_too_long_is_ended_and_so_is_one_that_nobody_waits_for(
+    store: SqlStore, endless: str
+) -> None:
+    """Its connection is good for the next one, and no statement goes on."""
+    await saved(store)
+    for _ in range(3):  # there are fewer connections
+        lists = [asyncio.create_task(store._list(_all(text(endless)))) for _ in range(2)]
+        await asyncio.sleep(0.1)
+        for each in lists:
+            each.cancel()
+        await asyncio.wait(lists, timeout=5 * LIST_SECONDS)
+        assert all(each.cancelled() for each in lists)
+        page = await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=10)
+        assert len(page.jobs) == 1
+    if store._dialect.name == "postgresql":
+        with pytest.raises(StoreUnavailable) as caught:
+            await store._list(_all(text(endless)))
+        assert caught.value.kind == "timeout"
+        running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' "
+        async with store._database.reader.connect() as connection:
+            found = await connection.execute(text(running + "AND state = 'active'"))
+            assert found.scalar_one() == 0
+
+
+async def test_cancelled_lists_leave_nothing_open(store: SqlStore) -> None:
+    await seed(store._database, 1000)
+    await asyncio.gather(
+        *(store.list_jobs(NOTHING, before=None, limit=10) for _ in range(10)),
+        *(store.changes_after(0, limit=100) for _ in range(10)),
+    )
+
+    def is_open() -> tuple[int, int]:
+        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+
+    before = is_open()
+    for number in range(100):
+        lists = [
+            asyncio.create_task(store.list_jobs(NOTHING, before=None, limit=10)),
+            asyncio.create_task(store.list_assets(JobId("j1"), after=None, limit=10)),
+            asyncio.create_task(store.changes_after(0, limit=100)),
+        ]
+        await asyncio.sleep(number % 10 / 2000)
+        for each in lists:
+            each.cancel()
+        await asyncio.wait(lists)
+    assert is_open() <= before

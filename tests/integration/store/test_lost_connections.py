@@ -1,0 +1,167 @@
+"""Connections to PostgreSQL that break, one or all: the next batch is done all the same."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+
+from jobledger_server.domain.commands import Create
+from jobledger_server.domain.model import JobId
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.sql import postgresql
+from jobledger_server.sql.engine import open_database, parse_url
+from jobledger_server.sql.store import SqlStore
+from jobledger_server.store import StoreUnavailable
+from tests.support.databases import several_servers
+from tests.support.proxy import Proxy
+
+CREATE = Create(user_id="ada", job_type="render")
+
+CONNECTIONS = postgresql.WRITERS
+"""As many as the writers' pool has."""
+
+PATIENCE_SECONDS = 1
+"""How long a statement may take here; elsewhere it is COMMAND_SECONDS."""
+
+
+@pytest.fixture
+def confused(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The connections that were confused: the first one that is asked anything."""
+    seen: list[object] = []
+
+    def confusing(ask: Callable[..., Any]) -> Callable[..., Any]:
+        async def once(self: object, *arguments: object, **options: object) -> object:
+            if not seen:
+                seen.append(self)
+                raise asyncpg.InternalClientError("another operation (2) is in progress")
+            assert self not in seen, "asked again, though nobody knows what it would answer"
+            return await ask(self, *arguments, **options)
+
+        return once
+
+    for name in ("fetch", "fetchval"):
+        monkeypatch.setattr(asyncpg.Connection, name, confusing(getattr(asyncpg.Connection, name)))
+    return seen
+
+
+@several_servers
+async def test_a_confused_connection_is_let_go_and_the_batch_done_by_another(
+    ledger: Ledger, confused: list[object]
+) -> None:
+    decision = await ledger.apply(CREATE)
+    assert decision.changed
+    assert len(confused) == 1
+
+
+@several_servers
+async def test_a_read_by_a_confused_connection_says_that_it_can_be_repeated(
+    ledger: Ledger, store: SqlStore, confused: list[object]
+) -> None:
+    with pytest.raises(StoreUnavailable) as refused:
+        await store.read_jobs([JobId("j")])
+    assert refused.value.stale
+    assert await store.read_jobs([JobId("j")]) == {}
+
+
+async def open_all(store: SqlStore, opened: Callable[[], None] = lambda: None) -> None:
+    """Have all connections at rest in the pool; the first one is the next that is taken."""
+    connections = []
+    for _ in range(CONNECTIONS):
+        connections.append(await store._database.writer.connect().start())
+        await connections[-1].execute(text("SELECT 1"))
+        opened()
+    for connection in connections:
+        await connection.close()
+
+
+@pytest.fixture
+async def behind_proxy(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[SqlStore, Proxy]]:
+    monkeypatch.setattr(postgresql, "COMMAND_SECONDS", PATIENCE_SECONDS)
+    url = parse_url(database_url)
+    async with Proxy(f"{url.host}:{url.port}") as proxy:
+        host, _, port = proxy.target.rpartition(":")
+        store = SqlStore(open_database(url.set(host=host, port=int(port))))
+        yield store, proxy
+        await store.close()
+
+
+@several_servers
+async def test_peers_that_are_dead_without_a_word_hold_up_nothing(
+    behind_proxy: tuple[SqlStore, Proxy],
+) -> None:
+    """One connection breaks, the others never answer again: none of them is waited for."""
+    store, proxy = behind_proxy
+    first = []
+    await open_all(store, lambda: first.extend(() if first else proxy._connections))
+    proxy.swallow_open_ones()
+    first[0].abort()
+    async with Ledger(store, lambda _: None, max_waiting=10) as ledger:
+        for _ in range(CONNECTIONS + 1):
+            try:
+                # A statement that is not answered, and the two seconds that SQLAlchemy gives
+                # a connection to say good-bye, for one connection and for its replacement.
+                async with asyncio.timeout(2 * PATIENCE_SECONDS + 4):
+                    decision = await ledger.apply(CREATE)
+            except StoreUnavailable:
+                continue
+            assert decision.changed
+            return
+    pytest.fail("no connection was replaced by a new one")
+
+
+@several_servers
+async def test_the_end_waits_for_no_peer_that_is_dead_without_a_word(
+    behind_proxy: tuple[SqlStore, Proxy],
+) -> None:
+    store, proxy = behind_proxy
+    await open_all(store)
+    proxy.swallow_open_ones()
+    async with asyncio.timeout(postgresql.FAREWELL_SECONDS + 2):
+        await store.close()
+
+
+@several_servers
+async def test_creations_that_were_cut_off_are_not_done_again(
+    behind_proxy: tuple[SqlStore, Proxy], database_url: str
+) -> None:
+    """They are one statement, which commits by itself: as here, it may be done all the same."""
+    store, proxy = behind_proxy
+    holder, observer = [await asyncpg.connect(database_url) for _ in range(2)]
+    held_up = "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid))"
+    async with Ledger(store, lambda _: None, max_waiting=10) as ledger:
+        async with holder.transaction():
+            await holder.execute("SELECT seq FROM feed FOR UPDATE")
+            creating = asyncio.create_task(ledger.apply(CREATE))
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while await observer.fetchval(held_up, holder.get_server_pid()) == 0:
+                    pass
+            for connection in proxy._connections:
+                connection.abort()
+            with pytest.raises(StoreUnavailable) as refused:
+                await creating
+        assert not refused.value.stale
+        async with asyncio.timeout(10):
+            while await observer.fetchval("SELECT seq FROM feed") == 0:
+                pass
+        await ledger.apply(CREATE)
+    assert await observer.fetchval("SELECT seq FROM feed") == 2
+    await holder.close()
+    await observer.close()
+
+
+@several_servers
+async def test_a_creation_that_is_repeated_over_a_dead_connection_is_given_its_job(
+    ledger: Ledger, confused: list[object]
+) -> None:
+    """As after a restart of the database: the connections are dead, and answers were lost."""
+    command = Create(user_id="ada", job_type="render", request_id="r")
+    first = await ledger.apply(command)
+    confused.clear()  # the next connection is, too
+    again = await ledger.apply(command)
+    assert again.job == first.job
+    assert not again.changed

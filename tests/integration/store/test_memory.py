@@ -1,0 +1,242 @@
+"""What the store remembers of jobs is never taken for what their rows hold when it is not."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from jobledger_server.domain.commands import Cancel, Delete, LinkAsset, Report, Transit
+from jobledger_server.domain.model import AssetLink, Job, JobId, JobStatus, Payload, Transition
+from jobledger_server.sql import memory as memory_module
+from jobledger_server.sql.engine import open_database, parse_url
+from jobledger_server.sql.memory import Memory
+from jobledger_server.sql.store import SqlStore
+from jobledger_server.store import StoreConflict, StoreUnavailable
+from tests.support.databases import several_servers
+from tests.support.store_writer import append, creation, finished, moved, saved, step
+
+PROCESSING = JobStatus.PROCESSING
+
+
+async def loaded(store: SqlStore, *ids: JobId) -> dict[JobId, Job]:
+    async with store.transaction() as transaction:
+        return await transaction.load_jobs(ids)
+
+
+async def by_hand(store: SqlStore, statement: str) -> None:
+    async with store._database.writer.begin() as connection:
+        await connection.execute(text(statement))
+
+
+async def steps_of(store: SqlStore, job: Job) -> list[Transition]:
+    return await store.list_transitions(job.id, after_version=0, limit=10)
+
+
+async def running(store: SqlStore, **fields: Any) -> Job:
+    return await moved(store, await saved(store, **fields), PROCESSING, worker_id="w")
+
+
+async def test_a_job_that_was_written_here_is_not_read_again(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [await running(store) for _ in range(3)]
+    names = [job.id for job in jobs]
+    with monkeypatch.context() as patched:
+        patched.setattr("jobledger_server.sql.transaction.job_from_row", None)
+        assert await loaded(store, *names) == {job.id: job for job in jobs}
+
+
+async def test_every_command_leaves_in_memory_what_it_leaves_in_the_row(store: SqlStore) -> None:
+    link = AssetLink("png", "https://a.example/1", "", 5)
+    job = await running(store, parameters=Payload(b"\n\x03\n\x01a"), labels={"k": "v"})
+    commands = (
+        Report(job_id=job.id, attempt=1, progress=5, progress_message="five"),
+        LinkAsset(job_id=job.id, link=link, request_id="a-1"),
+        Cancel(job_id=job.id, user_id="ada", reason="enough"),
+        Report(job_id=job.id, attempt=1, progress=7),
+    )
+    for command in commands:
+        async with store.transaction() as transaction:
+            known = (await transaction.load_jobs([job.id]))[job.id]
+            decision = step(known, command)
+            await transaction.append([decision])
+        assert await store.read_jobs([job.id]) == await loaded(store, job.id)
+        assert await loaded(store, job.id) == {job.id: decision.job}
+    ended = await moved(store, decision.job, JobStatus.PARTIAL, result=Payload(b"\n\x03\n\x01b"))
+    assert await store.read_jobs([job.id]) == await loaded(store, job.id) == {job.id: ended}
+
+
+async def test_what_somebody_changed_by_hand_is_seen(store: SqlStore) -> None:
+    job, other = await running(store), await running(store)
+    await by_hand(store, f"UPDATE jobs SET max_attempts = 7 WHERE id = '{job.id}'")
+    found = await loaded(store, job.id, other.id)
+    assert found[job.id].max_attempts == 7
+    assert found[other.id] == other
+
+
+async def test_what_another_process_changed_is_seen(store: SqlStore, database_url: str) -> None:
+    """On SQLite no other server may: but whoever opens the file can."""
+    job = await running(store)
+    assert await loaded(store, job.id) == {job.id: job}
+    other = SqlStore(open_database(parse_url(database_url)))
+    theirs = await moved(other, job, JobStatus.COMPLETED)
+    assert await loaded(store, job.id) == {job.id: theirs}
+    gone = step(theirs, Delete(job_id=job.id, user_id="ada"))
+    await append(other, gone)
+    assert await loaded(store, job.id) == {}
+    await other.close()
+
+
+@several_servers
+async def test_a_job_that_another_server_is_changing_is_waited_for(
+    store: SqlStore, database_url: str
+) -> None:
+    job = await running(store)
+    other = SqlStore(open_database(parse_url(database_url)))
+    decision = step(job, Report(job_id=job.id, progress=50))
+    async with other.transaction() as transaction:
+        await transaction.load_jobs([job.id])
+        await transaction.append([decision])
+        waiting = asyncio.create_task(loaded(store, job.id))
+        locks = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        while not (await other._read(text(locks)))[0][0]:
+            assert not waiting.done()
+    assert await waiting == {job.id: decision.job}
+    await other.close()
+
+
+async def test_what_was_rolled_back_is_not_remembered(store: SqlStore) -> None:
+    job = await running(store)
+    with pytest.raises(RuntimeError, match="crash"):
+        async with store.transaction() as transaction:
+            known = await transaction.load_jobs([job.id])
+            await transaction.append([step(known[job.id], Report(job_id=job.id, progress=50))])
+            raise RuntimeError("crash")
+    assert await loaded(store, job.id) == {job.id: job}
+
+
+async def test_what_a_commit_wrote_that_did_not_say_so_is_seen(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await running(store)
+    decision = step(job, Report(job_id=job.id, progress=50))
+    driver_of = store._dialect.driver
+
+    def failing(connection: Any) -> Any:
+        driver = driver_of(connection)
+        commit = driver.commit
+
+        async def done() -> None:
+            await commit()
+            raise RuntimeError("nobody knows")
+
+        driver.commit = done
+        return driver
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="nobody knows"):
+        patched.setattr(store._dialect, "driver", failing)
+        async with store.transaction() as transaction:
+            await transaction.load_jobs([job.id])
+            await transaction.append([decision])
+    assert await loaded(store, job.id) == {job.id: decision.job}
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_nothing_is_written_after_what_failed_and_was_undone_by_the_database(
+    store: SqlStore,
+) -> None:
+    """As where the disk is full: SQLite rolls back by itself, and is in no transaction then."""
+    job = await running(store)
+    full = "CREATE TRIGGER full UPDATE ON jobs BEGIN SELECT RAISE(ROLLBACK, 'disk full'); END"
+    await by_hand(store, full)
+    with pytest.raises(StoreConflict, match="disk full"):
+        await moved(store, job, JobStatus.COMPLETED)
+    await by_hand(store, "DROP TRIGGER full")
+    assert [step.to_status for step in await steps_of(store, job)] == [PROCESSING]
+    ended = await moved(store, job, JobStatus.COMPLETED)
+    assert await store.read_jobs([job.id]) == {job.id: ended}
+    assert [step.to_status for step in await steps_of(store, job)] == [PROCESSING, ended.status]
+
+
+@pytest.mark.parametrize("look", ["feed_head", "recognise", "overdue"])
+async def test_all_is_forgotten_when_the_database_was_away_whoever_finds_out(
+    store: SqlStore, look: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await running(store)
+
+    def away(*_: object, **__: object) -> None:
+        raise OSError("nobody answers")
+
+    with monkeypatch.context() as patched, pytest.raises(StoreUnavailable):
+        patched.setattr(AsyncEngine, "connect", away)
+        await getattr(store, look)(**({"limit": 1} if look == "overdue" else {}))
+    assert store._memory.recall([job.id]) == {}
+    assert await loaded(store, job.id) == {job.id: job}
+
+
+async def test_a_deleted_job_is_forgotten(store: SqlStore) -> None:
+    job = await finished(store)
+    await append(store, step(job, Delete(job_id=job.id, user_id="ada")))
+    assert await loaded(store, job.id) == {}
+
+
+async def test_known_and_unknown_jobs_are_loaded_together(
+    store: SqlStore, database_url: str
+) -> None:
+    known = await running(store)
+    other = SqlStore(open_database(parse_url(database_url)))
+    unknown = await running(other)
+    await other.close()
+    wanted = (known.id, unknown.id, JobId("nowhere"))
+    assert await loaded(store, *wanted) == {known.id: known, unknown.id: unknown}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 63, 64, 65, 128, 150])
+async def test_any_number_of_jobs_is_written_and_changed_at_once(
+    store: SqlStore, count: int
+) -> None:
+    """SQLite writes them so many at a time, and fills up the last time with nothing."""
+    creations = [creation(request_id=f"r-{number}") for number in range(count)]
+    changes = await append(store, *creations)
+    starts = [
+        step(change.job, Transit(job_id=change.job.id, target=PROCESSING)) for change in changes
+    ]
+    await append(store, *starts)
+    ids = [change.job.id for change in changes]
+    assert await store.read_jobs(ids) == {start.job.id: start.job for start in starts}
+    async with store.transaction() as transaction:
+        known = await transaction.load_jobs(ids)
+        reports = [step(known[id_], Report(job_id=id_, progress=9)) for id_ in ids]
+        await transaction.append(reports)
+    assert await store.read_jobs(ids) == {report.job.id: report.job for report in reports}
+    assert (await store.feed_head()).seq == 3 * count
+    rows = await store._read(text("SELECT count(*) FROM jobs"))
+    steps = await store._read(text("SELECT count(*) FROM job_transitions"))
+    assert ([*rows[0]], [*steps[0]]) == ([count], [count])
+
+
+def test_no_more_is_remembered_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_module, "MAX_JOBS", 3)
+    memory = Memory()
+    jobs = [creation().job for _ in range(4)]
+    for job in jobs:
+        memory.remember(job, "m")
+    assert set(memory.recall([job.id for job in jobs])) == {job.id for job in jobs[1:]}
+    memory.remember(jobs[1], "n")  # written again, and so the newest
+    memory.remember(jobs[0], "m")
+    assert set(memory.recall([job.id for job in jobs])) == {jobs[n].id for n in (0, 1, 3)}
+    memory.forget_all()
+    assert memory.recall([job.id for job in jobs]) == {}
+
+
+def test_no_more_content_is_remembered_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_module, "MAX_BYTES", 100_000)
+    memory = Memory()
+    small, large = (creation(parameters=Payload(part * 60_000)).job for part in (b"x", b"y"))
+    memory.remember(small, "m")
+    memory.remember(small, "n")
+    assert set(memory.recall([small.id])) == {small.id}
+    memory.remember(large, "m")
+    assert set(memory.recall([small.id, large.id])) == {large.id}

@@ -1,0 +1,232 @@
+"""The schema comes from its migrations alone, and is the one that the code works with."""
+
+import asyncio
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import CheckConstraint, Connection, Table, inspect, text
+
+from jobledger_server.sql import postgresql, schema
+from jobledger_server.sql.dialect import BadDatabaseUrl
+from jobledger_server.sql.engine import open_database, parse_url
+from jobledger_server.sql.lock import exclusive
+from jobledger_server.sql.schema import HEAD, SchemaError, migrate, require_head
+from jobledger_server.sql.tables import metadata
+from jobledger_server.store import StoreUnavailable
+from tests.support.postgres_server import PostgresServer
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'new.db'}"
+    return request.getfixturevalue("postgres").create_database()
+
+
+def test_head_is_the_newest_migration() -> None:
+    scripts = ScriptDirectory(str(Path(schema.__file__).parent / "migrations"))
+    assert scripts.get_current_head() == HEAD
+
+
+async def test_the_migrated_schema_is_the_one_in_tables(empty_url: str) -> None:
+    database = open_database(parse_url(empty_url))
+    await migrate(database)
+
+    def differences(connection: object) -> list[object]:
+        return compare_metadata(MigrationContext.configure(connection), metadata)
+
+    async with database.writer.connect() as connection:
+        assert await connection.run_sync(differences) == []
+    await database.close()
+
+
+async def test_the_checks_in_tables_are_the_migrated_ones(empty_url: str) -> None:
+    """Alembic does not compare CHECK constraints, so this does."""
+    database = open_database(parse_url(empty_url))
+    await migrate(database)
+
+    def checks(connection: Connection) -> dict[str, set[str | None]]:
+        inspector = inspect(connection)
+        return {
+            table: {check["name"] for check in inspector.get_check_constraints(table)}
+            for table in metadata.tables
+        }
+
+    async with database.writer.connect() as connection:
+        migrated = await connection.run_sync(checks)
+        if database.dialect.name == "sqlite":
+            # It keeps the text as it was written.
+            rows = await connection.execute(text("SELECT sql FROM sqlite_master WHERE sql <> ''"))
+            ddl = " ".join(" ".join(rows.scalars()).split())
+            for check in itertools.chain(*map(declared_checks, metadata.tables.values())):
+                assert " ".join(str(check.sqltext).split()) in ddl
+    await database.close()
+    assert migrated == {
+        name: {check.name for check in declared_checks(table)}
+        for name, table in metadata.tables.items()
+    }
+
+
+def declared_checks(table: Table) -> list[CheckConstraint]:
+    return [c for c in table.constraints if isinstance(c, CheckConstraint)]
+
+
+async def test_migrating_again_changes_nothing(empty_url: str) -> None:
+    database = open_database(parse_url(empty_url))
+    await migrate(database)
+    async with database.writer.connect() as connection:
+        before = (await connection.execute(text("SELECT epoch FROM feed"))).scalar_one()
+    await migrate(database)
+    async with database.writer.connect() as connection:
+        assert (await connection.execute(text("SELECT epoch FROM feed"))).scalar_one() == before
+    await require_head(database)
+    await database.close()
+
+
+async def test_several_may_migrate_at_once(empty_url: str) -> None:
+    databases = [open_database(parse_url(empty_url)) for _ in range(4)]
+    await asyncio.gather(*map(migrate, databases))
+    for database in databases:
+        await require_head(database)
+        await database.close()
+
+
+async def test_a_database_without_a_schema_is_refused_with_the_way_out(empty_url: str) -> None:
+    database = open_database(parse_url(empty_url))
+    with pytest.raises(SchemaError, match="run `jobledger-server migrate`"):
+        await require_head(database)
+    await database.close()
+
+
+async def test_a_database_of_a_newer_server_is_refused_and_left_alone(empty_url: str) -> None:
+    database = open_database(parse_url(empty_url))
+    await migrate(database)
+    async with database.writer.begin() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    await migrate(database)
+    with pytest.raises(SchemaError, match="9999, newer"):
+        await require_head(database)
+    await database.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("nonsense-secret", "cannot read the database URL"),
+        ("mysql://u:secret@h/n", "cannot use a 'mysql' database"),
+        ("sqlite://", "SQLite needs a file"),
+        ("sqlite:///:memory:", "SQLite needs a file"),
+        ("sqlite:///file:kept.db?uri=true", "a file and nothing else"),
+        ("sqlite:///kept.db?timeout=secret", "a file and nothing else"),
+        ("sqlite://u:secret@h/kept.db", "a file and nothing else"),
+        ("postgresql:/u:secret@h/n", "cannot read the database URL"),
+        ("postgresql://u:secret@h:abc/n", "cannot read the database URL"),
+        ("postgresql://u:se/cret@h/n", "has an @ too many"),
+        ("postgresql://u:secret@[::1/n", "cannot read the database URL"),
+        ("postgresql://u:12/secret@h/n", "has an @ too many"),
+        ("postgresql://u:12#secret@h/n", "has an @ too many"),
+        ("postgresql://u:12?secret=@h/n", "has an @ too many"),
+        ("postgresql://u:1@secret@h/n", "has an @ too many"),
+        ("postgresql://u:secret@h:99999/n", "must be from 1 to 65535"),
+        ("postgresql://u:secret@h:0/n", "must be from 1 to 65535"),
+        ("postgresql://u:secret@/n?host=h&port=abc", "must be from 1 to 65535"),
+        ("postgresql://u:secret@h/n?sslmod=require", "unknown parameter 'sslmod'"),
+        ("postgresql://u:secret@h/n?password=secret", "unknown parameter 'password'"),
+        ("postgresql://u:secret@h/n?sslmode=yes", "sslmode=yes .*: use disable, allow"),
+        ("postgresql://u:secret@h/n?sslmode=require&sslmode=allow", "'sslmode' twice"),
+        ("postgresql://u:secret@h/n?sslrootcert=/none", "sslrootcert=/none .*: No such file"),
+        (f"postgresql://u:secret@h/n?sslrootcert={__file__}", "sslrootcert=.*: .*certificate"),
+        ("postgresql://u:secret@h/n?sslcrl=/none", "sslcrl=/none .*: No such file"),
+        ("postgresql://u:secret@h/n?sslcert=/none&sslpassword=secret", "sslcert=/none .*: No such"),
+    ],
+)
+def test_a_bad_url_is_refused_with_what_to_write_and_not_repeated(url: str, words: str) -> None:
+    with pytest.raises(BadDatabaseUrl, match=words) as caught:
+        open_database(parse_url(url))
+    assert "secret" not in str(caught.value)
+
+
+async def test_the_parameters_of_libpq_are_understood(postgres: PostgresServer) -> None:
+    url = postgres.create_database()
+    found = []
+    for parameters in ("sslmode=disable", "sslmode=prefer", "sslmode=require"):
+        database = open_database(parse_url(f"{url}?{parameters}"))
+        try:
+            await migrate(database)
+            await require_head(database)
+        except StoreUnavailable as error:
+            found.append(str(error))
+        await database.close()
+    # This one has no TLS: the last is refused by the driver, after it asked.
+    (refused,) = found
+    assert "SSL" in refused
+    assert "sslmode" not in refused  # a URL is shown without its parameters
+
+
+LONGEST = 6.0
+"""Seconds: longer than a statement of a server may take, on either database."""
+
+
+async def hold(url: str, taken: asyncio.Event, release: asyncio.Event) -> None:
+    """Hold what a migration has to wait for."""
+    database = open_database(parse_url(url))
+    async with database.writer.begin() as connection:
+        if database.dialect.name == "postgresql":
+            lock = f"SELECT pg_advisory_xact_lock({schema._MIGRATION_LOCK})"
+            await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+            await connection.execute(text(lock))
+        taken.set()
+        await release.wait()
+    await database.close()
+
+
+async def test_a_migration_waits_for_as_long_as_it_takes(database_url: str) -> None:
+    taken, release = asyncio.Event(), asyncio.Event()
+    holding = asyncio.create_task(hold(database_url, taken, release))
+    await taken.wait()
+    program = Path(sys.executable).with_name("jobledger-server")
+    arguments = ("migrate", "--database", database_url)
+    process = await asyncio.create_subprocess_exec(program, *arguments, stderr=subprocess.PIPE)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(process.wait(), LONGEST)
+    release.set()
+    _, errors = await process.communicate()
+    await holding
+    assert (process.returncode, errors) == (0, b"")
+
+
+async def test_a_long_statement_of_a_migration_is_not_cut(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql, "COMMAND_SECONDS", 1)
+    url = parse_url(postgres.create_database())
+    for patient in (True, False):
+        database = open_database(url, patient=patient)
+        async with database.writer.connect() as connection:
+            sleeping = connection.execute(text("SELECT pg_sleep(2)"))
+            if patient:
+                await sleeping
+            else:
+                with pytest.raises(TimeoutError):
+                    await sleeping
+        await database.close()
+
+
+def test_an_unusable_file_is_named_before_anything_is_opened(tmp_path: Path) -> None:
+    url = parse_url(f"sqlite:///{tmp_path}/nowhere/x.db")
+    with pytest.raises(StoreUnavailable, match=r"nowhere/x.db: No such file"), exclusive(url):
+        pass
+
+
+async def test_an_unusable_database_is_named_without_its_password() -> None:
+    database = open_database(parse_url("postgresql://u:secret@127.0.0.1:1/n"))
+    with pytest.raises(StoreUnavailable, match=r"postgresql://u:\*{3}@127.0.0.1:1/n: ") as caught:
+        await require_head(database)
+    assert "secret" not in str(caught.value)
+    await database.close()

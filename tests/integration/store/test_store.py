@@ -1,0 +1,272 @@
+"""What `store.Store` promises, on both databases."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import text
+
+from jobledger_server.domain.commands import Delete, LinkAsset, Report, Transit
+from jobledger_server.domain.model import (
+    AssetLink,
+    JobError,
+    JobId,
+    JobStatus,
+    Payload,
+)
+from jobledger_server.sql.store import SqlStore
+from jobledger_server.store import JobQuery, StoreConflict, StoreUnavailable
+from tests.support.store_writer import append, creation, finished, moved, saved, step
+
+
+async def test_a_job_is_read_back_exactly_as_it_was_written(store: SqlStore) -> None:
+    job = await saved(
+        store,
+        parameters=Payload(b"\n\x07\n\x01a\x12\x02 \x01"),
+        labels={"team/a": "ümläut 🎬", "k": ""},
+        request_id="r-1",
+    )
+    assert await store.read_jobs([job.id]) == {job.id: job}
+    job = await moved(
+        store, job, JobStatus.PROCESSING, worker_id="w", progress=5, progress_message="go"
+    )
+    assert await store.read_jobs([job.id]) == {job.id: job}
+    error = JobError("DISK_FULL", "no space", Payload(b""))
+    job = await moved(store, job, JobStatus.PARTIAL, result=Payload(b""), error=error)
+    assert await store.read_jobs([job.id]) == {job.id: job}
+    assert job.end_digest is not None
+    assert job.complete_time is not None
+
+
+async def test_an_absent_payload_stays_apart_from_an_empty_one(store: SqlStore) -> None:
+    absent = await saved(store, parameters=None)
+    empty = await saved(store, parameters=Payload(b""))
+    found = await store.read_jobs([absent.id, empty.id])
+    assert found[absent.id].parameters is None
+    assert found[empty.id].parameters == b""
+
+
+async def test_only_the_jobs_that_exist_are_read(store: SqlStore) -> None:
+    job = await saved(store)
+    assert set(await store.read_jobs([job.id, JobId("nowhere")])) == {job.id}
+    assert await store.read_jobs([]) == {}
+
+
+async def test_nothing_is_seen_before_the_commit_and_nothing_stays_of_a_rollback(
+    store: SqlStore,
+) -> None:
+    decision = creation()
+    with pytest.raises(RuntimeError, match="crash"):
+        async with store.transaction() as transaction:
+            await transaction.append([decision])
+            assert await store.read_jobs([decision.job.id]) == {}
+            raise RuntimeError("crash")
+    assert await store.read_jobs([decision.job.id]) == {}
+    assert (await store.feed_head()).seq == 0
+
+
+async def test_places_are_dense_across_rollbacks(store: SqlStore) -> None:
+    assert [c.seq for c in await append(store, creation(), creation())] == [1, 2]
+    with pytest.raises(RuntimeError):
+        async with store.transaction() as transaction:
+            await transaction.append([creation(), creation(), creation()])
+            raise RuntimeError
+    assert [c.seq for c in await append(store, creation())] == [3]
+    assert (await store.feed_head()).seq == 3
+
+
+async def test_the_epoch_stays(store: SqlStore) -> None:
+    before = await store.feed_head()
+    await saved(store)
+    assert (await store.feed_head()).epoch == before.epoch != ""
+
+
+async def test_a_loaded_job_is_nobody_elses_until_the_end(store: SqlStore) -> None:
+    """Two transactions that load, decide and write one job lose no update."""
+    job = await moved(store, await saved(store), JobStatus.PROCESSING)
+
+    async def report() -> None:
+        async with store.transaction() as transaction:
+            loaded = (await transaction.load_jobs([job.id]))[job.id]
+            decision = step(loaded, Report(job_id=job.id, progress=loaded.progress + 1))
+            await transaction.append([decision])
+
+    await asyncio.gather(*(report() for _ in range(20)))
+    after = (await store.read_jobs([job.id]))[job.id]
+    assert (after.progress, after.version) == (20, job.version + 20)
+
+
+async def test_several_decisions_on_one_job_in_one_transaction_chain(store: SqlStore) -> None:
+    created = creation()
+    await append(store, created)
+    started = step(created.job, Transit(job_id=created.job.id, target=JobStatus.PROCESSING))
+    reported = step(started.job, Report(job_id=created.job.id, progress=7))
+    ended = step(reported.job, Transit(job_id=created.job.id, target=JobStatus.COMPLETED))
+    changes = await append(store, started, reported, ended)
+    assert [(c.seq, c.job.version, len(c.transitions)) for c in changes] == [
+        (2, 2, 1),
+        (3, 3, 0),
+        (4, 4, 1),
+    ]
+    job, transitions = (await store.read_histories([created.job.id]))[created.job.id]
+    assert job == ended.job
+    assert transitions == [started.transition, ended.transition]
+    assert list((await store.changes_after(0, limit=10)).changes) == [changes[0], changes[2]]
+
+
+async def test_a_request_id_belongs_to_its_owner(store: SqlStore) -> None:
+    ours = await saved(store, request_id="same")
+    theirs = await saved(store, "bob", request_id="same")
+    async with store.transaction() as transaction:
+        found = await transaction.find_created([("ada", "same"), ("bob", "same"), ("ada", "x")])
+    assert found == {("ada", "same"): ours, ("bob", "same"): theirs}
+
+
+async def test_a_request_id_is_taken_once(store: SqlStore) -> None:
+    await saved(store, request_id="same")
+    with pytest.raises(StoreConflict):
+        await saved(store, request_id="same")
+    assert (await store.feed_head()).seq == 1
+
+
+async def test_any_number_of_jobs_have_no_request_id(store: SqlStore) -> None:
+    await append(store, creation(), creation())
+    assert (await store.feed_head()).seq == 2
+
+
+async def test_an_asset_is_found_by_its_request_id(store: SqlStore) -> None:
+    job = await moved(store, await saved(store), JobStatus.PROCESSING)
+    link = AssetLink("image/png", "https://e.example/a", "", 2**62)
+    decision = step(job, LinkAsset(job_id=job.id, link=link, request_id="r"))
+    await append(store, decision)
+    async with store.transaction() as transaction:
+        found = await transaction.find_linked([(job.id, "r"), (job.id, "other")])
+    assert found == {(job.id, "r"): decision.assets[0]}
+
+
+async def test_assets_and_transitions_are_paged_oldest_first(store: SqlStore) -> None:
+    job = await moved(store, await saved(store), JobStatus.PROCESSING)
+    links = tuple(AssetLink("t", "", f"p{i}", i) for i in range(5))
+    job = await moved(store, job, JobStatus.COMPLETED, assets=links)
+    first = await store.list_assets(job.id, after=None, limit=2)
+    rest = await store.list_assets(job.id, after=first[-1].id, limit=10)
+    assert [asset.link for asset in first + rest] == list(links)
+    (start,) = await store.list_transitions(job.id, after_version=0, limit=1)
+    (end,) = await store.list_transitions(job.id, after_version=start.version, limit=10)
+    assert (start.to_status, end.to_status) == (JobStatus.PROCESSING, JobStatus.COMPLETED)
+
+
+async def test_jobs_are_listed_newest_first_and_by_owner(store: SqlStore) -> None:
+    jobs = [await saved(store) for _ in range(5)]
+    await saved(store, "bob")
+    query = JobQuery(user_id="ada")
+    page = await store.list_jobs(query, before=None, limit=2)
+    assert page.rest == jobs[3].id
+    rest = await store.list_jobs(query, before=page.rest, limit=3)
+    assert rest.rest is None
+    assert [*page.jobs, *rest.jobs] == jobs[::-1]
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({}, "abcd"),
+        ({"statuses": frozenset({JobStatus.COMPLETED})}, "b"),
+        ({"statuses": frozenset({JobStatus.COMPLETED, JobStatus.QUEUED})}, "abcd"),
+        ({"job_types": frozenset({"export"})}, "c"),
+        ({"labels": {"team/x.y-z": "red"}}, "cd"),
+        ({"labels": {"team/x.y-z": "red", "n": "1"}}, "d"),
+        ({"labels": {"team/x.y-z": "re"}}, ""),
+        ({"labels": {"absent": ""}}, ""),
+        ({"job_types": frozenset({"export"}), "labels": {"n": "1"}}, ""),
+    ],
+)
+async def test_every_filter_narrows_the_list(
+    store: SqlStore, filters: dict[str, object], expected: str
+) -> None:
+    names = {
+        (await saved(store)).id: "a",
+        (await finished(store)).id: "b",
+        (await saved(store, job_type="export", labels={"team/x.y-z": "red"})).id: "c",
+        (await saved(store, labels={"team/x.y-z": "red", "n": "1"})).id: "d",
+    }
+    found = await store.list_jobs(JobQuery(user_id="ada", **filters), before=None, limit=10)
+    assert found.rest is None
+    assert sorted(names[job.id] for job in found.jobs) == list(expected)
+
+
+async def test_creation_times_bound_the_list_exclusively(store: SqlStore) -> None:
+    jobs = [await saved(store) for _ in range(3)]
+    after = JobQuery(user_id="ada", created_after=jobs[0].create_time)
+    assert (await store.list_jobs(after, before=None, limit=10)).jobs == [jobs[2], jobs[1]]
+    between = replace(after, created_before=jobs[2].create_time)
+    assert (await store.list_jobs(between, before=None, limit=10)).jobs == [jobs[1]]
+
+
+async def test_a_deleted_job_takes_its_own_along_and_leaves_a_tombstone(store: SqlStore) -> None:
+    job = await moved(store, await saved(store, labels={"k": "v"}), JobStatus.PROCESSING)
+    job = await moved(store, job, JobStatus.COMPLETED, assets=(AssetLink("t", "", "p", 1),))
+    other = await finished(store)
+    (deletion,) = await append(store, step(job, Delete(job_id=job.id, user_id="ada")))
+    assert await store.read_histories([job.id]) == {}
+    assert await store.list_assets(job.id, after=None, limit=10) == []
+    assert await store.list_transitions(job.id, after_version=0, limit=10) == []
+    *_, kept, gone = (await store.changes_after(0, limit=10)).changes
+    assert kept.job == other
+    assert (gone.deleted, gone.seq, gone.job.id) == (True, deletion.seq, job.id)
+    assert (gone.job.user_id, gone.job.job_type, gone.job.labels) == ("ada", "render", {"k": "v"})
+
+
+async def test_a_deleted_jobs_request_id_is_free_again_even_in_the_same_transaction(
+    store: SqlStore,
+) -> None:
+    job = await finished(store, request_id="r")
+    deletion = step(job, Delete(job_id=job.id, user_id="ada"))
+    await append(store, deletion, creation(request_id="r"))
+    assert len((await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=10)).jobs) == 1
+
+
+async def test_the_transactions_time_is_the_databases(store: SqlStore) -> None:
+    async with store.transaction() as transaction:
+        ours = transaction.now
+        if store._dialect.name == "sqlite":
+            clock = "SELECT CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
+        else:
+            clock = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+        ((theirs,),) = await transaction._driver.fetch(clock, ())
+    assert abs(theirs - ours) < 1_000_000
+
+
+async def test_a_commit_is_on_the_disk_before_it_is_acknowledged(store: SqlStore) -> None:
+    """No test can cut the power, so this reads the settings that make it so."""
+    async with store.transaction() as transaction:
+        if store._dialect.name == "sqlite":
+            settings = {"synchronous": 2, "journal_mode": "wal", "foreign_keys": 1}
+            for name, value in settings.items():
+                assert await transaction._driver.fetch(f"PRAGMA {name}", ()) == [(value,)]
+        else:
+            for name in ("synchronous_commit", "fsync", "full_page_writes"):
+                assert [*await transaction._driver.fetch(f"SHOW {name}", ())] == [("on",)]
+
+
+async def test_readers_cannot_write(store: SqlStore) -> None:
+    if store._dialect.name == "sqlite":
+        with pytest.raises(StoreUnavailable, match="readonly"):
+            await store._read(text("DELETE FROM jobs"))
+
+
+async def test_a_history_is_whole_or_not_there_whoever_deletes_the_job_meanwhile(
+    store: SqlStore,
+) -> None:
+    """Else a watcher would be told an end without the steps that led to it."""
+    jobs = [await finished(store) for _ in range(30)]
+
+    async def delete() -> None:
+        for job in jobs:
+            await append(store, step(job, Delete(job_id=job.id, user_id="ada")))
+
+    async def read() -> None:
+        while histories := await store.read_histories([job.id for job in jobs]):
+            assert {len(steps) for _, steps in histories.values()} == {2}
+
+    await asyncio.gather(delete(), *(read() for _ in range(3)))

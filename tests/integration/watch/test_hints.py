@@ -1,0 +1,108 @@
+"""Hints between servers on one PostgreSQL: they make it sooner, and nothing depends on them."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+import grpc
+import pytest
+
+from jobledger_server.watch import tail
+from tests.support.rpc_caller import COMPLETED, Caller
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+def database_url(postgres: Any, postgres_template: str) -> str:
+    return postgres.create_database(postgres_template)
+
+
+@pytest.fixture
+def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take away the regular look, so that what is seen is seen by a hint."""
+    monkeypatch.setattr(tail, "IDLE_SECONDS", 3600)
+    monkeypatch.setattr(tail, "BUSY_SECONDS", 3600)
+
+
+async def sees_the_end(here: Any, there: Any) -> None:
+    """Run a job through one server and watch it through the other."""
+    async with (
+        grpc.aio.insecure_channel(here.address) as one,
+        grpc.aio.insecure_channel(there.address) as other,
+    ):
+        call = Caller(one)
+        job = await call.running()
+        stream = Caller(other).WatchJob(job_id=job.id, user_id="ada")
+        await stream.read()
+        await call.MarkCompleted(job_id=job.id)
+        assert (await stream.read()).job.status == COMPLETED
+
+
+async def listeners(database_url: str, *, kill: bool = False) -> int:
+    """Count the servers' listening connections, and cut them off if asked to."""
+    what = "pg_terminate_backend(pid)" if kill else "pid"
+    connection = await asyncpg.connect(database_url)
+    try:
+        rows = await connection.fetch(
+            f"SELECT {what} FROM pg_stat_activity"
+            " WHERE application_name = 'jobledger hints' AND datname = current_database()"
+        )
+        return len(rows)
+    finally:
+        await connection.close()
+
+
+async def until_listening(database_url: str, count: int) -> None:
+    async with asyncio.timeout(20):
+        while await listeners(database_url) != count:
+            pass
+
+
+async def test_a_commit_is_seen_by_the_other_server_without_a_look(
+    start: Start, database_url: str, no_polling: None
+) -> None:
+    here, there = await start(), await start()
+    await until_listening(database_url, 2)
+    await sees_the_end(here, there)
+    await sees_the_end(there, here)
+
+
+async def test_listeners_that_are_cut_off_come_back(
+    start: Start, database_url: str, no_polling: None
+) -> None:
+    here, there = await start(), await start()
+    await until_listening(database_url, 2)
+    assert await listeners(database_url, kill=True) == 2
+    # Whether or not they are back already: on coming back each looks for what it has missed.
+    await sees_the_end(here, there)
+    await until_listening(database_url, 2)
+    await sees_the_end(there, here)
+
+
+async def test_without_hints_everything_works_by_looking(start: Start, database_url: str) -> None:
+    here, there = await start(feed="poll"), await start(feed="poll")
+    assert await listeners(database_url) == 0
+    await sees_the_end(here, there)
+
+
+async def test_a_server_does_not_look_for_its_own_commits(
+    start: Start, database_url: str, no_polling: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = await start()
+    await until_listening(database_url, 1)
+    looks = 0
+    head = app.store.feed_head
+
+    async def counted() -> Any:
+        nonlocal looks
+        looks += 1
+        return await head()
+
+    monkeypatch.setattr(app.store, "feed_head", counted)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        for _ in range(20):
+            await Caller(channel).ended()
+    # At most the one that comes with connecting, if it was not over yet.
+    assert looks <= 1

@@ -1,0 +1,153 @@
+"""Readers that hop between servers, while jobs come and go and are deleted, by chance.
+
+The servers' windows are small and stand at different places, filled by their own commits, as
+those of others do not reach them, and by pages of the table.
+"""
+
+import random
+
+import pytest
+
+from jobledger_server.domain.commands import Cancel, Delete, Report, Transit
+from jobledger_server.domain.machine import TERMINAL, Decision
+from jobledger_server.domain.model import Job, JobStatus
+from jobledger_server.sql.store import SqlStore
+from jobledger_server.store import Change
+from jobledger_server.watch import feed as feed_module
+from jobledger_server.watch.feed import Feed
+from jobledger_server.watch.follower import Follower, Place, Selection
+from jobledger_server.watch.hub import WatchHub
+from jobledger_server.watch.window import Window
+from tests.support.store_writer import append, creation, step
+
+ADA = Selection(user_id="ada")
+
+
+class Server:
+    """As far as watchers go. It may hear of its own commits late, as a busy one does."""
+
+    def __init__(self, store: SqlStore, rng: random.Random) -> None:
+        window = Window(0, max_changes=rng.randint(2, 20))
+        self.hub = WatchHub(window, lambda: None, max_watches=1)
+        self.feed = Feed(store, window)
+        self._store = store
+        self._commits: list[list[Change]] = []
+
+    def committed(self, changes: list[Change]) -> None:
+        self._commits.append(changes)
+
+    def publish(self) -> None:
+        for changes in self._commits:
+            self.hub.publish(changes)
+        self._commits.clear()
+
+    async def look(self, limit: int) -> bool:
+        page = await self._store.changes_after(self.hub.seq, limit=limit)
+        self.hub.deliver(page.changes)
+        return self.hub.seq == page.head.seq
+
+
+class Work:
+    """Takes one step after the other with jobs of two owners."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._jobs: list[Job] = []
+
+    def decide(self) -> list[Decision]:
+        """Return a change, or two that are committed together."""
+        if len(self._jobs) < 2 or self._rng.random() < 0.15:
+            decision = creation(self._rng.choice(["ada", "ada", "bob"]))
+            self._jobs.append(decision.job)
+            return [decision]
+        job = self._jobs.pop(self._rng.randrange(len(self._jobs)))
+        decision = step(job, self._command(job))
+        if not decision.deleted:
+            self._jobs.append(decision.job)
+        return [decision.via, decision] if decision.via else [decision]
+
+    def _command(self, job: Job) -> object:
+        if job.status in TERMINAL:
+            return Delete(job_id=job.id, user_id=job.user_id)
+        if job.status is JobStatus.QUEUED:
+            if self._rng.random() < 0.2:
+                return Cancel(job_id=job.id, user_id=job.user_id, reason="")
+            return Transit(job_id=job.id, target=JobStatus.PROCESSING)
+        if self._rng.random() < 0.5:
+            return Report(job_id=job.id, progress=50)
+        return Transit(job_id=job.id, target=JobStatus.COMPLETED)
+
+
+class Reader:
+    """Goes on anywhere after what it took; checks that it is told every step in time, and once."""
+
+    def __init__(self) -> None:
+        self.place = Place(0)
+        self.gone: set[str] = set()
+        self.steps: dict[str, list[int]] = {}
+        self._versions: dict[str, int] = {}
+
+    async def read(self, server: Server, rng: random.Random) -> None:
+        follower = Follower(server.feed, ADA, self.place)
+        with server.hub.follow(follower):
+            for _ in range(rng.randint(1, 3)):
+                told = await follower.news(0.0)
+                if told is None:
+                    self.place = follower.place
+                    return
+                taken = list(told.changes)[: rng.randint(1, 5)]
+                for change in taken:
+                    self._take(change)
+                if len(taken) < len(told.changes):
+                    self.place = told.place_of(taken[-1])
+                    return
+                self.place = told.place
+
+    def _take(self, change: Change) -> None:
+        job = change.job
+        assert job.id not in self.gone
+        assert job.version > self._versions.get(job.id, 0)
+        self._versions[job.id] = job.version
+        if change.deleted:
+            self.gone.add(job.id)
+            return
+        steps = self.steps.setdefault(job.id, [])
+        steps += [taken.version for taken in change.transitions]
+        start = [] if job.status is JobStatus.QUEUED else [2]
+        assert steps == ([*start, job.version] if job.status in TERMINAL else start)
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_no_job_is_told_without_its_steps_wherever_one_reads(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    rng = random.Random(seed)
+    monkeypatch.setattr(feed_module, "PAGE", rng.randint(1, 6))
+    servers = [Server(store, rng) for _ in range(3)]
+    readers = [Reader() for _ in range(4)]
+    work = Work(rng)
+    for _ in range(80):
+        for _ in range(rng.choice([1, 1, 5])):
+            rng.choice(servers).committed(await append(store, *work.decide()))
+        for server in servers:
+            if rng.random() < 0.5:
+                server.publish()
+            if rng.random() < 0.3:
+                await server.look(rng.randint(1, 10))
+        for reader in readers:
+            if rng.random() < 0.4:
+                await reader.read(rng.choice(servers), rng)
+    head = (await store.feed_head()).seq
+    for reader in readers:
+        while reader.place.seq < head:
+            server = rng.choice(servers)
+            await server.look(100)
+            await reader.read(server, rng)
+    everything = (await store.changes_after(0, limit=1000, user_id="ada")).changes
+    there = [change.job for change in everything if not change.deleted]
+    for reader in readers:
+        assert reader.gone == {change.job.id for change in everything if change.deleted}
+        told = {job: steps[-1:] for job, steps in reader.steps.items() if job not in reader.gone}
+        ends = {job.id: [job.version] for job in there if job.status in TERMINAL}
+        starts = {job.id: [2] for job in there if job.status is JobStatus.PROCESSING}
+        assert told == {job.id: [] for job in there} | starts | ends

@@ -1,0 +1,99 @@
+"""Who reads the table when many resume at once: one page a turn, and one caller after the other."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from jobledger_server.admission import CALLER, Caller
+from jobledger_server.sql.store import SqlStore
+from jobledger_server.store import FeedPage
+from jobledger_server.watch import feed as feed_module
+from jobledger_server.watch.feed import Feed
+from jobledger_server.watch.follower import Follower, Place, Selection
+from jobledger_server.watch.window import Window
+from tests.support.gated_store import Gate
+from tests.support.store_writer import append, creation
+
+JOBS = 100
+PATIENCE = 30.0
+SELECTIVE = Selection(labels={"no": "such"})
+
+
+class CountingStore:
+    """The real store; counts the pages that are read, and can hold them up."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self._store = store
+        self.pages = 0
+        self.gate: Gate | None = None
+
+    async def changes_after(self, *args: Any, **options: Any) -> FeedPage:
+        self.pages += 1
+        if self.gate is not None:
+            await self.gate()
+        return await self._store.changes_after(*args, **options)
+
+
+@pytest.fixture
+async def counting(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> CountingStore:
+    monkeypatch.setattr(feed_module, "PAGE", 10)
+    await append(store, *(creation() for _ in range(JOBS)))
+    return CountingStore(store)
+
+
+async def synced(feed: Feed, selection: Selection, caller: Caller) -> None:
+    CALLER.set(caller)
+    follower = Follower(feed, selection, Place(0))
+    while (told := await follower.news(PATIENCE)) is None or not told.synced:
+        pass
+
+
+@pytest.mark.parametrize("good", [Caller("there", "good"), Caller("here", "good")])
+@pytest.mark.parametrize("selection", [Selection(), SELECTIVE, Selection(user_id="ada")])
+async def test_many_that_resume_hold_up_nobody_elses_watch(
+    counting: CountingStore, selection: Selection, good: Caller
+) -> None:
+    feed = Feed(counting, Window(JOBS))
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(20):
+            tasks.create_task(synced(feed, selection, Caller("here", "greedy")))
+        while counting.pages < feed_module.READERS:
+            await asyncio.sleep(0)
+        await tasks.create_task(synced(feed, Selection(), good))
+        # Ten of its own, and a few of the others for each; first come, first served it was 200.
+        assert counting.pages <= 80
+    assert counting.pages == 21 * JOBS / 10
+
+
+async def test_one_that_waits_for_its_turn_says_that_it_is_alive_and_misses_nothing(
+    counting: CountingStore,
+) -> None:
+    counting.gate = gate = Gate()
+    feed = Feed(counting, Window(JOBS))
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(feed_module.READERS):
+            tasks.create_task(synced(feed, Selection(), Caller("here")))
+        while counting.pages < feed_module.READERS:
+            await asyncio.sleep(0)
+        for place in (Place(0), Place(0, JOBS)):
+            waiting = Follower(feed, Selection(), place)
+            for _ in range(3):
+                assert await waiting.news(0.01) is None
+                assert waiting.place == place
+        gate.open()
+    follower, seen = Follower(feed, Selection(), Place(0)), 0
+    while seen < JOBS:
+        told = await follower.news(0.0)
+        seen += len(told.changes) if told else 0
+
+
+async def test_one_that_finds_nothing_for_long_says_how_far_it_has_come(
+    counting: CountingStore,
+) -> None:
+    follower = Follower(Feed(counting, Window(JOBS)), SELECTIVE, Place(0))
+    cursors = []
+    while (told := await follower.news(0.0)) is None:
+        cursors.append(follower.place.seq)
+    assert cursors == list(range(10, JOBS, 10))
+    assert told.synced

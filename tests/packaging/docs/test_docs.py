@@ -1,0 +1,156 @@
+"""What the pages name exists: tests, files, settings, targets; what they copy is the original."""
+
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.support.pages import (
+    OPERATIONS,
+    README,
+    ROOT,
+    anchors,
+    blocks,
+    commands,
+    links,
+    pages,
+    spans,
+    text_of,
+)
+
+PROGRAMS = ("jobledger", "jobledger-server")
+BENCH = str(ROOT / "benchmarks/bench.py")
+OURS = {page: page.relative_to(ROOT).as_posix() for page in pages()}
+
+
+def relative(page: Path) -> str:
+    return OURS[page]
+
+
+@cache
+def help_of(*command: str) -> str:
+    program = str(Path(sys.executable).with_name(command[0]))
+    run = subprocess.run(
+        [program, *command[1:], "--help"], capture_output=True, text=True, check=True, timeout=60
+    )
+    return run.stdout
+
+
+@cache
+def helps(program: str) -> str:
+    """Return the help of a program and of all its commands."""
+    listed = help_of(program).partition("Commands:")[2].partition("\n\n")[0]
+    names = re.findall(r"^  (\w+) ", listed, re.MULTILINE)
+    assert names
+    return "\n".join([help_of(program), *(help_of(program, name) for name in names)])
+
+
+def flags_in(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text))
+
+
+@cache
+def functions_in(file: Path) -> set[str]:
+    return set(re.findall(r"^ *(?:async )?def (\w+)\(", text_of(file), re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", pages(), ids=relative)
+def test_every_test_that_a_page_names_exists(page: Path) -> None:
+    named = re.findall(r"(tests/[\w/]+\.py)::(\w+)", text_of(page))
+    missing = [
+        f"{path}::{name}"
+        for path, name in named
+        if not (ROOT / path).exists() or name not in functions_in(ROOT / path)
+    ]
+    assert missing == []
+
+
+def test_every_promise_names_a_test_or_says_that_it_has_none() -> None:
+    promised = text_of(ROOT / "docs/guarantees.md").partition("## What is not promised yet")[0]
+    promises = re.split(r"^\*\*", promised, flags=re.MULTILINE)[1:]
+    assert len(promises) > 20
+    bare = [p for p in promises if not re.search(r"tests/[\w/]+\.py::\w+", p)]
+    assert [p.partition("**")[0] for p in bare if "No test" not in p] == [
+        "A call that failed with UNAVAILABLE or DEADLINE_EXCEEDED may have been done."
+    ]
+
+
+@pytest.mark.parametrize("page", pages(), ids=relative)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    broken = []
+    for link in links(page):
+        if re.match(r"https?://", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def test_the_readmes_python_is_the_example() -> None:
+    (block,) = blocks(README, "python")
+    assert block.text == (ROOT / "examples/worker_and_watcher.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", pages(), ids=relative)
+def test_every_variable_that_a_page_names_exists(page: Path) -> None:
+    known = set(re.findall(r"JOBLEDGER_[A-Z_]+", "\n".join(map(helps, PROGRAMS))))
+    assert set(re.findall(r"JOBLEDGER_[A-Z_]+", text_of(page))) <= known
+
+
+@pytest.mark.parametrize("page", pages(), ids=relative)
+def test_every_flag_that_a_page_names_exists(page: Path) -> None:
+    """In a command, a flag of that program; standing alone, a flag of one of ours."""
+    shown = [*commands(page), *spans(page)]
+    for program in PROGRAMS:
+        calls = re.compile(rf"(?:^|[\s(/]){program} (?P<rest>[^|;]*)")
+        used = {
+            f for line in shown for call in calls.finditer(line) for f in flags_in(call["rest"])
+        }
+        assert used <= flags_in(helps(program)), program
+    alone = {flag for span in spans(page) if span.startswith("--") for flag in flags_in(span)}
+    assert alone <= flags_in("\n".join([*map(helps, PROGRAMS), help_of("python", BENCH)]))
+
+
+def test_every_setting_of_the_server_is_explained() -> None:
+    table = text_of(OPERATIONS).partition("## Settings")[2].partition("\n## ")[0]
+    settings = help_of("jobledger-server", "serve")
+    assert flags_in(settings) - flags_in(table) <= {"--help"}
+    for variable in re.findall(r"JOBLEDGER_[A-Z_]+", settings):
+        assert f"`{variable}`" in table
+
+
+def test_every_line_of_the_log_is_explained() -> None:
+    table = text_of(OPERATIONS).partition("## Logs")[2].partition("\n## ")[0]
+    call = re.compile(r"\b\w*log\.(?:debug|info|warning|error|exception)\(\s*\"([^\"]+)\"")
+    events = {
+        event
+        for file in (ROOT / "server").rglob("*.py")
+        for event in call.findall(file.read_text(encoding="utf-8"))
+    }
+    assert {"serving", "transition"} <= events
+    assert {event for event in events if f"`{event}`" not in table} == set()
+
+
+@pytest.mark.parametrize("page", pages(), ids=relative)
+def test_every_make_target_that_a_page_names_exists(page: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    shown = "\n".join([*commands(page), *spans(page)])
+    assert set(re.findall(r"^make ([a-z-]+)", shown, re.MULTILINE)) <= targets
+
+
+def test_the_readmes_first_screen_has_the_two_commands() -> None:
+    first_screen = "\n".join(text_of(README).splitlines()[:24])
+    for words in ("$ make demo", "$ make test", "Python 3.11", "package index"):
+        assert words in first_screen
+
+
+def test_every_decision_is_in_the_index() -> None:
+    folder = ROOT / "docs/decisions"
+    index = links(folder / "README.md")
+    assert index == sorted(file.name for file in folder.glob("0*.md"))

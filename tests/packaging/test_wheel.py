@@ -1,0 +1,81 @@
+"""The wheel holds the three packages and nothing else."""
+
+import re
+from email.parser import Parser
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+from tests.support.pages import ROOT
+
+PROTOS = ROOT / "protos"
+PACKAGES = ["generated/jobledger", "client/jobledger_client", "server/jobledger_server"]
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def names_in(wheel: Path) -> set[str]:
+    with ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def test_its_top_level_names_are_ours_alone(wheel: Path) -> None:
+    assert {name.split("/")[0] for name in names_in(wheel)} == {
+        "jobledger",
+        "jobledger_client",
+        "jobledger_server",
+        "jobledger-0.1.0.dist-info",
+    }
+
+
+@pytest.mark.parametrize("package", ["jobledger", "jobledger_client", "jobledger_server"])
+def test_every_package_is_typed(wheel: Path, package: str) -> None:
+    assert f"{package}/py.typed" in names_in(wheel)
+
+
+def test_it_holds_every_file_of_the_packages_and_no_tests(wheel: Path) -> None:
+    shipped = {name for name in names_in(wheel) if ".dist-info/" not in name}
+    expected = {
+        str(path.relative_to((ROOT / package).parent))
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and path.parent.name != "__pycache__"
+    }
+    protos = {f"jobledger/protos/{path.relative_to(PROTOS)}" for path in PROTOS.rglob("*.proto")}
+    assert "jobledger/protos/jobledger/v1/job.proto" in protos
+    assert shipped == expected | protos
+    assert not [name for name in shipped if "test" in name or "conftest" in name]
+
+
+def test_the_migrations_are_in_it(wheel: Path) -> None:
+    migrations = [
+        name.removeprefix("jobledger_server/sql/migrations/")
+        for name in names_in(wheel)
+        if name.startswith("jobledger_server/sql/migrations/")
+    ]
+    assert "env.py" in migrations
+    assert [name for name in migrations if name.startswith("versions/0")]
+
+
+def test_its_metadata_names_the_license_and_the_extras(wheel: Path) -> None:
+    with ZipFile(wheel) as archive:
+        metadata = Parser().parsestr(archive.read("jobledger-0.1.0.dist-info/METADATA").decode())
+        text = archive.read("jobledger-0.1.0.dist-info/licenses/LICENSE").decode()
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert "Apache License" in text
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert set(metadata.get_all("Provides-Extra", [])) == {
+        "cli",
+        "server",
+        "postgres",
+        "metrics",
+        "bench",
+    }
+    bare = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
+    assert {re.split("[<>]", line)[0] for line in bare} == {
+        "grpcio",
+        "protobuf",
+        "googleapis-common-protos",
+        "grpcio-status",
+    }

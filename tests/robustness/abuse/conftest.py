@@ -1,0 +1,27 @@
+"""A server to attack, in a process of its own. What a test of an attack looks like:
+
+    async def test_many_idle_connections(server: ServerProcess) -> None:
+        alone = await served_alone(server.target)
+        async with attack(idle_connections, server.target, count=900) as attacker:
+            await attacker.begun()
+            async with good_client(server.target) as good:
+                await asyncio.sleep(3)
+            report = await attacker.report()
+        good.assert_served(alone)
+        assert server.peak_memory < 300 * MIB
+
+One that takes more than a few seconds has the marker `abuse`.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.server_process import ServerProcess
+
+
+@pytest.fixture
+def server(database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path, database=database_url) as server:
+        yield server

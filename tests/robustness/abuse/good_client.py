@@ -1,0 +1,119 @@
+"""A client that does nothing wrong, and how well it is served while others do."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import grpc
+
+from tests.support.rpc_caller import Caller
+
+PERIOD = 0.02
+"""Seconds between the starts of two calls."""
+
+DEADLINE = 10.0
+"""Seconds that a call may take."""
+
+LONGEST_P99 = 0.25
+"""Seconds; what the contract allows beside any abuse."""
+
+
+@dataclass
+class Good:
+    """The calls of a good client: what failed, and how long each took."""
+
+    failed: list[str] = field(default_factory=list)
+    """The failed calls, each with its status."""
+
+    seconds: list[float] = field(default_factory=list)
+    """How long each call took, failed ones too."""
+
+    @property
+    def calls(self) -> int:
+        return len(self.seconds)
+
+    @property
+    def p50(self) -> float:
+        return self._quantile(0.5)
+
+    @property
+    def p99(self) -> float:
+        return self._quantile(0.99)
+
+    def assert_served(self, alone: "Good") -> None:
+        """Assert the measure of all abuse: no failed call, and p99 near what it was without.
+
+        The p99 may be five times what it was without the abuse, and 250 ms in any case: on a
+        busy machine the former is more.
+        """
+        assert self.failed == [], f"{self}; alone: {alone}"
+        assert self.p99 <= max(LONGEST_P99, 5 * alone.p99), f"{self}; alone: {alone}"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.calls} calls, failed: {dict(Counter(self.failed))}, "
+            f"p50 {self.p50 * 1000:.1f} ms, p99 {self.p99 * 1000:.1f} ms"
+        )
+
+    def _quantile(self, share: float) -> float:
+        ordered = sorted(self.seconds)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+@asynccontextmanager
+async def good_client(target: str, user_id: str = "good") -> AsyncIterator[Good]:
+    """Call CreateJob and GetJob in turn, one call each 20 ms, until the block ends.
+
+    The first call is done before the block begins. At the end all calls are awaited.
+    No call waits for another, none is repeated, and the connection is the client's own.
+    """
+    good = Good()
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(target, options) as channel:
+        call = Caller(channel, timeout=DEADLINE)
+        job = await call.job(user_id=user_id)
+        newest = job.id
+
+        async def create() -> None:
+            nonlocal newest
+            newest = (await call.job(user_id=user_id)).id
+
+        async def get() -> None:
+            await call.GetJob(job_id=newest, user_id=user_id)
+
+        async def measured(make: Callable[[], Awaitable[None]]) -> None:
+            begin = time.monotonic()
+            try:
+                await make()
+            except grpc.aio.AioRpcError as error:
+                good.failed.append(f"{make.__name__}: {error.code().name}: {error.details()}")
+            good.seconds.append(time.monotonic() - begin)
+
+        async def keep_calling() -> None:
+            loop = asyncio.get_running_loop()
+            due = loop.time()
+            async with asyncio.TaskGroup() as calls:
+                while not ended.is_set():
+                    for make in (create, get):
+                        calls.create_task(measured(make))
+                        due += PERIOD
+                        await asyncio.sleep(due - loop.time())
+
+        ended = asyncio.Event()
+        calling = asyncio.create_task(keep_calling())
+        try:
+            yield good
+        finally:
+            ended.set()
+            await calling
+
+
+async def served_alone(target: str, seconds: float = 2.0) -> Good:
+    """Return how a good client is served for so long while nobody else calls."""
+    async with good_client(target) as good:
+        await asyncio.sleep(seconds)
+    assert good.failed == [], good
+    return good

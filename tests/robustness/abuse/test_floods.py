@@ -1,0 +1,113 @@
+"""Much of what is permitted, all at once, from one client: others are served beside it."""
+
+import asyncio
+from collections import Counter
+
+import grpc
+import pytest
+from google.protobuf.struct_pb2 import Struct, Value
+
+from jobledger.v1 import job_service_pb2 as jobs
+from jobledger.v1 import worker_service_pb2 as workers
+from jobledger.v1.job_service_pb2_grpc import JobServiceStub
+from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
+from tests.robustness.abuse.attacker import attack, begin, parent_waits
+from tests.robustness.abuse.good_client import LONGEST_P99, good_client, served_alone
+from tests.support.server_process import MIB, ServerProcess
+
+CALLS = {"creations": 2000, "batches": 300}
+
+
+def large(size: int) -> Struct:
+    return Struct(fields={"blob": Value(string_value="x" * size)})
+
+
+def creations(target: str, *, what: str) -> object:
+    """Send all the large creations at once, over several connections; count the answers."""
+
+    async def flood() -> Counter[str]:
+        codes: Counter[str] = Counter()
+        one = jobs.CreateJobRequest(user_id="eve", job_type="t", parameters=large(250_000))
+        batch = jobs.BatchCreateJobsRequest(user_id="eve", requests=[one] * 4)
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        channels = [grpc.aio.insecure_channel(target, options) for _ in range(4)]
+
+        async def send(number: int) -> None:
+            stub = JobServiceStub(channels[number % len(channels)])
+            try:
+                if what == "batches":
+                    await stub.BatchCreateJobs(batch, timeout=25)
+                else:
+                    await stub.CreateJob(one, timeout=25)
+                codes["OK"] += 1
+            except grpc.aio.AioRpcError as error:
+                codes[error.code().name] += 1
+
+        begin()
+        await asyncio.gather(*map(send, range(CALLS[what])))
+        return codes
+
+    return asyncio.run(flood())
+
+
+def reports(target: str) -> object:
+    """Report on one job over a stream, as fast as it goes, until the test has seen enough."""
+
+    async def flood() -> int:
+        async with grpc.aio.insecure_channel(target) as channel:
+            job = (
+                await JobServiceStub(channel).CreateJob(
+                    jobs.CreateJobRequest(user_id="eve", job_type="t")
+                )
+            ).job
+            worker = WorkerServiceStub(channel)
+            await worker.TransitionJob(
+                workers.TransitionJobRequest(job_id=job.id, target_status=2, worker_id="w")
+            )
+            stream = worker.ReportProgress()
+            report = workers.ReportProgressRequest(job_id=job.id, progress=1)
+            begin()
+
+            async def read() -> int:
+                count = 0
+                async for _ in stream:
+                    count += 1
+                return count
+
+            reading = asyncio.ensure_future(read())
+            while parent_waits():
+                await stream.write(report)
+            await stream.done_writing()
+            return await reading
+
+    return asyncio.run(flood())
+
+
+@pytest.mark.abuse
+@pytest.mark.parametrize("what", CALLS)
+async def test_large_creations_of_one_client(server: ServerProcess, what: str) -> None:
+    alone = await served_alone(server.target)
+    before = server.peak_memory
+    async with attack(creations, server.target, what=what) as attacker:
+        await attacker.begun()
+        async with good_client(server.target) as good:
+            codes = await attacker.report()
+    # What 500 MB at once cost is gRPC's: it reads them before anybody can refuse them.
+    assert good.failed == [], good
+    assert good.p50 < LONGEST_P99, f"{good}; alone: {alone}"
+    assert set(codes) <= {"OK", "RESOURCE_EXHAUSTED"}, codes
+    assert sum(codes.values()) == CALLS[what]
+    assert server.peak_memory - before < 700 * MIB
+
+
+@pytest.mark.abuse
+async def test_reports_on_one_job_as_fast_as_it_goes(server: ServerProcess) -> None:
+    alone = await served_alone(server.target)
+    before = server.peak_memory
+    async with attack(reports, server.target) as attacker:
+        await attacker.begun()
+        async with good_client(server.target) as good:
+            await asyncio.sleep(5)
+        assert await attacker.report() > 1000
+    good.assert_served(alone)
+    assert server.peak_memory - before < 100 * MIB

@@ -1,0 +1,101 @@
+"""Whatever is sent to a method, it is never answered with an internal error."""
+
+import asyncio
+import os
+import time
+from collections import Counter
+from typing import Any
+
+import grpc
+import pytest
+from google.longrunning import operations_pb2
+from google.rpc.code_pb2 import INTERNAL
+
+from jobledger.v1 import job_service_pb2 as jobs
+from jobledger.v1 import worker_service_pb2 as workers
+from tests.robustness.abuse.fuzz import Fuzz
+from tests.support.rpc_caller import Caller
+from tests.support.server_process import ServerProcess
+
+SEED = int(os.environ.get("JOBLEDGER_FUZZ_SEED") or time.time_ns() % 2**32)
+
+IN_FLIGHT = 32
+
+WAITS = {"ClaimJobs": 0.1, "WaitOperation": 0.1, "WatchJob": 0.1, "WatchJobs": 0.1}
+"""Seconds after which a call that has nothing to answer is given up."""
+
+SERVICES = (
+    jobs.DESCRIPTOR.services_by_name["JobService"],
+    workers.DESCRIPTOR.services_by_name["WorkerService"],
+    operations_pb2.DESCRIPTOR.services_by_name["Operations"],
+)
+
+METADATA = (("x-jobledger-user", "ada"),)
+
+
+METHODS = [
+    pytest.param(service, method, id=f"{service.name}-{method.name}")
+    for service in SERVICES
+    for method in service.methods
+]
+
+
+@pytest.mark.parametrize(
+    "count", [pytest.param(200, id="few"), pytest.param(4_000, id="many", marks=pytest.mark.abuse)]
+)
+@pytest.mark.parametrize(("service", "method"), METHODS)
+async def test_no_request_is_an_internal_error(
+    server: ServerProcess, service: Any, method: Any, count: int
+) -> None:
+    """The seed is printed where it fails; JOBLEDGER_FUZZ_SEED repeats it."""
+    codes: Counter[str] = Counter()
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        known = await some_jobs(channel)
+        fuzz = Fuzz(SEED, known)
+        kind = getattr(jobs if service is SERVICES[0] else workers, method.input_type.name, None)
+        kind = kind or getattr(operations_pb2, method.input_type.name)
+        requests = iter(range(count))
+
+        async def send() -> None:
+            for _ in requests:
+                codes[await outcome(channel, service, method, fuzz.request(kind))] += 1
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(IN_FLIGHT):
+                tasks.create_task(send())
+        assert (await Caller(channel).job()).id
+    print(f"seed {SEED}: {dict(codes)}")  # noqa: T201
+    assert codes.total() == count
+    assert not codes.keys() & {"INTERNAL", "UNKNOWN", "UNAVAILABLE"}, (SEED, codes)
+    assert '"internal error"' not in server.log.read_text(), SEED
+
+
+async def some_jobs(channel: grpc.aio.Channel) -> list[str]:
+    """Return the ids of jobs in every state, and the names of some of them as operations."""
+    call = Caller(channel)
+    made = [await call.job(), await call.running(), await call.ended(), await call.job()]
+    await call.CancelJob(job_id=made[-1].id, user_id="ada")
+    return [job.id for job in made] + [f"jobs/{job.id}" for job in made]
+
+
+async def outcome(channel: grpc.aio.Channel, service: Any, method: Any, request: bytes) -> str:
+    """Make one call; return the name of its code."""
+    path = f"/{service.full_name}/{method.name}"
+    timeout = WAITS.get(method.name, 20)
+    try:
+        if method.client_streaming:
+            stream = channel.stream_stream(path)(timeout=timeout, metadata=METADATA)
+            await stream.write(request)
+            await stream.done_writing()
+            while (data := await stream.read()) is not grpc.aio.EOF:
+                if workers.ReportProgressResponse.FromString(data).error.code == INTERNAL:
+                    return "INTERNAL"
+        elif method.server_streaming:
+            stream = channel.unary_stream(path)(request, timeout=timeout, metadata=METADATA)
+            await stream.read()
+            stream.cancel()
+        else:
+            await channel.unary_unary(path)(request, timeout=timeout, metadata=METADATA)
+    except grpc.aio.AioRpcError as error:
+        return error.code().name
+    return "OK"

@@ -1,0 +1,83 @@
+"""The measure itself: a client that is not served fails it, and attackers end by themselves."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Mapping
+
+import pytest
+
+from tests.robustness.abuse.attacker import attack, begin, parent_waits, wait_for_parent
+from tests.robustness.abuse.good_client import Good, good_client, served_alone
+from tests.support.databases import sqlite_only
+from tests.support.server_process import MIB, ServerProcess
+
+
+def waiting(target: str, *, word: str) -> Mapping[str, object]:
+    begin()
+    wait_for_parent()
+    return {"target": target, "word": word}
+
+
+def polling(target: str) -> Mapping[str, object]:
+    begin()
+    rounds = 0
+    while parent_waits():
+        rounds += 1
+        time.sleep(0.001)
+    return {"rounds": rounds}
+
+
+def failing(target: str) -> None:
+    raise OSError(target)
+
+
+async def test_an_attack_begins_and_reports_when_it_is_asked_to() -> None:
+    target = "127.0.0.1:9"
+    async with attack(waiting, target, word="so") as waiter, attack(polling, target) as poller:
+        await waiter.begun()
+        await poller.begun()
+        assert await waiter.report() == {"target": target, "word": "so"}
+        assert (await poller.report())["rounds"] > 0
+
+
+async def test_an_attack_that_fails_fails_the_test() -> None:
+    async with attack(failing, "127.0.0.1:9") as attacker:
+        with pytest.raises(AssertionError, match="ended with 1"):
+            await attacker.report()
+
+
+async def test_only_loopback_is_attacked() -> None:
+    with pytest.raises(AssertionError, match="only loopback"):
+        async with attack(waiting, "192.0.2.1:9", word="so"):
+            pass
+
+
+async def test_a_good_client_alone_is_served(server: ServerProcess) -> None:
+    alone = await served_alone(server.target, 1)
+    assert alone.calls > 30
+    alone.assert_served(alone)
+    assert 10 * MIB < server.peak_memory < 500 * MIB
+
+
+@sqlite_only
+async def test_a_server_that_stands_still_or_dies_fails_the_measure(server: ServerProcess) -> None:
+    alone = await served_alone(server.target, 1)
+    async with good_client(server.target) as held_up:
+        server.signal(signal.SIGSTOP)
+        await asyncio.sleep(1)
+        server.signal(signal.SIGCONT)
+    assert held_up.failed == []
+    with pytest.raises(AssertionError, match="alone"):
+        held_up.assert_served(alone)
+
+    async with good_client(server.target) as cut_off:
+        server.kill()
+        await _calls(cut_off, cut_off.calls + 1)
+    with pytest.raises(AssertionError, match="UNAVAILABLE"):
+        cut_off.assert_served(alone)
+
+
+async def _calls(good: Good, count: int) -> None:
+    while good.calls < count:
+        await asyncio.sleep(0.01)

@@ -1,0 +1,89 @@
+"""Attacks with HTTP/2 itself, before any call is understood.
+
+Measured with `make test-abuse`; docs/exposure.md has the figures. In `make test` other tests
+take the processor too: there nobody fails, and half of the calls are as quick as all should be.
+"""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.robustness.abuse import http2_attacks as attacks
+from tests.robustness.abuse.attacker import attack
+from tests.robustness.abuse.good_client import LONGEST_P99, Good, good_client, served_alone
+from tests.support.databases import sqlite_only
+from tests.support.server_process import MIB, ServerProcess
+
+SECONDS = 2.0
+
+pytestmark = sqlite_only  # none of them reaches a database
+
+
+async def attacked(
+    server: ServerProcess, function: Callable[..., object], **options: object
+) -> Good:
+    """Return how a good client was served during an attack, by a server that goes on after it."""
+    async with attack(function, server.target, **options) as attacker:
+        await attacker.begun()
+        async with good_client(server.target) as good:
+            await asyncio.sleep(SECONDS)
+        report = await attacker.report()
+    assert report["sent"], report
+    await served_alone(server.target, 0.5)
+    assert good.failed == [], good
+    assert server.peak_memory < 400 * MIB
+    return good
+
+
+@pytest.mark.parametrize(
+    ("attack_with", "options"),
+    [
+        (attacks.rapid_reset, {}),
+        (attacks.hpack_bomb, {}),
+        (attacks.large_headers, {}),
+        (attacks.ping_flood, {}),
+        (attacks.continuation_flood, {}),
+        pytest.param(attacks.open_calls, {}, marks=pytest.mark.abuse),
+        pytest.param(attacks.settings_flood, {}, marks=pytest.mark.abuse),
+        pytest.param(attacks.hpack_bomb, {"repeats": 16_000}, marks=pytest.mark.abuse),
+        pytest.param(attacks.continuation_flood, {"size": 1_000}, marks=pytest.mark.abuse),
+        pytest.param(attacks.reconnects, {}, marks=pytest.mark.abuse),
+    ],
+)
+async def test_no_call_of_others_fails(
+    server: ServerProcess, attack_with: Callable[..., object], options: dict[str, object]
+) -> None:
+    good = await attacked(server, attack_with, **options)
+    assert good.p50 < 2 * LONGEST_P99, good
+
+
+@pytest.mark.abuse
+@pytest.mark.parametrize(
+    "attack_with", [attacks.hpack_bomb, attacks.ping_flood, attacks.settings_flood]
+)
+async def test_others_are_served_as_quickly_as_ever(
+    server: ServerProcess, attack_with: Callable[..., object]
+) -> None:
+    alone = await served_alone(server.target)
+    (await attacked(server, attack_with)).assert_served(alone)
+
+
+STRICT = ("--max-streams", "100")
+
+
+@pytest.mark.abuse
+@pytest.mark.parametrize("attack_with", [attacks.rapid_reset, attacks.large_headers])
+async def test_few_streams_for_each_connection_keep_others_quick(
+    database_url: str, tmp_path: Path, attack_with: Callable[..., object]
+) -> None:
+    async with ServerProcess(tmp_path, database=database_url, arguments=STRICT) as server:
+        alone = await served_alone(server.target)
+        (await attacked(server, attack_with)).assert_served(alone)
+
+
+@pytest.mark.abuse
+async def test_500_half_sent_messages_hold_no_more_than_their_bytes(server: ServerProcess) -> None:
+    good = await attacked(server, attacks.half_sent)
+    assert good.p50 < 2 * LONGEST_P99, good

@@ -1,0 +1,301 @@
+"""The largest request of each method, permitted or not: none of them holds the event loop.
+
+What else is served waits for as long as the loop is held, so the measure is the most that
+the loop's thread computes between two of its turns; that does not depend on how busy the
+machine is.
+"""
+
+import asyncio
+import gc
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import pytest
+from google.longrunning import operations_pb2 as operations
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
+
+from jobledger.v1 import asset_pb2, job_pb2
+from jobledger.v1 import job_service_pb2 as jobs
+from jobledger.v1 import worker_service_pb2 as workers
+from jobledger_server.app import App
+from tests.robustness.abuse.attacker import attack, begin
+from tests.support.databases import sqlite_only
+from tests.support.rpc_caller import COMPLETED, FAILED, PARTIAL, PROCESSING, QUEUED, Caller
+
+LONGEST_HOLD = 0.05
+"""Seconds of CPU, as the contract has it."""
+
+LONGEST_PAUSE = 5.0
+"""Seconds of real time; a thread that keeps the interpreter would show here."""
+
+REPEATS = 2
+
+ID = "00000000-0000-7000-8000-000000000000"
+EMPTY_LISTS = Struct(
+    fields={"a": Value(list_value=ListValue(values=[Value(list_value=ListValue())] * 65_000))}
+)
+"""The most that 256 KiB can hold."""
+
+LABELS = {f"{n:02}{'k' * 61}": "v" * 255 for n in range(32)}
+SMALL_LABELS = {f"k{n}": "v" * 10 for n in range(32)}
+STATUSES = [QUEUED, PROCESSING, COMPLETED, PARTIAL, FAILED]
+TYPES = [f"{n:03}{'t' * 47}" for n in range(100)]
+ASSETS = [asset_pb2.Asset(asset_type="t", url=f"https://e.example/{'x' * 990}")] * 1000
+
+
+def empty_entries(message: bytes, field: int, entries: int) -> bytes:
+    """Return a message with so many empty entries of a repeated field."""
+    return message + bytes([field << 3 | 2, 0]) * entries
+
+
+def requests(job_id: str) -> Mapping[str, list[bytes]]:
+    """Return the largest requests of each method, of about a mebibyte where it may be large."""
+    error = job_pb2.JobError(reason="R" * 63, message="ü" * 4096, details=EMPTY_LISTS)
+    end = {"job_id": job_id, "result": EMPTY_LISTS, "assets": ASSETS[:700]}
+    create = jobs.CreateJobRequest(
+        user_id="ü" * 128, job_type="t" * 50, parameters=EMPTY_LISTS, labels=LABELS
+    )
+    many = jobs.BatchCreateJobsRequest(
+        user_id="ada",
+        requests=[jobs.CreateJobRequest(job_type="t", labels=SMALL_LABELS)] * 1000,
+    )
+    deep = jobs.BatchCreateJobsRequest(
+        user_id="ada",
+        requests=[jobs.CreateJobRequest(job_type="t", parameters=EMPTY_LISTS)] * 4,
+    )
+    made: dict[str, list[Any]] = {
+        "JobService/CreateJob": [create],
+        "JobService/BatchCreateJobs": [
+            many,
+            deep,
+            empty_entries(b"\x0a\x03ada", 2, 500_000),
+            jobs.BatchCreateJobsRequest(user_id="ada", requests=[jobs.CreateJobRequest()] * 1000),
+            jobs.BatchCreateJobsRequest(
+                user_id="ada",
+                requests=[jobs.CreateJobRequest.FromString(empty_entries(b"", 4, 400))] * 1000,
+            ),
+        ],
+        "JobService/GetJob": [jobs.GetJobRequest(job_id=job_id, user_id="ada")],
+        "JobService/ListJobs": [
+            jobs.ListJobsRequest(
+                user_id="ada", page_size=1000, job_types=TYPES, statuses=STATUSES * 20
+            ),
+            jobs.ListJobsRequest(user_id="ada", page_size=1000, labels=LABELS),
+            jobs.ListJobsRequest(user_id="ada", page_size=1000),
+            jobs.ListJobsRequest(user_id="ada", statuses=STATUSES[:1] * 1_000_000),
+        ],
+        "JobService/CancelJob": [jobs.CancelJobRequest(job_id=ID, user_id="ada", reason="ü" * 512)],
+        "JobService/DeleteJob": [jobs.DeleteJobRequest(job_id=ID, user_id="ada")],
+        "JobService/ListAssets": [
+            jobs.ListAssetsRequest(job_id=job_id, user_id="ada", page_size=1000)
+        ],
+        "JobService/ListTransitions": [
+            jobs.ListTransitionsRequest(job_id=job_id, user_id="ada", page_size=1000)
+        ],
+        "WorkerService/ClaimJobs": [
+            workers.ClaimJobsRequest(worker_id="w", job_types=TYPES, max_jobs=100),
+            workers.ClaimJobsRequest(worker_id="w", job_types=["small"], max_jobs=100),
+            workers.ClaimJobsRequest(worker_id="w", job_types=["large"], max_jobs=100),
+        ],
+        "WorkerService/TransitionJob": [
+            workers.TransitionJobRequest(target_status=3, **end),
+            workers.TransitionJobRequest(job_id=job_id, target_status=5, error=error),
+        ],
+        "WorkerService/UpdateProgress": [
+            workers.UpdateProgressRequest(job_id=job_id, progress_message="ü" * 512)
+        ],
+        "WorkerService/MarkCompleted": [
+            workers.MarkCompletedRequest(job_id=job_id, assets=ASSETS),
+            workers.MarkCompletedRequest(**end),
+            empty_entries(b"\x0a\x01a", 5, 500_000),
+            workers.MarkCompletedRequest(job_id=job_id, assets=[asset_pb2.Asset()] * 1000),
+        ],
+        "WorkerService/MarkPartial": [workers.MarkPartialRequest(**end, error=error)],
+        "WorkerService/MarkFailed": [
+            workers.MarkFailedRequest(**end | {"assets": ASSETS[:500]}, error=error)
+        ],
+        "WorkerService/ReleaseJob": [workers.ReleaseJobRequest(job_id=ID, attempt=1)],
+        "WorkerService/CreateAsset": [
+            workers.CreateAssetRequest(
+                job_id=ID, asset_type="t", url=ASSETS[0].url, storage_path="ü" * 1024
+            )
+        ],
+    }
+    name = f"jobs/{job_id}"
+    made |= {
+        "Operations/GetOperation": [operations.GetOperationRequest(name=name)],
+        "Operations/ListOperations": [
+            operations.ListOperationsRequest(name="jobs", page_size=1000),
+            operations.ListOperationsRequest(name="jobs", filter=f"done={' ' * 60_000}true"),
+        ],
+        "Operations/CancelOperation": [operations.CancelOperationRequest(name=f"jobs/{ID}")],
+        "Operations/DeleteOperation": [operations.DeleteOperationRequest(name=f"jobs/{ID}")],
+        "Operations/WaitOperation": [
+            operations.WaitOperationRequest(name=name, timeout=Duration(nanos=1))
+        ],
+    }
+    return {
+        method: [one if isinstance(one, bytes) else one.SerializeToString() for one in each]
+        for method, each in made.items()
+    }
+
+
+def send(target: str, *, files: list[str]) -> object:
+    """Send the request in each file, named by its method, a few times; return what came of it."""
+    begin()
+    codes = []
+    options = [("grpc.max_receive_message_length", -1), ("grpc.max_metadata_size", 2**20)]
+    with grpc.insecure_channel(target, options) as channel:
+        for file in map(Path, files):
+            service, _, name = file.stem.partition(".")
+            package = "google.longrunning" if service == "Operations" else "jobledger.v1"
+            method = channel.unary_unary(f"/{package}.{service}/{name}")
+            for _ in range(REPEATS):
+                try:
+                    method(file.read_bytes(), timeout=20, metadata=[("x-jobledger-user", "ada")])
+                    codes.append("OK")
+                except grpc.RpcError as error:
+                    codes.append(error.code().name)
+    return codes
+
+
+class Holds:
+    """Measures, in its block, for how long the running event loop is held at the longest."""
+
+    def __init__(self) -> None:
+        self.cpu = self.pause = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._measuring = True
+        self._last = (0.0, 0.0)
+
+    def __enter__(self) -> Self:
+        self._last = time.thread_time(), time.monotonic()
+        self._loop.call_soon(self._turn)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._measuring = False
+
+    def _turn(self) -> None:
+        cpu, now = time.thread_time(), time.monotonic()
+        self.cpu = max(self.cpu, cpu - self._last[0])
+        self.pause = max(self.pause, now - self._last[1])
+        self._last = cpu, now
+        if self._measuring:
+            self._loop.call_soon(self._turn)
+
+
+async def filled(call: Caller) -> str:
+    """Make jobs of all sizes, and return the id of one that runs and has many assets."""
+    small = [jobs.CreateJobRequest(job_type="small")] * 1000
+    await call.BatchCreateJobs(user_id="ada", requests=small)
+    for _ in range(6):
+        creations = [jobs.CreateJobRequest(job_type="large", parameters=EMPTY_LISTS)] * 3
+        await call.BatchCreateJobs(user_id="ada", requests=creations)
+    ended = await call.running()
+    await call.MarkCompleted(job_id=ended.id, assets=ASSETS)
+    return str(ended.id)
+
+
+def methods() -> Iterable[str]:
+    return requests(ID)
+
+
+@pytest.fixture
+def frozen_heap() -> Iterator[None]:
+    """Let no collection walk what the tests have made: a server freezes what it is made of too."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("frozen_heap")
+@pytest.mark.parametrize("method", methods())
+async def test_no_request_holds_the_event_loop(
+    start: Callable[..., Awaitable[App]], tmp_path: Path, method: str
+) -> None:
+    app = await start()
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        job_id = (await call.running()).id
+        if "List" in method or "Claim" in method:
+            job_id = await filled(call)
+    made = requests(job_id)[method]
+    files = []
+    for number, data in enumerate(made):
+        files.append(str(tmp_path / f"{method.replace('/', '.')}.{number}"))
+        Path(files[-1]).write_bytes(data)
+    async with attack(send, app.address, files=files) as attacker:
+        await attacker.begun()
+        with Holds() as holds:
+            codes = await attacker.report()
+    assert holds.cpu <= LONGEST_HOLD, f"{holds.cpu:.3f} s of CPU, {codes}"
+    assert holds.pause <= LONGEST_PAUSE, f"{holds.pause:.3f} s, {codes}"
+    assert not set(codes) & {"UNKNOWN", "INTERNAL", "DEADLINE_EXCEEDED"}, codes
+
+
+FAT = b"\x0a\x01a" + b"\xc2\x3e\x0bxxxxxxxxxxx" * 4000
+"""A request of 56 kB with 4,000 fields that no method knows: slow to look through."""
+
+
+def send_together(target: str, *, method: str, count: int) -> object:
+    """Send so many fat requests at once, each as a call of its own; return their codes."""
+
+    async def together() -> Counter[str]:
+        async with grpc.aio.insecure_channel(target) as channel:
+            await channel.channel_ready()
+            call = channel.stream_stream(f"/jobledger.v1.{method}")
+            streams = [call() for _ in range(count)]
+            begin()
+            await asyncio.gather(*(stream.write(FAT) for stream in streams))
+            for stream in streams:
+                await stream.done_writing()
+            codes: Counter[str] = Counter()
+            for stream in streams:
+                with suppress(grpc.aio.AioRpcError):
+                    while await stream.read() is not grpc.aio.EOF:
+                        pass
+                codes[(await stream.code()).name] += 1
+            return codes
+
+    return asyncio.run(together())
+
+
+@pytest.mark.parametrize("method", ["JobService/GetJob", "WorkerService/ReportProgress"])
+@sqlite_only
+async def test_fat_requests_that_come_together_do_not_hold_the_event_loop(
+    start: Callable[..., Awaitable[App]], method: str
+) -> None:
+    app = await start()
+    async with attack(send_together, app.address, method=method, count=300) as attacker:
+        await attacker.begun()
+        with Holds() as holds:
+            codes = await attacker.report()
+    # Read in the event loop, one after the other, they hold it for half a second.
+    assert holds.cpu <= 3 * LONGEST_HOLD, f"{holds.cpu:.3f} s of CPU, {codes}"
+    assert codes == {"INVALID_ARGUMENT" if "Get" in method else "OK": 300}
+
+
+def test_every_method_with_one_request_is_tested() -> None:
+    services = (module.DESCRIPTOR.services_by_name for module in (jobs, workers, operations))
+    unary = {
+        f"{service.name}/{method.name}"
+        for services_by_name in services
+        for service in services_by_name.values()
+        for method in service.methods
+        if not method.server_streaming
+    }
+    assert set(methods()) == unary

@@ -1,0 +1,222 @@
+"""What callers do neither stops the log nor gets into it."""
+
+import asyncio
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from jobledger.v1 import worker_service_pb2 as workers
+from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
+from tests.robustness.abuse.attacker import attack
+from tests.robustness.abuse.good_client import good_client
+from tests.support.databases import sqlite_only
+from tests.support.http2 import (
+    CANCEL,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    RST_STREAM,
+    Connection,
+    frame,
+    literal,
+    message,
+    request_headers,
+)
+from tests.support.rpc_caller import Caller
+from tests.support.server_process import ServerProcess
+
+TOKEN = "a-token-that-stays-private"
+SENT = "sent-by-a-caller"
+
+METHODS = (
+    "grpc.health.v1.Health/Check",
+    "grpc.health.v1.Health/Watch",
+    "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    "jobledger.v1.JobService/CreateJob",
+    "jobledger.v1.JobService/WatchJob",
+    "jobledger.v1.JobService/WatchJobs",
+    "jobledger.v1.WorkerService/ClaimJobs",
+    "jobledger.v1.WorkerService/ReportProgress",
+    "google.longrunning.Operations/WaitOperation",
+    f"jobledger.v1.JobService/{SENT}",
+    f"{SENT}.Service/Method",
+)
+
+
+def odd_calls(target: str, *, methods: Sequence[str]) -> Mapping[str, object]:
+    """Call each method in every way that is wrong, with a valid token."""
+    token = literal(b"authorization", b"Bearer " + TOKEN.encode())
+    sent = SENT.encode()
+    compressed = b"\1" + len(sent).to_bytes(4, "big") + sent
+    odd_headers = (
+        literal(b"authorization", b"Bearer " + TOKEN.encode() + b"\xff"),
+        literal(b"x-odd", sent + b"\xff\xfe"),
+        literal(b"x-odd-bin", b"!" + sent),
+        literal(b"grpc-timeout", sent),
+        literal(b"grpc-timeout", b"1n"),
+        literal(b"grpc-encoding", b"gzip"),
+        literal(b"grpc-encoding", sent),
+        literal(b"traceparent", sent + b"\xff"),
+    )
+    odd_bodies = (
+        frame(DATA, END_STREAM, 1, message(b"\xff\xff" + sent)),
+        frame(DATA, END_STREAM, 1, message(b"\x0a\xff" + sent)),
+        frame(DATA, END_STREAM, 1, compressed),
+        frame(DATA, END_STREAM, 1, message(sent)[:-1]),
+        frame(DATA, 0, 1, message(sent)[:-1]),
+        frame(DATA, 0, 1, message(b"")),
+        frame(DATA, END_STREAM, 1, message(b"")),
+        frame(DATA, END_STREAM, 1, b""),
+        frame(DATA, 0, 1, b"\0\xff\xff\xff\xff" + sent),
+        b"",
+    )
+    connections = []
+
+    def call(method: str, header: bytes, *frames: bytes) -> None:
+        connection = Connection(target)
+        connections.append(connection)
+        headers = request_headers(f"/{method}".encode(), token, header)
+        connection.send(frame(HEADERS, END_HEADERS, 1, headers), *frames)
+
+    for method in methods:
+        for header in odd_headers:
+            call(method, header, odd_bodies[6])
+        for body in odd_bodies:
+            call(method, b"", body)
+            call(method, b"", body, frame(RST_STREAM, 0, 1, CANCEL))
+        time.sleep(0.05)
+        # Half of the calls end here without a word, some with an answer on its way.
+        for connection in connections:
+            connection.close()
+        connections.clear()
+    return {"methods": len(methods)}
+
+
+@sqlite_only
+async def test_nothing_that_a_caller_sends_gets_into_the_log(
+    tmp_path: Path, database_url: str
+) -> None:
+    access = tmp_path / "access.toml"
+    digest = hashlib.sha256(TOKEN.encode()).hexdigest()
+    access.write_text(f"[[caller]]\nname = 'web'\ntoken_sha256 = '{digest}'\nusers = ['*']\n")
+    arguments = ["--access", str(access), "--reflection", "--heartbeat", "0.05"]
+    server = ServerProcess(tmp_path, database=database_url, arguments=arguments)
+    begun = time.monotonic()
+    async with server, attack(odd_calls, server.target, methods=METHODS) as attacker:
+        assert await attacker.report() == {"methods": len(METHODS)}
+        await asyncio.to_thread(server.terminate)
+    text = server.log.read_text()
+    assert TOKEN not in text
+    assert SENT not in text
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line for line in lines if "exception" in line or line["level"] == "error"] == []
+    of_libraries = [line for line in lines if line["event"] == "library_message"]
+    assert sum(line["count"] for line in of_libraries) >= len(METHODS)
+    kinds = {(line["logger"], line["text"]) for line in of_libraries}
+    assert len(of_libraries) <= len(kinds) * (time.monotonic() - begun + 1)
+
+
+@contextmanager
+def nobody_reads(log: Path) -> Iterator[int]:
+    """Make the log a pipe that is soon full, and return its other end."""
+    os.mkfifo(log)
+    end = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, 4096)
+    try:
+        yield end
+    finally:
+        os.close(end)
+
+
+def read_all(end: int) -> bytes:
+    """Read the log until its writer closes it."""
+    os.set_blocking(end, True)
+    fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, 2**20)
+    return b"".join(iter(lambda: os.read(end, 2**20), b""))
+
+
+MANY = 3000
+LONG_NAME = "\N{GRINNING FACE}" * 128
+"""A worker's name that makes each line of a transition 1.7 kB long."""
+
+
+async def many_transitions(call: Caller) -> None:
+    """Cause more lines than fit into the queue: MANY times 1.7 kB."""
+    one = {"job_type": "many"}
+    for _ in range(MANY // 1000):
+        await call.BatchCreateJobs(user_id="ada", requests=[one] * 1000)
+    for _ in range(MANY // 100):
+        claimed = await call.ClaimJobs(worker_id=LONG_NAME, job_types=["many"], max_jobs=100)
+        assert len(claimed.jobs) == 100
+
+
+@sqlite_only
+async def test_a_log_that_nobody_reads_stops_nobody(tmp_path: Path, database_url: str) -> None:
+    server = ServerProcess(tmp_path, database=database_url)
+    with nobody_reads(server.log) as end:
+        async with server, grpc.aio.insecure_channel(server.target) as channel:
+            await many_transitions(Caller(channel))
+            async with good_client(server.target) as good:
+                await asyncio.sleep(2)
+            assert good.failed == []
+            reading = asyncio.to_thread(read_all, end)
+            text, code = await asyncio.gather(reading, asyncio.to_thread(server.terminate))
+            assert code == 0
+    lines = [json.loads(line) for line in text.splitlines()]
+    events = [line["event"] for line in lines]
+    lost = sum(line["lost"] for line in lines if line["event"] == "log_lines_lost")
+    assert lost > 0
+    assert events.count("transition") + lost >= MANY
+    assert len(text) < 6 * 1024 * 1024
+
+
+@sqlite_only
+async def test_a_server_whose_log_nobody_reads_ends_when_it_is_asked_to(
+    tmp_path: Path, database_url: str
+) -> None:
+    server = ServerProcess(tmp_path, database=database_url)
+    with nobody_reads(server.log):
+        async with server, grpc.aio.insecure_channel(server.target) as channel:
+            await many_transitions(Caller(channel))
+            assert await asyncio.to_thread(server.terminate) == 0
+
+
+REPORTS = 20_000
+
+
+@sqlite_only
+async def test_late_reports_share_a_line(tmp_path: Path, database_url: str) -> None:
+    server = ServerProcess(tmp_path, database=database_url)
+    begun = time.monotonic()
+    async with server, grpc.aio.insecure_channel(server.target) as channel:
+        job = await Caller(channel).running()
+        await Caller(channel).UpdateProgress(job_id=job.id, progress=90)
+        late = workers.ReportProgressRequest(job_id=job.id, progress=1)
+        stream: Any = WorkerServiceStub(channel).ReportProgress()
+
+        async def report() -> None:
+            for _ in range(REPORTS):
+                await stream.write(late)
+            await stream.done_writing()
+
+        reporting = asyncio.create_task(report())
+        answers = 0
+        while (answer := await stream.read()) is not grpc.aio.EOF:
+            answers += 1
+            assert not answer.applied
+        await reporting
+        await asyncio.to_thread(server.terminate)
+    assert answers == REPORTS
+    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    shared = [line for line in lines if line["event"] == "late_progress_reports"]
+    assert sum(line["count"] for line in shared) == REPORTS
+    assert len(shared) <= time.monotonic() - begun + 1

@@ -1,0 +1,34 @@
+"""Databases brought up to date, and which of them a test runs on."""
+
+import asyncio
+
+import pytest
+
+from jobledger_server.domain.model import Instant
+from jobledger_server.ledger.outages import Outages
+from jobledger_server.sql.engine import open_database, parse_url
+from jobledger_server.sql.schema import migrate
+
+several_servers = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+"""For tests with more than one server: an SQLite file is for one."""
+
+sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""For tests of what does not reach the database."""
+
+
+def migrated(url: str) -> str:
+    """Bring a database up to date, as the server would."""
+
+    async def run() -> None:
+        database = open_database(parse_url(url))
+        await migrate(database)
+        await database.close()
+
+    asyncio.run(run())
+    return url
+
+
+class NoOutages(Outages):
+    """Outages where there never was one, however long a test takes."""
+
+    def answered(self, now: Instant) -> None: ...

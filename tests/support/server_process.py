@@ -1,0 +1,158 @@
+"""The real server as a process of its own, which can be killed and started again.
+
+with ServerProcess(directory) as server:
+    Client(server.target, user_id="ada")
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+MIB = 2**20
+
+START_TIMEOUT = 30.0
+STOP_TIMEOUT = 30.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class ServerProcess:
+    """`jobledger-server serve` on one port and one database, through all its restarts.
+
+    A context manager, sync or async. All methods block; in async tests call them
+    through `asyncio.to_thread` where something else has to go on meanwhile.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        database: str | None = None,
+        database_file: Path | None = None,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        descriptors: int | None = None,
+    ) -> None:
+        self.port = free_port()
+        self.target = f"127.0.0.1:{self.port}"
+        self.database = database or f"sqlite:///{directory / 'jobledger.db'}"
+        by_url = ("--database", self.database)
+        self._database = by_url if database_file is None else ("--database-file", database_file)
+        self.log = directory / "server.log"
+        self._arguments = list(arguments)
+        limit = f'ulimit -n {descriptors} && exec "$@"'
+        self._limit = [] if descriptors is None else ["sh", "-c", limit, "sh"]
+        self._environment = {**os.environ, **(environment or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        return self._running().pid
+
+    @property
+    def peak_memory(self) -> int:
+        """The most bytes of memory that the process has held since its start."""
+        status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
+        return next(
+            int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")
+        )
+
+    def start(self) -> None:
+        """Start the process and wait until its health service says SERVING."""
+        command = [
+            *self._limit,
+            str(Path(sys.executable).with_name("jobledger-server")),
+            *("serve", "--listen", self.target, *map(str, self._database)),
+            *self._arguments,
+        ]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
+            )
+        try:
+            self._wait_until_serving()
+        except BaseException:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """End the process as a power cut would (SIGKILL). Does nothing to a dead one."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def terminate(self) -> int:
+        """Ask the process to drain and stop (SIGTERM); wait for it and return its exit code."""
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        self._running().send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for the end of a process that was asked to stop; return its exit code."""
+        code = self._running().wait(STOP_TIMEOUT)
+        self._process = None
+        return code
+
+    def restart(self) -> None:
+        """Kill the process and start another one on the same port and database."""
+        self.kill()
+        self.start()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self.start)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.kill)
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "the server is not running"
+        return self._process
+
+    def _wait_until_serving(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        # Its own subchannel: the global pool would hand the next channel to this
+        # target the connection backoff of this one.
+        options = [
+            ("grpc.initial_reconnect_backoff_ms", 50),
+            ("grpc.max_reconnect_backoff_ms", 200),
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        with grpc.insecure_channel(self.target, options) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            while self._running().poll() is None and time.monotonic() < deadline:
+                with contextlib.suppress(grpc.RpcError):
+                    answer = health.Check(
+                        health_pb2.HealthCheckRequest(), timeout=0.5, wait_for_ready=True
+                    )
+                    if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                        return
+        code = self._running().poll()
+        state = "still runs" if code is None else f"exited with {code}"
+        log = self.log.read_text(errors="replace")[-4000:]
+        raise AssertionError(f"the server is not SERVING ({state}); its log:\n{log}")

@@ -1,0 +1,313 @@
+"""The judges over histories made by hand: what they let pass and what they do not."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from tests.robustness.checker.history import (
+    Fault,
+    History,
+    Message,
+    Operation,
+    Outcome,
+    Place,
+    Record,
+    Step,
+)
+from tests.robustness.checker.summary import summarize
+from tests.robustness.checker.validate import judge
+from tests.unit.checker.histories import A1, A2, A3, A4, A5, B3, END, START, done, job, story
+
+Spoil = Callable[[History], object]
+
+
+def messages(history: History, watcher: int, stream: int) -> list[Message]:
+    return history.watchers[watcher].streams[stream].messages
+
+
+def forget(watcher: int, stream: int, number: int) -> Spoil:
+    return lambda history: messages(history, watcher, stream).pop(number)
+
+
+def change(watcher: int, stream: int, number: int, **fields: object) -> Spoil:
+    def spoil(history: History) -> None:
+        found = messages(history, watcher, stream)
+        found[number] = replace(found[number], **fields)
+
+    return spoil
+
+
+def insert(watcher: int, stream: int, number: int, message: Message) -> Spoil:
+    return lambda history: messages(history, watcher, stream).insert(number, message)
+
+
+def swap(watcher: int, stream: int, one: int, other: int) -> Spoil:
+    def spoil(history: History) -> None:
+        found = messages(history, watcher, stream)
+        found[one], found[other] = found[other], found[one]
+
+    return spoil
+
+
+def end(watcher: int, stream: int, how: str) -> Spoil:
+    return lambda history: setattr(history.watchers[watcher].streams[stream], "end", how)
+
+
+def record(job_id: str, **fields: object) -> Spoil:
+    def spoil(history: History) -> None:
+        history.records[job_id] = replace(history.records[job_id], **fields)
+
+    return spoil
+
+
+def operation(number: int, **fields: object) -> Spoil:
+    def spoil(history: History) -> None:
+        history.operations[number] = replace(history.operations[number], **fields)
+
+    return spoil
+
+
+def also(done: Operation) -> Spoil:
+    return lambda history: history.operations.append(done)
+
+
+def again(history: History) -> None:
+    twin = replace(job("c", 1), status="FAILED")
+    steps = (Step(1, "QUEUED", "PROCESSING"), Step(1, "PROCESSING", "FAILED"))
+    history.records["c"] = Record(twin, steps, created_by="create a")
+
+
+def both(*spoils: Spoil) -> Spoil:
+    def spoil(history: History) -> None:
+        for one in spoils:
+            one(history)
+
+    return spoil
+
+
+ALL, OTHER, ONE = 0, 1, 2
+
+UNKNOWN = {"outcome": Outcome.UNKNOWN, "told": None, "changed": False}
+
+
+def test_a_history_without_fault_is_found_without_fault() -> None:
+    assert not any(judge(story()).values())
+
+
+SPOILT = {
+    # of many jobs
+    "a step is left out": ("reliable", change(ALL, 0, 3, steps=())),
+    "a start is not told": ("reliable", both(forget(OTHER, 0, 3))),
+    "the end is not told": ("reliable", forget(ALL, 1, 5)),
+    "the deletion is not told": ("reliable", forget(OTHER, 0, 10)),
+    "nothing is told of a job": (
+        "reliable",
+        lambda h: h.watchers[OTHER].streams[0].messages.__delitem__(slice(1, None)),
+    ),
+    "a watch of many ends": ("reliable", end(OTHER, 0, "OK")),
+    "a watch breaks in an odd way": ("reliable", end(OTHER, 0, "INTERNAL")),
+    "a stream comes into sync twice": ("unique", insert(ALL, 1, 4, Message(7.0, synced=True))),
+    "a deletion of a job that had not ended": (
+        "terminal",
+        change(OTHER, 0, 10, job=replace(job("b", 5), status="PROCESSING")),
+    ),
+    "a bug": ("kept", lambda h: h.refusals.update(["GetJob INTERNAL INTERNAL"])),
+    "a token is refused": ("resumable", end(ALL, 1, "INVALID_ARGUMENT")),
+    "a job that was not asked for": (
+        "reliable",
+        lambda h: setattr(h.watchers[OTHER], "user_id", "bob"),
+    ),
+    "a message twice": ("unique", insert(OTHER, 0, 4, Message(3.65, A2))),
+    "a step twice": ("unique", change(OTHER, 0, 5, steps=(START["a"],))),
+    "a message after a deletion": ("unique", insert(OTHER, 0, 12, Message(10.7, job("b", 6)))),
+    "an older version later": ("ordered: after version 4", swap(ALL, 1, 2, 4)),
+    "jobs in another order": ("ordered", swap(ALL, 1, 2, 3)),
+    "steps in another order": (
+        "ordered",
+        both(change(OTHER, 0, 9, steps=(END["a"], START["a"]))),
+    ),
+    "a step is missed on resuming": (
+        "resumable",
+        both(
+            lambda h: setattr(h.watchers[ALL].streams[1], "after", Place(0, 2)),
+            lambda h: messages(h, ALL, 0).__delitem__(slice(3, None)),
+        ),
+    ),
+    "a message again on resuming": ("resumable", insert(ALL, 1, 0, Message(5.3, job("b", 2)))),
+    "a step again on resuming": ("resumable", change(ALL, 1, 0, steps=(START["a"],))),
+    "a step that never was": (
+        "kept",
+        change(OTHER, 0, 5, steps=(Step(3, "PROCESSING", "PROCESSING"),)),
+    ),
+    "a job that never was": ("kept", insert(OTHER, 0, 4, Message(3.7, job("z", 1)))),
+    "a deletion that never was": ("kept: a deletion that never was", record("b", deleted=False)),
+    # of one job
+    "a step of one job is left out": ("reliable", change(ONE, 0, 1, steps=())),
+    "a step of one job is missed on resuming": (
+        "resumable",
+        lambda h: setattr(h.watchers[ONE].streams[1], "after_version", 1),
+    ),
+    "a step of one job again": ("unique", change(ONE, 1, 2, steps=(START["a"],))),
+    "a step of one job again on resuming": (
+        "resumable",
+        change(ONE, 1, 0, steps=(START["a"],)),
+    ),
+    "steps of one job in another order": (
+        "ordered: one, a, message 3: steps",
+        change(ONE, 1, 3, steps=(END["a"], START["a"])),
+    ),
+    "a step of one job that never was": (
+        "kept: one, a, message 2: Step",
+        change(ONE, 1, 2, steps=(Step(3, "PROCESSING", "PROCESSING"),)),
+    ),
+    "a watch of one job breaks in an odd way": ("reliable: INTERNAL", end(ONE, 0, "INTERNAL")),
+    "a version of one job twice": ("unique", change(ONE, 1, 1, heartbeat=False)),
+    "an older version of one job": ("ordered", change(ONE, 1, 0, job=A1)),
+    "OK before the end": ("terminal", forget(ONE, 1, 3)),
+    "more after the end": ("terminal", insert(ONE, 1, 4, Message(9.8, A5, heartbeat=True))),
+    "not found but there": ("kept", end(ONE, 1, "NOT_FOUND")),
+    "a watch without an end": ("reliable", both(forget(ONE, 1, 3), end(ONE, 1, "left"))),
+    "another job than asked for": ("reliable", change(ONE, 1, 2, job=B3)),
+    # of what was done
+    "a watched job is not there": ("kept: not there any more", lambda h: h.records.pop("a")),
+    "an acknowledged job is not there": (
+        "kept: the job is not there",
+        lambda h: h.records.pop("a"),
+    ),
+    "an acknowledged job is another": ("kept: is that of z", record("a", created_by="z")),
+    "an acknowledged version is not there": ("kept", also(done("UpdateProgress", 9, job("a", 6)))),
+    "an acknowledged version is another": (
+        "kept: like UpdateProgress",
+        also(done("UpdateProgress", 5, A3, mark="other")),
+    ),
+    "an acknowledged version is told otherwise": (
+        "kept: told otherwise",
+        change(OTHER, 0, 5, job=replace(A3, content=b"other")),
+    ),
+    "an acknowledged end is another": ("kept", record("a", ended_by="")),
+    "an acknowledged asset is not there": ("kept", record("a", assets=("y", "z"))),
+    "an acknowledged deletion is not made": ("kept: still there", record("b", deleted=False)),
+    "a request makes two jobs": ("atomic", again),
+    "a claim is given twice": ("atomic", also(done("ClaimJobs", 3, A2))),
+    "an end with half of its assets": ("atomic", record("a", assets=("x", "y"))),
+    "assets without their end": (
+        "atomic",
+        both(record("a", ended_by=""), operation(8, **UNKNOWN)),
+    ),
+    "an end without its assets": (
+        "atomic",
+        both(record("a", assets=("x",)), operation(8, **UNKNOWN)),
+    ),
+    "an asset twice": ("atomic", record("a", assets=("x", "x", "y", "z"))),
+    "a refused asset": (
+        "atomic",
+        operation(6, outcome=Outcome.REFUSED),
+    ),
+    "an asset from nowhere": ("atomic", record("a", assets=("w", "x", "y", "z"))),
+    "two ends": (
+        "atomic",
+        record("a", steps=(START["a"], END["a"], replace(END["a"], version=5))),
+    ),
+    "no end of one that has ended": ("atomic: by the steps", record("a", steps=(START["a"],))),
+    "no start": ("atomic", record("a", steps=(END["a"],))),
+    "two contents of one version": (
+        "atomic",
+        change(OTHER, 0, 5, job=replace(A3, content=b"other")),
+    ),
+    "a job without an end": (
+        "terminal",
+        record("a", job=A4, steps=(START["a"],), ended_by=""),
+    ),
+    "a change after the end": ("terminal", insert(OTHER, 0, 11, Message(9.7, job("a", 6)))),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_what_breaks_a_promise_is_found(name: str) -> None:
+    broken, spoil = SPOILT[name]
+    promise, _, words = broken.partition(": ")
+    history = story()
+    spoil(history)
+    assert any(words in violation.what for violation in judge(history)[promise])
+
+
+ALLOWED = {
+    "progress is skipped": forget(OTHER, 0, 5),
+    "the last progress is skipped and its place taken by the end": forget(ALL, 1, 2),
+    "a step is told with a later version": both(
+        forget(OTHER, 0, 3), change(OTHER, 0, 4, steps=(START["a"],))
+    ),
+    "an end that its deletion took along": forget(ALL, 1, 4),
+    "an end of unknown outcome was made": operation(8, **UNKNOWN),
+    "an end of unknown outcome was not made": both(
+        operation(7, **UNKNOWN), record("b", ended_by="")
+    ),
+    "an asset of unknown outcome was not linked": both(
+        operation(6, outcome=Outcome.UNKNOWN), record("a", assets=("y", "z"))
+    ),
+    "a job of one watcher is deleted": both(
+        forget(ONE, 1, 3),
+        end(ONE, 1, "NOT_FOUND"),
+        record("a", deleted=True),
+        insert(ALL, 1, 7, Message(11.6, job("a", 6, "COMPLETED"), deleted=True)),
+        insert(OTHER, 0, 12, Message(11.6, job("a", 6, "COMPLETED"), deleted=True)),
+    ),
+    "changes asked for at the same time are told either way": both(
+        operation(5, sent=5.1),
+        swap(ALL, 1, 0, 2),
+        swap(OTHER, 0, 5, 6),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_what_is_allowed_is_not_held_against_anybody(name: str) -> None:
+    history = story()
+    ALLOWED[name](history)
+    found = judge(history)
+    assert not any(found.values()), found
+
+
+def test_who_goes_back_to_an_older_place_is_told_again_from_there() -> None:
+    history = story()
+    watcher = history.watchers[ALL]
+    back = replace_stream(watcher.streams[1], after=Place(0, 2))
+    back.messages[:0] = watcher.streams[0].messages[3:]
+    watcher.streams.append(back)
+    watcher.streams[1].messages = watcher.streams[1].messages[:2]
+    assert not any(judge(history).values())
+    back.messages.pop(0)
+    assert judge(history)["resumable"]
+
+
+def replace_stream(stream, **fields):
+    return replace(stream, messages=list(stream.messages), **fields)
+
+
+def test_a_summary_counts_what_a_deletion_took_along_and_voids_a_run_without_load() -> None:
+    history = story()
+    assert summarize(history).unheard == 0
+    messages(history, ALL, 1).pop(4)
+    summary = summarize(history)
+    assert summary.unheard == 1
+    assert (summary.changes, summary.void) == (10, True)
+    history.load_ended = 10.6
+    history.load_began = 10.55
+    assert not summarize(history).void
+
+
+def test_a_recovery_counts_until_the_first_change_that_was_asked_for_after_the_fault() -> None:
+    history = story()
+    stream = history.watchers[OTHER].streams[0]
+    history.watchers = [history.watchers[OTHER]]
+    history.faults = [Fault("cut", 4.0, 4.0, recovers_from=4.0, replicas=frozenset({0}))]
+    # Version 2 of b was asked for at 4, before which nothing is said; then comes 3 of a, at 5.
+    assert summarize(history).recoveries == {"cut": [pytest.approx(1.6)]}
+    history.faults.append(Fault("kill -9", 5.5, 5.5, recovers_from=5.5, alone=False))
+    assert summarize(history).recoveries == {"cut": [None]}
+    history.faults.pop()
+    history.load_ended = 5.5
+    assert summarize(history).recoveries == {"cut": [None]}
+    stream.replica = 1
+    assert summarize(history).recoveries == {}

@@ -1,0 +1,185 @@
+"""Cancelling: at once where nobody holds the job, else by asking; once is as good as twice."""
+
+from dataclasses import replace
+
+import pytest
+
+from jobledger_server.domain.commands import Cancel, Expire, Release, Report
+from jobledger_server.domain.decisions import decide
+from jobledger_server.domain.leases import deadline
+from jobledger_server.domain.machine import Decision
+from jobledger_server.domain.model import Instant, Job, JobError, JobStatus, Micros, Transition
+from tests.unit.domain.jobs import (
+    ENDED_BY,
+    HELD,
+    JOB_ID,
+    LEFT,
+    NOW,
+    OWNER,
+    QUEUED,
+    RELEASED,
+    RUN_TIMEOUT,
+    SECOND,
+    WORKER,
+    State,
+    ids,
+    job_in,
+    name_of,
+    outcome_of,
+)
+
+CANCEL = Cancel(job_id=JOB_ID, user_id=OWNER, reason="too dear")
+
+
+def failed(version: int, actor: str) -> Transition:
+    return Transition(
+        job_id=JOB_ID,
+        from_status=JobStatus.PROCESSING,
+        to_status=JobStatus.FAILED,
+        version=version,
+        attempt=1,
+        actor=actor,
+        reason="CANCELLED",
+        time=NOW,
+    )
+
+
+def cancelled(job: Job) -> Job:
+    return decide(job, CANCEL, now=NOW, new_id=ids()).job
+
+
+def test_cancelling_a_queued_job_ends_it_at_once_by_both_transitions() -> None:
+    job = replace(job_in(QUEUED), run_timeout=RUN_TIMEOUT)
+    decision = decide(job, CANCEL, now=NOW, new_id=ids())
+    ended = replace(
+        job,
+        status=JobStatus.FAILED,
+        attempt=1,
+        error=JobError("CANCELLED", "too dear"),
+        start_time=NOW,
+        complete_time=NOW,
+        queue_expire_time=None,
+        run_expire_time=Instant(NOW + RUN_TIMEOUT),
+        cancel_request_time=NOW,
+        cancel_reason="too dear",
+        update_time=NOW,
+        version=3,
+    )
+    assert (decision.job, decision.transition) == (ended, failed(3, OWNER))
+    via = decision.via
+    assert via is not None
+    assert via.transition == Transition(
+        job_id=JOB_ID,
+        from_status=JobStatus.QUEUED,
+        to_status=JobStatus.PROCESSING,
+        version=2,
+        attempt=1,
+        actor=OWNER,
+        reason="",
+        time=NOW,
+    )
+    assert via.job == replace(
+        ended,
+        status=JobStatus.PROCESSING,
+        error=None,
+        lease_duration=Micros(0),
+        lease_expire_time=NOW,
+        complete_time=None,
+        version=2,
+    )
+
+
+@pytest.mark.parametrize("state", [RELEASED, LEFT])
+def test_cancelling_a_job_that_waits_for_its_next_worker_ends_it_at_once(state: State) -> None:
+    job = job_in(state)
+    assert decide(job, CANCEL, now=NOW, new_id=ids()) == Decision(
+        job=replace(
+            job,
+            status=JobStatus.FAILED,
+            error=JobError("CANCELLED", "too dear"),
+            queue_expire_time=None,
+            complete_time=NOW,
+            cancel_request_time=NOW,
+            cancel_reason="too dear",
+            update_time=NOW,
+            version=5,
+        ),
+        transition=failed(5, OWNER),
+    )
+
+
+def test_cancelling_a_held_job_asks_its_worker_to() -> None:
+    job = job_in(HELD)
+    assert decide(job, CANCEL, now=NOW, new_id=ids()) == Decision(
+        job=replace(
+            job, cancel_request_time=NOW, cancel_reason="too dear", update_time=NOW, version=4
+        )
+    )
+
+
+def test_without_a_reason_the_error_still_says_something() -> None:
+    for state in (QUEUED, RELEASED):
+        decision = decide(job_in(state), replace(CANCEL, reason=""), now=NOW, new_id=ids())
+        assert decision.job.error == JobError("CANCELLED", "cancelled")
+        assert decision.job.cancel_reason == ""
+
+
+def test_cancelling_again_changes_neither_the_time_nor_the_reason() -> None:
+    job = cancelled(job_in(HELD))
+    again = replace(CANCEL, reason="no, really")
+    decision = decide(job, again, now=Instant(NOW + 29 * SECOND), new_id=ids())
+    assert decision == Decision(job=job, changed=False)
+
+
+def test_reports_of_a_worker_that_was_asked_do_not_put_the_end_off() -> None:
+    job = cancelled(job_in(HELD))
+    for seconds in (10, 20, 34):
+        report = Report(job_id=JOB_ID, attempt=1)
+        job = decide(job, report, now=Instant(seconds * SECOND), new_id=ids()).job
+        assert job.cancel_request_time == NOW
+        assert deadline(job) == 35 * SECOND
+    ended = decide(job, Expire(job_id=JOB_ID), now=Instant(35 * SECOND), new_id=ids()).job
+    assert ended.error == JobError("CANCELLED", "too dear")
+
+
+@pytest.mark.parametrize("target", list(ENDED_BY))
+def test_a_worker_that_was_asked_ends_the_job_as_it_sees_fit(target: JobStatus) -> None:
+    job, end = cancelled(job_in(HELD)), replace(ENDED_BY[target], attempt=1)
+    ended = decide(job, end, now=NOW, new_id=ids()).job
+    assert (ended.status, ended.error) == (target, end.error)
+    assert ended.cancel_request_time == NOW
+    assert name_of(ended, outcome_of(ended, CANCEL)) == "repeats"
+
+
+@pytest.mark.parametrize(("worker", "actor"), [(WORKER, WORKER), ("", "worker")])
+def test_giving_back_a_cancelled_job_ends_it(worker: str, actor: str) -> None:
+    job = cancelled(replace(job_in(HELD), worker_id=worker))
+    release = Release(job_id=JOB_ID, attempt=1)
+    assert decide(job, release, now=NOW, new_id=ids()) == Decision(
+        job=replace(
+            job,
+            status=JobStatus.FAILED,
+            error=JobError("CANCELLED", "too dear"),
+            lease_duration=None,
+            lease_expire_time=None,
+            complete_time=NOW,
+            version=5,
+        ),
+        transition=failed(5, actor),
+    )
+
+
+def test_an_end_that_the_service_gave_is_nobodys_to_repeat() -> None:
+    """It has no report's fingerprint, so that even the same words are another report."""
+    job = decide(job_in(RELEASED), CANCEL, now=NOW, new_id=ids()).job
+    same = replace(ENDED_BY[JobStatus.FAILED], error=job.error)
+    assert job.end_digest is None
+    assert outcome_of(job, same) == "terminal"
+
+
+@pytest.mark.parametrize("state", [QUEUED, RELEASED, LEFT])
+def test_what_was_cancelled_at_once_stays_as_it_is(state: State) -> None:
+    job = decide(job_in(state), CANCEL, now=NOW, new_id=ids()).job
+    for command in (CANCEL, Expire(job_id=JOB_ID)):
+        decision = decide(job, command, now=Instant(10**15), new_id=ids())
+        assert decision == Decision(job=job, changed=False)

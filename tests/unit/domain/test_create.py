@@ -1,0 +1,130 @@
+"""A creation, and what a request id makes of repeating it."""
+
+from dataclasses import replace
+
+import pytest
+
+from jobledger_server.domain.commands import DEFAULT_QUEUE_TIMEOUT, Create
+from jobledger_server.domain.decisions import create
+from jobledger_server.domain.errors import RequestIdReused
+from jobledger_server.domain.machine import Decision
+from jobledger_server.domain.model import Instant, Job, JobId, JobStatus, Micros, Payload
+from tests.unit.domain.jobs import (
+    NOW,
+    OWNER,
+    QUEUE_TIMEOUT,
+    RUN_TIMEOUT,
+    STATES,
+    State,
+    ids,
+    job_in,
+)
+
+COMMAND = Create(
+    user_id=OWNER,
+    job_type="render",
+    parameters=Payload(b"p"),
+    labels={"team": "red"},
+    request_id="request-1",
+    max_attempts=3,
+    queue_timeout=QUEUE_TIMEOUT,
+)
+
+
+def test_a_new_job_is_queued_at_version_one_with_nothing_done() -> None:
+    command = replace(COMMAND, run_timeout=RUN_TIMEOUT)
+    assert create(None, command, now=NOW, new_id=ids()) == Decision(
+        job=Job(
+            id=JobId("id-000001"),
+            user_id=OWNER,
+            job_type="render",
+            parameters=Payload(b"p"),
+            labels={"team": "red"},
+            request_id="request-1",
+            status=JobStatus.QUEUED,
+            progress=0,
+            progress_message="",
+            attempt=0,
+            max_attempts=3,
+            releases=0,
+            worker_id="",
+            result=None,
+            error=None,
+            create_time=NOW,
+            update_time=NOW,
+            start_time=None,
+            complete_time=None,
+            lease_duration=None,
+            lease_expire_time=None,
+            queue_timeout=QUEUE_TIMEOUT,
+            queue_expire_time=Instant(605_000_000),
+            run_timeout=RUN_TIMEOUT,
+            run_expire_time=None,
+            cancel_request_time=None,
+            cancel_reason="",
+            version=1,
+            end_digest=None,
+        ),
+        changed=True,
+        applied=True,
+        deleted=False,
+        transition=None,
+        assets=(),
+        via=None,
+    )
+
+
+def test_what_is_not_said_is_one_attempt_seven_days_to_wait_and_for_ever_to_run() -> None:
+    job = create(None, Create(user_id=OWNER, job_type="render"), now=NOW, new_id=ids()).job
+    week = 7 * 24 * 3600 * 1_000_000
+    assert (job.max_attempts, job.queue_timeout, job.run_timeout) == (1, week, None)
+    assert job.queue_expire_time == NOW + week
+    assert (job.parameters, job.labels, job.request_id) == (None, {}, "")
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_repeating_a_creation_gives_the_job_as_it_stands_now(state: State) -> None:
+    existing = job_in(state)
+    decision = create(existing, COMMAND, now=NOW, new_id=ids())
+    assert decision == Decision(job=existing, changed=False)
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(COMMAND, job_type="print"),
+        replace(COMMAND, parameters=None),
+        replace(COMMAND, parameters=Payload(b"")),
+        replace(COMMAND, parameters=Payload(b"q")),
+        replace(COMMAND, labels={}),
+        replace(COMMAND, labels={"team": "blue"}),
+        replace(COMMAND, labels={"team": "red", "tier": "1"}),
+        replace(COMMAND, max_attempts=1),
+        replace(COMMAND, max_attempts=4),
+        replace(COMMAND, queue_timeout=DEFAULT_QUEUE_TIMEOUT),
+        replace(COMMAND, queue_timeout=Micros(QUEUE_TIMEOUT - 1)),
+        replace(COMMAND, run_timeout=RUN_TIMEOUT),
+    ],
+)
+def test_a_request_id_used_for_something_else_is_refused(state: State, other: Create) -> None:
+    existing = job_in(state)
+    with pytest.raises(RequestIdReused) as refusal:
+        create(existing, other, now=NOW, new_id=ids())
+    assert repr(refusal.value) == repr(RequestIdReused("request-1", "Job", existing.id))
+
+
+def test_a_run_timeout_is_content_too() -> None:
+    command = replace(COMMAND, run_timeout=RUN_TIMEOUT)
+    existing = create(None, command, now=NOW, new_id=ids()).job
+    assert not create(existing, command, now=NOW, new_id=ids()).changed
+    for other in (None, Micros(RUN_TIMEOUT + 1)):
+        with pytest.raises(RequestIdReused):
+            create(existing, replace(command, run_timeout=other), now=NOW, new_id=ids())
+
+
+def test_the_order_of_labels_is_not_content() -> None:
+    first = replace(COMMAND, labels={"a": "1", "b": "2"})
+    existing = create(None, first, now=NOW, new_id=ids()).job
+    again = replace(COMMAND, labels={"b": "2", "a": "1"})
+    assert not create(existing, again, now=NOW, new_id=ids()).changed

@@ -1,0 +1,298 @@
+"""How a job ends by itself: each deadline to the microsecond, and which of several wins."""
+
+from dataclasses import replace
+
+import pytest
+
+from jobledger_server.domain.commands import Claim, Expire, Release, Report
+from jobledger_server.domain.decisions import decide
+from jobledger_server.domain.leases import CANCEL_GRACE, claim, deadline
+from jobledger_server.domain.machine import Decision
+from jobledger_server.domain.model import Instant, Job, JobError, JobStatus, Micros, Transition
+from tests.unit.domain.jobs import (
+    COMPLETED,
+    ENDED,
+    HELD,
+    JOB_ID,
+    LEFT,
+    QUEUE_TIMEOUT,
+    QUEUED,
+    RELEASED,
+    RUN_TIMEOUT,
+    SECOND,
+    STATES,
+    State,
+    ids,
+    job_in,
+)
+
+EXPIRE = Expire(job_id=JOB_ID)
+
+
+def expire(job: Job, now: int) -> Decision:
+    return decide(job, EXPIRE, now=Instant(now), new_id=ids())
+
+
+def instant(seconds: int | None) -> Instant | None:
+    return None if seconds is None else Instant(seconds * SECOND)
+
+
+def held_until(
+    *, lease: int, run: int | None = None, cancelled: int | None = None, max_attempts: int = 3
+) -> Job:
+    """Return a held job with deadlines at these seconds, asked to cancel at that one."""
+    return replace(
+        job_in(HELD),
+        max_attempts=max_attempts,
+        lease_expire_time=instant(lease),
+        run_timeout=None if run is None else RUN_TIMEOUT,
+        run_expire_time=instant(run),
+        cancel_request_time=instant(cancelled),
+        cancel_reason="too dear",
+    )
+
+
+@pytest.mark.parametrize(
+    ("job", "seconds"),
+    [
+        (job_in(QUEUED), 601),
+        (job_in(HELD), 63),
+        (job_in(RELEASED), 604),
+        (job_in(LEFT), 604),
+        (replace(job_in(LEFT), run_expire_time=instant(603)), 603),
+        (replace(job_in(LEFT), run_expire_time=instant(605)), 604),
+        (held_until(lease=63, run=62), 62),
+        (held_until(lease=63, run=64), 63),
+        (held_until(lease=63, cancelled=32), 62),
+        (held_until(lease=63, cancelled=34), 63),
+        (held_until(lease=63, run=62, cancelled=31), 61),
+        *((replace(job_in(state), run_expire_time=instant(70)), None) for state in ENDED),
+        *((replace(job_in(state), cancel_request_time=instant(3)), None) for state in ENDED),
+    ],
+)
+def test_the_deadline_is_the_earliest_of_the_times_that_apply(
+    job: Job, seconds: int | None
+) -> None:
+    assert deadline(job) == instant(seconds)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_job_has_a_deadline_until_it_has_ended(state: State) -> None:
+    assert (deadline(job_in(state)) is None) == (state in ENDED)
+
+
+def test_a_worker_has_thirty_seconds_to_end_a_job_that_is_cancelled() -> None:
+    assert CANCEL_GRACE == 30 * SECOND
+
+
+@pytest.mark.parametrize(
+    ("job", "reason"),
+    [
+        (job_in(QUEUED), "QUEUE_EXPIRED"),
+        (job_in(RELEASED), "QUEUE_EXPIRED"),
+        (job_in(LEFT), "QUEUE_EXPIRED"),
+        (replace(job_in(LEFT), run_expire_time=instant(603)), "RUN_EXPIRED"),
+        (job_in(HELD), None),
+        (held_until(lease=63, max_attempts=1), "LEASE_EXPIRED"),
+        (held_until(lease=63, run=62), "RUN_EXPIRED"),
+        (held_until(lease=63, cancelled=32), "CANCELLED"),
+        (held_until(lease=63, cancelled=34), "CANCELLED"),
+    ],
+)
+def test_a_deadline_is_due_to_the_microsecond(job: Job, reason: str | None) -> None:
+    due = deadline(job)
+    assert due is not None
+    assert expire(job, due - 1) == Decision(job=job, changed=False)
+    decision = expire(job, due)
+    assert decision.changed
+    error = decision.job.error
+    assert (error.reason if error else None) == reason
+    assert decision.job.complete_time == (due if reason else None)
+
+
+# Which cause is told where several deadlines have passed, and nobody had looked: the wish to
+# cancel, whichever of them has, before the time to run, that before the lease.
+@pytest.mark.parametrize(
+    ("job", "now", "reason"),
+    [
+        # the grace is over, and so is …
+        (held_until(lease=99, cancelled=10), 40, "CANCELLED"),
+        (held_until(lease=20, cancelled=10), 40, "CANCELLED"),
+        (held_until(lease=99, cancelled=10, run=20), 40, "CANCELLED"),
+        (held_until(lease=20, cancelled=10, run=20), 40, "CANCELLED"),
+        # the grace is not over, but the lease is: nobody is left to end the job
+        (held_until(lease=20, cancelled=10), 20, "CANCELLED"),
+        (held_until(lease=20, cancelled=10, run=20), 20, "CANCELLED"),
+        (held_until(lease=20, cancelled=10, max_attempts=1), 20, "CANCELLED"),
+        # neither is over, but the time to run is
+        (held_until(lease=99, cancelled=10, run=20), 20, "CANCELLED"),
+        # nobody asked to cancel
+        (held_until(lease=20, run=20), 20, "RUN_EXPIRED"),
+        (held_until(lease=20, run=30), 40, "RUN_EXPIRED"),
+        (held_until(lease=20, run=20, max_attempts=1), 20, "RUN_EXPIRED"),
+        (held_until(lease=20, run=41, max_attempts=1), 40, "LEASE_EXPIRED"),
+        (held_until(lease=20, run=41), 40, None),
+        # nobody holds it
+        (replace(job_in(LEFT), run_expire_time=instant(700)), 700, "RUN_EXPIRED"),
+        (replace(job_in(LEFT), run_expire_time=instant(701)), 700, "QUEUE_EXPIRED"),
+        (replace(job_in(LEFT), max_attempts=1), 700, "QUEUE_EXPIRED"),
+    ],
+)
+def test_which_cause_is_told_where_several_have_passed(
+    job: Job, now: int, reason: str | None
+) -> None:
+    decision = expire(job, now * SECOND)
+    assert decision.changed
+    error = decision.job.error
+    assert (error.reason if error else None) == reason
+    if reason is None:
+        assert decision.job.status is JobStatus.PROCESSING
+        assert not decision.job.held
+
+
+def test_a_queued_job_that_nobody_took_passes_through_processing() -> None:
+    job, now = replace(job_in(QUEUED), run_timeout=RUN_TIMEOUT), Instant(601 * SECOND)
+    decision = expire(job, now)
+    via = decision.via
+    assert via is not None
+    assert (via.via, via.changed, via.assets) == (None, True, ())
+    assert decision.job == replace(
+        job,
+        status=JobStatus.FAILED,
+        attempt=1,
+        error=JobError("QUEUE_EXPIRED", "no worker took the job in time"),
+        start_time=now,
+        complete_time=now,
+        queue_expire_time=None,
+        run_expire_time=Instant(now + RUN_TIMEOUT),
+        update_time=now,
+        version=3,
+    )
+    assert via.job == replace(
+        decision.job,
+        status=JobStatus.PROCESSING,
+        error=None,
+        lease_duration=Micros(0),
+        lease_expire_time=now,
+        complete_time=None,
+        version=2,
+    )
+    steps = [
+        Transition(
+            job_id=JOB_ID,
+            from_status=before,
+            to_status=to,
+            version=version,
+            attempt=1,
+            actor="system",
+            reason=reason,
+            time=now,
+        )
+        for before, to, version, reason in (
+            (JobStatus.QUEUED, JobStatus.PROCESSING, 2, ""),
+            (JobStatus.PROCESSING, JobStatus.FAILED, 3, "QUEUE_EXPIRED"),
+        )
+    ]
+    assert [via.transition, decision.transition] == steps
+
+
+@pytest.mark.parametrize(
+    ("job", "error"),
+    [
+        (
+            held_until(lease=20, max_attempts=1),
+            JobError("LEASE_EXPIRED", "the worker 'worker-1' fell silent, and no attempt is left"),
+        ),
+        (
+            held_until(lease=99, run=20),
+            JobError("RUN_EXPIRED", "the job did not end within its run timeout"),
+        ),
+        (held_until(lease=20, cancelled=10), JobError("CANCELLED", "too dear")),
+        (
+            replace(job_in(LEFT), queue_expire_time=instant(20)),
+            JobError("QUEUE_EXPIRED", "no worker took the job in time"),
+        ),
+    ],
+)
+def test_the_service_ends_a_job_with_all_that_is_known_of_it(job: Job, error: JobError) -> None:
+    now = Instant(20 * SECOND)
+    decision = expire(job, now)
+    assert decision == Decision(
+        job=replace(
+            job,
+            status=JobStatus.FAILED,
+            error=error,
+            lease_duration=None,
+            lease_expire_time=None,
+            queue_expire_time=None,
+            complete_time=now,
+            update_time=now,
+            version=job.version + 1,
+        ),
+        transition=Transition(
+            job_id=JOB_ID,
+            from_status=JobStatus.PROCESSING,
+            to_status=JobStatus.FAILED,
+            version=job.version + 1,
+            attempt=1,
+            actor="system",
+            reason=error.reason,
+            time=now,
+        ),
+    )
+    assert decision.job.progress == 40, "FAILED keeps it"
+
+
+@pytest.mark.parametrize("how", ["released", "left"])
+def test_the_time_to_wait_counts_anew_each_time_a_job_comes_to_wait(how: str) -> None:
+    job = job_in(QUEUED)
+    take = Claim(
+        worker_id="w", job_types=frozenset(), max_jobs=1, lease_duration=Micros(60 * SECOND)
+    )
+    for round_ in range(1, 3):
+        now = round_ * 500 * SECOND
+        taken = claim(job, take, Instant(now))
+        assert taken is not None
+        assert taken.job.queue_expire_time is None
+        left_at = Instant(now + 60 * SECOND)
+        if how == "released":
+            release = Release(job_id=JOB_ID, attempt=round_)
+            job = decide(taken.job, release, now=left_at, new_id=ids()).job
+        else:
+            job = expire(taken.job, left_at).job
+        assert job.queue_expire_time == left_at + QUEUE_TIMEOUT
+        assert deadline(job) == left_at + QUEUE_TIMEOUT
+
+
+def test_the_time_to_run_counts_from_the_first_start_over_all_attempts() -> None:
+    job = replace(job_in(QUEUED), run_timeout=Micros(100 * SECOND))
+    take = Claim(
+        worker_id="w", job_types=frozenset(), max_jobs=1, lease_duration=Micros(40 * SECOND)
+    )
+    for now in (10, 50, 90):
+        taken = claim(job, take, Instant(now * SECOND))
+        assert taken is not None
+        assert taken.job.start_time == 10 * SECOND
+        assert taken.job.run_expire_time == 110 * SECOND
+        job = taken.job
+        if now < 90:
+            job = expire(job, (now + 40) * SECOND).job
+            assert job.run_expire_time == 110 * SECOND
+    assert deadline(job) == 110 * SECOND
+    job = decide(job, Report(job_id=JOB_ID), now=Instant(100 * SECOND), new_id=ids()).job
+    assert job.run_expire_time == 110 * SECOND, "a report renews the lease only"
+    ended = expire(job, 110 * SECOND).job
+    assert ended.error is not None
+    assert ended.error.reason == "RUN_EXPIRED"
+    assert (ended.start_time, ended.attempt) == (10 * SECOND, 3)
+
+
+def test_waiting_in_the_queue_takes_nothing_from_the_time_to_run() -> None:
+    job = replace(job_in(QUEUED), run_timeout=RUN_TIMEOUT)
+    assert job.run_expire_time is None
+    assert deadline(job) == 601 * SECOND
+
+
+def test_time_does_nothing_to_a_job_that_has_ended() -> None:
+    job = replace(job_in(COMPLETED), run_expire_time=instant(5), cancel_request_time=instant(3))
+    assert expire(job, 10**15) == Decision(job=job, changed=False)

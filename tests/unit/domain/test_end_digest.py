@@ -1,0 +1,107 @@
+"""The fingerprint that tells a repetition of a job's end from another report."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobledger_server.domain.commands import Transit
+from jobledger_server.domain.decisions import digest_of_end
+from jobledger_server.domain.model import AssetLink, JobError, JobStatus, Payload
+from tests.unit.domain.jobs import ERROR, JOB_ID, LINK, OTHER_LINK
+
+FULL = Transit(
+    job_id=JOB_ID,
+    target=JobStatus.PARTIAL,
+    progress=70,
+    progress_message="shading",
+    result=Payload(b"r"),
+    error=ERROR,
+    assets=(LINK, OTHER_LINK),
+)
+BARE = Transit(job_id=JOB_ID, target=JobStatus.COMPLETED)
+
+# Digests are kept in databases: a server that computes another one for the
+# same content would refuse the retry of a report that an older server had
+# accepted. These values may only change together with a migration.
+GOLDEN = [
+    (FULL, "e4765c46ba2637693aeb8d1a09a31ea0"),
+    (BARE, "8ff95f8f4adf9b256ffcdf27ada85081"),
+]
+
+
+@pytest.mark.parametrize(("command", "digest"), GOLDEN)
+def test_the_digest_is_the_same_in_every_version(command: Transit, digest: str) -> None:
+    assert digest_of_end(command).hex() == digest
+
+
+def test_who_says_it_and_what_it_expected_is_not_content() -> None:
+    said_otherwise = replace(FULL, worker_id="worker-9", attempt=3, expected_version=8)
+    assert digest_of_end(said_otherwise) == digest_of_end(FULL)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(FULL, target=JobStatus.FAILED),
+        replace(FULL, progress=None),
+        replace(FULL, progress=71),
+        replace(FULL, progress_message=None),
+        replace(FULL, progress_message=""),
+        replace(FULL, result=None),
+        replace(FULL, result=Payload(b"")),
+        replace(FULL, error=None),
+        replace(FULL, error=JobError(reason="", message="", details=None)),
+        replace(FULL, error=replace(ERROR, reason="X")),
+        replace(FULL, error=replace(ERROR, message="X")),
+        replace(FULL, error=replace(ERROR, details=None)),
+        replace(FULL, error=replace(ERROR, details=Payload(b""))),
+        replace(FULL, assets=()),
+        replace(FULL, assets=(LINK,)),
+        replace(FULL, assets=(OTHER_LINK, LINK)),
+        replace(FULL, assets=(LINK, OTHER_LINK, OTHER_LINK)),
+        replace(FULL, assets=(LINK, replace(OTHER_LINK, file_size=1))),
+        replace(FULL, assets=(LINK, replace(OTHER_LINK, asset_type="text/html"))),
+        replace(FULL, assets=(LINK, replace(OTHER_LINK, url="b.txt", storage_path=""))),
+    ],
+)
+def test_every_word_of_the_outcome_is_content(other: Transit) -> None:
+    assert digest_of_end(other) != digest_of_end(FULL)
+
+
+def test_text_does_not_slide_from_one_field_into_the_next() -> None:
+    def digest(asset_type: str, url: str) -> bytes:
+        link = AssetLink(asset_type=asset_type, url=url, storage_path="", file_size=0)
+        return digest_of_end(replace(BARE, assets=(link,)))
+
+    assert digest("ab", "c") != digest("a", "bc")
+    assert digest("a1:b", "") != digest("a", "b")
+
+
+# Few values and short ones, so that neighbours collide where the encoding lets them.
+words = st.sampled_from(["", "0", "1", "1:", "-1:", "1:1", "a"])
+payloads = st.none() | words.map(lambda word: Payload(word.encode()))
+errors = st.none() | st.builds(JobError, words, words, payloads)
+links = st.builds(AssetLink, words, words, words, st.integers(0, 11))
+ends = st.builds(
+    Transit,
+    job_id=st.just(JOB_ID),
+    target=st.sampled_from([JobStatus.COMPLETED, JobStatus.PARTIAL, JobStatus.FAILED]),
+    progress=st.none() | st.integers(0, 11),
+    progress_message=st.none() | words,
+    result=payloads,
+    error=errors,
+    assets=st.lists(links, max_size=2).map(tuple),
+)
+
+
+@given(ends, ends)
+def test_digests_are_equal_exactly_where_the_contents_are(one: Transit, other: Transit) -> None:
+    assert (digest_of_end(one) == digest_of_end(other)) == (one == other)
+
+
+@given(ends)
+def test_a_digest_is_sixteen_bytes_and_depends_on_nothing_else(end: Transit) -> None:
+    assert digest_of_end(end) == digest_of_end(replace(end))
+    assert len(digest_of_end(end)) == 16

@@ -1,0 +1,345 @@
+"""Who holds a job: claims, attempts, giving back, and the fence."""
+
+from dataclasses import replace
+
+import pytest
+
+from jobledger_server.domain.commands import (
+    Cancel,
+    Claim,
+    Expire,
+    JobCommand,
+    LinkAsset,
+    Release,
+    Report,
+    Transit,
+)
+from jobledger_server.domain.decisions import decide
+from jobledger_server.domain.errors import JobTerminal, LeaseLost
+from jobledger_server.domain.leases import claim
+from jobledger_server.domain.machine import Decision
+from jobledger_server.domain.model import Instant, Job, JobError, JobStatus, Micros, Transition
+from tests.unit.domain.jobs import (
+    ENDED_BY,
+    HELD,
+    JOB_ID,
+    LEASE,
+    LEFT,
+    LINK,
+    NOW,
+    OWNER,
+    QUEUE_TIMEOUT,
+    QUEUED,
+    RELEASED,
+    RUN_TIMEOUT,
+    SECOND,
+    State,
+    ids,
+    job_in,
+    name_of,
+    outcome_of,
+)
+
+CLAIM = Claim(
+    worker_id="worker-2",
+    job_types=frozenset(["render"]),
+    max_jobs=1,
+    lease_duration=Micros(30 * SECOND),
+)
+LEASE_EXPIRED_AT = 63 * SECOND
+END = ENDED_BY[JobStatus.COMPLETED]
+
+
+def after(job: Job, command: JobCommand, now: int = NOW) -> Job:
+    return decide(job, command, now=Instant(now), new_id=ids()).job
+
+
+def claimed(job: Job, now: int = NOW) -> Job:
+    decision = claim(job, CLAIM, Instant(now))
+    assert decision is not None
+    return decision.job
+
+
+def expired(job: Job) -> Job:
+    """Let the job's lease run out, and take note of it."""
+    assert job.lease_expire_time is not None
+    return after(job, Expire(job_id=JOB_ID), job.lease_expire_time)
+
+
+def test_a_claim_starts_a_queued_job() -> None:
+    job = replace(job_in(QUEUED), run_timeout=RUN_TIMEOUT)
+    assert claim(job, CLAIM, NOW) == Decision(
+        job=replace(
+            job,
+            status=JobStatus.PROCESSING,
+            attempt=1,
+            worker_id="worker-2",
+            start_time=NOW,
+            lease_duration=Micros(30 * SECOND),
+            lease_expire_time=Instant(35 * SECOND),
+            queue_expire_time=None,
+            run_expire_time=Instant(3605 * SECOND),
+            update_time=NOW,
+            version=2,
+        ),
+        transition=Transition(
+            job_id=JOB_ID,
+            from_status=JobStatus.QUEUED,
+            to_status=JobStatus.PROCESSING,
+            version=2,
+            attempt=1,
+            actor="worker-2",
+            reason="",
+            time=NOW,
+        ),
+    )
+
+
+@pytest.mark.parametrize("state", [RELEASED, LEFT])
+def test_a_claim_of_a_job_that_ran_before_is_its_next_attempt_from_nothing(state: State) -> None:
+    job = replace(job_in(state), run_timeout=RUN_TIMEOUT, run_expire_time=Instant(3602 * SECOND))
+    assert claim(job, CLAIM, NOW) == Decision(
+        job=replace(
+            job,
+            progress=0,
+            progress_message="",
+            attempt=2,
+            worker_id="worker-2",
+            lease_duration=Micros(30 * SECOND),
+            lease_expire_time=Instant(35 * SECOND),
+            queue_expire_time=None,
+            update_time=NOW,
+            version=5,
+        )
+    )
+
+
+@pytest.mark.parametrize("state", [QUEUED, RELEASED, LEFT])
+def test_a_job_can_be_claimed_until_the_moment_its_time_to_wait_is_over(state: State) -> None:
+    job = job_in(state)
+    assert job.queue_expire_time is not None
+    assert claim(job, CLAIM, Instant(job.queue_expire_time - 1)) is not None
+    assert claim(job, CLAIM, job.queue_expire_time) is None
+
+
+def test_a_waiting_job_whose_time_to_run_is_over_is_given_to_nobody() -> None:
+    job = replace(job_in(LEFT), run_timeout=RUN_TIMEOUT, run_expire_time=Instant(10 * SECOND))
+    assert claim(job, CLAIM, Instant(10 * SECOND - 1)) is not None
+    assert claim(job, CLAIM, Instant(10 * SECOND)) is None
+
+
+def test_a_held_job_is_not_claimed_even_where_its_lease_is_over() -> None:
+    assert claim(job_in(HELD), CLAIM, Instant(LEASE_EXPIRED_AT)) is None
+
+
+def test_giving_back_leaves_the_job_as_it_was_without_its_worker() -> None:
+    job = replace(job_in(HELD), run_timeout=RUN_TIMEOUT, run_expire_time=Instant(3602 * SECOND))
+    release = Release(job_id=JOB_ID, attempt=1)
+    assert decide(job, release, now=NOW, new_id=ids()) == Decision(
+        job=replace(
+            job,
+            worker_id="",
+            releases=1,
+            lease_duration=None,
+            lease_expire_time=None,
+            queue_expire_time=Instant(NOW + QUEUE_TIMEOUT),
+            update_time=NOW,
+            version=4,
+        )
+    )
+
+
+def test_a_lease_that_expires_leaves_the_job_as_it_was_without_its_worker() -> None:
+    job = replace(job_in(HELD), run_timeout=RUN_TIMEOUT, run_expire_time=Instant(3602 * SECOND))
+    now = Instant(LEASE_EXPIRED_AT)
+    assert decide(job, Expire(job_id=JOB_ID), now=now, new_id=ids()) == Decision(
+        job=replace(
+            job,
+            worker_id="",
+            releases=0,
+            lease_duration=None,
+            lease_expire_time=None,
+            queue_expire_time=Instant(now + QUEUE_TIMEOUT),
+            update_time=now,
+            version=4,
+        )
+    )
+
+
+@pytest.mark.parametrize("max_attempts", [1, 2, 3, 5])
+def test_a_job_has_as_many_attempts_as_it_was_created_with(max_attempts: int) -> None:
+    job = replace(job_in(QUEUED), max_attempts=max_attempts)
+    for attempt in range(1, max_attempts + 1):
+        assert job.status is not JobStatus.FAILED
+        job = claimed(job)
+        assert job.attempt == attempt
+        job = expired(job)
+    assert job.status is JobStatus.FAILED
+    assert job.error == JobError(
+        "LEASE_EXPIRED", "the worker 'worker-2' fell silent, and no attempt is left"
+    )
+    assert job.attempt == max_attempts
+
+
+def test_a_nameless_worker_can_fall_silent_too() -> None:
+    job = replace(job_in(HELD), worker_id="", max_attempts=1)
+    assert expired(job).error == JobError(
+        "LEASE_EXPIRED", "its worker fell silent, and no attempt is left"
+    )
+
+
+def test_giving_back_uses_up_no_attempt_however_often_it_is_done() -> None:
+    job = replace(job_in(QUEUED), max_attempts=2)
+    for attempt in range(1, 6):
+        job = claimed(job)
+        assert job.attempt == attempt, "the fence moves all the same"
+        job = after(job, Release(job_id=JOB_ID, attempt=attempt))
+    assert job.releases == 5
+    job = expired(claimed(job))
+    assert job.status is JobStatus.PROCESSING, "the first of two that are lost"
+    job = expired(claimed(job))
+    assert (job.status, job.attempt) == (JobStatus.FAILED, 7)
+    assert job.error is not None
+    assert job.error.reason == "LEASE_EXPIRED"
+
+
+def test_starting_by_name_uses_attempts_up_as_claiming_does() -> None:
+    start = Transit(job_id=JOB_ID, target=JobStatus.PROCESSING)
+    job = replace(job_in(QUEUED), max_attempts=2)
+    job = expired(after(job, start))
+    assert job.status is JobStatus.PROCESSING
+    assert expired(after(job, start)).status is JobStatus.FAILED
+
+
+@pytest.mark.parametrize("state", [RELEASED, LEFT])
+def test_the_old_holder_is_fenced_out_before_anyone_else_has_the_job(state: State) -> None:
+    job = job_in(state)
+    for command in (
+        Report(job_id=JOB_ID, attempt=1, progress=50),
+        Report(job_id=JOB_ID, attempt=1),
+        LinkAsset(job_id=JOB_ID, link=LINK, attempt=1),
+        replace(END, attempt=1),
+        Transit(job_id=JOB_ID, target=JobStatus.PROCESSING, attempt=1),
+    ):
+        with pytest.raises(LeaseLost) as refusal:
+            decide(job, command, now=NOW, new_id=ids())
+        assert repr(refusal.value) == repr(LeaseLost(JOB_ID, 1))
+
+
+def test_the_old_holder_is_fenced_out_when_someone_else_has_the_job() -> None:
+    job = claimed(job_in(LEFT))
+    for command in (
+        Report(job_id=JOB_ID, attempt=1, progress=50),
+        LinkAsset(job_id=JOB_ID, link=LINK, attempt=1),
+        Release(job_id=JOB_ID, attempt=1),
+        replace(END, attempt=1),
+    ):
+        with pytest.raises(LeaseLost) as refusal:
+            decide(job, command, now=NOW, new_id=ids())
+        assert repr(refusal.value) == repr(LeaseLost(JOB_ID, 2))
+
+
+def test_the_new_holder_is_not_taken_for_the_old_one_that_ended_alike() -> None:
+    """Word for word the same end, by two workers: each is answered by its own attempt."""
+    ended = after(claimed(job_in(LEFT)), replace(END, attempt=2))
+    assert name_of(ended, outcome_of(ended, replace(END, attempt=2))) == "repeats"
+    assert outcome_of(ended, replace(END, attempt=1)) == "lease"
+
+
+@pytest.mark.parametrize("late_by", [0, 1, 24 * 3600 * SECOND])
+def test_an_expired_lease_is_good_until_somebody_takes_note(late_by: int) -> None:
+    job, now = job_in(HELD), LEASE_EXPIRED_AT + late_by
+    assert after(job, replace(END, attempt=1), now).status is JobStatus.COMPLETED
+    renewed = after(job, Report(job_id=JOB_ID, attempt=1), now)
+    assert renewed.lease_expire_time == now + LEASE
+    released = after(job, Release(job_id=JOB_ID, attempt=1), now)
+    assert (released.held, released.releases) == (False, 1)
+    linked = after(job, LinkAsset(job_id=JOB_ID, link=LINK, attempt=1), now)
+    assert linked.lease_expire_time == LEASE_EXPIRED_AT, "a link does not renew the lease"
+
+
+def test_expiry_that_comes_after_something_else_changes_nothing() -> None:
+    """What the reaper saw overdue may be completed, renewed or taken anew when it gets there."""
+    job, now = job_in(HELD), LEASE_EXPIRED_AT
+    for moved_on in (
+        after(job, replace(END, attempt=1), now),
+        after(job, Report(job_id=JOB_ID, attempt=1), now),
+        after(job, Release(job_id=JOB_ID, attempt=1), now),
+        claimed(after(job, Release(job_id=JOB_ID, attempt=1), now), now),
+        expired(job),
+        claimed(expired(job), now),
+    ):
+        decision = decide(moved_on, Expire(job_id=JOB_ID), now=Instant(now), new_id=ids())
+        assert decision == Decision(job=moved_on, changed=False)
+
+
+def test_giving_back_again_changes_nothing_until_the_job_is_taken() -> None:
+    release = Release(job_id=JOB_ID, attempt=1)
+    job = after(job_in(HELD), release)
+    assert name_of(job, outcome_of(job, release)) == "repeats"
+    assert outcome_of(claimed(job), release) == "lease"
+
+
+def test_a_silent_worker_does_not_get_its_attempt_back_by_giving_the_job_back_too_late() -> None:
+    job = expired(job_in(HELD))
+    assert after(job, Release(job_id=JOB_ID, attempt=1)).releases == 0
+
+
+def test_each_report_renews_the_lease_for_as_long_as_it_was_claimed_for() -> None:
+    job = claimed(job_in(QUEUED))
+    for seconds in (6, 34, 60):
+        job = after(job, Report(job_id=JOB_ID, attempt=1), seconds * SECOND)
+        assert job.lease_expire_time == (seconds + 30) * SECOND
+        assert job.update_time == seconds * SECOND
+    assert job.version == 5
+
+
+def test_asking_to_cancel_does_not_touch_the_lease() -> None:
+    job = job_in(HELD)
+    asked = after(job, Cancel(job_id=JOB_ID, user_id=job.user_id))
+    assert asked.lease_expire_time == job.lease_expire_time
+    assert asked.held
+
+
+def ended_by_the_service(reason: str) -> Job:
+    """Return a held job that the service ended for this reason."""
+    job = replace(job_in(HELD), max_attempts=1)
+    if reason == "CANCELLED":
+        job = after(job, Cancel(job_id=JOB_ID, user_id=OWNER))
+    if reason == "RUN_EXPIRED":
+        job = replace(job, run_expire_time=NOW)
+    late = Instant(NOW + 365 * 24 * 3600 * 1_000_000)
+    job = after(job, Expire(job_id=JOB_ID), late)
+    assert job.error is not None
+    assert job.error.reason == reason
+    return job
+
+
+@pytest.mark.parametrize("reason", ["LEASE_EXPIRED", "RUN_EXPIRED", "CANCELLED"])
+def test_a_late_worker_learns_that_its_lease_is_lost_where_that_ended_the_job(reason: str) -> None:
+    job = ended_by_the_service(reason)
+    lost: type[Exception] = LeaseLost if reason == "LEASE_EXPIRED" else JobTerminal
+    done = Transit(job_id=JOB_ID, target=JobStatus.COMPLETED)
+    link = LinkAsset(job_id=JOB_ID, link=LINK)
+    for command in (done, link):
+        with pytest.raises(lost):
+            decide(job, replace(command, attempt=1), now=NOW, new_id=ids())
+        with pytest.raises(JobTerminal):
+            decide(job, command, now=NOW, new_id=ids())
+    for attempt in (None, 1):
+        late = decide(job, Report(job_id=JOB_ID, attempt=attempt), now=NOW, new_id=ids())
+        assert late == Decision(job=job, changed=False, applied=False)
+    with pytest.raises(LeaseLost):
+        decide(job, Report(job_id=JOB_ID, attempt=2), now=NOW, new_id=ids())
+
+
+@pytest.mark.parametrize("reason", ["LEASE_EXPIRED", "RUN_EXPIRED", "CANCELLED"])
+def test_a_release_can_be_repeated_where_it_ended_a_cancelled_job(reason: str) -> None:
+    job = ended_by_the_service(reason)
+    release = Release(job_id=JOB_ID, attempt=1)
+    if reason == "CANCELLED":
+        assert decide(job, release, now=NOW, new_id=ids()) == Decision(job=job, changed=False)
+    else:
+        lost: type[Exception] = LeaseLost if reason == "LEASE_EXPIRED" else JobTerminal
+        with pytest.raises(lost):
+            decide(job, release, now=NOW, new_id=ids())

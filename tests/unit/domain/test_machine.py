@@ -1,0 +1,542 @@
+"""Every state and every command, against tables written out from the contract.
+
+The tables below are the expectation. They are written by hand, from the
+contract on the wire, and never derived from the code that they test.
+"""
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from jobledger_server.domain.commands import (
+    Cancel,
+    Claim,
+    Delete,
+    Expire,
+    JobCommand,
+    LinkAsset,
+    Release,
+    Report,
+    Transit,
+    WorkerCommand,
+)
+from jobledger_server.domain.decisions import decide
+from jobledger_server.domain.errors import (
+    DomainError,
+    IllegalTransition,
+    JobNotFound,
+    JobTerminal,
+    LeaseLost,
+    RequestIdReused,
+    VersionMismatch,
+)
+from jobledger_server.domain.leases import claim
+from jobledger_server.domain.machine import TERMINAL, TRANSITIONS, Decision, waits
+from jobledger_server.domain.model import Asset, AssetId, Instant, Job, JobStatus, Payload
+from tests.unit.domain.jobs import (
+    COMPLETED,
+    ENDED,
+    ENDED_BY,
+    ERROR,
+    FAILED,
+    HELD,
+    JOB_ID,
+    LEASE,
+    LINK,
+    NOW,
+    OTHER_LINK,
+    OWNER,
+    PARTIAL,
+    QUEUED,
+    STATES,
+    WAITING,
+    State,
+    ids,
+    job_in,
+    name_of,
+    outcome_of,
+    table,
+)
+
+TARGETS = list(JobStatus)
+
+ALLOWED = {
+    JobStatus.QUEUED: ("PROCESSING",),
+    JobStatus.PROCESSING: ("COMPLETED", "PARTIAL", "FAILED"),
+    JobStatus.COMPLETED: (),
+    JobStatus.PARTIAL: (),
+    JobStatus.FAILED: (),
+}
+
+# What a TransitionJob comes to that names neither attempt nor version.
+UNFENCED = table("""
+    target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    QUEUED      illegal  illegal  illegal   illegal  terminal   terminal  terminal
+    PROCESSING  moves    illegal  takes     takes    terminal   terminal  terminal
+    COMPLETED   illegal  moves    moves     moves    terminal   terminal  terminal
+    PARTIAL     illegal  moves    moves     moves    terminal   terminal  terminal
+    FAILED      illegal  moves    moves     moves    terminal   terminal  terminal
+""")
+# … that names the job's version, and no attempt.
+BY_VERSION = table("""
+    target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    QUEUED      illegal  illegal  illegal   illegal  terminal   terminal  terminal
+    PROCESSING  moves    reports  takes     takes    terminal   terminal  terminal
+    COMPLETED   illegal  moves    moves     moves    terminal   terminal  terminal
+    PARTIAL     illegal  moves    moves     moves    terminal   terminal  terminal
+    FAILED      illegal  moves    moves     moves    terminal   terminal  terminal
+""")
+# … that names the job's attempt, with its version or with none.
+BY_ATTEMPT = table("""
+    target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    QUEUED      illegal  illegal  lease     lease    terminal   terminal  terminal
+    PROCESSING  moves    reports  lease     lease    terminal   terminal  terminal
+    COMPLETED   illegal  moves    lease     lease    terminal   terminal  terminal
+    PARTIAL     illegal  moves    lease     lease    terminal   terminal  terminal
+    FAILED      illegal  moves    lease     lease    terminal   terminal  terminal
+""")
+# … that names a version that is not the job's, and no attempt.
+BY_OTHER_VERSION = table("""
+    target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    QUEUED      version  version  version   version  terminal   terminal  terminal
+    PROCESSING  version  version  version   version  terminal   terminal  terminal
+    COMPLETED   version  version  version   version  terminal   terminal  terminal
+    PARTIAL     version  version  version   version  terminal   terminal  terminal
+    FAILED      version  version  version   version  terminal   terminal  terminal
+""")
+# … that names the job's attempt, and a version that is not the job's.
+BY_ATTEMPT_AND_OTHER_VERSION = table("""
+    target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    QUEUED      version  version  lease     lease    terminal   terminal  terminal
+    PROCESSING  version  version  lease     lease    terminal   terminal  terminal
+    COMPLETED   version  version  lease     lease    terminal   terminal  terminal
+    PARTIAL     version  version  lease     lease    terminal   terminal  terminal
+    FAILED      version  version  lease     lease    terminal   terminal  terminal
+""")
+# … that names an attempt that is not the job's, whatever else it says.
+STALE = table("""
+    target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    QUEUED      lease    lease    lease     lease    lease      lease     lease
+    PROCESSING  lease    lease    lease     lease    lease      lease     lease
+    COMPLETED   lease    lease    lease     lease    lease      lease     lease
+    PARTIAL     lease    lease    lease     lease    lease      lease     lease
+    FAILED      lease    lease    lease     lease    lease      lease     lease
+""")
+# … that is, word for word, the report that ended the job, whatever version it expects.
+ENDING_AGAIN = table("""
+    target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    COMPLETED   illegal  moves    moves     moves    repeats    terminal  terminal
+    PARTIAL     illegal  moves    moves     moves    terminal   repeats   terminal
+    FAILED      illegal  moves    moves     moves    terminal   terminal  repeats
+""")
+# … the same, with the attempt.
+ENDING_AGAIN_BY_ATTEMPT = table("""
+    target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    COMPLETED   illegal  moves    lease     lease    repeats    terminal  terminal
+    PARTIAL     illegal  moves    lease     lease    terminal   repeats   terminal
+    FAILED      illegal  moves    lease     lease    terminal   terminal  repeats
+""")
+# What a report of progress comes to that names no attempt.
+REPORTS = table("""
+    progress    QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    alive       illegal  reports  repeats   repeats  late       late      late
+    lower       illegal  late     late      late     late       late      late
+    same        illegal  reports  repeats   repeats  late       late      late
+    message     illegal  reports  reports   reports  late       late      late
+    higher      illegal  reports  reports   reports  late       late      late
+    full        illegal  reports  reports   reports  late       late      late
+""")
+# … that names the job's attempt.
+REPORTS_BY_ATTEMPT = table("""
+    progress    QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    alive       illegal  reports  lease     lease    late       late      late
+    lower       illegal  late     lease     lease    late       late      late
+    same        illegal  reports  lease     lease    late       late      late
+    message     illegal  reports  lease     lease    late       late      late
+    higher      illegal  reports  lease     lease    late       late      late
+    full        illegal  reports  lease     lease    late       late      late
+""")
+# What linking an asset comes to that names no attempt.
+LINKS = table("""
+    request     QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    first       illegal  links    links     links    terminal   terminal  terminal
+    again       repeats  repeats  repeats   repeats  repeats    repeats   repeats
+    reused      reused   reused   reused    reused   reused     reused    reused
+""")
+# … that names the job's attempt.
+LINKS_BY_ATTEMPT = table("""
+    request     QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    first       illegal  links    lease     lease    terminal   terminal  terminal
+    again       repeats  repeats  repeats   repeats  repeats    repeats   repeats
+    reused      reused   reused   reused    reused   reused     reused    reused
+""")
+# What giving a job back comes to; a cancelled job is one whose worker was asked to cancel it.
+RELEASES = table("""
+    attempt     QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    current     illegal  leaves   repeats   repeats  terminal   terminal  terminal
+    cancelled   -        moves    -         -        terminal   terminal  terminal
+    earlier     lease    lease    lease     lease    lease      lease     lease
+    later       lease    lease    lease     lease    lease      lease     lease
+""")
+CANCELS = table("""
+    who         QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    owner       passes   asks     moves     moves    repeats    repeats   repeats
+    again       -        repeats  -         -        repeats    repeats   repeats
+    stranger    absent   absent   absent    absent   absent     absent    absent
+""")
+# What becomes of a job by itself, before its lease or its time to wait is over, and after.
+EXPIRES = table("""
+    when        QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    early       repeats  repeats  repeats   repeats  repeats    repeats   repeats
+    due         passes   leaves   moves     moves    repeats    repeats   repeats
+    resumed     passes   reports  moves     moves    repeats    repeats   repeats
+""")
+CLAIMS = table("""
+    when        QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    early       moves    nothing  takes     takes    nothing    nothing   nothing
+    due         nothing  nothing  nothing   nothing  nothing    nothing   nothing
+""")
+DELETES = table("""
+    who         QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
+    owner       illegal  illegal  illegal   illegal  deletes    deletes   deletes
+    stranger    absent   absent   absent    absent   absent     absent    absent
+""")
+
+EARLY, DUE = NOW, Instant(1_000_000_000)
+
+
+def attempts(state: State) -> dict[str, int | None]:
+    current = 0 if state is QUEUED else 1
+    return {"none": None, "current": current, "earlier": current - 1, "later": current + 1}
+
+
+def content_for(target: JobStatus) -> Transit:
+    """Say something new about the job that is valid for this target."""
+    command = Transit(
+        job_id=JOB_ID,
+        target=target,
+        progress=70,
+        progress_message="shading",
+        worker_id="worker-2",
+    )
+    if target in TERMINAL:
+        command = replace(command, result=Payload(b"other"), assets=(OTHER_LINK,))
+    if target is JobStatus.FAILED:
+        command = replace(command, error=ERROR)
+    return command
+
+
+def asked_to_cancel(job: Job) -> Job:
+    return replace(job, cancel_request_time=Instant(2_500_000), cancel_reason="too dear")
+
+
+def test_the_transitions_are_those_of_the_contract() -> None:
+    assert {
+        state: tuple(target.value for target in targets) for state, targets in TRANSITIONS.items()
+    } == ALLOWED
+    assert {state.status for state in ENDED} == TERMINAL
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_job_waits_where_it_has_not_ended_and_nobody_holds_it(state: State) -> None:
+    assert waits(job_in(state)) is (state in WAITING)
+    assert job_in(state).held is (state is HELD)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("state", STATES)
+def test_every_transition_from_every_state(state: State, target: JobStatus) -> None:
+    job = job_in(state)
+    versions = {"none": None, "right": job.version, "wrong": job.version - 1}
+    expectations = {
+        ("none", "none"): UNFENCED,
+        ("none", "right"): BY_VERSION,
+        ("none", "wrong"): BY_OTHER_VERSION,
+        ("current", "none"): BY_ATTEMPT,
+        ("current", "right"): BY_ATTEMPT,
+        ("current", "wrong"): BY_ATTEMPT_AND_OTHER_VERSION,
+    }
+    for (fence, attempt), (expects, version) in product(attempts(state).items(), versions.items()):
+        command = replace(content_for(target), attempt=attempt, expected_version=version)
+        expected = expectations.get((fence, expects), STALE)
+        name = name_of(job, outcome_of(job, command))
+        assert name == expected[target.value, state], (fence, expects)
+
+
+@pytest.mark.parametrize("target", list(ENDED_BY))
+@pytest.mark.parametrize("state", STATES)
+def test_repeating_the_report_that_ended_a_job_changes_nothing(
+    state: State, target: JobStatus
+) -> None:
+    job = job_in(state)
+    for version in (None, job.version, job.version - 1):
+        if version == job.version - 1 and state not in ENDED:
+            continue
+        for fence, attempt in attempts(state).items():
+            again = replace(ENDED_BY[target], attempt=attempt, expected_version=version)
+            expected = {"none": ENDING_AGAIN, "current": ENDING_AGAIN_BY_ATTEMPT}.get(fence, STALE)
+            name = name_of(job, outcome_of(job, again))
+            assert name == expected[target.value, state], (fence, version)
+
+
+@pytest.mark.parametrize("state", ENDED)
+def test_another_worker_may_repeat_the_end_but_not_change_a_word_of_it(state: State) -> None:
+    job, end = job_in(state), ENDED_BY[state.status]
+    assert name_of(job, outcome_of(job, replace(end, worker_id="worker-2"))) == "repeats"
+    for other in (
+        replace(end, result=Payload(b"x")),
+        replace(end, result=Payload(b"")),
+        replace(end, error=replace(ERROR, message="x")),
+        replace(end, progress=100),
+        replace(end, progress_message=""),
+        replace(end, assets=(OTHER_LINK,)),
+        replace(end, assets=(LINK, LINK)),
+    ):
+        assert outcome_of(job, other) == "terminal"
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_report_in_every_state(state: State) -> None:
+    job = job_in(state)
+    reports = {
+        "alive": Report(job_id=JOB_ID),
+        "lower": Report(job_id=JOB_ID, progress=39, progress_message="late"),
+        "same": Report(job_id=JOB_ID, progress=40, progress_message="drawing"),
+        "message": Report(job_id=JOB_ID, progress_message="shading"),
+        "higher": Report(job_id=JOB_ID, progress=41),
+        "full": Report(job_id=JOB_ID, progress=100),
+    }
+    for (content, report), (fence, attempt) in product(reports.items(), attempts(state).items()):
+        name = name_of(job, outcome_of(job, replace(report, attempt=attempt)))
+        if fence in ("earlier", "later"):
+            expected = "lease"
+        else:
+            expected = (REPORTS if fence == "none" else REPORTS_BY_ATTEMPT)[content, state]
+        assert name == expected, (content, fence)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_link_in_every_state(state: State) -> None:
+    job = job_in(state)
+    linked = Asset(
+        id=AssetId("asset-1"),
+        job_id=JOB_ID,
+        user_id=OWNER,
+        link=LINK,
+        create_time=Instant(3_000_000),
+        request_id="link-1",
+    )
+    links = {
+        "first": (LinkAsset(job_id=JOB_ID, link=LINK, request_id="link-1"), None),
+        "again": (LinkAsset(job_id=JOB_ID, link=LINK, request_id="link-1"), linked),
+        "reused": (LinkAsset(job_id=JOB_ID, link=OTHER_LINK, request_id="link-1"), linked),
+    }
+    for (request, (link, known)), (fence, attempt) in product(
+        links.items(), attempts(state).items()
+    ):
+        outcome = outcome_of(job, replace(link, attempt=attempt), known)
+        if fence in ("earlier", "later"):
+            expected = "lease"
+        else:
+            expected = (LINKS if fence == "none" else LINKS_BY_ATTEMPT)[request, state]
+        assert name_of(job, outcome) == expected, (request, fence)
+        if expected == "repeats":
+            assert isinstance(outcome, Decision)
+            assert outcome.assets == (linked,), "the answer is the asset that was linked"
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_giving_back_in_every_state(state: State) -> None:
+    job = job_in(state)
+    for fence, attempt in attempts(state).items():
+        if attempt is not None:
+            outcome = outcome_of(job, Release(job_id=JOB_ID, attempt=attempt))
+            assert name_of(job, outcome) == RELEASES[fence, state], fence
+    if RELEASES["cancelled", state] != "-":
+        cancelled = asked_to_cancel(job)
+        outcome = outcome_of(cancelled, Release(job_id=JOB_ID, attempt=1))
+        assert name_of(cancelled, outcome) == RELEASES["cancelled", state]
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_cancellation_in_every_state(state: State) -> None:
+    job, cancel = job_in(state), Cancel(job_id=JOB_ID, user_id=OWNER, reason="too dear")
+    assert name_of(job, outcome_of(job, cancel)) == CANCELS["owner", state]
+    stranger = outcome_of(job, replace(cancel, user_id="eve"))
+    assert name_of(job, stranger) == CANCELS["stranger", state]
+    if CANCELS["again", state] != "-":
+        cancelled = asked_to_cancel(job)
+        for again in (cancel, replace(cancel, reason="second thoughts")):
+            assert name_of(cancelled, outcome_of(cancelled, again)) == CANCELS["again", state]
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_passing_of_time_in_every_state(state: State) -> None:
+    job = job_in(state)
+    for when, now, resumed_at in (
+        ("early", EARLY, None),
+        ("early", EARLY, EARLY),
+        ("due", DUE, None),
+        ("due", DUE, EARLY),
+        ("resumed", DUE, DUE),
+    ):
+        outcome = outcome_of(job, Expire(job_id=JOB_ID), now=now, resumed_at=resumed_at)
+        assert name_of(job, outcome) == EXPIRES[when, state], when
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_claim_in_every_state(state: State) -> None:
+    job = job_in(state)
+    command = Claim(
+        worker_id="worker-2", job_types=frozenset(["render"]), max_jobs=1, lease_duration=LEASE
+    )
+    for when, now in (("early", EARLY), ("due", DUE)):
+        decision = claim(job, command, now)
+        assert name_of(job, decision or "nothing") == CLAIMS[when, state], when
+
+
+@pytest.mark.parametrize("who", ["owner", "stranger"])
+@pytest.mark.parametrize("state", STATES)
+def test_every_deletion_in_every_state(state: State, who: str) -> None:
+    job = job_in(state)
+    user = OWNER if who == "owner" else "eve"
+    outcome = outcome_of(job, Delete(job_id=JOB_ID, user_id=user))
+    assert name_of(job, outcome) == DELETES[who, state]
+    if isinstance(outcome, Decision):
+        assert outcome.job == replace(job, version=job.version + 1, update_time=NOW)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        Transit(job_id=JOB_ID, target=JobStatus.PROCESSING),
+        Report(job_id=JOB_ID),
+        LinkAsset(job_id=JOB_ID, link=LINK),
+        Release(job_id=JOB_ID, attempt=1),
+        Cancel(job_id=JOB_ID, user_id=OWNER),
+        Expire(job_id=JOB_ID),
+        Delete(job_id=JOB_ID, user_id=OWNER),
+    ],
+)
+def test_every_command_on_an_absent_job_finds_no_job(command: JobCommand) -> None:
+    with pytest.raises(JobNotFound) as refusal:
+        decide(None, command, now=NOW, new_id=ids())
+    assert refusal.value.job_id == JOB_ID
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_refusals_carry_the_facts(state: State) -> None:
+    job, status = job_in(state), state.status
+    facts: list[DomainError] = []
+    for command in (
+        Transit(job_id=JOB_ID, target=JobStatus.QUEUED),
+        Transit(job_id=JOB_ID, target=JobStatus.PROCESSING, attempt=9),
+        Transit(job_id=JOB_ID, target=JobStatus.COMPLETED, expected_version=9),
+        Release(job_id=JOB_ID, attempt=9),
+        Delete(job_id=JOB_ID, user_id=OWNER),
+        Delete(job_id=JOB_ID, user_id="eve"),
+        Cancel(job_id=JOB_ID, user_id="eve"),
+    ):
+        try:
+            decide(job, command, now=NOW, new_id=ids())
+        except DomainError as refusal:
+            facts.append(refusal)
+    expected: list[DomainError]
+    if state in ENDED:
+        expected = [
+            JobTerminal(JOB_ID, status, "QUEUED"),
+            LeaseLost(JOB_ID, 1),
+            JobTerminal(JOB_ID, status, "COMPLETED"),
+            LeaseLost(JOB_ID, 1),
+        ]
+    else:
+        attempt = 0 if state is QUEUED else 1
+        expected = [
+            IllegalTransition(JOB_ID, status, "QUEUED", ALLOWED[status]),
+            LeaseLost(JOB_ID, attempt),
+            VersionMismatch(JOB_ID, job.version),
+            LeaseLost(JOB_ID, attempt),
+            IllegalTransition(JOB_ID, status, "DELETED", ALLOWED[status]),
+        ]
+    expected += [JobNotFound(JOB_ID), JobNotFound(JOB_ID)]
+    assert [repr(fact) for fact in facts] == [repr(fact) for fact in expected]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        Report(job_id=JOB_ID),
+        LinkAsset(job_id=JOB_ID, link=LINK),
+        Release(job_id=JOB_ID, attempt=0),
+    ],
+)
+def test_what_needs_a_started_job_says_so_of_a_queued_one(command: JobCommand) -> None:
+    with pytest.raises(IllegalTransition) as refusal:
+        decide(job_in(QUEUED), command, now=NOW, new_id=ids())
+    assert repr(refusal.value) == repr(
+        IllegalTransition(JOB_ID, JobStatus.QUEUED, "PROCESSING", ("PROCESSING",))
+    )
+
+
+@pytest.mark.parametrize("command", [LinkAsset, Release])
+@pytest.mark.parametrize("state", [COMPLETED, PARTIAL, FAILED])
+def test_what_needs_a_running_job_says_so_of_one_that_has_ended(
+    state: State, command: type[LinkAsset | Release]
+) -> None:
+    asked: JobCommand = Release(job_id=JOB_ID, attempt=1)
+    if command is LinkAsset:
+        asked = LinkAsset(job_id=JOB_ID, link=LINK, attempt=1)
+    with pytest.raises(JobTerminal) as refusal:
+        decide(job_in(state), asked, now=NOW, new_id=ids())
+    assert repr(refusal.value) == repr(JobTerminal(JOB_ID, state.status, "PROCESSING"))
+
+
+def test_starting_a_held_job_is_refused_with_what_is_possible_instead() -> None:
+    with pytest.raises(IllegalTransition) as refusal:
+        decide(
+            job_in(HELD),
+            Transit(job_id=JOB_ID, target=JobStatus.PROCESSING),
+            now=NOW,
+            new_id=ids(),
+        )
+    assert repr(refusal.value) == repr(
+        IllegalTransition(
+            JOB_ID, JobStatus.PROCESSING, "PROCESSING", ("COMPLETED", "PARTIAL", "FAILED")
+        )
+    )
+
+
+def test_a_reused_request_id_names_the_asset_that_has_it() -> None:
+    linked = Asset(id=AssetId("asset-1"), job_id=JOB_ID, user_id=OWNER, link=LINK, create_time=NOW)
+    with pytest.raises(RequestIdReused) as refusal:
+        decide(
+            job_in(HELD),
+            LinkAsset(job_id=JOB_ID, link=OTHER_LINK, request_id="link-1"),
+            now=NOW,
+            new_id=ids(),
+            linked=linked,
+        )
+    assert repr(refusal.value) == repr(RequestIdReused("link-1", "Asset", "asset-1"))
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize(
+    "command",
+    [
+        *ENDED_BY.values(),
+        Transit(job_id=JOB_ID, target=JobStatus.PROCESSING, worker_id="w"),
+        Report(job_id=JOB_ID, progress=50),
+        LinkAsset(job_id=JOB_ID, link=LINK),
+        Release(job_id=JOB_ID, attempt=1),
+    ],
+)
+def test_a_job_of_another_type_does_not_exist_for_a_limited_worker(
+    state: State, command: WorkerCommand
+) -> None:
+    job = job_in(state)
+    others = replace(command, job_types=frozenset({"encode"}))
+    own = replace(command, job_types=frozenset({"encode", job.job_type}))
+    with pytest.raises(JobNotFound):
+        decide(job, others, now=NOW, new_id=ids())
+    assert outcome_of(job, own) == outcome_of(job, command)

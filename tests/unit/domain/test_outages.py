@@ -1,0 +1,103 @@
+"""A lease that expires in an outage: how long it is extended, and what is not."""
+
+from dataclasses import replace
+
+import pytest
+
+from jobledger_server.domain.commands import Cancel, Expire, Report
+from jobledger_server.domain.decisions import decide
+from jobledger_server.domain.leases import CANCEL_GRACE
+from jobledger_server.domain.machine import Decision
+from jobledger_server.domain.model import Instant, Job, JobStatus
+from tests.unit.domain.jobs import (
+    ENDED_BY,
+    HELD,
+    JOB_ID,
+    LEASE,
+    OWNER,
+    RUN_TIMEOUT,
+    SECOND,
+    ids,
+    job_in,
+)
+
+JOB = job_in(HELD)
+assert JOB.lease_expire_time == 63 * SECOND
+RESUMED = Instant(200 * SECOND)
+
+
+def expire(job: Job, now: int, resumed_at: int | None = RESUMED) -> Decision:
+    at = None if resumed_at is None else Instant(resumed_at)
+    return decide(job, Expire(job_id=JOB_ID), now=Instant(now), new_id=ids(), resumed_at=at)
+
+
+def test_it_is_good_for_a_whole_lease_from_the_end_of_the_outage_on() -> None:
+    now = Instant(RESUMED + SECOND)
+    assert expire(JOB, now) == Decision(
+        job=replace(
+            JOB,
+            lease_expire_time=Instant(RESUMED + LEASE),
+            update_time=now,
+            version=JOB.version + 1,
+        )
+    )
+
+
+@pytest.mark.parametrize("max_attempts", [1, 3])
+def test_a_holder_that_does_not_come_back_loses_it_a_lease_later(max_attempts: int) -> None:
+    job = replace(JOB, max_attempts=max_attempts)
+    extended = expire(job, RESUMED).job
+    assert expire(extended, RESUMED + LEASE - 1) == Decision(job=extended, changed=False)
+    lost = expire(extended, RESUMED + LEASE).job
+    if max_attempts == 1:
+        assert (lost.status, lost.error and lost.error.reason) == (
+            JobStatus.FAILED,
+            "LEASE_EXPIRED",
+        )
+    else:
+        assert (lost.status, lost.held) == (JobStatus.PROCESSING, False)
+
+
+def test_a_holder_that_comes_back_keeps_its_attempt() -> None:
+    extended = expire(replace(JOB, max_attempts=1), RESUMED).job
+    end = replace(ENDED_BY[JobStatus.COMPLETED], attempt=1)
+    done = decide(extended, end, now=Instant(RESUMED + LEASE - 1), new_id=ids()).job
+    assert done.status is JobStatus.COMPLETED
+
+
+def test_to_say_it_again_changes_nothing() -> None:
+    """By another server, whose outage ended a little earlier or later."""
+    extended = expire(JOB, RESUMED).job
+    for resumed_at in (RESUMED - SECOND, RESUMED, RESUMED + SECOND):
+        assert not expire(extended, RESUMED + 2 * SECOND, resumed_at).changed
+
+
+def test_where_nobody_said_it_within_a_lease_there_is_nothing_left_to_extend() -> None:
+    """Its holder has had the time: what was reported meanwhile would have renewed it."""
+    assert not expire(JOB, RESUMED + LEASE).job.held
+
+
+def test_a_lease_that_was_renewed_after_the_outage_is_not_extended() -> None:
+    report = Report(job_id=JOB_ID, attempt=1)
+    renewed = decide(JOB, report, now=Instant(RESUMED + 1), new_id=ids()).job
+    assert renewed.lease_expire_time is not None
+    assert not expire(renewed, renewed.lease_expire_time).job.held
+
+
+def test_a_lease_that_has_not_expired_is_left_alone() -> None:
+    assert expire(JOB, 62 * SECOND, 61 * SECOND) == Decision(job=JOB, changed=False)
+
+
+def test_the_time_to_run_and_the_grace_of_a_cancellation_are_not_extended() -> None:
+    running = replace(JOB, run_timeout=RUN_TIMEOUT, run_expire_time=Instant(100 * SECOND))
+    error = expire(running, RESUMED).job.error
+    assert error is not None
+    assert error.reason == "RUN_EXPIRED"
+    cancel = Cancel(job_id=JOB_ID, user_id=OWNER)
+    asked_at = RESUMED - CANCEL_GRACE + 5 * SECOND
+    asked = decide(JOB, cancel, now=Instant(asked_at), new_id=ids()).job
+    extended = expire(asked, RESUMED).job
+    assert (extended.held, extended.cancel_request_time) == (True, asked_at)
+    ended = expire(extended, RESUMED + 5 * SECOND).job
+    assert ended.error is not None
+    assert ended.error.reason == "CANCELLED"

@@ -1,0 +1,273 @@
+"""What a start, a report, a link and an end write, field by field."""
+
+from dataclasses import replace
+
+import pytest
+
+from jobledger_server.domain.commands import LinkAsset, Report, Transit
+from jobledger_server.domain.decisions import decide
+from jobledger_server.domain.machine import Decision
+from jobledger_server.domain.model import (
+    Asset,
+    AssetId,
+    Instant,
+    JobStatus,
+    Micros,
+    Transition,
+)
+from tests.unit.domain.jobs import (
+    ENDED_BY,
+    HELD,
+    JOB_ID,
+    LEFT,
+    LINK,
+    NOW,
+    OTHER_LINK,
+    OWNER,
+    QUEUED,
+    RELEASED,
+    RUN_TIMEOUT,
+    WORKER,
+    State,
+    ids,
+    job_in,
+    name_of,
+    outcome_of,
+)
+
+START = Transit(job_id=JOB_ID, target=JobStatus.PROCESSING)
+
+
+def test_a_start_counts_the_attempt_and_records_who_and_when_and_for_how_long() -> None:
+    job = replace(job_in(QUEUED), run_timeout=RUN_TIMEOUT)
+    start = replace(
+        START,
+        worker_id=WORKER,
+        progress=5,
+        progress_message="warm",
+        lease_duration=Micros(90_000_000),
+    )
+    decision = decide(job, start, now=NOW, new_id=ids())
+    assert decision == Decision(
+        job=replace(
+            job,
+            status=JobStatus.PROCESSING,
+            progress=5,
+            progress_message="warm",
+            attempt=1,
+            worker_id=WORKER,
+            start_time=NOW,
+            lease_duration=Micros(90_000_000),
+            lease_expire_time=Instant(95_000_000),
+            queue_expire_time=None,
+            run_expire_time=Instant(3605_000_000),
+            update_time=NOW,
+            version=2,
+        ),
+        transition=Transition(
+            job_id=JOB_ID,
+            from_status=JobStatus.QUEUED,
+            to_status=JobStatus.PROCESSING,
+            version=2,
+            attempt=1,
+            actor=WORKER,
+            reason="",
+            time=NOW,
+        ),
+    )
+
+
+@pytest.mark.parametrize("state", [RELEASED, LEFT])
+def test_a_start_of_a_waiting_job_is_its_next_attempt_and_no_transition(state: State) -> None:
+    job = replace(job_in(state), run_timeout=RUN_TIMEOUT, run_expire_time=Instant(3602_000_000))
+    start = replace(START, worker_id="worker-2", progress=5)
+    assert decide(job, start, now=NOW, new_id=ids()) == Decision(
+        job=replace(
+            job,
+            progress=5,
+            progress_message="",
+            attempt=2,
+            worker_id="worker-2",
+            lease_duration=Micros(3600_000_000),
+            lease_expire_time=Instant(3605_000_000),
+            queue_expire_time=None,
+            update_time=NOW,
+            version=5,
+        )
+    )
+
+
+def test_a_start_without_a_lease_is_given_an_hour_and_without_a_timeout_may_run_for_ever() -> None:
+    started = decide(job_in(QUEUED), START, now=NOW, new_id=ids()).job
+    assert started.lease_duration == 3600_000_000
+    assert started.lease_expire_time == 3605_000_000
+    assert started.run_expire_time is None
+    assert (started.progress, started.progress_message, started.worker_id) == (0, "", "")
+
+
+@pytest.mark.parametrize("state", [HELD, RELEASED, LEFT])
+@pytest.mark.parametrize(
+    ("target", "reported", "progress"),
+    [
+        (JobStatus.COMPLETED, None, 100),
+        (JobStatus.COMPLETED, 70, 100),
+        (JobStatus.COMPLETED, 10, 100),
+        (JobStatus.PARTIAL, None, 100),
+        (JobStatus.PARTIAL, 70, 100),
+        (JobStatus.FAILED, None, 40),
+        (JobStatus.FAILED, 70, 70),
+        (JobStatus.FAILED, 10, 40),
+    ],
+)
+def test_an_end_sets_progress_outcome_and_time_and_takes_every_deadline_away(
+    state: State, target: JobStatus, reported: int | None, progress: int
+) -> None:
+    job = job_in(state)
+    end = replace(
+        ENDED_BY[target], progress=reported, progress_message="so", assets=(LINK, OTHER_LINK)
+    )
+    decision = decide(job, end, now=NOW, new_id=ids())
+    assert decision.job == replace(
+        job,
+        status=target,
+        progress=progress,
+        progress_message="so",
+        result=end.result,
+        error=end.error,
+        lease_duration=None,
+        lease_expire_time=None,
+        queue_expire_time=None,
+        complete_time=NOW,
+        update_time=NOW,
+        version=job.version + 1,
+        end_digest=decision.job.end_digest,
+    )
+    assert decision.job.end_digest
+    assert decision.transition == Transition(
+        job_id=JOB_ID,
+        from_status=JobStatus.PROCESSING,
+        to_status=target,
+        version=job.version + 1,
+        attempt=1,
+        actor=WORKER if state is HELD else "worker",
+        reason="" if target is JobStatus.COMPLETED else "OUT_OF_MEMORY",
+        time=NOW,
+    )
+    assert decision.assets == tuple(
+        Asset(id=AssetId(number), job_id=JOB_ID, user_id=OWNER, link=link, create_time=NOW)
+        for number, link in (("id-000001", LINK), ("id-000002", OTHER_LINK))
+    )
+    assert name_of(decision.job, outcome_of(decision.job, end)) == "repeats"
+
+
+def test_a_transition_names_its_actor_as_well_as_it_can() -> None:
+    def ender(started_by: str, ended_by: str) -> str:
+        job = replace(job_in(HELD), worker_id=started_by)
+        end = replace(ENDED_BY[JobStatus.COMPLETED], worker_id=ended_by)
+        transition = decide(job, end, now=NOW, new_id=ids()).transition
+        assert transition is not None
+        return transition.actor
+
+    assert ender("worker-1", "worker-2") == "worker-2"
+    assert ender("worker-1", "") == "worker-1"
+    assert ender("", "") == "worker"
+    nameless = decide(job_in(QUEUED), START, now=NOW, new_id=ids()).transition
+    assert nameless is not None
+    assert nameless.actor == "worker"
+
+
+def test_only_the_worker_that_started_a_job_may_start_it_again() -> None:
+    job = job_in(HELD)
+    again = replace(START, worker_id=WORKER)
+    for repeated in (
+        again,
+        replace(again, progress=70, progress_message="shading"),
+        replace(again, lease_duration=Micros(9_000_000)),
+    ):
+        assert name_of(job, outcome_of(job, repeated)) == "repeats"
+    assert outcome_of(job, replace(START, worker_id="worker-2")) == "illegal"
+    assert outcome_of(job, START) == "illegal"
+    nameless = replace(job, worker_id="")
+    assert outcome_of(nameless, START) == "illegal"
+
+
+@pytest.mark.parametrize(
+    ("progress", "message", "after"),
+    [
+        (None, None, (40, "drawing")),
+        (40, "drawing", (40, "drawing")),
+        (41, None, (41, "drawing")),
+        (40, "shading", (40, "shading")),
+        (None, "", (40, "")),
+        (39, None, None),
+        (39, "shading", None),
+        (0, None, None),
+    ],
+)
+def test_progress_never_goes_backwards_by_any_door(
+    progress: int | None, message: str | None, after: tuple[int, str] | None
+) -> None:
+    job = job_in(HELD)
+    report = Report(job_id=JOB_ID, progress=progress, progress_message=message)
+    transit = replace(START, progress=progress, progress_message=message)
+    for command in (
+        report,
+        replace(report, attempt=1),
+        replace(transit, attempt=1),
+        replace(transit, expected_version=3),
+        replace(transit, attempt=1, expected_version=3, worker_id="worker-2"),
+    ):
+        if after is None:
+            expected = Decision(job=job, changed=False, applied=False)
+        else:
+            changed = replace(
+                job,
+                progress=after[0],
+                progress_message=after[1],
+                lease_expire_time=Instant(65_000_000),
+                update_time=NOW,
+                version=4,
+            )
+            expected = Decision(job=changed)
+        assert outcome_of(job, command) == expected
+
+
+def test_progress_by_transition_may_change_the_lease_and_a_late_one_does_not() -> None:
+    job = job_in(HELD)
+    command = replace(START, attempt=1, progress=41, lease_duration=Micros(7_000_000))
+    decision = decide(job, command, now=NOW, new_id=ids())
+    assert decision.job.lease_duration == 7_000_000
+    assert decision.job.lease_expire_time == 12_000_000
+    report = Report(job_id=JOB_ID)
+    renewed = decide(decision.job, report, now=Instant(6_000_000), new_id=ids()).job
+    assert renewed.lease_expire_time == 13_000_000
+    late = decide(job, replace(command, progress=39), now=NOW, new_id=ids())
+    assert late == Decision(job=job, changed=False, applied=False)
+
+
+@pytest.mark.parametrize("state", [RELEASED, LEFT])
+def test_a_report_on_a_job_that_nobody_holds_gives_it_no_lease(state: State) -> None:
+    job = job_in(state)
+    report = Report(job_id=JOB_ID, progress=50)
+    assert outcome_of(job, report) == Decision(
+        job=replace(job, progress=50, update_time=NOW, version=5)
+    )
+
+
+@pytest.mark.parametrize("state", [HELD, RELEASED])
+def test_a_linked_asset_belongs_to_the_job_and_its_owner(state: State) -> None:
+    job = job_in(state)
+    link = LinkAsset(job_id=JOB_ID, link=LINK, request_id="link-1")
+    assert decide(job, link, now=NOW, new_id=ids()) == Decision(
+        job=replace(job, update_time=NOW, version=job.version + 1),
+        assets=(
+            Asset(
+                id=AssetId("id-000001"),
+                job_id=JOB_ID,
+                user_id=OWNER,
+                link=LINK,
+                create_time=NOW,
+                request_id="link-1",
+            ),
+        ),
+    )

@@ -1,0 +1,38 @@
+"""Retire: removes a job that ended long enough ago, and no other."""
+
+import pytest
+
+from jobledger_server.domain.commands import Retire, Transit
+from jobledger_server.domain.decisions import decide
+from jobledger_server.domain.model import Instant, Job, JobStatus, Micros
+from tests.support.store_writer import creation, step
+
+AGE = Micros(1000)
+
+
+def ended() -> Job:
+    job = creation().job
+    for target in (JobStatus.PROCESSING, JobStatus.COMPLETED):
+        job = step(job, Transit(job_id=job.id, target=target)).job
+    return job
+
+
+@pytest.mark.parametrize("later", [0, 999, 1000, 5000])
+def test_its_age_is_counted_from_its_end(later: int) -> None:
+    job = ended()
+    assert job.complete_time is not None
+    now = Instant(job.complete_time + later)
+    gone = later >= AGE
+    decision = decide(job, Retire(job_id=job.id, age=AGE), now=now, new_id=str)
+    assert decision.deleted is gone
+    assert decision.changed is gone
+    assert decision.job.version == job.version + gone
+
+
+@pytest.mark.parametrize("target", [None, JobStatus.PROCESSING])
+def test_what_has_not_ended_stays_however_old(target: JobStatus | None) -> None:
+    job = creation().job
+    if target is not None:
+        job = step(job, Transit(job_id=job.id, target=target)).job
+    decision = decide(job, Retire(job_id=job.id, age=AGE), now=Instant(10**17), new_id=str)
+    assert (decision.deleted, decision.changed, decision.job) == (False, False, job)

@@ -1,0 +1,210 @@
+"""Things that arrive together are done together, one batch after the other."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from jobledger_server.admission import CALLER, SERVICE, Caller
+from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.ledger import batcher as batcher_module
+from jobledger_server.ledger.batcher import Batcher
+from tests.support.gated_store import Gate
+
+
+class Work:
+    """Doubles numbers and remembers the batches; holds up each batch at a gate if given one."""
+
+    def __init__(self, gate: Gate | None = None) -> None:
+        self.batches: list[list[int]] = []
+        self._gate = gate
+
+    async def __call__(self, batch: Sequence[int]) -> Sequence[int | Exception]:
+        self.batches.append(list(batch))
+        if self._gate is not None:
+            await self._gate()
+        if 13 in batch:
+            raise RuntimeError("unlucky")
+        return [ValueError(n) if n < 0 else 2 * n for n in batch]
+
+
+async def submitted(batcher: Batcher[int, int], *numbers: int) -> list[asyncio.Task[int]]:
+    tasks = [asyncio.create_task(batcher.submit(n)) for n in numbers]
+    await asyncio.sleep(0)  # each task runs until it waits
+    return tasks
+
+
+async def test_what_arrives_during_a_batch_is_the_next_batch() -> None:
+    gate = Gate()
+    work = Work(gate)
+    async with Batcher("numbers", work, max_batch=10, max_waiting=10) as batcher:
+        first = await submitted(batcher, 1)
+        await gate.reached.wait()
+        rest = await submitted(batcher, 2, 3, 4)
+        gate.open()
+        assert await asyncio.gather(*first, *rest) == [2, 4, 6, 8]
+    assert work.batches == [[1], [2, 3, 4]]
+
+
+async def test_a_batch_is_never_larger_than_allowed() -> None:
+    work = Work()
+    async with Batcher("numbers", work, max_batch=2, max_waiting=10) as batcher:
+        await asyncio.gather(*await submitted(batcher, 1, 2, 3, 4, 5))
+    assert work.batches == [[1, 2], [3, 4], [5]]
+
+
+async def test_an_items_error_is_its_own() -> None:
+    async with Batcher("numbers", Work(), max_batch=10, max_waiting=10) as batcher:
+        good, bad, also_good = await submitted(batcher, 1, -1, 2)
+        assert (await good, await also_good) == (2, 4)
+        with pytest.raises(ValueError, match="-1"):
+            await bad
+
+
+async def test_what_the_batch_raises_is_everybodys_answer_and_the_next_batch_is_done() -> None:
+    async with Batcher("numbers", Work(), max_batch=2, max_waiting=10) as batcher:
+        for task in await submitted(batcher, 13, 1):
+            with pytest.raises(RuntimeError, match="unlucky"):
+                await task
+        assert await batcher.submit(2) == 4
+
+
+async def test_a_caller_that_goes_away_takes_nothing_with_it() -> None:
+    gate = Gate()
+    work = Work(gate)
+    async with Batcher("numbers", work, max_batch=10, max_waiting=10) as batcher:
+        leaver, stayer = await submitted(batcher, 1, 2)
+        await gate.reached.wait()
+        leaver.cancel()
+        gate.open()
+        assert await stayer == 4
+    assert work.batches == [[1, 2]]
+
+
+async def test_more_than_may_wait_is_refused_at_once() -> None:
+    CALLER.set(Caller("1.1.1.1:1", "ada"))
+    gate = Gate()
+    async with Batcher("numbers", Work(gate), max_batch=1, max_waiting=3) as batcher:
+        doing = await submitted(batcher, 1)
+        await gate.reached.wait()
+        waiting = await submitted(batcher, 2, 3)
+        with pytest.raises(LimitExceeded) as refused:
+            await batcher.submit(4)
+        assert (refused.value.limit, refused.value.value) == ("waiting numbers", 3)
+        gate.open()
+        assert await asyncio.gather(*doing, *waiting) == [2, 4, 6]
+
+
+async def test_the_services_own_work_is_never_refused_and_callers_share_what_is_left() -> None:
+    gate = Gate()
+    work = Work(gate)
+    eve, ada = Caller("2.2.2.2:2"), Caller("1.1.1.1:1", "ada")
+    async with Batcher("numbers", work, max_batch=2, max_waiting=4, share=0.5) as batcher:
+        CALLER.set(eve)
+        futures = [batcher.put(1), batcher.put(2)]
+        await gate.reached.wait()
+        with pytest.raises(LimitExceeded) as refused:
+            batcher.put(3)
+        assert (refused.value.value, refused.value.scope) == (2, "caller")
+        CALLER.set(ada)
+        futures += [batcher.put(4), batcher.put(5)]
+        CALLER.set(SERVICE)
+        futures += [batcher.put(6), batcher.put(7)]
+        gate.open()
+        assert await asyncio.gather(*futures) == [2, 4, 8, 10, 12, 14]
+    assert work.batches == [[1, 2], [4, 6], [5, 7]]
+
+
+async def test_what_was_taken_is_finished_before_the_end() -> None:
+    gate = Gate()
+    work = Work(gate)
+    async with Batcher("numbers", work, max_batch=1, max_waiting=10) as batcher:
+        tasks = await submitted(batcher, 1, 2, 3)
+        await gate.reached.wait()
+        asyncio.get_running_loop().call_soon(gate.open)
+    assert [task.result() for task in tasks] == [2, 4, 6]
+
+
+@pytest.fixture
+def endless_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted, not timed: whoever waits for callers waits until they are there."""
+    monkeypatch.setattr(batcher_module, "TICK_SECONDS", 3600)
+
+
+@pytest.mark.usefixtures("endless_ticks")
+async def test_callers_that_come_back_are_waited_for_and_a_single_one_waits_for_nobody() -> None:
+    work = Work()
+    async with Batcher("numbers", work, max_batch=10, max_waiting=10) as batcher:
+        assert [await batcher.submit(n) for n in (1, 2, 3)] == [2, 4, 6]
+        assert work.batches == [[1], [2], [3]]
+        await asyncio.gather(*await submitted(batcher, 4, 5, 6))
+        early = await submitted(batcher, 7, 8)
+        assert work.batches[3:] == [[4, 5, 6]]
+        late = await submitted(batcher, 9)
+        await asyncio.gather(*early, *late)
+        assert work.batches[4:] == [[7, 8, 9]]
+        # Whoever does not come back is not waited for at the end.
+        last = await submitted(batcher, 0)
+    assert await last[0] == 0
+
+
+@pytest.mark.usefixtures("endless_ticks")
+async def test_one_who_waits_for_others_is_not_woken_for_each_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work = Work()
+    async with Batcher("numbers", work, max_batch=10, max_waiting=10) as batcher:
+        await asyncio.gather(*await submitted(batcher, *range(4)))
+        rung = 0
+
+        def ring() -> None:
+            nonlocal rung
+            rung += 1
+            asyncio.Event.set(batcher._arrived)
+
+        monkeypatch.setattr(batcher._arrived, "set", ring)
+        early = await submitted(batcher, 1)
+        await asyncio.sleep(0)  # now it waits for three more
+        late = await submitted(batcher, 2, 3, 4)
+        await asyncio.gather(*early, *late)
+        assert (work.batches[1:], rung) == ([[1, 2, 3, 4]], 2)
+
+
+async def test_callers_that_do_not_come_back_cost_two_quiet_ticks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ticks = 0
+    tick = Batcher._tick
+
+    async def counted(batcher: Batcher[int, int]) -> None:
+        nonlocal ticks
+        ticks += 1
+        await tick(batcher)
+
+    work = Work()
+    async with Batcher("numbers", work, max_batch=10, max_waiting=10) as batcher:
+        await asyncio.gather(*await submitted(batcher, 1, 2, 3, 4))
+        monkeypatch.setattr(Batcher, "_tick", counted)
+        assert [await batcher.submit(n) for n in (5, 6)] == [10, 12]
+    assert work.batches == [[1, 2, 3, 4], [5], [6]]
+    assert ticks == batcher_module.QUIET
+
+
+async def test_callers_that_keep_coming_are_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So that of very many one part is answered while the database works for another."""
+    monkeypatch.setattr(batcher_module, "LONGEST", 3)
+    work = Work()
+    tasks: list[asyncio.Task[int]] = []
+
+    async def one_comes(batcher: Batcher[int, int]) -> None:
+        tasks.extend(await submitted(batcher, len(tasks)))
+
+    async with Batcher("numbers", work, max_batch=100, max_waiting=100) as batcher:
+        await asyncio.gather(*await submitted(batcher, *range(100, 150)))
+        monkeypatch.setattr(Batcher, "_tick", one_comes)
+        assert await batcher.submit(99) == 198
+        monkeypatch.undo()
+        await asyncio.gather(*tasks)
+    assert work.batches[1] == [99, 0, 1, 2]

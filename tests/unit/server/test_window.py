@@ -1,0 +1,130 @@
+"""The window: what it keeps, and from where on it has everything."""
+
+import tracemalloc
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from jobledger_server.domain.model import JobError, JobStatus, Payload, Transition
+from jobledger_server.sql import memory as memory_module
+from jobledger_server.sql.memory import Memory
+from jobledger_server.store import Change
+from jobledger_server.watch import window as module
+from jobledger_server.watch.window import Window
+from tests.support.store_writer import creation
+
+
+def change(seq: int, user_id: str = "ada", size: int = 0) -> Change:
+    job = creation(user_id).job
+    return Change(replace(job, parameters=Payload(b"x" * size)), seq)
+
+
+@pytest.mark.parametrize("user_id", [None, "ada", "bob"])
+def test_from_its_floor_on_it_has_everything(user_id: str | None) -> None:
+    window = Window(10, max_changes=4)
+    changes = [change(seq, "bob" if seq % 3 else "ada") for seq in range(11, 31)]
+    for count, added in enumerate(changes, start=1):
+        window.add(added)
+        assert window.seq == added.seq
+        assert window.floor == max(10, added.seq - 4)
+        for place in range(window.floor, window.seq + 2):
+            expected = [
+                c for c in changes[:count] if c.seq > place and user_id in (None, c.job.user_id)
+            ]
+            assert window.after(place, user_id) == expected
+
+
+def test_it_is_bounded_by_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_BYTES", 100_000)
+    window = Window(0)
+    for seq in range(1, 10):
+        window.add(change(seq, size=40_000))
+    assert [c.seq for c in window.after(window.floor)] == [8, 9]
+    window.add(change(10, size=500_000))
+    assert window.floor == 10
+    window.add(change(11))
+    assert [c.seq for c in window.after(10)] == [11]
+
+
+def test_an_owner_who_has_left_it_costs_nothing() -> None:
+    window = Window(0, max_changes=2)
+    for seq in range(1, 100):
+        window.add(change(seq, f"user-{seq}"))
+    assert len(window._owned) == 2
+
+
+def test_in_another_feed_it_begins_empty() -> None:
+    window = Window(0)
+    window.add(change(1))
+    window.restart(50)
+    assert (window.floor, window.seq, window.after(50)) == (50, 50, [])
+    window.add(change(51))
+    assert [c.seq for c in window.after(50)] == [51]
+
+
+def wide(text: str, length: int) -> str:
+    """Return a new string in which every character takes 4 bytes."""
+    return text + "\U0001f600" * (length - len(text))
+
+
+def large(seq: int, *, details: int) -> Change:
+    """Return a change of a job of its own, with as much in every field as the contract permits."""
+    name = f"{seq}"
+    job = replace(
+        creation(wide(name, 128), request_id=wide(name, 128)).job,
+        worker_id=wide(name, 128),
+        progress_message=wide(name, 512),
+        cancel_reason=wide(name, 512),
+        labels={f"{n}-{name}".rjust(63, "k"): wide(f"{n}-{name}", 255) for n in range(32)},
+        error=JobError("X" * 63, wide(name, 4096), Payload(bytes(details))),
+        complete_time=seq,
+    )
+    step = Transition(
+        job_id=job.id,
+        from_status=JobStatus.PROCESSING,
+        to_status=JobStatus.FAILED,
+        version=2,
+        attempt=1,
+        actor=wide(name, 128),
+        reason="X" * 63,
+        time=job.create_time,
+    )
+    return Change(job, seq, (step,))
+
+
+def small(seq: int, *, details: int) -> Change:
+    """Return a change of the smallest job of an owner of its own."""
+    return Change(creation(f"u-{seq}").job, seq)
+
+
+@pytest.fixture
+def traced() -> Iterator[None]:
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("kind", "details", "changes"), [(large, 0, 300), (large, 256 * 1024, 100), (small, 0, 2000)]
+)
+@pytest.mark.usefixtures("traced")
+def test_what_it_and_the_store_keep_takes_no_more_memory_than_they_count(
+    monkeypatch: pytest.MonkeyPatch, kind: Callable[..., Change], details: int, changes: int
+) -> None:
+    bound = 4 * 1024 * 1024
+    monkeypatch.setattr(module, "MAX_BYTES", bound)
+    monkeypatch.setattr(memory_module, "MAX_BYTES", bound)
+    window, memory = Window(0), Memory()
+    before, _ = tracemalloc.get_traced_memory()
+    for seq in range(changes):
+        window.add(kind(seq, details=details))
+    window_bytes = tracemalloc.get_traced_memory()[0] - before
+    window.restart(0)
+    before, _ = tracemalloc.get_traced_memory()
+    for seq in range(changes):
+        memory.remember(kind(seq, details=details).job, "mark")
+    memory_bytes = tracemalloc.get_traced_memory()[0] - before
+    for taken in (window_bytes, memory_bytes):
+        # A fifth at least: it is no use to count what is not there.
+        assert bound / 5 < taken <= bound
