@@ -1,5 +1,6 @@
 """Both databases, the store on them, and the whole server in this process over a real channel."""
 
+import os
 import shutil
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,8 +17,8 @@ from jobledger_server.sql.engine import open_database, parse_url
 from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import Change
 from tests.support.databases import NoOutages, migrated
-from tests.support.postgres_server import PostgresServer
 from tests.support.rpc_caller import Caller
+from tests.support.shared_postgres import Administrator, Databases, shared_postgres
 
 # A shell without job control starts what runs in the background with SIGINT ignored, and every
 # process that is started here would inherit that.
@@ -26,11 +27,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """A PostgreSQL of this session's own. Shared: a test that stops it makes its own."""
-    server = PostgresServer()
-    yield server
-    server.close()
+def postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Administrator]:
+    """The PostgreSQL of all processes of this run. A test that stops one makes its own."""
+    folder = tmp_path_factory.getbasetemp()
+    with shared_postgres(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) as own:
+        yield own
+
+
+@pytest.fixture
+def postgres(postgres_cluster: Administrator) -> Iterator[Databases]:
+    """Makes databases on PostgreSQL that are dropped after the test."""
+    with Databases(postgres_cluster) as databases:
+        yield databases
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +50,9 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_template(postgres: PostgresServer) -> str:
-    return migrated(postgres.create_database()).rpartition("/")[2]
+def postgres_template(postgres_cluster: Administrator) -> Iterator[str]:
+    with Databases(postgres_cluster) as databases:
+        yield migrated(databases.create_database()).rpartition("/")[2]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -18,6 +18,7 @@ from tests.support.databases import migrated
 from tests.support.postgres_server import PostgresServer
 from tests.support.rpc_caller import COMPLETED, FAILED, PROCESSING, Caller
 from tests.support.server_process import ServerProcess
+from tests.support.shared_postgres import Databases
 
 LEASE = 5  # seconds, the shortest there is
 OUTAGE = 3 * LEASE
@@ -85,7 +86,7 @@ async def through(server: ServerProcess, begin: Act, end: Act) -> None:
 
 @pytest.mark.timeout(120)
 async def test_who_comes_back_after_an_outage_of_three_leases_keeps_its_job(
-    tmp_path: Path, postgres: PostgresServer, postgres_template: str
+    tmp_path: Path, postgres: Databases, postgres_template: str
 ) -> None:
     own = await asyncio.to_thread(PostgresServer)
     urls = [postgres.create_database(postgres_template) for _ in range(2)]

@@ -22,6 +22,7 @@ from grpc_status import rpc_status
 from tests.support.postgres_server import PostgresServer
 from tests.support.rpc_caller import COMPLETED, PROCESSING, Caller, decoded, refusal
 from tests.support.server_process import ServerProcess
+from tests.support.shared_postgres import Databases
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -350,7 +351,7 @@ async def test_an_sqlite_file_is_for_one_server_whichever_way_that_one_ends(
         await asyncio.to_thread(server.start)
 
 
-def test_postgresql_is_migrated_by_a_command_and_not_by_serving(postgres: PostgresServer) -> None:
+def test_postgresql_is_migrated_by_a_command_and_not_by_serving(postgres: Databases) -> None:
     url = postgres.create_database()
     refused = run_server("serve", "--database", url, "--listen", "127.0.0.1:0")
     assert refused.returncode == 1

@@ -21,8 +21,8 @@ import pytest
 
 from jobledger_client import CHANNEL_OPTIONS, AsyncClient
 from jobledger_server.processes import pause_before
-from tests.support.postgres_server import PostgresServer
 from tests.support.rpc_caller import COMPLETED, Caller, decoded, watching
+from tests.support.shared_postgres import Databases
 
 PROGRAM = str(Path(sys.executable).with_name("jobledger-server"))
 
@@ -116,7 +116,7 @@ def metrics_ports() -> tuple[int, int]:
 
 @pytest.fixture(scope="module")
 def steady(
-    postgres: PostgresServer, postgres_template: str, metrics_ports: tuple[int, int]
+    postgres: Databases, postgres_template: str, metrics_ports: tuple[int, int]
 ) -> Iterator[SeveralProcesses]:
     """A server for tests that leave it as it is."""
     database = postgres.create_database(postgres_template)
@@ -126,7 +126,7 @@ def steady(
 
 
 @pytest.fixture
-def database(postgres: PostgresServer, postgres_template: str) -> str:
+def database(postgres: Databases, postgres_template: str) -> str:
     return postgres.create_database(postgres_template)
 
 

@@ -16,8 +16,8 @@ import pytest
 from jobledger_client import Client, JobStatus
 from jobledger_server.wire.access import read_access_file
 from tests.support.pages import OPERATIONS, README, Block, blocks, commands
-from tests.support.postgres_server import PostgresServer
 from tests.support.server_process import ServerProcess
+from tests.support.shared_postgres import Databases
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 PAGES_DATABASE = "postgresql://user:password@db.example/jobledger"
@@ -91,7 +91,7 @@ def test_the_readmes_buf_curl_creates_a_job(
 
 
 def test_the_readmes_way_to_postgresql_ends_with_a_server_that_serves(
-    postgres: PostgresServer, tmp_path: Path
+    postgres: Databases, tmp_path: Path
 ) -> None:
     database = postgres.create_database()
     (block,) = [b for b in blocks(README, "console") if "migrate" in b.text]
@@ -185,7 +185,7 @@ def test_the_queries_for_sqlite(tmp_path: Path) -> None:
 
 
 async def test_the_queries_for_postgresql(
-    postgres: PostgresServer, postgres_template: str, tmp_path: Path
+    postgres: Databases, postgres_template: str, tmp_path: Path
 ) -> None:
     import asyncpg
 

@@ -89,7 +89,10 @@ async def test_a_list_that_takes_too_long_is_ended_and_so_is_one_that_nobody_wai
         with pytest.raises(StoreUnavailable) as caught:
             await store._list(_all(text(endless)))
         assert caught.value.kind == "timeout"
-        running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' "
+        running = (
+            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' "
+            "AND datname = current_database() "
+        )
         async with store._database.reader.connect() as connection:
             found = await connection.execute(text(running + "AND state = 'active'"))
             assert found.scalar_one() == 0

@@ -100,7 +100,10 @@ async def test_a_job_that_another_server_is_changing_is_waited_for(
         await transaction.load_jobs([job.id])
         await transaction.append([decision])
         waiting = asyncio.create_task(loaded(store, job.id))
-        locks = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        locks = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            " AND datname = current_database()"
+        )
         while not (await other._read(text(locks)))[0][0]:
             assert not waiting.done()
     assert await waiting == {job.id: decision.job}

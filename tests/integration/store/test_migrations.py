@@ -19,7 +19,7 @@ from jobledger_server.sql.lock import exclusive
 from jobledger_server.sql.schema import HEAD, SchemaError, migrate, require_head
 from jobledger_server.sql.tables import metadata
 from jobledger_server.store import StoreUnavailable
-from tests.support.postgres_server import PostgresServer
+from tests.support.shared_postgres import Databases
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -152,7 +152,7 @@ def test_a_bad_url_is_refused_with_what_to_write_and_not_repeated(url: str, word
     assert "secret" not in str(caught.value)
 
 
-async def test_the_parameters_of_libpq_are_understood(postgres: PostgresServer) -> None:
+async def test_the_parameters_of_libpq_are_understood(postgres: Databases) -> None:
     url = postgres.create_database()
     found = []
     for parameters in ("sslmode=disable", "sslmode=prefer", "sslmode=require"):
@@ -202,7 +202,7 @@ async def test_a_migration_waits_for_as_long_as_it_takes(database_url: str) -> N
 
 
 async def test_a_long_statement_of_a_migration_is_not_cut(
-    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+    postgres: Databases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgresql, "COMMAND_SECONDS", 1)
     url = parse_url(postgres.create_database())
