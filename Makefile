@@ -95,6 +95,10 @@ test: $(INSTALLED) ## run the tests; ARGS="-k watch" runs some of them
 test-robustness: $(INSTALLED) ## break everything under load for two minutes, and check what was told; ARGS="--duration 600 --seed 7"
 	@$(PYTHON) -m tests.robustness.checker $(ARGS)
 
+.PHONY: test-slow
+test-slow: $(INSTALLED) ## run the tests that `make test` leaves out: long faults, attacks; one at a time
+	@$(PYTHON) -m pytest -m slow $(ARGS)
+
 .PHONY: test-abuse
 test-abuse: $(INSTALLED) ## attack a server while a good client calls it; ARGS="-k reset" for some attacks
 	@$(PYTHON) -m pytest -m "not polyglot" tests/robustness/abuse $(ARGS)

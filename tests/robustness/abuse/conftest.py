@@ -10,7 +10,7 @@
         good.assert_served(alone)
         assert server.peak_memory < 300 * MIB
 
-One that takes more than a few seconds has the marker `abuse`.
+One that is judged by how others are served has the marker `slow`: nothing else may run meanwhile.
 """
 
 from collections.abc import Iterator

@@ -13,9 +13,11 @@ from tests.support.rpc_caller import Caller
 from tests.support.seeding import seeded
 from tests.support.server_process import ServerProcess
 
+pytestmark = pytest.mark.slow
+
 CLAIMERS = 512
 JOBS = 20_000
-SECONDS = 5
+SECONDS = 3
 
 
 def claiming(target: str, *, types: int, shared: list[str], max_jobs: int) -> Mapping[str, object]:
@@ -61,7 +63,6 @@ def server(database_url: str, tmp_path: Path) -> ServerProcess:
         yield server
 
 
-@pytest.mark.abuse
 @pytest.mark.parametrize(
     ("types", "shared", "max_jobs"),
     [

@@ -35,7 +35,8 @@ DESCRIPTORS = 1_024
 SILENT = 1_500
 
 
-@pytest.mark.abuse
+@pytest.mark.slow
+@sqlite_only
 async def test_silent_connections_leave_descriptors_for_others_and_are_closed(
     database_url: str, tmp_path: Path
 ) -> None:
@@ -71,6 +72,7 @@ async def _until_a_new_client_is_served(target: str) -> None:
             return
 
 
+@pytest.mark.slow
 @sqlite_only
 async def test_2000_idle_connections_disturb_nobody(server: ServerProcess) -> None:
     alone = await served_alone(server.target)

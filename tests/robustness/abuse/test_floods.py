@@ -15,6 +15,8 @@ from tests.robustness.abuse.attacker import attack, begin, parent_waits
 from tests.robustness.abuse.good_client import LONGEST_P99, good_client, served_alone
 from tests.support.server_process import MIB, ServerProcess
 
+pytestmark = pytest.mark.slow
+
 CALLS = {"creations": 2000, "batches": 300}
 
 
@@ -83,7 +85,6 @@ def reports(target: str) -> object:
     return asyncio.run(flood())
 
 
-@pytest.mark.abuse
 @pytest.mark.parametrize("what", CALLS)
 async def test_large_creations_of_one_client(server: ServerProcess, what: str) -> None:
     alone = await served_alone(server.target)
@@ -100,14 +101,13 @@ async def test_large_creations_of_one_client(server: ServerProcess, what: str) -
     assert server.peak_memory - before < 700 * MIB
 
 
-@pytest.mark.abuse
 async def test_reports_on_one_job_as_fast_as_it_goes(server: ServerProcess) -> None:
     alone = await served_alone(server.target)
     before = server.peak_memory
     async with attack(reports, server.target) as attacker:
         await attacker.begun()
         async with good_client(server.target) as good:
-            await asyncio.sleep(5)
+            await asyncio.sleep(3)
         assert await attacker.report() > 1000
     good.assert_served(alone)
     assert server.peak_memory - before < 100 * MIB

@@ -53,6 +53,8 @@ async def test_only_loopback_is_attacked() -> None:
             pass
 
 
+@pytest.mark.slow
+@sqlite_only
 async def test_a_good_client_alone_is_served(server: ServerProcess) -> None:
     alone = await served_alone(server.target, 1)
     assert alone.calls > 30
@@ -60,6 +62,7 @@ async def test_a_good_client_alone_is_served(server: ServerProcess) -> None:
     assert 10 * MIB < server.peak_memory < 500 * MIB
 
 
+@pytest.mark.slow
 @sqlite_only
 async def test_a_server_that_stands_still_or_dies_fails_the_measure(server: ServerProcess) -> None:
     alone = await served_alone(server.target, 1)

@@ -14,9 +14,11 @@ from tests.support.rpc_caller import Caller
 from tests.support.seeding import seeded
 from tests.support.server_process import MIB, ServerProcess
 
+pytestmark = pytest.mark.slow
+
 LISTS = 100
 JOBS = 200_000
-SECONDS = 5
+SECONDS = 3
 
 
 def listing(target: str) -> Mapping[str, object]:
@@ -59,7 +61,6 @@ def server(database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
         yield server
 
 
-@pytest.mark.abuse
 async def test_a_hundred_lists_for_a_label_that_nothing_has_hold_up_nobody(
     server: ServerProcess,
 ) -> None:

@@ -190,7 +190,7 @@ async def test_a_server_whose_log_nobody_reads_ends_when_it_is_asked_to(
             assert await asyncio.to_thread(server.terminate) == 0
 
 
-REPORTS = 20_000
+REPORTS = 5_000
 
 
 @sqlite_only

@@ -11,6 +11,8 @@ from tests.robustness.abuse.attacker import attack, begin
 from tests.support.databases import sqlite_only
 from tests.support.server_process import MIB, ServerProcess
 
+pytestmark = [sqlite_only, pytest.mark.slow]  # none of it reaches a database
+
 ACCESS = f"""
 [[caller]]
 name = "good"
@@ -47,7 +49,6 @@ def send(target: str, *, count: int, token: str, tail: str, times: int) -> objec
     ],
     ids=["no token", "too many assets", "malformed", "too large"],
 )
-@sqlite_only
 async def test_a_refused_request_leaves_nothing_in_memory(
     database_url: str, tmp_path: Path, token: str, tail: str, times: int, code: str
 ) -> None:
@@ -80,7 +81,6 @@ def gzip_bombs(target: str, *, count: int, size: int) -> object:
     return codes
 
 
-@sqlite_only
 async def test_a_gzip_bomb_is_not_unpacked_beyond_the_limit(server: ServerProcess) -> None:
     before = server.peak_memory
     async with attack(gzip_bombs, server.target, count=5, size=100 * MIB) as attacker:

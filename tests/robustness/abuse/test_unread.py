@@ -3,6 +3,7 @@
 import asyncio
 
 import grpc
+import pytest
 from google.protobuf.struct_pb2 import Struct, Value
 
 from tests.robustness.abuse.attacker import attack
@@ -13,6 +14,7 @@ from tests.support.rpc_caller import Caller
 from tests.support.server_process import MIB, ServerProcess
 
 
+@pytest.mark.slow
 @sqlite_only
 async def test_answers_that_nobody_reads(server: ServerProcess) -> None:
     alone = await served_alone(server.target)

@@ -30,6 +30,8 @@ from tests.support.server_process import ServerProcess
 JOBS = 1000
 """Of 50 kB: half of them have left the change buffer, and a page holds four."""
 
+pytestmark = pytest.mark.slow
+
 RESUMED = 200
 STALLED = 300
 
@@ -105,7 +107,6 @@ async def seconds_to_sync(call: Caller, token: str) -> float:
     return time.monotonic() - begin
 
 
-@pytest.mark.abuse
 async def test_old_tokens_of_one_caller_hold_up_nobody_elses_watch(server: ServerProcess) -> None:
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(server.target, options) as channel:
