@@ -5,6 +5,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import grpc
@@ -17,6 +18,7 @@ from jobledger.v1 import worker_service_pb2 as workers
 from tests.robustness.abuse.fuzz import Fuzz
 from tests.support.rpc_caller import Caller
 from tests.support.server_process import ServerProcess
+from tests.support.shared_postgres import Databases
 
 SEED = int(os.environ.get("JOBLEDGER_FUZZ_SEED") or time.time_ns() % 2**32)
 
@@ -48,12 +50,14 @@ def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
     """Return a server on each database, shared: every request is one of many to it."""
-    database = None
-    if request.param == "postgresql":
-        template = request.getfixturevalue("postgres_template")
-        database = request.getfixturevalue("postgres").create_database(template)
-    with ServerProcess(tmp_path_factory.mktemp("server"), database=database) as server:
-        yield server
+    with ExitStack() as stack:
+        database = None
+        if request.param == "postgresql":
+            cluster = request.getfixturevalue("postgres_cluster")
+            template = request.getfixturevalue("postgres_template")
+            database = stack.enter_context(Databases(cluster)).create_database(template)
+        folder = tmp_path_factory.mktemp("server")
+        yield stack.enter_context(ServerProcess(folder, database=database))
 
 
 @pytest.mark.parametrize(
