@@ -19,7 +19,7 @@ BUF := $(BIN)/buf
 PYTHONS := python3 python3.13 python3.12 python3.11 python3.14
 
 PACKAGES := generated/jobledger client/jobledger_client server/jobledger_server
-SCRIPTS := $(wildcard scripts/*.py examples/*.py examples/clients/python/*.py benchmarks/*.py)
+SCRIPTS := $(wildcard scripts/*.py examples/*.py examples/clients/python/*.py) benchmarks
 VERSION = $(shell sed -n 's/^version = "\([0-9]*\.[0-9]*\).*/\1/p' pyproject.toml)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -39,47 +39,47 @@ demo: $(INSTALLED) ## see it work: a server, a worker and live bars; ARGS="--out
 
 .PHONY: bench
 bench: $(INSTALLED) ## measure it on this machine
-	@$(PYTHON) benchmarks/bench.py $(ARGS)
+	@$(PYTHON) -m benchmarks.bench $(ARGS)
 
 .PHONY: bench-work
 bench-work: $(INSTALLED) ## measure how work gets to workers
-	@$(PYTHON) benchmarks/work.py $(ARGS)
+	@$(PYTHON) -m benchmarks.work $(ARGS)
 
 .PHONY: bench-feed
 bench-feed: $(INSTALLED) ## measure how soon a commit reaches those who watch
-	@$(PYTHON) benchmarks/feed.py $(ARGS)
+	@$(PYTHON) -m benchmarks.feed $(ARGS)
 
 .PHONY: bench-storm
 bench-storm: $(INSTALLED) ## measure a restart while thousands watch
-	@$(PYTHON) benchmarks/storm.py $(ARGS)
+	@$(PYTHON) -m benchmarks.storm $(ARGS)
 
 .PHONY: bench-paths
 bench-paths: $(INSTALLED) ## tell where the microseconds of a call go
-	@$(PYTHON) benchmarks/hot_paths.py $(ARGS)
+	@$(PYTHON) -m benchmarks.hot_paths $(ARGS)
 
 .PHONY: bench-ledger
 bench-ledger: $(INSTALLED) ## tell what a change costs the ledger and its database alone
-	@$(PYTHON) benchmarks/ledger_alone.py $(ARGS)
+	@$(PYTHON) -m benchmarks.ledger_alone $(ARGS)
 
 .PHONY: bench-slow
 bench-slow: $(INSTALLED) ## measure what watchers cost that do not read
-	@$(PYTHON) benchmarks/slow.py $(ARGS)
+	@$(PYTHON) -m benchmarks.slow $(ARGS)
 
 .PHONY: bench-lifecycle
 bench-lifecycle: $(INSTALLED) ## measure whole lifecycles, and etcd beside them where it is installed
-	@$(PYTHON) benchmarks/lifecycle.py $(ARGS)
+	@$(PYTHON) -m benchmarks.lifecycle $(ARGS)
 
 .PHONY: bench-growth
 bench-growth: $(INSTALLED) ## measure what calls cost beside five million jobs
-	@$(PYTHON) benchmarks/growth.py $(ARGS)
+	@$(PYTHON) -m benchmarks.growth $(ARGS)
 
 .PHONY: plots
 plots: $(INSTALLED) ## draw docs/performance/ from what benchmarks wrote; ARGS="bench.json lifecycle.json"
-	@$(PYTHON) benchmarks/plots.py $(ARGS)
+	@$(PYTHON) -m benchmarks.plots $(ARGS)
 
 .PHONY: bench-processes
 bench-processes: $(INSTALLED) ## measure what a second process of a server gains
-	@$(PYTHON) benchmarks/several.py $(ARGS)
+	@$(PYTHON) -m benchmarks.several $(ARGS)
 
 .PHONY: wheel
 wheel: $(INSTALLED) ## build the distribution into dist/

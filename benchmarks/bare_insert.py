@@ -9,9 +9,9 @@ from functools import partial
 from itertools import islice
 
 import asyncpg
-from messages import create_requests
-from subjects import Database
 
+from benchmarks.messages import create_requests
+from benchmarks.subjects import Database
 from jobledger_server.domain.commands import Create
 from jobledger_server.domain.decisions import create
 from jobledger_server.domain.model import Instant, Payload

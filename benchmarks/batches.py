@@ -3,14 +3,14 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
-from bare_insert import insert_seconds, new_rows
-from comparisons import Comparisons
-from gauge import Gauge
-from messages import BATCH
-from processes import BareServer, BenchmarkError, Generator
-from rates import IN_FLIGHT
-from report import Figure
-from subjects import Database, Subject
+from benchmarks.bare_insert import insert_seconds, new_rows
+from benchmarks.comparisons import Comparisons
+from benchmarks.gauge import Gauge
+from benchmarks.messages import BATCH
+from benchmarks.processes import BareServer, BenchmarkError, Generator
+from benchmarks.rates import IN_FLIGHT
+from benchmarks.report import Figure
+from benchmarks.subjects import Database, Subject
 
 CALLS_IN_FLIGHT = 4
 """As many as keep the server busy: two in a transaction, two that wait for the next."""

@@ -1,6 +1,6 @@
 """Measures Jobledger on this machine, everything beside what the bare stack reaches on it.
 
-    python benchmarks/bench.py [--quick] [--json FILE] [--only NAME...]
+    python -m benchmarks.bench [--quick] [--json FILE] [--only NAME...]
 
 docs/performance.md says what is measured, and how to read it.
 """
@@ -14,18 +14,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from batches import Batches
-from ceiling import AS_OURS
-from fanout import Fanout
-from latency import Latency
-from outcome import Report, publish, tell
-from processes import GENERATORS, BareServer, BenchmarkError, Generator
-from rates import Rates
-from startup import Startup
-from stream import Stream
-from subjects import DATABASES, new_database, serving
-from watched import Watched
-
+from benchmarks.batches import Batches
+from benchmarks.ceiling import AS_OURS
+from benchmarks.fanout import Fanout
+from benchmarks.latency import Latency
+from benchmarks.outcome import Report, publish, tell
+from benchmarks.processes import GENERATORS, BareServer, BenchmarkError, Generator
+from benchmarks.rates import Rates
+from benchmarks.startup import Startup
+from benchmarks.stream import Stream
+from benchmarks.subjects import DATABASES, new_database, serving
+from benchmarks.watched import Watched
 from jobledger_server.grpc_environment import GRPC_ENVIRONMENT
 
 NAMES = ("rates", "latency", "stream", "batches", "fanout", "watched", "startup")
@@ -50,9 +49,7 @@ QUICK = Size(rounds=3, seconds=0.25, calls=100, streams=1_000, watched_seconds=1
 
 
 @contextmanager
-def _generators(
-    number: int = GENERATORS, program: str = "http2_load.py"
-) -> Iterator[list[Generator]]:
+def _generators(number: int = GENERATORS, program: str = "http2_load") -> Iterator[list[Generator]]:
     with ExitStack() as stack:
         yield [stack.enter_context(Generator(program)) for _ in range(number)]
 
@@ -114,7 +111,7 @@ def _measure_watched(report: Report, size: Size, folder: Path) -> None:
         # No heartbeats: they would be taken for changes that are told again.
         without = ("--heartbeat", "3600")
         subjects = [stack.enter_context(serving(name, folder, *without)) for name in DATABASES]
-        writer, watcher = stack.enter_context(_generators(2, "watched_load.py"))
+        writer, watcher = stack.enter_context(_generators(2, "watched_load"))
         watched = Watched(subjects, writer, watcher, seconds=size.watched_seconds)
         report.add(watched, size.rounds)
 

@@ -6,7 +6,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from processes import BenchmarkError
+from benchmarks.processes import BenchmarkError
 
 WIDTH_INCHES = 9.0
 ROW_INCHES = 0.27

@@ -17,8 +17,8 @@ from typing import Any
 
 import grpc
 import uvloop
-from messages import acknowledgement, full_job
 
+from benchmarks.messages import acknowledgement, full_job
 from jobledger.v1 import job_service_pb2, worker_service_pb2
 from jobledger.v1.job_service_pb2_grpc import JobServiceServicer, add_JobServiceServicer_to_server
 from jobledger.v1.worker_service_pb2_grpc import (

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from http2 import Call, CallFailed, Connection, connect
+from benchmarks.http2 import Call, CallFailed, Connection, connect
 
 
 class Channel:

@@ -4,9 +4,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from processes import BareServer, BenchmarkError, Generator, all_do
-from report import Figure
-from subjects import Subject
+from benchmarks.processes import BareServer, BenchmarkError, Generator, all_do
+from benchmarks.report import Figure
+from benchmarks.subjects import Subject
 
 CLAIMERS = 32
 MANY = 20

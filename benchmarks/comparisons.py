@@ -3,8 +3,8 @@
 import statistics
 from collections.abc import Sequence
 
-from gauge import Reading
-from report import Figure
+from benchmarks.gauge import Reading
+from benchmarks.report import Figure
 
 
 class Comparisons:

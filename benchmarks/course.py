@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from canvas import BLUE, ORANGE, QUIET, add_legend, drawing
-from history import Run
-from spending import SERVER
+from benchmarks.canvas import BLUE, ORANGE, QUIET, add_legend, drawing
+from benchmarks.history import Run
+from benchmarks.spending import SERVER
 
 DATABASES = {"SQLite": BLUE, "PostgreSQL": ORANGE}
 CALLS = ("CreateJob", "UpdateProgress", "GetJob", "ReportProgress")

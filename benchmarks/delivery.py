@@ -4,8 +4,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from processes import BenchmarkError, Generator
-from report import Figure, percentiles
+from benchmarks.processes import BenchmarkError, Generator
+from benchmarks.report import Figure, percentiles
 
 JOBS = 500
 """Jobs that are reported on in turn: so many that hardly two changes of one meet."""

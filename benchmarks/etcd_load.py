@@ -8,9 +8,10 @@ from typing import Any
 
 import grpc
 import uvloop
-from etcd_messages import EtcdStub, PutRequest, WatchRequest
-from load import Load, Reply, Wrong, connect, main
-from messages import full_job
+
+from benchmarks.etcd_messages import EtcdStub, PutRequest, WatchRequest
+from benchmarks.load import Load, Reply, Wrong, connect, main
+from benchmarks.messages import full_job
 
 PUTS = 8
 """As many as a job has changes: create, claim, progress four times, asset, complete."""

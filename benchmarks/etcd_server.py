@@ -11,9 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from processes import BenchmarkError
-
-from tests.support.server_process import free_port
+from benchmarks.processes import BenchmarkError, free_port
 
 START_SECONDS = 20.0
 

@@ -3,9 +3,9 @@
 import statistics
 from collections.abc import Sequence
 
-from processes import BenchmarkError, Generator
-from report import Figure
-from subjects import Subject
+from benchmarks.processes import BenchmarkError, Generator
+from benchmarks.report import Figure
+from benchmarks.subjects import Subject
 
 LEASE_SECONDS = 5
 PROMISED_SECONDS = 2.0

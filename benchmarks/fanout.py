@@ -4,9 +4,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from processes import BareServer, Generator, all_do, resident_bytes
-from report import Figure
-from subjects import Subject
+from benchmarks.processes import BareServer, Generator, all_do, resident_bytes
+from benchmarks.report import Figure
+from benchmarks.subjects import Subject
 
 SETTLE_SECONDS = 0.2
 

@@ -1,6 +1,6 @@
 """Measures how soon a commit reaches those who watch all jobs, at the same and another replica.
 
-    python benchmarks/feed.py [--quick] [--json FILE] [--only NAME...]
+    python -m benchmarks.feed [--quick] [--json FILE] [--only NAME...]
 
 docs/performance.md says what is measured, and how to read it.
 """
@@ -14,11 +14,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from delivery import Delivery, Route
-from outcome import Report, publish, tell
-from processes import BenchmarkError, Generator
-from resting import Resting
-from subjects import new_database, serving_on
+from benchmarks.delivery import Delivery, Route
+from benchmarks.outcome import Report, publish, tell
+from benchmarks.processes import BenchmarkError, Generator
+from benchmarks.resting import Resting
+from benchmarks.subjects import new_database, serving_on
 
 NAMES = ("delivery", "resting")
 
@@ -71,8 +71,8 @@ def _measure_delivery(report: Report, size: Size, folder: Path) -> None:
                 Route(f"{title}, same replica", here, here),
                 Route(f"{title}, other replica", here, there),
             ]
-        writer = stack.enter_context(Generator("feed_load.py"))
-        follower = stack.enter_context(Generator("feed_load.py"))
+        writer = stack.enter_context(Generator("feed_load"))
+        follower = stack.enter_context(Generator("feed_load"))
         delivery = Delivery(routes, writer, follower, rates=RATES, seconds=size.seconds)
         report.add(delivery, size.rounds)
 

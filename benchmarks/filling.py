@@ -13,10 +13,11 @@ from contextlib import closing
 from dataclasses import dataclass
 
 import asyncpg
-from filling_rows import POSTGRESQL, SQLITE, Dialect, Rows, job_id, job_type, owner
-from indexes import without_indexes, without_indexes_on_sqlite
-from processes import BenchmarkError
-from subjects import Database
+
+from benchmarks.filling_rows import POSTGRESQL, SQLITE, Dialect, Rows, job_id, job_type, owner
+from benchmarks.indexes import without_indexes, without_indexes_on_sqlite
+from benchmarks.processes import BenchmarkError
+from benchmarks.subjects import Database
 
 CHUNK = 20_000
 """Jobs whose rows are written together: so the steps of a job lie near each other."""

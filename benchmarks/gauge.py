@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from processes import BareServer, Generator, all_do, cpu_seconds
-from subjects import Subject
+from benchmarks.processes import BareServer, Generator, all_do, cpu_seconds
+from benchmarks.subjects import Subject
 
 WARM_UP_SECONDS = 0.25
 

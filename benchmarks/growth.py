@@ -1,6 +1,6 @@
 """Measures what calls cost beside 5,000,000 jobs, against the same beside 10,000.
 
-    python benchmarks/growth.py [--quick] [--json FILE] [--only DATABASE...] [--jobs NUMBER]
+    python -m benchmarks.growth [--quick] [--json FILE] [--only DATABASE...] [--jobs NUMBER]
 
 Both sizes are served at the same time and called in turn. docs/performance.md says
 what is measured, and how to read it.
@@ -15,14 +15,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from filling import fill_all
-from growth_calls import GrowthCalls
-from growth_starts import GrowthStarts
-from growth_subjects import Sized, describe
-from idle import mix
-from outcome import Report, publish, tell
-from processes import BenchmarkError, Generator
-from subjects import DATABASES, new_database
+from benchmarks.filling import fill_all
+from benchmarks.growth_calls import GrowthCalls
+from benchmarks.growth_starts import GrowthStarts
+from benchmarks.growth_subjects import Sized, describe
+from benchmarks.idle import mix
+from benchmarks.outcome import Report, publish, tell
+from benchmarks.processes import BenchmarkError, Generator
+from benchmarks.subjects import DATABASES, new_database
 
 SMALL = 10_000
 
@@ -61,7 +61,7 @@ def measure(names: Sequence[str], size: Size, jobs: int) -> Report:
                 tell(report.notes[-1])
             small, large = sized
             report.add(GrowthStarts(small, large), size.starts)
-            caller = stack.enter_context(Generator("growth_load.py"))
+            caller = stack.enter_context(Generator("growth_load"))
             calls = stack.enter_context(GrowthCalls.serving(small, large, caller, size.calls))
             report.add(calls, size.rounds)
     return report

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
-from growth_subjects import Job, Sized
-from idle import time_look
-from processes import BenchmarkError, Generator
-from report import Figure
-from subjects import Subject, serving_on
+from benchmarks.growth_subjects import Job, Sized
+from benchmarks.idle import time_look
+from benchmarks.processes import BenchmarkError, Generator
+from benchmarks.report import Figure
+from benchmarks.subjects import Subject, serving_on
 
 WARM_UP_CALLS = 20
 

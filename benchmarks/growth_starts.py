@@ -2,9 +2,9 @@
 
 import time
 
-from growth_subjects import Sized
-from report import Figure
-from subjects import serving_on
+from benchmarks.growth_subjects import Sized
+from benchmarks.report import Figure
+from benchmarks.subjects import serving_on
 
 
 class GrowthStarts:

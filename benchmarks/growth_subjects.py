@@ -7,8 +7,9 @@ from pathlib import Path
 
 import asyncpg
 import psutil  # type: ignore[import-untyped]
-from filling import Filling
-from subjects import Database
+
+from benchmarks.filling import Filling
+from benchmarks.subjects import Database
 
 GIB = 1024**3
 

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from processes import BenchmarkError
+from benchmarks.processes import BenchmarkError
 
 CONNECTIONS = 2
 

@@ -4,8 +4,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from processes import BareServer, BenchmarkError, Generator
-from report import Figure, percentiles
+from benchmarks.processes import BareServer, BenchmarkError, Generator
+from benchmarks.report import Figure, percentiles
 
 SETTLE_SECONDS = 0.2
 """Until a worker that was told to wait does."""

@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from report import Figure
+from benchmarks.report import Figure
 
 DIGITS = 4
 """More than a benchmark tells."""

@@ -1,6 +1,6 @@
 """Tells where the microseconds of a call go, on every path that many calls take.
 
-    python benchmarks/hot_paths.py [--quick] [--json FILE] [--only PATH...]
+    python -m benchmarks.hot_paths [--quick] [--json FILE] [--only PATH...]
 
 The server runs with sampling/sitecustomize.py under the same load as `make bench`, for whole
 lifecycles as `make bench-lifecycle` with every update. What is the stack's own is told by the
@@ -22,15 +22,23 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import psutil  # type: ignore[import-untyped]
-from lifecycle_rounds import WARM_UP
-from lifecycle_runs import live_jobs
-from messages import full_job
-from outcome import describe_machine
-from processes import GENERATORS, HERE, BareServer, BenchmarkError, Generator, all_do, cpu_seconds
-from rates import IN_FLIGHT, JOBS
-from stream import JOBS_EACH, STREAMS, WINDOW
-from subjects import DATABASES, Subject, new_database, serving_on
 
+from benchmarks.lifecycle_rounds import WARM_UP
+from benchmarks.lifecycle_runs import live_jobs
+from benchmarks.messages import full_job
+from benchmarks.outcome import describe_machine
+from benchmarks.processes import (
+    GENERATORS,
+    HERE,
+    BareServer,
+    BenchmarkError,
+    Generator,
+    all_do,
+    cpu_seconds,
+)
+from benchmarks.rates import IN_FLIGHT, JOBS
+from benchmarks.stream import JOBS_EACH, STREAMS, WINDOW
+from benchmarks.subjects import DATABASES, Subject, new_database, serving_on
 from jobledger_server.grpc_environment import GRPC_ENVIRONMENT
 
 PATHS = {
@@ -45,7 +53,7 @@ CEILINGS = {"report": "bare stream", "watch": "bare stream", "lifecycle": "bare 
 WATCHERS = 1_000
 LIFECYCLE = "lifecycle"
 BARE = "the stack alone"
-BARE_CALLS, BARE_LIVES = "ceiling.py", "bare_lives.py"
+BARE_CALLS, BARE_LIVES = "ceiling", "bare_lives"
 WARM_UP_SECONDS = 0.5
 PATIENCE_SECONDS = 10.0
 LIVES_A_SECOND = 200
@@ -301,9 +309,9 @@ def _sampled(
 
 def _load(path: str, stack: ExitStack, folder: Path) -> Load:
     if path == LIFECYCLE:
-        owners, workers = (stack.enter_context(Generator("lifecycle_load.py")) for _ in range(2))
+        owners, workers = (stack.enter_context(Generator("lifecycle_load")) for _ in range(2))
         return Lives(owners, workers, folder / "sightings")
-    program = "http2_load.py"
+    program = "http2_load"
     generators = [stack.enter_context(Generator(program)) for _ in range(GENERATORS)]
     return Calls(generators, stack.enter_context(Generator(program)))
 

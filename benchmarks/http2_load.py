@@ -9,13 +9,14 @@ import time
 from typing import Any
 
 import uvloop
-from channel import Channel
-from http2 import connect
-from load import Load, Reply, RunningJob, main
-from messages import full_job
-from report_stream import PATH, ReportStream
-from span import Span
-from watching import Watches
+
+from benchmarks.channel import Channel
+from benchmarks.http2 import connect
+from benchmarks.load import Load, Reply, RunningJob, main
+from benchmarks.messages import full_job
+from benchmarks.report_stream import PATH, ReportStream
+from benchmarks.span import Span
+from benchmarks.watching import Watches
 
 
 class Http2Load(Load):

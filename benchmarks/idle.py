@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-from processes import HERE, BenchmarkError, cpu_seconds
-from report import Figure
 from sqlalchemy import Select
 from sqlalchemy.dialects import postgresql, sqlite
-from subjects import Database, Subject, serving_on
 
+from benchmarks.processes import HERE, BenchmarkError, cpu_seconds
+from benchmarks.report import Figure
+from benchmarks.subjects import Database, Subject, serving_on
 from jobledger_server.ledger.reaper import BATCH
 from jobledger_server.sql.engine import open_database, parse_url
 from jobledger_server.sql.statements import Statements

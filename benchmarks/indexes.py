@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import asyncpg
-from processes import BenchmarkError
+
+from benchmarks.processes import BenchmarkError
 
 # In the order in which they were made: where two plans cost the same, it decides.
 _SQLITE_SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY tbl_name, rowid"

@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from processes import BareServer, Generator
-from report import Figure, percentiles
-from subjects import Subject
+from benchmarks.processes import BareServer, Generator
+from benchmarks.report import Figure, percentiles
+from benchmarks.subjects import Subject
 
 WARM_UP_CALLS = 50
 

@@ -1,6 +1,6 @@
 """Measures what a change costs the ledger and its database alone, by how many share a batch.
 
-    python benchmarks/ledger_alone.py [--quick] [--only DATABASE...]
+    python -m benchmarks.ledger_alone [--quick] [--only DATABASE...]
 
 There is no gRPC and no other process but PostgreSQL's: so a change of the ledger or the store
 shows here first, and on a busy machine only here.
@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
-from outcome import describe_machine
-from processes import BenchmarkError, cpu_seconds
-from subjects import DATABASES, Database, new_database
 
+from benchmarks.outcome import describe_machine
+from benchmarks.processes import BenchmarkError, cpu_seconds
+from benchmarks.subjects import DATABASES, Database, new_database
 from jobledger_server.domain.commands import Claim, Create, JobCommand, Report
 from jobledger_server.domain.model import JobId, Micros, Payload
 from jobledger_server.ledger.ledger import Ledger

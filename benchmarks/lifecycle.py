@@ -1,6 +1,6 @@
 """Measures whole lifecycles of jobs: created, claimed, reported on, completed, watched throughout.
 
-    python benchmarks/lifecycle.py [--quick] [--json FILE] [--only DATABASE...]
+    python -m benchmarks.lifecycle [--quick] [--json FILE] [--only DATABASE...]
 
 docs/performance.md says what is measured, and how to read it.
 """
@@ -14,12 +14,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from etcd_server import has_etcd, serving_etcd
-from lifecycle_rounds import Lifecycles, Servers
-from outcome import Report, publish
-from processes import GENERATORS, BareServer, BenchmarkError, Generator
-from subjects import DATABASES, serving
-
+from benchmarks.etcd_server import has_etcd, serving_etcd
+from benchmarks.lifecycle_rounds import Lifecycles, Servers
+from benchmarks.outcome import Report, publish
+from benchmarks.processes import GENERATORS, BareServer, BenchmarkError, Generator
+from benchmarks.subjects import DATABASES, serving
 from jobledger_server.grpc_environment import GRPC_ENVIRONMENT
 
 
@@ -43,16 +42,16 @@ def measure(databases: Sequence[str], size: Size) -> Report:
         print("lifecycle: starting the servers and the generators", file=sys.stderr, flush=True)
         servers = Servers(
             bare=stack.enter_context(
-                BareServer(program="bare_lives.py", environment=GRPC_ENVIRONMENT)
+                BareServer(program="bare_lives", environment=GRPC_ENVIRONMENT)
             ),
             subjects=[stack.enter_context(serving(database, folder)) for database in databases],
             etcd=stack.enter_context(serving_etcd(folder)) if has_etcd() else None,
         )
         owners, workers = (
-            stack.enter_context(Generator("lifecycle_load.py")) for _ in range(GENERATORS)
+            stack.enter_context(Generator("lifecycle_load")) for _ in range(GENERATORS)
         )
         putters = (
-            [stack.enter_context(Generator("etcd_load.py")) for _ in range(GENERATORS)]
+            [stack.enter_context(Generator("etcd_load")) for _ in range(GENERATORS)]
             if servers.etcd
             else []
         )

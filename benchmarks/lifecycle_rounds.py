@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from etcd_load import PUTS, VALUE
-from etcd_server import EtcdServer
-from lifecycle_load import IN_FLIGHT, PERCENTS
-from lifecycle_runs import Run, live_jobs, live_keys
-from processes import BareServer, BenchmarkError, Generator
-from report import Figure, percentiles
-from subjects import Subject
+from benchmarks.etcd_load import PUTS, VALUE
+from benchmarks.etcd_server import EtcdServer
+from benchmarks.lifecycle_load import IN_FLIGHT, PERCENTS
+from benchmarks.lifecycle_runs import Run, live_jobs, live_keys
+from benchmarks.processes import BareServer, BenchmarkError, Generator
+from benchmarks.report import Figure, percentiles
+from benchmarks.subjects import Subject
 
 CPU, RATE, DELAY = "ms/lifecycle", "lifecycles/s", "ms"
 UNITS = (CPU, RATE, DELAY)

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from etcd_load import PUTS
-from etcd_server import EtcdServer
-from lifecycle_load import IN_FLIGHT
-from processes import BareServer, BenchmarkError, Generator, all_do, cpu_seconds
-from subjects import Subject
+from benchmarks.etcd_load import PUTS
+from benchmarks.etcd_server import EtcdServer
+from benchmarks.lifecycle_load import IN_FLIGHT
+from benchmarks.processes import BareServer, BenchmarkError, Generator, all_do, cpu_seconds
+from benchmarks.subjects import Subject
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from typing import Any
 
 import grpc
 import uvloop
-from messages import BATCH, USER, batch_bodies, create_bodies, create_requests
-from span import Span
 
+from benchmarks.messages import BATCH, USER, batch_bodies, create_bodies, create_requests
+from benchmarks.span import Span
 from jobledger.v1 import job_pb2, job_service_pb2, worker_service_pb2
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub

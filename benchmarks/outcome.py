@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-from report import Figure, table
+from benchmarks.report import Figure, table
 
 
 class Scenario(Protocol):

@@ -1,6 +1,6 @@
 """Draws what benchmarks wrote with --json, and how it has been before.
 
-    python benchmarks/plots.py [--record] [--date DATE] [--into FOLDER] [FILE...]
+    python -m benchmarks.plots [--record] [--date DATE] [--into FOLDER] [FILE...]
 
 Of the files it draws `throughput.svg` and `costs.svg`, where they have figures of that kind;
 of the history that lies in the same folder, `history.svg`. docs/performance.md shows them.
@@ -15,12 +15,12 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from canvas import BLUE, FRAME_INCHES, INK, ORANGE, QUIET, ROW_INCHES, drawing, name_rows
-from course import draw_history
-from history import read_runs, run_of, write_runs
-from processes import BenchmarkError
-from report import Figure
-from spending import draw_costs
+from benchmarks.canvas import BLUE, FRAME_INCHES, INK, ORANGE, QUIET, ROW_INCHES, drawing, name_rows
+from benchmarks.course import draw_history
+from benchmarks.history import read_runs, run_of, write_runs
+from benchmarks.processes import BenchmarkError
+from benchmarks.report import Figure
+from benchmarks.spending import draw_costs
 
 FOLDER = Path(__file__).parent.parent / "docs/performance"
 HISTORY = "history.json"

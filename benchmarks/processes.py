@@ -3,8 +3,10 @@
 import json
 import os
 import select
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,9 +15,6 @@ from typing import Any, Self
 import psutil  # type: ignore[import-untyped]
 
 HERE = Path(__file__).parent
-
-# The benchmarks start servers and databases as the tests do.
-sys.path.append(str(HERE.parent))
 
 GENERATORS = 2
 """Processes that make the load together, where one would be the limit itself."""
@@ -31,9 +30,10 @@ class BenchmarkError(Exception):
 class Generator:
     """A process that makes calls; see load.py, and work_load.py, which does more."""
 
-    def __init__(self, program: str = "load.py") -> None:
+    def __init__(self, program: str = "load") -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / program)],
+            [sys.executable, "-m", f"benchmarks.{program}"],
+            cwd=HERE.parent,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -51,7 +51,7 @@ class Generator:
 
     def end(self) -> dict[str, Any]:
         """Wait for the reply. Raises BenchmarkError."""
-        line = _read_line(self._process, "a load generator")
+        line = read_line(self._process, "a load generator")
         reply: dict[str, Any] = json.loads(line)
         if "error" in reply:
             raise BenchmarkError(f"a load generator failed:\n{reply['error']}")
@@ -81,16 +81,17 @@ class BareServer:
     def __init__(
         self,
         *arguments: str,
-        program: str = "ceiling.py",
+        program: str = "ceiling",
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / program), *arguments],
+            [sys.executable, "-m", f"benchmarks.{program}", *arguments],
+            cwd=HERE.parent,
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, **(environment or {})},
         )
-        self.target = _read_line(self._process, "the bare server").strip()
+        self.target = read_line(self._process, "the bare server").strip()
 
     @property
     def pid(self) -> int:
@@ -103,20 +104,25 @@ class BareServer:
         _end(self._process)
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def cpu_seconds(pid: int) -> float:
-    """Return the processor time that a process and its children have used."""
+    """Return the processor time of a process and its children, of those that have ended too.
+
+    By the kernel's own clock of each process, which counts nanoseconds; what psutil reads from
+    /proc counts hundredths of a second.
+    """
     process = psutil.Process(pid)
-    total = 0.0
+    times = process.cpu_times()
+    total: float = times.children_user + times.children_system
     for one in (process, *process.children(recursive=True)):
-        with suppress(psutil.NoSuchProcess):  # a child that has just ended
-            times = one.cpu_times()
-            total += times.user + times.system
+        with suppress(OSError):  # a child that has just ended
+            total += time.clock_gettime(~one.pid << 3 | 2)
     return total
-
-
-def parent_of(pid: int) -> int:
-    parent: int = psutil.Process(pid).ppid()
-    return parent
 
 
 def listening_at(target: str, pid: int) -> list[int]:
@@ -138,7 +144,7 @@ def resident_bytes(pid: int) -> int:
     return resident
 
 
-def _read_line(process: subprocess.Popen[str], name: str) -> str:
+def read_line(process: subprocess.Popen[str], name: str) -> str:
     assert process.stdout is not None
     ready, _, _ = select.select([process.stdout], [], [], ANSWER_SECONDS)
     if not ready:

@@ -4,13 +4,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import h2load
-from comparisons import Comparisons
-from gauge import WARM_UP_SECONDS, Gauge, Reading, Server
-from messages import create_bodies
-from processes import BareServer, BenchmarkError, Generator, all_do
-from report import Figure
-from subjects import Subject
+from benchmarks import h2load
+from benchmarks.comparisons import Comparisons
+from benchmarks.gauge import WARM_UP_SECONDS, Gauge, Reading, Server
+from benchmarks.messages import create_bodies
+from benchmarks.processes import BareServer, BenchmarkError, Generator, all_do
+from benchmarks.report import Figure
+from benchmarks.subjects import Subject
 
 IN_FLIGHT = 128
 JOBS = 1_000

@@ -1,6 +1,6 @@
 """Measures what it takes a replica to read what others commit: processor time for each change.
 
-    python benchmarks/reading.py
+    python -m benchmarks.reading
 
 Jobs are written through the ledger, then read as the tail reads them: pages of the
 feed into a window. What it prints is used in docs/scaling.md.
@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 import uvloop
-from outcome import describe_machine
-from subjects import new_database
 
+from benchmarks.outcome import describe_machine
+from benchmarks.subjects import new_database
 from jobledger_server.domain.commands import Create
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.engine import open_database, parse_url

@@ -6,10 +6,9 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from http2 import Call, Connection
-from load import RunningJob, Wrong
-from span import Span
-
+from benchmarks.http2 import Call, Connection
+from benchmarks.load import RunningJob, Wrong
+from benchmarks.span import Span
 from jobledger.v1.worker_service_pb2 import ReportProgressRequest, ReportProgressResponse
 
 PATH = "/jobledger.v1.WorkerService/ReportProgress"

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 
 import asyncpg
-from report import Figure
-from subjects import Database, serving_on
+
+from benchmarks.report import Figure
+from benchmarks.subjects import Database, serving_on
 
 SETTLE_SECONDS = 3.0
 """After its start a server does some things for once."""

@@ -1,6 +1,6 @@
 """Measures what a second process of a server gains on this machine, over one PostgreSQL.
 
-    python benchmarks/several.py [--quick] [--json FILE]
+    python -m benchmarks.several [--quick] [--json FILE]
 
 The same calls as `bench.py --only rates`, over 16 connections, to a server of one
 process and to one of two (`--processes 2`), each with a PostgreSQL of its own, in
@@ -16,11 +16,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from outcome import Report, publish
-from processes import GENERATORS, BareServer, BenchmarkError, Generator, cpu_seconds, listening_at
-from rates import OPERATIONS, Rates
-from report import Figure
-from subjects import Subject, new_database, serving_on
+from benchmarks.outcome import Report, publish
+from benchmarks.processes import (
+    GENERATORS,
+    BareServer,
+    BenchmarkError,
+    Generator,
+    cpu_seconds,
+    listening_at,
+)
+from benchmarks.rates import OPERATIONS, Rates
+from benchmarks.report import Figure
+from benchmarks.subjects import Subject, new_database, serving_on
 
 PROCESSES = 2
 
@@ -106,7 +113,7 @@ def measure(size: Size) -> Report:
         one, several = (
             stack.enter_context(_serving(Path(name), count)) for count in (1, PROCESSES)
         )
-        generators = [stack.enter_context(Generator("several_load.py")) for _ in range(GENERATORS)]
+        generators = [stack.enter_context(Generator("several_load")) for _ in range(GENERATORS)]
         scenario = Several(bare, one, several, generators, Path(name), seconds=size.seconds)
         report.add(scenario, size.rounds)
     return report

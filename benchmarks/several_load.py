@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import uvloop
-from channel import Channel
-from http2_load import Http2Load
-from load import main
+
+from benchmarks.channel import Channel
+from benchmarks.http2_load import Http2Load
+from benchmarks.load import main
 
 CONNECTIONS = 8
 """Of each generator to each server: the kernel deals them out to the server's processes."""

@@ -1,6 +1,6 @@
 """Measures what watchers that do not read cost those who do, and the server's memory.
 
-    python benchmarks/slow.py [--quick] [--json FILE] [--only DATABASE...] [--minutes NUMBER]
+    python -m benchmarks.slow [--quick] [--json FILE] [--only DATABASE...] [--minutes NUMBER]
 
 1,000 watchers read, and a few hundred changes a second are made all the time; 20
 others read one message and no more, half of them watching everything. Beside
@@ -17,10 +17,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from outcome import Report, publish, tell
-from processes import GENERATORS, BenchmarkError, Generator, all_do, resident_bytes
-from report import Figure, percentiles
-from subjects import DATABASES, Subject, serving
+from benchmarks.outcome import Report, publish, tell
+from benchmarks.processes import GENERATORS, BenchmarkError, Generator, all_do, resident_bytes
+from benchmarks.report import Figure, percentiles
+from benchmarks.subjects import DATABASES, Subject, serving
 
 JOBS = 100
 WATCHERS = 1_000
@@ -147,7 +147,7 @@ def measure(names: Sequence[str], rounds: int, seconds: float, minutes: float) -
             tell(f"opening the watches on {name}")
             subject = stack.enter_context(serving(name, Path(folder), *SERVE))
             changer, staller, *watchers = [
-                stack.enter_context(Generator("slow_load.py")) for _ in range(2 + GENERATORS)
+                stack.enter_context(Generator("slow_load")) for _ in range(2 + GENERATORS)
             ]
             slow = Slow(subject, Programs(changer, watchers, staller), seconds=seconds)
             slow.prepare()

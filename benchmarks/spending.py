@@ -5,8 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from canvas import BLUE, CEILING, FRAME_INCHES, ORANGE, ROW_INCHES, add_legend, drawing, name_rows
-from report import Figure
+from benchmarks.canvas import (
+    BLUE,
+    CEILING,
+    FRAME_INCHES,
+    ORANGE,
+    ROW_INCHES,
+    add_legend,
+    drawing,
+    name_rows,
+)
+from benchmarks.report import Figure
 
 SERVER, DATABASE = ": server CPU", ": database CPU"
 BOTH, OF_IT = ": server and database CPU", ": of it database CPU"

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from processes import BenchmarkError
-from report import Figure
-from subjects import Database
 
-from tests.support.server_process import free_port
+from benchmarks.processes import BenchmarkError, free_port
+from benchmarks.report import Figure
+from benchmarks.subjects import Database
 
 IMPORTS = 5
 """In each round; of so short a time more are needed than of a start."""

@@ -1,6 +1,6 @@
 """Measures what a restart is like for thousands of watches, and for everybody else meanwhile.
 
-    python benchmarks/storm.py [--quick] [--json FILE] [--only DATABASE...] [--watches NUMBER]
+    python -m benchmarks.storm [--quick] [--json FILE] [--only DATABASE...] [--watches NUMBER]
 
 The server is killed (SIGKILL), one job of each owner is changed through another
 server, and then it is started again on the same port: every watch comes back within
@@ -18,13 +18,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from outcome import Report, publish
-from processes import GENERATORS, BenchmarkError, Generator, all_do, resident_bytes
-from report import Figure, percentiles
-from storm_load import JOBS_EACH
-from subjects import DATABASES, Database, new_database
-
-from tests.support.server_process import ServerProcess
+from benchmarks.outcome import Report, publish
+from benchmarks.processes import GENERATORS, BenchmarkError, Generator, all_do, resident_bytes
+from benchmarks.report import Figure, percentiles
+from benchmarks.storm_load import JOBS_EACH
+from benchmarks.targets import DATABASES, Database, Server, new_database
 
 CALLS = ("GetJob", "CreateJob")
 CALLS_RATE = 50.0
@@ -106,9 +104,8 @@ class Storm:
         self._server.kill()
         self._other.kill()
 
-    def _new_server(self, name: str) -> ServerProcess:
-        folder = Path(tempfile.mkdtemp(prefix=name, dir=self._database.folder))
-        return ServerProcess(folder, database=self._database.url)
+    def _new_server(self, _name: str) -> Server:
+        return Server(self._database)
 
     def _begin_calls(self) -> None:
         self._caller.do("begin_calls", target=self._server.target, rate=CALLS_RATE)
@@ -158,12 +155,9 @@ class Storm:
         self._figures.setdefault(title, Figure(title, unit)).add(value, before)
 
 
-def _start(server: ServerProcess) -> float:
+def _start(server: Server) -> float:
     """Start a server; return when it was SERVING. Raises BenchmarkError."""
-    try:
-        server.start()
-    except AssertionError as error:
-        raise BenchmarkError(str(error)) from None
+    server.start()
     return time.monotonic()
 
 
@@ -187,8 +181,8 @@ def measure(names: Sequence[str], watches: int, rounds: int) -> Report:
         ):
             database = stack.enter_context(new_database(name, Path(folder)))
             generators, caller = (
-                [stack.enter_context(Generator("storm_load.py")) for _ in range(GENERATORS)],
-                stack.enter_context(Generator("storm_load.py")),
+                [stack.enter_context(Generator("storm_load")) for _ in range(GENERATORS)],
+                stack.enter_context(Generator("storm_load")),
             )
             owners = watches // (2 * JOBS_EACH)
             storm = Storm(database, generators, caller, owners=owners)

@@ -3,12 +3,11 @@
 import statistics
 from collections.abc import Sequence
 
-from comparisons import Comparisons
-from gauge import Gauge, Reading, Server
-from processes import BareServer, BenchmarkError, Generator, all_do
-from report import Figure
-from subjects import Subject
-
+from benchmarks.comparisons import Comparisons
+from benchmarks.gauge import Gauge, Reading, Server
+from benchmarks.processes import BareServer, BenchmarkError, Generator, all_do
+from benchmarks.report import Figure
+from benchmarks.subjects import Subject
 from jobledger_client._pipeline import MAX_WAITING
 
 STREAMS = 8

@@ -3,9 +3,9 @@
 import time
 from collections.abc import Sequence
 
-from processes import BenchmarkError, Generator
-from report import Figure, percentiles
-from subjects import Subject
+from benchmarks.processes import BenchmarkError, Generator
+from benchmarks.report import Figure, percentiles
+from benchmarks.subjects import Subject
 
 JOBS = 1_000
 RATE = 1_000

@@ -8,12 +8,12 @@ import asyncio
 import time
 
 import uvloop
-from http2 import Call, Connection, connect
-from http2_load import Http2Load
-from load import STREAMS_PER_CONNECTION, Reply, RunningJob, Wrong, main
-from messages import USER
-from watching import OPENING, PATH
 
+from benchmarks.http2 import Call, Connection, connect
+from benchmarks.http2_load import Http2Load
+from benchmarks.load import STREAMS_PER_CONNECTION, Reply, RunningJob, Wrong, main
+from benchmarks.messages import USER
+from benchmarks.watching import OPENING, PATH
 from jobledger.v1.job_service_pb2 import WatchJobRequest, WatchJobResponse
 
 Told = tuple[str, int, float, float]

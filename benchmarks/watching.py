@@ -3,10 +3,9 @@
 import asyncio
 import time
 
-from http2 import Call, Connection, connect
-from load import STREAMS_PER_CONNECTION, Wrong
-from messages import USER
-
+from benchmarks.http2 import Call, Connection, connect
+from benchmarks.load import STREAMS_PER_CONNECTION, Wrong
+from benchmarks.messages import USER
 from jobledger.v1.job_service_pb2 import WatchJobRequest, WatchJobResponse
 
 PATH = "/jobledger.v1.JobService/WatchJob"

@@ -1,6 +1,6 @@
 """Measures how work gets to workers on this machine: claims, hand-over, expiry, and rest.
 
-    python benchmarks/work.py [--quick] [--json FILE] [--only NAME...]
+    python -m benchmarks.work [--quick] [--json FILE] [--only NAME...]
 
 docs/performance.md says what is measured, and how to read it.
 """
@@ -14,14 +14,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from claims import BACKLOG_TYPE, Claims
-from expiry import Expiry
-from filling import fill_all
-from handover import Handover, Way
-from idle import Idle, idling, mix
-from outcome import Report, publish, tell
-from processes import GENERATORS, BareServer, BenchmarkError, Generator
-from subjects import DATABASES, Subject, new_database, serving_on
+from benchmarks.claims import BACKLOG_TYPE, Claims
+from benchmarks.expiry import Expiry
+from benchmarks.filling import fill_all
+from benchmarks.handover import Handover, Way
+from benchmarks.idle import Idle, idling, mix
+from benchmarks.outcome import Report, publish, tell
+from benchmarks.processes import GENERATORS, BareServer, BenchmarkError, Generator
+from benchmarks.subjects import DATABASES, Subject, new_database, serving_on
 
 NAMES = ("claims", "idle", "expiry", "handover")
 
@@ -96,7 +96,7 @@ def measure(names: Sequence[str], size: Size) -> Report:
         folder = Path(name)
         tell("starting the bare server and the generators")
         bare = stack.enter_context(BareServer())
-        generators = [stack.enter_context(Generator("work_load.py")) for _ in range(GENERATORS)]
+        generators = [stack.enter_context(Generator("work_load")) for _ in range(GENERATORS)]
         if "claims" in names:
             _measure_claims(report, size, folder, bare, generators)
         if names != ["claims"]:

@@ -38,7 +38,7 @@ _last = 0.0
 def _sample(_signal: int, frame: FrameType | None) -> None:
     global _last  # noqa: PLW0603
     now = time.thread_time()
-    _seconds[_place(frame)] += now - _last
+    _seconds[_place(frame)] += now - _last  # type: ignore[assignment]
     _last = now
 
 

@@ -14,9 +14,9 @@ _trace = Path(os.environ["JOBLEDGER_TRACE"]).open("a", buffering=1)  # noqa: SIM
 
 
 def _traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
-    connection = _connect(*arguments, **options)
+    connection: sqlite3.Connection = _connect(*arguments, **options)
     connection.set_trace_callback(lambda sql: print(" ".join(sql.split()), file=_trace))
     return connection
 
 
-sqlite3.connect = _traced
+sqlite3.connect = _traced  # type: ignore[assignment]

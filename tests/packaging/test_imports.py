@@ -27,7 +27,7 @@ def test_nothing_imports_from_a_conftest() -> None:
     ] == []
 
 
-@pytest.mark.parametrize("folder", ["client", "server", "examples", "scripts"])
+@pytest.mark.parametrize("folder", ["benchmarks", "client", "server", "examples", "scripts"])
 def test_nothing_else_imports_from_the_tests(folder: str) -> None:
     files = list((ROOT / folder).rglob("*.py"))
     assert files

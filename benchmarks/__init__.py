@@ -1,0 +1,1 @@
+"""Measures Jobledger: see docs/performance.md."""
