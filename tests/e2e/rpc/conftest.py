@@ -1,0 +1,18 @@
+"""What tests of the service's calls share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jobledger_server import app as app_module
+from jobledger_server.app import App
+from jobledger_server.sql.store import SqlStore
+from tests.support.gated_store import GatedStore
+
+
+@pytest.fixture
+async def gated(monkeypatch: pytest.MonkeyPatch, start: Callable[..., Any]) -> App:
+    """A server in this process with gates before and after what its store does."""
+    monkeypatch.setattr(app_module, "SqlStore", lambda database: GatedStore(SqlStore(database)))
+    return await start()
