@@ -46,15 +46,21 @@ class Shell:
 
 
 @pytest.fixture
-def client(server: ServerProcess) -> Iterator[Client]:
+def user() -> str:
+    """A user of whom no other test knows."""
+    return f"user-{uuid.uuid4()}"
+
+
+@pytest.fixture
+def client(server: ServerProcess, user: str) -> Iterator[Client]:
     """Plays the worker, and the user of `jobledger`."""
-    with Client(server.target, user_id=f"user-{uuid.uuid4()}") as client:
+    with Client(server.target, user_id=user) as client:
         yield client
 
 
 @pytest.fixture
-def jobledger(server: ServerProcess, client: Client) -> Shell:
-    return Shell(server.target, client._requests._user_id or "")
+def jobledger(server: ServerProcess, user: str) -> Shell:
+    return Shell(server.target, user)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from jobledger_client import AsyncClient, JobStatus, Unavailable
 from jobledger_client._reporter import LAST_DETOUR, Detour
 from jobledger_client.worker import Completed, Worker
+from tests.support.observed_channel import ObservedChannel
 
 LEASE = 0.9
 FAILURE = Unavailable("no stream", code=grpc.StatusCode.UNAVAILABLE)
@@ -111,40 +112,34 @@ async def test_a_service_that_is_away_is_no_reason_to_leave_the_stream(
     assert (called(service), service.streams) == (1, 6)
 
 
-async def test_the_service_itself_hears_of_a_busy_worker_over_one_stream(
-    client, running, job_type, server
-):
+async def test_the_service_itself_hears_of_a_busy_worker_over_one_stream(running, job_type, server):
     """With the real one: what a worker says over the stream is what a watcher sees."""
-    worker = Worker(client, concurrency=3)
-    go = asyncio.Event()
-    unary = 0
-    update = client._worker.UpdateProgress
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        observed = ObservedChannel(channel)
+        client = AsyncClient(channel=observed, user_id="ada")
+        worker = Worker(client, concurrency=3)
+        go = asyncio.Event()
 
-    def counted(*arguments, **options):
-        nonlocal unary
-        unary += 1
-        return update(*arguments, **options)
+        @worker.handler(job_type)
+        async def render(job):
+            await job.progress(40, "halfway")
+            await go.wait()
+            return Completed()
 
-    client._worker.UpdateProgress = counted
-
-    @worker.handler(job_type)
-    async def render(job):
-        await job.progress(40, "halfway")
-        await go.wait()
-        return Completed()
-
-    jobs = [await client.create_job(job_type) for _ in range(3)]
-    running(worker)
-    for job in jobs:
-        async with contextlib.aclosing(client.watch(job.id)) as news:
-            async for message in news:
-                if message.job.progress_message == "halfway":
-                    break
-    go.set()
-    for job in jobs:
-        done = await client.wait(job.id, timeout=20)
-        assert done.status == JobStatus.JOB_STATUS_COMPLETED
-    assert unary == 0
+        jobs = [await client.create_job(job_type) for _ in range(3)]
+        working = running(worker)
+        for job in jobs:
+            async with contextlib.aclosing(client.watch(job.id)) as news:
+                async for message in news:
+                    if message.job.progress_message == "halfway":
+                        break
+        go.set()
+        for job in jobs:
+            done = await client.wait(job.id, timeout=20)
+            assert done.status == JobStatus.JOB_STATUS_COMPLETED
+        worker.stop()
+        await working
+    assert (observed.count("ReportProgress"), observed.count("UpdateProgress")) == (1, 0)
 
 
 async def test_the_reason_of_a_cancellation_comes_over_the_stream(server, running, job_type):
