@@ -38,8 +38,8 @@ demo: $(INSTALLED) ## see it work: a server, a worker and live bars; ARGS="--out
 	@$(PYTHON) examples/demo.py $(ARGS)
 
 .PHONY: bench
-bench: $(INSTALLED) ## measure it on this machine
-	@$(PYTHON) -m benchmarks.bench $(ARGS)
+bench: $(INSTALLED) ## measure it on this machine; ARGS="run unary" for one scenario, ARGS=--help for all
+	@$(PYTHON) -m benchmarks $(ARGS)
 
 .PHONY: bench-work
 bench-work: $(INSTALLED) ## measure how work gets to workers
@@ -53,14 +53,6 @@ bench-feed: $(INSTALLED) ## measure how soon a commit reaches those who watch
 bench-storm: $(INSTALLED) ## measure a restart while thousands watch
 	@$(PYTHON) -m benchmarks.storm $(ARGS)
 
-.PHONY: bench-paths
-bench-paths: $(INSTALLED) ## tell where the microseconds of a call go
-	@$(PYTHON) -m benchmarks.hot_paths $(ARGS)
-
-.PHONY: bench-ledger
-bench-ledger: $(INSTALLED) ## tell what a change costs the ledger and its database alone
-	@$(PYTHON) -m benchmarks.ledger_alone $(ARGS)
-
 .PHONY: bench-slow
 bench-slow: $(INSTALLED) ## measure what watchers cost that do not read
 	@$(PYTHON) -m benchmarks.slow $(ARGS)
@@ -72,14 +64,6 @@ bench-lifecycle: $(INSTALLED) ## measure whole lifecycles, and etcd beside them 
 .PHONY: bench-growth
 bench-growth: $(INSTALLED) ## measure what calls cost beside five million jobs
 	@$(PYTHON) -m benchmarks.growth $(ARGS)
-
-.PHONY: plots
-plots: $(INSTALLED) ## draw docs/performance/ from what benchmarks wrote; ARGS="bench.json lifecycle.json"
-	@$(PYTHON) -m benchmarks.plots $(ARGS)
-
-.PHONY: bench-processes
-bench-processes: $(INSTALLED) ## measure what a second process of a server gains
-	@$(PYTHON) -m benchmarks.several $(ARGS)
 
 .PHONY: wheel
 wheel: $(INSTALLED) ## build the distribution into dist/

@@ -15,9 +15,9 @@ from typing import Any
 import grpc
 import uvloop
 
+from benchmarks.grpc_load import Load, Reply, Wrong, connect, main
 from benchmarks.lifecycle_sightings import Sightings, Teller
-from benchmarks.load import Load, Reply, Wrong, connect, main
-from benchmarks.messages import USER, create_requests
+from benchmarks.load.messages import USER, create_requests
 from jobledger.v1 import job_pb2, job_service_pb2
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger_client import AsyncClient
