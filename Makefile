@@ -71,9 +71,16 @@ wheel: $(INSTALLED) ## build the distribution into dist/
 
 # --- develop -------------------------------------------------------------------------------------
 
+# The tests wait more than they work: four processes on two cores.
+IN_PARALLEL := -n 4 --dist worksteal
+
 .PHONY: test
-test: $(INSTALLED) ## run the tests; ARGS="-k watch" runs some of them
-	@$(PYTHON) -m pytest $(ARGS)
+test: $(INSTALLED) ## run the tests in four processes; ARGS="-k watch" runs some of them
+	@$(PYTHON) -m pytest $(IN_PARALLEL) $(ARGS)
+
+.PHONY: test-fast
+test-fast: $(INSTALLED) ## run the tests of pure code, and of the whole server on SQLite, in a minute
+	@$(PYTHON) -m pytest $(IN_PARALLEL) -k "not postgresql" tests/unit tests/e2e/rpc $(ARGS)
 
 .PHONY: test-robustness
 test-robustness: $(INSTALLED) ## break everything under load for two minutes, and check what was told; ARGS="--duration 600 --seed 7"
@@ -89,7 +96,7 @@ test-abuse: $(INSTALLED) ## attack a server while a good client calls it; ARGS="
 
 .PHONY: test-polyglot
 test-polyglot: $(INSTALLED) $(POLYGLOT_INSTALLED) ## try the clients in all languages that are here; ARGS="-k [go" for one
-	@$(PYTHON) -m pytest -m polyglot tests/polyglot tests/e2e/longrunning $(ARGS)
+	@$(PYTHON) -m pytest -m polyglot tests/polyglot tests/e2e/longrunning tests/e2e/worker/test_exec.py $(ARGS)
 
 .PHONY: check
 check: check-code check-protos check-drift ## check all that can be checked without running it

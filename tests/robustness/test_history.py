@@ -24,6 +24,7 @@ def seed(capsys: pytest.CaptureFixture[str]) -> int:
     return seed
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_every_promise_is_kept_while_everything_breaks(seed: int) -> None:
     """`make test-robustness` does the same for longer."""

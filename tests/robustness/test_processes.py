@@ -56,6 +56,7 @@ def serve(tmp_path: Path, database_url: str) -> Any:
         server.kill()
 
 
+@pytest.mark.slow
 async def test_every_acknowledged_change_survives_kill_9(serve: Serve) -> None:
     server = serve()
     acknowledged: dict[str, int] = {}
