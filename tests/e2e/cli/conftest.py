@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from jobledger_client import Client
-from tests.support.fault_server import FaultServer
 from tests.support.server_process import ServerProcess
 
 PROGRAM = Path(sys.executable).with_name("jobledger")
@@ -66,10 +65,3 @@ def jobledger(server: ServerProcess, user: str) -> Shell:
 @pytest.fixture
 def shell() -> Callable[[str, str], Shell]:
     return Shell
-
-
-@pytest.fixture
-def fault_server() -> Iterator[FaultServer]:
-    server = FaultServer()
-    yield server
-    server.stop()

@@ -12,7 +12,12 @@ from tests.support.gated_store import GatedStore
 
 
 @pytest.fixture
-async def gated(monkeypatch: pytest.MonkeyPatch, start: Callable[..., Any]) -> App:
-    """A server in this process with gates before and after what its store does."""
+def gates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give servers in this process gates before and after what their stores do."""
     monkeypatch.setattr(app_module, "SqlStore", lambda database: GatedStore(SqlStore(database)))
+
+
+@pytest.fixture
+async def gated(gates: None, start: Callable[..., Any]) -> App:
+    """A server in this process with such gates: its `store` has them."""
     return await start()

@@ -202,11 +202,12 @@ async def test_callers_that_keep_coming_are_not_waited_for_without_end(
     async with Batcher("numbers", work, max_batch=100, max_waiting=100) as batcher:
         await asyncio.gather(*await submitted(batcher, *range(100, 150)))
         tasks = await submitted(batcher, 99)
-        for number in range(3):
-            while len(ticks) <= number:
-                await asyncio.sleep(0)
-            tasks += await submitted(batcher, number)
-            ticks[number]()
-        assert await tasks[0] == 198
+        async with asyncio.timeout(10):
+            for number in range(3):
+                while len(ticks) <= number:
+                    await asyncio.sleep(0)
+                tasks += await submitted(batcher, number)
+                ticks[number]()
+            assert await tasks[0] == 198
         assert work.batches[1] == [99, 0, 1, 2]
         await asyncio.gather(*tasks)
