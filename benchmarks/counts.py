@@ -44,5 +44,5 @@ def add_counts(run: Run, operations: Mapping[str, str], calls: int = CALLS) -> N
                     if after.round_trips is not None and before.round_trips is not None:
                         trips = (after.round_trips - before.round_trips) / calls
                         run.report.cost(f"{figure}: round trips", "1/batch", trips)
-                    written = (after.written - before.written) / calls
+                    written = (after.wal - before.wal) / calls
                     run.report.cost(f"{figure}: written", "B/batch", written)
