@@ -13,16 +13,28 @@ CODEGEN_INSTALLED := $(CODEGEN)/.installed
 POLYGLOT := .venv/polyglot
 POLYGLOT_INSTALLED := $(POLYGLOT)/.installed
 UV := .venv/uv/bin/uv
+COMPILE := $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
+	--generate-hashes --no-header
+SYNC := $(UV) pip sync --quiet --require-hashes
 BUF := $(BIN)/buf
 
 # Tried in this order; the first that is new enough makes the environment.
 PYTHONS := python3 python3.13 python3.12 python3.11 python3.14
+
+# The versions that pyproject.toml's classifiers name.
+CLAIMED_PYTHONS = $(shell sed -n 's/.* :: Python :: \(3\.[0-9]*\)",/\1/p' pyproject.toml)
+EVERY_LAYER := tests/unit tests/e2e/rpc/test_jobs.py tests/e2e/client/test_real_server.py \
+	tests/e2e/worker/test_real_server.py tests/e2e/cli/test_output.py
 
 PACKAGES := generated/jobledger client/jobledger_client server/jobledger_server
 SCRIPTS := $(wildcard scripts/*.py examples/*.py examples/clients/python/*.py) benchmarks
 VERSION = $(shell sed -n 's/^version = "\([0-9]*\.[0-9]*\).*/\1/p' pyproject.toml)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# uv reads none of pip's settings; a mirror of the package index is the one that matters.
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
 
 .PHONY: help
 help: ## list these targets
@@ -38,8 +50,8 @@ demo: $(INSTALLED) ## see it work: a server, a worker and live bars; ARGS="--out
 	@$(PYTHON) examples/demo.py $(ARGS)
 
 .PHONY: bench
-bench: $(INSTALLED) ## measure it on this machine; ARGS="run unary" for one scenario, ARGS=--help for all
-	@$(PYTHON) -m benchmarks $(ARGS)
+bench: $(INSTALLED) ## measure it on this machine
+	@$(PYTHON) -m benchmarks.bench $(ARGS)
 
 .PHONY: bench-work
 bench-work: $(INSTALLED) ## measure how work gets to workers
@@ -53,6 +65,14 @@ bench-feed: $(INSTALLED) ## measure how soon a commit reaches those who watch
 bench-storm: $(INSTALLED) ## measure a restart while thousands watch
 	@$(PYTHON) -m benchmarks.storm $(ARGS)
 
+.PHONY: bench-paths
+bench-paths: $(INSTALLED) ## tell where the microseconds of a call go
+	@$(PYTHON) -m benchmarks.hot_paths $(ARGS)
+
+.PHONY: bench-ledger
+bench-ledger: $(INSTALLED) ## tell what a change costs the ledger and its database alone
+	@$(PYTHON) -m benchmarks.ledger_alone $(ARGS)
+
 .PHONY: bench-slow
 bench-slow: $(INSTALLED) ## measure what watchers cost that do not read
 	@$(PYTHON) -m benchmarks.slow $(ARGS)
@@ -65,22 +85,23 @@ bench-lifecycle: $(INSTALLED) ## measure whole lifecycles, and etcd beside them 
 bench-growth: $(INSTALLED) ## measure what calls cost beside five million jobs
 	@$(PYTHON) -m benchmarks.growth $(ARGS)
 
+.PHONY: plots
+plots: $(INSTALLED) ## draw docs/performance/ from what benchmarks wrote; ARGS="bench.json lifecycle.json"
+	@$(PYTHON) -m benchmarks.plots $(ARGS)
+
+.PHONY: bench-processes
+bench-processes: $(INSTALLED) ## measure what a second process of a server gains
+	@$(PYTHON) -m benchmarks.several $(ARGS)
+
 .PHONY: wheel
 wheel: $(INSTALLED) ## build the distribution into dist/
 	@$(PYTHON) -m hatchling build -t wheel
 
 # --- develop -------------------------------------------------------------------------------------
 
-# The tests wait more than they work: four processes on two cores.
-IN_PARALLEL := -n 4 --dist worksteal
-
 .PHONY: test
-test: $(INSTALLED) ## run the tests in four processes; ARGS="-k watch" runs some of them
-	@$(PYTHON) -m pytest $(IN_PARALLEL) $(ARGS)
-
-.PHONY: test-fast
-test-fast: $(INSTALLED) ## run the tests of pure code, and of the whole server on SQLite, in a minute
-	@$(PYTHON) -m pytest $(IN_PARALLEL) -k "not postgresql" tests/unit tests/e2e/rpc $(ARGS)
+test: $(INSTALLED) ## run the tests; ARGS="-k watch" runs some of them
+	@$(PYTHON) -m pytest $(ARGS)
 
 .PHONY: test-robustness
 test-robustness: $(INSTALLED) ## break everything under load for two minutes, and check what was told; ARGS="--duration 600 --seed 7"
@@ -96,24 +117,28 @@ test-abuse: $(INSTALLED) ## attack a server while a good client calls it; ARGS="
 
 .PHONY: test-polyglot
 test-polyglot: $(INSTALLED) $(POLYGLOT_INSTALLED) ## try the clients in all languages that are here; ARGS="-k [go" for one
-	@$(PYTHON) -m pytest -m polyglot tests/polyglot tests/e2e/longrunning tests/e2e/worker/test_exec.py $(ARGS)
+	@$(PYTHON) -m pytest -m polyglot tests/polyglot tests/e2e/longrunning $(ARGS)
+
+.PHONY: test-pythons
+test-pythons: $(INSTALLED) ## run tests of every layer on the other Pythons that pyproject.toml names
+	@for version in $(CLAIMED_PYTHONS); do \
+		case "$$($(PYTHON) --version)" in *" $$version".*) continue ;; esac; \
+		$(MAKE) --no-print-directory ".venv/python$$version/.installed"; \
+		".venv/python$$version/bin/python" -m pytest -n 2 $(EVERY_LAYER) $(ARGS); \
+	done
+
+.PHONY: test-image
+test-image: $(INSTALLED) ## build the Dockerfile with buildah and run the image
+	@$(PYTHON) -m pytest -m image tests/packaging $(ARGS)
 
 .PHONY: check
 check: check-code check-protos check-drift ## check all that can be checked without running it
-
-# Tests hand over dicts of fields, patch what they like and know which outcome they look at. What
-# is left finds names that do not exist and, above all, a coroutine that nobody awaits: a test
-# that cannot fail.
-TESTS_MYPY := --allow-untyped-defs --allow-untyped-calls --allow-incomplete-defs \
-	$(addprefix --disable-error-code=,abstract arg-type assignment attr-defined call-overload \
-	comparison-overlap index method-assign misc no-any-return return-value union-attr var-annotated)
 
 .PHONY: check-code
 check-code: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy $(PACKAGES) $(SCRIPTS)
-	$(BIN)/mypy --cache-dir .mypy_cache/tests $(TESTS_MYPY) tests
+	$(BIN)/mypy $(PACKAGES) $(SCRIPTS) tests
 	$(BIN)/lint-imports
 
 .PHONY: check-protos
@@ -148,12 +173,12 @@ docs: $(INSTALLED) ## draw docs/state_machine.md from the code
 
 .PHONY: lock
 lock: $(UV) ## renew the lock files
-	$(UV) pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 \
-		--generate-hashes --no-header --all-extras --group dev -o requirements.lock
-	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
-		--generate-hashes --no-header --group codegen -o requirements-codegen.lock
-	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
-		--generate-hashes --no-header --group polyglot -o requirements-polyglot.lock
+	$(COMPILE) pyproject.toml --all-extras --group dev --group bench -o requirements.lock
+	$(COMPILE) pyproject.toml --extra postgres --extra metrics --extra cli --group image \
+		-c requirements.lock -o requirements-image.lock
+	$(COMPILE) --group codegen -o requirements-codegen.lock
+	$(COMPILE) --group polyglot -o requirements-polyglot.lock
+	$(COMPILE) --group uv -o requirements-uv.lock
 
 .PHONY: baseline
 baseline: $(INSTALLED) ## at a release: keep its protos, so that no later change can break them
@@ -176,21 +201,31 @@ $(PYTHON):
 	echo "Jobledger needs Python 3.11 or newer; none of $(PYTHONS) is." >&2; \
 	exit 1
 
-$(INSTALLED): requirements.lock pyproject.toml | $(PYTHON)
-	$(PYTHON) -m pip install --quiet --require-hashes -r requirements.lock
-	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation -e .
+$(INSTALLED): requirements.lock pyproject.toml | $(PYTHON) $(UV)
+	$(SYNC) --python $(PYTHON) requirements.lock
+	$(UV) pip install --quiet --no-deps --no-build-isolation --python $(PYTHON) -e .
 	@touch $@
 
-$(CODEGEN_INSTALLED): requirements-codegen.lock | $(PYTHON)
-	$(PYTHON) -m venv $(CODEGEN)
-	$(CODEGEN)/bin/python -m pip install --quiet --require-hashes -r requirements-codegen.lock
+$(CODEGEN_INSTALLED): requirements-codegen.lock | $(PYTHON) $(UV)
+	$(PYTHON) -m venv --without-pip $(CODEGEN)
+	$(SYNC) --python $(CODEGEN)/bin/python requirements-codegen.lock
 	@touch $@
 
-$(POLYGLOT_INSTALLED): requirements-polyglot.lock | $(PYTHON)
-	$(PYTHON) -m venv $(POLYGLOT)
-	$(POLYGLOT)/bin/python -m pip install --quiet --require-hashes -r requirements-polyglot.lock
+$(POLYGLOT_INSTALLED): requirements-polyglot.lock | $(PYTHON) $(UV)
+	$(PYTHON) -m venv --without-pip $(POLYGLOT)
+	$(SYNC) --python $(POLYGLOT)/bin/python requirements-polyglot.lock
 	@touch $@
 
-$(UV): | $(PYTHON)
+# pyenv keeps its Pythons side by side, and puts shims on the path that may find none of them.
+.venv/python%/.installed: requirements.lock pyproject.toml | $(PYTHON) $(UV)
+	bases=$$($(PYTHON) -c 'import pathlib, sys; print(pathlib.Path(sys.base_prefix).parent)'); \
+	PATH="$$(printf '%s:' "$$bases"/*/bin)$$PATH" \
+		$(UV) venv --quiet --clear --python $* .venv/python$*
+	$(SYNC) --python .venv/python$*/bin/python requirements.lock
+	$(UV) pip install --quiet --no-deps --no-build-isolation --python .venv/python$*/bin/python -e .
+	@touch $@
+
+$(UV): requirements-uv.lock | $(PYTHON)
 	$(PYTHON) -m venv .venv/uv
-	.venv/uv/bin/python -m pip install --quiet uv
+	.venv/uv/bin/python -m pip install --quiet --require-hashes -r requirements-uv.lock
+	@touch $@

@@ -27,14 +27,9 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 class Cluster:
-    """A running cluster. A context manager: at its end the cluster and its folder are gone.
+    """A running cluster. A context manager: at its end the cluster and its folder are gone."""
 
-    Args:
-        settings: PostgreSQL's own, besides those that every cluster here has.
-    """
-
-    def __init__(self, **settings: str) -> None:
-        self._settings = settings
+    def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="jobledger-bench-postgres-"))
         self._folder.chmod(0o755)
         self._binaries = find_binaries()
@@ -106,7 +101,6 @@ class Cluster:
             "unix_socket_directories": str(self._folder),
             "max_connections": "200",
             "shared_buffers": "256MB",
-            **self._settings,
         }
         arguments = [f"--{name}={value}" for name, value in settings.items()]
         log = self._folder / "log"

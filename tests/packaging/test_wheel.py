@@ -70,7 +70,6 @@ def test_its_metadata_names_the_license_and_the_extras(wheel: Path) -> None:
         "server",
         "postgres",
         "metrics",
-        "bench",
     }
     bare = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert {re.split("[<>]", line)[0] for line in bare} == {
