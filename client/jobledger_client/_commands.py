@@ -8,12 +8,14 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import click
+import grpc
 
 from jobledger_client import Job, JobStatus
+from jobledger_client._channel import open_channel
 from jobledger_client._commands_watch import top, watch
 from jobledger_client._commands_worker import worker
 from jobledger_client._durations import time_span
-from jobledger_client._ending import EXIT_CODES, write
+from jobledger_client._ending import EXIT_CODES, UNAVAILABLE, write
 from jobledger_client._options import Connection, as_json_option, filter_options, read_labels
 from jobledger_client._render import (
     ASSET_COLUMNS,
@@ -27,6 +29,7 @@ from jobledger_client._render import (
     to_json,
     transition_row,
 )
+from jobledger_client.errors import from_rpc_error
 
 _STATUSES = [status_name(status) for status in JobStatus.values() if status]
 
@@ -224,6 +227,24 @@ def delete(connection: Connection, *, job_id: str, as_json: bool) -> None:
     with connection.open() as client:
         client.delete_job(job_id)
     write(json.dumps({"job_id": job_id, "deleted": True}) if as_json else f"deleted {job_id}")
+
+
+@jobledger.command()
+@click.pass_obj
+def health(connection: Connection) -> int:
+    """Ask the service whether it is serving; needs neither user nor token."""
+    # No other command pays for these imports.
+    from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: PLC0415
+
+    with open_channel(connection.server, connection.credentials()) as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=connection.timeout
+            )
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+    write(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+    return 0 if answer.status == health_pb2.HealthCheckResponse.SERVING else UNAVAILABLE
 
 
 _Row = TypeVar("_Row")

@@ -30,9 +30,12 @@ class Connection:
     def options(self) -> dict[str, Any]:
         return {
             "token": self.token or None,
-            "credentials": grpc.ssl_channel_credentials() if self.tls else None,
+            "credentials": self.credentials(),
             "timeout": self.timeout,
         }
+
+    def credentials(self) -> grpc.ChannelCredentials | None:
+        return grpc.ssl_channel_credentials() if self.tls else None
 
     def open(self) -> Client:
         return Client(self.server, **self.arguments())

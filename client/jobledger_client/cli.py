@@ -21,7 +21,7 @@ def main() -> NoReturn:
 
         sys.exit(run(jobledger))
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in {"click", "rich"}:
+        if (error.name or "").partition(".")[0] not in {"click", "rich", "grpc_health"}:
             raise
         print("error: install 'jobledger[cli]'", file=sys.stderr)  # noqa: T201
         sys.exit(2)

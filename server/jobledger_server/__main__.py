@@ -1,4 +1,4 @@
-"""`jobledger-server`: serve, migrate, void-tokens, health."""
+"""`jobledger-server`: serve, migrate, void-tokens."""
 
 import asyncio
 import gc
@@ -23,9 +23,7 @@ try:
 except ImportError:  # click alone comes with the extra `cli` too
     sys.exit("jobledger-server is not installed: pip install 'jobledger[server]'")
 
-import grpc
 from click.core import ParameterSource
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from jobledger_server import parent
 from jobledger_server.app import open_app
@@ -419,32 +417,6 @@ async def _void_tokens(url: str) -> None:
             await store.renew_epoch((await store.feed_head()).epoch)
         finally:
             await database.close()
-
-
-@main.command()
-@click.option(
-    "--target",
-    metavar="HOST:PORT",
-    default=_DEFAULTS.listen,
-    show_default=True,
-    help="The server to ask.",
-)
-@click.option(
-    "--timeout", metavar="SECONDS", default=5.0, show_default=True, help="For the answer."
-)
-def health(target: str, timeout: float) -> None:
-    """Ask a server whether it serves: exit code 0 if it does, 1 if not."""
-    with grpc.insecure_channel(target) as channel:
-        try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(), timeout=timeout
-            )
-        except grpc.RpcError as error:
-            raise click.ClickException(f"{target} does not answer: {error.code().name}") from None
-    status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
-    click.echo(status)
-    if answer.status != health_pb2.HealthCheckResponse.SERVING:
-        sys.exit(1)
 
 
 def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:

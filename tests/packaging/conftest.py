@@ -7,38 +7,34 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.dockerfile import build
 from tests.packaging.environments import Environment, Install
 
-
-@pytest.fixture(scope="session")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the file system of the Dockerfile's first stage."""
-    root = tmp_path_factory.mktemp("image")
-    build(root)
-    return root
+ROOT = Path(__file__).resolve().parents[2]
+UV = ROOT / ".venv/uv/bin/uv"
 
 
 @pytest.fixture(scope="session")
-def wheel(image: Path) -> Path:
-    """Return the wheel that the first stage has built."""
-    (wheel,) = (image / "dist").iterdir()
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the wheel, built from this tree."""
+    folder = tmp_path_factory.mktemp("dist")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = folder.iterdir()
     return wheel
 
 
 @pytest.fixture(scope="session")
-def install(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Install:
+def install(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Install:
     """Return what makes the environments, each once."""
 
     @cache
     def install(extras: str) -> Environment:
         folder = tmp_path_factory.mktemp("environment")
-        run = [sys.executable, "-m"]
-        subprocess.run([*run, "venv", "--without-pip", str(folder)], check=True)
-        pip = [*run, "pip", "--python", str(folder / "bin/python"), "install", "--quiet"]
-        found = ["--no-index", "--find-links", str(image / "wheels")]
-        found += ["--find-links", str(image / "dist")]
-        subprocess.run([*pip, *found, f"jobledger{extras}"], check=True)
+        venv = [str(UV), "venv", "--quiet", "--python", sys.executable, str(folder)]
+        subprocess.run(venv, check=True)
+        pip = [str(UV), "pip", "install", "--quiet", "--python", str(folder / "bin/python")]
+        locked = ["-c", str(ROOT / "requirements.lock")]
+        subprocess.run([*pip, *locked, f"jobledger{extras} @ {wheel.as_uri()}"], check=True)
         return Environment(folder)
 
     return install

@@ -1,12 +1,16 @@
 """Environments with an install of Jobledger, and a server in one of them."""
 
 import signal
-import socket
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
+
+from tests.support.server_process import free_port
 
 
 @dataclass(frozen=True)
@@ -39,35 +43,27 @@ Install = Callable[[str], Environment]
 """Installs `jobledger` with the extras given, for instance `[server]`, or with none."""
 
 
-def serve_until_healthy(server: Environment, data: Path) -> None:
-    """Serve until the health command says yes, then ask the server to stop, which it must."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+def serve_and_stop(server: Environment, data: Path) -> None:
+    """Serve until the server says that it does, then ask it to stop, which it must."""
+    address = f"127.0.0.1:{free_port()}"
     program = str(server.folder / "bin/jobledger-server")
     settings = {
         "PATH": str(server.folder / "bin"),
         "JOBLEDGER_DATABASE": f"sqlite:///{data}/jobledger.db",
         "JOBLEDGER_LISTEN": address,
     }
-    with (
-        (data / "log").open("w+") as log,
-        subprocess.Popen([program, "serve"], env=settings, stdout=log, stderr=log) as process,
-    ):
+    with subprocess.Popen([program, "serve"], env=settings) as process:
         try:
-            healthy = False
-            until = time.monotonic() + 60
-            while not healthy and process.poll() is None and time.monotonic() < until:
-                # Starting the command takes longer than any pause would.
-                health = server.run("jobledger-server", "health", "--target", address)
-                healthy = health.returncode == 0
-            log.seek(0)
-            assert healthy, log.read()
+            assert health_of(address) == HealthCheckResponse.SERVING
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=30) == 0
         finally:
             process.kill()
     assert (data / "jobledger.db").exists()
-    unhealthy = server.run("jobledger-server", "health", "--target", address)
-    assert unhealthy.returncode != 0
-    assert "Traceback" not in unhealthy.stderr
+
+
+def health_of(address: str) -> int:
+    """Return what a server says of its health, as soon as it listens."""
+    with grpc.insecure_channel(address) as channel:
+        request = HealthCheckRequest()
+        return HealthStub(channel).Check(request, wait_for_ready=True, timeout=60).status

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -20,7 +21,7 @@ from grpc_status import rpc_status
 
 from tests.support.postgres_server import PostgresServer
 from tests.support.rpc_caller import COMPLETED, PROCESSING, Caller, decoded, refusal
-from tests.support.server_process import ServerProcess, run_server
+from tests.support.server_process import ServerProcess
 from tests.support.shared_postgres import Databases
 
 pytestmark = pytest.mark.timeout(180)
@@ -55,7 +56,6 @@ def serve(tmp_path: Path, database_url: str) -> Any:
         server.kill()
 
 
-@pytest.mark.slow
 async def test_every_acknowledged_change_survives_kill_9(serve: Serve) -> None:
     server = serve()
     acknowledged: dict[str, int] = {}
@@ -276,6 +276,18 @@ async def test_an_sqlite_file_that_another_process_holds_is_told_and_found_again
         assert (await call.UpdateProgress(job_id=job.id, progress=20)).applied
 
 
+def run_server(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    program = str(Path(sys.executable).with_name("jobledger-server"))
+    return subprocess.run(
+        [program, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -347,15 +359,6 @@ def test_postgresql_is_migrated_by_a_command_and_not_by_serving(postgres: Databa
     for _ in range(2):
         done = run_server("migrate", JOBLEDGER_DATABASE=url)
         assert (done.returncode, done.stdout) == (0, "the database is at revision 0001\n")
-
-
-def test_health_says_whether_a_server_serves(serve: Serve) -> None:
-    server = serve()
-    assert run_server("health", "--target", server.target).returncode == 0
-    server.kill()
-    gone = run_server("health", "--target", server.target)
-    assert gone.returncode == 1
-    assert "does not answer" in gone.stderr
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,9 @@ import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
+from grpc_health.v1.health import HealthServicer
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_status import rpc_status
 
 
@@ -25,6 +28,27 @@ def assert_refused(run, code, words):
 def test_no_such_job_is_4(jobledger):
     for command in ("get", "watch", "transitions", "assets", "cancel", "delete"):
         assert_refused(jobledger(command, str(uuid.uuid4())), 4, "")
+
+
+def test_health_is_0_while_the_service_serves_and_6_when_it_is_gone(own_server, shell):
+    jobledger = shell(own_server.target, "")
+    assert jobledger.ok("health") == "SERVING\n"
+    own_server.kill()
+    assert_refused(jobledger("--timeout", "5", "health"), 6, "")
+
+
+def test_health_is_6_while_the_service_drains(shell):
+    drains = HealthServicer()
+    drains.set("", HealthCheckResponse.NOT_SERVING)
+    server = grpc.server(ThreadPoolExecutor())
+    add_HealthServicer_to_server(drains, server)
+    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        run = shell(target, "")("health")
+    finally:
+        server.stop(None).wait()
+    assert (run.returncode, run.stdout, run.stderr) == (6, "NOT_SERVING\n", "")
 
 
 def test_a_job_whose_state_speaks_against_it_is_5(jobledger, client):

@@ -1,6 +1,7 @@
 """What a change costs beside the writing: one serialization, however many are told."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from jobledger_server.app import App
 from jobledger_server.domain.model import Job
-from jobledger_server.wire import encoding, messages
+from jobledger_server.wire import encoding, handlers, messages
 from tests.support.rpc_caller import Caller
 
 WATCHERS = 40
@@ -52,16 +53,18 @@ async def test_all_who_watch_one_job_are_handed_the_same_bytes(
 ) -> None:
     """The same object: not a byte is copied for the next watcher before gRPC has it."""
     handed: list[bytes] = []
-    make_handler = grpc.stream_stream_rpc_method_handler
+    unless_bytes = handlers._unless_bytes
 
-    def noting(behavior: Any, request_deserializer: Any, response_serializer: Any) -> Any:
+    def noting(serialize: Any) -> Any:
+        write = unless_bytes(serialize)
+
         def noted(message: Any) -> bytes:
-            handed.append(response_serializer(message))
+            handed.append(write(message))
             return handed[-1]
 
-        return make_handler(behavior, request_deserializer, noted)
+        return noted
 
-    monkeypatch.setattr(grpc, "stream_stream_rpc_method_handler", noting)
+    monkeypatch.setattr(handlers, "_unless_bytes", noting)
     app = await start()
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
@@ -74,4 +77,5 @@ async def test_all_who_watch_one_job_are_handed_the_same_bytes(
         for stream in streams:
             assert (await stream.read()).job.progress == 5
             stream.cancel()
-    assert (len(handed), len(set(map(id, handed)))) == (WATCHERS, 1)
+    # To the watchers one, and to the caller its answer.
+    assert sorted(Counter(map(id, handed)).values()) == [1, WATCHERS]

@@ -10,10 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from jobledger_server.domain.commands import Cancel, Delete, LinkAsset, Report, Transit
 from jobledger_server.domain.model import AssetLink, Job, JobId, JobStatus, Payload, Transition
 from jobledger_server.sql import memory as memory_module
-from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.engine import open_database, parse_url
 from jobledger_server.sql.memory import Memory
-from jobledger_server.sql.rows import Row, job_from_row
 from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import StoreConflict, StoreUnavailable
 from tests.support.databases import several_servers
@@ -27,14 +25,9 @@ async def loaded(store: SqlStore, *ids: JobId) -> dict[JobId, Job]:
         return await transaction.load_jobs(ids)
 
 
-async def by_hand(database: Database, statement: str) -> None:
-    async with database.writer.begin() as connection:
+async def by_hand(store: SqlStore, statement: str) -> None:
+    async with store._database.writer.begin() as connection:
         await connection.execute(text(statement))
-
-
-async def count(database: Database, statement: str) -> int:
-    async with database.reader.connect() as connection:
-        return (await connection.execute(text(statement))).scalar_one()
 
 
 async def steps_of(store: SqlStore, job: Job) -> list[Transition]:
@@ -75,9 +68,9 @@ async def test_every_command_leaves_in_memory_what_it_leaves_in_the_row(store: S
     assert await store.read_jobs([job.id]) == await loaded(store, job.id) == {job.id: ended}
 
 
-async def test_what_somebody_changed_by_hand_is_seen(store: SqlStore, database: Database) -> None:
+async def test_what_somebody_changed_by_hand_is_seen(store: SqlStore) -> None:
     job, other = await running(store), await running(store)
-    await by_hand(database, f"UPDATE jobs SET max_attempts = 7 WHERE id = '{job.id}'")
+    await by_hand(store, f"UPDATE jobs SET max_attempts = 7 WHERE id = '{job.id}'")
     found = await loaded(store, job.id, other.id)
     assert found[job.id].max_attempts == 7
     assert found[other.id] == other
@@ -98,7 +91,7 @@ async def test_what_another_process_changed_is_seen(store: SqlStore, database_ur
 
 @several_servers
 async def test_a_job_that_another_server_is_changing_is_waited_for(
-    store: SqlStore, database: Database, database_url: str
+    store: SqlStore, database_url: str
 ) -> None:
     job = await running(store)
     other = SqlStore(open_database(parse_url(database_url)))
@@ -108,10 +101,10 @@ async def test_a_job_that_another_server_is_changing_is_waited_for(
         await transaction.append([decision])
         waiting = asyncio.create_task(loaded(store, job.id))
         locks = (
-            "SELECT count(*) FROM pg_stat_activity"
-            " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            " AND datname = current_database()"
         )
-        while not await count(database, locks):
+        while not (await other._read(text(locks)))[0][0]:
             assert not waiting.done()
     assert await waiting == {job.id: decision.job}
     await other.close()
@@ -128,11 +121,11 @@ async def test_what_was_rolled_back_is_not_remembered(store: SqlStore) -> None:
 
 
 async def test_what_a_commit_wrote_that_did_not_say_so_is_seen(
-    store: SqlStore, database: Database, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = await running(store)
     decision = step(job, Report(job_id=job.id, progress=50))
-    driver_of = database.dialect.driver
+    driver_of = store._dialect.driver
 
     def failing(connection: Any) -> Any:
         driver = driver_of(connection)
@@ -146,7 +139,7 @@ async def test_what_a_commit_wrote_that_did_not_say_so_is_seen(
         return driver
 
     with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="nobody knows"):
-        patched.setattr(database.dialect, "driver", failing)
+        patched.setattr(store._dialect, "driver", failing)
         async with store.transaction() as transaction:
             await transaction.load_jobs([job.id])
             await transaction.append([decision])
@@ -155,15 +148,15 @@ async def test_what_a_commit_wrote_that_did_not_say_so_is_seen(
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_nothing_is_written_after_what_failed_and_was_undone_by_the_database(
-    store: SqlStore, database: Database
+    store: SqlStore,
 ) -> None:
     """As where the disk is full: SQLite rolls back by itself, and is in no transaction then."""
     job = await running(store)
     full = "CREATE TRIGGER full UPDATE ON jobs BEGIN SELECT RAISE(ROLLBACK, 'disk full'); END"
-    await by_hand(database, full)
+    await by_hand(store, full)
     with pytest.raises(StoreConflict, match="disk full"):
         await moved(store, job, JobStatus.COMPLETED)
-    await by_hand(database, "DROP TRIGGER full")
+    await by_hand(store, "DROP TRIGGER full")
     assert [step.to_status for step in await steps_of(store, job)] == [PROCESSING]
     ended = await moved(store, job, JobStatus.COMPLETED)
     assert await store.read_jobs([job.id]) == {job.id: ended}
@@ -182,15 +175,8 @@ async def test_all_is_forgotten_when_the_database_was_away_whoever_finds_out(
     with monkeypatch.context() as patched, pytest.raises(StoreUnavailable):
         patched.setattr(AsyncEngine, "connect", away)
         await getattr(store, look)(**({"limit": 1} if look == "overdue" else {}))
-    read: list[Row] = []
-
-    def noted(row: Row) -> Job:
-        read.append(row)
-        return job_from_row(row)
-
-    monkeypatch.setattr("jobledger_server.sql.transaction.job_from_row", noted)
+    assert store._memory.recall([job.id]) == {}
     assert await loaded(store, job.id) == {job.id: job}
-    assert len(read) == 1
 
 
 async def test_a_deleted_job_is_forgotten(store: SqlStore) -> None:
@@ -210,12 +196,12 @@ async def test_known_and_unknown_jobs_are_loaded_together(
     assert await loaded(store, *wanted) == {known.id: known, unknown.id: unknown}
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 63, 64, 65, 128, 150])
+@pytest.mark.parametrize("count", [1, 2, 3, 63, 64, 65, 128, 150])
 async def test_any_number_of_jobs_is_written_and_changed_at_once(
-    store: SqlStore, database: Database, number: int
+    store: SqlStore, count: int
 ) -> None:
     """SQLite writes them so many at a time, and fills up the last time with nothing."""
-    creations = [creation(request_id=f"r-{n}") for n in range(number)]
+    creations = [creation(request_id=f"r-{number}") for number in range(count)]
     changes = await append(store, *creations)
     starts = [
         step(change.job, Transit(job_id=change.job.id, target=PROCESSING)) for change in changes
@@ -228,9 +214,10 @@ async def test_any_number_of_jobs_is_written_and_changed_at_once(
         reports = [step(known[id_], Report(job_id=id_, progress=9)) for id_ in ids]
         await transaction.append(reports)
     assert await store.read_jobs(ids) == {report.job.id: report.job for report in reports}
-    assert (await store.feed_head()).seq == 3 * number
-    for table in ("jobs", "job_transitions"):
-        assert await count(database, f"SELECT count(*) FROM {table}") == number
+    assert (await store.feed_head()).seq == 3 * count
+    rows = await store._read(text("SELECT count(*) FROM jobs"))
+    steps = await store._read(text("SELECT count(*) FROM job_transitions"))
+    assert ([*rows[0]], [*steps[0]]) == ([count], [count])
 
 
 def test_no_more_is_remembered_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:

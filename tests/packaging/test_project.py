@@ -1,0 +1,66 @@
+"""What the project's files say of each other is true."""
+
+import re
+import subprocess
+import tomllib
+
+import pytest
+
+from tests.support.pages import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+CLAIMED = re.findall(r":: (3\.\d+)$", "\n".join(PROJECT["project"]["classifiers"]), re.MULTILINE)
+
+
+def locked(lock: str, name: str) -> tuple[int, ...]:
+    (version,) = re.findall(rf"^{name}==([\d.]+)", (ROOT / lock).read_text("utf-8"), re.MULTILINE)
+    return tuple(map(int, version.split(".")))
+
+
+def test_every_python_that_it_claims_is_tested() -> None:
+    """`make test-pythons` tests all but the one of .venv, which all other tests run on."""
+    run = subprocess.run(
+        ["make", "--eval=claimed:; @echo $(CLAIMED_PYTHONS)", "claimed"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.split() == CLAIMED
+    assert "\nmake test-pythons\n" in (ROOT / ".ci/run").read_text("utf-8")
+    assert PROJECT["project"]["requires-python"] == f">={CLAIMED[0]}"
+
+
+def test_the_image_has_a_python_that_is_claimed() -> None:
+    (python,) = re.findall(
+        r"^ARG PYTHON=docker\.io/library/python:(3\.\d+)\.\d+-slim-\w+@sha256:[0-9a-f]{64}$",
+        (ROOT / "Dockerfile").read_text("utf-8"),
+        re.MULTILINE,
+    )
+    assert python in CLAIMED
+
+
+def test_the_range_of_protobuf_is_from_the_compilers_own_to_the_one_that_tests_run_on() -> None:
+    (protobuf,) = (it for it in PROJECT["project"]["dependencies"] if it.startswith("protobuf"))
+    low, high = re.fullmatch(r"protobuf>=([\d.]+),<(\d+)", protobuf).groups()
+    generated = re.findall(
+        r"^# Protobuf Python Version: (\d+)\.(\d+)",
+        (ROOT / "generated/jobledger/v1/job_pb2.py").read_text("utf-8"),
+        re.MULTILINE,
+    )
+    assert tuple(map(int, generated[0])) <= tuple(map(int, low.split(".")))
+    assert locked("requirements.lock", "protobuf")[0] == int(high) - 1
+
+
+@pytest.mark.parametrize("name", ["grpcio", "protobuf", "sqlalchemy", "asyncpg", "uvloop"])
+def test_the_image_runs_what_the_tests_run(name: str) -> None:
+    assert locked("requirements-image.lock", name) == locked("requirements.lock", name)
+
+
+def test_no_lock_names_where_packages_come_from() -> None:
+    locks = list(ROOT.glob("requirements*.lock"))
+    assert len(locks) == len(list(ROOT.glob("*.lock"))) == 5
+    for lock in locks:
+        text = lock.read_text("utf-8")
+        assert "://" not in text
+        assert "--hash=sha256:" in text
