@@ -50,8 +50,8 @@ demo: $(INSTALLED) ## see it work: a server, a worker and live bars; ARGS="--out
 	@$(PYTHON) examples/demo.py $(ARGS)
 
 .PHONY: bench
-bench: $(INSTALLED) ## measure it on this machine
-	@$(PYTHON) -m benchmarks.bench $(ARGS)
+bench: $(INSTALLED) ## measure it on this machine; ARGS="run unary" for one scenario, ARGS=--help for all
+	@$(PYTHON) -m benchmarks $(ARGS)
 
 .PHONY: bench-work
 bench-work: $(INSTALLED) ## measure how work gets to workers
@@ -65,14 +65,6 @@ bench-feed: $(INSTALLED) ## measure how soon a commit reaches those who watch
 bench-storm: $(INSTALLED) ## measure a restart while thousands watch
 	@$(PYTHON) -m benchmarks.storm $(ARGS)
 
-.PHONY: bench-paths
-bench-paths: $(INSTALLED) ## tell where the microseconds of a call go
-	@$(PYTHON) -m benchmarks.hot_paths $(ARGS)
-
-.PHONY: bench-ledger
-bench-ledger: $(INSTALLED) ## tell what a change costs the ledger and its database alone
-	@$(PYTHON) -m benchmarks.ledger_alone $(ARGS)
-
 .PHONY: bench-slow
 bench-slow: $(INSTALLED) ## measure what watchers cost that do not read
 	@$(PYTHON) -m benchmarks.slow $(ARGS)
@@ -85,23 +77,22 @@ bench-lifecycle: $(INSTALLED) ## measure whole lifecycles, and etcd beside them 
 bench-growth: $(INSTALLED) ## measure what calls cost beside five million jobs
 	@$(PYTHON) -m benchmarks.growth $(ARGS)
 
-.PHONY: plots
-plots: $(INSTALLED) ## draw docs/performance/ from what benchmarks wrote; ARGS="bench.json lifecycle.json"
-	@$(PYTHON) -m benchmarks.plots $(ARGS)
-
-.PHONY: bench-processes
-bench-processes: $(INSTALLED) ## measure what a second process of a server gains
-	@$(PYTHON) -m benchmarks.several $(ARGS)
-
 .PHONY: wheel
 wheel: $(INSTALLED) ## build the distribution into dist/
 	@$(PYTHON) -m hatchling build -t wheel
 
 # --- develop -------------------------------------------------------------------------------------
 
+# The tests wait more than they work: four processes on two cores.
+IN_PARALLEL := -n 4 --dist worksteal
+
 .PHONY: test
-test: $(INSTALLED) ## run the tests; ARGS="-k watch" runs some of them
-	@$(PYTHON) -m pytest $(ARGS)
+test: $(INSTALLED) ## run the tests in four processes; ARGS="-k watch" runs some of them
+	@$(PYTHON) -m pytest $(IN_PARALLEL) $(ARGS)
+
+.PHONY: test-fast
+test-fast: $(INSTALLED) ## run the tests of pure code, and of the whole server on SQLite, in a minute
+	@$(PYTHON) -m pytest $(IN_PARALLEL) -k "not postgresql" tests/unit tests/e2e/rpc $(ARGS)
 
 .PHONY: test-robustness
 test-robustness: $(INSTALLED) ## break everything under load for two minutes, and check what was told; ARGS="--duration 600 --seed 7"
@@ -117,7 +108,7 @@ test-abuse: $(INSTALLED) ## attack a server while a good client calls it; ARGS="
 
 .PHONY: test-polyglot
 test-polyglot: $(INSTALLED) $(POLYGLOT_INSTALLED) ## try the clients in all languages that are here; ARGS="-k [go" for one
-	@$(PYTHON) -m pytest -m polyglot tests/polyglot tests/e2e/longrunning $(ARGS)
+	@$(PYTHON) -m pytest -m polyglot tests/polyglot tests/e2e/longrunning tests/e2e/worker/test_exec.py $(ARGS)
 
 .PHONY: test-pythons
 test-pythons: $(INSTALLED) ## run tests of every layer on the other Pythons that pyproject.toml names

@@ -10,8 +10,8 @@ import grpc
 import uvloop
 
 from benchmarks.etcd_messages import EtcdStub, PutRequest, WatchRequest
-from benchmarks.load import Load, Reply, Wrong, connect, main
-from benchmarks.messages import full_job
+from benchmarks.grpc_load import Load, Reply, Wrong, connect, main
+from benchmarks.load.messages import full_job
 
 PUTS = 8
 """As many as a job has changes: create, claim, progress four times, asset, complete."""

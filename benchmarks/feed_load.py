@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import uvloop
 
-from benchmarks.load import Load, Reply, RunningJob, Wrong, connect, main
+from benchmarks.grpc_load import Load, Reply, RunningJob, Wrong, connect, main
 from jobledger.v1 import job_pb2, job_service_pb2, worker_service_pb2
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub

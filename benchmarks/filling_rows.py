@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.messages import create_requests
+from benchmarks.load.messages import create_requests
 
 LARGE_OWNERS = 20
 

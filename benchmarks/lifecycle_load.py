@@ -15,9 +15,9 @@ from typing import Any
 import grpc
 import uvloop
 
+from benchmarks.grpc_load import Load, Reply, Wrong, connect, main
 from benchmarks.lifecycle_sightings import Sightings, Teller
-from benchmarks.load import Load, Reply, Wrong, connect, main
-from benchmarks.messages import USER, create_requests
+from benchmarks.load.messages import USER, create_requests
 from jobledger.v1 import job_pb2, job_service_pb2
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger_client import AsyncClient
@@ -27,7 +27,8 @@ IN_FLIGHT = 64
 """Jobs that live at once."""
 
 PERCENTS = (20, 40, 60, 80)
-JOB_TYPE = "render"
+JOB_TYPE = "upscale"
+"""Not the type of the jobs that other loads create: those stay queued."""
 
 
 class LifecycleLoad(Load):
@@ -39,7 +40,9 @@ class LifecycleLoad(Load):
         self._clients: dict[str, TimedClient] = {}
         self._tellers: dict[str, Teller] = {}
 
-    async def live(self, *, target: str, jobs: int, pipe: str | None) -> Reply:
+    async def live(
+        self, *, target: str, jobs: int, pipe: str | None, in_flight: int = IN_FLIGHT
+    ) -> Reply:
         """Create jobs, each by a call of its own, and watch each from its creation to its end.
 
         Return when that began, and of each job its id, when its watcher knew of its end, and its
@@ -62,7 +65,7 @@ class LifecycleLoad(Load):
 
         begin = time.monotonic()
         async with asyncio.TaskGroup() as owners:
-            for _ in range(IN_FLIGHT):
+            for _ in range(in_flight):
                 owners.create_task(owner())
         return {"begin": begin, "told": told}
 

@@ -27,9 +27,14 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 class Cluster:
-    """A running cluster. A context manager: at its end the cluster and its folder are gone."""
+    """A running cluster. A context manager: at its end the cluster and its folder are gone.
 
-    def __init__(self) -> None:
+    Args:
+        settings: PostgreSQL's own, besides those that every cluster here has.
+    """
+
+    def __init__(self, **settings: str) -> None:
+        self._settings = settings
         self._folder = Path(tempfile.mkdtemp(prefix="jobledger-bench-postgres-"))
         self._folder.chmod(0o755)
         self._binaries = find_binaries()
@@ -101,6 +106,7 @@ class Cluster:
             "unix_socket_directories": str(self._folder),
             "max_connections": "200",
             "shared_buffers": "256MB",
+            **self._settings,
         }
         arguments = [f"--{name}={value}" for name, value in settings.items()]
         log = self._folder / "log"

@@ -28,9 +28,9 @@ class BenchmarkError(Exception):
 
 
 class Generator:
-    """A process that makes calls; see load.py, and work_load.py, which does more."""
+    """A process that makes load: one of load/, which does as it is commanded (load/program.py)."""
 
-    def __init__(self, program: str = "load") -> None:
+    def __init__(self, program: str = "load.calls") -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"benchmarks.{program}"],
             cwd=HERE.parent,
@@ -76,12 +76,12 @@ def all_do(generators: Sequence[Generator], command: str, **arguments: Any) -> l
 
 
 class BareServer:
-    """A ceiling as a process: see ceiling.py, and bare_lives.py, that of whole lifecycles."""
+    """A ceiling as a process: one of baseline/."""
 
     def __init__(
         self,
         *arguments: str,
-        program: str = "ceiling",
+        program: str = "baseline.server",
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._process = subprocess.Popen(
@@ -157,4 +157,4 @@ def read_line(process: subprocess.Popen[str], name: str) -> str:
 
 def _end(process: subprocess.Popen[str]) -> None:
     process.kill()
-    process.wait()
+    process.communicate()  # which closes its pipes too

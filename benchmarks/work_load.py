@@ -9,8 +9,8 @@ import uvloop
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from benchmarks.load import Load, Reply, Wrong, connect, main
-from benchmarks.messages import USER, create_requests
+from benchmarks.grpc_load import Load, Reply, Wrong, connect, main
+from benchmarks.load.messages import USER, create_requests
 from jobledger.v1 import job_pb2, job_service_pb2, worker_service_pb2
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub

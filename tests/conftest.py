@@ -1,5 +1,6 @@
 """Both databases, the store on them, and the whole server in this process over a real channel."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import pytest
 from jobledger_server.app import App, open_app
 from jobledger_server.config import Settings
 from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.engine import open_database, parse_url
 from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import Change
@@ -67,10 +69,16 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-async def store(database_url: str) -> AsyncIterator[SqlStore]:
-    store = SqlStore(open_database(parse_url(database_url)))
-    yield store
-    await store.close()
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """The store's connections, for what a test reads or changes without the store."""
+    database = open_database(parse_url(database_url))
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def store(database: Database) -> SqlStore:
+    return SqlStore(database)
 
 
 @pytest.fixture
@@ -110,3 +118,18 @@ async def call(app: App) -> AsyncIterator[Caller]:
     """Calls the server over a real channel."""
     async with grpc.aio.insecure_channel(app.address) as channel:
         yield Caller(channel)
+
+
+@pytest.fixture
+async def timers(monkeypatch: pytest.MonkeyPatch) -> list[asyncio.TimerHandle]:
+    """Every timer that is set at a time of the event loop, in their order."""
+    loop = asyncio.get_running_loop()
+    call_at = loop.call_at
+    made: list[asyncio.TimerHandle] = []
+
+    def noted(*arguments: object, **options: object) -> asyncio.TimerHandle:
+        made.append(call_at(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(loop, "call_at", noted)
+    return made

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from jobledger_client import Client
+from tests.support.fault_server import FaultServer
 from tests.support.server_process import ServerProcess
 
 
@@ -19,3 +21,18 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProce
     """Return a server that may be killed."""
     with ServerProcess(tmp_path_factory.mktemp("own_server")) as process:
         yield process
+
+
+@pytest.fixture
+def ada(server: ServerProcess) -> Iterator[Client]:
+    """Return a client of the user `ada`, of whom other tests with the same server may know."""
+    with Client(server.target, user_id="ada") as client:
+        yield client
+
+
+@pytest.fixture
+def fault_server() -> Iterator[FaultServer]:
+    """Return a server that misbehaves on demand."""
+    server = FaultServer()
+    yield server
+    server.stop()

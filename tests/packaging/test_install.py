@@ -1,7 +1,5 @@
 """Each install brings what it promises and no more."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -70,13 +68,3 @@ def test_the_postgres_install_is_the_server_and_the_driver(install: Install) -> 
     assert {"asyncpg", "sqlalchemy", "aiosqlite", "click"} <= distributions(postgres)
     postgres.python("import asyncpg, sqlalchemy.dialects.postgresql.asyncpg")
     assert postgres.run("jobledger-server", "--help").returncode == 0
-
-
-def test_importing_the_client_imports_nothing_that_only_others_need() -> None:
-    # In the development environment, where all of it could be imported.
-    program = "import jobledger_client, sys; print(*{name.split('.')[0] for name in sys.modules})"
-    run = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert "jobledger_client" in run.stdout.split()
-    assert not set(run.stdout.split()) & (ONLY_FOR_OTHERS | {"jobledger_server"})

@@ -84,6 +84,7 @@ async def through(server: ServerProcess, begin: Act, end: Act) -> None:
         assert (extended.status, extended.error.reason) == (FAILED, "LEASE_EXPIRED")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_who_comes_back_after_an_outage_of_three_leases_keeps_its_job(
     tmp_path: Path, postgres: Databases, postgres_template: str

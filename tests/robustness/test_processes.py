@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import json
-import os
 import signal
 import sqlite3
 import subprocess
@@ -21,7 +20,7 @@ from grpc_status import rpc_status
 
 from tests.support.postgres_server import PostgresServer
 from tests.support.rpc_caller import COMPLETED, PROCESSING, Caller, decoded, refusal
-from tests.support.server_process import ServerProcess
+from tests.support.server_process import ServerProcess, run_server
 from tests.support.shared_postgres import Databases
 
 pytestmark = pytest.mark.timeout(180)
@@ -56,6 +55,7 @@ def serve(tmp_path: Path, database_url: str) -> Any:
         server.kill()
 
 
+@pytest.mark.slow
 async def test_every_acknowledged_change_survives_kill_9(serve: Serve) -> None:
     server = serve()
     acknowledged: dict[str, int] = {}
@@ -274,18 +274,6 @@ async def test_an_sqlite_file_that_another_process_holds_is_told_and_found_again
         holder.execute("ROLLBACK")
         holder.close()
         assert (await call.UpdateProgress(job_id=job.id, progress=20)).applied
-
-
-def run_server(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    program = str(Path(sys.executable).with_name("jobledger-server"))
-    return subprocess.run(
-        [program, *arguments],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 import asyncio
 import gc
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -13,11 +14,11 @@ from jobledger_server.app import App
 from jobledger_server.domain.model import Job
 from jobledger_server.store import Change
 from jobledger_server.watch import feed, window
+from jobledger_server.watch.follower import Follower
 from jobledger_server.wire import jobs_watch
-from jobledger_server.wire.jobs_watch import JobsWatch
-from tests.support.rpc_caller import COMPLETED, PROCESSING, Caller, watching
+from tests.support.rpc_caller import COMPLETED, PROCESSING, SMALL_WINDOW, Caller, watching
 
-Start = Callable[..., Any]
+Start = Callable[..., Awaitable[App]]
 
 WINDOW = 20
 PAGE = 10
@@ -27,13 +28,6 @@ STALLED = 4
 AT_ONCE = 50
 
 BIG = {"blob": "x" * 10_000}
-
-SMALL_WINDOW = [
-    # Nearly nothing is on its way to one who does not read: the server is held up at once.
-    ("grpc.http2.lookahead_bytes", 1024),
-    ("grpc.http2.bdp_probe", 0),
-    ("grpc.use_local_subchannel_pool", 1),
-]
 
 
 def kept() -> tuple[int, int]:
@@ -70,13 +64,21 @@ async def told_of(stream: Any, job_ids: set[str]) -> None:
         job_ids = job_ids - {message.job.id}
 
 
-def places(app: App) -> list[int]:
-    """Return where the watchers of everything stand in the feed, the slowest first."""
-    return sorted(follower.place.seq for follower in app.hub._followers[None])
+@pytest.fixture
+def places(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[int]]:
+    """Return where the watchers of many jobs stand in the feed, the slowest first."""
+    followers: list[Follower] = []
+
+    def follower(*arguments: Any) -> Follower:
+        followers.append(Follower(*arguments))
+        return followers[-1]
+
+    monkeypatch.setattr(jobs_watch, "Follower", follower)
+    return lambda: sorted(each.place.seq for each in followers)
 
 
 async def test_however_much_changes_the_server_keeps_no_more_for_those_who_stall(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+    start: Start, monkeypatch: pytest.MonkeyPatch, places: Callable[[], list[int]]
 ) -> None:
     monkeypatch.setattr(window.Window.__init__, "__kwdefaults__", {"max_changes": WINDOW})
     monkeypatch.setattr(feed, "PAGE", PAGE)
@@ -84,7 +86,7 @@ async def test_however_much_changes_the_server_keeps_no_more_for_those_who_stall
     # The window, the messages that are kept, a page of each who reads or does not; and what the
     # last commit has not let go of yet.
     limit = 2 * WINDOW + PAGE * (STALLED + 1) + AT_ONCE
-    app: App = await start()
+    app = await start()
     before = kept()  # by the tests that are loaded beside this one
     async with AsyncExitStack() as stack:
 
@@ -105,19 +107,18 @@ async def test_however_much_changes_the_server_keeps_no_more_for_those_who_stall
             await stream.read()
 
         made = await change_much(call, busy, reader, 100)
-        behind = places(app)[STALLED - 1]
+        behind = places()[STALLED - 1]
         told = [await stream.read() for stream in of_all for _ in range(3)]
-        while places(app)[0] <= behind:  # now each has a whole page, most of it still to be sent
+        while places()[0] <= behind:  # now each has a whole page, most of it still to be sent
             await asyncio.sleep(0.01)
-        stood, first = places(app)[:STALLED], kept()
+        stood, first = places()[:STALLED], kept()
         made |= await change_much(call, busy, reader, 1000)
         for counted in (first, kept()):
             assert max(now - then for now, then in zip(counted, before, strict=True)) < limit
         # They did stall: the server has waited for them ever since, and nobody cut them off.
-        assert places(app)[:STALLED] == stood
+        assert places()[:STALLED] == stood
         assert max(stood) < app.hub.seq - 2000
-        slots = app.hub._watchers[busy.id]
-        assert [slot._job is not None for slot in slots] == [True] * STALLED
+        assert app.hub.watches == 2 * STALLED + 1
 
         ended = (await call.MarkCompleted(job_id=busy.id)).job
         left = made - {message.job.id for message in told}
@@ -128,6 +129,7 @@ async def test_however_much_changes_the_server_keeps_no_more_for_those_who_stall
             while (message := await stream.read()) is not grpc.aio.EOF:
                 messages.append(message)
             assert messages[-1].job == ended
+            assert len(messages) < 50  # of more than 1,000 reports
             (last,) = [step for message in messages for step in message.transitions]
             assert (last.from_status, last.to_status) == (PROCESSING, COMPLETED)
 
@@ -138,7 +140,7 @@ async def test_a_watcher_that_reads_nothing_costs_its_message_and_not_the_job_as
     """Nor all that comes after it in its page."""
     monkeypatch.setattr(window, "MAX_BYTES", 1)  # else it would share the jobs with the others
     count = 20
-    app: App = await start()
+    app = await start()
     async with AsyncExitStack() as stack:
 
         async def stalled() -> Caller:
@@ -158,19 +160,30 @@ async def test_a_watcher_that_reads_nothing_costs_its_message_and_not_the_job_as
         assert after - before <= 2
 
 
+@pytest.fixture
+def serialized() -> Iterator[Callable[[], int]]:
+    """Return how many bytes are alive that the server has allocated to serialize messages."""
+    made_here = tracemalloc.Filter(inclusive=True, filename_pattern="*/wire/encoding.py")
+
+    def count() -> int:
+        gc.collect()
+        traces = tracemalloc.take_snapshot().filter_traces([made_here]).statistics("filename")
+        return sum(trace.size for trace in traces)
+
+    tracemalloc.start()
+    yield count
+    tracemalloc.stop()
+
+
 async def test_the_messages_kept_for_other_watchers_are_bounded_by_bytes(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+    serialized: Callable[[], int], start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs_watch, "KEPT_BYTES", 200_000)
-    app: App = await start()
-    (serving,) = [
-        one for one in gc.get_objects() if isinstance(one, JobsWatch) and one._hub is app.hub
-    ]
+    app = await start()
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
         async with watching(call.WatchJobs()) as stream:
             for size in (50_000, 0, 90_000, 120_000, 50_000):
                 job = await call.job(parameters={"blob": "x" * size})
                 await told_of(stream, {job.id})
-                taken = sum(map(len, serving._messages.values()))
-                assert size < taken == serving._kept_bytes <= 200_000
+                assert size < serialized() <= 210_000

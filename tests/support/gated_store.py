@@ -26,12 +26,13 @@ class _Gated:
 
 
 class GatedStore:
-    """Everything is the real store's; what is set here is awaited first."""
+    """Everything is the real store's; what is set here is awaited before or after it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.before_commit: Callable[[], Awaitable[None]] = _pass
         self.before_read: Callable[[], Awaitable[None]] = _pass
+        self.after_read: Callable[[], Awaitable[None]] = _pass
         self.before_head: Callable[[], Awaitable[None]] = _pass
 
     def __getattr__(self, name: str) -> Any:
@@ -45,7 +46,9 @@ class GatedStore:
 
     async def read_histories(self, *args: Any, **options: Any) -> Any:
         await self.before_read()
-        return await self._store.read_histories(*args, **options)
+        histories = await self._store.read_histories(*args, **options)
+        await self.after_read()
+        return histories
 
     async def feed_head(self) -> Any:
         await self.before_head()

@@ -31,7 +31,7 @@ class Proxy:
     def __init__(self, target: str) -> None:
         host, _, port = target.rpartition(":")
         self._host, self._port = host, int(port)
-        self._connections: set[_Connection] = set()
+        self._connections: dict[_Connection, None] = {}  # in the order of their opening
         self._open = asyncio.Event()
         self._open.set()
         self._holes: list[asyncio.Event] = []
@@ -61,6 +61,10 @@ class Proxy:
         """Break every connection off, without a word to either side."""
         for connection in tuple(self._connections):
             connection.abort()
+
+    def cut_oldest(self) -> None:
+        """Break the connection off that was opened first."""
+        next(iter(self._connections)).abort()
 
     def half_close(self, rng: random.Random) -> None:
         """Say on every connection to one side that nothing more will come from the other."""
@@ -95,7 +99,7 @@ class Proxy:
             return
         connection = _Connection(writer, server_writer)
         is_open = self._open
-        self._connections.add(connection)
+        self._connections[connection] = None
         try:
             async with asyncio.TaskGroup() as pumping:
                 pumping.create_task(self._pump(reader, server_writer, is_open))
@@ -103,7 +107,7 @@ class Proxy:
         except* (OSError, RuntimeError):
             pass  # broken off, or half-closed with something still to send
         finally:
-            self._connections.discard(connection)
+            self._connections.pop(connection, None)
             connection.abort()
 
     async def _pump(

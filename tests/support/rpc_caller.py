@@ -19,6 +19,14 @@ COMPLETED = job_pb2.JOB_STATUS_COMPLETED
 PARTIAL = job_pb2.JOB_STATUS_PARTIAL
 FAILED = job_pb2.JOB_STATUS_FAILED
 
+SMALL_WINDOW = [
+    # Nearly nothing is on its way to one who does not read: the server is held up at once.
+    ("grpc.http2.lookahead_bytes", 1024),
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+]
+"""Options of the channel of a client that stalls."""
+
 _MODULES = (job_service_pb2, worker_service_pb2)
 
 

@@ -31,6 +31,21 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def run_server(
+    *arguments: str, cwd: Path | None = None, **environment: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run `jobledger-server` to its end."""
+    return subprocess.run(
+        [Path(sys.executable).with_name("jobledger-server"), *arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
 class ServerProcess:
     """`jobledger-server serve` on one port and one database, through all its restarts.
 

@@ -13,7 +13,7 @@ HEAD = "0001"
 """The revision that this code works with: the newest below `migrations/versions`."""
 
 # Two servers that start at once must not both migrate. Any number that nobody else uses.
-_MIGRATION_LOCK = 0x6A6F626C
+MIGRATION_LOCK = 0x6A6F626C
 
 
 class SchemaError(Exception):
@@ -28,7 +28,7 @@ async def migrate(database: Database) -> None:
     with _translating(database):
         async with database.writer.begin() as connection:
             if database.dialect.name == "postgresql":
-                await connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+                await connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
             found = await connection.run_sync(_revision)
             if found is None or found < HEAD:
                 await connection.run_sync(_upgrade)

@@ -73,6 +73,10 @@ class Openings:
             if seeker.woken_for is not None:
                 self._wake_one(seeker.woken_for)
 
+    def waiters(self, job_type: str) -> int:
+        """Return how many wait for a job of this type."""
+        return len(self._seekers.get(job_type, ()))
+
     def drain(self) -> None:
         """Wake everybody, and let nobody wait any more."""
         self.draining = True

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from jobledger_client import Client
-from tests.support.fault_server import FaultServer
 from tests.support.server_process import ServerProcess
 
 PROGRAM = Path(sys.executable).with_name("jobledger")
@@ -46,24 +45,23 @@ class Shell:
 
 
 @pytest.fixture
-def client(server: ServerProcess) -> Iterator[Client]:
+def user() -> str:
+    """A user of whom no other test knows."""
+    return f"user-{uuid.uuid4()}"
+
+
+@pytest.fixture
+def client(server: ServerProcess, user: str) -> Iterator[Client]:
     """Plays the worker, and the user of `jobledger`."""
-    with Client(server.target, user_id=f"user-{uuid.uuid4()}") as client:
+    with Client(server.target, user_id=user) as client:
         yield client
 
 
 @pytest.fixture
-def jobledger(server: ServerProcess, client: Client) -> Shell:
-    return Shell(server.target, client._requests._user_id or "")
+def jobledger(server: ServerProcess, user: str) -> Shell:
+    return Shell(server.target, user)
 
 
 @pytest.fixture
 def shell() -> Callable[[str, str], Shell]:
     return Shell
-
-
-@pytest.fixture
-def fault_server() -> Iterator[FaultServer]:
-    server = FaultServer()
-    yield server
-    server.stop()

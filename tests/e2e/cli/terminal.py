@@ -17,6 +17,21 @@ ALTERNATE, ORIGINAL = "\x1b[?1049h", "\x1b[?1049l"
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 
 
+def read_to_end(terminal: int) -> bytes:
+    """Return what is written to a terminal until its other side is closed."""
+    drawn = b""
+    while True:
+        try:
+            piece = os.read(terminal, 65536)
+        except OSError:  # The other side was closed.
+            break
+        if not piece:
+            break
+        drawn += piece
+    os.close(terminal)
+    return drawn
+
+
 class Terminal:
     """Runs one program; `screen` is what it drew last."""
 

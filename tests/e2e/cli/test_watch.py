@@ -7,6 +7,8 @@ import signal
 
 import pytest
 
+from tests.e2e.cli.terminal import read_to_end
+
 ENDS = {
     "COMPLETED": lambda client, job_id: client.mark_completed(job_id),
     "PARTIAL": lambda client, job_id: client.mark_partial(job_id),
@@ -70,16 +72,7 @@ def on_a_terminal(jobledger, *arguments):
     jobledger.environment |= {"TERM": "xterm-256color", "COLUMNS": "100"}
     process = jobledger.start(*arguments, stdout=theirs)
     os.close(theirs)
-    drawn = b""
-    while True:
-        try:
-            piece = os.read(ours, 65536)
-        except OSError:  # The other side was closed.
-            break
-        if not piece:
-            break
-        drawn += piece
-    os.close(ours)
+    drawn = read_to_end(ours)
     _, err = process.communicate(timeout=30)
     assert err == ""
     return process.returncode, drawn.decode()

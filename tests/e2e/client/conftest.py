@@ -18,14 +18,6 @@ from jobledger_client import (
     WatchJobsResponse,
 )
 from tests.e2e.client.report_server import ReportServer
-from tests.support.fault_server import FaultServer
-
-
-@pytest.fixture
-def fault_server() -> Iterator[FaultServer]:
-    server = FaultServer()
-    yield server
-    server.stop()
 
 
 @pytest.fixture(params=["sync", "async"])

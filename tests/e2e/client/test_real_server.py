@@ -3,10 +3,10 @@
 import uuid
 from datetime import UTC, datetime, timedelta
 
+import grpc
 import pytest
 from google.protobuf.json_format import MessageToDict
 
-from jobledger.v1.job_service_pb2 import ListJobsRequest
 from jobledger_client import (
     Asset,
     AsyncClient,
@@ -138,10 +138,19 @@ def test_an_invalid_request_tells_every_violation(client):
     assert "job_type" in [field for field, _ in raised.value.violations]
 
 
-def test_a_damaged_page_token_is_told(client):
-    request = ListJobsRequest(user_id="ada", page_token="nonsense")
-    with pytest.raises(InvalidToken):
-        client._call(client._jobs.ListJobs, request)
+class DamagesTokens(grpc.UnaryUnaryClientInterceptor):
+    """Sends a page token that no server has given."""
+
+    def intercept_unary_unary(self, continuation, client_call_details, request):
+        request.page_token = "nonsense"
+        return continuation(client_call_details, request)
+
+
+def test_a_damaged_page_token_is_told(server):
+    with grpc.insecure_channel(server.target) as channel:
+        client = Client(channel=grpc.intercept_channel(channel, DamagesTokens()), user_id="ada")
+        with pytest.raises(InvalidToken):
+            list(client.list_jobs())
 
 
 def test_another_owners_job_is_not_found(client, running):

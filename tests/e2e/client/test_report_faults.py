@@ -13,7 +13,9 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo
 
 from jobledger.v1 import worker_service_pb2 as pb
+from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_client import (
+    CHANNEL_OPTIONS,
     AccessDenied,
     AsyncClient,
     Client,
@@ -282,8 +284,9 @@ async def test_the_acknowledgement_of_one_that_was_cancelled_goes_to_nobody(repo
 
 def test_grpc_itself_does_not_repeat_a_stream(report_server):
     report_server.scripts = [aborts(AWAY) for _ in range(5)]
-    with Client(report_server.target) as client:
-        call = client._worker.ReportProgress(iter([pb.ReportProgressRequest(job_id="j")]))
+    with grpc.insecure_channel(report_server.target, CHANNEL_OPTIONS) as channel:
+        stub = WorkerServiceStub(channel)
+        call = stub.ReportProgress(iter([pb.ReportProgressRequest(job_id="j")]))
         with pytest.raises(grpc.RpcError, match="scripted"):
             next(call)
     assert len(report_server.streams) == 1

@@ -105,6 +105,7 @@ async def test_a_cancellation_comes_with_the_acknowledgement(report, server, cli
     assert (answer.applied, answer.cancel_requested) == (True, True)
 
 
+@pytest.mark.slow
 async def test_reports_go_on_while_the_server_is_killed_and_started_again(report, own_server):
     kills = 3
     async with AsyncClient(own_server.target, user_id="ada") as client:

@@ -20,6 +20,7 @@ from jobledger_client import (
     Unavailable,
     _reconnect,
 )
+from tests.support.observed_channel import ObservedChannel
 
 
 def versions(messages):
@@ -133,22 +134,10 @@ async def test_a_server_that_never_was_there_is_given_up_too(collect):
         await collect("127.0.0.1:1", "j", reconnect_timeout=0.3)
 
 
-def keep_calls(client):
-    """Hold on to the client's streams, so that no garbage collection ends them."""
-    open_call, calls = client._jobs.WatchJob, []
-
-    def keep(*arguments, **options):
-        calls.append(open_call(*arguments, **options))
-        return calls[-1]
-
-    client._jobs.WatchJob = keep
-    return calls
-
-
 def test_leaving_the_loop_cancels_the_stream(fault_server):
     fault_server.says(fault_server.message(1), then=fault_server.falls_silent)
-    with Client(fault_server.target, user_id="ada") as client:
-        keep_calls(client)
+    with grpc.insecure_channel(fault_server.target) as channel:
+        client = Client(channel=ObservedChannel(channel), user_id="ada")
         for _ in client.watch("j"):
             break
         assert fault_server.ended.wait(10)
@@ -156,8 +145,8 @@ def test_leaving_the_loop_cancels_the_stream(fault_server):
 
 async def test_leaving_the_async_loop_cancels_the_stream(fault_server):
     fault_server.says(fault_server.message(1), then=fault_server.falls_silent)
-    async with AsyncClient(fault_server.target, user_id="ada") as client:
-        keep_calls(client)
+    async with grpc.aio.insecure_channel(fault_server.target) as channel:
+        client = AsyncClient(channel=ObservedChannel(channel), user_id="ada")
         async for _ in client.watch("j"):
             break
         # The loop closes an abandoned generator in a task of its own.

@@ -29,12 +29,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         yield server
 
 
-@pytest.fixture
-def ada(server: ServerProcess) -> Iterator[Client]:
-    with Client(server.target, user_id="ada") as client:
-        yield client
-
-
 def script(lines: list[str], target: str = DEFAULT_TARGET) -> list[str]:
     """Make a shell's arguments of a page's lines: of this environment, at this server."""
     text = "\n".join(lines).replace(".venv/bin/", f"{Path(sys.executable).parent}/")

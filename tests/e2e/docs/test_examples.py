@@ -15,6 +15,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from jobledger_client import Client, JobStatus
+from tests.e2e.cli.terminal import read_to_end
 from tests.support.pages import ROOT
 from tests.support.server_process import ServerProcess
 
@@ -121,20 +122,6 @@ def test_the_demo_draws_bars_on_a_terminal_and_keeps_its_output_where_told(examp
     assert (output / "jobledger.db").exists()
     assert list(example.temporary.iterdir()) == []
     assert check_with_sha256sum(output / "files", "server", tmp_path / "unpacked") > 20
-
-
-def read_to_end(terminal: int) -> bytes:
-    drawn = b""
-    while True:
-        try:
-            piece = os.read(terminal, 65536)
-        except OSError:  # The other side was closed.
-            break
-        if not piece:
-            break
-        drawn += piece
-    os.close(terminal)
-    return drawn
 
 
 def check_with_sha256sum(files: Path, name: str, unpacked: Path) -> int:

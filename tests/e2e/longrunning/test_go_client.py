@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,18 +42,6 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         subprocess.run(command, cwd=folder, check=True)
     return folder / "build/longrunning"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path_factory.mktemp("server")) as server:
-        yield server
-
-
-@pytest.fixture
-def ada(server: ServerProcess) -> Iterator[Client]:
-    with Client(server.target, user_id="ada") as client:
-        yield client
 
 
 @pytest.fixture

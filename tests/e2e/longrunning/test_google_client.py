@@ -26,18 +26,6 @@ OFTEN = {"initial": 0.05, "maximum": 0.1, "timeout": 60}
 """How often to ask: the default of a second and more would make these tests slow."""
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path_factory.mktemp("server")) as server:
-        yield server
-
-
-@pytest.fixture
-def ada(server: ServerProcess) -> Iterator[Client]:
-    with Client(server.target, user_id="ada") as client:
-        yield client
-
-
 @pytest.fixture
 def operations(server: ServerProcess) -> Iterator[OperationsClient]:
     with grpc.insecure_channel(server.target) as channel:

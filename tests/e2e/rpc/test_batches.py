@@ -148,7 +148,7 @@ async def test_a_worker_that_waits_is_given_each_of_them(
     claim = asyncio.ensure_future(
         call.ClaimJobs(worker_id="w", job_types=["render"], max_jobs=3, wait=Duration(seconds=20))
     )
-    while not app.openings._seekers:
+    while not app.openings.waiters("render"):
         await asyncio.sleep(0.005)
     jobs = (await call.BatchCreateJobs(user_id="ada", requests=[creation()] * 3)).jobs
     async with asyncio.timeout(10):  # at the end of its own wait it would look once more

@@ -15,6 +15,7 @@ from jobledger_server.domain.commands import Claim
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.ledger.ledger import Ledger
 from tests.support.databases import several_servers
+from tests.support.gated_store import Gate
 from tests.support.rpc_caller import COMPLETED, FAILED, PROCESSING, QUEUED, Caller, refusal
 
 Start = Callable[..., Any]
@@ -43,7 +44,7 @@ def claims_made(monkeypatch: pytest.MonkeyPatch) -> list[Claim]:
 async def waiting(app: App, job_type: str, count: int) -> None:
     """Return when so many claims wait for a job of this type."""
     async with asyncio.timeout(20):
-        while len(app.openings._seekers.get(job_type, ())) < count:
+        while app.openings.waiters(job_type) < count:
             await asyncio.sleep(0)
 
 
@@ -150,43 +151,29 @@ async def test_a_claim_is_woken_by_a_creation_through_another_server(
     assert len(claims_made) <= 2
 
 
-async def test_what_a_caller_claimed_that_went_away_is_given_back(app: App, call: Caller) -> None:
-    """The claim is on its way to the database when its caller goes: no attempt is lost."""
-    job = await call.job()
-    for _ in range(20):
-        claim = call.ClaimJobs(worker_id="gone", job_types=["render"], wait=seconds(20))
-        await asyncio.sleep(0)
-        claim.cancel()
-    async with asyncio.timeout(20):
-        while True:
-            claimed = await call.ClaimJobs(worker_id="here", job_types=["render"], wait=seconds(5))
-            if claimed.jobs:
-                break
-    assert claimed.jobs[0].id == job.id
-    # Whatever the cancelled ones got as far as, the job has its one attempt still.
-    again = (await call.ReleaseJob(job_id=job.id, attempt=claimed.jobs[0].attempt)).job
-    assert again.status == PROCESSING
+async def test_what_a_caller_claimed_that_went_away_is_given_back(gated: App) -> None:
+    """The claim has begun its commit when its caller goes: the job's one attempt is not lost."""
+    async with grpc.aio.insecure_channel(gated.address) as channel:
+        call = Caller(channel)
+        job = await call.job(max_attempts=1)
+        gate = gated.store.before_commit = Gate()
+        left = call.ClaimJobs(worker_id="gone", job_types=["render"], wait=seconds(20))
+        async with asyncio.timeout(20):
+            await gate.reached.wait()
+            left.cancel()
+            while gated.openings.waiters("render"):
+                await asyncio.sleep(0)
+        gate.open()
+        (claimed,) = (
+            await call.ClaimJobs(worker_id="here", job_types=["render"], wait=seconds(20))
+        ).jobs
+        # The first attempt was that of the caller who left.
+        assert (claimed.id, claimed.attempt, claimed.worker_id) == (job.id, 2, "here")
+        assert (await call.MarkCompleted(job_id=job.id, attempt=2)).job.status == COMPLETED
 
 
-async def test_a_woken_claim_whose_caller_goes_passes_it_on(app: App, call: Caller) -> None:
-    first = call.ClaimJobs(worker_id="w1", job_types=["render"], wait=seconds(20))
-    await waiting(app, "render", 1)
-    second = asyncio.ensure_future(
-        call.ClaimJobs(worker_id="w2", job_types=["render"], wait=seconds(20))
-    )
-    await waiting(app, "render", 2)
-    seekers = list(app.openings._seekers["render"])
-    seekers[0].wake("render")
-    first.cancel()
-    await call.job()
-    assert (await second).jobs[0].worker_id == "w2"
-
-
-@several_servers
-async def test_a_draining_server_lets_waiting_claims_go_with_nothing(start: Start) -> None:
-    app = await start()
-    url = app.store._database.url.render_as_string(hide_password=False)
-    settings = Settings(listen="127.0.0.1:0", database=url, grace=5.0)
+async def test_a_draining_server_lets_waiting_claims_go_with_nothing(database_url: str) -> None:
+    settings = Settings(listen="127.0.0.1:0", database=database_url, grace=5.0)
     async with open_app(settings) as draining:
         channel = grpc.aio.insecure_channel(draining.address)
         claim = Caller(channel).ClaimJobs(worker_id="w", job_types=["render"], wait=seconds(20))

@@ -10,6 +10,7 @@ from jobledger_server.admission import CALLER, Caller
 from jobledger_server.app import App
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import MAX_SCANNED_JOBS
+from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import StoreUnavailable
 from jobledger_server.wire import lists
@@ -20,11 +21,11 @@ from tests.support.seeding import seed
 
 
 async def test_a_page_may_be_empty_although_more_follow_and_clients_go_on(
-    app: App, call: Stub
+    app: App, call: Stub, database: Database
 ) -> None:
     oldest = await call.job(labels={"team": "red"})
     # Those that are seeded have greater ids, and so come first.
-    await seed(app.store._database, MAX_SCANNED_JOBS + 100)
+    await seed(database, MAX_SCANNED_JOBS + 100)
     wanted = {"user_id": "ada", "labels": {"team": "red"}}
     first = await call.ListJobs(**wanted)
     assert not first.jobs

@@ -14,9 +14,8 @@ from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_server import app as app_module
 from jobledger_server.app import App
 from jobledger_server.config import Settings
-from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import StoreUnavailable
-from tests.support.gated_store import Gate, GatedStore
+from tests.support.gated_store import Gate
 from tests.support.rpc_caller import COMPLETED, PROCESSING, Caller, decoded
 
 Start = Callable[..., Any]
@@ -86,21 +85,10 @@ async def test_what_was_sent_before_the_end_is_acknowledged_before_the_end(
     assert await stream.code() is grpc.StatusCode.OK
 
 
-async def test_a_report_is_not_acknowledged_before_its_commit(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gated: list[GatedStore] = []
-
-    def store(database: Any) -> GatedStore:
-        gated.append(GatedStore(SqlStore(database)))
-        return gated[0]
-
-    monkeypatch.setattr(app_module, "SqlStore", store)
-    app = await start()
-    async with grpc.aio.insecure_channel(app.address) as channel:
+async def test_a_report_is_not_acknowledged_before_its_commit(gated: App) -> None:
+    async with grpc.aio.insecure_channel(gated.address) as channel:
         job = await Caller(channel).running()
-        gate = Gate()
-        gated[0].before_commit = gate
+        gate = gated.store.before_commit = Gate()
         stream = WorkerServiceStub(channel).ReportProgress()
         await stream.write(report(job, progress=10))
         await gate.reached.wait()
@@ -241,23 +229,14 @@ async def test_an_old_stream_is_asked_to_move_when_all_it_sent_is_acknowledged(
         assert answers == list(range(50))
 
 
-async def test_a_draining_server_acknowledges_what_it_has_read(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gated: list[GatedStore] = []
-
-    def store(database: Any) -> GatedStore:
-        gated.append(GatedStore(SqlStore(database)))
-        return gated[0]
-
-    monkeypatch.setattr(app_module, "SqlStore", store)
+@pytest.mark.usefixtures("gates")
+async def test_a_draining_server_acknowledges_what_it_has_read(database_url: str) -> None:
     settings = Settings(listen="127.0.0.1:0", database=database_url, grace=10.0)
     async with AsyncExitStack() as serving:
         app = await serving.enter_async_context(app_module.open_app(settings))
         async with grpc.aio.insecure_channel(app.address) as channel:
             job = await Caller(channel).running()
-            gate = Gate()
-            gated[0].before_commit = gate
+            gate = app.store.before_commit = Gate()
             stream = WorkerServiceStub(channel).ReportProgress()
             await stream.write(report(job, progress=10))
             await gate.reached.wait()

@@ -15,6 +15,7 @@ from jobledger_server.app import open_app
 from jobledger_server.config import Settings
 from jobledger_server.domain.commands import Delete
 from jobledger_server.domain.model import Micros
+from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.engine import open_database, parse_url
 from jobledger_server.sql.store import SqlStore
 from tests.support.gated_store import Gate, GatedStore
@@ -175,16 +176,16 @@ async def serving_from(gated: GatedStore, url: str, monkeypatch: pytest.MonkeyPa
         yield Caller(channel)
 
 
-async def forgotten_deletion(store: SqlStore) -> None:
+async def forgotten_deletion(store: SqlStore, _database: Database) -> None:
     """What a server that could not read the feed for long comes back to."""
     gone = await finished(store)
     await append(store, step(gone, Delete(job_id=gone.id, user_id=gone.user_id)))
     assert await store.forget_deletions(Micros(0), limit=10) == 1
 
 
-async def hole(store: SqlStore) -> None:
+async def hole(_store: SqlStore, database: Database) -> None:
     """Impossible by design: made by hand."""
-    async with store._database.writer.begin() as connection:
+    async with database.writer.begin() as connection:
         await connection.execute(text("UPDATE feed SET seq = seq + 1"))
 
 
@@ -194,7 +195,8 @@ async def test_no_token_stands_past_what_its_stream_was_sent_when_a_server_begin
     database_url: str,
     store: SqlStore,
     monkeypatch: pytest.MonkeyPatch,
-    why: Callable[[SqlStore], Awaitable[None]],
+    database: Database,
+    why: Callable[[SqlStore, Database], Awaitable[None]],
     user_id: str,
 ) -> None:
     gated, gate = GatedStore(store), Gate()
@@ -209,7 +211,7 @@ async def test_no_token_stands_past_what_its_stream_was_sent_when_a_server_begin
             for _ in range(3):
                 tokens.add((await stream.read()).resume_token)
             missed = [await saved(store, "ada") for _ in range(20)]
-            await why(store)
+            await why(store, database)
             gate.open()
             with pytest.raises(grpc.RpcError) as ended:
                 while message := await stream.read():

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -15,24 +16,48 @@ from jobledger_server import app as app_module
 from jobledger_server.app import App
 from jobledger_server.config import Settings
 from jobledger_server.wire import handlers
+from jobledger_server.wire.failures import answer_to
 from tests.support.http2 import DATA, END_HEADERS, HEADERS, Connection, frame, request_headers
 from tests.support.rpc_caller import Caller, decoded
 
+REQUEST = b"\xff" * 100_000
+CALLS = 40
 
-async def test_of_a_request_that_cannot_be_read_nothing_is_kept(
-    start: Callable[..., Awaitable[App]],
-) -> None:
-    """Else anybody could fill the server's memory with calls that have ended."""
-    app = await start()
+
+async def memory_after_refusals(app: App) -> int:
+    """Have requests refused; return how many bytes of them no collection has freed."""
     async with grpc.aio.insecure_channel(app.address) as channel:
-        call = channel.unary_unary("/jobledger.v1.JobService/GetJob")
-        for _ in range(20):
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await call(b"\xff\xff")
-            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    gc.collect()
-    kept = [one for one in gc.get_objects() if type(one).__name__ == "_ServicerContext"]
-    assert len(kept) < 10
+        call = channel.unary_unary("/jobledger.v1.JobService/CreateJob")
+        gc.collect()
+        gc.disable()
+        tracemalloc.start()
+        try:
+            for _ in range(CALLS):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await call(REQUEST)
+                assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            return tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+
+
+async def test_of_a_request_that_cannot_be_read_nothing_is_kept(app: App) -> None:
+    """Else anybody could fill the server's memory with calls that have ended."""
+    assert await memory_after_refusals(app) < CALLS * len(REQUEST) / 4
+
+
+async def test_a_request_that_is_kept_is_seen(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shows that the test above can fail."""
+    kept = []
+
+    def keeping(error: Exception) -> Any:
+        kept.append(error.__traceback__)
+        return answer_to(error)
+
+    monkeypatch.setattr(handlers, "answer_to", keeping)
+    assert await memory_after_refusals(app) > CALLS * len(REQUEST) * 3 / 4
+    assert len(kept) == CALLS
 
 
 async def watch_health(channel: grpc.aio.Channel) -> Any:

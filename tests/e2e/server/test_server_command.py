@@ -1,7 +1,6 @@
 """What `jobledger-server` is told at the command line, beyond what a running server shows."""
 
 import json
-import os
 import re
 import stat
 import subprocess
@@ -18,7 +17,7 @@ from jobledger_server.app import open_app
 from jobledger_server.config import Settings
 from jobledger_server.durations import LONGEST_SECONDS, time_span
 from tests.support.rpc_caller import Caller, refusal, watching
-from tests.support.server_process import ServerProcess
+from tests.support.server_process import ServerProcess, run_server
 
 SERVER = Path(sys.executable).with_name("jobledger-server")
 
@@ -80,18 +79,6 @@ async def test_void_tokens_makes_every_token_void_and_touches_no_job(database_ur
         assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job
 
 
-def run(*arguments: str, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [str(SERVER), *arguments],
-        cwd=cwd,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-
 @pytest.mark.parametrize(
     ("flags", "variables"),
     [(["--database-file", "url"], {}), ([], {"JOBLEDGER_DATABASE_FILE": "url"})],
@@ -100,7 +87,7 @@ def test_a_file_can_hold_the_database_url(
     tmp_path: Path, flags: list[str], variables: dict[str, str]
 ) -> None:
     (tmp_path / "url").write_text("sqlite:///kept.db\n")
-    done = run("migrate", *flags, cwd=tmp_path, **variables)
+    done = run_server("migrate", *flags, cwd=tmp_path, **variables)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "kept.db").exists()
     assert not (tmp_path / "jobledger.db").exists()
@@ -109,18 +96,18 @@ def test_a_file_can_hold_the_database_url(
 @pytest.mark.parametrize("command", ["serve", "migrate", "void-tokens"])
 def test_a_database_url_comes_from_one_source(tmp_path: Path, command: str) -> None:
     by_file = [command, "--database-file", "url"]
-    both = run(*by_file, "--database", "sqlite:///x.db", cwd=tmp_path)
+    both = run_server(*by_file, "--database", "sqlite:///x.db", cwd=tmp_path)
     assert both.returncode == 2
     assert "--database and --database-file exclude each other" in both.stderr
-    assert run(*by_file, cwd=tmp_path, JOBLEDGER_DATABASE="sqlite:///x.db").returncode == 2
-    missing = run(*by_file, cwd=tmp_path)
+    assert run_server(*by_file, cwd=tmp_path, JOBLEDGER_DATABASE="sqlite:///x.db").returncode == 2
+    missing = run_server(*by_file, cwd=tmp_path)
     assert missing.returncode == 1
     assert "cannot read the database URL from url: No such file" in missing.stderr
 
 
 def test_a_bad_database_url_is_an_error_in_words_and_not_repeated(tmp_path: Path) -> None:
     (tmp_path / "url").write_text("postgresql://u:secret@h:abc/n")
-    done = run("serve", "--database-file", "url", cwd=tmp_path)
+    done = run_server("serve", "--database-file", "url", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("Error: cannot read the database URL: write sqlite:///FILE")
     assert "secret" not in done.stderr
@@ -162,8 +149,10 @@ def test_another_name_of_a_file_does_not_admit_a_second_server(
     with ServerProcess(tmp_path, database=f"sqlite:///{tmp_path}/kept.db"):
         link(other, tmp_path / "kept.db")
         for name in (other, Path("elsewhere/other.db"), Path("kept.db")):
-            done = run("migrate", "--database", f"sqlite:///{name}", cwd=tmp_path)
+            done = run_server("migrate", "--database", f"sqlite:///{name}", cwd=tmp_path)
             assert done.returncode == 1, name
             assert re.search("another jobledger-server|hard links", done.stderr), done.stderr
     if link is Path.symlink_to:
-        assert run("migrate", "--database", f"sqlite:///{other}", cwd=tmp_path).returncode == 0
+        assert (
+            run_server("migrate", "--database", f"sqlite:///{other}", cwd=tmp_path).returncode == 0
+        )

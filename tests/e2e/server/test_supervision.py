@@ -7,38 +7,45 @@ from pathlib import Path
 
 import pytest
 
-BROKEN = """
+PROGRAM = """
 import asyncio
-from {module} import {name}
+import sys
+
+import grpc
+from jobledger_server.__main__ import main
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.ledger.reaper import Reaper
+from jobledger_server.ledger.retention import Retention
+from jobledger_server.watch.tail import Tail
 
 async def broken(*_args, **_options):
     await asyncio.sleep(0.05)
     raise RuntimeError("broken on purpose")
 
-{name}.{method} = broken
-import sys
-from jobledger_server.__main__ import main
+def serving(*arguments, make=grpc.aio.server, **options):
+    server = make(*arguments, **options)
+    server.wait_for_termination = broken
+    return server
+
+{breaks}
 sys.argv = ["jobledger-server", "serve", "--listen", "127.0.0.1:0", "--grace", "2"]
 main()
 """
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "method"),
+    "breaks",
     [
-        ("jobledger_server.watch.tail", "Tail", "run"),
-        ("jobledger_server.ledger.reaper", "Reaper", "run"),
-        ("jobledger_server.ledger.retention", "Retention", "run"),
-        ("jobledger_server.ledger.batcher", "Batcher", "_run_batches"),
-        ("grpc.aio._server", "Server", "wait_for_termination"),
+        "Tail.run = broken",
+        "Reaper.run = broken",
+        "Retention.run = broken",
+        "Ledger.tasks = property(lambda _: (asyncio.create_task(broken()),))",
+        "grpc.aio.server = serving",
     ],
 )
-def test_a_part_that_ends_by_an_error_ends_the_server(
-    tmp_path: Path, module: str, name: str, method: str
-) -> None:
-    program = BROKEN.format(module=module, name=name, method=method)
+def test_a_part_that_ends_by_an_error_ends_the_server(tmp_path: Path, breaks: str) -> None:
     run = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", PROGRAM.format(breaks=breaks)],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -5,6 +5,7 @@ import gc
 import os
 import signal
 import threading
+import weakref
 
 import grpc
 import pytest
@@ -335,8 +336,9 @@ async def test_cancelling_run_gives_its_jobs_back_too(service, fake_client, runn
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_stops_the_worker_and_a_second_one_ends_the_grace(
-    service, fake_client, number
+    service, fake_client, number, caplog
 ):
+    caplog.set_level("INFO", "jobledger_client.worker")
     worker = Worker(fake_client, grace=60)
     started = asyncio.Event()
     before = signal.getsignal(number)
@@ -350,7 +352,7 @@ async def test_a_signal_stops_the_worker_and_a_second_one_ends_the_grace(
     run = asyncio.create_task(worker.run())
     await started.wait()
     os.kill(os.getpid(), number)
-    while not worker._stopping.is_set():
+    while "stopping; jobs running" not in caplog.text:
         await asyncio.sleep(0)
     assert service.requests("ReleaseJob") == []
     os.kill(os.getpid(), number)
@@ -364,8 +366,11 @@ async def test_a_worker_leaves_nothing_behind(service, fake_client, running, cap
     before = asyncio.all_tasks()
     worker = Worker(fake_client, concurrency=5, grace=0.05)
 
+    handled = []
+
     @worker.handler("render")
     async def render(job):
+        handled.append(weakref.ref(job))
         await job.progress(1)
         if job.parameters:
             await asyncio.Event().wait()
@@ -379,8 +384,8 @@ async def test_a_worker_leaves_nothing_behind(service, fake_client, running, cap
     left = asyncio.all_tasks() - before - {run}
     # What grpc itself and the fake service are about does not belong to the worker.
     assert [task for task in left if "jobledger_client" in repr(task.get_coro())] == []
-    assert not worker._runs
     gc.collect()
+    assert [job() for job in handled] == [None] * len(handled)
     assert "never retrieved" not in caplog.text
 
 

@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -315,7 +314,7 @@ def test_an_exit_without_words_has_some_nevertheless():
     assert outcome_of(-40, None, b"") == Failed("ended by SIG40", "SIGNAL_40")
 
 
-@pytest.mark.skipif(shutil.which("jq") is None, reason="the shell example needs jq")
+@pytest.mark.polyglot
 async def test_the_example_in_shell_does_what_it_says(worker, tmp_path):
     file = tmp_path / "a 'file'.txt"
     file.write_text("hello")
@@ -330,7 +329,7 @@ async def test_the_example_in_shell_does_what_it_says(worker, tmp_path):
     assert (none.status, none.error.reason) == (FAILED, "EXIT_1")
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="the JavaScript example needs Node")
+@pytest.mark.polyglot
 async def test_the_example_in_javascript_does_what_it_says(worker, client):
     worker.start(f"node {shlex.quote(str(EXAMPLES / 'wordcount.mjs'))}")
     done = await worker.job({"text": "To be, or not to be: Zürich."})

@@ -154,7 +154,7 @@ async def test_a_worker_whose_server_vanishes_for_a_third_of_its_lease_keeps_its
             await job.add_asset("image/png", url="https://example.com/a.png")
             return Completed({"attempt": job.attempt})
 
-        jobs = [await client.create_job(kind) for kind in worker._handlers]
+        jobs = [await client.create_job(kind) for kind in ("through", "meanwhile", "linking")]
         running(worker)
         for _ in jobs:
             await started.acquire()
@@ -228,6 +228,7 @@ async def test_a_worker_that_stops_in_an_outage_does_not_wait_for_its_end(own_se
             await run
 
 
+@pytest.mark.slow
 async def test_hundreds_of_running_jobs_survive_the_death_of_the_server(own_server, running):
     async with AsyncClient(own_server.target, user_id="ada") as client:
         worker = Worker(client, concurrency=500, lease=30)
@@ -253,6 +254,7 @@ async def test_hundreds_of_running_jobs_survive_the_death_of_the_server(own_serv
             assert (done.status, done.result["attempt"]) == (COMPLETED, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_a_crowd_of_workers_that_are_killed_completes_each_job_once(
     server, client, job_type, start_worker, tmp_path

@@ -7,12 +7,11 @@ import itertools
 import grpc
 import pytest
 
-from jobledger_client import AsyncClient, JobStatus, Unavailable
-from jobledger_client._reporter import LAST_DETOUR, Detour
+from jobledger_client import AsyncClient, JobStatus
 from jobledger_client.worker import Completed, Worker
+from tests.support.observed_channel import ObservedChannel
 
 LEASE = 0.9
-FAILURE = Unavailable("no stream", code=grpc.StatusCode.UNAVAILABLE)
 
 with_streams = pytest.mark.parametrize("service", ["stream"], indirect=True)
 without_streams = pytest.mark.parametrize("service", ["calls"], indirect=True)
@@ -111,40 +110,34 @@ async def test_a_service_that_is_away_is_no_reason_to_leave_the_stream(
     assert (called(service), service.streams) == (1, 6)
 
 
-async def test_the_service_itself_hears_of_a_busy_worker_over_one_stream(
-    client, running, job_type, server
-):
+async def test_the_service_itself_hears_of_a_busy_worker_over_one_stream(running, job_type, server):
     """With the real one: what a worker says over the stream is what a watcher sees."""
-    worker = Worker(client, concurrency=3)
-    go = asyncio.Event()
-    unary = 0
-    update = client._worker.UpdateProgress
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        observed = ObservedChannel(channel)
+        client = AsyncClient(channel=observed, user_id="ada")
+        worker = Worker(client, concurrency=3)
+        go = asyncio.Event()
 
-    def counted(*arguments, **options):
-        nonlocal unary
-        unary += 1
-        return update(*arguments, **options)
+        @worker.handler(job_type)
+        async def render(job):
+            await job.progress(40, "halfway")
+            await go.wait()
+            return Completed()
 
-    client._worker.UpdateProgress = counted
-
-    @worker.handler(job_type)
-    async def render(job):
-        await job.progress(40, "halfway")
-        await go.wait()
-        return Completed()
-
-    jobs = [await client.create_job(job_type) for _ in range(3)]
-    running(worker)
-    for job in jobs:
-        async with contextlib.aclosing(client.watch(job.id)) as news:
-            async for message in news:
-                if message.job.progress_message == "halfway":
-                    break
-    go.set()
-    for job in jobs:
-        done = await client.wait(job.id, timeout=20)
-        assert done.status == JobStatus.JOB_STATUS_COMPLETED
-    assert unary == 0
+        jobs = [await client.create_job(job_type) for _ in range(3)]
+        working = running(worker)
+        for job in jobs:
+            async with contextlib.aclosing(client.watch(job.id)) as news:
+                async for message in news:
+                    if message.job.progress_message == "halfway":
+                        break
+        go.set()
+        for job in jobs:
+            done = await client.wait(job.id, timeout=20)
+            assert done.status == JobStatus.JOB_STATUS_COMPLETED
+        worker.stop()
+        await working
+    assert (observed.count("ReportProgress"), observed.count("UpdateProgress")) == (1, 0)
 
 
 async def test_the_reason_of_a_cancellation_comes_over_the_stream(server, running, job_type):
@@ -171,65 +164,3 @@ async def test_the_reason_of_a_cancellation_comes_over_the_stream(server, runnin
         await client.cancel_job(job.id, "not needed")
         done = await client.wait(job.id, timeout=20)
         assert (reasons, done.error.message) == (["not needed"], "not needed")
-
-
-class Clock:
-    def __init__(self):
-        self.now = 100.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-def test_a_detour_is_longer_each_time_and_ends_with_the_stream(clock):
-    detour = Detour(clock)
-    lengths = []
-    for _ in range(12):
-        assert detour.stream_is_due()
-        detour.begins(FAILURE)
-        detour.tried()
-        started = clock.now
-        while not detour.stream_is_due():
-            clock.now += 0.5
-        lengths.append(clock.now - started)
-        detour.tried()
-    assert lengths == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
-    detour.ends()
-    detour.begins(FAILURE)
-    clock.now += 1
-    assert detour.stream_is_due()
-
-
-def test_on_a_detour_only_one_report_at_a_time_tries_the_stream(clock):
-    detour = Detour(clock)
-    detour.begins(FAILURE)
-    clock.now += 1
-    assert [detour.stream_is_due() for _ in range(3)] == [True, False, False]
-    # Given up, without a word on the stream: the next one tries.
-    detour.tried()
-    assert [detour.stream_is_due() for _ in range(2)] == [True, False]
-    detour.tried()
-    detour.ends()
-    assert all(detour.stream_is_due() for _ in range(3))
-
-
-def test_reports_that_were_under_way_together_make_one_detour(clock):
-    detour = Detour(clock)
-    for _ in range(50):
-        detour.begins(FAILURE)
-    clock.now += 1
-    assert detour.stream_is_due()
-
-
-def test_a_service_that_does_not_know_the_stream_is_not_asked_for_long(clock):
-    detour = Detour(clock)
-    detour.begins(FAILURE, unknown=True)
-    clock.now += LAST_DETOUR - 1
-    assert not detour.stream_is_due()
-    clock.now += 1
-    assert detour.stream_is_due()

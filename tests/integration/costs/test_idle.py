@@ -1,4 +1,4 @@
-"""What a server asks its database while nothing happens: one statement for each look."""
+"""What a server asks its database while nothing happens: one statement a poll."""
 
 import asyncio
 
@@ -6,30 +6,53 @@ import pytest
 
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.reaper import Reaper
+from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.store import SqlStore
+from jobledger_server.watch import tail as tail_module
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.tail import Tail
 from jobledger_server.watch.window import Window
-from tests.support.counted import counted
+from tests.support.counted import counting
+from tests.support.gated_store import GatedStore
+
+POLLS = 5
 
 
-async def test_a_look_at_a_feed_that_has_not_moved_is_one_statement(
-    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+async def test_a_poll_of_a_feed_that_has_not_moved_is_one_statement(
+    store: SqlStore, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    head = await store.feed_head()
-    hub = WatchHub(Window(head.seq), lambda: None, max_watches=1)
-    tail = Tail(store, hub, asyncio.Event(), head)
-    with counted(monkeypatch) as errands:
-        for _ in range(5):
-            assert not await tail._catch_up()
-        assert errands.statements() == ["SELECT feed"] * 5
+    monkeypatch.setattr(tail_module, "IDLE_SECONDS", 0.001)
+    gated = GatedStore(store)
+    polls = 0
+    polled = asyncio.Event()
+
+    async def poll() -> None:
+        nonlocal polls
+        polls += 1
+        if polls > POLLS:
+            polled.set()
+            await asyncio.Event().wait()
+
+    gated.before_head = poll
+    with counting(database, monkeypatch) as counted:
+        head = await store.feed_head()
+        hub = WatchHub(Window(head.seq), lambda: None, max_watches=1)
+        counted.reset()
+        tail = asyncio.create_task(Tail(gated, hub, asyncio.Event(), head).run())
+        async with asyncio.timeout(20):
+            await polled.wait()
+        tail.cancel()
+        await asyncio.wait([tail])
+        assert len(counted.statements) == POLLS, counted.statements
 
 
 async def test_a_reaper_with_nothing_to_reap_asks_once_and_writes_nothing(
-    store: SqlStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, database: Database, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reaper = Reaper(store, ledger)
-    await reaper.reap()  # the connection is there
-    with counted(monkeypatch) as errands:
+    with counting(database, monkeypatch) as counted:
+        await reaper.reap()  # the connection is open
+        counted.reset()
         await reaper.reap()
-        assert errands.statements() == ["SELECT jobs"]
+        (statement,) = counted.statements
+        assert statement.lstrip().startswith("SELECT")

@@ -1,6 +1,6 @@
 """When an outage counts as over, and what becomes of the leases that expired in it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -11,6 +11,7 @@ from jobledger_server.domain.model import Instant, Job, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.outages import LONGEST_SILENCE, Outages
 from jobledger_server.ledger.reaper import BATCH, Reaper
+from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import StoreUnavailable
 
@@ -80,23 +81,31 @@ async def claimed(ledger: Ledger, count: int = 1) -> list[Job]:
     return jobs
 
 
-async def let_leases_expire(store: SqlStore, seconds: int = 1) -> None:
+LetLeasesExpire = Callable[..., Awaitable[None]]
+
+
+@pytest.fixture
+def let_leases_expire(database: Database) -> LetLeasesExpire:
     """Have all leases expire so long ago."""
-    until = f"(SELECT MAX(update_time) FROM jobs) - {seconds * SECOND}"
-    async with store._database.writer.begin() as connection:
-        await connection.execute(
-            text(
-                f"UPDATE jobs SET lease_expire_time = {until}, deadline = {until} "
-                "WHERE lease_expire_time IS NOT NULL"
+
+    async def let_leases_expire(seconds: int = 1) -> None:
+        until = f"(SELECT MAX(update_time) FROM jobs) - {seconds * SECOND}"
+        async with database.writer.begin() as connection:
+            await connection.execute(
+                text(
+                    f"UPDATE jobs SET lease_expire_time = {until}, deadline = {until} "
+                    "WHERE lease_expire_time IS NOT NULL"
+                )
             )
-        )
+
+    return let_leases_expire
 
 
 async def test_a_start_extends_the_leases_that_expired_before_it(
-    ledger: Ledger, restarted: Ledger, store: SqlStore
+    ledger: Ledger, restarted: Ledger, store: SqlStore, let_leases_expire: LetLeasesExpire
 ) -> None:
     (job,) = await claimed(ledger)
-    await let_leases_expire(store, 3 * 60)
+    await let_leases_expire(3 * 60)
     reaper = Reaper(store, restarted)
     assert await reaper.reap() == 1
     extended = (await store.read_jobs([job.id]))[job.id]
@@ -108,15 +117,15 @@ async def test_a_start_extends_the_leases_that_expired_before_it(
 
 
 @asynccontextmanager
-async def writes_refused(store: SqlStore) -> AsyncIterator[None]:
+async def writes_refused(database: Database) -> AsyncIterator[None]:
     """Have the database take no writes; polls see nothing of that."""
     pragma, characteristics = "PRAGMA query_only", "SET SESSION CHARACTERISTICS AS TRANSACTION READ"
     refuse, allow = {
         "sqlite": (f"{pragma}=ON", f"{pragma}=OFF"),
         "postgresql": (f"{characteristics} ONLY", f"{characteristics} WRITE"),
-    }[store._dialect.name]
+    }[database.dialect.name]
     for statement in (refuse, allow):
-        writer = store._database.writer.execution_options(**store._dialect.single_statement)
+        writer = database.writer.execution_options(**database.dialect.single_statement)
         async with writer.connect() as connection:
             await connection.exec_driver_sql(statement)
         if statement == refuse:
@@ -124,34 +133,34 @@ async def writes_refused(store: SqlStore) -> AsyncIterator[None]:
 
 
 async def test_an_expiry_that_was_seen_before_an_outage_extends_the_lease_after_it(
-    restarted: Ledger, store: SqlStore
+    restarted: Ledger, let_leases_expire: LetLeasesExpire, database: Database
 ) -> None:
     """As one that waited in a batch while the one before it was refused."""
     (job,) = await claimed(restarted)
     restarted.outages.resumed_at = Instant(1)
-    await let_leases_expire(store)
-    async with writes_refused(store):
+    await let_leases_expire()
+    async with writes_refused(database):
         with pytest.raises(StoreUnavailable):
             await restarted.apply(Report(job_id=job.id, attempt=1))
     assert (await restarted.apply(Expire(job_id=job.id))).job.held
 
 
 async def test_without_an_outage_a_lease_that_expired_is_lost(
-    restarted: Ledger, store: SqlStore
+    restarted: Ledger, store: SqlStore, let_leases_expire: LetLeasesExpire
 ) -> None:
     (job,) = await claimed(restarted)
     restarted.outages.resumed_at = Instant(1)
-    await let_leases_expire(store)
+    await let_leases_expire()
     assert await Reaper(store, restarted).reap() == 1
     assert (await store.read_jobs([job.id]))[job.id].status is JobStatus.FAILED
 
 
 async def test_a_backlog_is_worked_off_and_what_comes_due_later_is_not_held_up(
-    ledger: Ledger, restarted: Ledger, store: SqlStore
+    ledger: Ledger, restarted: Ledger, store: SqlStore, let_leases_expire: LetLeasesExpire
 ) -> None:
     """What was extended is not due any more, so that it does not stand before the rest."""
     jobs = await claimed(ledger, 3 * BATCH + 1)
-    await let_leases_expire(store)
+    await let_leases_expire()
     await ledger.apply(Create(user_id="ada", job_type="other", queue_timeout=Micros(1)))
     reaper = Reaper(store, restarted)
     while await reaper.reap():
@@ -160,7 +169,7 @@ async def test_a_backlog_is_worked_off_and_what_comes_due_later_is_not_held_up(
     assert {job.version for job in found.values()} == {jobs[0].version + 1}
     assert all(job.held for job in found.values())
     restarted.outages.resumed_at = Instant(1)
-    await let_leases_expire(store)
+    await let_leases_expire()
     counts = []
     while count := await reaper.reap():
         counts.append(count)

@@ -1,7 +1,8 @@
 """Retention: what is removed and when, by whom, and what watchers are told of it."""
 
 import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 from sqlalchemy import text
@@ -11,8 +12,9 @@ from jobledger_server.domain.model import Instant, Job, JobId, JobStatus, Micros
 from jobledger_server.ledger import retention as module
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.retention import Retention
+from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.store import SqlStore
-from jobledger_server.store import Change, StoreUnavailable
+from jobledger_server.store import Change, JobQuery, StoreUnavailable
 
 HOUR = Micros(3600 * 1_000_000)
 NOW = Micros(0)
@@ -24,36 +26,54 @@ async def ended(ledger: Ledger, **fields: object) -> Job:
     return (await ledger.apply(Transit(job_id=job.id, target=JobStatus.COMPLETED))).job
 
 
-async def aged(store: SqlStore, *jobs: Job, by: int) -> None:
-    """Let the jobs have been made and have ended so much earlier."""
-    async with store._database.writer.begin() as connection:
-        for job in jobs:
-            before = Instant(job.create_time - by)
-            millis = f"{before // 1000:012x}"
-            old_id = f"{millis[:8]}-{millis[8:]}{job.id[13:]}"
-            await connection.execute(
-                text("DELETE FROM job_transitions WHERE job_id = :id"), {"id": job.id}
-            )
-            await connection.execute(
-                text(
-                    "UPDATE jobs SET id = :old, create_time = create_time - :by,"
-                    " complete_time = complete_time - :by WHERE id = :id"
-                ),
-                {"old": old_id, "by": by, "id": job.id},
-            )
+Aged = Callable[..., Awaitable[None]]
+
+
+@pytest.fixture
+def aged(database: Database) -> Aged:
+    """Have jobs been made, and have ended, so much earlier."""
+
+    async def aged(*jobs: Job, by: int) -> None:
+        async with database.writer.begin() as connection:
+            for job in jobs:
+                before = Instant(job.create_time - by)
+                millis = f"{before // 1000:012x}"
+                old_id = f"{millis[:8]}-{millis[8:]}{job.id[13:]}"
+                await connection.execute(
+                    text("DELETE FROM job_transitions WHERE job_id = :id"), {"id": job.id}
+                )
+                await connection.execute(
+                    text(
+                        "UPDATE jobs SET id = :old, create_time = create_time - :by,"
+                        " complete_time = complete_time - :by WHERE id = :id"
+                    ),
+                    {"old": old_id, "by": by, "id": job.id},
+                )
+
+    return aged
+
+
+@asynccontextmanager
+async def cancelled_at_the_end(task: asyncio.Task[None]) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def ids(store: SqlStore) -> set[JobId]:
-    async with store._database.reader.connect() as connection:
-        return {row[0] for row in await connection.execute(text("SELECT id FROM jobs"))}
+    page = await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=100)
+    assert page.rest is None
+    return {job.id for job in page.jobs}
 
 
 async def test_what_ended_long_ago_goes_with_a_tombstone_and_the_rest_stays(
-    store: SqlStore, ledger: Ledger, published: list[Change]
+    store: SqlStore, ledger: Ledger, published: list[Change], aged: Aged
 ) -> None:
     old, young = [await ended(ledger) for _ in range(3)], await ended(ledger)
     running = (await ledger.apply(Create(user_id="ada", job_type="t"))).job
-    await aged(store, *old, by=2 * HOUR)
+    await aged(*old, by=2 * HOUR)
     published.clear()
     assert not await Retention(store, ledger, jobs=HOUR, deletions=HOUR).look()
     assert await ids(store) == {young.id, running.id}
@@ -62,27 +82,29 @@ async def test_what_ended_long_ago_goes_with_a_tombstone_and_the_rest_stays(
     assert sum(change.deleted for change in page.changes) == 3
 
 
-async def test_without_retention_nothing_goes(store: SqlStore, ledger: Ledger) -> None:
+async def test_without_retention_nothing_goes(store: SqlStore, ledger: Ledger, aged: Aged) -> None:
     job = await ended(ledger)
-    await aged(store, job, by=10_000 * HOUR)
+    await aged(job, by=10_000 * HOUR)
     assert not await Retention(store, ledger, jobs=None, deletions=HOUR).look()
     assert len(await ids(store)) == 1
 
 
 async def test_it_goes_in_batches_and_says_when_there_is_more(
-    store: SqlStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, aged: Aged
 ) -> None:
     monkeypatch.setattr(module, "BATCH", 3)
     jobs = [await ended(ledger) for _ in range(7)]
-    await aged(store, *jobs, by=2 * HOUR)
+    await aged(*jobs, by=2 * HOUR)
     retention = Retention(store, ledger, jobs=HOUR, deletions=HOUR)
     assert [await retention.look() for _ in range(3)] == [True, True, False]
     assert await ids(store) == set()
 
 
-async def test_several_servers_remove_each_job_once(store: SqlStore, ledger: Ledger) -> None:
+async def test_several_servers_remove_each_job_once(
+    store: SqlStore, ledger: Ledger, aged: Aged
+) -> None:
     jobs = [await ended(ledger) for _ in range(50)]
-    await aged(store, *jobs, by=2 * HOUR)
+    await aged(*jobs, by=2 * HOUR)
     async with AsyncExitStack() as stack:
         ledgers = [
             await stack.enter_async_context(Ledger(store, lambda _: None, max_waiting=1000))
@@ -107,24 +129,25 @@ async def test_deletions_are_known_for_a_while(store: SqlStore, ledger: Ledger) 
 
 
 async def test_it_outlives_a_database_that_goes_away(
-    store: SqlStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, aged: Aged
 ) -> None:
     monkeypatch.setattr(module, "REST_SECONDS", 0.01)
     monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
     job = await ended(ledger)
-    await aged(store, job, by=2 * HOUR)
-    away = asyncio.Event()
+    await aged(job, by=2 * HOUR)
+    polls: list[object] = []
     find = store.ended_before
 
-    async def unavailable(*_: object, **__: object) -> list[JobId]:
-        away.set()
-        raise StoreUnavailable("away")
+    async def unavailable_once(*age: object, **limit: object) -> list[JobId]:
+        polls.append(age)
+        if len(polls) == 1:
+            raise StoreUnavailable("away")
+        return await find(*age, **limit)
 
-    monkeypatch.setattr(store, "ended_before", unavailable)
-    task = asyncio.create_task(Retention(store, ledger, jobs=HOUR, deletions=HOUR).run())
-    await away.wait()
-    monkeypatch.setattr(store, "ended_before", find)
-    while await ids(store):
-        await asyncio.sleep(0.01)
-    task.cancel()
-    await asyncio.wait([task])
+    monkeypatch.setattr(store, "ended_before", unavailable_once)
+    running = asyncio.create_task(Retention(store, ledger, jobs=HOUR, deletions=HOUR).run())
+    async with cancelled_at_the_end(running), asyncio.timeout(20):
+        while await ids(store):
+            assert not running.done(), running.exception()
+            await asyncio.sleep(0.01)
+    assert len(polls) > 1

@@ -20,8 +20,12 @@ from jobledger_server.domain.model import (
     first_id,
 )
 from jobledger_server.sql import feed as feed_module
+from jobledger_server.sql.dialect import Database
+from jobledger_server.sql.driver import Prepared
+from jobledger_server.sql.statements import Statements
 from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import PAGE_BYTES, Change, DeletionsForgotten
+from tests.support.query_plans import plan
 from tests.support.store_writer import append, creation, finished, moved, saved, step
 
 COMPLETED, PROCESSING = JobStatus.COMPLETED, JobStatus.PROCESSING
@@ -230,22 +234,16 @@ async def test_a_page_passes_over_a_bounded_number_of_other_owners_changes(
     ],
 )
 async def test_one_owners_part_of_the_feed_is_found_by_what_is_least(
-    store: SqlStore, feed: str, part: str, index: str
+    database: Database, feed: str, part: str, index: str
 ) -> None:
     """By the sequence numbers of a page, or by an owner who has few jobs."""
-    on_sqlite = store._dialect.name == "sqlite"
+    feeds = Statements(database.dialect, database.reader.dialect)
+    statement = Prepared(getattr(getattr(feeds, feed), part), database.reader.dialect)
     values = {"seq": 0, "until": 9, "count": 5, "max_bytes": 9, "user_id": "ada"}
-    async with store._database.reader.connect() as connection:
-        if not on_sqlite:  # an empty table is otherwise read whole
-            await connection.execute(text("SET enable_seqscan = off"))
-            await connection.execute(text("SET enable_bitmapscan = off"))
-        statement = getattr(getattr(store._statements, feed), part)
-        compiled = statement.compile(dialect=connection.dialect)
-        bound = compiled.params | {n: v for n, v in values.items() if n in compiled.params}
-        given = tuple(bound[name] for name in compiled.positiontup)
-        explain = "EXPLAIN QUERY PLAN" if on_sqlite else "EXPLAIN"
-        plan = await connection.exec_driver_sql(f"{explain} {compiled}", given)
-        assert index in str(plan.all())
+    bound = statement.values(values)
+    assert index in await plan(
+        database, statement.text, bound, "enable_seqscan", "enable_bitmapscan"
+    )
 
 
 async def test_the_newest_changes_begin_where_they_fit(store: SqlStore) -> None:
@@ -326,21 +324,13 @@ async def test_what_has_not_ended_is_listed_by_its_latest_changes(store: SqlStor
     [("", "ix_jobs_active "), ("AND user_id = 'ada' ", "ix_jobs_active_by_owner ")],
 )
 async def test_what_has_not_ended_is_found_by_an_index_however_much_has(
-    store: SqlStore, whose: str, index: str
+    database: Database, whose: str, index: str
 ) -> None:
-    explain = "EXPLAIN " if "postgresql" in str(store._database.url) else "EXPLAIN QUERY PLAN "
-    async with store._database.reader.connect() as connection:
-        if explain == "EXPLAIN ":
-            # An empty table is otherwise read whole, or by any index and then sorted.
-            await connection.execute(text("SET enable_seqscan = off"))
-            await connection.execute(text("SET enable_sort = off"))
-        plan = await connection.execute(
-            text(
-                f"{explain} SELECT * FROM jobs WHERE complete_time IS NULL AND change_seq > 0"
-                f" AND change_seq <= 9 {whose}ORDER BY change_seq LIMIT 5"
-            )
-        )
-        assert index in str(plan.all())
+    statement = (
+        "SELECT * FROM jobs WHERE complete_time IS NULL AND change_seq > 0"
+        f" AND change_seq <= 9 {whose}ORDER BY change_seq LIMIT 5"
+    )
+    assert index in await plan(database, statement, (), "enable_seqscan", "enable_sort")
 
 
 async def test_deletions_are_forgotten_oldest_first_and_a_reader_from_before_is_told(
@@ -364,7 +354,9 @@ async def test_deletions_are_forgotten_oldest_first_and_a_reader_from_before_is_
     assert (await store.feed_head()).forgotten == deleted[2]
 
 
-async def test_jobs_that_ended_long_ago_are_found_and_no_others(store: SqlStore) -> None:
+async def test_jobs_that_ended_long_ago_are_found_and_no_others(
+    store: SqlStore, database: Database
+) -> None:
     old = [await finished(store) for _ in range(3)]
     await moved(store, await saved(store), PROCESSING)
     assert await store.ended_before(Micros(10**9), limit=2) == [job.id for job in old[:2]]
@@ -373,7 +365,7 @@ async def test_jobs_that_ended_long_ago_are_found_and_no_others(store: SqlStore)
     # By the end and not by the creation: this one is old, and ended just now.
     async with store.transaction() as transaction:
         now = transaction.now
-    async with store._database.writer.begin() as connection:
+    async with database.writer.begin() as connection:
         await connection.execute(
             text(f"UPDATE jobs SET complete_time = {now} WHERE id = '{old[0].id}'")
         )
@@ -394,9 +386,11 @@ async def test_a_feed_is_renamed_by_one_of_those_who_ask(store: SqlStore) -> Non
     assert (first.seq, first.forgotten) == (head.seq, head.forgotten)
 
 
-async def test_a_database_is_recognised_as_long_as_it_is_the_same(store: SqlStore) -> None:
+async def test_a_database_is_recognised_as_long_as_it_is_the_same(
+    store: SqlStore, database: Database
+) -> None:
     head = await store.recognise()
     assert await store.recognise() == head
-    async with store._database.writer.begin() as connection:
+    async with database.writer.begin() as connection:
         await connection.execute(text("UPDATE feed SET home = 'another cluster'"))
     assert (await store.recognise()).epoch != head.epoch

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from jobledger_server.domain.commands import Delete
 from jobledger_server.domain.model import JobId, Micros
 from jobledger_server.sql import postgresql
+from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.driver import Driver
 from jobledger_server.sql.engine import open_database, parse_url
 from jobledger_server.sql.store import SqlStore
@@ -20,9 +21,21 @@ from tests.support.gated_store import Gate
 from tests.support.store_writer import append, creation, finished, saved, step
 
 
-async def backend(transaction: SqlTransaction) -> int:
-    """Return which of PostgreSQL's processes serves a connection."""
-    ((pid,),) = await transaction._driver.fetch("SELECT pg_backend_pid()", ())
+async def backends(database_url: str) -> set[int]:
+    """Return which of PostgreSQL's processes serve a transaction that is open."""
+    connection = await asyncpg.connect(database_url)
+    found = await connection.fetch(
+        "SELECT pid FROM pg_stat_activity"
+        " WHERE datname = current_database() AND state = 'idle in transaction'"
+    )
+    await connection.close()
+    return {pid for (pid,) in found}
+
+
+async def backend(transaction: SqlTransaction, database_url: str) -> int:
+    """Return which of PostgreSQL's processes serves the one transaction that is open."""
+    await transaction.load_jobs([JobId("j")])  # it begins with its first statement
+    (pid,) = await backends(database_url)
     return pid
 
 
@@ -52,11 +65,11 @@ async def test_nothing_stays_of_a_transaction_whose_task_is_cancelled(store: Sql
 
 
 async def test_nothing_stays_of_a_transaction_whose_rollback_is_cancelled(
-    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its connection must not go back to the pool: what it wrote would be the next one's."""
     gate = Gate()
-    driver_of = store._dialect.driver
+    driver_of = database.dialect.driver
 
     def held_up(connection: Any) -> Driver:
         driver = driver_of(connection)
@@ -69,7 +82,7 @@ async def test_nothing_stays_of_a_transaction_whose_rollback_is_cancelled(
             raise RuntimeError
 
     with monkeypatch.context() as patched:
-        patched.setattr(store._dialect, "driver", held_up)
+        patched.setattr(database.dialect, "driver", held_up)
         task = asyncio.create_task(fail())
         await gate.reached.wait()
         task.cancel()
@@ -80,7 +93,7 @@ async def test_nothing_stays_of_a_transaction_whose_rollback_is_cancelled(
 
 
 async def test_a_transaction_that_sqlalchemy_runs_leaves_nothing_where_it_fails(
-    store: SqlStore,
+    store: SqlStore, database: Database
 ) -> None:
     """Deletions are forgotten by two statements: here the second one fails."""
     job = await finished(store)
@@ -91,15 +104,15 @@ async def test_a_transaction_that_sqlalchemy_runs_leaves_nothing_where_it_fails(
             "CREATE FUNCTION no() RETURNS trigger AS $$ BEGIN RAISE 'no'; END $$ LANGUAGE plpgsql",
             "CREATE TRIGGER no BEFORE UPDATE ON feed EXECUTE FUNCTION no()",
         ],
-    }[store._dialect.name]
+    }[database.dialect.name]
     allow = {"sqlite": "DROP TRIGGER no", "postgresql": "DROP TRIGGER no ON feed"}
-    async with store._database.writer.begin() as connection:
+    async with database.writer.begin() as connection:
         for statement in refuse:
             await connection.execute(text(statement))
     with pytest.raises(Exception, match="no"):
         await store.forget_deletions(Micros(10**9), limit=10)
-    async with store._database.writer.begin() as connection:
-        await connection.execute(text(allow[store._dialect.name]))
+    async with database.writer.begin() as connection:
+        await connection.execute(text(allow[database.dialect.name]))
     (change,) = (await store.changes_after(deletion.seq - 1, limit=10)).changes
     assert change.deleted
     await saved(store)
@@ -111,13 +124,17 @@ async def test_who_waited_too_long_for_a_statement_does_not_wait_for_a_rollback(
 ) -> None:
     monkeypatch.setattr(postgresql, "COMMAND_SECONDS", 0.3)
     store = SqlStore(open_database(parse_url(database_url)))
+    holder = await asyncpg.connect(database_url)
     with pytest.raises(StoreUnavailable) as refused:
         async with store.transaction() as transaction:
-            pid = await backend(transaction)
-            await transaction._driver.fetch("SELECT pg_sleep(30)", ())
+            pid = await backend(transaction, database_url)
+            # Nothing is answered as long as the table is locked.
+            await holder.execute("BEGIN; LOCK TABLE assets IN ACCESS EXCLUSIVE MODE")
+            await transaction.find_linked([(JobId("j"), "r")])
     assert not refused.value.stale
+    await holder.close()
     async with store.transaction() as transaction:
-        assert await backend(transaction) != pid
+        assert await backend(transaction, database_url) != pid
     await store.close()
 
 
@@ -127,7 +144,7 @@ async def test_a_transaction_that_is_cut_off_can_be_done_again(
 ) -> None:
     with pytest.raises(StoreUnavailable) as refused:
         async with store.transaction() as transaction:
-            await cut_off(database_url, await backend(transaction))
+            await cut_off(database_url, await backend(transaction, database_url))
             await transaction.load_jobs([JobId("j")])
     assert refused.value.stale
 
@@ -139,8 +156,9 @@ async def test_a_commit_that_is_cut_off_is_not_done_again(
     """It may have been done: who asked is told that nobody knows."""
     with pytest.raises(StoreUnavailable) as refused:
         async with store.transaction() as transaction:
+            pid = await backend(transaction, database_url)
             await transaction.append([creation()])
-            await cut_off(database_url, await backend(transaction))
+            await cut_off(database_url, pid)
     assert not refused.value.stale
 
 
@@ -149,7 +167,10 @@ async def test_where_one_connection_is_cut_off_those_at_rest_are_let_go(
     store: SqlStore, database_url: str
 ) -> None:
     async with store.transaction() as one, store.transaction() as other:
-        pids = {await backend(one), await backend(other)}
+        for transaction in (one, other):
+            await transaction.load_jobs([JobId("j")])  # it begins with its first statement
+        pids = await backends(database_url)
+    assert len(pids) == 2
     for pid in pids:
         await cut_off(database_url, pid)
     with pytest.raises(StoreUnavailable):

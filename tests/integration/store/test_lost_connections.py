@@ -12,6 +12,7 @@ from jobledger_server.domain.commands import Create
 from jobledger_server.domain.model import JobId
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql import postgresql
+from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.engine import open_database, parse_url
 from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import StoreUnavailable
@@ -66,13 +67,12 @@ async def test_a_read_by_a_confused_connection_says_that_it_can_be_repeated(
     assert await store.read_jobs([JobId("j")]) == {}
 
 
-async def open_all(store: SqlStore, opened: Callable[[], None] = lambda: None) -> None:
+async def open_all(database: Database) -> None:
     """Have all connections at rest in the pool; the first one is the next that is taken."""
     connections = []
     for _ in range(CONNECTIONS):
-        connections.append(await store._database.writer.connect().start())
+        connections.append(await database.writer.connect().start())
         await connections[-1].execute(text("SELECT 1"))
-        opened()
     for connection in connections:
         await connection.close()
 
@@ -80,27 +80,26 @@ async def open_all(store: SqlStore, opened: Callable[[], None] = lambda: None) -
 @pytest.fixture
 async def behind_proxy(
     database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[tuple[SqlStore, Proxy]]:
+) -> AsyncIterator[tuple[Database, Proxy]]:
     monkeypatch.setattr(postgresql, "COMMAND_SECONDS", PATIENCE_SECONDS)
     url = parse_url(database_url)
     async with Proxy(f"{url.host}:{url.port}") as proxy:
         host, _, port = proxy.target.rpartition(":")
-        store = SqlStore(open_database(url.set(host=host, port=int(port))))
-        yield store, proxy
-        await store.close()
+        database = open_database(url.set(host=host, port=int(port)))
+        yield database, proxy
+        await database.close()
 
 
 @several_servers
 async def test_peers_that_are_dead_without_a_word_hold_up_nothing(
-    behind_proxy: tuple[SqlStore, Proxy],
+    behind_proxy: tuple[Database, Proxy],
 ) -> None:
     """One connection breaks, the others never answer again: none of them is waited for."""
-    store, proxy = behind_proxy
-    first = []
-    await open_all(store, lambda: first.extend(() if first else proxy._connections))
+    database, proxy = behind_proxy
+    await open_all(database)
     proxy.swallow_open_ones()
-    first[0].abort()
-    async with Ledger(store, lambda _: None, max_waiting=10) as ledger:
+    proxy.cut_oldest()
+    async with Ledger(SqlStore(database), lambda _: None, max_waiting=10) as ledger:
         for _ in range(CONNECTIONS + 1):
             try:
                 # A statement that is not answered, and the two seconds that SQLAlchemy gives
@@ -116,32 +115,31 @@ async def test_peers_that_are_dead_without_a_word_hold_up_nothing(
 
 @several_servers
 async def test_the_end_waits_for_no_peer_that_is_dead_without_a_word(
-    behind_proxy: tuple[SqlStore, Proxy],
+    behind_proxy: tuple[Database, Proxy],
 ) -> None:
-    store, proxy = behind_proxy
-    await open_all(store)
+    database, proxy = behind_proxy
+    await open_all(database)
     proxy.swallow_open_ones()
     async with asyncio.timeout(postgresql.FAREWELL_SECONDS + 2):
-        await store.close()
+        await SqlStore(database).close()
 
 
 @several_servers
 async def test_creations_that_were_cut_off_are_not_done_again(
-    behind_proxy: tuple[SqlStore, Proxy], database_url: str
+    behind_proxy: tuple[Database, Proxy], database_url: str
 ) -> None:
     """They are one statement, which commits by itself: as here, it may be done all the same."""
-    store, proxy = behind_proxy
+    database, proxy = behind_proxy
     holder, observer = [await asyncpg.connect(database_url) for _ in range(2)]
     held_up = "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid))"
-    async with Ledger(store, lambda _: None, max_waiting=10) as ledger:
+    async with Ledger(SqlStore(database), lambda _: None, max_waiting=10) as ledger:
         async with holder.transaction():
             await holder.execute("SELECT seq FROM feed FOR UPDATE")
             creating = asyncio.create_task(ledger.apply(CREATE))
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while await observer.fetchval(held_up, holder.get_server_pid()) == 0:
                     pass
-            for connection in proxy._connections:
-                connection.abort()
+            proxy.cut()
             with pytest.raises(StoreUnavailable) as refused:
                 await creating
         assert not refused.value.stale

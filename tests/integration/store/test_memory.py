@@ -10,8 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from jobledger_server.domain.commands import Cancel, Delete, LinkAsset, Report, Transit
 from jobledger_server.domain.model import AssetLink, Job, JobId, JobStatus, Payload, Transition
 from jobledger_server.sql import memory as memory_module
+from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.engine import open_database, parse_url
 from jobledger_server.sql.memory import Memory
+from jobledger_server.sql.rows import Row, job_from_row
 from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import StoreConflict, StoreUnavailable
 from tests.support.databases import several_servers
@@ -25,9 +27,14 @@ async def loaded(store: SqlStore, *ids: JobId) -> dict[JobId, Job]:
         return await transaction.load_jobs(ids)
 
 
-async def by_hand(store: SqlStore, statement: str) -> None:
-    async with store._database.writer.begin() as connection:
+async def by_hand(database: Database, statement: str) -> None:
+    async with database.writer.begin() as connection:
         await connection.execute(text(statement))
+
+
+async def count(database: Database, statement: str) -> int:
+    async with database.reader.connect() as connection:
+        return (await connection.execute(text(statement))).scalar_one()
 
 
 async def steps_of(store: SqlStore, job: Job) -> list[Transition]:
@@ -68,9 +75,9 @@ async def test_every_command_leaves_in_memory_what_it_leaves_in_the_row(store: S
     assert await store.read_jobs([job.id]) == await loaded(store, job.id) == {job.id: ended}
 
 
-async def test_what_somebody_changed_by_hand_is_seen(store: SqlStore) -> None:
+async def test_what_somebody_changed_by_hand_is_seen(store: SqlStore, database: Database) -> None:
     job, other = await running(store), await running(store)
-    await by_hand(store, f"UPDATE jobs SET max_attempts = 7 WHERE id = '{job.id}'")
+    await by_hand(database, f"UPDATE jobs SET max_attempts = 7 WHERE id = '{job.id}'")
     found = await loaded(store, job.id, other.id)
     assert found[job.id].max_attempts == 7
     assert found[other.id] == other
@@ -91,7 +98,7 @@ async def test_what_another_process_changed_is_seen(store: SqlStore, database_ur
 
 @several_servers
 async def test_a_job_that_another_server_is_changing_is_waited_for(
-    store: SqlStore, database_url: str
+    store: SqlStore, database: Database, database_url: str
 ) -> None:
     job = await running(store)
     other = SqlStore(open_database(parse_url(database_url)))
@@ -101,10 +108,10 @@ async def test_a_job_that_another_server_is_changing_is_waited_for(
         await transaction.append([decision])
         waiting = asyncio.create_task(loaded(store, job.id))
         locks = (
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            " AND datname = current_database()"
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE wait_event_type = 'Lock' AND datname = current_database()"
         )
-        while not (await other._read(text(locks)))[0][0]:
+        while not await count(database, locks):
             assert not waiting.done()
     assert await waiting == {job.id: decision.job}
     await other.close()
@@ -121,11 +128,11 @@ async def test_what_was_rolled_back_is_not_remembered(store: SqlStore) -> None:
 
 
 async def test_what_a_commit_wrote_that_did_not_say_so_is_seen(
-    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = await running(store)
     decision = step(job, Report(job_id=job.id, progress=50))
-    driver_of = store._dialect.driver
+    driver_of = database.dialect.driver
 
     def failing(connection: Any) -> Any:
         driver = driver_of(connection)
@@ -139,7 +146,7 @@ async def test_what_a_commit_wrote_that_did_not_say_so_is_seen(
         return driver
 
     with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="nobody knows"):
-        patched.setattr(store._dialect, "driver", failing)
+        patched.setattr(database.dialect, "driver", failing)
         async with store.transaction() as transaction:
             await transaction.load_jobs([job.id])
             await transaction.append([decision])
@@ -148,15 +155,15 @@ async def test_what_a_commit_wrote_that_did_not_say_so_is_seen(
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_nothing_is_written_after_what_failed_and_was_undone_by_the_database(
-    store: SqlStore,
+    store: SqlStore, database: Database
 ) -> None:
     """As where the disk is full: SQLite rolls back by itself, and is in no transaction then."""
     job = await running(store)
     full = "CREATE TRIGGER full UPDATE ON jobs BEGIN SELECT RAISE(ROLLBACK, 'disk full'); END"
-    await by_hand(store, full)
+    await by_hand(database, full)
     with pytest.raises(StoreConflict, match="disk full"):
         await moved(store, job, JobStatus.COMPLETED)
-    await by_hand(store, "DROP TRIGGER full")
+    await by_hand(database, "DROP TRIGGER full")
     assert [step.to_status for step in await steps_of(store, job)] == [PROCESSING]
     ended = await moved(store, job, JobStatus.COMPLETED)
     assert await store.read_jobs([job.id]) == {job.id: ended}
@@ -175,8 +182,15 @@ async def test_all_is_forgotten_when_the_database_was_away_whoever_finds_out(
     with monkeypatch.context() as patched, pytest.raises(StoreUnavailable):
         patched.setattr(AsyncEngine, "connect", away)
         await getattr(store, look)(**({"limit": 1} if look == "overdue" else {}))
-    assert store._memory.recall([job.id]) == {}
+    read: list[Row] = []
+
+    def noted(row: Row) -> Job:
+        read.append(row)
+        return job_from_row(row)
+
+    monkeypatch.setattr("jobledger_server.sql.transaction.job_from_row", noted)
     assert await loaded(store, job.id) == {job.id: job}
+    assert len(read) == 1
 
 
 async def test_a_deleted_job_is_forgotten(store: SqlStore) -> None:
@@ -196,12 +210,12 @@ async def test_known_and_unknown_jobs_are_loaded_together(
     assert await loaded(store, *wanted) == {known.id: known, unknown.id: unknown}
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 63, 64, 65, 128, 150])
+@pytest.mark.parametrize("number", [1, 2, 3, 63, 64, 65, 128, 150])
 async def test_any_number_of_jobs_is_written_and_changed_at_once(
-    store: SqlStore, count: int
+    store: SqlStore, database: Database, number: int
 ) -> None:
     """SQLite writes them so many at a time, and fills up the last time with nothing."""
-    creations = [creation(request_id=f"r-{number}") for number in range(count)]
+    creations = [creation(request_id=f"r-{n}") for n in range(number)]
     changes = await append(store, *creations)
     starts = [
         step(change.job, Transit(job_id=change.job.id, target=PROCESSING)) for change in changes
@@ -214,10 +228,9 @@ async def test_any_number_of_jobs_is_written_and_changed_at_once(
         reports = [step(known[id_], Report(job_id=id_, progress=9)) for id_ in ids]
         await transaction.append(reports)
     assert await store.read_jobs(ids) == {report.job.id: report.job for report in reports}
-    assert (await store.feed_head()).seq == 3 * count
-    rows = await store._read(text("SELECT count(*) FROM jobs"))
-    steps = await store._read(text("SELECT count(*) FROM job_transitions"))
-    assert ([*rows[0]], [*steps[0]]) == ([count], [count])
+    assert (await store.feed_head()).seq == 3 * number
+    for table in ("jobs", "job_transitions"):
+        assert await count(database, f"SELECT count(*) FROM {table}") == number
 
 
 def test_no_more_is_remembered_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:

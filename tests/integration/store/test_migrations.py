@@ -178,7 +178,7 @@ async def hold(url: str, taken: asyncio.Event, release: asyncio.Event) -> None:
     database = open_database(parse_url(url))
     async with database.writer.begin() as connection:
         if database.dialect.name == "postgresql":
-            lock = f"SELECT pg_advisory_xact_lock({schema._MIGRATION_LOCK})"
+            lock = f"SELECT pg_advisory_xact_lock({schema.MIGRATION_LOCK})"
             await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             await connection.execute(text(lock))
         taken.set()

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from jobledger_server.domain.commands import Delete, LinkAsset, Report, Transit
 from jobledger_server.domain.model import (
@@ -14,8 +15,9 @@ from jobledger_server.domain.model import (
     JobStatus,
     Payload,
 )
+from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.store import SqlStore
-from jobledger_server.store import JobQuery, StoreConflict, StoreUnavailable
+from jobledger_server.store import JobQuery, StoreConflict
 from tests.support.store_writer import append, creation, finished, moved, saved, step
 
 
@@ -226,33 +228,39 @@ async def test_a_deleted_jobs_request_id_is_free_again_even_in_the_same_transact
     assert len((await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=10)).jobs) == 1
 
 
-async def test_the_transactions_time_is_the_databases(store: SqlStore) -> None:
-    async with store.transaction() as transaction:
+async def test_the_transactions_time_is_the_databases(store: SqlStore, database: Database) -> None:
+    clock = {
+        "sqlite": "SELECT CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)",
+        "postgresql": "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
+    }[database.dialect.name]
+    async with store.transaction() as transaction, database.reader.connect() as connection:
         ours = transaction.now
-        if store._dialect.name == "sqlite":
-            clock = "SELECT CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
-        else:
-            clock = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-        ((theirs,),) = await transaction._driver.fetch(clock, ())
+        theirs = (await connection.exec_driver_sql(clock)).scalar_one()
     assert abs(theirs - ours) < 1_000_000
 
 
-async def test_a_commit_is_on_the_disk_before_it_is_acknowledged(store: SqlStore) -> None:
+async def test_a_commit_is_on_the_disk_before_it_is_acknowledged(database: Database) -> None:
     """No test can cut the power, so this reads the settings that make it so."""
-    async with store.transaction() as transaction:
-        if store._dialect.name == "sqlite":
-            settings = {"synchronous": 2, "journal_mode": "wal", "foreign_keys": 1}
-            for name, value in settings.items():
-                assert await transaction._driver.fetch(f"PRAGMA {name}", ()) == [(value,)]
-        else:
-            # The cluster itself has it off; `fsync` is the cluster's alone.
-            assert [*await transaction._driver.fetch("SHOW synchronous_commit", ())] == [("on",)]
+    settings = {
+        "sqlite": {
+            "PRAGMA synchronous": 2,
+            "PRAGMA journal_mode": "wal",
+            "PRAGMA foreign_keys": 1,
+        },
+        # Each connection has it on. The tests' cluster has it off, and fsync, which is its own.
+        "postgresql": {"SHOW synchronous_commit": "on"},
+    }[database.dialect.name]
+    async with database.writer.connect() as connection:
+        for question, expected in settings.items():
+            assert (await connection.exec_driver_sql(question)).scalar_one() == expected
 
 
-async def test_readers_cannot_write(store: SqlStore) -> None:
-    if store._dialect.name == "sqlite":
-        with pytest.raises(StoreUnavailable, match="readonly"):
-            await store._read(text("DELETE FROM jobs"))
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_readers_cannot_write(database: Database) -> None:
+    for engine in (database.reader, database.lists):
+        async with engine.connect() as connection:
+            with pytest.raises(OperationalError, match="readonly"):
+                await connection.execute(text("DELETE FROM jobs"))
 
 
 async def test_a_history_is_whole_or_not_there_whoever_deletes_the_job_meanwhile(

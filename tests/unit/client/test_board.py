@@ -6,18 +6,6 @@ from jobledger_client import Job, JobStatus, WatchJobsResponse
 from jobledger_client._board import LINGER, Board
 
 
-class Clock:
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def board(clock):
     return Board(clock)

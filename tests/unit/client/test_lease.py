@@ -5,19 +5,6 @@ import pytest
 from jobledger_client._lease import Lease
 
 
-class Clock:
-    def __init__(self):
-        self.now = 100.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 def lease(clock, duration=60.0, granted=100.0):
     return Lease(duration, granted, clock=clock, uniform=lambda _, high: high)
 

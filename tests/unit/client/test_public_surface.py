@@ -74,20 +74,13 @@ def test_every_public_method_says_what_it_does():
         assert [name for name in methods if not inspect.getdoc(getattr(client, name))] == []
 
 
-def test_importing_the_client_is_quick_and_loads_nothing_that_only_others_need():
-    program = """
-import sys, time
-import grpc
-start = time.process_time()
-import jobledger_client
-print(time.process_time() - start)
-print(*sorted({name.partition(".")[0] for name in sys.modules}))
-"""
-    seconds = []
-    for _ in range(5):
-        run = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
-        took, modules = run.stdout.decode().splitlines()
-        seconds.append(float(took))
-        assert not {"sqlalchemy", "click", "rich", "jobledger_server"} & set(modules.split())
-    # The least of the times on the processor: the machine may be busy.
-    assert min(seconds) < 0.1
+def test_importing_the_client_loads_nothing_that_only_others_need():
+    """In an environment that has all of it."""
+    program = "import jobledger_client, sys; print(*{name.split('.')[0] for name in sys.modules})"
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    loaded = set(run.stdout.split())
+    assert "jobledger_client" in loaded
+    server = {"jobledger_server", "sqlalchemy", "alembic", "aiosqlite", "asyncpg", "uvloop"}
+    assert not loaded & (server | {"click", "rich"})

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import grpc
 import grpc_testing
 import pytest
+from google.protobuf import message_factory
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 
@@ -28,12 +29,12 @@ class Wire:
     def __init__(self, **options):
         self.channel = grpc_testing.channel(SERVICES, grpc_testing.strict_real_time())
         self.client = Client(channel=self.channel, **{"user_id": "ada", **options})
-        self._threads = ThreadPoolExecutor(1)
+        self.threads = ThreadPoolExecutor(1)
 
     def sent(self, method, call, answer=None):
-        result = self._threads.submit(call, self.client)
+        result = self.threads.submit(call, self.client)
         self.metadata, request, rpc = self.channel.take_unary_unary(METHODS[method])
-        answer = answer or METHODS[method].output_type._concrete_class()
+        answer = answer or message_factory.GetMessageClass(METHODS[method].output_type)()
         rpc.send_initial_metadata(())
         rpc.terminate(answer, (), grpc.StatusCode.OK, "")
         result.result(10)
@@ -302,7 +303,7 @@ WATCHES = {
 def test_a_watch_of_many_jobs_asks_for_exactly_these(wire, case):
     options, fields = WATCHES[case]
     news = wire.client.watch_jobs(**options)
-    first = wire._threads.submit(next, news)
+    first = wire.threads.submit(next, news)
     _, request, rpc = wire.channel.take_unary_stream(METHODS["WatchJobs"])
     assert request == jobs.WatchJobsRequest(**fields)
     rpc.send_initial_metadata(())
@@ -370,7 +371,7 @@ def test_a_token_that_no_header_can_carry_is_refused(token):
 
 
 def test_pages_are_fetched_until_no_token_follows(wire):
-    result = wire._threads.submit(lambda: [job.id for job in wire.client.list_jobs(page_size=2)])
+    result = wire.threads.submit(lambda: [job.id for job in wire.client.list_jobs(page_size=2)])
     for token, ids, following in (("", "ab", "t1"), ("t1", "", "t2"), ("t2", "c", "")):
         _, request, rpc = wire.channel.take_unary_unary(METHODS["ListJobs"])
         assert (request.page_token, request.page_size) == (token, 2)

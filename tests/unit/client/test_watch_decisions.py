@@ -23,18 +23,6 @@ from jobledger_client._watch import Watch
 LOST = Unavailable("lost", code=grpc.StatusCode.UNAVAILABLE)
 
 
-class Clock:
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def make(clock):
     def make(after_version=0, uniform=lambda low, high: high, **options):

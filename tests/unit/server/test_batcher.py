@@ -1,7 +1,7 @@
 """Things that arrive together are done together, one batch after the other."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -131,6 +131,22 @@ def endless_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batcher_module, "TICK_SECONDS", 3600)
 
 
+@pytest.fixture
+async def ticks(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
+    """The end of each tick that the batcher of a test has begun, in their order."""
+    loop = asyncio.get_running_loop()
+    call_later = loop.call_later
+    begun: list[Callable[[], None]] = []
+
+    def noted(delay: float, end: Callable[[], None], *arguments: object) -> asyncio.TimerHandle:
+        if delay == batcher_module.TICK_SECONDS:
+            begun.append(end)
+        return call_later(delay, end, *arguments)
+
+    monkeypatch.setattr(loop, "call_later", noted)
+    return begun
+
+
 @pytest.mark.usefixtures("endless_ticks")
 async def test_callers_that_come_back_are_waited_for_and_a_single_one_waits_for_nobody() -> None:
     work = Work()
@@ -150,61 +166,48 @@ async def test_callers_that_come_back_are_waited_for_and_a_single_one_waits_for_
 
 @pytest.mark.usefixtures("endless_ticks")
 async def test_one_who_waits_for_others_is_not_woken_for_each_of_them(
-    monkeypatch: pytest.MonkeyPatch,
+    ticks: list[Callable[[], None]],
 ) -> None:
+    """Woken too early, it would begin another tick."""
     work = Work()
     async with Batcher("numbers", work, max_batch=10, max_waiting=10) as batcher:
         await asyncio.gather(*await submitted(batcher, *range(4)))
-        rung = 0
-
-        def ring() -> None:
-            nonlocal rung
-            rung += 1
-            asyncio.Event.set(batcher._arrived)
-
-        monkeypatch.setattr(batcher._arrived, "set", ring)
         early = await submitted(batcher, 1)
         await asyncio.sleep(0)  # now it waits for three more
-        late = await submitted(batcher, 2, 3, 4)
+        late = []
+        for number in (2, 3, 4):
+            late += await submitted(batcher, number)
         await asyncio.gather(*early, *late)
-        assert (work.batches[1:], rung) == ([[1, 2, 3, 4]], 2)
+    assert (work.batches[1:], len(ticks)) == ([[1, 2, 3, 4]], 1)
 
 
 async def test_callers_that_do_not_come_back_cost_two_quiet_ticks(
-    monkeypatch: pytest.MonkeyPatch,
+    ticks: list[Callable[[], None]],
 ) -> None:
-    ticks = 0
-    tick = Batcher._tick
-
-    async def counted(batcher: Batcher[int, int]) -> None:
-        nonlocal ticks
-        ticks += 1
-        await tick(batcher)
-
     work = Work()
     async with Batcher("numbers", work, max_batch=10, max_waiting=10) as batcher:
         await asyncio.gather(*await submitted(batcher, 1, 2, 3, 4))
-        monkeypatch.setattr(Batcher, "_tick", counted)
         assert [await batcher.submit(n) for n in (5, 6)] == [10, 12]
     assert work.batches == [[1, 2, 3, 4], [5], [6]]
-    assert ticks == batcher_module.QUIET
+    assert len(ticks) == batcher_module.QUIET
 
 
+@pytest.mark.usefixtures("endless_ticks")
 async def test_callers_that_keep_coming_are_not_waited_for_without_end(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, ticks: list[Callable[[], None]]
 ) -> None:
     """So that of very many one part is answered while the database works for another."""
     monkeypatch.setattr(batcher_module, "LONGEST", 3)
     work = Work()
-    tasks: list[asyncio.Task[int]] = []
-
-    async def one_comes(batcher: Batcher[int, int]) -> None:
-        tasks.extend(await submitted(batcher, len(tasks)))
-
     async with Batcher("numbers", work, max_batch=100, max_waiting=100) as batcher:
         await asyncio.gather(*await submitted(batcher, *range(100, 150)))
-        monkeypatch.setattr(Batcher, "_tick", one_comes)
-        assert await batcher.submit(99) == 198
-        monkeypatch.undo()
+        tasks = await submitted(batcher, 99)
+        async with asyncio.timeout(10):
+            for number in range(3):
+                while len(ticks) <= number:
+                    await asyncio.sleep(0)
+                tasks += await submitted(batcher, number)
+                ticks[number]()
+            assert await tasks[0] == 198
+        assert work.batches[1] == [99, 0, 1, 2]
         await asyncio.gather(*tasks)
-    assert work.batches[1] == [99, 0, 1, 2]

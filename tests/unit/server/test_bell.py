@@ -6,6 +6,8 @@ from jobledger_server.watch.bell import Bell
 
 LONG = 30.0
 
+Timers = list[asyncio.TimerHandle]
+
 
 async def test_who_waits_is_woken() -> None:
     bell = Bell()
@@ -35,30 +37,20 @@ async def test_a_waiter_that_is_cancelled_leaves_it_as_it_was() -> None:
     assert await bell.wait(LONG) is True
 
 
-async def test_one_timer_serves_all_waits_and_the_last_is_as_patient_as_it_says() -> None:
+async def test_one_timer_serves_all_waits_and_the_last_is_as_patient_as_it_says(
+    timers: Timers,
+) -> None:
     bell = Bell()
     loop = asyncio.get_running_loop()
-    made = 0
-    call_at = loop.call_at
-
-    def noted(*arguments: object, **options: object) -> asyncio.TimerHandle:
-        nonlocal made
-        made += 1
-        return call_at(*arguments, **options)
-
-    loop.call_at = noted
-    try:
-        for _ in range(100):
-            waiting = asyncio.create_task(bell.wait(0.05))
-            await asyncio.sleep(0)
-            bell.ring()
-            assert await waiting is True
-        assert made == 1
-        begin = loop.time()
-        assert await bell.wait(0.05) is False
-        assert loop.time() - begin >= 0.05
-    finally:
-        del loop.call_at
+    for _ in range(100):
+        waiting = asyncio.create_task(bell.wait(0.05))
+        await asyncio.sleep(0)
+        bell.ring()
+        assert await waiting is True
+    assert len(timers) == 1
+    begin = loop.time()
+    assert await bell.wait(0.05) is False
+    assert loop.time() - begin >= 0.05
 
 
 async def test_a_less_patient_waiter_does_not_wait_for_the_timer_of_the_one_before() -> None:
@@ -71,12 +63,11 @@ async def test_a_less_patient_waiter_does_not_wait_for_the_timer_of_the_one_befo
         assert await bell.wait(0.001) is False
 
 
-async def test_a_bell_that_is_silenced_keeps_no_timer() -> None:
+async def test_a_bell_that_is_silenced_keeps_no_timer(timers: Timers) -> None:
     bell = Bell()
     waiting = asyncio.create_task(bell.wait(LONG))
     await asyncio.sleep(0)
-    timer = bell._timer
-    assert timer is not None
+    (timer,) = timers
     bell.silence()
     assert timer.cancelled()
     bell.ring()

@@ -13,11 +13,12 @@ import asyncpg
 import grpc
 import pytest
 
+from jobledger_server import app as app_module
 from jobledger_server.app import App
 from jobledger_server.domain.commands import Create
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.logs import logging_to_stderr
-from jobledger_server.sql.dialect import BadDatabaseUrl
+from jobledger_server.sql.dialect import BadDatabaseUrl, Database
 from jobledger_server.sql.engine import open_database, parse_url
 from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import StoreFault, StoreUnavailable
@@ -26,16 +27,23 @@ from tests.support.rpc_caller import Caller, Refusal, refusal
 from tests.support.server_process import ServerProcess, free_port
 
 Start = Callable[..., Awaitable[App]]
-Fault = Callable[[SqlStore, str], AbstractAsyncContextManager[None]]
+Fault = Callable[[Database, str], AbstractAsyncContextManager[None]]
 
 TAKES_NO_WRITES = "the database takes no writes at the moment"
 DOES_NOT_ANSWER = "the database does not answer"
 
 
+@pytest.fixture
+def served(database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
+    """The connections of the server that a test starts in this process."""
+    monkeypatch.setattr(app_module, "open_database", lambda _: database)
+    return database
+
+
 @asynccontextmanager
-async def through_the_writer(store: SqlStore, begin: str, end: str) -> AsyncIterator[None]:
+async def through_the_writer(database: Database, begin: str, end: str) -> AsyncIterator[None]:
     """Say something to SQLite on the connection that writes, and take it back."""
-    writer = store._database.writer.execution_options(without_begin=True)
+    writer = database.writer.execution_options(without_begin=True)
     for statement in (begin, end):
         async with writer.connect() as connection:
             await connection.exec_driver_sql(statement)
@@ -60,11 +68,13 @@ async def by_somebody_else(url: str, begin: str, end: str) -> AsyncIterator[None
             yield
 
 
-def disk_full(store: SqlStore, url: str) -> AbstractAsyncContextManager[None]:
+def disk_full(database: Database, url: str) -> AbstractAsyncContextManager[None]:
     """SQLite by its own limit, PostgreSQL by a trigger: to have it happen takes a disk."""
-    if store._dialect.name == "sqlite":
+    if database.dialect.name == "sqlite":
         # As few pages as there are.
-        return through_the_writer(store, "PRAGMA max_page_count=1", "PRAGMA max_page_count=1000000")
+        return through_the_writer(
+            database, "PRAGMA max_page_count=1", "PRAGMA max_page_count=1000000"
+        )
     return by_somebody_else(
         url,
         "CREATE FUNCTION full_disk() RETURNS trigger AS $$ BEGIN RAISE EXCEPTION USING "
@@ -75,9 +85,9 @@ def disk_full(store: SqlStore, url: str) -> AbstractAsyncContextManager[None]:
     )
 
 
-def read_only(store: SqlStore, url: str) -> AbstractAsyncContextManager[None]:
-    if store._dialect.name == "sqlite":
-        return through_the_writer(store, "PRAGMA query_only=ON", "PRAGMA query_only=OFF")
+def read_only(database: Database, url: str) -> AbstractAsyncContextManager[None]:
+    if database.dialect.name == "sqlite":
+        return through_the_writer(database, "PRAGMA query_only=ON", "PRAGMA query_only=OFF")
     name = url.rpartition("/")[2]
     cut_off = (
         "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
@@ -87,16 +97,16 @@ def read_only(store: SqlStore, url: str) -> AbstractAsyncContextManager[None]:
     return by_somebody_else(url, f"{alter} = on; {cut_off}", f"{alter} = off; {cut_off}")
 
 
-def table_missing(store: SqlStore, url: str) -> AbstractAsyncContextManager[None]:
-    del store
+def table_missing(database: Database, url: str) -> AbstractAsyncContextManager[None]:
+    del database
     return by_somebody_else(
         url, "ALTER TABLE jobs RENAME TO elsewhere", "ALTER TABLE elsewhere RENAME TO jobs"
     )
 
 
-def lock_held(store: SqlStore, url: str) -> AbstractAsyncContextManager[None]:
+def lock_held(database: Database, url: str) -> AbstractAsyncContextManager[None]:
     """What every write needs is held by somebody else for longer than a write waits."""
-    return _sqlite_held(url) if store._dialect.name == "sqlite" else _postgresql_held(url)
+    return _sqlite_held(url) if database.dialect.name == "sqlite" else _postgresql_held(url)
 
 
 @asynccontextmanager
@@ -146,6 +156,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> set[tuple[str, str]]:
 )
 async def test_what_passes_by_itself_is_unavailable_and_the_server_goes_on(
     start: Start,
+    served: Database,
     database_url: str,
     caplog: pytest.LogCaptureFixture,
     fault: Fault,
@@ -158,7 +169,7 @@ async def test_what_passes_by_itself_is_unavailable_and_the_server_goes_on(
         call = Caller(channel)
         pad = {"parameters": {"pad": "x" * 200_000}}  # more than fits into a page that is there
         job = await call.job(**pad)
-        async with fault(app.store, database_url):
+        async with fault(served, database_url):
             refused = await refusal(call.job(**pad))
             assert (refused.code, refused.message) == (grpc.StatusCode.UNAVAILABLE, words)
             assert "RetryInfo" in refused.details
@@ -172,14 +183,14 @@ async def test_what_passes_by_itself_is_unavailable_and_the_server_goes_on(
 
 
 async def test_a_table_that_is_missing_is_internal_and_the_log_says_what_is_missing(
-    start: Start, database_url: str, caplog: pytest.LogCaptureFixture
+    start: Start, served: Database, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     metrics = f"127.0.0.1:{free_port()}"
     app = await start(metrics=metrics)
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
         job = await call.job()
-        async with table_missing(app.store, database_url):
+        async with table_missing(served, database_url):
             for called in (call.job(), call.GetJob(job_id=job.id, user_id="ada")):
                 refused: Refusal = await refusal(called)
                 assert refused.code is grpc.StatusCode.INTERNAL
@@ -301,9 +312,9 @@ async def test_a_postgresql_that_is_stopped_or_frozen_is_counted(tmp_path: Path)
 
 
 async def test_many_that_fail_alike_are_one_line_a_second(
-    store: SqlStore, database_url: str, capfd: pytest.CaptureFixture[str]
+    store: SqlStore, database: Database, database_url: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    async with read_only(store, database_url), Ledger(store, len, max_waiting=100) as ledger:
+    async with read_only(database, database_url), Ledger(store, len, max_waiting=100) as ledger:
         with logging_to_stderr("info"):
             for _ in range(50):
                 with pytest.raises(StoreUnavailable):

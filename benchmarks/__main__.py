@@ -1,0 +1,8 @@
+"""The benchmarks' one program: `python -m benchmarks run|compare|profile`."""
+
+import sys
+
+from benchmarks.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

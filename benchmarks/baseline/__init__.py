@@ -1,0 +1,1 @@
+"""What is measured beside the service: the same stack, doing nothing."""

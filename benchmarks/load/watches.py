@@ -1,0 +1,190 @@
+"""Watches of jobs: opened, read, and the time of each delivery noted.
+
+python -m benchmarks.load.watches
+"""
+
+import asyncio
+import gc
+import time
+from typing import Any
+
+from benchmarks.load.http2 import Call, Connection, connect
+from benchmarks.load.messages import USER
+from benchmarks.load.program import Reply, Wrong, serve
+from jobledger.v1.job_service_pb2 import (
+    WatchJobRequest,
+    WatchJobResponse,
+    WatchJobsRequest,
+    WatchJobsResponse,
+)
+
+WATCH_JOB = "/jobledger.v1.JobService/WatchJob"
+WATCH_JOBS = "/jobledger.v1.JobService/WatchJobs"
+
+STREAMS_PER_CONNECTION = 1_000
+
+OPENING = 250
+"""Streams that are being opened at once."""
+
+Delivery = tuple[str, int, float, float]
+"""A job, its version, when the message came by the monotonic clock, and how many seconds after
+the service had decided on the change."""
+
+
+class Watches:
+    """All that this process can do; each method is a command. Its watches are known by names."""
+
+    def __init__(self) -> None:
+        self._groups: dict[str, _Group] = {}
+
+    async def watch_job(self, name: str, target: str, job_ids: list[str], streams: int) -> Reply:
+        """Open streams of WatchJob, each of the next job; return the seconds until all are open."""
+        requests = [WatchJobRequest(job_id=job_id, user_id=USER) for job_id in job_ids]
+        bodies = [request.SerializeToString() for request in requests]
+        return await self._open(name, target, WATCH_JOB, bodies, streams)
+
+    async def watch_jobs(self, name: str, target: str, user_id: str, streams: int) -> Reply:
+        """Open streams of WatchJobs; return the seconds until all are in sync."""
+        body = WatchJobsRequest(user_id=user_id).SerializeToString()
+        return await self._open(name, target, WATCH_JOBS, [body], streams)
+
+    async def stall(self, target: str, job_ids: list[str], streams: int) -> Reply:
+        """Open streams of WatchJob and WatchJobs in turn, and read their first message only.
+
+        Each has a connection of its own, on which the server may send 64 KiB.
+        """
+        group = self._groups["stalled"] = _Group()
+        for number in range(streams):
+            path = WATCH_JOBS if number % 2 else WATCH_JOB
+            request = (
+                WatchJobsRequest(user_id=USER)
+                if number % 2
+                else WatchJobRequest(job_id=job_ids[number % len(job_ids)], user_id=USER)
+            )
+            connection = await connect(target, path, reads=False)
+            group.connections.append(connection)
+            watch = _Watch(group, WatchJobResponse)
+            connection.begin(watch)
+            connection.send(watch, request.SerializeToString(), last=True)
+            await watch.opened
+        return {}
+
+    async def collect(self, name: str, changes: int, patience: float) -> Reply:
+        """Return the deliveries so far, once they are of so many changes or the time is over.
+
+        A message stands for the changes that it skips. At patience 0 all that there are.
+        """
+        group = self._groups[name]
+        group.check()
+        if group.changes < changes:
+            group.wanted, group.complete = changes, asyncio.Event()
+            try:
+                async with asyncio.timeout(patience):
+                    await group.complete.wait()
+            except TimeoutError:
+                pass
+            group.check()
+        deliveries, group.deliveries, group.changes = group.deliveries, [], 0
+        return {"deliveries": deliveries}
+
+    async def close(self, name: str) -> Reply:
+        """Close the connections of these watches, none of which may have ended before."""
+        group = self._groups.pop(name)
+        group.check()
+        group.closing = True
+        for connection in group.connections:
+            connection.close()
+        return {}
+
+    async def _open(
+        self, name: str, target: str, path: str, bodies: list[bytes], streams: int
+    ) -> Reply:
+        group = self._groups[name] = _Group()
+        response = WatchJobResponse if path == WATCH_JOB else WatchJobsResponse
+        turn = asyncio.Semaphore(OPENING)
+
+        async def open_one(connection: Connection, body: bytes) -> None:
+            async with turn:
+                watch = _Watch(group, response)
+                connection.begin(watch)
+                connection.send(watch, body, last=True)
+                await watch.opened
+
+        begin = time.monotonic()
+        async with asyncio.TaskGroup() as opening:
+            for number in range(streams):
+                if number % STREAMS_PER_CONNECTION == 0:
+                    connection = await connect(target, path)
+                    group.connections.append(connection)
+                opening.create_task(open_one(connection, bodies[number % len(bodies)]))
+        seconds = time.monotonic() - begin
+        gc.freeze()  # or a collection would walk through all of it during a delivery
+        return {"seconds": seconds}
+
+
+class _Group:
+    """Watches that were opened together, and what they have received."""
+
+    def __init__(self) -> None:
+        self.connections: list[Connection] = []
+        self.deliveries: list[Delivery] = []
+        self.changes = 0
+        """That the deliveries are of: more than there are deliveries where some were skipped."""
+        self.wanted = 0
+        self.complete = asyncio.Event()
+        self.closing = False
+        self._failure: Exception | None = None
+
+    def add(self, delivery: Delivery, changes: int) -> None:
+        self.deliveries.append(delivery)
+        self.changes += changes
+        if self.changes >= self.wanted:
+            self.complete.set()
+
+    def fail(self, why: Exception) -> None:
+        self._failure = self._failure or why
+        self.complete.set()
+
+    def check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+
+class _Watch(Call):
+    """One stream. `opened` is done when the jobs as they stand have come."""
+
+    __slots__ = ("_group", "_response", "_versions", "opened")
+
+    def __init__(self, group: _Group, response: Any) -> None:
+        super().__init__()
+        self._group = group
+        self._response = response
+        self._versions: dict[str, int] = {}
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def message(self, body: bytes) -> None:
+        now, today = time.monotonic(), time.time()
+        message = self._response.FromString(body)
+        job = message.job
+        if not self.opened.done():
+            self._versions[job.id] = job.version
+            if self._response is WatchJobResponse or message.synced:
+                self.opened.set_result(None)
+        elif job.id and not message.heartbeat:
+            decided = job.update_time.seconds + job.update_time.nanos / 1e9
+            changes = job.version - self._versions.get(job.id, 0)
+            self._versions[job.id] = job.version
+            self._group.add((job.id, job.version, now, today - decided), changes)
+
+    def ended(self, why: Exception | None, trailers: bytes) -> None:
+        if self._group.closing:
+            return
+        failure = why or Wrong(f"a watch ended with {trailers!r}")
+        if self.opened.done():
+            self._group.fail(failure)
+        else:
+            self.opened.set_exception(failure)
+
+
+if __name__ == "__main__":
+    serve(Watches)

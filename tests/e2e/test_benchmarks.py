@@ -1,0 +1,63 @@
+"""The benchmarks: each scenario gives figures, and fails where a change is not in the database."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.cli import COMMANDS, SCENARIOS, main
+from benchmarks.gauge import Committed, Gauge, Reading
+from benchmarks.processes import BenchmarkError, Generator
+from benchmarks.targets import serving
+
+SMALL = ("--database", "SQLite", "--rounds", "1", "--seconds", "0.1")
+SMALLER = {
+    "unary": ("--in-flight", "8", "--calls", "10"),
+    "streams": ("--window", "10"),
+}
+"""Options that make a scenario small, where it has some of its own."""
+
+
+@pytest.mark.parametrize(
+    "command", [*(("run", name) for name in SCENARIOS), *((c,) for c in COMMANDS)]
+)
+def test_a_benchmark_explains_itself(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--help"])
+    assert end.value.code == 0
+    assert "usage:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", sorted(SMALLER))
+def test_a_scenario_gives_figures_with_units(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    assert main(["run", name, *SMALL, *SMALLER[name], "--json", str(file)]) == 0
+    figures = json.loads(file.read_text())["figures"]
+    assert {"cost", "rate"} <= {figure["kind"] for figure in figures}
+    assert all(figure["unit"] and figure["rounds"] for figure in figures)
+    assert all(figure["value"] > 0 for figure in figures if figure["kind"] == "rate")
+
+
+class OneTooMany(Generator):
+    """Says that one call more was acknowledged than the server has acknowledged."""
+
+    def end(self) -> dict[str, Any]:
+        reply = super().end()
+        return {**reply, "calls": reply["calls"] + 1}
+
+
+def test_a_run_fails_where_an_acknowledged_change_is_not_in_the_database(tmp_path: Path) -> None:
+    committed = Committed()
+
+    def create(generator: Generator) -> Reading:
+        gauge = Gauge([generator], seconds=0.1, warm_up=0.0)
+        return committed.checked(server, lambda: gauge.rate(server, "create", in_flight=2), each=1)
+
+    with serving("SQLite", tmp_path) as server:
+        with Generator() as honest:
+            assert create(honest).calls == committed.changes > 0
+        with OneTooMany() as dishonest, pytest.raises(BenchmarkError, match="committed"):
+            create(dishonest)
