@@ -15,7 +15,7 @@ from benchmarks.run import Run
 from benchmarks.stats import Report
 from benchmarks.targets import DATABASES
 
-COMMANDS = ("compare",)
+COMMANDS = ("compare", "profile")
 """Modules of this package that are commands: each has `add_arguments` and `run`."""
 
 SCENARIOS = tuple(module.name for module in pkgutil.iter_modules(scenarios.__path__))

@@ -23,7 +23,7 @@ from benchmarks.load.messages import BATCH, USER
 from benchmarks.postgres import Cluster
 from benchmarks.processes import Generator, cpu_seconds, resident_bytes
 from benchmarks.revisions import Revision, check_out
-from benchmarks.sides import BATCHES_IN_FLIGHT, Loads, Side, Usage, Work
+from benchmarks.sides import WORKS, Loads, Side, Usage, Work
 from benchmarks.stats import describe_machine
 from benchmarks.targets import DATABASES, Database, Server, new_database
 
@@ -64,21 +64,13 @@ class Comparing:
         self._cluster = stack.enter_context(Cluster(**STEADY))
         self._loads = Loads(stack)
         loads = self._loads
-        self._works: dict[tuple[str, str], Work] = {
-            ("CreateJob", "call"): loads.calls("create"),
-            ("UpdateProgress", "call"): loads.calls("progress"),
-            ("GetJob", "call"): loads.calls("get", each=0),
-            ("BatchCreateJobs", "job"): loads.calls("batch", BATCHES_IN_FLIGHT, BATCH),
-            ("ReportProgress", "report"): loads.reports(),
-            ("a lifecycle", "lifecycle"): loads.lives(),
-        }
         self._counted: dict[tuple[str, str], Work] = {
             ("CreateJob", "call"): loads.one_by_one("create", COUNTED_CALLS),
             ("UpdateProgress", "call"): loads.one_by_one("progress", COUNTED_CALLS),
             ("GetJob", "call"): loads.one_by_one("get", COUNTED_CALLS, 0),
             ("BatchCreateJobs", "batch"): loads.one_by_one("batch", COUNTED_BATCHES, BATCH),
             ("ReportProgress", "report"): loads.reports(1, 1),
-            ("a lifecycle", "lifecycle"): loads.lives(COUNTED_LIVES, 1),
+            ("lifecycle", "lifecycle"): loads.lives(COUNTED_LIVES, 1),
         }
 
     def measure_round(self, turn: int) -> None:
@@ -164,7 +156,8 @@ class Comparing:
         return found
 
     def _add_work(self, database: str, first: Side, second: Side, turn: int) -> None:
-        for (title, unit), work in self._works.items():
+        for title, unit in WORKS.items():
+            work = self._loads.work(title)
             usage = {first: Usage(), second: Usage()}
             sides = _in_order((first, second), turn)
             for side in sides:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from benchmarks.load.messages import BATCH
 from benchmarks.processes import BenchmarkError, Generator, cpu_seconds
 from benchmarks.targets import Server
 
@@ -26,6 +27,17 @@ Work: TypeAlias = Callable[[Server, float], tuple[int, int]]
 
 How much is counted in the unit that the work's costs are given for.
 """
+
+
+WORKS = {
+    "CreateJob": "call",
+    "UpdateProgress": "call",
+    "GetJob": "call",
+    "BatchCreateJobs": "job",
+    "ReportProgress": "report",
+    "lifecycle": "lifecycle",
+}
+"""The kinds of work, each with the unit that its costs are given for."""
 
 
 @dataclass
@@ -89,6 +101,17 @@ class Loads:
     def check(self, server: Server) -> None:
         """Raise BenchmarkError unless each of these jobs is as the last answer said."""
         self._caller.do("check", target=server.target)
+
+    def work(self, name: str) -> Work:
+        """Return a kind of work, one of WORKS, with many calls at once."""
+        return {
+            "CreateJob": self.calls("create"),
+            "UpdateProgress": self.calls("progress"),
+            "GetJob": self.calls("get", each=0),
+            "BatchCreateJobs": self.calls("batch", BATCHES_IN_FLIGHT, BATCH),
+            "ReportProgress": self.reports(),
+            "lifecycle": self.lives(),
+        }[name]
 
     def calls(self, operation: str, in_flight: int = IN_FLIGHT, each: int = 1) -> Work:
         """Keep calls going that make `each` change."""

@@ -1,0 +1,102 @@
+"""Samples a server under load with py-spy: says which functions its CPU time goes to.
+
+Times are self times, of a function without what it calls: its share of the samples that hold the
+interpreter's lock, in microseconds of the server's CPU for each piece of work. `--output FILE`
+keeps the stacks, which speedscope.app and flamegraph.pl read.
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks.processes import BenchmarkError
+from benchmarks.sides import WORKS, Loads, Side, Usage
+from benchmarks.targets import DATABASES, PROGRAMS, serving
+
+SAMPLES_A_SECOND = 500
+WARM_UP_SECONDS = 0.5
+SLICE_SECONDS = 0.5
+FUNCTIONS = 25
+
+_FRAME = re.compile(r"^(?P<function>.*) \((?P<file>.*?)(:\d+)?\)$")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("work", choices=WORKS, help="what the server is given to do")
+    parser.add_argument("--database", choices=DATABASES, default=DATABASES[0])
+    parser.add_argument("--seconds", type=int, default=5, metavar="S", help="default: 5")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="keep the stacks there")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Load a server, sample it, and print the tables. Raises BenchmarkError."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server = stack.enter_context(serving(arguments.database, folder))
+        loads = Loads(stack)
+        loads.prepare(server)
+        side, work = Side(server), loads.work(arguments.work)
+        side.use(work, WARM_UP_SECONDS)
+        file, usage = folder / "stacks", Usage()
+        with _sampling(server.pid, arguments.seconds, file) as sampling:
+            while sampling.poll() is None:
+                usage.add(side.use(work, SLICE_SECONDS))
+            if sampling.returncode:
+                raise BenchmarkError(f"py-spy failed: {sampling.communicate()[1]}")
+        side.check()
+        stacks = _read(file)
+        if arguments.output:
+            shutil.copy(file, arguments.output)
+    cost = usage.server / usage.done * 1e6
+    print(f"{arguments.work}, {arguments.database}: {usage.done:,} in {usage.wall:.1f} s")
+    print(f"{cost:.1f} µs of the server's CPU for each; {stacks.total():,} samples\n")
+    functions = Counter[str]()
+    packages = Counter[str]()
+    for frames, count in stacks.items():
+        functions[frames[-1]] += count
+        packages[_package(frames[-1])] += count
+    print(table("package", packages, cost))
+    print()
+    print(table("function", functions, cost))
+    return 0
+
+
+def table(title: str, counts: Mapping[str, int], cost: float) -> str:
+    """Draw the largest of what was counted, with its part of a cost in microseconds."""
+    total = sum(counts.values())
+    lines = [f"{'µs':>8}  {'':>6}  {title}"]
+    largest = sorted(counts.items(), key=lambda item: -item[1])[:FUNCTIONS]
+    lines += [
+        f"{count / total * cost:8.1f}  {count / total:6.1%}  {name}" for name, count in largest
+    ]
+    return "\n".join(lines)
+
+
+def _sampling(pid: int, seconds: int, file: Path) -> subprocess.Popen[str]:
+    """Begin to sample a process."""
+    command = [str(PROGRAMS / "py-spy"), "record", "--pid", str(pid), "--output", str(file)]
+    command += ["--duration", str(seconds), "--rate", str(SAMPLES_A_SECOND)]
+    command += ["--format", "raw", "--function", "--gil"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def _read(file: Path) -> Counter[tuple[str, ...]]:
+    """Return how often each stack was found: a line is its frames, with `;` between, and that."""
+    stacks = Counter[tuple[str, ...]]()
+    for line in file.read_text().splitlines():
+        frames, _, count = line.rpartition(" ")
+        stacks[tuple(frames.split(";"))] += int(count)
+    return stacks
+
+
+def _package(frame: str) -> str:
+    """Return where a frame's function belongs: a package of the server, or a library."""
+    found = _FRAME.match(frame)
+    first, *rest = (found["file"] if found else frame).split("/")
+    return "/".join([first, *rest[:1]]) if first == "jobledger_server" else first or "?"
