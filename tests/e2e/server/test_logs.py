@@ -47,7 +47,7 @@ def of(logger: str, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_of_a_librarys_message_the_constant_part_is_kept(log: Log) -> None:
-    library = logging.getLogger("grpc._cython.cygrpc")
+    library = logging.getLogger("grpc.library")
     try:
         b"Bearer secret\xff".decode()
     except UnicodeDecodeError:
@@ -56,7 +56,7 @@ def test_of_a_librarys_message_the_constant_part_is_kept(log: Log) -> None:
     assert line.pop("time")
     assert line == {
         "level": "warning",
-        "logger": "grpc._cython.cygrpc",
+        "logger": "grpc.library",
         "event": "library_message",
         "text": "Invalid encoding on",
         "count": 1,
