@@ -14,6 +14,7 @@ from jobledger_server.config import Settings
 from jobledger_server.domain.commands import Claim
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.watch import openings
 from tests.support.databases import several_servers
 from tests.support.gated_store import Gate
 from tests.support.rpc_caller import COMPLETED, FAILED, PROCESSING, QUEUED, Caller, refusal
@@ -172,7 +173,10 @@ async def test_what_a_caller_claimed_that_went_away_is_given_back(gated: App) ->
         assert (await call.MarkCompleted(job_id=job.id, attempt=2)).job.status == COMPLETED
 
 
-async def test_a_draining_server_lets_waiting_claims_go_with_nothing(database_url: str) -> None:
+async def test_a_draining_server_lets_waiting_claims_go_with_nothing(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openings, "LOOK_SECONDS", 3600)  # they are woken, or cut off
     settings = Settings(listen="127.0.0.1:0", database=database_url, grace=5.0)
     async with open_app(settings) as draining:
         channel = grpc.aio.insecure_channel(draining.address)
