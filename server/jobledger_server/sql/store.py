@@ -306,8 +306,8 @@ class SqlStore:
     async def _list(self, read: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
         """Read on a connection that is for lists, in one snapshot.
 
-        To the end in any case, else SQLite's driver would lose the connection with all that it
-        holds. Where nobody waits for it any more the end is brought about.
+        To the end in any case, however often it is cancelled, else SQLite's driver would lose the
+        connection with all that it holds. A read that nobody waits for is interrupted.
         """
         drivers: list[Driver] = []
         reading = asyncio.create_task(self._listing(read, drivers))
@@ -315,10 +315,11 @@ class SqlStore:
             return await asyncio.shield(reading)
         except asyncio.CancelledError:
             while not reading.done():
-                for driver in drivers:
-                    await driver.interrupt()
-                # Again and again: it may have been between two statements.
-                await asyncio.wait([reading], timeout=INTERRUPT_SECONDS)
+                with suppress(asyncio.CancelledError):
+                    for driver in drivers:
+                        await driver.interrupt()
+                    # Again and again: it may have been between two statements.
+                    await asyncio.wait([reading], timeout=INTERRUPT_SECONDS)
             reading.exception()  # nobody else asks for it
             raise
 
@@ -349,7 +350,7 @@ class SqlStore:
 
 
 async def _to_its_end(writing: Coroutine[Any, Any, Result]) -> Result:
-    """Let a short transaction of SQLAlchemy's end before whoever waits for it is cancelled.
+    """Let a short transaction of SQLAlchemy's end before its caller is, however often, cancelled.
 
     Cut off in the middle, what SQLite's driver was told is done all the same, on a connection
     that nobody has any more: it would keep the file locked until that is collected as garbage.
@@ -358,7 +359,9 @@ async def _to_its_end(writing: Coroutine[Any, Any, Result]) -> Result:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([task])
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
         task.exception()  # nobody else asks for it
         raise
 

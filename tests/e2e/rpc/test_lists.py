@@ -49,7 +49,8 @@ async def test_a_list_that_takes_too_long_is_answered_with_unavailable_and_when_
     monkeypatch.setattr(lists, "LIST_SECONDS", 0.1)
 
     async def slow(*_: object, **__: object) -> None:
-        await asyncio.Event().wait()
+        await asyncio.sleep(5)
+        raise AssertionError("nobody has ended it")
 
     for method, of_store, fields in (
         ("ListJobs", "list_jobs", {}),
@@ -76,7 +77,7 @@ async def test_callers_list_by_turns_and_none_waits_without_end() -> None:
         many = [group.create_task(list_as("many")) for _ in range(MAX_LISTS_EACH)]
         await asyncio.sleep(0)
         with pytest.raises(LimitExceeded) as refused:
-            await asyncio.create_task(list_as("many"))
+            await asyncio.wait_for(asyncio.create_task(list_as("many")), 5)
         assert (refused.value.limit, refused.value.scope) == ("lists", "caller")
         few = group.create_task(list_as("few"))
         await asyncio.sleep(0)
@@ -89,5 +90,5 @@ async def test_callers_list_by_turns_and_none_waits_without_end() -> None:
     with pytest.raises(StoreUnavailable):
         async with turns.turn():
             raise TimeoutError
-    async with turns.turn(), turns.turn():
+    async with asyncio.timeout(5), turns.turn(), turns.turn():
         pass
