@@ -12,6 +12,8 @@ INSTALLED := .venv/.installed
 CODEGEN_INSTALLED := $(CODEGEN)/.installed
 POLYGLOT := .venv/polyglot
 POLYGLOT_INSTALLED := $(POLYGLOT)/.installed
+AUDIT := .venv/audit
+AUDIT_INSTALLED := $(AUDIT)/.installed
 UV := .venv/uv/bin/uv
 COMPILE := $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
 	--generate-hashes --no-header
@@ -23,8 +25,6 @@ PYTHONS := python3 python3.13 python3.12 python3.11 python3.14
 
 # The versions that pyproject.toml's classifiers name.
 CLAIMED_PYTHONS = $(shell sed -n 's/.* :: Python :: \(3\.[0-9]*\)",/\1/p' pyproject.toml)
-EVERY_LAYER := tests/unit tests/e2e/rpc/test_jobs.py tests/e2e/client/test_real_server.py \
-	tests/e2e/worker/test_real_server.py tests/e2e/cli/test_output.py
 
 PACKAGES := generated/jobledger client/jobledger_client server/jobledger_server
 SCRIPTS := $(wildcard scripts/*.py examples/*.py examples/clients/python/*.py) benchmarks
@@ -85,6 +85,7 @@ wheel: $(INSTALLED) ## build the distribution into dist/
 
 # The tests wait more than they work: four processes on two cores.
 IN_PARALLEL := -n 4 --dist worksteal
+FAST := -k "not postgresql" tests/unit tests/e2e/rpc
 
 .PHONY: test
 test: $(INSTALLED) ## run the tests in four processes; ARGS="-k watch" runs some of them
@@ -92,7 +93,7 @@ test: $(INSTALLED) ## run the tests in four processes; ARGS="-k watch" runs some
 
 .PHONY: test-fast
 test-fast: $(INSTALLED) ## run the tests of pure code, and of the whole server on SQLite, in a minute
-	@$(PYTHON) -m pytest $(IN_PARALLEL) -k "not postgresql" tests/unit tests/e2e/rpc $(ARGS)
+	@$(PYTHON) -m pytest $(IN_PARALLEL) $(FAST) $(ARGS)
 
 .PHONY: test-robustness
 test-robustness: $(INSTALLED) ## break everything under load for two minutes, and check what was told; ARGS="--duration 600 --seed 7"
@@ -111,16 +112,31 @@ test-polyglot: $(INSTALLED) $(POLYGLOT_INSTALLED) ## try the clients in all lang
 	@$(PYTHON) -m pytest -m polyglot tests/polyglot tests/e2e/longrunning tests/e2e/worker/test_exec.py $(ARGS)
 
 .PHONY: test-pythons
-test-pythons: $(INSTALLED) ## run tests of every layer on the other Pythons that pyproject.toml names
+test-pythons: $(INSTALLED) ## run the tests of `make test-fast` on the other Pythons that pyproject.toml names
 	@for version in $(CLAIMED_PYTHONS); do \
 		case "$$($(PYTHON) --version)" in *" $$version".*) continue ;; esac; \
 		$(MAKE) --no-print-directory ".venv/python$$version/.installed"; \
-		".venv/python$$version/bin/python" -m pytest -n 2 $(EVERY_LAYER) $(ARGS); \
+		".venv/python$$version/bin/python" -m pytest $(IN_PARALLEL) $(FAST) $(ARGS); \
 	done
 
 .PHONY: test-image
 test-image: $(INSTALLED) ## build the Dockerfile with buildah and run the image
 	@$(PYTHON) -m pytest -m image tests/packaging $(ARGS)
+
+.PHONY: coverage
+coverage: $(INSTALLED) ## run the tests and say which lines and branches of the product they leave out
+	@rm -rf .coverage && mkdir .coverage
+	@$(PYTHON) -m coverage run -m pytest $(IN_PARALLEL) $(ARGS)
+	@$(PYTHON) -m coverage combine --quiet
+	@$(PYTHON) -m coverage report
+
+.PHONY: audit
+audit: $(AUDIT_INSTALLED) ## ask PyPI's vulnerability service about what the image runs
+	@$(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes -r requirements-image.lock || { \
+		echo "Vulnerable packages are named above, or the service does not answer for them:" \
+			"it is another one than the package index, and a mirror may lack it." >&2; \
+		exit 1; \
+	}
 
 .PHONY: check
 check: check-code check-protos check-drift ## check all that can be checked without running it
@@ -169,6 +185,7 @@ lock: $(UV) ## renew the lock files
 		-c requirements.lock -o requirements-image.lock
 	$(COMPILE) --group codegen -o requirements-codegen.lock
 	$(COMPILE) --group polyglot -o requirements-polyglot.lock
+	$(COMPILE) --group audit -o requirements-audit.lock
 	$(COMPILE) --group uv -o requirements-uv.lock
 
 .PHONY: baseline
@@ -177,7 +194,7 @@ baseline: $(INSTALLED) ## at a release: keep its protos, so that no later change
 
 .PHONY: clean
 clean: ## remove builds and caches; .venv stays
-	rm -rf dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 	find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
 # --- environments --------------------------------------------------------------------------------
@@ -205,6 +222,11 @@ $(CODEGEN_INSTALLED): requirements-codegen.lock | $(PYTHON) $(UV)
 $(POLYGLOT_INSTALLED): requirements-polyglot.lock | $(PYTHON) $(UV)
 	$(PYTHON) -m venv --without-pip $(POLYGLOT)
 	$(SYNC) --python $(POLYGLOT)/bin/python requirements-polyglot.lock
+	@touch $@
+
+$(AUDIT_INSTALLED): requirements-audit.lock | $(PYTHON) $(UV)
+	$(PYTHON) -m venv --without-pip $(AUDIT)
+	$(SYNC) --python $(AUDIT)/bin/python requirements-audit.lock
 	@touch $@
 
 # pyenv keeps its Pythons side by side, and puts shims on the path that may find none of them.

@@ -3,8 +3,10 @@
 import re
 import subprocess
 import tomllib
+from typing import Any
 
 import pytest
+from yaml import safe_load
 
 from tests.support.pages import ROOT
 
@@ -59,8 +61,49 @@ def test_the_image_runs_what_the_tests_run(name: str) -> None:
 
 def test_no_lock_names_where_packages_come_from() -> None:
     locks = list(ROOT.glob("requirements*.lock"))
-    assert len(locks) == len(list(ROOT.glob("*.lock"))) == 5
+    assert len(locks) == len(list(ROOT.glob("*.lock"))) == 6
     for lock in locks:
         text = lock.read_text("utf-8")
         assert "://" not in text
         assert "--hash=sha256:" in text
+
+
+def yaml(path: str) -> Any:
+    return safe_load((ROOT / path).read_text("utf-8"))
+
+
+def test_the_workflow_runs_what_a_change_has_to_pass_on_every_python_that_is_claimed() -> None:
+    workflow = yaml(".github/workflows/ci.yaml")
+    _, python, *steps = workflow["jobs"]["run"]["steps"]
+    assert set(python["with"]["python-version"].split()) == set(CLAIMED)
+    assert steps[-1]["run"].split()[-1] == ".ci/run"
+    assert workflow["permissions"] == {"contents": "read"}
+
+
+def test_dependabot_watches_every_folder_that_names_versions() -> None:
+    named = {
+        f"/{folder}".rstrip("/")
+        for update in yaml(".github/dependabot.yml")["updates"]
+        for folder in (it.strip("/") for it in update.get("directories", [update.get("directory")]))
+    }
+    files = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    names = ("go.mod", "pom.xml", "package.json", "Cargo.toml", "requirements.txt", "Dockerfile")
+    assert named == {
+        f"/{file.rpartition('/')[0]}".rstrip("/")
+        for file in files
+        if file.rpartition("/")[2] in names
+    }
+
+
+def test_every_form_for_issues_and_every_hook_is_complete() -> None:
+    forms = list((ROOT / ".github/ISSUE_TEMPLATE").iterdir())
+    assert forms
+    for form in forms:
+        assert {"name", "description", "body"} <= yaml(f".github/ISSUE_TEMPLATE/{form.name}").keys()
+    (repo,) = yaml(".pre-commit-config.yaml")["repos"]
+    assert repo["repo"] == "local", "hooks work without a network"
+    for hook in repo["hooks"]:
+        assert hook["language"] == "system"
+        assert hook["entry"].startswith(".venv/bin/")
