@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import pytest
 from google.protobuf.struct_pb2 import Struct
 from google.rpc import code_pb2, error_details_pb2
 from grpc import StatusCode
 
 from tests.e2e.longrunning.operations import Operations, job_in, name_of
+from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import COMPLETED, FAILED, PARTIAL, PROCESSING, QUEUED, Caller, refusal
 
 
@@ -46,7 +46,7 @@ async def test_partial_is_a_response_and_what_is_missing_stands_in_both(
         assert (told.status, told.error.reason) == (PARTIAL, "TWO_PAGES_MISSING")
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("reason", "code"),
     [
         ("CANCELLED", code_pb2.CANCELLED),

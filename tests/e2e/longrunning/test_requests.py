@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from jobledger_server.app import App
 from tests.e2e.longrunning.operations import Operations, job_in, name_of, one_database
+from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import Caller, refusal
 
 EVE = (("x-jobledger-user", "eve"),)
@@ -24,7 +25,7 @@ def fields_of(refused: Any) -> list[str]:
     return [v.field for v in refused.details["BadRequest"].field_violations]
 
 
-@pytest.mark.parametrize("verb", BY_NAME)
+@in_turn("verb", BY_NAME)
 async def test_an_absent_job_and_another_owners_are_the_same_byte_for_byte(
     call: Caller, operations: Operations, verb: str
 ) -> None:
@@ -46,7 +47,7 @@ async def test_an_absent_job_and_another_owners_are_the_same_byte_for_byte(
 
 
 @one_database
-@pytest.mark.parametrize(
+@in_turn(
     "name",
     ["", "jobs", "jobs/", "job/x", "/jobs/x", "jobs/x/y", "operations/x", f"jobs/{'x' * 37}"],
 )
@@ -66,7 +67,7 @@ async def test_without_an_owner_every_call_is_refused(operations: Operations) ->
 
 
 @one_database
-@pytest.mark.parametrize(
+@in_turn(
     ("metadata", "field"),
     [
         ((("x-jobledger-user", ""),), "x-jobledger-user"),
@@ -97,21 +98,20 @@ async def test_a_list_has_the_owners_jobs_newest_first(
     assert listed[0] == await operations.Get(name=name_of(jobs[2]))
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("", "dcba"),
-        ("  ", "dcba"),
-        ("done=true", "db"),
-        ("done = false", "ca"),
-        ('metadata.job_type="export"', "dc"),
-        ('metadata.job_type = "export" AND done=true', "d"),
-        ('done=false AND metadata.job_type="render"', "a"),
-        ('metadata.job_type="none"', ""),
-    ],
-)
+FILTERS = [
+    ("", "dcba"),
+    ("  ", "dcba"),
+    ("done=true", "db"),
+    ("done = false", "ca"),
+    ('metadata.job_type="export"', "dc"),
+    ('metadata.job_type = "export" AND done=true', "d"),
+    ('done=false AND metadata.job_type="render"', "a"),
+    ('metadata.job_type="none"', ""),
+]
+
+
 async def test_a_filter_that_is_understood(
-    call: Caller, operations: Operations, text: str, expected: str
+    call: Caller, operations: Operations, subtests: pytest.Subtests
 ) -> None:
     jobs = {
         "a": await call.running(),
@@ -119,12 +119,14 @@ async def test_a_filter_that_is_understood(
         "c": await call.job(job_type="export"),
         "d": await call.ended(job_type="export"),
     }
-    listed = (await operations.List(name="jobs", filter=text)).operations
-    assert [o.name for o in listed] == [name_of(jobs[key]) for key in expected]
+    for text, expected in FILTERS:
+        with subtests.test(text):
+            listed = (await operations.List(name="jobs", filter=text)).operations
+            assert [o.name for o in listed] == [name_of(jobs[key]) for key in expected]
 
 
 @one_database
-@pytest.mark.parametrize(
+@in_turn(
     "text",
     [
         "done",
@@ -159,7 +161,7 @@ async def test_a_filter_of_very_much_white_space_is_refused_at_once(
 
 
 @one_database
-@pytest.mark.parametrize("name", ["", "jobs/", "operations", "users/ada/jobs"])
+@in_turn("name", ["", "jobs/", "operations", "users/ada/jobs"])
 async def test_there_is_one_collection(operations: Operations, name: str) -> None:
     assert fields_of(await refusal(operations.List(name=name))) == ["name"]
 
@@ -271,7 +273,7 @@ ADA = ("x-jobledger-user", "ada")
 
 
 @one_database
-@pytest.mark.parametrize(
+@in_turn(
     ("token", "owner", "answer"),
     [
         (None, ADA, "ACCESS_DENIED"),

@@ -298,61 +298,6 @@ async def test_a_timeout_ends_a_job_and_its_watcher_sees_it(
     assert steps[-1].actor == "system"
 
 
-@pytest.mark.parametrize(
-    ("method", "fields", "field"),
-    [
-        ("ClaimJobs", {"job_types": ["t"]}, "worker_id"),
-        ("ClaimJobs", {"worker_id": "w"}, "job_types"),
-        ("ClaimJobs", {"worker_id": "w", "job_types": ["a b"]}, "job_types[0]"),
-        ("ClaimJobs", {"worker_id": "w", "job_types": ["t"] * 101}, "job_types"),
-        ("ClaimJobs", {"worker_id": "w", "job_types": ["t"], "max_jobs": 101}, "max_jobs"),
-        ("ClaimJobs", {"worker_id": "w", "job_types": ["t"], "max_jobs": -1}, "max_jobs"),
-        (
-            "ClaimJobs",
-            {"worker_id": "w", "job_types": ["t"], "lease_duration": seconds(4)},
-            "lease_duration",
-        ),
-        (
-            "ClaimJobs",
-            {"worker_id": "w", "job_types": ["t"], "lease_duration": seconds(86_401)},
-            "lease_duration",
-        ),
-        ("ClaimJobs", {"worker_id": "w", "job_types": ["t"], "wait": seconds(61)}, "wait"),
-        ("ClaimJobs", {"worker_id": "w", "job_types": ["t"], "wait": seconds(-1)}, "wait"),
-        ("ReleaseJob", {"attempt": 1}, "job_id"),
-        ("CancelJob", {"job_id": "j"}, "user_id"),
-        ("CancelJob", {"job_id": "j", "user_id": "u", "reason": "x" * 513}, "reason"),
-        (
-            "TransitionJob",
-            {"job_id": "j", "target_status": PROCESSING, "lease_duration": seconds(1)},
-            "lease_duration",
-        ),
-        (
-            "TransitionJob",
-            {"job_id": "j", "target_status": COMPLETED, "lease_duration": seconds(9)},
-            "lease_duration",
-        ),
-        ("CreateJob", {"user_id": "u", "job_type": "t", "max_attempts": 1001}, "max_attempts"),
-        (
-            "CreateJob",
-            {"user_id": "u", "job_type": "t", "queue_timeout": seconds(0)},
-            "queue_timeout",
-        ),
-        (
-            "CreateJob",
-            {"user_id": "u", "job_type": "t", "run_timeout": seconds(366 * 86_400)},
-            "run_timeout",
-        ),
-    ],
-)
-async def test_a_bad_field_is_refused(
-    call: Caller, method: str, fields: dict[str, Any], field: str
-) -> None:
-    refused = await refusal(getattr(call, method)(**fields))
-    assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
-    assert field in [v.field for v in refused.details["BadRequest"].field_violations]
-
-
 async def test_a_start_by_name_has_a_lease_of_an_hour_or_as_asked(call: Caller) -> None:
     for fields, lease in (({}, 3600), ({"lease_duration": seconds(5)}, 5)):
         job = await call.job()

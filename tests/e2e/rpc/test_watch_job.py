@@ -13,6 +13,7 @@ from jobledger_server.app import App, open_app
 from jobledger_server.config import Settings
 from tests.support.databases import several_servers
 from tests.support.gated_store import Gate
+from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import (
     COMPLETED,
     FAILED,
@@ -48,7 +49,7 @@ def assert_ordered_and_unique(messages: list[Message]) -> None:
     assert versions == sorted(set(versions))
 
 
-@pytest.mark.parametrize("end", ["MarkCompleted", "MarkPartial", "MarkFailed"])
+@in_turn("end", ["MarkCompleted", "MarkPartial", "MarkFailed"])
 async def test_reliable_every_transition_and_the_end_are_delivered(call: Caller, end: str) -> None:
     job = await call.job()
     stream = call.WatchJob(job_id=job.id, user_id="ada")
@@ -85,7 +86,7 @@ async def test_ordered_and_unique_under_many_writers(call: Caller) -> None:
         assert messages[-1].job.status == COMPLETED
 
 
-@pytest.mark.parametrize("after", [0, 1, 2, 3, 4, 5, 99])
+@in_turn("after", [0, 1, 2, 3, 4, 5, 99])
 async def test_resumable_after_any_version_no_transition_is_lost(call: Caller, after: int) -> None:
     job = await call.running()
     await call.UpdateProgress(job_id=job.id, progress=10)

@@ -14,6 +14,7 @@ from jobledger_server.watch.follower import Selection
 from jobledger_server.wire.tokens import token
 from tests.support.databases import several_servers
 from tests.support.gated_store import Gate
+from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import (
     COMPLETED,
     FAILED,
@@ -109,7 +110,7 @@ async def test_an_empty_service_is_in_sync_at_once(call: Caller) -> None:
         assert message.job == job
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("filters", "seen"),
     [
         ({}, {"ada-render", "bob-render", "ada-export", "ada-gold"}),
@@ -396,9 +397,7 @@ async def test_a_token_is_good_on_every_server(start: Start) -> None:
     assert synced.synced
 
 
-@pytest.mark.parametrize(
-    "token", ["x", "é", "A" * 400, "AAAAAAAAAAAAAAAA", "MS8yLw==", "\u0000" * 3]
-)
+@in_turn("token", ["x", "é", "A" * 400, "AAAAAAAAAAAAAAAA", "MS8yLw==", "\u0000" * 3])
 async def test_a_damaged_token_is_refused(call: Caller, token: str) -> None:
     refused = await refusal(call.WatchJobs(resume_token=token).read())
     assert (refused.code, refused.reason) == (
@@ -409,7 +408,7 @@ async def test_a_damaged_token_is_refused(call: Caller, token: str) -> None:
     assert violation.field == "resume_token"
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "content",
     [
         "",

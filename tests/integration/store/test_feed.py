@@ -1,6 +1,7 @@
 """What `store.Store` promises of the feed, on both databases."""
 
 import asyncio
+import itertools
 import random
 import tracemalloc
 from collections.abc import AsyncIterator, Iterable
@@ -126,29 +127,26 @@ async def test_a_cancellation_that_began_sooner_is_not_told_of_the_start(store: 
     assert second.job.cancel_request_time == sooner
 
 
-@pytest.mark.parametrize("limit", [1, 2, 3, 5, 100])
-async def test_the_feed_is_paged_without_gaps_or_repetitions(store: SqlStore, limit: int) -> None:
+async def test_the_feed_is_paged_without_gaps_or_repetitions(store: SqlStore) -> None:
     jobs = [await moved(store, await saved(store), PROCESSING) for _ in range(5)]
     for progress in (10, 20):
         jobs = [await reported(store, job, progress) for job in jobs]
     ended = [await moved(store, job, COMPLETED) for job in jobs[1:]]
     for job in ended[:2]:
         await append(store, step(job, Delete(job_id=job.id, user_id="ada")))
-    changes = await all_changes(store, limit=limit)
-    steps = assert_told_once_and_in_order(changes)
-    final = {change.job.id: change for change in changes}
-    assert [final[job.id].deleted for job in jobs] == [False, True, True, False, False]
-    assert steps[jobs[0].id] == [2]
-    assert [steps[job.id] for job in ended[2:]] == [[2, 5], [2, 5]]
-    assert [final[job.id].job for job in (jobs[0], *ended[2:])] == [jobs[0], *ended[2:]]
+    for limit in (1, 2, 3, 5, 100):
+        changes = await all_changes(store, limit=limit)
+        steps = assert_told_once_and_in_order(changes)
+        final = {change.job.id: change for change in changes}
+        assert [final[job.id].deleted for job in jobs] == [False, True, True, False, False]
+        assert steps[jobs[0].id] == [2]
+        assert [steps[job.id] for job in ended[2:]] == [[2, 5], [2, 5]]
+        assert [final[job.id].job for job in (jobs[0], *ended[2:])] == [jobs[0], *ended[2:]]
 
 
-@pytest.mark.parametrize("limit", [1, 3, 100])
-@pytest.mark.parametrize("few", [0, 1000])
 async def test_one_owners_part_of_the_feed_is_whole(
-    store: SqlStore, monkeypatch: pytest.MonkeyPatch, limit: int, few: int
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed_module, "FEW", few)
     ours, theirs = [], []
     for _ in range(4):
         ours.append(await moved(store, await saved(store, "ada"), PROCESSING))
@@ -157,36 +155,35 @@ async def test_one_owners_part_of_the_feed_is_whole(
     await moved(store, theirs[0], COMPLETED)
     gone = await moved(store, ours[0], COMPLETED)
     await append(store, step(gone, Delete(job_id=gone.id, user_id="ada")))
-    changes = await all_changes(store, limit=limit, user_id="ada")
-    steps = assert_told_once_and_in_order(changes)
-    assert {change.job.user_id for change in changes} == {"ada"}
-    assert [steps[job.id] for job in ours[1:]] == [[2], [2], [2]]
-    assert changes[-1].deleted
-    assert changes[-1].job.id == gone.id
+    for few, limit in itertools.product((0, 1000), (1, 3, 100)):
+        monkeypatch.setattr(feed_module, "FEW", few)
+        changes = await all_changes(store, limit=limit, user_id="ada")
+        steps = assert_told_once_and_in_order(changes)
+        assert {change.job.user_id for change in changes} == {"ada"}
+        assert [steps[job.id] for job in ours[1:]] == [[2], [2], [2]]
+        assert changes[-1].deleted
+        assert changes[-1].job.id == gone.id
 
 
 BLOB = Payload(b"x" * 100_000)
 
 
-@pytest.mark.parametrize("max_bytes", [1, 150_000, 350_000])
-@pytest.mark.parametrize(("user_id", "few"), [(None, 0), ("ada", 0), ("ada", 1000)])
 async def test_a_page_is_bounded_by_bytes_and_nothing_is_missing(
-    store: SqlStore,
-    monkeypatch: pytest.MonkeyPatch,
-    max_bytes: int,
-    user_id: str | None,
-    few: int,
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where jobs that have gone on since stand in it at their starts."""
-    monkeypatch.setattr(feed_module, "FEW", few)
     jobs = [await moved(store, await saved(store, parameters=BLOB), PROCESSING) for _ in range(4)]
     jobs += [await saved(store) for _ in range(5)]
     for job in jobs[:4]:
         await moved(store, job, COMPLETED, result=BLOB)
     await finished(store)
-    changes = await all_changes(store, limit=100, user_id=user_id, max_bytes=max_bytes)
-    assert changes == await all_changes(store, limit=100, max_bytes=10**9)
-    steps = assert_told_once_and_in_order(changes)
+    whole = await all_changes(store, limit=100, max_bytes=10**9)
+    for user_id, few in ((None, 0), ("ada", 0), ("ada", 1000)):
+        monkeypatch.setattr(feed_module, "FEW", few)
+        for max_bytes in (1, 150_000, 350_000):
+            changes = await all_changes(store, limit=100, user_id=user_id, max_bytes=max_bytes)
+            assert changes == whole
+    steps = assert_told_once_and_in_order(whole)
     assert [steps[job.id] for job in jobs] == [[2, 3]] * 4 + [[]] * 5
 
 

@@ -169,32 +169,31 @@ async def test_jobs_are_listed_newest_first_and_by_owner(store: SqlStore) -> Non
     assert [*page.jobs, *rest.jobs] == jobs[::-1]
 
 
-@pytest.mark.parametrize(
-    ("filters", "expected"),
-    [
-        ({}, "abcd"),
-        ({"statuses": frozenset({JobStatus.COMPLETED})}, "b"),
-        ({"statuses": frozenset({JobStatus.COMPLETED, JobStatus.QUEUED})}, "abcd"),
-        ({"job_types": frozenset({"export"})}, "c"),
-        ({"labels": {"team/x.y-z": "red"}}, "cd"),
-        ({"labels": {"team/x.y-z": "red", "n": "1"}}, "d"),
-        ({"labels": {"team/x.y-z": "re"}}, ""),
-        ({"labels": {"absent": ""}}, ""),
-        ({"job_types": frozenset({"export"}), "labels": {"n": "1"}}, ""),
-    ],
-)
-async def test_every_filter_narrows_the_list(
-    store: SqlStore, filters: dict[str, object], expected: str
-) -> None:
+FILTERS: list[tuple[dict[str, object], str]] = [
+    ({}, "abcd"),
+    ({"statuses": frozenset({JobStatus.COMPLETED})}, "b"),
+    ({"statuses": frozenset({JobStatus.COMPLETED, JobStatus.QUEUED})}, "abcd"),
+    ({"job_types": frozenset({"export"})}, "c"),
+    ({"labels": {"team/x.y-z": "red"}}, "cd"),
+    ({"labels": {"team/x.y-z": "red", "n": "1"}}, "d"),
+    ({"labels": {"team/x.y-z": "re"}}, ""),
+    ({"labels": {"absent": ""}}, ""),
+    ({"job_types": frozenset({"export"}), "labels": {"n": "1"}}, ""),
+]
+
+
+async def test_every_filter_narrows_the_list(store: SqlStore, subtests: pytest.Subtests) -> None:
     names = {
         (await saved(store)).id: "a",
         (await finished(store)).id: "b",
         (await saved(store, job_type="export", labels={"team/x.y-z": "red"})).id: "c",
         (await saved(store, labels={"team/x.y-z": "red", "n": "1"})).id: "d",
     }
-    found = await store.list_jobs(JobQuery(user_id="ada", **filters), before=None, limit=10)
-    assert found.rest is None
-    assert sorted(names[job.id] for job in found.jobs) == list(expected)
+    for filters, expected in FILTERS:
+        with subtests.test(repr(filters)):
+            found = await store.list_jobs(JobQuery(user_id="ada", **filters), before=None, limit=10)
+            assert found.rest is None
+            assert sorted(names[job.id] for job in found.jobs) == list(expected)
 
 
 async def test_creation_times_bound_the_list_exclusively(store: SqlStore) -> None:

@@ -20,6 +20,7 @@ from jobledger_server.wire.access import (
     read_access_file,
 )
 from jobledger_server.wire.workers_ledger import AccessDenied
+from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import decoded
 
 CALLERS = f"""
@@ -73,7 +74,7 @@ async def ask(start: Any, tmp_path: Path) -> Any:
         yield ask
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("authorization", "what", "user_id"),
     [
         (None, "create", "ada"),
@@ -100,7 +101,7 @@ async def test_what_a_caller_may_not_do_is_denied(
     assert (refused.code, refused.reason) == (StatusCode.PERMISSION_DENIED, "ACCESS_DENIED")
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("authorization", "what", "user_id", "answer"),
     [
         ("Bearer web-token", "create", "ada", None),

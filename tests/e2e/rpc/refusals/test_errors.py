@@ -13,6 +13,7 @@ from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import StoreUnavailable
+from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import COMPLETED, FAILED, PROCESSING, QUEUED, Caller, refusal
 
 FOREIGN_CALLS = [
@@ -46,7 +47,7 @@ async def test_a_bad_page_token(call: Caller) -> None:
     assert violation.field == "page_token"
 
 
-@pytest.mark.parametrize(("method", "fields"), FOREIGN_CALLS)
+@in_turn(("method", "fields"), FOREIGN_CALLS)
 async def test_an_absent_job_and_another_owners_are_the_same_byte_for_byte(
     app: App, call: Caller, method: str, fields: dict[str, Any]
 ) -> None:
@@ -67,7 +68,7 @@ async def test_an_absent_job_and_another_owners_are_the_same_byte_for_byte(
     assert refused.details["ResourceInfo"].resource_type == "jobledger.v1.Job"
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("method", "fields"),
     [
         ("TransitionJob", {"target_status": PROCESSING}),
@@ -133,7 +134,7 @@ async def test_a_job_that_has_ended(call: Caller) -> None:
         assert refused.details["PreconditionFailure"].violations[0].type == "JOB_TERMINAL"
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("method", "fields"),
     [
         ("TransitionJob", {"target_status": COMPLETED}),
@@ -178,7 +179,7 @@ async def test_a_request_id_used_for_something_else(call: Caller) -> None:
     assert refused.details["ResourceInfo"].resource_type == "jobledger.v1.Asset"
 
 
-@pytest.mark.parametrize("key", ["bad key {}", "\U0001f600" * 60 + "{}", "%" * 60 + "{}"])
+@in_turn("key", ["bad key {}", "\U0001f600" * 60 + "{}", "%" * 60 + "{}"])
 async def test_many_violations_are_named_as_far_as_a_status_has_room(
     call: Caller, key: str
 ) -> None:

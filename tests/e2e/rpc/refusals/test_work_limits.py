@@ -13,6 +13,7 @@ from jobledger.v1 import job_pb2
 from jobledger.v1 import worker_service_pb2 as workers
 from jobledger.v1.error_reason_pb2 import ErrorReason
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
+from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import COMPLETED, PROCESSING, QUEUED, Caller, Refusal, refusal
 
 ACCESS = f"""
@@ -104,7 +105,7 @@ def test_every_method_is_here() -> None:
     assert {method.name for method in service.methods} == {"ClaimJobs", *ON_A_JOB}
 
 
-@pytest.mark.parametrize("method", ON_A_JOB)
+@in_turn("method", ON_A_JOB)
 async def test_a_job_of_another_type_does_not_exist(
     channel: grpc.aio.Channel, everything: Caller, method: str
 ) -> None:
@@ -118,7 +119,7 @@ async def test_a_job_of_another_type_does_not_exist(
     assert await now(everything, foreign) == foreign
 
 
-@pytest.mark.parametrize("method", ON_A_JOB)
+@in_turn("method", ON_A_JOB)
 async def test_a_job_of_an_own_type_is_worked_on(
     channel: grpc.aio.Channel, everything: Caller, method: str
 ) -> None:
@@ -148,7 +149,7 @@ async def test_a_job_of_another_type_can_be_neither_started_nor_claimed(
     assert [job.id for job in claimed.jobs] == [own.id]
 
 
-@pytest.mark.parametrize("method", ON_A_JOB)
+@in_turn("method", ON_A_JOB)
 async def test_a_call_without_its_fence_is_refused_where_one_is_required(
     channel: grpc.aio.Channel, everything: Caller, method: str
 ) -> None:

@@ -1,0 +1,187 @@
+"""Requests that break a rule: each method, its fields, the field at fault, words about it."""
+
+import math
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tests.support.rpc_caller import COMPLETED, FAILED, PROCESSING
+
+CREATE = {"user_id": "ada", "job_type": "render"}
+ASSET = {"asset_type": "image/png", "url": "https://e.example/a.png", "file_size": 1}
+
+
+def struct(**values: Any) -> Struct:
+    made = Struct()
+    made.update(values)
+    return made
+
+
+def seconds(value: int) -> Duration:
+    return Duration(seconds=value)
+
+
+NO_KIND = Struct(fields={"a": Value()})
+NO_KIND_IN_LIST = Struct(fields={"a": Value(list_value=ListValue(values=[Value()]))})
+
+JOBS: list[tuple[dict[str, Any], str]] = [
+    ({"user_id": ""}, "user_id"),
+    ({"user_id": "x" * 129}, "user_id"),
+    ({"user_id": "a\nb"}, "user_id"),
+    ({"user_id": "a\0b"}, "user_id"),
+    ({"user_id": "a\x9fb"}, "user_id"),
+    ({"job_type": ""}, "job_type"),
+    ({"job_type": "x" * 51}, "job_type"),
+    ({"job_type": "-x"}, "job_type"),
+    ({"job_type": "a b"}, "job_type"),
+    ({"job_type": "a\n"}, "job_type"),
+    ({"request_id": "x" * 129}, "request_id"),
+    ({"request_id": "\x7f"}, "request_id"),
+    ({"labels": {str(i): "" for i in range(33)}}, "labels"),
+    ({"labels": {"x" * 64: ""}}, "labels"),
+    ({"labels": {'a"b': ""}}, "labels"),
+    ({"labels": {"a": "x" * 256}}, "labels['a']"),
+    ({"labels": {"a": "\0"}}, "labels['a']"),
+    ({"parameters": struct(a=math.nan)}, "parameters"),
+    ({"parameters": struct(a=[math.inf])}, "parameters"),
+    ({"parameters": struct(a={"b": "\0"})}, "parameters"),
+    ({"parameters": struct(**{"\0": 1})}, "parameters"),
+    ({"parameters": struct(a="x" * 262_144)}, "parameters"),
+    ({"parameters": NO_KIND}, "parameters"),
+    ({"parameters": NO_KIND_IN_LIST}, "parameters"),
+]
+"""What makes a good job a bad one."""
+
+ASSETS: list[tuple[dict[str, Any], str, str]] = [
+    ({"asset_type": ""}, "asset_type", "required"),
+    ({"asset_type": "x" * 51}, "asset_type", "51 characters"),
+    ({"url": ""}, "url", "required"),
+    ({"url": "ftp://e.example/a"}, "url", "scheme"),
+    ({"url": "javascript:alert(1)"}, "url", "scheme"),
+    ({"url": "/relative"}, "url", "absolute"),
+    ({"url": "https://"}, "url", "no host"),
+    ({"url": "https://user:secret@e.example/a"}, "url", "password"),
+    ({"url": "https://user@e.example/a"}, "url", "user name"),
+    ({"url": "https://e.example/a b"}, "url", "space"),
+    ({"url": "https://e.example/a\nb"}, "url", "control character"),
+    ({"url": "https://[::1/a"}, "url", "not a URL"),
+    ({"url": "https://e.example:99999/"}, "url", "not a URL"),
+    ({"url": "https://e.example/" + "x" * 2048}, "url", "2048"),
+    ({"storage_path": "x" * 1025}, "storage_path", "1025"),
+    ({"storage_path": "a\0"}, "storage_path", "control character"),
+    ({"file_size": -1}, "file_size", "negative"),
+    ({"request_id": "\0"}, "request_id", "control character"),
+]
+"""What makes a good asset a bad one."""
+
+OTHERS: list[tuple[str, dict[str, Any], str]] = [
+    ("GetJob", {"job_id": "", "user_id": "ada"}, "job_id"),
+    ("GetJob", {"job_id": "x" * 37, "user_id": "ada"}, "job_id"),
+    ("GetJob", {"job_id": "a\0", "user_id": "ada"}, "job_id"),
+    ("GetJob", {"job_id": "j", "user_id": ""}, "user_id"),
+    ("DeleteJob", {"job_id": "j", "user_id": ""}, "user_id"),
+    ("ListAssets", {"job_id": "j", "user_id": "ada", "page_size": -1}, "page_size"),
+    ("ListTransitions", {"job_id": "j", "user_id": "ada", "page_size": 1001}, "page_size"),
+    ("ListJobs", {"user_id": ""}, "user_id"),
+    ("ListJobs", {"user_id": "ada", "page_size": 1001}, "page_size"),
+    ("ListJobs", {"user_id": "ada", "statuses": [0]}, "statuses"),
+    ("ListJobs", {"user_id": "ada", "statuses": [77]}, "statuses"),
+    ("ListJobs", {"user_id": "ada", "job_types": ["a b"]}, "job_types[0]"),
+    ("ListJobs", {"user_id": "ada", "job_types": ["a"] * 101}, "job_types"),
+    ("ListJobs", {"user_id": "ada", "labels": {"'": ""}}, "labels"),
+    (
+        "ListJobs",
+        {"user_id": "ada", "created_after": Timestamp(seconds=2**62)},
+        "created_after",
+    ),
+    ("ListJobs", {"user_id": "ada", "created_before": Timestamp(nanos=-1)}, "created_before"),
+    ("UpdateProgress", {"job_id": "j", "progress": 101}, "progress"),
+    ("UpdateProgress", {"job_id": "j", "progress": -1}, "progress"),
+    ("UpdateProgress", {"job_id": "j", "progress_message": "x" * 513}, "progress_message"),
+    ("UpdateProgress", {"job_id": "j", "progress_message": "\0"}, "progress_message"),
+    ("TransitionJob", {"job_id": "j"}, "target_status"),
+    ("TransitionJob", {"job_id": "j", "target_status": 9}, "target_status"),
+    ("TransitionJob", {"job_id": "j", "target_status": FAILED}, "error"),
+    ("MarkFailed", {"job_id": "j"}, "error"),
+    ("MarkFailed", {"job_id": "j", "error": {}}, "error.message"),
+    ("MarkFailed", {"job_id": "j", "error": {"reason": "X"}}, "error.message"),
+    (
+        "MarkFailed",
+        {"job_id": "j", "error": {"message": "no", "reason": "not upper"}},
+        "error.reason",
+    ),
+    ("MarkFailed", {"job_id": "j", "error": {"message": "x" * 4097}}, "error.message"),
+    (
+        "MarkPartial",
+        {"job_id": "j", "error": {"message": "no", "details": struct(a=math.nan)}},
+        "error.details",
+    ),
+    (
+        "TransitionJob",
+        {"job_id": "j", "target_status": COMPLETED, "error": {"message": "no"}},
+        "error",
+    ),
+    (
+        "TransitionJob",
+        {"job_id": "j", "target_status": PROCESSING, "result": struct(a=1)},
+        "result",
+    ),
+    ("TransitionJob", {"job_id": "j", "target_status": 2, "assets": [ASSET]}, "assets"),
+    ("MarkCompleted", {"job_id": "j", "result": struct(a=-math.inf)}, "result"),
+    ("TransitionJob", {"job_id": "j", "target_status": 2, "worker_id": "\n"}, "worker_id"),
+    ("MarkCompleted", {"job_id": "j", "assets": [ASSET] * 1001}, "assets"),
+    ("MarkCompleted", {"job_id": "j", "assets": [ASSET, {"asset_type": "t"}]}, "assets[1].url"),
+    ("ClaimJobs", {"job_types": ["t"]}, "worker_id"),
+    ("ClaimJobs", {"worker_id": "w"}, "job_types"),
+    ("ClaimJobs", {"worker_id": "w", "job_types": ["a b"]}, "job_types[0]"),
+    ("ClaimJobs", {"worker_id": "w", "job_types": ["t"] * 101}, "job_types"),
+    ("ClaimJobs", {"worker_id": "w", "job_types": ["t"], "max_jobs": 101}, "max_jobs"),
+    ("ClaimJobs", {"worker_id": "w", "job_types": ["t"], "max_jobs": -1}, "max_jobs"),
+    (
+        "ClaimJobs",
+        {"worker_id": "w", "job_types": ["t"], "lease_duration": seconds(4)},
+        "lease_duration",
+    ),
+    (
+        "ClaimJobs",
+        {"worker_id": "w", "job_types": ["t"], "lease_duration": seconds(86_401)},
+        "lease_duration",
+    ),
+    ("ClaimJobs", {"worker_id": "w", "job_types": ["t"], "wait": seconds(61)}, "wait"),
+    ("ClaimJobs", {"worker_id": "w", "job_types": ["t"], "wait": seconds(-1)}, "wait"),
+    ("ReleaseJob", {"attempt": 1}, "job_id"),
+    ("CancelJob", {"job_id": "j"}, "user_id"),
+    ("CancelJob", {"job_id": "j", "user_id": "u", "reason": "x" * 513}, "reason"),
+    (
+        "TransitionJob",
+        {"job_id": "j", "target_status": PROCESSING, "lease_duration": seconds(1)},
+        "lease_duration",
+    ),
+    (
+        "TransitionJob",
+        {"job_id": "j", "target_status": COMPLETED, "lease_duration": seconds(9)},
+        "lease_duration",
+    ),
+    ("CreateJob", {"user_id": "u", "job_type": "t", "max_attempts": 1001}, "max_attempts"),
+    (
+        "CreateJob",
+        {"user_id": "u", "job_type": "t", "queue_timeout": seconds(0)},
+        "queue_timeout",
+    ),
+    (
+        "CreateJob",
+        {"user_id": "u", "job_type": "t", "run_timeout": seconds(366 * 86_400)},
+        "run_timeout",
+    ),
+]
+
+BAD_REQUESTS: list[tuple[str, dict[str, Any], str, str]] = [
+    *(("CreateJob", {**CREATE, **changed}, field, "") for changed, field in JOBS),
+    *(
+        ("CreateAsset", {"job_id": "j", **ASSET, **changed}, field, words)
+        for changed, field, words in ASSETS
+    ),
+    *((*row, "") for row in OTHERS),
+]

@@ -1,0 +1,44 @@
+"""The rules of requests, field by field; `test_bad_input.py` sends the same through a server."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jobledger.v1 import job_service_pb2, worker_service_pb2
+from jobledger_server.wire.requests import Requests
+from jobledger_server.wire.validation import InvalidRequest
+from tests.support.bad_requests import BAD_REQUESTS
+
+REQUESTS = Requests({"http", "https"})
+READ: dict[str, Callable[[Any], Any]] = {
+    "CancelJob": REQUESTS.cancel,
+    "ClaimJobs": REQUESTS.claim,
+    "CreateAsset": REQUESTS.link_asset,
+    "CreateJob": REQUESTS.create,
+    "DeleteJob": REQUESTS.delete,
+    "GetJob": REQUESTS.owned_job,
+    "ListAssets": REQUESTS.owned_job,
+    "ListJobs": REQUESTS.query,
+    "ListTransitions": REQUESTS.owned_job,
+    "MarkCompleted": REQUESTS.mark,
+    "MarkFailed": REQUESTS.mark,
+    "MarkPartial": REQUESTS.mark,
+    "ReleaseJob": REQUESTS.release,
+    "TransitionJob": REQUESTS.transit,
+    "UpdateProgress": REQUESTS.report,
+}
+
+
+@pytest.mark.parametrize(("method", "fields", "field", "words"), BAD_REQUESTS)
+def test_a_field_that_breaks_its_rule_is_named(
+    method: str, fields: dict[str, Any], field: str, words: str
+) -> None:
+    name = f"{method}Request"
+    made_by = job_service_pb2 if hasattr(job_service_pb2, name) else worker_service_pb2
+    with pytest.raises(InvalidRequest) as refused:
+        READ[method](getattr(made_by, name)(**fields))
+    ((at, description),) = refused.value.violations
+    assert at == field
+    assert words in description
+    assert "secret" not in description
