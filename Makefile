@@ -69,10 +69,6 @@ bench-storm: $(INSTALLED) ## measure a restart while thousands watch
 bench-slow: $(INSTALLED) ## measure what watchers cost that do not read
 	@$(PYTHON) -m benchmarks.slow $(ARGS)
 
-.PHONY: bench-lifecycle
-bench-lifecycle: $(INSTALLED) ## measure whole lifecycles, and etcd beside them where it is installed
-	@$(PYTHON) -m benchmarks.lifecycle $(ARGS)
-
 .PHONY: bench-growth
 bench-growth: $(INSTALLED) ## measure what calls cost beside five million jobs
 	@$(PYTHON) -m benchmarks.growth $(ARGS)

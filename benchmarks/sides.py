@@ -89,8 +89,8 @@ class Loads:
 
     def __init__(self, stack: ExitStack) -> None:
         self._caller = stack.enter_context(Generator("load.calls"))
-        self._owners = stack.enter_context(Generator("lifecycle_load"))
-        self._worker = stack.enter_context(Generator("lifecycle_load"))
+        self._owners = stack.enter_context(Generator("load.lifecycle"))
+        self._worker = stack.enter_context(Generator("load.lifecycle"))
         self._pipe = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "deliveries"
         os.mkfifo(self._pipe)
 
@@ -159,7 +159,7 @@ class Loads:
             self._worker.begin("work", **how)
             lived = self._owners.do("live", in_flight=in_flight, **how)
             self._worker.end()
-            return jobs, sum(version for _, _, version in lived["told"])
+            return jobs, sum(version for _, _, version in lived["ended"])
 
         return work
 

@@ -1,9 +1,9 @@
 """The ceiling of lifecycles, a program: the same calls and streams, and nothing behind them.
 
 Jobs live in a dictionary. Each is created, claimed, reported on and ended by the same
-messages on the same stack, set up as in the real server, and its watcher is told of every
-change that no newer one overtakes; but nothing is checked, decided by rules, kept or
-waited for, and garbage is not collected.
+messages on the same stack, set up as in the real server, and its watch receives every change that
+no newer one overtakes; but nothing is checked, decided by rules, kept or waited for, and garbage
+is not collected.
 
 It prints its address and serves until it is killed.
 """
@@ -37,36 +37,36 @@ WEEK_SECONDS = 604_800
 
 
 class Lives:
-    """The jobs, what their watchers have not been told, and those that wait for a worker."""
+    """The jobs, what their watches have not received yet, and those that wait for a worker."""
 
     def __init__(self) -> None:
         self.waiting: deque[job_pb2.Job] = deque()
         self.created = asyncio.Event()
         self.jobs: dict[str, job_pb2.Job] = {}
-        self.news: defaultdict[str, asyncio.Queue[jobs_pb.WatchJobResponse]]
-        self.news = defaultdict(asyncio.Queue)
+        self.unsent: defaultdict[str, asyncio.Queue[jobs_pb.WatchJobResponse]]
+        self.unsent = defaultdict(asyncio.Queue)
 
     def create(self, job: job_pb2.Job) -> None:
         self.jobs[job.id] = job
-        self._tell(job)
+        self._send(job)
         self.waiting.append(job)
         self.created.set()
 
     def change(self, job: job_pb2.Job) -> None:
         job.version += 1
         job.update_time.seconds, job.update_time.nanos = divmod(time.time_ns(), 10**9)
-        self._tell(job)
+        self._send(job)
 
     def end(self, job: job_pb2.Job) -> None:
         self.change(job)
         del self.jobs[job.id]
 
-    def _tell(self, job: job_pb2.Job) -> None:
-        self.news[job.id].put_nowait(jobs_pb.WatchJobResponse(job=job))
+    def _send(self, job: job_pb2.Job) -> None:
+        self.unsent[job.id].put_nowait(jobs_pb.WatchJobResponse(job=job))
 
 
 class BareJobService(JobServiceServicer):
-    """Creates jobs and tells of their changes, each to the one who watches it."""
+    """Creates jobs, and sends the changes of each to its watch."""
 
     def __init__(self, lives: Lives) -> None:
         self._lives = lives
@@ -94,19 +94,19 @@ class BareJobService(JobServiceServicer):
     async def WatchJob(  # type: ignore[override]  # noqa: N802
         self, request: jobs_pb.WatchJobRequest, context: Context
     ) -> None:
-        news = self._lives.news[request.job_id]
+        unsent = self._lives.unsent[request.job_id]
         status = job_pb2.JOB_STATUS_QUEUED
         while status != job_pb2.JOB_STATUS_COMPLETED:
-            message = await news.get()
-            while not news.empty():
-                message = news.get_nowait()
+            message = await unsent.get()
+            while not unsent.empty():
+                message = unsent.get_nowait()
             status = message.job.status
             await context.write(message)
-        del self._lives.news[request.job_id]
+        del self._lives.unsent[request.job_id]
 
 
 class BareWorkerService(WorkerServiceServicer):
-    """Gives jobs away and takes what their worker says of them."""
+    """Hands jobs out, and applies what their worker reports."""
 
     def __init__(self, lives: Lives) -> None:
         self._lives = lives
@@ -195,5 +195,5 @@ async def serve() -> None:
 
 
 if __name__ == "__main__":
-    gc.disable()  # what is no longer wanted is let go of by itself
+    gc.disable()  # nothing here needs a collection
     uvloop.run(serve())

@@ -1,4 +1,4 @@
-"""The load generator of etcd's lifecycles, a program: as load.py, and it puts and watches keys."""
+"""Lives of etcd's keys: each is put as often as a job is changed, and watched meanwhile."""
 
 import asyncio
 import itertools
@@ -7,11 +7,10 @@ import uuid
 from typing import Any
 
 import grpc
-import uvloop
 
-from benchmarks.etcd_messages import EtcdStub, PutRequest, WatchRequest
-from benchmarks.grpc_load import Load, Reply, Wrong, connect, main
+from benchmarks.load.etcd_messages import EtcdStub, PutRequest, WatchRequest
 from benchmarks.load.messages import full_job
+from benchmarks.load.program import Reply, Wrong, serve
 
 PUTS = 8
 """As many as a job has changes: create, claim, progress four times, asset, complete."""
@@ -19,27 +18,28 @@ PUTS = 8
 VALUE = full_job().SerializeToString()
 
 
-class EtcdLoad(Load):
+class Keys:
     """All that this process can do; each method is a command."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._stubs: dict[str, EtcdStub] = {}
 
     async def put(self, *, target: str, keys: int, in_flight: int) -> Reply:
         """Put each key PUTS times, one put after the other, and watch it from before the first.
 
         Return when that began, and of each key when its last put was acknowledged and when its
-        watcher knew of it.
+        watch received it.
         """
-        stub = self._stubs.setdefault(target, EtcdStub(connect(target)))
+        if target not in self._stubs:
+            self._stubs[target] = EtcdStub(grpc.aio.insecure_channel(target))
+        stub = self._stubs[target]
         prefix = uuid.uuid4().hex
         names = (f"{prefix}/{number}".encode() for number in itertools.count())
-        todo = itertools.islice(names, keys)
+        left = itertools.islice(names, keys)
         times: list[tuple[float, float]] = []
 
         async def owner() -> None:
-            times.extend([await _live(stub, key) for key in todo])
+            times.extend([await _live(stub, key) for key in left])
 
         begin = time.monotonic()
         async with asyncio.TaskGroup() as owners:
@@ -52,11 +52,10 @@ async def _live(stub: EtcdStub, key: bytes) -> tuple[float, float]:
     watch = stub.Watch()
     try:
         await watch.write(WatchRequest(create_request={"key": key}))
-        # From the first moment on: a watch that begins in the past catches up only in etcd's
-        # next look for such ones, each 100 ms.
+        # From the first moment on: a watch that begins in the past catches up only every 100 ms.
         if not (await _read(watch)).created:
-            raise Wrong("a watch did not begin with word that it exists")
-        watching = asyncio.create_task(_follow(watch))
+            raise Wrong("the first message of a watch did not confirm it")
+        watching = asyncio.create_task(_receive(watch))
         for _ in range(PUTS):
             await stub.Put(PutRequest(key=key, value=VALUE))
         acknowledged = time.monotonic()
@@ -65,16 +64,16 @@ async def _live(stub: EtcdStub, key: bytes) -> tuple[float, float]:
         watch.cancel()
 
 
-async def _follow(watch: Any) -> float:
-    """Read until the last put is told, and see that each was; return when the last was."""
+async def _receive(watch: Any) -> float:
+    """Read every put; return when the last one was received."""
     versions: list[int] = []
     while len(versions) < PUTS:
         message = await _read(watch)
-        told = time.monotonic()
+        received = time.monotonic()
         versions += (event.kv.version for event in message.events)
     if versions != list(range(1, PUTS + 1)):
-        raise Wrong(f"a watch told of versions {versions}")
-    return told
+        raise Wrong(f"a watch received versions {versions}")
+    return received
 
 
 async def _read(watch: Any) -> Any:
@@ -85,4 +84,4 @@ async def _read(watch: Any) -> Any:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(EtcdLoad()))
+    serve(Keys)

@@ -18,7 +18,7 @@ START_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class EtcdServer:
-    """A running etcd. `version` is its own word."""
+    """A running etcd, and the version that it reports."""
 
     target: str
     pid: int
@@ -44,7 +44,7 @@ def serving_etcd(folder: Path) -> Iterator[EtcdServer]:
         *("--listen-peer-urls", f"http://{peers}", "--initial-advertise-peer-urls"),
         *(f"http://{peers}", "--initial-cluster", f"default=http://{peers}"),
     ]
-    # Settings that somebody has in the environment could be another promise.
+    # Settings in the environment could weaken its durability.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("ETCD_")}
     log = folder / "etcd.log"
     with log.open("wb") as output:
