@@ -53,21 +53,9 @@ demo: $(INSTALLED) ## see it work: a server, a worker and live bars; ARGS="--out
 bench: $(INSTALLED) ## measure it on this machine; ARGS="run unary" for one scenario, ARGS=--help for all
 	@$(PYTHON) -m benchmarks $(ARGS)
 
-.PHONY: bench-work
-bench-work: $(INSTALLED) ## measure how work gets to workers
-	@$(PYTHON) -m benchmarks.work $(ARGS)
-
-.PHONY: bench-feed
-bench-feed: $(INSTALLED) ## measure how soon a commit reaches those who watch
-	@$(PYTHON) -m benchmarks.feed $(ARGS)
-
 .PHONY: bench-storm
 bench-storm: $(INSTALLED) ## measure a restart while thousands watch
 	@$(PYTHON) -m benchmarks.storm $(ARGS)
-
-.PHONY: bench-slow
-bench-slow: $(INSTALLED) ## measure what watchers cost that do not read
-	@$(PYTHON) -m benchmarks.slow $(ARGS)
 
 .PHONY: bench-growth
 bench-growth: $(INSTALLED) ## measure what calls cost beside five million jobs

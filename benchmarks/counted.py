@@ -46,8 +46,16 @@ class Counter(Protocol):
 
 
 @contextmanager
-def counted_server(database: Database, cluster: Cluster, programs: Path) -> Iterator[Counter]:
-    """Serve on a database, counted, for as long as the block lasts."""
+def counted_server(
+    database: Database, cluster: Cluster | None, programs: Path
+) -> Iterator[Counter]:
+    """Serve on a database, counted, for as long as the block lasts.
+
+    Args:
+        database: what is served, in its cluster, if it has one.
+        cluster: where a database of PostgreSQL is.
+        programs: the folder of the `jobledger-server` that serves.
+    """
     if database.pid is None:
         trace = database.folder / "trace"
         environment = {
@@ -60,6 +68,7 @@ def counted_server(database: Database, cluster: Cluster, programs: Path) -> Iter
         ):
             yield _OnSqlite(server, trace, frames)
         return
+    assert cluster is not None, "a database of PostgreSQL is in a cluster"
     host, port = cluster.address
     command = [sys.executable, "-m", "benchmarks.postgres_proxy", host, str(port)]
     with subprocess.Popen(

@@ -6,7 +6,6 @@ A call that comes alone is a batch of its own.
 from collections.abc import Mapping
 
 from benchmarks.counted import counted_server
-from benchmarks.postgres import Cluster
 from benchmarks.processes import Generator
 from benchmarks.run import Run
 from benchmarks.targets import PROGRAMS, new_database
@@ -26,7 +25,8 @@ def add_counts(run: Run, operations: Mapping[str, str], calls: int = CALLS) -> N
         calls: batches of each that are counted.
     """
     run.tell("counting statements")
-    with Generator("load.calls") as caller, Cluster() as cluster:
+    cluster = run.cluster()
+    with Generator("load.calls") as caller:
         for name in run.databases:
             database = run.enter(new_database(name, run.folder, cluster=cluster))
             with counted_server(database, cluster, PROGRAMS) as counter:
@@ -44,5 +44,5 @@ def add_counts(run: Run, operations: Mapping[str, str], calls: int = CALLS) -> N
                     if after.round_trips is not None and before.round_trips is not None:
                         trips = (after.round_trips - before.round_trips) / calls
                         run.report.cost(f"{figure}: round trips", "1/batch", trips)
-                    written = (after.wal - before.wal) / calls
-                    run.report.cost(f"{figure}: written", "B/batch", written)
+                    wal = (after.wal - before.wal) / calls
+                    run.report.cost(f"{figure}: write-ahead log", "B/batch", wal)

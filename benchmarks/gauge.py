@@ -5,7 +5,6 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -24,7 +23,7 @@ class Reading:
     Attributes:
         rate: calls a second after the warm-up.
         calls: all that were acknowledged.
-        written: bytes of write-ahead log on PostgreSQL, bytes written to files on SQLite.
+        wal: bytes of write-ahead log, on PostgreSQL.
         server_cores: how much of a core the server used.
         generator_cores: the same of the busiest generator.
     """
@@ -34,7 +33,7 @@ class Reading:
     server_cpu: float
     database_cpu: float | None
     generator_cpu: float
-    written: float | None
+    wal: float | None
     server_cores: float
     generator_cores: float
 
@@ -59,7 +58,7 @@ class Gauge:
         database = server.database.pid if isinstance(server, Server) else None
         pids = [server.pid, *(generator.pid for generator in self.generators)]
         pids += [] if database is None else [database]
-        written = written_bytes(server)
+        wal = _wal_bytes(server)
         used = [cpu_seconds(pid) for pid in pids]
         begin = time.monotonic()
         replies = all_do(
@@ -76,14 +75,14 @@ class Gauge:
         calls = sum(reply["calls"] for reply in replies)
         if not calls:
             raise BenchmarkError("no call was answered in time: give it more --seconds")
-        after = written_bytes(server)
+        wal_after = _wal_bytes(server)
         return Reading(
             rate=sum(reply["rate"] for reply in replies),
             calls=calls,
             server_cpu=used[0] / calls * 1e6,
             database_cpu=None if database is None else used[-1] / calls * 1e6,
             generator_cpu=sum(generating) / calls * 1e6,
-            written=None if written is None or after is None else (after - written) / calls,
+            wal=None if wal is None or wal_after is None else (wal_after - wal) / calls,
             server_cores=used[0] / wall,
             generator_cores=max(generating) / wall,
         )
@@ -169,27 +168,20 @@ def add_reading(
     report.cost(f"{title}: server CPU", f"µs/{unit}", reading.server_cpu / each, cpu)
     if reading.database_cpu is not None:
         report.cost(f"{title}: database CPU", f"µs/{unit}", reading.database_cpu / each)
-    if reading.written is not None:
-        report.cost(f"{title}: written", f"B/{unit}", reading.written / each)
+    if reading.wal is not None:
+        report.cost(f"{title}: write-ahead log", f"B/{unit}", reading.wal / each)
     bars = {} if bar is None else {"bar": bar}
     report.rate(title, f"{unit}s/s", reading.rate * each, rate, **bars)
 
 
-def written_bytes(server: BareServer | Server) -> int | None:
-    """Return what has been written for a server's database until now.
-
-    PostgreSQL's write-ahead log; of an SQLite server all that it writes to files. None for a
-    server without a database.
-    """
-    if isinstance(server, BareServer):
+def _wal_bytes(server: BareServer | Server) -> int | None:
+    """Return how much PostgreSQL has written until now; None for a server on something else."""
+    if isinstance(server, BareServer) or server.database.pid is None:
         return None
-    if server.database.pid is not None:
-        return asyncio.run(_wal_bytes(server.database.url))
-    io = Path(f"/proc/{server.pid}/io").read_text("ascii")
-    return int(dict(line.split(": ") for line in io.splitlines())["wchar"])
+    return asyncio.run(_wal_position(server.database.url))
 
 
-async def _wal_bytes(url: str) -> int:
+async def _wal_position(url: str) -> int:
     connection = await asyncpg.connect(url)
     try:
         return int(await connection.fetchval("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))

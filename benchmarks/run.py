@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from benchmarks.postgres import Cluster
 from benchmarks.processes import GENERATORS, Generator
 from benchmarks.stats import Report
 from benchmarks.targets import Database, Server, new_database
@@ -58,6 +59,10 @@ class Run:
     def database(self, name: str) -> Database:
         """Have a new database until the run ends."""
         return self.enter(new_database(name, self.folder))
+
+    def cluster(self) -> Cluster | None:
+        """Start PostgreSQL, if it is measured, for several databases; it ends with the run."""
+        return self.enter(Cluster()) if "PostgreSQL" in self.databases else None
 
     def serving(self, database: str | Database, *arguments: str) -> Server:
         """Serve on a database, a new one where only its kind is named, until the run ends."""

@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from google.protobuf.duration_pb2 import Duration
+
 from benchmarks.load.channel import Channel
 from benchmarks.load.http2 import CallRefused, connect
 from benchmarks.load.messages import BATCH, USER, batch_bodies, create_bodies, create_requests
@@ -43,6 +45,7 @@ class Target:
             "batch": self._create_batch,
             "progress": self._progress,
             "get": self.get,
+            "claim": self._claim,
             "refused": self._refused,
         }[name]
 
@@ -74,6 +77,9 @@ class Target:
             raise Wrong(f"a report on version {job.version} of {job.id} was answered {answer}")
         job.version += 1
 
+    async def report_any(self) -> None:
+        await self._workers.UpdateProgress(worker_service_pb2.UpdateProgressRequest(job_id="any"))
+
     async def get(self) -> None:
         """Read the next job, and see that it is as the last answer said."""
         job = self.running[0]
@@ -96,6 +102,15 @@ class Target:
         job = self.running.popleft()
         await self.report(job)
         self.running.append(job)
+
+    async def _claim(self) -> None:
+        answer = await self._workers.ClaimJobs(
+            worker_service_pb2.ClaimJobsRequest(
+                worker_id="worker-1", job_types=["render"], lease_duration=Duration(seconds=3600)
+            )
+        )
+        if len(answer.jobs) != 1:
+            raise Wrong("there is no job to claim")
 
     async def _refused(self) -> None:
         """Create a job without an owner, which is refused."""
@@ -167,6 +182,12 @@ class Calls:
             await call()
             seconds.append(time.monotonic() - begin)
         return {"seconds": seconds}
+
+    async def report_any(self, target: str) -> Reply:
+        """Report on a job that only the bare server knows; return when that was sent."""
+        sent = time.monotonic()
+        await self.target(target).report_any()
+        return {"sent": sent}
 
     async def write(self, target: str, rate: float, seconds: float) -> Reply:
         """Report on one job after the other at even intervals, never twice at once on one.

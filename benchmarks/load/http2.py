@@ -28,6 +28,9 @@ _MAX_FRAME = 16_384
 _WINDOW = 65_535
 """Bytes that either side may send at first."""
 
+_SMALL_WINDOW = 4_096
+"""Of a call whose answers are not read: a few messages, and the server must wait."""
+
 _LARGEST_WINDOW = 2**31 - 1
 _GRANT = 2**30
 """Bytes after which the server may send so many more."""
@@ -119,7 +122,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one but in name
         self._transport.write(_PREFACE)
         if not self._reads:
-            self._write(_SETTINGS, 0, 0, b"")
+            self._write(_SETTINGS, 0, 0, _SETTING.pack(_INITIAL_WINDOW_SIZE, _SMALL_WINDOW))
             return
         self._write(_SETTINGS, 0, 0, _SETTING.pack(_INITIAL_WINDOW_SIZE, _LARGEST_WINDOW))
         self._grant(_LARGEST_WINDOW - _WINDOW)
@@ -221,7 +224,7 @@ async def connect(target: str, path: str, *, reads: bool = True) -> Connection:
     Args:
         target: its HOST:PORT.
         path: of the method that is called on this connection.
-        reads: whether the server may send without end; else the first 64 KiB are all that it may.
+        reads: whether the server may send without end; else a few KiB of each call.
     """
     host, _, port = target.rpartition(":")
     _, connection = await asyncio.get_running_loop().create_connection(

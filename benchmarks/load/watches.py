@@ -51,7 +51,7 @@ class Watches:
     async def stall(self, target: str, job_ids: list[str], streams: int) -> Reply:
         """Open streams of WatchJob and WatchJobs in turn, and read their first message only.
 
-        Each has a connection of its own, on which the server may send 64 KiB.
+        Each has a connection of its own, on which the server may send a few KiB.
         """
         group = self._groups["stalled"] = _Group()
         for number in range(streams):

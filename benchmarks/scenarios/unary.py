@@ -22,14 +22,18 @@ READ_BAR = 0.85
 LATENCY_BAR = 2.0
 """Milliseconds."""
 
-JOBS = 1_000
-"""That are reported on and read, in turn."""
-
 SYNCS = 50
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--in-flight", type=int, default=128, metavar="N", help="default: 128")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1_000,
+        metavar="N",
+        help="that are reported on and read, in turn; default: 1,000",
+    )
     parser.add_argument(
         "--calls", type=int, default=500, metavar="N", help="of one caller, a round; default: 500"
     )
@@ -46,7 +50,9 @@ def measure(run: Run) -> None:
     generators = run.generators()
     gauge, committed = Gauge(generators, seconds=run.seconds), Committed()
     for server in servers:
-        all_do(generators, "prepare", target=server.target, jobs=JOBS // len(generators))
+        all_do(
+            generators, "prepare", target=server.target, jobs=run.arguments.jobs // len(generators)
+        )
     for target in (set_up.target, *(server.target for server in servers)):
         generators[0].do("latencies", target=target, operation="create", calls=50)
     no_op = Ceiling(lambda: gauge.rate(bare, "create", in_flight=in_flight))

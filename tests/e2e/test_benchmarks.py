@@ -13,8 +13,12 @@ from benchmarks.targets import serving
 
 SMALL = ("--database", "SQLite", "--rounds", "1", "--seconds", "0.1")
 SMALLER = {
-    "unary": ("--in-flight", "8", "--calls", "10"),
+    "unary": ("--in-flight", "8", "--calls", "10", "--jobs", "32"),
     "streams": ("--window", "10"),
+    "batches": ("--in-flight", "1"),
+    "watch": ("--watches", "20", "--jobs", "10", "--rate", "100"),
+    "claims": ("--backlog", "3000", "--jobs", "2", "--expiring", "2", "--idle", "0.2"),
+    "limits": ("--watches", "100", "--minutes", "0"),
 }
 """Options that make a scenario small, where it has some of its own."""
 
@@ -36,7 +40,7 @@ def test_a_scenario_gives_figures_with_units(name: str, tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     assert main(["run", name, *SMALL, *SMALLER[name], "--json", str(file)]) == 0
     figures = json.loads(file.read_text())["figures"]
-    assert {"cost", "rate"} <= {figure["kind"] for figure in figures}
+    assert "cost" in {figure["kind"] for figure in figures}
     assert all(figure["unit"] and figure["rounds"] for figure in figures)
     assert all(figure["value"] > 0 for figure in figures if figure["kind"] == "rate")
 
