@@ -176,12 +176,21 @@ async def test_what_a_caller_claimed_that_went_away_is_given_back(gated: App) ->
 async def test_a_draining_server_lets_waiting_claims_go_with_nothing(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openings, "LOOK_SECONDS", 3600)  # they are woken, or cut off
+    monkeypatch.setattr(openings, "LOOK_SECONDS", 3600)  # it is woken, or cut off
+    waits = asyncio.Event()
+    wait = openings.Seeker.wait
+
+    async def noted(seeker: openings.Seeker, patience: float) -> None:
+        waits.set()
+        await wait(seeker, patience)
+
+    monkeypatch.setattr(openings.Seeker, "wait", noted)
     settings = Settings(listen="127.0.0.1:0", database=database_url, grace=5.0)
     async with open_app(settings) as draining:
         channel = grpc.aio.insecure_channel(draining.address)
         claim = Caller(channel).ClaimJobs(worker_id="w", job_types=["render"], wait=seconds(20))
-        await waiting(draining, "render", 1)
+        async with asyncio.timeout(20):
+            await waits.wait()  # asked, and given nothing
     assert not (await claim).jobs
     await channel.close()
 
