@@ -25,7 +25,7 @@ Command = Callable[[argparse.Namespace], int]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code."""
-    parsed = _parser().parse_args(arguments)
+    parsed = parser().parse_args(arguments)
     command: Command = parsed.command
     try:
         return command(parsed)
@@ -34,11 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
+    whole = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Measures Jobledger on this machine."
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = whole.add_subparsers(metavar="COMMAND", required=True)
     run = commands.add_parser("run", help="measure one scenario")
     names = run.add_subparsers(metavar="SCENARIO", required=True)
     for name in SCENARIOS:
@@ -57,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         module.add_arguments(command)
         command.set_defaults(command=module.run)
-    return parser
+    return whole
 
 
 def _add_common_arguments(parser: argparse.ArgumentParser) -> None:

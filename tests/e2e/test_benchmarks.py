@@ -1,15 +1,18 @@
 """The benchmarks: each scenario gives figures, and fails where a change is not in the database."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.cli import COMMANDS, SCENARIOS, main
+from benchmarks.cli import COMMANDS, SCENARIOS, main, parser
 from benchmarks.gauge import Committed, Gauge, Reading
 from benchmarks.processes import BenchmarkError, Generator
 from benchmarks.targets import serving
+from tests.support.pages import pages, text_of
 
 SMALL = ("--database", "SQLite", "--rounds", "1", "--seconds", "0.1")
 SMALLER = {
@@ -33,6 +36,14 @@ def test_a_benchmark_explains_itself(
         main([*command, "--help"])
     assert end.value.code == 0
     assert "usage:" in capsys.readouterr().out
+
+
+def test_every_benchmark_that_a_page_names_can_be_run() -> None:
+    texts = [text_of(page) for page in pages() if page.parent.name != "decisions"]
+    named = set(re.findall(r'make bench ARGS="([^"]+)"', "\n".join(texts)))
+    assert {"run unary", "compare REV_A REV_B"} <= named
+    for arguments in named:
+        parser().parse_args(shlex.split(arguments))
 
 
 @pytest.mark.parametrize("name", sorted(SMALLER))
