@@ -57,10 +57,6 @@ bench: $(INSTALLED) ## measure it on this machine; ARGS="run unary" for one scen
 bench-storm: $(INSTALLED) ## measure a restart while thousands watch
 	@$(PYTHON) -m benchmarks.storm $(ARGS)
 
-.PHONY: bench-growth
-bench-growth: $(INSTALLED) ## measure what calls cost beside five million jobs
-	@$(PYTHON) -m benchmarks.growth $(ARGS)
-
 .PHONY: wheel
 wheel: $(INSTALLED) ## build the distribution into dist/
 	@$(PYTHON) -m hatchling build -t wheel

@@ -1,7 +1,6 @@
-"""The load generator of growth.py, a program: as load.py, and it calls two servers in turn.
+"""One caller and two servers: calls made in turn on each, each for a job that it is given.
 
-Each call is given a job, as its id, its owner and its type, and takes of them what it
-needs. What it was answered is looked at after its time is taken.
+A job is given as its id, its owner and its type. Answers are checked after their time is taken.
 """
 
 import random
@@ -10,11 +9,11 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import uvloop
+import grpc
 from google.protobuf.duration_pb2 import Duration
 
-from benchmarks.grpc_load import Load, Reply, Wrong, connect, main
 from benchmarks.load.messages import create_requests
+from benchmarks.load.program import Reply, Wrong, serve
 from jobledger.v1 import asset_pb2, job_pb2, job_service_pb2, worker_service_pb2
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
@@ -28,7 +27,7 @@ FILTERED_ROWS = 10
 """Jobs on a page of some of an owner's: so few that an owner of 250 jobs has them."""
 
 BEHIND = 20_000
-"""Places that a watcher comes back from: more than a server keeps in memory."""
+"""Changes that a watch missed: more than a server keeps in memory."""
 
 Job = tuple[str, str, str]
 """Its id, its owner and its type."""
@@ -38,7 +37,7 @@ class Calls:
     """One server, and the calls that can be made on it."""
 
     def __init__(self, address: str) -> None:
-        channel = connect(address)
+        channel = grpc.aio.insecure_channel(address)
         self._jobs: Any = JobServiceStub(channel)
         self._workers: Any = WorkerServiceStub(channel)
         self._requests = create_requests()
@@ -132,30 +131,30 @@ class Calls:
         _expect(message.job.id == job_id, message)
         return took
 
-    async def follow(self, job: Job) -> float:
+    async def watch_all(self, job: Job) -> float:
         """Watch the owner's jobs until the first message."""
-        took, message = await self._follow(job, lambda _: True)
+        took, message = await self._watch_all(job, lambda _: True)
         _expect(message.synced or message.job.user_id == job[1], message)
         return took
 
     async def sync(self, job: Job) -> float:
-        """Watch the owner's jobs until all that have not ended have been told."""
-        took, _ = await self._follow(job, lambda message: bool(message.synced))
+        """Watch the owner's jobs until all that have not ended were sent."""
+        took, _ = await self._watch_all(job, lambda message: bool(message.synced))
         return took
 
     async def resume(self, job: Job) -> float:
-        """Watch the owner's jobs from BEHIND places back until the first message."""
+        """Watch the owner's jobs from BEHIND changes back until the first message."""
         _, user_id, _ = job
-        _, message = await self._follow(job, lambda message: bool(message.synced))
+        _, message = await self._watch_all(job, lambda message: bool(message.synced))
         key = Selection(user_id=user_id).key()
-        epoch, place, _ = read_token("resume_token", key, message.resume_token).split("/")
-        back = token(key, f"{epoch}/{int(place) - BEHIND}/")
+        epoch, seq, _ = read_token("resume_token", key, message.resume_token).split("/")
+        back = token(key, f"{epoch}/{int(seq) - BEHIND}/")
         request = job_service_pb2.WatchJobsRequest(user_id=user_id, resume_token=back)
         took, message = await _watched(self._jobs.WatchJobs, request, lambda _: True)
         _expect(message.job.user_id == user_id, message)
         return took
 
-    async def _follow(self, job: Job, last: Callable[[Any], bool]) -> tuple[float, Any]:
+    async def _watch_all(self, job: Job, last: Callable[[Any], bool]) -> tuple[float, Any]:
         _, user_id, _ = job
         request = job_service_pb2.WatchJobsRequest(user_id=user_id)
         return await _watched(self._jobs.WatchJobs, request, last)
@@ -186,11 +185,10 @@ def _expect(right: bool, answer: object) -> None:  # noqa: FBT001
         raise Wrong(f"an answer was {answer}")
 
 
-class GrowthLoad(Load):
+class Growth:
     """All that this process can do; each method is a command."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._calls: dict[str, Calls] = {}
 
     async def alternate(self, jobs: dict[str, list[Job]], operation: str) -> Reply:
@@ -199,7 +197,8 @@ class GrowthLoad(Load):
         Return each target's seconds.
         """
         for target in jobs:
-            self._calls.setdefault(target, Calls(target))
+            if target not in self._calls:
+                self._calls[target] = Calls(target)
         seconds: dict[str, list[float]] = {target: [] for target in jobs}
         for picks in zip(*jobs.values(), strict=True):
             for target, pick in zip(jobs, picks, strict=True):
@@ -208,4 +207,4 @@ class GrowthLoad(Load):
 
 
 if __name__ == "__main__":
-    uvloop.run(main(GrowthLoad()))
+    serve(Growth)

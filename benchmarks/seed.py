@@ -1,15 +1,26 @@
-"""The rows that a database is filled with: each job by its number, as SQL on either database.
+"""Fills a database by plain SQL before a server uses it: jobs as they are after some time.
 
-Half of the jobs belong to LARGE_OWNERS owners, the rest to as many as it takes for
-SMALL_OWNERS_JOBS each. What is picked in turns goes by numbers that have no common
-divisor, so that every owner has jobs of every status, type and project.
+Everything about a job follows from its number, which counts from 1 in the order of creation. Half
+of the jobs belong to LARGE_OWNERS owners, the rest to as many as it takes for SMALL_OWNERS_JOBS
+each. Turns go by numbers without a common divisor, so that every owner has jobs of every status,
+type and project. Indexes and references are dropped meanwhile and made again at the end: to index
+all rows at once takes a fraction of the time.
 """
 
+import asyncio
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import random
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Hashable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass, field
+
+import asyncpg
 
 from benchmarks.load.messages import create_requests
+from benchmarks.processes import BenchmarkError
+from benchmarks.targets import Database
 
 LARGE_OWNERS = 20
 
@@ -195,3 +206,167 @@ SELECT {asset_id}, {id}, {owner}, 'image', 'https://assets.example/' || n || '.p
   1000000 + n, {now}, {request_id}
 FROM {status} WHERE status = 'COMPLETED'
 """
+
+CHUNK = 20_000
+"""Jobs whose rows are written together, so that the transitions of a job are near each other."""
+
+SHARES = {"COMPLETED": 0.90, "PARTIAL": 0.03}
+
+
+Job = tuple[str, str, str]
+"""Its id, its owner and its type."""
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A database with its jobs, and how many seconds it took to make them."""
+
+    database: Database
+    rows: Rows
+    seconds: float
+    _random: random.Random = field(default_factory=lambda: random.Random(5))
+
+    def pick(self, which: str) -> Job:
+        """Pick a job at random: any, a large owner's, a small owner's, or a running one."""
+        rows = self.rows
+        match which:
+            case "large":
+                number = self._random.randrange(1, rows.jobs + 1, 2)
+            case "small":
+                number = self._random.randrange(2, rows.jobs + 1, 2)
+            case "running":
+                number = rows.ended + self._random.randint(1, rows.running)
+            case _:
+                number = self._random.randint(1, rows.jobs)
+        return job_id(rows, number), owner(rows, number), job_type(rows, number)
+
+
+def fill(database: Database, jobs: int, *job_types: str) -> Filled:
+    """Make so many jobs, their types in turn. Raises BenchmarkError.
+
+    1 % is active and the newest, half of it running; of the others most are COMPLETED.
+    """
+    counts = {status: int(jobs * share) for status, share in SHARES.items()}
+    counts |= {"PROCESSING": jobs // 200, "QUEUED": jobs // 200}
+    counts["FAILED"] = jobs - sum(counts.values())
+    begin = time.monotonic()
+    rows = Rows(counts, job_types, now=time.time_ns() // 1000)
+    if database.pid is None:
+        _fill_sqlite(database.file, rows)
+    else:
+        asyncio.run(_fill_postgresql(database.url, rows))
+    return Filled(database, rows, time.monotonic() - begin)
+
+
+def _fill_sqlite(file: str, rows: Rows) -> None:
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        # Of this connection alone. If it fails the file is of no use.
+        for pragma in ("journal_mode=OFF", "synchronous=OFF", "cache_size=-1000000", "threads=2"):
+            connection.execute(f"PRAGMA {pragma}")
+        with without_indexes_on_sqlite(connection):
+            connection.execute("BEGIN")
+            for statement in _statements(rows, SQLITE):
+                connection.execute(statement)
+            connection.execute("COMMIT")
+        # No ANALYZE: the server never does that either.
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
+async def _fill_postgresql(url: str, rows: Rows) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        # Of this connection alone.
+        await connection.execute("SET synchronous_commit = off")
+        await connection.execute("SET maintenance_work_mem = '1GB'")
+        async with without_indexes(connection):
+            for statement in _statements(rows, POSTGRESQL):
+                await connection.execute(statement)
+        await connection.execute("VACUUM (ANALYZE)")
+        await connection.execute("CHECKPOINT")
+    finally:
+        await connection.close()
+
+
+def _statements(rows: Rows, dialect: Dialect) -> Iterator[str]:
+    for first in range(1, rows.jobs + 1, CHUNK):
+        yield from rows.insertions(dialect, first, min(first + CHUNK - 1, rows.jobs))
+    yield f"UPDATE feed SET seq = {rows.last_place}"
+
+
+# In the order in which they were made: where two plans cost the same, it decides.
+_SQLITE_SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY tbl_name, rowid"
+
+_KEYS = """
+SELECT conrelid::regclass::text AS at, conname AS name, contype::text AS kind,
+  pg_get_constraintdef(oid) AS definition
+FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype IN ('p', 'f')
+ORDER BY contype, oid
+"""
+
+_INDEXES = """
+SELECT indrelid::regclass::text AS at, indexrelid::regclass::text AS name,
+  pg_get_indexdef(indexrelid) AS definition
+FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+WHERE relnamespace = 'public'::regnamespace ORDER BY indrelid, indexrelid
+"""
+
+_CONSTRAINTS = """
+SELECT conrelid::regclass::text, conname, contype::text, convalidated, pg_get_constraintdef(oid)
+FROM pg_constraint WHERE connamespace = 'public'::regnamespace ORDER BY 1, 2
+"""
+
+
+@contextmanager
+def without_indexes_on_sqlite(connection: sqlite3.Connection) -> Iterator[None]:
+    """Have no index and no trigger in the block. Raises BenchmarkError where one comes back other.
+
+    An index that a primary key brings stays: it cannot be taken off.
+    """
+    before = connection.execute(_SQLITE_SCHEMA).fetchall()
+    taken = [row for row in before if row[0] in {"index", "trigger"} and row[-1] is not None]
+    for kind, name, *_ in taken:
+        connection.execute(f"DROP {kind} {name}")
+    yield
+    for *_, definition in taken:
+        connection.execute(definition)
+    _compare(before, connection.execute(_SQLITE_SCHEMA).fetchall())
+
+
+@asynccontextmanager
+async def without_indexes(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """Have no index and no reference in the block, on PostgreSQL.
+
+    Raises BenchmarkError where one comes back other than it was.
+    """
+    before = await _schema(connection)
+    keys = await connection.fetch(_KEYS)
+    names = {key["name"] for key in keys}
+    indexes = [row for row in await connection.fetch(_INDEXES) if row["name"] not in names]
+    for key in keys:  # the references first: they need the keys
+        await connection.execute(f"ALTER TABLE {key['at']} DROP CONSTRAINT {key['name']}")
+    for index in indexes:
+        await connection.execute(f"DROP INDEX {index['name']}")
+    yield
+    await _add(connection, [key for key in keys if key["kind"] == "p"])
+    for index in indexes:
+        await connection.execute(index["definition"])
+    await _add(connection, [key for key in keys if key["kind"] == "f"])
+    _compare(before, await _schema(connection))
+
+
+async def _add(connection: asyncpg.Connection, keys: list[asyncpg.Record]) -> None:
+    for key in keys:
+        await connection.execute(
+            f"ALTER TABLE {key['at']} ADD CONSTRAINT {key['name']} {key['definition']}"
+        )
+
+
+async def _schema(connection: asyncpg.Connection) -> list[asyncpg.Record]:
+    return await connection.fetch(_INDEXES) + await connection.fetch(_CONSTRAINTS)
+
+
+def _compare(before: Sequence[Hashable], after: Sequence[Hashable]) -> None:
+    if changed := set(before) ^ set(after):
+        raise BenchmarkError(f"the schema is not what it was: {changed}")
+    if before != after:
+        raise BenchmarkError("the indexes are not in the order that they were in")
