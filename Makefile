@@ -167,6 +167,8 @@ lock: $(UV) ## renew the lock files
 	$(COMPILE) --group polyglot -o requirements-polyglot.lock
 	$(COMPILE) --group audit -o requirements-audit.lock
 	$(COMPILE) --group uv -o requirements-uv.lock
+	cd benchmarks/peers && ../../$(UV) pip compile --quiet --upgrade --universal \
+		--python-version 3.11 --no-annotate --no-header requirements.in -o requirements.lock
 
 .PHONY: baseline
 baseline: $(INSTALLED) ## at a release: keep its protos, so that no later change can break them

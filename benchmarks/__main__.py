@@ -1,4 +1,4 @@
-"""The benchmarks' one program: `python -m benchmarks run|compare|profile`."""
+"""The benchmarks' one program: `python -m benchmarks run|compare|profile|peers`."""
 
 import sys
 

@@ -15,8 +15,12 @@ from benchmarks.run import Run
 from benchmarks.stats import Report
 from benchmarks.targets import DATABASES
 
-COMMANDS = ("compare", "profile")
-"""Modules of this package that are commands: each has `add_arguments` and `run`."""
+COMMANDS = {
+    "compare": "benchmarks.compare",
+    "profile": "benchmarks.profile",
+    "peers": "benchmarks.peers.table",
+}
+"""The modules of the commands: each has `add_arguments` and `run`."""
 
 SCENARIOS = tuple(module.name for module in pkgutil.iter_modules(scenarios.__path__))
 
@@ -51,8 +55,8 @@ def parser() -> argparse.ArgumentParser:
         if add_arguments := getattr(module, "add_arguments", None):
             add_arguments(scenario)
         scenario.set_defaults(command=_run, name=name, measure=module.measure)
-    for name in COMMANDS:
-        module = import_module(f"benchmarks.{name}")
+    for name, path in COMMANDS.items():
+        module = import_module(path)
         command = commands.add_parser(
             name, help=_first_line(module.__doc__), description=_first_line(module.__doc__)
         )

@@ -1,0 +1,193 @@
+"""What is measured: the servers of each peer and the programs of its clients."""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import venv
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from benchmarks.peers.lifecycle import IN_FLIGHT, PARAMETERS, PERCENTS
+from benchmarks.postgres import Cluster
+from benchmarks.processes import BenchmarkError, free_port
+from benchmarks.targets import Server as JobledgerServer
+from benchmarks.targets import check_durability, new_database
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+ENVIRONMENT = ROOT / ".venv" / "peers"
+START_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Servers that run, and the commands of their clients.
+
+    Attributes:
+        server: process id of the server.
+        database: process id of its database, where that is a process apart.
+        owners: a program that creates jobs and observes them; see `lifecycle.answer`.
+        worker: a program that works until it is killed.
+    """
+
+    server: int
+    database: int | None
+    owners: Sequence[str]
+    worker: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def bullmq(folder: Path) -> Iterator[Subject]:
+    """Serve BullMQ on Redis, with QueueEvents as the observer."""
+    node = _find("node", "nodejs and npm")
+    program = HERE / "bullmq" / "lifecycle.mjs"
+    lock = program.with_name("package-lock.json")
+    _install(lock, program.with_name("node_modules"), [_find("npm", "npm"), "ci", "--silent"])
+    lifecycle = {"inFlight": IN_FLIGHT, "percents": PERCENTS, "parameters": PARAMETERS}
+    with _redis(folder) as (pid, port):
+        owners, worker = (
+            [node, str(program), role, str(port), json.dumps(lifecycle)]
+            for role in ("owners", "worker")
+        )
+        yield Subject(pid, None, owners, worker)
+
+
+@contextmanager
+def celery(folder: Path) -> Iterator[Subject]:
+    """Serve Celery on Redis, with `AsyncResult.get(on_message=…)` as the observer."""
+    python = _peers_python()
+    tasks = "benchmarks.peers.celery_tasks"
+    worker = ["-A", tasks, "worker", "--loglevel", "ERROR"]
+    worker += ["--pool", "threads", "--concurrency", str(IN_FLIGHT)]
+    with _redis(folder) as (pid, port):
+        yield Subject(
+            pid,
+            None,
+            owners=[python, "-m", tasks],
+            worker=[python, "-m", "celery", *worker],
+            environment={"PEERS_REDIS": f"redis://127.0.0.1:{port}/0"},
+        )
+
+
+@contextmanager
+def fastapi(folder: Path) -> Iterator[Subject]:
+    """Serve a hand-made service of FastAPI and SQLAlchemy on PostgreSQL, polled by its observer."""
+    python = _peers_python()
+    with Cluster() as cluster:
+        url = cluster.create_database()
+        asyncio.run(check_durability(url))
+        port = free_port()
+        command = [python, "-m", "uvicorn", "benchmarks.peers.fastapi_service:app"]
+        command += ["--port", str(port), "--no-access-log", "--timeout-keep-alive", "60"]
+        environment = {"PEERS_POSTGRES": url.replace("postgresql", "postgresql+asyncpg", 1)}
+        target = f"http://127.0.0.1:{port}"
+        with _running(command, folder, environment, partial(_answers, target)) as pid:
+            clients = [python, "-m", "benchmarks.peers.fastapi_clients"]
+            yield Subject(
+                pid, cluster.pid, [*clients, "owners", target], [*clients, "worker", target]
+            )
+
+
+@contextmanager
+def jobledger(database: str, folder: Path) -> Iterator[Subject]:
+    """Serve Jobledger, with a watch of each job as its observer."""
+    clients = [sys.executable, "-m", "benchmarks.peers.jobledger_clients"]
+    with new_database(database, folder) as made, JobledgerServer(made) as server:
+        owners, worker = ([*clients, role, server.target] for role in ("owners", "worker"))
+        yield Subject(server.pid, made.pid, owners, worker)
+
+
+SUBJECTS: Mapping[str, Callable[[Path], AbstractContextManager[Subject]]] = {
+    "bullmq": bullmq,
+    "celery": celery,
+    "fastapi": fastapi,
+    "jobledger-sqlite": partial(jobledger, "SQLite"),
+    "jobledger-postgresql": partial(jobledger, "PostgreSQL"),
+}
+
+
+@contextmanager
+def _redis(folder: Path) -> Iterator[tuple[int, int]]:
+    """Run a Redis that has each write on the disk before it answers; yield its pid and port."""
+    port = str(free_port())
+    command = [_find("redis-server", "redis-server"), "--port", port, "--dir", str(folder)]
+    command += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+    client = [_find("redis-cli", "redis-tools"), "-p", port]
+
+    def serves() -> bool:
+        query = [*client, "CONFIG", "GET", "appendfsync"]
+        return subprocess.run(query, check=False, capture_output=True).stdout.endswith(b"always\n")
+
+    with _running(command, folder, {}, serves) as pid:
+        yield pid, int(port)
+
+
+@contextmanager
+def _running(
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    serves: Callable[[], bool],
+) -> Iterator[int]:
+    """Run a server for as long as the block lasts; yield its process id once it serves."""
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, cwd=ROOT, env={**os.environ, **environment}
+        )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not serves():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise BenchmarkError(f"{command[0]} does not serve; its log:\n{log.read_text()}")
+            time.sleep(0.05)
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(target: str) -> bool:
+    try:
+        urllib.request.urlopen(f"{target}/openapi.json", timeout=5).close()
+    except urllib.error.URLError:
+        return False
+    return True
+
+
+def _peers_python() -> str:
+    """Return the interpreter of the peers' own environment, which is made where it is missing."""
+    python = str(ENVIRONMENT / "bin" / "python")
+    if not ENVIRONMENT.exists():
+        venv.create(ENVIRONMENT)
+    lock = HERE / "requirements.lock"
+    uv = str(ROOT / ".venv" / "uv" / "bin" / "uv")
+    _install(lock, ENVIRONMENT, [uv, "pip", "sync", "--quiet", "--python", python, str(lock)])
+    return python
+
+
+def _install(lock: Path, folder: Path, command: Sequence[str]) -> None:
+    """Install what a lock file names, unless that is done already."""
+    installed = folder / ".installed"
+    if not installed.exists() or installed.read_bytes() != lock.read_bytes():
+        print(f"installing what {lock.relative_to(ROOT)} names", file=sys.stderr)
+        if subprocess.run(command, cwd=lock.parent, check=False).returncode:
+            raise BenchmarkError(f"{' '.join(command)} failed")
+        installed.write_bytes(lock.read_bytes())
+
+
+def _find(program: str, packages: str) -> str:
+    found = shutil.which(program)
+    if found is None:
+        raise BenchmarkError(f"{program} is missing: on Debian, `apt-get install {packages}`")
+    return found
