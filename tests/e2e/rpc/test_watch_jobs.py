@@ -492,7 +492,7 @@ async def test_a_bad_filter_names_every_violation(call: Caller) -> None:
 
 
 async def test_an_old_stream_is_asked_to_move_and_told_where_to_go_on(start: Start) -> None:
-    app = await start(max_watch_age=0.2)
+    app = await start(max_watch_age=2.0)
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
         job = await call.job()
