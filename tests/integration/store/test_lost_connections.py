@@ -115,12 +115,15 @@ async def test_peers_that_are_dead_without_a_word_hold_up_nothing(
 
 @several_servers
 async def test_the_end_waits_for_no_peer_that_is_dead_without_a_word(
-    behind_proxy: tuple[Database, Proxy],
+    behind_proxy: tuple[Database, Proxy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Without a limit each of them is waited for as long as a statement."""
     database, proxy = behind_proxy
+    assert database.dialect.farewell_seconds == postgresql.FAREWELL_SECONDS
+    monkeypatch.setattr(database.dialect, "farewell_seconds", PATIENCE_SECONDS / 2)
     await open_all(database)
     proxy.swallow_open_ones()
-    async with asyncio.timeout(postgresql.FAREWELL_SECONDS + 2):
+    async with asyncio.timeout(PATIENCE_SECONDS * (CONNECTIONS - 1)):
         await SqlStore(database).close()
 
 
