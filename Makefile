@@ -89,7 +89,7 @@ test-abuse: $(INSTALLED) ## attack a server while a good client calls it; ARGS="
 
 .PHONY: test-polyglot
 test-polyglot: $(INSTALLED) $(POLYGLOT_INSTALLED) ## try the clients in all languages that are here; ARGS="-k [go" for one
-	@$(PYTHON) -m pytest -m polyglot tests/polyglot tests/e2e/longrunning tests/e2e/worker/test_exec.py $(ARGS)
+	@$(PYTHON) -m pytest -m polyglot -n 4 tests/polyglot tests/e2e/worker/test_exec.py $(ARGS)
 
 .PHONY: test-pythons
 test-pythons: $(INSTALLED) ## run the tests of `make test-fast` on the other Pythons that pyproject.toml names

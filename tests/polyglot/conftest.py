@@ -5,7 +5,9 @@ Runs only with `-m polyglot` (`make test-polyglot`): it needs a toolchain for ea
 
 import os
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,7 @@ HERE = Path(__file__).parent
 MISSING = {p.name: p.missing() for p in PROGRAMS if p.missing()}
 RUNNABLE = [p for p in PROGRAMS if p.name not in MISSING]
 BUILDS = pytest.StashKey[Builds]()
+SECONDS = pytest.StashKey[dict[str, float]]()
 # Later than the 15 s after which a proxy ends a stream that it was not told about.
 HEARTBEAT = ["--heartbeat", "16"]
 
@@ -34,8 +37,16 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put a test behind those that can begin earlier: what it needs has to be built."""
-    items.sort(key=lambda item: max(map(RUNNABLE.index, programs_of(item)), default=-1))
+    """Put a test behind those that can begin earlier: what it needs has to be built.
+
+    Of those that need the last one, first the ones with all languages: they take longest.
+    """
+
+    def turn(item: pytest.Item) -> tuple[int, int]:
+        needed = programs_of(item)
+        return max(map(RUNNABLE.index, needed), default=-1), -len(needed)
+
+    items.sort(key=turn)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -45,18 +56,30 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if MISSING and os.environ.get("CI") == "true":
         raise pytest.UsageError(f"in CI no language may be missing: {_missing()}")
     chosen = [program for item in ours for program in programs_of(item)]
-    session.config.stash[BUILDS] = Builds([p for p in RUNNABLE if p in chosen])
+    session.config.stash[BUILDS] = Builds(
+        [p for p in RUNNABLE if p in chosen],
+        session.config.cache.mkdir("polyglot-builds"),
+    )
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Wait for what the test needs before its time begins to count."""
-    for program in programs_of(item):
-        try:
+    with suppress(BuildFailed):
+        for program in programs_of(item):
             item.config.stash[BUILDS].wait(program)
-        except BuildFailed as failure:
-            pytest.exit(str(failure), returncode=1)
     return (yield)
+
+
+@pytest.fixture(autouse=True)
+def _built(request: pytest.FixtureRequest) -> None:
+    """Fail where what the test needs cannot be built, and end the run."""
+    try:
+        for program in programs_of(request.node):
+            request.config.stash[BUILDS].wait(program)
+    except BuildFailed as failure:
+        request.session.shouldfail = "a program cannot be built"
+        pytest.fail(str(failure), pytrace=False)
 
 
 def programs_of(item: pytest.Item) -> list[Program]:
@@ -65,6 +88,8 @@ def programs_of(item: pytest.Item) -> list[Program]:
         return []
     if "programs" in item.fixturenames:
         return RUNNABLE
+    if "operations" in item.fixturenames:  # built from much that Go has compiled by then
+        return [program for program in RUNNABLE if program.name == "go"]
     if "program" not in item.fixturenames:
         return []
     program = item.callspec.params["program"]
@@ -72,12 +97,32 @@ def programs_of(item: pytest.Item) -> list[Program]:
     return [program]
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Say what was built: with several processes, to the one that reports."""
+    config = session.config
+    if BUILDS not in config.stash:
+        return
+    builds = config.stash[BUILDS]
+    if not session.shouldfail and not session.shouldstop:
+        builds.join()  # another process waits for it
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        config.workeroutput["built"] = builds.seconds
+    else:
+        config.stash.setdefault(SECONDS, {}).update(builds.seconds)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    built = getattr(node, "workeroutput", {}).get("built", {})
+    node.config.stash.setdefault(SECONDS, {}).update(built)
+
+
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    if BUILDS not in config.stash:
+    if SECONDS not in config.stash:
         return
-    built = config.stash[BUILDS].seconds
+    built = config.stash[SECONDS]
     terminalreporter.section("languages")
     for name, seconds in built.items():
         terminalreporter.write_line(f"ran {name} (built in {seconds:.0f} s)")

@@ -84,14 +84,28 @@ PROGRAMS = (
     Program(
         "go", ("go", "protoc"), ("go generate ./...", "go build -o build/jobs ."), "build/jobs"
     ),
-    Program("java", ("java", "mvn"), ("mvn -B -q package",), "java -jar target/jobs.jar"),
+    # Short runs: the fast compiler alone, and the classes of one run kept for the next ones.
+    Program(
+        "java",
+        ("java", "mvn"),
+        (
+            "env MAVEN_OPTS=-XX:TieredStopAtLevel=1 mvn -B -q package",
+            "sh ../../../tests/polyglot/keep_classes.sh",
+        ),
+        "java -XX:TieredStopAtLevel=1 -XX:SharedArchiveFile=target/jobs.jsa -jar target/jobs.jar",
+    ),
     Program(
         "cpp",
         ("cmake", "c++", "protoc", "grpc_cpp_plugin"),
         ("cmake -S . -B build", "cmake --build build --parallel 2"),
         "build/jobs",
     ),
-    Program("rust", ("cargo", "protoc"), ("cargo build --locked",), "target/debug/jobs"),
+    Program(
+        "rust",
+        ("cargo", "protoc"),
+        ("env CARGO_PROFILE_DEV_DEBUG=0 cargo build --locked",),
+        "target/debug/jobs",
+    ),
 )
 
 

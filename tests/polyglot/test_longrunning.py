@@ -1,13 +1,13 @@
 """Google's Go client for long-running operations, unchanged, in a program built for the test.
 
-Run by `make test-polyglot`: it needs Go and the packages that `go/go.mod` names.
+It needs Go and the packages that `longrunning/go.mod` names.
 """
 
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,20 +16,31 @@ from google.protobuf import json_format
 
 from jobledger.v1 import job_pb2
 from jobledger_client import Client
+from tests.polyglot.builds import once_in_run
 from tests.support.pages import ROOT, blocks
 from tests.support.server_process import ServerProcess
 
 # The first build compiles gRPC and all that Google's client rests on.
-pytestmark = [pytest.mark.polyglot, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 Line = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program, with code generated from the protos as they are now."""
-    folder = tmp_path_factory.mktemp("go") / "operations"
-    shutil.copytree(ROOT / "tests/e2e/longrunning/go", folder)
+@pytest.fixture(scope="session")
+def operations(request: pytest.FixtureRequest) -> Path:
+    """The program, built by the first process of the run that needs it."""
+    builds = request.config.cache.mkdir("polyglot-builds")
+    folder = builds / "operations-in-go"
+    with once_in_run(builds / "operations", "operations") as first:
+        if first:
+            build(folder)
+    return folder / "build/longrunning"
+
+
+def build(folder: Path) -> None:
+    """Build it with code generated from the protos as they are now."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(ROOT / "tests/polyglot/longrunning", folder)
     buf = str(Path(sys.executable).with_name("buf"))
     job = ROOT / "protos/jobledger/v1/job.proto"
     (page,) = blocks(ROOT / "docs/longrunning.md", "go")
@@ -41,16 +52,28 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["go", "vet", "./..."],
     ):
         subprocess.run(command, cwd=folder, check=True)
-    return folder / "build/longrunning"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Return a server of the module's own."""
+    with ServerProcess(tmp_path_factory.mktemp("server")) as server:
+        yield server
 
 
 @pytest.fixture
-def ask(program: Path, server: ServerProcess) -> Callable[..., list[Line]]:
+def ada(server: ServerProcess) -> Iterator[Client]:
+    with Client(server.target, user_id="ada") as client:
+        yield client
+
+
+@pytest.fixture
+def ask(operations: Path, server: ServerProcess) -> Callable[..., list[Line]]:
     """Run the program once and return what it printed."""
 
     def ask(verb: str, argument: str, user: str = "ada") -> list[Line]:
         run = subprocess.run(
-            [program, server.target, user, verb, argument],
+            [operations, server.target, user, verb, argument],
             stdout=subprocess.PIPE,
             text=True,
             check=True,
@@ -85,10 +108,12 @@ def test_poll_and_wait_give_the_job_that_has_completed(
         assert job_in(followed["response"]) == job_in(followed["metadata"]) == ended
 
 
-def test_wait_returns_when_the_job_ends(program: Path, server: ServerProcess, ada: Client) -> None:
+def test_wait_returns_when_the_job_ends(
+    operations: Path, server: ServerProcess, ada: Client
+) -> None:
     job = ada.start_job(ada.create_job("render").id)
     with subprocess.Popen(
-        [program, server.target, "ada", "wait", f"jobs/{job.id}"],
+        [operations, server.target, "ada", "wait", f"jobs/{job.id}"],
         stdout=subprocess.PIPE,
         text=True,
     ) as running:
@@ -129,11 +154,11 @@ def test_a_failed_job_is_an_error_with_its_reason(
 
 
 def test_wait_operation_ends_with_a_cancellation(
-    program: Path, server: ServerProcess, ada: Client, ask: Callable[..., list[Line]]
+    operations: Path, server: ServerProcess, ada: Client, ask: Callable[..., list[Line]]
 ) -> None:
     job = ada.create_job("render")
     with subprocess.Popen(
-        [program, server.target, "ada", "wait-operation", f"jobs/{job.id}"],
+        [operations, server.target, "ada", "wait-operation", f"jobs/{job.id}"],
         stdout=subprocess.PIPE,
         text=True,
     ) as running:
@@ -168,11 +193,11 @@ def test_refusals_carry_the_services_reasons(ask: Callable[..., list[Line]], ada
 
 
 def test_the_program_of_the_page_waits_for_the_job(
-    program: Path, server: ServerProcess, ada: Client
+    operations: Path, server: ServerProcess, ada: Client
 ) -> None:
     job = ada.start_job(ada.create_job("report").id)
     with subprocess.Popen(
-        [program.with_name("page"), job.id, server.target], stdout=subprocess.PIPE, text=True
+        [operations.with_name("page"), job.id, server.target], stdout=subprocess.PIPE, text=True
     ) as running:
         ada.mark_completed(job.id, {"pages": 4})
         said = running.communicate(timeout=60)[0]
