@@ -4,22 +4,29 @@ import asyncio
 import itertools
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import CheckConstraint, Connection, Table, inspect, text
+from sqlalchemy import CheckConstraint, Connection, MetaData, Table, inspect, text
 
+from jobledger_server.domain.model import JobId
 from jobledger_server.sql import postgresql, schema
 from jobledger_server.sql.dialect import BadDatabaseUrl
 from jobledger_server.sql.engine import open_database, parse_url
 from jobledger_server.sql.lock import exclusive
 from jobledger_server.sql.schema import HEAD, SchemaError, migrate, require_head
+from jobledger_server.sql.store import SqlStore
 from jobledger_server.sql.tables import metadata
 from jobledger_server.store import StoreUnavailable
 from tests.support.shared_postgres import Databases
+
+MIGRATIONS = Path(schema.__file__).parent / "migrations"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -30,7 +37,7 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def test_head_is_the_newest_migration() -> None:
-    scripts = ScriptDirectory(str(Path(schema.__file__).parent / "migrations"))
+    scripts = ScriptDirectory(str(MIGRATIONS))
     assert scripts.get_current_head() == HEAD
 
 
@@ -229,4 +236,175 @@ async def test_an_unusable_database_is_named_without_its_password() -> None:
     with pytest.raises(StoreUnavailable, match=r"postgresql://u:\*{3}@127.0.0.1:1/n: ") as caught:
         await require_head(database)
     assert "secret" not in str(caught.value)
+    await database.close()
+
+
+# What a database of revision 0001 may hold. It is not changed with later revisions: those have
+# to carry it over.
+JOB = {
+    "user_id": "ada",
+    "job_type": "render",
+    "status": "QUEUED",
+    "progress": 0,
+    "progress_message": "",
+    "labels": {"team": "red"},
+    "attempt": 0,
+    "max_attempts": 3,
+    "releases": 0,
+    "worker_id": "",
+    "request_id": "",
+    "create_time": 1_000_000,
+    "update_time": 1_000_000,
+    "queue_timeout": 60_000_000,
+    "cancel_reason": "",
+    "version": 1,
+}
+STARTED = {"attempt": 2, "releases": 1, "worker_id": "w1", "start_time": 2_000_000}
+STEP = {
+    "attempt": 2,
+    "actor": "w1",
+    "reason": "",
+    "progress": 0,
+    "progress_message": "",
+    "worker_id": "w1",
+}
+ROWS: dict[str, list[dict[str, object]]] = {
+    "jobs": [
+        JOB | {"id": "a", "deadline": 61_000_000, "change_seq": 1, "parameters": b"\x0a\x00"},
+        JOB
+        | STARTED
+        | {
+            "id": "b",
+            "status": "PROCESSING",
+            "progress": 40,
+            "progress_message": "half",
+            "request_id": "r",
+            "lease_duration": 30_000_000,
+            "lease_expire_time": 32_000_000,
+            "deadline": 32_000_000,
+            "change_seq": 3,
+            "version": 3,
+        },
+        JOB
+        | STARTED
+        | {
+            "id": "c",
+            "status": "PARTIAL",
+            "progress": 100,
+            "complete_time": 3_000_000,
+            "error_reason": "SOME_LEFT",
+            "error_message": "some are left",
+            "error_details": b"\x0a\x01",
+            "result": b"\x0a\x02",
+            "change_seq": 5,
+            "version": 3,
+        },
+    ],
+    "job_transitions": [
+        STEP
+        | {
+            "job_id": job_id,
+            "version": version,
+            "from_status": before,
+            "to_status": after,
+            "time": 2_000_000,
+            "change_seq": seq,
+        }
+        for job_id, version, before, after, seq in (
+            ("b", 2, "QUEUED", "PROCESSING", 2),
+            ("c", 2, "QUEUED", "PROCESSING", 4),
+            ("c", 3, "PROCESSING", "PARTIAL", 5),
+        )
+    ],
+    "assets": [
+        {
+            "id": "x",
+            "job_id": "c",
+            "user_id": "ada",
+            "asset_type": "image/png",
+            "url": "https://e.example/x.png",
+            "storage_path": "x.png",
+            "file_size": 7,
+            "create_time": 2_500_000,
+            "request_id": "q",
+        }
+    ],
+    "tombstones": [
+        {
+            "job_id": "d",
+            "user_id": "ada",
+            "job_type": "render",
+            "status": "FAILED",
+            "labels": {},
+            "version": 4,
+            "create_time": 1_000_000,
+            "delete_time": 4_000_000,
+            "change_seq": 6,
+        }
+    ],
+}
+
+
+def upgraded_to(revision: str) -> Callable[[Connection], None]:
+    def upgrade(connection: Connection) -> None:
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(MIGRATIONS))
+        command.upgrade(config, revision)
+
+    return upgrade
+
+
+def populate(connection: Connection) -> None:
+    for table, rows in ROWS.items():
+        columns = Table(table, MetaData(), autoload_with=connection)
+        for row in rows:
+            connection.execute(columns.insert().values(row))
+    connection.execute(text("UPDATE feed SET seq = 6"))
+
+
+def held(connection: Connection) -> dict[str, list[dict[str, object]]]:
+    """Return what is there of each row that was written at the first revision."""
+    found = {}
+    for table, rows in ROWS.items():
+        columns = Table(table, MetaData(), autoload_with=connection)
+        keys = [column.name for column in columns.primary_key]
+        there = {
+            tuple(row[key] for key in keys): row
+            for row in connection.execute(columns.select()).mappings()
+        }
+        assert len(there) == len(rows)
+        found[table] = [
+            {name: there[tuple(row[key] for key in keys)][name] for name in row} for row in rows
+        ]
+    return found
+
+
+async def test_a_populated_database_keeps_its_values_through_every_migration(
+    empty_url: str,
+) -> None:
+    scripts = ScriptDirectory(str(MIGRATIONS))
+    first, *later = [script.revision for script in scripts.walk_revisions()][::-1]
+    database = open_database(parse_url(empty_url))
+    async with database.writer.begin() as connection:
+        await connection.run_sync(upgraded_to(first))
+        await connection.run_sync(populate)
+    for revision in later:
+        async with database.writer.begin() as connection:
+            await connection.run_sync(upgraded_to(revision))
+            assert await connection.run_sync(held) == ROWS, revision
+    await migrate(database)
+    async with database.writer.connect() as connection:
+        assert await connection.run_sync(held) == ROWS
+
+    histories = await SqlStore(database).read_histories([JobId(job_id) for job_id in "abc"])
+    summary = {
+        job.id: (job.status.value, job.parameters, job.result, job.labels, len(transitions))
+        for job, transitions in histories.values()
+    }
+    assert summary == {
+        "a": ("QUEUED", b"\x0a\x00", None, {"team": "red"}, 0),
+        "b": ("PROCESSING", None, None, {"team": "red"}, 1),
+        "c": ("PARTIAL", None, b"\x0a\x02", {"team": "red"}, 2),
+    }
+    assert (await SqlStore(database).feed_head()).seq == 6
     await database.close()
