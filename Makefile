@@ -14,6 +14,7 @@ POLYGLOT := .venv/polyglot
 POLYGLOT_INSTALLED := $(POLYGLOT)/.installed
 AUDIT := .venv/audit
 AUDIT_INSTALLED := $(AUDIT)/.installed
+LOWEST := .venv/lowest
 UV := .venv/uv/bin/uv
 COMPILE := $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
 	--generate-hashes --no-header
@@ -98,6 +99,10 @@ test-pythons: $(INSTALLED) ## run the tests of `make test-fast` on the other Pyt
 		$(MAKE) --no-print-directory ".venv/python$$version/.installed"; \
 		".venv/python$$version/bin/python" -m pytest $(IN_PARALLEL) $(FAST) $(ARGS); \
 	done
+
+.PHONY: test-lowest
+test-lowest: $(LOWEST)/.installed ## run tests of every layer with the lowest versions that pyproject.toml allows
+	@$(LOWEST)/bin/python -m pytest -n 2 $(EVERY_LAYER) $(ARGS)
 
 .PHONY: test-image
 test-image: $(INSTALLED) ## build the Dockerfile with buildah and run the image
@@ -218,6 +223,15 @@ $(AUDIT_INSTALLED): requirements-audit.lock | $(PYTHON) $(UV)
 		$(UV) venv --quiet --clear --python $* .venv/python$*
 	$(SYNC) --python .venv/python$*/bin/python requirements.lock
 	$(UV) pip install --quiet --no-deps --no-build-isolation --python .venv/python$*/bin/python -e .
+	@touch $@
+
+# Not locked: it has to be what pyproject.toml says now.
+$(LOWEST)/.installed: pyproject.toml | $(PYTHON) $(UV)
+	$(UV) venv --quiet --clear --python $(PYTHON) $(LOWEST)
+	$(UV) pip compile --quiet --resolution lowest-direct --no-header --python $(PYTHON) \
+		pyproject.toml --all-extras --group dev -o $(LOWEST)/requirements.txt
+	$(UV) pip sync --quiet --python $(LOWEST)/bin/python $(LOWEST)/requirements.txt
+	$(UV) pip install --quiet --no-deps --no-build-isolation --python $(LOWEST)/bin/python -e .
 	@touch $@
 
 $(UV): requirements-uv.lock | $(PYTHON)
