@@ -54,10 +54,6 @@ demo: $(INSTALLED) ## see it work: a server, a worker and live bars; ARGS="--out
 bench: $(INSTALLED) ## measure it on this machine; ARGS="run unary" for one scenario, ARGS=--help for all
 	@$(PYTHON) -m benchmarks $(ARGS)
 
-.PHONY: bench-storm
-bench-storm: $(INSTALLED) ## measure a restart while thousands watch
-	@$(PYTHON) -m benchmarks.storm $(ARGS)
-
 .PHONY: wheel
 wheel: $(INSTALLED) ## build the distribution into dist/
 	@$(PYTHON) -m hatchling build -t wheel

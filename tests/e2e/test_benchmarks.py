@@ -21,6 +21,9 @@ SMALLER = {
     "batches": ("--in-flight", "1"),
     "watch": ("--watches", "20", "--jobs", "10", "--rate", "100"),
     "claims": ("--backlog", "3000", "--jobs", "2", "--expiring", "2", "--idle", "0.2"),
+    "lifecycle": ("--lifecycles", "150"),
+    "growth": ("--jobs", "20000", "--calls", "2"),
+    "restart": ("--watches", "40"),
     "limits": ("--watches", "100", "--minutes", "0"),
 }
 """Options that make a scenario small, where it has some of its own."""
@@ -51,9 +54,32 @@ def test_a_scenario_gives_figures_with_units(name: str, tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     assert main(["run", name, *SMALL, *SMALLER[name], "--json", str(file)]) == 0
     figures = json.loads(file.read_text())["figures"]
-    assert "cost" in {figure["kind"] for figure in figures}
+    assert {"cost", "time"} & {figure["kind"] for figure in figures}
     assert all(figure["unit"] and figure["rounds"] for figure in figures)
     assert all(figure["value"] > 0 for figure in figures if figure["kind"] == "rate")
+
+
+def test_a_profile_says_where_the_time_goes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", "CreateJob", "--seconds", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "µs of the server's CPU for each" in printed
+    assert "jobledger_server/ledger" in printed
+
+
+def test_a_comparison_has_each_figure_of_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, small in (("SLICE_SECONDS", 0.05), ("WATCHERS", 20), ("FEED_WATCHERS", 5)):
+        monkeypatch.setattr(f"benchmarks.compare.{name}", small)
+    file = tmp_path / "figures.json"
+    only = ("--rounds", "1", "--database", "SQLite", "--json", str(file))
+    assert main(["compare", ".", ".", *only]) == 0
+    figures = json.loads(file.read_text())["figures"]
+    assert {"server CPU", "statements", "write-ahead log", "memory", "rate", "time"} == {
+        figure["kind"] for figure in figures
+    }
+    assert all(min(pair) > 0 for figure in figures for pair in figure["rounds"])
+    assert {figure["word"] for figure in figures} == {"too few rounds"}
 
 
 class OneTooMany(Generator):

@@ -1,7 +1,7 @@
-"""The load generator of storm.py, a program: as load.py, and it watches through restarts.
+"""Watches that outlive their server, and calls at a steady rate meanwhile.
 
-Every watch is read to its end, whatever ends it, and opened again as the Python
-client does: after a random time of up to 100 ms, twice as long after each failure.
+Every watch is read until its stream breaks, and opened again as the Python client does: after a
+random time of up to 100 ms, twice as long after each failure.
 """
 
 import asyncio
@@ -14,21 +14,17 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
-import uvloop
 
-from benchmarks.grpc_load import (
-    STREAMS_PER_CONNECTION,
-    Load,
-    Reply,
-    RunningJob,
-    Wrong,
-    connect,
-    main,
-)
+from benchmarks.load.calls import Target
+from benchmarks.load.http2 import CallFailed, CallRefused
 from benchmarks.load.messages import USER, create_requests
+from benchmarks.load.program import Reply, Wrong, serve
+from benchmarks.load.span import RunningJob
 from jobledger.v1 import job_pb2, job_service_pb2, worker_service_pb2
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
+
+STREAMS_PER_CONNECTION = 1_000
 
 FIRST_CAP = 0.1
 LAST_CAP = 5.0
@@ -41,7 +37,7 @@ OWNERS_AT_ONCE = 100
 
 
 class Owner:
-    """One who has jobs. The first of them runs, and is the one that changes."""
+    """An owner of jobs. The first of them runs, and is the one that changes."""
 
     def __init__(self, user_id: str) -> None:
         self.user_id = user_id
@@ -63,7 +59,7 @@ class Owner:
 
 
 class Watch:
-    """One watch, over as many streams as it takes; and which versions of its jobs it was told."""
+    """One watch, over as many streams as it takes; and which versions of its jobs it received."""
 
     def __init__(self, stub: Any, owner: Owner, job_id: str | None) -> None:
         self._stub = stub
@@ -85,7 +81,7 @@ class Watch:
         )
 
     def take(self, message: Any) -> bool:
-        """Note what was told; return whether it is all there was when the stream began."""
+        """Keep the version; return whether it is all there was when the stream began."""
         one = self._job_id is not None
         if not one:
             self._token = message.resume_token
@@ -93,16 +89,16 @@ class Watch:
             job, seen = message.job, self._versions.get(message.job.id, 0)
             # A stream of one job begins with the job as it stands, known or not.
             if job.version < seen or (job.version == seen and not one):
-                raise Wrong(f"version {job.version} of {job.id} was told after {seen}")
+                raise Wrong(f"version {job.version} of {job.id} was received after {seen}")
             self._versions[job.id] = job.version
         return one or message.synced
 
     def check(self) -> None:
-        """Raise Wrong unless it was told the change that its owner's running job has had."""
+        """Raise Wrong unless it received the change that its owner's running job has had."""
         job = self._owner.running
         if self._job_id in (None, job.id) and self._versions.get(job.id) != job.version:
-            told = self._versions.get(job.id)
-            raise Wrong(f"a watch was told version {told} of {job.id}, which has {job.version}")
+            seen = self._versions.get(job.id)
+            raise Wrong(f"a watch received version {seen} of {job.id}, which has {job.version}")
 
 
 class Watchers:
@@ -111,7 +107,7 @@ class Watchers:
     def __init__(self, target: str, owners: list[Owner]) -> None:
         streams = 2 * JOBS_EACH * len(owners)
         connections = -(-streams // STREAMS_PER_CONNECTION)
-        stubs = itertools.cycle([JobServiceStub(connect(target)) for _ in range(connections)])
+        stubs = itertools.cycle([JobServiceStub(_connect(target)) for _ in range(connections)])
         self._watches = [
             Watch(next(stubs), owner, watched)
             for owner in owners
@@ -119,10 +115,10 @@ class Watchers:
             for watched in (job_id, None)
         ]
         self._back = asyncio.Event()
-        self._forget()
+        self._reset()
         self._tasks = [asyncio.create_task(self._keep(watch)) for watch in self._watches]
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._first: list[tuple[float, float]] = []
         self._synced: list[float] = []
         self._codes: Counter[str] = Counter()
@@ -130,7 +126,7 @@ class Watchers:
 
     async def come_back(self) -> Reply:
         """Open every watch, and wait until each has had all that there was."""
-        self._forget()
+        self._reset()
         self._back.set()
         await self._until(lambda: len(self._synced) == len(self._watches))
         for watch in self._watches:
@@ -142,9 +138,12 @@ class Watchers:
             "codes": dict(self._codes),
         }
 
-    async def broken(self) -> Reply:
-        """Wait until every stream has broken; none is opened again before `come_back`."""
+    def expect_break(self) -> None:
+        """From now on streams may break; none is opened again before `come_back`."""
         self._back.clear()
+
+    async def broken(self) -> Reply:
+        """Wait until every stream has broken."""
         await self._until(lambda: self._broken == len(self._watches))
         return {}
 
@@ -172,9 +171,9 @@ class Watchers:
                 synced = watch.take(message)
             if synced:
                 self._synced.append(time.monotonic())
-                await self._follow(watch, call)
+                await self._read_on(watch, call)
             if self._back.is_set():
-                raise Wrong("a watch broke that nobody had broken")
+                raise Wrong("a watch broke while its server ran")
             self._broken += 1
 
     async def _read(self, call: Any) -> Any:
@@ -188,7 +187,7 @@ class Watchers:
             raise Wrong("a watch ended before its job")
         return message
 
-    async def _follow(self, watch: Watch, call: Any) -> None:
+    async def _read_on(self, watch: Watch, call: Any) -> None:
         while (message := await self._read(call)) is not None:
             watch.take(message)
 
@@ -222,33 +221,37 @@ class Steady:
         """Time a call from when it was due: one that is made late is a slow one."""
         try:
             await call()
-        except grpc.RpcError as error:
-            self.failed[error.code().name] += 1
+        except (CallFailed, CallRefused) as error:
+            self.failed[str(error)] += 1
         else:
             self.seconds[name].append(time.monotonic() - due)
 
 
-class StormLoad(Load):
+class Restart:
     """All that this process can do; each method is a command."""
 
     async def hold(self, target: str, name: str, owners: int) -> Reply:
         """Make owners and their jobs, and open every watch."""
-        channel = connect(target)
+        channel = _connect(target)
         stubs = JobServiceStub(channel), WorkerServiceStub(channel)
         self._owners = [Owner(f"{USER}-{name}-{number}") for number in range(owners)]
         await _at_once(owner.make_jobs(*stubs) for owner in self._owners)
         await channel.close()
         self._watchers = Watchers(target, self._owners)
         reply = await self._watchers.come_back()
-        gc.freeze()  # or a collection would walk through all of it during a storm
+        gc.freeze()  # or a collection would walk through all of it during a restart
         return {"codes": reply["codes"]}
+
+    async def expect_break(self) -> Reply:
+        self._watchers.expect_break()
+        return {}
 
     async def broken(self) -> Reply:
         return await self._watchers.broken()
 
     async def change_away(self, target: str) -> Reply:
         """Change one job of each owner, through another server than the one that is watched."""
-        other = self._target(target)
+        other = Target(target)
         await _at_once(other.report(owner.running) for owner in self._owners)
         return {}
 
@@ -257,7 +260,7 @@ class StormLoad(Load):
 
     async def begin_calls(self, target: str, rate: float) -> Reply:
         """Make so many calls of each kind a second, until `end_calls`."""
-        caller = self._target(target)
+        caller = Target(target)  # with connections to the server that runs now
         await caller.make_job()
         calls = {"GetJob": caller.get, "CreateJob": caller.operation("create")}
         self._steady = Steady(calls, rate)
@@ -280,5 +283,10 @@ async def _at_once(work: Iterable[Awaitable[None]]) -> None:
     await asyncio.gather(*map(do, work))
 
 
+def _connect(target: str) -> grpc.aio.Channel:
+    # Its own connection, not one shared with another channel to the same address.
+    return grpc.aio.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)])
+
+
 if __name__ == "__main__":
-    uvloop.run(main(StormLoad()))
+    serve(Restart)
