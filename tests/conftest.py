@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import grpc
+import hypothesis
 import pytest
 
 from jobledger_server.app import App, open_app
@@ -21,6 +22,12 @@ from jobledger_server.store import Change
 from tests.support.databases import NoOutages, migrated
 from tests.support.rpc_caller import Caller
 from tests.support.shared_postgres import Administrator, Databases, shared_postgres
+
+# How long an example takes to make says how busy the machine is.
+hypothesis.settings.register_profile(
+    "jobledger", suppress_health_check=[hypothesis.HealthCheck.too_slow], deadline=None
+)
+hypothesis.settings.load_profile("jobledger")
 
 # A shell without job control starts what runs in the background with SIGINT ignored, and every
 # process that is started here would inherit that.
