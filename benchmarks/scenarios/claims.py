@@ -118,11 +118,13 @@ def _routes(run: Run, servers: list[Server]) -> Iterator[_Route]:
         yield _Route(f"a job to a waiting claim, {name}", server, server)
         yield _Route(f"a job to its handler, {name}", server, server, command="handle_jobs")
         if server.database.pid is not None:
-            other = run.serving(server.database)
-            yield _Route(f"a job to a claim at another replica, {name}", server, other, gap=0.06)
-            polling = run.serving(server.database, "--feed=poll")
+            # On a database of their own: replicas read what is claimed on the other one.
+            home = run.serving(name)
+            other = run.serving(home.database)
+            yield _Route(f"a job to a claim at another replica, {name}", home, other, gap=0.06)
+            polling = run.serving(home.database, "--feed=poll")
             title = f"a job to a claim at another replica that polls, {name}"
-            yield _Route(title, server, polling, gap=0.6)
+            yield _Route(title, home, polling, gap=0.6)
 
 
 def _dispatch(
