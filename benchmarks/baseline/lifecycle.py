@@ -1,7 +1,7 @@
 """The ceiling of lifecycles, a program: the same calls and streams, and nothing behind them.
 
 Jobs live in a dictionary. Each is created, claimed, reported on and ended by the same
-messages on the same stack, set up as in the real server, and its watch receives every change that
+messages on the same stack, and its watch receives every change that
 no newer one overtakes; but nothing is checked, decided by rules, kept or waited for, and garbage
 is not collected.
 
@@ -28,7 +28,6 @@ from jobledger.v1.worker_service_pb2_grpc import (
     add_WorkerServiceServicer_to_server,
 )
 from jobledger_server.app import OPTIONS
-from jobledger_server.scheduling import spare_the_loop
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -191,7 +190,7 @@ async def serve() -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(f"127.0.0.1:{port}", flush=True)
-    await asyncio.gather(server.wait_for_termination(), spare_the_loop())
+    await server.wait_for_termination()
 
 
 if __name__ == "__main__":

@@ -2,15 +2,13 @@
 
 The same grpc.aio on the same event loop with the same options, the same generated
 code and messages of the same size, each read and written; no interceptor, no
-check, no database, and no garbage collection. With `--as-ours` gRPC is set up as the
-real server sets it up, else as the generated code does.
+check, no database, and no garbage collection.
 
 It prints its address and serves until it is killed.
 """
 
 import asyncio
 import gc
-import sys
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
@@ -26,12 +24,9 @@ from jobledger.v1.worker_service_pb2_grpc import (
     add_WorkerServiceServicer_to_server,
 )
 from jobledger_server.app import OPTIONS
-from jobledger_server.scheduling import spare_the_loop
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-
-AS_OURS = "--as-ours"
 
 WOKEN_AT_ONCE = 50
 """Streams that write before the event loop looks at its sockets again. All at once is slower."""
@@ -122,7 +117,7 @@ class BareWorkerService(WorkerServiceServicer):
             await context.write(self._acknowledgement)
 
 
-async def serve(*, as_ours: bool) -> None:
+async def serve() -> None:
     event, created = Event(), Event()
     server = grpc.aio.server(options=OPTIONS)
     jobs, workers = BareJobService(event, created), BareWorkerService(event, created)  # type: ignore[abstract]
@@ -131,10 +126,9 @@ async def serve(*, as_ours: bool) -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(f"127.0.0.1:{port}", flush=True)
-    beside = [spare_the_loop()] if as_ours else []
-    await asyncio.gather(server.wait_for_termination(), *beside)
+    await server.wait_for_termination()
 
 
 if __name__ == "__main__":
     gc.disable()  # it keeps nothing that a collection would find
-    uvloop.run(serve(as_ours=AS_OURS in sys.argv))
+    uvloop.run(serve())

@@ -21,7 +21,6 @@ from benchmarks.processes import BareServer, BenchmarkError, all_do, cpu_seconds
 from benchmarks.run import Run
 from benchmarks.stats import percentiles
 from benchmarks.targets import Server
-from jobledger_server.grpc_environment import GRPC_ENVIRONMENT
 
 MODES = {"every update": True, "throttled": False}
 
@@ -73,9 +72,7 @@ class _Lives:
     def __init__(self, run: Run) -> None:
         run.tell("starting the servers")
         self._run = run
-        self._bare = run.enter(
-            BareServer(program="baseline.lifecycle", environment=GRPC_ENVIRONMENT)
-        )
+        self._bare = run.enter(BareServer(program="baseline.lifecycle"))
         self._servers = [run.serving(name) for name in run.databases]
         self._owners, self._worker = run.generators("load.lifecycle")
         self._etcd = run.enter(serving_etcd(run.folder)) if has_etcd() else None

@@ -6,13 +6,11 @@ import statistics
 import time
 from pathlib import Path
 
-from benchmarks.baseline.server import AS_OURS
 from benchmarks.counts import add_counts
 from benchmarks.gauge import Ceiling, Committed, Gauge, add_reading
 from benchmarks.processes import BareServer, all_do
 from benchmarks.run import Run
 from benchmarks.stats import percentiles
-from jobledger_server.grpc_environment import GRPC_ENVIRONMENT
 
 OPERATIONS = {"create": "CreateJob", "progress": "UpdateProgress", "get": "GetJob"}
 CHANGES = {"create": 1, "progress": 1, "get": 0}
@@ -45,7 +43,6 @@ def measure(run: Run) -> None:
     add_counts(run, OPERATIONS)
     run.tell("starting the servers")
     bare = run.enter(BareServer())
-    set_up = run.enter(BareServer(AS_OURS, environment=GRPC_ENVIRONMENT))
     servers = [run.serving(name) for name in run.databases]
     generators = run.generators()
     gauge, committed = Gauge(generators, seconds=run.seconds), Committed()
@@ -53,14 +50,11 @@ def measure(run: Run) -> None:
         all_do(
             generators, "prepare", target=server.target, jobs=run.arguments.jobs // len(generators)
         )
-    for target in (set_up.target, *(server.target for server in servers)):
+    for target in (server.target for server in servers):
         generators[0].do("latencies", target=target, operation="create", calls=50)
     no_op = Ceiling(lambda: gauge.rate(bare, "create", in_flight=in_flight))
     for _ in run.each_round():
         no_op.begin_round()
-        as_ours = gauge.rate(set_up, "create", in_flight=in_flight)
-        title = "no-op, gRPC set up as in the server"
-        add_reading(run.report, title, "call", no_op.beside(as_ours))
         for operation, name in OPERATIONS.items():
             for server in servers:
                 reading = committed.checked(

@@ -11,10 +11,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from jobledger_server.grpc_environment import GRPC_ENVIRONMENT
-
-for name, value in GRPC_ENVIRONMENT.items():
-    os.environ.setdefault(name, value)
+# gRPC's core reads this when it is imported. Its log lines would stand among the JSON ones.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 try:
     import click
@@ -34,7 +32,6 @@ from jobledger_server.logs import logging_to_stderr
 from jobledger_server.metrics import MetricsUnavailable
 from jobledger_server.port import PortUnavailable
 from jobledger_server.processes import serve_by_several
-from jobledger_server.scheduling import spare_the_loop
 from jobledger_server.sql.dialect import BadDatabaseUrl
 from jobledger_server.sql.engine import open_database, parse_url
 from jobledger_server.sql.lock import DatabaseInUse, exclusive
@@ -365,12 +362,10 @@ async def _serve(settings: Settings) -> None:
         # collection should come in the middle of it (docs/decisions/0028).
         gc.freeze()
         gc.set_threshold(250_000, 20, 100)
-        sparing = asyncio.create_task(spare_the_loop())
         if settings.shares_port:
             parent.tell_serving()
         ends = [asyncio.create_task(event.wait()) for event in (stop, app.failed)]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        sparing.cancel()
     if app.failed.is_set():
         raise ServerFailed("a part of the server ended by an unexpected error; see the log")
 
