@@ -9,10 +9,12 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import fields, replace
 
 from jobledger_server.domain.commands import (
     Cancel,

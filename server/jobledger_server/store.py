@@ -7,8 +7,9 @@ recovers by itself: the next call tries again.
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from typing import Literal, Protocol
+
+from msgspec import Struct, field
 
 from jobledger_server.domain.machine import Decision
 from jobledger_server.domain.model import (
@@ -21,7 +22,6 @@ from jobledger_server.domain.model import (
     Micros,
     Transition,
 )
-from jobledger_server.domain.quick import quick
 
 ErrorKind = Literal[
     "disk_full",
@@ -86,9 +86,7 @@ class DeletionsForgotten(StoreError):
     """Deletions after the place asked for are no longer known, so what followed it is neither."""
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class FeedHead:
+class FeedHead(Struct, frozen=True):
     """The newest committed place in the feed.
 
     `epoch` names the feed: a place in one is never taken for a place in another.
@@ -101,9 +99,7 @@ class FeedHead:
     forgotten: int = 0
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """A job at a place in the feed: as it stood after change `seq`.
 
     `transitions` has the step that it took there, if it took one. `deleted` says
@@ -112,23 +108,21 @@ class Change:
 
     `as_of` is the place where the feed stood when the change was read from the
     database: jobs that were deleted by then were passed over, but for their deletions.
-    It is 0 for a change that is told as it was committed, and else the same change.
+    It is 0 for a change that is published as it was committed.
     """
 
     job: Job
     seq: int
     transitions: tuple[Transition, ...] = ()
     deleted: bool = False
-    as_of: int = field(default=0, compare=False)
+    as_of: int = 0
 
 
 PAGE_BYTES = 4 * 1024 * 1024
 """Bytes that the jobs of a page take at most, where the caller names no other bound."""
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class FeedPage:
+class FeedPage(Struct, frozen=True):
     """A part of the feed, in the order of the commits, and where the feed stood when it was read.
 
     Nothing that was committed up to the sequence number `through` is missing.
@@ -139,18 +133,14 @@ class FeedPage:
     through: int
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class ActivePage:
+class ActivePage(Struct, frozen=True):
     """Active jobs, in the order of their latest changes; none is missing up to `through`."""
 
     changes: Sequence[Change]
     through: int
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobQuery:
+class JobQuery(Struct, frozen=True, kw_only=True):
     """Which of an owner's jobs; an empty filter lets all through.
 
     `created_after` and `created_before` are exclusive.
@@ -175,25 +165,21 @@ class JobQuery:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class JobPage:
+class JobPage(Struct, frozen=True):
     """A part of a list, newest first. It goes on before the job `rest`, None at its end."""
 
     jobs: Sequence[Job]
     rest: JobId | None
 
 
-@dataclass(frozen=True, slots=True)
-class Overdue:
+class Overdue(Struct, frozen=True):
     """Jobs whose deadline had passed at the database server's time `now`, longest first."""
 
     now: Instant
     jobs: Sequence[JobId]
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class Claimable:
+class Claimable(Struct, frozen=True):
     """A job that waits for a worker. `size` is about how many bytes it takes in an answer."""
 
     id: JobId

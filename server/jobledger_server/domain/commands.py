@@ -1,7 +1,8 @@
 """Commands: everything that can be asked of a job. What comes of one, `decisions` says."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from jobledger_server.domain.model import (
     AssetLink,
@@ -11,7 +12,6 @@ from jobledger_server.domain.model import (
     Micros,
     Payload,
 )
-from jobledger_server.domain.quick import quick
 
 _SECOND = 1_000_000
 
@@ -22,9 +22,7 @@ DEFAULT_START_LEASE = Micros(3600 * _SECOND)
 """The lease of a job that was started by name, where its worker does not say."""
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Create:
+class Create(Struct, frozen=True, kw_only=True):
     """Make a job. A non-empty `request_id` makes repeating it safe."""
 
     user_id: str
@@ -37,17 +35,13 @@ class Create:
     run_timeout: Micros | None = None
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class CreateAll:
+class CreateAll(Struct, frozen=True):
     """Make all of these jobs, or none."""
 
     creations: tuple[Create, ...]
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(Struct, frozen=True, kw_only=True):
     """Give this worker the oldest jobs of these types that wait for one."""
 
     worker_id: str
@@ -56,9 +50,7 @@ class Claim:
     lease_duration: Micros
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transit:
+class Transit(Struct, frozen=True, kw_only=True):
     """Move a job to `target`. `attempt` and `expected_version` are checked where given."""
 
     job_id: JobId
@@ -75,9 +67,7 @@ class Transit:
     job_types: frozenset[str] | None = None
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(Struct, frozen=True, kw_only=True):
     """Report the progress of a running job, or, with neither value, that it is alive."""
 
     job_id: JobId
@@ -87,9 +77,7 @@ class Report:
     job_types: frozenset[str] | None = None
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkAsset:
+class LinkAsset(Struct, frozen=True, kw_only=True):
     """Link an asset to a running job. A non-empty `request_id` makes repeating it safe."""
 
     job_id: JobId
@@ -99,9 +87,7 @@ class LinkAsset:
     job_types: frozenset[str] | None = None
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
+class Release(Struct, frozen=True, kw_only=True):
     """Give a job back unfinished; no attempt is used up."""
 
     job_id: JobId
@@ -109,9 +95,7 @@ class Release:
     job_types: frozenset[str] | None = None
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cancel:
+class Cancel(Struct, frozen=True, kw_only=True):
     """Cancel a job of this owner: at once if nobody holds it, else ask its worker to."""
 
     job_id: JobId
@@ -119,26 +103,20 @@ class Cancel:
     reason: str = ""
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expire:
+class Expire(Struct, frozen=True, kw_only=True):
     """Do what a job's deadline asks for, if it has passed. Anyone may say so at any time."""
 
     job_id: JobId
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delete:
+class Delete(Struct, frozen=True, kw_only=True):
     """Remove a terminal job of this owner, with its assets and transitions."""
 
     job_id: JobId
     user_id: str
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retire:
+class Retire(Struct, frozen=True, kw_only=True):
     """Remove a job that ended at least `age` ago. Anyone may say so at any time."""
 
     job_id: JobId

@@ -5,8 +5,9 @@ Pure: the time and the source of new ids are passed in, nothing is read or kept.
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
 from typing import assert_never
+
+from msgspec.structs import replace
 
 from jobledger_server.domain.commands import (
     DEFAULT_START_LEASE,
@@ -45,8 +46,6 @@ from jobledger_server.domain.model import (
     JobId,
     JobStatus,
     Micros,
-    changed,
-    with_report,
 )
 
 _OF_WORKERS = (Transit, Report, LinkAsset, Release)
@@ -206,13 +205,14 @@ def _progress(
     known = progress is None or progress == job.progress
     if lease is None and known and message in (None, job.progress_message):
         return Decision(job=job, changed=False)
-    after = with_report(
+    after = replace(
         job,
         progress=job.progress if progress is None else progress,
-        message=job.progress_message if message is None else message,
+        progress_message=job.progress_message if message is None else message,
         lease_duration=lease or job.lease_duration,
         lease_expire_time=job.lease_expire_time if lease is None else Instant(now + lease),
-        now=now,
+        update_time=now,
+        version=job.version + 1,
     )
     return Decision(job=after)
 
@@ -221,7 +221,7 @@ def _reported(job: Job, progress: int | None, message: str | None) -> Job:
     """Return the job with a report in it; a lower progress than the known one is not heeded."""
     if progress is None and message is None:
         return job
-    return changed(
+    return replace(
         job,
         progress=max(job.progress, progress or 0),
         progress_message=job.progress_message if message is None else message,
@@ -260,7 +260,7 @@ def _retire(job: Job, command: Retire, now: Instant) -> Decision:
 
 
 def _next_version(job: Job, now: Instant) -> Job:
-    return changed(job, update_time=now, version=job.version + 1)
+    return replace(job, update_time=now, version=job.version + 1)
 
 
 def _link_all(

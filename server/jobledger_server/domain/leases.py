@@ -7,6 +7,8 @@ attempt as fencing token is M. Kleppmann's, "How to do distributed locking"
 has taken note of it.
 """
 
+from msgspec.structs import replace
+
 from jobledger_server.domain.commands import Cancel, Claim, Release
 from jobledger_server.domain.errors import JobNotFound, JobTerminal, LeaseLost
 from jobledger_server.domain.machine import (
@@ -25,7 +27,6 @@ from jobledger_server.domain.model import (
     JobError,
     JobStatus,
     Micros,
-    changed,
 )
 
 CANCEL_GRACE = Micros(30_000_000)
@@ -108,7 +109,7 @@ def _extended(job: Job, resumed_at: Instant | None, now: Instant) -> Job:
     if resumed_at is None or job.lease_expire_time is None or job.lease_duration is None:
         return job
     expire_time = Instant(max(job.lease_expire_time, resumed_at + job.lease_duration))
-    return changed(job, lease_expire_time=expire_time, update_time=now, version=job.version + 1)
+    return replace(job, lease_expire_time=expire_time, update_time=now, version=job.version + 1)
 
 
 def cancel(job: Job, command: Cancel, now: Instant) -> Decision:
@@ -117,10 +118,10 @@ def cancel(job: Job, command: Cancel, now: Instant) -> Decision:
         raise JobNotFound(job.id)
     if job.status in TERMINAL or job.cancel_request_time is not None:
         return Decision(job=job, changed=False)
-    asked = changed(job, cancel_request_time=now, cancel_reason=command.reason)
+    asked = replace(job, cancel_request_time=now, cancel_reason=command.reason)
     if waits(job):
         return fail(asked, _cancelled(asked), actor=command.user_id, now=now)
-    return Decision(job=changed(asked, update_time=now, version=job.version + 1))
+    return Decision(job=replace(asked, update_time=now, version=job.version + 1))
 
 
 def release(job: Job, command: Release, now: Instant) -> Decision:

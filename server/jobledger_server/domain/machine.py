@@ -4,7 +4,9 @@ Pure: the time is passed in, nothing is read or kept.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from jobledger_server.domain.errors import IllegalTransition
 from jobledger_server.domain.model import (
@@ -16,9 +18,7 @@ from jobledger_server.domain.model import (
     Micros,
     Payload,
     Transition,
-    changed,
 )
-from jobledger_server.domain.quick import quick
 
 TRANSITIONS: Mapping[JobStatus, tuple[JobStatus, ...]] = {
     JobStatus.QUEUED: (JobStatus.PROCESSING,),
@@ -38,9 +38,7 @@ SYSTEM = "system"
 """The actor of what nobody but the service itself has caused."""
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(Struct, frozen=True, kw_only=True):
     """What a command comes to.
 
     `job` is the job afterwards. Where `changed` is false nothing is to be
@@ -74,7 +72,7 @@ def take(job: Job, *, worker_id: str, lease: Micros, actor: str, now: Instant) -
 
     Only the first is a transition. Progress begins anew with each.
     """
-    taken = changed(
+    taken = replace(
         job,
         status=JobStatus.PROCESSING,
         progress=0,
@@ -96,7 +94,7 @@ def take(job: Job, *, worker_id: str, lease: Micros, actor: str, now: Instant) -
 
 def leave(job: Job, *, released: bool, now: Instant) -> Decision:
     """Take a job from its worker and let it wait for the next one: no backward edge."""
-    left = changed(
+    left = replace(
         job,
         worker_id="",
         releases=job.releases + released,
@@ -120,7 +118,7 @@ def end(
     digest: bytes | None = None,
 ) -> Decision:
     """End a PROCESSING job."""
-    ended = changed(
+    ended = replace(
         job,
         status=target,
         progress=job.progress if target is JobStatus.FAILED else FULL_PROGRESS,

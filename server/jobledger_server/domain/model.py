@@ -2,11 +2,10 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from sys import getsizeof
-from typing import Any, NewType
+from typing import NewType
 
-from jobledger_server.domain.quick import changer, copier, quick
+from msgspec import Struct, field
 
 JobId = NewType("JobId", str)
 """A UUIDv7 in its 36-character form, so that ids order by creation time."""
@@ -56,9 +55,7 @@ class JobStatus(enum.Enum):
     __hash__ = object.__hash__
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class JobError:
+class JobError(Struct, frozen=True):
     """Why a job failed, or what is missing from a partial one.
 
     `reason` is UPPER_SNAKE_CASE for programs, `message` is for people and never
@@ -70,9 +67,7 @@ class JobError:
     details: Payload | None = None
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Job(Struct, frozen=True, kw_only=True):
     """One piece of long work, as it stood after the change that gave it its `version`.
 
     A PROCESSING job is held by a worker while it has a `lease_expire_time`; with
@@ -135,43 +130,7 @@ class Job:
         return self.lease_expire_time is not None
 
 
-_copy = copier(Job)
-
-
-def changed(job: Job, **changes: Any) -> Job:
-    """Return the job with some fields changed."""
-    return _copy(job, changes)
-
-
-_copy_reported = changer(
-    Job,
-    "progress",
-    "progress_message",
-    "lease_duration",
-    "lease_expire_time",
-    "update_time",
-    "version",
-)
-
-
-def with_report(
-    job: Job,
-    *,
-    progress: int,
-    message: str,
-    lease_duration: Micros | None,
-    lease_expire_time: Instant | None,
-    now: Instant,
-) -> Job:
-    """Return the job with a report in it. There are more of these than of all other changes."""
-    return _copy_reported(
-        job, progress, message, lease_duration, lease_expire_time, now, job.version + 1
-    )
-
-
-@quick
-@dataclass(frozen=True, slots=True)
-class AssetLink:
+class AssetLink(Struct, frozen=True):
     """What a caller says of an asset that it wants linked."""
 
     asset_type: str
@@ -180,9 +139,7 @@ class AssetLink:
     file_size: int
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asset:
+class Asset(Struct, frozen=True, kw_only=True):
     """An asset as linked to its job. It never changes."""
 
     id: AssetId
@@ -193,9 +150,7 @@ class Asset:
     request_id: str = ""
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transition:
+class Transition(Struct, frozen=True, kw_only=True):
     """One step along an edge of the state machine. Append-only.
 
     `version` and `attempt` are the job's after the step.

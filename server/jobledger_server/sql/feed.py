@@ -1,9 +1,9 @@
 """A page of the feed, read from the tables that together are the feed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
+from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.model import OVERHEAD_BYTES

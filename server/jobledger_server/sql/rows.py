@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
+
+from msgspec.structs import replace
 
 from jobledger_server.domain.leases import deadline
 from jobledger_server.domain.model import (

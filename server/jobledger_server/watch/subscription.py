@@ -4,12 +4,11 @@ However long a watcher stalls, it costs this and nothing else: progress conflate
 and a job has few transitions.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from jobledger_server.domain.errors import JobNotFound
 from jobledger_server.domain.machine import TERMINAL
 from jobledger_server.domain.model import Job, JobId, Transition
-from jobledger_server.domain.quick import quick
 from jobledger_server.store import Change
 from jobledger_server.watch.bell import Bell
 
@@ -27,9 +26,7 @@ class Draining(Exception):
         self.resume_token = ""
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class News:
+class News(Struct, frozen=True):
     """What a watcher is told: the newest snapshot and every step since the last news."""
 
     job: Job

@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from jobledger_server.domain.commands import Claim, Release, Transit, WorkerCommand
 from jobledger_server.domain.machine import Decision

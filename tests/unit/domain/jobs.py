@@ -2,8 +2,9 @@
 
 import enum
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import count
+
+from msgspec.structs import replace
 
 from jobledger_server.domain.commands import JobCommand, Transit
 from jobledger_server.domain.decisions import NewId, decide, digest_of_end

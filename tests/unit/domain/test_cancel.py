@@ -1,8 +1,7 @@
 """Cancelling: at once where nobody holds the job, else by asking; once is as good as twice."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from jobledger_server.domain.commands import Cancel, Expire, Release, Report
 from jobledger_server.domain.decisions import decide

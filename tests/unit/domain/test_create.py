@@ -1,8 +1,7 @@
 """A creation, and what a request id makes of repeating it."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from jobledger_server.domain.commands import DEFAULT_QUEUE_TIMEOUT, Create
 from jobledger_server.domain.decisions import create

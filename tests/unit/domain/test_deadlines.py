@@ -1,8 +1,7 @@
 """How a job ends by itself: each deadline to the microsecond, and which of several wins."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from jobledger_server.domain.commands import Claim, Expire, Release, Report
 from jobledger_server.domain.decisions import decide

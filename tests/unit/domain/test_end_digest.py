@@ -1,10 +1,9 @@
 """The fingerprint that tells a repetition of a job's end from another report."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from jobledger_server.domain.commands import Transit
 from jobledger_server.domain.decisions import digest_of_end

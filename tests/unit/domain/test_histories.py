@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec import structs
 
 from jobledger_server.domain.commands import (
     Cancel,
@@ -261,7 +262,7 @@ class Histories(RuleBasedStateMachine):
         content = ENDED_BY.get(to, Transit(job_id=JOB_ID, target=to, lease_duration=lease))
         attempt = None if attempt_offset is None else model.attempt + attempt_offset
         version = None if version_offset is None else model.version + version_offset
-        command = replace(
+        command = structs.replace(
             content,
             progress=progress,
             attempt=attempt,

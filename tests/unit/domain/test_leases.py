@@ -1,8 +1,7 @@
 """Who holds a job: claims, attempts, giving back, and the fence."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from jobledger_server.domain.commands import (
     Cancel,

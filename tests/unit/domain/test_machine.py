@@ -4,10 +4,10 @@ The tables below are the expectation. They are written by hand, from the
 contract on the wire, and never derived from the code that they test.
 """
 
-from dataclasses import replace
 from itertools import product
 
 import pytest
+from msgspec.structs import replace
 
 from jobledger_server.domain.commands import (
     Cancel,

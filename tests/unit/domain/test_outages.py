@@ -1,8 +1,7 @@
 """A lease that expires in an outage: how long it is extended, and what is not."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from jobledger_server.domain.commands import Cancel, Expire, Report
 from jobledger_server.domain.decisions import decide

@@ -1,8 +1,7 @@
 """What a start, a report, a link and an end write, field by field."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from jobledger_server.domain.commands import LinkAsset, Report, Transit
 from jobledger_server.domain.decisions import decide

@@ -1,9 +1,9 @@
 """A slot: the newest snapshot, and every transition until it is told."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from jobledger_server.domain.errors import JobNotFound
 from jobledger_server.domain.model import Instant, Job, JobId, JobStatus, Micros, Transition

@@ -2,9 +2,9 @@
 
 import tracemalloc
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from jobledger_server.domain.model import JobError, JobStatus, Payload, Transition
 from jobledger_server.sql import memory as memory_module
