@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 from google.longrunning import operations_pb2
-from google.longrunning.operations_pb2_grpc import add_OperationsServicer_to_server
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
@@ -20,8 +20,6 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServ
 from sqlalchemy import URL
 
 from jobledger.v1 import job_service_pb2, worker_service_pb2
-from jobledger.v1.job_service_pb2_grpc import add_JobServiceServicer_to_server
-from jobledger.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
 from jobledger_server.admission import Admission
 from jobledger_server.config import Settings
 from jobledger_server.connections import keep_room
@@ -61,13 +59,10 @@ from jobledger_server.wire.validation import MAX_MESSAGE_BYTES
 from jobledger_server.wire.worker_service import WorkerService
 from jobledger_server.wire.workers_ledger import WorkersLedger
 
-SERVICES = tuple(
-    descriptor.services_by_name[name].full_name
-    for descriptor, name in (
-        (job_service_pb2.DESCRIPTOR, "JobService"),
-        (worker_service_pb2.DESCRIPTOR, "WorkerService"),
-        (operations_pb2.DESCRIPTOR, "Operations"),
-    )
+_SERVICES: tuple[ServiceDescriptor, ...] = (
+    job_service_pb2.DESCRIPTOR.services_by_name["JobService"],
+    worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"],
+    operations_pb2.DESCRIPTOR.services_by_name["Operations"],
 )
 
 OPTIONS = (
@@ -186,11 +181,9 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             stack.enter_context(serving_metrics(settings.metrics, _figures(hub, tail, ledger)))
         server = grpc.aio.server(options=_options(settings))
         intake = await stack.enter_async_context(Intake(settings.caller_share))
-        # Takes what a server takes.
-        handlers: Any = Handlers(server, drain, access, intake, _limits(settings))
-        add_JobServiceServicer_to_server(jobs, handlers)
-        add_WorkerServiceServicer_to_server(workers, handlers)
-        add_OperationsServicer_to_server(operations, handlers)
+        handlers = Handlers(server, drain, access, intake, _limits(settings))
+        for service, implementation in zip(_SERVICES, (jobs, workers, operations), strict=True):
+            handlers.add_service(service, implementation)
         serving = _serving(settings, server, handlers, drain=drain, hub=hub, openings=openings)
         address = await stack.enter_async_context(serving)
         await stack.enter_async_context(supervisor.running("grpc", _until_it_ends(server, drain)))
@@ -342,18 +335,19 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
 async def _serving(
     settings: Settings,
     server: grpc.aio.Server,
-    handlers: Any,
+    handlers: Any,  # takes what a server takes
     *,
     drain: Drain,
     hub: WatchHub,
     openings: Openings,
 ) -> AsyncIterator[str]:
     """Serve what the server has been given, and health and reflection of it."""
+    own = [service.full_name for service in _SERVICES]
     health = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, handlers)
     reflect = settings.only_loopback if settings.reflection is None else settings.reflection
     if reflect:
-        names = (*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+        names = (*own, "grpc.health.v1.Health", reflection.SERVICE_NAME)
         add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), handlers)
     try:
         port = server.add_insecure_port(settings.listen)
@@ -361,7 +355,7 @@ async def _serving(
         await server.stop(None)
         raise PortUnavailable(settings.listen) from None
     await server.start()
-    for name in SERVICES:
+    for name in own:
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
     address = f"{settings.listen.rpartition(':')[0]}:{port}" if port > 1 else settings.listen
     if settings.shares_port:

@@ -9,6 +9,8 @@ from functools import partial
 from typing import Any
 
 import grpc
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message_factory import GetMessageClass
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
@@ -74,7 +76,7 @@ class Limits:
 class Handlers:
     """Gives a server the methods of services, each wrapped once.
 
-    Services are added to it as to the server itself. A call is authorised before
+    A call is authorised before
     anything of its request is parsed. A request that cannot be parsed is the
     caller's fault and answered as such. Every error of a handler becomes a status
     with details; an unexpected one goes to the log under an id, and the id to the
@@ -101,40 +103,56 @@ class Handlers:
         self.calls: Counter[str] = Counter()
         """How many calls each peer has under way, by gRPC's name for it."""
 
+    def add_service(self, service: ServiceDescriptor, implementation: object) -> None:
+        """Add one of the server's own services.
+
+        Its methods have the names that the descriptor has. They take a request, or an
+        `Incoming` for `LARGE_REQUESTS`, and return or write serialized responses.
+        """
+        prefix = f"/{service.full_name}/"
+        handlers = {
+            method.name: self._own_handler(prefix + method.name, method, implementation)
+            for method in service.methods
+        }
+        generic = grpc.method_handlers_generic_handler(service.full_name, handlers)
+        self._server.add_generic_rpc_handlers([generic])
+
+    def _own_handler(self, path: str, method: MethodDescriptor, implementation: object) -> Any:
+        behavior: Behavior = getattr(implementation, method.name)
+        parse = GetMessageClass(method.input_type).FromString
+        if method.client_streaming:
+            behavior = self._admitted(behavior, self._limits.streams)
+            answer = self._answering(path, self._of_stream(behavior))
+            return grpc.stream_stream_rpc_method_handler(answer, _each_parsed(parse), None)
+        if path == CLAIM:
+            behavior = self._admitted(behavior, self._limits.claims)
+        answer = self._answering(path, self._of_message(path, behavior, parse))
+        # As streams of one message: for that of a unary call gRPC would wait without end.
+        if method.server_streaming:
+            return grpc.stream_stream_rpc_method_handler(answer, None, None)
+        return grpc.stream_unary_rpc_method_handler(answer, None, None)
+
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """Take nothing: grpc.aio before 1.84 finds every method by its generic handler."""
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        """Take the methods of a service, as the generated code gives them to a server."""
+        """Add another service, as the generated code gives it to a server: health, reflection."""
         self._server.add_generic_rpc_handlers([_Wrapped(h, self._wrap) for h in handlers])
 
     def _wrap(self, method: str, handler: Any) -> Any:
-        own = method.startswith(OWN_METHODS)
-        serialize = _unless_bytes(handler.response_serializer)
-        if handler.stream_stream is not None:
-            if own:
-                behavior = self._admitted(handler.stream_stream, self._limits.streams)
-            else:
-                behavior = _of_readable(until_draining(self._drain, handler.stream_stream))
-                behavior = self._admitted(behavior, self._limits.foreign)
-            return grpc.stream_stream_rpc_method_handler(
-                self._answering(method, self._of_stream(behavior)),
-                _each_parsed(handler.request_deserializer),
-                serialize,
-            )
-        behavior = handler.unary_unary or handler.unary_stream
-        if not own and handler.unary_stream is not None:
-            behavior = until_draining(self._drain, behavior)
-            behavior = self._admitted(behavior, self._limits.foreign)
-        elif method == CLAIM:
-            behavior = self._admitted(behavior, self._limits.claims)
-        answer = self._answering(
-            method, self._of_message(method, behavior, handler.request_deserializer)
-        )
-        # As streams of one message: for that of a unary call gRPC would wait without end.
+        parse, serialize = handler.request_deserializer, handler.response_serializer
         if handler.unary_unary is not None:
-            return grpc.stream_unary_rpc_method_handler(answer, None, serialize)
-        return grpc.stream_stream_rpc_method_handler(answer, None, serialize)
+            answer = self._answering(method, self._of_message(method, handler.unary_unary, parse))
+            return grpc.stream_unary_rpc_method_handler(answer, None, None)
+        stream = handler.unary_stream or handler.stream_stream
+        behavior = until_draining(self._drain, stream)
+        if handler.unary_stream is not None:
+            behavior = self._admitted(behavior, self._limits.foreign)
+            answer = self._answering(method, self._of_message(method, behavior, parse))
+            return grpc.stream_stream_rpc_method_handler(answer, None, serialize)
+        behavior = self._admitted(_of_readable(behavior), self._limits.foreign)
+        answer = self._answering(method, self._of_stream(behavior))
+        return grpc.stream_stream_rpc_method_handler(answer, _each_parsed(parse), serialize)
 
     def _answering(self, method: str, serve: "Serve") -> Any:
         """Return what gRPC calls: `serve` for callers who may call, its errors as statuses."""
@@ -315,12 +333,3 @@ def _each_parsed(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
             return error
 
     return read
-
-
-def _unless_bytes(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
-    """Pass on what is serialized already; see encoding.py."""
-
-    def write(message: Any) -> bytes:
-        return message if type(message) is bytes else serialize(message)
-
-    return write

@@ -6,21 +6,22 @@ from typing import Any
 from grpc.aio import ServicerContext
 
 from jobledger.v1 import job_service_pb2 as pb
-from jobledger.v1.job_service_pb2_grpc import JobServiceServicer
 from jobledger_server.domain.model import Asset, AssetId, Job, JobId, Transition
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.reads import Reads
 from jobledger_server.store import Store
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.subscription import News
-from jobledger_server.wire.encoding import answer, job_bytes, with_jobs
 from jobledger_server.wire.incoming import Incoming
 from jobledger_server.wire.jobs_watch import JobsWatch
 from jobledger_server.wire.lifetime import Lifetime
 from jobledger_server.wire.lists import Lists
 from jobledger_server.wire.messages import (
+    WatchMessage,
     asset_message,
-    heartbeat_message,
+    job_bytes,
+    job_response,
+    jobs_response,
     transition_message,
     watch_message,
 )
@@ -30,8 +31,8 @@ from jobledger_server.wire.requests import Requests
 Context = ServicerContext[Any, Any]
 
 
-class JobService(JobServiceServicer):
-    """Requests to commands and reads, their outcome to messages."""
+class JobService:
+    """Requests to commands and reads, their outcome to serialized responses."""
 
     def __init__(
         self,
@@ -55,26 +56,24 @@ class JobService(JobServiceServicer):
         self._jobs_watch = jobs_watch
         self._heartbeat = heartbeat
         self._max_watch_age = max_watch_age
-        self._last_news: tuple[News, bytes] | None = None
+        self._last_news: tuple[News, WatchMessage] | None = None
 
-    # What may be large comes unparsed; see handlers.py.
-    async def CreateJob(  # type: ignore[override]
-        self, request: Incoming[pb.CreateJobRequest], _context: Context
-    ) -> pb.CreateJobResponse:
+    # Requests that may be large come unparsed; see handlers.py.
+    async def CreateJob(self, request: Incoming[pb.CreateJobRequest], _context: Context) -> bytes:
         decision = await self._ledger.apply(await request.read(self._requests.create))
-        return answer(pb.CreateJobResponse, decision.job)
+        return job_response(pb.CreateJobResponse, decision.job)
 
-    async def BatchCreateJobs(  # type: ignore[override]
+    async def BatchCreateJobs(
         self, request: Incoming[pb.BatchCreateJobsRequest], _context: Context
-    ) -> pb.BatchCreateJobsResponse:
+    ) -> bytes:
         jobs = await self._ledger.create_all(await request.read(self._requests.create_all))
-        return with_jobs(pb.BatchCreateJobsResponse, map(job_bytes, jobs))
+        return jobs_response(pb.BatchCreateJobsResponse, map(job_bytes, jobs))
 
-    async def GetJob(self, request: pb.GetJobRequest, _context: Context) -> pb.GetJobResponse:
+    async def GetJob(self, request: pb.GetJobRequest, _context: Context) -> bytes:
         job = await self._reads.job(*self._requests.owned_job(request))
-        return answer(pb.GetJobResponse, job)
+        return job_response(pb.GetJobResponse, job)
 
-    async def ListJobs(self, request: pb.ListJobsRequest, _context: Context) -> pb.ListJobsResponse:
+    async def ListJobs(self, request: pb.ListJobsRequest, _context: Context) -> bytes:
         query = self._requests.query(request)
 
         async def jobs(after: str | None, limit: int) -> tuple[Sequence[Job], str | None]:
@@ -86,23 +85,17 @@ class JobService(JobServiceServicer):
         async with self._lists.turn():
             listed = await page.read(job_bytes, len)
         rest = pb.ListJobsResponse(next_page_token=page.next_token)
-        return with_jobs(pb.ListJobsResponse, listed, rest)
+        return jobs_response(pb.ListJobsResponse, listed) + rest.SerializeToString()
 
-    async def CancelJob(
-        self, request: pb.CancelJobRequest, _context: Context
-    ) -> pb.CancelJobResponse:
+    async def CancelJob(self, request: pb.CancelJobRequest, _context: Context) -> bytes:
         decision = await self._ledger.apply(self._requests.cancel(request))
-        return answer(pb.CancelJobResponse, decision.job)
+        return job_response(pb.CancelJobResponse, decision.job)
 
-    async def DeleteJob(
-        self, request: pb.DeleteJobRequest, _context: Context
-    ) -> pb.DeleteJobResponse:
+    async def DeleteJob(self, request: pb.DeleteJobRequest, _context: Context) -> bytes:
         await self._ledger.apply(self._requests.delete(request))
-        return pb.DeleteJobResponse()
+        return pb.DeleteJobResponse().SerializeToString()
 
-    async def ListAssets(
-        self, request: pb.ListAssetsRequest, _context: Context
-    ) -> pb.ListAssetsResponse:
+    async def ListAssets(self, request: pb.ListAssetsRequest, _context: Context) -> bytes:
         job_id, user_id = self._requests.owned_job(request)
 
         async def assets(after: str | None, limit: int) -> tuple[Sequence[Asset], None]:
@@ -113,11 +106,10 @@ class JobService(JobServiceServicer):
         await self._reads.job(job_id, user_id)
         async with self._lists.turn():
             listed = await page.read(asset_message, message_bytes)
-        return pb.ListAssetsResponse(assets=listed, next_page_token=page.next_token)
+        response = pb.ListAssetsResponse(assets=listed, next_page_token=page.next_token)
+        return response.SerializeToString()
 
-    async def ListTransitions(
-        self, request: pb.ListTransitionsRequest, _context: Context
-    ) -> pb.ListTransitionsResponse:
+    async def ListTransitions(self, request: pb.ListTransitionsRequest, _context: Context) -> bytes:
         job_id, user_id = self._requests.owned_job(request)
 
         async def transitions(after: str | None, limit: int) -> tuple[Sequence[Transition], None]:
@@ -131,12 +123,11 @@ class JobService(JobServiceServicer):
         await self._reads.job(job_id, user_id)
         async with self._lists.turn():
             listed = await page.read(transition_message, message_bytes)
-        return pb.ListTransitionsResponse(transitions=listed, next_page_token=page.next_token)
+        response = pb.ListTransitionsResponse(transitions=listed, next_page_token=page.next_token)
+        return response.SerializeToString()
 
     # Writes instead of yielding: grpc does not close a generator whose write failed (grpc#42295).
-    async def WatchJob(  # type: ignore[override]
-        self, request: pb.WatchJobRequest, context: Context
-    ) -> None:
+    async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> None:
         job_id, user_id = self._requests.owned_job(request)
         lifetime = Lifetime(self._max_watch_age)
         # Subscribe, then read: what is committed in between waits in the slot.
@@ -148,23 +139,21 @@ class JobService(JobServiceServicer):
             # The message alone is held, and not the job as well: its client may not read for
             # long, and a heartbeat repeats what the message says.
             del job
-            await context.write(message)
+            await context.write(message.serialized)
             while not last:
                 news = await subscription.news(lifetime.patience(self._heartbeat))
                 if news is None:
-                    await context.write(heartbeat_message(message))
+                    await context.write(message.heartbeat())
                 else:
                     message, last = self._message(news)
                     del news
-                    await context.write(message)
+                    await context.write(message.serialized)
 
-    async def WatchJobs(  # type: ignore[override]
-        self, request: pb.WatchJobsRequest, context: Context
-    ) -> None:
+    async def WatchJobs(self, request: pb.WatchJobsRequest, context: Context) -> None:
         selection = self._requests.selection(request)
         await self._jobs_watch.serve(selection, request.resume_token, context.write)
 
-    def _message(self, news: News) -> tuple[bytes, bool]:
+    def _message(self, news: News) -> tuple[WatchMessage, bool]:
         """Serialize news, or take the last message where another watcher was sent the same.
 
         Return it, and whether it is the last one of a stream.

@@ -23,8 +23,8 @@ _PLACE = re.compile(
     r"(?P<epoch>[^/]*)/(?P<seq>[0-9]{1,18})/(?P<until>[0-9]{0,18})(/(?P<as_of>[0-9]{1,18}))?"
 )
 
-Write = Callable[[pb.WatchJobsResponse | bytes], Awaitable[None]]
-"""Takes a message, or one that is serialized already."""
+Write = Callable[[bytes], Awaitable[None]]
+"""Sends a serialized WatchJobsResponse."""
 
 
 class JobsWatch:
@@ -66,7 +66,8 @@ class JobsWatch:
                     told = await follower.news(lifetime.patience(self._heartbeat))
                     if told is None:
                         at = tokens.at(follower.place)
-                        await write(pb.WatchJobsResponse(heartbeat=True, resume_token=at))
+                        response = pb.WatchJobsResponse(heartbeat=True, resume_token=at)
+                        await write(response.SerializeToString())
                         continue
                     while told.changes:
                         # Its client may not read for long: nothing but the message and the
@@ -74,7 +75,8 @@ class JobsWatch:
                         await write(self._next_message(told, tokens))
                     if told.synced:
                         at = tokens.at(told.place)
-                        await write(pb.WatchJobsResponse(synced=True, resume_token=at))
+                        response = pb.WatchJobsResponse(synced=True, resume_token=at)
+                        await write(response.SerializeToString())
         except Draining as draining:
             draining.resume_token = tokens.at(follower.place)
             raise

@@ -22,7 +22,7 @@ from jobledger_server.domain.leases import (
 )
 from jobledger_server.domain.machine import TERMINAL
 from jobledger_server.domain.model import Job, JobError, JobStatus
-from jobledger_server.wire.encoding import job_bytes
+from jobledger_server.wire.messages import job_bytes
 from jobledger_server.wire.operations_requests import COLLECTION
 
 JOB_DOMAIN = "jobs.jobledger"

@@ -6,6 +6,7 @@ from typing import Any
 
 from google.longrunning import operations_pb2 as pb
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import Message
 from grpc.aio import ServicerContext
 
 from jobledger_server.domain.machine import TERMINAL
@@ -29,7 +30,7 @@ Context = ServicerContext[Any, Any]
 
 
 class OperationsService:
-    """Requests to commands and reads, their outcome to operations."""
+    """Requests to commands and reads, their outcome to serialized operations."""
 
     def __init__(
         self,
@@ -50,13 +51,11 @@ class OperationsService:
         self._requests = requests
         self._max_age = max_age
 
-    async def GetOperation(self, request: pb.GetOperationRequest, context: Context) -> pb.Operation:
+    async def GetOperation(self, request: pb.GetOperationRequest, context: Context) -> bytes:
         job = await self._reads.job(*self._requests.owned_job(request, _metadata(context)))
-        return operation_message(job)
+        return _serialized(operation_message(job))
 
-    async def ListOperations(
-        self, request: pb.ListOperationsRequest, context: Context
-    ) -> pb.ListOperationsResponse:
+    async def ListOperations(self, request: pb.ListOperationsRequest, context: Context) -> bytes:
         query = self._requests.query(request, _metadata(context))
 
         async def jobs(after: str | None, limit: int) -> tuple[Sequence[Job], str | None]:
@@ -67,19 +66,18 @@ class OperationsService:
         page = Page(request, ("operations", query.key()), jobs, cursor=lambda job: job.id)
         async with self._lists.turn():
             listed = await page.read(operation_message, message_bytes)
-        return pb.ListOperationsResponse(operations=listed, next_page_token=page.next_token)
+        response = pb.ListOperationsResponse(operations=listed, next_page_token=page.next_token)
+        return _serialized(response)
 
-    async def CancelOperation(self, request: pb.CancelOperationRequest, context: Context) -> Empty:
+    async def CancelOperation(self, request: pb.CancelOperationRequest, context: Context) -> bytes:
         await self._ledger.apply(self._requests.cancel(request, _metadata(context)))
-        return Empty()
+        return Empty().SerializeToString()
 
-    async def DeleteOperation(self, request: pb.DeleteOperationRequest, context: Context) -> Empty:
+    async def DeleteOperation(self, request: pb.DeleteOperationRequest, context: Context) -> bytes:
         await self._ledger.apply(self._requests.delete(request, _metadata(context)))
-        return Empty()
+        return Empty().SerializeToString()
 
-    async def WaitOperation(
-        self, request: pb.WaitOperationRequest, context: Context
-    ) -> pb.Operation:
+    async def WaitOperation(self, request: pb.WaitOperationRequest, context: Context) -> bytes:
         job_id, user_id, patience = self._requests.wait(request, _metadata(context))
         loop = asyncio.get_running_loop()
         until = loop.time() + min(patience, _time_to_answer(context))
@@ -94,7 +92,11 @@ class OperationsService:
                 if news is None:
                     break
                 job = news.job
-        return operation_message(job)
+        return _serialized(operation_message(job))
+
+
+def _serialized(response: Message) -> bytes:
+    return response.SerializeToString()
 
 
 def _metadata(context: Context) -> Metadata:

@@ -25,7 +25,8 @@ MAX_WAITING = 1000
 Read = Callable[[], Awaitable[Any]]
 """The next report, or grpc.aio.EOF. An unreadable one comes as what is wrong with it."""
 
-Write = Callable[[pb.ReportProgressResponse], Awaitable[None]]
+Write = Callable[[bytes], Awaitable[None]]
+"""Sends a serialized ReportProgressResponse."""
 
 Outcome = asyncio.Future[Sequence[Decision]] | Exception
 
@@ -106,7 +107,8 @@ class _Stream:
         """Acknowledge each report after its commit, until all are and no more come."""
         while True:
             while self._waiting:
-                await write(await _acknowledgement(*self._waiting[0]))
+                acknowledgement = await _acknowledgement(*self._waiting[0])
+                await write(acknowledgement.SerializeToString())
                 self._waiting.popleft()
                 self._room.set()
             if self._ended:

@@ -6,11 +6,15 @@ from typing import Any
 from grpc.aio import ServicerContext
 
 from jobledger.v1 import worker_service_pb2 as pb
-from jobledger.v1.worker_service_pb2_grpc import WorkerServiceServicer
 from jobledger_server.wire.claims import Claims
-from jobledger_server.wire.encoding import answer, job_bytes, with_jobs
 from jobledger_server.wire.incoming import Incoming
-from jobledger_server.wire.messages import asset_message, progress_message
+from jobledger_server.wire.messages import (
+    asset_message,
+    job_bytes,
+    job_response,
+    jobs_response,
+    progress_response,
+)
 from jobledger_server.wire.reporting import Reporting
 from jobledger_server.wire.requests import Requests
 from jobledger_server.wire.workers_ledger import WorkersLedger
@@ -18,8 +22,8 @@ from jobledger_server.wire.workers_ledger import WorkersLedger
 Context = ServicerContext[Any, Any]
 
 
-class WorkerService(WorkerServiceServicer):
-    """Requests to commands, their outcome to messages."""
+class WorkerService:
+    """Requests to commands, their outcome to serialized responses."""
 
     def __init__(
         self, ledger: WorkersLedger, claims: Claims, requests: Requests, reporting: Reporting
@@ -29,59 +33,49 @@ class WorkerService(WorkerServiceServicer):
         self._requests = requests
         self._reporting = reporting
 
-    async def ClaimJobs(
-        self, request: pb.ClaimJobsRequest, _context: Context
-    ) -> pb.ClaimJobsResponse:
+    async def ClaimJobs(self, request: pb.ClaimJobsRequest, _context: Context) -> bytes:
         jobs = await self._claims.claim(*self._requests.claim(request))
-        return with_jobs(pb.ClaimJobsResponse, map(job_bytes, jobs))
+        return jobs_response(pb.ClaimJobsResponse, map(job_bytes, jobs))
 
-    async def ReleaseJob(
-        self, request: pb.ReleaseJobRequest, _context: Context
-    ) -> pb.ReleaseJobResponse:
+    async def ReleaseJob(self, request: pb.ReleaseJobRequest, _context: Context) -> bytes:
         decision = await self._ledger.apply(self._requests.release(request))
-        return answer(pb.ReleaseJobResponse, decision.job)
+        return job_response(pb.ReleaseJobResponse, decision.job)
 
-    # What may be large comes unparsed; see handlers.py.
-    async def TransitionJob(  # type: ignore[override]
+    # Requests that may be large come unparsed; see handlers.py.
+    async def TransitionJob(
         self, request: Incoming[pb.TransitionJobRequest], _context: Context
-    ) -> pb.TransitionJobResponse:
+    ) -> bytes:
         decision = await self._ledger.apply(await request.read(self._requests.transit))
-        return answer(pb.TransitionJobResponse, decision.job)
+        return job_response(pb.TransitionJobResponse, decision.job)
 
-    async def UpdateProgress(
-        self, request: pb.UpdateProgressRequest, _context: Context
-    ) -> pb.UpdateProgressResponse:
+    async def UpdateProgress(self, request: pb.UpdateProgressRequest, _context: Context) -> bytes:
         decision = await self._ledger.apply(self._requests.report(request))
-        return progress_message(decision)
+        return progress_response(decision)
 
     # Writes instead of yielding, as JobService.WatchJob does; and reads, instead of going through
     # the reports, which for each would be two generators more.
-    async def ReportProgress(  # type: ignore[override]
+    async def ReportProgress(
         self, _reports: AsyncIterator[pb.ReportProgressRequest], context: Context
     ) -> None:
         await self._reporting.serve(context.read, context.write)
 
-    async def MarkCompleted(  # type: ignore[override]
+    async def MarkCompleted(
         self, request: Incoming[pb.MarkCompletedRequest], _context: Context
-    ) -> pb.MarkCompletedResponse:
+    ) -> bytes:
         decision = await self._ledger.apply(await request.read(self._requests.mark))
-        return answer(pb.MarkCompletedResponse, decision.job)
+        return job_response(pb.MarkCompletedResponse, decision.job)
 
-    async def MarkPartial(  # type: ignore[override]
+    async def MarkPartial(
         self, request: Incoming[pb.MarkPartialRequest], _context: Context
-    ) -> pb.MarkPartialResponse:
+    ) -> bytes:
         decision = await self._ledger.apply(await request.read(self._requests.mark))
-        return answer(pb.MarkPartialResponse, decision.job)
+        return job_response(pb.MarkPartialResponse, decision.job)
 
-    async def MarkFailed(  # type: ignore[override]
-        self, request: Incoming[pb.MarkFailedRequest], _context: Context
-    ) -> pb.MarkFailedResponse:
+    async def MarkFailed(self, request: Incoming[pb.MarkFailedRequest], _context: Context) -> bytes:
         decision = await self._ledger.apply(await request.read(self._requests.mark))
-        return answer(pb.MarkFailedResponse, decision.job)
+        return job_response(pb.MarkFailedResponse, decision.job)
 
-    async def CreateAsset(
-        self, request: pb.CreateAssetRequest, _context: Context
-    ) -> pb.CreateAssetResponse:
+    async def CreateAsset(self, request: pb.CreateAssetRequest, _context: Context) -> bytes:
         decision = await self._ledger.apply(self._requests.link_asset(request))
         (asset,) = decision.assets
-        return pb.CreateAssetResponse(asset=asset_message(asset))
+        return pb.CreateAssetResponse(asset=asset_message(asset)).SerializeToString()

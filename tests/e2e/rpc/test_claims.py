@@ -8,9 +8,9 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
+from jobledger_server.settings import Settings
 
 from jobledger_server.app import App, open_app
-from jobledger_server.config import Settings
 from jobledger_server.domain.commands import Claim
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.ledger.ledger import Ledger

@@ -9,10 +9,10 @@ from typing import Any
 
 import grpc
 import pytest
+from jobledger_server.settings import Settings
 from sqlalchemy import text
 
 from jobledger_server.app import open_app
-from jobledger_server.config import Settings
 from jobledger_server.domain.commands import Delete
 from jobledger_server.domain.model import Micros
 from jobledger_server.sql.dialect import Database

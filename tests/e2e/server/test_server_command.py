@@ -12,10 +12,10 @@ from typing import Any
 import click
 import grpc
 import pytest
+from jobledger_server.cli.durations import LONGEST_SECONDS, duration
+from jobledger_server.settings import Settings
 
 from jobledger_server.app import open_app
-from jobledger_server.config import Settings
-from jobledger_server.durations import LONGEST_SECONDS, time_span
 from tests.support.rpc_caller import Caller, refusal, watching
 from tests.support.server_process import ServerProcess, run_server
 
@@ -27,7 +27,7 @@ SERVER = Path(sys.executable).with_name("jobledger-server")
     [("90s", 90), ("90", 90), ("1.5m", 90), ("2h", 7200), ("30d", 2_592_000), ("0", 0)],
 )
 def test_a_time_has_a_unit_or_is_seconds(text: str, seconds: float) -> None:
-    assert time_span(text) == seconds
+    assert duration(text) == seconds
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_a_time_has_a_unit_or_is_seconds(text: str, seconds: float) -> None:
 )
 def test_what_is_no_time_is_refused_in_words(text: str) -> None:
     with pytest.raises(click.BadParameter, match="write 90s, 5m, 2h or 30d"):
-        time_span(text)
+        duration(text)
 
 
 def test_a_server_told_no_time_does_not_start(tmp_path: Path) -> None:

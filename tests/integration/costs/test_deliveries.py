@@ -9,7 +9,7 @@ import pytest
 
 from jobledger_server.app import App
 from jobledger_server.domain.model import Job
-from jobledger_server.wire import encoding, messages
+from jobledger_server.wire import messages
 from tests.support.rpc_caller import Caller
 
 WATCHERS = 40
@@ -19,7 +19,7 @@ async def test_a_change_is_serialized_once_for_all_who_watch_its_job(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serialized: list[int] = []
-    job_bytes = encoding.job_bytes
+    job_bytes = messages.job_bytes
 
     def noted(job: Job) -> bytes:
         serialized.append(job.version)
@@ -35,8 +35,7 @@ async def test_a_change_is_serialized_once_for_all_who_watch_its_job(
         for stream in many:
             while not (await stream.read()).synced:
                 pass
-        for module in (encoding, messages):
-            monkeypatch.setattr(module, "job_bytes", noted)
+        monkeypatch.setattr(messages, "job_bytes", noted)
         await call.UpdateProgress(job_id=job.id, attempt=1, progress=5)
         told = await asyncio.gather(*(stream.read() for stream in (*one, *many)))
         for stream in (*one, *many):
@@ -56,7 +55,7 @@ async def test_all_who_watch_one_job_are_handed_the_same_bytes(
 
     def noting(behavior: Any, request_deserializer: Any, response_serializer: Any) -> Any:
         def noted(message: Any) -> bytes:
-            handed.append(response_serializer(message))
+            handed.append(response_serializer(message) if response_serializer else message)
             return handed[-1]
 
         return make_handler(behavior, request_deserializer, noted)
