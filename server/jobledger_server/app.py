@@ -161,12 +161,12 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             heartbeat=heartbeat,
             max_watch_age=max_age,
         )
-        workers_ledger = WorkersLedger(ledger)
-        claims = Claims(workers_ledger, openings)
+        claims = Claims(ledger, openings)
         stack.push_async_callback(claims.finish)
+        workers_ledger = WorkersLedger(ledger, claims)
         drain = Drain()
         reporting = Reporting(workers_ledger, requests, drain.begun, max_age=max_age)
-        workers = WorkerService(workers_ledger, claims, requests, reporting)
+        workers = WorkerService(workers_ledger, requests, reporting)
         access = read_access_file(settings.access_file) if settings.access_file else None
         operations = OperationsService(
             store,

@@ -1,4 +1,4 @@
-"""Claims that wait: ask, wait to be woken, ask again; and nothing is lost if the caller goes."""
+"""Claims that wait: ask, wait for a wake-up, ask again; nothing is lost if the caller leaves."""
 
 import asyncio
 import logging
@@ -6,8 +6,8 @@ import logging
 from jobledger_server.admission import CALLER, SERVICE
 from jobledger_server.domain.commands import Claim, Release
 from jobledger_server.domain.model import Job
+from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.watch.openings import Openings
-from jobledger_server.wire.workers_ledger import WorkersLedger
 
 log = logging.getLogger("jobledger.claims")
 
@@ -15,7 +15,7 @@ log = logging.getLogger("jobledger.claims")
 class Claims:
     """Long polls for jobs."""
 
-    def __init__(self, ledger: WorkersLedger, openings: Openings) -> None:
+    def __init__(self, ledger: Ledger, openings: Openings) -> None:
         self._ledger = ledger
         self._openings = openings
         self._releasing: set[asyncio.Task[None]] = set()

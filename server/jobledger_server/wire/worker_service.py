@@ -6,7 +6,6 @@ from typing import Any
 from grpc.aio import ServicerContext
 
 from jobledger.v1 import worker_service_pb2 as pb
-from jobledger_server.wire.claims import Claims
 from jobledger_server.wire.incoming import Incoming
 from jobledger_server.wire.messages import (
     asset_message,
@@ -25,16 +24,13 @@ Context = ServicerContext[Any, Any]
 class WorkerService:
     """Requests to commands, their outcome to serialized responses."""
 
-    def __init__(
-        self, ledger: WorkersLedger, claims: Claims, requests: Requests, reporting: Reporting
-    ) -> None:
+    def __init__(self, ledger: WorkersLedger, requests: Requests, reporting: Reporting) -> None:
         self._ledger = ledger
-        self._claims = claims
         self._requests = requests
         self._reporting = reporting
 
     async def ClaimJobs(self, request: pb.ClaimJobsRequest, _context: Context) -> bytes:
-        jobs = await self._claims.claim(*self._requests.claim(request))
+        jobs = await self._ledger.claim(*self._requests.claim(request))
         return jobs_response(pb.ClaimJobsResponse, map(job_bytes, jobs))
 
     async def ReleaseJob(self, request: pb.ReleaseJobRequest, _context: Context) -> bytes:

@@ -12,6 +12,7 @@ from jobledger_server.domain.commands import Claim, Release, Transit, WorkerComm
 from jobledger_server.domain.machine import Decision
 from jobledger_server.domain.model import Job, JobStatus
 from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.wire.claims import Claims
 from jobledger_server.wire.validation import InvalidRequest
 
 Limited = TypeVar("Limited", bound=WorkerCommand)
@@ -47,8 +48,9 @@ class WorkersLedger:
     All of WorkerService goes through it, so that no method can leave them out.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, claims: Claims) -> None:
         self._ledger = ledger
+        self._claims = claims
 
     async def apply(self, command: WorkerCommand) -> Decision:
         """As the ledger's; raises InvalidRequest too."""
@@ -58,12 +60,12 @@ class WorkersLedger:
         """As the ledger's; raises InvalidRequest too."""
         return self._ledger.put(WORK_LIMITS.get().of(command))
 
-    async def claim(self, command: Claim) -> list[Job]:
-        """As the ledger's; raises AccessDenied too."""
+    async def claim(self, command: Claim, wait: float) -> list[Job]:
+        """As that of Claims; raises AccessDenied too."""
         job_types = WORK_LIMITS.get().job_types
         if job_types is not None and not command.job_types <= job_types:
             raise AccessDenied
-        return await self._ledger.claim(command)
+        return await self._claims.claim(command, wait)
 
 
 def _without_fence(command: WorkerCommand) -> bool:
