@@ -11,10 +11,10 @@ from pathlib import Path
 import grpc
 import hypothesis
 import pytest
-from jobledger_server.settings import Settings
 
 from jobledger_server.app import App, open_app
 from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.settings import Settings
 from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.engine import open_database, parse_url
 from jobledger_server.sql.store import SqlStore

@@ -21,7 +21,6 @@ from sqlalchemy import URL
 
 from jobledger.v1 import job_service_pb2, worker_service_pb2
 from jobledger_server.admission import Admission
-from jobledger_server.config import Settings
 from jobledger_server.connections import keep_room
 from jobledger_server.descriptors import connections_allowed
 from jobledger_server.domain.model import MICROS, Micros
@@ -32,6 +31,7 @@ from jobledger_server.ledger.retention import Retention
 from jobledger_server.logs import lines_lost
 from jobledger_server.metrics import Figures, serving_metrics
 from jobledger_server.port import PortUnavailable
+from jobledger_server.settings import Settings
 from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.engine import open_database, parse_url
 from jobledger_server.sql.lock import Lock, exclusive
@@ -167,7 +167,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         drain = Drain()
         reporting = Reporting(workers_ledger, requests, drain.begun, max_age=max_age)
         workers = WorkerService(workers_ledger, requests, reporting)
-        access = read_access_file(settings.access_file) if settings.access_file else None
+        access = read_access_file(settings.access) if settings.access else None
         operations = OperationsService(
             store,
             ledger,
@@ -231,7 +231,7 @@ async def _open_database(settings: Settings) -> AsyncIterator[tuple[Database, Lo
 
 def _warn_of_readable_files(settings: Settings, url: URL) -> None:
     """Log which of the files that hold secrets or jobs others than their owner may read."""
-    files = [settings.access_file, settings.database_file]
+    files = [settings.access, settings.database_file]
     if url.get_backend_name() == "sqlite":
         path = Path(str(url.database)).resolve()
         files += [Path(f"{path}{suffix}") for suffix in ("", "-wal", "-shm", ".lock")]

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from jobledger_server.config import Settings
 from jobledger_server.port import shared_port
+from jobledger_server.settings import Settings
 
 STEADY_SECONDS = 60.0
 """Who has served for so long and then ends is started again at once."""
@@ -26,15 +26,15 @@ LONGEST_PAUSE_SECONDS = 30.0
 log = logging.getLogger("jobledger.server")
 
 
-def serve_by_several(settings: Settings, count: int) -> int:
-    """Serve by so many processes until SIGTERM or SIGINT; return the exit code.
+def serve_by_several(settings: Settings) -> int:
+    """Serve by `settings.processes` processes until SIGTERM or SIGINT; return the exit code.
 
     0: all have drained. Else that of the first that has not, or that could not serve
     when the server was started. Raises PortUnavailable.
     """
     with shared_port(settings.listen) as address:
         processes = _Processes(lambda number: _command(settings, address, number))
-        return asyncio.run(processes.run(count, address))
+        return asyncio.run(processes.run(settings.processes, address))
 
 
 def _command(settings: Settings, address: str, number: int) -> list[str]:

@@ -249,7 +249,7 @@ async def ask(start: Any, tmp_path: Path) -> AsyncIterator[Ask]:
     """Get an operation with a token, in a user's name; return the reason of the refusal."""
     file = tmp_path / "access.toml"
     file.write_text(CALLERS)
-    app = await start(access_file=file)
+    app = await start(access=file)
     async with grpc.aio.insecure_channel(app.address) as channel:
         operations = Operations(channel)
 

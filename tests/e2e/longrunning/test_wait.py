@@ -9,9 +9,9 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
-from jobledger_server.settings import Settings
 
 from jobledger_server.app import App, open_app
+from jobledger_server.settings import Settings
 from jobledger_server.sql.store import SqlStore
 from tests.e2e.longrunning.operations import Operations, job_in, name_of, one_database
 from tests.support.databases import several_servers

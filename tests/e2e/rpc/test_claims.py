@@ -8,12 +8,12 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
-from jobledger_server.settings import Settings
 
 from jobledger_server.app import App, open_app
 from jobledger_server.domain.commands import Claim
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.settings import Settings
 from jobledger_server.watch import openings
 from tests.support.databases import several_servers
 from tests.support.gated_store import Gate

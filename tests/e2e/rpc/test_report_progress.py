@@ -7,13 +7,13 @@ from typing import Any
 
 import grpc
 import pytest
-from jobledger_server.settings import Settings
 
 from jobledger.v1 import error_reason_pb2
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_server import app as app_module
 from jobledger_server.app import App
+from jobledger_server.settings import Settings
 from jobledger_server.store import StoreUnavailable
 from tests.support.gated_store import Gate
 from tests.support.rpc_caller import COMPLETED, PROCESSING, Caller, decoded

@@ -9,12 +9,12 @@ from typing import Any
 
 import grpc
 import pytest
-from jobledger_server.settings import Settings
 from sqlalchemy import text
 
 from jobledger_server.app import open_app
 from jobledger_server.domain.commands import Delete
 from jobledger_server.domain.model import Micros
+from jobledger_server.settings import Settings
 from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.engine import open_database, parse_url
 from jobledger_server.sql.store import SqlStore

@@ -7,10 +7,10 @@ from typing import Any
 
 import grpc
 import pytest
-from jobledger_server.settings import Settings
 
 from jobledger.v1 import job_service_pb2
 from jobledger_server.app import App, open_app
+from jobledger_server.settings import Settings
 from tests.support.databases import several_servers
 from tests.support.gated_store import Gate
 from tests.support.in_turn import in_turn

@@ -200,9 +200,8 @@ async def test_resumable_after_any_message_nothing_is_lost_and_nothing_told_twic
 async def test_resumable_on_another_server_and_across_a_restart(
     start: Start, database_url: str
 ) -> None:
-    from jobledger_server.settings import Settings
-
     from jobledger_server.app import open_app
+    from jobledger_server.settings import Settings
 
     settings = Settings(listen="127.0.0.1:0", database=database_url, grace=2.0)
     async with open_app(settings) as app, grpc.aio.insecure_channel(app.address) as channel:

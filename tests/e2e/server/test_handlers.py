@@ -11,10 +11,10 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from jobledger_server.settings import Settings
 
 from jobledger_server import app as app_module
 from jobledger_server.app import App
+from jobledger_server.settings import Settings
 from jobledger_server.wire import handlers
 from jobledger_server.wire.failures import answer_to
 from tests.support.http2 import DATA, END_HEADERS, HEADERS, Connection, frame, request_headers

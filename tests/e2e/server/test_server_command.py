@@ -12,10 +12,10 @@ from typing import Any
 import click
 import grpc
 import pytest
-from jobledger_server.cli.durations import LONGEST_SECONDS, duration
-from jobledger_server.settings import Settings
 
 from jobledger_server.app import open_app
+from jobledger_server.cli.durations import LONGEST_SECONDS, duration
+from jobledger_server.settings import Settings
 from tests.support.rpc_caller import Caller, refusal, watching
 from tests.support.server_process import ServerProcess, run_server
 

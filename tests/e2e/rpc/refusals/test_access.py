@@ -49,7 +49,7 @@ async def ask(start: Any, tmp_path: Path) -> Any:
     """Make a call with a token; return None or the refusal."""
     file = tmp_path / "access.toml"
     file.write_text(CALLERS)
-    app = await start(access_file=file)
+    app = await start(access=file)
     async with grpc.aio.insecure_channel(app.address) as channel:
 
         async def ask(authorization: str | None, what: str, user_id: str = "ada") -> Any:

@@ -177,7 +177,7 @@ async def test_an_identity_is_one_caller_on_all_its_connections(
         )
     )
     access.chmod(0o600)
-    app = await start(access_file=access, **SHARE)
+    app = await start(access=access, **SHARE)
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with AsyncExitStack() as open_streams:
 

@@ -84,7 +84,7 @@ class Worker:
 async def channel(start: Callable[..., Awaitable[Any]], tmp_path: Path) -> Any:
     file = tmp_path / "access.toml"
     file.write_text(ACCESS)
-    app = await start(access_file=file)
+    app = await start(access=file)
     async with grpc.aio.insecure_channel(app.address) as channel:
         yield channel
 

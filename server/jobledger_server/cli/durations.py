@@ -1,4 +1,4 @@
-"""Times on the command line: 90s, 5m, 2h, 30d."""
+"""Durations on the command line: 90s, 5m, 2h, 30d."""
 
 import click
 
@@ -7,7 +7,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 LONGEST_SECONDS = 100 * 365 * 86400
 
 
-def time_span(text: str) -> float:
+def duration(text: str) -> float:
     """Read a number of seconds, minutes, hours or days. A type for click's options."""
     number, unit = (text[:-1], text[-1:]) if text[-1:] in _UNITS else (text, "s")
     try:
@@ -17,3 +17,9 @@ def time_span(text: str) -> float:
     if not 0 <= seconds <= LONGEST_SECONDS:
         raise click.BadParameter(f"{text!r} is not a time: write 90s, 5m, 2h or 30d")
     return seconds
+
+
+def duration_text(seconds: float) -> str:
+    """Write a duration in the largest unit in which it is a whole number."""
+    unit = next(unit for unit in "dhms" if seconds % _UNITS[unit] == 0)
+    return f"{seconds / _UNITS[unit]:g}{unit}"

@@ -1,0 +1,1 @@
+"""The command `jobledger-server`: a file for each of its commands."""

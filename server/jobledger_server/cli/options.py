@@ -1,0 +1,129 @@
+"""Options of the command line, made of the declared settings."""
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from jobledger_server.cli.durations import duration, duration_text
+from jobledger_server.settings import Setting, Settings, all_settings
+
+_METAVARS = {
+    "address": "HOST:PORT",
+    "count": "N",
+    "part": "PART",
+    "seconds": "SECONDS",
+    "duration": "TIME",
+    "file": "FILE",
+    "url": "URL",
+    "words": "WORD",
+}
+
+
+def settings_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each setting."""
+    return _with_options(command, tuple(all_settings()))
+
+
+def _with_options(command: Callable[..., None], settings: Sequence[Setting]) -> Callable[..., None]:
+    for setting in reversed(settings):
+        command = _option(setting)(command)
+    return command
+
+
+def _option(setting: Setting) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    flags = setting.flag
+    if setting.kind == "switch":
+        flags += "/--no-" + setting.flag.removeprefix("--")
+    default, shown = setting.default, True
+    if default is None:
+        shown = bool(setting.none)
+    elif setting.kind == "duration":
+        default = duration_text(default)
+    elif setting.kind == "words":
+        default = sorted(default)
+    return click.option(
+        flags,
+        setting.name,
+        type=_type(setting),
+        metavar=None if isinstance(setting.kind, tuple) else _METAVARS.get(setting.kind),
+        envvar=setting.variable,
+        show_envvar=True,
+        default=default,
+        show_default=setting.none or shown,
+        multiple=setting.kind == "words",
+        help=setting.help,
+    )
+
+
+def _type(setting: Setting) -> Any:
+    match setting.kind:
+        case "count":
+            return click.IntRange(1)
+        case "part":
+            return click.FloatRange(0, 1, min_open=True)
+        case "seconds":
+            return click.FloatRange(setting.at_least)
+        case "duration":
+            return duration
+        case "file":
+            return click.Path(path_type=Path)
+        case "address":
+            return _address
+        case tuple():
+            return click.Choice(setting.kind)
+        case _:
+            return None
+
+
+def _address(text: str) -> str:
+    if ":" not in text:
+        raise click.BadParameter(f"{text!r} has no port")
+    return text
+
+
+DATABASE_SETTINGS = (
+    Setting(
+        "database",
+        "--database",
+        "JOBLEDGER_DATABASE",
+        Settings().database,
+        "url",
+        "Where the jobs are kept: sqlite:///FILE (sqlite:////FILE for an absolute path), or "
+        "postgresql://USER:PASSWORD@HOST:PORT/NAME with the extra 'postgres'.",
+    ),
+    Setting(
+        "database_file",
+        "--database-file",
+        "JOBLEDGER_DATABASE_FILE",
+        None,
+        "file",
+        "A file that holds the database URL, in place of --database: a password is then neither "
+        "in the list of processes nor in the environment.",
+        none="none",
+    ),
+)
+"""Every command that opens a database has these."""
+
+
+def database_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take the database URL from a flag, from the environment, or from a file."""
+
+    @wraps(command)
+    def with_database(*, database: str, database_file: Path | None, **options: Any) -> None:
+        if database_file is not None:
+            source = click.get_current_context().get_parameter_source("database")
+            if source is not ParameterSource.DEFAULT:
+                raise click.UsageError("--database and --database-file exclude each other")
+            try:
+                database = database_file.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeError) as error:
+                cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+                message = f"cannot read the database URL from {database_file}: {cause}"
+                raise click.ClickException(message) from None
+        command(database=database, database_file=database_file, **options)
+
+    return _with_options(with_database, DATABASE_SETTINGS)

@@ -1,0 +1,75 @@
+"""`jobledger-server serve`."""
+
+import asyncio
+import gc
+import signal
+import sys
+from typing import Any
+
+import click
+
+from jobledger_server import parent
+from jobledger_server.app import open_app
+from jobledger_server.cli.options import database_options, settings_options
+from jobledger_server.cli.running import expected_errors, run
+from jobledger_server.descriptors import raise_descriptor_limit
+from jobledger_server.logs import logging_to_stderr
+from jobledger_server.processes import serve_by_several
+from jobledger_server.settings import Settings
+from jobledger_server.sql.engine import parse_url
+from jobledger_server.supervision import ServerFailed
+
+
+@click.command()
+@database_options
+@click.option("--child", metavar="NUMBER", type=int, hidden=True)  # what processes.py starts
+@settings_options
+def serve(child: int | None, url_schemes: tuple[str, ...], **options: Any) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and exit with 0.
+
+    An SQLite database is brought up to date first; a PostgreSQL database must
+    be, with `jobledger-server migrate`.
+    """
+    raise_descriptor_limit()
+    settings = Settings(
+        url_schemes=frozenset(url_schemes), shares_port=child is not None, **options
+    )
+    with logging_to_stderr(settings.log_level, **({} if child is None else {"child": child})):
+        if settings.processes > 1 and child is None:
+            with expected_errors():
+                _check_several_processes(settings)
+                sys.exit(serve_by_several(settings))
+        run(lambda: _serve(settings))
+
+
+def _check_several_processes(settings: Settings) -> None:
+    if parse_url(settings.database).get_backend_name() == "sqlite":
+        raise click.BadParameter(
+            "an SQLite file is for one process: leave it at 1, or use PostgreSQL",
+            param_hint="--processes",
+        )
+    if settings.listen.startswith("unix:"):
+        raise click.BadParameter(
+            "several processes share a port, not a socket file", param_hint="--processes"
+        )
+
+
+async def _serve(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for received in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(received, stop.set)
+    if settings.shares_port:
+        parent.when_gone(stop.set)
+    async with open_app(settings) as app:
+        # What is there now stays, and a full collection visits every watcher. A delivery to ten
+        # thousand of them makes some hundred thousand objects that are soon released: no
+        # collection should come in the middle of it (docs/decisions/0028).
+        gc.freeze()
+        gc.set_threshold(250_000, 20, 100)
+        if settings.shares_port:
+            parent.tell_serving()
+        ends = [asyncio.create_task(event.wait()) for event in (stop, app.failed)]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    if app.failed.is_set():
+        raise ServerFailed("a part of the server ended by an unexpected error; see the log")
