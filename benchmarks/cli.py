@@ -2,6 +2,7 @@
 
 import argparse
 import pkgutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ Command = Callable[[argparse.Namespace], int]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code."""
     parsed = parser().parse_args(arguments)
+    # So that servers and databases are stopped by whatever ends this program but SIGKILL.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     command: Command = parsed.command
     try:
         return command(parsed)
