@@ -146,15 +146,22 @@ def _running(
             command, stdout=output, stderr=output, cwd=ROOT, env={**os.environ, **environment}
         )
     try:
-        deadline = time.monotonic() + START_SECONDS
-        while not serves():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise BenchmarkError(f"{command[0]} does not serve; its log:\n{log.read_text()}")
-            time.sleep(0.05)
+        _wait_until(serves, process)
         yield process.pid
+    except BenchmarkError:
+        print(log.read_text(errors="replace")[-4_000:], file=sys.stderr)
+        raise
     finally:
         process.kill()
         process.wait()
+
+
+def _wait_until(serves: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not serves():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise BenchmarkError(f"{process.args!r} does not serve")
+        time.sleep(0.05)
 
 
 def _answers(target: str) -> bool:
