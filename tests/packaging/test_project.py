@@ -22,7 +22,7 @@ def locked(lock: str, name: str) -> tuple[int, ...]:
 def test_every_python_that_it_claims_is_tested() -> None:
     """`make test-pythons` tests all but the one of .venv, which all other tests run on."""
     run = subprocess.run(
-        ["make", "--eval=claimed:; @echo $(CLAIMED_PYTHONS)", "claimed"],
+        ["make", "--no-print-directory", "--eval=claimed:; @echo $(CLAIMED_PYTHONS)", "claimed"],
         cwd=ROOT,
         capture_output=True,
         text=True,

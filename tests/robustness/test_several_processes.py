@@ -22,7 +22,7 @@ import pytest
 from jobledger_client import CHANNEL_OPTIONS, AsyncClient
 from jobledger_server.processes import pause_before
 from tests.support.rpc_caller import COMPLETED, Caller, decoded, watching
-from tests.support.shared_postgres import Databases
+from tests.support.shared_postgres import Administrator, Databases
 
 PROGRAM = str(Path(sys.executable).with_name("jobledger-server"))
 
@@ -116,13 +116,14 @@ def metrics_ports() -> tuple[int, int]:
 
 @pytest.fixture(scope="module")
 def steady(
-    postgres: Databases, postgres_template: str, metrics_ports: tuple[int, int]
+    postgres_cluster: Administrator, postgres_template: str, metrics_ports: tuple[int, int]
 ) -> Iterator[SeveralProcesses]:
     """A server for tests that leave it as it is."""
-    database = postgres.create_database(postgres_template)
-    with SeveralProcesses(database, "--metrics", f"127.0.0.1:{metrics_ports[0]}") as server:
-        server.until("serving")
-        yield server
+    with Databases(postgres_cluster) as databases:
+        database = databases.create_database(postgres_template)
+        with SeveralProcesses(database, "--metrics", f"127.0.0.1:{metrics_ports[0]}") as server:
+            server.until("serving")
+            yield server
 
 
 @pytest.fixture
@@ -282,7 +283,7 @@ def test_a_setting_that_no_process_can_use_is_told_once(database: str, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--processes", "2"), "an SQLite file is for one process, which is right there"),
+        (("--processes", "2"), "an SQLite file is for one process"),
         (
             ("--processes", "2", "--database", "postgresql://u@h/n", "--listen", "unix:/a:b"),
             "several processes share a port, not a socket file",

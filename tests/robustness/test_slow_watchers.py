@@ -163,7 +163,7 @@ async def test_a_watcher_that_reads_nothing_costs_its_message_and_not_the_job_as
 @pytest.fixture
 def serialized() -> Iterator[Callable[[], int]]:
     """Return how many bytes are alive that the server has allocated to serialize messages."""
-    made_here = tracemalloc.Filter(inclusive=True, filename_pattern="*/wire/encoding.py")
+    made_here = tracemalloc.Filter(inclusive=True, filename_pattern="*/wire/messages.py")
 
     def count() -> int:
         gc.collect()

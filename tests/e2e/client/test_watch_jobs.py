@@ -202,7 +202,7 @@ async def test_every_transition_of_every_job_once_though_the_server_is_killed(ow
 async def test_nobody_notices_that_streams_are_moved(start, caplog):
     """Many short streams, of the watch of all jobs and of a watch of each."""
     caplog.set_level(logging.INFO, "jobledger_client")
-    app = await start(max_watch_age=0.2)
+    app = await start(max_watch_age=1.0)
     count = 20
     follower, singles = Follower(count), []
     async with AsyncClient(app.address, user_id="ada") as client, asyncio.TaskGroup() as group:
@@ -214,7 +214,7 @@ async def test_nobody_notices_that_streams_are_moved(start, caplog):
 
         async def slowly(job_id):
             await client.start_job(job_id)
-            for progress in range(8):
+            for progress in range(16):
                 await client.update_progress(job_id, progress)
                 # Streams have to grow old meanwhile.
                 await asyncio.sleep(0.2)

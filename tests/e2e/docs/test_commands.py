@@ -100,7 +100,7 @@ def test_the_readmes_way_to_postgresql_ends_with_a_server_that_serves(
 
 
 def test_health_as_the_page_asks_for_it(server: ServerProcess, tmp_path: Path) -> None:
-    assert run([only(OPERATIONS, "server health")], tmp_path, server.target) == "SERVING\n"
+    assert run([only(OPERATIONS, " health")], tmp_path, server.target) == "SERVING\n"
 
 
 def test_a_token_and_its_line_by_the_pages_command(tmp_path: Path) -> None:
