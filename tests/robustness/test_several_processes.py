@@ -123,6 +123,8 @@ def steady(
         database = databases.create_database(postgres_template)
         with SeveralProcesses(database, "--metrics", f"127.0.0.1:{metrics_ports[0]}") as server:
             server.until("serving")
+            if ONE_SERVES not in server.events_of(2):  # each process writes its own lines
+                server.until(ONE_SERVES, child=2)
             yield server
 
 
