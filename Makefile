@@ -97,8 +97,8 @@ test-pythons: $(INSTALLED) ## run the tests of `make test-fast` on the other Pyt
 	done
 
 .PHONY: test-lowest
-test-lowest: $(LOWEST)/.installed ## run tests of every layer with the lowest versions that pyproject.toml allows
-	@$(LOWEST)/bin/python -m pytest -n 2 $(EVERY_LAYER) $(ARGS)
+test-lowest: $(LOWEST)/.installed ## run the tests of `make test-fast` with the lowest versions that pyproject.toml allows
+	@$(LOWEST)/bin/python -m pytest $(IN_PARALLEL) $(FAST) $(ARGS)
 
 .PHONY: test-image
 test-image: $(INSTALLED) ## build the Dockerfile with buildah and run the image
