@@ -56,7 +56,7 @@ def _setting(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that a server can be told. Times are in seconds.
+    """All settings of a server. Times are in seconds.
 
     `database_file` is where `database` was read from, if from a file; `shares_port`
     says that this is one of several processes on one port, as `--processes` starts them.

@@ -49,7 +49,7 @@ class Administrator:
         return f"postgresql://u@127.0.0.1:{self._port}/{name}"
 
     def drop(self, url: str) -> None:
-        """Drop a database, and cut off whoever is connected to it."""
+        """Drop a database, and end all connections to it."""
         self._run(f"DROP DATABASE IF EXISTS {url.rpartition('/')[2]} WITH (FORCE)")
 
     def close(self) -> None:
