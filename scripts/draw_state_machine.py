@@ -30,9 +30,7 @@ from jobledger_server.domain.commands import (
 )
 from jobledger_server.domain.decisions import create, decide
 from jobledger_server.domain.errors import DomainError
-from jobledger_server.domain.leases import CANCEL_GRACE, claim
-from jobledger_server.domain.machine import TERMINAL, TRANSITIONS, Decision
-from jobledger_server.domain.model import (
+from jobledger_server.domain.job import (
     Asset,
     AssetId,
     AssetLink,
@@ -44,6 +42,8 @@ from jobledger_server.domain.model import (
     Micros,
     Payload,
 )
+from jobledger_server.domain.leases import CANCEL_GRACE, claim
+from jobledger_server.domain.state_machine import TERMINAL, TRANSITIONS, Decision
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = Path(__file__).with_name("state_machine.template.md")

@@ -14,7 +14,7 @@ from benchmarks.load.messages import create_requests
 from benchmarks.targets import Database
 from jobledger_server.domain.commands import Create
 from jobledger_server.domain.decisions import create
-from jobledger_server.domain.model import Instant, Payload
+from jobledger_server.domain.job import Instant, Payload
 from jobledger_server.ledger.ids import IdSource
 from jobledger_server.sql.rows import JOB_COLUMNS, Row, job_row
 

@@ -17,8 +17,8 @@ from benchmarks.load.program import Reply, Wrong, serve
 from jobledger.v1 import asset_pb2, job_pb2, job_service_pb2, worker_service_pb2
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
-from jobledger_server.watch.follower import Selection
-from jobledger_server.wire.tokens import read_token, token
+from jobledger_server.rpc.tokens import read_token, token
+from jobledger_server.watch.feed_watch import Selection
 
 ROWS = 50
 """Jobs on a page where nothing else is asked for."""

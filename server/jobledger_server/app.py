@@ -20,44 +20,44 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServ
 from sqlalchemy import URL
 
 from jobledger.v1 import job_service_pb2, worker_service_pb2
-from jobledger_server.admission import Admission
-from jobledger_server.connections import keep_room
-from jobledger_server.descriptors import connections_allowed
-from jobledger_server.domain.model import MICROS, Micros
+from jobledger_server.admission.admission import Admission
+from jobledger_server.domain.job import MICROS, Micros
+from jobledger_server.ledger.claim_waiters import Openings
 from jobledger_server.ledger.ledger import Ledger, Publish
+from jobledger_server.ledger.long_poll import Claims
 from jobledger_server.ledger.reads import Reads
-from jobledger_server.ledger.reaper import Reaper
-from jobledger_server.ledger.retention import Retention
-from jobledger_server.logs import lines_lost
-from jobledger_server.metrics import Figures, serving_metrics
-from jobledger_server.port import PortUnavailable
+from jobledger_server.maintenance.reaper import Reaper
+from jobledger_server.maintenance.retention import Retention
+from jobledger_server.rpc.access import read_access_file
+from jobledger_server.rpc.drain import Drain
+from jobledger_server.rpc.handlers import Handlers, Limits
+from jobledger_server.rpc.incoming import Intake
+from jobledger_server.rpc.jobs.job_service import JobService
+from jobledger_server.rpc.jobs.jobs_watch import JobsWatch
+from jobledger_server.rpc.lists import Lists
+from jobledger_server.rpc.operations.operation_requests import OperationsRequests
+from jobledger_server.rpc.operations.operations_service import OperationsService
+from jobledger_server.rpc.requests import Requests
+from jobledger_server.rpc.validation import MAX_MESSAGE_BYTES
+from jobledger_server.rpc.workers.report_stream import Reporting
+from jobledger_server.rpc.workers.worker_ledger import WorkersLedger
+from jobledger_server.rpc.workers.worker_service import WorkerService
+from jobledger_server.runtime.connections import keep_room
+from jobledger_server.runtime.descriptors import connections_allowed
+from jobledger_server.runtime.port import PortUnavailable
+from jobledger_server.runtime.supervision import Supervisor
 from jobledger_server.settings import Settings
+from jobledger_server.sql.database_url import open_database, parse_url
 from jobledger_server.sql.dialect import Database
-from jobledger_server.sql.engine import open_database, parse_url
-from jobledger_server.sql.lock import Lock, exclusive
 from jobledger_server.sql.schema import migrate, require_head
-from jobledger_server.sql.store import SqlStore
+from jobledger_server.sql.sql_store import SqlStore
+from jobledger_server.sql.sqlite.file_lock import Lock, exclusive
 from jobledger_server.store import Change, FeedHead, Store
-from jobledger_server.supervision import Supervisor
-from jobledger_server.watch.feed import Feed, filled_window
+from jobledger_server.telemetry.logs import lines_lost
+from jobledger_server.telemetry.metrics import Figures, serving_metrics
+from jobledger_server.watch.feed_reader import Feed, filled_window
 from jobledger_server.watch.hub import WatchHub
-from jobledger_server.watch.openings import Openings
 from jobledger_server.watch.tail import Tail
-from jobledger_server.wire.access import read_access_file
-from jobledger_server.wire.claims import Claims
-from jobledger_server.wire.draining import Drain
-from jobledger_server.wire.handlers import Handlers, Limits
-from jobledger_server.wire.incoming import Intake
-from jobledger_server.wire.job_service import JobService
-from jobledger_server.wire.jobs_watch import JobsWatch
-from jobledger_server.wire.lists import Lists
-from jobledger_server.wire.operations_requests import OperationsRequests
-from jobledger_server.wire.operations_service import OperationsService
-from jobledger_server.wire.reporting import Reporting
-from jobledger_server.wire.requests import Requests
-from jobledger_server.wire.validation import MAX_MESSAGE_BYTES
-from jobledger_server.wire.worker_service import WorkerService
-from jobledger_server.wire.workers_ledger import WorkersLedger
 
 _SERVICES: tuple[ServiceDescriptor, ...] = (
     job_service_pb2.DESCRIPTOR.services_by_name["JobService"],
@@ -268,7 +268,7 @@ async def _hinting(
 ) -> AsyncIterator[Publish]:
     """Exchange hints with other servers for as long as the block lasts."""
     # The driver is an extra, wanted only where it is used.
-    from jobledger_server.sql.hints import Hints  # noqa: PLC0415
+    from jobledger_server.sql.postgresql.notifications import Hints  # noqa: PLC0415
 
     hints = Hints(url, look.set)
 

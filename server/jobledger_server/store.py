@@ -11,8 +11,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct, field
 
-from jobledger_server.domain.machine import Decision
-from jobledger_server.domain.model import (
+from jobledger_server.domain.job import (
     Asset,
     AssetId,
     Instant,
@@ -22,6 +21,7 @@ from jobledger_server.domain.model import (
     Micros,
     Transition,
 )
+from jobledger_server.domain.state_machine import Decision
 
 ErrorKind = Literal[
     "disk_full",

@@ -20,7 +20,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from jobledger_client import CHANNEL_OPTIONS, AsyncClient
-from jobledger_server.processes import pause_before
+from jobledger_server.runtime.processes import pause_before
 from tests.support.rpc_caller import COMPLETED, Caller, decoded, watching
 from tests.support.shared_postgres import Administrator, Databases
 

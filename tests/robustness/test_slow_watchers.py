@@ -11,11 +11,11 @@ import grpc
 import pytest
 
 from jobledger_server.app import App
-from jobledger_server.domain.model import Job
+from jobledger_server.domain.job import Job
+from jobledger_server.rpc.jobs import jobs_watch
 from jobledger_server.store import Change
 from jobledger_server.watch import feed, window
-from jobledger_server.watch.follower import Follower
-from jobledger_server.wire import jobs_watch
+from jobledger_server.watch.feed_watch import Follower
 from tests.support.rpc_caller import COMPLETED, PROCESSING, SMALL_WINDOW, Caller, watching
 
 Start = Callable[..., Awaitable[App]]
@@ -163,7 +163,7 @@ async def test_a_watcher_that_reads_nothing_costs_its_message_and_not_the_job_as
 @pytest.fixture
 def serialized() -> Iterator[Callable[[], int]]:
     """Return how many bytes are alive that the server has allocated to serialize messages."""
-    made_here = tracemalloc.Filter(inclusive=True, filename_pattern="*/wire/messages.py")
+    made_here = tracemalloc.Filter(inclusive=True, filename_pattern="*/rpc/messages.py")
 
     def count() -> int:
         gc.collect()

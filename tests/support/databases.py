@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from jobledger_server.domain.model import Instant
+from jobledger_server.domain.job import Instant
 from jobledger_server.ledger.outages import Outages
-from jobledger_server.sql.engine import open_database, parse_url
+from jobledger_server.sql.database_url import open_database, parse_url
 from jobledger_server.sql.schema import migrate
 
 several_servers = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)

@@ -4,10 +4,10 @@ import itertools
 
 from jobledger_server.domain.commands import Create, Transit
 from jobledger_server.domain.decisions import create, decide
-from jobledger_server.domain.machine import Decision
-from jobledger_server.domain.model import Instant, Job, JobStatus
+from jobledger_server.domain.job import Instant, Job, JobStatus
+from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.ids import IdSource
-from jobledger_server.sql.store import SqlStore
+from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change
 
 IDS = IdSource()

@@ -6,11 +6,11 @@ import click
 
 from jobledger_server.cli.options import database_options
 from jobledger_server.cli.running import run
-from jobledger_server.sql.engine import open_database, parse_url
-from jobledger_server.sql.lock import exclusive
+from jobledger_server.sql.database_url import open_database, parse_url
 from jobledger_server.sql.schema import HEAD, require_head
 from jobledger_server.sql.schema import migrate as migrate_database
-from jobledger_server.sql.store import SqlStore
+from jobledger_server.sql.sql_store import SqlStore
+from jobledger_server.sql.sqlite.file_lock import exclusive
 
 
 @click.command()

@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from jobledger_server.metrics import MetricsUnavailable
-from jobledger_server.port import PortUnavailable
+from jobledger_server.rpc.access import BadAccessFile
+from jobledger_server.runtime.port import PortUnavailable
+from jobledger_server.runtime.supervision import ServerFailed
 from jobledger_server.sql.dialect import BadDatabaseUrl
-from jobledger_server.sql.lock import DatabaseInUse
 from jobledger_server.sql.schema import SchemaError
+from jobledger_server.sql.sqlite.file_lock import DatabaseInUse
 from jobledger_server.store import StoreFault, StoreUnavailable
-from jobledger_server.supervision import ServerFailed
-from jobledger_server.wire.access import BadAccessFile
+from jobledger_server.telemetry.metrics import MetricsUnavailable
 
 _EXPECTED = (
     BadAccessFile,

@@ -8,16 +8,16 @@ from typing import Any
 
 import click
 
-from jobledger_server import parent
 from jobledger_server.app import open_app
 from jobledger_server.cli.options import database_options, settings_options
 from jobledger_server.cli.running import expected_errors, run
-from jobledger_server.descriptors import raise_descriptor_limit
-from jobledger_server.logs import logging_to_stderr
-from jobledger_server.processes import serve_by_several
+from jobledger_server.runtime import parent
+from jobledger_server.runtime.descriptors import raise_descriptor_limit
+from jobledger_server.runtime.processes import serve_by_several
+from jobledger_server.runtime.supervision import ServerFailed
 from jobledger_server.settings import Settings
-from jobledger_server.sql.engine import parse_url
-from jobledger_server.supervision import ServerFailed
+from jobledger_server.sql.database_url import parse_url
+from jobledger_server.telemetry.logs import logging_to_stderr
 
 
 @click.command()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct, field
 
-from jobledger_server.domain.model import (
+from jobledger_server.domain.job import (
     AssetLink,
     JobError,
     JobId,

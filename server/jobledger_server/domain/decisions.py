@@ -28,16 +28,7 @@ from jobledger_server.domain.errors import (
     RequestIdReused,
     VersionMismatch,
 )
-from jobledger_server.domain.leases import cancel, check_attempt, expire, release
-from jobledger_server.domain.machine import (
-    TERMINAL,
-    TRANSITIONS,
-    Decision,
-    end,
-    illegal,
-    take,
-)
-from jobledger_server.domain.model import (
+from jobledger_server.domain.job import (
     Asset,
     AssetId,
     AssetLink,
@@ -46,6 +37,15 @@ from jobledger_server.domain.model import (
     JobId,
     JobStatus,
     Micros,
+)
+from jobledger_server.domain.leases import cancel, check_attempt, expire, release
+from jobledger_server.domain.state_machine import (
+    TERMINAL,
+    TRANSITIONS,
+    Decision,
+    end,
+    illegal,
+    take,
 )
 
 _OF_WORKERS = (Transit, Report, LinkAsset, Release)

@@ -1,4 +1,4 @@
-"""Refusals, as facts. The wire alone turns them into codes and words.
+"""Refusals, as facts. `rpc` alone turns them into codes and words.
 
 DomainError
 ├── JobNotFound
@@ -12,7 +12,7 @@ DomainError
 from dataclasses import dataclass
 from typing import Literal
 
-from jobledger_server.domain.model import JobId, JobStatus
+from jobledger_server.domain.job import JobId, JobStatus
 
 
 class DomainError(Exception):

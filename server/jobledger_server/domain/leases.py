@@ -11,7 +11,14 @@ from msgspec.structs import replace
 
 from jobledger_server.domain.commands import Cancel, Claim, Release
 from jobledger_server.domain.errors import JobNotFound, JobTerminal, LeaseLost
-from jobledger_server.domain.machine import (
+from jobledger_server.domain.job import (
+    Instant,
+    Job,
+    JobError,
+    JobStatus,
+    Micros,
+)
+from jobledger_server.domain.state_machine import (
     SYSTEM,
     TERMINAL,
     Decision,
@@ -20,13 +27,6 @@ from jobledger_server.domain.machine import (
     leave,
     take,
     waits,
-)
-from jobledger_server.domain.model import (
-    Instant,
-    Job,
-    JobError,
-    JobStatus,
-    Micros,
 )
 
 CANCEL_GRACE = Micros(30_000_000)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from jobledger_server.admission import CALLER, Admission, Caller, FairQueue
+from jobledger_server.admission.admission import CALLER, Admission, Caller, FairQueue
 from jobledger_server.domain.errors import LimitExceeded
 
 Item = TypeVar("Item")

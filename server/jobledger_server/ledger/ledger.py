@@ -23,13 +23,13 @@ from jobledger_server.domain.commands import (
 )
 from jobledger_server.domain.decisions import NewId, create, decide
 from jobledger_server.domain.errors import DomainError, RequestIdReused
-from jobledger_server.domain.machine import Decision
-from jobledger_server.domain.model import Asset, Instant, Job, JobId
+from jobledger_server.domain.job import Asset, Instant, Job, JobId
+from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.batcher import Batcher
-from jobledger_server.ledger.dispatch import Dispatch
+from jobledger_server.ledger.claims import Dispatch
 from jobledger_server.ledger.ids import IdSource
+from jobledger_server.ledger.job_sizes import Sizes
 from jobledger_server.ledger.outages import Outages
-from jobledger_server.ledger.sizes import Sizes
 from jobledger_server.store import (
     Change,
     ErrorKind,

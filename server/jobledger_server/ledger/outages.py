@@ -5,7 +5,7 @@ goes into each decision about an expired lease, as etcd's new leader extends the
 that it finds (`lessor.Promote`). See docs/decisions/0039.
 """
 
-from jobledger_server.domain.model import Instant, Micros
+from jobledger_server.domain.job import Instant, Micros
 
 LONGEST_SILENCE = Micros(2_000_000)
 """Between two answers of the database; the reaper polls about each half second. After a longer

@@ -8,10 +8,10 @@ from types import TracebackType
 from typing import Self
 
 from jobledger_server.domain.errors import JobNotFound
-from jobledger_server.domain.model import Job, JobId, Transition
+from jobledger_server.domain.job import Job, JobId, Transition
 from jobledger_server.ledger.batcher import Batcher
-from jobledger_server.ledger.sizes import Sizes
-from jobledger_server.ledger.stale import again_if_stale
+from jobledger_server.ledger.job_sizes import Sizes
+from jobledger_server.ledger.stale_connections import again_if_stale
 from jobledger_server.store import Owned, Store
 
 MAX_BATCH = 64

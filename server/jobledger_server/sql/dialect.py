@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from sqlalchemy import URL, Column, ColumnElement, Select, Table, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from jobledger_server.domain.model import Instant
+from jobledger_server.domain.job import Instant
 from jobledger_server.sql.driver import Driver, Writing
 from jobledger_server.sql.tables import WAITING
 

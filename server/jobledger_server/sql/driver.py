@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.sql import ClauseElement
 
-from jobledger_server.domain.model import Instant, JobId
-from jobledger_server.sql.memory import Mark
+from jobledger_server.domain.job import Instant, JobId
+from jobledger_server.sql.job_cache import Mark
 from jobledger_server.sql.rows import Row
 
 if TYPE_CHECKING:

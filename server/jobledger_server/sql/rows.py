@@ -8,8 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from jobledger_server.domain.leases import deadline
-from jobledger_server.domain.model import (
+from jobledger_server.domain.job import (
     Asset,
     AssetLink,
     Job,
@@ -18,6 +17,7 @@ from jobledger_server.domain.model import (
     Micros,
     Transition,
 )
+from jobledger_server.domain.leases import deadline
 from jobledger_server.sql.tables import jobs
 from jobledger_server.store import Change
 

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.engine.interfaces import Dialect as SqlDialect
 from sqlalchemy.sql import ClauseElement
 
-from jobledger_server.domain.model import JobId
+from jobledger_server.domain.job import JobId
 from jobledger_server.sql.dialect import OVERHEAD_BYTES, Dialect
 from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.rows import (

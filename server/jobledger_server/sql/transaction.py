@@ -3,10 +3,10 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from jobledger_server.domain.machine import Decision
-from jobledger_server.domain.model import Asset, Instant, Job, JobId, JobStatus
+from jobledger_server.domain.job import Asset, Instant, Job, JobId, JobStatus
+from jobledger_server.domain.state_machine import Decision
 from jobledger_server.sql.driver import Deletion, Driver, Prepared, Writes
-from jobledger_server.sql.memory import Mark, Memory
+from jobledger_server.sql.job_cache import Mark, Memory
 from jobledger_server.sql.rows import (
     Row,
     asset_from_row,

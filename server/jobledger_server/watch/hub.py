@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
-from jobledger_server.admission import Admission
-from jobledger_server.domain.model import JobId
+from jobledger_server.admission.admission import Admission
+from jobledger_server.domain.job import JobId
 from jobledger_server.store import Change
-from jobledger_server.watch.follower import Follower
-from jobledger_server.watch.subscription import Draining, Subscription
-from jobledger_server.watch.window import Window
+from jobledger_server.watch.change_buffer import Window
+from jobledger_server.watch.feed_watch import Follower
+from jobledger_server.watch.job_watch import Draining, Subscription
 
 Key = TypeVar("Key")
 Watcher = TypeVar("Watcher", Subscription, Follower)

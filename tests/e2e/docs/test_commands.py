@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from jobledger_client import Client, JobStatus
-from jobledger_server.wire.access import read_access_file
+from jobledger_server.rpc.access import read_access_file
 from tests.support.pages import OPERATIONS, README, Block, blocks, commands
 from tests.support.server_process import ServerProcess
 from tests.support.shared_postgres import Databases

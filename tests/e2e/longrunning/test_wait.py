@@ -12,7 +12,7 @@ from grpc import StatusCode
 
 from jobledger_server.app import App, open_app
 from jobledger_server.settings import Settings
-from jobledger_server.sql.store import SqlStore
+from jobledger_server.sql.sql_store import SqlStore
 from tests.e2e.longrunning.operations import Operations, job_in, name_of, one_database
 from tests.support.databases import several_servers
 from tests.support.gated_store import Gate

@@ -7,7 +7,7 @@ import pytest
 
 from jobledger_server import app as app_module
 from jobledger_server.app import App
-from jobledger_server.sql.store import SqlStore
+from jobledger_server.sql.sql_store import SqlStore
 from tests.support.gated_store import GatedStore
 
 

@@ -6,15 +6,15 @@ import pytest
 from grpc import StatusCode
 
 from jobledger_client import AsyncClient, Client
-from jobledger_server.admission import CALLER, Caller
+from jobledger_server.admission.admission import CALLER, Caller
 from jobledger_server.app import App
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import MAX_SCANNED_JOBS
+from jobledger_server.rpc import lists
+from jobledger_server.rpc.lists import AT_ONCE, MAX_LISTS_EACH, Lists
 from jobledger_server.sql.dialect import Database
-from jobledger_server.sql.store import SqlStore
+from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
-from jobledger_server.wire import lists
-from jobledger_server.wire.lists import AT_ONCE, MAX_LISTS_EACH, Lists
 from tests.support.rpc_caller import Caller as Stub
 from tests.support.rpc_caller import refusal
 from tests.support.seeding import seed

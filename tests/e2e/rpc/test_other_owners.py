@@ -11,7 +11,7 @@ from google.longrunning import operations_pb2
 from google.longrunning.operations_pb2_grpc import OperationsStub
 
 from jobledger_server.app import App
-from jobledger_server.domain.model import JobId
+from jobledger_server.domain.job import JobId
 from jobledger_server.sql import store, transaction
 from tests.support.databases import several_servers
 from tests.support.rpc_caller import Caller

@@ -13,6 +13,7 @@ from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_server import app as app_module
 from jobledger_server.app import App
+from jobledger_server.rpc.workers import report_stream
 from jobledger_server.settings import Settings
 from jobledger_server.store import StoreUnavailable
 from tests.support.gated_store import Gate
@@ -269,9 +270,8 @@ async def test_a_caller_that_goes_away_takes_nothing_with_it(
 async def test_no_more_is_read_than_can_wait(
     app: App, channel: grpc.aio.Channel, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from jobledger_server.wire import reporting
 
-    monkeypatch.setattr(reporting, "MAX_WAITING", 5)
+    monkeypatch.setattr(report_stream, "MAX_WAITING", 5)
     job = await call.running()
     stream = WorkerServiceStub(channel).ReportProgress()
     for progress in range(60):

@@ -9,9 +9,9 @@ import pytest
 
 from jobledger.v1 import job_service_pb2
 from jobledger_server.app import App
+from jobledger_server.rpc.tokens import token
 from jobledger_server.watch import feed, window
-from jobledger_server.watch.follower import Selection
-from jobledger_server.wire.tokens import token
+from jobledger_server.watch.feed_watch import Selection
 from tests.support.databases import several_servers
 from tests.support.gated_store import Gate
 from tests.support.in_turn import in_turn
@@ -467,7 +467,7 @@ async def test_a_token_older_than_the_known_deletions_has_expired(call: Caller, 
         job = await call.ended()
         await call.DeleteJob(job_id=job.id, user_id="ada")
         messages = await news(stream, 4)
-    from jobledger_server.domain.model import Micros
+    from jobledger_server.domain.job import Micros
 
     assert await app.store.forget_deletions(Micros(0), limit=10) == 1
     # What the window of this server still has, it can tell.

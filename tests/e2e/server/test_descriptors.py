@@ -3,11 +3,11 @@
 import subprocess
 import sys
 
-from jobledger_server.descriptors import RESERVED
+from jobledger_server.runtime.descriptors import RESERVED
 
 PROGRAM = """
 import resource
-from jobledger_server.descriptors import connections_allowed, raise_descriptor_limit
+from jobledger_server.runtime.descriptors import connections_allowed, raise_descriptor_limit
 raise_descriptor_limit()
 print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], connections_allowed(500))
 """

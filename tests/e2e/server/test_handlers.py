@@ -14,9 +14,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from jobledger_server import app as app_module
 from jobledger_server.app import App
+from jobledger_server.rpc import handlers
+from jobledger_server.rpc.failures import answer_to
 from jobledger_server.settings import Settings
-from jobledger_server.wire import handlers
-from jobledger_server.wire.failures import answer_to
 from tests.support.http2 import DATA, END_HEADERS, HEADERS, Connection, frame, request_headers
 from tests.support.rpc_caller import Caller, decoded
 

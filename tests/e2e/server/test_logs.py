@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from jobledger_server import logs
-from jobledger_server.logs import JsonFormatter, LogWriter
-from jobledger_server.wire.handlers import Handlers
+from jobledger_server.rpc.handlers import Handlers
+from jobledger_server.telemetry import logs
+from jobledger_server.telemetry.logs import JsonFormatter, LogWriter
 
 
 class Log:
@@ -108,7 +108,7 @@ def test_a_bug_that_is_hit_often_has_its_traceback_once_a_second(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logs, "LIMITED_SECONDS", 3600.0)
-    own = logging.getLogger("jobledger.wire")
+    own = logging.getLogger("jobledger.rpc")
 
     for number in range(1000):
         try:
@@ -145,7 +145,7 @@ def test_lines_that_the_queue_has_no_room_for_are_counted(
 
 PRINTING = """
 import traceback
-from jobledger_server.logs import logging_to_stderr
+from jobledger_server.telemetry.logs import logging_to_stderr
 with logging_to_stderr("info"):
     try:
         raise ValueError("Bearer secret")

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from jobledger_server.metrics import MetricsUnavailable, serving_metrics
+from jobledger_server.telemetry.metrics import MetricsUnavailable, serving_metrics
 from tests.support.rpc_caller import Caller, watching
 from tests.support.server_process import free_port
 

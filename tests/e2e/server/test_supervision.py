@@ -14,8 +14,8 @@ import sys
 import grpc
 from jobledger_server.__main__ import main
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.ledger.reaper import Reaper
-from jobledger_server.ledger.retention import Retention
+from jobledger_server.maintenance.reaper import Reaper
+from jobledger_server.maintenance.retention import Retention
 from jobledger_server.watch.tail import Tail
 
 async def broken(*_args, **_options):

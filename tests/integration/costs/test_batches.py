@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from jobledger_server.domain.commands import Cancel, Claim, Create, Delete, Report, Transit
-from jobledger_server.domain.model import JobId, JobStatus, Micros
+from jobledger_server.domain.job import JobId, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.sql.database_url import open_database, parse_url
 from jobledger_server.sql.dialect import Database
-from jobledger_server.sql.engine import open_database, parse_url
-from jobledger_server.sql.postgresql import COPIED
-from jobledger_server.sql.store import SqlStore
+from jobledger_server.sql.postgresql.postgresql_dialect import COPIED
+from jobledger_server.sql.sql_store import SqlStore
 from tests.support.counted import Counted, counting
 from tests.support.store_writer import moved, saved
 

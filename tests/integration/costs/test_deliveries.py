@@ -8,8 +8,8 @@ import grpc
 import pytest
 
 from jobledger_server.app import App
-from jobledger_server.domain.model import Job
-from jobledger_server.wire import messages
+from jobledger_server.domain.job import Job
+from jobledger_server.rpc import messages
 from tests.support.rpc_caller import Caller
 
 WATCHERS = 40

@@ -5,13 +5,13 @@ import asyncio
 import pytest
 
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.ledger.reaper import Reaper
+from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.sql.dialect import Database
-from jobledger_server.sql.store import SqlStore
+from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.watch import tail as tail_module
+from jobledger_server.watch.change_buffer import Window
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.tail import Tail
-from jobledger_server.watch.window import Window
 from tests.support.counted import counting
 from tests.support.gated_store import GatedStore
 

@@ -6,7 +6,7 @@ from typing import Any
 from jobledger_server.domain.commands import Create, CreateAll
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.dialect import Database
-from jobledger_server.sql.postgresql import PLACES_TAKEN, at_once
+from jobledger_server.sql.postgresql.postgresql_dialect import PLACES_TAKEN, at_once
 from jobledger_server.sql.statements import Statements, bind_owned
 from tests.support.query_plans import plan
 

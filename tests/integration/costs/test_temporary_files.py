@@ -13,9 +13,9 @@ import sys
 
 from jobledger_server.domain.commands import Create, CreateAll
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.sql.engine import open_database, parse_url
+from jobledger_server.sql.database_url import open_database, parse_url
 from jobledger_server.sql.schema import migrate
-from jobledger_server.sql.store import SqlStore
+from jobledger_server.sql.sql_store import SqlStore
 
 JOBS = 1000  # so many that a statement changes far more than the 64 KiB that SQLite keeps in memory
 

@@ -20,16 +20,16 @@ from jobledger_server.domain.commands import (
     Transit,
 )
 from jobledger_server.domain.errors import LeaseLost, LimitExceeded
+from jobledger_server.domain.job import Instant, Job, JobStatus, Micros, Payload
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
-from jobledger_server.domain.model import Instant, Job, JobStatus, Micros, Payload
-from jobledger_server.ledger.dispatch import MAX_BYTES
+from jobledger_server.ledger.claims import MAX_BYTES
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.ledger.reaper import Reaper
+from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.sql import sqlite, transaction
 from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.driver import Prepared
+from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.statements import Statements
-from jobledger_server.sql.store import SqlStore
 from jobledger_server.sql.tables import jobs
 from jobledger_server.store import Change
 from tests.support.databases import NoOutages

@@ -8,7 +8,7 @@ import pytest
 from jobledger_server.domain.commands import Create, CreateAll
 from jobledger_server.domain.errors import RequestIdReused
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.sql.store import SqlStore
+from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.transaction import SqlTransaction
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from jobledger_server.domain.commands import Cancel, Create, CreateAll, LinkAsset, Transit
-from jobledger_server.domain.model import AssetLink, Job, JobId, JobStatus, Payload
+from jobledger_server.domain.job import AssetLink, Job, JobId, JobStatus, Payload
+from jobledger_server.ledger.job_sizes import Sizes
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.reads import Reads
-from jobledger_server.ledger.sizes import Sizes
-from jobledger_server.sql.store import SqlStore
+from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.transaction import SqlTransaction
 from jobledger_server.store import Store
 
@@ -105,7 +105,7 @@ async def test_commands_for_large_jobs_come_in_small_batches(
 
 
 def test_sizes_of_the_jobs_that_were_seen_last_are_known(monkeypatch: Any) -> None:
-    monkeypatch.setattr("jobledger_server.ledger.sizes.MAX_JOBS", 2)
+    monkeypatch.setattr("jobledger_server.ledger.job_sizes.MAX_JOBS", 2)
     sizes = Sizes()
     for job_id in ("a", "b", "a", "c"):
         sizes.note(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobledger_server.admission import CALLER, Caller
+from jobledger_server.admission.admission import CALLER, Caller
 from jobledger_server.domain.commands import (
     Command,
     Create,
@@ -28,13 +28,13 @@ from jobledger_server.domain.errors import (
     LimitExceeded,
     RequestIdReused,
 )
-from jobledger_server.domain.machine import Decision
-from jobledger_server.domain.model import AssetLink, Job, JobError, JobId, JobStatus, Payload
+from jobledger_server.domain.job import AssetLink, Job, JobError, JobId, JobStatus, Payload
+from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.logs import JsonFormatter
-from jobledger_server.sql.postgresql import COPIED
-from jobledger_server.sql.store import SqlStore
+from jobledger_server.sql.postgresql.postgresql_dialect import COPIED
+from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change, JobQuery, StoreConflict
+from jobledger_server.telemetry.logs import JsonFormatter
 from tests.support.gated_store import Gate, GatedStore
 
 LINK = AssetLink("image/png", "https://e.example/a.png", "", 1)

@@ -7,12 +7,12 @@ import pytest
 from sqlalchemy import text
 
 from jobledger_server.domain.commands import Claim, Create, Expire, Report
-from jobledger_server.domain.model import Instant, Job, JobStatus, Micros
+from jobledger_server.domain.job import Instant, Job, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.outages import LONGEST_SILENCE, Outages
-from jobledger_server.ledger.reaper import BATCH, Reaper
+from jobledger_server.maintenance.reaper import BATCH, Reaper
 from jobledger_server.sql.dialect import Database
-from jobledger_server.sql.store import SqlStore
+from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
 
 SECOND = 1_000_000

@@ -5,13 +5,13 @@ from contextlib import suppress
 
 import pytest
 
-from jobledger_server.admission import CALLER, Caller
+from jobledger_server.admission.admission import CALLER, Caller
 from jobledger_server.domain.commands import Claim, Create, Transit
-from jobledger_server.domain.model import JobStatus, Micros
+from jobledger_server.domain.job import JobStatus, Micros
+from jobledger_server.ledger.claim_waiters import Openings
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.sql.store import SqlStore
-from jobledger_server.watch.openings import Openings
-from jobledger_server.wire.claims import Claims
+from jobledger_server.ledger.long_poll import Claims
+from jobledger_server.sql.sql_store import SqlStore
 from tests.support.gated_store import Gate, GatedStore
 
 CLAIM = Claim(

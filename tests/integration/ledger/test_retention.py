@@ -8,12 +8,12 @@ import pytest
 from sqlalchemy import text
 
 from jobledger_server.domain.commands import Create, Delete, Transit
-from jobledger_server.domain.model import Instant, Job, JobId, JobStatus, Micros
-from jobledger_server.ledger import retention as module
+from jobledger_server.domain.job import Instant, Job, JobId, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.ledger.retention import Retention
+from jobledger_server.maintenance import retention as module
+from jobledger_server.maintenance.retention import Retention
 from jobledger_server.sql.dialect import Database
-from jobledger_server.sql.store import SqlStore
+from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change, JobQuery, StoreUnavailable
 
 HOUR = Micros(3600 * 1_000_000)

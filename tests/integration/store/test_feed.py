@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from jobledger_server.domain.commands import Cancel, Delete, Report
 from jobledger_server.domain.decisions import decide
-from jobledger_server.domain.model import (
+from jobledger_server.domain.job import (
     Instant,
     Job,
     JobId,
@@ -20,11 +20,11 @@ from jobledger_server.domain.model import (
     Payload,
     first_id,
 )
-from jobledger_server.sql import feed as feed_module
+from jobledger_server.sql import feed_pages as feed_module
 from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.driver import Prepared
+from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.statements import Statements
-from jobledger_server.sql.store import SqlStore
 from jobledger_server.store import PAGE_BYTES, Change, DeletionsForgotten
 from tests.support.query_plans import plan
 from tests.support.store_writer import append, creation, finished, moved, saved, step

@@ -9,19 +9,19 @@ import pytest
 from sqlalchemy import text
 
 from jobledger_server.domain.commands import Create
-from jobledger_server.domain.model import JobId
+from jobledger_server.domain.job import JobId
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.sql import postgresql
+from jobledger_server.sql.database_url import open_database, parse_url
 from jobledger_server.sql.dialect import Database
-from jobledger_server.sql.engine import open_database, parse_url
-from jobledger_server.sql.store import SqlStore
+from jobledger_server.sql.postgresql import postgresql_dialect
+from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
 from tests.support.databases import several_servers
 from tests.support.proxy import Proxy
 
 CREATE = Create(user_id="ada", job_type="render")
 
-CONNECTIONS = postgresql.WRITERS
+CONNECTIONS = postgresql_dialect.WRITERS
 """As many as the writers' pool has."""
 
 PATIENCE_SECONDS = 1
@@ -81,7 +81,7 @@ async def open_all(database: Database) -> None:
 async def behind_proxy(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Database, Proxy]]:
-    monkeypatch.setattr(postgresql, "COMMAND_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(postgresql_dialect, "COMMAND_SECONDS", PATIENCE_SECONDS)
     url = parse_url(database_url)
     async with Proxy(f"{url.host}:{url.port}") as proxy:
         host, _, port = proxy.target.rpartition(":")
@@ -119,7 +119,7 @@ async def test_the_end_waits_for_no_peer_that_is_dead_without_a_word(
 ) -> None:
     """Without a limit each of them is waited for as long as a statement."""
     database, proxy = behind_proxy
-    assert database.dialect.farewell_seconds == postgresql.FAREWELL_SECONDS
+    assert database.dialect.farewell_seconds == postgresql_dialect.FAREWELL_SECONDS
     monkeypatch.setattr(database.dialect, "farewell_seconds", PATIENCE_SECONDS / 2)
     await open_all(database)
     proxy.swallow_open_ones()

@@ -8,13 +8,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from jobledger_server.domain.commands import Cancel, Delete, LinkAsset, Report, Transit
-from jobledger_server.domain.model import AssetLink, Job, JobId, JobStatus, Payload, Transition
-from jobledger_server.sql import memory as memory_module
+from jobledger_server.domain.job import AssetLink, Job, JobId, JobStatus, Payload, Transition
+from jobledger_server.sql import job_cache as memory_module
+from jobledger_server.sql.database_url import open_database, parse_url
 from jobledger_server.sql.dialect import Database
-from jobledger_server.sql.engine import open_database, parse_url
-from jobledger_server.sql.memory import Memory
+from jobledger_server.sql.job_cache import Memory
 from jobledger_server.sql.rows import Row, job_from_row
-from jobledger_server.sql.store import SqlStore
+from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreConflict, StoreUnavailable
 from tests.support.databases import several_servers
 from tests.support.store_writer import append, creation, finished, moved, saved, step

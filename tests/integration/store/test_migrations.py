@@ -15,13 +15,13 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import CheckConstraint, Connection, MetaData, Table, inspect, text
 
-from jobledger_server.domain.model import JobId
+from jobledger_server.domain.job import JobId
 from jobledger_server.sql import postgresql, schema
+from jobledger_server.sql.database_url import open_database, parse_url
 from jobledger_server.sql.dialect import BadDatabaseUrl
-from jobledger_server.sql.engine import open_database, parse_url
-from jobledger_server.sql.lock import exclusive
 from jobledger_server.sql.schema import HEAD, SchemaError, migrate, require_head
-from jobledger_server.sql.store import SqlStore
+from jobledger_server.sql.sql_store import SqlStore
+from jobledger_server.sql.sqlite.file_lock import exclusive
 from jobledger_server.sql.tables import metadata
 from jobledger_server.store import StoreUnavailable
 from tests.support.shared_postgres import Databases

@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from jobledger_server.domain.commands import Delete, LinkAsset, Report, Transit
-from jobledger_server.domain.model import (
+from jobledger_server.domain.job import (
     AssetLink,
     JobError,
     JobId,
@@ -16,7 +16,7 @@ from jobledger_server.domain.model import (
     Payload,
 )
 from jobledger_server.sql.dialect import Database
-from jobledger_server.sql.store import SqlStore
+from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import JobQuery, StoreConflict
 from tests.support.store_writer import append, creation, finished, moved, saved, step
 

@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 
 from jobledger_server.domain.commands import Create, CreateAll, Delete, Report, Transit
-from jobledger_server.domain.model import OVERHEAD_BYTES, Job, JobStatus, Payload
+from jobledger_server.domain.job import OVERHEAD_BYTES, Job, JobStatus, Payload
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.sql.store import SqlStore
+from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import FeedPage, StoreUnavailable
-from jobledger_server.watch import feed as feed_module
-from jobledger_server.watch import window as window_module
-from jobledger_server.watch.feed import Feed, ForeignPlace, filled_window
-from jobledger_server.watch.follower import Follower, Place, Selection, Told
+from jobledger_server.watch import change_buffer as window_module
+from jobledger_server.watch import feed_reader as feed_module
+from jobledger_server.watch.change_buffer import Window
+from jobledger_server.watch.feed_reader import Feed, ForeignPlace, filled_window
+from jobledger_server.watch.feed_watch import Follower, Place, Selection, Told
 from jobledger_server.watch.hub import WatchHub
-from jobledger_server.watch.subscription import Draining
+from jobledger_server.watch.job_watch import Draining
 from jobledger_server.watch.tail import Tail
-from jobledger_server.watch.window import Window
 from tests.support.store_writer import append, creation, finished, moved, saved, step
 
 PATIENCE = 30.0

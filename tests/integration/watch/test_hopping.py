@@ -9,15 +9,15 @@ import random
 import pytest
 
 from jobledger_server.domain.commands import Cancel, Delete, Report, Transit
-from jobledger_server.domain.machine import TERMINAL, Decision
-from jobledger_server.domain.model import Job, JobStatus
-from jobledger_server.sql.store import SqlStore
+from jobledger_server.domain.job import Job, JobStatus
+from jobledger_server.domain.state_machine import TERMINAL, Decision
+from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change
-from jobledger_server.watch import feed as feed_module
-from jobledger_server.watch.feed import Feed
-from jobledger_server.watch.follower import Follower, Place, Selection
+from jobledger_server.watch import feed_reader as feed_module
+from jobledger_server.watch.change_buffer import Window
+from jobledger_server.watch.feed_reader import Feed
+from jobledger_server.watch.feed_watch import Follower, Place, Selection
 from jobledger_server.watch.hub import WatchHub
-from jobledger_server.watch.window import Window
 from tests.support.store_writer import append, creation, step
 
 ADA = Selection(user_id="ada")

@@ -7,21 +7,21 @@ from contextlib import ExitStack
 import pytest
 from sqlalchemy import text
 
-from jobledger_server.admission import CALLER, Caller
+from jobledger_server.admission.admission import CALLER, Caller
 from jobledger_server.domain.commands import Create, Delete, Report, Transit
 from jobledger_server.domain.errors import JobNotFound, LimitExceeded
-from jobledger_server.domain.model import Job, JobId, JobStatus, Micros
+from jobledger_server.domain.job import Job, JobId, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.dialect import Database
-from jobledger_server.sql.store import SqlStore
+from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
 from jobledger_server.watch import tail as tail_module
-from jobledger_server.watch.feed import Feed
-from jobledger_server.watch.follower import Follower, Place, Selection
+from jobledger_server.watch.change_buffer import Window
+from jobledger_server.watch.feed_reader import Feed
+from jobledger_server.watch.feed_watch import Follower, Place, Selection
 from jobledger_server.watch.hub import WatchHub
-from jobledger_server.watch.subscription import Draining, Subscription
+from jobledger_server.watch.job_watch import Draining, Subscription
 from jobledger_server.watch.tail import Tail
-from jobledger_server.watch.window import Window
 from tests.support.store_writer import append, creation, moved, saved, step
 
 PATIENCE = 30.0

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from jobledger_server.admission import CALLER, Caller
-from jobledger_server.sql.store import SqlStore
+from jobledger_server.admission.admission import CALLER, Caller
+from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import FeedPage
-from jobledger_server.watch import feed as feed_module
-from jobledger_server.watch.feed import Feed
-from jobledger_server.watch.follower import Follower, Place, Selection
-from jobledger_server.watch.window import Window
+from jobledger_server.watch import feed_reader as feed_module
+from jobledger_server.watch.change_buffer import Window
+from jobledger_server.watch.feed_reader import Feed
+from jobledger_server.watch.feed_watch import Follower, Place, Selection
 from tests.support.gated_store import Gate
 from tests.support.store_writer import append, creation
 

@@ -24,8 +24,8 @@ from jobledger.v1 import asset_pb2, job_pb2
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1 import worker_service_pb2 as workers
 from jobledger_server.app import App
-from jobledger_server.wire import handlers
-from jobledger_server.wire.incoming import parsed
+from jobledger_server.rpc import handlers
+from jobledger_server.rpc.incoming import parsed
 from tests.support.databases import sqlite_only
 from tests.support.rpc_caller import COMPLETED, FAILED, PARTIAL, PROCESSING, QUEUED, Caller
 

@@ -17,8 +17,7 @@ from jobledger_server.domain.errors import (
     RequestIdReused,
     VersionMismatch,
 )
-from jobledger_server.domain.machine import Decision
-from jobledger_server.domain.model import (
+from jobledger_server.domain.job import (
     Asset,
     AssetLink,
     Instant,
@@ -29,6 +28,7 @@ from jobledger_server.domain.model import (
     Micros,
     Payload,
 )
+from jobledger_server.domain.state_machine import Decision
 
 JOB_ID = JobId("01900000-0000-7000-8000-000000000001")
 OWNER = "ada"

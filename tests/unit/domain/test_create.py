@@ -6,8 +6,8 @@ from msgspec.structs import replace
 from jobledger_server.domain.commands import DEFAULT_QUEUE_TIMEOUT, Create
 from jobledger_server.domain.decisions import create
 from jobledger_server.domain.errors import RequestIdReused
-from jobledger_server.domain.machine import Decision
-from jobledger_server.domain.model import Instant, Job, JobId, JobStatus, Micros, Payload
+from jobledger_server.domain.job import Instant, Job, JobId, JobStatus, Micros, Payload
+from jobledger_server.domain.state_machine import Decision
 from tests.unit.domain.jobs import (
     NOW,
     OWNER,

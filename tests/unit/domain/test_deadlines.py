@@ -5,9 +5,9 @@ from msgspec.structs import replace
 
 from jobledger_server.domain.commands import Claim, Expire, Release, Report
 from jobledger_server.domain.decisions import decide
+from jobledger_server.domain.job import Instant, Job, JobError, JobStatus, Micros, Transition
 from jobledger_server.domain.leases import CANCEL_GRACE, claim, deadline
-from jobledger_server.domain.machine import Decision
-from jobledger_server.domain.model import Instant, Job, JobError, JobStatus, Micros, Transition
+from jobledger_server.domain.state_machine import Decision
 from tests.unit.domain.jobs import (
     COMPLETED,
     ENDED,

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from jobledger_server.domain.commands import Transit
 from jobledger_server.domain.decisions import digest_of_end
-from jobledger_server.domain.model import AssetLink, JobError, JobStatus, Payload
+from jobledger_server.domain.job import AssetLink, JobError, JobStatus, Payload
 from tests.unit.domain.jobs import ERROR, JOB_ID, LINK, OTHER_LINK
 
 FULL = Transit(

@@ -22,9 +22,7 @@ from jobledger_server.domain.commands import (
 )
 from jobledger_server.domain.decisions import create, decide
 from jobledger_server.domain.errors import DomainError, IllegalTransition, RequestIdReused
-from jobledger_server.domain.leases import claim, deadline
-from jobledger_server.domain.machine import Decision
-from jobledger_server.domain.model import (
+from jobledger_server.domain.job import (
     Asset,
     AssetLink,
     Instant,
@@ -33,6 +31,8 @@ from jobledger_server.domain.model import (
     Micros,
     Transition,
 )
+from jobledger_server.domain.leases import claim, deadline
+from jobledger_server.domain.state_machine import Decision
 from tests.unit.domain.jobs import ENDED_BY, JOB_ID, LINK, NOW, OTHER_LINK, OWNER, SECOND, ids
 
 HOUR = 3600 * SECOND

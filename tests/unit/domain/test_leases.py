@@ -15,9 +15,9 @@ from jobledger_server.domain.commands import (
 )
 from jobledger_server.domain.decisions import decide
 from jobledger_server.domain.errors import JobTerminal, LeaseLost
+from jobledger_server.domain.job import Instant, Job, JobError, JobStatus, Micros, Transition
 from jobledger_server.domain.leases import claim
-from jobledger_server.domain.machine import Decision
-from jobledger_server.domain.model import Instant, Job, JobError, JobStatus, Micros, Transition
+from jobledger_server.domain.state_machine import Decision
 from tests.unit.domain.jobs import (
     ENDED_BY,
     HELD,

@@ -31,9 +31,9 @@ from jobledger_server.domain.errors import (
     RequestIdReused,
     VersionMismatch,
 )
+from jobledger_server.domain.job import Asset, AssetId, Instant, Job, JobStatus, Payload
 from jobledger_server.domain.leases import claim
-from jobledger_server.domain.machine import TERMINAL, TRANSITIONS, Decision, waits
-from jobledger_server.domain.model import Asset, AssetId, Instant, Job, JobStatus, Payload
+from jobledger_server.domain.state_machine import TERMINAL, TRANSITIONS, Decision, waits
 from tests.unit.domain.jobs import (
     COMPLETED,
     ENDED,

@@ -5,9 +5,9 @@ from msgspec.structs import replace
 
 from jobledger_server.domain.commands import Cancel, Expire, Report
 from jobledger_server.domain.decisions import decide
+from jobledger_server.domain.job import Instant, Job, JobStatus
 from jobledger_server.domain.leases import CANCEL_GRACE
-from jobledger_server.domain.machine import Decision
-from jobledger_server.domain.model import Instant, Job, JobStatus
+from jobledger_server.domain.state_machine import Decision
 from tests.unit.domain.jobs import (
     ENDED_BY,
     HELD,

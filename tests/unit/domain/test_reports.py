@@ -5,8 +5,7 @@ from msgspec.structs import replace
 
 from jobledger_server.domain.commands import LinkAsset, Report, Transit
 from jobledger_server.domain.decisions import decide
-from jobledger_server.domain.machine import Decision
-from jobledger_server.domain.model import (
+from jobledger_server.domain.job import (
     Asset,
     AssetId,
     Instant,
@@ -14,6 +13,7 @@ from jobledger_server.domain.model import (
     Micros,
     Transition,
 )
+from jobledger_server.domain.state_machine import Decision
 from tests.unit.domain.jobs import (
     ENDED_BY,
     HELD,

@@ -4,7 +4,7 @@ import pytest
 
 from jobledger_server.domain.commands import Retire, Transit
 from jobledger_server.domain.decisions import decide
-from jobledger_server.domain.model import Instant, Job, JobStatus, Micros
+from jobledger_server.domain.job import Instant, Job, JobStatus, Micros
 from tests.support.store_writer import creation, step
 
 AGE = Micros(1000)

@@ -4,7 +4,14 @@ import asyncio
 
 import pytest
 
-from jobledger_server.admission import CALLER, SERVICE, Admission, Caller, FairQueue, Turns
+from jobledger_server.admission.admission import (
+    CALLER,
+    SERVICE,
+    Admission,
+    Caller,
+    FairQueue,
+    Turns,
+)
 from jobledger_server.domain.errors import LimitExceeded
 
 ADA, GRACE, EVE = Caller("1.1.1.1:1", "ada"), Caller("1.1.1.1:1", "grace"), Caller("2.2.2.2:2")

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from jobledger_server.watch.bell import Bell
+from jobledger_server.watch.wake_up import Bell
 
 LONG = 30.0
 

@@ -2,8 +2,8 @@
 
 from contextlib import ExitStack
 
+from jobledger_server.ledger.claim_waiters import Openings
 from jobledger_server.store import Change
-from jobledger_server.watch.openings import Openings
 from tests.support.store_writer import creation
 
 

@@ -7,8 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jobledger.v1 import job_pb2, job_service_pb2, worker_service_pb2
-from jobledger_server.domain.machine import Decision
-from jobledger_server.domain.model import (
+from jobledger_server.domain.job import (
     Instant,
     Job,
     JobError,
@@ -18,7 +17,8 @@ from jobledger_server.domain.model import (
     Payload,
     Transition,
 )
-from jobledger_server.wire.messages import (
+from jobledger_server.domain.state_machine import Decision
+from jobledger_server.rpc.messages import (
     job_bytes,
     job_response,
     jobs_response,

@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from jobledger_server.wire.validation import Checker, InvalidRequest
+from jobledger_server.rpc.validation import Checker, InvalidRequest
 
 
 def test_of_all_characters_none_but_the_control_characters_is_refused() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from jobledger.v1 import job_service_pb2, worker_service_pb2
-from jobledger_server.wire.requests import Requests
-from jobledger_server.wire.validation import InvalidRequest
+from jobledger_server.rpc.requests import Requests
+from jobledger_server.rpc.validation import InvalidRequest
 from tests.support.bad_requests import BAD_REQUESTS
 
 REQUESTS = Requests({"http", "https"})

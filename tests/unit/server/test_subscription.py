@@ -6,9 +6,9 @@ import pytest
 from msgspec.structs import replace
 
 from jobledger_server.domain.errors import JobNotFound
-from jobledger_server.domain.model import Instant, Job, JobId, JobStatus, Micros, Transition
+from jobledger_server.domain.job import Instant, Job, JobId, JobStatus, Micros, Transition
 from jobledger_server.store import Change
-from jobledger_server.watch.subscription import Draining, News, Subscription
+from jobledger_server.watch.job_watch import Draining, News, Subscription
 
 JOB = Job(
     id=JobId("j"),

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 import pytest
 from msgspec.structs import replace
 
-from jobledger_server.domain.model import JobError, JobStatus, Payload, Transition
-from jobledger_server.sql import memory as memory_module
-from jobledger_server.sql.memory import Memory
+from jobledger_server.domain.job import JobError, JobStatus, Payload, Transition
+from jobledger_server.sql import job_cache as memory_module
+from jobledger_server.sql.job_cache import Memory
 from jobledger_server.store import Change
-from jobledger_server.watch import window as module
-from jobledger_server.watch.window import Window
+from jobledger_server.watch import change_buffer as module
+from jobledger_server.watch.change_buffer import Window
 from tests.support.store_writer import creation
 
 

@@ -13,13 +13,13 @@ from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1 import worker_service_pb2 as workers
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
-from jobledger_server.wire.access import (
+from jobledger_server.rpc.access import (
     Access,
     BadAccessFile,
     Rights,
     read_access_file,
 )
-from jobledger_server.wire.workers_ledger import AccessDenied
+from jobledger_server.rpc.workers.worker_ledger import AccessDenied
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import decoded
 

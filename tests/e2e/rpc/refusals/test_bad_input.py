@@ -10,8 +10,8 @@ from google.protobuf.struct_pb2 import Struct
 from grpc import StatusCode
 
 from jobledger_server.app import App
+from jobledger_server.rpc.tokens import token
 from jobledger_server.store import JobQuery
-from jobledger_server.wire.tokens import token
 from tests.support.bad_requests import ASSET, BAD_REQUESTS, struct
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import (

@@ -11,7 +11,7 @@ from jobledger.v1 import job_service_pb2
 from jobledger_server.app import App
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.sql.store import SqlStore
+from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import COMPLETED, FAILED, PROCESSING, QUEUED, Caller, refusal
@@ -228,7 +228,7 @@ async def test_a_bug_is_told_by_its_id_only_and_the_log_has_the_rest(
     monkeypatch.setattr(SqlStore, "list_jobs", broken)
     for method, fields in (("CreateJob", {"job_type": "t"}), ("ListJobs", {})):
         caplog.clear()
-        with caplog.at_level(logging.ERROR, logger="jobledger.wire"):
+        with caplog.at_level(logging.ERROR, logger="jobledger.rpc"):
             refused = await refusal(getattr(call, method)(user_id="ada", **fields))
         assert (refused.code, refused.reason) == (StatusCode.INTERNAL, "INTERNAL")
         assert "secret" not in refused.message

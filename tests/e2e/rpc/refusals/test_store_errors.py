@@ -17,11 +17,11 @@ from jobledger_server import app as app_module
 from jobledger_server.app import App
 from jobledger_server.domain.commands import Create
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.logs import logging_to_stderr
+from jobledger_server.sql.database_url import open_database, parse_url
 from jobledger_server.sql.dialect import BadDatabaseUrl, Database
-from jobledger_server.sql.engine import open_database, parse_url
-from jobledger_server.sql.store import SqlStore
+from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreFault, StoreUnavailable
+from jobledger_server.telemetry.logs import logging_to_stderr
 from tests.support.postgres_server import PostgresServer
 from tests.support.rpc_caller import Caller, Refusal, refusal
 from tests.support.server_process import ServerProcess, free_port

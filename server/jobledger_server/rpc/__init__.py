@@ -1,0 +1,1 @@
+"""The gRPC edge: requests to commands, outcomes to messages, errors to statuses."""

@@ -1,0 +1,1 @@
+"""JobService: for the owners of jobs."""

@@ -1,0 +1,163 @@
+"""JobService: for the owners of jobs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from grpc.aio import ServicerContext
+
+from jobledger.v1 import job_service_pb2 as pb
+from jobledger_server.domain.job import Asset, AssetId, Job, JobId, Transition
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.ledger.reads import Reads
+from jobledger_server.rpc.incoming import Incoming
+from jobledger_server.rpc.jobs.jobs_watch import JobsWatch
+from jobledger_server.rpc.lists import Lists
+from jobledger_server.rpc.messages import (
+    WatchMessage,
+    asset_message,
+    job_bytes,
+    job_response,
+    jobs_response,
+    transition_message,
+    watch_message,
+)
+from jobledger_server.rpc.pages import Page, message_bytes, number_from
+from jobledger_server.rpc.requests import Requests
+from jobledger_server.rpc.stream_age import Lifetime
+from jobledger_server.store import Store
+from jobledger_server.watch.hub import WatchHub
+from jobledger_server.watch.job_watch import News
+
+Context = ServicerContext[Any, Any]
+
+
+class JobService:
+    """Requests to commands and reads, their outcome to serialized responses."""
+
+    def __init__(
+        self,
+        store: Store,
+        ledger: Ledger,
+        reads: Reads,
+        hub: WatchHub,
+        requests: Requests,
+        *,
+        lists: Lists,
+        jobs_watch: JobsWatch,
+        heartbeat: float,
+        max_watch_age: float,
+    ) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._reads = reads
+        self._hub = hub
+        self._requests = requests
+        self._lists = lists
+        self._jobs_watch = jobs_watch
+        self._heartbeat = heartbeat
+        self._max_watch_age = max_watch_age
+        self._last_news: tuple[News, WatchMessage] | None = None
+
+    # Requests that may be large come unparsed; see handlers.py.
+    async def CreateJob(self, request: Incoming[pb.CreateJobRequest], _context: Context) -> bytes:
+        decision = await self._ledger.apply(await request.read(self._requests.create))
+        return job_response(pb.CreateJobResponse, decision.job)
+
+    async def BatchCreateJobs(
+        self, request: Incoming[pb.BatchCreateJobsRequest], _context: Context
+    ) -> bytes:
+        jobs = await self._ledger.create_all(await request.read(self._requests.create_all))
+        return jobs_response(pb.BatchCreateJobsResponse, map(job_bytes, jobs))
+
+    async def GetJob(self, request: pb.GetJobRequest, _context: Context) -> bytes:
+        job = await self._reads.job(*self._requests.owned_job(request))
+        return job_response(pb.GetJobResponse, job)
+
+    async def ListJobs(self, request: pb.ListJobsRequest, _context: Context) -> bytes:
+        query = self._requests.query(request)
+
+        async def jobs(after: str | None, limit: int) -> tuple[Sequence[Job], str | None]:
+            before = JobId(after) if after else None
+            found = await self._store.list_jobs(query, before=before, limit=limit)
+            return found.jobs, found.rest
+
+        page = Page(request, query.key(), jobs, cursor=lambda job: job.id)
+        async with self._lists.turn():
+            listed = await page.read(job_bytes, len)
+        rest = pb.ListJobsResponse(next_page_token=page.next_token)
+        return jobs_response(pb.ListJobsResponse, listed) + rest.SerializeToString()
+
+    async def CancelJob(self, request: pb.CancelJobRequest, _context: Context) -> bytes:
+        decision = await self._ledger.apply(self._requests.cancel(request))
+        return job_response(pb.CancelJobResponse, decision.job)
+
+    async def DeleteJob(self, request: pb.DeleteJobRequest, _context: Context) -> bytes:
+        await self._ledger.apply(self._requests.delete(request))
+        return pb.DeleteJobResponse().SerializeToString()
+
+    async def ListAssets(self, request: pb.ListAssetsRequest, _context: Context) -> bytes:
+        job_id, user_id = self._requests.owned_job(request)
+
+        async def assets(after: str | None, limit: int) -> tuple[Sequence[Asset], None]:
+            last = AssetId(after) if after else None
+            return await self._store.list_assets(job_id, after=last, limit=limit + 1), None
+
+        page = Page(request, ("assets", job_id), assets, cursor=lambda asset: asset.id)
+        await self._reads.job(job_id, user_id)
+        async with self._lists.turn():
+            listed = await page.read(asset_message, message_bytes)
+        response = pb.ListAssetsResponse(assets=listed, next_page_token=page.next_token)
+        return response.SerializeToString()
+
+    async def ListTransitions(self, request: pb.ListTransitionsRequest, _context: Context) -> bytes:
+        job_id, user_id = self._requests.owned_job(request)
+
+        async def transitions(after: str | None, limit: int) -> tuple[Sequence[Transition], None]:
+            version = number_from(after)
+            steps = self._store.list_transitions(job_id, after_version=version, limit=limit + 1)
+            return await steps, None
+
+        page = Page(
+            request, ("transitions", job_id), transitions, cursor=lambda step: str(step.version)
+        )
+        await self._reads.job(job_id, user_id)
+        async with self._lists.turn():
+            listed = await page.read(transition_message, message_bytes)
+        response = pb.ListTransitionsResponse(transitions=listed, next_page_token=page.next_token)
+        return response.SerializeToString()
+
+    # Writes instead of yielding: grpc does not close a generator whose write failed (grpc#42295).
+    async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> None:
+        job_id, user_id = self._requests.owned_job(request)
+        lifetime = Lifetime(self._max_watch_age)
+        # Subscribe, then read: what is committed in between waits in the slot.
+        with self._hub.subscribe(job_id) as subscription:
+            job, steps = await self._reads.history(job_id, user_id)
+            subscription.begin(job.version)
+            steps = [step for step in steps if step.version > request.after_version]
+            message, last = self._message(News(job, tuple(steps)))
+            # The message alone is held, and not the job as well: its client may not read for
+            # long, and a heartbeat repeats what the message says.
+            del job
+            await context.write(message.serialized)
+            while not last:
+                news = await subscription.news(lifetime.patience(self._heartbeat))
+                if news is None:
+                    await context.write(message.heartbeat())
+                else:
+                    message, last = self._message(news)
+                    del news
+                    await context.write(message.serialized)
+
+    async def WatchJobs(self, request: pb.WatchJobsRequest, context: Context) -> None:
+        selection = self._requests.selection(request)
+        await self._jobs_watch.serve(selection, request.resume_token, context.write)
+
+    def _message(self, news: News) -> tuple[WatchMessage, bool]:
+        """Serialize news, or take the last message where another watcher was sent the same.
+
+        Return it, and whether it is the last one of a stream.
+        """
+        if self._last_news is None or self._last_news[0] != news:
+            self._last_news = news, watch_message(news.job, news.transitions)
+        return self._last_news[1], news.last

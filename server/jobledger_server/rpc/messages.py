@@ -1,0 +1,184 @@
+"""The domain's values to messages.
+
+Jobs become bytes, since their payloads are bytes; see encoding.py.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from jobledger.v1 import asset_pb2, job_pb2, job_service_pb2, worker_service_pb2
+from jobledger_server.domain.job import Asset, Instant, Job, JobStatus, Transition
+from jobledger_server.domain.state_machine import Decision
+from jobledger_server.rpc.encoding import encoded_field
+from jobledger_server.store import Change
+
+_STATUSES = {s: job_pb2.JobStatus.Value(f"JOB_STATUS_{s.value}") for s in JobStatus}
+
+
+def job_bytes(job: Job) -> bytes:
+    """Serialize a job with its payloads."""
+    message = job_pb2.Job()
+    message.id = job.id
+    message.user_id = job.user_id
+    message.job_type = job.job_type
+    message.status = _STATUSES[job.status]
+    message.progress = job.progress
+    message.progress_message = job.progress_message
+    message.labels.update(job.labels)
+    message.attempt = job.attempt
+    message.max_attempts = job.max_attempts
+    message.worker_id = job.worker_id
+    message.cancel_reason = job.cancel_reason
+    message.version = job.version
+    for time, instant in (
+        (message.create_time, job.create_time),
+        (message.start_time, job.start_time),
+        (message.update_time, job.update_time),
+        (message.complete_time, job.complete_time),
+        (message.lease_expire_time, job.lease_expire_time),
+        (message.queue_expire_time, job.queue_expire_time),
+        (message.run_expire_time, job.run_expire_time),
+        (message.cancel_request_time, job.cancel_request_time),
+    ):
+        _set_time(time, instant)
+    parts = [message.SerializeToString()]
+    if job.parameters is not None:
+        parts.append(encoded_field(job_pb2.Job, "parameters", job.parameters))
+    if job.result is not None:
+        parts.append(encoded_field(job_pb2.Job, "result", job.result))
+    error = job.error
+    if error is not None:
+        content = job_pb2.JobError(reason=error.reason, message=error.message).SerializeToString()
+        if error.details is not None:
+            content += encoded_field(job_pb2.JobError, "details", error.details)
+        parts.append(encoded_field(job_pb2.Job, "error", content))
+    return b"".join(parts)
+
+
+def job_response(response: type[Message], job: Job) -> bytes:
+    """Serialize a response with this `job` and nothing else."""
+    return encoded_field(response, "job", job_bytes(job))
+
+
+def jobs_response(response: type[Message], jobs: Iterable[bytes]) -> bytes:
+    """Serialize a response with these serialized `jobs`."""
+    return b"".join([encoded_field(response, "jobs", job) for job in jobs])
+
+
+def asset_message(asset: Asset) -> asset_pb2.Asset:
+    link = asset.link
+    return asset_pb2.Asset(
+        id=asset.id,
+        job_id=asset.job_id,
+        user_id=asset.user_id,
+        asset_type=link.asset_type,
+        url=link.url,
+        storage_path=link.storage_path,
+        file_size=link.file_size,
+        create_time=_time(asset.create_time),
+    )
+
+
+def transition_message(step: Transition) -> job_pb2.JobTransition:
+    return job_pb2.JobTransition(
+        job_id=step.job_id,
+        from_status=_STATUSES[step.from_status],
+        to_status=_STATUSES[step.to_status],
+        version=step.version,
+        attempt=step.attempt,
+        actor=step.actor,
+        reason=step.reason,
+        time=_time(step.time),
+    )
+
+
+class WatchMessage(NamedTuple):
+    """A serialized WatchJobResponse, which begins with its job."""
+
+    serialized: bytes
+    job_size: int
+    """Bytes of the field `job`."""
+
+    def heartbeat(self) -> bytes:
+        """Return a heartbeat that repeats the job."""
+        return self.serialized[: self.job_size] + _HEARTBEAT
+
+
+_HEARTBEAT = job_service_pb2.WatchJobResponse(heartbeat=True).SerializeToString()
+
+
+def watch_message(job: Job, transitions: Sequence[Transition]) -> WatchMessage:
+    response = job_service_pb2.WatchJobResponse
+    job_field = job_response(response, job)
+    steps = response(transitions=map(transition_message, transitions))
+    return WatchMessage(job_field + steps.SerializeToString(), len(job_field))
+
+
+def change_message(change: Change, resume_token: str) -> bytes:
+    response = job_service_pb2.WatchJobsResponse
+    rest = response(
+        transitions=map(transition_message, change.transitions),
+        deleted=change.deleted,
+        resume_token=resume_token,
+    )
+    job = change.job
+    data = _deleted_message(job).SerializeToString() if change.deleted else job_bytes(job)
+    return encoded_field(response, "job", data) + rest.SerializeToString()
+
+
+def report_message(decision: Decision) -> worker_service_pb2.ReportProgressResponse:
+    """Make the acknowledgement of a report: what changed of the job, without its contents."""
+    response = worker_service_pb2.ReportProgressResponse(
+        applied=decision.applied,
+        cancel_requested=decision.job.cancel_request_time is not None,
+    )
+    job, brief = decision.job, response.job
+    brief.id = job.id
+    brief.status = _STATUSES[job.status]
+    brief.version = job.version
+    brief.progress = job.progress
+    brief.attempt = job.attempt
+    brief.cancel_reason = job.cancel_reason
+    _set_time(brief.update_time, job.update_time)
+    _set_time(brief.lease_expire_time, job.lease_expire_time)
+    _set_time(brief.cancel_request_time, job.cancel_request_time)
+    return response
+
+
+def progress_response(decision: Decision) -> bytes:
+    response = worker_service_pb2.UpdateProgressResponse
+    rest = response(
+        applied=decision.applied,
+        cancel_requested=decision.job.cancel_request_time is not None,
+    )
+    return job_response(response, decision.job) + rest.SerializeToString()
+
+
+def _deleted_message(job: Job) -> job_pb2.Job:
+    """Make the message of a deleted job: the same whether or not its contents are still known."""
+    return job_pb2.Job(
+        id=job.id,
+        user_id=job.user_id,
+        job_type=job.job_type,
+        status=_STATUSES[job.status],
+        labels=job.labels,
+        create_time=_time(job.create_time),
+        update_time=_time(job.update_time),
+        version=job.version,
+    )
+
+
+def _time(instant: Instant) -> Timestamp:
+    time = Timestamp()
+    _set_time(time, instant)
+    return time
+
+
+def _set_time(time: Timestamp, instant: Instant | None) -> None:
+    """Set a timestamp of a message; None leaves it unset."""
+    if instant is not None:
+        time.seconds, micros = divmod(instant, 1_000_000)
+        time.nanos = micros * 1000

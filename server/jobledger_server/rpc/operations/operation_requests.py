@@ -1,0 +1,121 @@
+"""Requests of google.longrunning.Operations to commands and queries, which jobs they name."""
+
+import re
+from typing import TypeAlias
+
+from google.longrunning import operations_pb2
+
+from jobledger_server.domain.commands import Cancel, Delete
+from jobledger_server.domain.job import JobId, JobStatus
+from jobledger_server.domain.state_machine import TERMINAL
+from jobledger_server.rpc.access import Access
+from jobledger_server.rpc.operations.owner import Metadata, owner_of
+from jobledger_server.rpc.pages import MAX_ROWS
+from jobledger_server.rpc.validation import Checker
+from jobledger_server.store import JobQuery
+
+COLLECTION = "jobs"
+"""What ListOperations lists; an operation's name is this, a slash and the job's id."""
+
+LONGEST_WAIT = 365 * 24 * 3600
+"""The longest `timeout` of WaitOperation in seconds, and how long it waits where none is given."""
+
+MAX_FILTER = 256
+
+_UNDERSTOOD = (
+    'must be made of done=true or done=false and metadata.job_type="…", each at most once, '
+    "joined by AND"
+)
+_TERM = re.compile(
+    r"done\s*=\s*(?P<done>true|false)\Z"
+    r'|metadata\.job_type\s*=\s*"(?P<job_type>[^"]*)"\Z'
+)
+_AND = re.compile(r"\s+AND\s+")
+
+
+NamedRequest: TypeAlias = (
+    operations_pb2.GetOperationRequest
+    | operations_pb2.CancelOperationRequest
+    | operations_pb2.DeleteOperationRequest
+)
+
+
+class OperationsRequests:
+    """Reads requests. Raises InvalidRequest with every violation.
+
+    The owner is the one that the metadata names or, where it names none, the
+    only one whom the caller may act for.
+    """
+
+    def __init__(self, access: Access | None) -> None:
+        self._access = access
+
+    def owned_job(self, request: NamedRequest, metadata: Metadata) -> tuple[JobId, str]:
+        """Return the job's id and the owner in whose name it is asked for."""
+        check = Checker()
+        job_id, user_id = _job_id(check, request.name), self._owner(check, metadata)
+        check.finish()
+        return job_id, user_id
+
+    def wait(
+        self, request: operations_pb2.WaitOperationRequest, metadata: Metadata
+    ) -> tuple[JobId, str, float]:
+        """Return the job's id, its owner, and how many seconds to wait for its end."""
+        check = Checker()
+        job_id, user_id = _job_id(check, request.name), self._owner(check, metadata)
+        timeout: float = LONGEST_WAIT
+        if request.HasField("timeout"):
+            timeout = check.duration("timeout", request.timeout, 0, LONGEST_WAIT) / 1_000_000
+        check.finish()
+        return job_id, user_id, timeout
+
+    def cancel(self, request: operations_pb2.CancelOperationRequest, metadata: Metadata) -> Cancel:
+        job_id, user_id = self.owned_job(request, metadata)
+        return Cancel(job_id=job_id, user_id=user_id)
+
+    def delete(self, request: operations_pb2.DeleteOperationRequest, metadata: Metadata) -> Delete:
+        job_id, user_id = self.owned_job(request, metadata)
+        return Delete(job_id=job_id, user_id=user_id)
+
+    def query(self, request: operations_pb2.ListOperationsRequest, metadata: Metadata) -> JobQuery:
+        check = Checker()
+        if request.name != COLLECTION:
+            check.add("name", f"must be {COLLECTION!r}")
+        check.number("page_size", request.page_size, 0, MAX_ROWS)
+        statuses, job_types = _filter(check, request.filter)
+        query = JobQuery(
+            user_id=self._owner(check, metadata), statuses=statuses, job_types=job_types
+        )
+        check.finish()
+        return query
+
+    def _owner(self, check: Checker, metadata: Metadata) -> str:
+        only = "" if self._access is None else self._access.only_user(metadata)
+        return owner_of(check, metadata, otherwise=only)
+
+
+def _job_id(check: Checker, name: str) -> JobId:
+    collection, _, job_id = name.partition("/")
+    if collection != COLLECTION or not job_id or "/" in job_id:
+        check.add("name", f"must be '{COLLECTION}/' and the id of a job")
+    else:
+        check.name("name", name, len(f"{COLLECTION}/") + 36)
+    return JobId(job_id)
+
+
+def _filter(check: Checker, text: str) -> tuple[frozenset[JobStatus], frozenset[str]]:
+    """Return the statuses and the job types that a filter lets through; empty sets for all."""
+    # Its length first: looking for AND in very much white space would take very long.
+    text = check.text("filter", text, MAX_FILTER)[:MAX_FILTER].strip()
+    found: dict[str, str] = {}
+    for term in _AND.split(text) if text else ():
+        match = _TERM.match(term)
+        terms = match.groupdict() if match else {}
+        said = {field: value for field, value in terms.items() if value is not None}
+        if not said or said.keys() & found.keys():
+            check.add("filter", _UNDERSTOOD)
+            break
+        found |= said
+    statuses = {"true": TERMINAL, "false": frozenset(JobStatus) - TERMINAL}
+    job_types = [check.job_type("filter", found["job_type"])] if "job_type" in found else []
+    return statuses.get(found.get("done", ""), frozenset()), frozenset(job_types)

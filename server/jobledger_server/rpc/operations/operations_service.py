@@ -1,0 +1,109 @@
+"""google.longrunning.Operations: jobs for the clients that speak of operations."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from google.longrunning import operations_pb2 as pb
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import Message
+from grpc.aio import ServicerContext
+
+from jobledger_server.domain.job import Job, JobId
+from jobledger_server.domain.state_machine import TERMINAL
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.ledger.reads import Reads
+from jobledger_server.rpc.lists import Lists
+from jobledger_server.rpc.operations.operation_messages import operation_message
+from jobledger_server.rpc.operations.operation_requests import OperationsRequests
+from jobledger_server.rpc.operations.owner import Metadata
+from jobledger_server.rpc.pages import Page, message_bytes
+from jobledger_server.rpc.stream_age import Lifetime
+from jobledger_server.store import Store
+from jobledger_server.watch.hub import WatchHub
+
+ANSWER_SECONDS = 0.5
+"""How long before the call's deadline a wait is given up, or a fifth of what is left if that is
+less: the answer has a way to go."""
+
+Context = ServicerContext[Any, Any]
+
+
+class OperationsService:
+    """Requests to commands and reads, their outcome to serialized operations."""
+
+    def __init__(
+        self,
+        store: Store,
+        ledger: Ledger,
+        reads: Reads,
+        hub: WatchHub,
+        requests: OperationsRequests,
+        *,
+        lists: Lists,
+        max_age: float,
+    ) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._reads = reads
+        self._hub = hub
+        self._lists = lists
+        self._requests = requests
+        self._max_age = max_age
+
+    async def GetOperation(self, request: pb.GetOperationRequest, context: Context) -> bytes:
+        job = await self._reads.job(*self._requests.owned_job(request, _metadata(context)))
+        return _serialized(operation_message(job))
+
+    async def ListOperations(self, request: pb.ListOperationsRequest, context: Context) -> bytes:
+        query = self._requests.query(request, _metadata(context))
+
+        async def jobs(after: str | None, limit: int) -> tuple[Sequence[Job], str | None]:
+            before = JobId(after) if after else None
+            found = await self._store.list_jobs(query, before=before, limit=limit)
+            return found.jobs, found.rest
+
+        page = Page(request, ("operations", query.key()), jobs, cursor=lambda job: job.id)
+        async with self._lists.turn():
+            listed = await page.read(operation_message, message_bytes)
+        response = pb.ListOperationsResponse(operations=listed, next_page_token=page.next_token)
+        return _serialized(response)
+
+    async def CancelOperation(self, request: pb.CancelOperationRequest, context: Context) -> bytes:
+        await self._ledger.apply(self._requests.cancel(request, _metadata(context)))
+        return Empty().SerializeToString()
+
+    async def DeleteOperation(self, request: pb.DeleteOperationRequest, context: Context) -> bytes:
+        await self._ledger.apply(self._requests.delete(request, _metadata(context)))
+        return Empty().SerializeToString()
+
+    async def WaitOperation(self, request: pb.WaitOperationRequest, context: Context) -> bytes:
+        job_id, user_id, patience = self._requests.wait(request, _metadata(context))
+        loop = asyncio.get_running_loop()
+        until = loop.time() + min(patience, _time_to_answer(context))
+        if (left := Lifetime(self._max_age).left()) is not None:
+            until = min(until, loop.time() + left)
+        # Subscribe, then read: what is committed in between waits in the slot.
+        with self._hub.subscribe(job_id) as subscription:
+            job = await self._reads.job(job_id, user_id)
+            subscription.begin(job.version)
+            while job.status not in TERMINAL:
+                news = await subscription.news(max(0.0, until - loop.time()))
+                if news is None:
+                    break
+                job = news.job
+        return _serialized(operation_message(job))
+
+
+def _serialized(response: Message) -> bytes:
+    return response.SerializeToString()
+
+
+def _metadata(context: Context) -> Metadata:
+    return context.invocation_metadata() or ()
+
+
+def _time_to_answer(context: Context) -> float:
+    """Return for how many seconds a call may wait and still be answered within its deadline."""
+    left = context.time_remaining()
+    return float("inf") if left is None else left - min(ANSWER_SECONDS, left / 5)

@@ -1,0 +1,240 @@
+"""The rules that the protos state, checked field by field.
+
+Nothing is thrown at the first violation: a caller learns of all of them at once.
+"""
+
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping, Sized
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from jobledger_server.domain.job import Instant, Micros, Payload
+
+MAX_MESSAGE_BYTES = 1024 * 1024
+MAX_STRUCT_BYTES = 256 * 1024
+MAX_STRUCT_DEPTH = 32
+MAX_LABELS = 32
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_JOB_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+_LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}\Z")
+_REASON = re.compile(r"[A-Z][A-Z0-9_]*\Z")
+_UNSAFE_IN_URL = re.compile(r"[\x00-\x20\x7f-\x9f]")
+
+# The years 1 to 9999, as google.protobuf.Timestamp has them.
+_MIN_SECONDS, _MAX_SECONDS = -62_135_596_800, 253_402_300_799
+
+
+MAX_VIOLATIONS = 20
+"""Violations of one request that its status names; of the rest it gives the number."""
+
+MAX_VIOLATION = 200
+"""Characters that one of them may have."""
+
+
+class InvalidRequest(Exception):
+    """At least one field breaks its rule.
+
+    `violations` has (field, description) for the first of them, `more` says how many
+    others there are.
+    """
+
+    def __init__(
+        self, violations: Collection[tuple[str, str]], *, more: int = 0, token: bool = False
+    ) -> None:
+        super().__init__(violations)
+        self.violations = tuple(violations)
+        self.more = more
+        self.token = token
+
+
+@dataclass
+class _Violations:
+    """What is wrong with one request."""
+
+    first: list[tuple[str, str]] = field(default_factory=list)
+    more: int = 0
+
+    def add(self, name: str, description: str) -> None:
+        if len(self.first) < MAX_VIOLATIONS:
+            self.first.append((name[:MAX_VIOLATION], description[:MAX_VIOLATION]))
+        else:
+            self.more += 1
+
+
+class Checker:
+    """Checks one request and gathers what is wrong with it."""
+
+    def __init__(self, path: str = "", violations: _Violations | None = None) -> None:
+        self._path = path
+        self._violations = _Violations() if violations is None else violations
+
+    def within(self, path: str) -> "Checker":
+        """Return a checker of a part of the request, whose fields have this in front."""
+        return Checker(self._path + path, self._violations)
+
+    def add(self, name: str, description: str) -> None:
+        self._violations.add(self._path + name, description)
+
+    def finish(self) -> None:
+        """Raise InvalidRequest if anything was wrong."""
+        found = self._violations
+        if found.first:
+            raise InvalidRequest(found.first, more=found.more)
+
+    def at_most(self, name: str, entries: Sized, limit: int) -> bool:
+        """Check a number of entries, before any of them is looked at; return whether it is met."""
+        if len(entries) > limit:
+            self.add(name, f"has {len(entries)} entries, at most {limit} are allowed")
+            return False
+        return True
+
+    def name(self, field: str, value: str, limit: int, *, required: bool = True) -> str:
+        """Check a name: 1 to `limit` characters, without control characters."""
+        if not value:
+            if required:
+                self.add(field, "is required")
+        elif len(value) > limit:
+            self.add(field, f"has {len(value)} characters, at most {limit} are allowed")
+        elif not value.isprintable() and _CONTROL.search(value):  # seen sooner
+            self.add(field, "has a control character")
+        return value
+
+    def text(self, field: str, value: str, limit: int) -> str:
+        """Check words for people: at most `limit` characters, no U+0000."""
+        if len(value) > limit:
+            self.add(field, f"has {len(value)} characters, at most {limit} are allowed")
+        elif "\0" in value:
+            self.add(field, "has the character U+0000")
+        return value
+
+    def job_type(self, field: str, value: str) -> str:
+        if self._sized(field, value, 50) and not _JOB_TYPE.match(value):
+            self.add(
+                field, "must be letters, digits, '.', '_', '-', beginning with a letter or digit"
+            )
+        return value
+
+    def reason(self, field: str, value: str) -> str:
+        if self._sized(field, value, 63) and not _REASON.match(value):
+            self.add(field, "must be UPPER_SNAKE_CASE")
+        return value
+
+    def labels(self, field: str, given: Mapping[str, str]) -> dict[str, str]:
+        if not self.at_most(field, given, MAX_LABELS):
+            return {}
+        labels = {key: given[key] for key in given}
+        for key, value in labels.items():
+            if not _LABEL_KEY.match(key):
+                self.add(
+                    field,
+                    f"has the key {key[:63]!r}: must be 1 to 63 letters, digits, '.', '_', '/', "
+                    "'-', beginning with a letter or digit",
+                )
+            elif len(value) > 255 or _CONTROL.search(value):  # noqa: PLR2004
+                self.add(
+                    f"{field}[{key!r}]",
+                    "must be at most 255 characters without control characters",
+                )
+        return labels
+
+    def at_least_zero(self, field: str, value: int) -> int:
+        if value < 0:
+            self.add(field, f"is {value}, must not be negative")
+        return value
+
+    def struct(self, field: str, struct: Struct) -> Payload:
+        """Check a Struct and return it serialized, its keys in order."""
+        data = struct.SerializeToString(deterministic=True)
+        fault = _fault_of_struct(struct, len(data))
+        if fault:
+            self.add(field, fault)
+            return Payload(b"")
+        return Payload(data)
+
+    def url(self, field: str, url: str, schemes: Collection[str]) -> str:
+        """Check a URL: absolute, of an allowed scheme, with a host, without credentials."""
+        if len(url) > 2048:  # noqa: PLR2004
+            self.add(field, f"has {len(url)} characters, at most 2048 are allowed")
+            return url
+        try:
+            parts = urlsplit(url)
+            host = parts.hostname
+            _ = parts.port  # is parsed, and refused, only when it is asked for
+        except ValueError as error:
+            self.add(field, f"is not a URL: {error}")
+            return url
+        if _UNSAFE_IN_URL.search(url):
+            self.add(field, "has a space or a control character")
+        elif parts.scheme not in schemes:
+            self.add(field, f"must be absolute, its scheme one of {', '.join(sorted(schemes))}")
+        elif not host:
+            self.add(field, "has no host")
+        elif "@" in parts.netloc:
+            self.add(field, "must not carry a user name or password")
+        return url
+
+    def timestamp(self, field: str, value: Timestamp) -> Instant:
+        if not _MIN_SECONDS <= value.seconds <= _MAX_SECONDS or not 0 <= value.nanos < 10**9:
+            self.add(field, "is not a time from year 1 to 9999")
+        return Instant(value.seconds * 1_000_000 + value.nanos // 1000)
+
+    def duration(self, field: str, value: Duration, shortest: int, longest: int) -> Micros:
+        """Check a duration, given its bounds in seconds."""
+        micros = value.seconds * 1_000_000 + value.nanos // 1000
+        if not shortest * 1_000_000 <= micros <= longest * 1_000_000:
+            self.add(field, f"must be from {shortest} to {longest} seconds")
+        return Micros(micros)
+
+    def number(self, field: str, value: int, lowest: int, highest: int) -> int:
+        if not lowest <= value <= highest:
+            self.add(field, f"is {value}, must be from {lowest} to {highest}")
+        return value
+
+    def _sized(self, field: str, value: str, limit: int) -> bool:
+        """Check that a value is there and not too long; return whether it is worth a look."""
+        if not value:
+            self.add(field, "is required")
+        elif len(value) > limit:
+            self.add(field, f"has {len(value)} characters, at most {limit} are allowed")
+        else:
+            return True
+        return False
+
+
+def _fault_of_struct(struct: Struct, size: int) -> str | None:
+    """Say what is wrong with a Struct. Iterative: its depth is the caller's choice."""
+    if size > MAX_STRUCT_BYTES:
+        return f"has {size} bytes, at most {MAX_STRUCT_BYTES} are allowed"
+    open_values: list[tuple[Struct | ListValue, int]] = [(struct, 1)]
+    while open_values:
+        container, depth = open_values.pop()
+        if depth > MAX_STRUCT_DEPTH:
+            return f"is nested deeper than {MAX_STRUCT_DEPTH} levels"
+        if isinstance(container, Struct):
+            fields = container.fields
+            if "\0" in "".join(fields):
+                return "has the character U+0000 in a key"
+            values: Iterable[Value] = map(fields.__getitem__, fields)
+        else:
+            values = container.values
+        for value in values:
+            kind = value.WhichOneof("kind")
+            if kind == "string_value":
+                if "\0" in value.string_value:
+                    return "has the character U+0000"
+            elif kind == "number_value":
+                if not math.isfinite(value.number_value):
+                    return "has a number that is not finite"
+            elif kind == "struct_value":
+                open_values.append((value.struct_value, depth + 1))
+            elif kind == "list_value":
+                open_values.append((value.list_value, depth + 1))
+            elif kind is None:
+                return "has a value of no kind"
+    return None

@@ -1,0 +1,1 @@
+"""WorkerService: for the workers that run jobs."""

@@ -1,0 +1,77 @@
+"""WorkerService: for those who do the work."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from grpc.aio import ServicerContext
+
+from jobledger.v1 import worker_service_pb2 as pb
+from jobledger_server.rpc.incoming import Incoming
+from jobledger_server.rpc.messages import (
+    asset_message,
+    job_bytes,
+    job_response,
+    jobs_response,
+    progress_response,
+)
+from jobledger_server.rpc.requests import Requests
+from jobledger_server.rpc.workers.report_stream import Reporting
+from jobledger_server.rpc.workers.worker_ledger import WorkersLedger
+
+Context = ServicerContext[Any, Any]
+
+
+class WorkerService:
+    """Requests to commands, their outcome to serialized responses."""
+
+    def __init__(self, ledger: WorkersLedger, requests: Requests, reporting: Reporting) -> None:
+        self._ledger = ledger
+        self._requests = requests
+        self._reporting = reporting
+
+    async def ClaimJobs(self, request: pb.ClaimJobsRequest, _context: Context) -> bytes:
+        jobs = await self._ledger.claim(*self._requests.claim(request))
+        return jobs_response(pb.ClaimJobsResponse, map(job_bytes, jobs))
+
+    async def ReleaseJob(self, request: pb.ReleaseJobRequest, _context: Context) -> bytes:
+        decision = await self._ledger.apply(self._requests.release(request))
+        return job_response(pb.ReleaseJobResponse, decision.job)
+
+    # Requests that may be large come unparsed; see handlers.py.
+    async def TransitionJob(
+        self, request: Incoming[pb.TransitionJobRequest], _context: Context
+    ) -> bytes:
+        decision = await self._ledger.apply(await request.read(self._requests.transit))
+        return job_response(pb.TransitionJobResponse, decision.job)
+
+    async def UpdateProgress(self, request: pb.UpdateProgressRequest, _context: Context) -> bytes:
+        decision = await self._ledger.apply(self._requests.report(request))
+        return progress_response(decision)
+
+    # Writes instead of yielding, as JobService.WatchJob does; and reads, instead of going through
+    # the reports, which for each would be two generators more.
+    async def ReportProgress(
+        self, _reports: AsyncIterator[pb.ReportProgressRequest], context: Context
+    ) -> None:
+        await self._reporting.serve(context.read, context.write)
+
+    async def MarkCompleted(
+        self, request: Incoming[pb.MarkCompletedRequest], _context: Context
+    ) -> bytes:
+        decision = await self._ledger.apply(await request.read(self._requests.mark))
+        return job_response(pb.MarkCompletedResponse, decision.job)
+
+    async def MarkPartial(
+        self, request: Incoming[pb.MarkPartialRequest], _context: Context
+    ) -> bytes:
+        decision = await self._ledger.apply(await request.read(self._requests.mark))
+        return job_response(pb.MarkPartialResponse, decision.job)
+
+    async def MarkFailed(self, request: Incoming[pb.MarkFailedRequest], _context: Context) -> bytes:
+        decision = await self._ledger.apply(await request.read(self._requests.mark))
+        return job_response(pb.MarkFailedResponse, decision.job)
+
+    async def CreateAsset(self, request: pb.CreateAssetRequest, _context: Context) -> bytes:
+        decision = await self._ledger.apply(self._requests.link_asset(request))
+        (asset,) = decision.assets
+        return pb.CreateAssetResponse(asset=asset_message(asset)).SerializeToString()

@@ -1,0 +1,1 @@
+"""The process: its port, file descriptors, connections, sibling processes and supervision."""

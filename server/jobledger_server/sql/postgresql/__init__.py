@@ -1,0 +1,1 @@
+"""PostgreSQL: its dialect, its driver and its notifications."""

@@ -1,1 +1,0 @@
-"""The wire: requests to commands, values to messages, errors to codes."""
