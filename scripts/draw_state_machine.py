@@ -18,6 +18,7 @@ from msgspec.structs import fields, replace
 
 from jobledger_server.domain.commands import (
     Cancel,
+    ChangeStatus,
     Claim,
     Create,
     Delete,
@@ -26,7 +27,6 @@ from jobledger_server.domain.commands import (
     LinkAsset,
     Release,
     Report,
-    Transit,
 )
 from jobledger_server.domain.decisions import create, decide
 from jobledger_server.domain.errors import DomainError
@@ -60,7 +60,7 @@ LONG, LONGER = Micros(1_000_000_000), Micros(2_000_000_000)
 FAR = Instant(10**15)
 
 SET_BY_EVERY_TRANSITION = {"status", "version", "update_time"}
-NOT_ON_THE_WIRE = {"end_digest", "lease_duration", "releases", "queue_timeout", "run_timeout"}
+NOT_ON_THE_WIRE = {"outcome_digest", "lease_duration", "releases", "queue_timeout", "run_timeout"}
 DEADLINES = ("queue_expire_time", "lease_expire_time", "run_expire_time")
 SAID_BY_THE_SERVICE = {"CANCELLED", "LEASE_EXPIRED", "QUEUE_EXPIRED", "RUN_EXPIRED"}
 
@@ -81,12 +81,12 @@ class Example:
 
     job: Job
     before: Job
-    moved_by: Transit | None = None
+    moved_by: ChangeStatus | None = None
 
-    def to(self, target: JobStatus, worker: str = OTHER_WORKER) -> Transit:
+    def to(self, target: JobStatus, worker: str = OTHER_WORKER) -> ChangeStatus:
         """Return a report that says all that may be said with its target, and all of it new."""
         error = JobError("DISK_FULL", "there was no room for the result")
-        return Transit(
+        return ChangeStatus(
             job_id=self.id,
             target=target,
             worker_id=worker,
@@ -209,7 +209,7 @@ def _words_for(job: Job, decision: Decision) -> str:
         return f"**→ {' → '.join(path)}**{told}"
     if decision.job.attempt > job.attempt:
         return "next attempt"
-    if job.held and not decision.job.held:
+    if job.leased and not decision.job.leased:
         return "waits again"
     return "updated"
 
@@ -231,7 +231,7 @@ def _passes(
         expire = Expire(job_id=it.id)
         if it.has_ended:
             return [Asked(it.job, expire, FAR, FAR if in_outage else None)]
-        if asked_to_cancel and not it.job.held:
+        if asked_to_cancel and not it.job.leased:
             return []
         job = replace(it.cancelled() if asked_to_cancel else it.job, max_attempts=attempts)
         due: Instant | None = getattr(job, time)
@@ -305,7 +305,7 @@ LINK_ROWS: Mapping[str, Row] = {
 RELEASE_ROWS: Mapping[str, Row] = {
     "with the job's `attempt`": lambda it: [it.release()],
     "the same, where somebody asked to cancel": lambda it: (
-        [Asked(it.cancelled(), it.release())] * (it.job.held or it.has_ended)
+        [Asked(it.cancelled(), it.release())] * (it.job.leased or it.has_ended)
     ),
     "with another `attempt`": lambda it: [replace(it.release(), attempt=9)],
 }

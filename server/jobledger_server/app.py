@@ -21,10 +21,10 @@ from sqlalchemy import URL
 
 from jobledger.v1 import job_service_pb2, worker_service_pb2
 from jobledger_server.admission.admission import Admission
-from jobledger_server.domain.job import MICROS, Micros
-from jobledger_server.ledger.claim_waiters import Openings
+from jobledger_server.domain.job import MICROS_PER_SECOND, Micros
+from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger, Publish
-from jobledger_server.ledger.long_poll import Claims
+from jobledger_server.ledger.long_poll import LongPoll
 from jobledger_server.ledger.reads import Reads
 from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.maintenance.retention import Retention
@@ -32,17 +32,17 @@ from jobledger_server.rpc.access import read_access_file
 from jobledger_server.rpc.drain import Drain
 from jobledger_server.rpc.handlers import Handlers, Limits
 from jobledger_server.rpc.incoming import Intake
+from jobledger_server.rpc.jobs.feed_streams import FeedStreams
 from jobledger_server.rpc.jobs.job_service import JobService
-from jobledger_server.rpc.jobs.jobs_watch import JobsWatch
 from jobledger_server.rpc.lists import Lists
 from jobledger_server.rpc.operations.operation_requests import OperationsRequests
 from jobledger_server.rpc.operations.operations_service import OperationsService
 from jobledger_server.rpc.requests import Requests
 from jobledger_server.rpc.validation import MAX_MESSAGE_BYTES
-from jobledger_server.rpc.workers.report_stream import Reporting
-from jobledger_server.rpc.workers.worker_ledger import WorkersLedger
+from jobledger_server.rpc.workers.report_streams import ReportStreams
+from jobledger_server.rpc.workers.worker_ledger import WorkerLedger
 from jobledger_server.rpc.workers.worker_service import WorkerService
-from jobledger_server.runtime.connections import keep_room
+from jobledger_server.runtime.connections import free_connections
 from jobledger_server.runtime.descriptors import connections_allowed
 from jobledger_server.runtime.port import PortUnavailable
 from jobledger_server.runtime.supervision import Supervisor
@@ -54,8 +54,8 @@ from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.sqlite.file_lock import Lock, exclusive
 from jobledger_server.store import Change, FeedHead, Store
 from jobledger_server.telemetry.logs import lines_lost
-from jobledger_server.telemetry.metrics import Figures, serving_metrics
-from jobledger_server.watch.feed_reader import Feed, filled_window
+from jobledger_server.telemetry.metrics import Metrics, serving_metrics
+from jobledger_server.watch.feed_reader import FeedReader, filled_change_buffer
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.tail import Tail
 
@@ -101,7 +101,7 @@ class App:
 
     address: str
     hub: WatchHub
-    openings: Openings
+    claim_waiters: ClaimWaiters
     store: Store
     failed: asyncio.Event
     """Set when a part of the server has ended by an unexpected error: it has to stop."""
@@ -120,23 +120,29 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         database, lock = await stack.enter_async_context(_open_database(settings))
         supervisor = Supervisor()
         store = SqlStore(database)
-        look = asyncio.Event()
+        poll_now = asyncio.Event()
         head = await _verified_head(store, lock)
-        window = await filled_window(store, head)
-        openings = Openings()
+        buffer = await filled_change_buffer(store, head)
+        claim_waiters = ClaimWaiters()
         share = settings.caller_share
         hub = WatchHub(
-            window, look.set, openings.observe, max_watches=settings.max_watches, share=share
+            buffer,
+            poll_now.set,
+            claim_waiters.observe,
+            max_watches=settings.max_watches,
+            share=share,
         )
-        tail = Tail(store, hub, look, head)
+        tail = Tail(store, hub, poll_now, head)
         await stack.enter_async_context(supervisor.running("tail", tail.run()))
         waiting = settings.max_waiting
         reads = await stack.enter_async_context(Reads(store, max_waiting=waiting, share=share))
         publish: Publish = hub.publish
         if lock is not None:
-            publish = _noting(lock, tail, hub)
-        elif settings.feed == "hints":
-            publish = await stack.enter_async_context(_hinting(database.url, hub, look, supervisor))
+            publish = _recording(lock, tail, hub)
+        elif settings.feed == "notify":
+            publish = await stack.enter_async_context(
+                _notifying(database.url, hub, poll_now, supervisor)
+            )
         ledger = await stack.enter_async_context(
             Ledger(store, publish, max_waiting=waiting, share=share, sizes=reads.sizes)
         )
@@ -147,8 +153,8 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         await stack.enter_async_context(supervisor.running("retention", retention.run()))
         requests, lists = Requests(settings.url_schemes), Lists()
         heartbeat, max_age = settings.heartbeat, settings.max_watch_age
-        jobs_watch = JobsWatch(
-            hub, Feed(store, window), lambda: tail.epoch, heartbeat=heartbeat, max_age=max_age
+        feed_streams = FeedStreams(
+            hub, FeedReader(store, buffer), lambda: tail.epoch, heartbeat=heartbeat, max_age=max_age
         )
         jobs = JobService(
             store,
@@ -157,16 +163,16 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             hub,
             requests,
             lists=lists,
-            jobs_watch=jobs_watch,
+            feed_streams=feed_streams,
             heartbeat=heartbeat,
             max_watch_age=max_age,
         )
-        claims = Claims(ledger, openings)
+        claims = LongPoll(ledger, claim_waiters)
         stack.push_async_callback(claims.finish)
-        workers_ledger = WorkersLedger(ledger, claims)
+        worker_ledger = WorkerLedger(ledger, claims)
         drain = Drain()
-        reporting = Reporting(workers_ledger, requests, drain.begun, max_age=max_age)
-        workers = WorkerService(workers_ledger, requests, reporting)
+        report_streams = ReportStreams(worker_ledger, requests, drain.begun, max_age=max_age)
+        workers = WorkerService(worker_ledger, requests, report_streams)
         access = read_access_file(settings.access) if settings.access else None
         operations = OperationsService(
             store,
@@ -178,31 +184,35 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             max_age=max_age,
         )
         if settings.metrics is not None:
-            stack.enter_context(serving_metrics(settings.metrics, _figures(hub, tail, ledger)))
+            stack.enter_context(serving_metrics(settings.metrics, _metrics(hub, tail, ledger)))
         server = grpc.aio.server(options=_options(settings))
         intake = await stack.enter_async_context(Intake(settings.caller_share))
         handlers = Handlers(server, drain, access, intake, _limits(settings))
         for service, implementation in zip(_SERVICES, (jobs, workers, operations), strict=True):
             handlers.add_service(service, implementation)
-        serving = _serving(settings, server, handlers, drain=drain, hub=hub, openings=openings)
+        serving = _serving(
+            settings, server, handlers, drain=drain, hub=hub, claim_waiters=claim_waiters
+        )
         address = await stack.enter_async_context(serving)
         await stack.enter_async_context(supervisor.running("grpc", _until_it_ends(server, drain)))
         await stack.enter_async_context(
             supervisor.running(
                 "connections",
-                keep_room(address, connections_allowed(settings.max_connections), handlers.calls),
+                free_connections(
+                    address, connections_allowed(settings.max_connections), handlers.calls
+                ),
             )
         )
-        yield App(address, hub, openings, store, supervisor.failed)
+        yield App(address, hub, claim_waiters, store, supervisor.failed)
 
 
 async def _verified_head(store: Store, lock: Lock | None) -> FeedHead:
     """Return the feed's head, under a new epoch where the database is another than it was."""
-    head = await store.recognise()
+    head = await store.verify_identity()
     if lock is not None:
         if not lock.continues(head):
             head = await store.renew_epoch(head.epoch)
-        lock.note(head)
+        lock.record(head)
     return head
 
 
@@ -246,38 +256,38 @@ def _retention(settings: Settings, store: Store, ledger: Ledger) -> Retention:
     return Retention(
         store,
         ledger,
-        jobs=None if retain is None else Micros(round(retain * MICROS)),
-        deletions=Micros(round(settings.retain_deletions * MICROS)),
+        jobs=None if retain is None else Micros(round(retain * MICROS_PER_SECOND)),
+        deletions=Micros(round(settings.retain_deletions * MICROS_PER_SECOND)),
     )
 
 
-def _noting(lock: Lock, tail: Tail, hub: WatchHub) -> Publish:
+def _recording(lock: Lock, tail: Tail, hub: WatchHub) -> Publish:
     """Note how far the feed has come before anybody is told of it."""
 
     def publish(changes: Sequence[Change]) -> None:
         if changes:
-            lock.note(FeedHead(tail.epoch, changes[-1].seq))
+            lock.record(FeedHead(tail.epoch, changes[-1].seq))
         hub.publish(changes)
 
     return publish
 
 
 @asynccontextmanager
-async def _hinting(
-    url: URL, hub: WatchHub, look: asyncio.Event, supervisor: Supervisor
+async def _notifying(
+    url: URL, hub: WatchHub, poll_now: asyncio.Event, supervisor: Supervisor
 ) -> AsyncIterator[Publish]:
-    """Exchange hints with other servers for as long as the block lasts."""
+    """Exchange notifications with other servers for as long as the block lasts."""
     # The driver is an extra, wanted only where it is used.
-    from jobledger_server.sql.postgresql.notifications import Hints  # noqa: PLC0415
+    from jobledger_server.sql.postgresql.notifications import Notifications  # noqa: PLC0415
 
-    hints = Hints(url, look.set)
+    notifications = Notifications(url, poll_now.set)
 
     def publish(changes: Sequence[Change]) -> None:
         hub.publish(changes)
         if changes:
-            hints.committed()
+            notifications.committed()
 
-    async with supervisor.running("hints", hints.run()):
+    async with supervisor.running("notifications", notifications.run()):
         yield publish
 
 
@@ -293,9 +303,9 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _figures(hub: WatchHub, tail: Tail, ledger: Ledger) -> Figures:
+def _metrics(hub: WatchHub, tail: Tail, ledger: Ledger) -> Metrics:
     return {
-        "jobledger_feed_place": ("The newest place in the feed known here.", lambda: hub.seq),
+        "jobledger_feed_seq": ("The newest place in the feed known here.", lambda: hub.seq),
         "jobledger_feed_holes_total": (
             "Places in the feed that were found empty. Each is a bug: please report it.",
             lambda: tail.holes,
@@ -339,7 +349,7 @@ async def _serving(
     *,
     drain: Drain,
     hub: WatchHub,
-    openings: Openings,
+    claim_waiters: ClaimWaiters,
 ) -> AsyncIterator[str]:
     """Serve what the server has been given, and health and reflection of it."""
     own = [service.full_name for service in _SERVICES]
@@ -360,7 +370,7 @@ async def _serving(
     address = f"{settings.listen.rpartition(':')[0]}:{port}" if port > 1 else settings.listen
     if settings.shares_port:
         # That all of them serve, their parent says.
-        log.info("one of several processes serves", extra={"address": address, "pid": os.getpid()})
+        log.info("process_serving", extra={"address": address, "pid": os.getpid()})
     else:
         log.info("serving", extra={"address": address, "reflection": reflect})
     allowed = connections_allowed(settings.max_connections)
@@ -376,12 +386,12 @@ async def _serving(
         await health.enter_graceful_shutdown()
         drain.begun.set()
         hub.drain()
-        openings.drain()
+        claim_waiters.drain()
         try:
             # Half of the grace: the rest is for answers that are still being sent.
             async with asyncio.timeout(settings.grace / 2):
                 await drain.finished()
         except TimeoutError:
-            log.warning("calls that do not end are cut off", extra={"watches": hub.watches})
+            log.warning("grace_period_exceeded", extra={"watches": hub.watches})
         await server.stop(max(0.0, deadline - loop.time()))
         log.info("stopped")

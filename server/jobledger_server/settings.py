@@ -135,9 +135,9 @@ class Settings:
         "The part of each limit that one caller may take, so that it leaves the rest to others. A "
         "caller is an identity of the access file, else an owner or worker on one connection.",
     )
-    feed: Literal["hints", "poll"] = _setting(
-        "hints",
-        ("hints", "poll"),
+    feed: Literal["notify", "poll"] = _setting(
+        "notify",
+        ("notify", "poll"),
         "How a server on PostgreSQL learns of what others commit: by notifications, and by "
         "polling every half second all the same; or, as behind PgBouncer, by polling alone.",
     )

@@ -82,7 +82,7 @@ class StoreConflict(StoreError):
     kind = "constraint"
 
 
-class DeletionsForgotten(StoreError):
+class FeedCompacted(StoreError):
     """Deletions after the place asked for are no longer known, so what followed it is neither."""
 
 
@@ -91,12 +91,12 @@ class FeedHead(Struct, frozen=True):
 
     `epoch` names the feed: a place in one is never taken for a place in another.
     It is made with the database, and anew where the database is found to be a copy
-    or restored. Deletions up to the place `forgotten` are no longer known.
+    or restored. Deletions up to the place `compacted_seq` are no longer known.
     """
 
     epoch: str
     seq: int
-    forgotten: int = 0
+    compacted_seq: int = 0
 
 
 class Change(Struct, frozen=True):
@@ -290,7 +290,7 @@ class Store(Protocol):
     async def feed_head(self) -> FeedHead:
         """Return the newest committed place in the feed."""
 
-    async def recognise(self) -> FeedHead:
+    async def verify_identity(self) -> FeedHead:
         """Return the head, under a new epoch if this database is another than it was.
 
         A copy, a restored one, or a standby that took over: as far as the database
@@ -316,7 +316,7 @@ class Store(Protocol):
         With a `user_id` the changes of other owners are left out. One call passes over a
         bounded number of those, so that a page may be cut short, or empty, before the head.
 
-        Raises DeletionsForgotten.
+        Raises FeedCompacted.
         """
 
     async def newest_from(self, *, limit: int, max_bytes: int) -> int:
@@ -342,7 +342,7 @@ class Store(Protocol):
         `changes_after`.
         """
 
-    async def forget_deletions(self, age: Micros, *, limit: int) -> int:
+    async def compact_deletions(self, age: Micros, *, limit: int) -> int:
         """Forget deletions that are older than `age`, oldest first; return how many were."""
 
     async def renew_epoch(self, epoch: str) -> FeedHead:

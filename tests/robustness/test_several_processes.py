@@ -29,7 +29,7 @@ PROGRAM = str(Path(sys.executable).with_name("jobledger-server"))
 PATIENCE = 60.0
 """For a line of a log."""
 
-ONE_SERVES = "one of several processes serves"
+ONE_SERVES = "process_serving"
 OWN_CONNECTION = [*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
 
 
@@ -253,7 +253,7 @@ async def test_a_process_that_is_killed_is_replaced_and_its_callers_hear_nothing
             replaced.set()
 
         ended = next(line for line in server.lines if "exit_code" in line)
-        assert ended["event"] == "a process ended and is started again"
+        assert ended["event"] == "process_restarting"
         assert (ended["child"], ended["pid"], ended["exit_code"]) == (1, killed, -signal.SIGKILL)
         assert replacement["pid"] != killed
         call = Caller(await connected(server, 1, stack))

@@ -12,10 +12,10 @@ import pytest
 
 from jobledger_server.app import App
 from jobledger_server.domain.job import Job
-from jobledger_server.rpc.jobs import jobs_watch
+from jobledger_server.rpc.jobs import feed_streams
 from jobledger_server.store import Change
-from jobledger_server.watch import feed, window
-from jobledger_server.watch.feed_watch import Follower
+from jobledger_server.watch import change_buffer, feed_reader
+from jobledger_server.watch.feed_watch import FeedWatch
 from tests.support.rpc_caller import COMPLETED, PROCESSING, SMALL_WINDOW, Caller, watching
 
 Start = Callable[..., Awaitable[App]]
@@ -67,22 +67,24 @@ async def told_of(stream: Any, job_ids: set[str]) -> None:
 @pytest.fixture
 def places(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[int]]:
     """Return where the watchers of many jobs stand in the feed, the slowest first."""
-    followers: list[Follower] = []
+    followers: list[FeedWatch] = []
 
-    def follower(*arguments: Any) -> Follower:
-        followers.append(Follower(*arguments))
+    def follower(*arguments: Any) -> FeedWatch:
+        followers.append(FeedWatch(*arguments))
         return followers[-1]
 
-    monkeypatch.setattr(jobs_watch, "Follower", follower)
+    monkeypatch.setattr(feed_streams, "FeedWatch", follower)
     return lambda: sorted(each.place.seq for each in followers)
 
 
 async def test_however_much_changes_the_server_keeps_no_more_for_those_who_stall(
     start: Start, monkeypatch: pytest.MonkeyPatch, places: Callable[[], list[int]]
 ) -> None:
-    monkeypatch.setattr(window.Window.__init__, "__kwdefaults__", {"max_changes": WINDOW})
-    monkeypatch.setattr(feed, "PAGE", PAGE)
-    monkeypatch.setattr(jobs_watch, "KEPT_MESSAGES", WINDOW)
+    monkeypatch.setattr(
+        change_buffer.ChangeBuffer.__init__, "__kwdefaults__", {"max_changes": WINDOW}
+    )
+    monkeypatch.setattr(feed_reader, "PAGE", PAGE)
+    monkeypatch.setattr(feed_streams, "KEPT_MESSAGES", WINDOW)
     # The window, the messages that are kept, a page of each who reads or does not; and what the
     # last commit has not let go of yet.
     limit = 2 * WINDOW + PAGE * (STALLED + 1) + AT_ONCE
@@ -138,7 +140,7 @@ async def test_a_watcher_that_reads_nothing_costs_its_message_and_not_the_job_as
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor all that comes after it in its page."""
-    monkeypatch.setattr(window, "MAX_BYTES", 1)  # else it would share the jobs with the others
+    monkeypatch.setattr(change_buffer, "MAX_BYTES", 1)  # else jobs are shared
     count = 20
     app = await start()
     async with AsyncExitStack() as stack:
@@ -178,7 +180,7 @@ def serialized() -> Iterator[Callable[[], int]]:
 async def test_the_messages_kept_for_other_watchers_are_bounded_by_bytes(
     serialized: Callable[[], int], start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs_watch, "KEPT_BYTES", 200_000)
+    monkeypatch.setattr(feed_streams, "KEPT_BYTES", 200_000)
     app = await start()
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)

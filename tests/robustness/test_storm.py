@@ -102,7 +102,7 @@ class JobWatch(Watch):
         return True
 
 
-class JobsWatch(Watch):
+class FeedStreams(Watch):
     token = ""
 
     def _open(self) -> Any:
@@ -154,7 +154,7 @@ async def test_2000_watches_come_back_at_once_after_kill_9_and_miss_nothing(
         watches: list[Watch] = [
             kind(stubs[number % CONNECTIONS], job)
             for number, job in enumerate(jobs)
-            for kind in (JobWatch, JobsWatch)
+            for kind in (JobWatch, FeedStreams)
         ]
         await asyncio.gather(*(watch.begin() for watch in watches))
         breaking = asyncio.gather(*(watch.break_off() for watch in watches))

@@ -48,7 +48,7 @@ def seeded(url: str, count: int, **fields: object) -> None:
     """Write queued jobs to a database that no server uses just now."""
 
     async def run() -> None:
-        database = open_database(parse_url(url), patient=True)
+        database = open_database(parse_url(url), unlimited=True)
         await seed(database, count, **fields)
         await database.close()
 

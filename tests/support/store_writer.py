@@ -2,7 +2,7 @@
 
 import itertools
 
-from jobledger_server.domain.commands import Create, Transit
+from jobledger_server.domain.commands import ChangeStatus, Create
 from jobledger_server.domain.decisions import create, decide
 from jobledger_server.domain.job import Instant, Job, JobStatus
 from jobledger_server.domain.state_machine import Decision
@@ -39,7 +39,7 @@ async def saved(store: SqlStore, user_id: str = "ada", **fields: object) -> Job:
 
 
 async def moved(store: SqlStore, job: Job, target: JobStatus, **fields: object) -> Job:
-    decision = step(job, Transit(job_id=job.id, target=target, **fields))
+    decision = step(job, ChangeStatus(job_id=job.id, target=target, **fields))
     await append(store, decision)
     return decision.job
 

@@ -24,7 +24,7 @@ def migrate(database: str, **_: Any) -> None:
 async def _migrate(url: str) -> None:
     parsed = parse_url(url)
     with exclusive(parsed):
-        database = open_database(parsed, patient=True)
+        database = open_database(parsed, unlimited=True)
         try:
             await migrate_database(database)
             await require_head(database)

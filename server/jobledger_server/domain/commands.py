@@ -13,12 +13,12 @@ from jobledger_server.domain.job import (
     Payload,
 )
 
-_SECOND = 1_000_000
+MICROS_PER_SECOND = 1_000_000
 
-DEFAULT_QUEUE_TIMEOUT = Micros(7 * 24 * 3600 * _SECOND)
+DEFAULT_QUEUE_TIMEOUT = Micros(7 * 24 * 3600 * MICROS_PER_SECOND)
 """How long a job may wait for a worker, where its creator does not say."""
 
-DEFAULT_START_LEASE = Micros(3600 * _SECOND)
+DEFAULT_START_LEASE = Micros(3600 * MICROS_PER_SECOND)
 """The lease of a job that was started by name, where its worker does not say."""
 
 
@@ -50,7 +50,7 @@ class Claim(Struct, frozen=True, kw_only=True):
     lease_duration: Micros
 
 
-class Transit(Struct, frozen=True, kw_only=True):
+class ChangeStatus(Struct, frozen=True, kw_only=True):
     """Move a job to `target`. `attempt` and `expected_version` are checked where given."""
 
     job_id: JobId
@@ -116,17 +116,17 @@ class Delete(Struct, frozen=True, kw_only=True):
     user_id: str
 
 
-class Retire(Struct, frozen=True, kw_only=True):
+class Purge(Struct, frozen=True, kw_only=True):
     """Remove a job that ended at least `age` ago. Anyone may say so at any time."""
 
     job_id: JobId
     age: Micros
 
 
-WorkerCommand = Transit | Report | LinkAsset | Release
+WorkerCommand = ChangeStatus | Report | LinkAsset | Release
 """A worker's command on one job. Where `job_types` is given, jobs of other types do not exist."""
 
-JobCommand = WorkerCommand | Cancel | Expire | Delete | Retire
+JobCommand = WorkerCommand | Cancel | Expire | Delete | Purge
 """A command on one job, named by its id."""
 
 Command = Create | CreateAll | JobCommand

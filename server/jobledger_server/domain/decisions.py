@@ -12,15 +12,15 @@ from msgspec.structs import replace
 from jobledger_server.domain.commands import (
     DEFAULT_START_LEASE,
     Cancel,
+    ChangeStatus,
     Create,
     Delete,
     Expire,
     JobCommand,
     LinkAsset,
+    Purge,
     Release,
     Report,
-    Retire,
-    Transit,
 )
 from jobledger_server.domain.errors import (
     JobNotFound,
@@ -43,12 +43,12 @@ from jobledger_server.domain.state_machine import (
     TERMINAL,
     TRANSITIONS,
     Decision,
-    end,
+    finish,
     illegal,
-    take,
+    start_attempt,
 )
 
-_OF_WORKERS = (Transit, Report, LinkAsset, Release)
+_OF_WORKERS = (ChangeStatus, Report, LinkAsset, Release)
 
 NewId = Callable[[], str]
 """Gives a UUIDv7 that is greater than the one before."""
@@ -107,8 +107,8 @@ def decide(
     if job is None or not _may_work_on(job, command):
         raise JobNotFound(command.job_id)
     match command:
-        case Transit():
-            return _transit(job, command, now, new_id)
+        case ChangeStatus():
+            return _change_status(job, command, now, new_id)
         case Report():
             return _report(job, command, now)
         case LinkAsset():
@@ -121,8 +121,8 @@ def decide(
             return expire(job, now, resumed_at)
         case Delete():
             return _delete(job, command, now)
-        case Retire():
-            return _retire(job, command, now)
+        case Purge():
+            return _purge(job, command, now)
         case _:
             assert_never(command)
 
@@ -134,35 +134,35 @@ def _may_work_on(job: Job, command: JobCommand) -> bool:
     return job.job_type in command.job_types
 
 
-def _transit(job: Job, command: Transit, now: Instant, new_id: NewId) -> Decision:
+def _change_status(job: Job, command: ChangeStatus, now: Instant, new_id: NewId) -> Decision:
     check_attempt(job, command.attempt)
     if job.status in TERMINAL:
-        if job.end_digest == digest_of_end(command):
+        if job.outcome_digest == outcome_digest(command):
             return Decision(job=job, changed=False)
         raise JobTerminal(job.id, job.status, command.target.value)
     if command.expected_version is not None and command.expected_version != job.version:
         raise VersionMismatch(job.id, job.version)
     if command.target is JobStatus.PROCESSING:
-        return _repeat_start(job, command, now) if job.held else _start(job, command, now)
+        return _repeat_start(job, command, now) if job.leased else _start(job, command, now)
     if command.target not in TRANSITIONS[job.status]:
         raise illegal(job, command.target.value)
     reported = _reported(job, command.progress, command.progress_message)
-    decision = end(
+    decision = finish(
         reported,
         command.target,
         result=command.result,
         error=command.error,
         actor=command.worker_id or job.worker_id or "worker",
         now=now,
-        digest=digest_of_end(command),
+        digest=outcome_digest(command),
     )
     if not command.assets:
         return decision
     return replace(decision, assets=_link_all(job, command.assets, now, new_id))
 
 
-def _start(job: Job, command: Transit, now: Instant) -> Decision:
-    started = take(
+def _start(job: Job, command: ChangeStatus, now: Instant) -> Decision:
+    started = start_attempt(
         job,
         worker_id=command.worker_id,
         lease=command.lease_duration or DEFAULT_START_LEASE,
@@ -173,7 +173,7 @@ def _start(job: Job, command: Transit, now: Instant) -> Decision:
     return started if reported is started.job else replace(started, job=reported)
 
 
-def _repeat_start(job: Job, command: Transit, now: Instant) -> Decision:
+def _repeat_start(job: Job, command: ChangeStatus, now: Instant) -> Decision:
     """Tell a running job's holder from a second worker that wants to start it.
 
     Who names the attempt or the version knows that the job runs and reports
@@ -253,7 +253,7 @@ def _delete(job: Job, command: Delete, now: Instant) -> Decision:
     return Decision(job=_next_version(job, now), deleted=True)
 
 
-def _retire(job: Job, command: Retire, now: Instant) -> Decision:
+def _purge(job: Job, command: Purge, now: Instant) -> Decision:
     if job.complete_time is None or job.complete_time + command.age > now:
         return Decision(job=job, changed=False)
     return Decision(job=_next_version(job, now), deleted=True)
@@ -279,7 +279,7 @@ def _link_all(
     )
 
 
-def digest_of_end(command: Transit) -> bytes:
+def outcome_digest(command: ChangeStatus) -> bytes:
     """Fingerprint the content of a terminal report: 16 bytes, equal for equal content.
 
     Content is what the report says of the outcome. Who says it and what it

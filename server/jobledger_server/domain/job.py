@@ -19,7 +19,7 @@ Instant = NewType("Instant", int)
 Micros = NewType("Micros", int)
 """A duration in microseconds."""
 
-MICROS = 1_000_000
+MICROS_PER_SECOND = 1_000_000
 """Microseconds in a second."""
 
 Payload = NewType("Payload", bytes)
@@ -72,7 +72,7 @@ class Job(Struct, frozen=True, kw_only=True):
 
     A PROCESSING job is held by a worker while it has a `lease_expire_time`; with
     none it waits for one, as a QUEUED job does. `releases` counts the attempts
-    that were given back and so were not used up. `end_digest` is the fingerprint
+    that were given back and so were not used up. `outcome_digest` is the fingerprint
     of the report that ended the job: a repetition of it is told from another
     report by this alone.
     """
@@ -105,7 +105,7 @@ class Job(Struct, frozen=True, kw_only=True):
     cancel_request_time: Instant | None = None
     cancel_reason: str = ""
     version: int = 1
-    end_digest: bytes | None = None
+    outcome_digest: bytes | None = None
 
     @property
     def content_bytes(self) -> int:
@@ -125,7 +125,7 @@ class Job(Struct, frozen=True, kw_only=True):
         return size
 
     @property
-    def held(self) -> bool:
+    def leased(self) -> bool:
         """Whether a worker holds it."""
         return self.lease_expire_time is not None
 

@@ -24,9 +24,9 @@ from jobledger_server.domain.state_machine import (
     Decision,
     fail,
     illegal,
-    leave,
-    take,
-    waits,
+    is_claimable,
+    requeue,
+    start_attempt,
 )
 
 CANCEL_GRACE = Micros(30_000_000)
@@ -61,22 +61,24 @@ def check_attempt(job: Job, attempt: int | None) -> None:
     """Raise LeaseLost where a caller names an attempt that is not under way, or was cut off."""
     if attempt is None:
         return
-    left = job.status is JobStatus.PROCESSING and not job.held
-    if attempt != job.attempt or left or _ended_as(job, LEASE_EXPIRED):
+    left = job.status is JobStatus.PROCESSING and not job.leased
+    if attempt != job.attempt or left or _finished_as(job, LEASE_EXPIRED):
         raise LeaseLost(job.id, job.attempt)
 
 
-def _ended_as(job: Job, reason: str) -> bool:
+def _finished_as(job: Job, reason: str) -> bool:
     """Whether the service, and no report, ended the job for this reason."""
-    return job.error is not None and job.error.reason == reason and job.end_digest is None
+    return job.error is not None and job.error.reason == reason and job.outcome_digest is None
 
 
 def claim(job: Job, command: Claim, now: Instant) -> Decision | None:
     """Give a job to a claiming worker; None where it does not wait, or not in time."""
-    if not waits(job) or _passed(deadline(job), now):
+    if not is_claimable(job) or _passed(deadline(job), now):
         return None
     worker_id = command.worker_id
-    return take(job, worker_id=worker_id, lease=command.lease_duration, actor=worker_id, now=now)
+    return start_attempt(
+        job, worker_id=worker_id, lease=command.lease_duration, actor=worker_id, now=now
+    )
 
 
 def expire(job: Job, now: Instant, resumed_at: Instant | None = None) -> Decision:
@@ -97,7 +99,7 @@ def expire(job: Job, now: Instant, resumed_at: Instant | None = None) -> Decisio
     elif not _passed(job.lease_expire_time, now):
         error = JobError(QUEUE_EXPIRED, "no worker took the job in time")
     elif job.attempt - job.releases < job.max_attempts:
-        return leave(job, released=False, now=now)
+        return requeue(job, released=False, now=now)
     else:
         worker = f"the worker {job.worker_id!r}" if job.worker_id else "its worker"
         error = JobError(LEASE_EXPIRED, f"{worker} fell silent, and no attempt is left")
@@ -119,7 +121,7 @@ def cancel(job: Job, command: Cancel, now: Instant) -> Decision:
     if job.status in TERMINAL or job.cancel_request_time is not None:
         return Decision(job=job, changed=False)
     asked = replace(job, cancel_request_time=now, cancel_reason=command.reason)
-    if waits(job):
+    if is_claimable(job):
         return fail(asked, _cancelled(asked), actor=command.user_id, now=now)
     return Decision(job=replace(asked, update_time=now, version=job.version + 1))
 
@@ -130,14 +132,14 @@ def release(job: Job, command: Release, now: Instant) -> Decision:
         raise LeaseLost(job.id, job.attempt)
     if job.status is JobStatus.QUEUED:
         raise illegal(job, JobStatus.PROCESSING.value)
-    if waits(job) or _ended_as(job, CANCELLED):
+    if is_claimable(job) or _finished_as(job, CANCELLED):
         return Decision(job=job, changed=False)  # a repetition
     if job.status in TERMINAL:
         check_attempt(job, command.attempt)
         raise JobTerminal(job.id, job.status, JobStatus.PROCESSING.value)
     if job.cancel_request_time is not None:
         return fail(job, _cancelled(job), actor=job.worker_id or "worker", now=now)
-    return leave(job, released=True, now=now)
+    return requeue(job, released=True, now=now)
 
 
 def _cancelled(job: Job) -> JobError:

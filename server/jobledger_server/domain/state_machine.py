@@ -62,12 +62,12 @@ def illegal(job: Job, wanted: str) -> IllegalTransition:
     return IllegalTransition(job.id, job.status, wanted, allowed)
 
 
-def waits(job: Job) -> bool:
+def is_claimable(job: Job) -> bool:
     """Whether the job waits for a worker: queued, given back, or left by a dead one."""
-    return job.status not in TERMINAL and not job.held
+    return job.status not in TERMINAL and not job.leased
 
 
-def take(job: Job, *, worker_id: str, lease: Micros, actor: str, now: Instant) -> Decision:
+def start_attempt(job: Job, *, worker_id: str, lease: Micros, actor: str, now: Instant) -> Decision:
     """Give a waiting job to a worker: its next attempt.
 
     Only the first is a transition. Progress begins anew with each.
@@ -92,7 +92,7 @@ def take(job: Job, *, worker_id: str, lease: Micros, actor: str, now: Instant) -
     return Decision(job=taken, transition=_transition(job, taken, actor))
 
 
-def leave(job: Job, *, released: bool, now: Instant) -> Decision:
+def requeue(job: Job, *, released: bool, now: Instant) -> Decision:
     """Take a job from its worker and let it wait for the next one: no backward edge."""
     left = replace(
         job,
@@ -107,7 +107,7 @@ def leave(job: Job, *, released: bool, now: Instant) -> Decision:
     return Decision(job=left)
 
 
-def end(
+def finish(
     job: Job,
     target: JobStatus,
     *,
@@ -130,7 +130,7 @@ def end(
         complete_time=now,
         update_time=now,
         version=job.version + 1,
-        end_digest=digest,
+        outcome_digest=digest,
     )
     return Decision(job=ended, transition=_transition(job, ended, actor))
 
@@ -138,9 +138,9 @@ def end(
 def fail(job: Job, error: JobError, *, actor: str, now: Instant) -> Decision:
     """End a job as FAILED wherever it stands; a queued one passes through PROCESSING."""
     if job.status is JobStatus.QUEUED:
-        via = take(job, worker_id="", lease=Micros(0), actor=actor, now=now)
+        via = start_attempt(job, worker_id="", lease=Micros(0), actor=actor, now=now)
         return replace(fail(via.job, error, actor=actor, now=now), via=via)
-    return end(job, JobStatus.FAILED, error=error, actor=actor, now=now)
+    return finish(job, JobStatus.FAILED, error=error, actor=actor, now=now)
 
 
 def _transition(before: Job, after: Job, actor: str) -> Transition | None:

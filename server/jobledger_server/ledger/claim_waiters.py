@@ -1,8 +1,7 @@
-"""Openings: wakes those who wait for work when there is some.
+"""Claim waiters: wakes one waiting claim for each job that becomes claimable.
 
-One who waits is woken for each job that comes to wait for a worker: all of them
-would ask at once, and all but one in vain. Who is woken and does not ask after
-all passes it on.
+If a job woke every waiting claim, all of them would query at once, and all but one in
+vain. A waiter that was woken and leaves without claiming wakes the next one.
 """
 
 import asyncio
@@ -10,89 +9,90 @@ import random
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-from jobledger_server.domain.state_machine import waits
+from jobledger_server.domain.state_machine import is_claimable
 from jobledger_server.store import Change
 
-LOOK_SECONDS = 5.0
-"""Who waits asks again so often even if not woken: a claim elsewhere may have been undone."""
+POLL_SECONDS = 5.0
+"""A waiter that is not woken polls this often: a claim elsewhere may have been rolled back."""
 
 
-class Seeker:
-    """One who waits for work."""
+class ClaimWaiter:
+    """A claim that waits for a job."""
 
     def __init__(self) -> None:
         self.woken_for: str | None = None
+        """The type of the job that it was woken for."""
         self._woken = asyncio.Event()
 
     def wake(self, job_type: str | None) -> None:
         self.woken_for = job_type
         self._woken.set()
 
-    def rest(self) -> None:
-        """Forget having been woken, as one does who asks now."""
+    def reset(self) -> None:
+        """Clear the wake-up: the claim is about to query."""
         self.woken_for = None
         self._woken.clear()
 
-    async def wait(self, patience: float) -> None:
-        """Return when woken, or after some seconds: `patience`, or when it is time for a look."""
-        look = LOOK_SECONDS * random.uniform(0.75, 1.25)  # noqa: S311
+    async def wait(self, max_wait: float) -> None:
+        """Return when woken, after `max_wait` seconds, or when it is time to poll."""
+        poll = POLL_SECONDS * random.uniform(0.75, 1.25)  # noqa: S311
         try:
-            async with asyncio.timeout(min(patience, look)):
+            async with asyncio.timeout(min(max_wait, poll)):
                 await self._woken.wait()
         except TimeoutError:
             pass
 
 
-class Openings:
-    """Where changes that leave a job waiting meet those who seek one, in one event loop."""
+class ClaimWaiters:
+    """Where changes that make a job claimable meet the claims that wait for one."""
 
     def __init__(self) -> None:
-        self._seekers: dict[str, dict[Seeker, None]] = {}  # in the order of their coming
+        self._waiters: dict[str, dict[ClaimWaiter, None]] = {}  # by job type, first come first
         self.draining = False
 
     def observe(self, change: Change) -> None:
-        """Take a change of a job; wake somebody if the job waits for a worker now."""
-        if not change.deleted and waits(change.job):
+        """Take a change of a job; wake one waiter if the job is claimable now."""
+        if not change.deleted and is_claimable(change.job):
             self._wake_one(change.job.job_type)
 
     @contextmanager
-    def seeking(self, job_types: Collection[str]) -> Iterator[Seeker]:
-        """Be woken in the block if there is a job of one of these types.
+    def waiting(self, job_types: Collection[str]) -> Iterator[ClaimWaiter]:
+        """Be woken in the block when there may be a job of one of these types.
 
-        Begin to seek before asking for a job, so that none slips through between.
+        Enter the block before the first query, so that no job becomes claimable unseen.
         """
-        seeker = Seeker()
+        waiter = ClaimWaiter()
         for job_type in job_types:
-            self._seekers.setdefault(job_type, {})[seeker] = None
+            self._waiters.setdefault(job_type, {})[waiter] = None
         if self.draining:
-            seeker.wake(None)
+            waiter.wake(None)
         try:
-            yield seeker
+            yield waiter
         finally:
-            self._forget(seeker, job_types)
-            if seeker.woken_for is not None:
-                self._wake_one(seeker.woken_for)
+            self._remove(waiter, job_types)
+            if waiter.woken_for is not None:
+                self._wake_one(waiter.woken_for)
 
-    def waiters(self, job_type: str) -> int:
-        """Return how many wait for a job of this type."""
-        return len(self._seekers.get(job_type, ()))
+    def count(self, job_type: str) -> int:
+        """Return how many claims wait for a job of this type."""
+        return len(self._waiters.get(job_type, ()))
 
     def drain(self) -> None:
-        """Wake everybody, and let nobody wait any more."""
+        """Wake every waiter, and let none wait from now on."""
         self.draining = True
-        for seekers in self._seekers.values():
-            for seeker in seekers:
-                seeker.wake(None)
+        for waiters in self._waiters.values():
+            for waiter in waiters:
+                waiter.wake(None)
 
     def _wake_one(self, job_type: str) -> None:
-        for seeker in self._seekers.get(job_type, ()):
-            if seeker.woken_for is None:
-                seeker.wake(job_type)
+        for waiter in self._waiters.get(job_type, ()):
+            if waiter.woken_for is None:
+                waiter.wake(job_type)
                 return
 
-    def _forget(self, seeker: Seeker, job_types: Collection[str]) -> None:
+    def _remove(self, waiter: ClaimWaiter, job_types: Collection[str]) -> None:
         for job_type in job_types:
-            seekers = self._seekers[job_type]
-            seekers.pop(seeker, None)
-            if not seekers:
-                del self._seekers[job_type]
+            waiters = self._waiters[job_type]
+            waiters.pop(waiter, None)
+            if not waiters:
+                del self._waiters[job_type]

@@ -1,4 +1,4 @@
-"""Dispatch: gives the jobs that are claimable to the workers that claim, oldest first.
+"""Claims: gives the jobs that are claimable to the workers that claim, oldest first.
 
 Claims have transactions of their own, so that a creation or a report never waits for more
 than one short commit. Claims that arrive together are served together. One read without a
@@ -20,7 +20,7 @@ from jobledger_server.domain.job import Job
 from jobledger_server.domain.leases import claim
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.ledger.batcher import Batcher
-from jobledger_server.ledger.stale_connections import again_if_stale
+from jobledger_server.ledger.stale_connections import retry_if_stale
 from jobledger_server.store import Change, Claimable, Store, StoreError
 
 MAX_BATCH = 100
@@ -36,7 +36,7 @@ MAX_LOST_RACES = 3
 """How often in a row other servers may be faster, before claims are answered with nothing."""
 
 
-class Dispatch:
+class Claims:
     """Serves claims. Used as an `async with` block; at its end it drains.
 
     Args:
@@ -113,7 +113,7 @@ class Dispatch:
             planned = await self._plan(unserved)
             if not planned:
                 return
-            started = await again_if_stale(partial(self._start, unserved, planned))
+            started = await retry_if_stale(partial(self._start, unserved, planned))
             lost_races = 0 if started else lost_races + 1
 
     async def _plan(self, shares: Sequence["Share"]) -> Sequence[Claimable]:
@@ -126,7 +126,7 @@ class Dispatch:
                 limits[job_type] += share.command.max_jobs
         if not wanted:
             return ()
-        found = await again_if_stale(partial(self._store.find_claimable, limits, limit=wanted))
+        found = await retry_if_stale(partial(self._store.find_claimable, limits, limit=wanted))
         return [job for job, _ in share_out(found, shares)]
 
     async def _start(self, shares: Sequence["Share"], planned: Sequence[Claimable]) -> bool:

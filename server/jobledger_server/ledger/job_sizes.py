@@ -1,4 +1,4 @@
-"""Sizes of large jobs, so that a batch reads no more bytes at once than it may.
+"""JobSizes of large jobs, so that a batch reads no more bytes at once than it may.
 
 What is asked of a job says nothing of its size, and 512 jobs can be 400 MB. So the sizes
 are kept as jobs are written and read; of a job that this process has not seen yet the
@@ -16,13 +16,13 @@ MAX_JOBS = 16_384
 """Large jobs whose sizes are known at most."""
 
 
-class Sizes:
+class JobSizes:
     """The sizes of the large jobs that were seen last."""
 
     def __init__(self) -> None:
         self._sizes: dict[JobId, int] = {}  # the one that was seen last comes last
 
-    def note(self, job: Job) -> None:
+    def record(self, job: Job) -> None:
         """Take note of a job as it was written or read."""
         size = len(job.parameters or b"") + len(job.result or b"")
         if job.error is not None:

@@ -12,6 +12,7 @@ from typing import Self, get_args
 
 from jobledger_server.domain.commands import (
     Cancel,
+    ChangeStatus,
     Claim,
     Command,
     Create,
@@ -19,16 +20,15 @@ from jobledger_server.domain.commands import (
     Delete,
     JobCommand,
     LinkAsset,
-    Transit,
 )
 from jobledger_server.domain.decisions import NewId, create, decide
 from jobledger_server.domain.errors import DomainError, RequestIdReused
 from jobledger_server.domain.job import Asset, Instant, Job, JobId
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.batcher import Batcher
-from jobledger_server.ledger.claims import Dispatch
+from jobledger_server.ledger.claims import Claims
 from jobledger_server.ledger.ids import IdSource
-from jobledger_server.ledger.job_sizes import Sizes
+from jobledger_server.ledger.job_sizes import JobSizes
 from jobledger_server.ledger.outages import Outages
 from jobledger_server.store import (
     Change,
@@ -68,10 +68,10 @@ class Ledger:
         *,
         max_waiting: int,
         share: float = 1.0,
-        sizes: Sizes | None = None,
+        sizes: JobSizes | None = None,
     ) -> None:
         self._store = store
-        self._sizes = Sizes() if sizes is None else sizes
+        self._sizes = JobSizes() if sizes is None else sizes
         self._publish = publish
         self._ids = IdSource()
         self.outages = Outages()
@@ -88,14 +88,14 @@ class Ledger:
             measure=_content_bytes,
             reading=self._reading,
         )
-        self._dispatch = Dispatch(
+        self._claims = Claims(
             store, self._committed, self._note, max_waiting=max_waiting, share=share
         )
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         await self._open.enter_async_context(self._batcher)
-        await self._open.enter_async_context(self._dispatch)
+        await self._open.enter_async_context(self._claims)
         return self
 
     async def __aexit__(
@@ -109,7 +109,7 @@ class Ledger:
     @property
     def tasks(self) -> tuple[asyncio.Task[None] | None, ...]:
         """The tasks that write, once the block has begun."""
-        return self._batcher.task, self._dispatch.task
+        return self._batcher.task, self._claims.task
 
     async def apply(self, command: Create | JobCommand) -> Decision:
         """Return what came of the command, after it is durable.
@@ -133,12 +133,12 @@ class Ledger:
 
     async def claim(self, command: Claim) -> list[Job]:
         """Return the jobs that are now the worker's, oldest first. Raises as `apply` does."""
-        return await self._dispatch.claim(command)
+        return await self._claims.claim(command)
 
     def _committed(self, changes: Sequence[Change]) -> None:
         self._publish(changes)
         for change in changes:
-            self._sizes.note(change.job)
+            self._sizes.record(change.job)
             for step in change.transitions:
                 transition_log.info(
                     "transition",
@@ -184,7 +184,7 @@ class Ledger:
     ) -> Sequence[Sequence[Decision] | Exception]:
         repeated = self._repeated
         try:
-            return await self._again_if_stale(commands, repeated=repeated)
+            return await self._retry_if_stale(commands, repeated=repeated)
         except StoreConflict:
             if not repeated:
                 # Most likely the job of a request id is there, and was not looked for.
@@ -194,7 +194,7 @@ class Ledger:
             # look finds its job. If not, one of the commands is to blame for it, and halving
             # finds which, so that its neighbours are done all the same.
             if len(commands) == 1:
-                return await self._again_if_stale(commands, repeated=True)
+                return await self._retry_if_stale(commands, repeated=True)
             half = len(commands) // 2
             return [
                 *await self._apply_half(commands[:half]),
@@ -210,7 +210,7 @@ class Ledger:
             # Whatever it is, it is the answer of these: the other half may be committed.
             return [error] * len(commands)
 
-    async def _again_if_stale(
+    async def _retry_if_stale(
         self, commands: Sequence[Command], *, repeated: bool
     ) -> Sequence[Outcome]:
         try:
@@ -350,7 +350,7 @@ def _content_bytes(command: Command) -> int:
         return len(command.parameters or b"")
     if isinstance(command, CreateAll):
         return sum(len(creation.parameters or b"") for creation in command.creations)
-    if isinstance(command, Transit):
+    if isinstance(command, ChangeStatus):
         details = command.error.details if command.error else None
         addresses = sum(len(link.url) + len(link.storage_path) for link in command.assets)
         return len(command.result or b"") + len(details or b"") + addresses

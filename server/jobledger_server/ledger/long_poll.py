@@ -1,4 +1,4 @@
-"""Claims that wait: ask, wait for a wake-up, ask again; nothing is lost if the caller leaves."""
+"""Long-poll claims: query, wait for a wake-up, query again. A caller that leaves loses no job."""
 
 import asyncio
 import logging
@@ -6,52 +6,55 @@ import logging
 from jobledger_server.admission.admission import CALLER, SERVICE
 from jobledger_server.domain.commands import Claim, Release
 from jobledger_server.domain.job import Job
-from jobledger_server.ledger.claim_waiters import Openings
+from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
 
 log = logging.getLogger("jobledger.claims")
 
 
-class Claims:
-    """Long polls for jobs."""
+class LongPoll:
+    """Claims that wait for a job to become claimable."""
 
-    def __init__(self, ledger: Ledger, openings: Openings) -> None:
+    def __init__(self, ledger: Ledger, claim_waiters: ClaimWaiters) -> None:
         self._ledger = ledger
-        self._openings = openings
+        self._waiters = claim_waiters
         self._releasing: set[asyncio.Task[None]] = set()
 
     async def claim(self, command: Claim, wait: float) -> list[Job]:
-        """Return jobs as soon as there are any, none after `wait` seconds or when draining."""
+        """Return jobs as soon as there are any, none after `wait` seconds or when draining.
+
+        Raises LimitExceeded and StoreUnavailable.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
-        with self._openings.seeking(command.job_types) as seeker:
+        with self._waiters.waiting(command.job_types) as waiter:
             while True:
-                seeker.rest()
-                jobs = await self._claim_or_return(command)
+                waiter.reset()
+                jobs = await self._claim_or_release(command)
                 left = deadline - loop.time()
-                if jobs or left <= 0 or self._openings.draining:
+                if jobs or left <= 0 or self._waiters.draining:
                     return jobs
-                await seeker.wait(left)
+                await waiter.wait(left)
 
     async def finish(self) -> None:
-        """Return when everything that was claimed for callers who left is released."""
+        """Return when all jobs that were claimed for callers who left are released."""
         if self._releasing:
             await asyncio.wait(self._releasing)
 
-    async def _claim_or_return(self, command: Claim) -> list[Job]:
+    async def _claim_or_release(self, command: Claim) -> list[Job]:
         claiming = asyncio.ensure_future(self._ledger.claim(command))
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
-            # The caller is gone, its claim is on its way: without this, what it gets would be
-            # nobody's until the lease expires, and an attempt lost.
+            # The caller is gone and its claim is under way. Without a release the claimed jobs
+            # would wait until their leases expire, and lose an attempt.
             releasing = asyncio.create_task(self._release(claiming))
             self._releasing.add(releasing)
             releasing.add_done_callback(self._releasing.discard)
             raise
 
     async def _release(self, claiming: asyncio.Future[list[Job]]) -> None:
-        CALLER.set(SERVICE)  # no limit of the caller's may stand in the way
+        CALLER.set(SERVICE)  # not refused by any limit of the caller
         try:
             jobs = await claiming
         except Exception:  # noqa: BLE001

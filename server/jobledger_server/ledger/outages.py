@@ -7,7 +7,7 @@ that it finds (`lessor.Promote`). See docs/decisions/0039.
 
 from jobledger_server.domain.job import Instant, Micros
 
-LONGEST_SILENCE = Micros(2_000_000)
+LONGEST_GAP = Micros(2_000_000)
 """Between two answers of the database; the reaper polls about each half second. After a longer
 one this process was frozen, or the machine suspended, or the database's clock was set."""
 
@@ -27,7 +27,7 @@ class Outages:
 
     def answered(self, now: Instant) -> None:
         """Record an answer, and the time of the database in it."""
-        if self._unavailable or abs(now - self._latest) > LONGEST_SILENCE:
+        if self._unavailable or abs(now - self._latest) > LONGEST_GAP:
             self.resumed_at = self._latest = now
             self._unavailable = False
         self._latest = max(self._latest, now)

@@ -10,8 +10,8 @@ from typing import Self
 from jobledger_server.domain.errors import JobNotFound
 from jobledger_server.domain.job import Job, JobId, Transition
 from jobledger_server.ledger.batcher import Batcher
-from jobledger_server.ledger.job_sizes import Sizes
-from jobledger_server.ledger.stale_connections import again_if_stale
+from jobledger_server.ledger.job_sizes import JobSizes
+from jobledger_server.ledger.stale_connections import retry_if_stale
 from jobledger_server.store import Owned, Store
 
 MAX_BATCH = 64
@@ -30,7 +30,7 @@ class Reads:
 
     def __init__(self, store: Store, *, max_waiting: int, share: float = 1.0) -> None:
         self._store = store
-        self.sizes = Sizes()
+        self.sizes = JobSizes()
         self._jobs = Batcher(
             "reads",
             self._read_jobs,
@@ -76,9 +76,9 @@ class Reads:
         return await self._histories.submit((job_id, user_id))
 
     async def _read_jobs(self, wanted: Sequence[Owned]) -> Sequence[Job | Exception]:
-        found = await again_if_stale(partial(self._store.read_jobs, owned=set(wanted)))
+        found = await retry_if_stale(partial(self._store.read_jobs, owned=set(wanted)))
         for read in found.values():
-            self.sizes.note(read)
+            self.sizes.record(read)
         # The same job may be asked for by its owner and by another.
         return [
             job
@@ -88,9 +88,9 @@ class Reads:
         ]
 
     async def _read_histories(self, wanted: Sequence[Owned]) -> Sequence[History | Exception]:
-        found = await again_if_stale(partial(self._store.read_histories, owned=set(wanted)))
+        found = await retry_if_stale(partial(self._store.read_histories, owned=set(wanted)))
         for job, _ in found.values():
-            self.sizes.note(job)
+            self.sizes.record(job)
         return [
             history
             if (history := found.get(job_id)) is not None and history[0].user_id == user_id

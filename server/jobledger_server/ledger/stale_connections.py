@@ -8,7 +8,7 @@ from jobledger_server.store import StoreUnavailable
 Result = TypeVar("Result")
 
 
-async def again_if_stale(attempt: Callable[[], Awaitable[Result]]) -> Result:
+async def retry_if_stale(attempt: Callable[[], Awaitable[Result]]) -> Result:
     """Make the attempt, and make it again where a dead connection is all that it met."""
     try:
         return await attempt()

@@ -40,10 +40,10 @@ class Reaper:
                     pass
             except (StoreError, LimitExceeded) as error:
                 # The database is away, or busy: what is due stays due.
-                log.warning("could not look for what is due", extra={"cause": repr(error)})
+                log.warning("expiry_scan_failed", extra={"cause": repr(error)})
             except Exception:
                 # A bug, but one that must not leave every job without an end.
-                log.exception("a look for what is due failed")
+                log.exception("expiry_scan_failed")
 
     async def reap(self) -> int:
         """Do what is due, at most BATCH jobs; return how many were found."""

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 
-from jobledger_server.domain.commands import Retire
+from jobledger_server.domain.commands import Purge
 from jobledger_server.domain.errors import JobNotFound, LimitExceeded
 from jobledger_server.domain.job import Micros
 from jobledger_server.ledger.ledger import Ledger
@@ -48,25 +48,25 @@ class Retention:
             await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311
             pause = PAUSE_SECONDS
             try:
-                if await self.look():
+                if await self.purge_some():
                     pause = REST_SECONDS
             except (StoreError, LimitExceeded) as error:
                 # The database is away, or busy: what is due stays due.
-                log.warning("could not look for what is old", extra={"cause": repr(error)})
+                log.warning("retention_scan_failed", extra={"cause": repr(error)})
             except Exception:
-                log.exception("a look for what is old failed")
+                log.exception("retention_scan_failed")
 
-    async def look(self) -> bool:
+    async def purge_some(self) -> bool:
         """Remove some of what is due; return whether there may be more."""
-        removed = await self._retire(self._jobs) if self._jobs is not None else 0
-        forgotten = await self._store.forget_deletions(self._deletions, limit=DELETIONS)
-        if removed or forgotten:
-            log.info("removed what is old", extra={"jobs": removed, "deletions": forgotten})
-        return removed == BATCH or forgotten == DELETIONS
+        removed = await self._purge(self._jobs) if self._jobs is not None else 0
+        compacted = await self._store.compact_deletions(self._deletions, limit=DELETIONS)
+        if removed or compacted:
+            log.info("old_jobs_purged", extra={"jobs": removed, "deletions": compacted})
+        return removed == BATCH or compacted == DELETIONS
 
-    async def _retire(self, age: Micros) -> int:
+    async def _purge(self, age: Micros) -> int:
         old = await self._store.ended_before(age, limit=BATCH)
-        removals = (self._ledger.apply(Retire(job_id=job_id, age=age)) for job_id in old)
+        removals = (self._ledger.apply(Purge(job_id=job_id, age=age)) for job_id in old)
         for outcome in await asyncio.gather(*removals, return_exceptions=True):
             # A job that was deleted meanwhile, by another server perhaps, is no error.
             if isinstance(outcome, BaseException) and not isinstance(outcome, JobNotFound):

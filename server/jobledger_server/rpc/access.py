@@ -37,7 +37,7 @@ class BadAccessFile(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Rights:
+class Permissions:
     """What one caller may do: use `services`, act for `users` ('*': for all), `work` on jobs."""
 
     name: str
@@ -58,21 +58,21 @@ class Rights:
 class Access:
     """Knows callers by their tokens. Tokens are kept as their SHA-256 only."""
 
-    def __init__(self, callers: dict[bytes, Rights]) -> None:
+    def __init__(self, callers: dict[bytes, Permissions]) -> None:
         self._callers = callers
 
-    def rights(self, metadata: Metadata, method: str) -> Rights:
+    def permissions(self, metadata: Metadata, method: str) -> Permissions:
         """Return what the caller may do, and set WORK_LIMITS for the call.
 
         Raises AccessDenied unless it may use the service.
         """
-        rights = self._caller(metadata)
+        permissions = self._caller(metadata)
         called = _service(method)
         service = "JobService" if called == OPERATIONS else called
-        if rights is None or service not in rights.services:
+        if permissions is None or service not in permissions.services:
             raise AccessDenied
-        WORK_LIMITS.set(rights.work)
-        return rights
+        WORK_LIMITS.set(permissions.work)
+        return permissions
 
     def only_user(self, metadata: Metadata) -> str:
         """Return the user whom the caller may act for if that is just one, else ''."""
@@ -80,7 +80,7 @@ class Access:
         users = caller.users if caller is not None else frozenset[str]()
         return next(iter(users)) if len(users) == 1 and ANY_USER not in users else ""
 
-    def _caller(self, metadata: Metadata) -> Rights | None:
+    def _caller(self, metadata: Metadata) -> Permissions | None:
         for key, value in metadata:
             if key == "authorization" and isinstance(value, str):
                 scheme, _, token = value.partition(" ")
@@ -110,7 +110,7 @@ def read_access_file(path: Path) -> Access:
     entries = content.get("caller", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise BadAccessFile(f"{path}: write [[caller]] above the keys of each caller")
-    callers: dict[bytes, Rights] = {}
+    callers: dict[bytes, Permissions] = {}
     for entry in entries:
         digest, caller = _caller_from(path, entry)
         if digest in callers:
@@ -121,7 +121,7 @@ def read_access_file(path: Path) -> Access:
     return Access(callers)
 
 
-def _caller_from(path: Path, entry: dict[str, Any]) -> tuple[bytes, Rights]:
+def _caller_from(path: Path, entry: dict[str, Any]) -> tuple[bytes, Permissions]:
     name = entry.get("name")
     if not isinstance(name, str) or not name:
         raise BadAccessFile(f"{path}: each [[caller]] needs a `name`")
@@ -139,7 +139,7 @@ def _caller_from(path: Path, entry: dict[str, Any]) -> tuple[bytes, Rights]:
     if not services <= SERVICES:
         raise BadAccessFile(f"{path}: {name!r}: services are {', '.join(sorted(SERVICES))}")
     users = _names(path, name, entry, "users", frozenset())
-    return digest, Rights(name, services, users, _work_limits(path, name, entry))
+    return digest, Permissions(name, services, users, _work_limits(path, name, entry))
 
 
 def _work_limits(path: Path, name: str, entry: dict[str, Any]) -> WorkLimits:

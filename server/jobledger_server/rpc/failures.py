@@ -17,7 +17,7 @@ def answer_to(error: Exception) -> status_pb2.Status:
     status = status_of(error)
     if status is None:
         correlation_id = uuid.uuid4().hex
-        log.error("internal error", exc_info=error, extra={"correlation_id": correlation_id})
+        log.error("internal_error", exc_info=error, extra={"correlation_id": correlation_id})
         status = internal_status(correlation_id)
     return status
 

@@ -16,7 +16,7 @@ from grpc_status import rpc_status
 
 from jobledger_server.admission.admission import CALLER, Admission, Caller
 from jobledger_server.domain.errors import LimitExceeded
-from jobledger_server.rpc.access import Access, Rights
+from jobledger_server.rpc.access import Access, Permissions
 from jobledger_server.rpc.drain import OWN_METHODS, Drain, until_draining
 from jobledger_server.rpc.failures import answer_to
 from jobledger_server.rpc.incoming import (
@@ -164,13 +164,13 @@ class Handlers:
             peer = context.peer()
             calls[peer] += 1
             try:
-                rights = None
+                permissions = None
                 if access is not None:
-                    rights = access.rights(context.invocation_metadata() or (), method)
-                origin = peer if rights is None else rights.name
+                    permissions = access.permissions(context.invocation_metadata() or (), method)
+                origin = peer if permissions is None else permissions.name
                 CALLER.set(Caller(origin))
                 with own:
-                    return await serve(request, context, origin, rights)
+                    return await serve(request, context, origin, permissions)
             except (grpc.aio.AbortError, asyncio.CancelledError):
                 raise
             except grpc.aio.InternalError:
@@ -190,7 +190,7 @@ class Handlers:
 
     def _of_stream(self, behavior: Behavior) -> "Serve":
         async def serve(
-            requests: Any, context: Context, _origin: str, _rights: Rights | None
+            requests: Any, context: Context, _origin: str, _permissions: Permissions | None
         ) -> Any:
             return await behavior(requests, context)
 
@@ -202,12 +202,14 @@ class Handlers:
         intake = self._intake
         large = method in LARGE_REQUESTS
 
-        async def serve(_: Any, context: Context, origin: str, rights: Rights | None) -> Any:
+        async def serve(
+            _: Any, context: Context, origin: str, permissions: Permissions | None
+        ) -> Any:
             data = await _message(context)
             metadata = context.invocation_metadata() or ()
 
             def admit(request: Any) -> str:
-                return _admitted_name(rights, method, request, metadata)
+                return _admitted_name(permissions, method, request, metadata)
 
             caller, size = Caller(origin), len(data)
             intake.held.take(caller, size)
@@ -252,8 +254,8 @@ class Handlers:
         return serve
 
 
-Serve = Callable[[Any, Context, str, Rights | None], Awaitable[Any]]
-"""Serves a call whose caller is known: its request or requests, where it comes from, its rights."""
+Serve = Callable[[Any, Context, str, Permissions | None], Awaitable[Any]]
+"""Serves a call of a known caller: its request or requests, its origin, its permissions."""
 
 
 async def _message(context: Context) -> bytes:
@@ -270,10 +272,12 @@ async def _message(context: Context) -> bytes:
     return bytes(data)
 
 
-def _admitted_name(rights: Rights | None, method: str, request: Any, metadata: Any) -> str:
+def _admitted_name(
+    permissions: Permissions | None, method: str, request: Any, metadata: Any
+) -> str:
     """See that the caller may ask for this; return its name for itself."""
-    if rights is not None:
-        rights.check(method, request, metadata)
+    if permissions is not None:
+        permissions.check(method, request, metadata)
         return ""  # its identity says it all
     if method.startswith(OPERATIONS_METHODS):
         return owner_of(Checker(), metadata)

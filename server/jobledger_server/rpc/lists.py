@@ -1,4 +1,4 @@
-"""Lists: a few at a time, by turns, and each for a bounded time."""
+"""Lists: a few at a time, callers in turn, and each for a bounded time."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ from jobledger_server.domain.limits import LIST_SECONDS
 from jobledger_server.store import StoreUnavailable
 
 AT_ONCE = 2
-"""Lists that the database is asked for at once."""
+"""Lists that read the database at once."""
 
 MAX_LISTS = 1000
 """Lists under way or waiting for their turn, of all callers."""
@@ -19,7 +19,7 @@ MAX_LISTS_EACH = 100
 
 
 class Lists:
-    """Who may list when."""
+    """Admits lists."""
 
     def __init__(self) -> None:
         self._admission = Admission("lists", total=MAX_LISTS, each=MAX_LISTS_EACH)
@@ -29,7 +29,7 @@ class Lists:
     async def turn(self) -> AsyncIterator[None]:
         """Wait for the caller's turn; then the block may take LIST_SECONDS.
 
-        Raises LimitExceeded; StoreUnavailable where it takes longer.
+        Raises LimitExceeded; StoreUnavailable if it takes longer.
         """
         with self._admission.admit():
             async with self._turns.turn():
@@ -37,4 +37,6 @@ class Lists:
                     async with asyncio.timeout(LIST_SECONDS):
                         yield
                 except TimeoutError:
-                    raise StoreUnavailable("a list took too long", kind="timeout") from None
+                    raise StoreUnavailable(
+                        "the list exceeded its time limit", kind="timeout"
+                    ) from None

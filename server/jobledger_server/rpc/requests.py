@@ -9,6 +9,7 @@ from jobledger.v1 import asset_pb2, job_pb2, job_service_pb2, worker_service_pb2
 from jobledger_server.domain.commands import (
     DEFAULT_QUEUE_TIMEOUT,
     Cancel,
+    ChangeStatus,
     Claim,
     Create,
     CreateAll,
@@ -16,7 +17,6 @@ from jobledger_server.domain.commands import (
     LinkAsset,
     Release,
     Report,
-    Transit,
 )
 from jobledger_server.domain.job import (
     AssetLink,
@@ -159,11 +159,11 @@ class Requests:
         check.finish()
         return command
 
-    def transit(self, request: worker_service_pb2.TransitionJobRequest) -> Transit:
+    def change_status(self, request: worker_service_pb2.TransitionJobRequest) -> ChangeStatus:
         check = Checker()
         (target,) = _statuses(check, "target_status", [request.target_status]) or [JobStatus.QUEUED]
         has = request.HasField
-        command = Transit(
+        command = ChangeStatus(
             job_id=JobId(check.name("job_id", request.job_id, 36)),
             target=target,
             attempt=request.attempt if has("attempt") else None,
@@ -184,7 +184,7 @@ class Requests:
         check.finish()
         return command
 
-    def mark(self, request: MarkRequest) -> Transit:
+    def mark(self, request: MarkRequest) -> ChangeStatus:
         check = Checker()
         error = None
         match request:
@@ -196,7 +196,7 @@ class Requests:
                 target = JobStatus.FAILED
         if not isinstance(request, worker_service_pb2.MarkCompletedRequest):
             error = _error(check, request.error) if request.HasField("error") else None
-        command = Transit(
+        command = ChangeStatus(
             job_id=JobId(check.name("job_id", request.job_id, 36)),
             target=target,
             attempt=request.attempt if request.HasField("attempt") else None,
@@ -333,7 +333,7 @@ def _error(check: Checker, error: job_pb2.JobError) -> JobError:
     )
 
 
-def _check_outcome(check: Checker, command: Transit) -> None:
+def _check_outcome(check: Checker, command: ChangeStatus) -> None:
     """Check that what is said of the outcome fits the state that is asked for."""
     target = command.target
     if target is JobStatus.FAILED and command.error is None:

@@ -20,8 +20,8 @@ from jobledger_server.domain.errors import (
 )
 from jobledger_server.rpc.validation import InvalidRequest
 from jobledger_server.rpc.workers.worker_ledger import AccessDenied
-from jobledger_server.store import DeletionsForgotten, StoreUnavailable
-from jobledger_server.watch.feed_reader import ForeignPlace
+from jobledger_server.store import FeedCompacted, StoreUnavailable
+from jobledger_server.watch.feed_reader import ForeignCursor
 from jobledger_server.watch.job_watch import Draining
 
 DOMAIN = "jobledger"
@@ -52,23 +52,23 @@ def status_of(error: Exception) -> status_pb2.Status | None:
                 "this caller may not use this service, act for this user, or claim these types",
                 {},
             )
-        case Draining(rotated=rotated, resume_token=token):
+        case Draining(too_old=too_old, resume_token=token):
             facts = {"resume_token": token} if token else {}
-            if rotated:
-                return _unavailable("this watch is old: open it again, maybe elsewhere", facts, 0)
+            if too_old:
+                return _unavailable("stream reached its maximum age; reconnect", facts, 0)
             return _unavailable("this server is shutting down", facts)
         case StoreUnavailable(kind="disk_full" | "read_only"):
             return _unavailable("the database takes no writes at the moment")
         case StoreUnavailable():
             return _unavailable("the database does not answer")
-        case DeletionsForgotten():
+        case FeedCompacted():
             return _status(
                 code_pb2.OUT_OF_RANGE,
                 ErrorReason.ERROR_REASON_RESUME_TOKEN_EXPIRED,
                 "the resume token is older than what is known of deletions: begin without one",
                 {},
             )
-        case ForeignPlace():
+        case ForeignCursor():
             return status_of(InvalidRequest([("resume_token", FOREIGN)], token=True))
         case _:
             return None

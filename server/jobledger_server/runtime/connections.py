@@ -29,7 +29,7 @@ _TCP_INFO = struct.Struct("=B43xI4xI72xQ")
 log = logging.getLogger("jobledger.server")
 
 
-async def keep_room(address: str, allowed: int, busy: Collection[str]) -> None:
+async def free_connections(address: str, allowed: int, busy: Collection[str]) -> None:
     """See that a tenth of the allowed connections to an address is free, as far as possible.
 
     `busy` has the peers, as gRPC names them, that have a call under way. Does nothing on

@@ -112,7 +112,7 @@ class _Processes:
                 restarts = 1 if (life.served or 0.0) >= STEADY_SECONDS else restarts + 1
                 pause = pause_before(restarts)
                 facts = {"child": number, "pid": life.pid, "exit_code": life.exit_code}
-                log.error("a process ended and is started again", extra=facts | {"pause": pause})
+                log.error("process_restarting", extra=facts | {"pause": pause})
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), pause)
         started.set()
@@ -131,7 +131,7 @@ class _Processes:
                     )
                 except OSError as error:
                     facts = {"child": number, "cause": str(error)}
-                    log.error("cannot start a process", extra=facts)  # noqa: TRY400
+                    log.error("process_start_failed", extra=facts)  # noqa: TRY400
                     return _Life(None, os.EX_OSERR, None)
             self._running[number] = process
             if self._stopping.is_set():

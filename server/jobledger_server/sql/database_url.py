@@ -71,11 +71,11 @@ def _check_postgresql(database: str, url: URL) -> None:
         raise BadDatabaseUrl(f"sslmode={mode} in the database URL: use {', '.join(SSL_MODES)}")
 
 
-def open_database(url: URL, *, patient: bool = False) -> Database:
+def open_database(url: URL, *, unlimited: bool = False) -> Database:
     """Make the engines for a parsed URL; nothing is connected yet. Raises BadDatabaseUrl.
 
-    A `patient` one is for migrations: neither a statement nor a wait for a lock has a limit.
+    A `unlimited` one is for migrations: neither a statement nor a wait for a lock has a limit.
     """
     if url.get_backend_name() == "sqlite":
-        return open_sqlite(url, patient=patient)
-    return open_postgresql(url, patient=patient)
+        return open_sqlite(url, unlimited=unlimited)
+    return open_postgresql(url, unlimited=unlimited)

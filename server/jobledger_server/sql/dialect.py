@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from jobledger_server.domain.job import Instant
 from jobledger_server.sql.driver import Driver, Writing
-from jobledger_server.sql.tables import WAITING
+from jobledger_server.sql.tables import CLAIMABLE
 
 
 class BadDatabaseUrl(Exception):
@@ -82,10 +82,10 @@ class Dialect(Protocol):
     def driver(self, connection: Any) -> Driver:
         """Return the driver's own connection, ready for a batch."""
 
-    farewell_seconds: float | None
+    close_timeout: float | None
     """How long closing all connections may take; None where nobody is at the other end."""
 
-    home: ColumnElement[str]
+    database_identity: ColumnElement[str]
     """What tells the database from a copy of it, as far as it can tell itself."""
 
     @property
@@ -107,7 +107,7 @@ class Database:
     dialect: Dialect
 
     @property
-    def away(self) -> tuple[type[Exception], ...]:
+    def unavailable_errors(self) -> tuple[type[Exception], ...]:
         """What else is raised when the database does not do what it was asked; see faults.py."""
         return (exc.DBAPIError, exc.TimeoutError, OSError, *self.dialect.driver_errors)
 
@@ -123,7 +123,7 @@ class Database:
         ends anyway.
         """
         with suppress(TimeoutError):
-            async with asyncio.timeout(self.dialect.farewell_seconds):
+            async with asyncio.timeout(self.dialect.close_timeout):
                 await self.reader.dispose()
                 await self.lists.dispose()
                 await self.writer.dispose()
@@ -141,4 +141,4 @@ def claimable(length: str, labels: str = "labels") -> tuple[str, str]:
     """
     # What is overdue is the reaper's: it must not stand before what can be claimed.
     size = f"{length}({labels}) + coalesce({length}(parameters), 0) + {OVERHEAD_BYTES}"
-    return f"id, job_type, create_time, {size} AS size", f"{WAITING} AND deadline >"
+    return f"id, job_type, create_time, {size} AS size", f"{CLAIMABLE} AND deadline >"

@@ -42,7 +42,7 @@ class Driver(Protocol):
     def lost(self, error: BaseException) -> bool:
         """Whether the connection that raised this is broken: its transaction ends with it."""
 
-    def cut(self) -> None:
+    def terminate(self) -> None:
         """Break the connection off, without a word to the database and without waiting for one."""
 
     async def interrupt(self) -> None:

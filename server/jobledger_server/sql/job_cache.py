@@ -21,7 +21,7 @@ Mark = str | int
 """Tells what one transaction wrote from what any other did. The dialect's own."""
 
 
-class Memory:
+class JobCache:
     """The jobs that were written last, each with the mark of the transaction that wrote it."""
 
     def __init__(self) -> None:
@@ -29,25 +29,25 @@ class Memory:
         self._sizes: dict[JobId, int] = {}
         self._bytes = 0
 
-    def recall(self, ids: Collection[JobId]) -> dict[JobId, tuple[Job, Mark]]:
+    def find(self, ids: Collection[JobId]) -> dict[JobId, tuple[Job, Mark]]:
         """Return those of the jobs that are remembered."""
         return {id_: self._jobs[id_] for id_ in ids if id_ in self._jobs}
 
-    def remember(self, job: Job, mark: Mark) -> None:
+    def put(self, job: Job, mark: Mark) -> None:
         """Take a job as it was written and committed."""
-        self.forget(job.id)
+        self.discard(job.id)
         self._jobs[job.id] = job, mark
         size = self._sizes[job.id] = job.content_bytes
         self._bytes += size
         while len(self._jobs) > MAX_JOBS or self._bytes > MAX_BYTES:
-            self.forget(next(iter(self._jobs)))
+            self.discard(next(iter(self._jobs)))
 
-    def forget(self, job_id: JobId) -> None:
+    def discard(self, job_id: JobId) -> None:
         """Let go of a job, if it is remembered."""
         if self._jobs.pop(job_id, None) is not None:
             self._bytes -= self._sizes.pop(job_id)
 
-    def forget_all(self) -> None:
+    def clear(self) -> None:
         """Let go of everything: what answers next may be another database."""
         self._jobs.clear()
         self._sizes.clear()

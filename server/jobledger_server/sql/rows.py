@@ -50,7 +50,7 @@ MUTABLE_COLUMNS = (
     "cancel_reason",
     "deadline",
     "version",
-    "end_digest",
+    "outcome_digest",
     "change_seq",
 )
 """What can change of a job. The rest never does."""
@@ -173,7 +173,7 @@ def job_from_row(row: Sequence[Any]) -> Job:
         cancel_reason,
         _deadline,
         version,
-        end_digest,
+        outcome_digest,
         _change_seq,
         error_message,
         error_details,
@@ -211,7 +211,7 @@ def job_from_row(row: Sequence[Any]) -> Job:
         cancel_request_time=cancel_request_time,
         cancel_reason=cancel_reason,
         version=version,
-        end_digest=end_digest,
+        outcome_digest=outcome_digest,
     )
 
 
@@ -268,7 +268,7 @@ def mutable_row(job: Job, change_seq: int) -> Row:
         job.cancel_reason,
         deadline(job),
         job.version,
-        job.end_digest,
+        job.outcome_digest,
         change_seq,
     )
 
@@ -300,7 +300,7 @@ _BESIDE_REPORTS = attrgetter(
     "cancel_reason",
     "result",
     "error",
-    "end_digest",
+    "outcome_digest",
 )
 
 
@@ -360,7 +360,7 @@ def job_after_start(job: Job, row: Sequence[Any]) -> Job:
         cancel_request_time=job.cancel_request_time if asked_before else None,
         cancel_reason=job.cancel_reason if asked_before else "",
         version=step.version,
-        end_digest=None,
+        outcome_digest=None,
     )
 
 

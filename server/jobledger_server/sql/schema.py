@@ -74,7 +74,7 @@ def _upgrade(connection: Connection) -> None:
 def _translating(database: Database) -> Iterator[None]:
     try:
         yield
-    except database.away as error:
+    except database.unavailable_errors as error:
         cause = str(getattr(error, "orig", None) or error)
         # As it was given: the driver is nobody's business.
         where = database.url.set(drivername=database.dialect.name, query={}).render_as_string()

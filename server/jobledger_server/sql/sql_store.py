@@ -34,7 +34,7 @@ from jobledger_server.sql.database_errors import cause_of, failure
 from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.driver import Driver, Prepared
 from jobledger_server.sql.feed_pages import FeedReading, fitting
-from jobledger_server.sql.job_cache import Memory
+from jobledger_server.sql.job_cache import JobCache
 from jobledger_server.sql.rows import (
     asset_from_row,
     change_from_row,
@@ -49,7 +49,7 @@ from jobledger_server.store import (
     PAGE_BYTES,
     ActivePage,
     Claimable,
-    DeletionsForgotten,
+    FeedCompacted,
     FeedHead,
     FeedPage,
     JobPage,
@@ -72,7 +72,7 @@ class SqlStore:
         self._database = database
         self._dialect = database.dialect
         self._statements = Statements(database.dialect, database.writer.dialect)
-        self._memory = Memory()
+        self._cache = JobCache()
         # A single statement needs no transaction around it; several that must agree do.
         self._single = database.reader.execution_options(**self._dialect.single_statement)
         self._snapshot = database.reader.execution_options(**self._dialect.snapshot)
@@ -90,7 +90,7 @@ class SqlStore:
                 try:
                     await driver.begin()
                     now = await driver.now()
-                    transaction = SqlTransaction(driver, self._statements, self._memory, now)
+                    transaction = SqlTransaction(driver, self._statements, self._cache, now)
                     yield transaction
                     await driver.commit()
                     transaction.committed()
@@ -113,15 +113,15 @@ class SqlStore:
         finally:
             # Also where the rollback is cancelled: else its writes would be the next one's.
             if not undone:
-                await self._let_go(connection, driver, lost=lost)
+                await self._discard(connection, driver, lost=lost)
 
-    async def _let_go(self, connection: AsyncConnection, driver: Driver, *, lost: bool) -> None:
+    async def _discard(self, connection: AsyncConnection, driver: Driver, *, lost: bool) -> None:
         """Let go of a connection that is broken, or that nobody waits for any more."""
         if lost:
             # So, most likely, are those that are at rest: the database was away. SQLAlchemy has
             # the pool replace all of them, when they are next wanted, where it sees for itself
             # that one is broken. To close them all here would wait for each dead peer in turn.
-            driver.cut()
+            driver.terminate()
             with suppress(exc.DBAPIError):
                 await connection.exec_driver_sql("SELECT 1")
         await connection.invalidate()
@@ -197,8 +197,8 @@ class SqlStore:
         with self._translating(_Progress()):
             async with self._snapshot.connect() as connection, connection.begin():
                 head = FeedHead(*(await connection.execute(self._statements.feed_head)).one())
-                if seq < head.forgotten:
-                    raise DeletionsForgotten
+                if seq < head.compacted_seq:
+                    raise FeedCompacted
                 if seq >= head.seq:
                     return FeedPage(head, [], seq)
                 reading = FeedReading(
@@ -212,7 +212,7 @@ class SqlStore:
 
     async def newest_from(self, *, limit: int, max_bytes: int) -> int:
         head = await self.feed_head()
-        floor = max(head.forgotten, head.seq - limit)
+        floor = max(head.compacted_seq, head.seq - limit)
         page = {"seq": floor, "count": limit, "max_bytes": max_bytes}
         ((too_many,),) = await self._read(self._statements.newest_from, page)
         return floor if too_many is None else int(too_many)
@@ -239,10 +239,10 @@ class SqlStore:
         count, whole = fitting([c.job.content_bytes for c in changes], limit, max_bytes)
         return ActivePage(changes[:count], until if whole else changes[count - 1].seq)
 
-    async def forget_deletions(self, age: Micros, *, limit: int) -> int:
-        return await _to_its_end(self._forget_deletions(age, limit))
+    async def compact_deletions(self, age: Micros, *, limit: int) -> int:
+        return await _to_its_end(self._compact_deletions(age, limit))
 
-    async def _forget_deletions(self, age: Micros, limit: int) -> int:
+    async def _compact_deletions(self, age: Micros, limit: int) -> int:
         with self._translating(_Progress()):
             async with self._database.writer.connect() as connection, connection.begin():
                 before = await self._dialect.now(connection) - age
@@ -251,12 +251,12 @@ class SqlStore:
                 last = {"last": old.scalar_one()}
                 if last["last"] is None:
                     return 0
-                gone = await connection.execute(self._statements.forget_deletions, last)
-                await connection.execute(self._statements.note_forgotten, last)
+                gone = await connection.execute(self._statements.compact_deletions, last)
+                await connection.execute(self._statements.set_compacted_seq, last)
                 return gone.rowcount
 
-    async def recognise(self) -> FeedHead:
-        return await self._rename_feed(self._statements.recognise, {})
+    async def verify_identity(self) -> FeedHead:
+        return await self._rename_feed(self._statements.verify_identity, {})
 
     async def renew_epoch(self, epoch: str) -> FeedHead:
         return await self._rename_feed(self._statements.renew_epoch, {"old": epoch})
@@ -265,7 +265,7 @@ class SqlStore:
         return await _to_its_end(self._rename(statement, which))
 
     async def _rename(self, statement: Executable, which: dict[str, Any]) -> FeedHead:
-        self._memory.forget_all()
+        self._cache.clear()
         with self._translating(_Progress()):
             async with self._database.writer.connect() as connection, connection.begin():
                 await connection.execute(statement, {**which, "new": uuid.uuid4().hex})
@@ -290,7 +290,7 @@ class SqlStore:
                 except BaseException as error:
                     progress.lost = driver.lost(error)
                     if progress.lost or _unanswered(error):
-                        await self._let_go(connection, driver, lost=progress.lost)
+                        await self._discard(connection, driver, lost=progress.lost)
                     raise
 
     async def _driver(self, connection: AsyncConnection) -> Driver:
@@ -341,8 +341,8 @@ class SqlStore:
             yield
         except self._database.conflicts as error:
             raise StoreConflict(cause_of(error)) from error
-        except self._database.away as error:
-            self._memory.forget_all()  # it may be another database that answers next
+        except self._database.unavailable_errors as error:
+            self._cache.clear()  # it may be another database that answers next
             lost = progress.lost or (
                 isinstance(error, exc.DBAPIError) and error.connection_invalidated
             )

@@ -127,7 +127,7 @@ class Statements:
             .order_by(jobs.c.id)
             .limit(bindparam("count"))
         )
-        self.feed_head = select(feed.c.epoch, feed.c.seq, feed.c.forgotten)
+        self.feed_head = select(feed.c.epoch, feed.c.seq, feed.c.compacted_seq)
         self.feed = FeedStatements()
         self.owned_feed = FeedStatements(owned=True)
         self.few_feed = FeedStatements(owned=True, few=True)
@@ -148,21 +148,21 @@ class Statements:
         self.last_old_deletion = select(func.max(oldest.c.change_seq)).where(
             oldest.c.delete_time < bindparam("before")
         )
-        self.forget_deletions = delete(tombstones).where(
+        self.compact_deletions = delete(tombstones).where(
             tombstones.c.change_seq <= bindparam("last")
         )
-        self.note_forgotten = (
+        self.set_compacted_seq = (
             update(feed)
-            .where(feed.c.forgotten < bindparam("last"))
-            .values(forgotten=bindparam("last"))
+            .where(feed.c.compacted_seq < bindparam("last"))
+            .values(compacted_seq=bindparam("last"))
         )
         self.renew_epoch = (
             update(feed).where(feed.c.epoch == bindparam("old")).values(epoch=bindparam("new"))
         )
-        self.recognise = (
+        self.verify_identity = (
             update(feed)
-            .where(feed.c.home != dialect.home)
-            .values(home=dialect.home, epoch=bindparam("new"))
+            .where(feed.c.database_identity != dialect.database_identity)
+            .values(database_identity=dialect.database_identity, epoch=bindparam("new"))
         )
 
 

@@ -41,8 +41,8 @@ _TERMINAL = "('COMPLETED', 'PARTIAL', 'FAILED')"
 ACTIVE = "complete_time IS NULL"
 """True of a job that has not ended."""
 
-WAITING = "complete_time IS NULL AND lease_expire_time IS NULL"
-"""True of a job that waits for a worker; `machine.waits` in SQL."""
+CLAIMABLE = "complete_time IS NULL AND lease_expire_time IS NULL"
+"""True of a job that waits for a worker; `state_machine.is_claimable` in SQL."""
 
 jobs = Table(
     "jobs",
@@ -75,7 +75,7 @@ jobs = Table(
     # The earliest of the times at which something happens by itself; none after the end.
     Column("deadline", BigInteger),
     Column("version", BigInteger, nullable=False),
-    Column("end_digest", LargeBinary),
+    Column("outcome_digest", LargeBinary),
     Column("change_seq", BigInteger, nullable=False),
     # The largest come last: in SQLite, what is stored after them is found by reading them.
     Column("error_message", String(4096)),
@@ -106,12 +106,12 @@ jobs = Table(
     Index("ix_jobs_user_id_id", "user_id", "id"),
     # What waits for a worker, oldest first within each type.
     Index(
-        "ix_jobs_waiting",
+        "ix_jobs_claimable",
         "job_type",
         "create_time",
         "id",
-        sqlite_where=text(WAITING),
-        postgresql_where=text(WAITING),
+        sqlite_where=text(CLAIMABLE),
+        postgresql_where=text(CLAIMABLE),
     ),
     Index(
         "ix_jobs_deadline",
@@ -215,8 +215,8 @@ tombstones = Table(
 )
 
 # One row. `seq` is the place of the newest committed change; its row lock, held
-# until the commit, makes the order of the places the order of the commits. `forgotten` is the
-# greatest place of a deletion that is no longer among the tombstones. `home` tells the
+# until the commit, makes the order of the places the order of the commits. `compacted_seq` is the
+# greatest place of a deletion that is no longer among the tombstones. `database_identity` tells the
 # database that it is on from one that it was copied to.
 feed = Table(
     "feed",
@@ -224,8 +224,8 @@ feed = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("epoch", Text, nullable=False),
     Column("seq", BigInteger, nullable=False),
-    Column("forgotten", BigInteger, nullable=False),
-    Column("home", Text, nullable=False),
+    Column("compacted_seq", BigInteger, nullable=False),
+    Column("database_identity", Text, nullable=False),
     CheckConstraint("id = 1", name="one_row"),
     CheckConstraint("seq >= 0", name="seq"),
 )

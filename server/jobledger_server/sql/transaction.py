@@ -6,7 +6,7 @@ from typing import Any
 from jobledger_server.domain.job import Asset, Instant, Job, JobId, JobStatus
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.sql.driver import Deletion, Driver, Prepared, Writes
-from jobledger_server.sql.job_cache import Mark, Memory
+from jobledger_server.sql.job_cache import JobCache, Mark
 from jobledger_server.sql.rows import (
     Row,
     asset_from_row,
@@ -27,12 +27,12 @@ class SqlTransaction:
     """A writing transaction; see `store.Transaction`."""
 
     def __init__(
-        self, driver: Driver, statements: Statements, memory: Memory, now: Instant
+        self, driver: Driver, statements: Statements, cache: JobCache, now: Instant
     ) -> None:
         self._driver = driver
         self._statements = statements
         self._dialect = statements.dialect
-        self._memory = memory
+        self._cache = cache
         self._now = now
         self._loaded: dict[JobId, Job] = {}
         self._written: list[Change] = []
@@ -46,7 +46,7 @@ class SqlTransaction:
         self, ids: Collection[JobId], owned: Collection[Owned] = ()
     ) -> dict[JobId, Job]:
         wanted = {*ids, *(job_id for job_id, _ in owned)}
-        known = self._memory.recall(wanted)
+        known = self._cache.find(wanted)
         if owned:
             # Another owner's job is looked for as one that does not exist.
             theirs = {job_id for job_id, user_id in owned if _owner(known, job_id) == user_id}
@@ -117,9 +117,9 @@ class SqlTransaction:
             return
         for change in self._written:
             if change.job.status is JobStatus.PROCESSING:
-                self._memory.remember(change.job, self._mark)
+                self._cache.put(change.job, self._mark)
             else:
-                self._memory.forget(change.job.id)
+                self._cache.discard(change.job.id)
 
     def _deletion(self, ids: Collection[JobId]) -> Deletion:
         statement = self._statements.delete_jobs

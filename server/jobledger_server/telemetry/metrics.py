@@ -1,4 +1,4 @@
-"""Figures for Prometheus, read when it asks: nothing is counted on the way."""
+"""Metrics for Prometheus, read when it asks: nothing is counted on the way."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,16 +9,16 @@ if TYPE_CHECKING:
 
 
 class MetricsUnavailable(Exception):
-    """The figures cannot be served; the message says why."""
+    """The metrics cannot be served; the message says why."""
 
 
-Figures = Mapping[str, tuple[str, Callable[[], float | Mapping[str, float]]]]
+Metrics = Mapping[str, tuple[str, Callable[[], float | Mapping[str, float]]]]
 """By name: what it is, and its value now, or its values by `kind`. A name that ends with
 `_total` only grows."""
 
 
 @contextmanager
-def serving_metrics(listen: str, figures: Figures) -> Iterator[None]:
+def serving_metrics(listen: str, metrics: Metrics) -> Iterator[None]:
     """Answer on `http://HOST:PORT/metrics` for as long as the block lasts, in a thread.
 
     Raises MetricsUnavailable.
@@ -32,7 +32,7 @@ def serving_metrics(listen: str, figures: Figures) -> Iterator[None]:
         ) from None
     host, _, port = listen.rpartition(":")
     registry = prometheus.CollectorRegistry()
-    registry.register(_Collector(figures))
+    registry.register(_Collector(metrics))
     prometheus.ProcessCollector(registry=registry)
     try:
         server, thread = prometheus.start_http_server(int(port), host.strip("[]"), registry)
@@ -47,8 +47,8 @@ def serving_metrics(listen: str, figures: Figures) -> Iterator[None]:
 
 
 class _Collector:
-    def __init__(self, figures: Figures) -> None:
-        self._figures = figures
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
 
     def collect(self) -> "Iterator[Metric]":
         from prometheus_client.metrics_core import (  # noqa: PLC0415
@@ -56,7 +56,7 @@ class _Collector:
             GaugeMetricFamily,
         )
 
-        for name, (meaning, value) in self._figures.items():
+        for name, (meaning, value) in self._metrics.items():
             family: Any = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
             now = value()
             if isinstance(now, Mapping):

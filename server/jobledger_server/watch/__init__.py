@@ -1,1 +1,1 @@
-"""What watchers see: order, fan-out, slots, and the reading of gaps."""
+"""Delivers changes to watches: in order, to many at once, from memory or from the table."""

@@ -1,8 +1,8 @@
-"""The window: the newest changes, kept for those who keep up with the feed.
+"""The change buffer: the newest changes in memory, for watches that keep up with the feed.
 
-Whoever reads it holds a place and nothing else, so a slow reader costs nothing: it
-finds that its place has left the window, and reads the table until it is back. The
-idea is that of etcd's synced and unsynced watchers.
+A reader holds a cursor and nothing else, so a slow reader costs nothing: once its
+cursor is older than the buffer, it reads the table until it has caught up. This is the
+idea of etcd's synced and unsynced watchers.
 """
 
 from collections import deque
@@ -13,15 +13,16 @@ MAX_CHANGES = 8192
 """Changes kept at most."""
 
 MAX_BYTES = 32 * 1024 * 1024
-"""Bytes kept at most: what the jobs take, counted once for each change."""
+"""Bytes kept at most: the sizes of the jobs, counted once for each change."""
 
 
-class Window:
-    """Every change after the place `floor` up to the place `seq`, as far as it was not conflated.
+class ChangeBuffer:
+    """The changes after sequence number `floor`, up to and including `seq`.
 
-    A change that was read from the table stands for those of the same job that the
-    table no longer has. `as_of` is where the feed stood when the change at `seq` was
-    read, if it was read: up to there nothing is known of jobs that were deleted by then.
+    A change read from the table replaces earlier changes of the same job that the table
+    no longer holds. If the change at `seq` was read from the table, `as_of` is the feed's
+    head at that read: jobs deleted up to `as_of` may be missing from the buffer. Otherwise
+    `as_of` is 0.
     """
 
     def __init__(self, seq: int, *, max_changes: int = MAX_CHANGES) -> None:
@@ -31,16 +32,16 @@ class Window:
         self._max_changes = max_changes
         self._changes: deque[Change] = deque()
         self._sizes: deque[int] = deque()  # of the changes, in the same order
-        self._owned: dict[str, deque[Change]] = {}
+        self._by_owner: dict[str, deque[Change]] = {}
         self._bytes = 0
 
     def add(self, change: Change) -> None:
-        """Take the next change."""
+        """Append the next change."""
         job = change.job
         self._changes.append(change)
-        owned = self._owned.get(job.user_id)
+        owned = self._by_owner.get(job.user_id)
         if owned is None:
-            owned = self._owned[job.user_id] = deque()
+            owned = self._by_owner[job.user_id] = deque()
         owned.append(change)
         size = job.content_bytes
         self._sizes.append(size)
@@ -51,12 +52,15 @@ class Window:
             self._drop_oldest()
 
     def after(self, seq: int, user_id: str | None = None, as_of: int = 0) -> list[Change]:
-        """Return the changes after a place that is not before `floor`: one owner's, or all.
+        """Return the changes after `seq`, of one owner or of all.
 
-        Of jobs that were deleted by the place `as_of`, which is not after `seq` of the window,
-        only the deletions.
+        Args:
+            seq: A sequence number, not less than `floor`.
+            user_id: The owner, or None for all owners.
+            as_of: Of jobs deleted up to this sequence number only the deletions are
+                returned. It is not greater than the buffer's `seq`.
         """
-        kept = self._changes if user_id is None else self._owned.get(user_id, ())
+        kept = self._changes if user_id is None else self._by_owner.get(user_id, ())
         found = []
         for change in reversed(kept):
             if change.seq <= seq:
@@ -69,10 +73,10 @@ class Window:
         return found
 
     def restart(self, seq: int) -> None:
-        """Forget everything, and go on from this place in what is another feed."""
+        """Drop everything and continue after `seq`, in a feed that may be another one."""
         self._changes.clear()
         self._sizes.clear()
-        self._owned.clear()
+        self._by_owner.clear()
         self._bytes = 0
         self.floor = self.seq = seq
         self.as_of = 0
@@ -80,9 +84,9 @@ class Window:
     def _drop_oldest(self) -> None:
         change = self._changes.popleft()
         job = change.job
-        owned = self._owned[job.user_id]
+        owned = self._by_owner[job.user_id]
         owned.popleft()
         if not owned:
-            del self._owned[job.user_id]
+            del self._by_owner[job.user_id]
         self._bytes -= self._sizes.popleft()
         self.floor = change.seq

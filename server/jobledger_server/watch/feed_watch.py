@@ -1,7 +1,7 @@
-"""A watcher of many jobs: a place in the feed, and nothing else.
+"""A watch of many jobs: a cursor in the feed, and nothing else.
 
-However slow it is, it holds no queue and nobody cuts it off; it reads on from its
-own place when it is ready.
+However slow its client is, the watch holds no queue and is never cut off: it reads on
+from its own cursor when the client is ready.
 """
 
 import asyncio
@@ -11,20 +11,20 @@ from dataclasses import dataclass, field
 
 from jobledger_server.domain.job import Job
 from jobledger_server.store import Change
-from jobledger_server.watch.feed_reader import Feed
+from jobledger_server.watch.feed_reader import FeedReader
 from jobledger_server.watch.job_watch import Draining
-from jobledger_server.watch.wake_up import Bell
+from jobledger_server.watch.wake_up import WakeUp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which jobs, by what never changes of them; an empty filter lets all through."""
+    """Which jobs, by properties that never change. An empty filter matches every job."""
 
     user_id: str | None = None
     job_types: frozenset[str] = frozenset()
     labels: Mapping[str, str] = field(default_factory=dict)
 
-    def has(self, job: Job) -> bool:
+    def matches(self, job: Job) -> bool:
         return (
             (self.user_id is None or job.user_id == self.user_id)
             and (not self.job_types or job.job_type in self.job_types)
@@ -32,18 +32,18 @@ class Selection:
         )
 
     def key(self) -> tuple[object, ...]:
-        """Return a key whose repr is the same for, and only for, the same selection."""
+        """Return a key whose repr is the same for equal selections, and only for those."""
         return self.user_id, sorted(self.job_types), sorted(self.labels.items())
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a follower stands: it has been told everything up to `seq`.
+class Cursor:
+    """How far a watch has got: its client was sent everything up to `seq`.
 
-    With `listing_until` it is still being told the jobs that had not ended when the
-    feed stood there, and of those the ones up to `seq`. An `as_of` greater than `seq`
-    says that jobs which were deleted by that place may have been passed over: of those
-    it is told the deletions, and nothing else that came before.
+    With `listing_until` the watch is still sending the jobs that were active when the feed
+    was at that sequence number, in the order of their latest changes, and `seq` is how far
+    it got in those. An `as_of` greater than `seq` means that the client may have missed jobs
+    that were deleted up to `as_of`: it gets their deletions and nothing else of them.
     """
 
     seq: int
@@ -51,131 +51,136 @@ class Place:
     as_of: int = 0
 
 
-def _place(seq: int, listing_until: int | None, as_of: int) -> Place:
-    return Place(seq, listing_until, as_of if as_of > seq else 0)
+def _cursor(seq: int, listing_until: int | None, as_of: int) -> Cursor:
+    return Cursor(seq, listing_until, as_of if as_of > seq else 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a follower is told next, to be taken one by one; then it stands at `place`.
+class FeedUpdate:
+    """Changes to send, to be taken one by one; after all of them the watch is at `cursor`.
 
-    `synced` says, once, that it is told everything there was when it was read. `as_of` is
-    that of the place where it stood before.
+    `synced` is true once: everything that existed when this was read has then been sent.
+    `as_of` is that of the cursor before this update.
     """
 
     changes: deque[Change]
-    place: Place
+    cursor: Cursor
     synced: bool
     as_of: int = 0
 
-    def place_of(self, change: Change) -> Place:
-        """Return where the follower stands after one of the changes."""
+    def cursor_after(self, change: Change) -> Cursor:
+        """Return the cursor after one of the changes."""
         as_of = max(self.as_of, change.as_of)
-        return _place(change.seq, self.place.listing_until, as_of)
+        return _cursor(change.seq, self.cursor.listing_until, as_of)
 
 
-class Follower:
-    """One watcher of many jobs.
+class FeedWatch:
+    """A watch of many jobs.
 
-    `asleep` says that it was told everything up to `seq`, and of no matching
-    change since: the hub then wakes it with the first one, and by this its place
-    keeps up with the feed however rarely there is something for it.
+    `_idle` means that the client was sent everything up to the cursor, and that no matching
+    change has come since. The hub then wakes the watch at the first matching change, so
+    the cursor keeps up with the feed however rarely a change matches.
     """
 
-    def __init__(self, feed: Feed, selection: Selection, place: Place) -> None:
+    def __init__(self, reader: FeedReader, selection: Selection, cursor: Cursor) -> None:
         self.selection = selection
-        self.waking = False  # the hub's note that its turn to be woken is coming
-        self._feed = feed
-        self._place = place
-        self._as_of = place.as_of  # of what it was told by the table, or by another server
+        self.wake_scheduled = False  # set and cleared by the hub
+        self._reader = reader
+        self._cursor = cursor
+        self._as_of = cursor.as_of  # of what was read from the table, or sent by another server
         self._synced = False
-        self._asleep = False
+        self._idle = False
         self._draining = False
-        self._bell = Bell()
+        self._wake_up = WakeUp()
 
     @property
-    def place(self) -> Place:
-        """Where it stands."""
-        if self._asleep and self._place.seq < self._feed.seq:
-            return self._place_at(self._feed.seq, self._feed.as_of)
-        return self._place
+    def cursor(self) -> Cursor:
+        """How far it has got."""
+        if self._idle and self._cursor.seq < self._reader.seq:
+            return self._cursor_at(self._reader.seq, self._reader.as_of)
+        return self._cursor
 
     def offer(self, change: Change) -> bool:
-        """Take note of a change; return whether the follower is to be woken for it."""
-        if not self._asleep or change.seq <= self._place.seq or not self.selection.has(change.job):
+        """Take note of a change; return whether the watch is to be woken for it."""
+        if not self._idle or change.seq <= self._cursor.seq:
             return False
-        self._place = self._place_at(change.seq - 1, change.as_of)
-        self._asleep = False
+        if not self.selection.matches(change.job):
+            return False
+        self._cursor = self._cursor_at(change.seq - 1, change.as_of)
+        self._idle = False
         return True
 
     def wake(self) -> None:
-        """Wake the watcher: there may be news."""
-        self._bell.ring()
+        """Wake the watch: there may be an update."""
+        self._wake_up.set()
 
-    def end(self) -> None:
-        """Let go of everything: the watcher is gone."""
-        self._bell.silence()
+    def close(self) -> None:
+        """Release the timer: the client is gone."""
+        self._wake_up.close()
 
     def drain(self) -> None:
-        """End the watch at its own cursor: what the hub does from here on it does not follow."""
-        self._place = self.place
-        self._asleep = False
+        """End the watch at its present cursor, whatever the hub publishes from here on."""
+        self._cursor = self.cursor
+        self._idle = False
         self._draining = True
         self.wake()
 
-    async def news(self, patience: float) -> Told | None:
-        """Return what is new, as soon as anything is; None if nothing was for `patience` seconds.
+    async def next_update(self, max_wait: float) -> FeedUpdate | None:
+        """Return the next update as soon as there is one, or None after `max_wait` seconds.
 
-        None too where nothing was found for so long, or the turn to read did not come: the
-        cursor has moved on as far as was read, and the next call goes on there.
+        None also if nothing that was read in this time matched, or if the turn to read the
+        table did not come. The cursor has moved as far as was read.
 
-        Raises Draining when the server goes away, DeletionsForgotten,
-        ForeignPlace, StoreUnavailable.
+        Raises:
+            Draining: The server is shutting down.
+            FeedCompacted: Deletions after the cursor are no longer known.
+            ForeignCursor: The cursor is ahead of the feed.
+            StoreUnavailable: The database does not answer.
         """
         loop = asyncio.get_running_loop()
-        end = loop.time() + patience
-        left = patience
+        end = loop.time() + max_wait
+        left = max_wait
         while not self._draining:
-            self._place = self.place
-            until = self._place.listing_until
+            self._cursor = self.cursor
+            until = self._cursor.listing_until
             try:
-                told = await (self._read(left) if until is None else self._list(until, left))
+                update = await (self._read(left) if until is None else self._list(until, left))
             except TimeoutError:
                 return None
-            if told.changes or told.synced:
-                return told
+            if update.changes or update.synced:
+                return update
             left = max(0.0, end - loop.time())
-            if not (await self._bell.wait(left) if self._asleep else left):
+            if not (await self._wake_up.wait(left) if self._idle else left):
                 return None
         raise Draining
 
-    async def _list(self, until: int, patience: float) -> Told:
+    async def _list(self, until: int, max_wait: float) -> FeedUpdate:
         user_id = self.selection.user_id
-        part = await self._feed.active(
-            self._place.seq, until=until, user_id=user_id, patience=patience
+        part = await self._reader.active(
+            self._cursor.seq, until=until, user_id=user_id, max_wait=max_wait
         )
-        place = Place(part.through, until)
-        self._place = Place(part.through) if part.whole else place
-        return Told(self._matching(part.changes), place, synced=False)
+        cursor = Cursor(part.through, until)
+        self._cursor = Cursor(part.through) if part.whole else cursor
+        return FeedUpdate(self._matching(part.changes), cursor, synced=False)
 
-    async def _read(self, patience: float) -> Told:
+    async def _read(self, max_wait: float) -> FeedUpdate:
         as_of = self._as_of
-        part = await self._feed.after(
-            self._place.seq, self.selection.user_id, as_of=as_of, patience=patience
+        part = await self._reader.after(
+            self._cursor.seq, self.selection.user_id, as_of=as_of, max_wait=max_wait
         )
-        self._place = self._place_at(part.through, part.as_of)
-        if part.paged:
+        self._cursor = self._cursor_at(part.through, part.as_of)
+        if part.from_table:
             self._as_of = part.as_of
         matching = self._matching(part.changes)
         synced = part.whole and not self._synced
         self._synced = self._synced or synced
-        # Nothing was awaited since the window was read, so nothing has slipped through. What was
-        # read from the table says nothing of what is in the window by now.
-        self._asleep = part.whole and self._feed.seq <= part.through
-        return Told(matching, self._place, synced, as_of)
+        # Safe because nothing was awaited since the change buffer was read. A page of the table
+        # says nothing about what is in the buffer by now, hence the comparison.
+        self._idle = part.whole and self._reader.seq <= part.through
+        return FeedUpdate(matching, self._cursor, synced, as_of)
 
-    def _place_at(self, seq: int, as_of: int) -> Place:
-        return _place(seq, None, max(self._as_of, as_of))
+    def _cursor_at(self, seq: int, as_of: int) -> Cursor:
+        return _cursor(seq, None, max(self._as_of, as_of))
 
     def _matching(self, changes: Sequence[Change]) -> deque[Change]:
-        return deque(change for change in changes if self.selection.has(change.job))
+        return deque(change for change in changes if self.selection.matches(change.job))

@@ -1,4 +1,4 @@
-"""The hub: takes the changes in the order of their commits and hands each to its watchers."""
+"""The hub: takes changes in the order of their commits and hands each to its watches."""
 
 import asyncio
 from collections import deque
@@ -9,42 +9,48 @@ from typing import TypeVar
 from jobledger_server.admission.admission import Admission
 from jobledger_server.domain.job import JobId
 from jobledger_server.store import Change
-from jobledger_server.watch.change_buffer import Window
-from jobledger_server.watch.feed_watch import Follower
-from jobledger_server.watch.job_watch import Draining, Subscription
+from jobledger_server.watch.change_buffer import ChangeBuffer
+from jobledger_server.watch.feed_watch import FeedWatch
+from jobledger_server.watch.job_watch import Draining, JobWatch
 
 Key = TypeVar("Key")
-Watcher = TypeVar("Watcher", Subscription, Follower)
+Watch = TypeVar("Watch", JobWatch, FeedWatch)
 
-AT_ONCE = 50
-"""Watchers woken in one turn of the event loop."""
+WOKEN_AT_ONCE = 50
+"""Watches woken in one turn of the event loop."""
 
 ALL_OWNERS_PART = 80
-"""One in so many watches may be of all owners' jobs: each of those is sent every change there is,
-so thousands of them would keep the server from everything else."""
+"""One in this many watches may be of all owners' jobs. Each of those is sent every change, so
+thousands of them would leave the server no time for anything else."""
 
 
 class WatchHub:
-    """Where commits and watchers meet, in one event loop.
+    """Where commits and watches meet, in one event loop.
 
-    The feed's counter is dense, so the hub knows what it has: changes that
-    follow the last place are handed on at once; changes that leave a gap (another
-    server committed in between) are not, for then the order would be lost, but
-    `on_gap` is called, and what is missing is read from the table. So are changes that
-    follow a page of the table which did not reach where the feed stood then: that page
-    passed over the jobs that were deleted by then. `observe` is told of every change.
+    The feed's counter is dense, so the hub knows what it has seen. Changes that follow the
+    last sequence number are handed on at once. Changes that leave a gap, because another
+    server committed in between, are dropped, and `on_gap` is called: what is missing is read
+    from the table, in order. The same happens after a page of the table that ended before
+    the head of that read, because such a page omits jobs that were deleted up to the head.
+
+    Args:
+        buffer: The newest changes.
+        on_gap: Called when changes have to be read from the table.
+        observe: Called with each change.
+        max_watches: Watches open at once, of all callers.
+        share: The part of it that one caller may have, up to 1.
     """
 
     def __init__(
         self,
-        window: Window,
+        buffer: ChangeBuffer,
         on_gap: Callable[[], None],
         observe: Callable[[Change], None] = lambda _: None,
         *,
         max_watches: int,
         share: float = 1.0,
     ) -> None:
-        self._window = window
+        self._buffer = buffer
         self._on_gap = on_gap
         self._observe = observe
         each = max(1, int(max_watches * share))
@@ -53,25 +59,25 @@ class WatchHub:
         self._of_all_owners = Admission(
             "watches of all owners' jobs", total=of_all, each=max(1, of_all * 4 // 5)
         )
-        self._watchers: dict[JobId, set[Subscription]] = {}
-        self._followers: dict[str | None, set[Follower]] = {}
-        self._asleep: deque[Subscription | Follower] = deque()
+        self._job_watches: dict[JobId, set[JobWatch]] = {}
+        self._feed_watches: dict[str | None, set[FeedWatch]] = {}
+        self._to_wake: deque[JobWatch | FeedWatch] = deque()
         self._waking = False
         self._draining = False
 
     @property
     def seq(self) -> int:
-        """The place in the feed up to which every watcher has been told."""
-        return self._window.seq
+        """The sequence number up to which all changes were handed to the watches."""
+        return self._buffer.seq
 
     @property
     def watches(self) -> int:
-        """How many watchers there are."""
+        """How many watches are open."""
         return self._admission.held
 
     def publish(self, changes: Sequence[Change]) -> None:
         """Take the changes of a commit of this process."""
-        if changes and (changes[0].seq > self.seq + 1 or self.seq < self._window.as_of):
+        if changes and (changes[0].seq > self.seq + 1 or self.seq < self._buffer.as_of):
             self._on_gap()
             return
         self.deliver(changes)
@@ -80,88 +86,83 @@ class WatchHub:
         """Take changes that leave no gap. Those that were taken before are ignored."""
         for change in changes:
             if change.seq > self.seq:
-                for subscription in self._watchers.get(change.job.id, ()):
-                    subscription.offer(change)
-                    self._call_up(subscription)
+                for job_watch in self._job_watches.get(change.job.id, ()):
+                    job_watch.offer(change)
+                    self._schedule_wake(job_watch)
                 for user_id in (change.job.user_id, None):
-                    for follower in self._followers.get(user_id, ()):
-                        if follower.offer(change):
-                            self._call_up(follower)
+                    for feed_watch in self._feed_watches.get(user_id, ()):
+                        if feed_watch.offer(change):
+                            self._schedule_wake(feed_watch)
                 self._observe(change)
-                self._window.add(change)
+                self._buffer.add(change)
         if not self._waking:
             self._wake_some()
 
-    def _call_up(self, watcher: Subscription | Follower) -> None:
-        if not watcher.waking:
-            watcher.waking = True
-            self._asleep.append(watcher)
+    def _schedule_wake(self, watch: JobWatch | FeedWatch) -> None:
+        if not watch.wake_scheduled:
+            watch.wake_scheduled = True
+            self._to_wake.append(watch)
 
     def _wake_some(self) -> None:
-        """Wake a few watchers, and leave the rest for the loop's next turn.
+        """Wake a few watches, and leave the rest for the next turn of the event loop.
 
-        Woken all at once, ten thousand watchers would hold up for half a second
-        whoever else is served, the caller who made the change included.
+        Waking ten thousand at once would block everything else for half a second, and
+        so also the answer to the caller who made the change.
         """
-        for _ in range(min(AT_ONCE, len(self._asleep))):
-            subscription = self._asleep.popleft()
-            subscription.waking = False
-            subscription.wake()
-        self._waking = bool(self._asleep)
+        for _ in range(min(WOKEN_AT_ONCE, len(self._to_wake))):
+            watch = self._to_wake.popleft()
+            watch.wake_scheduled = False
+            watch.wake()
+        self._waking = bool(self._to_wake)
         if self._waking:
             asyncio.get_running_loop().call_soon(self._wake_some)
 
     @contextmanager
-    def subscribe(self, job_id: JobId) -> Iterator[Subscription]:
-        """Take every change of the job from now on. Raises LimitExceeded and Draining."""
-        subscription = Subscription(job_id)
-        with self._registered(self._watchers, job_id, subscription):
-            yield subscription
+    def subscribe(self, job_id: JobId) -> Iterator[JobWatch]:
+        """Receive every change of the job from now on. Raises LimitExceeded and Draining."""
+        watch = JobWatch(job_id)
+        with self._registered(self._job_watches, job_id, watch):
+            yield watch
 
     @contextmanager
-    def follow(self, follower: Follower) -> Iterator[None]:
-        """Wake the follower in the block for every change that it is to be told.
-
-        Raises LimitExceeded and Draining.
-        """
-        user_id = follower.selection.user_id
+    def subscribe_to_feed(self, watch: FeedWatch) -> Iterator[None]:
+        """Wake the watch for every matching change. Raises LimitExceeded and Draining."""
+        user_id = watch.selection.user_id
         admitted = nullcontext() if user_id is not None else self._of_all_owners.admit()
-        with admitted, self._registered(self._followers, user_id, follower):
+        with admitted, self._registered(self._feed_watches, user_id, watch):
             yield
 
     @contextmanager
-    def _registered(
-        self, watchers: dict[Key, set[Watcher]], key: Key, watcher: Watcher
-    ) -> Iterator[None]:
+    def _registered(self, watches: dict[Key, set[Watch]], key: Key, watch: Watch) -> Iterator[None]:
         if self._draining:
             raise Draining
         with self._admission.admit():
-            watchers.setdefault(key, set()).add(watcher)
+            watches.setdefault(key, set()).add(watch)
             try:
                 yield
             finally:
-                watchers[key].remove(watcher)
-                if not watchers[key]:
-                    del watchers[key]
-                watcher.end()
+                watches[key].remove(watch)
+                if not watches[key]:
+                    del watches[key]
+                watch.close()
 
     def drain(self) -> None:
-        """End every watch, and take no more."""
+        """End every watch, and accept no more."""
         self._draining = True
         self._end_all()
 
     def restart(self, seq: int) -> None:
-        """End every watch at the cursor that it has, and go on from this sequence number.
+        """End every watch at its present cursor, and continue from this sequence number.
 
         In this order: nobody was sent what lies between, so no cursor may move past it.
         """
         self._end_all()
-        self._window.restart(seq)
+        self._buffer.restart(seq)
 
     def _end_all(self) -> None:
-        for subscriptions in self._watchers.values():
-            for subscription in subscriptions:
-                subscription.drain()
-        for followers in self._followers.values():
-            for follower in followers:
-                follower.drain()
+        for job_watches in self._job_watches.values():
+            for job_watch in job_watches:
+                job_watch.drain()
+        for feed_watches in self._feed_watches.values():
+            for feed_watch in feed_watches:
+                feed_watch.drain()

@@ -1,6 +1,6 @@
-"""A watcher's slot: the newest snapshot and the transitions not yet sent. Never a queue.
+"""A watch of one job: the newest snapshot and the transitions not yet sent. Never a queue.
 
-However long a watcher stalls, it costs this and nothing else: progress conflates,
+However long its client stalls, a watch costs this and nothing more: progress conflates,
 and a job has few transitions.
 """
 
@@ -10,24 +10,24 @@ from jobledger_server.domain.errors import JobNotFound
 from jobledger_server.domain.job import Job, JobId, Transition
 from jobledger_server.domain.state_machine import TERMINAL
 from jobledger_server.store import Change
-from jobledger_server.watch.wake_up import Bell
+from jobledger_server.watch.wake_up import WakeUp
 
 
 class Draining(Exception):
-    """The server is going away; another one, or the next, goes on with the watch.
+    """The stream ends although its watch could go on; the client reconnects.
 
-    `rotated` says that only this stream ends, because it is old. `resume_token` is
-    where a watch of many jobs goes on.
+    `too_old`: only this stream ends, because it reached its maximum age. Otherwise the
+    server is shutting down. `resume_token` is where a watch of many jobs continues.
     """
 
-    def __init__(self, *, rotated: bool = False) -> None:
+    def __init__(self, *, too_old: bool = False) -> None:
         super().__init__()
-        self.rotated = rotated
+        self.too_old = too_old
         self.resume_token = ""
 
 
-class News(Struct, frozen=True):
-    """What a watcher is told: the newest snapshot and every step since the last news."""
+class JobUpdate(Struct, frozen=True):
+    """The newest snapshot of a job, and every transition since the previous update."""
 
     job: Job
     transitions: tuple[Transition, ...]
@@ -38,75 +38,73 @@ class News(Struct, frozen=True):
         return self.job.status in TERMINAL
 
 
-class Subscription:
-    """One watcher of one job.
+class JobWatch:
+    """A watch of one job.
 
-    `offer` may be called from the moment of subscribing on, so that nothing
-    committed between subscribing and reading the job is missed; `begin` then says
-    what was read, and what was offered up to that version is not news.
+    `offer` may be called from the moment of subscribing on, so nothing committed between
+    subscribing and reading the job is missed. `sent_up_to` then says which version was
+    read and sent; what was offered up to that version is dropped.
     """
 
     def __init__(self, job_id: JobId) -> None:
         self.job_id = job_id
-        self.waking = False  # the hub's note that its turn to be woken is coming
+        self.wake_scheduled = False  # set and cleared by the hub
         self._version = 0
         self._job: Job | None = None
         self._transitions: list[Transition] = []
         self._deleted = False
         self._draining = False
-        self._bell = Bell()
+        self._wake_up = WakeUp()
 
     def offer(self, change: Change) -> None:
-        """Take a change of the job, without waking the watcher yet.
-
-        What is not newer than what is known is ignored.
-        """
+        """Take a change of the job, without waking the watch yet. Older versions are ignored."""
         if change.deleted:
-            # The place stays with what was offered before: an end is told even so.
+            # What was offered before stays: a terminal state is sent even so.
             self._deleted = True
         elif change.job.version > self._version:
             if change.transitions:
-                self._transitions += [s for s in change.transitions if s.version > self._version]
+                self._transitions += [t for t in change.transitions if t.version > self._version]
             self._job = change.job
             self._version = change.job.version
 
     def wake(self) -> None:
-        """Wake the watcher: there may be news."""
-        self._bell.ring()
+        """Wake the watch: there may be an update."""
+        self._wake_up.set()
 
-    def begin(self, version: int) -> None:
-        """Say which version the watcher has been told already."""
-        self._transitions = [step for step in self._transitions if step.version > version]
+    def sent_up_to(self, version: int) -> None:
+        """Record the version that the client already has."""
+        self._transitions = [t for t in self._transitions if t.version > version]
         if self._version <= version:
             self._job = None
             self._version = version
 
-    def end(self) -> None:
-        """Let go of everything: the watcher is gone."""
-        self._bell.silence()
+    def close(self) -> None:
+        """Release the timer: the client is gone."""
+        self._wake_up.close()
 
     def drain(self) -> None:
-        """Tell the watcher that this server is going away."""
+        """End the watch: the server is shutting down."""
         self._draining = True
         self.wake()
 
-    async def news(self, patience: float) -> News | None:
-        """Return what is new, as soon as anything is; None if nothing was for `patience` seconds.
+    async def next_update(self, max_wait: float) -> JobUpdate | None:
+        """Return the next update as soon as there is one, or None after `max_wait` seconds.
 
-        Raises JobNotFound when the job is deleted and Draining when the server
-        goes away, but never before an end that is known.
+        Raises:
+            JobNotFound: The job was deleted.
+            Draining: The server is shutting down. A known terminal state is returned first.
         """
         while True:
-            job, steps = self._job, self._transitions
+            job, transitions = self._job, self._transitions
             if job is not None and (not self._draining or job.status in TERMINAL):
                 self._job = None
-                if not steps:
-                    return News(job, ())
+                if not transitions:
+                    return JobUpdate(job, ())
                 self._transitions = []
-                return News(job, tuple(steps))
+                return JobUpdate(job, tuple(transitions))
             if self._deleted:
                 raise JobNotFound(self.job_id)
             if self._draining:
                 raise Draining
-            if not await self._bell.wait(patience):
+            if not await self._wake_up.wait(max_wait):
                 return None

@@ -1,7 +1,7 @@
-"""The tail: reads from the feed what this process did not commit itself.
+"""The tail: reads from the feed what other servers committed.
 
-A look is cheap, and one is taken every so often whatever happens: hints make it
-sooner, and losing them costs latency and nothing else.
+A poll is cheap and happens regularly. Notifications make it earlier; losing one costs
+latency and nothing else.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import random
 
 from jobledger_server.store import (
     PAGE_BYTES,
-    DeletionsForgotten,
+    FeedCompacted,
     FeedHead,
     Store,
     StoreFault,
@@ -22,75 +22,85 @@ PAGE = 1000
 """Changes read at once."""
 
 BUSY_SECONDS = 0.05
-"""Between looks while others commit too."""
+"""Between polls while other servers commit."""
 
 IDLE_SECONDS = 0.5
-"""Between looks while nobody else does."""
+"""Between polls while no other server does."""
 
 log = logging.getLogger("jobledger.tail")
 
 
 class Tail:
-    """Keeps a hub up with the feed of a store, from a known head on.
+    """Keeps a hub up to date with the feed of a store.
 
-    `holes` counts the places that were found empty: impossible, and so a bug.
+    Args:
+        store: The database.
+        hub: Is handed what other servers committed.
+        poll_now: Is set where a poll should not wait.
+        head: The feed's head that the hub starts from.
+
+    `holes` counts sequence numbers without a change: impossible, and so a bug.
     """
 
-    def __init__(self, store: Store, hub: WatchHub, look: asyncio.Event, head: FeedHead) -> None:
+    def __init__(
+        self, store: Store, hub: WatchHub, poll_now: asyncio.Event, head: FeedHead
+    ) -> None:
         self._store = store
         self._hub = hub
-        self._look = look
+        self._poll_now = poll_now
         self._epoch = head.epoch
-        self._away = False
+        self._unavailable = False
         self.holes = 0
 
     @property
     def epoch(self) -> str:
-        """The name of the feed that the hub's places are in."""
+        """The feed's epoch: sequence numbers are comparable only within one."""
         return self._epoch
 
     async def run(self) -> None:
-        """Look until cancelled, whenever `look` is set and at least every IDLE_SECONDS."""
+        """Poll until cancelled, whenever `poll_now` is set and at least every IDLE_SECONDS."""
         pause = IDLE_SECONDS
         while True:
             try:
-                # Jitter, so that many servers do not ask at the same moment.
+                # Jitter, so that many servers do not poll at the same moment.
                 async with asyncio.timeout(pause * random.uniform(0.75, 1.25)):  # noqa: S311
-                    await self._look.wait()
+                    await self._poll_now.wait()
             except TimeoutError:
                 pass
-            self._look.clear()
+            self._poll_now.clear()
             pause = BUSY_SECONDS if await self._catch_up() else IDLE_SECONDS
 
     async def _catch_up(self) -> bool:
         """Read what is missing; return whether anything was."""
         try:
-            behind = await self._read_gap()
+            behind = await self._read_missing()
         except (StoreUnavailable, StoreFault) as error:
-            if not self._away:
-                log.warning("the database is away; watchers wait", extra={"cause": str(error)})
-            self._away = True
+            if not self._unavailable:
+                log.warning("database_unavailable", extra={"cause": str(error)})
+            self._unavailable = True
             return False
         except Exception:
-            # A bug, but one that must not leave every watcher waiting for ever.
-            log.exception("a look at the feed failed")
+            # A bug, but one that must not leave every watch waiting indefinitely.
+            log.exception("feed_read_failed")
             return False
-        self._away = False
+        self._unavailable = False
         return behind
 
-    async def _read_gap(self) -> bool:
+    async def _read_missing(self) -> bool:
         known = self._hub.seq
-        # After an absence it may be another database that answers: one that took over.
-        head = await (self._store.recognise() if self._away else self._store.feed_head())
+        # After an outage another database may answer: a standby that took over.
+        head = await (
+            self._store.verify_identity() if self._unavailable else self._store.feed_head()
+        )
         if head.epoch != self._epoch or head.seq < known:
-            await self._begin_anew(head)
+            await self._start_over(head)
             return True
         behind = head.seq > self._hub.seq
         while head.seq > self._hub.seq:
             try:
                 head = await self._read_page()
-            except DeletionsForgotten:
-                log.warning("this server was away for longer than deletions are remembered")
+            except FeedCompacted:
+                log.warning("feed_compacted", extra={"known": self._hub.seq, "head": head.seq})
                 self._hub.restart(head.seq)
         return behind
 
@@ -99,10 +109,10 @@ class Tail:
         page = await self._store.changes_after(known, limit=PAGE, max_bytes=PAGE_BYTES)
         last = page.changes[-1].seq if page.changes else known
         if last < page.through and last < page.head.seq:
-            # The change at the head stands there: no later one can have moved it.
+            # The change at the head is always there: no later change can have replaced it.
             self.holes += 1
             log.error(
-                "a bug: the feed has a hole; every watch begins again",
+                "feed_hole_found",
                 extra={"after": last, "head": page.head.seq, "holes": self.holes},
             )
             self._hub.restart(page.head.seq)
@@ -110,12 +120,20 @@ class Tail:
         self._hub.deliver(page.changes)
         return page.head
 
-    async def _begin_anew(self, head: FeedHead) -> None:
-        """End every watch: places mean something else now, so nobody can be told what it missed.
+    async def _start_over(self, head: FeedHead) -> None:
+        """End every watch: its sequence number means something else now, or nothing.
 
-        Each begins again, from what the database holds today.
+        Clients start again from what the database holds today.
         """
-        log.error("the feed is another one or went back: was the database restored?")
+        log.error(
+            "feed_epoch_changed",
+            extra={
+                "cause": "the feed's epoch changed or its sequence number went backwards: "
+                "was the database restored?",
+                "seq": head.seq,
+                "known": self._hub.seq,
+            },
+        )
         if head.epoch == self._epoch:
             head = await self._store.renew_epoch(head.epoch)
         self._epoch = head.epoch

@@ -1,67 +1,68 @@
-"""A bell: wakes the one who waits, or lets it go after a while."""
+"""A wake-up event with a timeout, cheap enough for ten thousand waiters."""
 
 import asyncio
 
 
-class Bell:
-    """What one watcher waits for.
+class WakeUp:
+    """An event for one waiter at a time.
 
-    A future, and one timer for all its waits: with ten thousand watchers told of one
-    change an asyncio.Event within an asyncio.timeout takes as long as the rest of
-    the telling, and a timer that is made and cancelled for each a tenth of it.
+    One future and one timer serve all its waits. When one change wakes ten thousand
+    watches, an asyncio.Event inside asyncio.timeout costs as much as everything else
+    in the delivery, and creating and cancelling a timer for each wait a tenth of it.
     """
 
     def __init__(self) -> None:
-        self._rung = False
+        self._is_set = False
         self._waiter: asyncio.Future[None] | None = None
-        self._due = 0.0
+        self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
-    def ring(self) -> None:
-        """Wake whoever waits, or else the next one at once."""
-        self._rung = True
+    def set(self) -> None:
+        """Wake the waiter, or let the next wait return at once."""
+        self._is_set = True
         if self._waiter is not None:
-            _let_go(self._waiter)
+            _resolve(self._waiter)
 
-    async def wait(self, patience: float) -> bool:
-        """Wait until the bell has rung since it was last waited for; return whether it has.
+    async def wait(self, max_wait: float) -> bool:
+        """Wait until the event is set, for at most `max_wait` seconds, then clear it.
 
-        Gives up after `patience` seconds. For one waiter at a time.
+        Returns:
+            Whether the event was set.
         """
-        if not self._rung:
+        if not self._is_set:
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
-            self._due = loop.time() + patience
-            if self._timer is None or self._timer.when() > self._due:
+            self._deadline = loop.time() + max_wait
+            if self._timer is None or self._timer.when() > self._deadline:
                 self._set_timer(loop)
             try:
                 await self._waiter
             finally:
                 self._waiter = None
-        rung, self._rung = self._rung, False
-        return rung
+        was_set, self._is_set = self._is_set, False
+        return was_set
 
-    def silence(self) -> None:
-        """Let go of the timer: nobody will wait any more."""
+    def close(self) -> None:
+        """Cancel the timer. Nobody waits after this."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.silence()
-        self._timer = loop.call_at(self._due, self._look, loop)
+        self.close()
+        self._timer = loop.call_at(self._deadline, self._check_deadline, loop)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """See whether somebody has waited too long; the timer may be of an earlier wait."""
+    def _check_deadline(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End the wait if its deadline has passed; the timer may be from an earlier wait."""
         self._timer = None
         if self._waiter is None:
             return
-        if loop.time() < self._due:
+        if loop.time() < self._deadline:
             self._set_timer(loop)
         else:
-            _let_go(self._waiter)
+            _resolve(self._waiter)
 
 
-def _let_go(waiter: "asyncio.Future[None]") -> None:
+def _resolve(waiter: "asyncio.Future[None]") -> None:
     if not waiter.done():
         waiter.set_result(None)

@@ -144,11 +144,11 @@ async def test_a_batch_larger_than_a_message_may_be_is_refused(call: Caller) -> 
 async def test_a_worker_that_waits_is_given_each_of_them(
     app: App, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim_waiters, "LOOK_SECONDS", 3600)  # it is woken, or goes without
+    monkeypatch.setattr(claim_waiters, "POLL_SECONDS", 3600)  # it is woken, or goes without
     claim = asyncio.ensure_future(
         call.ClaimJobs(worker_id="w", job_types=["render"], max_jobs=3, wait=Duration(seconds=20))
     )
-    while not app.claim_waiters.waiters("render"):
+    while not app.claim_waiters.count("render"):
         await asyncio.sleep(0.005)
     jobs = (await call.BatchCreateJobs(user_id="ada", requests=[creation()] * 3)).jobs
     async with asyncio.timeout(10):  # at the end of its own wait it would look once more

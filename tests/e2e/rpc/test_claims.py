@@ -45,7 +45,7 @@ def claims_made(monkeypatch: pytest.MonkeyPatch) -> list[Claim]:
 async def waiting(app: App, job_type: str, count: int) -> None:
     """Return when so many claims wait for a job of this type."""
     async with asyncio.timeout(20):
-        while app.claim_waiters.waiters(job_type) < count:
+        while app.claim_waiters.count(job_type) < count:
             await asyncio.sleep(0)
 
 
@@ -162,7 +162,7 @@ async def test_what_a_caller_claimed_that_went_away_is_given_back(gated: App) ->
         async with asyncio.timeout(20):
             await gate.reached.wait()
             left.cancel()
-            while gated.claim_waiters.waiters("render"):
+            while gated.claim_waiters.count("render"):
                 await asyncio.sleep(0)
         gate.open()
         (claimed,) = (
@@ -176,15 +176,15 @@ async def test_what_a_caller_claimed_that_went_away_is_given_back(gated: App) ->
 async def test_a_draining_server_lets_waiting_claims_go_with_nothing(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim_waiters, "LOOK_SECONDS", 3600)  # it is woken, or cut off
+    monkeypatch.setattr(claim_waiters, "POLL_SECONDS", 3600)  # it is woken, or cut off
     waits = asyncio.Event()
-    wait = claim_waiters.Seeker.wait
+    wait = claim_waiters.ClaimWaiter.wait
 
-    async def noted(seeker: claim_waiters.Seeker, patience: float) -> None:
+    async def noted(waiter: claim_waiters.ClaimWaiter, patience: float) -> None:
         waits.set()
-        await wait(seeker, patience)
+        await wait(waiter, patience)
 
-    monkeypatch.setattr(claim_waiters.Seeker, "wait", noted)
+    monkeypatch.setattr(claim_waiters.ClaimWaiter, "wait", noted)
     settings = Settings(listen="127.0.0.1:0", database=database_url, grace=5.0)
     async with open_app(settings) as draining:
         channel = grpc.aio.insecure_channel(draining.address)

@@ -12,7 +12,7 @@ from google.longrunning.operations_pb2_grpc import OperationsStub
 
 from jobledger_server.app import App
 from jobledger_server.domain.job import JobId
-from jobledger_server.sql import store, transaction
+from jobledger_server.sql import sql_store, transaction
 from tests.support.databases import several_servers
 from tests.support.rpc_caller import Caller
 
@@ -65,7 +65,7 @@ async def test_no_call_reads_another_owners_job(
 ) -> None:
     queued, running = await call.job(), await call.running()
     read: list[str] = []
-    for module in (store, transaction):
+    for module in (sql_store, transaction):
         for name in ("job_from_row", "history_from_row"):
             original = getattr(module, name, None)
             if original is not None:

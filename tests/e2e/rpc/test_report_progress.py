@@ -13,7 +13,7 @@ from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_server import app as app_module
 from jobledger_server.app import App
-from jobledger_server.rpc.workers import report_stream
+from jobledger_server.rpc.workers import report_streams
 from jobledger_server.settings import Settings
 from jobledger_server.store import StoreUnavailable
 from tests.support.gated_store import Gate
@@ -242,7 +242,7 @@ async def test_a_draining_server_acknowledges_what_it_has_read(database_url: str
             await stream.write(report(job, progress=10))
             await gate.reached.wait()
             stopping = asyncio.create_task(serving.aclose())
-            while not app.openings.draining:
+            while not app.claim_waiters.draining:
                 await asyncio.sleep(0.005)
             gate.open()
             assert (await stream.read()).job.progress == 10
@@ -271,7 +271,7 @@ async def test_no_more_is_read_than_can_wait(
     app: App, channel: grpc.aio.Channel, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
-    monkeypatch.setattr(report_stream, "MAX_WAITING", 5)
+    monkeypatch.setattr(report_streams, "MAX_WAITING", 5)
     job = await call.running()
     stream = WorkerServiceStub(channel).ReportProgress()
     for progress in range(60):

@@ -122,11 +122,15 @@ async def test_no_token_is_taken_by_another_cluster(database_url: str) -> None:
         token = await newest_token(call)
     database = open_database(parse_url(database_url))
     async with database.writer.begin() as connection:
-        home = (await connection.execute(text("SELECT home FROM feed"))).scalar_one()
-        identifier, timeline, _table = home.split()
+        identity = (
+            await connection.execute(text("SELECT database_identity FROM feed"))
+        ).scalar_one()
+        identifier, timeline, _table = identity.split()
         assert int(identifier) > 0
         assert timeline == "00000001"
-        await connection.execute(text("UPDATE feed SET home = replace(home, ' 0000', ' 1111')"))
+        await connection.execute(
+            text("UPDATE feed SET database_identity = replace(database_identity, ' 0000', ' 1111')")
+        )
     await database.close()
     async with serving(database_url) as call:
         assert not await goes_on(call, token)
@@ -180,7 +184,7 @@ async def forgotten_deletion(store: SqlStore, _database: Database) -> None:
     """What a server that could not read the feed for long comes back to."""
     gone = await finished(store)
     await append(store, step(gone, Delete(job_id=gone.id, user_id=gone.user_id)))
-    assert await store.forget_deletions(Micros(0), limit=10) == 1
+    assert await store.compact_deletions(Micros(0), limit=10) == 1
 
 
 async def hole(_store: SqlStore, database: Database) -> None:

@@ -10,7 +10,7 @@ import pytest
 from jobledger.v1 import job_service_pb2
 from jobledger_server.app import App
 from jobledger_server.rpc.tokens import token
-from jobledger_server.watch import feed, window
+from jobledger_server.watch import change_buffer, feed_reader
 from jobledger_server.watch.feed_watch import Selection
 from tests.support.databases import several_servers
 from tests.support.gated_store import Gate
@@ -224,8 +224,8 @@ async def test_a_watcher_that_is_far_behind_reads_on_from_its_own_place(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its place has left the window: pages from the table, and back into the window."""
-    monkeypatch.setattr(window.Window.__init__, "__kwdefaults__", {"max_changes": 5})
-    monkeypatch.setattr(feed, "PAGE", 3)
+    monkeypatch.setattr(change_buffer.ChangeBuffer.__init__, "__kwdefaults__", {"max_changes": 5})
+    monkeypatch.setattr(feed_reader, "PAGE", 3)
     app = await start()
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
@@ -257,7 +257,7 @@ async def test_a_watcher_that_is_far_behind_reads_on_from_its_own_place(
 async def test_a_watcher_that_stops_reading_is_not_cut_off_and_loses_nothing(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(window.Window.__init__, "__kwdefaults__", {"max_changes": 20})
+    monkeypatch.setattr(change_buffer.ChangeBuffer.__init__, "__kwdefaults__", {"max_changes": 20})
     app = await start()
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
@@ -282,7 +282,7 @@ async def test_a_watcher_that_stops_reading_is_not_cut_off_and_loses_nothing(
 async def test_a_job_that_changes_while_the_listing_goes_on_is_told_as_it_stands(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "PAGE", 1)
+    monkeypatch.setattr(feed_reader, "PAGE", 1)
     app: App = await start()
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
@@ -469,7 +469,7 @@ async def test_a_token_older_than_the_known_deletions_has_expired(call: Caller, 
         messages = await news(stream, 4)
     from jobledger_server.domain.job import Micros
 
-    assert await app.store.forget_deletions(Micros(0), limit=10) == 1
+    assert await app.store.compact_deletions(Micros(0), limit=10) == 1
     # What the window of this server still has, it can tell.
     async with watching(call.WatchJobs(resume_token=synced.resume_token)) as stream:
         assert [m.deleted for m in await news(stream, 4)] == [False, False, False, True]
@@ -550,4 +550,4 @@ async def test_a_watcher_that_leaves_in_the_middle_of_a_message_is_no_error(
             stalled.cancel()
             await asyncio.sleep(0.01)
         assert (await call.ListJobs(user_id="ada")).jobs
-    assert "internal error" not in caplog.text
+    assert "internal_error" not in caplog.text

@@ -114,7 +114,7 @@ def test_a_bug_that_is_hit_often_has_its_traceback_once_a_second(
         try:
             int("none")
         except ValueError:
-            own.exception("internal error", extra={"correlation_id": number})
+            own.exception("internal_error", extra={"correlation_id": number})
     lines = of(own.name, log.lines())
     assert [line["correlation_id"] for line in lines] == list(range(1000))
     assert [number for number, line in enumerate(lines) if "exception" in line] == [0]

@@ -36,7 +36,7 @@ async def test_the_figures_follow_the_service(start: Start) -> None:
         async with watching(call.WatchJob(job_id=job.id, user_id="ada")) as stream:
             await stream.read()
             after = await scraped(address)
-    assert after["jobledger_feed_place"] == before["jobledger_feed_place"] + 2
+    assert after["jobledger_feed_seq"] == before["jobledger_feed_seq"] + 2
     assert (before["jobledger_watches"], after["jobledger_watches"]) == (0, 1)
     assert after["jobledger_feed_holes_total"] == 0
     assert after["process_resident_memory_bytes"] > 0

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from jobledger_server.domain.commands import Cancel, Claim, Create, Delete, Report, Transit
+from jobledger_server.domain.commands import Cancel, ChangeStatus, Claim, Create, Delete, Report
 from jobledger_server.domain.job import JobId, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database_url import open_database, parse_url
@@ -110,7 +110,7 @@ async def test_reports_cost_no_more_however_many_they_are(
     ledger: Ledger, counted: Counted, assert_cheap: AssertCheap
 ) -> None:
     ids = await together(ledger, [creation(number) for number in range(CALLERS)])
-    starts = [Transit(job_id=id_, target=JobStatus.PROCESSING, worker_id="w") for id_ in ids]
+    starts = [ChangeStatus(job_id=id_, target=JobStatus.PROCESSING, worker_id="w") for id_ in ids]
     await together(ledger, starts)
     counted.reset()
     await together(ledger, [Report(job_id=id_, attempt=1, progress=10) for id_ in ids])
@@ -134,7 +134,7 @@ async def test_transitions_cost_no_more_however_many_they_are(
 ) -> None:
     ids = await together(ledger, [creation(number) for number in range(CALLERS)])
     counted.reset()
-    starts = [Transit(job_id=id_, target=JobStatus.PROCESSING, worker_id="w") for id_ in ids]
+    starts = [ChangeStatus(job_id=id_, target=JobStatus.PROCESSING, worker_id="w") for id_ in ids]
     await together(ledger, starts)
     assert_cheap("transitions")
 

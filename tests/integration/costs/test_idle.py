@@ -9,7 +9,7 @@ from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.watch import tail as tail_module
-from jobledger_server.watch.change_buffer import Window
+from jobledger_server.watch.change_buffer import ChangeBuffer
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.tail import Tail
 from tests.support.counted import counting
@@ -36,7 +36,7 @@ async def test_a_poll_of_a_feed_that_has_not_moved_is_one_statement(
     gated.before_head = poll
     with counting(database, monkeypatch) as counted:
         head = await store.feed_head()
-        hub = WatchHub(Window(head.seq), lambda: None, max_watches=1)
+        hub = WatchHub(ChangeBuffer(head.seq), lambda: None, max_watches=1)
         counted.reset()
         tail = asyncio.create_task(Tail(gated, hub, asyncio.Event(), head).run())
         async with asyncio.timeout(20):

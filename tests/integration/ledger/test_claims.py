@@ -11,13 +11,13 @@ from sqlalchemy import text
 
 from jobledger_server.domain.commands import (
     Cancel,
+    ChangeStatus,
     Claim,
     Create,
     Delete,
     Expire,
     Release,
     Report,
-    Transit,
 )
 from jobledger_server.domain.errors import LeaseLost, LimitExceeded
 from jobledger_server.domain.job import Instant, Job, JobStatus, Micros, Payload
@@ -25,10 +25,11 @@ from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.ledger.claims import MAX_BYTES
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance.reaper import Reaper
-from jobledger_server.sql import sqlite, transaction
+from jobledger_server.sql import transaction
 from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.sql_store import SqlStore
+from jobledger_server.sql.sqlite import sqlite_dialect
 from jobledger_server.sql.statements import Statements
 from jobledger_server.sql.tables import jobs
 from jobledger_server.store import Change
@@ -151,7 +152,7 @@ async def test_a_job_that_is_cancelled_meanwhile_is_either_given_out_or_ended(
         after = (await store.read_jobs([job.id]))[job.id]
         assert after.cancel_request_time is not None
         if given.id == job.id:
-            assert after.held
+            assert after.leased
             assert [each.id for each in await ledger.claim(claim())] == [next_job.id]
         else:
             assert given.id == next_job.id
@@ -165,7 +166,7 @@ async def test_a_job_that_is_deleted_meanwhile_stays_deleted(
     (job,) = await ledger.claim(claim())
     await ledger.apply(Release(job_id=job.id, attempt=1))
     await asyncio.gather(
-        ledger.apply(Transit(job_id=job.id, target=JobStatus.COMPLETED)),
+        ledger.apply(ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED)),
         ledger.apply(Delete(job_id=job.id, user_id="ada")),
         ledger.claim(claim()),
     )
@@ -305,8 +306,8 @@ async def test_a_lost_lease_passes_the_job_on_and_fences_the_old_worker_out(
     await pass_time(job, 61)
     assert await Reaper(store, ledger).reap() == 1
     left = (await store.read_jobs([job.id]))[job.id]
-    assert (left.status, left.worker_id, left.held) == (JobStatus.PROCESSING, "", False)
-    late = Transit(job_id=job.id, target=JobStatus.COMPLETED, attempt=1)
+    assert (left.status, left.worker_id, left.leased) == (JobStatus.PROCESSING, "", False)
+    late = ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED, attempt=1)
     with pytest.raises(LeaseLost):
         await ledger.apply(late)
     (again,) = await ledger.claim(claim(worker="new"))
@@ -378,18 +379,20 @@ async def test_completion_against_expiry_leaves_the_first_whole(
     complete_first, expire_first = await created(ledger), await created(ledger)
     for job in await ledger.claim(claim(max_jobs=2)):
         await pass_time(job, 61)
-    done = Transit(job_id=complete_first.id, target=JobStatus.COMPLETED, attempt=1)
+    done = ChangeStatus(job_id=complete_first.id, target=JobStatus.COMPLETED, attempt=1)
     assert (await ledger.apply(done)).changed
     assert not (await ledger.apply(Expire(job_id=complete_first.id))).changed
     assert (await ledger.apply(Expire(job_id=expire_first.id))).changed
     with pytest.raises(LeaseLost):
-        await ledger.apply(Transit(job_id=expire_first.id, target=JobStatus.COMPLETED, attempt=1))
+        await ledger.apply(
+            ChangeStatus(job_id=expire_first.id, target=JobStatus.COMPLETED, attempt=1)
+        )
 
     for _ in range(20):
         await created(ledger)
         (job,) = await ledger.claim(claim())
         await pass_time(job, 61)
-        finish = Transit(job_id=job.id, target=JobStatus.COMPLETED, attempt=1)
+        finish = ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED, attempt=1)
         finished, expired = await asyncio.gather(
             ledger.apply(finish), other.apply(Expire(job_id=job.id)), return_exceptions=True
         )
@@ -421,12 +424,12 @@ async def test_a_heartbeat_against_expiry_either_saves_the_lease_or_learns_of_it
         after = (await store.read_jobs([job.id]))[job.id]
         if isinstance(beat, LeaseLost):
             assert expired.changed
-            assert not after.held
+            assert not after.leased
             await ledger.claim(claim())
         else:
             assert not expired.changed
-            assert after.held
-        await ledger.apply(Transit(job_id=job.id, target=JobStatus.COMPLETED))
+            assert after.leased
+        await ledger.apply(ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
 
 
 async def test_two_reapers_do_everything_once(
@@ -451,7 +454,7 @@ async def test_a_cancellation_against_completion_leaves_one_of_the_two_whole(
         (job,) = await ledger.claim(claim())
         asked, finished = await asyncio.gather(
             other.apply(Cancel(job_id=job.id, user_id="ada", reason="enough")),
-            ledger.apply(Transit(job_id=job.id, target=JobStatus.COMPLETED, attempt=1)),
+            ledger.apply(ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED, attempt=1)),
         )
         after = (await store.read_jobs([job.id]))[job.id]
         assert after.status is JobStatus.COMPLETED
@@ -486,8 +489,8 @@ async def test_the_databases_clock_decides_however_wrong_the_servers_is(
     if database.dialect.name == "sqlite":
         # One machine, one clock: it is the database's, and must be heeded.
         await created(ledger, queue_timeout=Micros(1800 * SECOND))
-        skewed = (sqlite.machine_clock() + 3600 * SECOND) * 1000
-        monkeypatch.setattr(sqlite.time, "time_ns", lambda: skewed)
+        skewed = (sqlite_dialect.machine_clock() + 3600 * SECOND) * 1000
+        monkeypatch.setattr(sqlite_dialect.time, "time_ns", lambda: skewed)
         assert len((await store.overdue(limit=10)).jobs) == 1
         return
     await created(ledger)
@@ -528,7 +531,7 @@ async def test_what_is_due_and_what_waits_is_found_by_an_index_however_much_else
         or "(deadline>? AND deadline<?)" in due
         or ("(deadline<?)" in due)
     )
-    assert "ix_jobs_waiting" in waiting
+    assert "ix_jobs_claimable" in waiting
     assert "pk_jobs" not in due + waiting
     job = await created(ledger, "few")
     assert [given.id for given in await ledger.claim(claim("few"))] == [job.id]

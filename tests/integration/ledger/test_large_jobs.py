@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from jobledger_server.domain.commands import Cancel, Create, CreateAll, LinkAsset, Transit
+from jobledger_server.domain.commands import Cancel, ChangeStatus, Create, CreateAll, LinkAsset
 from jobledger_server.domain.job import AssetLink, Job, JobId, JobStatus, Payload
-from jobledger_server.ledger.job_sizes import Sizes
+from jobledger_server.ledger.job_sizes import JobSizes
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.reads import Reads
 from jobledger_server.sql.sql_store import SqlStore
@@ -81,7 +81,9 @@ async def test_commands_for_large_jobs_come_in_small_batches(
     ledger: Ledger, monkeypatch: Any
 ) -> None:
     jobs = await large_jobs(ledger)
-    start = [Transit(job_id=job.id, target=JobStatus.PROCESSING, worker_id="w") for job in jobs]
+    start = [
+        ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING, worker_id="w") for job in jobs
+    ]
     link = AssetLink("t", "", "path", 1)
     loaded: list[int] = []
     load_jobs = SqlTransaction.load_jobs
@@ -106,9 +108,9 @@ async def test_commands_for_large_jobs_come_in_small_batches(
 
 def test_sizes_of_the_jobs_that_were_seen_last_are_known(monkeypatch: Any) -> None:
     monkeypatch.setattr("jobledger_server.ledger.job_sizes.MAX_JOBS", 2)
-    sizes = Sizes()
+    sizes = JobSizes()
     for job_id in ("a", "b", "a", "c"):
-        sizes.note(
+        sizes.record(
             Job(
                 id=JobId(job_id),
                 user_id="ada",

@@ -11,13 +11,13 @@ import pytest
 
 from jobledger_server.admission.admission import CALLER, Caller
 from jobledger_server.domain.commands import (
+    ChangeStatus,
     Command,
     Create,
     Delete,
     Expire,
     LinkAsset,
     Report,
-    Transit,
 )
 from jobledger_server.domain.errors import (
     DomainError,
@@ -57,7 +57,7 @@ async def created(ledger: Ledger, **fields: object) -> Job:
 
 async def running(ledger: Ledger, **fields: object) -> Job:
     job = await created(ledger, **fields)
-    start = Transit(job_id=job.id, target=JobStatus.PROCESSING, worker_id="w1")
+    start = ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING, worker_id="w1")
     return (await ledger.apply(start)).job
 
 
@@ -92,7 +92,7 @@ async def test_what_waits_of_one_caller_is_bounded_by_its_bytes(
     store: SqlStore, content: dict[str, Any]
 ) -> None:
     CALLER.set(Caller("1.1.1.1:1", "w1"))
-    command = Transit(job_id=JobId("j"), target=JobStatus.COMPLETED, **content)
+    command = ChangeStatus(job_id=JobId("j"), target=JobStatus.COMPLETED, **content)
     # Ten commands, or 2,684 bytes.
     async with Ledger(store, lambda _: None, max_waiting=1_000_000, share=1e-5) as ledger:
         waiting = ledger.put(command)
@@ -124,9 +124,9 @@ async def test_a_refused_command_does_not_touch_its_neighbours(
     outcomes = await together(
         ledger,
         Report(job_id=job.id, progress=10),
-        Transit(job_id=JobId("nowhere"), target=JobStatus.COMPLETED),
+        ChangeStatus(job_id=JobId("nowhere"), target=JobStatus.COMPLETED),
         Report(job_id=job.id, progress=20, attempt=7),
-        Transit(job_id=other.id, target=JobStatus.QUEUED),
+        ChangeStatus(job_id=other.id, target=JobStatus.QUEUED),
         Report(job_id=other.id, progress=30),
         Create(user_id="ada", job_type="render"),
     )
@@ -147,11 +147,11 @@ async def test_commands_on_one_job_in_one_batch_see_each_other(ledger: Ledger) -
     job = await created(ledger)
     started, reported, late, ended, again, too_late = await together(
         ledger,
-        Transit(job_id=job.id, target=JobStatus.PROCESSING),
+        ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING),
         Report(job_id=job.id, progress=50),
         Report(job_id=job.id, progress=40),
-        Transit(job_id=job.id, target=JobStatus.COMPLETED),
-        Transit(job_id=job.id, target=JobStatus.COMPLETED),
+        ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED),
+        ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED),
         LinkAsset(job_id=job.id, link=LINK),
     )
     assert [d.job.version for d in (started, reported, late, ended, again)] == [2, 3, 3, 4, 4]
@@ -182,7 +182,7 @@ async def test_a_job_can_end_be_deleted_and_made_again_in_one_batch(ledger: Ledg
     job = await running(ledger, request_id="r")
     ended, deleted, gone, made = await together(
         ledger,
-        Transit(job_id=job.id, target=JobStatus.COMPLETED, assets=(LINK,)),
+        ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED, assets=(LINK,)),
         Delete(job_id=job.id, user_id="ada"),
         Report(job_id=job.id, progress=1),
         Create(user_id="ada", job_type="render", request_id="r"),
@@ -248,7 +248,7 @@ async def test_a_crash_between_load_and_commit_leaves_nothing_and_no_hole(
 async def test_what_changes_nothing_takes_no_place(ledger: Ledger, store: SqlStore) -> None:
     job = await running(ledger)
     job = (await ledger.apply(Report(job_id=job.id, progress=5))).job
-    again = Transit(job_id=job.id, target=JobStatus.PROCESSING, worker_id="w1")
+    again = ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING, worker_id="w1")
     await together(ledger, Report(job_id=job.id, progress=4), Expire(job_id=job.id), again)
     with pytest.raises(IllegalTransition):
         await ledger.apply(Delete(job_id=job.id, user_id="ada"))
@@ -325,7 +325,7 @@ async def test_an_id_says_when_what_it_names_was_made(ledger: Ledger) -> None:
 
     job = (await ledger.apply(Create(user_id="ada", job_type="render"))).job
     assert millis(job.id) == job.create_time // 1000
-    await ledger.apply(Transit(job_id=job.id, target=JobStatus.PROCESSING))
+    await ledger.apply(ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING))
     (asset,) = (await ledger.apply(LinkAsset(job_id=job.id, link=LINK))).assets
     assert millis(asset.id) == asset.create_time // 1000
 
@@ -336,7 +336,7 @@ async def test_each_transition_is_one_line_of_the_log(
     caplog.set_level(logging.INFO, logger="jobledger")
     job = await created(ledger)
     await ledger.apply(
-        Transit(job_id=job.id, target=JobStatus.PROCESSING, worker_id="w1", progress=3)
+        ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING, worker_id="w1", progress=3)
     )
     await ledger.apply(Report(job_id=job.id, progress=7))
     await ledger.apply(Report(job_id=job.id, progress=5))

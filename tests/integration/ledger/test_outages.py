@@ -9,7 +9,7 @@ from sqlalchemy import text
 from jobledger_server.domain.commands import Claim, Create, Expire, Report
 from jobledger_server.domain.job import Instant, Job, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.ledger.outages import LONGEST_SILENCE, Outages
+from jobledger_server.ledger.outages import LONGEST_GAP, Outages
 from jobledger_server.maintenance.reaper import BATCH, Reaper
 from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.sql_store import SqlStore
@@ -37,7 +37,7 @@ def serving() -> Outages:
 
 
 def test_a_server_that_polls_regularly_has_no_outage(serving: Outages) -> None:
-    assert after(serving, *range(SECOND, 100 * SECOND, LONGEST_SILENCE)) == 0
+    assert after(serving, *range(SECOND, 100 * SECOND, LONGEST_GAP)) == 0
 
 
 def test_a_database_that_was_unavailable_is_back_with_its_first_answer(serving: Outages) -> None:
@@ -48,12 +48,12 @@ def test_a_database_that_was_unavailable_is_back_with_its_first_answer(serving: 
 
 
 def test_a_process_that_was_frozen_is_back_with_its_first_answer(serving: Outages) -> None:
-    assert after(serving, SECOND, SECOND + LONGEST_SILENCE) == 0
-    assert after(serving, SECOND + 2 * LONGEST_SILENCE + 1) == SECOND + 2 * LONGEST_SILENCE + 1
+    assert after(serving, SECOND, SECOND + LONGEST_GAP) == 0
+    assert after(serving, SECOND + 2 * LONGEST_GAP + 1) == SECOND + 2 * LONGEST_GAP + 1
 
 
 def test_answers_that_overtake_each_other_are_no_outage(serving: Outages) -> None:
-    assert after(serving, SECOND, SECOND // 2, SECOND + LONGEST_SILENCE) == 0
+    assert after(serving, SECOND, SECOND // 2, SECOND + LONGEST_GAP) == 0
 
 
 def test_a_clock_that_was_set_back_is_followed(serving: Outages) -> None:
@@ -142,7 +142,7 @@ async def test_an_expiry_that_was_seen_before_an_outage_extends_the_lease_after_
     async with writes_refused(database):
         with pytest.raises(StoreUnavailable):
             await restarted.apply(Report(job_id=job.id, attempt=1))
-    assert (await restarted.apply(Expire(job_id=job.id))).job.held
+    assert (await restarted.apply(Expire(job_id=job.id))).job.leased
 
 
 async def test_without_an_outage_a_lease_that_expired_is_lost(
@@ -167,7 +167,7 @@ async def test_a_backlog_is_worked_off_and_what_comes_due_later_is_not_held_up(
         pass
     found = await store.read_jobs([job.id for job in jobs])
     assert {job.version for job in found.values()} == {jobs[0].version + 1}
-    assert all(job.held for job in found.values())
+    assert all(job.leased for job in found.values())
     restarted.outages.resumed_at = Instant(1)
     await let_leases_expire()
     counts = []

@@ -6,11 +6,11 @@ from contextlib import suppress
 import pytest
 
 from jobledger_server.admission.admission import CALLER, Caller
-from jobledger_server.domain.commands import Claim, Create, Transit
+from jobledger_server.domain.commands import ChangeStatus, Claim, Create
 from jobledger_server.domain.job import JobStatus, Micros
-from jobledger_server.ledger.claim_waiters import Openings
+from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.ledger.long_poll import Claims
+from jobledger_server.ledger.long_poll import LongPoll
 from jobledger_server.sql.sql_store import SqlStore
 from tests.support.gated_store import Gate, GatedStore
 
@@ -28,14 +28,14 @@ async def test_one_release_that_fails_does_not_stop_the_others(
     async with Ledger(gated, lambda _: None, max_waiting=max_waiting) as ledger:
         creation = Create(user_id="ada", job_type="render")
         jobs = [(await ledger.apply(creation)).job for _ in range(3)]
-        claims = Claims(ledger, Openings())
+        claims = LongPoll(ledger, ClaimWaiters())
         CALLER.set(Caller("1.1.1.1:1", "w"))
         gate = gated.before_commit = Gate()
         claiming = asyncio.create_task(claims.claim(CLAIM, 0))
         await gate.reached.wait()
         # In the batch after the claim's, before the releases: one of the jobs is completed.
         completion = asyncio.create_task(
-            ledger.apply(Transit(job_id=jobs[0].id, target=JobStatus.COMPLETED))
+            ledger.apply(ChangeStatus(job_id=jobs[0].id, target=JobStatus.COMPLETED))
         )
         await asyncio.sleep(0)
         claiming.cancel()
@@ -45,4 +45,4 @@ async def test_one_release_that_fails_does_not_stop_the_others(
         assert (await completion).job.status is JobStatus.COMPLETED
         await claims.finish()
         after = await store.read_jobs([job.id for job in jobs])
-    assert [(after[job.id].held, after[job.id].releases) for job in jobs[1:]] == [(False, 1)] * 2
+    assert [(after[job.id].leased, after[job.id].releases) for job in jobs[1:]] == [(False, 1)] * 2

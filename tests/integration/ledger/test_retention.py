@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 from sqlalchemy import text
 
-from jobledger_server.domain.commands import Create, Delete, Transit
+from jobledger_server.domain.commands import ChangeStatus, Create, Delete
 from jobledger_server.domain.job import Instant, Job, JobId, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance import retention as module
@@ -22,8 +22,8 @@ NOW = Micros(0)
 
 async def ended(ledger: Ledger, **fields: object) -> Job:
     job = (await ledger.apply(Create(user_id="ada", job_type="t", **fields))).job
-    await ledger.apply(Transit(job_id=job.id, target=JobStatus.PROCESSING))
-    return (await ledger.apply(Transit(job_id=job.id, target=JobStatus.COMPLETED))).job
+    await ledger.apply(ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING))
+    return (await ledger.apply(ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))).job
 
 
 Aged = Callable[..., Awaitable[None]]
@@ -75,7 +75,7 @@ async def test_what_ended_long_ago_goes_with_a_tombstone_and_the_rest_stays(
     running = (await ledger.apply(Create(user_id="ada", job_type="t"))).job
     await aged(*old, by=2 * HOUR)
     published.clear()
-    assert not await Retention(store, ledger, jobs=HOUR, deletions=HOUR).look()
+    assert not await Retention(store, ledger, jobs=HOUR, deletions=HOUR).purge_some()
     assert await ids(store) == {young.id, running.id}
     assert [change.deleted for change in published] == [True] * 3
     page = await store.changes_after(0, limit=100)
@@ -85,7 +85,7 @@ async def test_what_ended_long_ago_goes_with_a_tombstone_and_the_rest_stays(
 async def test_without_retention_nothing_goes(store: SqlStore, ledger: Ledger, aged: Aged) -> None:
     job = await ended(ledger)
     await aged(job, by=10_000 * HOUR)
-    assert not await Retention(store, ledger, jobs=None, deletions=HOUR).look()
+    assert not await Retention(store, ledger, jobs=None, deletions=HOUR).purge_some()
     assert len(await ids(store)) == 1
 
 
@@ -96,7 +96,7 @@ async def test_it_goes_in_batches_and_says_when_there_is_more(
     jobs = [await ended(ledger) for _ in range(7)]
     await aged(*jobs, by=2 * HOUR)
     retention = Retention(store, ledger, jobs=HOUR, deletions=HOUR)
-    assert [await retention.look() for _ in range(3)] == [True, True, False]
+    assert [await retention.purge_some() for _ in range(3)] == [True, True, False]
     assert await ids(store) == set()
 
 
@@ -111,7 +111,7 @@ async def test_several_servers_remove_each_job_once(
             for _ in range(3)
         ]
         await asyncio.gather(
-            *(Retention(store, each, jobs=HOUR, deletions=HOUR).look() for each in ledgers)
+            *(Retention(store, each, jobs=HOUR, deletions=HOUR).purge_some() for each in ledgers)
         )
     assert await ids(store) == set()
     page = await store.changes_after(0, limit=1000)
@@ -122,10 +122,10 @@ async def test_several_servers_remove_each_job_once(
 async def test_deletions_are_known_for_a_while(store: SqlStore, ledger: Ledger) -> None:
     job = await ended(ledger)
     await ledger.apply(Delete(job_id=job.id, user_id="ada"))
-    await Retention(store, ledger, jobs=None, deletions=HOUR).look()
-    assert (await store.feed_head()).forgotten == 0
-    await Retention(store, ledger, jobs=None, deletions=NOW).look()
-    assert (await store.feed_head()).forgotten == 4
+    await Retention(store, ledger, jobs=None, deletions=HOUR).purge_some()
+    assert (await store.feed_head()).compacted_seq == 0
+    await Retention(store, ledger, jobs=None, deletions=NOW).purge_some()
+    assert (await store.feed_head()).compacted_seq == 4
 
 
 async def test_it_outlives_a_database_that_goes_away(

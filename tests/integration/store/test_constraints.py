@@ -208,5 +208,9 @@ def test_a_transition_along_no_edge_is_refused(run: Run, before: str, after: str
 
 
 def test_there_is_one_feed(run: Run) -> None:
-    refused(run, "INSERT INTO feed (id, epoch, seq, forgotten, home) VALUES (2, 'x', 0, 0, '')")
+    refused(
+        run,
+        "INSERT INTO feed (id, epoch, seq, compacted_seq, database_identity)"
+        " VALUES (2, 'x', 0, 0, '')",
+    )
     refused(run, "UPDATE feed SET seq = -1")

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from jobledger_server.domain.commands import Transit
+from jobledger_server.domain.commands import ChangeStatus
 from jobledger_server.domain.job import JobStatus
 from jobledger_server.sql.database_url import open_database, parse_url
 from jobledger_server.sql.postgresql import postgresql_dialect
@@ -47,7 +47,7 @@ async def copying(watcher: asyncpg.Connection) -> int:
 
 async def test_what_else_is_new_of_a_job_that_is_copied_comes_after_it(store: SqlStore) -> None:
     many = [creation() for _ in range(MANY)]
-    start = step(many[0].job, Transit(job_id=many[0].job.id, target=JobStatus.PROCESSING))
+    start = step(many[0].job, ChangeStatus(job_id=many[0].job.id, target=JobStatus.PROCESSING))
     await append(store, *many, start)
     found = await store.read_histories([start.job.id])
     assert found == {start.job.id: (start.job, [start.transition])}

@@ -25,7 +25,7 @@ from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.statements import Statements
-from jobledger_server.store import PAGE_BYTES, Change, DeletionsForgotten
+from jobledger_server.store import PAGE_BYTES, Change, FeedCompacted
 from tests.support.query_plans import plan
 from tests.support.store_writer import append, creation, finished, moved, saved, step
 
@@ -189,7 +189,7 @@ async def test_a_page_is_bounded_by_bytes_and_nothing_is_missing(
 
 @pytest.mark.parametrize("reading", ["changes_after", "active_jobs"])
 async def test_what_a_page_cannot_take_is_not_read(store: SqlStore, reading: str) -> None:
-    """Sizes come first: 200 jobs of 100 kB are not read to tell about two of them."""
+    """JobSizes come first: 200 jobs of 100 kB are not read to tell about two of them."""
     for _ in range(20):
         await append(store, *(creation(parameters=BLOB) for _ in range(10)))
     span = {"until": 200} if reading == "active_jobs" else {}
@@ -257,7 +257,7 @@ async def test_the_newest_changes_begin_where_they_fit(store: SqlStore) -> None:
         assert await store.newest_from(limit=limit, max_bytes=max_bytes) == seq
     gone = await finished(store)
     await append(store, step(gone, Delete(job_id=gone.id, user_id="ada")))
-    await store.forget_deletions(Micros(0), limit=1)
+    await store.compact_deletions(Micros(0), limit=1)
     assert await store.newest_from(limit=10, max_bytes=10**9) == 9
 
 
@@ -338,17 +338,17 @@ async def test_deletions_are_forgotten_oldest_first_and_a_reader_from_before_is_
         await append(store, step(job, Delete(job_id=job.id, user_id="ada")))
     deleted = [change.seq for change in await all_changes(store, limit=10)]
     # The clock of these tests is long past, so all are old; none is older than a century.
-    assert await store.forget_deletions(Micros(10**17), limit=10) == 0
-    assert await store.forget_deletions(Micros(10**9), limit=2) == 2
+    assert await store.compact_deletions(Micros(10**17), limit=10) == 0
+    assert await store.compact_deletions(Micros(10**9), limit=2) == 2
     head = await store.feed_head()
-    assert head.forgotten == deleted[1]
+    assert head.compacted_seq == deleted[1]
     for seq in (0, deleted[1] - 1):
-        with pytest.raises(DeletionsForgotten):
+        with pytest.raises(FeedCompacted):
             await store.changes_after(seq, limit=10)
     page = await store.changes_after(deleted[1], limit=10)
     assert [(change.seq, change.deleted) for change in page.changes] == [(deleted[2], True)]
-    assert await store.forget_deletions(Micros(10**9), limit=2) == 1
-    assert (await store.feed_head()).forgotten == deleted[2]
+    assert await store.compact_deletions(Micros(10**9), limit=2) == 1
+    assert (await store.feed_head()).compacted_seq == deleted[2]
 
 
 async def test_jobs_that_ended_long_ago_are_found_and_no_others(
@@ -380,14 +380,14 @@ async def test_a_feed_is_renamed_by_one_of_those_who_ask(store: SqlStore) -> Non
     first, second = [await store.renew_epoch(head.epoch) for _ in range(2)]
     assert first.epoch != head.epoch
     assert second == first
-    assert (first.seq, first.forgotten) == (head.seq, head.forgotten)
+    assert (first.seq, first.compacted_seq) == (head.seq, head.compacted_seq)
 
 
 async def test_a_database_is_recognised_as_long_as_it_is_the_same(
     store: SqlStore, database: Database
 ) -> None:
-    head = await store.recognise()
-    assert await store.recognise() == head
+    head = await store.verify_identity()
+    assert await store.verify_identity() == head
     async with database.writer.begin() as connection:
-        await connection.execute(text("UPDATE feed SET home = 'another cluster'"))
-    assert (await store.recognise()).epoch != head.epoch
+        await connection.execute(text("UPDATE feed SET database_identity = 'another cluster'"))
+    assert (await store.verify_identity()).epoch != head.epoch

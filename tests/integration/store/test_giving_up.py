@@ -110,7 +110,7 @@ async def test_a_transaction_that_sqlalchemy_runs_leaves_nothing_where_it_fails(
         for statement in refuse:
             await connection.execute(text(statement))
     with pytest.raises(Exception, match="no"):
-        await store.forget_deletions(Micros(10**9), limit=10)
+        await store.compact_deletions(Micros(10**9), limit=10)
     async with database.writer.begin() as connection:
         await connection.execute(text(allow[database.dialect.name]))
     (change,) = (await store.changes_after(deletion.seq - 1, limit=10)).changes

@@ -119,8 +119,8 @@ async def test_the_end_waits_for_no_peer_that_is_dead_without_a_word(
 ) -> None:
     """Without a limit each of them is waited for as long as a statement."""
     database, proxy = behind_proxy
-    assert database.dialect.farewell_seconds == postgresql_dialect.FAREWELL_SECONDS
-    monkeypatch.setattr(database.dialect, "farewell_seconds", PATIENCE_SECONDS / 2)
+    assert database.dialect.close_timeout == postgresql_dialect.CLOSE_SECONDS
+    monkeypatch.setattr(database.dialect, "close_timeout", PATIENCE_SECONDS / 2)
     await open_all(database)
     proxy.swallow_open_ones()
     async with asyncio.timeout(PATIENCE_SECONDS * (CONNECTIONS - 1)):

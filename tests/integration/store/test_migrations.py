@@ -16,9 +16,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import CheckConstraint, Connection, MetaData, Table, inspect, text
 
 from jobledger_server.domain.job import JobId
-from jobledger_server.sql import postgresql, schema
+from jobledger_server.sql import schema
 from jobledger_server.sql.database_url import open_database, parse_url
 from jobledger_server.sql.dialect import BadDatabaseUrl
+from jobledger_server.sql.postgresql import postgresql_dialect
 from jobledger_server.sql.schema import HEAD, SchemaError, migrate, require_head
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.sqlite.file_lock import exclusive
@@ -211,13 +212,13 @@ async def test_a_migration_waits_for_as_long_as_it_takes(database_url: str) -> N
 async def test_a_long_statement_of_a_migration_is_not_cut(
     postgres: Databases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgresql, "COMMAND_SECONDS", 1)
+    monkeypatch.setattr(postgresql_dialect, "COMMAND_SECONDS", 1)
     url = parse_url(postgres.create_database())
-    for patient in (True, False):
-        database = open_database(url, patient=patient)
+    for unlimited in (True, False):
+        database = open_database(url, unlimited=unlimited)
         async with database.writer.connect() as connection:
             sleeping = connection.execute(text("SELECT pg_sleep(2)"))
-            if patient:
+            if unlimited:
                 await sleeping
             else:
                 with pytest.raises(TimeoutError):

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from jobledger_server.domain.commands import Delete, LinkAsset, Report, Transit
+from jobledger_server.domain.commands import ChangeStatus, Delete, LinkAsset, Report
 from jobledger_server.domain.job import (
     AssetLink,
     JobError,
@@ -36,7 +36,7 @@ async def test_a_job_is_read_back_exactly_as_it_was_written(store: SqlStore) -> 
     error = JobError("DISK_FULL", "no space", Payload(b""))
     job = await moved(store, job, JobStatus.PARTIAL, result=Payload(b""), error=error)
     assert await store.read_jobs([job.id]) == {job.id: job}
-    assert job.end_digest is not None
+    assert job.outcome_digest is not None
     assert job.complete_time is not None
 
 
@@ -101,9 +101,9 @@ async def test_a_loaded_job_is_nobody_elses_until_the_end(store: SqlStore) -> No
 async def test_several_decisions_on_one_job_in_one_transaction_chain(store: SqlStore) -> None:
     created = creation()
     await append(store, created)
-    started = step(created.job, Transit(job_id=created.job.id, target=JobStatus.PROCESSING))
+    started = step(created.job, ChangeStatus(job_id=created.job.id, target=JobStatus.PROCESSING))
     reported = step(started.job, Report(job_id=created.job.id, progress=7))
-    ended = step(reported.job, Transit(job_id=created.job.id, target=JobStatus.COMPLETED))
+    ended = step(reported.job, ChangeStatus(job_id=created.job.id, target=JobStatus.COMPLETED))
     changes = await append(store, started, reported, ended)
     assert [(c.seq, c.job.version, len(c.transitions)) for c in changes] == [
         (2, 2, 1),

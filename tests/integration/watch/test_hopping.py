@@ -1,6 +1,6 @@
 """Readers that hop between servers, while jobs come and go and are deleted, by chance.
 
-The servers' windows are small and stand at different places, filled by their own commits, as
+The servers' windows are small and stand at different cursors, filled by their own commits, as
 those of others do not reach them, and by pages of the table.
 """
 
@@ -8,15 +8,15 @@ import random
 
 import pytest
 
-from jobledger_server.domain.commands import Cancel, Delete, Report, Transit
+from jobledger_server.domain.commands import Cancel, ChangeStatus, Delete, Report
 from jobledger_server.domain.job import Job, JobStatus
 from jobledger_server.domain.state_machine import TERMINAL, Decision
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change
 from jobledger_server.watch import feed_reader as feed_module
-from jobledger_server.watch.change_buffer import Window
-from jobledger_server.watch.feed_reader import Feed
-from jobledger_server.watch.feed_watch import Follower, Place, Selection
+from jobledger_server.watch.change_buffer import ChangeBuffer
+from jobledger_server.watch.feed_reader import FeedReader
+from jobledger_server.watch.feed_watch import Cursor, FeedWatch, Selection
 from jobledger_server.watch.hub import WatchHub
 from tests.support.store_writer import append, creation, step
 
@@ -27,9 +27,9 @@ class Server:
     """As far as watchers go. It may hear of its own commits late, as a busy one does."""
 
     def __init__(self, store: SqlStore, rng: random.Random) -> None:
-        window = Window(0, max_changes=rng.randint(2, 20))
-        self.hub = WatchHub(window, lambda: None, max_watches=1)
-        self.feed = Feed(store, window)
+        buffer = ChangeBuffer(0, max_changes=rng.randint(2, 20))
+        self.hub = WatchHub(buffer, lambda: None, max_watches=1)
+        self.feed = FeedReader(store, buffer)
         self._store = store
         self._commits: list[list[Change]] = []
 
@@ -41,7 +41,7 @@ class Server:
             self.hub.publish(changes)
         self._commits.clear()
 
-    async def look(self, limit: int) -> bool:
+    async def poll(self, limit: int) -> bool:
         page = await self._store.changes_after(self.hub.seq, limit=limit)
         self.hub.deliver(page.changes)
         return self.hub.seq == page.head.seq
@@ -72,36 +72,36 @@ class Work:
         if job.status is JobStatus.QUEUED:
             if self._rng.random() < 0.2:
                 return Cancel(job_id=job.id, user_id=job.user_id, reason="")
-            return Transit(job_id=job.id, target=JobStatus.PROCESSING)
+            return ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING)
         if self._rng.random() < 0.5:
             return Report(job_id=job.id, progress=50)
-        return Transit(job_id=job.id, target=JobStatus.COMPLETED)
+        return ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED)
 
 
 class Reader:
-    """Goes on anywhere after what it took; checks that it is told every step in time, and once."""
+    """Resumes anywhere after what it took; checks that each transition is sent once, in time."""
 
     def __init__(self) -> None:
-        self.place = Place(0)
+        self.cursor = Cursor(0)
         self.gone: set[str] = set()
         self.steps: dict[str, list[int]] = {}
         self._versions: dict[str, int] = {}
 
     async def read(self, server: Server, rng: random.Random) -> None:
-        follower = Follower(server.feed, ADA, self.place)
-        with server.hub.follow(follower):
+        watch = FeedWatch(server.feed, ADA, self.cursor)
+        with server.hub.subscribe_to_feed(watch):
             for _ in range(rng.randint(1, 3)):
-                told = await follower.news(0.0)
-                if told is None:
-                    self.place = follower.place
+                update = await watch.next_update(0.0)
+                if update is None:
+                    self.cursor = watch.cursor
                     return
-                taken = list(told.changes)[: rng.randint(1, 5)]
+                taken = list(update.changes)[: rng.randint(1, 5)]
                 for change in taken:
                     self._take(change)
-                if len(taken) < len(told.changes):
-                    self.place = told.place_of(taken[-1])
+                if len(taken) < len(update.changes):
+                    self.cursor = update.cursor_after(taken[-1])
                     return
-                self.place = told.place
+                self.cursor = update.cursor
 
     def _take(self, change: Change) -> None:
         job = change.job
@@ -133,21 +133,21 @@ async def test_no_job_is_told_without_its_steps_wherever_one_reads(
             if rng.random() < 0.5:
                 server.publish()
             if rng.random() < 0.3:
-                await server.look(rng.randint(1, 10))
+                await server.poll(rng.randint(1, 10))
         for reader in readers:
             if rng.random() < 0.4:
                 await reader.read(rng.choice(servers), rng)
     head = (await store.feed_head()).seq
     for reader in readers:
-        while reader.place.seq < head:
+        while reader.cursor.seq < head:
             server = rng.choice(servers)
-            await server.look(100)
+            await server.poll(100)
             await reader.read(server, rng)
     everything = (await store.changes_after(0, limit=1000, user_id="ada")).changes
     there = [change.job for change in everything if not change.deleted]
     for reader in readers:
         assert reader.gone == {change.job.id for change in everything if change.deleted}
-        told = {job: steps[-1:] for job, steps in reader.steps.items() if job not in reader.gone}
+        update = {job: steps[-1:] for job, steps in reader.steps.items() if job not in reader.gone}
         ends = {job.id: [job.version] for job in there if job.status in TERMINAL}
         starts = {job.id: [2] for job in there if job.status is JobStatus.PROCESSING}
-        assert told == {job.id: [] for job in there} | starts | ends
+        assert update == {job.id: [] for job in there} | starts | ends

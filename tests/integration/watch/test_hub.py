@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from jobledger_server.admission.admission import CALLER, Caller
-from jobledger_server.domain.commands import Create, Delete, Report, Transit
+from jobledger_server.domain.commands import ChangeStatus, Create, Delete, Report
 from jobledger_server.domain.errors import JobNotFound, LimitExceeded
 from jobledger_server.domain.job import Job, JobId, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
@@ -16,30 +16,30 @@ from jobledger_server.sql.dialect import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
 from jobledger_server.watch import tail as tail_module
-from jobledger_server.watch.change_buffer import Window
-from jobledger_server.watch.feed_reader import Feed
-from jobledger_server.watch.feed_watch import Follower, Place, Selection
+from jobledger_server.watch.change_buffer import ChangeBuffer
+from jobledger_server.watch.feed_reader import FeedReader
+from jobledger_server.watch.feed_watch import Cursor, FeedWatch, Selection
 from jobledger_server.watch.hub import WatchHub
-from jobledger_server.watch.job_watch import Draining, Subscription
+from jobledger_server.watch.job_watch import Draining, JobWatch
 from jobledger_server.watch.tail import Tail
 from tests.support.store_writer import append, creation, moved, saved, step
 
-PATIENCE = 30.0
+MAX_WAIT = 30.0
 
 
 @pytest.fixture
-def look() -> asyncio.Event:
+def poll_now() -> asyncio.Event:
     return asyncio.Event()
 
 
 @pytest.fixture
-def window() -> Window:
-    return Window(0)
+def buffer() -> ChangeBuffer:
+    return ChangeBuffer(0)
 
 
 @pytest.fixture
-def hub(window: Window, look: asyncio.Event) -> WatchHub:
-    return WatchHub(window, look.set, max_watches=3)
+def hub(buffer: ChangeBuffer, poll_now: asyncio.Event) -> WatchHub:
+    return WatchHub(buffer, poll_now.set, max_watches=3)
 
 
 @pytest.fixture
@@ -57,8 +57,8 @@ async def elsewhere(store: SqlStore) -> AsyncIterator[Ledger]:
 
 
 @pytest.fixture
-async def tail(store: SqlStore, hub: WatchHub, look: asyncio.Event) -> AsyncIterator[None]:
-    task = asyncio.create_task(Tail(store, hub, look, await store.feed_head()).run())
+async def tail(store: SqlStore, hub: WatchHub, poll_now: asyncio.Event) -> AsyncIterator[None]:
+    task = asyncio.create_task(Tail(store, hub, poll_now, await store.feed_head()).run())
     yield
     task.cancel()
     await asyncio.wait([task])
@@ -69,68 +69,68 @@ async def created(ledger: Ledger) -> Job:
 
 
 async def started(ledger: Ledger, job: Job) -> Job:
-    return (await ledger.apply(Transit(job_id=job.id, target=JobStatus.PROCESSING))).job
+    return (await ledger.apply(ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING))).job
 
 
-async def news_of(subscription: Subscription, version: int) -> list[tuple[int, list[int]]]:
-    """Read until this version: (version, versions of the transitions) of each news."""
+async def news_of(watch: JobWatch, version: int) -> list[tuple[int, list[int]]]:
+    """Read until this version: (version, versions of the transitions) of each update."""
     seen = []
     while not seen or seen[-1][0] < version:
-        news = await subscription.news(PATIENCE)
-        assert news is not None
-        seen.append((news.job.version, [step.version for step in news.transitions]))
+        update = await watch.next_update(MAX_WAIT)
+        assert update is not None
+        seen.append((update.job.version, [step.version for step in update.transitions]))
     return seen
 
 
 async def test_a_commit_is_handed_on_at_once_without_a_look(
-    here: Ledger, hub: WatchHub, look: asyncio.Event
+    here: Ledger, hub: WatchHub, poll_now: asyncio.Event
 ) -> None:
     job = await created(here)
-    with hub.subscribe(job.id) as subscription:
-        subscription.begin(1)
+    with hub.subscribe(job.id) as watch:
+        watch.sent_up_to(1)
         await started(here, job)
-        assert await news_of(subscription, 2) == [(2, [2])]
+        assert await news_of(watch, 2) == [(2, [2])]
     assert hub.seq == 2
-    assert not look.is_set()
+    assert not poll_now.is_set()
 
 
 async def test_a_change_behind_a_gap_is_held_back_until_the_gap_is_read(
-    here: Ledger, elsewhere: Ledger, hub: WatchHub, look: asyncio.Event, store: SqlStore
+    here: Ledger, elsewhere: Ledger, hub: WatchHub, poll_now: asyncio.Event, store: SqlStore
 ) -> None:
     job = await created(here)
-    with hub.subscribe(job.id) as subscription:
-        subscription.begin(1)
+    with hub.subscribe(job.id) as watch:
+        watch.sent_up_to(1)
         await started(elsewhere, job)
         await here.apply(Report(job_id=job.id, progress=10))
         # Handed on now, version 3 would hide that the transition to version 2 is missing.
         assert hub.seq == 1
-        assert look.is_set()
-        task = asyncio.create_task(Tail(store, hub, look, await store.feed_head()).run())
-        assert await news_of(subscription, 3) == [(3, [2])]
+        assert poll_now.is_set()
+        task = asyncio.create_task(Tail(store, hub, poll_now, await store.feed_head()).run())
+        assert await news_of(watch, 3) == [(3, [2])]
         task.cancel()
         await asyncio.wait([task])
 
 
 async def test_a_change_behind_a_page_that_passed_over_its_job_is_held_back(
-    store: SqlStore, hub: WatchHub, look: asyncio.Event
+    store: SqlStore, hub: WatchHub, poll_now: asyncio.Event
 ) -> None:
     """A busy server can read a page of the table before it learns of its own commits."""
     job = await moved(store, await saved(store), JobStatus.PROCESSING)
     await saved(store)
     report = step(job, Report(job_id=job.id, progress=10))
-    end = step(report.job, Transit(job_id=job.id, target=JobStatus.COMPLETED))
+    end = step(report.job, ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
     own = await append(store, report)
     for decision in (end, step(end.job, Delete(job_id=job.id, user_id="ada"))):
         await append(store, decision)
-    with hub.subscribe(job.id) as subscription:
+    with hub.subscribe(job.id) as watch:
         hub.deliver((await store.changes_after(0, limit=1)).changes)
         assert hub.seq == own[0].seq - 1
         hub.publish(own)
-        assert await subscription.news(0.0) is None
-        assert look.is_set()
+        assert await watch.next_update(0.0) is None
+        assert poll_now.is_set()
         hub.deliver((await store.changes_after(hub.seq, limit=10)).changes)
         with pytest.raises(JobNotFound):
-            await subscription.news(0.0)
+            await watch.next_update(0.0)
     hub.publish(await append(store, creation()))
     assert hub.seq == 7
 
@@ -139,11 +139,11 @@ async def test_what_another_server_commits_is_seen_without_any_hint(
     elsewhere: Ledger, hub: WatchHub, tail: None
 ) -> None:
     job = await created(elsewhere)
-    with hub.subscribe(job.id) as subscription:
-        subscription.begin(1)
+    with hub.subscribe(job.id) as watch:
+        watch.sent_up_to(1)
         job = await started(elsewhere, job)
-        await elsewhere.apply(Transit(job_id=job.id, target=JobStatus.COMPLETED))
-        seen = await news_of(subscription, 3)
+        await elsewhere.apply(ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
+        seen = await news_of(watch, 3)
     assert [version for _, steps in seen for version in steps] == [2, 3]
 
 
@@ -151,27 +151,27 @@ async def test_a_deletion_by_another_server_is_seen(
     here: Ledger, elsewhere: Ledger, hub: WatchHub, tail: None
 ) -> None:
     job = await started(here, await created(here))
-    with hub.subscribe(job.id) as subscription:
-        subscription.begin(2)
-        await here.apply(Transit(job_id=job.id, target=JobStatus.COMPLETED))
+    with hub.subscribe(job.id) as watch:
+        watch.sent_up_to(2)
+        await here.apply(ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
         await elsewhere.apply(Delete(job_id=job.id, user_id="ada"))
-        assert await news_of(subscription, 3) == [(3, [3])]
+        assert await news_of(watch, 3) == [(3, [3])]
         with pytest.raises(JobNotFound):
-            await subscription.news(PATIENCE)
+            await watch.next_update(MAX_WAIT)
 
 
 async def test_two_servers_that_race_leave_no_gap(
     here: Ledger, elsewhere: Ledger, hub: WatchHub, tail: None
 ) -> None:
     job = await started(here, await created(here))
-    with hub.subscribe(job.id) as subscription:
-        subscription.begin(2)
+    with hub.subscribe(job.id) as watch:
+        watch.sent_up_to(2)
         for progress in range(1, 51):
             await (here if progress % 2 else elsewhere).apply(
                 Report(job_id=job.id, progress=progress)
             )
-        await elsewhere.apply(Transit(job_id=job.id, target=JobStatus.COMPLETED))
-        seen = await news_of(subscription, 53)
+        await elsewhere.apply(ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
+        seen = await news_of(watch, 53)
     versions = [version for version, _ in seen]
     assert versions == sorted(set(versions))
     assert [v for _, steps in seen for v in steps] == [53]
@@ -183,7 +183,7 @@ async def test_the_tail_outlives_a_database_that_goes_away(
 ) -> None:
     away = asyncio.Event()
 
-    head = await store.recognise()
+    head = await store.verify_identity()
 
     async def unavailable() -> None:
         away.set()
@@ -191,16 +191,16 @@ async def test_the_tail_outlives_a_database_that_goes_away(
 
     with monkeypatch.context() as patch:
         patch.setattr(store, "feed_head", unavailable)
-        look = asyncio.Event()
-        look.set()
-        task = asyncio.create_task(Tail(store, hub, look, head).run())
+        poll_now = asyncio.Event()
+        poll_now.set()
+        task = asyncio.create_task(Tail(store, hub, poll_now, head).run())
         await away.wait()
     job = await created(elsewhere)
-    with hub.subscribe(job.id) as subscription:
-        subscription.begin(1)
+    with hub.subscribe(job.id) as watch:
+        watch.sent_up_to(1)
         await started(elsewhere, job)
-        look.set()
-        assert await news_of(subscription, 2) == [(2, [2])]
+        poll_now.set()
+        assert await news_of(watch, 2) == [(2, [2])]
     task.cancel()
     await asyncio.wait([task])
 
@@ -217,35 +217,35 @@ async def test_more_watches_than_allowed_are_refused_until_one_ends(hub: WatchHu
     assert hub.watches == 0
 
 
-def patient(timers: list[asyncio.TimerHandle]) -> int:
-    """Count the timers that somebody may wait for as long as PATIENCE."""
-    soon = asyncio.get_running_loop().time() + PATIENCE / 2
+def unfinished(timers: list[asyncio.TimerHandle]) -> int:
+    """Count the timers that somebody may wait for as long as MAX_WAIT."""
+    soon = asyncio.get_running_loop().time() + MAX_WAIT / 2
     return sum(timer.when() > soon and not timer.cancelled() for timer in timers)
 
 
 async def test_a_watcher_that_is_gone_leaves_no_timer(
-    hub: WatchHub, window: Window, store: SqlStore, timers: list[asyncio.TimerHandle]
+    hub: WatchHub, buffer: ChangeBuffer, store: SqlStore, timers: list[asyncio.TimerHandle]
 ) -> None:
     """It would be kept, and all that it knows, for as long as it was going to wait."""
-    follower = Follower(Feed(store, window), Selection(), Place(0))
-    with hub.follow(follower), hub.subscribe(JobId("a")) as subscription:
-        assert (await follower.news(PATIENCE)).synced
+    of_feed = FeedWatch(FeedReader(store, buffer), Selection(), Cursor(0))
+    with hub.subscribe_to_feed(of_feed), hub.subscribe(JobId("a")) as of_job:
+        assert (await of_feed.next_update(MAX_WAIT)).synced
         timers.clear()
-        waits = [asyncio.create_task(each.news(PATIENCE)) for each in (follower, subscription)]
-        while patient(timers) < 2:
+        waits = [asyncio.create_task(each.next_update(MAX_WAIT)) for each in (of_feed, of_job)]
+        while unfinished(timers) < 2:
             await asyncio.sleep(0)
         for wait in waits:
             wait.cancel()
-    assert patient(timers) == 0
+    assert unfinished(timers) == 0
 
 
 async def test_a_draining_hub_ends_every_watch_and_takes_no_more(hub: WatchHub) -> None:
-    with hub.subscribe(JobId("a")) as subscription:
+    with hub.subscribe(JobId("a")) as watch:
         hub.drain()
         with pytest.raises(Draining), hub.subscribe(JobId("b")):
             pass
         with pytest.raises(Draining):
-            await subscription.news(PATIENCE)
+            await watch.next_update(MAX_WAIT)
     assert hub.watches == 0
 
 
@@ -254,78 +254,78 @@ async def test_a_database_that_was_restored_ends_every_watch_and_the_next_ones_w
     here: Ledger,
     hub: WatchHub,
     tail: None,
-    look: asyncio.Event,
+    poll_now: asyncio.Event,
     caplog: pytest.LogCaptureFixture,
     change: str,
     database: Database,
 ) -> None:
     job = await started(here, await created(here))
-    with hub.subscribe(job.id) as subscription:
-        subscription.begin(2)
+    with hub.subscribe(job.id) as watch:
+        watch.sent_up_to(2)
         async with database.writer.begin() as connection:
             await connection.execute(text("DELETE FROM job_transitions"))
             await connection.execute(text("UPDATE jobs SET change_seq = 1"))
             await connection.execute(text(f"UPDATE feed SET {change}"))
-        look.set()
+        poll_now.set()
         with pytest.raises(Draining):
-            await subscription.news(PATIENCE)
-    assert "restored" in caplog.text
-    with hub.subscribe(job.id) as subscription:
-        subscription.begin(2)
+            await watch.next_update(MAX_WAIT)
+    assert "feed_epoch_changed" in caplog.text
+    with hub.subscribe(job.id) as watch:
+        watch.sent_up_to(2)
         await here.apply(Report(job_id=job.id, progress=10))
-        look.set()
-        assert (await news_of(subscription, 3))[-1][0] == 3
+        poll_now.set()
+        assert (await news_of(watch, 3))[-1][0] == 3
 
 
 async def test_many_watchers_are_woken_a_few_at_a_time_and_none_is_forgotten(
-    here: Ledger, store: SqlStore, look: asyncio.Event
+    here: Ledger, store: SqlStore, poll_now: asyncio.Event
 ) -> None:
-    hub = WatchHub(Window(0), look.set, max_watches=1000)
+    hub = WatchHub(ChangeBuffer(0), poll_now.set, max_watches=1000)
     async with Ledger(store, hub.publish, max_waiting=100) as ledger:
         job = await created(ledger)
         with ExitStack() as stack:
             subscriptions = [stack.enter_context(hub.subscribe(job.id)) for _ in range(500)]
-            for subscription in subscriptions:
-                subscription.begin(1)
-            told: list[int] = []
+            for watch in subscriptions:
+                watch.sent_up_to(1)
+            served: list[int] = []
 
-            async def watch(subscription: Subscription) -> None:
-                await subscription.news(PATIENCE)
-                told.append(len(told))
+            async def serve(watch: JobWatch) -> None:
+                await watch.next_update(MAX_WAIT)
+                served.append(len(served))
 
-            watchers = [asyncio.create_task(watch(s)) for s in subscriptions]
+            watchers = [asyncio.create_task(serve(watch)) for watch in subscriptions]
             await asyncio.sleep(0)
             await started(ledger, job)
-            assert len(told) < 500  # the caller is answered while they are still being told
+            assert len(served) < 500  # the caller is answered while watches are still being woken
             await asyncio.gather(*watchers)
-    assert len(told) == 500
+    assert len(served) == 500
 
 
 async def test_a_hole_in_the_feed_is_told_counted_and_ends_every_watch(
     here: Ledger,
     hub: WatchHub,
     store: SqlStore,
-    look: asyncio.Event,
+    poll_now: asyncio.Event,
     caplog: pytest.LogCaptureFixture,
     database: Database,
 ) -> None:
     """It is impossible by design; this one is made by hand."""
     job = await created(here)
-    tail = Tail(store, hub, look, await store.recognise())
+    tail = Tail(store, hub, poll_now, await store.verify_identity())
     task = asyncio.create_task(tail.run())
-    with hub.subscribe(job.id) as subscription:
-        subscription.begin(1)
+    with hub.subscribe(job.id) as watch:
+        watch.sent_up_to(1)
         async with database.writer.begin() as connection:
             await connection.execute(text("UPDATE feed SET seq = seq + 1"))
-        look.set()
+        poll_now.set()
         with pytest.raises(Draining):
-            await subscription.news(PATIENCE)
-    assert "a bug: the feed has a hole" in caplog.text
+            await watch.next_update(MAX_WAIT)
+    assert "feed_hole_found" in caplog.text
     assert (tail.holes, hub.seq) == (1, 2)
-    with hub.subscribe(job.id) as subscription:
-        subscription.begin(1)
+    with hub.subscribe(job.id) as watch:
+        watch.sent_up_to(1)
         await started(here, job)
-        assert await news_of(subscription, 2) == [(2, [2])]
+        assert await news_of(watch, 2) == [(2, [2])]
     task.cancel()
     await asyncio.wait([task])
 
@@ -334,54 +334,54 @@ async def test_a_transition_is_not_lost_where_its_job_went_on_beyond_the_page(
     elsewhere: Ledger,
     hub: WatchHub,
     store: SqlStore,
-    look: asyncio.Event,
+    poll_now: asyncio.Event,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tail_module, "PAGE", 2)
     job = await created(elsewhere)
-    with hub.subscribe(job.id) as subscription:
-        subscription.begin(1)
+    with hub.subscribe(job.id) as watch:
+        watch.sent_up_to(1)
         await started(elsewhere, job)
         for _ in range(3):
             await created(elsewhere)
         await elsewhere.apply(Report(job_id=job.id, progress=10))
-        task = asyncio.create_task(Tail(store, hub, look, await store.recognise()).run())
-        look.set()
-        seen = await news_of(subscription, 3)
+        task = asyncio.create_task(Tail(store, hub, poll_now, await store.verify_identity()).run())
+        poll_now.set()
+        seen = await news_of(watch, 3)
     assert [version for _, steps in seen for version in steps] == [2]
     task.cancel()
     await asyncio.wait([task])
 
 
 async def test_a_server_that_was_away_longer_than_deletions_are_known_begins_anew(
-    elsewhere: Ledger, hub: WatchHub, store: SqlStore, look: asyncio.Event
+    elsewhere: Ledger, hub: WatchHub, store: SqlStore, poll_now: asyncio.Event
 ) -> None:
     job = await created(elsewhere)
     job = await started(elsewhere, job)
-    await elsewhere.apply(Transit(job_id=job.id, target=JobStatus.COMPLETED))
+    await elsewhere.apply(ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
     await elsewhere.apply(Delete(job_id=job.id, user_id="ada"))
-    assert await store.forget_deletions(Micros(0), limit=10) == 1
-    with hub.subscribe(job.id) as subscription:
-        subscription.begin(1)
-        task = asyncio.create_task(Tail(store, hub, look, await store.recognise()).run())
-        look.set()
+    assert await store.compact_deletions(Micros(0), limit=10) == 1
+    with hub.subscribe(job.id) as watch:
+        watch.sent_up_to(1)
+        task = asyncio.create_task(Tail(store, hub, poll_now, await store.verify_identity()).run())
+        poll_now.set()
         with pytest.raises(Draining):
-            await subscription.news(PATIENCE)
+            await watch.next_update(MAX_WAIT)
     assert hub.seq == 4
     task.cancel()
     await asyncio.wait([task])
 
 
 async def test_a_feed_watcher_keeps_its_cursor_when_the_hub_restarts(
-    here: Ledger, elsewhere: Ledger, hub: WatchHub, window: Window, store: SqlStore
+    here: Ledger, elsewhere: Ledger, hub: WatchHub, buffer: ChangeBuffer, store: SqlStore
 ) -> None:
     """What lies between was never sent to it."""
     for user_id in ("ada", "nobody"):
-        follower = Follower(Feed(store, window), Selection(user_id=user_id), Place(0))
-        with hub.follow(follower):
-            await follower.news(PATIENCE)
+        watch = FeedWatch(FeedReader(store, buffer), Selection(user_id=user_id), Cursor(0))
+        with hub.subscribe_to_feed(watch):
+            await watch.next_update(MAX_WAIT)
             known = hub.seq
-            assert await follower.news(0.0) is None
+            assert await watch.next_update(0.0) is None
             for _ in range(5):
                 await created(elsewhere)
             head = (await store.feed_head()).seq
@@ -389,5 +389,5 @@ async def test_a_feed_watcher_keeps_its_cursor_when_the_hub_restarts(
             await created(here)
             assert hub.seq == head + 1
             with pytest.raises(Draining):
-                await follower.news(PATIENCE)
-            assert follower.place == Place(known)
+                await watch.next_update(MAX_WAIT)
+            assert watch.cursor == Cursor(known)

@@ -9,14 +9,14 @@ from jobledger_server.admission.admission import CALLER, Caller
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import FeedPage
 from jobledger_server.watch import feed_reader as feed_module
-from jobledger_server.watch.change_buffer import Window
-from jobledger_server.watch.feed_reader import Feed
-from jobledger_server.watch.feed_watch import Follower, Place, Selection
+from jobledger_server.watch.change_buffer import ChangeBuffer
+from jobledger_server.watch.feed_reader import FeedReader
+from jobledger_server.watch.feed_watch import Cursor, FeedWatch, Selection
 from tests.support.gated_store import Gate
 from tests.support.store_writer import append, creation
 
 JOBS = 100
-PATIENCE = 30.0
+MAX_WAIT = 30.0
 SELECTIVE = Selection(labels={"no": "such"})
 
 
@@ -42,10 +42,10 @@ async def counting(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> Counting
     return CountingStore(store)
 
 
-async def synced(feed: Feed, selection: Selection, caller: Caller) -> None:
+async def synced(feed: FeedReader, selection: Selection, caller: Caller) -> None:
     CALLER.set(caller)
-    follower = Follower(feed, selection, Place(0))
-    while (told := await follower.news(PATIENCE)) is None or not told.synced:
+    watch = FeedWatch(feed, selection, Cursor(0))
+    while (update := await watch.next_update(MAX_WAIT)) is None or not update.synced:
         pass
 
 
@@ -54,7 +54,7 @@ async def synced(feed: Feed, selection: Selection, caller: Caller) -> None:
 async def test_many_that_resume_hold_up_nobody_elses_watch(
     counting: CountingStore, selection: Selection, good: Caller
 ) -> None:
-    feed = Feed(counting, Window(JOBS))
+    feed = FeedReader(counting, ChangeBuffer(JOBS))
     async with asyncio.TaskGroup() as tasks:
         for _ in range(20):
             tasks.create_task(synced(feed, selection, Caller("here", "greedy")))
@@ -70,30 +70,30 @@ async def test_one_that_waits_for_its_turn_says_that_it_is_alive_and_misses_noth
     counting: CountingStore,
 ) -> None:
     counting.gate = gate = Gate()
-    feed = Feed(counting, Window(JOBS))
+    feed = FeedReader(counting, ChangeBuffer(JOBS))
     async with asyncio.TaskGroup() as tasks:
         for _ in range(feed_module.READERS):
             tasks.create_task(synced(feed, Selection(), Caller("here")))
         while counting.pages < feed_module.READERS:
             await asyncio.sleep(0)
-        for place in (Place(0), Place(0, JOBS)):
-            waiting = Follower(feed, Selection(), place)
+        for cursor in (Cursor(0), Cursor(0, JOBS)):
+            waiting = FeedWatch(feed, Selection(), cursor)
             for _ in range(3):
-                assert await waiting.news(0.01) is None
-                assert waiting.place == place
+                assert await waiting.next_update(0.01) is None
+                assert waiting.cursor == cursor
         gate.open()
-    follower, seen = Follower(feed, Selection(), Place(0)), 0
+    watch, seen = FeedWatch(feed, Selection(), Cursor(0)), 0
     while seen < JOBS:
-        told = await follower.news(0.0)
-        seen += len(told.changes) if told else 0
+        update = await watch.next_update(0.0)
+        seen += len(update.changes) if update else 0
 
 
 async def test_one_that_finds_nothing_for_long_says_how_far_it_has_come(
     counting: CountingStore,
 ) -> None:
-    follower = Follower(Feed(counting, Window(JOBS)), SELECTIVE, Place(0))
+    watch = FeedWatch(FeedReader(counting, ChangeBuffer(JOBS)), SELECTIVE, Cursor(0))
     cursors = []
-    while (told := await follower.news(0.0)) is None:
-        cursors.append(follower.place.seq)
+    while (update := await watch.next_update(0.0)) is None:
+        cursors.append(watch.cursor.seq)
     assert cursors == list(range(10, JOBS, 10))
-    assert told.synced
+    assert update.synced

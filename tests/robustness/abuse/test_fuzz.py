@@ -88,7 +88,7 @@ async def test_no_request_is_an_internal_error(
     print(f"seed {SEED}: {dict(codes)}")  # noqa: T201
     assert codes.total() == count
     assert not codes.keys() & {"INTERNAL", "UNKNOWN", "UNAVAILABLE"}, (SEED, codes)
-    assert b'"internal error"' not in server.log.read_bytes()[logged:], SEED
+    assert b'"internal_error"' not in server.log.read_bytes()[logged:], SEED
 
 
 async def some_jobs(channel: grpc.aio.Channel) -> list[str]:

@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--duration", type=float, default=120.0, help="seconds of load")
     parser.add_argument("--seed", type=int, help="decides what happens; default: by chance")
     parser.add_argument("--rate", type=float, default=Size().rate, help="changes a second")
-    parser.add_argument("--feed", choices=("hints", "poll"), default="hints")
+    parser.add_argument("--feed", choices=("notify", "poll"), default="notify")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep the servers' logs there")
     arguments = parser.parse_args()
     seed = random.randrange(1_000_000) if arguments.seed is None else arguments.seed

@@ -34,7 +34,7 @@ TWO_AT_ONCE = 0.25
 
 CUT_LISTENERS = """
     SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-    WHERE application_name = 'jobledger hints' AND datname = current_database()
+    WHERE application_name = 'jobledger notifications' AND datname = current_database()
 """
 
 

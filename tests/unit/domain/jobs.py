@@ -6,8 +6,8 @@ from itertools import count
 
 from msgspec.structs import replace
 
-from jobledger_server.domain.commands import JobCommand, Transit
-from jobledger_server.domain.decisions import NewId, decide, digest_of_end
+from jobledger_server.domain.commands import ChangeStatus, JobCommand
+from jobledger_server.domain.decisions import NewId, decide, outcome_digest
 from jobledger_server.domain.errors import (
     DomainError,
     IllegalTransition,
@@ -48,13 +48,13 @@ OTHER_LINK = AssetLink(asset_type="text/plain", url="", storage_path="b.txt", fi
 ERROR = JobError(reason="OUT_OF_MEMORY", message="64 GiB were not enough", details=Payload(b"d"))
 
 ENDED_BY = {
-    JobStatus.COMPLETED: Transit(
+    JobStatus.COMPLETED: ChangeStatus(
         job_id=JOB_ID, target=JobStatus.COMPLETED, result=Payload(b"r"), assets=(LINK,)
     ),
-    JobStatus.PARTIAL: Transit(
+    JobStatus.PARTIAL: ChangeStatus(
         job_id=JOB_ID, target=JobStatus.PARTIAL, result=Payload(b"r"), error=ERROR
     ),
-    JobStatus.FAILED: Transit(job_id=JOB_ID, target=JobStatus.FAILED, error=ERROR),
+    JobStatus.FAILED: ChangeStatus(job_id=JOB_ID, target=JobStatus.FAILED, error=ERROR),
 }
 """The report that ended the job of `job_in`, for each terminal state."""
 
@@ -144,7 +144,7 @@ def job_in(state: State) -> Job:
         update_time=Instant(4_000_000),
         complete_time=Instant(4_000_000),
         version=4,
-        end_digest=digest_of_end(end),
+        outcome_digest=outcome_digest(end),
     )
 
 
@@ -216,7 +216,7 @@ def name_of(job: Job, outcome: Decision | str) -> str:
         return "moves"
     if after.attempt != job.attempt:
         return "takes"
-    if job.held and not after.held:
+    if job.leased and not after.leased:
         return "leaves"
     if after.cancel_request_time != job.cancel_request_time:
         return "asks"

@@ -172,7 +172,7 @@ def test_an_end_that_the_service_gave_is_nobodys_to_repeat() -> None:
     """It has no report's fingerprint, so that even the same words are another report."""
     job = decide(job_in(RELEASED), CANCEL, now=NOW, new_id=ids()).job
     same = replace(ENDED_BY[JobStatus.FAILED], error=job.error)
-    assert job.end_digest is None
+    assert job.outcome_digest is None
     assert outcome_of(job, same) == "terminal"
 
 

@@ -62,7 +62,7 @@ def test_a_new_job_is_queued_at_version_one_with_nothing_done() -> None:
             cancel_request_time=None,
             cancel_reason="",
             version=1,
-            end_digest=None,
+            outcome_digest=None,
         ),
         changed=True,
         applied=True,

@@ -146,7 +146,7 @@ def test_which_cause_is_told_where_several_have_passed(
     assert (error.reason if error else None) == reason
     if reason is None:
         assert decision.job.status is JobStatus.PROCESSING
-        assert not decision.job.held
+        assert not decision.job.leased
 
 
 def test_a_queued_job_that_nobody_took_passes_through_processing() -> None:

@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from jobledger_server.domain.commands import Transit
-from jobledger_server.domain.decisions import digest_of_end
+from jobledger_server.domain.commands import ChangeStatus
+from jobledger_server.domain.decisions import outcome_digest
 from jobledger_server.domain.job import AssetLink, JobError, JobStatus, Payload
 from tests.unit.domain.jobs import ERROR, JOB_ID, LINK, OTHER_LINK
 
-FULL = Transit(
+FULL = ChangeStatus(
     job_id=JOB_ID,
     target=JobStatus.PARTIAL,
     progress=70,
@@ -19,7 +19,7 @@ FULL = Transit(
     error=ERROR,
     assets=(LINK, OTHER_LINK),
 )
-BARE = Transit(job_id=JOB_ID, target=JobStatus.COMPLETED)
+BARE = ChangeStatus(job_id=JOB_ID, target=JobStatus.COMPLETED)
 
 # Digests are kept in databases: a server that computes another one for the
 # same content would refuse the retry of a report that an older server had
@@ -31,13 +31,13 @@ GOLDEN = [
 
 
 @pytest.mark.parametrize(("command", "digest"), GOLDEN)
-def test_the_digest_is_the_same_in_every_version(command: Transit, digest: str) -> None:
-    assert digest_of_end(command).hex() == digest
+def test_the_digest_is_the_same_in_every_version(command: ChangeStatus, digest: str) -> None:
+    assert outcome_digest(command).hex() == digest
 
 
 def test_who_says_it_and_what_it_expected_is_not_content() -> None:
     said_otherwise = replace(FULL, worker_id="worker-9", attempt=3, expected_version=8)
-    assert digest_of_end(said_otherwise) == digest_of_end(FULL)
+    assert outcome_digest(said_otherwise) == outcome_digest(FULL)
 
 
 @pytest.mark.parametrize(
@@ -65,14 +65,14 @@ def test_who_says_it_and_what_it_expected_is_not_content() -> None:
         replace(FULL, assets=(LINK, replace(OTHER_LINK, url="b.txt", storage_path=""))),
     ],
 )
-def test_every_word_of_the_outcome_is_content(other: Transit) -> None:
-    assert digest_of_end(other) != digest_of_end(FULL)
+def test_every_word_of_the_outcome_is_content(other: ChangeStatus) -> None:
+    assert outcome_digest(other) != outcome_digest(FULL)
 
 
 def test_text_does_not_slide_from_one_field_into_the_next() -> None:
     def digest(asset_type: str, url: str) -> bytes:
         link = AssetLink(asset_type=asset_type, url=url, storage_path="", file_size=0)
-        return digest_of_end(replace(BARE, assets=(link,)))
+        return outcome_digest(replace(BARE, assets=(link,)))
 
     assert digest("ab", "c") != digest("a", "bc")
     assert digest("a1:b", "") != digest("a", "b")
@@ -84,7 +84,7 @@ payloads = st.none() | words.map(lambda word: Payload(word.encode()))
 errors = st.none() | st.builds(JobError, words, words, payloads)
 links = st.builds(AssetLink, words, words, words, st.integers(0, 11))
 ends = st.builds(
-    Transit,
+    ChangeStatus,
     job_id=st.just(JOB_ID),
     target=st.sampled_from([JobStatus.COMPLETED, JobStatus.PARTIAL, JobStatus.FAILED]),
     progress=st.none() | st.integers(0, 11),
@@ -96,11 +96,13 @@ ends = st.builds(
 
 
 @given(ends, ends)
-def test_digests_are_equal_exactly_where_the_contents_are(one: Transit, other: Transit) -> None:
-    assert (digest_of_end(one) == digest_of_end(other)) == (one == other)
+def test_digests_are_equal_exactly_where_the_contents_are(
+    one: ChangeStatus, other: ChangeStatus
+) -> None:
+    assert (outcome_digest(one) == outcome_digest(other)) == (one == other)
 
 
 @given(ends)
-def test_a_digest_is_sixteen_bytes_and_depends_on_nothing_else(end: Transit) -> None:
-    assert digest_of_end(end) == digest_of_end(replace(end))
-    assert len(digest_of_end(end)) == 16
+def test_a_digest_is_sixteen_bytes_and_depends_on_nothing_else(end: ChangeStatus) -> None:
+    assert outcome_digest(end) == outcome_digest(replace(end))
+    assert len(outcome_digest(end)) == 16

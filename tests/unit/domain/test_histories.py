@@ -10,6 +10,7 @@ from msgspec import structs
 
 from jobledger_server.domain.commands import (
     Cancel,
+    ChangeStatus,
     Claim,
     Create,
     Delete,
@@ -18,7 +19,6 @@ from jobledger_server.domain.commands import (
     LinkAsset,
     Release,
     Report,
-    Transit,
 )
 from jobledger_server.domain.decisions import create, decide
 from jobledger_server.domain.errors import DomainError, IllegalTransition, RequestIdReused
@@ -210,7 +210,7 @@ class Histories(RuleBasedStateMachine):
             return refusal
         self.keep(decision)
         if isinstance(command, Cancel | Release) or (
-            (isinstance(command, Transit) and command.target in ENDED_BY)
+            (isinstance(command, ChangeStatus) and command.target in ENDED_BY)
             or (isinstance(command, LinkAsset) and command.request_id)
         ):
             record.accepted.append(command)
@@ -234,7 +234,7 @@ class Histories(RuleBasedStateMachine):
                 record.job = step.job
         record.assets += decision.assets
         assert before.complete_time is None or decision.deleted, "what has ended never changes"
-        taken = after.held and not before.held
+        taken = after.leased and not before.leased
         assert after.attempt == before.attempt + (taken or decision.via is not None)
         assert after.attempt > before.attempt or after.progress >= before.progress
         assert before.start_time in (None, after.start_time)
@@ -259,7 +259,7 @@ class Histories(RuleBasedStateMachine):
         lease: Micros | None,
     ) -> None:
         model = self.model
-        content = ENDED_BY.get(to, Transit(job_id=JOB_ID, target=to, lease_duration=lease))
+        content = ENDED_BY.get(to, ChangeStatus(job_id=JOB_ID, target=to, lease_duration=lease))
         attempt = None if attempt_offset is None else model.attempt + attempt_offset
         version = None if version_offset is None else model.version + version_offset
         command = structs.replace(
@@ -369,13 +369,13 @@ class Histories(RuleBasedStateMachine):
         outcome = self.send(command)
         assert self.record.job is before
         assert self.record.assets == links
-        if isinstance(command, Transit | Cancel) or getattr(command, "attempt", None) is None:
+        if isinstance(command, ChangeStatus | Cancel) or getattr(command, "attempt", None) is None:
             assert isinstance(outcome, Decision), "what was accepted once is accepted again"
 
     @rule(worker=st.sampled_from(["worker-1", "worker-2"]), progress=progresses)
     def start_twice(self, worker: str, progress: int | None) -> None:
         """A worker that names itself may start again, having lost the answer."""
-        start = Transit(
+        start = ChangeStatus(
             job_id=JOB_ID, target=JobStatus.PROCESSING, worker_id=worker, progress=progress
         )
         if self.model.status not in TERMINAL and not self.model.held:
@@ -401,7 +401,7 @@ class Histories(RuleBasedStateMachine):
         job, model = self.record.job, self.model
         assert (
             job.status.value,
-            job.held,
+            job.leased,
             job.progress,
             job.attempt,
             job.error.reason if job.error else "",
@@ -416,7 +416,7 @@ class Histories(RuleBasedStateMachine):
         )
         assert deadline(job) == min(model.times.values(), default=None)
         if model.status not in TERMINAL:
-            assert job.attempt - job.releases - job.held == model.lost
+            assert job.attempt - job.releases - job.leased == model.lost
 
     @invariant()
     def transitions_are_contiguous_and_lead_to_the_job(self) -> None:
@@ -433,13 +433,13 @@ class Histories(RuleBasedStateMachine):
     def fields_fit_the_state(self) -> None:
         job = self.record.job
         ended = job.status in ENDED_BY
-        waits = not ended and not job.held
+        waits = not ended and not job.leased
         assert (job.start_time is None) == (job.status is JobStatus.QUEUED)
         assert (job.attempt == 0) == (job.status is JobStatus.QUEUED)
         assert (job.complete_time is None) == (not ended)
-        assert job.end_digest is None or ended
+        assert job.outcome_digest is None or ended
         assert (deadline(job) is None) == ended
-        assert not job.held or job.status is JobStatus.PROCESSING
+        assert not job.leased or job.status is JobStatus.PROCESSING
         assert (job.lease_duration is None) == (job.lease_expire_time is None)
         assert (job.queue_expire_time is None) == (not waits)
         assert not waits or job.cancel_request_time is None, "who waits was not cancelled"

@@ -5,13 +5,13 @@ from msgspec.structs import replace
 
 from jobledger_server.domain.commands import (
     Cancel,
+    ChangeStatus,
     Claim,
     Expire,
     JobCommand,
     LinkAsset,
     Release,
     Report,
-    Transit,
 )
 from jobledger_server.domain.decisions import decide
 from jobledger_server.domain.errors import JobTerminal, LeaseLost
@@ -203,7 +203,7 @@ def test_giving_back_uses_up_no_attempt_however_often_it_is_done() -> None:
 
 
 def test_starting_by_name_uses_attempts_up_as_claiming_does() -> None:
-    start = Transit(job_id=JOB_ID, target=JobStatus.PROCESSING)
+    start = ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING)
     job = replace(job_in(QUEUED), max_attempts=2)
     job = expired(after(job, start))
     assert job.status is JobStatus.PROCESSING
@@ -218,7 +218,7 @@ def test_the_old_holder_is_fenced_out_before_anyone_else_has_the_job(state: Stat
         Report(job_id=JOB_ID, attempt=1),
         LinkAsset(job_id=JOB_ID, link=LINK, attempt=1),
         replace(END, attempt=1),
-        Transit(job_id=JOB_ID, target=JobStatus.PROCESSING, attempt=1),
+        ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING, attempt=1),
     ):
         with pytest.raises(LeaseLost) as refusal:
             decide(job, command, now=NOW, new_id=ids())
@@ -252,7 +252,7 @@ def test_an_expired_lease_is_good_until_somebody_takes_note(late_by: int) -> Non
     renewed = after(job, Report(job_id=JOB_ID, attempt=1), now)
     assert renewed.lease_expire_time == now + LEASE
     released = after(job, Release(job_id=JOB_ID, attempt=1), now)
-    assert (released.held, released.releases) == (False, 1)
+    assert (released.leased, released.releases) == (False, 1)
     linked = after(job, LinkAsset(job_id=JOB_ID, link=LINK, attempt=1), now)
     assert linked.lease_expire_time == LEASE_EXPIRED_AT, "a link does not renew the lease"
 
@@ -297,7 +297,7 @@ def test_asking_to_cancel_does_not_touch_the_lease() -> None:
     job = job_in(HELD)
     asked = after(job, Cancel(job_id=JOB_ID, user_id=job.user_id))
     assert asked.lease_expire_time == job.lease_expire_time
-    assert asked.held
+    assert asked.leased
 
 
 def ended_by_the_service(reason: str) -> Job:
@@ -318,7 +318,7 @@ def ended_by_the_service(reason: str) -> Job:
 def test_a_late_worker_learns_that_its_lease_is_lost_where_that_ended_the_job(reason: str) -> None:
     job = ended_by_the_service(reason)
     lost: type[Exception] = LeaseLost if reason == "LEASE_EXPIRED" else JobTerminal
-    done = Transit(job_id=JOB_ID, target=JobStatus.COMPLETED)
+    done = ChangeStatus(job_id=JOB_ID, target=JobStatus.COMPLETED)
     link = LinkAsset(job_id=JOB_ID, link=LINK)
     for command in (done, link):
         with pytest.raises(lost):

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from jobledger_server.domain.commands import (
     Cancel,
+    ChangeStatus,
     Claim,
     Delete,
     Expire,
@@ -18,7 +19,6 @@ from jobledger_server.domain.commands import (
     LinkAsset,
     Release,
     Report,
-    Transit,
     WorkerCommand,
 )
 from jobledger_server.domain.decisions import decide
@@ -33,7 +33,7 @@ from jobledger_server.domain.errors import (
 )
 from jobledger_server.domain.job import Asset, AssetId, Instant, Job, JobStatus, Payload
 from jobledger_server.domain.leases import claim
-from jobledger_server.domain.state_machine import TERMINAL, TRANSITIONS, Decision, waits
+from jobledger_server.domain.state_machine import TERMINAL, TRANSITIONS, Decision, is_claimable
 from tests.unit.domain.jobs import (
     COMPLETED,
     ENDED,
@@ -211,9 +211,9 @@ def attempts(state: State) -> dict[str, int | None]:
     return {"none": None, "current": current, "earlier": current - 1, "later": current + 1}
 
 
-def content_for(target: JobStatus) -> Transit:
+def content_for(target: JobStatus) -> ChangeStatus:
     """Say something new about the job that is valid for this target."""
-    command = Transit(
+    command = ChangeStatus(
         job_id=JOB_ID,
         target=target,
         progress=70,
@@ -240,8 +240,8 @@ def test_the_transitions_are_those_of_the_contract() -> None:
 
 @pytest.mark.parametrize("state", STATES)
 def test_a_job_waits_where_it_has_not_ended_and_nobody_holds_it(state: State) -> None:
-    assert waits(job_in(state)) is (state in WAITING)
-    assert job_in(state).held is (state is HELD)
+    assert is_claimable(job_in(state)) is (state in WAITING)
+    assert job_in(state).leased is (state is HELD)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -410,7 +410,7 @@ def test_every_deletion_in_every_state(state: State, who: str) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        Transit(job_id=JOB_ID, target=JobStatus.PROCESSING),
+        ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING),
         Report(job_id=JOB_ID),
         LinkAsset(job_id=JOB_ID, link=LINK),
         Release(job_id=JOB_ID, attempt=1),
@@ -430,9 +430,9 @@ def test_refusals_carry_the_facts(state: State) -> None:
     job, status = job_in(state), state.status
     facts: list[DomainError] = []
     for command in (
-        Transit(job_id=JOB_ID, target=JobStatus.QUEUED),
-        Transit(job_id=JOB_ID, target=JobStatus.PROCESSING, attempt=9),
-        Transit(job_id=JOB_ID, target=JobStatus.COMPLETED, expected_version=9),
+        ChangeStatus(job_id=JOB_ID, target=JobStatus.QUEUED),
+        ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING, attempt=9),
+        ChangeStatus(job_id=JOB_ID, target=JobStatus.COMPLETED, expected_version=9),
         Release(job_id=JOB_ID, attempt=9),
         Delete(job_id=JOB_ID, user_id=OWNER),
         Delete(job_id=JOB_ID, user_id="eve"),
@@ -496,7 +496,7 @@ def test_starting_a_held_job_is_refused_with_what_is_possible_instead() -> None:
     with pytest.raises(IllegalTransition) as refusal:
         decide(
             job_in(HELD),
-            Transit(job_id=JOB_ID, target=JobStatus.PROCESSING),
+            ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING),
             now=NOW,
             new_id=ids(),
         )
@@ -525,7 +525,7 @@ def test_a_reused_request_id_names_the_asset_that_has_it() -> None:
     "command",
     [
         *ENDED_BY.values(),
-        Transit(job_id=JOB_ID, target=JobStatus.PROCESSING, worker_id="w"),
+        ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING, worker_id="w"),
         Report(job_id=JOB_ID, progress=50),
         LinkAsset(job_id=JOB_ID, link=LINK),
         Release(job_id=JOB_ID, attempt=1),

@@ -54,7 +54,7 @@ def test_a_holder_that_does_not_come_back_loses_it_a_lease_later(max_attempts: i
             "LEASE_EXPIRED",
         )
     else:
-        assert (lost.status, lost.held) == (JobStatus.PROCESSING, False)
+        assert (lost.status, lost.leased) == (JobStatus.PROCESSING, False)
 
 
 def test_a_holder_that_comes_back_keeps_its_attempt() -> None:
@@ -73,14 +73,14 @@ def test_to_say_it_again_changes_nothing() -> None:
 
 def test_where_nobody_said_it_within_a_lease_there_is_nothing_left_to_extend() -> None:
     """Its holder has had the time: what was reported meanwhile would have renewed it."""
-    assert not expire(JOB, RESUMED + LEASE).job.held
+    assert not expire(JOB, RESUMED + LEASE).job.leased
 
 
 def test_a_lease_that_was_renewed_after_the_outage_is_not_extended() -> None:
     report = Report(job_id=JOB_ID, attempt=1)
     renewed = decide(JOB, report, now=Instant(RESUMED + 1), new_id=ids()).job
     assert renewed.lease_expire_time is not None
-    assert not expire(renewed, renewed.lease_expire_time).job.held
+    assert not expire(renewed, renewed.lease_expire_time).job.leased
 
 
 def test_a_lease_that_has_not_expired_is_left_alone() -> None:
@@ -96,7 +96,7 @@ def test_the_time_to_run_and_the_grace_of_a_cancellation_are_not_extended() -> N
     asked_at = RESUMED - CANCEL_GRACE + 5 * SECOND
     asked = decide(JOB, cancel, now=Instant(asked_at), new_id=ids()).job
     extended = expire(asked, RESUMED).job
-    assert (extended.held, extended.cancel_request_time) == (True, asked_at)
+    assert (extended.leased, extended.cancel_request_time) == (True, asked_at)
     ended = expire(extended, RESUMED + 5 * SECOND).job
     assert ended.error is not None
     assert ended.error.reason == "CANCELLED"

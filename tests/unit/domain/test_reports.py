@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from jobledger_server.domain.commands import LinkAsset, Report, Transit
+from jobledger_server.domain.commands import ChangeStatus, LinkAsset, Report
 from jobledger_server.domain.decisions import decide
 from jobledger_server.domain.job import (
     Asset,
@@ -34,7 +34,7 @@ from tests.unit.domain.jobs import (
     outcome_of,
 )
 
-START = Transit(job_id=JOB_ID, target=JobStatus.PROCESSING)
+START = ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING)
 
 
 def test_a_start_counts_the_attempt_and_records_who_and_when_and_for_how_long() -> None:
@@ -139,9 +139,9 @@ def test_an_end_sets_progress_outcome_and_time_and_takes_every_deadline_away(
         complete_time=NOW,
         update_time=NOW,
         version=job.version + 1,
-        end_digest=decision.job.end_digest,
+        outcome_digest=decision.job.outcome_digest,
     )
-    assert decision.job.end_digest
+    assert decision.job.outcome_digest
     assert decision.transition == Transition(
         job_id=JOB_ID,
         from_status=JobStatus.PROCESSING,

@@ -1,8 +1,8 @@
-"""Retire: removes a job that ended long enough ago, and no other."""
+"""Purge: removes a job that ended long enough ago, and no other."""
 
 import pytest
 
-from jobledger_server.domain.commands import Retire, Transit
+from jobledger_server.domain.commands import ChangeStatus, Purge
 from jobledger_server.domain.decisions import decide
 from jobledger_server.domain.job import Instant, Job, JobStatus, Micros
 from tests.support.store_writer import creation, step
@@ -13,7 +13,7 @@ AGE = Micros(1000)
 def ended() -> Job:
     job = creation().job
     for target in (JobStatus.PROCESSING, JobStatus.COMPLETED):
-        job = step(job, Transit(job_id=job.id, target=target)).job
+        job = step(job, ChangeStatus(job_id=job.id, target=target)).job
     return job
 
 
@@ -23,7 +23,7 @@ def test_its_age_is_counted_from_its_end(later: int) -> None:
     assert job.complete_time is not None
     now = Instant(job.complete_time + later)
     gone = later >= AGE
-    decision = decide(job, Retire(job_id=job.id, age=AGE), now=now, new_id=str)
+    decision = decide(job, Purge(job_id=job.id, age=AGE), now=now, new_id=str)
     assert decision.deleted is gone
     assert decision.changed is gone
     assert decision.job.version == job.version + gone
@@ -33,6 +33,6 @@ def test_its_age_is_counted_from_its_end(later: int) -> None:
 def test_what_has_not_ended_stays_however_old(target: JobStatus | None) -> None:
     job = creation().job
     if target is not None:
-        job = step(job, Transit(job_id=job.id, target=target)).job
-    decision = decide(job, Retire(job_id=job.id, age=AGE), now=Instant(10**17), new_id=str)
+        job = step(job, ChangeStatus(job_id=job.id, target=target)).job
+    decision = decide(job, Purge(job_id=job.id, age=AGE), now=Instant(10**17), new_id=str)
     assert (decision.deleted, decision.changed, decision.job) == (False, False, job)

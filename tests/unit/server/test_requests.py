@@ -25,7 +25,7 @@ READ: dict[str, Callable[[Any], Any]] = {
     "MarkFailed": REQUESTS.mark,
     "MarkPartial": REQUESTS.mark,
     "ReleaseJob": REQUESTS.release,
-    "TransitionJob": REQUESTS.transit,
+    "TransitionJob": REQUESTS.change_status,
     "UpdateProgress": REQUESTS.report,
 }
 

@@ -10,7 +10,7 @@ from jobledger_server.domain.job import Asset, AssetId, Job, JobId, Transition
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.reads import Reads
 from jobledger_server.rpc.incoming import Incoming
-from jobledger_server.rpc.jobs.jobs_watch import JobsWatch
+from jobledger_server.rpc.jobs.feed_streams import FeedStreams
 from jobledger_server.rpc.lists import Lists
 from jobledger_server.rpc.messages import (
     WatchMessage,
@@ -23,10 +23,10 @@ from jobledger_server.rpc.messages import (
 )
 from jobledger_server.rpc.pages import Page, message_bytes, number_from
 from jobledger_server.rpc.requests import Requests
-from jobledger_server.rpc.stream_age import Lifetime
+from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.store import Store
 from jobledger_server.watch.hub import WatchHub
-from jobledger_server.watch.job_watch import News
+from jobledger_server.watch.job_watch import JobUpdate
 
 Context = ServicerContext[Any, Any]
 
@@ -43,7 +43,7 @@ class JobService:
         requests: Requests,
         *,
         lists: Lists,
-        jobs_watch: JobsWatch,
+        feed_streams: FeedStreams,
         heartbeat: float,
         max_watch_age: float,
     ) -> None:
@@ -53,10 +53,10 @@ class JobService:
         self._hub = hub
         self._requests = requests
         self._lists = lists
-        self._jobs_watch = jobs_watch
+        self._feed_streams = feed_streams
         self._heartbeat = heartbeat
         self._max_watch_age = max_watch_age
-        self._last_news: tuple[News, WatchMessage] | None = None
+        self._last_news: tuple[JobUpdate, WatchMessage] | None = None
 
     # Requests that may be large come unparsed; see handlers.py.
     async def CreateJob(self, request: Incoming[pb.CreateJobRequest], _context: Context) -> bytes:
@@ -129,19 +129,19 @@ class JobService:
     # Writes instead of yielding: grpc does not close a generator whose write failed (grpc#42295).
     async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> None:
         job_id, user_id = self._requests.owned_job(request)
-        lifetime = Lifetime(self._max_watch_age)
+        age = StreamAge(self._max_watch_age)
         # Subscribe, then read: what is committed in between waits in the slot.
-        with self._hub.subscribe(job_id) as subscription:
+        with self._hub.subscribe(job_id) as watch:
             job, steps = await self._reads.history(job_id, user_id)
-            subscription.begin(job.version)
+            watch.sent_up_to(job.version)
             steps = [step for step in steps if step.version > request.after_version]
-            message, last = self._message(News(job, tuple(steps)))
+            message, last = self._message(JobUpdate(job, tuple(steps)))
             # The message alone is held, and not the job as well: its client may not read for
             # long, and a heartbeat repeats what the message says.
             del job
             await context.write(message.serialized)
             while not last:
-                news = await subscription.news(lifetime.patience(self._heartbeat))
+                news = await watch.next_update(age.max_wait(self._heartbeat))
                 if news is None:
                     await context.write(message.heartbeat())
                 else:
@@ -151,9 +151,9 @@ class JobService:
 
     async def WatchJobs(self, request: pb.WatchJobsRequest, context: Context) -> None:
         selection = self._requests.selection(request)
-        await self._jobs_watch.serve(selection, request.resume_token, context.write)
+        await self._feed_streams.serve(selection, request.resume_token, context.write)
 
-    def _message(self, news: News) -> tuple[WatchMessage, bool]:
+    def _message(self, news: JobUpdate) -> tuple[WatchMessage, bool]:
         """Serialize news, or take the last message where another watcher was sent the same.
 
         Return it, and whether it is the last one of a stream.

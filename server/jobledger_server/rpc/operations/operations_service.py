@@ -18,7 +18,7 @@ from jobledger_server.rpc.operations.operation_messages import operation_message
 from jobledger_server.rpc.operations.operation_requests import OperationsRequests
 from jobledger_server.rpc.operations.owner import Metadata
 from jobledger_server.rpc.pages import Page, message_bytes
-from jobledger_server.rpc.stream_age import Lifetime
+from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.store import Store
 from jobledger_server.watch.hub import WatchHub
 
@@ -81,14 +81,14 @@ class OperationsService:
         job_id, user_id, patience = self._requests.wait(request, _metadata(context))
         loop = asyncio.get_running_loop()
         until = loop.time() + min(patience, _time_to_answer(context))
-        if (left := Lifetime(self._max_age).left()) is not None:
+        if (left := StreamAge(self._max_age).remaining()) is not None:
             until = min(until, loop.time() + left)
         # Subscribe, then read: what is committed in between waits in the slot.
-        with self._hub.subscribe(job_id) as subscription:
+        with self._hub.subscribe(job_id) as watch:
             job = await self._reads.job(job_id, user_id)
-            subscription.begin(job.version)
+            watch.sent_up_to(job.version)
             while job.status not in TERMINAL:
-                news = await subscription.news(max(0.0, until - loop.time()))
+                news = await watch.next_update(max(0.0, until - loop.time()))
                 if news is None:
                     break
                 job = news.job

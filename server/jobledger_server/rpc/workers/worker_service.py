@@ -15,8 +15,8 @@ from jobledger_server.rpc.messages import (
     progress_response,
 )
 from jobledger_server.rpc.requests import Requests
-from jobledger_server.rpc.workers.report_stream import Reporting
-from jobledger_server.rpc.workers.worker_ledger import WorkersLedger
+from jobledger_server.rpc.workers.report_streams import ReportStreams
+from jobledger_server.rpc.workers.worker_ledger import WorkerLedger
 
 Context = ServicerContext[Any, Any]
 
@@ -24,10 +24,12 @@ Context = ServicerContext[Any, Any]
 class WorkerService:
     """Requests to commands, their outcome to serialized responses."""
 
-    def __init__(self, ledger: WorkersLedger, requests: Requests, reporting: Reporting) -> None:
+    def __init__(
+        self, ledger: WorkerLedger, requests: Requests, report_streams: ReportStreams
+    ) -> None:
         self._ledger = ledger
         self._requests = requests
-        self._reporting = reporting
+        self._report_streams = report_streams
 
     async def ClaimJobs(self, request: pb.ClaimJobsRequest, _context: Context) -> bytes:
         jobs = await self._ledger.claim(*self._requests.claim(request))
@@ -41,7 +43,7 @@ class WorkerService:
     async def TransitionJob(
         self, request: Incoming[pb.TransitionJobRequest], _context: Context
     ) -> bytes:
-        decision = await self._ledger.apply(await request.read(self._requests.transit))
+        decision = await self._ledger.apply(await request.read(self._requests.change_status))
         return job_response(pb.TransitionJobResponse, decision.job)
 
     async def UpdateProgress(self, request: pb.UpdateProgressRequest, _context: Context) -> bytes:
@@ -53,7 +55,7 @@ class WorkerService:
     async def ReportProgress(
         self, _reports: AsyncIterator[pb.ReportProgressRequest], context: Context
     ) -> None:
-        await self._reporting.serve(context.read, context.write)
+        await self._report_streams.serve(context.read, context.write)
 
     async def MarkCompleted(
         self, request: Incoming[pb.MarkCompletedRequest], _context: Context

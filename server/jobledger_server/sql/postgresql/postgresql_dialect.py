@@ -46,7 +46,7 @@ COMMAND_SECONDS = 5
 CONNECT_SECONDS = 3
 """How long PostgreSQL may take to accept a connection before it counts as away."""
 
-FAREWELL_SECONDS = 3
+CLOSE_SECONDS = 3
 """How long PostgreSQL may take to say good-bye on all connections."""
 
 WRITERS, READERS, LISTS = 4, 6, 2
@@ -91,10 +91,10 @@ class _Postgresql:
     name = "postgresql"
     single_statement: Mapping[str, Any] = {"isolation_level": "AUTOCOMMIT"}
     snapshot: Mapping[str, Any] = {"isolation_level": "REPEATABLE READ"}
-    farewell_seconds: float | None = FAREWELL_SECONDS
+    close_timeout: float | None = CLOSE_SECONDS
     # Another cluster, another timeline of the same one (a standby that took over, a restore to a
     # point in time), or a table that was restored from a dump.
-    home: ColumnElement[str] = literal_column(
+    database_identity: ColumnElement[str] = literal_column(
         "(SELECT system_identifier FROM pg_control_system())::text"
         " || ' ' || left(pg_walfile_name(pg_current_wal_lsn()), 8)"
         " || ' ' || 'feed'::regclass::oid::text"
@@ -111,11 +111,11 @@ class _Postgresql:
         )
         # Where the server goes away between two messages the driver loses its thread: then it
         # says that another operation is in progress, which is one of before that never ended.
-        self._confused: tuple[type[Exception], ...] = (asyncpg.InternalClientError,)
+        self._protocol_errors: tuple[type[Exception], ...] = (asyncpg.InternalClientError,)
         self.driver_errors: tuple[type[Exception], ...] = (
             asyncpg.PostgresError,
             asyncpg.InterfaceError,
-            *self._confused,
+            *self._protocol_errors,
         )
         self._read_clock = select(self.clock)
 
@@ -171,7 +171,7 @@ class _Postgresql:
         return change
 
     def driver(self, connection: Any) -> Driver:
-        return _PostgresqlDriver(connection, self._confused)
+        return _PostgresqlDriver(connection, self._protocol_errors)
 
     @property
     def clock(self) -> ColumnElement[int]:
@@ -204,18 +204,18 @@ class _PostgresqlDriver:
     """See `driver.Driver`."""
 
     def __init__(
-        self, connection: "asyncpg.Connection[Any]", confused: tuple[type[Exception], ...]
+        self, connection: "asyncpg.Connection[Any]", protocol_errors: tuple[type[Exception], ...]
     ) -> None:
         self.committing = False
         self._connection = connection
-        self._confused = confused
+        self._protocol_errors = protocol_errors
         self._begins = False  # with the next statement
         self._begun = False
 
     def lost(self, error: BaseException) -> bool:
-        return self._connection.is_closed() or isinstance(error, self._confused)
+        return self._connection.is_closed() or isinstance(error, self._protocol_errors)
 
-    def cut(self) -> None:
+    def terminate(self) -> None:
         self._connection.terminate()
 
     async def interrupt(self) -> None:
@@ -346,7 +346,7 @@ def _value(column: Column[Any]) -> str:
     return f"new.{column.name}::json" if isinstance(column.type, JSON) else f"new.{column.name}"
 
 
-def open_postgresql(url: URL, *, patient: bool = False) -> Database:
+def open_postgresql(url: URL, *, unlimited: bool = False) -> Database:
     try:
         # An extra, wanted only where it is used.
         import asyncpg  # noqa: PLC0415
@@ -355,8 +355,8 @@ def open_postgresql(url: URL, *, patient: bool = False) -> Database:
             "PostgreSQL needs its driver: pip install 'jobledger[postgres]'"
         ) from None
     _check_certificates(url.query)
-    seconds = 0 if patient else COMMAND_SECONDS  # 0: no limit
-    own = {"statement_timeout": "0"} if patient else {}
+    seconds = 0 if unlimited else COMMAND_SECONDS  # 0: no limit
+    own = {"statement_timeout": "0"} if unlimited else {}
     writer, reader = _engine(url, WRITERS, seconds, own), _engine(url, READERS, seconds, own)
     # PostgreSQL ends a list by itself: most that take too long have nobody who waits for them.
     lists = _engine(url, LISTS, seconds, {"statement_timeout": f"{LIST_SECONDS}s"})

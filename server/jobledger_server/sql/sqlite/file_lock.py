@@ -32,14 +32,14 @@ class Lock:
     def __init__(self, file: int) -> None:
         self._file = file
         self._seen = _read_head(file)
-        self.note(self._seen or FeedHead("-", 0))
+        self.record(self._seen or FeedHead("-", 0))
 
     def continues(self, head: FeedHead) -> bool:
         """Whether the feed is the one that was here before, and not behind what it was."""
         seen = self._seen
         return seen is not None and seen.epoch == head.epoch and seen.seq <= head.seq
 
-    def note(self, head: FeedHead) -> None:
+    def record(self, head: FeedHead) -> None:
         """Note how far the feed has come, for the next server."""
         # In one write, so that whoever is killed leaves a whole note. It need not be durable:
         # an older one says less, but nothing wrong.

@@ -36,7 +36,7 @@ from jobledger_server.sql.rows import Row, labels_from_text
 BUSY_SECONDS = 4
 """How long a statement waits for another process's lock before the database counts as away."""
 
-PATIENT_SECONDS = 24 * 3600
+MIGRATION_BUSY_SECONDS = 24 * 3600
 """The same for a migration, which nobody waits for."""
 
 OLDEST = (3, 35)
@@ -73,8 +73,10 @@ class _Sqlite:
     driver_errors: tuple[type[Exception], ...] = (sqlite3.Error,)
     single_statement: Mapping[str, Any] = {"without_begin": True}
     snapshot: Mapping[str, Any] = {}
-    farewell_seconds: float | None = None
-    home: ColumnElement[str] = literal("")  # a file knows nothing of copies: see lock.py
+    close_timeout: float | None = None
+    database_identity: ColumnElement[str] = literal(
+        ""
+    )  # a file knows nothing of copies: see lock.py
 
     def __init__(self) -> None:
         self._age = _Age()
@@ -185,7 +187,7 @@ class _SqliteDriver:
     def lost(self, error: BaseException) -> bool:  # noqa: ARG002
         return False  # a file does not hang up
 
-    def cut(self) -> None: ...
+    def terminate(self) -> None: ...
 
     async def interrupt(self) -> None:
         await self._connection.interrupt()
@@ -290,7 +292,7 @@ def machine_clock() -> int:
     return time.time_ns() // 1000
 
 
-def open_sqlite(url: URL, *, patient: bool = False) -> Database:
+def open_sqlite(url: URL, *, unlimited: bool = False) -> Database:
     if sqlite3.sqlite_version_info < OLDEST:
         raise BadDatabaseUrl(
             f"SQLite is version {sqlite3.sqlite_version} here, and this server needs "
@@ -317,7 +319,7 @@ def open_sqlite(url: URL, *, patient: bool = False) -> Database:
         )
         for size in (READERS, LISTS)
     )
-    busy_seconds = PATIENT_SECONDS if patient else BUSY_SECONDS
+    busy_seconds = MIGRATION_BUSY_SECONDS if unlimited else BUSY_SECONDS
     busy = f"PRAGMA busy_timeout={busy_seconds * 1000}"
     _on_sqlite_connect(
         writer,
@@ -349,7 +351,7 @@ def _on_sqlite_connect(
         connection.isolation_level = None  # the driver must not begin transactions of its own
         cursor = connection.cursor()
         for pragma in pragmas:
-            _execute_patiently(cursor, pragma, busy_seconds)
+            _execute_when_unlocked(cursor, pragma, busy_seconds)
         cursor.close()
 
     @event.listens_for(engine.sync_engine, "begin")
@@ -358,7 +360,7 @@ def _on_sqlite_connect(
             connection.exec_driver_sql(begin)
 
 
-def _execute_patiently(cursor: Any, pragma: str, busy_seconds: int) -> None:
+def _execute_when_unlocked(cursor: Any, pragma: str, busy_seconds: int) -> None:
     """Wait for the lock as the busy timeout would: changing the journal mode does not honor it."""
     deadline = time.monotonic() + busy_seconds
     while True:

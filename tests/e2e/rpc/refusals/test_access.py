@@ -16,7 +16,7 @@ from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_server.rpc.access import (
     Access,
     BadAccessFile,
-    Rights,
+    Permissions,
     read_access_file,
 )
 from jobledger_server.rpc.workers.worker_ledger import AccessDenied
@@ -156,8 +156,8 @@ def test_a_file_that_is_not_there_is_refused_in_words(tmp_path: Path) -> None:
 
 
 def test_an_empty_token_is_nobodys_even_if_its_hash_were_known() -> None:
-    caller = Rights("a", frozenset({"JobService"}), frozenset({"*"}))
+    caller = Permissions("a", frozenset({"JobService"}), frozenset({"*"}))
     access = Access({hashlib.sha256().digest(): caller})
     for value in ("Bearer", "Bearer ", "bearer"):
         with pytest.raises(AccessDenied):
-            access.rights([("authorization", value)], "/jobledger.v1.JobService/GetJob")
+            access.permissions([("authorization", value)], "/jobledger.v1.JobService/GetJob")

@@ -108,7 +108,7 @@ async def test_one_worker_leaves_claims_to_the_others(start: Start) -> None:
         call = Caller(channel)
         wait = Duration(seconds=20)
         waiting = [call.ClaimJobs(worker_id="eve", job_types=["t"], wait=wait) for _ in range(2)]
-        while limited.openings.waiters("t") < 2:
+        while limited.claim_waiters.count("t") < 2:
             await asyncio.sleep(0.005)
         assert await scope_of(call.ClaimJobs(worker_id="eve", job_types=["t"])) == "caller"
         assert not (await call.ClaimJobs(worker_id="w", job_types=["t"])).jobs

@@ -48,7 +48,7 @@ def upgrade() -> None:
         sa.Column("cancel_reason", sa.String(512), nullable=False),
         sa.Column("deadline", sa.BigInteger),
         sa.Column("version", sa.BigInteger, nullable=False),
-        sa.Column("end_digest", sa.LargeBinary),
+        sa.Column("outcome_digest", sa.LargeBinary),
         sa.Column("change_seq", sa.BigInteger, nullable=False),
         # The largest come last: in SQLite, what is stored after them is found by reading them.
         sa.Column("error_message", sa.String(4096)),
@@ -99,7 +99,7 @@ def upgrade() -> None:
     op.create_index("ix_jobs_user_id_id", "jobs", ["user_id", "id"])
     waiting = sa.text("complete_time IS NULL AND lease_expire_time IS NULL")
     op.create_index(
-        "ix_jobs_waiting",
+        "ix_jobs_claimable",
         "jobs",
         ["job_type", "create_time", "id"],
         sqlite_where=waiting,
@@ -219,13 +219,19 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer, autoincrement=False, nullable=False),
         sa.Column("epoch", sa.Text, nullable=False),
         sa.Column("seq", sa.BigInteger, nullable=False),
-        sa.Column("forgotten", sa.BigInteger, nullable=False),
-        sa.Column("home", sa.Text, nullable=False),
+        sa.Column("compacted_seq", sa.BigInteger, nullable=False),
+        sa.Column("database_identity", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_feed"),
         sa.CheckConstraint("id = 1", name=op.f("ck_feed_one_row")),
         sa.CheckConstraint("seq >= 0", name=op.f("ck_feed_seq")),
     )
-    new = {"id": 1, "epoch": uuid.uuid4().hex, "seq": 0, "forgotten": 0, "home": ""}
+    new = {
+        "id": 1,
+        "epoch": uuid.uuid4().hex,
+        "seq": 0,
+        "compacted_seq": 0,
+        "database_identity": "",
+    }
     op.bulk_insert(feed, [new])
 
     if op.get_bind().dialect.name == "sqlite":

@@ -1,4 +1,4 @@
-"""Hints between servers on one PostgreSQL: they make it sooner, and nothing depends on them."""
+"""Notifications between servers on one PostgreSQL: earlier delivery, and nothing depends on it."""
 
 import asyncio
 from collections.abc import Callable
@@ -47,7 +47,7 @@ async def listeners(database_url: str, *, kill: bool = False) -> int:
     try:
         rows = await connection.fetch(
             f"SELECT {what} FROM pg_stat_activity"
-            " WHERE application_name = 'jobledger hints' AND datname = current_database()"
+            " WHERE application_name = 'jobledger notifications' AND datname = current_database()"
         )
         return len(rows)
     finally:

@@ -1,4 +1,4 @@
-"""A follower: its place, its sleep, and when it reads the table. Over the real store and hub."""
+"""A watch: its cursor, its sleep, and when it reads the table. Over the real store and hub."""
 
 import asyncio
 import tracemalloc
@@ -7,22 +7,22 @@ from typing import Any
 
 import pytest
 
-from jobledger_server.domain.commands import Create, CreateAll, Delete, Report, Transit
+from jobledger_server.domain.commands import ChangeStatus, Create, CreateAll, Delete, Report
 from jobledger_server.domain.job import OVERHEAD_BYTES, Job, JobStatus, Payload
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import FeedPage, StoreUnavailable
 from jobledger_server.watch import change_buffer as window_module
 from jobledger_server.watch import feed_reader as feed_module
-from jobledger_server.watch.change_buffer import Window
-from jobledger_server.watch.feed_reader import Feed, ForeignPlace, filled_window
-from jobledger_server.watch.feed_watch import Follower, Place, Selection, Told
+from jobledger_server.watch.change_buffer import ChangeBuffer
+from jobledger_server.watch.feed_reader import FeedReader, ForeignCursor, filled_change_buffer
+from jobledger_server.watch.feed_watch import Cursor, FeedUpdate, FeedWatch, Selection
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.job_watch import Draining
 from jobledger_server.watch.tail import Tail
 from tests.support.store_writer import append, creation, finished, moved, saved, step
 
-PATIENCE = 30.0
+MAX_WAIT = 30.0
 ADA = Selection(user_id="ada")
 
 
@@ -46,8 +46,8 @@ class CountingStore:
 
 
 @pytest.fixture
-def window() -> Window:
-    return Window(0, max_changes=5)
+def buffer() -> ChangeBuffer:
+    return ChangeBuffer(0, max_changes=5)
 
 
 @pytest.fixture
@@ -56,13 +56,13 @@ def counting(store: SqlStore) -> CountingStore:
 
 
 @pytest.fixture
-def feed(counting: CountingStore, window: Window) -> Feed:
-    return Feed(counting, window)
+def feed(counting: CountingStore, buffer: ChangeBuffer) -> FeedReader:
+    return FeedReader(counting, buffer)
 
 
 @pytest.fixture
-def hub(window: Window) -> WatchHub:
-    return WatchHub(window, lambda: None, max_watches=10)
+def hub(buffer: ChangeBuffer) -> WatchHub:
+    return WatchHub(buffer, lambda: None, max_watches=10)
 
 
 @pytest.fixture
@@ -75,24 +75,24 @@ async def created(ledger: Ledger, user_id: str = "ada") -> Job:
     return (await ledger.apply(Create(user_id=user_id, job_type="t"))).job
 
 
-async def told(follower: Follower, patience: float = PATIENCE) -> Told:
-    news = await follower.news(patience)
-    assert news is not None
-    return news
+async def next_update(watch: FeedWatch, max_wait: float = MAX_WAIT) -> FeedUpdate:
+    update = await watch.next_update(max_wait)
+    assert update is not None
+    return update
 
 
 async def test_one_that_sleeps_keeps_up_with_a_feed_that_has_nothing_for_it(
-    ledger: Ledger, hub: WatchHub, feed: Feed, counting: CountingStore
+    ledger: Ledger, hub: WatchHub, feed: FeedReader, counting: CountingStore
 ) -> None:
-    follower = Follower(feed, ADA, Place(0))
-    with hub.follow(follower):
-        assert (await told(follower)).synced
+    watch = FeedWatch(feed, ADA, Cursor(0))
+    with hub.subscribe_to_feed(watch):
+        assert (await next_update(watch)).synced
         for _ in range(3):
-            for _ in range(7):  # more than the window holds
+            for _ in range(7):  # more than the buffer holds
                 await created(ledger, "bob")
-            assert await follower.news(0.01) is None
-            assert follower.place == Place(hub.seq)
-        waiting = asyncio.create_task(told(follower))
+            assert await watch.next_update(0.01) is None
+            assert watch.cursor == Cursor(hub.seq)
+        waiting = asyncio.create_task(next_update(watch))
         await asyncio.sleep(0)
         for _ in range(7):
             await created(ledger, "bob")
@@ -102,7 +102,7 @@ async def test_one_that_sleeps_keeps_up_with_a_feed_that_has_nothing_for_it(
 
 
 async def test_what_comes_while_the_table_is_read_is_not_slept_over(
-    ledger: Ledger, hub: WatchHub, feed: Feed, counting: CountingStore
+    ledger: Ledger, hub: WatchHub, feed: FeedReader, counting: CountingStore
 ) -> None:
     for _ in range(7):
         await created(ledger, "bob")
@@ -112,55 +112,55 @@ async def test_what_comes_while_the_table_is_read_is_not_slept_over(
         late.append(await created(ledger))
 
     counting.after_read = create
-    follower = Follower(feed, ADA, Place(0))
-    with hub.follow(follower):
-        first = await told(follower)  # synced: nothing for it up to there
-        second = await told(follower)
+    watch = FeedWatch(feed, ADA, Cursor(0))
+    with hub.subscribe_to_feed(watch):
+        first = await next_update(watch)  # synced: nothing for it up to there
+        second = await next_update(watch)
     assert (first.synced, list(first.changes)) == (True, [])
     assert [change.job for change in second.changes] == late
     assert counting.reads == 1
 
 
 async def test_a_sleeper_is_woken_for_what_it_follows_and_nothing_else(
-    ledger: Ledger, hub: WatchHub, feed: Feed, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, hub: WatchHub, feed: FeedReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    woken: list[Follower] = []
-    wake = Follower.wake
+    woken: list[FeedWatch] = []
+    wake = FeedWatch.wake
 
-    def noted(follower: Follower) -> None:
-        woken.append(follower)
-        wake(follower)
+    def noted(watch: FeedWatch) -> None:
+        woken.append(watch)
+        wake(watch)
 
-    monkeypatch.setattr(Follower, "wake", noted)
-    follower = Follower(feed, Selection(user_id="ada", job_types=frozenset({"t"})), Place(0))
-    with hub.follow(follower):
-        await told(follower)
-        waiting = asyncio.create_task(follower.news(PATIENCE))
+    monkeypatch.setattr(FeedWatch, "wake", noted)
+    watch = FeedWatch(feed, Selection(user_id="ada", job_types=frozenset({"t"})), Cursor(0))
+    with hub.subscribe_to_feed(watch):
+        await next_update(watch)
+        waiting = asyncio.create_task(watch.next_update(MAX_WAIT))
         await asyncio.sleep(0)
         await created(ledger, "bob")
         await ledger.apply(Create(user_id="ada", job_type="other"))
         assert woken == []
         job = await created(ledger)
-        news = await waiting
+        update = await waiting
     assert len(woken) == 1
-    assert news is not None
-    assert [change.job for change in news.changes] == [job]
+    assert update is not None
+    assert [change.job for change in update.changes] == [job]
 
 
 async def test_one_ahead_of_its_server_is_not_told_again_what_it_knows(
-    store: SqlStore, ledger: Ledger, hub: WatchHub, feed: Feed
+    store: SqlStore, ledger: Ledger, hub: WatchHub, feed: FeedReader
 ) -> None:
-    """Another server told it; this one has yet to look."""
+    """Another server update it; this one has yet to poll_now."""
     async with Ledger(store, lambda _: None, max_waiting=10) as elsewhere:
         known = [await created(elsewhere) for _ in range(3)]
-    follower = Follower(feed, ADA, Place(3))
-    with hub.follow(follower):
-        assert (await told(follower)).synced
-        assert await follower.news(0.01) is None
+    watch = FeedWatch(feed, ADA, Cursor(3))
+    with hub.subscribe_to_feed(watch):
+        assert (await next_update(watch)).synced
+        assert await watch.next_update(0.01) is None
         hub.deliver((await store.changes_after(0, limit=10)).changes)
-        assert await follower.news(0.01) is None
+        assert await watch.next_update(0.01) is None
         job = await created(ledger)
-        assert [change.job for change in (await told(follower)).changes] == [job]
+        assert [change.job for change in (await next_update(watch)).changes] == [job]
     assert len(known) == 3
 
 
@@ -168,42 +168,42 @@ async def test_one_ahead_of_its_server_is_not_told_again_what_it_knows(
 async def test_from_any_place_everything_is_told_by_window_and_table(
     ledger: Ledger,
     hub: WatchHub,
-    feed: Feed,
-    window: Window,
+    feed: FeedReader,
+    buffer: ChangeBuffer,
     counting: CountingStore,
     *,
     filled: bool,
 ) -> None:
     jobs = [await created(ledger) for _ in range(4)]
     for job in jobs:
-        await ledger.apply(Transit(job_id=job.id, target=JobStatus.PROCESSING))
+        await ledger.apply(ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING))
         await ledger.apply(Report(job_id=job.id, progress=50))
-        await ledger.apply(Transit(job_id=job.id, target=JobStatus.COMPLETED))
-    assert window.floor == hub.seq - 5
+        await ledger.apply(ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
+    assert buffer.floor == hub.seq - 5
     if filled:  # as a server does at its start, from a table that has conflated everything
-        window = await filled_window(counting, await counting.feed_head())
-        assert (window.floor, window.seq) == (0, hub.seq)
-        hub = WatchHub(window, lambda: None, max_watches=10)
-        feed = Feed(counting, window)
-    for place in range(hub.seq):
-        follower = Follower(feed, ADA, Place(place))
+        buffer = await filled_change_buffer(counting, await counting.feed_head())
+        assert (buffer.floor, buffer.seq) == (0, hub.seq)
+        hub = WatchHub(buffer, lambda: None, max_watches=10)
+        feed = FeedReader(counting, buffer)
+    for cursor in range(hub.seq):
+        watch = FeedWatch(feed, ADA, Cursor(cursor))
         steps: list[tuple[str, int]] = []
-        with hub.follow(follower):
+        with hub.subscribe_to_feed(watch):
             while True:
-                news = await told(follower)
+                update = await next_update(watch)
                 steps += [
                     (change.job.id, step.version)
-                    for change in news.changes
+                    for change in update.changes
                     for step in change.transitions
                 ]
-                if news.synced:
+                if update.synced:
                     break
         starts = range(5, 17, 3)
         expected = [
             (job.id, version)
             for job, start in zip(jobs, starts, strict=True)
             for version, at in ((2, start), (4, start + 2))
-            if at > place
+            if at > cursor
         ]
         assert steps == expected
 
@@ -211,28 +211,28 @@ async def test_from_any_place_everything_is_told_by_window_and_table(
 async def test_of_a_deleted_job_whose_start_was_passed_over_only_the_deletion_is_told(
     store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once it read the table, which has forgotten the job; then the window, which has not."""
+    """Once it read the table, which has forgotten the job; then the buffer, which has not."""
     monkeypatch.setattr(feed_module, "PAGE", 1)
     job = await moved(store, await saved(store), JobStatus.PROCESSING)
     other = await saved(store)
     report = step(job, Report(job_id=job.id, progress=50))
-    end = step(report.job, Transit(job_id=job.id, target=JobStatus.COMPLETED))
+    end = step(report.job, ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
     deletion = step(end.job, Delete(job_id=job.id, user_id="ada"))
-    window = Window(3)
+    buffer = ChangeBuffer(3)
     for decision in (report, creation(), end, deletion):
         for change in await append(store, decision):
-            window.add(change)
-    follower = Follower(Feed(store, window), ADA, Place(0))
-    first, second, third = [await told(follower) for _ in range(3)]
+            buffer.add(change)
+    watch = FeedWatch(FeedReader(store, buffer), ADA, Cursor(0))
+    first, second, third = [await next_update(watch) for _ in range(3)]
     assert [change.job for change in first.changes] == [other]
-    assert first.place_of(first.changes[0]) == first.place == Place(3, as_of=7)
+    assert first.cursor_after(first.changes[0]) == first.cursor == Cursor(3, as_of=7)
     assert [change.seq for change in second.changes] == [5]
-    assert second.place_of(second.changes[0]) == second.place == Place(5, as_of=7)
+    assert second.cursor_after(second.changes[0]) == second.cursor == Cursor(5, as_of=7)
     assert [(change.seq, change.deleted) for change in third.changes] == [(7, True)]
-    assert third.place == Place(7)
-    for place, seq in ((first.place, 5), (second.place, 7)):  # as by a token, on any server
-        elsewhere = Follower(Feed(store, window), ADA, place)
-        assert [change.seq for change in (await told(elsewhere)).changes] == [seq]
+    assert third.cursor == Cursor(7)
+    for cursor, seq in ((first.cursor, 5), (second.cursor, 7)):  # as by a token, on any server
+        elsewhere = FeedWatch(FeedReader(store, buffer), ADA, cursor)
+        assert [change.seq for change in (await next_update(elsewhere)).changes] == [seq]
 
 
 async def test_a_server_that_has_not_seen_such_a_deletion_yet_asks_the_table(
@@ -240,18 +240,18 @@ async def test_a_server_that_has_not_seen_such_a_deletion_yet_asks_the_table(
 ) -> None:
     job = await finished(store)
     gone = step(job, Delete(job_id=job.id, user_id="ada"))
-    window = Window(1)
+    buffer = ChangeBuffer(1)
     for change in (await store.changes_after(1, limit=10)).changes:
-        window.add(change)
+        buffer.add(change)
     await append(store, gone)
-    follower = Follower(Feed(counting, window), ADA, Place(1, as_of=4))
-    assert [(change.seq, change.deleted) for change in (await told(follower)).changes] == [
+    watch = FeedWatch(FeedReader(counting, buffer), ADA, Cursor(1, as_of=4))
+    assert [(change.seq, change.deleted) for change in (await next_update(watch)).changes] == [
         (4, True)
     ]
-    assert await follower.news(0.0) is None
+    assert await watch.next_update(0.0) is None
     assert counting.reads == 1
-    with pytest.raises(ForeignPlace):
-        await told(Follower(Feed(store, window), ADA, Place(1, as_of=5)))
+    with pytest.raises(ForeignCursor):
+        await next_update(FeedWatch(FeedReader(store, buffer), ADA, Cursor(1, as_of=5)))
 
 
 @pytest.mark.parametrize(("page", "page_bytes"), [(100, 10**6), (1, 10**6), (100, 1)])
@@ -267,42 +267,42 @@ async def test_every_place_in_a_page_of_the_table_says_as_of_when_it_was_read(
     monkeypatch.setattr(feed_module, "PAGE_BYTES", page_bytes)
     for user_id in ("ada", "ada", "bob", "ada", "bob", "ada"):
         await saved(store, user_id, parameters=Payload(b"x"))
-    window = Window(0)
-    hub = WatchHub(window, lambda: None, max_watches=10)
-    feed = Feed(counting, window)
-    asleep = {user: Follower(feed, Selection(user_id=user), Place(0)) for user in ("ada", "bob")}
-    with hub.follow(asleep["ada"]), hub.follow(asleep["bob"]):
-        for follower in asleep.values():
-            assert (await told(follower)).synced
+    buffer = ChangeBuffer(0)
+    hub = WatchHub(buffer, lambda: None, max_watches=10)
+    feed = FeedReader(counting, buffer)
+    asleep = {user: FeedWatch(feed, Selection(user_id=user), Cursor(0)) for user in ("ada", "bob")}
+    with hub.subscribe_to_feed(asleep["ada"]), hub.subscribe_to_feed(asleep["bob"]):
+        for watch in asleep.values():
+            assert (await next_update(watch)).synced
         hub.deliver((await store.changes_after(0, limit=2)).changes)
-        assert asleep["ada"].place == Place(0, as_of=6)
-        assert asleep["bob"].place == Place(2, as_of=6)
+        assert asleep["ada"].cursor == Cursor(0, as_of=6)
+        assert asleep["bob"].cursor == Cursor(2, as_of=6)
         hub.deliver((await store.changes_after(2, limit=3)).changes)
-        assert asleep["bob"].place == Place(2, as_of=6)
+        assert asleep["bob"].cursor == Cursor(2, as_of=6)
     for user_id, last in (("ada", 4), ("bob", 5), ("eve", 5)):
-        follower = Follower(feed, Selection(user_id=user_id), Place(0))
-        places = []
-        while not (news := await told(follower)).synced:
-            places += [news.place_of(change) for change in news.changes] + [news.place]
-        places += [news.place_of(change) for change in news.changes] + [news.place]
-        assert places[-1] == Place(5, as_of=6)
-        assert {place.as_of for place in places} == {6}
-        assert max(place.seq for place in places[:-1] or places) in (last, 5)
+        watch = FeedWatch(feed, Selection(user_id=user_id), Cursor(0))
+        cursors = []
+        while not (update := await next_update(watch)).synced:
+            cursors += [update.cursor_after(change) for change in update.changes] + [update.cursor]
+        cursors += [update.cursor_after(change) for change in update.changes] + [update.cursor]
+        assert cursors[-1] == Cursor(5, as_of=6)
+        assert {cursor.as_of for cursor in cursors} == {6}
+        assert max(cursor.seq for cursor in cursors[:-1] or cursors) in (last, 5)
     assert counting.reads == 0
 
 
-async def test_a_draining_server_ends_it_at_its_place(hub: WatchHub, feed: Feed) -> None:
-    follower = Follower(feed, ADA, Place(0))
-    with hub.follow(follower):
-        await told(follower)
-        waiting = asyncio.create_task(follower.news(PATIENCE))
+async def test_a_draining_server_ends_it_at_its_place(hub: WatchHub, feed: FeedReader) -> None:
+    watch = FeedWatch(feed, ADA, Cursor(0))
+    with hub.subscribe_to_feed(watch):
+        await next_update(watch)
+        waiting = asyncio.create_task(watch.next_update(MAX_WAIT))
         await asyncio.sleep(0)
         hub.drain()
         with pytest.raises(Draining):
             await waiting
-        with pytest.raises(Draining), hub.follow(follower):
+        with pytest.raises(Draining), hub.subscribe_to_feed(watch):
             pass
-    assert follower.place == Place(0)
+    assert watch.cursor == Cursor(0)
 
 
 async def test_what_a_reader_may_stall_over_is_cut_by_its_bytes(
@@ -312,20 +312,20 @@ async def test_what_a_reader_may_stall_over_is_cut_by_its_bytes(
     monkeypatch.setattr(feed_module, "PAGE_BYTES", 3 * (40_000 + OVERHEAD_BYTES + 100))
     for _ in range(10):
         await ledger.apply(Create(user_id="ada", job_type="t", parameters=blob))
-    empty = Window(hub.seq)
-    for window, place in (
-        (empty, Place(0)),  # from the table
-        (empty, Place(0, hub.seq)),  # as a listing
-        (await filled_window(store, await store.feed_head()), Place(0)),
+    empty = ChangeBuffer(hub.seq)
+    for buffer, cursor in (
+        (empty, Cursor(0)),  # from the table
+        (empty, Cursor(0, hub.seq)),  # as a listing
+        (await filled_change_buffer(store, await store.feed_head()), Cursor(0)),
     ):
-        follower = Follower(Feed(store, window), ADA, place)
+        watch = FeedWatch(FeedReader(store, buffer), ADA, cursor)
         sizes: list[int] = []
         seen: list[int] = []
         while True:
-            news = await told(follower)
-            sizes.append(len(news.changes))
-            seen += [change.seq for change in news.changes]
-            if news.synced:
+            update = await next_update(watch)
+            sizes.append(len(update.changes))
+            seen += [change.seq for change in update.changes]
+            if update.synced:
                 break
         assert seen == list(range(1, 11))
         assert max(sizes) == 3
@@ -342,11 +342,11 @@ async def test_a_change_buffer_is_filled_with_no_more_than_it_holds(
         await ledger.create_all(CreateAll(tuple(creations)))
     tracemalloc.start()
     try:
-        window = await filled_window(store, await store.feed_head())
+        buffer = await filled_change_buffer(store, await store.feed_head())
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert (window.floor, window.seq) == (191, 200)
+    assert (buffer.floor, buffer.seq) == (191, 200)
     assert most < 6_000_000  # of 20 MB
 
 
@@ -365,17 +365,17 @@ async def test_a_change_buffer_begins_with_what_the_database_answers_in_time(
 
     counting.after_read = slow
     head = await store.feed_head()
-    window = await filled_window(counting, head)
-    assert (window.floor, window.seq) == (0, 2 * answered)
-    hub = WatchHub(window, lambda: None, max_watches=10)
-    look = asyncio.Event()
-    look.set()
-    tail = asyncio.create_task(Tail(store, hub, look, head).run())
-    follower = Follower(Feed(store, window), ADA, Place(0))
+    buffer = await filled_change_buffer(counting, head)
+    assert (buffer.floor, buffer.seq) == (0, 2 * answered)
+    hub = WatchHub(buffer, lambda: None, max_watches=10)
+    poll_now = asyncio.Event()
+    poll_now.set()
+    tail = asyncio.create_task(Tail(store, hub, poll_now, head).run())
+    watch = FeedWatch(FeedReader(store, buffer), ADA, Cursor(0))
     seen: list[Job] = []
-    with hub.follow(follower):
+    with hub.subscribe_to_feed(watch):
         while len(seen) < 5:
-            seen += [change.job for change in (await told(follower)).changes]
+            seen += [change.job for change in (await next_update(watch)).changes]
     assert seen == jobs
     tail.cancel()
     await asyncio.wait([tail])

@@ -1,8 +1,8 @@
-"""The bell that watchers wait for."""
+"""The wake_up that watchers wait for."""
 
 import asyncio
 
-from jobledger_server.watch.wake_up import Bell
+from jobledger_server.watch.wake_up import WakeUp
 
 LONG = 30.0
 
@@ -10,65 +10,65 @@ Timers = list[asyncio.TimerHandle]
 
 
 async def test_who_waits_is_woken() -> None:
-    bell = Bell()
-    waiting = asyncio.create_task(bell.wait(LONG))
+    wake_up = WakeUp()
+    waiting = asyncio.create_task(wake_up.wait(LONG))
     await asyncio.sleep(0)
-    bell.ring()
-    bell.ring()
+    wake_up.set()
+    wake_up.set()
     assert await waiting is True
-    assert await bell.wait(0.001) is False
+    assert await wake_up.wait(0.001) is False
 
 
 async def test_a_ring_that_nobody_waited_for_is_not_lost() -> None:
-    bell = Bell()
-    bell.ring()
-    assert await bell.wait(LONG) is True
-    assert await bell.wait(0.001) is False
+    wake_up = WakeUp()
+    wake_up.set()
+    assert await wake_up.wait(LONG) is True
+    assert await wake_up.wait(0.001) is False
 
 
 async def test_a_waiter_that_is_cancelled_leaves_it_as_it_was() -> None:
-    bell = Bell()
-    waiting = asyncio.create_task(bell.wait(LONG))
+    wake_up = WakeUp()
+    waiting = asyncio.create_task(wake_up.wait(LONG))
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.wait([waiting])
     assert waiting.cancelled()
-    bell.ring()
-    assert await bell.wait(LONG) is True
+    wake_up.set()
+    assert await wake_up.wait(LONG) is True
 
 
 async def test_one_timer_serves_all_waits_and_the_last_is_as_patient_as_it_says(
     timers: Timers,
 ) -> None:
-    bell = Bell()
+    wake_up = WakeUp()
     loop = asyncio.get_running_loop()
     for _ in range(100):
-        waiting = asyncio.create_task(bell.wait(0.05))
+        waiting = asyncio.create_task(wake_up.wait(0.05))
         await asyncio.sleep(0)
-        bell.ring()
+        wake_up.set()
         assert await waiting is True
     assert len(timers) == 1
     begin = loop.time()
-    assert await bell.wait(0.05) is False
+    assert await wake_up.wait(0.05) is False
     assert loop.time() - begin >= 0.05
 
 
 async def test_a_less_patient_waiter_does_not_wait_for_the_timer_of_the_one_before() -> None:
-    bell = Bell()
-    waiting = asyncio.create_task(bell.wait(LONG))
+    wake_up = WakeUp()
+    waiting = asyncio.create_task(wake_up.wait(LONG))
     await asyncio.sleep(0)
-    bell.ring()
+    wake_up.set()
     await waiting
     async with asyncio.timeout(LONG / 2):
-        assert await bell.wait(0.001) is False
+        assert await wake_up.wait(0.001) is False
 
 
 async def test_a_bell_that_is_silenced_keeps_no_timer(timers: Timers) -> None:
-    bell = Bell()
-    waiting = asyncio.create_task(bell.wait(LONG))
+    wake_up = WakeUp()
+    waiting = asyncio.create_task(wake_up.wait(LONG))
     await asyncio.sleep(0)
     (timer,) = timers
-    bell.silence()
+    wake_up.close()
     assert timer.cancelled()
-    bell.ring()
+    wake_up.set()
     assert await waiting is True

@@ -1,4 +1,4 @@
-"""A slot: the newest snapshot, and every transition until it is told."""
+"""A slot: the newest snapshot, and every transition until it is update."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from jobledger_server.domain.errors import JobNotFound
 from jobledger_server.domain.job import Instant, Job, JobId, JobStatus, Micros, Transition
 from jobledger_server.store import Change
-from jobledger_server.watch.job_watch import Draining, News, Subscription
+from jobledger_server.watch.job_watch import Draining, JobUpdate, JobWatch
 
 JOB = Job(
     id=JobId("j"),
@@ -20,7 +20,7 @@ JOB = Job(
 )
 TERMINAL = (JobStatus.COMPLETED, JobStatus.PARTIAL, JobStatus.FAILED)
 NOW = 0.001
-"""As little patience as there is: what is not there yet is not news."""
+"""As little max_wait as there is: what is not there yet is not update."""
 
 
 def step(version: int, to: JobStatus = JobStatus.PROCESSING) -> Transition:
@@ -42,85 +42,85 @@ def change(version: int, *steps: Transition, status: JobStatus = JobStatus.PROCE
 
 
 async def test_what_was_offered_before_the_read_and_is_newer_is_news() -> None:
-    slot = Subscription(JOB.id)
+    slot = JobWatch(JOB.id)
     slot.offer(change(2, step(2)))
     slot.offer(change(3))
-    slot.begin(1)
-    assert await slot.news(NOW) == News(change(3).job, (step(2),))
+    slot.sent_up_to(1)
+    assert await slot.next_update(NOW) == JobUpdate(change(3).job, (step(2),))
 
 
 async def test_what_the_read_has_seen_is_not_news() -> None:
-    slot = Subscription(JOB.id)
+    slot = JobWatch(JOB.id)
     slot.offer(change(2, step(2)))
     slot.offer(change(3))
-    slot.begin(3)
-    assert await slot.news(NOW) is None
+    slot.sent_up_to(3)
+    assert await slot.next_update(NOW) is None
 
 
 async def test_of_what_was_offered_only_the_steps_after_the_read_are_news() -> None:
-    slot = Subscription(JOB.id)
+    slot = JobWatch(JOB.id)
     slot.offer(change(2, step(2)))
     slot.offer(change(3, step(3, JobStatus.FAILED), status=JobStatus.FAILED))
-    slot.begin(2)
-    news = await slot.news(NOW)
-    assert news is not None
-    assert news.transitions == (step(3, JobStatus.FAILED),)
+    slot.sent_up_to(2)
+    update = await slot.next_update(NOW)
+    assert update is not None
+    assert update.transitions == (step(3, JobStatus.FAILED),)
 
 
 async def test_progress_conflates_and_transitions_do_not() -> None:
-    slot = Subscription(JOB.id)
-    slot.begin(1)
+    slot = JobWatch(JOB.id)
+    slot.sent_up_to(1)
     slot.offer(change(2, step(2)))
     for version in range(3, 1000):
         slot.offer(change(version))
     end = step(1000, JobStatus.PARTIAL)
     slot.offer(change(1000, end, status=JobStatus.PARTIAL))
-    news = await slot.news(NOW)
-    assert news is not None
-    assert (news.job.version, news.transitions, news.last) == (1000, (step(2), end), True)
+    update = await slot.next_update(NOW)
+    assert update is not None
+    assert (update.job.version, update.transitions, update.last) == (1000, (step(2), end), True)
 
 
 async def test_a_change_offered_twice_is_told_once() -> None:
-    slot = Subscription(JOB.id)
-    slot.begin(1)
+    slot = JobWatch(JOB.id)
+    slot.sent_up_to(1)
     slot.offer(change(2, step(2)))
-    assert await slot.news(NOW) == News(change(2).job, (step(2),))
+    assert await slot.next_update(NOW) == JobUpdate(change(2).job, (step(2),))
     slot.offer(change(2, step(2)))
-    assert await slot.news(NOW) is None
-    slot.offer(change(3, step(2)))  # as the feed gives it: with every step since the place read
-    assert await slot.news(NOW) == News(change(3).job, ())
+    assert await slot.next_update(NOW) is None
+    slot.offer(change(3, step(2)))  # as the feed gives it: with every step since the cursor read
+    assert await slot.next_update(NOW) == JobUpdate(change(3).job, ())
 
 
 async def test_news_wakes_who_waits_for_it() -> None:
-    slot = Subscription(JOB.id)
-    slot.begin(1)
-    waiting = asyncio.create_task(slot.news(60))
+    slot = JobWatch(JOB.id)
+    slot.sent_up_to(1)
+    waiting = asyncio.create_task(slot.next_update(60))
     await asyncio.sleep(0)
     slot.offer(change(2, step(2)))
     slot.wake()
-    assert await waiting == News(change(2).job, (step(2),))
+    assert await waiting == JobUpdate(change(2).job, (step(2),))
 
 
 async def test_a_deleted_job_is_not_found_but_its_known_end_is_told_first() -> None:
-    slot = Subscription(JOB.id)
-    slot.begin(1)
+    slot = JobWatch(JOB.id)
+    slot.sent_up_to(1)
     end = change(3, step(3, JobStatus.COMPLETED), status=JobStatus.COMPLETED)
     slot.offer(end)
     slot.offer(Change(replace(JOB, version=4), 4, deleted=True))
-    assert await slot.news(NOW) == News(end.job, end.transitions)
+    assert await slot.next_update(NOW) == JobUpdate(end.job, end.transitions)
     with pytest.raises(JobNotFound):
-        await slot.news(NOW)
+        await slot.next_update(NOW)
 
 
 async def test_a_draining_server_still_tells_a_known_end() -> None:
-    slot = Subscription(JOB.id)
-    slot.begin(1)
+    slot = JobWatch(JOB.id)
+    slot.sent_up_to(1)
     slot.offer(change(2, step(2)))
     slot.drain()
     with pytest.raises(Draining):
-        await slot.news(NOW)
+        await slot.next_update(NOW)
     end = change(3, step(3, JobStatus.COMPLETED), status=JobStatus.COMPLETED)
     slot.offer(end)
-    news = await slot.news(NOW)
-    assert news is not None
-    assert news.transitions == (step(2), step(3, JobStatus.COMPLETED))
+    update = await slot.next_update(NOW)
+    assert update is not None
+    assert update.transitions == (step(2), step(3, JobStatus.COMPLETED))

@@ -1,4 +1,4 @@
-"""The window: what it keeps, and from where on it has everything."""
+"""The buffer: what it keeps, and from where on it has everything."""
 
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -7,11 +7,11 @@ import pytest
 from msgspec.structs import replace
 
 from jobledger_server.domain.job import JobError, JobStatus, Payload, Transition
-from jobledger_server.sql import job_cache as memory_module
-from jobledger_server.sql.job_cache import Memory
+from jobledger_server.sql import job_cache
+from jobledger_server.sql.job_cache import JobCache
 from jobledger_server.store import Change
 from jobledger_server.watch import change_buffer as module
-from jobledger_server.watch.change_buffer import Window
+from jobledger_server.watch.change_buffer import ChangeBuffer
 from tests.support.store_writer import creation
 
 
@@ -22,38 +22,38 @@ def change(seq: int, user_id: str = "ada", size: int = 0) -> Change:
 
 @pytest.mark.parametrize("user_id", [None, "ada", "bob"])
 def test_from_its_floor_on_it_has_everything(user_id: str | None) -> None:
-    window = Window(10, max_changes=4)
+    buffer = ChangeBuffer(10, max_changes=4)
     changes = [change(seq, "bob" if seq % 3 else "ada") for seq in range(11, 31)]
     for count, added in enumerate(changes, start=1):
-        window.add(added)
-        assert window.seq == added.seq
-        assert window.floor == max(10, added.seq - 4)
-        for place in range(window.floor, window.seq + 2):
+        buffer.add(added)
+        assert buffer.seq == added.seq
+        assert buffer.floor == max(10, added.seq - 4)
+        for cursor in range(buffer.floor, buffer.seq + 2):
             expected = [
-                c for c in changes[:count] if c.seq > place and user_id in (None, c.job.user_id)
+                c for c in changes[:count] if c.seq > cursor and user_id in (None, c.job.user_id)
             ]
-            assert window.after(place, user_id) == expected
+            assert buffer.after(cursor, user_id) == expected
 
 
 def test_it_is_bounded_by_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_BYTES", 100_000)
-    window = Window(0)
+    buffer = ChangeBuffer(0)
     for seq in range(1, 10):
-        window.add(change(seq, size=40_000))
-    assert [c.seq for c in window.after(window.floor)] == [8, 9]
-    window.add(change(10, size=500_000))
-    assert window.floor == 10
-    window.add(change(11))
-    assert [c.seq for c in window.after(10)] == [11]
+        buffer.add(change(seq, size=40_000))
+    assert [c.seq for c in buffer.after(buffer.floor)] == [8, 9]
+    buffer.add(change(10, size=500_000))
+    assert buffer.floor == 10
+    buffer.add(change(11))
+    assert [c.seq for c in buffer.after(10)] == [11]
 
 
 def test_in_another_feed_it_begins_empty() -> None:
-    window = Window(0)
-    window.add(change(1))
-    window.restart(50)
-    assert (window.floor, window.seq, window.after(50)) == (50, 50, [])
-    window.add(change(51))
-    assert [c.seq for c in window.after(50)] == [51]
+    buffer = ChangeBuffer(0)
+    buffer.add(change(1))
+    buffer.restart(50)
+    assert (buffer.floor, buffer.seq, buffer.after(50)) == (50, 50, [])
+    buffer.add(change(51))
+    assert [c.seq for c in buffer.after(50)] == [51]
 
 
 def wide(text: str, length: int) -> str:
@@ -101,10 +101,10 @@ def traced() -> Iterator[None]:
 @pytest.mark.usefixtures("traced")
 def test_an_owner_who_has_left_it_costs_nothing() -> None:
     changes = [change(seq, f"user-{seq}") for seq in range(1, 2001)]
-    window = Window(0, max_changes=2)
+    buffer = ChangeBuffer(0, max_changes=2)
     before, _ = tracemalloc.get_traced_memory()
     for each in changes:
-        window.add(each)
+        buffer.add(each)
     assert tracemalloc.get_traced_memory()[0] - before < 20_000  # 10 bytes an owner
 
 
@@ -117,16 +117,16 @@ def test_what_it_and_the_store_keep_takes_no_more_memory_than_they_count(
 ) -> None:
     bound = 4 * 1024 * 1024
     monkeypatch.setattr(module, "MAX_BYTES", bound)
-    monkeypatch.setattr(memory_module, "MAX_BYTES", bound)
-    window, memory = Window(0), Memory()
+    monkeypatch.setattr(job_cache, "MAX_BYTES", bound)
+    buffer, cache = ChangeBuffer(0), JobCache()
     before, _ = tracemalloc.get_traced_memory()
     for seq in range(changes):
-        window.add(kind(seq, details=details))
+        buffer.add(kind(seq, details=details))
     window_bytes = tracemalloc.get_traced_memory()[0] - before
-    window.restart(0)
+    buffer.restart(0)
     before, _ = tracemalloc.get_traced_memory()
     for seq in range(changes):
-        memory.remember(kind(seq, details=details).job, "mark")
+        cache.put(kind(seq, details=details).job, "mark")
     memory_bytes = tracemalloc.get_traced_memory()[0] - before
     for taken in (window_bytes, memory_bytes):
         # A fifth at least: it is no use to count what is not there.

@@ -7,12 +7,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from jobledger_server.domain.commands import Cancel, Delete, LinkAsset, Report, Transit
+from jobledger_server.domain.commands import Cancel, ChangeStatus, Delete, LinkAsset, Report
 from jobledger_server.domain.job import AssetLink, Job, JobId, JobStatus, Payload, Transition
 from jobledger_server.sql import job_cache as memory_module
 from jobledger_server.sql.database_url import open_database, parse_url
 from jobledger_server.sql.dialect import Database
-from jobledger_server.sql.job_cache import Memory
+from jobledger_server.sql.job_cache import JobCache
 from jobledger_server.sql.rows import Row, job_from_row
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreConflict, StoreUnavailable
@@ -170,7 +170,7 @@ async def test_nothing_is_written_after_what_failed_and_was_undone_by_the_databa
     assert [step.to_status for step in await steps_of(store, job)] == [PROCESSING, ended.status]
 
 
-@pytest.mark.parametrize("look", ["feed_head", "recognise", "overdue"])
+@pytest.mark.parametrize("look", ["feed_head", "verify_identity", "overdue"])
 async def test_all_is_forgotten_when_the_database_was_away_whoever_finds_out(
     store: SqlStore, look: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,7 +218,8 @@ async def test_any_number_of_jobs_is_written_and_changed_at_once(
     creations = [creation(request_id=f"r-{n}") for n in range(number)]
     changes = await append(store, *creations)
     starts = [
-        step(change.job, Transit(job_id=change.job.id, target=PROCESSING)) for change in changes
+        step(change.job, ChangeStatus(job_id=change.job.id, target=PROCESSING))
+        for change in changes
     ]
     await append(store, *starts)
     ids = [change.job.id for change in changes]
@@ -235,24 +236,24 @@ async def test_any_number_of_jobs_is_written_and_changed_at_once(
 
 def test_no_more_is_remembered_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_module, "MAX_JOBS", 3)
-    memory = Memory()
+    memory = JobCache()
     jobs = [creation().job for _ in range(4)]
     for job in jobs:
-        memory.remember(job, "m")
-    assert set(memory.recall([job.id for job in jobs])) == {job.id for job in jobs[1:]}
-    memory.remember(jobs[1], "n")  # written again, and so the newest
-    memory.remember(jobs[0], "m")
-    assert set(memory.recall([job.id for job in jobs])) == {jobs[n].id for n in (0, 1, 3)}
-    memory.forget_all()
-    assert memory.recall([job.id for job in jobs]) == {}
+        memory.put(job, "m")
+    assert set(memory.find([job.id for job in jobs])) == {job.id for job in jobs[1:]}
+    memory.put(jobs[1], "n")  # written again, and so the newest
+    memory.put(jobs[0], "m")
+    assert set(memory.find([job.id for job in jobs])) == {jobs[n].id for n in (0, 1, 3)}
+    memory.clear()
+    assert memory.find([job.id for job in jobs]) == {}
 
 
 def test_no_more_content_is_remembered_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_module, "MAX_BYTES", 100_000)
-    memory = Memory()
+    memory = JobCache()
     small, large = (creation(parameters=Payload(part * 60_000)).job for part in (b"x", b"y"))
-    memory.remember(small, "m")
-    memory.remember(small, "n")
-    assert set(memory.recall([small.id])) == {small.id}
-    memory.remember(large, "m")
-    assert set(memory.recall([small.id, large.id])) == {large.id}
+    memory.put(small, "m")
+    memory.put(small, "n")
+    assert set(memory.find([small.id])) == {small.id}
+    memory.put(large, "m")
+    assert set(memory.find([small.id, large.id])) == {large.id}

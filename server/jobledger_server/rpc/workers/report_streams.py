@@ -14,9 +14,9 @@ from jobledger_server.domain.state_machine import Decision
 from jobledger_server.rpc.failures import report_error
 from jobledger_server.rpc.messages import report_message
 from jobledger_server.rpc.requests import Requests
-from jobledger_server.rpc.stream_age import Lifetime
+from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.rpc.validation import InvalidRequest
-from jobledger_server.rpc.workers.worker_ledger import WorkersLedger
+from jobledger_server.rpc.workers.worker_ledger import WorkerLedger
 from jobledger_server.watch.job_watch import Draining
 
 MAX_WAITING = 1000
@@ -31,11 +31,11 @@ Write = Callable[[bytes], Awaitable[None]]
 Outcome = asyncio.Future[Sequence[Decision]] | Exception
 
 
-class Reporting:
+class ReportStreams:
     """Serves streams of reports. Where `draining` is set, no more is read of any."""
 
     def __init__(
-        self, ledger: WorkersLedger, requests: Requests, draining: asyncio.Event, *, max_age: float
+        self, ledger: WorkerLedger, requests: Requests, draining: asyncio.Event, *, max_age: float
     ) -> None:
         self._ledger = ledger
         self._requests = requests
@@ -58,13 +58,13 @@ class Reporting:
             reading.cancel()
             stream.abandon()
         if reading.cancelled():
-            raise Draining(rotated=not self._draining.is_set())
+            raise Draining(too_old=not self._draining.is_set())
         reading.result()
 
     async def _stop(self, reading: "asyncio.Task[None]") -> None:
         """Let no more be read when the server drains or the stream is old."""
         try:
-            async with asyncio.timeout(Lifetime(self._max_age).left()):
+            async with asyncio.timeout(StreamAge(self._max_age).remaining()):
                 await self._draining.wait()
         except TimeoutError:
             pass
@@ -74,7 +74,7 @@ class Reporting:
 class _Stream:
     """One stream: what was read and not yet acknowledged, oldest first."""
 
-    def __init__(self, ledger: WorkersLedger, requests: Requests) -> None:
+    def __init__(self, ledger: WorkerLedger, requests: Requests) -> None:
         self._ledger = ledger
         self._requests = requests
         self._waiting: deque[tuple[str, Outcome]] = deque()

@@ -1,0 +1,118 @@
+"""WatchJobs: the updates of a feed watch as messages, each with a token to resume from."""
+
+import re
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+from jobledger.v1 import job_service_pb2 as pb
+from jobledger_server.rpc.messages import change_message
+from jobledger_server.rpc.stream_age import StreamAge
+from jobledger_server.rpc.tokens import read_token, token
+from jobledger_server.watch.feed_reader import FeedReader, ForeignCursor
+from jobledger_server.watch.feed_watch import Cursor, FeedUpdate, FeedWatch, Selection
+from jobledger_server.watch.hub import WatchHub
+from jobledger_server.watch.job_watch import Draining
+
+KEPT_MESSAGES = 1024
+"""Serialized messages kept for other watches at most."""
+
+KEPT_BYTES = 8 * 1024 * 1024
+"""Bytes that they take at most."""
+
+_CURSOR = re.compile(
+    r"(?P<epoch>[^/]*)/(?P<seq>[0-9]{1,18})/(?P<until>[0-9]{0,18})(/(?P<as_of>[0-9]{1,18}))?"
+)
+
+Write = Callable[[bytes], Awaitable[None]]
+"""Sends a serialized WatchJobsResponse."""
+
+
+class FeedStreams:
+    """Serves streams of WatchJobs. `epoch` returns the epoch of the feed that the hub is on."""
+
+    def __init__(
+        self,
+        hub: WatchHub,
+        reader: FeedReader,
+        epoch: Callable[[], str],
+        *,
+        heartbeat: float,
+        max_age: float,
+    ) -> None:
+        self._hub = hub
+        self._reader = reader
+        self._epoch = epoch
+        self._heartbeat = heartbeat
+        self._max_age = max_age
+        # Thousands of watches may send the same change: it is serialized once. What is sent at a
+        # cursor is the same wherever it was read.
+        self._messages: OrderedDict[str, bytes] = OrderedDict()
+        self._kept_bytes = 0
+
+    async def serve(self, selection: Selection, resume_token: str, write: Write) -> None:
+        """Serve one stream, until it is cancelled or an error ends it.
+
+        Raises InvalidRequest, FeedCompacted, ForeignCursor, LimitExceeded and
+        StoreUnavailable; Draining with the token to resume from.
+        """
+        tokens = _Tokens(self._epoch(), selection)
+        cursor = tokens.read(resume_token) if resume_token else Cursor(0, self._reader.seq)
+        age = StreamAge(self._max_age)
+        watch = FeedWatch(self._reader, selection, cursor)
+        try:
+            with self._hub.subscribe_to_feed(watch):
+                newest = max(cursor.seq, cursor.listing_until or 0, cursor.as_of)
+                await self._reader.check(newest)
+                while True:
+                    update = await watch.next_update(age.max_wait(self._heartbeat))
+                    if update is None:
+                        at = tokens.token_at(watch.cursor)
+                        response = pb.WatchJobsResponse(heartbeat=True, resume_token=at)
+                        await write(response.SerializeToString())
+                        continue
+                    while update.changes:
+                        # The client may not read for a long time: nothing but the message and
+                        # the rest of the page is held meanwhile.
+                        await write(self._next_message(update, tokens))
+                    if update.synced:
+                        at = tokens.token_at(update.cursor)
+                        response = pb.WatchJobsResponse(synced=True, resume_token=at)
+                        await write(response.SerializeToString())
+        except Draining as draining:
+            draining.resume_token = tokens.token_at(watch.cursor)
+            raise
+
+    def _next_message(self, update: FeedUpdate, tokens: "_Tokens") -> bytes:
+        """Serialize the next change, or reuse what another watch was sent for the same change."""
+        change = update.changes.popleft()
+        at = tokens.token_at(update.cursor_after(change))
+        message = self._messages.get(at)
+        if message is None:
+            message = self._messages[at] = change_message(change, at)
+            self._kept_bytes += len(message)
+            while self._kept_bytes > KEPT_BYTES or len(self._messages) > KEPT_MESSAGES:
+                _, oldest = self._messages.popitem(last=False)
+                self._kept_bytes -= len(oldest)
+        return message
+
+
+class _Tokens:
+    """Cursors of one selection in one feed, as tokens."""
+
+    def __init__(self, epoch: str, selection: Selection) -> None:
+        self._epoch = epoch
+        self._key = selection.key()
+
+    def token_at(self, cursor: Cursor) -> str:
+        until = "" if cursor.listing_until is None else cursor.listing_until
+        as_of = f"/{cursor.as_of}" if cursor.as_of else ""
+        return token(self._key, f"{self._epoch}/{cursor.seq}/{until}{as_of}")
+
+    def read(self, given: str) -> Cursor:
+        """Read a token. Raises InvalidRequest and ForeignCursor."""
+        # Its digest is no secret: the content can be anything.
+        parts = _CURSOR.fullmatch(read_token("resume_token", self._key, given))
+        if parts is None or parts["epoch"] != self._epoch:
+            raise ForeignCursor
+        until = int(parts["until"]) if parts["until"] else None
+        return Cursor(int(parts["seq"]), until, int(parts["as_of"] or 0))
