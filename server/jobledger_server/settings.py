@@ -180,6 +180,11 @@ class Settings:
     )
 
     @property
+    def reflects(self) -> bool:
+        """Whether the server answers reflection."""
+        return self.only_loopback if self.reflection is None else self.reflection
+
+    @property
     def only_loopback(self) -> bool:
         """Whether only programs on this machine can connect."""
         host = self.listen.rpartition(":")[0].strip("[]")

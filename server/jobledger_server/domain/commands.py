@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from msgspec import Struct, field
 
 from jobledger_server.domain.job import (
+    MICROS_PER_SECOND,
     AssetLink,
     JobError,
     JobId,
@@ -12,8 +13,6 @@ from jobledger_server.domain.job import (
     Micros,
     Payload,
 )
-
-MICROS_PER_SECOND = 1_000_000
 
 DEFAULT_QUEUE_TIMEOUT = Micros(7 * 24 * 3600 * MICROS_PER_SECOND)
 """How long a job may wait for a worker, where its creator does not say."""

@@ -19,6 +19,7 @@ from jobledger_server.domain.job import (
     Payload,
     Transition,
 )
+from jobledger_server.domain.limits import MAX_PROGRESS
 
 TRANSITIONS: Mapping[JobStatus, tuple[JobStatus, ...]] = {
     JobStatus.QUEUED: (JobStatus.PROCESSING,),
@@ -31,8 +32,6 @@ TRANSITIONS: Mapping[JobStatus, tuple[JobStatus, ...]] = {
 
 TERMINAL = frozenset(status for status, targets in TRANSITIONS.items() if not targets)
 """The states that a job never leaves."""
-
-FULL_PROGRESS = 100
 
 SYSTEM = "system"
 """The actor of what nobody but the service itself has caused."""
@@ -121,7 +120,7 @@ def finish(
     ended = replace(
         job,
         status=target,
-        progress=job.progress if target is JobStatus.FAILED else FULL_PROGRESS,
+        progress=job.progress if target is JobStatus.FAILED else MAX_PROGRESS,
         result=result,
         error=error,
         lease_duration=None,

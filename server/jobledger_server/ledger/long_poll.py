@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from types import TracebackType
+from typing import Self
 
 from jobledger_server.admission.admission import CALLER, SERVICE
 from jobledger_server.domain.commands import Claim, Release
@@ -13,7 +15,11 @@ log = logging.getLogger("jobledger.claims")
 
 
 class LongPoll:
-    """Claims that wait for a job to become claimable."""
+    """Claims that wait for a job to become claimable.
+
+    Used as an `async with` block. At its end the jobs that were claimed for callers who
+    left are released.
+    """
 
     def __init__(self, ledger: Ledger, claim_waiters: ClaimWaiters) -> None:
         self._ledger = ledger
@@ -36,8 +42,15 @@ class LongPoll:
                     return jobs
                 await waiter.wait(left)
 
-    async def finish(self) -> None:
-        """Return when all jobs that were claimed for callers who left are released."""
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._releasing:
             await asyncio.wait(self._releasing)
 

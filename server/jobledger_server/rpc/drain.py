@@ -1,9 +1,9 @@
-"""Draining: the calls that run finish, new ones are turned away, streams are ended.
+"""Draining: running calls finish, new calls are refused, streams are ended.
 
-gRPC's own `stop(grace)` cancels what has arrived and was not taken up yet, which
-a caller cannot tell from a change that was made; and it waits, to the end of the
-grace period, for streams that other services keep open as long as their clients
-like. So by the time it is called there should be neither.
+gRPC's own `stop(grace)` cancels calls that have arrived and were not started yet; their
+callers cannot know whether the change was made. It also waits, for the whole grace
+period, for streams that other services keep open. So neither should be left by the time
+it is called.
 """
 
 import asyncio
@@ -16,33 +16,37 @@ import grpc
 from jobledger_server.watch.job_watch import Draining
 
 QUIET_SECONDS = 0.1
-"""Nobody has called for so long: those who were turned away have understood."""
+"""Without a call for this long, the clients that were refused have gone elsewhere."""
 
-PATIENCE_SECONDS = 1.0
-"""How long callers that come back at once are given to understand."""
+RETRY_SECONDS = 1.0
+"""How long to wait for clients that retry at once."""
 
 OWN_METHODS = ("/jobledger.", "/google.longrunning.Operations/")
-"""How the paths of Jobledger's own services begin; the others' are gRPC's: health, reflection."""
+"""Prefixes of the paths of Jobledger's own services. All others are gRPC's: health, reflection."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Drain:
-    """Knows which calls of Jobledger's own services run, and turns new ones away.
+    """Counts the running calls of Jobledger's own services, and refuses new ones.
 
-    Each runs in a `with` block of it, which raises Draining at its begin.
+    Each call runs in a `with` block of it, which raises Draining once `begin` was called.
+
+    Args:
+        end_streams: Ends the open streams; called by `begin`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, end_streams: Callable[[], None]) -> None:
         self.begun = asyncio.Event()
+        self._end_streams = end_streams
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._turned_away = asyncio.Event()
+        self._refused = asyncio.Event()
 
     def __enter__(self) -> None:
         if self.begun.is_set():
-            self._turned_away.set()
+            self._refused.set()
             raise Draining
         if not self._running:
             self._idle.clear()
@@ -53,16 +57,21 @@ class Drain:
         if not self._running:
             self._idle.set()
 
+    def begin(self) -> None:
+        """Refuse new calls and end the open streams."""
+        self.begun.set()
+        self._end_streams()
+
     async def finished(self) -> None:
-        """Return when no call runs and callers have stopped coming."""
+        """Return when no call runs and no client retries."""
         await self._idle.wait()
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + PATIENCE_SECONDS
+        deadline = loop.time() + RETRY_SECONDS
         while loop.time() < deadline:
-            self._turned_away.clear()
+            self._refused.clear()
             try:
                 async with asyncio.timeout(QUIET_SECONDS):
-                    await self._turned_away.wait()
+                    await self._refused.wait()
             except TimeoutError:
                 return
 

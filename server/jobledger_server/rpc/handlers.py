@@ -16,13 +16,12 @@ from grpc_status import rpc_status
 
 from jobledger_server.admission.admission import CALLER, Admission, Caller
 from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.domain.limits import MAX_PLAIN_MESSAGE_BYTES, MAX_REPORT_BYTES
 from jobledger_server.rpc.access import Access, Permissions
 from jobledger_server.rpc.drain import OWN_METHODS, Drain, until_draining
 from jobledger_server.rpc.failures import answer_to
 from jobledger_server.rpc.incoming import (
     INLINE_BYTES,
-    MAX_PLAIN_BYTES,
-    MAX_REPORT_BYTES,
     Incoming,
     Intake,
     parsed,
@@ -219,7 +218,7 @@ class Handlers:
                     answer = await behavior(incoming, context)
                 else:
                     request = await intake.run(
-                        size, partial(parsed, parse, data, max_bytes=MAX_PLAIN_BYTES)
+                        size, partial(parsed, parse, data, max_bytes=MAX_PLAIN_MESSAGE_BYTES)
                     )
                     data = b""  # a watch may stay for long
                     CALLER.set(Caller(origin, admit(request)))

@@ -17,17 +17,11 @@ from google.protobuf.message import DecodeError
 
 from jobledger_server.admission.admission import CALLER, Admission, Caller, Turns
 from jobledger_server.domain.errors import LimitExceeded
-from jobledger_server.rpc.validation import MAX_MESSAGE_BYTES, InvalidRequest
+from jobledger_server.domain.limits import MAX_MESSAGE_BYTES
+from jobledger_server.rpc.validation import InvalidRequest
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
-
-MAX_PLAIN_BYTES = 64 * 1024
-"""The most bytes of a request that carries neither a Struct nor a list of assets."""
-
-MAX_REPORT_BYTES = 4 * 1024
-"""The most bytes of one message of a stream: each is read in the event loop, and thousands can
-arrive together. The largest report has less than 3 KiB."""
 
 MAX_FIELDS = 4096
 """The most fields of a request, each entry of a list counted: the largest list has 1,000."""

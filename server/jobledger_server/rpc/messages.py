@@ -10,7 +10,14 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobledger.v1 import asset_pb2, job_pb2, job_service_pb2, worker_service_pb2
-from jobledger_server.domain.job import Asset, Instant, Job, JobStatus, Transition
+from jobledger_server.domain.job import (
+    MICROS_PER_SECOND,
+    Asset,
+    Instant,
+    Job,
+    JobStatus,
+    Transition,
+)
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.rpc.encoding import encoded_field
 from jobledger_server.store import Change
@@ -180,5 +187,5 @@ def _time(instant: Instant) -> Timestamp:
 def _set_time(time: Timestamp, instant: Instant | None) -> None:
     """Set a timestamp of a message; None leaves it unset."""
     if instant is not None:
-        time.seconds, micros = divmod(instant, 1_000_000)
+        time.seconds, micros = divmod(instant, MICROS_PER_SECOND)
         time.nanos = micros * 1000

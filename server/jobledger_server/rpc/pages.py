@@ -7,12 +7,9 @@ from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
-from jobledger_server.domain.limits import MAX_ANSWER_BYTES
+from jobledger_server.domain.limits import DEFAULT_PAGE_SIZE, MAX_ANSWER_BYTES
 from jobledger_server.rpc.tokens import read_token, token
 from jobledger_server.rpc.validation import InvalidRequest
-
-MAX_ROWS = 1000
-DEFAULT_ROWS = 50
 
 ROWS_AT_ONCE = 100
 """Rows that are made into messages before the event loop does something else."""
@@ -52,7 +49,7 @@ class Page(Generic[Row]):
         *,
         cursor: Callable[[Row], str],
     ) -> None:
-        self._size = request.page_size or DEFAULT_ROWS
+        self._size = request.page_size or DEFAULT_PAGE_SIZE
         self._key = key
         self._fetch = fetch
         self._cursor = cursor

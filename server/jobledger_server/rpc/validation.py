@@ -13,16 +13,21 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobledger_server.domain.job import Instant, Micros, Payload
-
-MAX_MESSAGE_BYTES = 1024 * 1024
-MAX_STRUCT_BYTES = 256 * 1024
-MAX_STRUCT_DEPTH = 32
-MAX_LABELS = 32
+from jobledger_server.domain.job import MICROS_PER_SECOND, Instant, Micros, Payload
+from jobledger_server.domain.limits import (
+    MAX_ERROR_REASON_CHARACTERS,
+    MAX_JOB_TYPE_CHARACTERS,
+    MAX_LABEL_KEY_CHARACTERS,
+    MAX_LABEL_VALUE_CHARACTERS,
+    MAX_LABELS,
+    MAX_STRUCT_BYTES,
+    MAX_STRUCT_DEPTH,
+    MAX_URL_CHARACTERS,
+)
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _JOB_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
-_LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}\Z")
+_LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*\Z")
 _REASON = re.compile(r"[A-Z][A-Z0-9_]*\Z")
 _UNSAFE_IN_URL = re.compile(r"[\x00-\x20\x7f-\x9f]")
 
@@ -114,14 +119,14 @@ class Checker:
         return value
 
     def job_type(self, field: str, value: str) -> str:
-        if self._sized(field, value, 50) and not _JOB_TYPE.match(value):
+        if self._sized(field, value, MAX_JOB_TYPE_CHARACTERS) and not _JOB_TYPE.match(value):
             self.add(
                 field, "must be letters, digits, '.', '_', '-', beginning with a letter or digit"
             )
         return value
 
     def reason(self, field: str, value: str) -> str:
-        if self._sized(field, value, 63) and not _REASON.match(value):
+        if self._sized(field, value, MAX_ERROR_REASON_CHARACTERS) and not _REASON.match(value):
             self.add(field, "must be UPPER_SNAKE_CASE")
         return value
 
@@ -130,16 +135,18 @@ class Checker:
             return {}
         labels = {key: given[key] for key in given}
         for key, value in labels.items():
-            if not _LABEL_KEY.match(key):
+            if len(key) > MAX_LABEL_KEY_CHARACTERS or not _LABEL_KEY.match(key):
                 self.add(
                     field,
-                    f"has the key {key[:63]!r}: must be 1 to 63 letters, digits, '.', '_', '/', "
-                    "'-', beginning with a letter or digit",
+                    f"has the key {key[:MAX_LABEL_KEY_CHARACTERS]!r}: must be 1 to "
+                    f"{MAX_LABEL_KEY_CHARACTERS} letters, digits, '.', '_', '/', '-', "
+                    "beginning with a letter or digit",
                 )
-            elif len(value) > 255 or _CONTROL.search(value):  # noqa: PLR2004
+            elif len(value) > MAX_LABEL_VALUE_CHARACTERS or _CONTROL.search(value):
                 self.add(
                     f"{field}[{key!r}]",
-                    "must be at most 255 characters without control characters",
+                    f"must be at most {MAX_LABEL_VALUE_CHARACTERS} characters without control "
+                    "characters",
                 )
         return labels
 
@@ -159,8 +166,8 @@ class Checker:
 
     def url(self, field: str, url: str, schemes: Collection[str]) -> str:
         """Check a URL: absolute, of an allowed scheme, with a host, without credentials."""
-        if len(url) > 2048:  # noqa: PLR2004
-            self.add(field, f"has {len(url)} characters, at most 2048 are allowed")
+        if len(url) > MAX_URL_CHARACTERS:
+            self.add(field, f"has {len(url)} characters, at most {MAX_URL_CHARACTERS} are allowed")
             return url
         try:
             parts = urlsplit(url)
@@ -182,12 +189,12 @@ class Checker:
     def timestamp(self, field: str, value: Timestamp) -> Instant:
         if not _MIN_SECONDS <= value.seconds <= _MAX_SECONDS or not 0 <= value.nanos < 10**9:
             self.add(field, "is not a time from year 1 to 9999")
-        return Instant(value.seconds * 1_000_000 + value.nanos // 1000)
+        return Instant(value.seconds * MICROS_PER_SECOND + value.nanos // 1000)
 
     def duration(self, field: str, value: Duration, shortest: int, longest: int) -> Micros:
         """Check a duration, given its bounds in seconds."""
-        micros = value.seconds * 1_000_000 + value.nanos // 1000
-        if not shortest * 1_000_000 <= micros <= longest * 1_000_000:
+        micros = value.seconds * MICROS_PER_SECOND + value.nanos // 1000
+        if not shortest * MICROS_PER_SECOND <= micros <= longest * MICROS_PER_SECOND:
             self.add(field, f"must be from {shortest} to {longest} seconds")
         return Micros(micros)
 

@@ -22,6 +22,19 @@ from sqlalchemy import (
     text,
 )
 
+from jobledger_server.domain.limits import (
+    MAX_ASSET_TYPE_CHARACTERS,
+    MAX_ERROR_MESSAGE_CHARACTERS,
+    MAX_ERROR_REASON_CHARACTERS,
+    MAX_ID_CHARACTERS,
+    MAX_JOB_TYPE_CHARACTERS,
+    MAX_MESSAGE_CHARACTERS,
+    MAX_NAME_CHARACTERS,
+    MAX_PROGRESS,
+    MAX_STORAGE_PATH_CHARACTERS,
+    MAX_URL_CHARACTERS,
+)
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -33,7 +46,7 @@ metadata = MetaData(
 )
 
 # Ids compare by their bytes wherever the database's collation would do otherwise.
-_ID = String(36).with_variant(String(36, collation="C"), "postgresql")
+_ID = String(MAX_ID_CHARACTERS).with_variant(String(MAX_ID_CHARACTERS, collation="C"), "postgresql")
 
 _STATUSES = "('QUEUED', 'PROCESSING', 'COMPLETED', 'PARTIAL', 'FAILED')"
 _TERMINAL = "('COMPLETED', 'PARTIAL', 'FAILED')"
@@ -48,18 +61,18 @@ jobs = Table(
     "jobs",
     metadata,
     Column("id", _ID, primary_key=True),
-    Column("user_id", String(128), nullable=False),
-    Column("job_type", String(50), nullable=False),
+    Column("user_id", String(MAX_NAME_CHARACTERS), nullable=False),
+    Column("job_type", String(MAX_JOB_TYPE_CHARACTERS), nullable=False),
     Column("status", String(10), nullable=False),
     Column("progress", Integer, nullable=False),
-    Column("progress_message", String(512), nullable=False),
-    Column("error_reason", String(63)),
+    Column("progress_message", String(MAX_MESSAGE_CHARACTERS), nullable=False),
+    Column("error_reason", String(MAX_ERROR_REASON_CHARACTERS)),
     Column("labels", JSON, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("max_attempts", Integer, nullable=False),
     Column("releases", Integer, nullable=False),
-    Column("worker_id", String(128), nullable=False),
-    Column("request_id", String(128), nullable=False),
+    Column("worker_id", String(MAX_NAME_CHARACTERS), nullable=False),
+    Column("request_id", String(MAX_NAME_CHARACTERS), nullable=False),
     Column("create_time", BigInteger, nullable=False),
     Column("start_time", BigInteger),
     Column("update_time", BigInteger, nullable=False),
@@ -71,27 +84,28 @@ jobs = Table(
     Column("run_timeout", BigInteger),
     Column("run_expire_time", BigInteger),
     Column("cancel_request_time", BigInteger),
-    Column("cancel_reason", String(512), nullable=False),
+    Column("cancel_reason", String(MAX_MESSAGE_CHARACTERS), nullable=False),
     # The earliest of the times at which something happens by itself; none after the end.
     Column("deadline", BigInteger),
     Column("version", BigInteger, nullable=False),
     Column("outcome_digest", LargeBinary),
     Column("change_seq", BigInteger, nullable=False),
     # The largest come last: in SQLite, what is stored after them is found by reading them.
-    Column("error_message", String(4096)),
+    Column("error_message", String(MAX_ERROR_MESSAGE_CHARACTERS)),
     Column("error_details", LargeBinary),
     Column("parameters", LargeBinary),
     Column("result", LargeBinary),
     CheckConstraint(f"status IN {_STATUSES}", name="status"),
-    CheckConstraint("progress BETWEEN 0 AND 100", name="progress"),
-    CheckConstraint("length(user_id) BETWEEN 1 AND 128", name="user_id"),
-    CheckConstraint("length(job_type) BETWEEN 1 AND 50", name="job_type"),
+    CheckConstraint(f"progress BETWEEN 0 AND {MAX_PROGRESS}", name="progress"),
+    CheckConstraint(f"length(user_id) BETWEEN 1 AND {MAX_NAME_CHARACTERS}", name="user_id"),
+    CheckConstraint(f"length(job_type) BETWEEN 1 AND {MAX_JOB_TYPE_CHARACTERS}", name="job_type"),
     CheckConstraint("version >= 1", name="version"),
     CheckConstraint("attempt >= 0 AND (status = 'QUEUED') = (attempt = 0)", name="attempt"),
     CheckConstraint("(status = 'QUEUED') = (start_time IS NULL)", name="start_time"),
     CheckConstraint(f"(status IN {_TERMINAL}) = (complete_time IS NOT NULL)", name="complete_time"),
     CheckConstraint(
-        "status NOT IN ('COMPLETED', 'PARTIAL') OR progress = 100", name="complete_progress"
+        f"status NOT IN ('COMPLETED', 'PARTIAL') OR progress = {MAX_PROGRESS}",
+        name="complete_progress",
     ),
     CheckConstraint(
         "(error_message IS NULL) = (error_reason IS NULL)"
@@ -155,13 +169,13 @@ job_transitions = Table(
     Column("from_status", String(10), nullable=False),
     Column("to_status", String(10), nullable=False),
     Column("attempt", Integer, nullable=False),
-    Column("actor", String(128), nullable=False),
-    Column("reason", String(63), nullable=False),
+    Column("actor", String(MAX_NAME_CHARACTERS), nullable=False),
+    Column("reason", String(MAX_ERROR_REASON_CHARACTERS), nullable=False),
     Column("time", BigInteger, nullable=False),
     Column("change_seq", BigInteger, nullable=False),
     Column("progress", Integer, nullable=False),
-    Column("progress_message", String(512), nullable=False),
-    Column("worker_id", String(128), nullable=False),
+    Column("progress_message", String(MAX_MESSAGE_CHARACTERS), nullable=False),
+    Column("worker_id", String(MAX_NAME_CHARACTERS), nullable=False),
     Column("lease_expire_time", BigInteger),
     PrimaryKeyConstraint("job_id", "version"),
     CheckConstraint(
@@ -177,15 +191,17 @@ assets = Table(
     metadata,
     Column("id", _ID, primary_key=True),
     Column("job_id", _ID, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
-    Column("user_id", String(128), nullable=False),
-    Column("asset_type", String(50), nullable=False),
-    Column("url", String(2048), nullable=False),
-    Column("storage_path", String(1024), nullable=False),
+    Column("user_id", String(MAX_NAME_CHARACTERS), nullable=False),
+    Column("asset_type", String(MAX_ASSET_TYPE_CHARACTERS), nullable=False),
+    Column("url", String(MAX_URL_CHARACTERS), nullable=False),
+    Column("storage_path", String(MAX_STORAGE_PATH_CHARACTERS), nullable=False),
     Column("file_size", BigInteger, nullable=False),
     Column("create_time", BigInteger, nullable=False),
-    Column("request_id", String(128), nullable=False),
+    Column("request_id", String(MAX_NAME_CHARACTERS), nullable=False),
     CheckConstraint("file_size >= 0", name="file_size"),
-    CheckConstraint("length(asset_type) BETWEEN 1 AND 50", name="asset_type"),
+    CheckConstraint(
+        f"length(asset_type) BETWEEN 1 AND {MAX_ASSET_TYPE_CHARACTERS}", name="asset_type"
+    ),
     CheckConstraint("length(url) > 0 OR length(storage_path) > 0", name="location"),
     Index("ix_assets_job_id_id", "job_id", "id"),
     Index(
@@ -202,8 +218,8 @@ tombstones = Table(
     "tombstones",
     metadata,
     Column("job_id", _ID, primary_key=True),
-    Column("user_id", String(128), nullable=False),
-    Column("job_type", String(50), nullable=False),
+    Column("user_id", String(MAX_NAME_CHARACTERS), nullable=False),
+    Column("job_type", String(MAX_JOB_TYPE_CHARACTERS), nullable=False),
     Column("status", String(10), nullable=False),
     Column("labels", JSON, nullable=False),
     Column("version", BigInteger, nullable=False),

@@ -108,7 +108,7 @@ def test_a_token_that_is_damaged_or_of_other_filters_is_refused_or_a_gap(client,
     assert [type(gap) for gap in gaps] == [InvalidToken]
 
 
-class FeedWatch:
+class Follower:
     """Follows all jobs of an owner, with either client, to the end of all of them."""
 
     def __init__(self, count):
@@ -172,7 +172,7 @@ def check(follower, done):
 
 async def test_every_transition_of_every_job_once_though_the_server_is_killed(own_server):
     count = 40
-    followers = [FeedWatch(count), FeedWatch(count)]
+    followers = [Follower(count), Follower(count)]
     with Client(own_server.target, user_id="ada") as blocking:
         async with (
             AsyncClient(own_server.target, user_id="ada") as client,
@@ -204,7 +204,7 @@ async def test_nobody_notices_that_streams_are_moved(start, caplog):
     caplog.set_level(logging.INFO, "jobledger_client")
     app = await start(max_watch_age=1.0)
     count = 20
-    follower, singles = FeedWatch(count), []
+    follower, singles = Follower(count), []
     async with AsyncClient(app.address, user_id="ada") as client, asyncio.TaskGroup() as group:
         group.create_task(follower.asynchronous(app.address))
         await asyncio.to_thread(follower.wait_for, lambda messages: any(m.synced for m in messages))

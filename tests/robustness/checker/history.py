@@ -83,7 +83,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Cursor:
+class Place:
     """After this message of this stream, both by their numbers in the watcher's memory."""
 
     stream: int
@@ -100,7 +100,7 @@ class Stream:
 
     opened: float
     replica: int = 0
-    after: Cursor | None = None
+    after: Place | None = None
     after_version: int = 0
     messages: list[Message] = field(default_factory=list)
     closed: float | None = None

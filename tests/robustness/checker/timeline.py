@@ -4,7 +4,7 @@ import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.robustness.checker.history import Cursor, History, Message, Snapshot, Stream, Watcher
+from tests.robustness.checker.history import History, Message, Place, Snapshot, Stream, Watcher
 
 
 class Timeline:
@@ -71,7 +71,7 @@ def observations(history: History) -> Iterator[tuple[Snapshot, float]]:
 
 
 @dataclass(frozen=True, slots=True)
-class FeedUpdate:
+class Told:
     """A message about a job, and what the same line had been told of this job before.
 
     `before` is the version, None for the first message of the job. `seam` says that it is the
@@ -109,7 +109,7 @@ class Line:
             for message in stream.messages[:count]:
                 yield stream, message
 
-    def told(self) -> Iterator[FeedUpdate]:
+    def told(self) -> Iterator[Told]:
         """Yield the messages about jobs."""
         versions: dict[str, int] = {}
         gone: set[str] = set()
@@ -125,7 +125,7 @@ class Line:
                 continue
             seam = stream.after is not None and job.job_id not in here
             before = versions.get(job.job_id)
-            yield FeedUpdate(message, job, before, seam, not synced, job.job_id in gone)
+            yield Told(message, job, before, seam, not synced, job.job_id in gone)
             here.add(job.job_id)
             versions[job.job_id] = max(before or 0, job.version)
             if message.deleted:
@@ -141,14 +141,14 @@ def lines(watcher: Watcher) -> list[Line]:
     found = []
     for number, (stream, path) in enumerate(zip(watcher.streams, paths, strict=True)):
         final = number == len(watcher.streams) - 1
-        went_on = Cursor(number, len(stream.messages) - 1) in resumed
+        went_on = Place(number, len(stream.messages) - 1) in resumed
         if final or (stream.messages and not went_on):
             found.append(Line(watcher, path, final and not watcher.left))
     return found
 
 
 def _path_to(
-    place: Cursor | None, paths: list[tuple[tuple[Stream, int], ...]]
+    place: Place | None, paths: list[tuple[tuple[Stream, int], ...]]
 ) -> tuple[tuple[Stream, int], ...]:
     if place is None:
         return ()

@@ -14,7 +14,7 @@ from jobledger.v1 import job_service_pb2 as pb
 from tests.robustness.checker.asking import Replicas, reason_of
 from tests.robustness.checker.board import Board
 from tests.robustness.checker.facts import watch_job_message, watch_jobs_message
-from tests.robustness.checker.history import Cursor, History, Message, Snapshot, Stream, Watcher
+from tests.robustness.checker.history import History, Message, Place, Snapshot, Stream, Watcher
 
 SILENCE_SECONDS = 3.0
 """Three heartbeats: who has heard nothing for so long asks another replica."""
@@ -116,12 +116,12 @@ class JobsWatcher:
             if stream.end in TOKEN_REFUSED:
                 self._root = len(self._tokens)
 
-    def _place(self) -> Cursor | None:
+    def _place(self) -> Place | None:
         """Return the place to go on from: the last message, or now and then an older one."""
         for number in reversed(range(self._root, len(self._tokens))):
             if count := len(self._tokens[number]):
                 back = min(self.rng.randrange(1, 20), count) if self.rng.random() < GO_BACK else 1
-                return Cursor(number, count - back)
+                return Place(number, count - back)
             if after := self.watcher.streams[number].after:
                 return after
         return None

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from itertools import combinations
 
 from tests.robustness.checker.history import History, Record, Step, Stream
-from tests.robustness.checker.timeline import FeedUpdate, Line, Timeline, lines
+from tests.robustness.checker.timeline import Line, Timeline, Told, lines
 from tests.robustness.checker.violation import Violation
 
 EXPECTED_ENDS = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "left", "silent"})
@@ -56,7 +56,7 @@ def check_steps(line: Line, timeline: Timeline, history: History) -> Iterator[Vi
 
 
 def _check_steps_of(
-    told: FeedUpdate, record: Record, line: Line, timeline: Timeline
+    told: Told, record: Record, line: Line, timeline: Timeline
 ) -> Iterator[Violation]:
     job, steps = told.job, told.message.steps
     where = f"{line.watcher.name}, {job.job_id} at version {job.version}:"

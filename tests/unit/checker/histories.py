@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 from tests.robustness.checker.history import (
-    Cursor,
     History,
     Message,
     Operation,
     Outcome,
+    Place,
     Record,
     Snapshot,
     Step,
@@ -93,7 +93,7 @@ def _all() -> Watcher:
     )
     second = Stream(
         opened=5.2,
-        after=Cursor(0, 4),
+        after=Place(0, 4),
         messages=[
             Message(5.6, A3),
             Message(5.7, synced=True),

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 
 from tests.robustness.checker.history import (
-    Cursor,
     Fault,
     History,
     Message,
     Operation,
     Outcome,
+    Place,
     Record,
     Step,
 )
@@ -130,7 +130,7 @@ SPOILT = {
     "a step is missed on resuming": (
         "resumable",
         both(
-            lambda h: setattr(h.watchers[ALL].streams[1], "after", Cursor(0, 2)),
+            lambda h: setattr(h.watchers[ALL].streams[1], "after", Place(0, 2)),
             lambda h: messages(h, ALL, 0).__delitem__(slice(3, None)),
         ),
     ),
@@ -272,7 +272,7 @@ def test_what_is_allowed_is_not_held_against_anybody(name: str) -> None:
 def test_who_goes_back_to_an_older_place_is_told_again_from_there() -> None:
     history = story()
     watcher = history.watchers[ALL]
-    back = replace_stream(watcher.streams[1], after=Cursor(0, 2))
+    back = replace_stream(watcher.streams[1], after=Place(0, 2))
     back.messages[:0] = watcher.streams[0].messages[3:]
     watcher.streams.append(back)
     watcher.streams[1].messages = watcher.streams[1].messages[:2]

@@ -13,7 +13,7 @@ from jobledger_client import (
     WatchJobsResponse,
 )
 from jobledger_client._reconnect import Pause, Why
-from jobledger_client._watch_jobs import FeedStreams
+from jobledger_client._watch_jobs import JobsWatch
 
 LOST = Unavailable("lost", code=grpc.StatusCode.UNAVAILABLE)
 EXPIRED = ResumeTokenExpired("old", code=grpc.StatusCode.OUT_OF_RANGE)
@@ -26,7 +26,7 @@ def make():
     def make(*, anew=True, heartbeats=False, **options):
         limits = {name: options.pop(name) for name in [*options] if name.endswith("timeout")}
         request = WatchJobsRequest(user_id="ada", job_types=["render"], **options)
-        return FeedStreams(
+        return JobsWatch(
             request, anew=anew, heartbeats=heartbeats, uniform=lambda low, high: high, **limits
         )
 

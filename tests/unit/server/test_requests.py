@@ -6,21 +6,22 @@ from typing import Any
 import pytest
 
 from jobledger.v1 import job_service_pb2, worker_service_pb2
-from jobledger_server.rpc.requests import Requests
+from jobledger_server.rpc.jobs import job_requests
 from jobledger_server.rpc.validation import InvalidRequest
+from jobledger_server.rpc.workers.worker_requests import WorkerRequests
 from tests.support.bad_requests import BAD_REQUESTS
 
-REQUESTS = Requests({"http", "https"})
+REQUESTS = WorkerRequests({"http", "https"})
 READ: dict[str, Callable[[Any], Any]] = {
-    "CancelJob": REQUESTS.cancel,
+    "CancelJob": job_requests.cancel,
     "ClaimJobs": REQUESTS.claim,
     "CreateAsset": REQUESTS.link_asset,
-    "CreateJob": REQUESTS.create,
-    "DeleteJob": REQUESTS.delete,
-    "GetJob": REQUESTS.owned_job,
-    "ListAssets": REQUESTS.owned_job,
-    "ListJobs": REQUESTS.query,
-    "ListTransitions": REQUESTS.owned_job,
+    "CreateJob": job_requests.create,
+    "DeleteJob": job_requests.delete,
+    "GetJob": job_requests.owned_job,
+    "ListAssets": job_requests.owned_job,
+    "ListJobs": job_requests.query,
+    "ListTransitions": job_requests.owned_job,
     "MarkCompleted": REQUESTS.mark,
     "MarkFailed": REQUESTS.mark,
     "MarkPartial": REQUESTS.mark,

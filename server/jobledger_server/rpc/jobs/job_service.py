@@ -10,6 +10,7 @@ from jobledger_server.domain.job import Asset, AssetId, Job, JobId, Transition
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.reads import Reads
 from jobledger_server.rpc.incoming import Incoming
+from jobledger_server.rpc.jobs import job_requests
 from jobledger_server.rpc.jobs.feed_streams import FeedStreams
 from jobledger_server.rpc.lists import Lists
 from jobledger_server.rpc.messages import (
@@ -22,7 +23,6 @@ from jobledger_server.rpc.messages import (
     watch_message,
 )
 from jobledger_server.rpc.pages import Page, message_bytes, number_from
-from jobledger_server.rpc.requests import Requests
 from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.store import Store
 from jobledger_server.watch.hub import WatchHub
@@ -40,7 +40,6 @@ class JobService:
         ledger: Ledger,
         reads: Reads,
         hub: WatchHub,
-        requests: Requests,
         *,
         lists: Lists,
         feed_streams: FeedStreams,
@@ -51,7 +50,6 @@ class JobService:
         self._ledger = ledger
         self._reads = reads
         self._hub = hub
-        self._requests = requests
         self._lists = lists
         self._feed_streams = feed_streams
         self._heartbeat = heartbeat
@@ -60,21 +58,21 @@ class JobService:
 
     # Requests that may be large come unparsed; see handlers.py.
     async def CreateJob(self, request: Incoming[pb.CreateJobRequest], _context: Context) -> bytes:
-        decision = await self._ledger.apply(await request.read(self._requests.create))
+        decision = await self._ledger.apply(await request.read(job_requests.create))
         return job_response(pb.CreateJobResponse, decision.job)
 
     async def BatchCreateJobs(
         self, request: Incoming[pb.BatchCreateJobsRequest], _context: Context
     ) -> bytes:
-        jobs = await self._ledger.create_all(await request.read(self._requests.create_all))
+        jobs = await self._ledger.create_all(await request.read(job_requests.create_all))
         return jobs_response(pb.BatchCreateJobsResponse, map(job_bytes, jobs))
 
     async def GetJob(self, request: pb.GetJobRequest, _context: Context) -> bytes:
-        job = await self._reads.job(*self._requests.owned_job(request))
+        job = await self._reads.job(*job_requests.owned_job(request))
         return job_response(pb.GetJobResponse, job)
 
     async def ListJobs(self, request: pb.ListJobsRequest, _context: Context) -> bytes:
-        query = self._requests.query(request)
+        query = job_requests.query(request)
 
         async def jobs(after: str | None, limit: int) -> tuple[Sequence[Job], str | None]:
             before = JobId(after) if after else None
@@ -88,15 +86,15 @@ class JobService:
         return jobs_response(pb.ListJobsResponse, listed) + rest.SerializeToString()
 
     async def CancelJob(self, request: pb.CancelJobRequest, _context: Context) -> bytes:
-        decision = await self._ledger.apply(self._requests.cancel(request))
+        decision = await self._ledger.apply(job_requests.cancel(request))
         return job_response(pb.CancelJobResponse, decision.job)
 
     async def DeleteJob(self, request: pb.DeleteJobRequest, _context: Context) -> bytes:
-        await self._ledger.apply(self._requests.delete(request))
+        await self._ledger.apply(job_requests.delete(request))
         return pb.DeleteJobResponse().SerializeToString()
 
     async def ListAssets(self, request: pb.ListAssetsRequest, _context: Context) -> bytes:
-        job_id, user_id = self._requests.owned_job(request)
+        job_id, user_id = job_requests.owned_job(request)
 
         async def assets(after: str | None, limit: int) -> tuple[Sequence[Asset], None]:
             last = AssetId(after) if after else None
@@ -110,7 +108,7 @@ class JobService:
         return response.SerializeToString()
 
     async def ListTransitions(self, request: pb.ListTransitionsRequest, _context: Context) -> bytes:
-        job_id, user_id = self._requests.owned_job(request)
+        job_id, user_id = job_requests.owned_job(request)
 
         async def transitions(after: str | None, limit: int) -> tuple[Sequence[Transition], None]:
             version = number_from(after)
@@ -128,7 +126,7 @@ class JobService:
 
     # Writes instead of yielding: grpc does not close a generator whose write failed (grpc#42295).
     async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> None:
-        job_id, user_id = self._requests.owned_job(request)
+        job_id, user_id = job_requests.owned_job(request)
         age = StreamAge(self._max_watch_age)
         # Subscribe, then read: what is committed in between waits in the slot.
         with self._hub.subscribe(job_id) as watch:
@@ -150,7 +148,7 @@ class JobService:
                     await context.write(message.serialized)
 
     async def WatchJobs(self, request: pb.WatchJobsRequest, context: Context) -> None:
-        selection = self._requests.selection(request)
+        selection = job_requests.selection(request)
         await self._feed_streams.serve(selection, request.resume_token, context.write)
 
     def _message(self, news: JobUpdate) -> tuple[WatchMessage, bool]:

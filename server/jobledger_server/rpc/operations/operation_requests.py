@@ -6,21 +6,24 @@ from typing import TypeAlias
 from google.longrunning import operations_pb2
 
 from jobledger_server.domain.commands import Cancel, Delete
-from jobledger_server.domain.job import JobId, JobStatus
+from jobledger_server.domain.job import MICROS_PER_SECOND, JobId, JobStatus
+from jobledger_server.domain.limits import (
+    MAX_FILTER_CHARACTERS,
+    MAX_ID_CHARACTERS,
+    MAX_TIMEOUT_SECONDS,
+)
 from jobledger_server.domain.state_machine import TERMINAL
+from jobledger_server.rpc import fields
 from jobledger_server.rpc.access import Access
 from jobledger_server.rpc.operations.owner import Metadata, owner_of
-from jobledger_server.rpc.pages import MAX_ROWS
 from jobledger_server.rpc.validation import Checker
 from jobledger_server.store import JobQuery
 
 COLLECTION = "jobs"
 """What ListOperations lists; an operation's name is this, a slash and the job's id."""
 
-LONGEST_WAIT = 365 * 24 * 3600
+LONGEST_WAIT = MAX_TIMEOUT_SECONDS
 """The longest `timeout` of WaitOperation in seconds, and how long it waits where none is given."""
-
-MAX_FILTER = 256
 
 _UNDERSTOOD = (
     'must be made of done=true or done=false and metadata.job_type="…", each at most once, '
@@ -65,7 +68,9 @@ class OperationsRequests:
         job_id, user_id = _job_id(check, request.name), self._owner(check, metadata)
         timeout: float = LONGEST_WAIT
         if request.HasField("timeout"):
-            timeout = check.duration("timeout", request.timeout, 0, LONGEST_WAIT) / 1_000_000
+            timeout = (
+                check.duration("timeout", request.timeout, 0, LONGEST_WAIT) / MICROS_PER_SECOND
+            )
         check.finish()
         return job_id, user_id, timeout
 
@@ -81,7 +86,7 @@ class OperationsRequests:
         check = Checker()
         if request.name != COLLECTION:
             check.add("name", f"must be {COLLECTION!r}")
-        check.number("page_size", request.page_size, 0, MAX_ROWS)
+        fields.check_page_size(check, request.page_size)
         statuses, job_types = _filter(check, request.filter)
         query = JobQuery(
             user_id=self._owner(check, metadata), statuses=statuses, job_types=job_types
@@ -99,14 +104,14 @@ def _job_id(check: Checker, name: str) -> JobId:
     if collection != COLLECTION or not job_id or "/" in job_id:
         check.add("name", f"must be '{COLLECTION}/' and the id of a job")
     else:
-        check.name("name", name, len(f"{COLLECTION}/") + 36)
+        check.name("name", name, len(f"{COLLECTION}/") + MAX_ID_CHARACTERS)
     return JobId(job_id)
 
 
 def _filter(check: Checker, text: str) -> tuple[frozenset[JobStatus], frozenset[str]]:
     """Return the statuses and the job types that a filter lets through; empty sets for all."""
     # Its length first: looking for AND in very much white space would take very long.
-    text = check.text("filter", text, MAX_FILTER)[:MAX_FILTER].strip()
+    text = check.text("filter", text, MAX_FILTER_CHARACTERS)[:MAX_FILTER_CHARACTERS].strip()
     found: dict[str, str] = {}
     for term in _AND.split(text) if text else ():
         match = _TERM.match(term)

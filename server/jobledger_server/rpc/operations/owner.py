@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+from jobledger_server.domain.limits import MAX_NAME_CHARACTERS
 from jobledger_server.rpc.validation import Checker
 
 OWNER_HEADER = "x-jobledger-user"
@@ -25,4 +26,4 @@ def owner_of(check: Checker, metadata: Metadata, *, otherwise: str = "") -> str:
     except UnicodeDecodeError:
         check.add(key, "is not UTF-8")
         return ""
-    return check.name(key, owner, 128)
+    return check.name(key, owner, MAX_NAME_CHARACTERS)

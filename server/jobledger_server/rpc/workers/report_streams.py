@@ -13,10 +13,10 @@ from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.rpc.failures import report_error
 from jobledger_server.rpc.messages import report_message
-from jobledger_server.rpc.requests import Requests
 from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.rpc.validation import InvalidRequest
 from jobledger_server.rpc.workers.worker_ledger import WorkerLedger
+from jobledger_server.rpc.workers.worker_requests import WorkerRequests
 from jobledger_server.watch.job_watch import Draining
 
 MAX_WAITING = 1000
@@ -35,7 +35,12 @@ class ReportStreams:
     """Serves streams of reports. Where `draining` is set, no more is read of any."""
 
     def __init__(
-        self, ledger: WorkerLedger, requests: Requests, draining: asyncio.Event, *, max_age: float
+        self,
+        ledger: WorkerLedger,
+        requests: WorkerRequests,
+        draining: asyncio.Event,
+        *,
+        max_age: float,
     ) -> None:
         self._ledger = ledger
         self._requests = requests
@@ -74,7 +79,7 @@ class ReportStreams:
 class _Stream:
     """One stream: what was read and not yet acknowledged, oldest first."""
 
-    def __init__(self, ledger: WorkerLedger, requests: Requests) -> None:
+    def __init__(self, ledger: WorkerLedger, requests: WorkerRequests) -> None:
         self._ledger = ledger
         self._requests = requests
         self._waiting: deque[tuple[str, Outcome]] = deque()

@@ -14,18 +14,18 @@ from jobledger_server.rpc.messages import (
     jobs_response,
     progress_response,
 )
-from jobledger_server.rpc.requests import Requests
 from jobledger_server.rpc.workers.report_streams import ReportStreams
 from jobledger_server.rpc.workers.worker_ledger import WorkerLedger
+from jobledger_server.rpc.workers.worker_requests import WorkerRequests
 
 Context = ServicerContext[Any, Any]
 
 
 class WorkerService:
-    """Requests to commands, their outcome to serialized responses."""
+    """WorkerRequests to commands, their outcome to serialized responses."""
 
     def __init__(
-        self, ledger: WorkerLedger, requests: Requests, report_streams: ReportStreams
+        self, ledger: WorkerLedger, requests: WorkerRequests, report_streams: ReportStreams
     ) -> None:
         self._ledger = ledger
         self._requests = requests
@@ -39,7 +39,7 @@ class WorkerService:
         decision = await self._ledger.apply(self._requests.release(request))
         return job_response(pb.ReleaseJobResponse, decision.job)
 
-    # Requests that may be large come unparsed; see handlers.py.
+    # WorkerRequests that may be large come unparsed; see handlers.py.
     async def TransitionJob(
         self, request: Incoming[pb.TransitionJobRequest], _context: Context
     ) -> bytes:

@@ -17,8 +17,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from jobledger.v1 import job_service_pb2
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
-from jobledger_server import app as app_module
 from jobledger_server.app import App
+from jobledger_server.rpc import server as rpc_server
 from tests.support.rpc_caller import Caller, decoded, watching
 
 Start = Callable[..., Awaitable[App]]
@@ -146,7 +146,7 @@ async def test_one_connection_leaves_streams_of_reports_to_the_others(start: Sta
 async def test_one_connection_leaves_health_watches_to_the_others(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app_module, "MAX_FOREIGN_STREAMS", 8)
+    monkeypatch.setattr(rpc_server, "MAX_FOREIGN_STREAMS", 8)
     app = await start(**SHARE)
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with (

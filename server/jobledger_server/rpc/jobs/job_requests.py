@@ -1,0 +1,137 @@
+"""Requests of JobService, to commands and queries. Raises InvalidRequest with every violation."""
+
+from collections.abc import Callable
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from jobledger.v1 import job_service_pb2 as pb
+from jobledger_server.domain.commands import (
+    DEFAULT_QUEUE_TIMEOUT,
+    Cancel,
+    Create,
+    CreateAll,
+    Delete,
+)
+from jobledger_server.domain.job import Instant, JobId
+from jobledger_server.domain.limits import (
+    MAX_ATTEMPTS,
+    MAX_CREATIONS,
+    MAX_MESSAGE_CHARACTERS,
+    MAX_TIMEOUT_SECONDS,
+    MIN_TIMEOUT_SECONDS,
+)
+from jobledger_server.rpc import fields
+from jobledger_server.rpc.validation import Checker
+from jobledger_server.store import JobQuery
+from jobledger_server.watch.feed_watch import Selection
+
+JobRequest = (
+    pb.GetJobRequest
+    | pb.DeleteJobRequest
+    | pb.WatchJobRequest
+    | pb.ListAssetsRequest
+    | pb.ListTransitionsRequest
+)
+
+
+def create(request: pb.CreateJobRequest) -> Create:
+    check = Checker()
+    command = _creation(check, request, fields.user_id(check, request.user_id))
+    check.finish()
+    return command
+
+
+def create_all(request: pb.BatchCreateJobsRequest) -> CreateAll:
+    check = Checker()
+    user_id = fields.user_id(check, request.user_id)
+    if not 1 <= len(request.requests) <= MAX_CREATIONS:
+        check.add("requests", f"must have from 1 to {MAX_CREATIONS} entries")
+    creations = []
+    for index, each in enumerate(request.requests[:MAX_CREATIONS]):
+        if each.user_id not in ("", user_id):
+            check.add(f"requests[{index}].user_id", "differs from the user_id of the call")
+        creations.append(_creation(check.within(f"requests[{index}]."), each, user_id))
+    check.finish()
+    return CreateAll(tuple(creations))
+
+
+def owned_job(request: JobRequest) -> tuple[JobId, str]:
+    """Return the job's id and the owner on whose behalf the call is made."""
+    check = Checker()
+    job_id = fields.job_id(check, request.job_id)
+    user_id = fields.user_id(check, request.user_id)
+    if isinstance(request, pb.WatchJobRequest):
+        check.at_least_zero("after_version", request.after_version)
+    elif isinstance(request, pb.ListAssetsRequest | pb.ListTransitionsRequest):
+        fields.check_page_size(check, request.page_size)
+    check.finish()
+    return job_id, user_id
+
+
+def delete(request: pb.DeleteJobRequest) -> Delete:
+    job_id, user_id = owned_job(request)
+    return Delete(job_id=job_id, user_id=user_id)
+
+
+def cancel(request: pb.CancelJobRequest) -> Cancel:
+    check = Checker()
+    command = Cancel(
+        job_id=fields.job_id(check, request.job_id),
+        user_id=fields.user_id(check, request.user_id),
+        reason=check.text("reason", request.reason, MAX_MESSAGE_CHARACTERS),
+    )
+    check.finish()
+    return command
+
+
+def query(request: pb.ListJobsRequest) -> JobQuery:
+    check = Checker()
+    statuses = fields.statuses(check, "statuses", request.statuses)
+    fields.check_page_size(check, request.page_size)
+    has = request.HasField
+    found = JobQuery(
+        user_id=fields.user_id(check, request.user_id),
+        statuses=frozenset(statuses),
+        job_types=fields.job_types(check, request.job_types),
+        labels=check.labels("labels", request.labels),
+        created_after=_optional_time(check, "created_after", request.created_after, has),
+        created_before=_optional_time(check, "created_before", request.created_before, has),
+    )
+    check.finish()
+    return found
+
+
+def selection(request: pb.WatchJobsRequest) -> Selection:
+    check = Checker()
+    selected = Selection(
+        user_id=fields.user_id(check, request.user_id, required=False) or None,
+        job_types=fields.job_types(check, request.job_types),
+        labels=check.labels("labels", request.labels),
+    )
+    check.finish()
+    return selected
+
+
+def _creation(check: Checker, request: pb.CreateJobRequest, user_id: str) -> Create:
+    has = request.HasField
+    timeouts = MIN_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS
+    return Create(
+        user_id=user_id,
+        job_type=check.job_type("job_type", request.job_type),
+        parameters=fields.optional_struct(check, "parameters", request.parameters, has),
+        labels=check.labels("labels", request.labels),
+        request_id=fields.request_id(check, request.request_id),
+        max_attempts=check.number("max_attempts", request.max_attempts, 0, MAX_ATTEMPTS) or 1,
+        queue_timeout=check.duration("queue_timeout", request.queue_timeout, *timeouts)
+        if has("queue_timeout")
+        else DEFAULT_QUEUE_TIMEOUT,
+        run_timeout=check.duration("run_timeout", request.run_timeout, *timeouts)
+        if has("run_timeout")
+        else None,
+    )
+
+
+def _optional_time(
+    check: Checker, field: str, value: Timestamp, has: Callable[..., bool]
+) -> Instant | None:
+    return check.timestamp(field, value) if has(field) else None

@@ -1,0 +1,194 @@
+"""The gRPC server: its options, its services, and how it starts and drains."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import grpc
+from google.longrunning import operations_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
+
+from jobledger.v1 import job_service_pb2, worker_service_pb2
+from jobledger_server.admission.admission import Admission
+from jobledger_server.domain.limits import MAX_MESSAGE_BYTES
+from jobledger_server.rpc.access import Access
+from jobledger_server.rpc.drain import Drain
+from jobledger_server.rpc.handlers import Handlers, Limits
+from jobledger_server.rpc.incoming import Intake
+from jobledger_server.rpc.jobs.job_service import JobService
+from jobledger_server.rpc.operations.operations_service import OperationsService
+from jobledger_server.rpc.workers.worker_service import WorkerService
+from jobledger_server.runtime.port import PortUnavailable
+from jobledger_server.settings import Settings
+
+OPTIONS = (
+    # After a restart all watches reconnect at once. The default would cancel some of more than
+    # 1,000 waiting calls.
+    ("grpc.server.max_pending_requests", 20_000),
+    ("grpc.server.max_pending_requests_hard_limit", 30_000),
+    # A second server on the same port is a mistake, not a way to share it; see _options.
+    ("grpc.so_reuseport", 0),
+    # Idle clients may ping, with or without calls. By default gRPC disconnects clients that ping
+    # more than once in five minutes. No strikes: disconnecting a client that floods with pings
+    # takes gRPC so long that others wait (docs/exposure.md).
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_ping_strikes", 0),
+    # Closes a connection that has not sent its HTTP/2 preface and settings by then.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    # A little more than a request may have, so that the service itself explains the refusal.
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES * 5 // 4),
+    # A request that is not read yet holds 64 KiB at most. By default gRPC buffers as much as the
+    # link can carry: 2,000 creations of 250 kB held a fifth more.
+    ("grpc.http2.bdp_probe", 0),
+    # Detect clients that vanished without closing their connections.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+)
+
+MAX_FOREIGN_STREAMS = 1_000
+"""Streams of health and reflection, of all callers together."""
+
+log = logging.getLogger("jobledger.server")
+
+
+class Services(NamedTuple):
+    """Jobledger's own services."""
+
+    jobs: JobService
+    workers: WorkerService
+    operations: OperationsService
+
+
+_DESCRIPTORS = (
+    job_service_pb2.DESCRIPTOR.services_by_name["JobService"],
+    worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"],
+    operations_pb2.DESCRIPTOR.services_by_name["Operations"],
+)
+"""In the order of `Services`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A server that serves. `address` has the real port if the settings asked for port 0."""
+
+    address: str
+    busy_peers: Collection[str]
+    """The peers that have a call under way, as gRPC names them."""
+
+    terminated: Callable[[], Coroutine[Any, Any, None]]
+    """Returns when the server was stopped. Raises RuntimeError if it stopped by itself."""
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings,
+    services: Services,
+    access: Access | None,
+    intake: Intake,
+    drain: Drain,
+    *,
+    max_connections: int,
+) -> AsyncIterator[Serving]:
+    """Serve these services, health and reflection during the block, then drain.
+
+    Draining takes at most `settings.grace` seconds: health says NOT_SERVING, streams end
+    with UNAVAILABLE, running calls finish.
+
+    Raises:
+        PortUnavailable: The address cannot be listened on.
+    """
+    server = grpc.aio.server(options=_options(settings, max_connections))
+    handlers = Handlers(server, drain, access, intake, _limits(settings))
+    for descriptor, service in zip(_DESCRIPTORS, services, strict=True):
+        handlers.add_service(descriptor, service)
+    names = [descriptor.full_name for descriptor in _DESCRIPTORS]
+    health = _add_health_and_reflection(handlers, names, reflect=settings.reflects)
+    try:
+        port = server.add_insecure_port(settings.listen)
+    except RuntimeError:
+        await server.stop(None)
+        raise PortUnavailable(settings.listen) from None
+    await server.start()
+    for name in names:
+        await health.set(name, health_pb2.HealthCheckResponse.SERVING)
+    address = f"{settings.listen.rpartition(':')[0]}:{port}" if port > 1 else settings.listen
+    if settings.shares_port:
+        # The parent process logs `serving` once all of them do.
+        log.info("process_serving", extra={"address": address, "pid": os.getpid()})
+    else:
+        log.info("serving", extra={"address": address, "reflection": settings.reflects})
+    if max_connections < settings.max_connections:
+        facts = {"max_connections": settings.max_connections, "allowed": max_connections}
+        log.warning("descriptor_limit_low", extra=facts)
+
+    async def terminated() -> None:
+        # Shielded: cancelling it would cancel what `server.stop` waits for.
+        await asyncio.shield(asyncio.ensure_future(server.wait_for_termination()))
+        if not drain.begun.is_set():
+            raise RuntimeError("gRPC takes no calls any more")
+
+    try:
+        yield Serving(address, handlers.calls, terminated)
+    finally:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + settings.grace
+        await health.enter_graceful_shutdown()
+        drain.begin()
+        try:
+            # Half of the grace period: the rest is for answers that are still being sent.
+            async with asyncio.timeout(settings.grace / 2):
+                await drain.finished()
+        except TimeoutError:
+            log.warning("grace_period_exceeded", extra={"calls": handlers.calls.total()})
+        await server.stop(max(0.0, deadline - loop.time()))
+        log.info("stopped")
+
+
+def _add_health_and_reflection(
+    handlers: Handlers, names: Sequence[str], *, reflect: bool
+) -> health_aio.HealthServicer:
+    # The generated code gives a service to a server; Handlers takes it in the server's place.
+    server: Any = handlers
+    health = health_aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    if reflect:
+        reflected = (*names, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+        add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(reflected), server)
+    return health
+
+
+def _limits(settings: Settings) -> Limits:
+    def admission(limit: str, total: int) -> Admission:
+        each = max(1, int(total * settings.caller_share))
+        return Admission(limit, total=total, each=each)
+
+    return Limits(
+        streams=admission("streams of reports", settings.max_watches),
+        claims=admission("waiting claims", settings.max_watches),
+        foreign=admission("streams of health and reflection", MAX_FOREIGN_STREAMS),
+    )
+
+
+def _options(settings: Settings, max_connections: int) -> list[tuple[str, int]]:
+    options = dict(OPTIONS)
+    options["grpc.max_concurrent_streams"] = settings.max_streams
+    options["grpc.max_allowed_incoming_connections"] = max_connections
+    if settings.max_connection_idle:
+        options["grpc.max_connection_idle_ms"] = round(settings.max_connection_idle * 1000)
+    if settings.shares_port:
+        options["grpc.so_reuseport"] = 1
+    if settings.max_watch_age:
+        # A connection as old as a watch may be accepts no new calls, and ends with its last one.
+        # Else a watch would reconnect over the same connection, to the same server.
+        options["grpc.max_connection_age_ms"] = round(settings.max_watch_age * 1000)
+        # Long enough for every stream to end by itself. What is left then belongs to a client
+        # that does not read.
+        options["grpc.max_connection_age_grace_ms"] = round(settings.max_watch_age * 1250)
+    return list(options.items())

@@ -1,0 +1,205 @@
+"""Requests of WorkerService, to commands. Raises InvalidRequest with every violation."""
+
+from collections.abc import Collection, Sequence
+
+from jobledger.v1 import asset_pb2, job_pb2
+from jobledger.v1 import worker_service_pb2 as pb
+from jobledger_server.domain.commands import ChangeStatus, Claim, LinkAsset, Release, Report
+from jobledger_server.domain.job import (
+    MICROS_PER_SECOND,
+    AssetLink,
+    JobError,
+    JobStatus,
+    Micros,
+)
+from jobledger_server.domain.limits import (
+    MAX_ASSET_TYPE_CHARACTERS,
+    MAX_ASSETS,
+    MAX_CLAIM_WAIT_SECONDS,
+    MAX_CLAIMED_JOBS,
+    MAX_ERROR_MESSAGE_CHARACTERS,
+    MAX_JOB_TYPES,
+    MAX_LEASE_SECONDS,
+    MAX_MESSAGE_CHARACTERS,
+    MAX_PROGRESS,
+    MAX_STORAGE_PATH_CHARACTERS,
+    MIN_LEASE_SECONDS,
+)
+from jobledger_server.rpc import fields
+from jobledger_server.rpc.validation import Checker
+
+DEFAULT_CLAIM_LEASE = Micros(60 * MICROS_PER_SECOND)
+"""The lease of a claimed job, if its worker does not name one."""
+
+MarkRequest = pb.MarkCompletedRequest | pb.MarkPartialRequest | pb.MarkFailedRequest
+
+
+class WorkerRequests:
+    """Reads requests by the operator's rules: `url_schemes` are those an asset's URL may have."""
+
+    def __init__(self, url_schemes: Collection[str]) -> None:
+        self._url_schemes = url_schemes
+
+    def claim(self, request: pb.ClaimJobsRequest) -> tuple[Claim, float]:
+        """Return the claim, and how many seconds it may wait for a job."""
+        check = Checker()
+        if not request.job_types:
+            check.add("job_types", f"must have from 1 to {MAX_JOB_TYPES} entries")
+        command = Claim(
+            worker_id=fields.worker_id(check, request.worker_id),
+            job_types=fields.job_types(check, request.job_types),
+            max_jobs=check.number("max_jobs", request.max_jobs, 0, MAX_CLAIMED_JOBS) or 1,
+            lease_duration=_lease(check, request) or DEFAULT_CLAIM_LEASE,
+        )
+        wait = check.duration("wait", request.wait, 0, MAX_CLAIM_WAIT_SECONDS)
+        check.finish()
+        return command, wait / MICROS_PER_SECOND
+
+    def release(self, request: pb.ReleaseJobRequest) -> Release:
+        check = Checker()
+        command = Release(job_id=fields.job_id(check, request.job_id), attempt=request.attempt)
+        check.finish()
+        return command
+
+    def change_status(self, request: pb.TransitionJobRequest) -> ChangeStatus:
+        check = Checker()
+        targets = fields.statuses(check, "target_status", [request.target_status])
+        has = request.HasField
+        command = ChangeStatus(
+            job_id=fields.job_id(check, request.job_id),
+            target=targets[0] if targets else JobStatus.QUEUED,  # refused by `finish`
+            attempt=request.attempt if has("attempt") else None,
+            expected_version=request.expected_version if has("expected_version") else None,
+            progress=_progress(check, request),
+            progress_message=_progress_message(check, request),
+            result=fields.optional_struct(check, "result", request.result, has),
+            error=_error(check, request.error) if has("error") else None,
+            assets=self._assets(check, request.assets),
+            worker_id=fields.worker_id(check, request.worker_id, required=False),
+            lease_duration=_lease(check, request),
+        )
+        _check_outcome(check, command)
+        check.finish()
+        return command
+
+    def mark(self, request: MarkRequest) -> ChangeStatus:
+        check = Checker()
+        error = None
+        match request:
+            case pb.MarkCompletedRequest():
+                target = JobStatus.COMPLETED
+            case pb.MarkPartialRequest():
+                target = JobStatus.PARTIAL
+            case pb.MarkFailedRequest():
+                target = JobStatus.FAILED
+        has = request.HasField
+        if not isinstance(request, pb.MarkCompletedRequest):
+            error = _error(check, request.error) if request.HasField("error") else None
+        command = ChangeStatus(
+            job_id=fields.job_id(check, request.job_id),
+            target=target,
+            attempt=request.attempt if has("attempt") else None,
+            result=fields.optional_struct(check, "result", request.result, has),
+            error=error,
+            assets=self._assets(check, request.assets),
+        )
+        _check_outcome(check, command)
+        check.finish()
+        return command
+
+    def report(self, request: pb.UpdateProgressRequest | pb.ReportProgressRequest) -> Report:
+        check = Checker()
+        command = Report(
+            job_id=fields.job_id(check, request.job_id),
+            attempt=request.attempt if request.HasField("attempt") else None,
+            progress=_progress(check, request),
+            progress_message=_progress_message(check, request),
+        )
+        check.finish()
+        return command
+
+    def link_asset(self, request: pb.CreateAssetRequest) -> LinkAsset:
+        check = Checker()
+        command = LinkAsset(
+            job_id=fields.job_id(check, request.job_id),
+            attempt=request.attempt if request.HasField("attempt") else None,
+            link=self._link(check, "", request),
+            request_id=fields.request_id(check, request.request_id),
+        )
+        check.finish()
+        return command
+
+    def _assets(self, check: Checker, assets: Sequence[asset_pb2.Asset]) -> tuple[AssetLink, ...]:
+        if not check.at_most("assets", assets, MAX_ASSETS):
+            return ()
+        return tuple(self._link(check, f"assets[{i}].", asset) for i, asset in enumerate(assets))
+
+    def _link(
+        self, check: Checker, prefix: str, asset: asset_pb2.Asset | pb.CreateAssetRequest
+    ) -> AssetLink:
+        if not asset.url and not asset.storage_path:
+            check.add(f"{prefix}url", "is required if storage_path is empty")
+        if asset.url:
+            check.url(f"{prefix}url", asset.url, self._url_schemes)
+        return AssetLink(
+            asset_type=check.name(
+                f"{prefix}asset_type", asset.asset_type, MAX_ASSET_TYPE_CHARACTERS
+            ),
+            url=asset.url,
+            storage_path=check.name(
+                f"{prefix}storage_path",
+                asset.storage_path,
+                MAX_STORAGE_PATH_CHARACTERS,
+                required=False,
+            ),
+            file_size=check.at_least_zero(f"{prefix}file_size", asset.file_size),
+        )
+
+
+_Reporting = pb.TransitionJobRequest | pb.UpdateProgressRequest | pb.ReportProgressRequest
+
+
+def _progress(check: Checker, request: _Reporting) -> int | None:
+    if not request.HasField("progress"):
+        return None
+    return check.number("progress", request.progress, 0, MAX_PROGRESS)
+
+
+def _progress_message(check: Checker, request: _Reporting) -> str | None:
+    if not request.HasField("progress_message"):
+        return None
+    return check.text("progress_message", request.progress_message, MAX_MESSAGE_CHARACTERS)
+
+
+def _lease(check: Checker, request: pb.ClaimJobsRequest | pb.TransitionJobRequest) -> Micros | None:
+    if not request.HasField("lease_duration"):
+        return None
+    return check.duration(
+        "lease_duration", request.lease_duration, MIN_LEASE_SECONDS, MAX_LEASE_SECONDS
+    )
+
+
+def _error(check: Checker, error: job_pb2.JobError) -> JobError:
+    if not error.message:
+        check.add("error.message", "is required")
+    return JobError(
+        reason=check.reason("error.reason", error.reason) if error.reason else "UNKNOWN",
+        message=check.text("error.message", error.message, MAX_ERROR_MESSAGE_CHARACTERS),
+        details=check.struct("error.details", error.details) if error.HasField("details") else None,
+    )
+
+
+def _check_outcome(check: Checker, command: ChangeStatus) -> None:
+    """Check that the fields of the outcome fit the status that is requested."""
+    target = command.target
+    if target is JobStatus.FAILED and command.error is None:
+        check.add("error", "is required for FAILED")
+    if target not in (JobStatus.FAILED, JobStatus.PARTIAL) and command.error is not None:
+        check.add("error", f"is not allowed for {target.value}")
+    if target is JobStatus.PROCESSING and command.result is not None:
+        check.add("result", "is not allowed for PROCESSING")
+    if target is not JobStatus.PROCESSING and command.lease_duration is not None:
+        check.add("lease_duration", f"is not allowed for {target.value}")
+    if target is JobStatus.PROCESSING and command.assets:
+        # A repetition would link them again. CreateAsset has a request id for that.
+        check.add("assets", "is not allowed for PROCESSING: use CreateAsset")
