@@ -28,21 +28,20 @@ async def test_one_release_that_fails_does_not_stop_the_others(
     async with Ledger(gated, lambda _: None, max_waiting=max_waiting) as ledger:
         creation = Create(user_id="ada", job_type="render")
         jobs = [(await ledger.apply(creation)).job for _ in range(3)]
-        claims = LongPoll(ledger, ClaimWaiters())
         CALLER.set(Caller("1.1.1.1:1", "w"))
         gate = gated.before_commit = Gate()
-        claiming = asyncio.create_task(claims.claim(CLAIM, 0))
-        await gate.reached.wait()
-        # In the batch after the claim's, before the releases: one of the jobs is completed.
-        completion = asyncio.create_task(
-            ledger.apply(ChangeStatus(job_id=jobs[0].id, target=JobStatus.COMPLETED))
-        )
-        await asyncio.sleep(0)
-        claiming.cancel()
-        with suppress(asyncio.CancelledError):
-            await claiming
-        gate.open()
-        assert (await completion).job.status is JobStatus.COMPLETED
-        await claims.finish()
+        async with LongPoll(ledger, ClaimWaiters()) as claims:  # its end waits for releases
+            claiming = asyncio.create_task(claims.claim(CLAIM, 0))
+            await gate.reached.wait()
+            # In the batch after the claim's, before the releases: one of the jobs is completed.
+            completion = asyncio.create_task(
+                ledger.apply(ChangeStatus(job_id=jobs[0].id, target=JobStatus.COMPLETED))
+            )
+            await asyncio.sleep(0)
+            claiming.cancel()
+            with suppress(asyncio.CancelledError):
+                await claiming
+            gate.open()
+            assert (await completion).job.status is JobStatus.COMPLETED
         after = await store.read_jobs([job.id for job in jobs])
     assert [(after[job.id].leased, after[job.id].releases) for job in jobs[1:]] == [(False, 1)] * 2
