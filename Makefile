@@ -32,6 +32,10 @@ SCRIPTS := $(wildcard scripts/*.py examples/*.py examples/clients/python/*.py) b
 VERSION = $(shell sed -n 's/^version = "\([0-9]*\.[0-9]*\).*/\1/p' pyproject.toml)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# uv compiles nothing, and some machines let Python write no bytecode. The tests start hundreds of
+# servers, and each would spend most of a second of CPU on compiling: keep the bytecode in .venv.
+export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
+unexport PYTHONDONTWRITEBYTECODE
 # uv reads none of pip's settings; a mirror of the package index is the one that matters.
 ifdef PIP_INDEX_URL
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
