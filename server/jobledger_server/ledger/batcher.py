@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from jobledger_server.admission.admission import CALLER, Admission, Caller, FairQueue
+from jobledger_server.admission.admission import Admission
+from jobledger_server.admission.caller import CALLER, Caller
+from jobledger_server.admission.fair_queue import FairQueue
 from jobledger_server.domain.errors import LimitExceeded
 
 Item = TypeVar("Item")
@@ -129,9 +131,9 @@ class Batcher(Generic[Item, Result]):
             raise LimitExceeded(f"waiting {self._name}", self._max_waiting)
         caller = CALLER.get()
         waiting = _Waiting(item, self._new_future(), caller, self._weigh(item), self._measure(item))
-        self._items.take(caller, waiting.weight)
+        self._items.acquire(caller, waiting.weight)
         try:
-            self._bytes.take(caller, waiting.bytes)
+            self._bytes.acquire(caller, waiting.bytes)
         except LimitExceeded:
             self._items.release(caller, waiting.weight)
             raise

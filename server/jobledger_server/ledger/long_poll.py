@@ -5,7 +5,7 @@ import logging
 from types import TracebackType
 from typing import Self
 
-from jobledger_server.admission.admission import CALLER, SERVICE
+from jobledger_server.admission.caller import CALLER, SERVICE
 from jobledger_server.domain.commands import Claim, Release
 from jobledger_server.domain.job import Job
 from jobledger_server.ledger.claim_waiters import ClaimWaiters

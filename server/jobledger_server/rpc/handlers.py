@@ -14,7 +14,8 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
-from jobledger_server.admission.admission import CALLER, Admission, Caller
+from jobledger_server.admission.admission import Admission
+from jobledger_server.admission.caller import CALLER, Caller
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import MAX_PLAIN_MESSAGE_BYTES, MAX_REPORT_BYTES
 from jobledger_server.rpc.access import Access, Permissions
@@ -211,7 +212,7 @@ class Handlers:
                 return _admitted_name(permissions, method, request, metadata)
 
             caller, size = Caller(origin), len(data)
-            intake.held.take(caller, size)
+            intake.held.acquire(caller, size)
             try:
                 if large:
                     incoming = Incoming(data, origin, parse, admit, intake)
@@ -240,7 +241,7 @@ class Handlers:
         size = len(data)
         if size > INLINE_BYTES:
             held = self._intake.held
-            held.take(caller, size, refuse=method.rpartition("/")[2].startswith(READING))
+            held.acquire(caller, size, refuse=method.rpartition("/")[2].startswith(READING))
             sent: Any = lambda _: held.release(caller, size)  # noqa: E731
             context.add_done_callback(sent)
         return data

@@ -15,7 +15,9 @@ from typing import Generic, Self, TypeVar
 
 from google.protobuf.message import DecodeError
 
-from jobledger_server.admission.admission import CALLER, Admission, Caller, Turns
+from jobledger_server.admission.admission import Admission
+from jobledger_server.admission.caller import CALLER, Caller
+from jobledger_server.admission.fair_queue import Turns
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import MAX_MESSAGE_BYTES
 from jobledger_server.rpc.validation import InvalidRequest

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from jobledger_server.admission.admission import Admission, Turns
+from jobledger_server.admission.admission import Admission
+from jobledger_server.admission.fair_queue import Turns
 from jobledger_server.domain.limits import LIST_SECONDS
 from jobledger_server.store import StoreUnavailable
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from jobledger_server.admission.admission import Turns
+from jobledger_server.admission.fair_queue import Turns
 from jobledger_server.store import (
     Change,
     FeedCompacted,

@@ -6,7 +6,7 @@ import pytest
 from grpc import StatusCode
 
 from jobledger_client import AsyncClient, Client
-from jobledger_server.admission.admission import CALLER, Caller
+from jobledger_server.admission.caller import CALLER, Caller
 from jobledger_server.app import App
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import MAX_SCANNED_JOBS

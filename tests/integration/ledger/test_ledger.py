@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobledger_server.admission.admission import CALLER, Caller
+from jobledger_server.admission.caller import CALLER, Caller
 from jobledger_server.domain.commands import (
     ChangeStatus,
     Command,

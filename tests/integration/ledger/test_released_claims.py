@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from jobledger_server.admission.admission import CALLER, Caller
+from jobledger_server.admission.caller import CALLER, Caller
 from jobledger_server.domain.commands import ChangeStatus, Claim, Create
 from jobledger_server.domain.job import JobStatus, Micros
 from jobledger_server.ledger.claim_waiters import ClaimWaiters

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 from sqlalchemy import text
 
-from jobledger_server.admission.admission import CALLER, Caller
+from jobledger_server.admission.caller import CALLER, Caller
 from jobledger_server.domain.commands import ChangeStatus, Create, Delete, Report
 from jobledger_server.domain.errors import JobNotFound, LimitExceeded
 from jobledger_server.domain.job import Job, JobId, JobStatus, Micros

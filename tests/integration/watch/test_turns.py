@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from jobledger_server.admission.admission import CALLER, Caller
+from jobledger_server.admission.caller import CALLER, Caller
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import FeedPage
 from jobledger_server.watch import feed_reader as feed_module

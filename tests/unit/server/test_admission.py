@@ -4,14 +4,9 @@ import asyncio
 
 import pytest
 
-from jobledger_server.admission.admission import (
-    CALLER,
-    SERVICE,
-    Admission,
-    Caller,
-    FairQueue,
-    Turns,
-)
+from jobledger_server.admission.admission import Admission
+from jobledger_server.admission.caller import CALLER, SERVICE, Caller
+from jobledger_server.admission.fair_queue import FairQueue, Turns
 from jobledger_server.domain.errors import LimitExceeded
 
 ADA, GRACE, EVE = Caller("1.1.1.1:1", "ada"), Caller("1.1.1.1:1", "grace"), Caller("2.2.2.2:2")
@@ -19,55 +14,55 @@ ADA, GRACE, EVE = Caller("1.1.1.1:1", "ada"), Caller("1.1.1.1:1", "grace"), Call
 
 def test_one_caller_cannot_take_what_is_left_for_others() -> None:
     watches = Admission("watches", total=10, each=2)
-    watches.take(ADA, 2)
+    watches.acquire(ADA, 2)
     with pytest.raises(LimitExceeded) as refused:
-        watches.take(ADA)
+        watches.acquire(ADA)
     assert (refused.value.value, refused.value.scope) == (2, "caller")
-    watches.take(GRACE)
+    watches.acquire(GRACE)
 
 
 def test_all_callers_together_cannot_take_more_than_the_total() -> None:
     watches = Admission("watches", total=3, each=2)
-    watches.take(ADA, 2)
-    watches.take(GRACE)
+    watches.acquire(ADA, 2)
+    watches.acquire(GRACE)
     with pytest.raises(LimitExceeded) as refused:
-        watches.take(Caller(ADA.origin, "bob"))
+        watches.acquire(Caller(ADA.origin, "bob"))
     assert (refused.value.value, refused.value.scope) == (3, "server")
     watches.release(GRACE)
-    watches.take(Caller(ADA.origin, "bob"))
+    watches.acquire(Caller(ADA.origin, "bob"))
 
 
 def test_many_connections_cannot_shut_out_another_one() -> None:
     watches = Admission("watches", total=100, each=50)
     for number in range(10):
         for _ in range(10):
-            watches.take(Caller(f"2.2.2.2:{number}", "eve"))
+            watches.acquire(Caller(f"2.2.2.2:{number}", "eve"))
     with pytest.raises(LimitExceeded):
-        watches.take(Caller("2.2.2.2:0", "made up"))
+        watches.acquire(Caller("2.2.2.2:0", "made up"))
     for number in range(9):  # an equal part of 100 for each of 11 connections
-        watches.take(Caller(ADA.origin, f"{number}"))
+        watches.acquire(Caller(ADA.origin, f"{number}"))
     with pytest.raises(LimitExceeded) as refused:
-        watches.take(ADA)
+        watches.acquire(ADA)
     assert refused.value.scope == "server"
 
 
 def test_what_cannot_be_refused_is_counted() -> None:
     answers = Admission("bytes", total=10, each=5)
-    answers.take(ADA, 5)
-    answers.take(ADA, 5, refuse=False)
+    answers.acquire(ADA, 5)
+    answers.acquire(ADA, 5, refuse=False)
     with pytest.raises(LimitExceeded):
-        answers.take(ADA)
+        answers.acquire(ADA)
     answers.release(ADA, 10)
-    answers.take(ADA)
+    answers.acquire(ADA)
 
 
 def test_what_is_heavier_than_its_limit_is_admitted_alone() -> None:
     queued = Admission("bytes", total=10, each=5)
-    queued.take(ADA, 20)
+    queued.acquire(ADA, 20)
     with pytest.raises(LimitExceeded):
-        queued.take(ADA)
+        queued.acquire(ADA)
     queued.release(ADA, 20)
-    queued.take(ADA)
+    queued.acquire(ADA)
 
 
 def test_nothing_stays_of_a_caller_that_has_left() -> None:
@@ -78,7 +73,7 @@ def test_nothing_stays_of_a_caller_that_has_left() -> None:
             assert watches.held == 2
     finally:
         CALLER.reset(token)
-    watches.take(ADA, 2)
+    watches.acquire(ADA, 2)
 
 
 def test_callers_are_served_in_turn_whatever_one_of_them_queues() -> None:
@@ -101,10 +96,10 @@ def test_who_asks_for_much_at_once_waits_for_those_who_ask_for_little() -> None:
 
 def test_the_service_itself_is_never_refused() -> None:
     queued = Admission("commands", total=1, each=1)
-    queued.take(SERVICE, 5)
-    queued.take(SERVICE, 5)
+    queued.acquire(SERVICE, 5)
+    queued.acquire(SERVICE, 5)
     with pytest.raises(LimitExceeded):
-        queued.take(ADA)
+        queued.acquire(ADA)
 
 
 def test_made_up_names_gain_a_connection_nothing() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from jobledger_server.admission.admission import CALLER, SERVICE, Caller
+from jobledger_server.admission.caller import CALLER, SERVICE, Caller
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.ledger import batcher as batcher_module
 from jobledger_server.ledger.batcher import Batcher
