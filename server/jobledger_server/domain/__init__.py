@@ -1,1 +1,1 @@
-"""What a job is and how it may change. Standard library only."""
+"""What a job is and how it may change. Pure; needs only the standard library and msgspec."""

@@ -1,4 +1,4 @@
-"""Commands: everything that can be asked of a job. What comes of one, `decisions` says."""
+"""Commands: every request to create or change jobs. `decisions` decides their outcomes."""
 
 from collections.abc import Mapping
 
@@ -15,14 +15,14 @@ from jobledger_server.domain.job import (
 )
 
 DEFAULT_QUEUE_TIMEOUT = Micros(7 * 24 * 3600 * MICROS_PER_SECOND)
-"""How long a job may wait for a worker, where its creator does not say."""
+"""How long a job may wait for a worker, unless its creator sets another timeout."""
 
 DEFAULT_START_LEASE = Micros(3600 * MICROS_PER_SECOND)
-"""The lease of a job that was started by name, where its worker does not say."""
+"""The lease of a job that was started by its id, unless its worker sets another one."""
 
 
 class Create(Struct, frozen=True, kw_only=True):
-    """Make a job. A non-empty `request_id` makes repeating it safe."""
+    """Create a job. Idempotent if `request_id` is not empty."""
 
     user_id: str
     job_type: str
@@ -35,13 +35,13 @@ class Create(Struct, frozen=True, kw_only=True):
 
 
 class CreateAll(Struct, frozen=True):
-    """Make all of these jobs, or none."""
+    """Create all of these jobs, or none."""
 
     creations: tuple[Create, ...]
 
 
 class Claim(Struct, frozen=True, kw_only=True):
-    """Give this worker the oldest jobs of these types that wait for one."""
+    """Start attempts of the oldest claimable jobs of these types, for one worker."""
 
     worker_id: str
     job_types: frozenset[str]
@@ -50,7 +50,7 @@ class Claim(Struct, frozen=True, kw_only=True):
 
 
 class ChangeStatus(Struct, frozen=True, kw_only=True):
-    """Move a job to `target`. `attempt` and `expected_version` are checked where given."""
+    """Move a job to `target`. `attempt` and `expected_version` are checked if given."""
 
     job_id: JobId
     target: JobStatus
@@ -67,7 +67,7 @@ class ChangeStatus(Struct, frozen=True, kw_only=True):
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """Report the progress of a running job, or, with neither value, that it is alive."""
+    """Report the progress of a running job, or a heartbeat if both values are None."""
 
     job_id: JobId
     attempt: int | None = None
@@ -77,7 +77,7 @@ class Report(Struct, frozen=True, kw_only=True):
 
 
 class LinkAsset(Struct, frozen=True, kw_only=True):
-    """Link an asset to a running job. A non-empty `request_id` makes repeating it safe."""
+    """Link an asset to a running job. Idempotent if `request_id` is not empty."""
 
     job_id: JobId
     link: AssetLink
@@ -87,7 +87,7 @@ class LinkAsset(Struct, frozen=True, kw_only=True):
 
 
 class Release(Struct, frozen=True, kw_only=True):
-    """Give a job back unfinished; no attempt is used up."""
+    """Release an unfinished job, so that it is claimable again; the attempt is not used up."""
 
     job_id: JobId
     attempt: int
@@ -95,7 +95,7 @@ class Release(Struct, frozen=True, kw_only=True):
 
 
 class Cancel(Struct, frozen=True, kw_only=True):
-    """Cancel a job of this owner: at once if nobody holds it, else ask its worker to."""
+    """Cancel a job of this owner: at once if no worker leases it, else ask its worker to."""
 
     job_id: JobId
     user_id: str
@@ -103,30 +103,30 @@ class Cancel(Struct, frozen=True, kw_only=True):
 
 
 class Expire(Struct, frozen=True, kw_only=True):
-    """Do what a job's deadline asks for, if it has passed. Anyone may say so at any time."""
+    """Fail or requeue a job if its deadline has passed. Safe to apply at any time."""
 
     job_id: JobId
 
 
 class Delete(Struct, frozen=True, kw_only=True):
-    """Remove a terminal job of this owner, with its assets and transitions."""
+    """Delete a terminal job of this owner, with its assets and transitions."""
 
     job_id: JobId
     user_id: str
 
 
 class Purge(Struct, frozen=True, kw_only=True):
-    """Remove a job that ended at least `age` ago. Anyone may say so at any time."""
+    """Delete a job that has been terminal for at least `age`. Safe to apply at any time."""
 
     job_id: JobId
     age: Micros
 
 
 WorkerCommand = ChangeStatus | Report | LinkAsset | Release
-"""A worker's command on one job. Where `job_types` is given, jobs of other types do not exist."""
+"""A worker's command on one job. If `job_types` is given, jobs of other types are not found."""
 
 JobCommand = WorkerCommand | Cancel | Expire | Delete | Purge
-"""A command on one job, named by its id."""
+"""A command on one job, identified by its id."""
 
 Command = Create | CreateAll | JobCommand
-"""Any command but a claim, which is for whatever job is there."""
+"""Any command except a claim, which names no job."""

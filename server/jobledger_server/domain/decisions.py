@@ -1,6 +1,6 @@
-"""What each command does to a job: the one place that decides.
+"""Decides what each command does to its job.
 
-Pure: the time and the source of new ids are passed in, nothing is read or kept.
+Pure: the time and the source of new ids are passed in, and nothing is read or stored.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from jobledger_server.domain.commands import (
     Purge,
     Release,
     Report,
+    WorkerCommand,
 )
 from jobledger_server.domain.errors import (
     JobNotFound,
@@ -44,20 +45,18 @@ from jobledger_server.domain.state_machine import (
     TRANSITIONS,
     Decision,
     finish,
-    illegal,
+    illegal_transition,
     start_attempt,
 )
 
-_OF_WORKERS = (ChangeStatus, Report, LinkAsset, Release)
-
 NewId = Callable[[], str]
-"""Gives a UUIDv7 that is greater than the one before."""
+"""Returns a new UUIDv7, greater than the previous one."""
 
 
 def create(existing: Job | None, command: Create, *, now: Instant, new_id: NewId) -> Decision:
-    """Decide on a creation; `existing` is the owner's job with the same request id.
+    """Decide a creation; `existing` is the owner's job with the same request id, if any.
 
-    Raises RequestIdReused where that job was created with other content.
+    Raises RequestIdReused if that job was created with other content.
     """
     if existing is not None:
         same = (
@@ -98,11 +97,18 @@ def decide(
     linked: Asset | None = None,
     resumed_at: Instant | None = None,
 ) -> Decision:
-    """Decide on a command, given the job as it stands.
+    """Decide a command.
 
-    `linked` is the job's asset with the request id of a LinkAsset, if there is
-    one. `resumed_at` is when the service's last outage ended, if it had one.
-    Raises a DomainError where the command is refused.
+    Args:
+        job: The job as it is now, or None if it does not exist.
+        command: The command.
+        now: The database server's time.
+        new_id: Returns new ids.
+        linked: The job's asset with the request id of a LinkAsset, if there is one.
+        resumed_at: When the service's last outage ended, if it had one.
+
+    Raises:
+        DomainError: The command is refused.
     """
     if job is None or not _may_work_on(job, command):
         raise JobNotFound(command.job_id)
@@ -128,8 +134,8 @@ def decide(
 
 
 def _may_work_on(job: Job, command: JobCommand) -> bool:
-    """Whether a job is of a type that the worker of this command is limited to."""
-    if not isinstance(command, _OF_WORKERS) or command.job_types is None:
+    """Whether the command may work on jobs of this job's type."""
+    if not isinstance(command, WorkerCommand) or command.job_types is None:
         return True
     return job.job_type in command.job_types
 
@@ -145,7 +151,7 @@ def _change_status(job: Job, command: ChangeStatus, now: Instant, new_id: NewId)
     if command.target is JobStatus.PROCESSING:
         return _repeat_start(job, command, now) if job.leased else _start(job, command, now)
     if command.target not in TRANSITIONS[job.status]:
-        raise illegal(job, command.target.value)
+        raise illegal_transition(job, command.target.value)
     reported = _reported(job, command.progress, command.progress_message)
     decision = finish(
         reported,
@@ -174,15 +180,15 @@ def _start(job: Job, command: ChangeStatus, now: Instant) -> Decision:
 
 
 def _repeat_start(job: Job, command: ChangeStatus, now: Instant) -> Decision:
-    """Tell a running job's holder from a second worker that wants to start it.
+    """Decide a move to PROCESSING of a job that is already leased.
 
-    Who names the attempt or the version knows that the job runs and reports
-    progress. Who names neither is starting it, and only the worker that started
-    it may do so again: its answer was lost.
+    A caller that gives the attempt or the version knows that the job runs, and reports
+    progress. A caller that gives neither starts it, and only the worker that started it
+    may repeat that: the first response may have been lost.
     """
     if command.attempt is None and command.expected_version is None:
         if not command.worker_id or command.worker_id != job.worker_id:
-            raise illegal(job, command.target.value)
+            raise illegal_transition(job, command.target.value)
         return Decision(job=job, changed=False)
     lease = command.lease_duration or job.lease_duration
     return _progress(job, command.progress, command.progress_message, lease, now)
@@ -193,7 +199,7 @@ def _report(job: Job, command: Report, now: Instant) -> Decision:
         return Decision(job=job, changed=False, applied=False)
     check_attempt(job, command.attempt)
     if job.status is not JobStatus.PROCESSING:
-        raise illegal(job, JobStatus.PROCESSING.value)
+        raise illegal_transition(job, JobStatus.PROCESSING.value)
     return _progress(job, command.progress, command.progress_message, job.lease_duration, now)
 
 
@@ -218,7 +224,7 @@ def _progress(
 
 
 def _reported(job: Job, progress: int | None, message: str | None) -> Job:
-    """Return the job with a report in it; a lower progress than the known one is not heeded."""
+    """Return the job with a report applied. Progress that is lower than before is ignored."""
     if progress is None and message is None:
         return job
     return replace(
@@ -232,7 +238,7 @@ def _link_asset(
     job: Job, command: LinkAsset, linked: Asset | None, now: Instant, new_id: NewId
 ) -> Decision:
     if linked is not None and command.attempt in (None, job.attempt):
-        # A repetition is answered alike whatever has become of the job since.
+        # A retry gets the same answer, whatever happened to the job since.
         if linked.link != command.link:
             raise RequestIdReused(command.request_id, "Asset", linked.id)
         return Decision(job=job, changed=False, assets=(linked,))
@@ -240,7 +246,7 @@ def _link_asset(
     if job.status in TERMINAL:
         raise JobTerminal(job.id, job.status, JobStatus.PROCESSING.value)
     if job.status is not JobStatus.PROCESSING:
-        raise illegal(job, JobStatus.PROCESSING.value)
+        raise illegal_transition(job, JobStatus.PROCESSING.value)
     assets = _link_all(job, (command.link,), now, new_id, command.request_id)
     return Decision(job=_next_version(job, now), assets=assets)
 
@@ -249,7 +255,7 @@ def _delete(job: Job, command: Delete, now: Instant) -> Decision:
     if job.user_id != command.user_id:
         raise JobNotFound(job.id)
     if job.status not in TERMINAL:
-        raise illegal(job, "DELETED")
+        raise illegal_transition(job, "DELETED")
     return Decision(job=_next_version(job, now), deleted=True)
 
 
@@ -280,10 +286,10 @@ def _link_all(
 
 
 def outcome_digest(command: ChangeStatus) -> bytes:
-    """Fingerprint the content of a terminal report: 16 bytes, equal for equal content.
+    """Return a digest of the content of a terminal report: 16 bytes, equal for equal content.
 
-    Content is what the report says of the outcome. Who says it and what it
-    expected to find (`worker_id`, `attempt`, `expected_version`) is not.
+    The content is the outcome that it reports, without its sender and preconditions
+    (`worker_id`, `attempt`, `expected_version`).
     """
     error = command.error
     parts: list[str | bytes | int | None] = [
@@ -298,7 +304,7 @@ def outcome_digest(command: ChangeStatus) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         data = part if isinstance(part, bytes) else b"" if part is None else str(part).encode()
-        # The length keeps neighbours apart, and -1 tells an absent part from an empty one.
+        # The length separates adjacent parts; -1 distinguishes an absent part from an empty one.
         digest.update(b"%d:" % (-1 if part is None else len(data)))
         digest.update(data)
     return digest.digest()

@@ -1,4 +1,4 @@
-"""Refusals, as facts. `rpc` alone turns them into codes and words.
+"""Errors of refused commands. They carry facts; only `rpc` turns them into codes and messages.
 
 DomainError
 ├── JobNotFound
@@ -6,7 +6,8 @@ DomainError
 ├── JobTerminal
 ├── LeaseLost
 ├── VersionMismatch
-└── RequestIdReused
+├── RequestIdReused
+└── LimitExceeded
 """
 
 from dataclasses import dataclass
@@ -21,37 +22,37 @@ class DomainError(Exception):
 
 @dataclass(eq=False)
 class JobNotFound(DomainError):
-    """There is no such job, or it is not this user's: the two are never told apart."""
+    """The job does not exist or belongs to another user: a caller cannot distinguish the two."""
 
     job_id: JobId
 
 
 @dataclass(eq=False)
 class IllegalTransition(DomainError):
-    """The job's state does not allow this.
+    """The job's state does not allow the command.
 
-    `wanted` is the state asked for, the state needed (PROCESSING, for a report
-    on a job that was not started), or `DELETED`.
+    `target` is the requested state, or the state that the command needs (PROCESSING, for
+    a report on a job that was not started), or `DELETED`.
     """
 
     job_id: JobId
     current: JobStatus
-    wanted: str
+    target: str
     allowed: tuple[str, ...]
 
 
 @dataclass(eq=False)
 class JobTerminal(DomainError):
-    """The job has ended, and this is not the report that ended it."""
+    """The job is terminal, and the command does not repeat the report that finished it."""
 
     job_id: JobId
     current: JobStatus
-    wanted: str
+    target: str
 
 
 @dataclass(eq=False)
 class LeaseLost(DomainError):
-    """The caller's attempt is not the job's: another one began, or none did."""
+    """The caller's attempt is not the job's `attempt`, or it lost its lease."""
 
     job_id: JobId
     attempt: int
@@ -59,7 +60,7 @@ class LeaseLost(DomainError):
 
 @dataclass(eq=False)
 class VersionMismatch(DomainError):
-    """The job has changed since the caller looked."""
+    """The job's `version` is not the expected one."""
 
     job_id: JobId
     version: int
@@ -67,14 +68,14 @@ class VersionMismatch(DomainError):
 
 @dataclass(eq=False)
 class RequestIdReused(DomainError):
-    """The request id was used before, for the job or asset that is named here.
+    """The request id was used before with other content, for the named job or asset.
 
-    `index` is the place of the creation among those of its call, where it has several.
+    `index` is the index of the creation in a batch, or None for a single one.
     """
 
     request_id: str
-    made: Literal["Job", "Asset"]
-    made_id: str
+    resource: Literal["Job", "Asset"]
+    resource_id: str
     index: int | None = None
 
 
@@ -82,9 +83,8 @@ class RequestIdReused(DomainError):
 class LimitExceeded(DomainError):
     """A limit would be exceeded; `limit` names it, `value` is how much it allows.
 
-    `scope` says whose limit it is: one caller's, or that of the whole server, where
-    the same request may succeed later; or that of a single request, which is too
-    large however often it is repeated.
+    `scope` is what the limit applies to: one caller or the whole server, so that a retry
+    may succeed later, or a single request, so that a retry cannot succeed.
     """
 
     limit: str

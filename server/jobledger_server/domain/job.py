@@ -1,4 +1,4 @@
-"""Job, Asset, Transition: what the service keeps. Frozen; a change makes a new value."""
+"""Job, Asset, Transition: what the service stores. Immutable; a change makes a new value."""
 
 import enum
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import NewType
 from msgspec import Struct, field
 
 JobId = NewType("JobId", str)
-"""A UUIDv7 in its 36-character form, so that ids order by creation time."""
+"""A UUIDv7 in its 36-character form, so that ids sort by creation time."""
 
 AssetId = NewType("AssetId", str)
 """A UUIDv7 in its 36-character form."""
@@ -23,27 +23,25 @@ MICROS_PER_SECOND = 1_000_000
 """Microseconds in a second."""
 
 Payload = NewType("Payload", bytes)
-"""A serialized google.protobuf.Struct with its keys in order, so that equal
-bytes mean equal content. Opaque here: nothing that the service decides depends
-on what a caller keeps in it."""
-
+"""A serialized google.protobuf.Struct with sorted keys, so that equal bytes mean equal
+content. Opaque: no decision depends on its content."""
 
 OVERHEAD_BYTES = 2560
-"""What a job takes besides what callers keep in it: with a change, its transition, and a queue
-of its owner's."""
+"""Memory that a job takes besides its content: with a change, its transition, and its owner's
+queue in the change buffer."""
 
 _LABEL_BYTES = 100
-"""What a label takes in its mapping."""
+"""Memory that a label takes besides its texts."""
 
 
 def first_id(instant: Instant) -> JobId:
-    """Return an id that is not greater than that of any job made at this time or later."""
+    """Return a lower bound of the ids of all jobs created at this time or later."""
     millis = f"{max(0, instant // 1000):012x}"
     return JobId(f"{millis[:8]}-{millis[8:]}-7000-8000-000000000000")
 
 
 class JobStatus(enum.Enum):
-    """The five states. Which follows which is said in `machine.TRANSITIONS`."""
+    """The five states. `state_machine.TRANSITIONS` has the legal transitions."""
 
     QUEUED = "QUEUED"
     PROCESSING = "PROCESSING"
@@ -51,15 +49,14 @@ class JobStatus(enum.Enum):
     PARTIAL = "PARTIAL"
     FAILED = "FAILED"
 
-    # There is one of each. An Enum's own hash is that of its name, by a function in Python.
+    # Members are singletons, and Enum's own __hash__ is slow: it is written in Python.
     __hash__ = object.__hash__
 
 
 class JobError(Struct, frozen=True):
     """Why a job failed, or what is missing from a partial one.
 
-    `reason` is UPPER_SNAKE_CASE for programs, `message` is for people and never
-    empty.
+    `reason` is UPPER_SNAKE_CASE for programs. `message` is for people and never empty.
     """
 
     reason: str
@@ -68,13 +65,13 @@ class JobError(Struct, frozen=True):
 
 
 class Job(Struct, frozen=True, kw_only=True):
-    """One piece of long work, as it stood after the change that gave it its `version`.
+    """A long-running job, as of one `version`.
 
-    A PROCESSING job is held by a worker while it has a `lease_expire_time`; with
-    none it waits for one, as a QUEUED job does. `releases` counts the attempts
-    that were given back and so were not used up. `outcome_digest` is the fingerprint
-    of the report that ended the job: a repetition of it is told from another
-    report by this alone.
+    A PROCESSING job is leased by a worker while it has a `lease_expire_time`. Without one
+    it is claimable, as a QUEUED job is. `releases` counts the attempts that were released
+    and so not used up. `outcome_digest` identifies the content of the report that finished
+    the job, so that a retry of that report is recognized; it is None if the service
+    finished the job.
     """
 
     id: JobId
@@ -109,10 +106,8 @@ class Job(Struct, frozen=True, kw_only=True):
 
     @property
     def content_bytes(self) -> int:
-        """The memory that the job takes, with a change and its transition: never less than it is.
-
-        A character takes at most 4 bytes.
-        """
+        """An upper bound of the memory that the job takes, with a change and its transition."""
+        # A character takes at most 4 bytes.
         texts = len(self.user_id) + 2 * len(self.worker_id) + len(self.request_id)
         texts += len(self.progress_message) + len(self.cancel_reason)
         size = OVERHEAD_BYTES + 4 * texts + len(self.parameters or b"") + len(self.result or b"")
@@ -126,12 +121,12 @@ class Job(Struct, frozen=True, kw_only=True):
 
     @property
     def leased(self) -> bool:
-        """Whether a worker holds it."""
+        """Whether a worker holds a lease of the job."""
         return self.lease_expire_time is not None
 
 
 class AssetLink(Struct, frozen=True):
-    """What a caller says of an asset that it wants linked."""
+    """An asset as a caller describes it."""
 
     asset_type: str
     url: str
@@ -140,7 +135,7 @@ class AssetLink(Struct, frozen=True):
 
 
 class Asset(Struct, frozen=True, kw_only=True):
-    """An asset as linked to its job. It never changes."""
+    """An asset that is linked to its job. It never changes."""
 
     id: AssetId
     job_id: JobId
@@ -151,9 +146,9 @@ class Asset(Struct, frozen=True, kw_only=True):
 
 
 class Transition(Struct, frozen=True, kw_only=True):
-    """One step along an edge of the state machine. Append-only.
+    """One transition of a job. Append-only.
 
-    `version` and `attempt` are the job's after the step.
+    `version` and `attempt` are the job's after the transition.
     """
 
     job_id: JobId

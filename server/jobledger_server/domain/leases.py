@@ -1,10 +1,9 @@
-"""Leases and deadlines: how every job comes to an end by itself, whoever dies.
+"""Leases and deadlines: every job reaches a terminal state, even if its worker and client crash.
 
-The idea of the lease is that of C. Gray and D. Cheriton, "Leases: An Efficient
-Fault-Tolerant Mechanism for Distributed File Cache Consistency" (1989); the
-attempt as fencing token is M. Kleppmann's, "How to do distributed locking"
-(2016). The fence is never the time: an expired lease may be used until somebody
-has taken note of it.
+Leases are from C. Gray and D. Cheriton, "Leases: An Efficient Fault-Tolerant Mechanism
+for Distributed File Cache Consistency" (1989). The attempt as a fencing token is from
+M. Kleppmann, "How to do distributed locking" (2016). The fence is the attempt and never
+the time: a worker may use an expired lease until the reaper has requeued or failed the job.
 """
 
 from msgspec.structs import replace
@@ -23,22 +22,21 @@ from jobledger_server.domain.state_machine import (
     TERMINAL,
     Decision,
     fail,
-    illegal,
+    illegal_transition,
     is_claimable,
     requeue,
     start_attempt,
 )
 
 CANCEL_GRACE = Micros(30_000_000)
-"""How long a worker that was asked to cancel may take to end the job itself."""
-
+"""How long a worker that was asked to cancel may take to finish the job itself."""
 
 CANCELLED, LEASE_EXPIRED = "CANCELLED", "LEASE_EXPIRED"
 QUEUE_EXPIRED, RUN_EXPIRED = "QUEUE_EXPIRED", "RUN_EXPIRED"
 
 
 def deadline(job: Job) -> Instant | None:
-    """Return when something happens to the job by itself; None once it has ended."""
+    """Return when `expire` changes the job, or None in a terminal state."""
     if job.status in TERMINAL:
         return None
     earliest = job.queue_expire_time
@@ -58,21 +56,21 @@ def _passed(time: Instant | None, now: Instant) -> bool:
 
 
 def check_attempt(job: Job, attempt: int | None) -> None:
-    """Raise LeaseLost where a caller names an attempt that is not under way, or was cut off."""
+    """Raise LeaseLost if a given attempt is not the job's current one, or lost its lease."""
     if attempt is None:
         return
-    left = job.status is JobStatus.PROCESSING and not job.leased
-    if attempt != job.attempt or left or _finished_as(job, LEASE_EXPIRED):
+    requeued = job.status is JobStatus.PROCESSING and not job.leased
+    if attempt != job.attempt or requeued or _finished_as(job, LEASE_EXPIRED):
         raise LeaseLost(job.id, job.attempt)
 
 
 def _finished_as(job: Job, reason: str) -> bool:
-    """Whether the service, and no report, ended the job for this reason."""
+    """Whether the service, and not a worker's report, finished the job for this reason."""
     return job.error is not None and job.error.reason == reason and job.outcome_digest is None
 
 
 def claim(job: Job, command: Claim, now: Instant) -> Decision | None:
-    """Give a job to a claiming worker; None where it does not wait, or not in time."""
+    """Start an attempt for the worker; None if the job is not claimable or its deadline passed."""
     if not is_claimable(job) or _passed(deadline(job), now):
         return None
     worker_id = command.worker_id
@@ -82,10 +80,13 @@ def claim(job: Job, command: Claim, now: Instant) -> Decision | None:
 
 
 def expire(job: Job, now: Instant, resumed_at: Instant | None = None) -> Decision:
-    """Do what the job's deadline asks for, if it has passed: under the lock, with fresh eyes.
+    """Fail or requeue the job if its deadline has passed.
 
-    `resumed_at` is when the service's last outage ended. A lease that was renewed before
-    then is good until a whole lease after then, so that its holder has time to reconnect.
+    Args:
+        job: The job, loaded under its lock: its deadline may have moved since it was found.
+        now: The database server's time.
+        resumed_at: When the service's last outage ended. Every lease lasts at least one
+            lease duration from then on, so that its holder has time to reconnect.
     """
     if not _passed(deadline(job), now):
         return Decision(job=job, changed=False)
@@ -95,19 +96,19 @@ def expire(job: Job, now: Instant, resumed_at: Instant | None = None) -> Decisio
     if job.cancel_request_time is not None:
         error = _cancelled(job)
     elif _passed(job.run_expire_time, now):
-        error = JobError(RUN_EXPIRED, "the job did not end within its run timeout")
+        error = JobError(RUN_EXPIRED, "the job did not finish within its run timeout")
     elif not _passed(job.lease_expire_time, now):
-        error = JobError(QUEUE_EXPIRED, "no worker took the job in time")
+        error = JobError(QUEUE_EXPIRED, "no worker claimed the job within its queue timeout")
     elif job.attempt - job.releases < job.max_attempts:
         return requeue(job, released=False, now=now)
     else:
-        worker = f"the worker {job.worker_id!r}" if job.worker_id else "its worker"
-        error = JobError(LEASE_EXPIRED, f"{worker} fell silent, and no attempt is left")
+        worker = f"worker {job.worker_id!r}" if job.worker_id else "the worker"
+        error = JobError(LEASE_EXPIRED, f"{worker} lost its lease, and no attempts are left")
     return fail(job, error, actor=SYSTEM, now=now)
 
 
 def _extended(job: Job, resumed_at: Instant | None, now: Instant) -> Job:
-    """Return the job with its lease as long as the outage that ended then makes it."""
+    """Return the job with its lease extended to one lease duration after `resumed_at`."""
     if resumed_at is None or job.lease_expire_time is None or job.lease_duration is None:
         return job
     expire_time = Instant(max(job.lease_expire_time, resumed_at + job.lease_duration))
@@ -115,25 +116,25 @@ def _extended(job: Job, resumed_at: Instant | None, now: Instant) -> Job:
 
 
 def cancel(job: Job, command: Cancel, now: Instant) -> Decision:
-    """End a job that nobody holds, or ask its worker to; twice is the same as once."""
+    """Fail a job that no worker leases, or ask its worker to cancel it. Idempotent."""
     if job.user_id != command.user_id:
         raise JobNotFound(job.id)
     if job.status in TERMINAL or job.cancel_request_time is not None:
         return Decision(job=job, changed=False)
-    asked = replace(job, cancel_request_time=now, cancel_reason=command.reason)
+    requested = replace(job, cancel_request_time=now, cancel_reason=command.reason)
     if is_claimable(job):
-        return fail(asked, _cancelled(asked), actor=command.user_id, now=now)
-    return Decision(job=replace(asked, update_time=now, version=job.version + 1))
+        return fail(requested, _cancelled(requested), actor=command.user_id, now=now)
+    return Decision(job=replace(requested, update_time=now, version=job.version + 1))
 
 
 def release(job: Job, command: Release, now: Instant) -> Decision:
-    """Take a job back from its worker; no attempt is used up."""
+    """Requeue a job that its worker releases. The attempt is not used up."""
     if command.attempt != job.attempt:
         raise LeaseLost(job.id, job.attempt)
     if job.status is JobStatus.QUEUED:
-        raise illegal(job, JobStatus.PROCESSING.value)
+        raise illegal_transition(job, JobStatus.PROCESSING.value)
     if is_claimable(job) or _finished_as(job, CANCELLED):
-        return Decision(job=job, changed=False)  # a repetition
+        return Decision(job=job, changed=False)  # a retry
     if job.status in TERMINAL:
         check_attempt(job, command.attempt)
         raise JobTerminal(job.id, job.status, JobStatus.PROCESSING.value)

@@ -1,21 +1,21 @@
-"""The limits of the contract, and those that several packages share. Each stands once, here.
+"""The limits of the contract, and those that several packages share. Each is defined once, here.
 
-Validation, the tables and the table in docs/operations.md follow.
+Validation, the tables and the docs are derived from them.
 """
 
 MAX_ID_CHARACTERS = 36
-"""Of a job's id: a UUID."""
+"""A job's id, a UUID."""
 
 MAX_NAME_CHARACTERS = 128
-"""Of `user_id`, `worker_id` and `request_id`."""
+"""`user_id`, `worker_id` and `request_id`."""
 
 MAX_JOB_TYPE_CHARACTERS = 50
-"""Of `job_type` and of each entry of `job_types`."""
+"""`job_type`, and each entry of `job_types`."""
 
 MAX_PROGRESS = 100
 
 MAX_MESSAGE_CHARACTERS = 512
-"""Of `progress_message` and of a cancellation's `reason`."""
+"""`progress_message`, and the `reason` of a cancellation."""
 
 MAX_ERROR_REASON_CHARACTERS = 63
 
@@ -28,12 +28,12 @@ MAX_LABEL_KEY_CHARACTERS = 63
 MAX_LABEL_VALUE_CHARACTERS = 255
 
 MAX_STRUCT_BYTES = 256 * 1024
-"""Of `parameters`, `result` and `error.details`, each serialized."""
+"""`parameters`, `result` and `error.details`, each serialized."""
 
 MAX_STRUCT_DEPTH = 32
 
 MAX_ASSETS = 1000
-"""Assets that one report of a terminal state links."""
+"""Assets that the report of a terminal state links."""
 
 MAX_ASSET_TYPE_CHARACTERS = 50
 
@@ -45,7 +45,7 @@ MAX_ATTEMPTS = 1000
 """The greatest `max_attempts`."""
 
 MIN_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS = 1, 365 * 24 * 3600
-"""Of `queue_timeout` and `run_timeout`."""
+"""`queue_timeout` and `run_timeout`."""
 
 MIN_LEASE_SECONDS, MAX_LEASE_SECONDS = 5, 24 * 3600
 
@@ -66,23 +66,23 @@ MAX_STATUSES = 100
 MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE = 1000, 50
 
 MAX_FILTER_CHARACTERS = 256
-"""Of the filter of ListOperations."""
+"""The filter of ListOperations."""
 
 MAX_MESSAGE_BYTES = 1024 * 1024
-"""Of a request with a Struct or a list of assets."""
+"""A request with a Struct or a list of assets."""
 
 MAX_PLAIN_MESSAGE_BYTES = 64 * 1024
-"""Of any other request."""
+"""Any other request."""
 
 MAX_REPORT_BYTES = 4 * 1024
-"""Of one report of a stream. Each is parsed in the event loop, and thousands can arrive together.
+"""One report of a stream. Each is parsed in the event loop, and thousands can arrive together.
 The largest valid report has less than 3 KiB."""
 
 MAX_ANSWER_BYTES = 3 * 1024 * 1024
-"""Of a page or a claim; one item at least. gRPC clients accept 4 MiB by default."""
+"""A page or a claim, which holds at least one item. gRPC clients accept 4 MiB by default."""
 
 MAX_SCANNED_JOBS = 5_000
-"""Jobs of an owner that one call of a list scans, whether or not they pass its filters."""
+"""Jobs of an owner that one list call scans, whether or not they match its filters."""
 
 LIST_SECONDS = 2
-"""The time limit of a list, once it is its turn."""
+"""The time limit of a list, from its turn on."""

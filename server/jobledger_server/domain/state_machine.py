@@ -1,6 +1,6 @@
-"""The state machine: which transition is legal, and the moves along its edges.
+"""The state machine: the legal transitions, and the functions that make them.
 
-Pure: the time is passed in, nothing is read or kept.
+Pure: the time is passed in, and nothing is read or stored.
 """
 
 from collections.abc import Mapping
@@ -28,22 +28,28 @@ TRANSITIONS: Mapping[JobStatus, tuple[JobStatus, ...]] = {
     JobStatus.PARTIAL: (),
     JobStatus.FAILED: (),
 }
-"""Every legal transition. There is no other edge."""
+"""Every legal transition."""
 
 TERMINAL = frozenset(status for status, targets in TRANSITIONS.items() if not targets)
-"""The states that a job never leaves."""
+"""The terminal states: those without a transition to another state."""
 
 SYSTEM = "system"
-"""The actor of what nobody but the service itself has caused."""
+"""The actor of transitions that the service itself makes."""
 
 
 class Decision(Struct, frozen=True, kw_only=True):
-    """What a command comes to.
+    """The outcome of a command that was not refused.
 
-    `job` is the job afterwards. Where `changed` is false nothing is to be
-    written: the command was a repetition, or it was late (`applied` false).
-    `via` is the change that comes before this one in the same commit, where a
-    job passes through PROCESSING on its way from QUEUED to its end.
+    Attributes:
+        job: The job afterwards.
+        changed: Whether there is anything to write. If not, the command was a retry, or
+            too late.
+        applied: Whether the command took effect. False if it was too late.
+        deleted: Whether the job is deleted.
+        transition: The transition that the job makes, if it makes one.
+        assets: The assets that are linked.
+        via: The change to write before this one, in the same commit: a QUEUED job passes
+            through PROCESSING on its way to FAILED.
     """
 
     job: Job
@@ -55,23 +61,23 @@ class Decision(Struct, frozen=True, kw_only=True):
     via: "Decision | None" = None
 
 
-def illegal(job: Job, wanted: str) -> IllegalTransition:
-    """Return the refusal of a move that the table does not have."""
+def illegal_transition(job: Job, target: str) -> IllegalTransition:
+    """Return the error of a transition that is not in the table."""
     allowed = tuple(status.value for status in TRANSITIONS[job.status])
-    return IllegalTransition(job.id, job.status, wanted, allowed)
+    return IllegalTransition(job.id, job.status, target, allowed)
 
 
 def is_claimable(job: Job) -> bool:
-    """Whether the job waits for a worker: queued, given back, or left by a dead one."""
+    """Whether a worker may claim the job: it is queued, was released, or its lease expired."""
     return job.status not in TERMINAL and not job.leased
 
 
 def start_attempt(job: Job, *, worker_id: str, lease: Micros, actor: str, now: Instant) -> Decision:
-    """Give a waiting job to a worker: its next attempt.
+    """Lease a claimable job to a worker, as its next attempt.
 
-    Only the first is a transition. Progress begins anew with each.
+    Only the first attempt is a transition. Each attempt resets the progress.
     """
-    taken = replace(
+    started = replace(
         job,
         status=JobStatus.PROCESSING,
         progress=0,
@@ -88,12 +94,12 @@ def start_attempt(job: Job, *, worker_id: str, lease: Micros, actor: str, now: I
         update_time=now,
         version=job.version + 1,
     )
-    return Decision(job=taken, transition=_transition(job, taken, actor))
+    return Decision(job=started, transition=_transition(job, started, actor))
 
 
 def requeue(job: Job, *, released: bool, now: Instant) -> Decision:
-    """Take a job from its worker and let it wait for the next one: no backward edge."""
-    left = replace(
+    """End the job's lease and make it claimable. It stays PROCESSING: no transition goes back."""
+    requeued = replace(
         job,
         worker_id="",
         releases=job.releases + released,
@@ -103,7 +109,7 @@ def requeue(job: Job, *, released: bool, now: Instant) -> Decision:
         update_time=now,
         version=job.version + 1,
     )
-    return Decision(job=left)
+    return Decision(job=requeued)
 
 
 def finish(
@@ -116,8 +122,8 @@ def finish(
     now: Instant,
     digest: bytes | None = None,
 ) -> Decision:
-    """End a PROCESSING job."""
-    ended = replace(
+    """Finish a PROCESSING job. `digest` is that of the worker's report, if there is one."""
+    finished = replace(
         job,
         status=target,
         progress=job.progress if target is JobStatus.FAILED else MAX_PROGRESS,
@@ -131,11 +137,11 @@ def finish(
         version=job.version + 1,
         outcome_digest=digest,
     )
-    return Decision(job=ended, transition=_transition(job, ended, actor))
+    return Decision(job=finished, transition=_transition(job, finished, actor))
 
 
 def fail(job: Job, error: JobError, *, actor: str, now: Instant) -> Decision:
-    """End a job as FAILED wherever it stands; a queued one passes through PROCESSING."""
+    """Fail a job that is not terminal. A QUEUED job passes through PROCESSING."""
     if job.status is JobStatus.QUEUED:
         via = start_attempt(job, worker_id="", lease=Micros(0), actor=actor, now=now)
         return replace(fail(via.job, error, actor=actor, now=now), via=via)

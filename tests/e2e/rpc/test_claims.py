@@ -282,12 +282,12 @@ async def test_another_owners_job_cannot_be_cancelled_and_looks_absent(call: Cal
         (
             {"queue_timeout": seconds(1)},
             "QUEUE_EXPIRED",
-            "no worker took the job in time",
+            "no worker claimed the job within its queue timeout",
         ),
         (
             {"run_timeout": seconds(1)},
             "RUN_EXPIRED",
-            "the job did not end within its run timeout",
+            "the job did not finish within its run timeout",
         ),
     ],
 )

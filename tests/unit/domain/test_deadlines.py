@@ -159,7 +159,7 @@ def test_a_queued_job_that_nobody_took_passes_through_processing() -> None:
         job,
         status=JobStatus.FAILED,
         attempt=1,
-        error=JobError("QUEUE_EXPIRED", "no worker took the job in time"),
+        error=JobError("QUEUE_EXPIRED", "no worker claimed the job within its queue timeout"),
         start_time=now,
         complete_time=now,
         queue_expire_time=None,
@@ -200,16 +200,16 @@ def test_a_queued_job_that_nobody_took_passes_through_processing() -> None:
     [
         (
             held_until(lease=20, max_attempts=1),
-            JobError("LEASE_EXPIRED", "the worker 'worker-1' fell silent, and no attempt is left"),
+            JobError("LEASE_EXPIRED", "worker 'worker-1' lost its lease, and no attempts are left"),
         ),
         (
             held_until(lease=99, run=20),
-            JobError("RUN_EXPIRED", "the job did not end within its run timeout"),
+            JobError("RUN_EXPIRED", "the job did not finish within its run timeout"),
         ),
         (held_until(lease=20, cancelled=10), JobError("CANCELLED", "too dear")),
         (
             replace(job_in(LEFT), queue_expire_time=instant(20)),
-            JobError("QUEUE_EXPIRED", "no worker took the job in time"),
+            JobError("QUEUE_EXPIRED", "no worker claimed the job within its queue timeout"),
         ),
     ],
 )

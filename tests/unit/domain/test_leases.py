@@ -175,7 +175,7 @@ def test_a_job_has_as_many_attempts_as_it_was_created_with(max_attempts: int) ->
         job = expired(job)
     assert job.status is JobStatus.FAILED
     assert job.error == JobError(
-        "LEASE_EXPIRED", "the worker 'worker-2' fell silent, and no attempt is left"
+        "LEASE_EXPIRED", "worker 'worker-2' lost its lease, and no attempts are left"
     )
     assert job.attempt == max_attempts
 
@@ -183,7 +183,7 @@ def test_a_job_has_as_many_attempts_as_it_was_created_with(max_attempts: int) ->
 def test_a_nameless_worker_can_fall_silent_too() -> None:
     job = replace(job_in(HELD), worker_id="", max_attempts=1)
     assert expired(job).error == JobError(
-        "LEASE_EXPIRED", "its worker fell silent, and no attempt is left"
+        "LEASE_EXPIRED", "the worker lost its lease, and no attempts are left"
     )
 
 
