@@ -16,12 +16,12 @@ from jobledger_server.domain.commands import Create
 from jobledger_server.domain.decisions import create
 from jobledger_server.domain.job import Instant, Payload
 from jobledger_server.ledger.ids import IdSource
-from jobledger_server.sql.rows import JOB_COLUMNS, Row, job_row
+from jobledger_server.sql.rows import Row, job_rows
 
-_COLUMNS = ", ".join(JOB_COLUMNS)
+_COLUMNS = ", ".join(job_rows.columns)
 _INSERT = f"INSERT INTO jobs ({_COLUMNS}) VALUES"
-_SQLITE = f"{_INSERT} ({', '.join('?' for _ in JOB_COLUMNS)})"
-_POSTGRESQL = f"{_INSERT} ({', '.join(f'${n}' for n, _ in enumerate(JOB_COLUMNS, start=1))})"
+_SQLITE = f"{_INSERT} ({', '.join('?' for _ in job_rows.columns)})"
+_POSTGRESQL = f"{_INSERT} ({', '.join(f'${n}' for n, _ in enumerate(job_rows.columns, start=1))})"
 
 
 def new_rows() -> Iterator[Row]:
@@ -37,7 +37,7 @@ def new_rows() -> Iterator[Row]:
             request_id=request.request_id,
         )
         decision = create(None, command, now=now, new_id=partial(ids.new_id, now))
-        yield job_row(decision.job, seq)
+        yield job_rows.row(decision.job, seq)
 
 
 def insert_seconds(

@@ -64,7 +64,7 @@ class JobError(Struct, frozen=True):
     details: Payload | None = None
 
 
-class Job(Struct, frozen=True, kw_only=True):
+class Job(Struct, frozen=True):
     """A long-running job, as of one `version`.
 
     A PROCESSING job is leased by a worker while it has a `lease_expire_time`. Without one
@@ -72,6 +72,8 @@ class Job(Struct, frozen=True, kw_only=True):
     and so not used up. `outcome_digest` identifies the content of the report that finished
     the job, so that a retry of that report is recognized; it is None if the service
     finished the job.
+
+    The columns of the table `jobs` are in the order of these fields.
     """
 
     id: JobId
@@ -79,12 +81,10 @@ class Job(Struct, frozen=True, kw_only=True):
     job_type: str
     create_time: Instant
     update_time: Instant
+    queue_timeout: Micros
     status: JobStatus = JobStatus.QUEUED
     progress: int = 0
     progress_message: str = ""
-    parameters: Payload | None = None
-    result: Payload | None = None
-    error: JobError | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     attempt: int = 0
     max_attempts: int = 1
@@ -95,7 +95,6 @@ class Job(Struct, frozen=True, kw_only=True):
     complete_time: Instant | None = None
     lease_duration: Micros | None = None
     lease_expire_time: Instant | None = None
-    queue_timeout: Micros
     queue_expire_time: Instant | None = None
     run_timeout: Micros | None = None
     run_expire_time: Instant | None = None
@@ -103,6 +102,9 @@ class Job(Struct, frozen=True, kw_only=True):
     cancel_reason: str = ""
     version: int = 1
     outcome_digest: bytes | None = None
+    error: JobError | None = None
+    parameters: Payload | None = None
+    result: Payload | None = None
 
     @property
     def content_bytes(self) -> int:

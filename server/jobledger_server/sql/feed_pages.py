@@ -11,9 +11,9 @@ from jobledger_server.sql.rows import (
     change_from_row,
     job_after_start,
     job_from_row,
-    step_place,
     tombstone_from_row,
     transition_from_row,
+    transition_seq,
 )
 from jobledger_server.sql.statements import Statements
 from jobledger_server.store import Change, FeedHead, FeedPage
@@ -78,7 +78,7 @@ class FeedReading:
         latest += [tombstone_from_row(row, as_of) for row in gone]
         steps = await self._rows(self._feed.transitions, page)
         last = await self._last(latest, steps, page["until"])
-        taken = {step_place(row): row for row in steps if step_place(row) <= last}
+        taken = {transition_seq(row): row for row in steps if transition_seq(row) <= last}
         changes = [
             replace(change, transitions=(transition_from_row(taken.pop(change.seq)),))
             if change.seq in taken
@@ -102,7 +102,9 @@ class FeedReading:
         """
         sizes = {change.seq: change.job.content_bytes for change in latest}
         contents = {change.job.id: change.job.content_bytes for change in latest}
-        starts = [(step_place(row), row[0]) for row in steps if step_place(row) not in sizes]
+        starts = [
+            (transition_seq(row), row[0]) for row in steps if transition_seq(row) not in sizes
+        ]
         if missing := [job_id for _, job_id in starts if job_id not in contents]:
             ids = self._statements.dialect.bind_list("ids", missing)
             rows = await self._rows(self._statements.job_sizes, ids)
@@ -125,7 +127,7 @@ class FeedReading:
         return [
             Change(
                 job_after_start(jobs[row[0]], row),
-                step_place(row),
+                transition_seq(row),
                 (transition_from_row(row),),
                 as_of=as_of,
             )

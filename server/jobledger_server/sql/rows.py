@@ -1,7 +1,12 @@
-"""Between rows and the domain's values. The order of a table's columns is read here only."""
+"""Rows to values of the domain, and back.
+
+The columns of a table have the order of the fields, and their names; `_COMPUTED` has those that
+differ. So a new field of a job needs a column of the same name at the same place, and a name in
+`FIXED_COLUMNS` if it never changes.
+"""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
@@ -18,56 +23,17 @@ from jobledger_server.domain.job import (
     Transition,
 )
 from jobledger_server.domain.leases import deadline
-from jobledger_server.sql.tables import jobs
+from jobledger_server.sql.tables import assets, job_transitions, jobs, tombstones
 from jobledger_server.store import Change
 
 Row = tuple[Any, ...]
 """One row to write, its values in the order of the columns named beside it."""
 
+_LINK_FIELDS = AssetLink.__struct_fields__
+
 _STATUS = {status.value: status for status in JobStatus}
 
-_CHANGE_SEQ = jobs.c.keys().index("change_seq")
-
-MUTABLE_COLUMNS = (
-    "status",
-    "progress",
-    "progress_message",
-    "result",
-    "error_reason",
-    "error_message",
-    "error_details",
-    "attempt",
-    "releases",
-    "worker_id",
-    "start_time",
-    "update_time",
-    "complete_time",
-    "lease_duration",
-    "lease_expire_time",
-    "queue_expire_time",
-    "run_expire_time",
-    "cancel_request_time",
-    "cancel_reason",
-    "deadline",
-    "version",
-    "outcome_digest",
-    "change_seq",
-)
-"""What can change of a job. The rest never does."""
-
-REPORT_COLUMNS = (
-    "progress",
-    "progress_message",
-    "update_time",
-    "lease_duration",
-    "lease_expire_time",
-    "deadline",
-    "version",
-    "change_seq",
-)
-"""What a report changes of a job: few of the indexes are about any of it."""
-
-JOB_COLUMNS = (
+FIXED_COLUMNS = (
     "id",
     "user_id",
     "job_type",
@@ -78,48 +44,20 @@ JOB_COLUMNS = (
     "max_attempts",
     "queue_timeout",
     "run_timeout",
-    *MUTABLE_COLUMNS,
 )
+"""The columns of a job that never change."""
 
-TRANSITION_COLUMNS = (
-    "job_id",
-    "version",
-    "from_status",
-    "to_status",
-    "attempt",
-    "actor",
-    "reason",
-    "time",
-    "change_seq",
+REPORT_COLUMNS = (
     "progress",
     "progress_message",
-    "worker_id",
+    "update_time",
+    "lease_duration",
     "lease_expire_time",
-)
-
-ASSET_COLUMNS = (
-    "id",
-    "job_id",
-    "user_id",
-    "asset_type",
-    "url",
-    "storage_path",
-    "file_size",
-    "create_time",
-    "request_id",
-)
-
-TOMBSTONE_COLUMNS = (
-    "job_id",
-    "user_id",
-    "job_type",
-    "status",
-    "labels",
     "version",
-    "create_time",
-    "delete_time",
+    "deadline",
     "change_seq",
 )
+"""The columns that a report changes. Few indexes are on any of them."""
 
 
 def labels_from_text(text: str) -> dict[str, str]:
@@ -132,93 +70,81 @@ def labels_to_text(labels: Mapping[str, str]) -> str:
     return f"{{{', '.join([_label_to_text(key, labels[key]) for key in labels])}}}"
 
 
-# A few labels are those of nearly all jobs.
+# Nearly all jobs share a few labels.
 @lru_cache(maxsize=4096)
 def _label_to_text(key: str, value: str) -> str:
     return f"{json.dumps(key)}: {json.dumps(value)}"
 
 
 def _labels(value: str | dict[str, str]) -> dict[str, str]:
-    """Take labels of a row: text from the driver; SQLAlchemy has read them already."""
+    """Take the labels of a row: text from the driver; SQLAlchemy has parsed them already."""
     return labels_from_text(value) if isinstance(value, str) else value
+
+
+_COMPUTED: Mapping[str, Callable[[Job], Any]] = {
+    "status": lambda job: job.status.value,
+    "labels": lambda job: labels_to_text(job.labels),
+    "deadline": deadline,
+    "error_reason": lambda job: job.error and job.error.reason,
+    "error_message": lambda job: job.error and job.error.message,
+    "error_details": lambda job: job.error and job.error.details,
+}
+"""The columns of `jobs` that do not hold a field as it is. `change_seq` is another: it is given
+with the job."""
+
+
+class JobRows:
+    """Makes rows of some columns of `jobs`."""
+
+    def __init__(self, columns: Iterable[str]) -> None:
+        names = [name for name in columns if name != "change_seq"]
+        fields = [name for name in names if name not in _COMPUTED]
+        computed = [name for name in names if name in _COMPUTED]
+        self.columns = (*fields, *computed, "change_seq")
+        """The columns, in the order of a row's values."""
+        self._fields = attrgetter(*fields)
+        self._computed = [_COMPUTED[name] for name in computed]
+
+    def row(self, job: Job, change_seq: int) -> Row:
+        return (*self._fields(job), *[value(job) for value in self._computed], change_seq)
+
+
+_JOB_COLUMNS = tuple(jobs.c.keys())
+_CHANGE_SEQ = _JOB_COLUMNS.index("change_seq")
+_STATUS_COLUMN, _LABELS_COLUMN = map(_JOB_COLUMNS.index, ("status", "labels"))
+
+job_rows = JobRows(_JOB_COLUMNS)
+"""Whole rows."""
+
+mutable_rows = JobRows(name for name in _JOB_COLUMNS if name not in FIXED_COLUMNS)
+"""What can change of a job."""
+
+report_rows = JobRows(REPORT_COLUMNS)
+"""What a report changes of a job."""
+
+_BESIDE_REPORTS = attrgetter(
+    *(name for name in Job.__struct_fields__ if name not in (*FIXED_COLUMNS, *REPORT_COLUMNS))
+)
+
+
+def only_reported(before: Job, after: Job) -> bool:
+    """Whether nothing differs but what REPORT_COLUMNS hold."""
+    return bool(_BESIDE_REPORTS(before) == _BESIDE_REPORTS(after))
 
 
 def job_from_row(row: Sequence[Any]) -> Job:
     """Make a Job of a row of the whole `jobs` table."""
-    (
-        job_id,
-        user_id,
-        job_type,
-        status,
-        progress,
-        progress_message,
-        error_reason,
-        labels,
-        attempt,
-        max_attempts,
-        releases,
-        worker_id,
-        request_id,
-        create_time,
-        start_time,
-        update_time,
-        complete_time,
-        lease_duration,
-        lease_expire_time,
-        queue_timeout,
-        queue_expire_time,
-        run_timeout,
-        run_expire_time,
-        cancel_request_time,
-        cancel_reason,
-        _deadline,
-        version,
-        outcome_digest,
-        _change_seq,
-        error_message,
-        error_details,
-        parameters,
-        result,
-    ) = row
-    return Job(
-        id=job_id,
-        user_id=user_id,
-        job_type=job_type,
-        status=_STATUS[status],
-        progress=progress,
-        progress_message=progress_message,
-        parameters=parameters,
-        result=result,
-        error=None
-        if error_message is None
-        else JobError(error_reason, error_message, error_details),
-        labels=_labels(labels),
-        attempt=attempt,
-        max_attempts=max_attempts,
-        releases=releases,
-        worker_id=worker_id,
-        request_id=request_id,
-        create_time=create_time,
-        start_time=start_time,
-        update_time=update_time,
-        complete_time=complete_time,
-        lease_duration=lease_duration,
-        lease_expire_time=lease_expire_time,
-        queue_timeout=queue_timeout,
-        queue_expire_time=queue_expire_time,
-        run_timeout=run_timeout,
-        run_expire_time=run_expire_time,
-        cancel_request_time=cancel_request_time,
-        cancel_reason=cancel_reason,
-        version=version,
-        outcome_digest=outcome_digest,
-    )
+    *fields, _deadline, _change_seq, reason, message, details, parameters, result = row
+    fields[_STATUS_COLUMN] = _STATUS[fields[_STATUS_COLUMN]]
+    fields[_LABELS_COLUMN] = _labels(fields[_LABELS_COLUMN])
+    error = None if message is None else JobError(reason, message, details)
+    return Job(*(*fields, error, parameters, result))
 
 
 def history_from_row(row: Sequence[Any]) -> tuple[Job, Transition | None]:
-    """Make a Job, and one of its steps if it has any, of rows of both tables side by side."""
-    job, step = row[: len(jobs.c)], row[len(jobs.c) :]
-    return job_from_row(job), None if step[0] is None else transition_from_row(step)
+    """Make a Job, and one of its transitions if it has any, of rows of both tables joined."""
+    job, transition = row[: len(jobs.c)], row[len(jobs.c) :]
+    return job_from_row(job), None if transition[0] is None else transition_from_row(transition)
 
 
 def change_from_row(row: Sequence[Any], as_of: int = 0) -> Change:
@@ -226,227 +152,97 @@ def change_from_row(row: Sequence[Any], as_of: int = 0) -> Change:
     return Change(job_from_row(row), seq=row[_CHANGE_SEQ], as_of=as_of)
 
 
-def job_row(job: Job, change_seq: int) -> Row:
-    """Make a row of JOB_COLUMNS."""
-    return (
-        job.id,
-        job.user_id,
-        job.job_type,
-        job.parameters,
-        labels_to_text(job.labels),
-        job.request_id,
-        job.create_time,
-        job.max_attempts,
-        job.queue_timeout,
-        job.run_timeout,
-        *mutable_row(job, change_seq),
-    )
+TRANSITION_COLUMNS = tuple(job_transitions.c.keys())
 
 
-def mutable_row(job: Job, change_seq: int) -> Row:
-    """Make a row of MUTABLE_COLUMNS."""
-    error = job.error
+def transition_row(transition: Transition, job: Job, change_seq: int) -> Row:
+    """Make a row of TRANSITION_COLUMNS of a transition and the job after it."""
     return (
-        job.status.value,
+        transition.job_id,
+        transition.version,
+        transition.from_status.value,
+        transition.to_status.value,
+        transition.attempt,
+        transition.actor,
+        transition.reason,
+        transition.time,
+        change_seq,
         job.progress,
         job.progress_message,
-        job.result,
-        error.reason if error else None,
-        error.message if error else None,
-        error.details if error else None,
-        job.attempt,
-        job.releases,
         job.worker_id,
-        job.start_time,
-        job.update_time,
-        job.complete_time,
-        job.lease_duration,
         job.lease_expire_time,
-        job.queue_expire_time,
-        job.run_expire_time,
-        job.cancel_request_time,
-        job.cancel_reason,
-        deadline(job),
-        job.version,
-        job.outcome_digest,
-        change_seq,
     )
-
-
-def report_row(job: Job, change_seq: int) -> Row:
-    """Make a row of REPORT_COLUMNS."""
-    return (
-        job.progress,
-        job.progress_message,
-        job.update_time,
-        job.lease_duration,
-        job.lease_expire_time,
-        deadline(job),
-        job.version,
-        change_seq,
-    )
-
-
-_BESIDE_REPORTS = attrgetter(
-    "status",
-    "attempt",
-    "releases",
-    "worker_id",
-    "start_time",
-    "complete_time",
-    "queue_expire_time",
-    "run_expire_time",
-    "cancel_request_time",
-    "cancel_reason",
-    "result",
-    "error",
-    "outcome_digest",
-)
-
-
-def only_reported(before: Job, after: Job) -> bool:
-    """Whether nothing differs but what is in REPORT_COLUMNS."""
-    return bool(_BESIDE_REPORTS(before) == _BESIDE_REPORTS(after))
 
 
 def transition_from_row(row: Sequence[Any]) -> Transition:
     """Make a Transition of a row of the whole `job_transitions` table."""
-    job_id, version, from_status, to_status, attempt, actor, reason, time, *_ = row
-    return Transition(
-        job_id=job_id,
-        from_status=_STATUS[from_status],
-        to_status=_STATUS[to_status],
-        version=version,
-        attempt=attempt,
-        actor=actor,
-        reason=reason,
-        time=time,
-    )
+    values = dict(zip(TRANSITION_COLUMNS, row, strict=True))
+    fields = {name: values[name] for name in Transition.__struct_fields__}
+    fields["from_status"] = _STATUS[values["from_status"]]
+    fields["to_status"] = _STATUS[values["to_status"]]
+    return Transition(**fields)
 
 
-def step_place(row: Sequence[Any]) -> int:
-    """Return the place in the feed of a row of the whole `job_transitions` table."""
-    place: int = row[8]
-    return place
+_TRANSITION_SEQ = TRANSITION_COLUMNS.index("change_seq")
+
+
+def transition_seq(row: Sequence[Any]) -> int:
+    """Return the sequence number of a row of the whole `job_transitions` table."""
+    seq: int = row[_TRANSITION_SEQ]
+    return seq
 
 
 def job_after_start(job: Job, row: Sequence[Any]) -> Job:
-    """Make the job as it stood after its start, of its newest state and the step's whole row.
+    """Return the job as it was after its start, from its newest state and the transition's row.
 
-    That of another step is never asked for: nothing but a deletion follows the
-    end, so a job's row shows how it stood after that.
+    No other transition needs this: nothing but a deletion follows a terminal state, so the
+    job's own row shows the job after that.
     """
-    step = transition_from_row(row)
-    *_, progress, progress_message, worker_id, lease_expire_time = row
-    # Only a job that passes through on the way to its end is asked to be cancelled before it
-    # starts, and only that one is held for no time. Times do not tell: a transaction that
-    # commits later can have begun sooner.
-    asked_before = lease_expire_time == step.time
+    values = dict(zip(TRANSITION_COLUMNS, row, strict=True))
+    transition = transition_from_row(row)
+    lease_expire_time = values["lease_expire_time"]
+    # A job whose cancellation was requested before its start only passes through PROCESSING, and
+    # only such a job has a lease of no length. Comparing times would not do: a transaction that
+    # commits later can have begun earlier.
+    cancelled_before = lease_expire_time == transition.time
     return replace(
         job,
-        status=step.to_status,
-        progress=progress,
-        progress_message=progress_message,
+        status=transition.to_status,
+        progress=values["progress"],
+        progress_message=values["progress_message"],
         result=None,
         error=None,
-        attempt=step.attempt,
+        attempt=transition.attempt,
         releases=0,
-        worker_id=worker_id,
-        update_time=step.time,
+        worker_id=values["worker_id"],
+        update_time=transition.time,
         complete_time=None,
-        lease_duration=Micros(lease_expire_time - step.time),
+        lease_duration=Micros(lease_expire_time - transition.time),
         lease_expire_time=lease_expire_time,
         queue_expire_time=None,
-        cancel_request_time=job.cancel_request_time if asked_before else None,
-        cancel_reason=job.cancel_reason if asked_before else "",
-        version=step.version,
+        cancel_request_time=job.cancel_request_time if cancelled_before else None,
+        cancel_reason=job.cancel_reason if cancelled_before else "",
+        version=transition.version,
         outcome_digest=None,
     )
 
 
-def transition_row(step: Transition, job: Job, change_seq: int) -> Row:
-    """Make a row of TRANSITION_COLUMNS of a step and the job as it stood after it."""
-    return (
-        step.job_id,
-        step.version,
-        step.from_status.value,
-        step.to_status.value,
-        step.attempt,
-        step.actor,
-        step.reason,
-        step.time,
-        change_seq,
-        job.progress,
-        job.progress_message,
-        job.worker_id,
-        job.lease_expire_time,
-    )
+ASSET_COLUMNS = (*(name for name in Asset.__struct_fields__ if name != "link"), *_LINK_FIELDS)
 
 
 def asset_from_row(row: Sequence[Any]) -> Asset:
     """Make an Asset of a row of the whole `assets` table."""
-    (
-        asset_id,
-        job_id,
-        user_id,
-        asset_type,
-        url,
-        storage_path,
-        file_size,
-        create_time,
-        request_id,
-    ) = row
-    return Asset(
-        id=asset_id,
-        job_id=job_id,
-        user_id=user_id,
-        link=AssetLink(asset_type, url, storage_path, file_size),
-        create_time=create_time,
-        request_id=request_id,
-    )
+    values = dict(zip(assets.c.keys(), row, strict=True))
+    link = AssetLink(*[values.pop(name) for name in _LINK_FIELDS])
+    return Asset(link=link, **values)
 
 
-def asset_row(asset: Asset) -> Row:
-    """Make a row of ASSET_COLUMNS."""
-    link = asset.link
-    return (
-        asset.id,
-        asset.job_id,
-        asset.user_id,
-        link.asset_type,
-        link.url,
-        link.storage_path,
-        link.file_size,
-        asset.create_time,
-        asset.request_id,
-    )
+asset_row: Callable[[Asset], Row] = attrgetter(
+    *(f"link.{name}" if name in _LINK_FIELDS else name for name in ASSET_COLUMNS)
+)
+"""Makes a row of ASSET_COLUMNS."""
 
-
-def tombstone_from_row(row: Sequence[Any], as_of: int) -> Change:
-    """Make the deletion that a row of the whole `tombstones` table stands for."""
-    (
-        job_id,
-        user_id,
-        job_type,
-        status,
-        labels,
-        version,
-        create_time,
-        delete_time,
-        change_seq,
-    ) = row
-    job = Job(
-        id=job_id,
-        user_id=user_id,
-        job_type=job_type,
-        status=_STATUS[status],
-        labels=_labels(labels),
-        version=version,
-        create_time=create_time,
-        update_time=delete_time,
-        queue_timeout=Micros(0),
-    )
-    return Change(job, change_seq, deleted=True, as_of=as_of)
+TOMBSTONE_COLUMNS = tuple(tombstones.c.keys())
 
 
 def tombstone_row(job: Job, change_seq: int) -> Row:
@@ -462,3 +258,20 @@ def tombstone_row(job: Job, change_seq: int) -> Row:
         job.update_time,
         change_seq,
     )
+
+
+def tombstone_from_row(row: Sequence[Any], as_of: int) -> Change:
+    """Make the deletion that a row of the whole `tombstones` table stands for."""
+    values = dict(zip(TOMBSTONE_COLUMNS, row, strict=True))
+    job = Job(
+        id=values["job_id"],
+        user_id=values["user_id"],
+        job_type=values["job_type"],
+        status=_STATUS[values["status"]],
+        labels=_labels(values["labels"]),
+        version=values["version"],
+        create_time=values["create_time"],
+        update_time=values["delete_time"],
+        queue_timeout=Micros(0),
+    )
+    return Change(job, values["change_seq"], deleted=True, as_of=as_of)

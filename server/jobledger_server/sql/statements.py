@@ -28,11 +28,11 @@ from jobledger_server.sql.dialect import OVERHEAD_BYTES, Dialect
 from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.rows import (
     ASSET_COLUMNS,
-    JOB_COLUMNS,
-    MUTABLE_COLUMNS,
-    REPORT_COLUMNS,
     TOMBSTONE_COLUMNS,
     TRANSITION_COLUMNS,
+    job_rows,
+    mutable_rows,
+    report_rows,
 )
 from jobledger_server.sql.tables import ACTIVE, assets, feed, job_transitions, jobs, tombstones
 from jobledger_server.store import Owned
@@ -99,9 +99,9 @@ class Statements:
             )
         )
         self.delete_jobs = prepared(delete(jobs).where(dialect.one_of(jobs.c.id, "ids")))
-        self.insert_jobs = dialect.insertion(jobs, JOB_COLUMNS)
-        self.update_jobs = dialect.change(jobs, jobs.c.id, MUTABLE_COLUMNS)
-        self.report_jobs = dialect.change(jobs, jobs.c.id, REPORT_COLUMNS)
+        self.insert_jobs = dialect.insertion(jobs, job_rows.columns)
+        self.update_jobs = dialect.change(jobs, jobs.c.id, mutable_rows.columns)
+        self.report_jobs = dialect.change(jobs, jobs.c.id, report_rows.columns)
         self.insert_transitions = dialect.insertion(job_transitions, TRANSITION_COLUMNS)
         self.insert_assets = dialect.insertion(assets, ASSET_COLUMNS)
         self.insert_tombstones = dialect.insertion(tombstones, TOMBSTONE_COLUMNS)

@@ -12,10 +12,10 @@ from jobledger_server.sql.rows import (
     asset_from_row,
     asset_row,
     job_from_row,
-    job_row,
-    mutable_row,
+    job_rows,
+    mutable_rows,
     only_reported,
-    report_row,
+    report_rows,
     tombstone_row,
     transition_row,
 )
@@ -170,11 +170,11 @@ class _Batch:
                 continue
             before = self._loaded.get(job_id)
             if job_id in self.created:
-                inserts.append(job_row(job, seq))
+                inserts.append(job_rows.row(job, seq))
             elif before is not None and only_reported(before, job):
-                reports.append((job_id, *report_row(job, seq)))
+                reports.append((job_id, *report_rows.row(job, seq)))
             else:
-                updates.append((job_id, *mutable_row(job, seq)))
+                updates.append((job_id, *mutable_rows.row(job, seq)))
         kept = [(seq, d) for seq, d in placed if d.job.id not in self.deleted]
         all_writes = (
             (statements.insert_tombstones, [tombstone_row(*final[id_]) for id_ in self.deleted]),
