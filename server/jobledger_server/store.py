@@ -1,8 +1,8 @@
-"""The port to the database. Its docstrings are the contract; the conformance suite is its meaning.
+"""The port to the database. Its docstrings are the contract, and the conformance suite tests it.
 
-Every method raises StoreUnavailable when the database cannot be reached or does
-not answer in time, and StoreFault when it is damaged or was changed by hand. A store
-recovers by itself: the next call tries again.
+Every method raises StoreUnavailable if the database cannot be reached or does not answer
+in time, and StoreFault if it is damaged or its schema was changed by hand. A store recovers
+by itself: the next call tries again.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -34,25 +34,24 @@ ErrorKind = Literal[
     "programming",
     "other",
 ]
-"""Why the database did not do what it was asked."""
-
+"""Why the database failed a statement."""
 
 Owned = tuple[JobId, str]
-"""A job's id, and the user that it must belong to."""
+"""A job's id, and the user id of the owner that it must have."""
 
 
 class StoreError(Exception):
-    """The database did not do what it was asked."""
+    """The database failed a statement."""
 
     kind: ErrorKind = "other"
 
 
 class StoreUnavailable(StoreError):
-    """The database is unavailable, does not answer in time, or takes no writes for now.
+    """The database is unreachable, does not answer in time, or temporarily refuses writes.
 
-    `stale` says that a kept connection turned out to be dead before anything
-    was written: trying again at once makes a new one, and may well succeed.
-    Otherwise nothing is known: a commit may have been under way.
+    `stale`: a pooled connection was dead, and nothing was committed. An immediate retry opens
+    a new connection and is likely to succeed. Otherwise the outcome is unknown: a commit may
+    have been under way.
     """
 
     def __init__(self, cause: str, *, kind: ErrorKind = "connection", stale: bool = False) -> None:
@@ -62,9 +61,9 @@ class StoreUnavailable(StoreError):
 
 
 class StoreFault(StoreError):
-    """The database is damaged, or lacks what a statement needs: it stays so until it is repaired.
+    """The database is damaged or lacks a table or column. It fails until somebody repairs it.
 
-    The message says what to do.
+    The message says how.
     """
 
     def __init__(self, cause: str, *, kind: ErrorKind) -> None:
@@ -73,25 +72,28 @@ class StoreFault(StoreError):
 
 
 class StoreConflict(StoreError):
-    """The database refused what was to be written, and nothing was.
+    """A constraint of the schema rejected the write, and nothing was written.
 
-    A rule of the schema is broken: by another server that was faster (the same
-    `request_id`), so that trying again succeeds, or by a bug.
+    Either another server was faster with the same `request_id`, so that a retry succeeds,
+    or it is a bug.
     """
 
     kind = "constraint"
 
 
 class FeedCompacted(StoreError):
-    """Deletions after the place asked for are no longer known, so what followed it is neither."""
+    """Deletions after the requested sequence number are no longer known."""
 
 
 class FeedHead(Struct, frozen=True):
-    """The newest committed place in the feed.
+    """The newest committed sequence number of the feed.
 
-    `epoch` names the feed: a place in one is never taken for a place in another.
-    It is made with the database, and anew where the database is found to be a copy
-    or restored. Deletions up to the place `compacted_seq` are no longer known.
+    Attributes:
+        epoch: Identifies the feed. Sequence numbers are comparable only within an epoch. A
+            database gets its epoch when it is created, and a new one when it is found to be
+            a copy or restored.
+        seq: The sequence number of the newest change; 0 if there is none.
+        compacted_seq: Deletions up to this sequence number are no longer known.
     """
 
     epoch: str
@@ -100,15 +102,17 @@ class FeedHead(Struct, frozen=True):
 
 
 class Change(Struct, frozen=True):
-    """A job at a place in the feed: as it stood after change `seq`.
+    """One change of a job.
 
-    `transitions` has the step that it took there, if it took one. `deleted` says
-    that the job is gone; `job` is how it stood last, without its contents where it
-    was read from a tombstone.
-
-    `as_of` is the place where the feed stood when the change was read from the
-    database: jobs that were deleted by then were passed over, but for their deletions.
-    It is 0 for a change that is published as it was committed.
+    Attributes:
+        job: The job as of this change. For a deletion, the job as it was last, without its
+            payloads if the change was read from a tombstone.
+        seq: The change's sequence number in the feed.
+        transitions: The transition that the change makes, if it makes one.
+        deleted: Whether the job was deleted.
+        as_of: The feed's head when the change was read from the database. Changes of jobs
+            that were deleted up to then were omitted, except for their deletions. It is 0
+            for a change that is published when it is committed.
     """
 
     job: Job
@@ -119,13 +123,13 @@ class Change(Struct, frozen=True):
 
 
 PAGE_BYTES = 4 * 1024 * 1024
-"""Bytes that the jobs of a page take at most, where the caller names no other bound."""
+"""Default bound of a page, in bytes of its jobs."""
 
 
 class FeedPage(Struct, frozen=True):
-    """A part of the feed, in the order of the commits, and where the feed stood when it was read.
+    """A part of the feed in commit order, and the feed's head when it was read.
 
-    Nothing that was committed up to the sequence number `through` is missing.
+    No change up to the sequence number `through` is missing.
     """
 
     head: FeedHead
@@ -134,14 +138,14 @@ class FeedPage(Struct, frozen=True):
 
 
 class ActivePage(Struct, frozen=True):
-    """Active jobs, in the order of their latest changes; none is missing up to `through`."""
+    """Active jobs in the order of their latest changes. None is missing up to `through`."""
 
     changes: Sequence[Change]
     through: int
 
 
 class JobQuery(Struct, frozen=True, kw_only=True):
-    """Which of an owner's jobs; an empty filter lets all through.
+    """Selects jobs of one owner. An empty filter matches every job.
 
     `created_after` and `created_before` are exclusive.
     """
@@ -154,7 +158,7 @@ class JobQuery(Struct, frozen=True, kw_only=True):
     created_before: Instant | None = None
 
     def key(self) -> tuple[object, ...]:
-        """Return a key whose repr is the same for, and only for, the same query."""
+        """Return a key whose repr is the same for equal queries, and only for those."""
         return (
             self.user_id,
             sorted(status.value for status in self.statuses),
@@ -166,21 +170,24 @@ class JobQuery(Struct, frozen=True, kw_only=True):
 
 
 class JobPage(Struct, frozen=True):
-    """A part of a list, newest first. It goes on before the job `rest`, None at its end."""
+    """A part of a list, newest first.
+
+    `next_before` is the argument `before` of the next page, or None on the last page.
+    """
 
     jobs: Sequence[Job]
-    rest: JobId | None
+    next_before: JobId | None
 
 
 class Overdue(Struct, frozen=True):
-    """Jobs whose deadline had passed at the database server's time `now`, longest first."""
+    """Jobs whose deadline had passed at the database server's time `now`, longest overdue first."""
 
     now: Instant
     jobs: Sequence[JobId]
 
 
 class Claimable(Struct, frozen=True):
-    """A job that waits for a worker. `size` is about how many bytes it takes in an answer."""
+    """A claimable job. `size` is roughly how many bytes it takes in a response."""
 
     id: JobId
     job_type: str
@@ -188,7 +195,7 @@ class Claimable(Struct, frozen=True):
 
 
 class Transaction(Protocol):
-    """One writing transaction. Nothing outside sees any of it before it commits."""
+    """One writing transaction. Its writes are invisible to others until it commits."""
 
     @property
     def now(self) -> Instant:
@@ -197,17 +204,19 @@ class Transaction(Protocol):
     async def load_jobs(
         self, ids: Collection[JobId], owned: Collection[Owned] = ()
     ) -> dict[JobId, Job]:
-        """Return those of the jobs that exist, and let nobody else change them until the end.
+        """Return the jobs that exist, and lock them until the end of the transaction.
 
-        Also those of the `owned` ones that are their users'. Another user's is neither
-        read nor locked.
+        Jobs are locked in the order of their ids, so that transactions do not deadlock.
+        Call it once, before `append`.
 
-        The jobs are locked in the order of their ids, so that two transactions
-        never wait for each other. Call it once, before `append`.
+        Args:
+            ids: Jobs of any owner.
+            owned: Jobs of one owner each. A job of another owner is not returned, and is
+                neither read nor locked.
         """
 
     async def load_unlocked_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
-        """Do as `load_jobs`, but pass over jobs that another transaction has locked."""
+        """Like `load_jobs`, but skip jobs that another transaction has locked."""
 
     async def find_created(
         self, requests: Collection[tuple[str, str]]
@@ -220,17 +229,21 @@ class Transaction(Protocol):
         """Return the assets that were linked with these (job id, request id) pairs."""
 
     async def find_claimable(self, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
-        """Do as `Store.find_claimable`, with jobs that nobody else has locked, and lock them."""
+        """Like `Store.find_claimable`, but skip locked jobs, and lock those that are returned."""
 
     async def append(self, decisions: Sequence[Decision], *, last: bool = False) -> list[Change]:
-        """Write what was decided, each decision as the next change of the feed, in this order.
+        """Write the decisions, each as the next change of the feed, in this order.
 
-        The places are consecutive and follow the last committed one: the
-        counter is locked from here until the end of the transaction, so that
-        the order of the places is the order of the commits, and a transaction
-        that is rolled back gives its places back. Call it once, last. Who has
-        nothing more to do in the transaction says so with `last`: then it may
-        commit here. Raises StoreConflict.
+        The sequence numbers are consecutive and follow the last committed one. The counter
+        stays locked until the end of the transaction, so sequence order is commit order, and
+        a rollback leaves no gap. Call it once, after everything else.
+
+        Args:
+            decisions: Decisions with something to write.
+            last: The block ends without any further statement, so `append` may commit.
+
+        Raises:
+            StoreConflict: A constraint was violated.
         """
 
 
@@ -238,32 +251,35 @@ class Store(Protocol):
     """Jobs, assets and transitions in a database, and the feed of their changes."""
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """Begin a transaction; commit it at the end of the block, roll it back on an error.
+        """Begin a transaction. Commit it at the end of the block, or roll it back on an error.
 
-        When the block has ended without an error, the changes are durable: they
-        survive a crash of this process, of the database and of the machine.
-        Raises StoreUnavailable and StoreConflict at the end of the block too.
+        After the block has ended without an error, the changes are durable: they survive a
+        crash of this process, of the database and of the machine. The end of the block
+        raises StoreUnavailable and StoreConflict too.
         """
 
     async def read_jobs(
         self, ids: Collection[JobId] = (), owned: Collection[Owned] = ()
     ) -> dict[JobId, Job]:
-        """Return those of the jobs that exist, and those of the `owned` ones that are their users'.
+        """Return the jobs that exist.
 
-        Another user's job is not read, so it takes as long as one that does not exist.
+        Args:
+            ids: Jobs of any owner.
+            owned: Jobs of one owner each. A job of another owner is not read, so that
+                response times do not reveal whether it exists.
         """
 
     async def read_histories(
         self, ids: Collection[JobId] = (), owned: Collection[Owned] = ()
     ) -> dict[JobId, tuple[Job, list[Transition]]]:
-        """Return the same, each job with all its transitions up to its version."""
+        """Like `read_jobs`, each job with all its transitions up to its version."""
 
     async def list_jobs(self, query: JobQuery, *, before: JobId | None, limit: int) -> JobPage:
-        """Return the jobs with ids less than `before`, greatest id (newest) first.
+        """Return jobs with ids less than `before`, greatest id (newest) first.
 
-        At most `limit`, of MAX_ANSWER_BYTES together but one at least, and only those among
-        the next MAX_SCANNED_JOBS of the owner. What a caller does not wait for is not
-        read on.
+        A page has at most `limit` jobs of MAX_ANSWER_BYTES together, or one larger job. It
+        scans at most MAX_SCANNED_JOBS jobs of the owner, so it may be short, or empty, before
+        the end of the list. If the call is cancelled, its statement is interrupted.
         """
 
     async def list_assets(self, job_id: JobId, *, after: AssetId | None, limit: int) -> list[Asset]:
@@ -275,56 +291,66 @@ class Store(Protocol):
         """Return the job's transitions with greater versions, oldest first."""
 
     async def find_claimable(self, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
-        """Return the jobs that wait for a worker, oldest first, but for those that are overdue.
+        """Return claimable jobs whose deadline has not passed, oldest first.
 
-        `limits` says of which types, and how many of each at most; `limit`, how many in
-        all. However large the jobs are, only their sizes are read.
+        Only the sizes of their contents are read.
+
+        Args:
+            limits: By job type, how many jobs at most.
+            limit: How many jobs at most of all types.
         """
 
     async def overdue(self, *, limit: int) -> Overdue:
-        """Return jobs whose deadline has passed by the database server's clock."""
+        """Return jobs whose deadline has passed by the database server's clock, and its time."""
 
-    async def ended_before(self, age: Micros, *, limit: int) -> list[JobId]:
-        """Return jobs that ended longer than `age` ago by the database server's clock."""
+    async def find_purgeable(self, age: Micros, *, limit: int) -> list[JobId]:
+        """Return jobs that have been terminal for longer than `age`, by the database's clock."""
 
     async def feed_head(self) -> FeedHead:
-        """Return the newest committed place in the feed."""
+        """Return the newest committed sequence number, and the feed's epoch."""
 
     async def verify_identity(self) -> FeedHead:
-        """Return the head, under a new epoch if this database is another than it was.
+        """Return the feed's head, under a new epoch if the database's identity has changed.
 
-        A copy, a restored one, or a standby that took over: as far as the database
-        itself can tell.
+        It changes when the database is copied or restored, or a standby takes over, as far
+        as the database itself can tell.
         """
 
     async def changes_after(
         self, seq: int, *, limit: int, max_bytes: int = PAGE_BYTES, user_id: str | None = None
     ) -> FeedPage:
-        """Return changes after the sequence number `seq`, in the order of their commits.
+        """Return the changes after the sequence number `seq`, in commit order, without gaps.
 
-        At most `limit`, whose jobs take at most `max_bytes`, or one that takes more; the
-        database is not asked for the contents of many more. They are all up to
-        `through`, which is the head unless the page was cut.
+        No change up to the page's `through` is missing. `through` is the head, unless the
+        page was cut at one of its bounds.
 
-        A job stands in the feed at its latest change; a deleted one stands there as
-        such. A transition stands at its own place for ever: where its job went on,
-        with the job as it stood after the transition. So what is told of a place
-        never changes, but that it may be nothing any more; and whoever has read up
-        to a place, in whatever pages and however often it began again, has been
-        told each transition up to there once, and of each job ever newer versions.
+        The feed has each job at its latest change, and each deleted job at its deletion. It
+        also has each transition at the sequence number of its own change, with the job as of
+        that transition, until the job is deleted. So the change at a sequence number is the
+        same in every read, or absent if a later change has replaced it. A reader that has
+        read up to a sequence number, in any pages and with any number of restarts from its
+        cursor, has received each transition up to there exactly once, and each job in
+        ascending versions. Of a deleted job it may have received only the deletion.
 
-        With a `user_id` the changes of other owners are left out. One call passes over a
-        bounded number of those, so that a page may be cut short, or empty, before the head.
+        Args:
+            seq: Where the page begins.
+            limit: Changes at most.
+            max_bytes: Bytes of their jobs at most, except that one larger job is returned.
+                The database does not read the contents of many more.
+            user_id: The owner, or None for all owners. A call skips a bounded number of
+                other owners' changes, so a page may be short, or empty, before the head.
 
-        Raises FeedCompacted.
+        Raises:
+            FeedCompacted: Deletions after `seq` are no longer known.
         """
 
     async def newest_from(self, *, limit: int, max_bytes: int) -> int:
-        """Return a sequence number after which at most about so many changes and bytes follow.
+        """Return the sequence number from which to read the newest part of the feed.
 
-        The smallest one, as far as the database can tell without reading contents: twice
-        the bytes may follow, and what is committed meanwhile. Not before what
-        `changes_after` can read from.
+        It is the smallest one after which at most `limit` changes and `max_bytes` bytes of
+        jobs follow and from which `changes_after` can read. The bytes are an estimate, made
+        without reading contents: up to twice as many may follow. So may what is committed
+        meanwhile.
         """
 
     async def active_jobs(
@@ -336,21 +362,25 @@ class Store(Protocol):
         max_bytes: int = PAGE_BYTES,
         user_id: str | None = None,
     ) -> ActivePage:
-        """Return the jobs that have not ended and whose latest change is after `seq` up to `until`.
+        """Return the jobs that are not terminal and whose latest change is in (`seq`, `until`].
 
-        In the order of their latest changes, without transitions; bounded as in
-        `changes_after`.
+        They are in the order of their latest changes, and have no transitions. A page is
+        bounded as in `changes_after`.
         """
 
     async def compact_deletions(self, age: Micros, *, limit: int) -> int:
-        """Forget deletions that are older than `age`, oldest first; return how many were."""
+        """Remove at most `limit` deletions older than `age` from the feed, oldest first.
+
+        Returns:
+            How many were removed.
+        """
 
     async def renew_epoch(self, epoch: str) -> FeedHead:
-        """Give the feed a new epoch, if this is the present one, and return its head.
+        """Give the feed a new epoch, if `epoch` is its current one, and return its head.
 
-        For when what it held before may differ from what it holds now, so that no
-        place that was given out stays good.
+        This invalidates every cursor. Use it if the feed may have held other changes at the
+        same sequence numbers before.
         """
 
     async def close(self) -> None:
-        """Let go of every connection. Idempotent."""
+        """Close every connection. Idempotent."""

@@ -1,6 +1,6 @@
 """The limits of the contract, and those that several packages share. Each is defined once, here.
 
-Validation, the tables and the docs are derived from them.
+Validation and the tables use them; docs/operations.md lists them.
 """
 
 MAX_ID_CHARACTERS = 36

@@ -65,7 +65,7 @@ class Retention:
         return removed == BATCH or compacted == DELETIONS
 
     async def _purge(self, age: Micros) -> int:
-        old = await self._store.ended_before(age, limit=BATCH)
+        old = await self._store.find_purgeable(age, limit=BATCH)
         removals = (self._ledger.apply(Purge(job_id=job_id, age=age)) for job_id in old)
         for outcome in await asyncio.gather(*removals, return_exceptions=True):
             # A job that was deleted meanwhile, by another server perhaps, is no error.

@@ -177,12 +177,12 @@ class SqlStore:
         rows = await self._read(self._statements.overdue, {"count": limit})
         return Overdue(rows[0][0], [job_id for _, job_id in rows if job_id is not None])
 
-    async def ended_before(self, age: Micros, *, limit: int) -> list[JobId]:
+    async def find_purgeable(self, age: Micros, *, limit: int) -> list[JobId]:
         with self._translating(_Progress()):
             async with self._single.connect() as connection:
                 before = Instant(await self._dialect.now(connection) - age)
                 found = await connection.execute(
-                    self._statements.ended_before,
+                    self._statements.find_purgeable,
                     {"before": before, "before_id": first_id(before), "count": limit},
                 )
                 return [job_id for (job_id,) in found]

@@ -119,7 +119,7 @@ class Statements:
             .select_from(clock.outerjoin(overdue, true()))
             .order_by(overdue.c.deadline)
         )
-        self.ended_before = (
+        self.find_purgeable = (
             select(jobs.c.id)
             # No job ended before it was made, and an id tells when that was: so this needs no
             # index by the time of the end, and passes over few jobs.

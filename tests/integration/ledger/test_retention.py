@@ -64,7 +64,7 @@ async def cancelled_at_the_end(task: asyncio.Task[None]) -> AsyncIterator[None]:
 
 async def ids(store: SqlStore) -> set[JobId]:
     page = await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=100)
-    assert page.rest is None
+    assert page.next_before is None
     return {job.id for job in page.jobs}
 
 
@@ -136,7 +136,7 @@ async def test_it_outlives_a_database_that_goes_away(
     job = await ended(ledger)
     await aged(job, by=2 * HOUR)
     polls: list[object] = []
-    find = store.ended_before
+    find = store.find_purgeable
 
     async def unavailable_once(*age: object, **limit: object) -> list[JobId]:
         polls.append(age)
@@ -144,7 +144,7 @@ async def test_it_outlives_a_database_that_goes_away(
             raise StoreUnavailable("away")
         return await find(*age, **limit)
 
-    monkeypatch.setattr(store, "ended_before", unavailable_once)
+    monkeypatch.setattr(store, "find_purgeable", unavailable_once)
     running = asyncio.create_task(Retention(store, ledger, jobs=HOUR, deletions=HOUR).run())
     async with cancelled_at_the_end(running), asyncio.timeout(20):
         while await ids(store):

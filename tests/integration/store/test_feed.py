@@ -356,9 +356,9 @@ async def test_jobs_that_ended_long_ago_are_found_and_no_others(
 ) -> None:
     old = [await finished(store) for _ in range(3)]
     await moved(store, await saved(store), PROCESSING)
-    assert await store.ended_before(Micros(10**9), limit=2) == [job.id for job in old[:2]]
-    assert await store.ended_before(Micros(10**9), limit=10) == [job.id for job in old]
-    assert await store.ended_before(Micros(10**17), limit=10) == []
+    assert await store.find_purgeable(Micros(10**9), limit=2) == [job.id for job in old[:2]]
+    assert await store.find_purgeable(Micros(10**9), limit=10) == [job.id for job in old]
+    assert await store.find_purgeable(Micros(10**17), limit=10) == []
     # By the end and not by the creation: this one is old, and ended just now.
     async with store.transaction() as transaction:
         now = transaction.now
@@ -366,7 +366,7 @@ async def test_jobs_that_ended_long_ago_are_found_and_no_others(
         await connection.execute(
             text(f"UPDATE jobs SET complete_time = {now} WHERE id = '{old[0].id}'")
         )
-    assert await store.ended_before(Micros(10**9), limit=10) == [job.id for job in old[1:]]
+    assert await store.find_purgeable(Micros(10**9), limit=10) == [job.id for job in old[1:]]
 
 
 def test_an_id_is_not_before_the_first_of_its_time() -> None:

@@ -38,7 +38,7 @@ async def test_a_list_with_a_selective_filter_scans_so_many_jobs_and_says_where_
         while pages == 0 or before is not None:
             page = await store.list_jobs(query, before=before, limit=4)
             found += [job.id for job in page.jobs]
-            before = page.rest
+            before = page.next_before
             pages += 1
         assert found == wanted
         # Those that are full, and where a scan ends.
@@ -57,9 +57,9 @@ async def test_a_page_of_large_jobs_is_cut_before_they_are_read(store: SqlStore)
     made = [await saved(store, parameters=Payload(bytes(250_000))) for _ in range(17)]
     first = await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=1000)
     assert sum(len(job.parameters) for job in first.jobs) <= MAX_ANSWER_BYTES
-    rest = await store.list_jobs(JobQuery(user_id="ada"), before=first.rest, limit=1000)
+    rest = await store.list_jobs(JobQuery(user_id="ada"), before=first.next_before, limit=1000)
     assert [*first.jobs, *rest.jobs] == made[::-1]
-    assert rest.rest is None
+    assert rest.next_before is None
 
 
 async def make_lists_endless(database: Database) -> None:

@@ -164,9 +164,9 @@ async def test_jobs_are_listed_newest_first_and_by_owner(store: SqlStore) -> Non
     await saved(store, "bob")
     query = JobQuery(user_id="ada")
     page = await store.list_jobs(query, before=None, limit=2)
-    assert page.rest == jobs[3].id
-    rest = await store.list_jobs(query, before=page.rest, limit=3)
-    assert rest.rest is None
+    assert page.next_before == jobs[3].id
+    rest = await store.list_jobs(query, before=page.next_before, limit=3)
+    assert rest.next_before is None
     assert [*page.jobs, *rest.jobs] == jobs[::-1]
 
 
@@ -193,7 +193,7 @@ async def test_every_filter_narrows_the_list(store: SqlStore, subtests: pytest.S
     for filters, expected in FILTERS:
         with subtests.test(repr(filters)):
             found = await store.list_jobs(JobQuery(user_id="ada", **filters), before=None, limit=10)
-            assert found.rest is None
+            assert found.next_before is None
             assert sorted(names[job.id] for job in found.jobs) == list(expected)
 
 

@@ -61,7 +61,7 @@ class OperationsService:
         async def jobs(after: str | None, limit: int) -> tuple[Sequence[Job], str | None]:
             before = JobId(after) if after else None
             found = await self._store.list_jobs(query, before=before, limit=limit)
-            return found.jobs, found.rest
+            return found.jobs, found.next_before
 
         page = Page(request, ("operations", query.key()), jobs, cursor=lambda job: job.id)
         async with self._lists.turn():
