@@ -10,14 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobledger_server.rpc.operations.owner import Metadata, owner_of
+from jobledger_server.rpc.owner import Metadata, owner_of
 from jobledger_server.rpc.validation import Checker, InvalidRequest
-from jobledger_server.rpc.workers.worker_ledger import (
-    UNLIMITED,
-    WORK_LIMITS,
-    AccessDenied,
-    WorkLimits,
-)
+from jobledger_server.rpc.work_limits import UNLIMITED, WORK_LIMITS, AccessDenied, WorkLimits
 
 SERVICES = frozenset({"JobService", "WorkerService"})
 ANY_USER = "*"

@@ -27,7 +27,7 @@ from jobledger_server.rpc.incoming import (
     Intake,
     parsed,
 )
-from jobledger_server.rpc.operations.owner import owner_of
+from jobledger_server.rpc.owner import owner_of
 from jobledger_server.rpc.validation import Checker, InvalidRequest
 
 Context = grpc.aio.ServicerContext[Any, Any]

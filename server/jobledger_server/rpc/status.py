@@ -19,7 +19,7 @@ from jobledger_server.domain.errors import (
     VersionMismatch,
 )
 from jobledger_server.rpc.validation import InvalidRequest
-from jobledger_server.rpc.workers.worker_ledger import AccessDenied
+from jobledger_server.rpc.work_limits import AccessDenied
 from jobledger_server.store import FeedCompacted, StoreUnavailable
 from jobledger_server.watch.feed_reader import ForeignCursor
 from jobledger_server.watch.job_watch import Draining

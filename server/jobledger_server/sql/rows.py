@@ -7,7 +7,6 @@ differ. So a new field of a job needs a column of the same name at the same plac
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -67,13 +66,7 @@ def labels_from_text(text: str) -> dict[str, str]:
 
 def labels_to_text(labels: Mapping[str, str]) -> str:
     """Write labels as the database keeps them."""
-    return f"{{{', '.join([_label_to_text(key, labels[key]) for key in labels])}}}"
-
-
-# Nearly all jobs share a few labels.
-@lru_cache(maxsize=4096)
-def _label_to_text(key: str, value: str) -> str:
-    return f"{json.dumps(key)}: {json.dumps(value)}"
+    return json.dumps(labels) if labels else "{}"
 
 
 def _labels(value: str | dict[str, str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from jobledger_server.domain.limits import (
 from jobledger_server.domain.state_machine import TERMINAL
 from jobledger_server.rpc import fields
 from jobledger_server.rpc.access import Access
-from jobledger_server.rpc.operations.owner import Metadata, owner_of
+from jobledger_server.rpc.owner import Metadata, owner_of
 from jobledger_server.rpc.validation import Checker
 from jobledger_server.store import JobQuery
 

@@ -16,7 +16,7 @@ from jobledger_server.ledger.reads import Reads
 from jobledger_server.rpc.lists import Lists
 from jobledger_server.rpc.operations.operation_messages import operation_message
 from jobledger_server.rpc.operations.operation_requests import OperationsRequests
-from jobledger_server.rpc.operations.owner import Metadata
+from jobledger_server.rpc.owner import Metadata
 from jobledger_server.rpc.pages import Page, message_bytes
 from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.store import Store

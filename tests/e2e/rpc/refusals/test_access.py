@@ -19,7 +19,7 @@ from jobledger_server.rpc.access import (
     Permissions,
     read_access_file,
 )
-from jobledger_server.rpc.workers.worker_ledger import AccessDenied
+from jobledger_server.rpc.work_limits import AccessDenied
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import decoded
 
