@@ -142,7 +142,7 @@ check-protos: $(INSTALLED)
 .PHONY: check-drift
 check-drift: $(INSTALLED) $(CODEGEN_INSTALLED)
 	$(PYTHON) scripts/draw_state_machine.py --check
-	$(PYTHON) scripts/write_settings_table.py --check
+	$(PYTHON) scripts/write_tables.py --check
 	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
 	PATH="$(CURDIR)/$(CODEGEN)/bin:$$PATH" $(CODEGEN)/bin/python scripts/generate.py "$$fresh"; \
 	diff -r -x __pycache__ generated "$$fresh" || { \
@@ -163,7 +163,7 @@ generate: $(CODEGEN_INSTALLED) ## write generated/ from protos/
 .PHONY: docs
 docs: $(INSTALLED) ## write what docs/ takes from the code: the state machine, the settings
 	$(PYTHON) scripts/draw_state_machine.py
-	$(PYTHON) scripts/write_settings_table.py
+	$(PYTHON) scripts/write_tables.py
 
 .PHONY: lock
 lock: $(UV) ## renew the lock files

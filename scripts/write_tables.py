@@ -1,0 +1,126 @@
+"""Writes the tables of `docs/operations.md` that follow from the code, or compares them.
+
+The settings come from `settings.py`, the limits of requests from `domain/limits.py`.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from jobledger_server.cli.durations import duration_text
+from jobledger_server.cli.options import DATABASE_SETTINGS
+from jobledger_server.domain import limits
+from jobledger_server.settings import Setting, all_settings
+
+PAGE = Path(__file__).parents[1] / "docs/operations.md"
+
+SETTINGS = "| flag | variable | default | meaning |\n| --- | --- | --- | --- |\n"
+LIMITS = "| in a request | at most |\n| --- | --- |\n"
+
+
+def settings_rows() -> Iterable[tuple[str, ...]]:
+    """Return the rows of the table of settings."""
+    for setting in (*DATABASE_SETTINGS, *all_settings()):
+        flag = f"`{setting.flag}`"
+        if setting.kind == "switch":
+            flag += f", `--no-{setting.flag.removeprefix('--')}`"
+        yield flag, f"`{setting.variable}`", _default(setting), setting.help
+
+
+def _default(setting: Setting) -> str:
+    match setting.kind:
+        case _ if setting.default is None:
+            return setting.none
+        case "seconds":
+            return f"{setting.default:g} seconds"
+        case "duration":
+            return f"`{duration_text(setting.default)}`"
+        case "words":
+            return ", ".join(f"`{word}`" for word in sorted(setting.default))
+        case "count" | "part":
+            return str(setting.default)
+        case _:
+            return f"`{setting.default}`"
+
+
+def limits_rows() -> Iterable[tuple[str, ...]]:
+    """Return the rows of the table of limits."""
+    structs = f"{_bytes(limits.MAX_STRUCT_BYTES)}, {limits.MAX_STRUCT_DEPTH} levels deep"
+    labels = (
+        f"{limits.MAX_LABELS}; keys of {limits.MAX_LABEL_KEY_CHARACTERS}, "
+        f"values of {limits.MAX_LABEL_VALUE_CHARACTERS} characters"
+    )
+    return (
+        ("`user_id`, `worker_id`, `request_id`", _characters(limits.MAX_NAME_CHARACTERS)),
+        ("`job_type`", _characters(limits.MAX_JOB_TYPE_CHARACTERS)),
+        ("`parameters`, `result`, `error.details`, each", structs),
+        ("`labels`", labels),
+        (
+            "`progress_message`, `reason` of a cancellation",
+            _characters(limits.MAX_MESSAGE_CHARACTERS),
+        ),
+        ("`error.reason`", _characters(limits.MAX_ERROR_REASON_CHARACTERS)),
+        ("`error.message`", _characters(limits.MAX_ERROR_MESSAGE_CHARACTERS)),
+        ("`asset_type`", _characters(limits.MAX_ASSET_TYPE_CHARACTERS)),
+        ("`url`", _characters(limits.MAX_URL_CHARACTERS)),
+        ("`storage_path`", _characters(limits.MAX_STORAGE_PATH_CHARACTERS)),
+        ("`assets` of a report of a terminal state", str(limits.MAX_ASSETS)),
+        ("jobs of BatchCreateJobs", str(limits.MAX_CREATIONS)),
+        ("`max_attempts`", str(limits.MAX_ATTEMPTS)),
+        (
+            "`queue_timeout`, `run_timeout`",
+            _range(limits.MIN_TIMEOUT_SECONDS, limits.MAX_TIMEOUT_SECONDS),
+        ),
+        ("`lease_duration`", _range(limits.MIN_LEASE_SECONDS, limits.MAX_LEASE_SECONDS)),
+        ("`max_jobs` of a claim", str(limits.MAX_CLAIMED_JOBS)),
+        ("`wait` of a claim", duration_text(limits.MAX_CLAIM_WAIT_SECONDS)),
+        ("`job_types`, `statuses`", f"{limits.MAX_JOB_TYPES}, {limits.MAX_STATUSES} entries"),
+        ("`page_size`", str(limits.MAX_PAGE_SIZE)),
+        ("`filter` of ListOperations", _characters(limits.MAX_FILTER_CHARACTERS)),
+    )
+
+
+def _characters(number: int) -> str:
+    return f"{number} characters"
+
+
+def _bytes(number: int) -> str:
+    return f"{number // 1024} KiB"
+
+
+def _range(shortest: int, longest: int) -> str:
+    return f"{duration_text(longest)}; at least {duration_text(shortest)}"
+
+
+def written(page: str) -> str:
+    """Return the page with both tables as they follow from the code."""
+    for head, rows in ((SETTINGS, settings_rows()), (LIMITS, limits_rows())):
+        before, _, rest = page.partition(head)
+        table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        _, _, after = rest.partition("\n\n")
+        page = f"{before}{head}{table}\n\n{after}"
+    return page
+
+
+def main() -> int:
+    """Write the tables into the page, or compare them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare instead of writing")
+    arguments = parser.parse_args()
+    page = PAGE.read_text(encoding="utf-8")
+    new = written(page)
+    if not arguments.check:
+        PAGE.write_text(new, encoding="utf-8")
+        return 0
+    if page == new:
+        return 0
+    sys.stderr.write(
+        f"The tables of settings and limits in {PAGE.name} are not what the code says.\n"
+        "Write them again with `make docs`.\n"
+    )
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
