@@ -15,8 +15,8 @@ import pytest
 from jobledger_server.app import App, open_app
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.settings import Settings
-from jobledger_server.sql.database_url import open_database, parse_url
-from jobledger_server.sql.dialect import Database
+from jobledger_server.sql.database import Database, open_database
+from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change
 from tests.support.databases import NoOutages, migrated

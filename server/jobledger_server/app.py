@@ -35,7 +35,8 @@ from jobledger_server.runtime.descriptors import connections_allowed
 from jobledger_server.runtime.file_modes import warn_of_readable_files
 from jobledger_server.runtime.supervision import Supervisor
 from jobledger_server.settings import Settings
-from jobledger_server.sql.database_url import open_database, parse_url
+from jobledger_server.sql.database import open_database
+from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.schema import migrate, require_head
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.sqlite.file_lock import Lock, exclusive

@@ -10,7 +10,7 @@ import pytest
 from asyncpg.prepared_stmt import PreparedStatement
 from sqlalchemy import event
 
-from jobledger_server.sql.dialect import Database
+from jobledger_server.sql.database import Database
 
 
 class Counted:

@@ -6,7 +6,8 @@ import pytest
 
 from jobledger_server.domain.job import Instant
 from jobledger_server.ledger.outages import Outages
-from jobledger_server.sql.database_url import open_database, parse_url
+from jobledger_server.sql.database import open_database
+from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.schema import migrate
 
 several_servers = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)

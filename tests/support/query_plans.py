@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from jobledger_server.sql.dialect import Database
+from jobledger_server.sql.database import Database
 
 
 async def plan(database: Database, statement: str, values: Sequence[Any], *settings: str) -> str:

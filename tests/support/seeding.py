@@ -4,8 +4,8 @@ import asyncio
 
 from sqlalchemy import text
 
-from jobledger_server.sql.database_url import open_database, parse_url
-from jobledger_server.sql.dialect import Database
+from jobledger_server.sql.database import Database, open_database
+from jobledger_server.sql.database_url import parse_url
 
 FAR = 4_000_000_000_000_000
 """A deadline that no test lives to see."""

@@ -6,7 +6,8 @@ import click
 
 from jobledger_server.cli.options import database_options
 from jobledger_server.cli.running import run
-from jobledger_server.sql.database_url import open_database, parse_url
+from jobledger_server.sql.database import open_database
+from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.schema import HEAD, require_head
 from jobledger_server.sql.schema import migrate as migrate_database
 from jobledger_server.sql.sql_store import SqlStore

@@ -10,7 +10,7 @@ import click
 from jobledger_server.rpc.access import BadAccessFile
 from jobledger_server.runtime.port import PortUnavailable
 from jobledger_server.runtime.supervision import ServerFailed
-from jobledger_server.sql.dialect import BadDatabaseUrl
+from jobledger_server.sql.database_url import BadDatabaseUrl
 from jobledger_server.sql.schema import SchemaError
 from jobledger_server.sql.sqlite.file_lock import DatabaseInUse
 from jobledger_server.store import StoreFault, StoreUnavailable

@@ -1,12 +1,8 @@
-"""Opens a database by its URL."""
+"""Reads the URL of a database."""
 
 import re
 
 from sqlalchemy import URL, exc, make_url
-
-from jobledger_server.sql.dialect import BadDatabaseUrl, Database
-from jobledger_server.sql.postgresql.postgresql_dialect import open_postgresql
-from jobledger_server.sql.sqlite.sqlite_dialect import open_sqlite
 
 ENCODED = "special characters of the password (@ : / ? # %)"
 
@@ -24,10 +20,16 @@ PARAMETERS = frozenset(
 USAGE = "write sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME"
 
 
-def parse_url(database: str) -> URL:
-    """Read a database URL and give it its driver. Raises BadDatabaseUrl.
+class BadDatabaseUrl(Exception):
+    """The database URL cannot be used; the message says why and what to write instead."""
 
-    No message repeats the URL: where it cannot be read, nobody knows which part is the password.
+
+def parse_url(database: str) -> URL:
+    """Read a database URL and set its driver.
+
+    Raises:
+        BadDatabaseUrl: The URL cannot be used. No message repeats the URL: in one that cannot
+            be read, any part may be the password.
     """
     try:
         url = make_url(database)
@@ -40,8 +42,8 @@ def parse_url(database: str) -> URL:
             if not url.database or url.database == ":memory:" or "mode=memory" in str(url):
                 raise BadDatabaseUrl("SQLite needs a file, not memory: write sqlite:///FILE")
             if url != URL.create(url.drivername, database=url.database):
-                # By a parameter SQLite would open another file than the one that is locked.
-                raise BadDatabaseUrl("SQLite's URL has a file and nothing else: " + USAGE)
+                # A parameter could make SQLite open another file than the one that is locked.
+                raise BadDatabaseUrl("an SQLite URL has a file and nothing else: " + USAGE)
             return url.set(drivername="sqlite+aiosqlite")
         case "postgresql" | "postgres":
             _check_postgresql(database, url)
@@ -51,11 +53,11 @@ def parse_url(database: str) -> URL:
 
 
 def _check_postgresql(database: str, url: URL) -> None:
-    # A password that holds one of these characters is cut there, and the rest of it would be
-    # taken for the host or the name of the database, which error messages show.
+    # A password with one of these characters is cut there. The rest of it would be read as the
+    # host or the name of the database, which error messages show.
     authority, *others = re.split("[/?#]", database.partition("://")[2], maxsplit=1)
     if authority.count("@") > 1 or "@" in "".join(others):
-        raise BadDatabaseUrl(f"the database URL has an @ too many: percent-encode {ENCODED}")
+        raise BadDatabaseUrl(f"the database URL has more than one @: percent-encode {ENCODED}")
     query = {name: value for name, value in url.query.items() if isinstance(value, str)}
     if repeated := url.query.keys() - query.keys():
         raise BadDatabaseUrl(f"the database URL has the parameter {min(repeated)!r} twice")
@@ -69,13 +71,3 @@ def _check_postgresql(database: str, url: URL) -> None:
         raise BadDatabaseUrl(f"the port in the database URL must be from 1 to {LAST_PORT}")
     if (mode := query.get("sslmode", "prefer")) not in SSL_MODES:
         raise BadDatabaseUrl(f"sslmode={mode} in the database URL: use {', '.join(SSL_MODES)}")
-
-
-def open_database(url: URL, *, unlimited: bool = False) -> Database:
-    """Make the engines for a parsed URL; nothing is connected yet. Raises BadDatabaseUrl.
-
-    A `unlimited` one is for migrations: neither a statement nor a wait for a lock has a limit.
-    """
-    if url.get_backend_name() == "sqlite":
-        return open_sqlite(url, unlimited=unlimited)
-    return open_postgresql(url, unlimited=unlimited)

@@ -1,31 +1,24 @@
-"""What the store must know of the database it is on, and what both have alike."""
+"""The port to a kind of database: what the store needs to know of it."""
 
-import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sqlalchemy import URL, Column, ColumnElement, Select, Table, exc
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy import Column, ColumnElement, Select, Table
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.job import Instant
-from jobledger_server.sql.driver import Driver, Writing
+from jobledger_server.sql.driver import Driver, WriteStatement
 from jobledger_server.sql.tables import CLAIMABLE
 
 
-class BadDatabaseUrl(Exception):
-    """The database URL cannot be used; the message says why and what to write instead."""
-
-
 class Dialect(Protocol):
-    """What the store must know of the database it is on."""
+    """What the store needs to know of its database."""
 
     name: str
-    """SQLAlchemy's name for it."""
+    """SQLAlchemy's name for the database."""
 
     conflicts: tuple[type[Exception], ...]
-    """What the driver raises where rows contradict each other or do not fit."""
+    """What the driver raises if rows contradict each other or values do not fit."""
 
     driver_errors: tuple[type[Exception], ...]
     """What else the driver raises."""
@@ -34,10 +27,10 @@ class Dialect(Protocol):
     """Execution options for a statement that needs no transaction around it."""
 
     snapshot: Mapping[str, Any]
-    """Execution options for a transaction in which all statements see the same."""
+    """Execution options for a transaction whose statements all read the same snapshot."""
 
     def one_of(self, column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
-        """Return `column IN (list)`, the list bound as `name`: one text for any length."""
+        """Return `column IN (list)` with the list bound as `name`: one text for any length."""
 
     def with_pairs(
         self,
@@ -58,35 +51,35 @@ class Dialect(Protocol):
         """Return the parameters for `with_pairs`."""
 
     def locked(self, statement: Select[Any], *, skip: bool = False) -> Select[Any]:
-        """Return the statement so that it locks its rows until the transaction ends.
+        """Return the statement with its rows locked until the transaction ends.
 
-        With `skip` it passes over rows that another transaction has locked.
+        With `skip` it skips rows that another transaction has locked.
         """
 
     def find_claimable(
         self, limits: Mapping[str, int], limit: int, *, lock: bool
     ) -> tuple[str, Sequence[Any]]:
-        """Return the statement for `find_claimable` of the store and of its transactions.
+        """Return the statement, with its values, for the `find_claimable` of `store`.
 
-        With its values, as the driver takes both. Its rows are those of `Claimable`. It
-        takes the oldest of each type first, and of these the oldest: with an index by type
-        and time that costs the same however many others wait.
+        Its rows are those of `Claimable`. It reads the oldest jobs of each type by the index
+        on type and time, and returns the oldest of these, so its cost does not depend on how
+        many jobs wait.
         """
 
-    def insertion(self, table: Table, columns: Sequence[str]) -> Writing:
+    def insertion(self, table: Table, columns: Sequence[str]) -> WriteStatement:
         """Return the statement that inserts rows of these columns."""
 
-    def change(self, table: Table, key: Column[Any], columns: Sequence[str]) -> Writing:
-        """Return the statement that changes rows: each has the key of one, and the new values."""
+    def change(self, table: Table, key: Column[Any], columns: Sequence[str]) -> WriteStatement:
+        """Return the statement that updates rows: each is given as its key and the new values."""
 
     def driver(self, connection: Any) -> Driver:
-        """Return the driver's own connection, ready for a batch."""
+        """Wrap the driver's own connection for a batch."""
 
     close_timeout: float | None
-    """How long closing all connections may take; None where nobody is at the other end."""
+    """Seconds that closing all connections may take; None without a server to wait for."""
 
     database_identity: ColumnElement[str]
-    """What tells the database from a copy of it, as far as it can tell itself."""
+    """Tells the database from a copy of it, as far as the database itself can."""
 
     @property
     def clock(self) -> ColumnElement[int]:
@@ -96,49 +89,17 @@ class Dialect(Protocol):
         """Return the database server's time."""
 
 
-@dataclass(frozen=True)
-class Database:
-    """An engine that writes, one that reads, one that reads lists, and how to talk to them."""
-
-    url: URL
-    writer: AsyncEngine
-    reader: AsyncEngine
-    lists: AsyncEngine
-    dialect: Dialect
-
-    @property
-    def unavailable_errors(self) -> tuple[type[Exception], ...]:
-        """What else is raised when the database does not do what it was asked; see faults.py."""
-        return (exc.DBAPIError, exc.TimeoutError, OSError, *self.dialect.driver_errors)
-
-    @property
-    def conflicts(self) -> tuple[type[Exception], ...]:
-        """What is raised where rows contradict each other or do not fit."""
-        return (exc.IntegrityError, exc.DataError, *self.dialect.conflicts)
-
-    async def close(self) -> None:
-        """Close every connection, the writer's last: on SQLite it does every checkpoint.
-
-        Peers that are dead without a word are not waited for one after the other: the process
-        ends anyway.
-        """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self.dialect.close_timeout):
-                await self.reader.dispose()
-                await self.lists.dispose()
-                await self.writer.dispose()
-
-
 OVERHEAD_BYTES = 1024
-"""About what the fields of a job take in an answer that are small."""
+"""About the bytes that the small fields of a job take in an answer."""
 
 
 def claimable(length: str, labels: str = "labels") -> tuple[str, str]:
-    """Return which columns are read of claimable jobs, and what is true of those of all types.
+    """Return the columns read of claimable jobs, and the condition that lacks only the time.
 
-    `length` is the function that says how long a value is without reading it. Labels
-    are kept as text that has no fewer bytes than they.
+    Args:
+        length: The function that returns a value's length without reading the value.
+        labels: The labels as text. It has at least as many bytes as they have in an answer.
     """
-    # What is overdue is the reaper's: it must not stand before what can be claimed.
+    # Overdue jobs belong to the reaper, and must not hide jobs that can be claimed.
     size = f"{length}({labels}) + coalesce({length}(parameters), 0) + {OVERHEAD_BYTES}"
     return f"id, job_type, create_time, {size} AS size", f"{CLAIMABLE} AND deadline >"

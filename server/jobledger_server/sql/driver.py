@@ -1,8 +1,8 @@
-"""The driver's own connection, for the few statements that every batch of commands runs.
+"""The port to a database driver, for the few statements that every batch of commands runs.
 
-SQLAlchemy makes their text, keeps the pool and does everything that is rare. Its way to
-run a statement is long: on SQLite the driver's thread is asked up to four times for each,
-where it is asked once here. See docs/decisions/0023.
+SQLAlchemy compiles their text, keeps the pool and runs everything that is rare. Its own way
+to run a statement is long: on SQLite it makes up to four round trips to the driver's thread
+for each statement, this port one. See docs/decisions/0023.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -12,18 +12,18 @@ from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.sql import ClauseElement
 
 from jobledger_server.domain.job import Instant, JobId
-from jobledger_server.sql.job_cache import Mark
+from jobledger_server.sql.job_cache import WriteId
 from jobledger_server.sql.rows import Row
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.compiler import SQLCompiler
 
 
-Writing = Callable[[int], str]
-"""A statement that inserts or changes rows. What its text depends on is each dialect's own."""
+WriteStatement = Callable[[int], str]
+"""A statement that inserts or updates rows. Each dialect chooses what its text depends on."""
 
-Writes = Sequence[tuple[Writing, Sequence[Row]]]
-"""Statements of the dialect's `insertion` and `change`. Each has rows of its own, one at least."""
+Writes = Sequence[tuple[WriteStatement, Sequence[Row]]]
+"""Statements of the dialect's `insertion` and `change`, each with at least one row."""
 
 Deletion = tuple[str, Sequence[Any]]
 """A statement that deletes rows, and its values."""
@@ -32,21 +32,20 @@ Deletion = tuple[str, Sequence[Any]]
 class Driver(Protocol):
     """A connection that is in a transaction from `begin` to `commit` or `rollback`.
 
-    Raises the driver's own errors, and TimeoutError where the database does not
-    answer in time.
+    Raises the driver's own errors, and TimeoutError if the database does not answer in time.
     """
 
     committing: bool
-    """Whether the database was told to commit: where it does not answer, it may have done so."""
+    """Whether a commit was sent. If it is not answered, its outcome is unknown."""
 
-    def lost(self, error: BaseException) -> bool:
-        """Whether the connection that raised this is broken: its transaction ends with it."""
+    def is_broken_by(self, error: BaseException) -> bool:
+        """Return whether the connection that raised this is broken, and its transaction lost."""
 
     def terminate(self) -> None:
-        """Break the connection off, without a word to the database and without waiting for one."""
+        """Close the connection at once, without waiting for the database."""
 
     async def interrupt(self) -> None:
-        """End the statement that is running, as far as it does not end by itself soon."""
+        """End the running statement, unless a timeout of the database ends it soon."""
 
     async def begin(self) -> None:
         """Begin a transaction that may write, at the latest with the next `fetch`."""
@@ -57,10 +56,10 @@ class Driver(Protocol):
     async def fetch(self, statement: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
         """Run a statement and return all its rows."""
 
-    async def unchanged(self, marks: Mapping[JobId, Mark]) -> Collection[JobId]:
+    async def unchanged(self, write_ids: Mapping[JobId, WriteId]) -> Collection[JobId]:
         """Lock these jobs, in the order of their ids.
 
-        Return those that nobody has written since the transactions of these marks.
+        Return those that no transaction has written after the one with the given write id.
         """
 
     async def append(
@@ -71,16 +70,22 @@ class Driver(Protocol):
         deletion: Deletion | None,
         new: int,
         last: bool,
-    ) -> tuple[int, Mark]:
-        """Lock the feed's counter, move it on by `count`, delete, and insert or change rows.
+    ) -> tuple[int, WriteId]:
+        """Lock the feed's counter, add `count` to it, delete, then insert or update rows.
 
-        In this order: a deletion gives back the request ids that a creation may take, and who
-        waits for the counter must have nothing that its holder can wait for.
+        The order matters: a deletion frees the request ids that a creation may use, and the
+        holder of the counter must not wait for a transaction that waits for the counter.
 
-        `writes` is given the place where the counter stood, or 0 where the database adds it, and
-        returns what to write; `new` is how many new jobs are in it. After a statement that fails
-        none is run. With `last` it may commit. Returns where the counter stands now, and what the
-        rows that were written can be told by.
+        Args:
+            count: How many sequence numbers to assign.
+            writes: Returns what to write, given the counter's old value; or given 0, if the
+                database adds the old value itself. After a statement fails, none is run.
+            deletion: What to delete first.
+            new: How many new jobs are in `writes`.
+            last: The transaction may commit here.
+
+        Returns:
+            The counter's new value, and the write id of the rows written.
         """
 
     async def commit(self) -> None:
@@ -99,5 +104,6 @@ class Prepared:
         self.text = str(compiled)
 
     def values(self, parameters: Mapping[str, Any]) -> list[Any]:
+        """Return the values of these parameters, in the order of the text."""
         bound = self._compiled.construct_params(dict(parameters))
         return [bound[name] for name in self._compiled.positiontup or ()]

@@ -1,4 +1,4 @@
-"""One writing transaction: what a batch loads, and what it writes."""
+"""A transaction that writes: what a batch loads, and what it writes."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from jobledger_server.domain.job import Asset, Instant, Job, JobId, JobStatus
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.sql.driver import Deletion, Driver, Prepared, Writes
-from jobledger_server.sql.job_cache import JobCache, Mark
+from jobledger_server.sql.job_cache import JobCache, WriteId
 from jobledger_server.sql.rows import (
     Row,
     asset_from_row,
@@ -24,7 +24,7 @@ from jobledger_server.store import Change, Claimable, Owned
 
 
 class SqlTransaction:
-    """A writing transaction; see `store.Transaction`."""
+    """See `store.Transaction`."""
 
     def __init__(
         self, driver: Driver, statements: Statements, cache: JobCache, now: Instant
@@ -36,7 +36,7 @@ class SqlTransaction:
         self._now = now
         self._loaded: dict[JobId, Job] = {}
         self._written: list[Change] = []
-        self._mark: Mark | None = None
+        self._write_id: WriteId | None = None
 
     @property
     def now(self) -> Instant:
@@ -48,12 +48,12 @@ class SqlTransaction:
         wanted = {*ids, *(job_id for job_id, _ in owned)}
         known = self._cache.find(wanted)
         if owned:
-            # Another owner's job is looked for as one that does not exist.
+            # Another owner's job is queried for like one that does not exist.
             theirs = {job_id for job_id, user_id in owned if _owner(known, job_id) == user_id}
             known = {job_id: known[job_id] for job_id in known if job_id in theirs or job_id in ids}
         if len(known) == len(wanted):
-            marks = {job_id: mark for job_id, (_, mark) in known.items()}
-            same = await self._driver.unchanged(marks)
+            write_ids = {job_id: write_id for job_id, (_, write_id) in known.items()}
+            same = await self._driver.unchanged(write_ids)
             self._loaded.update((job_id, known[job_id][0]) for job_id in same)
             missing = wanted - self._loaded.keys()
         else:
@@ -100,24 +100,24 @@ class SqlTransaction:
         batch = _Batch(decisions, self._loaded)
         deletion = self._deletion(batch.deleted) if batch.deleted else None
 
-        def writes(place: int) -> Writes:
-            return batch.writes(self._statements, after=place)
+        def writes(after: int) -> Writes:
+            return batch.writes(self._statements, after=after)
 
         count = len(decisions)
-        seq, mark = await self._driver.append(
+        seq, write_id = await self._driver.append(
             count, writes, deletion=deletion, new=len(batch.created), last=last
         )
-        self._mark = mark
-        self._written = _placed(decisions, after=seq - count)
+        self._write_id = write_id
+        self._written = _changes(decisions, after=seq - count)
         return self._written
 
     def committed(self) -> None:
-        """Remember the running jobs that were written: it is what their rows hold now."""
-        if self._mark is None:
+        """Cache the running jobs that were written, as their rows hold them now."""
+        if self._write_id is None:
             return
         for change in self._written:
             if change.job.status is JobStatus.PROCESSING:
-                self._cache.put(change.job, self._mark)
+                self._cache.put(change.job, self._write_id)
             else:
                 self._cache.discard(change.job.id)
 
@@ -131,11 +131,11 @@ class SqlTransaction:
         return await self._driver.fetch(statement.text, statement.values(parameters))
 
 
-def _owner(known: Mapping[JobId, tuple[Job, Mark]], job_id: JobId) -> str | None:
+def _owner(known: Mapping[JobId, tuple[Job, WriteId]], job_id: JobId) -> str | None:
     return known[job_id][0].user_id if job_id in known else None
 
 
-def _placed(decisions: Sequence[Decision], *, after: int) -> list[Change]:
+def _changes(decisions: Sequence[Decision], *, after: int) -> list[Change]:
     changes = []
     for seq, decision in enumerate(decisions, start=after + 1):
         transitions = (decision.transition,) if decision.transition else ()
@@ -144,24 +144,24 @@ def _placed(decisions: Sequence[Decision], *, after: int) -> list[Change]:
 
 
 class _Batch:
-    """What is written of a number of decisions.
+    """The rows that a number of decisions write.
 
-    A job that several decisions changed is written once, as the last left it;
-    its transitions are written each.
+    A job that several decisions changed is written once, as the last one left it. Each
+    transition is written.
     """
 
     def __init__(self, decisions: Sequence[Decision], loaded: Mapping[JobId, Job]) -> None:
         self._decisions = decisions
         self._loaded = loaded
         final = {decision.job.id: decision for decision in decisions}
-        made = {decision.job.id for decision in decisions if decision.job.version == 1}
+        new = {decision.job.id for decision in decisions if decision.job.version == 1}
         self.deleted = {job_id for job_id, decision in final.items() if decision.deleted}
-        self.created = made - self.deleted
+        self.created = new - self.deleted
 
     def writes(self, statements: Statements, *, after: int) -> Writes:
-        """Return the statements with their rows, at the places that follow this one."""
-        placed = list(enumerate(self._decisions, start=after + 1))
-        final = {decision.job.id: (decision.job, seq) for seq, decision in placed}
+        """Return the statements with their rows, at the sequence numbers after this one."""
+        numbered = list(enumerate(self._decisions, start=after + 1))
+        final = {decision.job.id: (decision.job, seq) for seq, decision in numbered}
         inserts: list[Row] = []
         updates: list[Row] = []
         reports: list[Row] = []
@@ -175,7 +175,7 @@ class _Batch:
                 reports.append((job_id, *report_rows.row(job, seq)))
             else:
                 updates.append((job_id, *mutable_rows.row(job, seq)))
-        kept = [(seq, d) for seq, d in placed if d.job.id not in self.deleted]
+        kept = [(seq, d) for seq, d in numbered if d.job.id not in self.deleted]
         all_writes = (
             (statements.insert_tombstones, [tombstone_row(*final[id_]) for id_ in self.deleted]),
             (statements.insert_jobs, inserts),

@@ -12,7 +12,7 @@ from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import MAX_SCANNED_JOBS
 from jobledger_server.rpc import lists
 from jobledger_server.rpc.lists import AT_ONCE, MAX_LISTS_EACH, Lists
-from jobledger_server.sql.dialect import Database
+from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
 from tests.support.rpc_caller import Caller as Stub

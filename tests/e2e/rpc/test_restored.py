@@ -15,8 +15,8 @@ from jobledger_server.app import open_app
 from jobledger_server.domain.commands import Delete
 from jobledger_server.domain.job import Micros
 from jobledger_server.settings import Settings
-from jobledger_server.sql.database_url import open_database, parse_url
-from jobledger_server.sql.dialect import Database
+from jobledger_server.sql.database import Database, open_database
+from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
 from tests.support.gated_store import Gate, GatedStore
 from tests.support.rpc_caller import Caller, decoded, refusal, watching

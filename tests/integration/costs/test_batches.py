@@ -8,9 +8,9 @@ import pytest
 from jobledger_server.domain.commands import Cancel, ChangeStatus, Claim, Create, Delete, Report
 from jobledger_server.domain.job import JobId, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.sql.database_url import open_database, parse_url
-from jobledger_server.sql.dialect import Database
-from jobledger_server.sql.postgresql.postgresql_dialect import COPIED
+from jobledger_server.sql.database import Database, open_database
+from jobledger_server.sql.database_url import parse_url
+from jobledger_server.sql.postgresql.postgresql_driver import COPY_FROM_ROWS as COPIED
 from jobledger_server.sql.sql_store import SqlStore
 from tests.support.counted import Counted, counting
 from tests.support.store_writer import moved, saved

@@ -6,7 +6,7 @@ import pytest
 
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance.reaper import Reaper
-from jobledger_server.sql.dialect import Database
+from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.watch import tail as tail_module
 from jobledger_server.watch.change_buffer import ChangeBuffer

@@ -5,8 +5,8 @@ from typing import Any
 
 from jobledger_server.domain.commands import Create, CreateAll
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.sql.dialect import Database
-from jobledger_server.sql.postgresql.postgresql_dialect import PLACES_TAKEN, at_once
+from jobledger_server.sql.database import Database
+from jobledger_server.sql.postgresql.postgresql_driver import FEED_ADVANCED, batch_statement
 from jobledger_server.sql.statements import Statements, bind_owned
 from tests.support.query_plans import plan
 
@@ -66,5 +66,5 @@ def reports(statements: Statements, ids: Sequence[str]) -> Found:
         values = [value for row in rows for value in row]
         return "sqlite_autoindex_jobs_1", statements.report_jobs(CHANGED), values
     columns = list(zip(*rows, strict=True))
-    statement = at_once(PLACES_TAKEN, ((statements.report_jobs, len(columns)),))
+    statement = batch_statement(FEED_ADVANCED, ((statements.report_jobs, len(columns)),))
     return "pk_jobs", statement, [JOBS, *columns]

@@ -26,10 +26,10 @@ from jobledger_server.ledger.claims import MAX_BYTES
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.sql import transaction
-from jobledger_server.sql.dialect import Database
+from jobledger_server.sql.database import Database
 from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.sql.sqlite import sqlite_dialect
+from jobledger_server.sql.sqlite import sqlite_driver
 from jobledger_server.sql.statements import Statements
 from jobledger_server.sql.tables import jobs
 from jobledger_server.store import Change
@@ -489,8 +489,8 @@ async def test_the_databases_clock_decides_however_wrong_the_servers_is(
     if database.dialect.name == "sqlite":
         # One machine, one clock: it is the database's, and must be heeded.
         await created(ledger, queue_timeout=Micros(1800 * SECOND))
-        skewed = (sqlite_dialect.machine_clock() + 3600 * SECOND) * 1000
-        monkeypatch.setattr(sqlite_dialect.time, "time_ns", lambda: skewed)
+        skewed = (sqlite_driver.machine_clock() + 3600 * SECOND) * 1000
+        monkeypatch.setattr(sqlite_driver.time, "time_ns", lambda: skewed)
         assert len((await store.overdue(limit=10)).jobs) == 1
         return
     await created(ledger)

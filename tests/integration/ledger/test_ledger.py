@@ -31,7 +31,7 @@ from jobledger_server.domain.errors import (
 from jobledger_server.domain.job import AssetLink, Job, JobError, JobId, JobStatus, Payload
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.sql.postgresql.postgresql_dialect import COPIED
+from jobledger_server.sql.postgresql.postgresql_driver import COPY_FROM_ROWS
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change, JobQuery, StoreConflict
 from jobledger_server.telemetry.logs import JsonFormatter
@@ -309,11 +309,11 @@ async def test_a_row_that_the_database_refuses_is_only_its_callers_error(
 )
 async def test_so_it_is_among_many_new_jobs(ledger: Ledger, store: SqlStore, bad: Create) -> None:
     """PostgreSQL is given these in another way, of which the driver says other things."""
-    good = [Create(user_id="ada", job_type=f"t{i}") for i in range(2 * COPIED)]
-    outcomes = await together(ledger, *good[:COPIED], bad, *good[COPIED:])
+    good = [Create(user_id="ada", job_type=f"t{i}") for i in range(2 * COPY_FROM_ROWS)]
+    outcomes = await together(ledger, *good[:COPY_FROM_ROWS], bad, *good[COPY_FROM_ROWS:])
     refused = [n for n, outcome in enumerate(outcomes) if not isinstance(outcome, Decision)]
-    assert refused == [COPIED]
-    assert isinstance(outcomes[COPIED], StoreConflict)
+    assert refused == [COPY_FROM_ROWS]
+    assert isinstance(outcomes[COPY_FROM_ROWS], StoreConflict)
     assert (await store.feed_head()).seq == len(good)
 
 

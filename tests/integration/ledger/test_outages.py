@@ -11,7 +11,7 @@ from jobledger_server.domain.job import Instant, Job, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.outages import LONGEST_GAP, Outages
 from jobledger_server.maintenance.reaper import BATCH, Reaper
-from jobledger_server.sql.dialect import Database
+from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
 

@@ -12,7 +12,7 @@ from jobledger_server.domain.job import Instant, Job, JobId, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance import retention as module
 from jobledger_server.maintenance.retention import Retention
-from jobledger_server.sql.dialect import Database
+from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change, JobQuery, StoreUnavailable
 

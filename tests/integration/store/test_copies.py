@@ -9,9 +9,10 @@ import pytest
 
 from jobledger_server.domain.commands import ChangeStatus
 from jobledger_server.domain.job import JobStatus
-from jobledger_server.sql.database_url import open_database, parse_url
-from jobledger_server.sql.postgresql import postgresql_dialect
-from jobledger_server.sql.postgresql.postgresql_dialect import COPIED
+from jobledger_server.sql.database import open_database
+from jobledger_server.sql.database_url import parse_url
+from jobledger_server.sql.postgresql import postgresql_engines
+from jobledger_server.sql.postgresql.postgresql_driver import COPY_FROM_ROWS
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
 from tests.support.databases import several_servers
@@ -19,7 +20,7 @@ from tests.support.store_writer import append, creation, step
 
 pytestmark = several_servers
 
-MANY = 3 * COPIED
+MANY = 3 * COPY_FROM_ROWS
 
 
 @asynccontextmanager
@@ -84,7 +85,7 @@ async def test_who_is_cancelled_while_copying_leaves_nothing(
 async def test_a_copy_that_takes_too_long_is_given_up(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgresql_dialect, "COMMAND_SECONDS", 0.3)
+    monkeypatch.setattr(postgresql_engines, "COMMAND_SECONDS", 0.3)
     store = SqlStore(open_database(parse_url(database_url)))
     async with writes_held_up(database_url):
         with pytest.raises(StoreUnavailable):

@@ -21,7 +21,7 @@ from jobledger_server.domain.job import (
     first_id,
 )
 from jobledger_server.sql import feed_pages as feed_module
-from jobledger_server.sql.dialect import Database
+from jobledger_server.sql.database import Database
 from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.statements import Statements

@@ -9,10 +9,10 @@ from sqlalchemy import text
 
 from jobledger_server.domain.commands import Delete
 from jobledger_server.domain.job import JobId, Micros
-from jobledger_server.sql.database_url import open_database, parse_url
-from jobledger_server.sql.dialect import Database
+from jobledger_server.sql.database import Database, open_database
+from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.driver import Driver
-from jobledger_server.sql.postgresql import postgresql_dialect
+from jobledger_server.sql.postgresql import postgresql_engines
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.transaction import SqlTransaction
 from jobledger_server.store import StoreUnavailable
@@ -122,7 +122,7 @@ async def test_a_transaction_that_sqlalchemy_runs_leaves_nothing_where_it_fails(
 async def test_who_waited_too_long_for_a_statement_does_not_wait_for_a_rollback(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgresql_dialect, "COMMAND_SECONDS", 0.3)
+    monkeypatch.setattr(postgresql_engines, "COMMAND_SECONDS", 0.3)
     store = SqlStore(open_database(parse_url(database_url)))
     holder = await asyncpg.connect(database_url)
     with pytest.raises(StoreUnavailable) as refused:

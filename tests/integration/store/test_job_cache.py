@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from jobledger_server.domain.commands import Cancel, ChangeStatus, Delete, LinkAsset, Report
 from jobledger_server.domain.job import AssetLink, Job, JobId, JobStatus, Payload, Transition
 from jobledger_server.sql import job_cache as memory_module
-from jobledger_server.sql.database_url import open_database, parse_url
-from jobledger_server.sql.dialect import Database
+from jobledger_server.sql.database import Database, open_database
+from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.job_cache import JobCache
 from jobledger_server.sql.rows import Row, job_from_row
 from jobledger_server.sql.sql_store import SqlStore

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from jobledger_server.domain.job import JobId, Payload
 from jobledger_server.domain.limits import LIST_SECONDS, MAX_ANSWER_BYTES, MAX_SCANNED_JOBS
-from jobledger_server.sql.dialect import Database
+from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import JobQuery, StoreUnavailable
 from tests.support.seeding import seed

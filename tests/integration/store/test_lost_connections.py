@@ -11,9 +11,9 @@ from sqlalchemy import text
 from jobledger_server.domain.commands import Create
 from jobledger_server.domain.job import JobId
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.sql.database_url import open_database, parse_url
-from jobledger_server.sql.dialect import Database
-from jobledger_server.sql.postgresql import postgresql_dialect
+from jobledger_server.sql.database import Database, open_database
+from jobledger_server.sql.database_url import parse_url
+from jobledger_server.sql.postgresql import postgresql_dialect, postgresql_engines
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
 from tests.support.databases import several_servers
@@ -21,7 +21,7 @@ from tests.support.proxy import Proxy
 
 CREATE = Create(user_id="ada", job_type="render")
 
-CONNECTIONS = postgresql_dialect.WRITERS
+CONNECTIONS = postgresql_engines.WRITERS
 """As many as the writers' pool has."""
 
 PATIENCE_SECONDS = 1
@@ -81,7 +81,7 @@ async def open_all(database: Database) -> None:
 async def behind_proxy(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Database, Proxy]]:
-    monkeypatch.setattr(postgresql_dialect, "COMMAND_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(postgresql_engines, "COMMAND_SECONDS", PATIENCE_SECONDS)
     url = parse_url(database_url)
     async with Proxy(f"{url.host}:{url.port}") as proxy:
         host, _, port = proxy.target.rpartition(":")

@@ -15,7 +15,7 @@ from jobledger_server.domain.job import (
     JobStatus,
     Payload,
 )
-from jobledger_server.sql.dialect import Database
+from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import JobQuery, StoreConflict
 from tests.support.store_writer import append, creation, finished, moved, saved, step

@@ -12,7 +12,7 @@ from jobledger_server.domain.commands import ChangeStatus, Create, Delete, Repor
 from jobledger_server.domain.errors import JobNotFound, LimitExceeded
 from jobledger_server.domain.job import Job, JobId, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.sql.dialect import Database
+from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
 from jobledger_server.watch import tail as tail_module

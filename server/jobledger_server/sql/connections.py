@@ -1,0 +1,214 @@
+"""The connections of a store: what runs on them, and what happens when one fails.
+
+A connection that failed in the middle of a transaction is rolled back and reused. One that
+is broken, or that may still be running a statement, is closed. All errors of the database
+leave as those of the store.
+"""
+
+import asyncio
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy import Executable, exc
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from jobledger_server.sql.database import Database
+from jobledger_server.sql.database_errors import cause_of, failure
+from jobledger_server.sql.driver import Driver
+from jobledger_server.store import StoreConflict
+
+Result = TypeVar("Result")
+
+INTERRUPT_SECONDS = 0.05
+"""Between attempts to interrupt a statement whose caller has left."""
+
+Interrupt = Callable[[], Awaitable[None]]
+"""Interrupts the statement that runs on a connection."""
+
+
+@dataclass
+class _Attempt:
+    """What is known of an attempt that failed.
+
+    Attributes:
+        broken: Its connection broke.
+        committing: A commit was sent, so the outcome is unknown.
+    """
+
+    broken: bool = False
+    committing: bool = False
+
+
+class Connections:
+    """Runs statements on the connections of a database.
+
+    Args:
+        database: The database.
+        on_unavailable: Called when it fails: another database may answer next.
+    """
+
+    def __init__(self, database: Database, on_unavailable: Callable[[], None]) -> None:
+        self._database = database
+        self._dialect = database.dialect
+        self._on_unavailable = on_unavailable
+        # A single statement needs no transaction; several that must agree need a snapshot.
+        self._single = database.reader.execution_options(**self._dialect.single_statement)
+        self._snapshot = database.reader.execution_options(**self._dialect.snapshot)
+        self._lists = database.lists.execution_options(**self._dialect.snapshot)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Driver]:
+        """Begin a transaction on the driver itself. The block commits it; an error undoes it."""
+        async with self._driver(self._database.writer) as driver:
+            await driver.begin()
+            yield driver
+
+    async def fetch(self, statement: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        """Run a reading statement on the driver itself. For the most frequent reads."""
+        async with self._driver(self._single) as driver:
+            return await driver.fetch(statement, values)
+
+    async def read(
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+    ) -> Sequence[Any]:
+        """Run a reading statement."""
+        with self._translating():
+            async with self._single.connect() as connection:
+                return (await connection.execute(statement, parameters)).all()
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[AsyncConnection]:
+        """Begin a transaction whose statements all read the same snapshot."""
+        with self._translating():
+            async with self._snapshot.connect() as connection, connection.begin():
+                yield connection
+
+    @asynccontextmanager
+    async def list_snapshot(self) -> AsyncIterator[tuple[AsyncConnection, Interrupt]]:
+        """Do as `snapshot`, on a connection for lists; yield what interrupts its statement too."""
+        with self._translating():
+            async with self._lists.connect() as connection, connection.begin():
+                yield connection, (await self._driver_of(connection)).interrupt
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """Begin a transaction that writes and that the end of the block commits.
+
+        Run it by `to_completion`.
+        """
+        with self._translating():
+            async with self._database.writer.connect() as connection, connection.begin():
+                yield connection
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._database.close()
+
+    @asynccontextmanager
+    async def _driver(self, engine: AsyncEngine) -> AsyncIterator[Driver]:
+        """Lend the driver's own connection, and put it in order after an error."""
+        with self._translating() as attempt:
+            async with engine.connect() as connection:
+                driver = await self._driver_of(connection)
+                try:
+                    yield driver
+                except BaseException as error:
+                    attempt.broken = driver.is_broken_by(error)
+                    attempt.committing = driver.committing
+                    await _put_in_order(connection, driver, error, broken=attempt.broken)
+                    raise
+
+    async def _driver_of(self, connection: AsyncConnection) -> Driver:
+        return self._dialect.driver((await connection.get_raw_connection()).driver_connection)
+
+    @contextmanager
+    def _translating(self) -> Iterator[_Attempt]:
+        """Turn the database's errors into the store's."""
+        attempt = _Attempt()
+        try:
+            yield attempt
+        except self._database.conflicts as error:
+            raise StoreConflict(cause_of(error)) from error
+        except self._database.unavailable_errors as error:
+            self._on_unavailable()
+            broken = attempt.broken or (
+                isinstance(error, exc.DBAPIError) and error.connection_invalidated
+            )
+            raise failure(error, stale=broken and not attempt.committing) from error
+
+
+async def _put_in_order(
+    connection: AsyncConnection, driver: Driver, error: BaseException, *, broken: bool
+) -> None:
+    """Roll back what the connection did, or close it if it cannot be used any more."""
+    reusable = False
+    try:
+        if not broken and not _still_running(error):
+            with suppress(Exception):
+                await driver.rollback()
+                reusable = True
+    finally:
+        # Also if the rollback is cancelled: the next transaction must not contain these writes.
+        if broken:
+            await _invalidate_pool(connection, driver)
+        elif not reusable:
+            await connection.invalidate()
+
+
+async def _invalidate_pool(connection: AsyncConnection, driver: Driver) -> None:
+    """Close a broken connection, and have the pool replace the others before their next use.
+
+    If one broke, the others are probably broken too. SQLAlchemy replaces the whole pool when
+    it sees a statement fail on a closed connection ("Disconnect Handling - Optimistic" in its
+    docs), so it is shown one. Disposing of the pool would wait for each silent peer in turn,
+    and dropping it without closing would leave their sockets open.
+    """
+    driver.terminate()
+    with suppress(exc.DBAPIError):
+        await connection.exec_driver_sql("SELECT 1")
+    await connection.invalidate()
+
+
+def _still_running(error: BaseException) -> bool:
+    """Return whether the statement that raised this may still run: it was not waited for."""
+    return not isinstance(error, Exception) or isinstance(error, TimeoutError)
+
+
+async def _no_interrupt() -> None: ...
+
+
+async def to_completion(
+    work: Coroutine[Any, Any, Result],
+    interrupt: Interrupt = _no_interrupt,
+) -> Result:
+    """Await the work, and let it end before a cancellation, or several, ends its caller.
+
+    Work of SQLAlchemy on SQLite must end by itself. If it is cancelled, aiosqlite still runs
+    its statement, on a connection that is never closed and keeps the file locked until it is
+    collected as garbage.
+
+    Args:
+        work: A short transaction, or one that `interrupt` ends.
+        interrupt: Called every INTERRUPT_SECONDS once the caller is cancelled: a single call
+            may come between two statements.
+    """
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await interrupt()
+                await asyncio.wait([task], timeout=INTERRUPT_SECONDS)
+        task.exception()  # retrieved, so that asyncio does not log it
+        raise

@@ -1,0 +1,75 @@
+"""A database: its connections, its dialect, and the errors that it raises."""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+
+from sqlalchemy import URL, exc
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from jobledger_server.sql.database_url import BadDatabaseUrl
+from jobledger_server.sql.dialect import Dialect
+from jobledger_server.sql.sqlite.sqlite_dialect import SqliteDialect
+from jobledger_server.sql.sqlite.sqlite_engines import open_sqlite
+
+
+@dataclass(frozen=True)
+class Database:
+    """The engines that write, read, and read lists, and the dialect of all three."""
+
+    url: URL
+    writer: AsyncEngine
+    reader: AsyncEngine
+    lists: AsyncEngine
+    dialect: Dialect
+
+    @property
+    def unavailable_errors(self) -> tuple[type[Exception], ...]:
+        """What is raised if the database fails otherwise; see database_errors.py."""
+        return (exc.DBAPIError, exc.TimeoutError, OSError, *self.dialect.driver_errors)
+
+    @property
+    def conflicts(self) -> tuple[type[Exception], ...]:
+        """What is raised if rows contradict each other or values do not fit."""
+        return (exc.IntegrityError, exc.DataError, *self.dialect.conflicts)
+
+    async def close(self) -> None:
+        """Close every connection, the writer's last: on SQLite it does every checkpoint.
+
+        A peer that no longer answers is not waited for beyond the dialect's `close_timeout`:
+        the process ends anyway.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.dialect.close_timeout):
+                await self.reader.dispose()
+                await self.lists.dispose()
+                await self.writer.dispose()
+
+
+def open_database(url: URL, *, unlimited: bool = False) -> Database:
+    """Make the engines for a URL from `parse_url`, without connecting.
+
+    Args:
+        url: The database.
+        unlimited: No statement and no wait for a lock times out. For migrations.
+
+    Raises:
+        BadDatabaseUrl: The URL names what cannot be used here.
+    """
+    if url.get_backend_name() == "sqlite":
+        return Database(url, *open_sqlite(url, unlimited=unlimited), SqliteDialect())
+    try:
+        # PostgreSQL's driver is an extra: it is imported only if it is used.
+        from jobledger_server.sql.postgresql.postgresql_dialect import (  # noqa: PLC0415
+            PostgresqlDialect,
+        )
+        from jobledger_server.sql.postgresql.postgresql_engines import (  # noqa: PLC0415
+            open_postgresql,
+        )
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        raise BadDatabaseUrl(
+            "PostgreSQL needs its driver: pip install 'jobledger[postgres]'"
+        ) from None
+    return Database(url, *open_postgresql(url, unlimited=unlimited), PostgresqlDialect())

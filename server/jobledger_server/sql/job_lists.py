@@ -1,0 +1,127 @@
+"""Lists: pages of an owner's jobs, and of a job's assets and transitions.
+
+Lists take longer than all other reads, so they have connections of their own, and a list
+whose caller has left is interrupted.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, Executable, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from jobledger_server.domain.job import Asset, AssetId, JobId, Transition, first_id
+from jobledger_server.domain.limits import MAX_ANSWER_BYTES, MAX_SCANNED_JOBS
+from jobledger_server.sql.connections import Connections, Interrupt, to_completion
+from jobledger_server.sql.feed_pages import fitting
+from jobledger_server.sql.rows import asset_from_row, job_from_row, transition_from_row
+from jobledger_server.sql.statements import ANSWER_SIZE
+from jobledger_server.sql.tables import assets, job_transitions, jobs
+from jobledger_server.store import JobPage, JobQuery
+
+Result = TypeVar("Result")
+
+
+class JobLists:
+    """See `store.Store`."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    async def list_jobs(self, query: JobQuery, *, before: JobId | None, limit: int) -> JobPage:
+        async def read(connection: AsyncConnection) -> JobPage:
+            return await _job_page(connection, query, before=before, limit=limit)
+
+        return await self._list(read)
+
+    async def list_assets(self, job_id: JobId, *, after: AssetId | None, limit: int) -> list[Asset]:
+        statement = select(assets).where(assets.c.job_id == job_id)
+        if after is not None:
+            statement = statement.where(assets.c.id > after)
+        statement = statement.order_by(assets.c.id).limit(limit)
+        return [asset_from_row(row) for row in await self._rows(statement)]
+
+    async def list_transitions(
+        self, job_id: JobId, *, after_version: int, limit: int
+    ) -> list[Transition]:
+        statement = (
+            select(job_transitions)
+            .where(job_transitions.c.job_id == job_id, job_transitions.c.version > after_version)
+            .order_by(job_transitions.c.version)
+            .limit(limit)
+        )
+        return [transition_from_row(row) for row in await self._rows(statement)]
+
+    async def _rows(self, statement: Executable) -> Sequence[Any]:
+        async def read(connection: AsyncConnection) -> Sequence[Any]:
+            return (await connection.execute(statement)).all()
+
+        return await self._list(read)
+
+    async def _list(self, read: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+        """Read in one snapshot; interrupt the statement if the caller is cancelled."""
+        interrupts: list[Interrupt] = []  # that of the running read
+
+        async def reading() -> Result:
+            async with self._connections.list_snapshot() as (connection, interrupt):
+                interrupts.append(interrupt)
+                try:
+                    return await read(connection)
+                finally:
+                    interrupts.clear()
+
+        async def interrupt_reading() -> None:
+            for interrupt in interrupts:
+                await interrupt()
+
+        return await to_completion(reading(), interrupt_reading)
+
+
+async def _job_page(
+    connection: AsyncConnection, query: JobQuery, *, before: JobId | None, limit: int
+) -> JobPage:
+    """Read a page of jobs: first how far to scan, then which jobs, then the jobs themselves."""
+    span = _span(query, before)
+    filters = _filters(query)
+    newest_first = jobs.c.id.desc()
+    rest = None
+    if filters:
+        last = select(jobs.c.id).where(*span).order_by(newest_first)
+        rest = await connection.scalar(last.limit(1).offset(MAX_SCANNED_JOBS - 1))
+        if rest is not None:
+            span.append(jobs.c.id >= rest)
+    sizes = select(jobs.c.id, ANSWER_SIZE).where(*span, *filters).order_by(newest_first)
+    # One more than needed shows whether any follow.
+    found = (await connection.execute(sizes.limit(limit + 1))).all()
+    count, _ = fitting([size for _, size in found], limit, MAX_ANSWER_BYTES)
+    ids = [job_id for job_id, _ in found[:count]]
+    if count < len(found):
+        rest = ids[-1]
+    page = select(jobs).where(jobs.c.id.in_(ids)).order_by(newest_first)
+    rows = (await connection.execute(page)).all() if ids else ()
+    return JobPage([job_from_row(row) for row in rows], rest)
+
+
+def _span(query: JobQuery, before: JobId | None) -> list[ColumnElement[bool]]:
+    """Return the conditions on which of the owner's jobs are scanned, by an index."""
+    span = [jobs.c.user_id == query.user_id]
+    if before is not None:
+        span.append(jobs.c.id < before)
+    if query.created_after is not None:
+        span.append(jobs.c.id >= first_id(query.created_after))
+    return span
+
+
+def _filters(query: JobQuery) -> list[ColumnElement[bool]]:
+    """Return the other conditions on the jobs that are listed."""
+    filters: list[ColumnElement[bool]] = []
+    if query.statuses:
+        filters.append(jobs.c.status.in_(sorted(s.value for s in query.statuses)))
+    if query.job_types:
+        filters.append(jobs.c.job_type.in_(sorted(query.job_types)))
+    if query.created_after is not None:
+        filters.append(jobs.c.create_time > query.created_after)
+    if query.created_before is not None:
+        filters.append(jobs.c.create_time < query.created_before)
+    filters += [jobs.c.labels[key].as_string() == value for key, value in query.labels.items()]
+    return filters

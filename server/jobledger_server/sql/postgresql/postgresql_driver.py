@@ -1,0 +1,217 @@
+"""asyncpg: the driver that a batch's statements go to directly."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import asyncpg
+from sqlalchemy import JSON, BigInteger, Column, Integer, LargeBinary, Table
+
+from jobledger_server.domain.job import Instant, JobId
+from jobledger_server.sql.driver import Deletion, Writes, WriteStatement
+from jobledger_server.sql.job_cache import WriteId
+from jobledger_server.sql.tables import jobs
+
+COPY_FROM_ROWS = 16
+"""From this number of new jobs on they are copied. A copy is a round trip of its own, but each
+job costs less."""
+
+ADVANCE_FEED = (
+    "UPDATE feed SET seq = seq + $1::bigint "
+    "RETURNING seq, seq - $1::bigint AS before, txid_current() AS writer"
+)
+FEED_ADVANCED = "SELECT $1::bigint AS seq, 0::bigint AS before, txid_current() AS writer"
+"""The two forms of the part `counter` of a batch's statement: `before` is added to each row's
+`change_seq`, which is counted from the counter's old value or is final."""
+
+CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+
+# If the server disconnects between two messages, the driver's protocol state is wrong: it then
+# reports that another operation is in progress, which is an earlier one that never ended.
+PROTOCOL_ERRORS: tuple[type[Exception], ...] = (asyncpg.InternalClientError,)
+
+
+@dataclass(frozen=True, eq=False)
+class Insertion:
+    """See `driver.WriteStatement`: the text depends on the number of the first parameter."""
+
+    table: Table
+    columns: tuple[str, ...]
+
+    def __call__(self, first: int) -> str:
+        names = ", ".join(self.columns)
+        values = ", ".join(_value(self.table.c[column]) for column in self.columns)
+        return (
+            f"INSERT INTO {self.table.name} ({names}) SELECT {values} "  # noqa: S608
+            f"FROM counter, unnest({_arrays(self.table, self.columns, first)}) AS new ({names})"
+        )
+
+
+def update_statement(table: Table, key: Column[Any], columns: Sequence[str]) -> WriteStatement:
+    """See `dialect.Dialect.change`: the text depends on the number of the first parameter."""
+    values = ", ".join(f"{column} = {_value(table.c[column])}" for column in columns)
+    all_columns = (key.name, *columns)
+    names = ", ".join(all_columns)
+
+    def update(first: int) -> str:
+        return (
+            f"UPDATE {table.name} SET {values} "  # noqa: S608
+            f"FROM counter, unnest({_arrays(table, all_columns, first)}) AS new ({names}) "
+            f"WHERE {table.name}.{key.name} = new.{key.name}"
+        )
+
+    return update
+
+
+class PostgresqlDriver:
+    """See `driver.Driver`."""
+
+    def __init__(self, connection: "asyncpg.Connection[Any]") -> None:
+        self.committing = False
+        self._connection = connection
+        self._may_begin = False
+        self._begun = False
+
+    def is_broken_by(self, error: BaseException) -> bool:
+        return self._connection.is_closed() or isinstance(error, PROTOCOL_ERRORS)
+
+    def terminate(self) -> None:
+        self._connection.terminate()
+
+    async def interrupt(self) -> None:
+        """Do nothing: `statement_timeout` ends the statement."""
+
+    async def begin(self) -> None:
+        # Not sent yet: a batch that reads the time and appends needs only one statement, which is
+        # a transaction by itself.
+        self._may_begin = True
+
+    async def now(self) -> Instant:
+        return Instant(await self._connection.fetchval(f"SELECT {CLOCK}"))
+
+    async def fetch(self, statement: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        await self._begin()
+        return await self._connection.fetch(statement, *values)
+
+    async def unchanged(self, write_ids: Mapping[JobId, WriteId]) -> Collection[JobId]:
+        await self._begin()
+        # `xmin` is the transaction that wrote this version of the row: 32 bits of its id.
+        found = await self._connection.fetch(
+            "SELECT id, xmin::text FROM jobs WHERE id = ANY($1) ORDER BY id FOR UPDATE",
+            list(write_ids),
+        )
+        return [job_id for job_id, write_id in found if write_id == write_ids[job_id]]
+
+    async def append(
+        self,
+        count: int,
+        writes: Callable[[int], Writes],
+        *,
+        deletion: Deletion | None,
+        new: int,
+        last: bool,
+    ) -> tuple[int, WriteId]:
+        if new >= COPY_FROM_ROWS or deletion is not None:
+            seq, writer = await self._append_in_steps(count, writes, deletion)
+        else:
+            if last and not self._begun:
+                self.committing = True
+            else:
+                await self._begin()
+            seq, writer = await self._write_at_once(ADVANCE_FEED, count, writes(0))
+        # A row keeps only 32 bits of the transaction's id: see `unchanged`.
+        return seq, str(writer & 0xFFFF_FFFF)
+
+    async def _write_at_once(self, counter: str, number: int, writes: Writes) -> tuple[int, int]:
+        # One array for each column: the database plans and runs one statement, not one a row.
+        columns = [column for _, rows in writes for column in zip(*rows, strict=True)]
+        widths = tuple((statement, len(rows[0])) for statement, rows in writes)
+        statement = batch_statement(counter, widths)
+        ((seq, writer),) = await self._connection.fetch(statement, number, *columns)
+        return seq, writer
+
+    async def _append_in_steps(
+        self, count: int, writes: Callable[[int], Writes], deletion: Deletion | None
+    ) -> tuple[int, int]:
+        """Advance the counter first: before a deletion, and since a copy cannot add to values."""
+        await self._begin()
+        seq, writer = await self._write_at_once(ADVANCE_FEED, count, ())
+        if deletion is not None:
+            statement, values = deletion
+            await self._connection.fetch(statement, *values)
+        rest = []
+        for writing, rows in writes(seq - count):
+            if (
+                isinstance(writing, Insertion)
+                and writing.table is jobs
+                and len(rows) >= COPY_FROM_ROWS
+            ):
+                # Before the others, which may refer to these jobs.
+                await self._connection.copy_records_to_table(
+                    jobs.name, records=rows, columns=writing.columns
+                )
+            else:
+                rest.append((writing, rows))
+        if rest:
+            await self._write_at_once(FEED_ADVANCED, seq, rest)
+        return seq, writer
+
+    async def _begin(self) -> None:
+        if self._may_begin and not self._begun:
+            await self._connection.execute("BEGIN")
+            self._begun = True
+
+    async def commit(self) -> None:
+        if self._begun:
+            self.committing = True
+            await self._connection.execute("COMMIT")
+
+    async def rollback(self) -> None:
+        if self._begun:
+            await self._connection.execute("ROLLBACK")
+
+
+@cache
+def batch_statement(counter: str, writes: tuple[tuple[WriteStatement, int], ...]) -> str:
+    """Return one statement that advances the counter and writes every row.
+
+    Its other parts read `counter`, so the counter is locked before any row is written. In the
+    opposite order two servers could deadlock.
+
+    Args:
+        counter: ADVANCE_FEED or FEED_ADVANCED.
+        writes: Statements, and how many parameters each has.
+    """
+    parts = [f"counter AS ({counter})"]
+    first = 2
+    for number, (statement, parameters) in enumerate(writes):
+        parts.append(f"part_{number} AS ({statement(first)})")
+        first += parameters
+    return f"WITH {', '.join(parts)} SELECT seq, writer FROM counter"  # noqa: S608
+
+
+def _arrays(table: Table, columns: Sequence[str], first: int) -> str:
+    """Return the parameters of the columns' values, numbered from `first`."""
+    return ", ".join(
+        f"${number}::{_element_type(table.c[column])}[]"
+        for number, column in enumerate(columns, start=first)
+    )
+
+
+def _element_type(column: Column[Any]) -> str:
+    match column.type:
+        case BigInteger():
+            return "bigint"
+        case Integer():
+            return "integer"
+        case LargeBinary():
+            return "bytea"
+        case _:
+            return "text"
+
+
+def _value(column: Column[Any]) -> str:
+    if column.name == "change_seq":
+        return f"counter.before + new.{column.name}"
+    return f"new.{column.name}::json" if isinstance(column.type, JSON) else f"new.{column.name}"

@@ -1,0 +1,96 @@
+"""Opens a PostgreSQL database: its connections and their settings."""
+
+import ssl
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from jobledger_server.domain.limits import LIST_SECONDS
+from jobledger_server.sql.database_url import BadDatabaseUrl
+from jobledger_server.sql.rows import labels_from_text
+
+COMMAND_SECONDS = 5
+"""How long PostgreSQL may take for one statement before it counts as unavailable."""
+
+CONNECT_SECONDS = 3
+"""How long PostgreSQL may take to accept a connection before it counts as unavailable."""
+
+WRITERS, READERS, LISTS = 4, 6, 2
+"""Connections. Lists take longer than all other reads, so they have their own."""
+
+
+def open_postgresql(url: URL, *, unlimited: bool) -> tuple[AsyncEngine, AsyncEngine, AsyncEngine]:
+    """Return the engines of a `Database`: the writer, the reader and that of lists.
+
+    Raises:
+        BadDatabaseUrl: A file for TLS cannot be used.
+    """
+    _check_certificates(url.query)
+    seconds = 0 if unlimited else COMMAND_SECONDS  # 0: no limit
+    own = {"statement_timeout": "0"} if unlimited else {}
+    writer, reader = _engine(url, WRITERS, seconds, own), _engine(url, READERS, seconds, own)
+    # PostgreSQL ends a list by itself: most lists that take too long have lost their caller.
+    lists = _engine(url, LISTS, seconds, {"statement_timeout": f"{LIST_SECONDS}s"})
+    return writer, reader, lists
+
+
+def _engine(url: URL, connections: int, seconds: int, own: Mapping[str, str]) -> AsyncEngine:
+    """Make an engine with a time limit for each statement, and some settings of its own."""
+    return create_async_engine(
+        url.set(query={}),
+        pool_size=connections,
+        max_overflow=0,
+        json_deserializer=labels_from_text,
+        hide_parameters=True,  # they are the callers' data, and errors are logged
+        pool_timeout=CONNECT_SECONDS,
+        connect_args={
+            # The driver reads parameters as libpq does, but only from a URL.
+            "dsn": f"postgresql://?{urlencode(url.query)}" if url.query else None,
+            "timeout": CONNECT_SECONDS,
+            "command_timeout": seconds or None,
+            "server_settings": {
+                "application_name": "jobledger",
+                "synchronous_commit": "on",
+                # A server that freezes between locking the counter and its commit blocks the
+                # others for at most this long.
+                "idle_in_transaction_session_timeout": f"{seconds}s",
+                "lock_timeout": f"{seconds}s",
+                "jit": "off",
+                # A generic plan made while a table was small would stay, with an index that reads
+                # the whole table when it is large.
+                "plan_cache_mode": "force_custom_plan",
+                # Every query uses an index, and its pages are in memory most of the time. With
+                # the default, meant for spinning disks, a batch reads a whole table of some ten
+                # thousand jobs to find a hundred.
+                "random_page_cost": "1.1",
+                **own,
+            },
+        },
+    )
+
+
+def _check_certificates(parameters: Mapping[str, Any]) -> None:
+    """Raise BadDatabaseUrl unless the files for TLS can be used.
+
+    The driver reads them when it connects, and its errors do not name them.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    password = parameters.get("sslpassword", "")
+    uses: Mapping[str, Callable[[str], None]] = {
+        "sslrootcert": context.load_verify_locations,
+        "sslcrl": context.load_verify_locations,
+        "sslcert": lambda file: context.load_cert_chain(
+            file, parameters.get("sslkey"), lambda: password
+        ),
+    }
+    for name, use in uses.items():
+        if not (file := parameters.get(name)):
+            continue
+        try:
+            use(file)
+        except (OSError, ValueError) as error:
+            cause = error.strerror if isinstance(error, OSError) else str(error)
+            raise BadDatabaseUrl(f"cannot use {name}={file} of the database URL: {cause}") from None

@@ -1,0 +1,147 @@
+"""aiosqlite: the driver that a batch's statements go to directly."""
+
+import time
+import weakref
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import aiosqlite
+
+from jobledger_server.domain.job import Instant, JobId
+from jobledger_server.sql.driver import Deletion, Writes, WriteStatement
+from jobledger_server.sql.job_cache import WriteId
+from jobledger_server.sql.rows import Row
+
+ROWS_PER_STATEMENT = 64
+"""Rows that one statement writes at most; a power of two."""
+
+# A transaction that reads first and then writes fails at once if another process wrote in
+# between. So it takes the lock when it begins.
+BEGIN = "BEGIN IMMEDIATE"
+
+_ADVANCE_FEED = (
+    "UPDATE feed SET seq = seq + ? RETURNING seq, (SELECT data_version FROM pragma_data_version)"
+)
+
+
+def machine_clock() -> int:
+    """Return this machine's time: SQLite has no server with a clock of its own."""
+    return time.time_ns() // 1000
+
+
+class WriteGeneration:
+    """A number that grows when anything but a batch has written to the file.
+
+    Commits of other connections change `data_version`. Whatever else the writing connection
+    wrote, for retention, is counted in its `total_changes`.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        # A weak reference: the connection is closed when its owner drops it.
+        self._expected: tuple[weakref.ref[aiosqlite.Connection], int, int] | None = None
+
+    def check(self, connection: aiosqlite.Connection, version: int, changes: int) -> None:
+        """Start a new generation unless a transaction finds what the last batch left."""
+        if self._expected != (weakref.ref(connection), version, changes):
+            self.number += 1
+
+    def invalidate(self) -> None:
+        """Start a new generation with the next transaction, whatever it finds."""
+        self._expected = None
+
+    def expect(self, connection: aiosqlite.Connection, version: int, changes: int) -> None:
+        """Record what the next transaction finds if nothing else writes."""
+        self._expected = weakref.ref(connection), version, changes
+
+
+class SqliteDriver:
+    """See `driver.Driver`. Each call is one round trip to the connection's thread."""
+
+    def __init__(self, connection: aiosqlite.Connection, generation: WriteGeneration) -> None:
+        self.committing = False
+        self._connection = connection
+        self._generation = generation
+        self._changes = 0
+        self._version: int | None = None
+
+    def is_broken_by(self, error: BaseException) -> bool:  # noqa: ARG002
+        return False  # a file does not disconnect
+
+    def terminate(self) -> None: ...
+
+    async def interrupt(self) -> None:
+        await self._connection.interrupt()
+
+    async def begin(self) -> None:
+        await self._connection.execute_fetchall(BEGIN)
+        self._changes = self._connection.total_changes
+
+    async def now(self) -> Instant:
+        return Instant(machine_clock())
+
+    async def fetch(self, statement: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        return list(await self._connection.execute_fetchall(statement, values))
+
+    async def unchanged(self, write_ids: Mapping[JobId, WriteId]) -> Collection[JobId]:
+        ((version,),) = await self._connection.execute_fetchall("PRAGMA data_version")
+        self._check_generation(version)
+        generation = self._generation.number
+        return [job_id for job_id, write_id in write_ids.items() if write_id == generation]
+
+    async def append(
+        self,
+        count: int,
+        writes: Callable[[int], Writes],
+        *,
+        deletion: Deletion | None,
+        new: int,  # noqa: ARG002
+        last: bool,  # noqa: ARG002
+    ) -> tuple[int, WriteId]:
+        ((seq, version),) = await self._connection.execute_fetchall(_ADVANCE_FEED, (count,))
+        if deletion is not None:
+            await self._connection.execute_fetchall(*deletion)
+        # One after the other: after some errors (disk full) SQLite has rolled back by itself, and
+        # a further statement would be a transaction of its own.
+        for statement, rows in writes(seq - count):
+            await self._write(statement, rows)
+        self._check_generation(version)
+        self._generation.expect(self._connection, version, self._connection.total_changes)
+        return seq, self._generation.number
+
+    def _check_generation(self, version: int) -> None:
+        """Check once in a transaction, which locks the file, whether anything wrote before it."""
+        if self._version is None:
+            self._version = version
+            self._generation.check(self._connection, version, self._changes)
+
+    async def _write(self, statement: WriteStatement, rows: Sequence[Row]) -> None:
+        # The driver releases the interpreter lock for each statement, and must wait for the event
+        # loop to get it back. A statement for each row would do that too often.
+        if len(rows) > ROWS_PER_STATEMENT:
+            starts = range(0, len(rows), ROWS_PER_STATEMENT)
+            parts = [
+                _values(rows[start : start + ROWS_PER_STATEMENT], ROWS_PER_STATEMENT)
+                for start in starts
+            ]
+            await self._connection.executemany(statement(ROWS_PER_STATEMENT), parts)
+        else:
+            # Sizes are powers of two, so that there are few texts for the driver to prepare.
+            size = 1 << (len(rows) - 1).bit_length()
+            await self._connection.execute_fetchall(statement(size), _values(rows, size))
+
+    async def commit(self) -> None:
+        self.committing = True
+        await self._connection.commit()
+
+    async def rollback(self) -> None:
+        # If the commit failed, it may have been made even so.
+        self._generation.invalidate()
+        await self._connection.rollback()
+
+
+def _values(rows: Sequence[Row], size: int) -> list[Any]:
+    """Return the values of the rows, padded with NULLs to `size` rows."""
+    missing = (size - len(rows)) * len(rows[0])
+    return [*chain.from_iterable(rows), *[None] * missing]
