@@ -1,10 +1,9 @@
-"""Things that arrive together are done together.
+"""Group commit: items that arrive while one batch runs form the next batch.
 
-While one batch is under way the next one gathers, and those who were answered
-together are given a moment to come back, so a batch grows with the load and a
-single caller waits for nobody. The idea is group commit as databases do
-it; see DeWitt et al., "Implementation Techniques for Main Memory Database
-Systems" (1984).
+Callers that are answered together often call again together, so the batcher lingers a few
+milliseconds for them. Batches therefore grow with the load, and a single caller never
+waits for others. The idea is from DeWitt et al., "Implementation Techniques for Main
+Memory Database Systems" (1984).
 """
 
 import asyncio
@@ -22,22 +21,22 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 TICK_SECONDS = 0.001
-"""How often a batch that waits for callers looks whether any have come."""
+"""A lingering batcher checks this often whether items have arrived."""
 
-QUIET = 2
-"""Ticks without anybody coming: then no more are expected."""
+QUIET_TICKS = 2
+"""Lingering ends after this many ticks in a row without a new item."""
 
-LONGEST = 10
-"""Ticks that a batch waits at most."""
+MAX_TICKS = 10
+"""Lingering ends after this many ticks in any case."""
 
 Flush = Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]]
-"""Does a batch: one result for each item, in the same order. What it raises is
-the result of every item of the batch."""
+"""Processes a batch and returns one result for each item, in the same order. An error that
+it raises is the result of every item of the batch."""
 
 
 @dataclass(eq=False, slots=True)
-class _Waiting(Generic[Item, Result]):
-    """An item that waits for its result."""
+class _Pending(Generic[Item, Result]):
+    """An item whose result is pending."""
 
     item: Item
     future: asyncio.Future[Result]
@@ -47,27 +46,26 @@ class _Waiting(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Runs `flush` for one batch after the other, in a task of its own.
+    """Runs `flush` for one batch after the other, in its own task.
+
+    Callers get equal shares by weight: however many items one of them has queued, the next
+    item of another is in the next batch or the one after.
+
+    A caller that is cancelled does not affect its batch: the item is processed anyway.
+    The end of the `async with` block waits until every accepted item is processed.
 
     Args:
-        name: What waits, as errors name it: "commands".
-        flush: Does a batch.
-        max_batch: The most weight of one batch.
-        max_batch_bytes: The most bytes of one batch.
-        max_waiting: The most weight that waits, or is under way, at once.
-        max_waiting_bytes: The most bytes of it.
-        share: The part of these two that one caller may take, up to 1.
-        weigh: The weight of an item; 1 for each by default.
-        measure: The bytes that an item holds in memory; 0 by default.
-        reading: Makes for each batch what says how many bytes an item adds to what the batch
-            reads; 0 by default.
-
-    Callers get equal shares by weight: however many items one of them has waiting,
-    the next item of another is in the next batch or the one after.
-
-    A caller that leaves takes nothing with it: its item is done all the same, and
-    nobody else's batch is disturbed. At the end of the `async with` block
-    everything that was accepted is finished first.
+        name: What is batched, as errors name it: "commands".
+        flush: Processes a batch.
+        max_batch: A batch is complete when its items have this weight.
+        max_batch_bytes: It is also complete when it holds and reads this many bytes.
+        max_waiting: Limit of the weight that is queued or being processed.
+        max_waiting_bytes: Limit of its bytes.
+        share: The fraction of these two limits that one caller may use, up to 1.
+        weigh: Returns the weight of an item. By default it is 1.
+        measure: Returns the bytes that an item holds in memory. By default none.
+        read_counter: Called for each batch. It returns a function that returns the bytes
+            that an item adds to what the batch reads. By default none.
     """
 
     def __init__(
@@ -82,7 +80,7 @@ class Batcher(Generic[Item, Result]):
         share: float = 1.0,
         weigh: Callable[[Item], int] = lambda _: 1,
         measure: Callable[[Item], int] = lambda _: 0,
-        reading: Callable[[], Callable[[Item], int]] = lambda: lambda _: 0,
+        read_counter: Callable[[], Callable[[Item], int]] = lambda: lambda _: 0,
     ) -> None:
         self._name = name
         self._flush = flush
@@ -90,19 +88,19 @@ class Batcher(Generic[Item, Result]):
         self._max_batch_bytes = max_batch_bytes
         self._weigh = weigh
         self._measure = measure
-        self._reading = reading
+        self._read_counter = read_counter
         self._items = _admission(f"waiting {name}", max_waiting, share)
         self._bytes = _admission(f"bytes of waiting {name}", max_waiting_bytes, share)
         self._max_waiting = max_waiting
-        self._waiting: FairQueue[_Waiting[Item, Result]] = FairQueue()
-        self._wanted = 1
-        self._arrived = asyncio.Event()
+        self._queue: FairQueue[_Pending[Item, Result]] = FairQueue()
+        self._wake_at = 1  # the length of the queue at which `put` wakes the task
+        self._wake_up = asyncio.Event()
         self._closed = False
         self._new_future: Callable[[], asyncio.Future[Result]]
         self.task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        # Which loop runs is asked once: each time Python would ask the system for the process.
+        # Bound once, because get_running_loop makes a system call each time.
         self._new_future = asyncio.get_running_loop().create_future
         self.task = asyncio.create_task(self._run(), name=f"batcher of {self._name}")
         return self
@@ -114,7 +112,7 @@ class Batcher(Generic[Item, Result]):
         trace: TracebackType | None,
     ) -> None:
         self._closed = True
-        self._arrived.set()
+        self._wake_up.set()
         if self.task is not None:
             await asyncio.wait([self.task])
 
@@ -123,102 +121,96 @@ class Batcher(Generic[Item, Result]):
         return await self.put(item)
 
     def put(self, item: Item) -> asyncio.Future[Result]:
-        """Put the item into the next batch, and return the future of its result.
-
-        Raises LimitExceeded.
-        """
+        """Queue the item and return the future of its result. Raises LimitExceeded."""
         if self._closed:
             raise LimitExceeded(f"waiting {self._name}", self._max_waiting)
         caller = CALLER.get()
-        waiting = _Waiting(item, self._new_future(), caller, self._weigh(item), self._measure(item))
-        self._items.acquire(caller, waiting.weight)
+        pending = _Pending(item, self._new_future(), caller, self._weigh(item), self._measure(item))
+        self._items.acquire(caller, pending.weight)
         try:
-            self._bytes.acquire(caller, waiting.bytes)
+            self._bytes.acquire(caller, pending.bytes)
         except LimitExceeded:
-            self._items.release(caller, waiting.weight)
+            self._items.release(caller, pending.weight)
             raise
-        self._waiting.put(caller, waiting, waiting.weight)
-        if len(self._waiting) >= self._wanted:  # not for each: waking costs as much as deciding
-            self._arrived.set()
-        return waiting.future
+        self._queue.put(caller, pending, pending.weight)
+        if len(self._queue) >= self._wake_at:  # not for each item: waking costs as much as deciding
+            self._wake_up.set()
+        return pending.future
 
     async def _run(self) -> None:
         try:
             await self._run_batches()
         finally:
             self._closed = True
-            while len(self._waiting):  # it ended by an error: nobody may wait for it
-                self._waiting.pop().future.cancel()
+            while len(self._queue):  # after an error: nobody may wait indefinitely
+                self._queue.pop().future.cancel()
 
     async def _run_batches(self) -> None:
         callers = 1
         while True:
-            await self._arrived.wait()
-            while len(self._waiting):
+            await self._wake_up.wait()
+            while len(self._queue):
                 if callers > 1:
                     await self._linger(callers)
-                batch = self._take()
-                await self._do(batch)
-                callers = len(batch) + len(self._waiting)
-                del batch  # else its results would be kept until the next one
+                batch = self._next_batch()
+                await self._process(batch)
+                callers = len(batch) + len(self._queue)
+                del batch  # or its results would stay in memory until the next batch
             if self._closed:
                 return
-            self._arrived.clear()
+            self._wake_up.clear()
 
-    def _take(self) -> list[_Waiting[Item, Result]]:
-        """Take what comes next, up to the size of a batch; one item at least."""
+    def _next_batch(self) -> list[_Pending[Item, Result]]:
         batch = []
         weight = size = 0
-        read = self._reading()
-        while len(self._waiting) and weight < self._max_batch and size < self._max_batch_bytes:
-            waiting = self._waiting.pop()
-            batch.append(waiting)
-            weight += waiting.weight
-            size += waiting.bytes + read(waiting.item)
+        read_bytes = self._read_counter()
+        while len(self._queue) and weight < self._max_batch and size < self._max_batch_bytes:
+            pending = self._queue.pop()
+            batch.append(pending)
+            weight += pending.weight
+            size += pending.bytes + read_bytes(pending.item)
         return batch
 
     async def _linger(self, callers: int) -> None:
-        """Wait a moment for those who called last time too: answered together, they come back.
+        """Wait a moment for as many items as there were callers last time.
 
-        It ends when as many are there, so that a steady number of callers waits
-        for nobody and a single one never; when nobody has come for two ticks, so that
-        callers who come when they like wait for nobody either; and after LONGEST ticks,
-        so that of many callers one part is answered while the database works for
-        another.
+        It ends when they have arrived, so that a steady number of callers loses no time;
+        after QUIET_TICKS without a new item, so that independent callers lose little; and
+        after MAX_TICKS, so that of many callers some are answered while the database works
+        for others.
         """
-        wanted = min(callers, self._max_batch)
+        expected = min(callers, self._max_batch)
         quiet = 0
-        for _ in range(LONGEST):
-            there = len(self._waiting)
-            if there >= wanted or quiet == QUIET or self._closed:
+        for _ in range(MAX_TICKS):
+            arrived = len(self._queue)
+            if arrived >= expected or quiet == QUIET_TICKS or self._closed:
                 break
-            self._wanted = wanted
+            self._wake_at = expected
             await self._tick()
-            quiet = quiet + 1 if len(self._waiting) == there else 0
-        self._wanted = 1
+            quiet = quiet + 1 if len(self._queue) == arrived else 0
+        self._wake_at = 1
 
     async def _tick(self) -> None:
-        """Wait for as many as are wanted, or for the end of the block, but one tick at most."""
-        self._arrived.clear()
-        # Not asyncio.timeout, which for each tick would cancel a task and catch what that raises.
-        tick = asyncio.get_running_loop().call_later(TICK_SECONDS, self._arrived.set)
+        """Wait for a wake-up, for one tick at most."""
+        self._wake_up.clear()
+        # Not asyncio.timeout, which would cancel a task and catch the error on each tick.
+        tick = asyncio.get_running_loop().call_later(TICK_SECONDS, self._wake_up.set)
         try:
-            await self._arrived.wait()
+            await self._wake_up.wait()
         finally:
             tick.cancel()
 
-    async def _do(self, batch: Sequence[_Waiting[Item, Result]]) -> None:
+    async def _process(self, batch: Sequence[_Pending[Item, Result]]) -> None:
         results: Sequence[Result | Exception]
         try:
-            results = await self._flush([waiting.item for waiting in batch])
+            results = await self._flush([pending.item for pending in batch])
         except Exception as error:  # noqa: BLE001
-            # Whatever went wrong is each caller's answer.
             results = [error] * len(batch)
-        for waiting, result in zip(batch, results, strict=True):
-            self._items.release(waiting.caller, waiting.weight)
-            self._bytes.release(waiting.caller, waiting.bytes)
-            future = waiting.future
-            if future.done():  # its caller left
+        for pending, result in zip(batch, results, strict=True):
+            self._items.release(pending.caller, pending.weight)
+            self._bytes.release(pending.caller, pending.bytes)
+            future = pending.future
+            if future.done():  # its caller was cancelled
                 continue
             if isinstance(result, Exception):
                 future.set_exception(result)

@@ -1,7 +1,7 @@
 """Claim waiters: wakes one waiting claim for each job that becomes claimable.
 
 If a job woke every waiting claim, all of them would query at once, and all but one in
-vain. A waiter that was woken and leaves without claiming wakes the next one.
+vain. A waiter that leaves with an unused wake-up wakes the next one.
 """
 
 import asyncio

@@ -1,10 +1,10 @@
-"""Claims: gives the jobs that are claimable to the workers that claim, oldest first.
+"""Claims: starts attempts of claimable jobs for the workers that claim them, oldest first.
 
 Claims have transactions of their own, so that a creation or a report never waits for more
-than one short commit. Claims that arrive together are served together. One read without a
-lock finds what there is for all of them; where there is nothing, which is the answer to most
-polls, no transaction begins. What there is, is shared out by types and sizes, and one
-transaction loads and starts just these jobs. See docs/decisions/0037.
+than one short commit. Claims that arrive together are served together. One read without
+locks finds claimable jobs for all of them; if there are none, which is the usual answer to
+a poll, no transaction begins. The jobs are allocated to the claims by type and size, and
+one transaction loads and starts exactly these jobs. See docs/decisions/0037.
 """
 
 import asyncio
@@ -24,26 +24,28 @@ from jobledger_server.ledger.stale_connections import retry_if_stale
 from jobledger_server.store import Change, Claimable, Store, StoreError
 
 MAX_BATCH = 100
-"""Claims that are served together, each counted as its types or as the jobs that it wants."""
+"""Weight of the claims that are served together. A claim weighs as much as it has job types or
+requests jobs, whichever are more."""
 
 USUAL_WEIGHT = 10
-"""What a claim weighs at most that counts as one of those that may wait."""
+"""The weight of a usual claim, for the limit of waiting claims."""
 
 MAX_BYTES = 4 * 1024 * 1024
-"""Bytes of jobs that one transaction starts; one job at least."""
+"""Bytes of jobs that one transaction starts at most, or one larger job."""
 
 MAX_LOST_RACES = 3
-"""How often in a row other servers may be faster, before claims are answered with nothing."""
+"""Claims are answered with nothing after other servers were faster this often in a row."""
 
 
 class Claims:
-    """Serves claims. Used as an `async with` block; at its end it drains.
+    """Serves claims. The end of its `async with` block drains it.
 
     Args:
-        store: Where the jobs are.
-        committed: Is called with the changes of each transaction, before a claim is answered.
-        failed: Is called with each error of the store, and how many claims it is the answer to.
-        max_waiting: Claims that may wait to be served.
+        store: The database.
+        committed: Called with the changes of each commit, before a claim is answered.
+        failed: Called with each error of the store, and the number of claims that it fails.
+        max_waiting: Claims of usual weight that may wait to be served.
+        share: The fraction of it that one caller may use, up to 1.
     """
 
     def __init__(
@@ -58,8 +60,8 @@ class Claims:
         self._store = store
         self._committed = committed
         self._failed = failed
-        # Whether other servers claim the same jobs just now. Then what is planned is often gone,
-        # and it is better to search once more, for what they have not locked.
+        # Whether other servers claim the same jobs at the moment. If they do, planned jobs are
+        # often gone when they are loaded, so the transaction searches again for unlocked ones.
         self._contended = False
         self._batcher = Batcher(
             "claims",
@@ -84,135 +86,141 @@ class Claims:
 
     @property
     def task(self) -> asyncio.Task[None] | None:
-        """The task that claims, once the block has begun."""
+        """The task that claims. None before the `async with` block."""
         return self._batcher.task
 
     async def claim(self, command: Claim) -> list[Job]:
-        """Return the jobs that are now the worker's, oldest first.
+        """Return the jobs that the worker has now leased, oldest first.
 
         Raises LimitExceeded and StoreUnavailable.
         """
         return await self._batcher.submit(command)
 
     async def _serve(self, claims: Sequence[Claim]) -> Sequence[list[Job] | Exception]:
-        shares = [Share(command) for command in claims]
+        allocations = [Allocation(command) for command in claims]
         try:
-            await self._fill(shares)
+            await self._fill(allocations)
         except Exception as error:  # noqa: BLE001
             if isinstance(error, StoreError):
-                self._failed(error, sum(not share.jobs for share in shares))
-            # Jobs that were started before it went wrong are their workers'.
-            return [share.jobs or error for share in shares]
-        return [share.jobs for share in shares]
+                self._failed(error, sum(not each.jobs for each in allocations))
+            # Jobs that were started before the error belong to their workers.
+            return [each.jobs or error for each in allocations]
+        return [each.jobs for each in allocations]
 
-    async def _fill(self, shares: Sequence["Share"]) -> None:
+    async def _fill(self, allocations: Sequence["Allocation"]) -> None:
         lost_races = 0
         while lost_races < MAX_LOST_RACES:
-            # A claim that was given something is served, though it may want more.
-            unserved = [share for share in shares if not share.jobs]
+            # A claim is served once it has any job, even if it requested more.
+            unserved = [each for each in allocations if not each.jobs]
             planned = await self._plan(unserved)
             if not planned:
                 return
             started = await retry_if_stale(partial(self._start, unserved, planned))
             lost_races = 0 if started else lost_races + 1
 
-    async def _plan(self, shares: Sequence["Share"]) -> Sequence[Claimable]:
-        """Return which jobs to start, as things are just now."""
+    async def _plan(self, allocations: Sequence["Allocation"]) -> Sequence[Claimable]:
+        """Return the jobs to start, as a read without locks sees them."""
         limits: Counter[str] = Counter()
-        wanted = 0
-        for share in shares:
-            wanted += share.command.max_jobs
-            for job_type in share.command.job_types:
-                limits[job_type] += share.command.max_jobs
-        if not wanted:
+        requested = 0
+        for each in allocations:
+            requested += each.command.max_jobs
+            for job_type in each.command.job_types:
+                limits[job_type] += each.command.max_jobs
+        if not requested:
             return ()
-        found = await retry_if_stale(partial(self._store.find_claimable, limits, limit=wanted))
-        return [job for job, _ in share_out(found, shares)]
+        found = await retry_if_stale(partial(self._store.find_claimable, limits, limit=requested))
+        return [job for job, _ in allocate(found, allocations)]
 
-    async def _start(self, shares: Sequence["Share"], planned: Sequence[Claimable]) -> bool:
-        """Start what is planned, and neither locked nor started by others; whether any is."""
+    async def _start(
+        self, allocations: Sequence["Allocation"], planned: Sequence[Claimable]
+    ) -> bool:
+        """Start the planned jobs that others have neither locked nor started.
+
+        Returns:
+            Whether any job was started.
+        """
         async with self._store.transaction() as transaction:
             found = planned
             if self._contended:
                 limits = Counter(job.job_type for job in planned)
                 found = await transaction.find_claimable(limits, limit=len(planned))
                 self._contended = found != planned
-            given = share_out(found, shares)
-            jobs = await transaction.load_unlocked_jobs([job.id for job, _ in given])
-            self._contended |= len(jobs) < len(given)
+            allocated = allocate(found, allocations)
+            jobs = await transaction.load_unlocked_jobs([job.id for job, _ in allocated])
+            self._contended |= len(jobs) < len(allocated)
             now = transaction.now
             decided = [
-                (decision, share)
-                for claimable, share in given
+                (decision, allocation)
+                for claimable, allocation in allocated
                 if (job := jobs.get(claimable.id)) is not None
-                and (decision := claim(job, share.command, now)) is not None
+                and (decision := claim(job, allocation.command, now)) is not None
             ]
             if not decided:
                 return False
             changes = await transaction.append([decision for decision, _ in decided], last=True)
-        for decision, share in decided:
-            share.jobs.append(decision.job)
+        for decision, allocation in decided:
+            allocation.jobs.append(decision.job)
         self._committed(changes)
         return True
 
 
 @dataclass(eq=False)
-class Share:
-    """What a claim is given."""
+class Allocation:
+    """The jobs that a claim gets."""
 
     command: Claim
     jobs: list[Job] = field(default_factory=list)
 
 
-def share_out(
-    found: Sequence[Claimable], shares: Sequence[Share]
-) -> Sequence[tuple[Claimable, Share]]:
-    """Give each job, the oldest first, to one of the claims that want its type.
+def allocate(
+    found: Sequence[Claimable], allocations: Sequence[Allocation]
+) -> Sequence[tuple[Claimable, Allocation]]:
+    """Allocate each job, the oldest first, to one of the claims of its type.
 
-    They come in turn, so that a claim of many jobs leaves some for the others. A claim gets
-    no more than it wants, nor than its answer holds; all together no more than one transaction
-    starts.
+    The claims take turns, so that a claim of many jobs leaves some for the others. A claim
+    gets at most as many jobs as it requested and as its response holds; all claims together
+    get at most what one transaction starts.
     """
-    room = {share: _Room(share.command.max_jobs) for share in shares}
-    turns: dict[str, deque[Share]] = {}
-    for share in shares:
-        for job_type in share.command.job_types:
-            turns.setdefault(job_type, deque()).append(share)
-    given: list[tuple[Claimable, Share]] = []
+    quotas = {each: _Quota(each.command.max_jobs) for each in allocations}
+    turns: dict[str, deque[Allocation]] = {}  # by job type
+    for each in allocations:
+        for job_type in each.command.job_types:
+            turns.setdefault(job_type, deque()).append(each)
+    allocated: list[tuple[Claimable, Allocation]] = []
     size = 0
     for job in found:
-        if given and size + job.size > MAX_BYTES:
+        if allocated and size + job.size > MAX_BYTES:
             break
         turn = turns[job.job_type]
-        while turn and not room[turn[0]].fits(job):
+        while turn and not quotas[turn[0]].fits(job):
             turn.popleft()
         if turn:
-            share = turn[0]
+            allocation = turn[0]
             turn.rotate(-1)
-            room[share].take(job)
-            given.append((job, share))
+            quotas[allocation].use(job)
+            allocated.append((job, allocation))
             size += job.size
-    return given
+    return allocated
 
 
-class _Room:
-    """How much a claim may still be given."""
+class _Quota:
+    """The jobs and bytes that a claim may still get."""
 
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs
         self._bytes = MAX_ANSWER_BYTES
-        self._empty = True
+        self._unused = True
 
     def fits(self, job: Claimable) -> bool:
-        """Whether the job may be given to it. Where not, nothing more is."""
-        if not self._empty and job.size > self._bytes:
+        """Whether the claim may get the job. If it is too large, the claim gets no further job."""
+        if not self._unused and job.size > self._bytes:
             self._jobs = 0
         return self._jobs > 0
 
-    def take(self, job: Claimable) -> None:
+    def use(self, job: Claimable) -> None:
         self._jobs -= 1
         self._bytes -= job.size
-        self._empty = False
+        self._unused = False
 
 
 def _weigh(command: Claim) -> int:

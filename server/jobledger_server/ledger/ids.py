@@ -1,4 +1,4 @@
-"""UUIDv7 (RFC 9562): ids that order by the time they were made."""
+"""UUIDv7 (RFC 9562): ids that sort by their time of creation."""
 
 import secrets
 import uuid
@@ -8,10 +8,10 @@ _TAIL_BITS = 32
 
 
 class IdSource:
-    """Gives ids of which each is greater than the one before.
+    """Creates ids, each greater than the previous one.
 
-    Within a millisecond a counter goes up, so that jobs and assets of one batch
-    keep their order. Across milliseconds, and across servers, the time orders.
+    Within a millisecond a counter orders them, so that the jobs and assets of a batch keep
+    their order. Across milliseconds, and across servers, the time does.
     """
 
     def __init__(self) -> None:
@@ -21,12 +21,12 @@ class IdSource:
     def new_id(self, now_micros: int) -> str:
         """Return an id for this time, in microseconds since the Unix epoch.
 
-        A time before that of the last id counts as the same: ids never go back.
+        If the time is before that of the previous id, the previous time is used.
         """
         millis = now_micros // 1000
         if millis > self._millis:
             self._millis = millis
-            # The top bit is left free, so that there is room to count up.
+            # The top bit is left 0, so that the counter does not overflow.
             self._counter = secrets.randbits(_COUNTER_BITS - 1)
         else:
             self._counter += 1

@@ -1,8 +1,7 @@
-"""JobSizes of large jobs, so that a batch reads no more bytes at once than it may.
+"""The sizes of large jobs, by which batches bound the bytes that they read.
 
-What is asked of a job says nothing of its size, and 512 jobs can be 400 MB. So the sizes
-are kept as jobs are written and read; of a job that this process has not seen yet the
-size is taken for none.
+A command does not contain the size of its job, and 512 jobs can have 400 MB. So the sizes
+are recorded when jobs are written or read. A job that this process has not seen counts 0.
 """
 
 from collections.abc import Callable
@@ -10,20 +9,20 @@ from collections.abc import Callable
 from jobledger_server.domain.job import Job, JobId
 
 LARGE = 16 * 1024
-"""Bytes from which on a job is large."""
+"""A job of at least this many bytes is large."""
 
 MAX_JOBS = 16_384
-"""Large jobs whose sizes are known at most."""
+"""Large jobs whose sizes are recorded at most."""
 
 
 class JobSizes:
-    """The sizes of the large jobs that were seen last."""
+    """The sizes of the large jobs that were written or read last."""
 
     def __init__(self) -> None:
-        self._sizes: dict[JobId, int] = {}  # the one that was seen last comes last
+        self._sizes: dict[JobId, int] = {}  # the most recent one is last
 
     def record(self, job: Job) -> None:
-        """Take note of a job as it was written or read."""
+        """Record the size of a job that was written or read."""
         size = len(job.parameters or b"") + len(job.result or b"")
         if job.error is not None:
             size += len(job.error.details or b"")
@@ -34,15 +33,18 @@ class JobSizes:
         if len(self._sizes) > MAX_JOBS:
             del self._sizes[next(iter(self._sizes))]
 
-    def counting(self) -> Callable[[JobId], int]:
-        """Return what says how many bytes a job adds to what is read: once, where it is large."""
+    def read_counter(self) -> Callable[[JobId], int]:
+        """Return a function that returns the bytes that a job adds to a read.
+
+        It counts each large job once, and other jobs as 0.
+        """
         counted: set[JobId] = set()
 
-        def added(job_id: JobId) -> int:
+        def read_bytes(job_id: JobId) -> int:
             size = self._sizes.get(job_id, 0)
             if not size or job_id in counted:
                 return 0
             counted.add(job_id)
             return size
 
-        return added
+        return read_bytes

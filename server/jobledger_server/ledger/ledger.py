@@ -1,65 +1,65 @@
-"""The ledger: commands in, one commit for all that arrive together, changes out."""
+"""The ledger: applies commands with group commit and publishes the changes of each commit."""
 
 import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Self, get_args
 
 from jobledger_server.domain.commands import (
-    Cancel,
     ChangeStatus,
     Claim,
     Command,
     Create,
     CreateAll,
-    Delete,
     JobCommand,
-    LinkAsset,
 )
-from jobledger_server.domain.decisions import NewId, create, decide
-from jobledger_server.domain.errors import DomainError, RequestIdReused
-from jobledger_server.domain.job import Asset, Instant, Job, JobId
+from jobledger_server.domain.errors import DomainError
+from jobledger_server.domain.job import Job
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.batcher import Batcher
 from jobledger_server.ledger.claims import Claims
 from jobledger_server.ledger.ids import IdSource
 from jobledger_server.ledger.job_sizes import JobSizes
 from jobledger_server.ledger.outages import Outages
+from jobledger_server.ledger.stale_connections import retry_if_stale
+from jobledger_server.ledger.working_set import Outcome, load_working_set
 from jobledger_server.store import (
     Change,
     ErrorKind,
-    Owned,
     Store,
     StoreConflict,
     StoreError,
     StoreUnavailable,
-    Transaction,
 )
 
 MAX_BATCH = 512
-"""Commands in one transaction: enough to make the commit's cost vanish, few
-enough that the first of them does not wait long for the last."""
+"""Commands in a transaction: enough that the cost of the commit hardly counts, few enough that
+the first of them does not wait long for the last."""
 
 log = logging.getLogger("jobledger.ledger")
 transition_log = logging.getLogger("jobledger.transition")
 
 Publish = Callable[[Sequence[Change]], None]
-"""Takes the changes of every commit, before any of their callers is answered.
+"""Called with the changes of each commit, before its callers are answered.
 
-Of two commits that follow each other at once, one by commands and one by claims, the
-later may come first: their sequence numbers say in which order they belong."""
-
-Outcome = Sequence[Decision] | DomainError
-"""What came of a command: one decision, or, of a creation of many, one for each job."""
+Commands and claims commit separately, so the changes of two successive commits may arrive in
+the wrong order. Their sequence numbers have the right one."""
 
 
 class Ledger:
-    """Applies commands to the store. Used as an `async with` block; at its end it drains."""
+    """Applies commands to the store. The end of its `async with` block drains it.
+
+    Args:
+        store: The database.
+        publish: Receives the changes of each commit.
+        max_waiting: Commands that may wait for the database, and claims likewise.
+        share: The fraction of `max_waiting` that one caller may use, up to 1.
+        sizes: The sizes of large jobs, if others record them too.
+    """
 
     def __init__(
         self,
@@ -76,26 +76,28 @@ class Ledger:
         self._ids = IdSource()
         self.outages = Outages()
         self.store_errors: dict[str, int] = dict.fromkeys(get_args(ErrorKind), 0)
-        """Writes that failed, by the kind of the store's error."""
-        self._repeated = False  # whether creations are known to be repeated just now
+        """Failed writes, by the kind of the store's error."""
+        # Whether a batch looks for jobs with its creations' request ids. Nearly all creations are
+        # new, so it is set when the database rejects one, and cleared when a batch finds none.
+        self._find_created = False
         self._batcher = Batcher(
             "commands",
-            self._apply_and_note,
+            self._apply_batch,
             max_batch=MAX_BATCH,
             max_waiting=max_waiting,
             share=share,
             weigh=_weigh,
             measure=_content_bytes,
-            reading=self._reading,
+            read_counter=self._read_counter,
         )
         self._claims = Claims(
-            store, self._committed, self._note, max_waiting=max_waiting, share=share
+            store, self._committed, self._record_error, max_waiting=max_waiting, share=share
         )
-        self._open = AsyncExitStack()
+        self._exit_stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        await self._open.enter_async_context(self._batcher)
-        await self._open.enter_async_context(self._claims)
+        await self._exit_stack.enter_async_context(self._batcher)
+        await self._exit_stack.enter_async_context(self._claims)
         return self
 
     async def __aexit__(
@@ -104,240 +106,137 @@ class Ledger:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._open.aclose()
+        await self._exit_stack.aclose()
 
     @property
     def tasks(self) -> tuple[asyncio.Task[None] | None, ...]:
-        """The tasks that write, once the block has begun."""
+        """The tasks that write. None before the `async with` block."""
         return self._batcher.task, self._claims.task
 
     async def apply(self, command: Create | JobCommand) -> Decision:
-        """Return what came of the command, after it is durable.
+        """Return the decision on the command, once it is durable.
 
-        Raises DomainError where it is refused (LimitExceeded where too many wait),
-        StoreUnavailable where the database is away.
+        Raises:
+            DomainError: The command is refused. LimitExceeded: too many commands wait.
+            StoreError: The write failed.
         """
         (decision,) = await self._batcher.submit(command)
         return decision
 
     def put(self, command: JobCommand) -> asyncio.Future[Sequence[Decision]]:
-        """Put a command into the next batch; the future has its one decision, or raises as `apply`.
+        """Queue a command and return the future of its one decision.
 
-        For those who send many without waiting for each. Raises LimitExceeded at once.
+        For callers that send many commands without waiting for each. The future raises as
+        `apply` does, but LimitExceeded is raised at once.
         """
         return self._batcher.put(command)
 
     async def create_all(self, command: CreateAll) -> list[Job]:
-        """Return the jobs, in the order of their creations. Raises as `apply` does."""
+        """Return the created jobs, in the order of their creations. Raises as `apply` does."""
         return [decision.job for decision in await self._batcher.submit(command)]
 
     async def claim(self, command: Claim) -> list[Job]:
-        """Return the jobs that are now the worker's, oldest first. Raises as `apply` does."""
+        """Return the jobs that the worker has now leased, oldest first. Raises as `apply` does."""
         return await self._claims.claim(command)
 
     def _committed(self, changes: Sequence[Change]) -> None:
         self._publish(changes)
         for change in changes:
             self._sizes.record(change.job)
-            for step in change.transitions:
+            for transition in change.transitions:
                 transition_log.info(
                     "transition",
                     extra={
-                        "job": step.job_id,
-                        "from": step.from_status.value,
-                        "to": step.to_status.value,
-                        "version": step.version,
-                        "attempt": step.attempt,
-                        "actor": step.actor,
+                        "job": transition.job_id,
+                        "from": transition.from_status.value,
+                        "to": transition.to_status.value,
+                        "version": transition.version,
+                        "attempt": transition.attempt,
+                        "actor": transition.actor,
                     },
                 )
 
-    def _reading(self) -> Callable[[Command], int]:
-        added = self._sizes.counting()
-        return lambda each: 0 if isinstance(each, Create | CreateAll) else added(each.job_id)
+    def _read_counter(self) -> Callable[[Command], int]:
+        read_bytes = self._sizes.read_counter()
+        return lambda each: 0 if isinstance(each, Create | CreateAll) else read_bytes(each.job_id)
 
-    async def _apply_and_note(
+    async def _apply_batch(
         self, commands: Sequence[Command]
     ) -> Sequence[Sequence[Decision] | Exception]:
-        """Apply a batch, and record what the store refused of it."""
-        try:
-            outcomes = await self._apply_all(commands)
-        except StoreError as error:
-            self._note(error, len(commands))
-            raise
+        """Apply a batch. If a constraint rejects it, halve it until the bad command is alone."""
+        outcomes: list[Sequence[Decision] | Exception] = []
+        parts = [commands]  # a stack with the first part on top
+        while parts:
+            part = parts.pop()
+            try:
+                outcomes += await self._apply_part(part)
+            except StoreConflict as error:
+                if len(part) > 1:
+                    half = len(part) // 2
+                    parts += part[half:], part[:half]
+                else:
+                    outcomes.append(error)
+            except Exception as error:  # noqa: BLE001
+                # The other parts may be committed, so the error is the outcome of this one.
+                outcomes += [error] * len(part)
         failed = Counter(outcome for outcome in outcomes if isinstance(outcome, StoreError))
         for failure, count in failed.items():
-            self._note(failure, count)
+            self._record_error(failure, count)
         return outcomes
 
-    def _note(self, error: StoreError, commands: int) -> None:
+    async def _apply_part(self, commands: Sequence[Command]) -> Sequence[Outcome]:
+        """Commit the commands together.
+
+        Raises:
+            StoreConflict: A constraint rejected them, although no creation was retried.
+        """
+        try:
+            return await self._commit_or_retry(commands)
+        except StoreConflict:
+            # Most likely a job was created before with the same request id: it was not looked
+            # for, or another server created it just now.
+            if self._find_created and len(commands) > 1:
+                raise
+            self._find_created = True
+            return await self._commit_or_retry(commands)
+
+    async def _commit_or_retry(self, commands: Sequence[Command]) -> Sequence[Outcome]:
+        return await retry_if_stale(partial(self._commit, commands))
+
+    async def _commit(self, commands: Sequence[Command]) -> Sequence[Outcome]:
+        find_created = self._find_created
+        try:
+            async with self._store.transaction() as transaction:
+                working_set = await load_working_set(
+                    transaction, commands, find_created=find_created
+                )
+                found = bool(working_set.created)
+                now = transaction.now
+                self.outages.answered(now)
+                resumed_at = self.outages.resumed_at
+                new_id = partial(self._ids.new_id, now)
+                outcomes = [
+                    working_set.decide(command, now, new_id, resumed_at) for command in commands
+                ]
+                decisions = list(_changed(outcomes))
+                changes = await transaction.append(decisions, last=True) if decisions else []
+        except StoreUnavailable:
+            self.outages.failed()
+            raise
+        if find_created and any(isinstance(each, Create | CreateAll) for each in commands):
+            self._find_created = found
+        self._committed(changes)
+        _log_late_reports(outcomes)
+        return outcomes
+
+    def _record_error(self, error: StoreError, commands: int) -> None:
         if not isinstance(error, StoreConflict):
             self.outages.failed()
         self.store_errors[error.kind] += 1
         level = logging.WARNING if isinstance(error, StoreUnavailable) else logging.ERROR
-        # With a count: one line a second at most of each kind.
+        # `count` makes the event rate-limited.
         fields = {"kind": error.kind, "cause": str(error), "commands": commands, "count": 1}
         log.log(level, "write_failed", extra=fields)
-
-    async def _apply_all(
-        self, commands: Sequence[Command]
-    ) -> Sequence[Sequence[Decision] | Exception]:
-        repeated = self._repeated
-        try:
-            return await self._retry_if_stale(commands, repeated=repeated)
-        except StoreConflict:
-            if not repeated:
-                # Most likely the job of a request id is there, and was not looked for.
-                self._repeated = True
-                return await self._apply_all(commands)
-            # Another server may have been faster with the same request id: then the second
-            # look finds its job. If not, one of the commands is to blame for it, and halving
-            # finds which, so that its neighbours are done all the same.
-            if len(commands) == 1:
-                return await self._retry_if_stale(commands, repeated=True)
-            half = len(commands) // 2
-            return [
-                *await self._apply_half(commands[:half]),
-                *await self._apply_half(commands[half:]),
-            ]
-
-    async def _apply_half(
-        self, commands: Sequence[Command]
-    ) -> Sequence[Sequence[Decision] | Exception]:
-        try:
-            return await self._apply_all(commands)
-        except Exception as error:  # noqa: BLE001
-            # Whatever it is, it is the answer of these: the other half may be committed.
-            return [error] * len(commands)
-
-    async def _retry_if_stale(
-        self, commands: Sequence[Command], *, repeated: bool
-    ) -> Sequence[Outcome]:
-        try:
-            return await self._commit(commands, repeated=repeated)
-        except StoreUnavailable as error:
-            self.outages.failed()
-            if not error.stale:
-                raise
-            return await self._commit(commands, repeated=repeated)
-
-    async def _commit(self, commands: Sequence[Command], *, repeated: bool) -> Sequence[Outcome]:
-        """Do all in one transaction. Looks for the jobs of creations that may be `repeated`.
-
-        Raises StoreConflict where one was repeated and not looked for.
-        """
-        async with self._store.transaction() as transaction:
-            known = await _load(transaction, commands, repeated=repeated)
-            found = bool(known.created)
-            now = transaction.now
-            self.outages.answered(now)
-            resumed_at = self.outages.resumed_at
-            new_id = partial(self._ids.new_id, now)
-            outcomes = [known.decide(command, now, new_id, resumed_at) for command in commands]
-            decisions = list(_changed(outcomes))
-            changes = await transaction.append(decisions, last=True) if decisions else []
-        if repeated and any(isinstance(each, Create | CreateAll) for each in commands):
-            self._repeated = found  # until none is any more
-        self._committed(changes)
-        _log_late(outcomes)
-        return outcomes
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What a batch knows: as loaded, then as its own commands leave it, so that they chain."""
-
-    jobs: dict[JobId, Job]
-    created: dict[tuple[str, str], Job]
-    linked: dict[tuple[JobId, str], Asset]
-
-    def decide(
-        self, command: Command, now: Instant, new_id: NewId, resumed_at: Instant | None
-    ) -> Outcome:
-        """Return what comes of a command, and know it from then on."""
-        try:
-            if isinstance(command, CreateAll):
-                return self.create_all(command, now, new_id)
-            if isinstance(command, Create):
-                decision = self.create(command, now, new_id)
-            else:
-                linked = None
-                if isinstance(command, LinkAsset) and command.request_id:
-                    linked = self.linked.get((command.job_id, command.request_id))
-                job = self.jobs.get(command.job_id)
-                decision = decide(
-                    job,
-                    command,
-                    now=now,
-                    new_id=new_id,
-                    linked=linked,
-                    resumed_at=resumed_at,
-                )
-                self.remember(decision)
-        except DomainError as refusal:
-            return refusal
-        return (decision,)
-
-    def create(self, command: Create, now: Instant, new_id: NewId) -> Decision:
-        request = (command.user_id, command.request_id)
-        decision = create(self.created.get(request), command, now=now, new_id=new_id)
-        if command.request_id:
-            self.created[request] = decision.job
-        return decision
-
-    def create_all(self, command: CreateAll, now: Instant, new_id: NewId) -> Sequence[Decision]:
-        """Decide on all; where one is refused nothing of the others stays known."""
-        before = dict(self.created)
-        decisions = []
-        for index, creation in enumerate(command.creations):
-            try:
-                decisions.append(self.create(creation, now, new_id))
-            except RequestIdReused as refusal:
-                self.created.clear()
-                self.created.update(before)
-                refusal.index = index
-                raise
-        return decisions
-
-    def remember(self, decision: Decision) -> None:
-        if decision.deleted:
-            del self.jobs[decision.job.id]
-            self.created.pop((decision.job.user_id, decision.job.request_id), None)
-            return
-        self.jobs[decision.job.id] = decision.job
-        for asset in decision.assets:
-            if asset.request_id:
-                self.linked[asset.job_id, asset.request_id] = asset
-
-
-async def _load(transaction: Transaction, commands: Sequence[Command], *, repeated: bool) -> _Known:
-    """Read what the commands are about.
-
-    The jobs of creations' request ids only where some may be `repeated`: nearly all are new, and
-    the database refuses those that are not.
-    """
-    ids: set[JobId] = set()
-    owned: set[Owned] = set()
-    created: set[tuple[str, str]] = set()
-    linked: set[tuple[JobId, str]] = set()
-    for command in commands:
-        if isinstance(command, Create):
-            if command.request_id:
-                created.add((command.user_id, command.request_id))
-        elif isinstance(command, CreateAll):
-            each = command.creations
-            created.update((c.user_id, c.request_id) for c in each if c.request_id)
-        elif isinstance(command, Cancel | Delete):
-            owned.add((command.job_id, command.user_id))
-        else:
-            ids.add(command.job_id)
-            if isinstance(command, LinkAsset) and command.request_id:
-                linked.add((command.job_id, command.request_id))
-    return _Known(
-        jobs=await transaction.load_jobs(ids, owned) if ids or owned else {},
-        created=await transaction.find_created(created) if created and repeated else {},
-        linked=await transaction.find_linked(linked) if linked else {},
-    )
 
 
 def _weigh(command: Command) -> int:
@@ -345,7 +244,7 @@ def _weigh(command: Command) -> int:
 
 
 def _content_bytes(command: Command) -> int:
-    """Return the bytes of what a caller keeps in a job, by far the most that a command holds."""
+    """Return the bytes of the content that a command carries, by far the most of its memory."""
     if isinstance(command, Create):
         return len(command.parameters or b"")
     if isinstance(command, CreateAll):
@@ -358,6 +257,7 @@ def _content_bytes(command: Command) -> int:
 
 
 def _changed(outcomes: Sequence[Outcome]) -> Iterator[Decision]:
+    """Return the decisions to write, in order."""
     for outcome in outcomes:
         if not isinstance(outcome, DomainError):
             for decision in outcome:
@@ -367,8 +267,8 @@ def _changed(outcomes: Sequence[Outcome]) -> Iterator[Decision]:
                     yield decision
 
 
-def _log_late(outcomes: Sequence[Outcome]) -> None:
-    settled = (outcome for outcome in outcomes if not isinstance(outcome, DomainError))
-    late = [each.job.id for outcome in settled for each in outcome if not each.applied]
+def _log_late_reports(outcomes: Sequence[Outcome]) -> None:
+    decided = (outcome for outcome in outcomes if not isinstance(outcome, DomainError))
+    late = [each.job.id for outcome in decided for each in outcome if not each.applied]
     if late:
         log.info("late_progress_reports", extra={"count": len(late), "job": late[-1]})

@@ -1,4 +1,7 @@
-"""Long-poll claims: query, wait for a wake-up, query again. A caller that leaves loses no job."""
+"""Long-poll claims: query, wait for a wake-up, query again.
+
+A job that was claimed for a caller that is gone is released.
+"""
 
 import asyncio
 import logging
@@ -17,8 +20,8 @@ log = logging.getLogger("jobledger.claims")
 class LongPoll:
     """Claims that wait for a job to become claimable.
 
-    Used as an `async with` block. At its end the jobs that were claimed for callers who
-    left are released.
+    The end of its `async with` block waits until the jobs of callers that are gone are
+    released.
     """
 
     def __init__(self, ledger: Ledger, claim_waiters: ClaimWaiters) -> None:
@@ -27,7 +30,7 @@ class LongPoll:
         self._releasing: set[asyncio.Task[None]] = set()
 
     async def claim(self, command: Claim, wait: float) -> list[Job]:
-        """Return jobs as soon as there are any, none after `wait` seconds or when draining.
+        """Return jobs as soon as there are any, or none after `wait` seconds or when draining.
 
         Raises LimitExceeded and StoreUnavailable.
         """
@@ -37,10 +40,10 @@ class LongPoll:
             while True:
                 waiter.reset()
                 jobs = await self._claim_or_release(command)
-                left = deadline - loop.time()
-                if jobs or left <= 0 or self._waiters.draining:
+                remaining = deadline - loop.time()
+                if jobs or remaining <= 0 or self._waiters.draining:
                     return jobs
-                await waiter.wait(left)
+                await waiter.wait(remaining)
 
     async def __aenter__(self) -> Self:
         return self
@@ -67,7 +70,7 @@ class LongPoll:
             raise
 
     async def _release(self, claiming: asyncio.Future[list[Job]]) -> None:
-        CALLER.set(SERVICE)  # not refused by any limit of the caller
+        CALLER.set(SERVICE)  # no limit of the caller applies
         try:
             jobs = await claiming
         except Exception:  # noqa: BLE001

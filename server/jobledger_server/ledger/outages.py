@@ -1,33 +1,34 @@
 """Outages: since when workers can reach the service again, by the database's clock.
 
-Where they could not, their leases expired without their doing. So what is known here
-goes into each decision about an expired lease, as etcd's new leader extends the leases
-that it finds (`lessor.Promote`). See docs/decisions/0039.
+Workers cannot renew their leases during an outage. So each decision about an expired lease
+takes into account when the last outage ended, as etcd extends all leases when a new leader
+takes over (`lessor.Promote`). See docs/decisions/0039.
 """
 
 from jobledger_server.domain.job import Instant, Micros
 
-LONGEST_GAP = Micros(2_000_000)
-"""Between two answers of the database; the reaper polls about each half second. After a longer
-one this process was frozen, or the machine suspended, or the database's clock was set."""
+MAX_GAP = Micros(2_000_000)
+"""The longest gap between two answers of the database without an outage: the reaper polls every
+half second. After a longer gap this process was frozen, the machine was suspended, or the
+database's clock was changed."""
 
 
 class Outages:
-    """Follows what the database answers to one process. An outage ends with the first answer."""
+    """Tracks the outages that one process sees. An outage ends with the first answer."""
 
     def __init__(self) -> None:
         self.resumed_at: Instant | None = None
         """When the last outage ended; None before the first answer."""
         self._latest = Instant(0)
-        self._unavailable = True  # its start ends an outage
+        self._unavailable = True  # a process starts in an outage
 
     def failed(self) -> None:
-        """Record that the database was unavailable."""
+        """Record that the database is unavailable."""
         self._unavailable = True
 
     def answered(self, now: Instant) -> None:
-        """Record an answer, and the time of the database in it."""
-        if self._unavailable or abs(now - self._latest) > LONGEST_GAP:
+        """Record an answer of the database, and its time."""
+        if self._unavailable or abs(now - self._latest) > MAX_GAP:
             self.resumed_at = self._latest = now
             self._unavailable = False
         self._latest = max(self._latest, now)

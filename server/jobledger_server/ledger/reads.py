@@ -1,4 +1,4 @@
-"""Reads that arrive together become one statement."""
+"""Reads: concurrent reads of jobs are batched into one statement."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -15,17 +15,16 @@ from jobledger_server.ledger.stale_connections import retry_if_stale
 from jobledger_server.store import Owned, Store
 
 MAX_BATCH = 64
-"""Jobs in one statement, each of up to 768 KiB. More would be no faster."""
+"""Jobs in one statement, each of up to 768 KiB. More would not be faster."""
 
 History = tuple[Job, list[Transition]]
 """A job and all its transitions up to its version."""
 
 
 class Reads:
-    """Reads jobs for their owners. Used as an `async with` block.
+    """Reads jobs for their owners. The end of its `async with` block drains it.
 
-    A job that does not exist and another owner's are refused alike, with
-    JobNotFound.
+    It raises JobNotFound for a job that does not exist and for another owner's alike.
     """
 
     def __init__(self, store: Store, *, max_waiting: int, share: float = 1.0) -> None:
@@ -37,7 +36,7 @@ class Reads:
             max_batch=MAX_BATCH,
             max_waiting=max_waiting,
             share=share,
-            reading=self._reading,
+            read_counter=self._read_counter,
         )
         self._histories = Batcher(
             "watches",
@@ -45,13 +44,13 @@ class Reads:
             max_batch=MAX_BATCH,
             max_waiting=max_waiting,
             share=share,
-            reading=self._reading,
+            read_counter=self._read_counter,
         )
-        self._open = AsyncExitStack()
+        self._exit_stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        await self._open.enter_async_context(self._jobs)
-        await self._open.enter_async_context(self._histories)
+        await self._exit_stack.enter_async_context(self._jobs)
+        await self._exit_stack.enter_async_context(self._histories)
         return self
 
     async def __aexit__(
@@ -60,11 +59,11 @@ class Reads:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._open.aclose()
+        await self._exit_stack.aclose()
 
     @property
     def tasks(self) -> tuple[asyncio.Task[None] | None, ...]:
-        """The tasks that read, once the block has begun."""
+        """The tasks that read. None before the `async with` block."""
         return self._jobs.task, self._histories.task
 
     async def job(self, job_id: JobId, user_id: str) -> Job:
@@ -75,29 +74,29 @@ class Reads:
         """Return the job with its transitions. Raises as `job` does."""
         return await self._histories.submit((job_id, user_id))
 
-    async def _read_jobs(self, wanted: Sequence[Owned]) -> Sequence[Job | Exception]:
-        found = await retry_if_stale(partial(self._store.read_jobs, owned=set(wanted)))
+    async def _read_jobs(self, requests: Sequence[Owned]) -> Sequence[Job | Exception]:
+        found = await retry_if_stale(partial(self._store.read_jobs, owned=set(requests)))
         for read in found.values():
             self.sizes.record(read)
-        # The same job may be asked for by its owner and by another.
+        # Its owner and another user may request the same job.
         return [
             job
             if (job := found.get(job_id)) is not None and job.user_id == user_id
             else JobNotFound(job_id)
-            for job_id, user_id in wanted
+            for job_id, user_id in requests
         ]
 
-    async def _read_histories(self, wanted: Sequence[Owned]) -> Sequence[History | Exception]:
-        found = await retry_if_stale(partial(self._store.read_histories, owned=set(wanted)))
+    async def _read_histories(self, requests: Sequence[Owned]) -> Sequence[History | Exception]:
+        found = await retry_if_stale(partial(self._store.read_histories, owned=set(requests)))
         for job, _ in found.values():
             self.sizes.record(job)
         return [
             history
             if (history := found.get(job_id)) is not None and history[0].user_id == user_id
             else JobNotFound(job_id)
-            for job_id, user_id in wanted
+            for job_id, user_id in requests
         ]
 
-    def _reading(self) -> Callable[[Owned], int]:
-        added = self.sizes.counting()
-        return lambda wanted: added(wanted[0])
+    def _read_counter(self) -> Callable[[Owned], int]:
+        read_bytes = self.sizes.read_counter()
+        return lambda owned: read_bytes(owned[0])

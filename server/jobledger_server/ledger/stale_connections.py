@@ -1,4 +1,4 @@
-"""Kept connections that turned out to be dead."""
+"""Retries for pooled connections that turn out to be dead."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -9,7 +9,7 @@ Result = TypeVar("Result")
 
 
 async def retry_if_stale(attempt: Callable[[], Awaitable[Result]]) -> Result:
-    """Make the attempt, and make it again where a dead connection is all that it met."""
+    """Return the result of `attempt`; call it a second time if its connection was stale."""
     try:
         return await attempt()
     except StoreUnavailable as error:

@@ -121,5 +121,5 @@ def test_sizes_of_the_jobs_that_were_seen_last_are_known(monkeypatch: Any) -> No
                 parameters=Payload(b"x" * SIZE),
             )
         )
-    added = sizes.counting()
+    added = sizes.read_counter()
     assert [added(JobId(job_id)) for job_id in ("b", "a", "c", "c")] == [0, SIZE, SIZE, 0]

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from jobledger_server.domain.commands import Claim, Create, Expire, Report
 from jobledger_server.domain.job import Instant, Job, JobStatus, Micros
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.ledger.outages import LONGEST_GAP, Outages
+from jobledger_server.ledger.outages import MAX_GAP, Outages
 from jobledger_server.maintenance.reaper import BATCH, Reaper
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
@@ -37,7 +37,7 @@ def serving() -> Outages:
 
 
 def test_a_server_that_polls_regularly_has_no_outage(serving: Outages) -> None:
-    assert after(serving, *range(SECOND, 100 * SECOND, LONGEST_GAP)) == 0
+    assert after(serving, *range(SECOND, 100 * SECOND, MAX_GAP)) == 0
 
 
 def test_a_database_that_was_unavailable_is_back_with_its_first_answer(serving: Outages) -> None:
@@ -48,12 +48,12 @@ def test_a_database_that_was_unavailable_is_back_with_its_first_answer(serving: 
 
 
 def test_a_process_that_was_frozen_is_back_with_its_first_answer(serving: Outages) -> None:
-    assert after(serving, SECOND, SECOND + LONGEST_GAP) == 0
-    assert after(serving, SECOND + 2 * LONGEST_GAP + 1) == SECOND + 2 * LONGEST_GAP + 1
+    assert after(serving, SECOND, SECOND + MAX_GAP) == 0
+    assert after(serving, SECOND + 2 * MAX_GAP + 1) == SECOND + 2 * MAX_GAP + 1
 
 
 def test_answers_that_overtake_each_other_are_no_outage(serving: Outages) -> None:
-    assert after(serving, SECOND, SECOND // 2, SECOND + LONGEST_GAP) == 0
+    assert after(serving, SECOND, SECOND // 2, SECOND + MAX_GAP) == 0
 
 
 def test_a_clock_that_was_set_back_is_followed(serving: Outages) -> None:

@@ -189,7 +189,7 @@ async def test_callers_that_do_not_come_back_cost_two_quiet_ticks(
         await asyncio.gather(*await submitted(batcher, 1, 2, 3, 4))
         assert [await batcher.submit(n) for n in (5, 6)] == [10, 12]
     assert work.batches == [[1, 2, 3, 4], [5], [6]]
-    assert len(ticks) == batcher_module.QUIET
+    assert len(ticks) == batcher_module.QUIET_TICKS
 
 
 @pytest.mark.usefixtures("endless_ticks")
@@ -197,7 +197,7 @@ async def test_callers_that_keep_coming_are_not_waited_for_without_end(
     monkeypatch: pytest.MonkeyPatch, ticks: list[Callable[[], None]]
 ) -> None:
     """So that of very many one part is answered while the database works for another."""
-    monkeypatch.setattr(batcher_module, "LONGEST", 3)
+    monkeypatch.setattr(batcher_module, "MAX_TICKS", 3)
     work = Work()
     async with Batcher("numbers", work, max_batch=100, max_waiting=100) as batcher:
         await asyncio.gather(*await submitted(batcher, *range(100, 150)))
