@@ -1,4 +1,4 @@
-"""What a database's error means: its kind, and whether the same may succeed later."""
+"""Classifies the database's errors: their kind, and whether a retry may succeed."""
 
 import sqlite3
 
@@ -34,32 +34,33 @@ _POSTGRESQL: dict[str, ErrorKind] = {
     "57014": "timeout",  # query_canceled: statement_timeout
     "55P03": "timeout",  # lock_not_available: lock_timeout
     "25P03": "timeout",  # idle_in_transaction_session_timeout
-    "40P01": "timeout",  # deadlock_detected: one of two that waited for each other
+    "40P01": "timeout",  # deadlock_detected
     "XX001": "corrupt",
     "XX002": "corrupt",
     "08": "connection",
     "28": "connection",  # invalid_authorization_specification
     "3D": "connection",  # invalid_catalog_name
     "53": "connection",  # insufficient_resources: too_many_connections
-    "57": "connection",  # operator_intervention: it shuts down, or starts
+    "57": "connection",  # operator_intervention: it is shutting down or starting
     "22": "constraint",
     "23": "constraint",
     "42": "programming",
     "58": "io",
 }
-"""By SQLSTATE or, where that is not here, by its class."""
+"""By SQLSTATE, or by its class if the SQLSTATE is not here."""
 
 _MAX_CAUSE = 200
+"""Characters of a cause at most."""
 
 _HELP: dict[ErrorKind, str] = {
     "corrupt": "the database is damaged: stop the server and restore a backup",
-    "programming": "the database does not have what a statement needs, or the statement is wrong",
+    "programming": "the database lacks what a statement needs, or the statement is wrong",
 }
-"""The kinds that stay until somebody repairs them."""
+"""The kinds that last until somebody repairs the database."""
 
 
 def kind_of(error: BaseException) -> ErrorKind:
-    """Return the kind of what SQLAlchemy or a driver raised."""
+    """Return the kind of an error of SQLAlchemy or a driver."""
     error = _driver_error(error)
     code = getattr(error, "sqlite_errorcode", None)
     if code is not None:
@@ -73,14 +74,14 @@ def kind_of(error: BaseException) -> ErrorKind:
 
 
 def cause_of(error: BaseException) -> str:
-    """Return what the database says, without what was sent to it."""
+    """Return the database's message, without the values that were sent to it."""
     error = _driver_error(error)
-    words = str(error).partition("\n")[0] or type(error).__name__
-    return words[:_MAX_CAUSE]
+    message = str(error).partition("\n")[0] or type(error).__name__
+    return message[:_MAX_CAUSE]
 
 
 def failure(error: BaseException, *, stale: bool) -> StoreError:
-    """Return the store's error for what was raised; not for what breaks a rule of the schema."""
+    """Return the store's error for any error but a violated constraint."""
     kind, cause = kind_of(error), cause_of(error)
     if kind in _HELP:
         return StoreFault(f"{_HELP[kind]} ({cause})", kind=kind)

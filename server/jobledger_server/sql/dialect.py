@@ -79,7 +79,7 @@ class Dialect(Protocol):
     """Seconds that closing all connections may take; None without a server to wait for."""
 
     database_identity: ColumnElement[str]
-    """Tells the database from a copy of it, as far as the database itself can."""
+    """Differs between the database and a copy of it, as far as the database can know."""
 
     @property
     def clock(self) -> ColumnElement[int]:

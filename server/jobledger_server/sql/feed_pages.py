@@ -1,4 +1,4 @@
-"""A page of the feed, read from the tables that together are the feed."""
+"""Pages of the feed, read from the tables that together hold it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,21 +18,23 @@ from jobledger_server.sql.rows import (
 from jobledger_server.sql.statements import Statements
 from jobledger_server.store import Change, FeedHead, FeedPage
 
-Steps = Sequence[Sequence[Any]]
-"""Whole rows of `job_transitions`."""
+Rows = Sequence[Sequence[Any]]
+"""Whole rows of a table."""
 
+MAX_SCANNED_CHANGES = 2000
+"""Sequence numbers that one page scans at most to find the changes of one owner."""
 
-SCAN = 2000
-"""Sequence numbers that one page passes over at most to find the changes of one owner."""
-
-FEW = 1000
-"""Jobs of an owner that are sorted for a page, so that it need not pass over those of others."""
+FEW_JOBS = 1000
+"""Up to this number, the jobs of an owner are sorted for a page. That needs no scan of others'."""
 
 
 def fitting(sizes: Sequence[int], limit: int, max_bytes: int) -> tuple[int, bool]:
-    """Return how many of what was read a page can take, and whether nothing can follow those.
+    """Return how many of the items fit into a page, and whether they are all that follow.
 
-    At least one; else at most `limit`, of `max_bytes` together.
+    Args:
+        sizes: The sizes in bytes of the items that were read within the same bounds.
+        limit: Items at most.
+        max_bytes: Bytes at most, unless the first item alone is larger.
     """
     room = max_bytes
     for count, size in enumerate(sizes):
@@ -42,8 +44,8 @@ def fitting(sizes: Sequence[int], limit: int, max_bytes: int) -> tuple[int, bool
     return len(sizes), len(sizes) < limit and room > 0
 
 
-class FeedReading:
-    """Reads in one snapshot of the database; see `store.Store.changes_after`."""
+class FeedPageReader:
+    """Reads a page in one snapshot of the database; see `store.Store.changes_after`."""
 
     def __init__(
         self,
@@ -62,65 +64,67 @@ class FeedReading:
         self._user_id = user_id
 
     async def page(self, head: FeedHead, seq: int) -> FeedPage:
-        """Return what comes after `seq` of a feed that stands at `head`."""
+        """Return the changes after `seq`. `head` was read in the same snapshot."""
         as_of = head.seq
         page: dict[str, Any] = {"seq": seq, "until": as_of, "count": self._limit}
         if self._user_id is not None:
             page["user_id"] = self._user_id
-            if await self._has_few():
+            if await self._has_few_jobs():
                 self._feed = self._statements.few_feed
             else:
                 self._feed = self._statements.owned_feed
-                page["until"] = min(as_of, seq + SCAN)
+                page["until"] = min(as_of, seq + MAX_SCANNED_CHANGES)
         rows = await self._rows(self._feed.jobs, {**page, "max_bytes": self._max_bytes})
         latest = [change_from_row(row, as_of) for row in rows]
-        gone = await self._rows(self._feed.deletions, page)
-        latest += [tombstone_from_row(row, as_of) for row in gone]
-        steps = await self._rows(self._feed.transitions, page)
-        last = await self._last(latest, steps, page["until"])
-        taken = {transition_seq(row): row for row in steps if transition_seq(row) <= last}
+        deletions = await self._rows(self._feed.deletions, page)
+        latest += [tombstone_from_row(row, as_of) for row in deletions]
+        transitions = await self._rows(self._feed.transitions, page)
+        last = await self._last(latest, transitions, page["until"])
+        by_seq = {transition_seq(row): row for row in transitions if transition_seq(row) <= last}
         changes = [
-            replace(change, transitions=(transition_from_row(taken.pop(change.seq)),))
-            if change.seq in taken
+            replace(change, transitions=(transition_from_row(by_seq.pop(change.seq)),))
+            if change.seq in by_seq
             else change
             for change in latest
             if change.seq <= last
         ]
-        changes += await self._starts(list(taken.values()), latest, as_of)
+        changes += await self._starts(list(by_seq.values()), latest, as_of)
         return FeedPage(head, sorted(changes, key=lambda change: change.seq), last)
 
-    async def _has_few(self) -> bool:
-        counted = {"user_id": self._user_id, "count": FEW + 1}
-        ((jobs,),) = await self._rows(self._statements.count_some, counted)
-        return bool(jobs <= FEW)
+    async def _has_few_jobs(self) -> bool:
+        bounds = {"user_id": self._user_id, "count": FEW_JOBS + 1}
+        ((count,),) = await self._rows(self._statements.count_some, bounds)
+        return bool(count <= FEW_JOBS)
 
-    async def _last(self, latest: Sequence[Change], steps: Steps, until: int) -> int:
-        """Return where the page ends: at `until`, or where one of its bounds cuts it.
+    async def _last(self, latest: Sequence[Change], transitions: Rows, until: int) -> int:
+        """Return the last sequence number of the page: `until`, unless a bound cuts it.
 
-        Each of the three parts is whole up to where the first of them was cut, and that is at
-        or after the end of the page: no part was cut before its own rows reached a bound.
+        Each of the three reads is complete up to its cut, if a bound cut it. The page ends there or
+        before, because a read is cut only when its own rows reach a bound.
         """
         sizes = {change.seq: change.job.content_bytes for change in latest}
         contents = {change.job.id: change.job.content_bytes for change in latest}
         starts = [
-            (transition_seq(row), row[0]) for row in steps if transition_seq(row) not in sizes
+            (transition_seq(row), row[0]) for row in transitions if transition_seq(row) not in sizes
         ]
         if missing := [job_id for _, job_id in starts if job_id not in contents]:
             ids = self._statements.dialect.bind_list("ids", missing)
             rows = await self._rows(self._statements.job_sizes, ids)
             contents.update((id_, OVERHEAD_BYTES + size) for id_, size in rows)
-        sizes.update((place, contents[job_id]) for place, job_id in starts)
-        places = sorted(sizes)
-        count, whole = fitting([sizes[place] for place in places], self._limit, self._max_bytes)
-        return until if whole else places[count - 1]
+        sizes.update((seq, contents[job_id]) for seq, job_id in starts)
+        seqs = sorted(sizes)
+        count, whole = fitting([sizes[seq] for seq in seqs], self._limit, self._max_bytes)
+        return until if whole else seqs[count - 1]
 
-    async def _starts(self, steps: Steps, latest: Sequence[Change], as_of: int) -> list[Change]:
-        """Return the steps of jobs that went on, at their own places.
+    async def _starts(
+        self, transitions: Rows, latest: Sequence[Change], as_of: int
+    ) -> list[Change]:
+        """Return the transitions of jobs that changed later, at their own sequence numbers.
 
-        Those are starts: a job's end is its latest change.
+        All of them are starts: a terminal state is a job's latest change.
         """
         jobs = {change.job.id: change.job for change in latest}
-        if missing := [row[0] for row in steps if row[0] not in jobs]:
+        if missing := [row[0] for row in transitions if row[0] not in jobs]:
             ids = self._statements.dialect.bind_list("ids", missing)
             rows = await self._rows(self._statements.read_more_jobs, ids)
             jobs.update((job.id, job) for job in map(job_from_row, rows))
@@ -131,8 +135,8 @@ class FeedReading:
                 (transition_from_row(row),),
                 as_of=as_of,
             )
-            for row in steps
+            for row in transitions
         ]
 
-    async def _rows(self, statement: Any, parameters: Mapping[str, Any]) -> Sequence[Any]:
+    async def _rows(self, statement: Any, parameters: Mapping[str, Any]) -> Rows:
         return (await self._connection.execute(statement, parameters)).all()

@@ -1,4 +1,4 @@
-"""The schema's version: bring a database up to it, or say that it is not."""
+"""The schema's revision: migrates a database to it, or checks it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,20 +10,20 @@ from jobledger_server.sql.database import Database
 from jobledger_server.store import StoreUnavailable
 
 HEAD = "0001"
-"""The revision that this code works with: the newest below `migrations/versions`."""
+"""The revision that this code needs: the newest in `migrations/versions`."""
 
-# Two servers that start at once must not both migrate. Any number that nobody else uses.
 MIGRATION_LOCK = 0x6A6F626C
+"""The advisory lock of a migration, since two servers may start at once: an arbitrary number."""
 
 
 class SchemaError(Exception):
-    """The database is at another revision than this code; the message says what to do."""
+    """The database is at another revision than this code needs; the message says what to do."""
 
 
 async def migrate(database: Database) -> None:
-    """Bring the database up to HEAD. Idempotent; safe where several do it at once.
+    """Migrate the database to HEAD. Idempotent, and safe if several processes do it at once.
 
-    A database that is newer is left alone. Raises StoreUnavailable.
+    A newer database is not changed. Raises StoreUnavailable.
     """
     with _translating(database):
         async with database.writer.begin() as connection:
@@ -60,8 +60,8 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _upgrade(connection: Connection) -> None:
-    # Not at the top of the file: it takes as long to import as a server to start, and a
-    # database that is up to date needs none of it.
+    # Not at the top of the file: importing it takes as long as starting a server, and a database
+    # that is up to date does not need it.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
 
@@ -76,7 +76,7 @@ def _translating(database: Database) -> Iterator[None]:
         yield
     except database.unavailable_errors as error:
         cause = str(getattr(error, "orig", None) or error)
-        # As it was given: the driver is nobody's business.
-        where = database.url.set(drivername=database.dialect.name, query={}).render_as_string()
-        message = f"cannot use the database {where}: {cause}"
+        # Without the driver, which the operator did not write.
+        name = database.url.set(drivername=database.dialect.name, query={}).render_as_string()
+        message = f"cannot use the database {name}: {cause}"
         raise StoreUnavailable(message) from error

@@ -20,7 +20,7 @@ from jobledger_server.domain.job import (
 from jobledger_server.sql.connections import Connections, to_completion
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.driver import Prepared
-from jobledger_server.sql.feed_pages import FeedReading, fitting
+from jobledger_server.sql.feed_pages import FeedPageReader, fitting
 from jobledger_server.sql.job_cache import JobCache
 from jobledger_server.sql.job_lists import JobLists
 from jobledger_server.sql.rows import change_from_row, history_from_row, job_from_row
@@ -65,16 +65,16 @@ class SqlStore:
     async def read_jobs(
         self, ids: Collection[JobId] = (), owned: Collection[Owned] = ()
     ) -> dict[JobId, Job]:
-        wanted = bind_owned(self._dialect, ids, owned)
-        rows = await self._fetch(self._statements.read_jobs, wanted)
+        parameters = bind_owned(self._dialect, ids, owned)
+        rows = await self._fetch(self._statements.read_jobs, parameters)
         return {job.id: job for job in map(job_from_row, rows)}
 
     async def read_histories(
         self, ids: Collection[JobId] = (), owned: Collection[Owned] = ()
     ) -> dict[JobId, tuple[Job, list[Transition]]]:
-        wanted = bind_owned(self._dialect, ids, owned)
+        parameters = bind_owned(self._dialect, ids, owned)
         histories: dict[JobId, tuple[Job, list[Transition]]] = {}
-        for row in await self._fetch(self._statements.read_histories, wanted):
+        for row in await self._fetch(self._statements.read_histories, parameters):
             job, transition = history_from_row(row)
             _, transitions = histories.setdefault(job.id, (job, []))
             if transition is not None:
@@ -122,14 +122,14 @@ class SqlStore:
                 raise FeedCompacted
             if seq >= head.seq:
                 return FeedPage(head, [], seq)
-            reading = FeedReading(
+            reader = FeedPageReader(
                 connection,
                 self._statements,
                 limit=limit,
                 max_bytes=max_bytes,
                 user_id=user_id,
             )
-            return await reading.page(head, seq)
+            return await reader.page(head, seq)
 
     async def newest_from(self, *, limit: int, max_bytes: int) -> int:
         head = await self.feed_head()

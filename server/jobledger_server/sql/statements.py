@@ -1,4 +1,4 @@
-"""Every fixed statement of the store."""
+"""Every fixed statement of the store, compiled once."""
 
 from collections.abc import Collection
 from typing import Any
@@ -37,14 +37,14 @@ from jobledger_server.sql.rows import (
 from jobledger_server.sql.tables import ACTIVE, assets, feed, job_transitions, jobs, tombstones
 from jobledger_server.store import Owned
 
-# In the text and not bound: else no partial index is seen to apply.
+# In the text and not bound: otherwise the planner cannot use a partial index.
 _NONE = text("''")
 
 
 def bind_owned(
     dialect: Dialect, ids: Collection[JobId], owned: Collection[Owned]
 ) -> dict[str, Any]:
-    """Return the parameters of the statements that read or lock jobs, some for their owners."""
+    """Return the parameters of the statements that read or lock jobs, `owned` for their owners."""
     return {
         **dialect.bind_list("ids", {*ids, *(job_id for job_id, _ in owned)}),
         **dialect.bind_list("unowned", ids),
@@ -53,30 +53,34 @@ def bind_owned(
 
 
 class Statements:
-    """Built once for a dialect. The lists in them are bound, so that their text never changes.
+    """The statements for a dialect. Their lists are bound, so their text never changes.
 
-    Those that a batch runs are prepared for the driver; `sql` is what SQLAlchemy knows of it.
+    Those that a batch runs are prepared for the driver.
+
+    Args:
+        dialect: The database's dialect.
+        sqlalchemy_dialect: SQLAlchemy's own.
     """
 
-    def __init__(self, dialect: Dialect, sql: SqlDialect) -> None:
+    def __init__(self, dialect: Dialect, sqlalchemy_dialect: SqlDialect) -> None:
         def prepared(statement: ClauseElement) -> Prepared:
-            return Prepared(statement, sql)
+            return Prepared(statement, sqlalchemy_dialect)
 
         self.dialect = dialect
         jobs_by_id = select(jobs).where(dialect.one_of(jobs.c.id, "ids"))
-        # Who asks is part of the question, so that another owner's job is not read.
-        whose = jobs.c.id.concat("/").concat(jobs.c.user_id)
-        readable = or_(dialect.one_of(jobs.c.id, "unowned"), dialect.one_of(whose, "owned"))
+        # The owner is part of the condition, so that another owner's job is not read.
+        id_and_owner = jobs.c.id.concat("/").concat(jobs.c.user_id)
+        readable = or_(dialect.one_of(jobs.c.id, "unowned"), dialect.one_of(id_and_owner, "owned"))
         self.read_jobs = prepared(jobs_by_id.where(readable))
         self.read_more_jobs = jobs_by_id
-        # One statement, so that both tables are read as they stood at the same moment.
+        # One statement, so that both tables are read in the same snapshot.
         self.read_histories = prepared(
             select(jobs, job_transitions)
             .outerjoin(job_transitions, job_transitions.c.job_id == jobs.c.id)
             .where(dialect.one_of(jobs.c.id, "ids"), readable)
             .order_by(jobs.c.id, job_transitions.c.version)
         )
-        # In the order of the ids, so that two transactions never wait for each other.
+        # In the order of the ids, so that transactions do not deadlock.
         self.lock_jobs = prepared(dialect.locked(jobs_by_id.order_by(jobs.c.id)))
         self.lock_owned_jobs = prepared(
             dialect.locked(jobs_by_id.where(readable).order_by(jobs.c.id))
@@ -112,7 +116,7 @@ class Statements:
             .limit(bindparam("count"))
             .subquery()
         )
-        # One row at least: the time is wanted where nothing is overdue, too.
+        # At least one row: the time is needed even if no job is overdue.
         clock = select(dialect.clock.label("now")).subquery()
         self.overdue = (
             select(clock.c.now, overdue.c.id)
@@ -121,8 +125,8 @@ class Statements:
         )
         self.find_purgeable = (
             select(jobs.c.id)
-            # No job ended before it was made, and an id tells when that was: so this needs no
-            # index by the time of the end, and passes over few jobs.
+            # No job ends before it is created, and its id contains that time. So this needs no
+            # index on the completion time, and skips few jobs.
             .where(jobs.c.id < bindparam("before_id"), jobs.c.complete_time < bindparam("before"))
             .order_by(jobs.c.id)
             .limit(bindparam("count"))
@@ -137,8 +141,8 @@ class Statements:
         )
         self.newest_from = _newest_from()
         self.job_sizes = select(jobs.c.id, _SIZE).where(dialect.one_of(jobs.c.id, "ids"))
-        # The oldest first, and then which of them are old: else one that is would be looked for
-        # among all of them, as long as none is.
+        # First the oldest, then which of them are old enough: otherwise, if none is, the statement
+        # reads all of them.
         oldest = (
             select(tombstones.c.change_seq, tombstones.c.delete_time)
             .order_by(tombstones.c.change_seq)
@@ -166,7 +170,7 @@ class Statements:
         )
 
 
-# What the database knows of a job's size without reading it.
+# The part of a job's size that the database computes without reading the payloads.
 _SIZE: ColumnElement[int] = (
     func.coalesce(func.length(jobs.c.parameters), 0)
     + func.coalesce(func.length(jobs.c.result), 0)
@@ -179,16 +183,19 @@ ANSWER_SIZE = _SIZE + func.length(cast(jobs.c.labels, Text)) + OVERHEAD_BYTES
 
 
 class FeedStatements:
-    """Reads a page of the feed: of all owners, or of one. Its bounds are bound.
+    """The statements that read a page of the feed. Its limits are bound.
 
-    `few`: of an owner with few jobs, which are found by the owner and then sorted. Of any other
-    owner that would read all that the owner has: those are found by their sequence numbers.
+    Args:
+        owned: Read the changes of one owner instead of all.
+        few: The owner has few jobs: find them by the index on the owner, then sort them. With
+            many jobs that would read all of them, so they are found by sequence number.
     """
 
     def __init__(self, *, owned: bool = False, few: bool = False) -> None:
+        # An expression instead of a column keeps the planner from using the column's index.
         def whose(column: Column[str]) -> tuple[ColumnElement[bool], ...]:
-            found = column if few else column.concat("")  # by an index of the owner's, or not
-            return (found == bindparam("user_id"),) if owned else ()
+            owner = column if few else column.concat("")
+            return (owner == bindparam("user_id"),) if owned else ()
 
         def at(table: Table) -> ColumnElement[int]:
             return table.c.change_seq + 0 if few else table.c.change_seq
@@ -210,7 +217,7 @@ def _span(table: Table, at: ColumnElement[int], *which: ColumnElement[bool]) -> 
 
 
 def _jobs_page(at: ColumnElement[int], *which: ColumnElement[bool] | TextClause) -> Select[Any]:
-    """Return the same of jobs, up to the one with which their contents reach `max_bytes`."""
+    """Return the same for jobs, up to the job whose contents reach `max_bytes` in sum."""
     after = at > bindparam("seq")
     sizes = select(at.label("at"), _SIZE.label("size"))
     sizes = sizes.where(*which, after, at <= bindparam("until"))
@@ -222,10 +229,10 @@ def _jobs_page(at: ColumnElement[int], *which: ColumnElement[bool] | TextClause)
 
 
 def _newest_from() -> Select[Any]:
-    """Return the statement for the newest job with which those after it are too large."""
-    place = jobs.c.change_seq
-    newest = select(place, _SIZE.label("size")).where(place > bindparam("seq"))
-    newest = newest.order_by(place.desc()).limit(bindparam("count"))
+    """Return the statement for the newest change that exceeds `max_bytes` with those after it."""
+    seq = jobs.c.change_seq
+    newest = select(seq, _SIZE.label("size")).where(seq > bindparam("seq"))
+    newest = newest.order_by(seq.desc()).limit(bindparam("count"))
     first = newest.subquery()
     total = func.sum(first.c.size).over(order_by=first.c.change_seq.desc())
     sums = select(first.c.change_seq, total.label("total")).subquery()

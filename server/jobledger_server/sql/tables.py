@@ -1,8 +1,7 @@
-"""The tables. What the domain promises, the database checks as well.
+"""The tables. Their constraints check the domain's rules again.
 
-Times are microseconds since the Unix epoch and payloads are serialized Structs,
-as in the domain: nothing is converted on the way. See
-docs/decisions/0002-rows-hold-what-the-domain-holds.md.
+Times are microseconds since the Unix epoch and payloads are serialized Structs, as in the
+domain, so nothing is converted. See docs/decisions/0002-rows-hold-what-the-domain-holds.md.
 """
 
 from sqlalchemy import (
@@ -45,17 +44,17 @@ metadata = MetaData(
     }
 )
 
-# Ids compare by their bytes wherever the database's collation would do otherwise.
+# Ids compare byte by byte, whatever the database's collation.
 _ID = String(MAX_ID_CHARACTERS).with_variant(String(MAX_ID_CHARACTERS, collation="C"), "postgresql")
 
 _STATUSES = "('QUEUED', 'PROCESSING', 'COMPLETED', 'PARTIAL', 'FAILED')"
 _TERMINAL = "('COMPLETED', 'PARTIAL', 'FAILED')"
 
 ACTIVE = "complete_time IS NULL"
-"""True of a job that has not ended."""
+"""The condition for a job that has not finished."""
 
 CLAIMABLE = "complete_time IS NULL AND lease_expire_time IS NULL"
-"""True of a job that waits for a worker; `state_machine.is_claimable` in SQL."""
+"""The condition for a job that waits for a worker; `state_machine.is_claimable` in SQL."""
 
 jobs = Table(
     "jobs",
@@ -86,11 +85,11 @@ jobs = Table(
     Column("cancel_reason", String(MAX_MESSAGE_CHARACTERS), nullable=False),
     Column("version", BigInteger, nullable=False),
     Column("outcome_digest", LargeBinary),
-    # The earliest of the times at which something happens by itself; none after the end.
+    # The earliest time at which something happens without a call; NULL in a terminal state.
     Column("deadline", BigInteger),
     Column("change_seq", BigInteger, nullable=False),
     Column("error_reason", String(MAX_ERROR_REASON_CHARACTERS)),
-    # The largest come last: in SQLite, what is stored after them is found by reading them.
+    # The largest come last: SQLite reads them to find the columns stored after them.
     Column("error_message", String(MAX_ERROR_MESSAGE_CHARACTERS)),
     Column("error_details", LargeBinary),
     Column("parameters", LargeBinary),
@@ -118,7 +117,7 @@ jobs = Table(
     CheckConstraint(f"(status IN {_TERMINAL}) = (deadline IS NULL)", name="deadline"),
     CheckConstraint("max_attempts >= 1 AND releases BETWEEN 0 AND attempt", name="attempts"),
     Index("ix_jobs_user_id_id", "user_id", "id"),
-    # What waits for a worker, oldest first within each type.
+    # Claimable jobs, oldest first within each type.
     Index(
         "ix_jobs_claimable",
         "job_type",
@@ -134,15 +133,15 @@ jobs = Table(
         postgresql_where=text("deadline IS NOT NULL"),
     ),
     Index("uq_jobs_change_seq", "change_seq", unique=True),
-    # The jobs that have not ended, in the order of their latest changes: what a watcher of many
-    # jobs begins with, however many have ended.
+    # Active jobs in the order of their latest changes: a feed watch starts with these, and does
+    # not read finished ones.
     Index(
         "ix_jobs_active",
         "change_seq",
         sqlite_where=text(ACTIVE),
         postgresql_where=text(ACTIVE),
     ),
-    # The same of one owner, however much of others is active, and however much of theirs has ended.
+    # The same for one owner, without reading other owners' jobs.
     Index(
         "ix_jobs_active_by_owner",
         "user_id",
@@ -160,7 +159,7 @@ jobs = Table(
     ),
 )
 
-# A step, and how the job stood after it as far as the job's own row forgets that.
+# A transition, with the job's fields after it that later changes overwrite in the job's row.
 job_transitions = Table(
     "job_transitions",
     metadata,
@@ -230,10 +229,10 @@ tombstones = Table(
     Index("ix_tombstones_user_id_change_seq", "user_id", "change_seq"),
 )
 
-# One row. `seq` is the place of the newest committed change; its row lock, held
-# until the commit, makes the order of the places the order of the commits. `compacted_seq` is the
-# greatest place of a deletion that is no longer among the tombstones. `database_identity` tells the
-# database that it is on from one that it was copied to.
+# One row. `seq` is the sequence number of the newest committed change. Its row lock is held until
+# the commit, so sequence order is commit order. `compacted_seq` is the greatest sequence number of
+# a deletion that is no longer among the tombstones. `database_identity` differs in a copy of the
+# database.
 feed = Table(
     "feed",
     metadata,

@@ -45,20 +45,20 @@ class SqlTransaction:
     async def load_jobs(
         self, ids: Collection[JobId], owned: Collection[Owned] = ()
     ) -> dict[JobId, Job]:
-        wanted = {*ids, *(job_id for job_id, _ in owned)}
-        known = self._cache.find(wanted)
+        requested = {*ids, *(job_id for job_id, _ in owned)}
+        known = self._cache.find(requested)
         if owned:
             # Another owner's job is queried for like one that does not exist.
             theirs = {job_id for job_id, user_id in owned if _owner(known, job_id) == user_id}
             known = {job_id: known[job_id] for job_id in known if job_id in theirs or job_id in ids}
-        if len(known) == len(wanted):
+        if len(known) == len(requested):
             write_ids = {job_id: write_id for job_id, (_, write_id) in known.items()}
             same = await self._driver.unchanged(write_ids)
             self._loaded.update((job_id, known[job_id][0]) for job_id in same)
-            missing = wanted - self._loaded.keys()
+            missing = requested - self._loaded.keys()
         else:
             # All in one statement, so that all are locked in the order of their ids.
-            missing = wanted
+            missing = requested
         if missing and not owned:
             await self._load(self._statements.lock_jobs, missing)
         elif missing:
@@ -81,15 +81,15 @@ class SqlTransaction:
     async def find_created(
         self, requests: Collection[tuple[str, str]]
     ) -> dict[tuple[str, str], Job]:
-        wanted = self._dialect.bind_pairs("requests", requests)
-        rows = await self._fetch(self._statements.find_created, wanted)
+        parameters = self._dialect.bind_pairs("requests", requests)
+        rows = await self._fetch(self._statements.find_created, parameters)
         return {(job.user_id, job.request_id): job for job in map(job_from_row, rows)}
 
     async def find_linked(
         self, requests: Collection[tuple[JobId, str]]
     ) -> dict[tuple[JobId, str], Asset]:
-        wanted = self._dialect.bind_pairs("requests", requests)
-        rows = await self._fetch(self._statements.find_linked, wanted)
+        parameters = self._dialect.bind_pairs("requests", requests)
+        rows = await self._fetch(self._statements.find_linked, parameters)
         return {(asset.job_id, asset.request_id): asset for asset in map(asset_from_row, rows)}
 
     async def find_claimable(self, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:

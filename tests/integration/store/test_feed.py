@@ -156,7 +156,7 @@ async def test_one_owners_part_of_the_feed_is_whole(
     gone = await moved(store, ours[0], COMPLETED)
     await append(store, step(gone, Delete(job_id=gone.id, user_id="ada")))
     for few, limit in itertools.product((0, 1000), (1, 3, 100)):
-        monkeypatch.setattr(feed_module, "FEW", few)
+        monkeypatch.setattr(feed_module, "FEW_JOBS", few)
         changes = await all_changes(store, limit=limit, user_id="ada")
         steps = assert_told_once_and_in_order(changes)
         assert {change.job.user_id for change in changes} == {"ada"}
@@ -179,7 +179,7 @@ async def test_a_page_is_bounded_by_bytes_and_nothing_is_missing(
     await finished(store)
     whole = await all_changes(store, limit=100, max_bytes=10**9)
     for user_id, few in ((None, 0), ("ada", 0), ("ada", 1000)):
-        monkeypatch.setattr(feed_module, "FEW", few)
+        monkeypatch.setattr(feed_module, "FEW_JOBS", few)
         for max_bytes in (1, 150_000, 350_000):
             changes = await all_changes(store, limit=100, user_id=user_id, max_bytes=max_bytes)
             assert changes == whole
@@ -206,15 +206,15 @@ async def test_what_a_page_cannot_take_is_not_read(store: SqlStore, reading: str
 async def test_a_page_passes_over_a_bounded_number_of_other_owners_changes(
     store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed_module, "SCAN", 5)
-    monkeypatch.setattr(feed_module, "FEW", 1)
+    monkeypatch.setattr(feed_module, "MAX_SCANNED_CHANGES", 5)
+    monkeypatch.setattr(feed_module, "FEW_JOBS", 1)
     first = await saved(store)
     for _ in range(12):
         await saved(store, "bob")
     last = await moved(store, await saved(store), PROCESSING)
     found = [page async for page in pages(store, limit=10, user_id="ada")]
     assert [[change.job for change in page] for page in found] == [[first], [], [last]]
-    monkeypatch.setattr(feed_module, "FEW", 2)  # then they are found by their owner, at once
+    monkeypatch.setattr(feed_module, "FEW_JOBS", 2)  # then they are found by their owner, at once
     found = [page async for page in pages(store, limit=10, user_id="ada")]
     assert [[change.job for change in page] for page in found] == [[first, last]]
 

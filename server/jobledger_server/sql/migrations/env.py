@@ -1,4 +1,4 @@
-"""How Alembic runs a step: on the connection that `schema.migrate` hands in."""
+"""Runs a migration, on the connection that `schema.migrate` passes."""
 
 from alembic import context
 

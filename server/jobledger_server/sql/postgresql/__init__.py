@@ -1,1 +1,1 @@
-"""PostgreSQL: its dialect, its driver and its notifications."""
+"""PostgreSQL: dialect, driver, engines and notifications."""

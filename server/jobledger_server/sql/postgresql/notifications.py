@@ -1,8 +1,8 @@
-"""Notifications between servers on one PostgreSQL: somebody has committed, poll_now.
+"""Notifications between the servers of one PostgreSQL database: a server has committed.
 
-They carry nothing and prove nothing. Sent after the commit and never in its
-transaction, where NOTIFY would take a lock that all writers share; lost ones cost
-the time until the next regular poll_now.
+They have no payload. They are sent after the commit and not in its transaction, where NOTIFY
+takes a lock that all writers share. A lost notification delays a change until the next
+regular poll.
 """
 
 import asyncio
@@ -17,19 +17,24 @@ from sqlalchemy import URL
 CHANNEL = "jobledger"
 
 SEND_SECONDS = 0.005
-"""Between two hints of one server: more often would tell nothing new."""
+"""Between two notifications of one server at least."""
 
 PING_SECONDS = 5.0
-"""Between checks that the connection still hears: it can die without a word."""
+"""Between checks of the connection, which can break silently."""
 
 RECONNECT_SECONDS = 1.0
-"""Between attempts to connect."""
+"""Between attempts to connect, on average."""
 
 log = logging.getLogger("jobledger.notifications")
 
 
 class Notifications:
-    """Sends and hears hints over a connection of its own, which it restores by itself."""
+    """Sends and receives notifications on a connection of its own, and reconnects.
+
+    Args:
+        url: The database.
+        poll_now: Called for each notification from another server.
+    """
 
     def __init__(self, url: URL, poll_now: Callable[[], None]) -> None:
         # asyncpg reads URLs as libpq does.
@@ -39,11 +44,11 @@ class Notifications:
         self._committed = asyncio.Event()
 
     def committed(self) -> None:
-        """Let the others know, soon, that something was committed here."""
+        """Send a notification soon: something was committed here."""
         self._committed.set()
 
     async def run(self) -> None:
-        """Send and hear until cancelled."""
+        """Send and receive until cancelled."""
         while True:
             try:
                 await self._exchange()
@@ -58,7 +63,7 @@ class Notifications:
             self._dsn,
             timeout=PING_SECONDS,
             command_timeout=PING_SECONDS,
-            # A hint need not be durable, and must not wait for the disk.
+            # A notification need not be durable, and must not wait for the disk.
             server_settings={
                 "application_name": "jobledger notifications",
                 "synchronous_commit": "off",
@@ -67,12 +72,12 @@ class Notifications:
         try:
             own = connection.get_server_pid()
 
-            def heard(_connection: Any, sender: int, _channel: str, _payload: Any) -> None:
+            def received(_connection: Any, sender: int, _channel: str, _payload: Any) -> None:
                 if sender != own:
                     self._poll_now()
 
-            await connection.add_listener(CHANNEL, heard)
-            self._poll_now()  # what was hinted at meanwhile was not heard
+            await connection.add_listener(CHANNEL, received)
+            self._poll_now()  # notifications sent meanwhile were missed
             while True:
                 try:
                     async with asyncio.timeout(PING_SECONDS):

@@ -39,10 +39,10 @@ def _find_claimable(lock: str) -> str:
     """Return the statement that finds claimable jobs of some types."""
     columns, condition = claimable("octet_length", labels="labels::text")
     return (
-        "SELECT id, job_type, size FROM unnest($1::text[], $2::bigint[]) AS wanted (type, count) "  # noqa: S608
+        "SELECT id, job_type, size FROM unnest($1::text[], $2::bigint[]) AS request (type, count) "  # noqa: S608
         f"CROSS JOIN LATERAL (SELECT {columns} FROM jobs "
-        f"WHERE job_type = wanted.type AND {condition} (SELECT {CLOCK}) "
-        f"ORDER BY create_time, id LIMIT wanted.count {lock}) AS oldest "
+        f"WHERE job_type = request.type AND {condition} (SELECT {CLOCK}) "
+        f"ORDER BY create_time, id LIMIT request.count {lock}) AS oldest "
         "ORDER BY create_time, id LIMIT $3"
     )
 

@@ -1,1 +1,1 @@
-"""SQLite: its dialect, its driver and the lock on its file."""
+"""SQLite: dialect, driver, engines and lock file."""

@@ -1,13 +1,11 @@
-"""One process for each SQLite file, a file that is one, and word of how far it had come.
+"""The lock file of an SQLite database: one process at a time, and the feed's last known head.
 
-Before SQLite 3.51.3 a file can be damaged when two connections write or
-checkpoint it (https://sqlite.org/wal.html, "The WAL-reset bug"), and the SQLite
-that Python brings is often older. Within a server one connection does both; this
-sees to it that there is no second server.
+Before SQLite 3.51.3 a file can be corrupted when two connections write or checkpoint it
+(https://sqlite.org/wal.html, "The WAL-reset bug"), and Python often ships an older SQLite.
+Within a server one connection does both; this lock excludes a second server.
 
-The file beside it also says how far the feed had come. A database that is put back
-from a backup is behind that, and one that is a copy has no such file: a place in
-the feed that was given out before is then good no more.
+The lock file also records the head of the feed. A database that was restored from a backup
+is behind it, and a copy has no lock file. In both cases the cursors of clients are invalid.
 """
 
 import fcntl
@@ -27,22 +25,22 @@ class DatabaseInUse(Exception):
 
 
 class Lock:
-    """The file beside an SQLite file, locked."""
+    """The lock file of an SQLite database, locked."""
 
     def __init__(self, file: int) -> None:
         self._file = file
-        self._seen = _read_head(file)
-        self.record(self._seen or FeedHead("-", 0))
+        self._recorded = _read_head(file)
+        self.record(self._recorded or FeedHead("-", 0))
 
     def continues(self, head: FeedHead) -> bool:
-        """Whether the feed is the one that was here before, and not behind what it was."""
-        seen = self._seen
-        return seen is not None and seen.epoch == head.epoch and seen.seq <= head.seq
+        """Return whether `head` is of the recorded feed, and not behind the recorded head."""
+        last = self._recorded
+        return last is not None and last.epoch == head.epoch and last.seq <= head.seq
 
     def record(self, head: FeedHead) -> None:
-        """Note how far the feed has come, for the next server."""
-        # In one write, so that whoever is killed leaves a whole note. It need not be durable:
-        # an older one says less, but nothing wrong.
+        """Record the feed's head, for the next server."""
+        # In one write, so that a killed process leaves a whole record. It need not be durable: an
+        # older head is still a lower bound.
         os.pwrite(self._file, f"{os.getpid():<10}\n{head.epoch:<32} {head.seq:<20}\n".encode(), 0)
 
 
@@ -56,15 +54,18 @@ def _read_head(file: int) -> FeedHead | None:
 
 @contextmanager
 def exclusive(url: URL) -> Iterator[Lock | None]:
-    """Be the only one on an SQLite file for as long as the block lasts.
+    """Lock an SQLite database during the block. On PostgreSQL this does nothing.
 
-    The lock is on a file beside it and ends with the process, however that ends.
-    On PostgreSQL this does nothing. Raises DatabaseInUse and StoreUnavailable.
+    The operating system releases the lock when the process ends in any way.
+
+    Raises:
+        DatabaseInUse: Another process holds the lock.
+        StoreUnavailable: The files cannot be used.
     """
     if url.get_backend_name() != "sqlite":
         yield None
         return
-    # By its real path: a symbolic link is the same file.
+    # The resolved path: a symbolic link names the same database.
     path = Path(str(url.database)).resolve()
     try:
         file = _open(Path(f"{path}.lock"))
@@ -88,14 +89,15 @@ def exclusive(url: URL) -> Iterator[Lock | None]:
 
 
 def _open(path: Path) -> int:
-    """Open a file, and create it for nobody but its owner."""
+    """Open a file; create it with access for its owner only."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def _check(path: Path, url: URL) -> None:
-    """See that the file can be used, before the threads that will use it are there to clean up.
+    """Raise unless the file can be used, before threads are started that would need cleanup.
 
-    Creates it: SQLite would let everybody read it, and gives its other files the same mode.
+    Creates the file: SQLite would make it readable by everybody. SQLite's other files get the
+    mode of this one.
     """
     try:
         os.close(_open(path))

@@ -88,8 +88,8 @@ class SqliteDialect:
         # Padded to a power of two, so that there are few texts for the driver to prepare. No job
         # has an empty type.
         size = 1 << (len(limits) - 1).bit_length()
-        wanted = [*limits.items(), *[("", 0)] * (size - len(limits))]
-        values = [value for job_type, count in wanted for value in (job_type, now, count)]
+        requested = [*limits.items(), *[("", 0)] * (size - len(limits))]
+        values = [value for job_type, count in requested for value in (job_type, now, count)]
         return _find_claimable(size), [*values, limit]
 
     def insertion(self, table: Table, columns: Sequence[str]) -> WriteStatement:

@@ -50,7 +50,7 @@ def upgrade() -> None:
         sa.Column("deadline", sa.BigInteger),
         sa.Column("change_seq", sa.BigInteger, nullable=False),
         sa.Column("error_reason", sa.String(63)),
-        # The largest come last: in SQLite, what is stored after them is found by reading them.
+        # The largest come last: SQLite reads them to find the columns stored after them.
         sa.Column("error_message", sa.String(4096)),
         sa.Column("error_details", sa.LargeBinary),
         sa.Column("parameters", sa.LargeBinary),
@@ -235,11 +235,11 @@ def upgrade() -> None:
     op.bulk_insert(feed, [new])
 
     if op.get_bind().dialect.name == "sqlite":
-        _keep_references_whole_by_triggers()
+        _create_foreign_key_triggers()
 
 
-def _keep_references_whole_by_triggers() -> None:
-    """SQLite heeds foreign keys only on connections that ask for it; triggers ask nobody."""
+def _create_foreign_key_triggers() -> None:
+    """SQLite honors foreign keys only on connections that enable them; triggers always run."""
     for table in ("assets", "job_transitions"):
         for event in ("INSERT", "UPDATE OF job_id"):
             op.execute(
@@ -249,7 +249,7 @@ def _keep_references_whole_by_triggers() -> None:
                 f"BEGIN SELECT RAISE(ABORT, '{table}.job_id names no job'); END"
             )
     op.execute(
-        "CREATE TRIGGER jobs_take_theirs_along AFTER DELETE ON jobs BEGIN "
+        "CREATE TRIGGER jobs_delete_dependents AFTER DELETE ON jobs BEGIN "
         "DELETE FROM assets WHERE job_id = OLD.id; "
         "DELETE FROM job_transitions WHERE job_id = OLD.id; END"
     )
