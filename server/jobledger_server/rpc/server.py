@@ -19,6 +19,7 @@ from jobledger.v1 import job_service_pb2, worker_service_pb2
 from jobledger_server.admission.admission import Admission
 from jobledger_server.domain.limits import MAX_MESSAGE_BYTES
 from jobledger_server.rpc.access import Access
+from jobledger_server.rpc.calls import Calls
 from jobledger_server.rpc.drain import Drain
 from jobledger_server.rpc.handlers import Handlers, Limits
 from jobledger_server.rpc.incoming import Intake
@@ -36,16 +37,16 @@ OPTIONS = (
     # A second server on the same port is a mistake, not a way to share it; see _options.
     ("grpc.so_reuseport", 0),
     # Idle clients may ping, with or without calls. By default gRPC disconnects clients that ping
-    # more than once in five minutes. No strikes: disconnecting a client that floods with pings
-    # takes gRPC so long that others wait (docs/exposure.md).
+    # more than once in five minutes. No strikes: disconnecting a client that floods the server with
+    # pings costs gRPC so much time that others wait (docs/exposure.md).
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_ping_strikes", 0),
     # Closes a connection that has not sent its HTTP/2 preface and settings by then.
     ("grpc.server_handshake_timeout_ms", 10_000),
-    # A little more than a request may have, so that the service itself explains the refusal.
+    # A little more than the limit of a request, so that the service itself explains the refusal.
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES * 5 // 4),
-    # A request that is not read yet holds 64 KiB at most. By default gRPC buffers as much as the
-    # link can carry: 2,000 creations of 250 kB held a fifth more.
+    # An unread request is buffered up to 64 KiB. By default gRPC buffers as much as the link can
+    # carry: 2,000 creations of 250 kB took a fifth more memory.
     ("grpc.http2.bdp_probe", 0),
     # Detect clients that vanished without closing their connections.
     ("grpc.keepalive_time_ms", 60_000),
@@ -76,14 +77,14 @@ _DESCRIPTORS = (
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """A server that serves. `address` has the real port if the settings asked for port 0."""
+    """A running server. `address` has the real port if the settings have port 0."""
 
     address: str
     busy_peers: Collection[str]
-    """The peers that have a call under way, as gRPC names them."""
+    """The peers that have a running call, by gRPC's names for them."""
 
     terminated: Callable[[], Coroutine[Any, Any, None]]
-    """Returns when the server was stopped. Raises RuntimeError if it stopped by itself."""
+    """Returns when the server was stopped. Raises RuntimeError if it stopped for another reason."""
 
 
 @asynccontextmanager
@@ -102,10 +103,11 @@ async def serving(
     with UNAVAILABLE, running calls finish.
 
     Raises:
-        PortUnavailable: The address cannot be listened on.
+        PortUnavailable: The server cannot listen on the address.
     """
     server = grpc.aio.server(options=_options(settings, max_connections))
-    handlers = Handlers(server, drain, access, intake, _limits(settings))
+    calls = Calls(drain, access, intake)
+    handlers = Handlers(server, calls, drain, _limits(settings))
     for descriptor, service in zip(_DESCRIPTORS, services, strict=True):
         handlers.add_service(descriptor, service)
     names = [descriptor.full_name for descriptor in _DESCRIPTORS]
@@ -132,10 +134,10 @@ async def serving(
         # Shielded: cancelling it would cancel what `server.stop` waits for.
         await asyncio.shield(asyncio.ensure_future(server.wait_for_termination()))
         if not drain.begun.is_set():
-            raise RuntimeError("gRPC takes no calls any more")
+            raise RuntimeError("gRPC does not accept calls any more")
 
     try:
-        yield Serving(address, handlers.calls, terminated)
+        yield Serving(address, calls.running, terminated)
     finally:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + settings.grace
@@ -146,7 +148,7 @@ async def serving(
             async with asyncio.timeout(settings.grace / 2):
                 await drain.finished()
         except TimeoutError:
-            log.warning("grace_period_exceeded", extra={"calls": handlers.calls.total()})
+            log.warning("grace_period_exceeded", extra={"calls": calls.running.total()})
         await server.stop(max(0.0, deadline - loop.time()))
         log.info("stopped")
 
@@ -154,7 +156,7 @@ async def serving(
 def _add_health_and_reflection(
     handlers: Handlers, names: Sequence[str], *, reflect: bool
 ) -> health_aio.HealthServicer:
-    # The generated code gives a service to a server; Handlers takes it in the server's place.
+    # The generated code adds a service to a server; Handlers stands in for it.
     server: Any = handlers
     health = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
@@ -185,10 +187,10 @@ def _options(settings: Settings, max_connections: int) -> list[tuple[str, int]]:
     if settings.shares_port:
         options["grpc.so_reuseport"] = 1
     if settings.max_watch_age:
-        # A connection as old as a watch may be accepts no new calls, and ends with its last one.
-        # Else a watch would reconnect over the same connection, to the same server.
+        # A connection that reaches the maximum age of a watch accepts no new calls. Otherwise a
+        # watch would reconnect over the same connection, to the same server.
         options["grpc.max_connection_age_ms"] = round(settings.max_watch_age * 1000)
-        # Long enough for every stream to end by itself. What is left then belongs to a client
-        # that does not read.
+        # Long enough for every stream to end by itself. A stream that is still open then belongs
+        # to a client that does not read.
         options["grpc.max_connection_age_grace_ms"] = round(settings.max_watch_age * 1250)
     return list(options.items())

@@ -1,5 +1,7 @@
-"""The one table from errors to gRPC codes and details. Nothing internal passes it."""
+"""Errors as gRPC codes and details. Nothing internal is sent: a bug is logged under an id."""
 
+import logging
+import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -7,6 +9,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
+from jobledger.v1 import worker_service_pb2
 from jobledger.v1.error_reason_pb2 import ErrorReason
 from jobledger_server.domain.errors import (
     DomainError,
@@ -27,19 +30,44 @@ from jobledger_server.watch.job_watch import Draining
 DOMAIN = "jobledger"
 
 RETRY_SECONDS = 1
-"""How long a caller is asked to wait before it tries again, where that may help."""
+"""How long a caller is asked to wait before a retry that may succeed."""
 
 VIOLATIONS_BYTES = 1500
-"""What the violations of a request may take in its status. It holds them three times, in base64
-and with what is not ASCII encoded, and clients cut off trailers at 8 KiB."""
+"""Bytes of violations in a status at most. A status contains them three times, in base64 and
+percent-encoded, and clients cut trailers at 8 KiB."""
 
-FOREIGN = "is of another database, or this one was restored from a backup: begin without one"
+FOREIGN = "is of another database, or this one was restored from a backup: start without a token"
 
 _PREFIX = "ERROR_REASON_"
 
+log = logging.getLogger("jobledger.rpc")
 
-def status_of(error: Exception) -> status_pb2.Status | None:
-    """Return what a caller is told of an error; None for one that is none of its business."""
+
+def status_of(error: Exception) -> status_pb2.Status:
+    """Return the status of an error. A bug is logged under an id, and the status has the id."""
+    status = _known_status(error)
+    if status is None:
+        correlation_id = uuid.uuid4().hex
+        log.error("internal_error", exc_info=error, extra={"correlation_id": correlation_id})
+        status = _internal_status(correlation_id)
+    return status
+
+
+def report_error(error: Exception) -> worker_service_pb2.ReportError:
+    """Return the error of one report of a stream."""
+    status = status_of(error)
+    info = error_details_pb2.ErrorInfo()
+    status.details[0].Unpack(info)
+    return worker_service_pb2.ReportError(
+        code=status.code,
+        reason=ErrorReason.Value(f"{_PREFIX}{info.reason}"),
+        message=status.message,
+        metadata=info.metadata,
+    )
+
+
+def _known_status(error: Exception) -> status_pb2.Status | None:
+    """Return the status of an error that has one, or None for a bug."""
     match error:
         case InvalidRequest():
             return _invalid(error)
@@ -58,18 +86,18 @@ def status_of(error: Exception) -> status_pb2.Status | None:
                 return _unavailable("stream reached its maximum age; reconnect", facts, 0)
             return _unavailable("this server is shutting down", facts)
         case StoreUnavailable(kind="disk_full" | "read_only"):
-            return _unavailable("the database takes no writes at the moment")
+            return _unavailable("the database does not accept writes at the moment")
         case StoreUnavailable():
             return _unavailable("the database does not answer")
         case FeedCompacted():
             return _status(
                 code_pb2.OUT_OF_RANGE,
                 ErrorReason.ERROR_REASON_RESUME_TOKEN_EXPIRED,
-                "the resume token is older than what is known of deletions: begin without one",
+                "the resume token has expired, deletions after it are lost: start without a token",
                 {},
             )
         case ForeignCursor():
-            return status_of(InvalidRequest([("resume_token", FOREIGN)], token=True))
+            return _known_status(InvalidRequest([("resume_token", FOREIGN)], token=True))
         case _:
             return None
 
@@ -86,45 +114,45 @@ def _refusal(error: DomainError) -> status_pb2.Status | None:
                     resource_type="jobledger.v1.Job", resource_name=job_id
                 ),
             )
-        case IllegalTransition(job_id, current, wanted, allowed):
+        case IllegalTransition(job_id, current, target, allowed):
             return _precondition(
                 ErrorReason.ERROR_REASON_ILLEGAL_TRANSITION,
-                f"job {job_id} is {current.value}{_obstacle(current.value, wanted, allowed)}",
+                f"job {job_id} is {current.value}{_why_illegal(current.value, target, allowed)}",
                 {
                     "job_id": job_id,
                     "current": current.value,
-                    "target": wanted,
+                    "target": target,
                     "allowed": ",".join(allowed),
                 },
             )
-        case JobTerminal(job_id, current, wanted):
+        case JobTerminal(job_id, current, target):
             return _precondition(
                 ErrorReason.ERROR_REASON_JOB_TERMINAL,
-                f"job {job_id} has ended as {current.value} and never changes again",
-                {"job_id": job_id, "current": current.value, "target": wanted, "allowed": ""},
+                f"job {job_id} is {current.value}, a terminal state",
+                {"job_id": job_id, "current": current.value, "target": target, "allowed": ""},
             )
         case LeaseLost(job_id, attempt):
             return _status(
                 code_pb2.ABORTED,
                 ErrorReason.ERROR_REASON_LEASE_LOST,
-                f"job {job_id} is at attempt {attempt}, not at the caller's: stop working on it",
+                f"job {job_id} is at attempt {attempt}, not the caller's: stop working on it",
                 {"job_id": job_id, "attempt": str(attempt)},
             )
         case VersionMismatch(job_id, version):
             return _status(
                 code_pb2.ABORTED,
                 ErrorReason.ERROR_REASON_VERSION_MISMATCH,
-                f"job {job_id} is at version {version}, not at the expected one",
+                f"job {job_id} is at version {version}, not the expected one",
                 {"job_id": job_id, "version": str(version)},
             )
-        case RequestIdReused(request_id, made, made_id, index):
+        case RequestIdReused(request_id, kind, existing_id, index):
             return _status(
                 code_pb2.ALREADY_EXISTS,
                 ErrorReason.ERROR_REASON_REQUEST_ID_REUSED,
                 f"the request id {request_id!r} was used before with other content",
                 {"request_id": request_id} | ({} if index is None else {"index": str(index)}),
                 error_details_pb2.ResourceInfo(
-                    resource_type=f"jobledger.v1.{made}", resource_name=made_id
+                    resource_type=f"jobledger.v1.{kind}", resource_name=existing_id
                 ),
             )
         case LimitExceeded():
@@ -142,7 +170,7 @@ def _invalid(error: InvalidRequest) -> status_pb2.Status:
             break
         named.append((name, description))
     more = error.more + len(error.violations) - len(named)
-    words = [f"{name} {description}" for name, description in named]
+    texts = [f"{name} {description}" for name, description in named]
     reason = (
         ErrorReason.ERROR_REASON_INVALID_TOKEN
         if error.token
@@ -151,7 +179,7 @@ def _invalid(error: InvalidRequest) -> status_pb2.Status:
     return _status(
         code_pb2.INVALID_ARGUMENT,
         reason,
-        "; ".join(words) + (f"; and {more} more" if more else ""),
+        "; ".join(texts) + (f"; and {more} more" if more else ""),
         {"more": str(more)} if more else {},
         error_details_pb2.BadRequest(
             field_violations=[
@@ -163,7 +191,7 @@ def _invalid(error: InvalidRequest) -> status_pb2.Status:
 
 
 def _bytes_in_message(text: str) -> int:
-    """Return the bytes of a text in `grpc-message`, where what is not ASCII is %-encoded."""
+    """Return the bytes of a text in `grpc-message`, which percent-encodes all but ASCII."""
     return sum(1 if 0x20 <= byte < 0x7F else 3 for byte in text.encode())  # noqa: PLR2004
 
 
@@ -172,7 +200,7 @@ def _limit_exceeded(error: LimitExceeded) -> status_pb2.Status:
     violation = error_details_pb2.QuotaFailure.Violation(
         subject=limit, description=f"at most {value} for each {scope}"
     )
-    # A request that is too large stays so: no RetryInfo.
+    # No RetryInfo if a retry cannot succeed.
     retry = () if scope == "request" else (_retry(),)
     return _status(
         code_pb2.RESOURCE_EXHAUSTED,
@@ -184,20 +212,20 @@ def _limit_exceeded(error: LimitExceeded) -> status_pb2.Status:
     )
 
 
-def _obstacle(current: str, wanted: str, allowed: Sequence[str]) -> str:
-    if wanted == current:
+def _why_illegal(current: str, target: str, allowed: Sequence[str]) -> str:
+    if target == current:
         return " already"
-    if wanted in allowed:  # a report on a job that was not started
-        return f", this needs {wanted}"
-    return f", from where {wanted} cannot be reached, only {' or '.join(allowed)}"
+    if target in allowed:  # a report on a job that was not started
+        return f"; this needs {target}"
+    return f"; it can change to {' or '.join(allowed)}, not to {target}"
 
 
-def internal_status(correlation_id: str) -> status_pb2.Status:
-    """Return what a caller is told of a bug: where the operator finds the rest."""
+def _internal_status(correlation_id: str) -> status_pb2.Status:
+    """Return the status of a bug, with the id under which the operator finds it in the log."""
     return _status(
         code_pb2.INTERNAL,
         ErrorReason.ERROR_REASON_INTERNAL,
-        f"internal error; the server's log has more under {correlation_id}",
+        f"internal error; see {correlation_id} in the server's log",
         {"correlation_id": correlation_id},
     )
 

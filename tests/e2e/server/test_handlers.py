@@ -14,8 +14,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from jobledger_server import app as app_module
 from jobledger_server.app import App
-from jobledger_server.rpc import handlers
-from jobledger_server.rpc.failures import answer_to
+from jobledger_server.rpc import calls
+from jobledger_server.rpc.status import status_of
 from jobledger_server.settings import Settings
 from tests.support.http2 import DATA, END_HEADERS, HEADERS, Connection, frame, request_headers
 from tests.support.rpc_caller import Caller, decoded
@@ -53,9 +53,9 @@ async def test_a_request_that_is_kept_is_seen(app: App, monkeypatch: pytest.Monk
 
     def keeping(error: Exception) -> Any:
         kept.append(error.__traceback__)
-        return answer_to(error)
+        return status_of(error)
 
-    monkeypatch.setattr(handlers, "answer_to", keeping)
+    monkeypatch.setattr(calls, "status_of", keeping)
     assert await memory_after_refusals(app) > CALLS * len(REQUEST) * 3 / 4
     assert len(kept) == CALLS
 
@@ -124,7 +124,7 @@ async def test_a_malformed_message_to_another_service_is_its_senders_fault(
 async def test_a_request_that_does_not_arrive_in_time_is_refused(
     app: App, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handlers, "REQUEST_SECONDS", 1)
+    monkeypatch.setattr(calls, "REQUEST_SECONDS", 1)
     headers = request_headers(b"/jobledger.v1.JobService/CreateJob")
     with Connection(app.address) as slow:
         slow.send(frame(HEADERS, END_HEADERS, 1, headers), frame(DATA, 0, 1, b"\0\0\0\1\0half"))
@@ -137,7 +137,7 @@ async def test_a_request_that_does_not_arrive_in_time_is_refused(
 async def test_a_request_that_did_not_arrive_in_time_may_be_sent_again(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handlers, "REQUEST_SECONDS", 0.1)
+    monkeypatch.setattr(calls, "REQUEST_SECONDS", 0.1)
     async with grpc.aio.insecure_channel(app.address) as channel, asyncio.timeout(10):
         only_headers = channel.stream_unary("/jobledger.v1.JobService/CreateJob")()
         with pytest.raises(grpc.aio.AioRpcError) as late:

@@ -67,7 +67,7 @@ def test_of_a_librarys_message_the_constant_part_is_kept(log: Log) -> None:
 async def test_a_bug_of_ours_keeps_its_traceback_whoever_logs_it(log: Log) -> None:
     async def broken() -> None:
         # Any code of ours that fails: a handler of something that is no server.
-        Handlers(None, None, None, None, None).add_generic_rpc_handlers([])
+        Handlers(None, None, None, None).add_generic_rpc_handlers([])
 
     task = asyncio.create_task(broken())
     await asyncio.wait([task])

@@ -24,7 +24,7 @@ from jobledger.v1 import asset_pb2, job_pb2
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1 import worker_service_pb2 as workers
 from jobledger_server.app import App
-from jobledger_server.rpc import handlers
+from jobledger_server.rpc import calls
 from jobledger_server.rpc.incoming import parsed
 from tests.support.databases import sqlite_only
 from tests.support.rpc_caller import COMPLETED, FAILED, PARTIAL, PROCESSING, QUEUED, Caller
@@ -258,7 +258,7 @@ async def test_the_event_loop_parses_no_fat_request(
             parsed_in_loop.append(len(data))
         return parsed(parse, data, max_bytes=max_bytes)
 
-    monkeypatch.setattr(handlers, "parsed", observed)
+    monkeypatch.setattr(calls, "parsed", observed)
     app = await start()
     async with grpc.aio.insecure_channel(app.address) as channel:
         stream = channel.stream_stream(f"/jobledger.v1.{method}")()

@@ -32,7 +32,7 @@ Context = ServicerContext[Any, Any]
 
 
 class JobService:
-    """Requests to commands and reads, their outcome to serialized responses."""
+    """Converts requests to commands and reads, and their results to serialized responses."""
 
     def __init__(
         self,
@@ -54,9 +54,9 @@ class JobService:
         self._feed_streams = feed_streams
         self._heartbeat = heartbeat
         self._max_watch_age = max_watch_age
-        self._last_news: tuple[JobUpdate, WatchMessage] | None = None
+        self._last_message: tuple[JobUpdate, WatchMessage] | None = None
 
-    # Requests that may be large come unparsed; see handlers.py.
+    # Requests that may be large are unparsed; see calls.py.
     async def CreateJob(self, request: Incoming[pb.CreateJobRequest], _context: Context) -> bytes:
         decision = await self._ledger.apply(await request.read(job_requests.create))
         return job_response(pb.CreateJobResponse, decision.job)
@@ -112,11 +112,14 @@ class JobService:
 
         async def transitions(after: str | None, limit: int) -> tuple[Sequence[Transition], None]:
             version = number_from(after)
-            steps = self._store.list_transitions(job_id, after_version=version, limit=limit + 1)
-            return await steps, None
+            found = self._store.list_transitions(job_id, after_version=version, limit=limit + 1)
+            return await found, None
 
         page = Page(
-            request, ("transitions", job_id), transitions, cursor=lambda step: str(step.version)
+            request,
+            ("transitions", job_id),
+            transitions,
+            cursor=lambda transition: str(transition.version),
         )
         await self._reads.job(job_id, user_id)
         async with self._lists.turn():
@@ -124,38 +127,38 @@ class JobService:
         response = pb.ListTransitionsResponse(transitions=listed, next_page_token=page.next_token)
         return response.SerializeToString()
 
-    # Writes instead of yielding: grpc does not close a generator whose write failed (grpc#42295).
+    # Writes instead of yielding: gRPC does not close a generator whose write failed (grpc#42295).
     async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> None:
         job_id, user_id = job_requests.owned_job(request)
         age = StreamAge(self._max_watch_age)
-        # Subscribe, then read: what is committed in between waits in the slot.
+        # Subscribe, then read: the watch keeps what is committed in between.
         with self._hub.subscribe(job_id) as watch:
-            job, steps = await self._reads.history(job_id, user_id)
+            job, history = await self._reads.history(job_id, user_id)
             watch.sent_up_to(job.version)
-            steps = [step for step in steps if step.version > request.after_version]
-            message, last = self._message(JobUpdate(job, tuple(steps)))
-            # The message alone is held, and not the job as well: its client may not read for
-            # long, and a heartbeat repeats what the message says.
+            unsent = tuple(each for each in history if each.version > request.after_version)
+            message, last = self._message(JobUpdate(job, unsent))
+            # Hold only the message: the client may not read for a long time, and a heartbeat
+            # repeats the job from the message.
             del job
             await context.write(message.serialized)
             while not last:
-                news = await watch.next_update(age.max_wait(self._heartbeat))
-                if news is None:
+                update = await watch.next_update(age.max_wait(self._heartbeat))
+                if update is None:
                     await context.write(message.heartbeat())
                 else:
-                    message, last = self._message(news)
-                    del news
+                    message, last = self._message(update)
+                    del update
                     await context.write(message.serialized)
 
     async def WatchJobs(self, request: pb.WatchJobsRequest, context: Context) -> None:
         selection = job_requests.selection(request)
         await self._feed_streams.serve(selection, request.resume_token, context.write)
 
-    def _message(self, news: JobUpdate) -> tuple[WatchMessage, bool]:
-        """Serialize news, or take the last message where another watcher was sent the same.
+    def _message(self, update: JobUpdate) -> tuple[WatchMessage, bool]:
+        """Return the serialized update, and whether it is the last one of a stream.
 
-        Return it, and whether it is the last one of a stream.
+        Reuses the last message if another watch was sent the same update.
         """
-        if self._last_news is None or self._last_news[0] != news:
-            self._last_news = news, watch_message(news.job, news.transitions)
-        return self._last_news[1], news.last
+        if self._last_message is None or self._last_message[0] != update:
+            self._last_message = update, watch_message(update.job, update.transitions)
+        return self._last_message[1], update.last

@@ -1,4 +1,4 @@
-"""ReportProgress: reports in, acknowledgements out, in the same order and after their commits."""
+"""ReportProgress: acknowledges reports in their order, each after its commit."""
 
 import asyncio
 from collections import deque
@@ -11,8 +11,8 @@ from jobledger.v1 import job_pb2
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.state_machine import Decision
-from jobledger_server.rpc.failures import report_error
 from jobledger_server.rpc.messages import report_message
+from jobledger_server.rpc.status import report_error
 from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.rpc.validation import InvalidRequest
 from jobledger_server.rpc.workers.worker_ledger import WorkerLedger
@@ -20,10 +20,10 @@ from jobledger_server.rpc.workers.worker_requests import WorkerRequests
 from jobledger_server.watch.job_watch import Draining
 
 MAX_WAITING = 1000
-"""Reports of one stream that wait for their acknowledgements; then no more are read."""
+"""Unacknowledged reports of one stream; at this number no more are read."""
 
 Read = Callable[[], Awaitable[Any]]
-"""The next report, or grpc.aio.EOF. An unreadable one comes as what is wrong with it."""
+"""Returns the next report, or its error if it cannot be read, or grpc.aio.EOF."""
 
 Write = Callable[[bytes], Awaitable[None]]
 """Sends a serialized ReportProgressResponse."""
@@ -32,7 +32,7 @@ Outcome = asyncio.Future[Sequence[Decision]] | Exception
 
 
 class ReportStreams:
-    """Serves streams of reports. Where `draining` is set, no more is read of any."""
+    """Serves streams of reports. Once `draining` is set, no more reports are read."""
 
     def __init__(
         self,
@@ -48,9 +48,11 @@ class ReportStreams:
         self._max_age = max_age
 
     async def serve(self, read: Read, write: Write) -> None:
-        """Take reports until their sender has no more. Raises Draining.
+        """Serve one stream, until the client ends it.
 
-        Whatever was read is acknowledged first.
+        Raises:
+            Draining: The server is shutting down, or the stream reached its maximum age. Every
+                report that was read has been acknowledged.
         """
         stream = _Stream(self._ledger, self._requests)
         reading = asyncio.create_task(stream.read(read))
@@ -67,7 +69,7 @@ class ReportStreams:
         reading.result()
 
     async def _stop(self, reading: "asyncio.Task[None]") -> None:
-        """Let no more be read when the server drains or the stream is old."""
+        """Stop reading when the server drains or the stream reaches its maximum age."""
         try:
             async with asyncio.timeout(StreamAge(self._max_age).remaining()):
                 await self._draining.wait()
@@ -77,30 +79,30 @@ class ReportStreams:
 
 
 class _Stream:
-    """One stream: what was read and not yet acknowledged, oldest first."""
+    """One stream: its unacknowledged reports, oldest first."""
 
     def __init__(self, ledger: WorkerLedger, requests: WorkerRequests) -> None:
         self._ledger = ledger
         self._requests = requests
         self._waiting: deque[tuple[str, Outcome]] = deque()
         self._arrived = asyncio.Event()
-        self._room = asyncio.Event()
+        self._has_room = asyncio.Event()
         self._ended = False
 
     async def read(self, read: Read) -> None:
         try:
             while (report := await read()) is not grpc.aio.EOF:
-                self._waiting.append(self._taken(report))
+                self._waiting.append(self._put(report))
                 self._arrived.set()
                 while len(self._waiting) >= MAX_WAITING:
-                    self._room.clear()
-                    await self._room.wait()
+                    self._has_room.clear()
+                    await self._has_room.wait()
         finally:
             self._ended = True
             self._arrived.set()
 
-    def _taken(self, report: pb.ReportProgressRequest | Exception) -> tuple[str, Outcome]:
-        """Put a report into the ledger's next batch; return its job's id and what comes of it."""
+    def _put(self, report: pb.ReportProgressRequest | Exception) -> tuple[str, Outcome]:
+        """Put a report into the ledger's next batch; return its job's id and its outcome."""
         if isinstance(report, Exception):
             return "", report
         try:
@@ -109,20 +111,20 @@ class _Stream:
             return report.job_id, refusal
 
     async def acknowledge(self, write: Write) -> None:
-        """Acknowledge each report after its commit, until all are and no more come."""
+        """Acknowledge each report after its commit, until the stream has ended."""
         while True:
             while self._waiting:
                 acknowledgement = await _acknowledgement(*self._waiting[0])
                 await write(acknowledgement.SerializeToString())
                 self._waiting.popleft()
-                self._room.set()
+                self._has_room.set()
             if self._ended:
                 return
             self._arrived.clear()
             await self._arrived.wait()
 
     def abandon(self) -> None:
-        """Let go of what nobody will be told: it is done all the same."""
+        """Drop the reports that cannot be acknowledged any more. They are committed even so."""
         for _, outcome in self._waiting:
             if isinstance(outcome, asyncio.Future) and not outcome.cancel():
                 outcome.cancelled() or outcome.exception()
@@ -134,7 +136,7 @@ async def _acknowledgement(job_id: str, outcome: Outcome) -> pb.ReportProgressRe
     try:
         (decision,) = await outcome
     except Exception as error:  # noqa: BLE001
-        # Whatever is wrong with one report is its own answer, and no other's.
+        # The error of one report answers that report and does not affect others.
         return _refusal(job_id, error)
     return report_message(decision)
 

@@ -1,4 +1,4 @@
-"""WorkerService: for those who do the work."""
+"""WorkerService: for the workers that run jobs."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -22,7 +22,7 @@ Context = ServicerContext[Any, Any]
 
 
 class WorkerService:
-    """WorkerRequests to commands, their outcome to serialized responses."""
+    """Converts requests to commands, and their results to serialized responses."""
 
     def __init__(
         self, ledger: WorkerLedger, requests: WorkerRequests, report_streams: ReportStreams
@@ -39,7 +39,7 @@ class WorkerService:
         decision = await self._ledger.apply(self._requests.release(request))
         return job_response(pb.ReleaseJobResponse, decision.job)
 
-    # WorkerRequests that may be large come unparsed; see handlers.py.
+    # Requests that may be large are unparsed; see calls.py.
     async def TransitionJob(
         self, request: Incoming[pb.TransitionJobRequest], _context: Context
     ) -> bytes:
@@ -50,8 +50,8 @@ class WorkerService:
         decision = await self._ledger.apply(self._requests.report(request))
         return progress_response(decision)
 
-    # Writes instead of yielding, as JobService.WatchJob does; and reads, instead of going through
-    # the reports, which for each would be two generators more.
+    # Writes instead of yielding, as JobService.WatchJob does. Reads instead of iterating, which
+    # would go through two more generators for each report.
     async def ReportProgress(
         self, _reports: AsyncIterator[pb.ReportProgressRequest], context: Context
     ) -> None:

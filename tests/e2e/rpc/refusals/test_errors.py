@@ -116,7 +116,7 @@ async def test_a_report_on_a_job_that_was_not_started(call: Caller) -> None:
     ):
         refused = await refusal(called)
         assert refused.reason == "ILLEGAL_TRANSITION"
-        assert refused.message == f"job {job.id} is QUEUED, this needs PROCESSING"
+        assert refused.message == f"job {job.id} is QUEUED; this needs PROCESSING"
 
 
 async def test_a_job_that_has_ended(call: Caller) -> None:

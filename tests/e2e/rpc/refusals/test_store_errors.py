@@ -29,7 +29,7 @@ from tests.support.server_process import ServerProcess, free_port
 Start = Callable[..., Awaitable[App]]
 Fault = Callable[[Database, str], AbstractAsyncContextManager[None]]
 
-TAKES_NO_WRITES = "the database takes no writes at the moment"
+TAKES_NO_WRITES = "the database does not accept writes at the moment"
 DOES_NOT_ANSWER = "the database does not answer"
 
 

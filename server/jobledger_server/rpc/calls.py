@@ -1,0 +1,213 @@
+"""What every call goes through: the caller, its limits, the request, and errors as statuses."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import grpc
+from google.rpc import status_pb2
+from grpc_status import rpc_status
+
+from jobledger_server.admission.admission import Admission
+from jobledger_server.admission.caller import CALLER, Caller
+from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.domain.limits import MAX_PLAIN_MESSAGE_BYTES
+from jobledger_server.rpc.access import Access, Permissions
+from jobledger_server.rpc.drain import OWN_METHODS, Drain
+from jobledger_server.rpc.incoming import INLINE_BYTES, Incoming, Intake, parsed
+from jobledger_server.rpc.owner import owner_of
+from jobledger_server.rpc.status import status_of
+from jobledger_server.rpc.validation import Checker
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+Behavior = Callable[[Any, Context], Awaitable[Any]]
+"""A method of a service, or what gRPC calls for it."""
+
+Serve = Callable[[Any, Context, str, Permissions | None], Awaitable[Any]]
+"""Serves an admitted call: its request or requests, context, caller's origin and permissions."""
+
+REQUEST_SECONDS = 20
+"""How long a request of one message may take to arrive after its headers."""
+
+OPERATIONS_METHODS = "/google.longrunning.Operations/"
+"""Prefix of the methods whose owner is in the metadata."""
+
+LARGE_REQUESTS = frozenset(
+    {
+        "/jobledger.v1.JobService/CreateJob",
+        "/jobledger.v1.JobService/BatchCreateJobs",
+        "/jobledger.v1.WorkerService/TransitionJob",
+        "/jobledger.v1.WorkerService/MarkCompleted",
+        "/jobledger.v1.WorkerService/MarkPartial",
+        "/jobledger.v1.WorkerService/MarkFailed",
+    }
+)
+"""The methods whose requests contain a Struct or assets. They get an `Incoming` instead of a
+message."""
+
+READING = ("Get", "List", "Wait")
+"""Prefixes of the names of methods that change nothing."""
+
+
+class Calls:
+    """Wraps methods into what gRPC calls.
+
+    A call is authorised before its request is parsed. A request that cannot be parsed is
+    refused with INVALID_ARGUMENT. Every error becomes a status with details; an unexpected
+    one is logged under an id, and the caller gets the id. A refused call leaves nothing in
+    memory.
+
+    It does not use an interceptor: for those gRPC looks up the handler again at every call.
+    """
+
+    def __init__(self, drain: Drain, access: Access | None, intake: Intake) -> None:
+        self._drain = drain
+        self._access = access
+        self._intake = intake
+        self.running: Counter[str] = Counter()
+        """The number of running calls of each peer, by gRPC's name for it."""
+
+    def of_message(
+        self, method: str, behavior: Behavior, parse: Callable[[bytes], Any]
+    ) -> Behavior:
+        """Wrap a method whose request is one message. gRPC passes it as a stream of bytes."""
+        intake = self._intake
+        large = method in LARGE_REQUESTS
+
+        async def serve(
+            _: Any, context: Context, origin: str, permissions: Permissions | None
+        ) -> Any:
+            data = await _read_message(context)
+            metadata = context.invocation_metadata() or ()
+
+            def authorise(request: Any) -> str:
+                return _authorised_name(permissions, method, request, metadata)
+
+            caller, size = Caller(origin), len(data)
+            intake.held.acquire(caller, size)
+            try:
+                if large:
+                    incoming = Incoming(data, origin, parse, authorise, intake)
+                    answer = await behavior(incoming, context)
+                else:
+                    request = await intake.run(
+                        size, partial(parsed, parse, data, max_bytes=MAX_PLAIN_MESSAGE_BYTES)
+                    )
+                    data = b""  # a watch may last long
+                    CALLER.set(Caller(origin, authorise(request)))
+                    answer = await behavior(request, context)
+            finally:
+                intake.held.release(caller, size)
+            return None if answer is None else self._counted(method, answer, caller, context)
+
+        return self._answering(method, serve)
+
+    def of_stream(self, method: str, behavior: Behavior) -> Behavior:
+        """Wrap a method whose request is a stream of messages."""
+
+        async def serve(
+            requests: Any, context: Context, _origin: str, _permissions: Permissions | None
+        ) -> Any:
+            return await behavior(requests, context)
+
+        return self._answering(method, serve)
+
+    def _answering(self, method: str, serve: Serve) -> Behavior:
+        """Return what gRPC calls: `serve` for authorised callers, and errors as statuses."""
+        access = self._access if method.startswith(OWN_METHODS) else None
+        unless_draining = self._drain if method.startswith(OWN_METHODS) else nullcontext()
+        running = self.running
+
+        async def answer(request: Any, context: Context) -> Any:
+            peer = context.peer()
+            running[peer] += 1
+            try:
+                permissions = None
+                if access is not None:
+                    permissions = access.permissions(context.invocation_metadata() or (), method)
+                origin = peer if permissions is None else permissions.name
+                CALLER.set(Caller(origin))
+                with unless_draining:
+                    return await serve(request, context, origin, permissions)
+            except (grpc.aio.AbortError, asyncio.CancelledError):
+                raise
+            except grpc.aio.InternalError:
+                return None  # the client disconnected in the middle of a message
+            except Exception as error:  # noqa: BLE001
+                status = _released_status(error)
+            finally:
+                running[peer] -= 1
+                if not running[peer]:
+                    del running[peer]
+            # An aborting task keeps this frame, and so the request, until it is collected as
+            # garbage.
+            request = None
+            return await context.abort_with_status(rpc_status.to_status(status))
+
+        return answer
+
+    def _counted(self, method: str, answer: Any, caller: Caller, context: Context) -> bytes:
+        """Serialize an answer, and count its bytes until gRPC has sent them.
+
+        If a client does not read, gRPC buffers its answers. If a caller has too many, its
+        reading calls are refused here. Other calls are answered, and the next one is refused.
+        """
+        data: bytes = answer if type(answer) is bytes else answer.SerializeToString()
+        size = len(data)
+        if size > INLINE_BYTES:
+            held = self._intake.held
+            held.acquire(caller, size, refuse=method.rpartition("/")[2].startswith(READING))
+            sent: Any = lambda _: held.release(caller, size)  # noqa: E731
+            context.add_done_callback(sent)
+        return data
+
+
+def admitted(behavior: Behavior, admission: Admission) -> Behavior:
+    """Return the behavior, counted by the admission while it runs."""
+
+    async def serve(request: Any, context: Context) -> Any:
+        with admission.admit():
+            return await behavior(request, context)
+
+    return serve
+
+
+async def _read_message(context: Context) -> bytes:
+    """Read the message of a request. It must arrive within REQUEST_SECONDS."""
+    try:
+        async with asyncio.timeout(REQUEST_SECONDS):
+            data: Any = await context.read()
+    except TimeoutError:
+        # Not scope "request": a retry may succeed, for instance if the client was frozen.
+        raise LimitExceeded("seconds to send a request", REQUEST_SECONDS, scope="caller") from None
+    if data is grpc.aio.EOF:
+        # The client disconnected. gRPC too ends a unary call without a message like this.
+        raise asyncio.CancelledError
+    return bytes(data)
+
+
+def _authorised_name(
+    permissions: Permissions | None, method: str, request: Any, metadata: Any
+) -> str:
+    """Return the name that the caller gives itself. Raises AccessDenied for what it may not do."""
+    if permissions is not None:
+        permissions.check(method, request, metadata)
+        return ""  # its identity is its origin
+    if method.startswith(OPERATIONS_METHODS):
+        return owner_of(Checker(), metadata)
+    name: str = getattr(request, "user_id", "") or getattr(request, "worker_id", "")
+    return name
+
+
+def _released_status(error: Exception) -> status_pb2.Status:
+    """Return an error's status, and release the frames that it was raised through.
+
+    They contain the request, and the error refers to them in a cycle.
+    """
+    status = status_of(error)
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return status
