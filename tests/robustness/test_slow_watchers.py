@@ -84,7 +84,7 @@ async def test_however_much_changes_the_server_keeps_no_more_for_those_who_stall
         change_buffer.ChangeBuffer.__init__, "__kwdefaults__", {"max_changes": WINDOW}
     )
     monkeypatch.setattr(feed_reader, "PAGE", PAGE)
-    monkeypatch.setattr(feed_streams, "KEPT_MESSAGES", WINDOW)
+    monkeypatch.setattr(feed_streams, "CACHED_MESSAGES", WINDOW)
     # The window, the messages that are kept, a page of each who reads or does not; and what the
     # last commit has not let go of yet.
     limit = 2 * WINDOW + PAGE * (STALLED + 1) + AT_ONCE
@@ -180,7 +180,7 @@ def serialized() -> Iterator[Callable[[], int]]:
 async def test_the_messages_kept_for_other_watchers_are_bounded_by_bytes(
     serialized: Callable[[], int], start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed_streams, "KEPT_BYTES", 200_000)
+    monkeypatch.setattr(feed_streams, "CACHED_BYTES", 200_000)
     app = await start()
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)

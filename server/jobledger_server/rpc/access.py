@@ -1,7 +1,6 @@
-"""Who may call what, in whose name: an optional list of callers, known by their bearer tokens.
+"""Access control: an optional list of callers, identified by their bearer tokens.
 
-Without a list every caller may do everything, as behind a service mesh that has
-its own rules.
+Without a list every caller may do everything, as behind a service mesh with rules of its own.
 """
 
 import hashlib
@@ -18,22 +17,29 @@ SERVICES = frozenset({"JobService", "WorkerService"})
 ANY_USER = "*"
 
 _FOR_ALL_USERS = "/WatchJobs"
-"""What may be asked without naming a user: then it is for all of them."""
+"""The method that is for all users if its request names none."""
 
 OPERATIONS = "Operations"
-"""google.longrunning's service: JobService by another name, with the owner in the metadata."""
+"""google.longrunning's service. It counts as JobService, with the owner in the metadata."""
 
 
 _KEYS = frozenset({"name", "token_sha256", "services", "users", "job_types", "fencing"})
 
 
 class BadAccessFile(Exception):
-    """The list of callers cannot be used; the message says why."""
+    """The access file cannot be used; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """What one caller may do: use `services`, act for `users` ('*': for all), `work` on jobs."""
+    """What one caller may do.
+
+    Attributes:
+        name: The caller's name in the access file.
+        services: The services that it may call.
+        users: The users that it may act for; '*' means all.
+        work: Its limits in WorkerService.
+    """
 
     name: str
     services: frozenset[str]
@@ -47,11 +53,11 @@ class Permissions:
             return
         user_id = owner_of(Checker(), metadata) if called == OPERATIONS else request.user_id
         if user_id not in self.users and (user_id or method.endswith(_FOR_ALL_USERS)):
-            raise AccessDenied  # elsewhere an empty one is a bad field
+            raise AccessDenied  # other methods refuse an empty user as invalid
 
 
 class Access:
-    """Knows callers by their tokens. Tokens are kept as their SHA-256 only."""
+    """Identifies callers by their tokens. Only the SHA-256 of a token is stored."""
 
     def __init__(self, callers: dict[bytes, Permissions]) -> None:
         self._callers = callers
@@ -70,7 +76,7 @@ class Access:
         return permissions
 
     def only_user(self, metadata: Metadata) -> str:
-        """Return the user whom the caller may act for if that is just one, else ''."""
+        """Return the user that the caller may act for if that is exactly one, else ''."""
         caller = self._caller(metadata)
         users = caller.users if caller is not None else frozenset[str]()
         return next(iter(users)) if len(users) == 1 and ANY_USER not in users else ""
@@ -80,7 +86,7 @@ class Access:
             if key == "authorization" and isinstance(value, str):
                 scheme, _, token = value.partition(" ")
                 if scheme.lower() == "bearer" and token:
-                    # Found by its hash: how long that takes tells nothing of the token.
+                    # Looked up by its hash, so the time taken reveals nothing about the token.
                     return self._callers.get(hashlib.sha256(token.encode()).digest())
         return None
 

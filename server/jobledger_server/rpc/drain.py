@@ -2,8 +2,7 @@
 
 gRPC's own `stop(grace)` cancels calls that have arrived and were not started yet; their
 callers cannot know whether the change was made. It also waits, for the whole grace
-period, for streams that other services keep open. So neither should be left by the time
-it is called.
+period, for streams of other services. So both must be gone before it is called.
 """
 
 import asyncio
@@ -16,7 +15,7 @@ import grpc
 from jobledger_server.watch.job_watch import Draining
 
 QUIET_SECONDS = 0.1
-"""Without a call for this long, the clients that were refused have gone elsewhere."""
+"""After this long without a call, refused clients have connected to another server."""
 
 RETRY_SECONDS = 1.0
 """How long to wait for clients that retry at once."""
@@ -30,7 +29,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class Drain:
     """Counts the running calls of Jobledger's own services, and refuses new ones.
 
-    Each call runs in a `with` block of it, which raises Draining once `begin` was called.
+    Each call runs in a `with` block, which raises Draining once `begin` was called.
 
     Args:
         end_streams: Ends the open streams; called by `begin`.
@@ -77,7 +76,7 @@ class Drain:
 
 
 def until_draining(drain: Drain, behavior: Callable[[Any, Context], Any]) -> Any:
-    """Return the behavior of another service's stream, ended with UNAVAILABLE by draining."""
+    """Return the behavior of another service's stream, ended by draining with UNAVAILABLE."""
 
     async def stream(request: Any, context: Context) -> None:
         serving = asyncio.create_task(_serve(behavior, request, context))

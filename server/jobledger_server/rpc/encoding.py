@@ -1,7 +1,7 @@
-"""Puts what is serialized already into messages, by protobuf's wire format.
+"""Puts serialized messages into other messages, by protobuf's wire format.
 
-The database keeps payloads serialized, and what many subscribers get is serialized once.
-To parse that only to serialize it again would hold the event loop. See
+The database stores payloads serialized, and what many subscribers get is serialized once.
+Parsing that only to serialize it again would block the event loop. See
 https://protobuf.dev/programming-guides/encoding/.
 """
 
@@ -11,10 +11,10 @@ _LENGTH_DELIMITED = 2
 
 
 def encoded_field(message: type[Message], name: str, content: bytes) -> bytes:
-    """Encode a field of a message that holds this serialized message.
+    """Encode one field of a message; `content` is the field's serialized value.
 
-    Append it to a serialized message of this type: protobuf merges it with the same field
-    there, or adds it to those of a repeated one.
+    Append it to a serialized message of this type. Protobuf merges it with the same field
+    there, or adds it to a repeated field.
     """
     number = message.DESCRIPTOR.fields_by_name[name].number
     return b"".join((_varint(number << 3 | _LENGTH_DELIMITED), _varint(len(content)), content))

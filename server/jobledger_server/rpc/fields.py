@@ -1,4 +1,4 @@
-"""Fields that requests of several services have, checked and converted."""
+"""Checks and converts the fields that requests of several services have."""
 
 from collections.abc import Callable, Sequence
 

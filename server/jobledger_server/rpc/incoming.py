@@ -1,9 +1,8 @@
-"""Requests as they come in: bytes first, and a message only once the caller may call.
+"""Incoming requests: bytes that are parsed only once the caller is authorised.
 
-What a caller sends must neither hold the event loop nor fill the memory. So the size
-is checked before anything is parsed, large requests are read in a thread of their
-own, one at a time and by turns between callers, and of a request that was read
-nothing stays but the command.
+Requests must neither block the event loop nor fill the memory. So the size is checked before
+anything is parsed, large requests are parsed in a thread of their own, one at a time and
+fairly queued between callers, and only the command stays in memory.
 """
 
 import asyncio
@@ -26,23 +25,23 @@ Request = TypeVar("Request")
 Result = TypeVar("Result")
 
 MAX_FIELDS = 4096
-"""The most fields of a request, each entry of a list counted: the largest list has 1,000."""
+"""Fields of a request at most, counting each list entry. The largest list allowed has 1,000."""
 
 INLINE_BYTES = 4 * 1024
-"""The most bytes of a request that is read in the event loop: it takes about a millisecond."""
+"""Bytes of a request that is parsed in the event loop at most: it takes about a millisecond."""
 
 HELD_BYTES = 256 * 1024 * 1024
-"""Bytes of requests and answers whose calls are under way, of all callers together."""
+"""Bytes of the requests and answers of running calls at most, of all callers together."""
 
 UNREADABLE = (("request", "cannot be parsed: malformed, not UTF-8, or nested too deeply"),)
 
 
 def parsed(parse: Callable[[bytes], Request], data: bytes, *, max_bytes: int) -> Request:
-    """Parse a request that is not larger than it may be.
+    """Parse a request.
 
     Raises:
-        LimitExceeded: It is larger.
-        InvalidRequest: The bytes are not such a message.
+        LimitExceeded: It is larger than `max_bytes`.
+        InvalidRequest: The bytes are not a valid message.
     """
     if len(data) > max_bytes:
         raise LimitExceeded("bytes in a message", max_bytes, scope="request")
@@ -55,10 +54,10 @@ def parsed(parse: Callable[[bytes], Request], data: bytes, *, max_bytes: int) ->
 
 
 class Intake:
-    """Where requests are read; keep it open for as long as there are any.
+    """Parses requests, in a thread if they are large, and counts their bytes.
 
     Args:
-        share: The part of all bytes that one caller may have under way.
+        share: The part of all bytes that one caller may hold, from 0 to 1.
     """
 
     def __init__(self, share: float) -> None:
@@ -79,7 +78,7 @@ class Intake:
         self._thread.shutdown(wait=True)
 
     async def run(self, size: int, read: Callable[[], Result]) -> Result:
-        """Return what `read` does: at once where the request is small, else in the thread."""
+        """Return the result of `read`, which runs in the thread unless the request is small."""
         if size <= INLINE_BYTES:
             return read()
         async with self._turns.turn():
@@ -88,20 +87,20 @@ class Intake:
 
 @dataclass(slots=True)
 class Incoming(Generic[Request]):
-    """A request that nobody has parsed yet. It is read once.
+    """A request that is not parsed yet. It can be read once.
 
-    `admit` takes the parsed request: it sees that the caller may ask for this, and
-    returns the caller's name for itself.
+    `authorise` takes the parsed request and returns the name that the caller gives itself. It
+    raises AccessDenied for what the caller may not do.
     """
 
     data: bytes
     origin: str
     parse: Callable[[bytes], Request]
-    admit: Callable[[Request], str]
+    authorise: Callable[[Request], str]
     intake: Intake
 
     async def read(self, make: Callable[[Request], Result]) -> Result:
-        """Return what `make` makes of the request, for instance a command.
+        """Return what `make` converts the request to, for instance a command.
 
         Raises AccessDenied, InvalidRequest and LimitExceeded.
         """
@@ -109,7 +108,7 @@ class Incoming(Generic[Request]):
 
         def read() -> tuple[str, Result]:
             request = parsed(self.parse, data, max_bytes=MAX_MESSAGE_BYTES)
-            return self.admit(request), make(request)
+            return self.authorise(request), make(request)
 
         name, result = await self.intake.run(len(data), read)
         CALLER.set(Caller(self.origin, name))
@@ -117,10 +116,10 @@ class Incoming(Generic[Request]):
 
 
 def _has_too_many_fields(data: bytes) -> bool:
-    """Count the outermost fields of a message, to the first that is too many.
+    """Count the outermost fields of a message, until there are too many.
 
-    A million empty assets are 2 MB, and a hundred when they are parsed. Of what is
-    malformed the parser will say so.
+    A million empty assets are 2 MB, and 100 MB once parsed. A malformed message is left to the
+    parser.
     """
     position, end = 0, len(data)
     for _ in range(MAX_FIELDS):
@@ -143,7 +142,7 @@ def _has_too_many_fields(data: bytes) -> bool:
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """Return the number that begins here, and where it ends."""
+    """Return the number that starts at `position`, and the position after it."""
     number = shift = 0
     for byte in data[position : position + 10]:
         number |= (byte & 0x7F) << shift

@@ -1,4 +1,4 @@
-"""Lists: a few at a time, callers in turn, and each for a bounded time."""
+"""Admission of lists: a few at a time, fairly queued, each with a time limit."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,14 +9,14 @@ from jobledger_server.admission.fair_queue import Turns
 from jobledger_server.domain.limits import LIST_SECONDS
 from jobledger_server.store import StoreUnavailable
 
-AT_ONCE = 2
+CONCURRENT_LISTS = 2
 """Lists that read the database at once."""
 
 MAX_LISTS = 1000
-"""Lists under way or waiting for their turn, of all callers."""
+"""Lists running or waiting for their turn, of all callers."""
 
 MAX_LISTS_EACH = 100
-"""The same of one caller."""
+"""The same for one caller."""
 
 
 class Lists:
@@ -24,13 +24,15 @@ class Lists:
 
     def __init__(self) -> None:
         self._admission = Admission("lists", total=MAX_LISTS, each=MAX_LISTS_EACH)
-        self._turns = Turns(AT_ONCE)
+        self._turns = Turns(CONCURRENT_LISTS)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait for the caller's turn; then the block may take LIST_SECONDS.
+        """Wait for the caller's turn, and hold it during the block.
 
-        Raises LimitExceeded; StoreUnavailable if it takes longer.
+        Raises:
+            LimitExceeded: Too many lists are running or waiting.
+            StoreUnavailable: The block took longer than LIST_SECONDS.
         """
         with self._admission.admit():
             async with self._turns.turn():

@@ -1,6 +1,6 @@
-"""The domain's values to messages.
+"""Converts the domain's values to messages.
 
-Jobs become bytes, since their payloads are bytes; see encoding.py.
+Jobs are converted to bytes, because their payloads are stored as bytes; see encoding.py.
 """
 
 from collections.abc import Iterable, Sequence
@@ -89,21 +89,21 @@ def asset_message(asset: Asset) -> asset_pb2.Asset:
     )
 
 
-def transition_message(step: Transition) -> job_pb2.JobTransition:
+def transition_message(transition: Transition) -> job_pb2.JobTransition:
     return job_pb2.JobTransition(
-        job_id=step.job_id,
-        from_status=_STATUSES[step.from_status],
-        to_status=_STATUSES[step.to_status],
-        version=step.version,
-        attempt=step.attempt,
-        actor=step.actor,
-        reason=step.reason,
-        time=_time(step.time),
+        job_id=transition.job_id,
+        from_status=_STATUSES[transition.from_status],
+        to_status=_STATUSES[transition.to_status],
+        version=transition.version,
+        attempt=transition.attempt,
+        actor=transition.actor,
+        reason=transition.reason,
+        time=_time(transition.time),
     )
 
 
 class WatchMessage(NamedTuple):
-    """A serialized WatchJobResponse, which begins with its job."""
+    """A serialized WatchJobResponse that starts with its job."""
 
     serialized: bytes
     job_size: int
@@ -120,8 +120,8 @@ _HEARTBEAT = job_service_pb2.WatchJobResponse(heartbeat=True).SerializeToString(
 def watch_message(job: Job, transitions: Sequence[Transition]) -> WatchMessage:
     response = job_service_pb2.WatchJobResponse
     job_field = job_response(response, job)
-    steps = response(transitions=map(transition_message, transitions))
-    return WatchMessage(job_field + steps.SerializeToString(), len(job_field))
+    rest = response(transitions=map(transition_message, transitions))
+    return WatchMessage(job_field + rest.SerializeToString(), len(job_field))
 
 
 def change_message(change: Change, resume_token: str) -> bytes:
@@ -165,7 +165,7 @@ def progress_response(decision: Decision) -> bytes:
 
 
 def _deleted_message(job: Job) -> job_pb2.Job:
-    """Make the message of a deleted job: the same whether or not its contents are still known."""
+    """Make the message of a deleted job: without its payloads, whether or not they are known."""
     return job_pb2.Job(
         id=job.id,
         user_id=job.user_id,

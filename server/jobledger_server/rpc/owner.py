@@ -1,4 +1,4 @@
-"""In whose name a call of google.longrunning.Operations is made: its requests name no user."""
+"""The owner on whose behalf google.longrunning.Operations is called: it is in the metadata."""
 
 from collections.abc import Collection
 
@@ -9,13 +9,13 @@ OWNER_HEADER = "x-jobledger-user"
 """Metadata that names the owner, in printable ASCII."""
 
 OWNER_BYTES_HEADER = "x-jobledger-user-bin"
-"""Metadata that names the owner in UTF-8: gRPC takes bytes only under a key that ends in -bin."""
+"""Metadata that names the owner in UTF-8: gRPC requires -bin in the key of binary values."""
 
 Metadata = Collection[tuple[str, str | bytes]]
 
 
 def owner_of(check: Checker, metadata: Metadata, *, otherwise: str = "") -> str:
-    """Return the owner that the metadata names, `otherwise` where it names none."""
+    """Return the owner that the metadata names, or `otherwise` if it names none."""
     named = [entry for entry in metadata if entry[0] in (OWNER_HEADER, OWNER_BYTES_HEADER)]
     if len(named) > 1:
         check.add(OWNER_HEADER, "is given more than once")

@@ -1,4 +1,4 @@
-"""Pages: where each goes on, and a bound on a page's bytes."""
+"""Pages of lists: their tokens, and a limit on their bytes."""
 
 import asyncio
 import re
@@ -11,11 +11,11 @@ from jobledger_server.domain.limits import DEFAULT_PAGE_SIZE, MAX_ANSWER_BYTES
 from jobledger_server.rpc.tokens import read_token, token
 from jobledger_server.rpc.validation import InvalidRequest
 
-ROWS_AT_ONCE = 100
-"""Rows that are made into messages before the event loop does something else."""
+ROWS_PER_STEP = 100
+"""Rows converted to messages before the event loop can run something else."""
 
-BYTES_AT_ONCE = 256 * 1024
-"""Bytes of messages that are made before it does something else."""
+BYTES_PER_STEP = 256 * 1024
+"""Bytes of messages made before it can."""
 
 Row = TypeVar("Row")
 
@@ -33,12 +33,18 @@ class PagedRequest(Protocol):
 
 
 class Page(Generic[Row]):
-    """One page of the rows that `fetch(cursor, limit)` gives, in their order.
+    """One page of a list.
 
-    With the rows it returns the cursor at which the list goes on after them, None at its
-    end; where it returns more rows than the limit, it goes on before those. `key` names
-    the query; a token is good only for an equal one. Raises InvalidRequest for a token
-    that is damaged or of another query.
+    Args:
+        request: Its page size and page token.
+        key: Identifies the query. A token is valid only for an equal key.
+        fetch: Returns the rows after a cursor, and the cursor after those rows; None at the
+            end of the list. It may return more rows than the limit: those are not part of
+            the page.
+        cursor: Returns the cursor after a row.
+
+    Raises:
+        InvalidRequest: The token is damaged or of another query.
     """
 
     def __init__(
@@ -58,9 +64,11 @@ class Page(Generic[Row]):
         self.next_token = ""
 
     async def read(self, message: Callable[[Row], Out], size: Callable[[Out], int]) -> list[Out]:
-        """Return the page's messages, and set `next_token` where more may follow.
+        """Return the page's messages, and set `next_token` if more may follow.
 
-        `size` says how many bytes a message takes.
+        Args:
+            message: Converts a row.
+            size: Returns the bytes of a message.
         """
         page: list[Out] = []
         room = MAX_ANSWER_BYTES
@@ -74,7 +82,7 @@ class Page(Generic[Row]):
                 break
             page.append(out)
             made += taken
-            if len(page) % ROWS_AT_ONCE == 0 or made > BYTES_AT_ONCE:
+            if len(page) % ROWS_PER_STEP == 0 or made > BYTES_PER_STEP:
                 made = 0
                 await asyncio.sleep(0)
         if len(page) < len(rows):
@@ -85,15 +93,15 @@ class Page(Generic[Row]):
 
 
 def message_bytes(message: Message) -> int:
-    """Return how many bytes a message takes."""
+    """Return the size of a message in bytes."""
     return message.ByteSize()
 
 
 def number_from(cursor: str | None) -> int:
-    """Read a cursor that is a number, 0 where there is none. Raises InvalidRequest."""
+    """Return a cursor that is a number, or 0 for None. Raises InvalidRequest."""
     if cursor is None:
         return 0
-    # A token's digest is no secret: what is in it can be anything.
+    # A token's digest is not secret, so its content can be anything.
     if not re.fullmatch("[0-9]{1,18}", cursor):
         raise InvalidRequest([("page_token", "is damaged")], token=True)
     return int(cursor)

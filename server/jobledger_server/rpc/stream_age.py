@@ -1,4 +1,4 @@
-"""How long a stream may last: watches reconnect now and then, so load spreads over servers."""
+"""The maximum age of streams: watches reconnect regularly, so load spreads over servers."""
 
 import asyncio
 import random
@@ -7,9 +7,11 @@ from jobledger_server.watch.job_watch import Draining
 
 
 class StreamAge:
-    """The age that one stream may reach: `max_age` seconds, up to a quarter less or more.
+    """The age that one stream may reach.
 
-    0 means any age. The jitter keeps streams that began together from ending together.
+    Args:
+        max_age: The age in seconds, plus or minus up to a quarter, so that streams that
+            started together do not end together. 0 means no limit.
     """
 
     def __init__(self, max_age: float) -> None:

@@ -1,6 +1,6 @@
-"""The rules that the protos state, checked field by field.
+"""Checks the fields of requests by the rules that the protos state.
 
-Nothing is thrown at the first violation: a caller learns of all of them at once.
+All violations are collected, so that a caller gets them in one answer.
 """
 
 import math
@@ -31,22 +31,24 @@ _LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*\Z")
 _REASON = re.compile(r"[A-Z][A-Z0-9_]*\Z")
 _UNSAFE_IN_URL = re.compile(r"[\x00-\x20\x7f-\x9f]")
 
-# The years 1 to 9999, as google.protobuf.Timestamp has them.
+# The years 1 to 9999, the range of google.protobuf.Timestamp.
 _MIN_SECONDS, _MAX_SECONDS = -62_135_596_800, 253_402_300_799
 
 
 MAX_VIOLATIONS = 20
-"""Violations of one request that its status names; of the rest it gives the number."""
+"""Violations that a status names. The others are counted."""
 
-MAX_VIOLATION = 200
-"""Characters that one of them may have."""
+MAX_TEXT_CHARACTERS = 200
+"""Characters of a violation's field and of its description at most."""
 
 
 class InvalidRequest(Exception):
     """At least one field breaks its rule.
 
-    `violations` has (field, description) for the first of them, `more` says how many
-    others there are.
+    Attributes:
+        violations: (field, description) of the first violations.
+        more: How many others there are.
+        token: The field is a page token or resume token.
     """
 
     def __init__(
@@ -60,40 +62,40 @@ class InvalidRequest(Exception):
 
 @dataclass
 class _Violations:
-    """What is wrong with one request."""
+    """The violations of one request."""
 
     first: list[tuple[str, str]] = field(default_factory=list)
     more: int = 0
 
     def add(self, name: str, description: str) -> None:
         if len(self.first) < MAX_VIOLATIONS:
-            self.first.append((name[:MAX_VIOLATION], description[:MAX_VIOLATION]))
+            self.first.append((name[:MAX_TEXT_CHARACTERS], description[:MAX_TEXT_CHARACTERS]))
         else:
             self.more += 1
 
 
 class Checker:
-    """Checks one request and gathers what is wrong with it."""
+    """Checks the fields of one request and collects the violations."""
 
     def __init__(self, path: str = "", violations: _Violations | None = None) -> None:
         self._path = path
         self._violations = _Violations() if violations is None else violations
 
     def within(self, path: str) -> "Checker":
-        """Return a checker of a part of the request, whose fields have this in front."""
+        """Return a checker for a part of the request, whose fields have this prefix."""
         return Checker(self._path + path, self._violations)
 
     def add(self, name: str, description: str) -> None:
         self._violations.add(self._path + name, description)
 
     def finish(self) -> None:
-        """Raise InvalidRequest if anything was wrong."""
+        """Raise InvalidRequest if there are violations."""
         found = self._violations
         if found.first:
             raise InvalidRequest(found.first, more=found.more)
 
     def at_most(self, name: str, entries: Sized, limit: int) -> bool:
-        """Check a number of entries, before any of them is looked at; return whether it is met."""
+        """Check the number of entries before reading any; return whether it is valid."""
         if len(entries) > limit:
             self.add(name, f"has {len(entries)} entries, at most {limit} are allowed")
             return False
@@ -106,12 +108,12 @@ class Checker:
                 self.add(field, "is required")
         elif len(value) > limit:
             self.add(field, f"has {len(value)} characters, at most {limit} are allowed")
-        elif not value.isprintable() and _CONTROL.search(value):  # seen sooner
+        elif not value.isprintable() and _CONTROL.search(value):  # the first test is faster
             self.add(field, "has a control character")
         return value
 
     def text(self, field: str, value: str, limit: int) -> str:
-        """Check words for people: at most `limit` characters, no U+0000."""
+        """Check a human-readable text: at most `limit` characters, no U+0000."""
         if len(value) > limit:
             self.add(field, f"has {len(value)} characters, at most {limit} are allowed")
         elif "\0" in value:
@@ -121,7 +123,7 @@ class Checker:
     def job_type(self, field: str, value: str) -> str:
         if self._sized(field, value, MAX_JOB_TYPE_CHARACTERS) and not _JOB_TYPE.match(value):
             self.add(
-                field, "must be letters, digits, '.', '_', '-', beginning with a letter or digit"
+                field, "must be letters, digits, '.', '_', '-', starting with a letter or digit"
             )
         return value
 
@@ -140,7 +142,7 @@ class Checker:
                     field,
                     f"has the key {key[:MAX_LABEL_KEY_CHARACTERS]!r}: must be 1 to "
                     f"{MAX_LABEL_KEY_CHARACTERS} letters, digits, '.', '_', '/', '-', "
-                    "beginning with a letter or digit",
+                    "starting with a letter or digit",
                 )
             elif len(value) > MAX_LABEL_VALUE_CHARACTERS or _CONTROL.search(value):
                 self.add(
@@ -156,11 +158,11 @@ class Checker:
         return value
 
     def struct(self, field: str, struct: Struct) -> Payload:
-        """Check a Struct and return it serialized, its keys in order."""
+        """Check a Struct and return it serialized, with its keys sorted."""
         data = struct.SerializeToString(deterministic=True)
-        fault = _fault_of_struct(struct, len(data))
-        if fault:
-            self.add(field, fault)
+        violation = _struct_violation(struct, len(data))
+        if violation:
+            self.add(field, violation)
             return Payload(b"")
         return Payload(data)
 
@@ -172,7 +174,7 @@ class Checker:
         try:
             parts = urlsplit(url)
             host = parts.hostname
-            _ = parts.port  # is parsed, and refused, only when it is asked for
+            _ = parts.port  # parsed, and refused, only when it is read
         except ValueError as error:
             self.add(field, f"is not a URL: {error}")
             return url
@@ -183,7 +185,7 @@ class Checker:
         elif not host:
             self.add(field, "has no host")
         elif "@" in parts.netloc:
-            self.add(field, "must not carry a user name or password")
+            self.add(field, "must not contain a user name or password")
         return url
 
     def timestamp(self, field: str, value: Timestamp) -> Instant:
@@ -204,7 +206,7 @@ class Checker:
         return value
 
     def _sized(self, field: str, value: str, limit: int) -> bool:
-        """Check that a value is there and not too long; return whether it is worth a look."""
+        """Check that a value is not empty and not too long; return whether that is so."""
         if not value:
             self.add(field, "is required")
         elif len(value) > limit:
@@ -214,8 +216,8 @@ class Checker:
         return False
 
 
-def _fault_of_struct(struct: Struct, size: int) -> str | None:
-    """Say what is wrong with a Struct. Iterative: its depth is the caller's choice."""
+def _struct_violation(struct: Struct, size: int) -> str | None:
+    """Return what is wrong with a Struct. Iterative, because its depth is the caller's choice."""
     if size > MAX_STRUCT_BYTES:
         return f"has {size} bytes, at most {MAX_STRUCT_BYTES} are allowed"
     open_values: list[tuple[Struct | ListValue, int]] = [(struct, 1)]

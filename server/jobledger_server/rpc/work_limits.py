@@ -1,4 +1,4 @@
-"""What a caller of WorkerService may work on, by the access file."""
+"""The limits of a caller of WorkerService, from the access file."""
 
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -19,13 +19,18 @@ class AccessDenied(Exception):
 
 @dataclass(frozen=True, slots=True)
 class WorkLimits:
-    """Which job types a caller may work on (None: all), and whether it must name attempts."""
+    """A caller's limits.
+
+    Attributes:
+        job_types: The job types that it may work on, or None for all.
+        fenced: It must send the attempt with each command.
+    """
 
     job_types: frozenset[str] | None = None
     fenced: bool = False
 
     def of(self, command: Limited) -> Limited:
-        """Return the command with these limits. Raises InvalidRequest if it lacks its fence."""
+        """Return the command with these limits. Raises InvalidRequest if its attempt is missing."""
         if self.fenced and _without_fence(command):
             raise InvalidRequest([("attempt", "is required of this caller")])
         return command if self.job_types is None else replace(command, job_types=self.job_types)
@@ -41,6 +46,6 @@ def _without_fence(command: WorkerCommand) -> bool:
     if isinstance(command, Release):
         return not command.attempt
     if isinstance(command, ChangeStatus) and command.target is JobStatus.PROCESSING:
-        # A start by name. With an expected version it could be the report of a running job.
+        # A start needs no attempt. With an expected version it could be a report on a running job.
         return command.attempt is None and command.expected_version is not None
     return command.attempt is None

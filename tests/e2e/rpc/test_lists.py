@@ -11,7 +11,7 @@ from jobledger_server.app import App
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import MAX_SCANNED_JOBS
 from jobledger_server.rpc import lists
-from jobledger_server.rpc.lists import AT_ONCE, MAX_LISTS_EACH, Lists
+from jobledger_server.rpc.lists import CONCURRENT_LISTS, MAX_LISTS_EACH, Lists
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
@@ -81,9 +81,9 @@ async def test_callers_list_by_turns_and_none_waits_without_end() -> None:
         assert (refused.value.limit, refused.value.scope) == ("lists", "caller")
         few = group.create_task(list_as("few"))
         await asyncio.sleep(0)
-        assert order == ["many"] * AT_ONCE
+        assert order == ["many"] * CONCURRENT_LISTS
         release.set()
-    assert order.index("few") <= AT_ONCE + 1
+    assert order.index("few") <= CONCURRENT_LISTS + 1
     assert len(order) == len(many) + 1
     assert few.done()
     # What was cancelled while it waited, or took too long, takes no turn from the others.

@@ -1,4 +1,4 @@
-"""WatchJobs: the updates of a feed watch as messages, each with a token to resume from."""
+"""WatchJobs: a feed watch's updates as messages, each with a token to resume from."""
 
 import re
 from collections import OrderedDict
@@ -13,11 +13,11 @@ from jobledger_server.watch.feed_watch import Cursor, FeedUpdate, FeedWatch, Sel
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.job_watch import Draining
 
-KEPT_MESSAGES = 1024
-"""Serialized messages kept for other watches at most."""
+CACHED_MESSAGES = 1024
+"""Serialized messages cached for other watches at most."""
 
-KEPT_BYTES = 8 * 1024 * 1024
-"""Bytes that they take at most."""
+CACHED_BYTES = 8 * 1024 * 1024
+"""Bytes of cached messages at most."""
 
 _CURSOR = re.compile(
     r"(?P<epoch>[^/]*)/(?P<seq>[0-9]{1,18})/(?P<until>[0-9]{0,18})(/(?P<as_of>[0-9]{1,18}))?"
@@ -28,7 +28,7 @@ Write = Callable[[bytes], Awaitable[None]]
 
 
 class FeedStreams:
-    """Serves streams of WatchJobs. `epoch` returns the epoch of the feed that the hub is on."""
+    """Serves streams of WatchJobs. `epoch` returns the epoch of the hub's feed."""
 
     def __init__(
         self,
@@ -44,16 +44,22 @@ class FeedStreams:
         self._epoch = epoch
         self._heartbeat = heartbeat
         self._max_age = max_age
-        # Thousands of watches may send the same change: it is serialized once. What is sent at a
-        # cursor is the same wherever it was read.
+        # Thousands of watches may send the same change, so it is serialized once. The message for
+        # a token is the same whether it was read from memory or from the table.
         self._messages: OrderedDict[str, bytes] = OrderedDict()
-        self._kept_bytes = 0
+        self._cached_bytes = 0
 
     async def serve(self, selection: Selection, resume_token: str, write: Write) -> None:
         """Serve one stream, until it is cancelled or an error ends it.
 
-        Raises InvalidRequest, FeedCompacted, ForeignCursor, LimitExceeded and
-        StoreUnavailable; Draining with the token to resume from.
+        Raises:
+            InvalidRequest: The token is damaged or of another request.
+            ForeignCursor: The token is of another database, or this one was restored.
+            FeedCompacted: Deletions after the token are no longer known.
+            LimitExceeded: Too many watches are open.
+            StoreUnavailable: The database does not answer.
+            Draining: The server is shutting down, or the stream reached its maximum age. The
+                error has the token to resume from.
         """
         tokens = _Tokens(self._epoch(), selection)
         cursor = tokens.read(resume_token) if resume_token else Cursor(0, self._reader.seq)
@@ -71,8 +77,8 @@ class FeedStreams:
                         await write(response.SerializeToString())
                         continue
                     while update.changes:
-                        # The client may not read for a long time: nothing but the message and
-                        # the rest of the page is held meanwhile.
+                        # The client may not read for a long time. Only the message and the rest
+                        # of the page are held meanwhile.
                         await write(self._next_message(update, tokens))
                     if update.synced:
                         at = tokens.token_at(update.cursor)
@@ -83,16 +89,16 @@ class FeedStreams:
             raise
 
     def _next_message(self, update: FeedUpdate, tokens: "_Tokens") -> bytes:
-        """Serialize the next change, or reuse what another watch was sent for the same change."""
+        """Serialize the next change, or reuse the message that another watch was sent."""
         change = update.changes.popleft()
         at = tokens.token_at(update.cursor_after(change))
         message = self._messages.get(at)
         if message is None:
             message = self._messages[at] = change_message(change, at)
-            self._kept_bytes += len(message)
-            while self._kept_bytes > KEPT_BYTES or len(self._messages) > KEPT_MESSAGES:
+            self._cached_bytes += len(message)
+            while self._cached_bytes > CACHED_BYTES or len(self._messages) > CACHED_MESSAGES:
                 _, oldest = self._messages.popitem(last=False)
-                self._kept_bytes -= len(oldest)
+                self._cached_bytes -= len(oldest)
         return message
 
 
@@ -110,7 +116,7 @@ class _Tokens:
 
     def read(self, given: str) -> Cursor:
         """Read a token. Raises InvalidRequest and ForeignCursor."""
-        # Its digest is no secret: the content can be anything.
+        # Its digest is not secret, so its content can be anything.
         parts = _CURSOR.fullmatch(read_token("resume_token", self._key, given))
         if parts is None or parts["epoch"] != self._epoch:
             raise ForeignCursor

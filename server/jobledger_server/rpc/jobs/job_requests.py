@@ -1,4 +1,4 @@
-"""Requests of JobService, to commands and queries. Raises InvalidRequest with every violation."""
+"""Converts requests of JobService to commands and queries. Raises InvalidRequest."""
 
 from collections.abc import Callable
 
@@ -49,7 +49,7 @@ def create_all(request: pb.BatchCreateJobsRequest) -> CreateAll:
     creations = []
     for index, each in enumerate(request.requests[:MAX_CREATIONS]):
         if each.user_id not in ("", user_id):
-            check.add(f"requests[{index}].user_id", "differs from the user_id of the call")
+            check.add(f"requests[{index}].user_id", "must be empty or the user_id of the call")
         creations.append(_creation(check.within(f"requests[{index}]."), each, user_id))
     check.finish()
     return CreateAll(tuple(creations))

@@ -1,8 +1,8 @@
-"""Jobs to google.longrunning.Operation: what is an answer, what is an error, and with which code.
+"""Converts jobs to google.longrunning.Operation: results, errors and their codes.
 
-The whole Job is both `metadata` and `response`, because whoever waits for an
-operation is handed the response alone: a PARTIAL job's error is in it, and so is
-which of COMPLETED and PARTIAL the job became.
+The whole Job is both `metadata` and `response`, because a client library that waits for an
+operation returns only the response. It contains a PARTIAL job's error, and whether the job is
+COMPLETED or PARTIAL.
 """
 
 from collections.abc import Mapping
@@ -26,17 +26,17 @@ from jobledger_server.rpc.messages import job_bytes
 from jobledger_server.rpc.operations.operation_requests import COLLECTION
 
 JOB_DOMAIN = "jobs.jobledger"
-"""The domain of the reasons why jobs fail. Those of refused calls are in another, so that a
-worker's own `INTERNAL` is never taken for the server's."""
+"""The domain of the reasons of failed jobs. The reasons of refused calls are in another domain, so
+a worker's `INTERNAL` differs from the server's."""
 
 CODES: Mapping[str, Any] = {
     CANCELLED: code_pb2.CANCELLED,
     QUEUE_EXPIRED: code_pb2.DEADLINE_EXCEEDED,
     RUN_EXPIRED: code_pb2.DEADLINE_EXCEEDED,
-    # Not UNAVAILABLE: that asks for the same call again, and this operation will not change.
+    # Not UNAVAILABLE, which asks for a retry: this operation does not change any more.
     LEASE_EXPIRED: code_pb2.ABORTED,
 }
-"""The code for each reason of the service's own. A worker's words are not gRPC's: UNKNOWN."""
+"""The codes of the service's own reasons. Reasons that workers send are UNKNOWN."""
 
 
 _JOB, _STRUCT = (
@@ -45,8 +45,8 @@ _JOB, _STRUCT = (
 
 
 def operation_message(job: Job) -> operations_pb2.Operation:
-    # Of bytes, as all answers with jobs are: to parse a job only to serialize it would hold the
-    # event loop.
+    # From bytes, as in all answers with jobs: parsing a job only to serialize it again would block
+    # the event loop.
     packed = AnyMessage(type_url=_JOB, value=job_bytes(job))
     operation = operations_pb2.Operation(
         name=f"{COLLECTION}/{job.id}", metadata=packed, done=job.status in TERMINAL

@@ -1,4 +1,4 @@
-"""Requests of google.longrunning.Operations to commands and queries, which jobs they name."""
+"""Converts requests of google.longrunning.Operations to commands and queries."""
 
 import re
 from typing import TypeAlias
@@ -20,12 +20,12 @@ from jobledger_server.rpc.validation import Checker
 from jobledger_server.store import JobQuery
 
 COLLECTION = "jobs"
-"""What ListOperations lists; an operation's name is this, a slash and the job's id."""
+"""The collection of ListOperations. An operation's name is `jobs/` and the job's id."""
 
 LONGEST_WAIT = MAX_TIMEOUT_SECONDS
-"""The longest `timeout` of WaitOperation in seconds, and how long it waits where none is given."""
+"""The longest `timeout` of WaitOperation in seconds, and the default."""
 
-_UNDERSTOOD = (
+_SYNTAX = (
     'must be made of done=true or done=false and metadata.job_type="…", each at most once, '
     "joined by AND"
 )
@@ -44,17 +44,17 @@ NamedRequest: TypeAlias = (
 
 
 class OperationsRequests:
-    """Reads requests. Raises InvalidRequest with every violation.
+    """Converts requests. Raises InvalidRequest.
 
-    The owner is the one that the metadata names or, where it names none, the
-    only one whom the caller may act for.
+    The owner is the one that the metadata names. If it names none, the owner is the only
+    user that the caller may act for.
     """
 
     def __init__(self, access: Access | None) -> None:
         self._access = access
 
     def owned_job(self, request: NamedRequest, metadata: Metadata) -> tuple[JobId, str]:
-        """Return the job's id and the owner in whose name it is asked for."""
+        """Return the job's id and the owner on whose behalf the call is made."""
         check = Checker()
         job_id, user_id = _job_id(check, request.name), self._owner(check, metadata)
         check.finish()
@@ -63,7 +63,7 @@ class OperationsRequests:
     def wait(
         self, request: operations_pb2.WaitOperationRequest, metadata: Metadata
     ) -> tuple[JobId, str, float]:
-        """Return the job's id, its owner, and how many seconds to wait for its end."""
+        """Return the job's id, its owner, and the seconds to wait for a terminal state."""
         check = Checker()
         job_id, user_id = _job_id(check, request.name), self._owner(check, metadata)
         timeout: float = LONGEST_WAIT
@@ -109,18 +109,18 @@ def _job_id(check: Checker, name: str) -> JobId:
 
 
 def _filter(check: Checker, text: str) -> tuple[frozenset[JobStatus], frozenset[str]]:
-    """Return the statuses and the job types that a filter lets through; empty sets for all."""
-    # Its length first: looking for AND in very much white space would take very long.
+    """Return the statuses and the job types that a filter matches; empty sets match all."""
+    # Cut it first: searching for AND in much white space takes quadratic time.
     text = check.text("filter", text, MAX_FILTER_CHARACTERS)[:MAX_FILTER_CHARACTERS].strip()
     found: dict[str, str] = {}
     for term in _AND.split(text) if text else ():
         match = _TERM.match(term)
         terms = match.groupdict() if match else {}
-        said = {field: value for field, value in terms.items() if value is not None}
-        if not said or said.keys() & found.keys():
-            check.add("filter", _UNDERSTOOD)
+        given = {field: value for field, value in terms.items() if value is not None}
+        if not given or given.keys() & found.keys():
+            check.add("filter", _SYNTAX)
             break
-        found |= said
+        found |= given
     statuses = {"true": TERMINAL, "false": frozenset(JobStatus) - TERMINAL}
     job_types = [check.job_type("filter", found["job_type"])] if "job_type" in found else []
     return statuses.get(found.get("done", ""), frozenset()), frozenset(job_types)

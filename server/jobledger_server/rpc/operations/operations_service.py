@@ -1,4 +1,4 @@
-"""google.longrunning.Operations: jobs for the clients that speak of operations."""
+"""google.longrunning.Operations: jobs as operations, for generic clients."""
 
 import asyncio
 from collections.abc import Sequence
@@ -22,15 +22,15 @@ from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.store import Store
 from jobledger_server.watch.hub import WatchHub
 
-ANSWER_SECONDS = 0.5
-"""How long before the call's deadline a wait is given up, or a fifth of what is left if that is
-less: the answer has a way to go."""
+MARGIN_SECONDS = 0.5
+"""A wait ends this long before the call's deadline, so that the answer arrives in time; or a fifth
+of the remaining time, if that is less."""
 
 Context = ServicerContext[Any, Any]
 
 
 class OperationsService:
-    """Requests to commands and reads, their outcome to serialized operations."""
+    """Converts requests to commands and reads, and their results to serialized operations."""
 
     def __init__(
         self,
@@ -78,20 +78,20 @@ class OperationsService:
         return Empty().SerializeToString()
 
     async def WaitOperation(self, request: pb.WaitOperationRequest, context: Context) -> bytes:
-        job_id, user_id, patience = self._requests.wait(request, _metadata(context))
+        job_id, user_id, timeout = self._requests.wait(request, _metadata(context))
         loop = asyncio.get_running_loop()
-        until = loop.time() + min(patience, _time_to_answer(context))
+        until = loop.time() + min(timeout, _max_wait(context))
         if (left := StreamAge(self._max_age).remaining()) is not None:
             until = min(until, loop.time() + left)
-        # Subscribe, then read: what is committed in between waits in the slot.
+        # Subscribe, then read: the watch keeps what is committed in between.
         with self._hub.subscribe(job_id) as watch:
             job = await self._reads.job(job_id, user_id)
             watch.sent_up_to(job.version)
             while job.status not in TERMINAL:
-                news = await watch.next_update(max(0.0, until - loop.time()))
-                if news is None:
+                update = await watch.next_update(max(0.0, until - loop.time()))
+                if update is None:
                     break
-                job = news.job
+                job = update.job
         return _serialized(operation_message(job))
 
 
@@ -103,7 +103,7 @@ def _metadata(context: Context) -> Metadata:
     return context.invocation_metadata() or ()
 
 
-def _time_to_answer(context: Context) -> float:
-    """Return for how many seconds a call may wait and still be answered within its deadline."""
+def _max_wait(context: Context) -> float:
+    """Return the seconds that a call can wait and still be answered before its deadline."""
     left = context.time_remaining()
-    return float("inf") if left is None else left - min(ANSWER_SECONDS, left / 5)
+    return float("inf") if left is None else left - min(MARGIN_SECONDS, left / 5)

@@ -22,15 +22,15 @@ class WorkerLedger:
         self._long_poll = long_poll
 
     async def apply(self, command: WorkerCommand) -> Decision:
-        """Do as the ledger does. Raises InvalidRequest too."""
+        """See `Ledger`. Also raises InvalidRequest."""
         return await self._ledger.apply(WORK_LIMITS.get().of(command))
 
     def put(self, command: WorkerCommand) -> asyncio.Future[Sequence[Decision]]:
-        """Do as the ledger does. Raises InvalidRequest too."""
+        """See `Ledger`. Also raises InvalidRequest."""
         return self._ledger.put(WORK_LIMITS.get().of(command))
 
     async def claim(self, command: Claim, wait: float) -> list[Job]:
-        """Do as LongPoll does. Raises AccessDenied too."""
+        """See `LongPoll`. Also raises AccessDenied."""
         job_types = WORK_LIMITS.get().job_types
         if job_types is not None and not command.job_types <= job_types:
             raise AccessDenied

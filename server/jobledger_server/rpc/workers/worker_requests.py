@@ -1,4 +1,4 @@
-"""Requests of WorkerService, to commands. Raises InvalidRequest with every violation."""
+"""Converts requests of WorkerService to commands. Raises InvalidRequest."""
 
 from collections.abc import Collection, Sequence
 
@@ -29,19 +29,19 @@ from jobledger_server.rpc import fields
 from jobledger_server.rpc.validation import Checker
 
 DEFAULT_CLAIM_LEASE = Micros(60 * MICROS_PER_SECOND)
-"""The lease of a claimed job, if its worker does not name one."""
+"""The lease of a claimed job if the request has none."""
 
 MarkRequest = pb.MarkCompletedRequest | pb.MarkPartialRequest | pb.MarkFailedRequest
 
 
 class WorkerRequests:
-    """Reads requests by the operator's rules: `url_schemes` are those an asset's URL may have."""
+    """Converts requests. `url_schemes` are the schemes that an asset's URL may have."""
 
     def __init__(self, url_schemes: Collection[str]) -> None:
         self._url_schemes = url_schemes
 
     def claim(self, request: pb.ClaimJobsRequest) -> tuple[Claim, float]:
-        """Return the claim, and how many seconds it may wait for a job."""
+        """Return the claim, and the seconds that it may wait for a job."""
         check = Checker()
         if not request.job_types:
             check.add("job_types", f"must have from 1 to {MAX_JOB_TYPES} entries")
@@ -201,5 +201,5 @@ def _check_outcome(check: Checker, command: ChangeStatus) -> None:
     if target is not JobStatus.PROCESSING and command.lease_duration is not None:
         check.add("lease_duration", f"is not allowed for {target.value}")
     if target is JobStatus.PROCESSING and command.assets:
-        # A repetition would link them again. CreateAsset has a request id for that.
+        # A retry would link them again. CreateAsset has a request id against that.
         check.add("assets", "is not allowed for PROCESSING: use CreateAsset")
