@@ -1,4 +1,4 @@
-"""Metrics for Prometheus, read when it asks: nothing is counted on the way."""
+"""Metrics for Prometheus, whose values are read at each scrape."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,22 +9,22 @@ if TYPE_CHECKING:
 
 
 class MetricsUnavailable(Exception):
-    """The metrics cannot be served; the message says why."""
+    """The metrics cannot be served. The message says why."""
 
 
 Metrics = Mapping[str, tuple[str, Callable[[], float | Mapping[str, float]]]]
-"""By name: what it is, and its value now, or its values by `kind`. A name that ends with
-`_total` only grows."""
+"""By name: a description, and a function that returns the value, or the values by `kind`. A metric
+whose name ends with `_total` is a counter, any other a gauge."""
 
 
 @contextmanager
 def serving_metrics(listen: str, metrics: Metrics) -> Iterator[None]:
-    """Answer on `http://HOST:PORT/metrics` for as long as the block lasts, in a thread.
+    """Serve `http://HOST:PORT/metrics` during the block, in a thread.
 
     Raises MetricsUnavailable.
     """
     try:
-        # An extra, wanted only where it is used.
+        # An optional extra.
         import prometheus_client as prometheus  # noqa: PLC0415
     except ImportError:
         raise MetricsUnavailable(
@@ -56,13 +56,13 @@ class _Collector:
             GaugeMetricFamily,
         )
 
-        for name, (meaning, value) in self._metrics.items():
+        for name, (description, value) in self._metrics.items():
             family: Any = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
             now = value()
             if isinstance(now, Mapping):
-                metric = family(name, meaning, labels=["kind"])
-                for kind, number in now.items():
-                    metric.add_metric([kind], number)
+                metric = family(name, description, labels=["kind"])
+                for kind, count in now.items():
+                    metric.add_metric([kind], count)
                 yield metric
             else:
-                yield family(name, meaning, value=now)
+                yield family(name, description, value=now)

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from jobledger_server.rpc.handlers import Handlers
-from jobledger_server.telemetry import logs
-from jobledger_server.telemetry.logs import JsonFormatter, LogWriter
+from jobledger_server.telemetry import log_writer, rate_limiter
+from jobledger_server.telemetry.log_writer import LogWriter
+from jobledger_server.telemetry.logs import JsonFormatter
 
 
 class Log:
@@ -81,7 +82,7 @@ async def test_a_bug_of_ours_keeps_its_traceback_whoever_logs_it(log: Log) -> No
 def test_what_is_repeated_is_one_line_a_second_with_its_count(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logs, "LIMITED_SECONDS", 3600.0)
+    monkeypatch.setattr(rate_limiter, "LIMIT_SECONDS", 3600.0)
     library = logging.getLogger("some.library")
     for number in range(1000):
         library.warning("too many of %d", number)
@@ -107,7 +108,7 @@ def test_other_handlers_have_each_record_as_it_was(
 def test_a_bug_that_is_hit_often_has_its_traceback_once_a_second(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logs, "LIMITED_SECONDS", 3600.0)
+    monkeypatch.setattr(rate_limiter, "LIMIT_SECONDS", 3600.0)
     own = logging.getLogger("jobledger.rpc")
 
     for number in range(1000):
@@ -126,13 +127,13 @@ def test_kinds_that_somebody_makes_up_are_not_kept(log: Log) -> None:
         logging.getLogger("some.library").warning(f"kind{number}")  # noqa: G004
     lines = of("some.library", log.lines())
     assert sum(line["count"] for line in lines) == 1000
-    assert len(lines) <= 2 * (logs.MAX_KINDS + 1)
+    assert len(lines) <= 2 * (rate_limiter.MAX_KINDS + 1)
 
 
 def test_lines_that_the_queue_has_no_room_for_are_counted(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logs, "QUEUE_BYTES", 100_000)
+    monkeypatch.setattr(log_writer, "QUEUE_BYTES", 100_000)
     own = logging.getLogger("jobledger.test")
     for number in range(3000):  # more than the pipe and the queue hold
         own.error("line", extra={"number": number})

@@ -1,0 +1,79 @@
+"""Limits how often log events of one kind, and equal tracebacks, are written."""
+
+import logging
+import time
+
+LIMIT_SECONDS = 1.0
+"""Rate-limited events of one kind share a line in this time."""
+
+MAX_KINDS = 64
+"""Kinds of rate-limited events that are distinguished. All further ones are one kind."""
+
+
+class RateLimiter:
+    """Merges rate-limited events. Not thread-safe.
+
+    A record with a `count` is rate-limited: it stands for that many events. The first
+    record of a kind is written at once; those of the next LIMIT_SECONDS share one line.
+    """
+
+    def __init__(self) -> None:
+        self._merged: dict[tuple[str, str], logging.LogRecord | None] = {}  # by kind
+        self._next_due = 0.0
+        self._tracebacks: dict[tuple[str, str, int], float] = {}  # until when to omit them
+
+    @property
+    def active(self) -> bool:
+        """Whether records may become due."""
+        return bool(self._merged)
+
+    def admits(self, record: logging.LogRecord) -> bool:
+        """Whether to write the record now. If not, it is merged into one that is due later."""
+        fields = vars(record)
+        if "count" not in fields:
+            return True
+        kind = record.name, f"{record.msg} {fields.get('text', fields.get('kind', ''))}"
+        if kind not in self._merged and len(self._merged) >= MAX_KINDS:
+            kind = "", ""
+        if kind not in self._merged:
+            if not self._merged:
+                self._next_due = time.monotonic() + LIMIT_SECONDS
+            self._merged[kind] = None
+            return True
+        earlier = self._merged[kind]
+        count = fields["count"] + (0 if earlier is None else vars(earlier)["count"])
+        # A copy, because other handlers have the record too.
+        self._merged[kind] = logging.makeLogRecord(fields | {"count": count})
+        return False
+
+    def due(self, *, closing: bool) -> list[logging.LogRecord]:
+        """Return the merged records to write now: all of them if `closing`."""
+        now = time.monotonic()
+        if not closing and now < self._next_due:
+            return []
+        due = [record for record in self._merged.values() if record is not None]
+        self._merged = {kind: None for kind, record in self._merged.items() if record}
+        self._next_due = now + LIMIT_SECONDS
+        return due
+
+    def without_repeated_traceback(
+        self, record: logging.LogRecord, error: BaseException
+    ) -> logging.LogRecord:
+        """Return the record, without its traceback if that was logged within LIMIT_SECONDS."""
+        now, line = time.monotonic(), _raised_at(error)
+        if now < self._tracebacks.get(line, now):
+            fields = {"exc_info": None, "error": type(error).__name__}
+            return logging.makeLogRecord(vars(record) | fields)
+        if len(self._tracebacks) >= MAX_KINDS:
+            self._tracebacks.clear()
+        self._tracebacks[line] = now + LIMIT_SECONDS
+        return record
+
+
+def _raised_at(error: BaseException) -> tuple[str, str, int]:
+    """Return an error's type and the line that raised it."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    file, line = ("", 0) if frame is None else (frame.tb_frame.f_code.co_filename, frame.tb_lineno)
+    return type(error).__name__, file, line
