@@ -36,9 +36,9 @@ def _default(setting: Setting) -> str:
             return f"{setting.default:g} seconds"
         case "duration":
             return f"`{duration_text(setting.default)}`"
-        case "words":
+        case "strings":
             return ", ".join(f"`{word}`" for word in sorted(setting.default))
-        case "count" | "part":
+        case "count" | "fraction":
             return str(setting.default)
         case _:
             return f"`{setting.default}`"

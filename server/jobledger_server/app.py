@@ -52,14 +52,14 @@ log = logging.getLogger("jobledger.server")
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """A server that serves. `address` has the real port if the settings asked for port 0."""
+    """A running server. `address` has the real port if the settings have port 0."""
 
     address: str
     hub: WatchHub
     claim_waiters: ClaimWaiters
     store: Store
     failed: asyncio.Event
-    """Set when a part of the server has ended by an unexpected error: the process has to stop."""
+    """Set when a task of the server has failed: the process has to stop."""
 
 
 @asynccontextmanager
@@ -104,7 +104,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
 
 @asynccontextmanager
 async def _opened_store(settings: Settings) -> AsyncIterator[tuple[Store, Lock | None]]:
-    """Lock the database if it is a file, and bring it up to date or require that it is."""
+    """Lock the database if it is a file, and migrate it or require that it is migrated."""
     url = parse_url(settings.database)
     with exclusive(url) as lock:
         database = open_database(url)
@@ -169,7 +169,7 @@ async def _watched_feed(
 
 
 async def _verified_head(store: Store, lock: Lock | None) -> FeedHead:
-    """Return the feed's head, under a new epoch if this is another database than before."""
+    """Return the feed's head, under a new epoch if the database's identity has changed."""
     head = await store.verify_identity()
     if lock is not None:
         if not lock.continues(head):
@@ -194,7 +194,7 @@ async def _notified(
     url: URL, hub: WatchHub, poll_now: asyncio.Event, supervisor: Supervisor
 ) -> AsyncIterator[Publish]:
     """Exchange notifications with other servers during the block."""
-    # The driver is an extra, wanted only where it is used.
+    # The driver is an optional extra.
     from jobledger_server.sql.postgresql.notifications import Notifications  # noqa: PLC0415
 
     notifications = Notifications(url, poll_now.set)
@@ -273,18 +273,21 @@ def _end_streams(hub: WatchHub, waiters: ClaimWaiters) -> None:
 async def _metrics(settings: Settings, feed: _WatchedFeed, ledger: Ledger) -> AsyncIterator[None]:
     """Serve metrics during the block if the settings ask for them."""
     metrics: Metrics = {
-        "jobledger_feed_seq": ("The newest sequence number known here.", lambda: feed.hub.seq),
+        "jobledger_feed_seq": (
+            "Newest sequence number that this server has seen.",
+            lambda: feed.hub.seq,
+        ),
         "jobledger_feed_holes_total": (
             "Sequence numbers without a change. Each is a bug: please report it.",
             lambda: feed.tail.holes,
         ),
         "jobledger_watches": ("Open watches.", lambda: feed.hub.watches),
         "jobledger_store_errors_total": (
-            "Writes that the database refused or did not answer, by kind of error.",
+            "Batches of writes that failed, by kind of error.",
             lambda: ledger.store_errors,
         ),
         "jobledger_log_lines_lost_total": (
-            "Log lines that standard error did not take in time.",
+            "Log lines lost because standard error did not accept them in time.",
             lines_lost,
         ),
     }

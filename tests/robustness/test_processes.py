@@ -318,8 +318,8 @@ def test_a_busy_port_is_refused_in_words(serve: Serve, tmp_path: Path) -> None:
     )
     assert run.returncode == 1
     assert run.stderr.splitlines()[-1] == (
-        f"Error: cannot listen on {server.target}: another server is running there, or it is no "
-        "address of this machine"
+        f"Error: cannot listen on {server.target}: another server is running there, or it is not "
+        "an address of this machine"
     )
 
 

@@ -193,8 +193,8 @@ def test_another_server_on_the_port_is_refused_in_words(
     run = run_server("--listen", steady.target, "--database", database, *arguments)
     assert run.returncode == 1
     assert run.stderr == (
-        f"Error: cannot listen on {steady.target}: another server is running there, or it is no "
-        "address of this machine\n"
+        f"Error: cannot listen on {steady.target}: another server is running there, or it is not "
+        "an address of this machine\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""`jobledger-server migrate` and `void-tokens`: what is done to a database from outside."""
+"""`jobledger-server migrate` and `void-tokens`: commands that maintain a database."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from jobledger_server.sql.sqlite.file_lock import exclusive
 @click.command()
 @database_options
 def migrate(database: str, **_: Any) -> None:
-    """Bring a database up to date. Safe to repeat, also while servers run."""
+    """Migrate a database to the newest schema. Safe to repeat, also while servers run."""
     run(lambda: _migrate(database))
     click.echo(f"the database is at revision {HEAD}")
 
@@ -36,14 +36,14 @@ async def _migrate(url: str) -> None:
 @click.command(name="void-tokens")
 @database_options
 def void_tokens(database: str, **_: Any) -> None:
-    """Make every resume token of WatchJobs void: after restoring a whole volume.
+    """Void all resume tokens of WatchJobs, after restoring a whole volume.
 
-    A server finds out by itself that a database was copied, restored over an
-    existing one, or taken over by a standby. It cannot where the folder came back
-    as a whole. Watchers then list their jobs again.
+    A server detects by itself that its database was copied, was restored over an existing
+    one, or is a standby that took over. It cannot detect that a whole folder was restored.
+    Watches with a void token have to list their jobs again.
     """
     run(lambda: _void_tokens(database))
-    click.echo("every resume token is void now")
+    click.echo("all resume tokens are void now")
 
 
 async def _void_tokens(url: str) -> None:

@@ -8,18 +8,18 @@ LONGEST_SECONDS = 100 * 365 * 86400
 
 
 def duration(text: str) -> float:
-    """Read a number of seconds, minutes, hours or days. A type for click's options."""
+    """Parse a number of seconds, minutes, hours or days; a type for click's options."""
     number, unit = (text[:-1], text[-1:]) if text[-1:] in _UNITS else (text, "s")
     try:
         seconds = float(number) * _UNITS[unit]
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds <= LONGEST_SECONDS:
-        raise click.BadParameter(f"{text!r} is not a time: write 90s, 5m, 2h or 30d")
+        raise click.BadParameter(f"{text!r} is not a duration: write 90s, 5m, 2h or 30d")
     return seconds
 
 
 def duration_text(seconds: float) -> str:
-    """Write a duration in the largest unit in which it is a whole number."""
+    """Format a duration in the largest unit in which it is a whole number."""
     unit = next(unit for unit in "dhms" if seconds % _UNITS[unit] == 0)
     return f"{seconds / _UNITS[unit]:g}{unit}"

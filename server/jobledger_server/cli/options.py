@@ -1,4 +1,4 @@
-"""Options of the command line, made of the declared settings."""
+"""Options of the command line, generated from the declared settings."""
 
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -14,12 +14,12 @@ from jobledger_server.settings import Setting, Settings, all_settings
 _METAVARS = {
     "address": "HOST:PORT",
     "count": "N",
-    "part": "PART",
+    "fraction": "FRACTION",
     "seconds": "SECONDS",
     "duration": "TIME",
     "file": "FILE",
     "url": "URL",
-    "words": "WORD",
+    "strings": "TEXT",
 }
 
 
@@ -43,7 +43,7 @@ def _option(setting: Setting) -> Callable[[Callable[..., None]], Callable[..., N
         shown = bool(setting.none)
     elif setting.kind == "duration":
         default = duration_text(default)
-    elif setting.kind == "words":
+    elif setting.kind == "strings":
         default = sorted(default)
     return click.option(
         flags,
@@ -54,7 +54,7 @@ def _option(setting: Setting) -> Callable[[Callable[..., None]], Callable[..., N
         show_envvar=True,
         default=default,
         show_default=setting.none or shown,
-        multiple=setting.kind == "words",
+        multiple=setting.kind == "strings",
         help=setting.help,
     )
 
@@ -63,7 +63,7 @@ def _type(setting: Setting) -> Any:
     match setting.kind:
         case "count":
             return click.IntRange(1)
-        case "part":
+        case "fraction":
             return click.FloatRange(0, 1, min_open=True)
         case "seconds":
             return click.FloatRange(setting.at_least)
@@ -92,8 +92,8 @@ DATABASE_SETTINGS = (
         "JOBLEDGER_DATABASE",
         Settings().database,
         "url",
-        "Where the jobs are kept: sqlite:///FILE (sqlite:////FILE for an absolute path), or "
-        "postgresql://USER:PASSWORD@HOST:PORT/NAME with the extra 'postgres'.",
+        "URL of the database: sqlite:///FILE (sqlite:////FILE for an absolute path), or "
+        "postgresql://USER:PASSWORD@HOST:PORT/NAME, which needs the extra 'postgres'.",
     ),
     Setting(
         "database_file",
@@ -101,16 +101,16 @@ DATABASE_SETTINGS = (
         "JOBLEDGER_DATABASE_FILE",
         None,
         "file",
-        "A file that holds the database URL, in place of --database: a password is then neither "
-        "in the list of processes nor in the environment.",
+        "A file with the database URL, instead of --database. A password is then neither in the "
+        "list of processes nor in the environment.",
         none="none",
     ),
 )
-"""Every command that opens a database has these."""
+"""The settings of every command that opens a database."""
 
 
 def database_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a command take the database URL from a flag, from the environment, or from a file."""
+    """Give a command the options of the database: a flag, a variable, or a file with the URL."""
 
     @wraps(command)
     def with_database(*, database: str, database_file: Path | None, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""How commands run: on the fastest event loop there is, expected errors as a line of text."""
+"""Runs commands: with uvloop if it is installed, and with expected errors as one line of text."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
@@ -30,14 +30,14 @@ _EXPECTED = (
 
 
 def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run to the end. Raises click.ClickException for an expected error."""
+    """Run a coroutine to its end. Raises click.ClickException for an expected error."""
     with expected_errors(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(work())
 
 
 @contextmanager
 def expected_errors() -> Iterator[None]:
-    """Turn the errors that an operator can mend into a message and exit code 1."""
+    """Turn errors that an operator can fix into a message and exit code 1."""
     try:
         yield
     except _EXPECTED as error:

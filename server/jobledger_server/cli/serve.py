@@ -13,7 +13,7 @@ from jobledger_server.cli.options import database_options, settings_options
 from jobledger_server.cli.running import expected_errors, run
 from jobledger_server.runtime import parent
 from jobledger_server.runtime.descriptors import raise_descriptor_limit
-from jobledger_server.runtime.processes import serve_by_several
+from jobledger_server.runtime.processes import serve_with_processes
 from jobledger_server.runtime.supervision import ServerFailed
 from jobledger_server.settings import Settings
 from jobledger_server.sql.database_url import parse_url
@@ -22,13 +22,13 @@ from jobledger_server.telemetry.logs import logging_to_stderr
 
 @click.command()
 @database_options
-@click.option("--child", metavar="NUMBER", type=int, hidden=True)  # what processes.py starts
+@click.option("--child", metavar="NUMBER", type=int, hidden=True)  # for processes.py
 @settings_options
 def serve(child: int | None, url_schemes: tuple[str, ...], **options: Any) -> None:
     """Serve until SIGTERM or SIGINT, then drain and exit with 0.
 
-    An SQLite database is brought up to date first; a PostgreSQL database must
-    be, with `jobledger-server migrate`.
+    An SQLite database is migrated first. A PostgreSQL database has to be migrated before,
+    with `jobledger-server migrate`.
     """
     raise_descriptor_limit()
     settings = Settings(
@@ -38,7 +38,7 @@ def serve(child: int | None, url_schemes: tuple[str, ...], **options: Any) -> No
         if settings.processes > 1 and child is None:
             with expected_errors():
                 _check_several_processes(settings)
-                sys.exit(serve_by_several(settings))
+                sys.exit(serve_with_processes(settings))
         run(lambda: _serve(settings))
 
 
@@ -60,16 +60,16 @@ async def _serve(settings: Settings) -> None:
     for received in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(received, stop.set)
     if settings.shares_port:
-        parent.when_gone(stop.set)
+        parent.on_exit(stop.set)
     async with open_app(settings) as app:
-        # What is there now stays, and a full collection visits every watcher. A delivery to ten
-        # thousand of them makes some hundred thousand objects that are soon released: no
-        # collection should come in the middle of it (docs/decisions/0028).
+        # A delivery to ten thousand watches makes some hundred thousand short-lived objects, and
+        # a full collection in the middle of it would visit every watch. What exists now lives as
+        # long as the process (docs/decisions/0028).
         gc.freeze()
         gc.set_threshold(250_000, 20, 100)
         if settings.shares_port:
-            parent.tell_serving()
+            parent.report_serving()
         ends = [asyncio.create_task(event.wait()) for event in (stop, app.failed)]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if app.failed.is_set():
-        raise ServerFailed("a part of the server ended by an unexpected error; see the log")
+        raise ServerFailed("a part of the server failed with an unexpected error; see the log")

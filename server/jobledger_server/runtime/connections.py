@@ -1,8 +1,8 @@
-"""Capacity for new connections: those without a call under way are closed, oldest first.
+"""Capacity for new connections: closes connections without a call, the longest idle first.
 
-gRPC refuses connections beyond its limit, and cannot be asked to close one. The kernel
-knows how much each has received and when, and a socket that is shut down is to gRPC a
-client that has gone.
+gRPC refuses connections beyond its limit and has no call to close one. The kernel knows how
+much each connection has received and when. If its socket is shut down, gRPC sees a client
+that has disconnected.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ from contextlib import suppress
 INTERVAL_SECONDS = 0.25
 
 GREETING_BYTES = 200
-"""A client's preface, settings and windows are less; with a call it has sent more."""
+"""A client's HTTP/2 preface, SETTINGS and WINDOW_UPDATE are less; with a call it sends more."""
 
 IDLE_MILLISECONDS = 1000
-"""A connection over which calls were made is idle when nothing has come for so long."""
+"""A connection that had calls is idle after this time without data in either direction."""
 
 _ESTABLISHED = 1
 _TCP_INFO = struct.Struct("=B43xI4xI72xQ")
@@ -30,16 +30,20 @@ log = logging.getLogger("jobledger.server")
 
 
 async def free_connections(address: str, allowed: int, busy: Collection[str]) -> None:
-    """See that a tenth of the allowed connections to an address is free, as far as possible.
+    """Keep a tenth of the allowed connections free, until cancelled.
 
-    `busy` has the peers, as gRPC names them, that have a call under way. Does nothing on
-    other systems than Linux, and for a socket file.
+    Works only on Linux, and not for a Unix socket.
+
+    Args:
+        address: The address that is served.
+        allowed: Connections that may be open.
+        busy: The peers that have a call in progress, as gRPC names them.
     """
     port = address.rpartition(":")[2]
     most = allowed - max(1, allowed // 10)
     while sys.platform == "linux" and port.isdigit():
         await asyncio.sleep(INTERVAL_SECONDS)
-        with suppress(OSError):  # not even this has a descriptor
+        with suppress(OSError):  # no free descriptor, not even for this
             if len(_descriptors()) <= most:
                 continue
             # By port alone: a peer's address can be written in more than one way.
@@ -50,14 +54,14 @@ async def free_connections(address: str, allowed: int, busy: Collection[str]) ->
 
 
 def _close_unused(port: int, most: int, busy: Collection[str]) -> int:
-    """Close unused connections beyond `most`; return how many.
+    """Close unused connections beyond `most`; return how many were closed.
 
-    First those that have never made a call, then those with the longest time since their last.
+    Connections that never had a call are closed first, then the longest idle ones.
     """
     count = 0
     unused = []
     for number in _descriptors():
-        # What fails has ended meanwhile, or is not a socket.
+        # An error means that it is closed by now, or is not a socket.
         with suppress(OSError), _duplicate(number) as connection:
             if not _is_to(connection, port):
                 continue
@@ -68,14 +72,14 @@ def _close_unused(port: int, most: int, busy: Collection[str]) -> int:
             if state != _ESTABLISHED or str(peer[1]) in busy:
                 continue
             if new or idle >= IDLE_MILLISECONDS:
-                # The longest since either: a new one sends its last greeting when it can. Of those
-                # that came at once the first has the lowest number.
+                # The longer of the two times, because a new connection may send the end of its
+                # greeting late. The lowest descriptor is the oldest of those of the same age.
                 unused.append((not new, -max(sent, received), number, peer))
     unused.sort()
     closed = 0
     for *_, number, peer in unused[: max(0, count - most)]:
         with suppress(OSError), _duplicate(number) as connection:
-            # Another one may have the number by now.
+            # The descriptor may belong to another connection by now.
             if _is_to(connection, port) and connection.getpeername() == peer:
                 connection.shutdown(socket.SHUT_RDWR)
                 closed += 1
@@ -87,7 +91,7 @@ def _descriptors() -> list[int]:
 
 
 def _duplicate(number: int) -> socket.socket:
-    """Return another descriptor of a socket, so that it cannot be closed and taken meanwhile."""
+    """Return a second descriptor of a socket, which stays valid if the first one is closed."""
     duplicate = os.dup(number)
     try:
         return socket.socket(fileno=duplicate)

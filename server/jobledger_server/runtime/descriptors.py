@@ -1,22 +1,22 @@
-"""File descriptors: each connection takes one, and the database must not go without."""
+"""File descriptors: connections must leave some to the database."""
 
 import resource
 from contextlib import suppress
 
 RESERVED = 128
-"""Kept free of connections: for the database, its files, the log and the metrics."""
+"""Descriptors that connections leave to the database, its files, the log and the metrics."""
 
 
 def raise_descriptor_limit() -> None:
-    """Raise the soft limit to the hard one, for this process and those that it starts."""
+    """Raise the soft limit to the hard limit, for this process and its children."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # where the system has a lower limit of its own
+    with suppress(ValueError, OSError):  # the system has a lower limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def connections_allowed(wanted: int) -> int:
-    """Return how many connections may be open at once: as many as wanted, where possible."""
+def connections_allowed(maximum: int) -> int:
+    """Return how many connections may be open: `maximum`, or fewer if descriptors are few."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
-        return wanted
-    return min(wanted, max(limit - RESERVED, limit // 2))
+        return maximum
+    return min(maximum, max(limit - RESERVED, limit // 2))

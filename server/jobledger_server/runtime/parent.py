@@ -1,7 +1,7 @@
-"""The process that started this one as one of several, as this one sees it.
+"""The parent of this process, if it is one of several that serve a port.
 
-The line between them is this one's standard input, a socket: a byte to the parent
-says that this one serves, and the line's end says that the parent is gone.
+A socket pair connects the two; this process has its end as standard input. It writes a byte
+when it serves. The parent writes nothing, so the socket becomes readable when the parent exits.
 """
 
 import asyncio
@@ -9,22 +9,21 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
-_LINE = 0
+_SOCKET = 0
 
 
-def tell_serving() -> None:
-    """Say that this process serves."""
-    with suppress(OSError):  # gone already, which `when_gone` tells
-        os.write(_LINE, b"\n")
+def report_serving() -> None:
+    """Report to the parent that this process serves."""
+    with suppress(OSError):  # the parent has exited: `on_exit` handles that
+        os.write(_SOCKET, b"\n")
 
 
-def when_gone(do: Callable[[], None]) -> None:
-    """Call `do` on the running event loop when the parent has ended, in whatever way."""
+def on_exit(callback: Callable[[], None]) -> None:
+    """Call `callback` on the running event loop once the parent has exited for any reason."""
     loop = asyncio.get_running_loop()
 
-    def end() -> None:
-        loop.remove_reader(_LINE)
-        do()
+    def exited() -> None:
+        loop.remove_reader(_SOCKET)
+        callback()
 
-    # Nothing is ever sent down the line: what there is to read is its end.
-    loop.add_reader(_LINE, end)
+    loop.add_reader(_SOCKET, exited)

@@ -1,4 +1,4 @@
-"""The port that is served: whose it is, and how several processes come to share it."""
+"""The port that the server listens on, and how several processes share it."""
 
 import socket
 from collections.abc import Iterator
@@ -6,32 +6,38 @@ from contextlib import contextmanager
 
 
 class PortUnavailable(Exception):
-    """The address cannot be listened on; the message says which."""
+    """The server cannot listen on the address."""
 
     def __init__(self, listen: str) -> None:
         super().__init__(
-            f"cannot listen on {listen}: another server is running there, or it is no address of "
-            "this machine"
+            f"cannot listen on {listen}: another server is running there, or it is not an address "
+            "of this machine"
         )
 
 
 @contextmanager
 def shared_port(listen: str) -> Iterator[str]:
-    """Hold a port for as long as the block lasts, for processes of ours to listen on together.
+    """Reserve a port during the block, for several processes of this server to listen on.
 
-    Yields the address, with the real port where 0 was asked for. What holds the port
-    does not listen and is given no connection. Raises PortUnavailable, also where
-    another program is on the port that would share it.
+    The socket that reserves it does not listen, so it gets no connections.
+
+    Yields:
+        The address, with the real port if `listen` has port 0.
+
+    Raises:
+        PortUnavailable: Another program uses the port, even one that would share it, or it
+            is not an address of this machine.
     """
-    host, _, wanted = listen.rpartition(":")
+    host, _, port = listen.rpartition(":")
     try:
         family, kind, _, _, address = socket.getaddrinfo(
-            host.strip("[]") or None, wanted, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        with socket.socket(family, kind) as alone:
-            # Who does not share is refused where anybody is, other than by a connection of old.
-            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            alone.bind(address)
+        with socket.socket(family, kind) as probe:
+            # Without SO_REUSEPORT this fails if any socket uses the port. Connections of an earlier
+            # process do not count, because of SO_REUSEADDR.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
         holder = socket.socket(family, kind)
     except (OSError, OverflowError, UnicodeError):
         raise PortUnavailable(listen) from None

@@ -1,8 +1,7 @@
-"""Several processes that serve one port: started, kept running, drained together.
+"""Several processes that serve one port: started, supervised and drained together.
 
-Each is `jobledger-server serve` in an interpreter of its own, started anew and not
-forked, because gRPC does not outlive a fork. They share nothing but the port and the
-database, and know nothing of one another.
+Each is a `jobledger-server serve` in a new interpreter. They are not forked, because gRPC
+does not survive a fork. They share only the port and the database.
 """
 
 import asyncio
@@ -19,18 +18,22 @@ from jobledger_server.runtime.port import shared_port
 from jobledger_server.settings import Settings
 
 STEADY_SECONDS = 60.0
-"""Who has served for so long and then ends is started again at once."""
+"""A process that exits after it has served for this long is restarted immediately."""
 
-LONGEST_PAUSE_SECONDS = 30.0
+MAX_PAUSE_SECONDS = 30.0
 
 log = logging.getLogger("jobledger.server")
 
 
-def serve_by_several(settings: Settings) -> int:
-    """Serve by `settings.processes` processes until SIGTERM or SIGINT; return the exit code.
+def serve_with_processes(settings: Settings) -> int:
+    """Serve with `settings.processes` processes until SIGTERM or SIGINT.
 
-    0: all have drained. Else that of the first that has not, or that could not serve
-    when the server was started. Raises PortUnavailable.
+    Returns:
+        The exit code: 0 if all processes have drained, else that of the first one that
+        failed to drain, or failed to serve when the server was started.
+
+    Raises:
+        PortUnavailable: The address cannot be listened on.
     """
     with shared_port(settings.listen) as address:
         processes = _Processes(lambda number: _command(settings, address, number))
@@ -38,24 +41,24 @@ def serve_by_several(settings: Settings) -> int:
 
 
 def _command(settings: Settings, address: str, number: int) -> list[str]:
-    # The same words and the same environment, and then its own: the last word counts. Modules
-    # that lie in the current folder are none of ours (-P).
+    # The same arguments and environment, then the child's own: the last value of an option wins.
+    # -P: modules in the current folder are not imported.
     own = ["--listen", address, "--child", str(number)]
     if settings.metrics is not None and number > 1:
         host, _, port = settings.metrics.rpartition(":")
-        if port != "0":  # any port that is free: each has another one anyway
+        if port != "0":  # with 0 each takes a free port anyway
             own += ["--metrics", f"{host}:{int(port) + number - 1}"]
     return [sys.executable, "-P", "-m", "jobledger_server", *sys.argv[1:], *own]
 
 
 def pause_before(restart: int) -> float:
-    """Return how many seconds to wait before the so-many-th restart in a row: 0, 1, 2, 4 … 30."""
-    return 0.0 if restart == 1 else min(2.0 ** min(restart - 2, 5), LONGEST_PAUSE_SECONDS)
+    """Return the seconds to wait before a restart, by its number in a row: 0, 1, 2, 4 … 30."""
+    return 0.0 if restart == 1 else min(2.0 ** min(restart - 2, 5), MAX_PAUSE_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
-class _Life:
-    """What came of one process. `served` is how many seconds it did, None if it never did."""
+class _Exit:
+    """How a process exited. `served` is for how many seconds it served, None if it never did."""
 
     pid: int | None
     exit_code: int
@@ -73,80 +76,81 @@ class _Processes:
         loop = asyncio.get_running_loop()
         for received in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(received, self._stop)
-        async with asyncio.TaskGroup() as keeping:
-            # One alone at first, so that a setting that cannot be used is told once.
+        async with asyncio.TaskGroup() as supervising:
+            # The first one alone, so that an unusable setting is reported once.
             for numbers in ([1], range(2, count + 1)):
-                await self._start(numbers, keeping)
+                await self._start(numbers, supervising)
             if not self._stopping.is_set():
                 log.info("serving", extra={"address": address, "processes": count})
         return self._exit_code
 
     def _stop(self) -> None:
-        """Have all drain. Again with each signal: they get every one, as one alone would."""
+        """Send SIGTERM to all processes, for each signal again."""
         self._stopping.set()
         for process in self._running.values():
             _terminate(process)
 
-    async def _start(self, numbers: Iterable[int], keeping: asyncio.TaskGroup) -> None:
-        """Start these and wait until each serves, or all are to stop."""
+    async def _start(self, numbers: Iterable[int], supervising: asyncio.TaskGroup) -> None:
+        """Start processes and wait until each serves, or all have to stop."""
         starting = []
         for number in numbers:
             starting.append(asyncio.Event())
-            keeping.create_task(self._keep(number, starting[-1]))
+            supervising.create_task(self._supervise(number, starting[-1]))
         for started in starting:
             await started.wait()
 
-    async def _keep(self, number: int, started: asyncio.Event) -> None:
-        """Have one running until all are to stop."""
+    async def _supervise(self, number: int, started: asyncio.Event) -> None:
+        """Keep a process running until all have to stop."""
         restarts = 0
         while not self._stopping.is_set():
-            life = await self._live(number, started)
+            ended = await self._run_once(number, started)
             if self._stopping.is_set():
-                if life.served is not None:  # else there was nothing to drain
-                    self._note(life.exit_code)
+                if ended.served is not None:  # else there was nothing to drain
+                    self._record(ended.exit_code)
             elif not started.is_set():
-                # It has said why. Others would say the same, and so would the next one.
-                self._note(life.exit_code or 1)
+                # It has logged why. The other processes and a restart would fail alike.
+                self._record(ended.exit_code or 1)
                 self._stop()
             else:
-                restarts = 1 if (life.served or 0.0) >= STEADY_SECONDS else restarts + 1
+                restarts = 1 if (ended.served or 0.0) >= STEADY_SECONDS else restarts + 1
                 pause = pause_before(restarts)
-                facts = {"child": number, "pid": life.pid, "exit_code": life.exit_code}
+                facts = {"child": number, "pid": ended.pid, "exit_code": ended.exit_code}
                 log.error("process_restarting", extra=facts | {"pause": pause})
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), pause)
         started.set()
 
-    async def _live(self, number: int, started: asyncio.Event) -> _Life:
-        """Start one and wait for its end."""
+    async def _run_once(self, number: int, started: asyncio.Event) -> _Exit:
+        """Start a process and wait until it exits."""
         loop = asyncio.get_running_loop()
-        line, its_line = socket.socketpair()
-        with line:
-            line.setblocking(False)  # noqa: FBT003
-            with its_line:
+        parent_end, child_end = socket.socketpair()
+        with parent_end:
+            parent_end.setblocking(False)  # noqa: FBT003
+            with child_end:
                 try:
-                    # A group of its own: what a terminal sends to all, it has from here alone.
+                    # In a process group of its own, because a terminal signals its whole group:
+                    # the child receives signals from this process only.
                     process = await asyncio.create_subprocess_exec(
-                        *self._command(number), stdin=its_line.fileno(), process_group=0
+                        *self._command(number), stdin=child_end.fileno(), process_group=0
                     )
                 except OSError as error:
                     facts = {"child": number, "cause": str(error)}
                     log.error("process_start_failed", extra=facts)  # noqa: TRY400
-                    return _Life(None, os.EX_OSERR, None)
+                    return _Exit(None, os.EX_OSERR, None)
             self._running[number] = process
             if self._stopping.is_set():
                 _terminate(process)
             since = None
-            if await loop.sock_recv(line, 1):
+            if await loop.sock_recv(parent_end, 1):
                 since = loop.time()
                 started.set()
             exit_code = await process.wait()
             del self._running[number]
             served = None if since is None else loop.time() - since
-            return _Life(process.pid, exit_code, served)
+            return _Exit(process.pid, exit_code, served)
 
-    def _note(self, exit_code: int) -> None:
-        """Keep the first that is not 0; who was killed by signal N ends as 128 + N."""
+    def _record(self, exit_code: int) -> None:
+        """Keep the first exit code that is not 0. It is 128 + N if signal N killed the process."""
         self._exit_code = self._exit_code or (exit_code if exit_code >= 0 else 128 - exit_code)
 
 

@@ -1,4 +1,4 @@
-"""Supervision: a server that can no longer do a part of its work does not live on."""
+"""Supervision: the server stops if one of its tasks fails."""
 
 import asyncio
 import logging
@@ -10,27 +10,27 @@ log = logging.getLogger("jobledger.server")
 
 
 class ServerFailed(Exception):
-    """A part of the server ended by an unexpected error; the log has its traceback."""
+    """A task of the server failed with an unexpected error. The log has its traceback."""
 
 
 class Supervisor:
-    """Watches the tasks that serve for as long as the server does.
+    """Supervises the tasks of the server.
 
-    `failed` is set when one of them ends by an error: then the server is to drain and
-    its process to end, so that its own supervisor starts another.
+    `failed` is set when one of them fails. The server then has to drain and its process to
+    exit, so that the supervisor of the process starts a new one.
     """
 
     def __init__(self) -> None:
         self.failed = asyncio.Event()
 
     def watch(self, task: asyncio.Task[None] | None) -> None:
-        """Log the error that the task ends by, if it does, and have the server end."""
+        """If the task fails, log the error and set `failed`."""
         if task is not None:
             task.add_done_callback(self._ended)
 
     @asynccontextmanager
     async def running(self, name: str, work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-        """Run a task for as long as the block lasts."""
+        """Run a supervised task during the block."""
         task = asyncio.create_task(work, name=name)
         self.watch(task)
         try:

@@ -48,7 +48,7 @@ def test_a_server_told_no_time_does_not_start(tmp_path: Path) -> None:
         timeout=60,
     )
     assert done.returncode == 2
-    assert "'soon' is not a time" in done.stderr
+    assert "'soon' is not a duration" in done.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -71,7 +71,7 @@ async def test_void_tokens_makes_every_token_void_and_touches_no_job(database_ur
         check=False,
         timeout=60,
     )
-    assert (done.returncode, done.stdout) == (0, "every resume token is void now\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "all resume tokens are void now\n"), done.stderr
     async with open_app(settings) as app, grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
         refused = await refusal(call.WatchJobs(resume_token=token).read())

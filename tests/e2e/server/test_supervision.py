@@ -58,4 +58,4 @@ def test_a_part_that_ends_by_an_error_ends_the_server(tmp_path: Path, breaks: st
     assert failed
     assert "broken on purpose" in failed[0]["exception"]
     assert [line["event"] for line in lines][-1] == "stopped"
-    assert "Error: a part of the server ended by an unexpected error" in run.stderr
+    assert "Error: a part of the server failed with an unexpected error" in run.stderr
