@@ -64,7 +64,7 @@ async def _serve(settings: Settings) -> None:
     async with open_app(settings) as app:
         # A delivery to ten thousand watches makes some hundred thousand short-lived objects, and
         # a full collection in the middle of it would visit every watch. What exists now lives as
-        # long as the process (docs/decisions/0028).
+        # long as the process (docs/decisions/0045).
         gc.freeze()
         gc.set_threshold(250_000, 20, 100)
         if settings.shares_port:
