@@ -1,1 +1,1 @@
-"""What the service does by itself: expires leases and deadlines, purges old jobs."""
+"""Background work of the service: expires leases and deadlines, purges old jobs."""

@@ -131,8 +131,8 @@ async def test_deletions_are_known_for_a_while(store: SqlStore, ledger: Ledger) 
 async def test_it_outlives_a_database_that_goes_away(
     store: SqlStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, aged: Aged
 ) -> None:
-    monkeypatch.setattr(module, "REST_SECONDS", 0.01)
-    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(module, "BATCH_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
     job = await ended(ledger)
     await aged(job, by=2 * HOUR)
     polls: list[object] = []
