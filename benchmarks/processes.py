@@ -3,23 +3,24 @@
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 import psutil  # type: ignore[import-untyped]
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 
-GENERATORS = 2
-"""Processes that make the load together, where one would be the limit itself."""
+START_SECONDS = 30.0
+POLL_SECONDS = 0.005
 
-ANSWER_SECONDS = 120.0
+ANSWER_SECONDS = 600.0
 """How long a process of ours may take for one command before it counts as stuck."""
 
 
@@ -27,16 +28,89 @@ class BenchmarkError(Exception):
     """A measurement could not be made; the message says why."""
 
 
-class Generator:
-    """A process that makes load: one of load/, which does as it is commanded (load/program.py)."""
+def start(
+    command: Sequence[str],
+    log: Path,
+    serves: Callable[[], bool],
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a server; return its process once it serves. Raises BenchmarkError."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=ROOT,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
+        )
+    try:
+        _wait_until(serves, process, log)
+    except BaseException:
+        end(process)
+        raise
+    return process
 
-    def __init__(self, program: str = "load.calls") -> None:
+
+def _wait_until(serves: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not serves():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise BenchmarkError(f"{process.args!r} does not serve; its log:\n{_tail(log)}")
+        time.sleep(POLL_SECONDS)
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(errors="replace")[-4000:]
+
+
+@contextmanager
+def running(
+    command: Sequence[str],
+    log: Path,
+    serves: Callable[[], bool],
+    environment: Mapping[str, str] | None = None,
+    end_by: signal.Signals = signal.SIGKILL,
+) -> Iterator[int]:
+    """Run a server for as long as the block lasts; yield its process id once it serves."""
+    process = start(command, log, serves, environment)
+    try:
+        yield process.pid
+    except BenchmarkError:
+        print(_tail(log), file=sys.stderr)  # it may say why
+        raise
+    finally:
+        end(process, end_by)
+
+
+def end(process: "subprocess.Popen[Any]", by: signal.Signals = signal.SIGKILL) -> None:
+    process.send_signal(by)
+    try:
+        process.communicate(timeout=10)  # which closes its pipes too
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+
+
+class Generator:
+    """A process that answers lines of JSON with lines of JSON. A context manager.
+
+    Without a command it is a generator of load (load/__main__.py).
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str] = (sys.executable, "-m", "benchmarks.load"),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"benchmarks.{program}"],
-            cwd=HERE.parent,
+            command,
+            cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env={**os.environ, **(environment or {})},
         )
 
     @property
@@ -51,7 +125,13 @@ class Generator:
 
     def end(self) -> dict[str, Any]:
         """Wait for the reply. Raises BenchmarkError."""
-        line = read_line(self._process, "a load generator")
+        assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], ANSWER_SECONDS)
+        if not ready:
+            raise BenchmarkError(f"{self._process.args!r} does not answer")
+        line = self._process.stdout.readline()
+        if not line:
+            raise BenchmarkError(f"{self._process.args!r} ended with {self._process.wait()}")
         reply: dict[str, Any] = json.loads(line)
         if "error" in reply:
             raise BenchmarkError(f"a load generator failed:\n{reply['error']}")
@@ -65,7 +145,7 @@ class Generator:
         return self
 
     def __exit__(self, *_: object) -> None:
-        _end(self._process)
+        end(self._process)
 
 
 def all_do(generators: Sequence[Generator], command: str, **arguments: Any) -> list[dict[str, Any]]:
@@ -75,47 +155,28 @@ def all_do(generators: Sequence[Generator], command: str, **arguments: Any) -> l
     return [generator.end() for generator in generators]
 
 
-class BareServer:
-    """A ceiling as a process: one of baseline/."""
-
-    def __init__(
-        self,
-        *arguments: str,
-        program: str = "baseline.server",
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", f"benchmarks.{program}", *arguments],
-            cwd=HERE.parent,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **(environment or {})},
-        )
-        self.target = read_line(self._process, "the bare server").strip()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        _end(self._process)
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def cpu_seconds(pid: int) -> float:
+def listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def cpu_seconds(pid: int | None) -> float:
     """Return the processor time of a process and its children, of those that have ended too.
 
     By the kernel's own clock of each process, which counts nanoseconds; what psutil reads from
     /proc counts hundredths of a second.
     """
+    if pid is None:
+        return 0.0
     process = psutil.Process(pid)
     times = process.cpu_times()
     total: float = times.children_user + times.children_system
@@ -125,36 +186,6 @@ def cpu_seconds(pid: int) -> float:
     return total
 
 
-def listening_at(target: str, pid: int) -> list[int]:
-    """Return which processes listen at a target: this one and its children, as far as they do."""
-    port = int(target.rpartition(":")[2])
-    process = psutil.Process(pid)
-    return [
-        one.pid
-        for one in (process, *process.children())
-        if any(
-            connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
-            for connection in one.net_connections(kind="tcp")
-        )
-    ]
-
-
 def resident_bytes(pid: int) -> int:
     resident: int = psutil.Process(pid).memory_info().rss
     return resident
-
-
-def read_line(process: subprocess.Popen[str], name: str) -> str:
-    assert process.stdout is not None
-    ready, _, _ = select.select([process.stdout], [], [], ANSWER_SECONDS)
-    if not ready:
-        raise BenchmarkError(f"{name} has not answered for {ANSWER_SECONDS:.0f} s")
-    line = process.stdout.readline()
-    if not line:
-        raise BenchmarkError(f"{name} ended with exit code {process.wait()}")
-    return line
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    process.kill()
-    process.communicate()  # which closes its pipes too

@@ -11,24 +11,27 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.processes import BenchmarkError
-from benchmarks.sides import WORKS, Loads, Side, Usage
-from benchmarks.targets import DATABASES, PROGRAMS, serving
+from benchmarks.compare import WORKS
+from benchmarks.measure import GENERATORS, measure
+from benchmarks.processes import BenchmarkError, Generator, all_do
+from benchmarks.stats import aligned
+from benchmarks.targets import DATABASES, PROGRAMS, Server, new_database
 
 SAMPLES_A_SECOND = 500
-WARM_UP_SECONDS = 0.5
 SLICE_SECONDS = 0.5
 FUNCTIONS = 25
+JOBS = 200
+"""That each generator reports on and reads."""
 
 _FRAME = re.compile(r"^(?P<function>.*) \((?P<file>.*?)(:\d+)?\)$")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("work", choices=WORKS, help="what the server is given to do")
+    works = [work.title.split()[0] for work in WORKS]
+    parser.add_argument("work", choices=works, help="what the server is given to do")
     parser.add_argument("--database", choices=DATABASES, default=DATABASES[0])
     parser.add_argument("--seconds", type=int, default=5, metavar="S", help="default: 5")
     parser.add_argument("--output", type=Path, metavar="FILE", help="keep the stacks there")
@@ -36,25 +39,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Load a server, sample it, and print the tables. Raises BenchmarkError."""
+    (work,) = (work for work in WORKS if work.title.startswith(arguments.work))
+    done, cpu = 0, 0.0
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        server = stack.enter_context(serving(arguments.database, folder))
-        loads = Loads(stack)
-        loads.prepare(server)
-        side, work = Side(server), loads.work(arguments.work)
-        side.use(work, WARM_UP_SECONDS)
-        file, usage = folder / "stacks", Usage()
+        database = stack.enter_context(new_database(arguments.database, folder))
+        server = stack.enter_context(Server(database))
+        generators = [stack.enter_context(Generator()) for _ in range(GENERATORS)]
+        all_do(generators, "calls.prepare", target=server.target, jobs=JOBS)
+        measure(server, generators, work, SLICE_SECONDS)
+        file = folder / "stacks"
         with _sampling(server.pid, arguments.seconds, file) as sampling:
             while sampling.poll() is None:
-                usage.add(side.use(work, SLICE_SECONDS))
+                usage = measure(server, generators, work, SLICE_SECONDS)
+                done, cpu = done + usage.done, cpu + usage.server
             if sampling.returncode:
                 raise BenchmarkError(f"py-spy failed: {sampling.communicate()[1]}")
-        side.check()
         stacks = _read(file)
         if arguments.output:
             shutil.copy(file, arguments.output)
-    cost = usage.server / usage.done * 1e6
-    print(f"{arguments.work}, {arguments.database}: {usage.done:,} in {usage.wall:.1f} s")
+    cost = cpu / done * 1e6
+    print(f"{work.title}, {database.name}: {done:,} in {arguments.seconds} s")
     print(f"{cost:.1f} µs of the server's CPU for each; {stacks.total():,} samples\n")
     functions = Counter[str]()
     packages = Counter[str]()
@@ -67,15 +72,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def table(title: str, counts: Mapping[str, int], cost: float) -> str:
+def table(title: str, counts: Counter[str], cost: float) -> str:
     """Draw the largest of what was counted, with its part of a cost in microseconds."""
-    total = sum(counts.values())
-    lines = [f"{'µs':>8}  {'':>6}  {title}"]
-    largest = sorted(counts.items(), key=lambda item: -item[1])[:FUNCTIONS]
-    lines += [
-        f"{count / total * cost:8.1f}  {count / total:6.1%}  {name}" for name, count in largest
-    ]
-    return "\n".join(lines)
+    total = counts.total()
+    rows = [("µs", "", title)]
+    for name, count in counts.most_common(FUNCTIONS):
+        rows.append((f"{count / total * cost:.1f}", f"{count / total:.1%}", name))
+    return aligned(rows, left=(2,))
 
 
 def _sampling(pid: int, seconds: int, file: Path) -> subprocess.Popen[str]:

@@ -15,9 +15,8 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.processes import BenchmarkError
+from benchmarks.processes import ROOT, BenchmarkError
 
-ROOT = Path(__file__).parents[1]
 CACHE = ROOT / ".venv/revisions"
 
 WORKING_TREE = "."
@@ -46,10 +45,6 @@ class Revision:
     @property
     def server(self) -> Path:
         return self.programs / "jobledger-server"
-
-    @property
-    def python(self) -> Path:
-        return self.programs / "python"
 
 
 def check_out(name: str) -> Revision:

@@ -1,6 +1,13 @@
-"""Figures: what was measured in rounds, how it is summed up, and how it is shown."""
+"""Figures: what was measured in rounds, beside what, and what the rounds say.
+
+Each round gives a value and, where there is one, a reference that was measured in the same round:
+the ceiling, or another revision. What counts is the median of their ratios and its spread: the
+interval of the median that the sign test has, which assumes nothing about how ratios are
+distributed. So one disturbed round of ten changes nothing.
+"""
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -11,28 +18,50 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+CONFIDENCE = 0.975
+"""How sure the interval is to have the true median in it, given enough rounds."""
+
 
 class Kind(Enum):
-    """What a figure is, in the order in which figures are shown.
+    """What is measured, in the order in which it is shown: what a busy machine changes least first.
 
-    A cost hardly depends on what else the machine does, so it comes first.
+    `tolerance` is by how much a ratio may differ from 1 and mean nothing; `words` are what a
+    revision is where it is worse, and where it is better. Below `fewest` rounds nothing is said:
+    fewer than seven could all agree by chance, unless they are of what hardly varies.
     """
 
-    COST = "cost"
-    RATE = "rate"
-    TIME = "time"
+    SERVER_CPU = "server CPU", 0.02
+    DATABASE_CPU = "database CPU", 0.03
+    STATEMENTS = "statements", 0.05, ("more", "fewer"), 5
+    ROUND_TRIPS = "round trips", 0.05, ("more", "fewer"), 5
+    WAL = "write-ahead log", 0.05, ("more", "less"), 5
+    MEMORY = "memory", 0.02, ("more", "less")
+    RATE = "rate", 0.03
+    TIME = "time", 0.03
+
+    def __init__(
+        self,
+        title: str,
+        tolerance: float,
+        words: tuple[str, str] = ("slower", "faster"),
+        fewest: int = 7,
+    ) -> None:
+        self.title = title
+        self.tolerance = tolerance
+        self.words = words
+        self.fewest = fewest
 
 
 @dataclass
 class Figure:
-    """One thing that is measured, round by round, with its ceiling of the same round if it has one.
+    """One thing that is measured, round by round, each value with its reference if it has one.
 
-    Of rates a ratio of 1.0 is as many as the ceiling has, of costs and times as little. `bar` is
-    what the ratio is to reach or to stay under, `bar_value` the same of the value.
+    `bar` is what the ratio is to reach (of rates) or to stay under, `bar_value` the same of the
+    value.
     """
 
-    name: str
     kind: Kind
+    name: str
     unit: str
     bar: float | None = None
     bar_value: float | None = None
@@ -43,110 +72,192 @@ class Figure:
         return statistics.median(value for value, _ in self.rounds)
 
     @property
-    def ceiling(self) -> float | None:
-        ceilings = [ceiling for _, ceiling in self.rounds if ceiling is not None]
-        return statistics.median(ceilings) if ceilings else None
+    def reference(self) -> float | None:
+        references = [reference for _, reference in self.rounds if reference is not None]
+        return statistics.median(references) if references else None
 
     @property
     def ratios(self) -> list[float]:
-        return [value / ceiling for value, ceiling in self.rounds if ceiling]
+        """The ratios of value to reference, sorted. Two zeros are equal."""
+        return sorted(
+            1.0 if value == reference else value / reference if reference else math.inf
+            for value, reference in self.rounds
+            if reference is not None
+        )
 
     @property
     def ratio(self) -> float | None:
-        """The median of the rounds' ratios."""
         return statistics.median(self.ratios) if self.ratios else None
 
     @property
-    def met(self) -> bool | None:
-        """Whether the bar is met; None where there is none."""
-        for measured, bar in ((self.ratio, self.bar), (self.value, self.bar_value)):
-            if measured is not None and bar is not None:
-                return measured >= bar if self.kind is Kind.RATE else measured <= bar
-        return None
+    def interval(self) -> tuple[float, float]:
+        """What the true median of the ratios lies in."""
+        ratios = self.ratios
+        outside = left_out(len(ratios))
+        return ratios[outside], ratios[-1 - outside]
 
-    def as_json(self) -> dict[str, Any]:
+    @property
+    def differs(self) -> bool:
+        """Whether value and reference differ: the whole interval is beyond the tolerance."""
+        low, high = self.interval
+        least = 1 + self.kind.tolerance
+        return len(self.rounds) >= self.kind.fewest and (low > least or high < 1 / least)
+
+    @property
+    def verdict(self) -> str:
+        """What the value is, compared with its reference."""
+        if self.differs:
+            more = self.interval[0] > 1
+            return self.kind.words[more is (self.kind is Kind.RATE)]
+        return "no difference seen" if len(self.rounds) >= self.kind.fewest else "too few rounds"
+
+    @property
+    def judgement(self) -> str:
+        """The bar, and whether it is met: `≥ 0.80 met`, `≤ 2 ms missed`."""
+        for measured, bar, unit in (
+            (self.ratio, self.bar, ""),
+            (self.value, self.bar_value, f" {self.unit}"),
+        ):
+            if measured is not None and bar is not None:
+                more = self.kind is Kind.RATE
+                met = measured >= bar if more else measured <= bar
+                return f"{'≥' if more else '≤'} {bar:g}{unit} {'met' if met else 'missed'}"
+        return ""
+
+    def as_json(self, *, comparing: bool) -> dict[str, Any]:
+        word = self.verdict if comparing else self.judgement
         return {
+            "kind": self.kind.title,
             "name": self.name,
-            "kind": self.kind.value,
             "unit": self.unit,
-            "value": self.value,
-            "ceiling": self.ceiling,
-            "ratio": self.ratio,
-            "bar": self.bar,
-            "bar_value": self.bar_value,
-            "met": self.met,
-            "rounds": [{"value": value, "ceiling": ceiling} for value, ceiling in self.rounds],
+            "word": word,
+            "rounds": self.rounds,
         }
 
 
-class Report:
-    """The figures of a run, and what a reader must know about them."""
+def left_out(rounds: int) -> int:
+    """Return how many of the sorted ratios lie outside the interval, on each side.
 
-    def __init__(self) -> None:
-        self._figures: dict[str, Figure] = {}
+    The true median is above the k-th of n ratios unless fewer than k of them are below it,
+    which are the tosses of a coin.
+    """
+    outside, tail = 0, 1.0
+    while outside < (rounds - 1) // 2:
+        tail += math.comb(rounds, outside + 1)
+        if 2 * tail / 2**rounds > 1 - CONFIDENCE:
+            break
+        outside += 1
+    return outside
+
+
+class Report:
+    """The figures of a run, and what a reader must know about them.
+
+    Args:
+        columns: what references and values are called.
+        comparing: whether figures are judged by their references, not by their bars.
+    """
+
+    def __init__(
+        self, columns: tuple[str, str] = ("ceiling", "median"), *, comparing: bool = False
+    ) -> None:
+        self._figures: dict[tuple[Kind, str], Figure] = {}
+        self._columns = columns
+        self._comparing = comparing
         self.notes: list[str] = []
 
-    @property
-    def figures(self) -> list[Figure]:
-        """Costs first, then rates, then times; else in the order in which they came."""
-        kinds = list(Kind)
-        return sorted(self._figures.values(), key=lambda figure: kinds.index(figure.kind))
-
-    def cost(
-        self, name: str, unit: str, value: float, ceiling: float | None = None, **bars: float
+    def add(
+        self,
+        kind: Kind,
+        name: str,
+        unit: str,
+        value: float,
+        reference: float | None = None,
+        *,
+        bar: float | None = None,
+        bar_value: float | None = None,
     ) -> None:
-        """Add a round of a cost: CPU time, statements, bytes.
+        """Add a round of a figure.
 
         Args:
-            name: of the figure; rounds of the same name belong together.
+            kind: what is measured.
+            name: rounds of the same kind and name belong together.
             unit: such as µs/call.
             value: as measured in this round.
-            ceiling: what was measured in the same round to compare it with.
-            bars: `bar`, which the ratio must meet, or `bar_value`, which the value must meet.
+            reference: what was measured in the same round to compare it with.
+            bar: what the ratio must meet.
+            bar_value: what the value must meet.
         """
-        self._figure(Kind.COST, name, unit, bars).append((value, ceiling))
-
-    def rate(
-        self, name: str, unit: str, value: float, ceiling: float | None = None, **bars: float
-    ) -> None:
-        """Add a round of a rate, of which more is better. The arguments are those of `cost`."""
-        self._figure(Kind.RATE, name, unit, bars).append((value, ceiling))
-
-    def time(
-        self, name: str, unit: str, value: float, ceiling: float | None = None, **bars: float
-    ) -> None:
-        """Add a round of a duration. The arguments are those of `cost`."""
-        self._figure(Kind.TIME, name, unit, bars).append((value, ceiling))
+        new = Figure(kind, name, unit, bar, bar_value)
+        figure = self._figures.setdefault((kind, name), new)
+        figure.rounds.append((value, reference))
 
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def table(self) -> str:
-        return _table([_row(figure) for figure in self.figures])
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "machine": describe_machine(),
-            "figures": [figure.as_json() for figure in self.figures],
-            "notes": self.notes,
-        }
+    @property
+    def figures(self) -> list[Figure]:
+        kinds = list(Kind)
+        return sorted(self._figures.values(), key=lambda figure: kinds.index(figure.kind))
 
     def publish(self, file: Path | None) -> None:
-        """Print everything, and write it to a file as JSON where there is one."""
-        print(", ".join(f"{name} {value}" for name, value in describe_machine().items()))
+        """Print everything, and write every round to a file as JSON where there is one."""
+        machine = describe_machine()
+        print(", ".join(f"{name} {value}" for name, value in machine.items()))
         print(f"\n{self.table()}\n")
         for note in self.notes:
             print(f"- {note}")
         if file is not None:
-            text = json.dumps(self.as_json(), indent=1, ensure_ascii=False)
+            figures = [figure.as_json(comparing=self._comparing) for figure in self.figures]
+            whole = {"machine": machine, "figures": figures, "notes": self.notes}
+            text = json.dumps(whole, indent=1, ensure_ascii=False)
             file.write_text(text + "\n", encoding="utf-8")
 
-    def _figure(
-        self, kind: Kind, name: str, unit: str, bars: dict[str, float]
-    ) -> list[tuple[float, float | None]]:
-        """Return the rounds of a figure."""
-        new = Figure(name, kind, unit, bars.get("bar"), bars.get("bar_value"))
-        return self._figures.setdefault(name, new).rounds
+    def table(self) -> str:
+        """Draw the medians, the median of the ratios with its interval, and the word."""
+        rows: list[tuple[str, ...]] = [("", "", *self._columns, "ratio", "interval", "")]
+        kind = None
+        for figure in self.figures:
+            if figure.kind is not kind:
+                kind = figure.kind
+                rows.append((kind.title, *[""] * 6))
+            rows.append(self._row(figure))
+        return aligned(rows, left=(0, 1, 6))
+
+    def _row(self, figure: Figure) -> tuple[str, ...]:
+        ratio, interval = "", ""
+        if figure.ratio is not None:
+            low, high = figure.interval
+            ratio, interval = f"{figure.ratio:.3f}", f"{low:.3f} to {high:.3f}"
+        word = figure.verdict if self._comparing else figure.judgement
+        return (
+            f"  {figure.name}",
+            figure.unit,
+            _number(figure.reference),
+            _number(figure.value),
+            ratio,
+            interval,
+            word.upper() if self._comparing and figure.differs else word,
+        )
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
+    """Draw a table: the columns of these numbers flush left, all others flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if number in left else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def describe_machine() -> dict[str, Any]:
@@ -162,54 +273,3 @@ def percentiles(seconds: Sequence[float]) -> tuple[float, float]:
     """Return the 50th and the 99th percentile, in milliseconds."""
     hundredths = statistics.quantiles(seconds, n=100, method="inclusive")
     return hundredths[49] * 1e3, hundredths[98] * 1e3
-
-
-_HEADINGS = ("", "unit", "median", "ceiling", "ratio", "of rounds", "bar")
-_WORDS = ("", "unit", "bar")
-
-
-def _row(figure: Figure) -> tuple[str, ...]:
-    ratios = figure.ratios
-    return (
-        figure.name,
-        figure.unit,
-        _number(figure.value),
-        _number(figure.ceiling),
-        "" if figure.ratio is None else f"{figure.ratio:.2f}",
-        f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else "",
-        _bar(figure),
-    )
-
-
-def _bar(figure: Figure) -> str:
-    """Write the bar, and whether it is met: `≥ 0.80 met`, `≤ 2 ms missed`."""
-    if figure.met is None:
-        return ""
-    sign = "≥" if figure.kind is Kind.RATE else "≤"
-    limit = f"{figure.bar_value:g} {figure.unit}" if figure.bar is None else f"{figure.bar:.2f}"
-    return f"{sign} {limit} {'met' if figure.met else 'missed'}"
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    if abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    columns = [
-        column
-        for column in zip(_HEADINGS, *rows, strict=True)
-        if column[0] == "" or any(column[1:])
-    ]
-    aligned = [_aligned(column) for column in columns]
-    lines = ["  ".join(row).rstrip() for row in zip(*aligned, strict=True)]
-    lines.insert(1, "-" * max(map(len, lines)))
-    return "\n".join(lines)
-
-
-def _aligned(column: Sequence[str]) -> list[str]:
-    width = max(map(len, column))
-    return [cell.ljust(width) if column[0] in _WORDS else cell.rjust(width) for cell in column]

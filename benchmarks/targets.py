@@ -1,92 +1,98 @@
 """What is measured: databases, and the real server on them, as anyone would start it."""
 
-import asyncio
 import os
-import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import asyncpg
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from benchmarks.postgres import Cluster
-from benchmarks.processes import BenchmarkError, free_port
+from benchmarks import postgres
+from benchmarks.processes import BenchmarkError, end, free_port, listens, running, start
 
 DATABASES = ("SQLite", "PostgreSQL")
 
 PROGRAMS = Path(sys.executable).parent
 """The folder of this tree's `jobledger-server`."""
 
-START_SECONDS = 30.0
-POLL_SECONDS = 0.002
-
-# Every commit waits for the disk; anything less would be another promise.
-_DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
-
-_SERVING = health_pb2.HealthCheckResponse.SERVING
 _SERVICE = health_pb2.HealthCheckRequest(service="jobledger.v1.JobService")
 
 
 @dataclass(frozen=True)
 class Database:
-    """A database with its schema and no jobs. `pid` is its own process, if it has one."""
+    """A database. `cluster` is where it is, if it is of PostgreSQL."""
 
     name: str
     folder: Path
     url: str
-    pid: int | None = None
-
-    def feed_seq(self) -> int:
-        """Return how many changes are committed, as a connection of our own sees it."""
-        if self.pid is not None:
-            return int(asyncio.run(_fetch_value(self.url, "SELECT seq FROM feed")))
-        connection = sqlite3.connect(f"file:{self.file}?mode=ro", uri=True)
-        try:
-            (seq,) = connection.execute("SELECT seq FROM feed").fetchone()
-        finally:
-            connection.close()
-        return int(seq)
+    cluster: postgres.Cluster | None = None
 
     @property
-    def file(self) -> str:
+    def pid(self) -> int | None:
+        """Its own process, if it has one."""
+        return None if self.cluster is None else self.cluster.pid
+
+    @property
+    def file(self) -> Path:
         """The file of an SQLite database."""
-        return self.url.removeprefix("sqlite:///")
+        return Path(self.url.removeprefix("sqlite:///"))
+
+    def fetch(self, query: str) -> list[Any]:
+        """Return the rows of a query, made over a connection of our own."""
+        if self.cluster is not None:
+            return postgres.fetch(self.url, query)
+        with closing(sqlite3.connect(f"file:{self.file}?mode=ro", uri=True)) as connection:
+            return connection.execute(query).fetchall()
+
+    def execute(self, *statements: str) -> None:
+        """Run statements, one after the other, over a connection of their own."""
+        if self.cluster is not None:
+            postgres.execute(self.url, *statements)
+            return
+        with closing(sqlite3.connect(self.file, isolation_level=None)) as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    def feed_seq(self) -> int:
+        """Return how many changes are committed."""
+        return int(self.fetch("SELECT seq FROM feed")[0][0])
 
 
 @contextmanager
 def new_database(
-    name: str, folder: Path, *, cluster: Cluster | None = None, programs: Path = PROGRAMS
+    name: str, folder: Path, cluster: postgres.Cluster | None = None, programs: Path = PROGRAMS
 ) -> Iterator[Database]:
     """Have a new database for as long as the block lasts. Raises BenchmarkError.
 
     Args:
         name: one of DATABASES.
         folder: where its own folder is made.
-        cluster: where to make a database of PostgreSQL; without it in a cluster of its own.
+        cluster: where a database of PostgreSQL is made; without it in a cluster of its own.
         programs: the folder of the `jobledger-server` that makes the schema.
     """
+    if name == "PostgreSQL" and cluster is None:
+        with postgres.cluster() as own, new_database(name, folder, own, programs) as database:
+            yield database
+        return
     folder = Path(tempfile.mkdtemp(dir=folder))
-    with ExitStack() as stack:
-        if name == "PostgreSQL":
-            cluster = cluster or stack.enter_context(Cluster())
-            database = Database(name, folder, cluster.create_database(), cluster.pid)
-            asyncio.run(check_durability(database.url))
-        else:
-            database = Database(name, folder, f"sqlite:///{folder / 'jobledger.db'}")
-        migrate = [str(programs / "jobledger-server"), "migrate", "--database", database.url]
-        done = subprocess.run(migrate, check=False, capture_output=True, text=True)
-        if done.returncode:
-            raise BenchmarkError(f"{name} cannot be migrated: {done.stderr}")
-        yield database
+    if cluster is None or name == "SQLite":
+        # The server makes it when it starts.
+        yield Database(name, folder, f"sqlite:///{folder / 'jobledger.db'}")
+        return
+    database = Database(name, folder, cluster.create_database(), cluster)
+    migrate = [str(programs / "jobledger-server"), "migrate", "--database", database.url]
+    done = subprocess.run(migrate, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise BenchmarkError(f"{name} cannot be migrated: {done.stderr}")
+    yield database
 
 
 class Server:
@@ -95,7 +101,7 @@ class Server:
     A context manager: the server runs as long as the block does.
 
     Args:
-        programs: the folder of the `jobledger-server` that is started.
+        command: what serves, where it is not this tree's `jobledger-server`.
         url: of the database, where it is reached by another way than its own.
     """
 
@@ -103,7 +109,7 @@ class Server:
         self,
         database: Database,
         *arguments: str,
-        programs: Path = PROGRAMS,
+        command: Sequence[str] = (str(PROGRAMS / "jobledger-server"),),
         environment: Mapping[str, str] | None = None,
         url: str | None = None,
     ) -> None:
@@ -111,7 +117,7 @@ class Server:
         self._port = free_port()
         self.target = f"127.0.0.1:{self._port}"
         self._command = [
-            *(str(programs / "jobledger-server"), "serve", "--listen", self.target),
+            *(*command, "serve", "--listen", self.target),
             *("--database", url or database.url, *arguments),
         ]
         self._environment = {**os.environ, **(environment or {})}
@@ -126,32 +132,13 @@ class Server:
     def start(self) -> float:
         """Start it; return the seconds until it is SERVING. Raises BenchmarkError."""
         begin = time.monotonic()
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._environment,
-            )
-        try:
-            # By a socket first: a channel that finds no one would try again much later.
-            self._wait_until(self._listens)
-            with grpc.insecure_channel(
-                self.target, [("grpc.use_local_subchannel_pool", 1)]
-            ) as channel:
-                health = health_pb2_grpc.HealthStub(channel)
-                self._wait_until(lambda: _serves(health))
-        except BaseException:
-            self.kill()
-            raise
+        self._process = start(self._command, self._log, self._serves, self._environment)
         return time.monotonic() - begin
 
     def kill(self) -> None:
         """End it as a power cut would (SIGKILL). Does nothing to one that does not run."""
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            end(self._process)
             self._process = None
 
     def __enter__(self) -> Self:
@@ -161,50 +148,34 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
-    def _wait_until(self, ready: Callable[[], bool]) -> None:
-        assert self._process is not None
-        deadline = time.monotonic() + START_SECONDS
-        while not ready():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                log = self._log.read_text(errors="replace")[-4000:]
-                raise BenchmarkError(f"a server is not SERVING; its log:\n{log}")
-            time.sleep(POLL_SECONDS)
-
-    def _listens(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self._port)).close()
-        except ConnectionRefusedError:
+    def _serves(self) -> bool:
+        # By a socket first: a channel that finds no one would try again much later.
+        if not listens(self._port):
             return False
-        return True
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        with grpc.insecure_channel(self.target, options) as channel:
+            try:
+                answer = health_pb2_grpc.HealthStub(channel).Check(_SERVICE, timeout=30)
+            except grpc.RpcError as error:
+                if error.code() == grpc.StatusCode.NOT_FOUND:  # the service is not named yet
+                    return False
+                raise BenchmarkError(f"a server that starts answers {error.code()}") from None
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+@dataclass(frozen=True)
+class Other:
+    """A server that is measured beside ours."""
+
+    target: str
+    pid: int
+    database: None = None
 
 
 @contextmanager
-def serving(database: str, folder: Path, *arguments: str) -> Iterator[Server]:
-    """Serve on a new database for as long as the block lasts."""
-    with new_database(database, folder) as made, Server(made, *arguments) as server:
-        yield server
-
-
-def _serves(health: health_pb2_grpc.HealthStub) -> bool:
-    try:
-        serving: bool = health.Check(_SERVICE, timeout=START_SECONDS).status == _SERVING
-    except grpc.RpcError as error:
-        if error.code() == grpc.StatusCode.NOT_FOUND:  # the service has not been named yet
-            return False
-        raise BenchmarkError(f"a server that starts answers {error.code()}") from None
-    return serving
-
-
-async def check_durability(url: str) -> None:
-    """Raise BenchmarkError unless every acknowledged commit is on the disk."""
-    for name, wanted in _DURABLE.items():
-        if (found := await _fetch_value(url, f"SHOW {name}")) != wanted:
-            raise BenchmarkError(f"PostgreSQL runs with {name}={found}, not {wanted}")
-
-
-async def _fetch_value(url: str, query: str) -> Any:
-    connection = await asyncpg.connect(url)
-    try:
-        return await connection.fetchval(query)
-    finally:
-        await connection.close()
+def bare_server(folder: Path) -> Iterator[Other]:
+    """Serve the ceiling, baseline.py, for as long as the block lasts."""
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.baseline", str(port)]
+    with running(command, folder / f"bare-{port}.log", lambda: listens(port)) as pid:
+        yield Other(f"127.0.0.1:{port}", pid)

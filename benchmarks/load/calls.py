@@ -1,256 +1,285 @@
-"""Calls at full speed: many unary calls at once, one after the other, and streams of reports.
-
-python -m benchmarks.load.calls
-"""
+"""Calls at full speed: many unary calls at once, one after the other, and streams of reports."""
 
 import asyncio
+import itertools
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
-from benchmarks.load.channel import Channel
-from benchmarks.load.http2 import CallRefused, connect
-from benchmarks.load.messages import BATCH, USER, batch_bodies, create_bodies, create_requests
-from benchmarks.load.program import Reply, Wrong, serve
-from benchmarks.load.reports import PATH, ReportStream
-from benchmarks.load.span import RunningJob, Span
+from benchmarks.load import BATCH, JOB_TYPE, USER, Reply, Wrong
+from benchmarks.load.http2 import Call, CallFailed, Connection, connect
+from benchmarks.load.messages import batch_request, create_requests, progress_request
 from jobledger.v1 import job_pb2, job_service_pb2, worker_service_pb2
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
+from jobledger.v1.worker_service_pb2 import ReportProgressRequest, ReportProgressResponse
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
+
+REPORT_PROGRESS = "/jobledger.v1.WorkerService/ReportProgress"
+LONG_LEASE = Duration(seconds=3600)
+
+
+@dataclass(slots=True)
+class RunningJob:
+    """A job that is reported on, and the version that its last answer had."""
+
+    id: str
+    version: int
 
 
 class Target:
-    """One server, and the jobs that were made on it."""
+    """One server, and the jobs that were made on it.
 
-    def __init__(self, address: str) -> None:
-        channel: Any = Channel(address)
-        self._jobs: Any = JobServiceStub(channel)
-        self._workers: Any = WorkerServiceStub(channel)
-        # Of the answers of these two no more is read than is checked.
-        self._create_job = channel.unary_unary("/jobledger.v1.JobService/CreateJob")
-        self._create_jobs = channel.unary_unary("/jobledger.v1.JobService/BatchCreateJobs")
+    Each operation makes one call, checks its answer, and returns how many jobs or reports it was
+    of.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        channel: Any = connection
+        self.jobs: Any = JobServiceStub(channel)
+        self.workers: Any = WorkerServiceStub(channel)
         self._requests = create_requests()
-        self._bodies = create_bodies()
-        self._batches = batch_bodies()
         self.running: deque[RunningJob] = deque()
         """The jobs that were made and started, the one reported on longest ago first."""
+        self.claimed: list[str] = []
 
-    def operation(self, name: str) -> Callable[[], Awaitable[None]]:
-        """Return what makes one call."""
+    def operation(self, name: str) -> Callable[[], Awaitable[int]]:
         return {
             "create": self._create,
             "batch": self._create_batch,
             "progress": self._progress,
             "get": self.get,
-            "claim": self._claim,
+            "claim": lambda: self._claim(1),
+            "claim20": lambda: self._claim(20),
             "refused": self._refused,
         }[name]
 
-    async def make_job(self) -> RunningJob:
+    async def make_job(self) -> None:
         """Create and start a job."""
-        created = await self._jobs.CreateJob(next(self._requests))
-        started = await self._workers.TransitionJob(
+        created = await self.jobs.CreateJob(next(self._requests))
+        started = await self.workers.TransitionJob(
             worker_service_pb2.TransitionJobRequest(
                 job_id=created.job.id,
                 target_status=job_pb2.JOB_STATUS_PROCESSING,
                 worker_id="worker-1",
             )
         )
-        job = RunningJob(started.job.id, started.job.version)
-        self.running.append(job)
-        return job
+        self.running.append(RunningJob(started.job.id, started.job.version))
 
     async def report(self, job: RunningJob) -> None:
         """Report progress that is news, and see that it was accepted as such."""
-        answer = await self._workers.UpdateProgress(
-            worker_service_pb2.UpdateProgressRequest(
-                job_id=job.id,
-                attempt=1,
-                progress=min(99, job.version // 10),
-                progress_message=f"step {job.version:06}",
-            )
-        )
+        answer = await self.workers.UpdateProgress(progress_request(job.id, job.version))
         if not answer.applied or answer.job.version != job.version + 1:
             raise Wrong(f"a report on version {job.version} of {job.id} was answered {answer}")
         job.version += 1
 
-    async def report_any(self) -> None:
-        await self._workers.UpdateProgress(worker_service_pb2.UpdateProgressRequest(job_id="any"))
-
-    async def get(self) -> None:
+    async def get(self) -> int:
         """Read the next job, and see that it is as the last answer said."""
         job = self.running[0]
         self.running.rotate(-1)
-        answer = await self._jobs.GetJob(job_service_pb2.GetJobRequest(job_id=job.id, user_id=USER))
+        answer = await self.jobs.GetJob(job_service_pb2.GetJobRequest(job_id=job.id, user_id=USER))
         if (answer.job.id, answer.job.version) != (job.id, job.version):
             raise Wrong(f"{job.id} has version {answer.job.version}, not {job.version}")
+        return 1
 
-    async def _create(self) -> None:
-        await self._create_job(next(self._bodies))
+    async def _create(self) -> int:
+        await self.jobs.CreateJob(next(self._requests))
+        return 1
 
-    async def _create_batch(self) -> None:
-        answer = await self._create_jobs(next(self._batches))
-        made = len(job_service_pb2.BatchCreateJobsResponse.FromString(answer).jobs)
-        if made != BATCH:
-            raise Wrong(f"{made} jobs were made of {BATCH}")
+    async def _create_batch(self) -> int:
+        answer = await self.jobs.BatchCreateJobs(batch_request(self._requests))
+        if len(answer.jobs) != BATCH:
+            raise Wrong(f"{len(answer.jobs)} jobs were made of {BATCH}")
+        return BATCH
 
-    async def _progress(self) -> None:
+    async def _progress(self) -> int:
         """Report on the job that waited longest: never two reports on one job at once."""
         job = self.running.popleft()
         await self.report(job)
         self.running.append(job)
+        return 1
 
-    async def _claim(self) -> None:
-        answer = await self._workers.ClaimJobs(
+    async def _claim(self, max_jobs: int) -> int:
+        answer = await self.workers.ClaimJobs(
             worker_service_pb2.ClaimJobsRequest(
-                worker_id="worker-1", job_types=["render"], lease_duration=Duration(seconds=3600)
+                worker_id="worker-1",
+                job_types=[JOB_TYPE],
+                max_jobs=max_jobs,
+                lease_duration=LONG_LEASE,
             )
         )
-        if len(answer.jobs) != 1:
-            raise Wrong("there is no job to claim")
+        if not answer.jobs:
+            raise Wrong("no job is left to claim: give it a larger --backlog")
+        self.claimed += (job.id for job in answer.jobs)
+        return len(answer.jobs)
 
-    async def _refused(self) -> None:
+    async def _refused(self) -> int:
         """Create a job without an owner, which is refused."""
         try:
-            await self._create_job(job_service_pb2.CreateJobRequest().SerializeToString())
-        except CallRefused:
-            return
+            await self.jobs.CreateJob(job_service_pb2.CreateJobRequest())
+        except CallFailed:
+            return 1
         raise Wrong("a job without an owner was created")
 
 
 class Calls:
-    """All that this process can do; each method is a command."""
+    """Commands. Every call that is begun is waited for: `done` is what the server acknowledged."""
 
     def __init__(self) -> None:
         self._targets: dict[str, Target] = {}
 
-    def target(self, address: str) -> Target:
-        if address not in self._targets:
-            self._targets[address] = Target(address)
-        return self._targets[address]
-
     async def prepare(self, target: str, jobs: int) -> Reply:
-        """Create and start jobs until there are so many; return their ids."""
-        missing = jobs - len(self.target(target).running)
+        """Create and start jobs until there are that many; return their ids."""
+        made = await self._target(target)
         async with asyncio.TaskGroup() as making:
-            for _ in range(missing):
-                making.create_task(self.target(target).make_job())
-        return {"jobs": [job.id for job in self.target(target).running]}
+            for _ in range(jobs - len(made.running)):
+                making.create_task(made.make_job())
+        return {"jobs": [job.id for job in made.running]}
 
     async def check(self, target: str) -> Reply:
         """Read every job back and compare it with what was acknowledged."""
+        made = await self._target(target)
         async with asyncio.TaskGroup() as checking:
-            for _ in self.target(target).running:
-                checking.create_task(self.target(target).get())
+            for _ in made.running:
+                checking.create_task(made.get())
         return {}
 
-    async def rate(
-        self, target: str, operation: str, in_flight: int, warm_up: float, seconds: float
-    ) -> Reply:
-        """Keep `in_flight` calls going; return the rate after the warm-up and all that were made.
+    async def claimed(self, target: str) -> Reply:
+        """Return the ids of all jobs that were claimed since this was asked last."""
+        made = await self._target(target)
+        ids, made.claimed = made.claimed, []
+        return {"ids": ids}
 
-        Every call that was begun is waited for, so that `calls` is exactly what the server has
-        acknowledged.
-        """
-        call = self.target(target).operation(operation)
-        begin = time.monotonic() + warm_up
-        span = Span(begin, begin + seconds)
-        calls = 0
-        measured = 0.0
+    async def rate(self, target: str, operation: str, in_flight: int, seconds: float) -> Reply:
+        """Keep `in_flight` calls going for a while."""
+        call = (await self._target(target)).operation(operation)
+        begin = time.monotonic()
+        done = 0
 
         async def caller() -> None:
-            nonlocal calls, measured
-            while (sent := time.monotonic()) < span.end:
-                await call()
-                calls += 1
-                measured += span.share(sent, time.monotonic())
+            nonlocal done
+            while time.monotonic() < begin + seconds:
+                units = await call()
+                done += units  # not in one: others have added to it meanwhile
 
         async with asyncio.TaskGroup() as callers:
             for _ in range(in_flight):
                 callers.create_task(caller())
-        return {"rate": measured / seconds, "calls": calls}
+        return {"done": done, "seconds": time.monotonic() - begin}
 
-    async def latencies(self, target: str, operation: str, calls: int) -> Reply:
-        """Make one call after the other; return each one's seconds."""
-        call = self.target(target).operation(operation)
-        seconds = []
+    async def alone(self, target: str, operation: str, calls: int) -> Reply:
+        """Make one call after the other; return the seconds of each in `each`."""
+        call = (await self._target(target)).operation(operation)
+        done, each = 0, []
         for _ in range(calls):
             begin = time.monotonic()
-            await call()
-            seconds.append(time.monotonic() - begin)
-        return {"seconds": seconds}
+            done += await call()
+            each.append(time.monotonic() - begin)
+        return {"done": done, "seconds": sum(each), "each": each}
 
-    async def report_any(self, target: str) -> Reply:
-        """Report on a job that only the bare server knows; return when that was sent."""
-        sent = time.monotonic()
-        await self.target(target).report_any()
-        return {"sent": sent}
+    async def report(self, target: str, streams: int, window: int, seconds: float) -> Reply:
+        """Report over streams, each on its share of the jobs and on a connection of its own.
+
+        `window` is how many reports of a stream are under way at once.
+        """
+        running = list((await self._target(target)).running)
+        connections = [await connect(target) for _ in range(streams)]
+        begin = time.monotonic()
+        reporting = [
+            _ReportStream(connection, running[number::streams], window, begin + seconds)
+            for number, connection in enumerate(connections)
+        ]
+        await asyncio.gather(*(stream.done for stream in reporting))
+        took = time.monotonic() - begin
+        for connection in connections:
+            connection.close()
+        return {"done": sum(stream.acknowledged for stream in reporting), "seconds": took}
 
     async def write(self, target: str, rate: float, seconds: float) -> Reply:
         """Report on one job after the other at even intervals, never twice at once on one.
 
         Whether earlier calls were answered or not: a server that is slow does not get fewer.
-        Return each change: job, version, and when it was sent and answered.
+        Return each change: job, version, and when it was due and answered.
         """
-        made = self.target(target)
+        made = await self._target(target)
         written: list[tuple[str, int, float, float]] = []
 
-        async def report(job: RunningJob) -> None:
-            sent = time.monotonic()
+        async def report(job: RunningJob, due: float) -> None:
             await made.report(job)
-            written.append((job.id, job.version, sent, time.monotonic()))
+            written.append((job.id, job.version, due, time.monotonic()))
             made.running.append(job)
 
         begin = time.monotonic()
         async with asyncio.TaskGroup() as reports:
             for number in range(round(rate * seconds)):
-                await asyncio.sleep(max(0.0, begin + number / rate - time.monotonic()))
-                while not made.running:  # noqa: ASYNC110 - the rate that was reached is reported
+                due = begin + number / rate
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+                while not made.running:  # noqa: ASYNC110 - it counts as the call's time
                     await asyncio.sleep(0.001)
-                reports.create_task(report(made.running.popleft()))
-        return {"written": written, "seconds": time.monotonic() - begin}
+                reports.create_task(report(made.running.popleft(), due))
+        return {"written": written}
 
-    async def report(
-        self,
-        *,
-        target: str,
-        streams: int,
-        jobs: int,
-        window: int,
-        known: bool,
-        warm_up: float,
-        seconds: float,
-    ) -> Reply:
-        """Report over so many streams, each on `jobs` jobs and on a connection of its own.
-
-        `window` is how many reports of a stream are under way at once; `known` says whether the
-        jobs are those that `prepare` made, or invented for a server that knows none. Return the
-        rate after the warm-up, and how many were acknowledged: all that were made.
-        """
-        running = list(self.target(target).running)
-        if not known:
-            running = [RunningJob("any", 1) for _ in range(streams * jobs)]
-        shares = [running[jobs * number : jobs * (number + 1)] for number in range(streams)]
-        connections = [await connect(target, PATH) for _ in shares]
-        begin = time.monotonic() + warm_up
-        span = Span(begin, begin + seconds)
-        reporting = [
-            ReportStream(connection, share, span, known=known)
-            for connection, share in zip(connections, shares, strict=True)
-        ]
-        for stream in reporting:
-            stream.begin(window)
-        await asyncio.gather(*(stream.done for stream in reporting))
-        for connection in connections:
-            connection.close()
-        return {
-            "rate": sum(stream.measured for stream in reporting) / seconds,
-            "calls": sum(stream.acknowledged for stream in reporting),
-        }
+    async def _target(self, address: str) -> Target:
+        """Return a target; connect to it anew where its server has been started again."""
+        known = self._targets.get(address)
+        if known is None or known.connection.closed:
+            target = self._targets[address] = Target(await connect(address))
+            if known is not None:
+                target.running = known.running
+        return self._targets[address]
 
 
-if __name__ == "__main__":
-    serve(Calls)
+class _ReportStream(Call):
+    """A stream. Every report is news, and its acknowledgement must say that it was made.
+
+    `done` is done when every report has been acknowledged.
+    """
+
+    def __init__(
+        self, connection: Connection, jobs: Sequence[RunningJob], window: int, end: float
+    ) -> None:
+        super().__init__()
+        self._connection = connection
+        self._turn = itertools.cycle(jobs)
+        self._end = end
+        self._sent: deque[tuple[RunningJob, int]] = deque()
+        self.acknowledged = 0
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        connection.begin(self, REPORT_PROGRESS)
+        for _ in range(window):
+            self._report()
+
+    def message(self, body: bytes) -> None:
+        job, version = self._sent.popleft()
+        answer = ReportProgressResponse.FromString(body)
+        if not answer.applied or (answer.job.id, answer.job.version) != (job.id, version):
+            raise Wrong(f"report {version} on {job.id} was answered {answer}")
+        self.acknowledged += 1
+        if time.monotonic() < self._end:
+            self._report()
+        elif not self._sent:
+            self._connection.finish(self)
+
+    def ended(self, why: Exception | None, trailers: bytes) -> None:
+        if why is None and self._sent:
+            why = Wrong(f"a stream ended before its reports: {trailers!r}")
+        if why is None:
+            self.done.set_result(None)
+        elif not self.done.done():
+            self.done.set_exception(why)
+
+    def _report(self) -> None:
+        job = next(self._turn)
+        report = ReportProgressRequest(
+            job_id=job.id,
+            attempt=1,
+            progress=min(99, job.version // 10),
+            progress_message=f"step {job.version:06}",
+        )
+        job.version += 1
+        self._sent.append((job, job.version))
+        self._connection.send(self, report.SerializeToString())

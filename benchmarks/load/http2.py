@@ -1,4 +1,4 @@
-"""gRPC calls over HTTP/2 made by hand, for load generators: a client library takes more.
+"""gRPC calls over HTTP/2 made by hand: a client library takes more.
 
 A grpc.aio client uses nearly as much processor time as the bare server that it calls, and
 where there are few cores takes it from that server. This is what it takes to call a grpc
@@ -10,7 +10,8 @@ import asyncio
 import struct
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import cast
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -33,15 +34,14 @@ _SMALL_WINDOW = 4_096
 
 _LARGEST_WINDOW = 2**31 - 1
 _GRANT = 2**30
-"""Bytes after which the server may send so many more."""
+"""Bytes after which the server may send as many again."""
+
+_STATIC_HEADERS = 61
+"""Entries of HPACK's static table; a connection's own come after them, the newest first."""
 
 
 class CallFailed(Exception):
     """A call had no answer; the message has what there was instead."""
-
-
-class CallRefused(CallFailed):
-    """The server ended a call without an answer."""
 
 
 class Call(ABC):
@@ -77,18 +77,41 @@ class Call(ABC):
         self._part = data[at:]
 
 
+class _Unary(Call):
+    """A call of one message each way. Only one that succeeded has an answer."""
+
+    __slots__ = ("_body", "answer")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._body: bytes | None = None
+
+    def message(self, body: bytes) -> None:
+        self._body = body
+
+    def ended(self, why: Exception | None, trailers: bytes) -> None:
+        if self.answer.done():
+            return
+        if self._body is None or why:
+            self.answer.set_exception(why or CallFailed(f"no answer: {trailers!r}"))
+        else:
+            self.answer.set_result(self._body)
+
+
 class Connection(asyncio.Protocol):
-    """A connection for calls of one method, named by its `path`: /package.Service/Method.
+    """A connection. For generated stubs it is a channel, of unary calls only.
 
     An error in what is received, or in who takes it, ends the connection and its calls.
     """
 
     _transport: asyncio.Transport
 
-    def __init__(self, target: str, path: str, *, reads: bool = True) -> None:
-        self._first_headers, self._headers = _headers(target, path)
+    def __init__(self, target: str, *, reads: bool = True) -> None:
+        self._target = target
         self._reads = reads
         self._calls: dict[int, Call] = {}
+        self._headers: dict[tuple[str, str], int] = {}
         self._next_id = 1
         self._window = self._call_window = _WINDOW
         self._unsent: deque[tuple[Call, bytes, bool]] = deque()
@@ -97,12 +120,20 @@ class Connection(asyncio.Protocol):
         self._out: list[bytes] = []
         self._loop = asyncio.get_running_loop()
 
-    def begin(self, call: Call) -> None:
-        """Begin a call; `send` sends its messages."""
+    def begin(self, call: Call, path: str) -> None:
+        """Begin a call of a method, `/package.Service/Method`; `send` sends its messages."""
         call.id, call.window = self._next_id, self._call_window
         self._next_id += 2
         self._calls[call.id] = call
-        headers = self._first_headers if call.id == 1 else self._headers
+        headers = (
+            b"\x83\x86"  # :method POST, :scheme http
+            + self._header(":path", path)
+            + self._header(":authority", self._target)
+            + self._header("content-type", "application/grpc")
+            + self._header("user-agent", "jobledger-benchmark")
+            + self._header("te", "trailers")
+            + self._header("grpc-accept-encoding", "identity")
+        )
         self._write(_HEADERS, _END_HEADERS, call.id, headers)
 
     def send(self, call: Call, body: bytes, *, last: bool = False) -> None:
@@ -115,17 +146,42 @@ class Connection(asyncio.Protocol):
         self._unsent.append((call, b"", True))
         self._send_unsent()
 
+    def unary_unary(
+        self,
+        path: str,
+        request_serializer: Callable[[Any], bytes],
+        response_deserializer: Callable[[bytes], Any],
+        _registered_method: bool = False,  # noqa: FBT001, FBT002
+    ) -> Callable[[Any], Awaitable[Any]]:
+        """Return what makes calls of a method. Each raises CallFailed where there is no answer."""
+
+        async def make(request: Any) -> Any:
+            call = _Unary()
+            self.begin(call, path)
+            self.send(call, request_serializer(request), last=True)
+            return response_deserializer(await call.answer)
+
+        return make
+
+    def unary_stream(self, *_: object, **__: object) -> None:
+        """Have a stub be made; its streams are made with `begin`."""
+
+    stream_unary = stream_stream = unary_stream
+
+    @property
+    def closed(self) -> bool:
+        return self._transport.is_closing()
+
     def close(self) -> None:
         self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one but in name
         self._transport.write(_PREFACE)
-        if not self._reads:
-            self._write(_SETTINGS, 0, 0, _SETTING.pack(_INITIAL_WINDOW_SIZE, _SMALL_WINDOW))
-            return
-        self._write(_SETTINGS, 0, 0, _SETTING.pack(_INITIAL_WINDOW_SIZE, _LARGEST_WINDOW))
-        self._grant(_LARGEST_WINDOW - _WINDOW)
+        window = _LARGEST_WINDOW if self._reads else _SMALL_WINDOW
+        self._write(_SETTINGS, 0, 0, _SETTING.pack(_INITIAL_WINDOW_SIZE, window))
+        if self._reads:
+            self._grant(_LARGEST_WINDOW - _WINDOW)
 
     def connection_lost(self, exc: Exception | None) -> None:
         calls, self._calls = self._calls, {}
@@ -187,7 +243,7 @@ class Connection(asyncio.Protocol):
         self._send_unsent()
 
     def _grant(self, size: int) -> None:
-        """Let the server send so much more."""
+        """Let the server send `size` more bytes."""
         self._write(_WINDOW_UPDATE, 0, 0, size.to_bytes(4, "big"))
 
     def _send_unsent(self) -> None:
@@ -206,6 +262,15 @@ class Connection(asyncio.Protocol):
             else:
                 self._unsent.popleft()
 
+    def _header(self, name: str, value: str) -> bytes:
+        """Write a header: the first time as text that the server keeps, then as its index."""
+        number = self._headers.get((name, value))
+        if number is not None:
+            return bytes([0x80 | _STATIC_HEADERS + len(self._headers) - number])
+        self._headers[name, value] = len(self._headers)
+        texts = (name.encode(), value.encode())
+        return b"\x40" + b"".join(bytes([len(text)]) + text for text in texts)
+
     def _write(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """Write a frame: all that come together at once."""
         if not self._out:
@@ -218,42 +283,15 @@ class Connection(asyncio.Protocol):
         self._out.clear()
 
 
-async def connect(target: str, path: str, *, reads: bool = True) -> Connection:
+async def connect(target: str, *, reads: bool = True) -> Connection:
     """Connect to a server.
 
     Args:
         target: its HOST:PORT.
-        path: of the method that is called on this connection.
         reads: whether the server may send without end; else a few KiB of each call.
     """
     host, _, port = target.rpartition(":")
     _, connection = await asyncio.get_running_loop().create_connection(
-        lambda: Connection(target, path, reads=reads), host, int(port)
+        lambda: Connection(target, reads=reads), host, int(port)
     )
     return connection
-
-
-def _headers(target: str, path: str) -> tuple[bytes, bytes]:
-    """Return the headers of a connection's first call, and those of all others.
-
-    The first adds each to the table that the server keeps for the connection; the others name
-    them by their places there, as every client's do.
-    """
-    always = b"\x83\x86"  # :method POST, :scheme http
-    added = [
-        _literal(4, path),
-        _literal(1, target),
-        _literal(31, "application/grpc"),
-        _literal(58, "jobledger-benchmark"),
-        _literal(0, "te", "trailers"),
-        _literal(0, "grpc-accept-encoding", "identity"),
-    ]
-    # The newest has place 62.
-    places = range(61 + len(added), 61, -1)
-    return always + b"".join(added), always + bytes(0x80 | place for place in places)
-
-
-def _literal(name: int, *words: str) -> bytes:
-    """Write a header that is to be kept: its name by number, or, with 0, as the first word."""
-    texts = (word.encode() for word in words)
-    return bytes([0x40 | name]) + b"".join(bytes([len(text)]) + text for text in texts)

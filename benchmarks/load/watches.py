@@ -1,16 +1,12 @@
-"""Watches of jobs: opened, read, and the time of each delivery noted.
-
-python -m benchmarks.load.watches
-"""
+"""Watches of jobs: opened, read, and the time of each delivery noted."""
 
 import asyncio
 import gc
 import time
 from typing import Any
 
+from benchmarks.load import USER, Reply, Wrong
 from benchmarks.load.http2 import Call, Connection, connect
-from benchmarks.load.messages import USER
-from benchmarks.load.program import Reply, Wrong, serve
 from jobledger.v1.job_service_pb2 import (
     WatchJobRequest,
     WatchJobResponse,
@@ -32,21 +28,25 @@ the service had decided on the change."""
 
 
 class Watches:
-    """All that this process can do; each method is a command. Its watches are known by names."""
+    """Commands. Watches that are opened together are known by a name."""
 
     def __init__(self) -> None:
         self._groups: dict[str, _Group] = {}
 
     async def watch_job(self, name: str, target: str, job_ids: list[str], streams: int) -> Reply:
         """Open streams of WatchJob, each of the next job; return the seconds until all are open."""
-        requests = [WatchJobRequest(job_id=job_id, user_id=USER) for job_id in job_ids]
-        bodies = [request.SerializeToString() for request in requests]
-        return await self._open(name, target, WATCH_JOB, bodies, streams)
+        group = self._groups[name] = _Group()
+        begin = time.monotonic()
+        await group.open(target, [_watch_job(job_id) for job_id in job_ids], streams)
+        gc.freeze()  # or a collection would walk through all of it during a delivery
+        return {"seconds": time.monotonic() - begin}
 
-    async def watch_jobs(self, name: str, target: str, user_id: str, streams: int) -> Reply:
+    async def watch_jobs(self, name: str, target: str, streams: int) -> Reply:
         """Open streams of WatchJobs; return the seconds until all are in sync."""
-        body = WatchJobsRequest(user_id=user_id).SerializeToString()
-        return await self._open(name, target, WATCH_JOBS, [body], streams)
+        group = self._groups[name] = _Group()
+        begin = time.monotonic()
+        await group.open(target, [_WATCH_JOBS], streams)
+        return {"seconds": time.monotonic() - begin}
 
     async def stall(self, target: str, job_ids: list[str], streams: int) -> Reply:
         """Open streams of WatchJob and WatchJobs in turn, and read their first message only.
@@ -55,22 +55,15 @@ class Watches:
         """
         group = self._groups["stalled"] = _Group()
         for number in range(streams):
-            path = WATCH_JOBS if number % 2 else WATCH_JOB
-            request = (
-                WatchJobsRequest(user_id=USER)
-                if number % 2
-                else WatchJobRequest(job_id=job_ids[number % len(job_ids)], user_id=USER)
-            )
-            connection = await connect(target, path, reads=False)
+            connection = await connect(target, reads=False)
             group.connections.append(connection)
-            watch = _Watch(group, WatchJobResponse)
-            connection.begin(watch)
-            connection.send(watch, request.SerializeToString(), last=True)
-            await watch.opened
+            one = _watch_job(job_ids[number % len(job_ids)])
+            path, body, _ = _WATCH_JOBS if number % 2 else one
+            await group.open_one(connection, path, body, WatchJobResponse)
         return {}
 
     async def collect(self, name: str, changes: int, patience: float) -> Reply:
-        """Return the deliveries so far, once they are of so many changes or the time is over.
+        """Return the deliveries so far, once they are of that many changes or the time is over.
 
         A message stands for the changes that it skips. At patience 0 all that there are.
         """
@@ -96,30 +89,17 @@ class Watches:
             connection.close()
         return {}
 
-    async def _open(
-        self, name: str, target: str, path: str, bodies: list[bytes], streams: int
-    ) -> Reply:
-        group = self._groups[name] = _Group()
-        response = WatchJobResponse if path == WATCH_JOB else WatchJobsResponse
-        turn = asyncio.Semaphore(OPENING)
 
-        async def open_one(connection: Connection, body: bytes) -> None:
-            async with turn:
-                watch = _Watch(group, response)
-                connection.begin(watch)
-                connection.send(watch, body, last=True)
-                await watch.opened
+Opening = tuple[str, bytes, Any]
+"""A method's path, a request, and the type of the messages that it is answered with."""
 
-        begin = time.monotonic()
-        async with asyncio.TaskGroup() as opening:
-            for number in range(streams):
-                if number % STREAMS_PER_CONNECTION == 0:
-                    connection = await connect(target, path)
-                    group.connections.append(connection)
-                opening.create_task(open_one(connection, bodies[number % len(bodies)]))
-        seconds = time.monotonic() - begin
-        gc.freeze()  # or a collection would walk through all of it during a delivery
-        return {"seconds": seconds}
+
+def _watch_job(job_id: str) -> Opening:
+    request = WatchJobRequest(job_id=job_id, user_id=USER)
+    return WATCH_JOB, request.SerializeToString(), WatchJobResponse
+
+
+_WATCH_JOBS = WATCH_JOBS, WatchJobsRequest(user_id=USER).SerializeToString(), WatchJobsResponse
 
 
 class _Group:
@@ -134,6 +114,27 @@ class _Group:
         self.complete = asyncio.Event()
         self.closing = False
         self._failure: Exception | None = None
+
+    async def open(self, target: str, openings: list[Opening], streams: int) -> None:
+        turn = asyncio.Semaphore(OPENING)
+
+        async def open_in_turn(connection: Connection, opening: Opening) -> None:
+            async with turn:
+                await self.open_one(connection, *opening)
+
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(streams):
+                if number % STREAMS_PER_CONNECTION == 0:
+                    connection = await connect(target)
+                    self.connections.append(connection)
+                opening = openings[number % len(openings)]
+                tasks.create_task(open_in_turn(connection, opening))
+
+    async def open_one(self, connection: Connection, path: str, body: bytes, kind: Any) -> None:
+        watch = _Watch(self, kind)
+        connection.begin(watch, path)
+        connection.send(watch, body, last=True)
+        await watch.opened
 
     def add(self, delivery: Delivery, changes: int) -> None:
         self.deliveries.append(delivery)
@@ -184,7 +185,3 @@ class _Watch(Call):
             self._group.fail(failure)
         else:
             self.opened.set_exception(failure)
-
-
-if __name__ == "__main__":
-    serve(Watches)

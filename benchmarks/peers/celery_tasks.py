@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import Celery, Task
 
-from benchmarks.peers.lifecycle import (
+from benchmarks.load import (
     IN_FLIGHT,
     PARAMETERS,
     PERCENTS,

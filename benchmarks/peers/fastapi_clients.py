@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import uvloop
 
-from benchmarks.peers.lifecycle import (
+from benchmarks.load import (
     IN_FLIGHT,
     PARAMETERS,
     PERCENTS,

@@ -2,60 +2,29 @@
 
 import asyncio
 import sys
-import time
-from typing import cast
 
 import uvloop
 
-from benchmarks.peers.lifecycle import (
-    IN_FLIGHT,
-    PARAMETERS,
-    PERCENTS,
-    Life,
-    answer,
-    asset_url,
-    live_many,
-    result,
-)
-from jobledger_client import AsyncClient
-from jobledger_client.worker import ClaimedJob, Completed, Worker
+from benchmarks.load import Life, answer
+from benchmarks.load.lives import Lives
 
 
 async def work(target: str) -> None:
-    async with AsyncClient(target) as client, client.report_progress() as reports:
-        worker = Worker(client, concurrency=IN_FLIGHT)
-
-        @worker.handler("render")
-        async def handle(job: ClaimedJob) -> Completed:
-            for percent in PERCENTS:
-                # Not `job.progress()`, of which the library sends ten a second at most.
-                message = f"step {percent}"
-                await reports.send(job.id, percent, progress_message=message, attempt=job.attempt)
-            await job.add_asset("image/png", url=asset_url(job.id), file_size=1_234_567)
-            return Completed(result())
-
-        await worker.run(signals=False)
-
-
-async def live(client: AsyncClient) -> Life:
-    created = await client.create_job("render", PARAMETERS)
-    seen: set[int] = set()
-    async for message in client.watch(created.id):
-        observed = time.monotonic()
-        seen.add(message.job.progress)
-    completed = cast("float", message.job.result["completed"])
-    return completed, observed, len(seen.intersection(PERCENTS))
+    lives = Lives()
+    await lives.work(target)
+    await asyncio.Event().wait()  # until this program is ended
 
 
 def own(target: str) -> None:
+    lives = Lives()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
 
-        async def connect() -> AsyncClient:
-            return AsyncClient(target, user_id="benchmark")
+        def live(jobs: int) -> list[Life]:
+            reply = runner.run(lives.live(target, jobs))
+            lived: list[Life] = reply["lives"]
+            return lived
 
-        client = runner.run(connect())
-        answer(lambda count: runner.run(live_many(count, lambda: live(client))))
-        runner.run(client.close())
+        answer(live)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,9 @@
 """What is measured: the servers of each peer and the programs of its clients."""
 
-import asyncio
 import json
-import os
 import shutil
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 import venv
@@ -16,16 +13,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from benchmarks.peers.lifecycle import IN_FLIGHT, PARAMETERS, PERCENTS
-from benchmarks.postgres import Cluster
-from benchmarks.processes import BenchmarkError, free_port
-from benchmarks.targets import Server as JobledgerServer
-from benchmarks.targets import check_durability, new_database
+from benchmarks import postgres
+from benchmarks.load import IN_FLIGHT, PARAMETERS, PERCENTS
+from benchmarks.processes import ROOT, BenchmarkError, free_port, running
+from benchmarks.targets import Server, new_database
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 ENVIRONMENT = ROOT / ".venv" / "peers"
-START_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +29,7 @@ class Subject:
     Attributes:
         server: process id of the server.
         database: process id of its database, where that is a process apart.
-        owners: a program that creates jobs and observes them; see `lifecycle.answer`.
+        owners: a program that creates jobs and observes them; see `load.answer`.
         worker: a program that works until it is killed.
     """
 
@@ -83,15 +77,15 @@ def celery(folder: Path) -> Iterator[Subject]:
 def fastapi(folder: Path) -> Iterator[Subject]:
     """Serve a hand-made service of FastAPI and SQLAlchemy on PostgreSQL, polled by its observer."""
     python = _peers_python()
-    with Cluster() as cluster:
+    with postgres.cluster() as cluster:
         url = cluster.create_database()
-        asyncio.run(check_durability(url))
         port = free_port()
         command = [python, "-m", "uvicorn", "benchmarks.peers.fastapi_service:app"]
         command += ["--port", str(port), "--no-access-log", "--timeout-keep-alive", "60"]
         environment = {"PEERS_POSTGRES": url.replace("postgresql", "postgresql+asyncpg", 1)}
         target = f"http://127.0.0.1:{port}"
-        with _running(command, folder, environment, partial(_answers, target)) as pid:
+        log = folder / "server.log"
+        with running(command, log, partial(_answers, target), environment) as pid:
             clients = [python, "-m", "benchmarks.peers.fastapi_clients"]
             yield Subject(
                 pid, cluster.pid, [*clients, "owners", target], [*clients, "worker", target]
@@ -102,7 +96,7 @@ def fastapi(folder: Path) -> Iterator[Subject]:
 def jobledger(database: str, folder: Path) -> Iterator[Subject]:
     """Serve Jobledger, with a watch of each job as its observer."""
     clients = [sys.executable, "-m", "benchmarks.peers.jobledger_clients"]
-    with new_database(database, folder) as made, JobledgerServer(made) as server:
+    with new_database(database, folder) as made, Server(made) as server:
         owners, worker = ([*clients, role, server.target] for role in ("owners", "worker"))
         yield Subject(server.pid, made.pid, owners, worker)
 
@@ -128,40 +122,8 @@ def _redis(folder: Path) -> Iterator[tuple[int, int]]:
         query = [*client, "CONFIG", "GET", "appendfsync"]
         return subprocess.run(query, check=False, capture_output=True).stdout.endswith(b"always\n")
 
-    with _running(command, folder, {}, serves) as pid:
+    with running(command, folder / "server.log", serves) as pid:
         yield pid, int(port)
-
-
-@contextmanager
-def _running(
-    command: Sequence[str],
-    folder: Path,
-    environment: Mapping[str, str],
-    serves: Callable[[], bool],
-) -> Iterator[int]:
-    """Run a server for as long as the block lasts; yield its process id once it serves."""
-    log = folder / "server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=output, cwd=ROOT, env={**os.environ, **environment}
-        )
-    try:
-        _wait_until(serves, process)
-        yield process.pid
-    except BenchmarkError:
-        print(log.read_text(errors="replace")[-4_000:], file=sys.stderr)
-        raise
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _wait_until(serves: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not serves():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise BenchmarkError(f"{process.args!r} does not serve")
-        time.sleep(0.05)
 
 
 def _answers(target: str) -> bool:

@@ -2,19 +2,16 @@
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import tempfile
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
 
-from benchmarks.peers.lifecycle import IN_FLIGHT, PERCENTS, Life
-from benchmarks.peers.subjects import ROOT, SUBJECTS, Subject
-from benchmarks.processes import BenchmarkError, cpu_seconds
+from benchmarks.load import IN_FLIGHT, PERCENTS
+from benchmarks.peers.subjects import SUBJECTS
+from benchmarks.processes import BenchmarkError, Generator, cpu_seconds
+from benchmarks.stats import percentiles
 
 WARM_UP = 10 * IN_FLIGHT
 """Lifecycles before those that are measured: connections are open, code is compiled."""
@@ -78,29 +75,29 @@ def measure(name: str, lifecycles: int) -> Measurement:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         subject = stack.enter_context(SUBJECTS[name](folder))
         worker, owners = (
-            stack.enter_context(_Client(command, subject))
+            stack.enter_context(Generator(command, subject.environment))
             for command in (subject.worker, subject.owners)
         )
-        owners.live(WARM_UP)
-        clients = (owners.pid, worker.pid)
-        before = _cpu(subject.server), _cpu(subject.database), sum(map(cpu_seconds, clients))
-        lives = owners.live(lifecycles)
-        after = _cpu(subject.server), _cpu(subject.database), sum(map(cpu_seconds, clients))
-    server, database, client = (
-        (end - begin) / lifecycles * 1000 for begin, end in zip(before, after, strict=True)
-    )
+        owners.do("live", jobs=WARM_UP)
+        pids = (subject.server, subject.database, owners.pid, worker.pid)
+        before = [cpu_seconds(pid) for pid in pids]
+        lives = owners.do("live", jobs=lifecycles)["lives"]
+        server, database, *clients = (
+            (cpu_seconds(pid) - begun) / lifecycles * 1000
+            for pid, begun in zip(pids, before, strict=True)
+        )
     if len(lives) != lifecycles:
         raise BenchmarkError(f"{len(lives)} of {lifecycles} jobs were observed to their end")
     # The first and the last ones had fewer others at the same time.
     ends = sorted(observed for _, observed, _ in lives)[IN_FLIGHT:-IN_FLIGHT]
-    delays = sorted((observed - completed) * 1000 for completed, observed, _ in lives)
+    p50, p99 = percentiles([observed - completed for completed, observed, _ in lives])
     return Measurement(
         server_cpu=server + database,
         database_cpu=database,
-        client_cpu=client,
+        client_cpu=sum(clients),
         rate=(len(ends) - 1) / (ends[-1] - ends[0]),
-        latency_p50=delays[len(delays) // 2],
-        latency_p99=delays[len(delays) * 99 // 100],
+        latency_p50=p50,
+        latency_p99=p99,
         updates_seen=statistics.mean(seen for _, _, seen in lives),
     )
 
@@ -121,46 +118,3 @@ def table(rounds: dict[str, list[Measurement]]) -> str:
         )
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-class _Client:
-    """A program of a subject's clients, for as long as a block lasts."""
-
-    def __init__(self, command: Sequence[str], subject: Subject) -> None:
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env={**os.environ, **subject.environment},
-        )
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def live(self, lifecycles: int) -> list[Life]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(lifecycles, file=self._process.stdin, flush=True)
-        line = self._process.stdout.readline()
-        if not line:
-            raise BenchmarkError(f"{self._process.args!r} ended with {self._process.wait()}")
-        lives: list[Life] = json.loads(line)
-        return lives
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        try:
-            self._process.communicate(timeout=10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.communicate()
-
-
-def _cpu(pid: int | None) -> float:
-    return 0.0 if pid is None else cpu_seconds(pid)

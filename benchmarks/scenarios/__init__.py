@@ -1,1 +1,128 @@
-"""One module for each scenario of `run`, with `measure` and, if it has options, `add_arguments`."""
+"""The scenarios of `run`. Here is what each is given, and how it says which options it has."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from benchmarks import postgres
+from benchmarks.measure import (
+    GENERATORS,
+    Target,
+    Usage,
+    Work,
+    add_usage,
+    in_order,
+    measure,
+    name_of,
+)
+from benchmarks.processes import Generator
+from benchmarks.stats import Report
+from benchmarks.targets import Database, Other, Server, bare_server, new_database
+
+T = TypeVar("T")
+
+
+class Run:
+    """One run of a scenario: its options, what it starts, and its figures.
+
+    Args:
+        arguments: all options, the scenario's own among them.
+        folder: a temporary folder.
+        stack: what is entered here is left at the end.
+
+    Attributes:
+        report: where the figures go.
+        load_cores: the most that generators have used.
+    """
+
+    def __init__(self, arguments: argparse.Namespace, folder: Path, stack: ExitStack) -> None:
+        self.arguments = arguments
+        self.databases: Sequence[str] = arguments.database
+        self.seconds: float = arguments.seconds
+        self.stack = stack
+        self.report = Report()
+        self.load_cores = 0.0
+        self.folder = folder
+        self._cluster: postgres.Cluster | None = None
+
+    def each_round(self) -> Iterator[int]:
+        """Yield the rounds' numbers, and say on standard error which one it is."""
+        for number in range(1, self.arguments.rounds + 1):
+            self.tell(f"round {number} of {self.arguments.rounds}")
+            yield number
+
+    def enter(self, context: AbstractContextManager[T]) -> T:
+        """Enter a context that is left when the run ends."""
+        return self.stack.enter_context(context)
+
+    def database(self, name: str) -> Database:
+        """Have a new database until the run ends, all of PostgreSQL in one cluster."""
+        if name == "PostgreSQL" and self._cluster is None:
+            self._cluster = self.enter(postgres.cluster())
+        return self.enter(new_database(name, self.folder, self._cluster))
+
+    def serving(self, database: str | Database, *arguments: str) -> Server:
+        """Serve on a database, a new one where only its kind is named, until the run ends."""
+        if isinstance(database, str):
+            database = self.database(database)
+        return self.enter(Server(database, *arguments, *self.arguments.serve))
+
+    def bare(self) -> Other:
+        """Start the ceiling; it ends with the run."""
+        return self.enter(bare_server(self.folder))
+
+    def targets(self) -> list[Target]:
+        """Start the ceiling, and a server on each database; they end with the run."""
+        self.tell("starting the servers")
+        return [self.bare(), *(self.serving(name) for name in self.databases)]
+
+    @cached_property
+    def generators(self) -> list[Generator]:
+        """Processes that make load; they end with the run."""
+        return [self.enter(Generator()) for _ in range(GENERATORS)]
+
+    def compare(
+        self,
+        work: Work,
+        targets: Sequence[Target],
+        turn: int,
+        ceiling: Work | None = None,
+        bar: float | None = None,
+    ) -> dict[Target, Usage]:
+        """Have all do the same in turn, and add what it took of each, beside the first.
+
+        In every second round the order is the other way round. Where there is a `ceiling`, the
+        first does that instead. Raises BenchmarkError.
+        """
+        usages: dict[Target, Usage] = {}
+        bare, *servers = targets
+        for target in in_order(targets, turn):
+            what = ceiling if ceiling and target is bare else work
+            usages[target] = measure(target, self.generators, what, self.seconds)
+            self.load_cores = max(self.load_cores, usages[target].load_cores)
+        for server in servers:
+            name = f"{work.title}, {name_of(server)}"
+            add_usage(self.report, name, work, usages[server], usages[bare], bar=bar)
+        return usages
+
+    def tell(self, what: str) -> None:
+        """Say on standard error what is being done."""
+        print(f"{self.arguments.name}: {what}", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Something to measure. Its first line is what the command line says of it.
+
+    Attributes:
+        measure: does it, and raises BenchmarkError.
+        options: its own ones, with their defaults and what they are.
+    """
+
+    measure: Callable[[Run], None]
+    options: Mapping[str, tuple[float, str]] = field(default_factory=dict)

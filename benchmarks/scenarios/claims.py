@@ -1,24 +1,37 @@
 """Claims: jobs out of a backlog, a job to a worker that waits, expired leases, an idle server."""
 
-import argparse
+import asyncio
+import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from benchmarks.counted import counted_server
-from benchmarks.counts import add_counts
-from benchmarks.gauge import Ceiling, Committed, Gauge, add_reading
-from benchmarks.load.messages import BATCH
-from benchmarks.processes import BareServer, BenchmarkError, Generator, cpu_seconds
-from benchmarks.run import Run
-from benchmarks.stats import percentiles
-from benchmarks.targets import PROGRAMS, Server, new_database
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from benchmarks.counting import counting
+from benchmarks.load import BATCH, USER
+from benchmarks.load.messages import create_requests
+from benchmarks.measure import Target, Work, measure, unary_calls
+from benchmarks.processes import BenchmarkError, cpu_seconds
+from benchmarks.scenarios import Run, Scenario
+from benchmarks.stats import Kind, percentiles
+from benchmarks.targets import Server
+from jobledger.v1.job_pb2 import JOB_STATUS_FAILED
+from jobledger.v1.job_service_pb2 import GetJobRequest
+from jobledger.v1.job_service_pb2_grpc import JobServiceStub
+from jobledger.v1.worker_service_pb2 import ClaimJobsRequest
+from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
+from jobledger_client import AsyncClient
+from jobledger_client.worker import ClaimedJob, Worker
 
 CLAIMERS = 32
-BACKLOG_TYPE = "render"
-"""The type of the jobs that `load.calls` creates."""
-
-TITLES = {1: "ClaimJobs of one job", 20: "ClaimJobs of 20 jobs"}
+WORKS = (
+    Work.calls("ClaimJobs of one job", "claim", CLAIMERS, unit="job"),
+    Work.calls("ClaimJobs of 20 jobs", "claim20", CLAIMERS, unit="job"),
+)
 
 LEASE_SECONDS = 5
 """The shortest that there is."""
@@ -30,74 +43,50 @@ FIRST = 2
 
 SETTLE_SECONDS = 0.2
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--backlog",
-        type=int,
-        default=30_000,
-        metavar="N",
-        help="jobs that are created for each measurement of claims; default: 30,000",
-    )
-    parser.add_argument(
-        "--jobs", type=int, default=50, metavar="N", help="to a waiting worker; default: 50"
-    )
-    parser.add_argument(
-        "--expiring", type=int, default=20, metavar="N", help="leases that expire; default: 20"
-    )
-    parser.add_argument(
-        "--idle", type=float, default=8.0, metavar="S", help="seconds of doing nothing; default: 8"
-    )
+Moment = tuple[str, float]
+"""A job's id, and when something happened to it, in seconds by the monotonic clock."""
 
 
-def measure(run: Run) -> None:
-    """Count first, then measure claims and waiting workers in turn. Raises BenchmarkError."""
-    add_counts(run, {"create": "CreateJob", "claim": "ClaimJobs"})
+def measure_claims(run: Run) -> None:
+    """Measure claims: out of a backlog, by a worker that waits; expired leases, an idle server."""
     _add_idle(run)
-    run.tell("starting the servers")
-    bare = run.enter(BareServer())
-    servers = [run.serving(name) for name in run.databases]
-    generators = run.generators("load.workers")
-    gauge, committed = Gauge(generators, seconds=run.seconds), Committed()
+    bare, servers = run.bare(), [run.serving(name) for name in run.databases]
+    targets: list[Target] = [bare, *servers]
+    backlog = Work.alone("", "batch", -(-run.arguments.backlog // BATCH))
     claimed: set[str] = set()
     routes = list(_routes(run, servers))
-    no_op = Ceiling(lambda: gauge.rate(bare, "create", in_flight=CLAIMERS))
-    for number in run.each_round():
-        for max_jobs, title in TITLES.items():
+    for turn in run.each_round():
+        for work in WORKS:
+            for target in servers:
+                measure(target, run.generators[:1], backlog)
+            run.compare(work, targets, turn, ceiling=unary_calls(CLAIMERS)[0])
             for server in servers:
-                batches = -(-run.arguments.backlog // BATCH)
-                generators[0].do(
-                    "latencies", target=server.target, operation="batch", calls=batches
-                )
-                no_op.begin_round()
-                reading = committed.checked(
-                    server,
-                    lambda: gauge.read(
-                        server,  # noqa: B023
-                        "claim",
-                        job_type=BACKLOG_TYPE,
-                        claimers=CLAIMERS // len(generators),
-                        max_jobs=max_jobs,  # noqa: B023
-                    ),
-                    each=1,
-                )
-                ids = [job for generator in generators for job in generator.do("claimed")["ids"]]
-                if len(claimed.union(ids)) < len(claimed) + len(ids):
-                    raise BenchmarkError(f"{server.database.name}: a job was claimed twice")
-                claimed.update(ids)
-                name = f"{title}, {server.database.name}"
-                add_reading(run.report, name, "job", no_op.beside(reading))
-        ceiling = _dispatch(run, _Route("", bare, bare), generators, f"bare-{number}")
-        for position, route in enumerate(routes):
-            took = _dispatch(run, route, generators, f"waiting-{number}-{position}")
-            run.report.time(f"{route.title}, p50", "ms", took[0], ceiling[0])
-            run.report.time(f"{route.title}, p99", "ms", took[1], ceiling[1])
-    _add_expiry(run, servers, generators[0])
-    run.report.note(committed.note)
+                for generator in run.generators:
+                    ids = generator.do("calls.claimed", target=server.target)["ids"]
+                    if len(claimed.union(ids)) < len(claimed) + len(ids):
+                        raise BenchmarkError(f"{server.database.name}: a job was claimed twice")
+                    claimed.update(ids)
+        ceiling = _dispatch(run, _Route("", bare, bare, _wait), f"bare-{turn}")
+        for number, route in enumerate(routes):
+            p50, p99 = _dispatch(run, route, f"waiting-{turn}-{number}")
+            run.report.add(Kind.TIME, f"{route.title}, p50", "ms", p50, ceiling[0])
+            run.report.add(Kind.TIME, f"{route.title}, p99", "ms", p99, ceiling[1])
+    _add_expiry(run, servers)
     run.report.note(
         f"{len(claimed):,} jobs were claimed, none of them twice. A job that waits is created and "
         "claimed, two commits one after the other; times are from the sending of CreateJob."
     )
+
+
+SCENARIO = Scenario(
+    measure_claims,
+    {
+        "backlog": (30_000, "jobs that are created for each measurement of claims"),
+        "jobs": (50, "jobs to a waiting worker"),
+        "expiring": (20, "leases that expire"),
+        "idle": (8.0, "seconds of doing nothing"),
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -105,9 +94,9 @@ class _Route:
     """From one server to a worker at the same or at another one."""
 
     title: str
-    created_at: Server | BareServer
-    received_at: Server | BareServer
-    command: str = "wait_for_jobs"
+    created_at: Target
+    received_at: Target
+    receive: Callable[[str, str, int], list[Moment]]
     gap: float = 0.03
     """Seconds between two jobs, and up to as much again: so that all is idle before each."""
 
@@ -115,68 +104,135 @@ class _Route:
 def _routes(run: Run, servers: list[Server]) -> Iterator[_Route]:
     for server in servers:
         name = server.database.name
-        yield _Route(f"a job to a waiting claim, {name}", server, server)
-        yield _Route(f"a job to its handler, {name}", server, server, command="handle_jobs")
+        yield _Route(f"a job to a waiting claim, {name}", server, server, _wait)
+        yield _Route(f"a job to its handler, {name}", server, server, _handle)
         if server.database.pid is not None:
             # On a database of their own: replicas read what is claimed on the other one.
             home = run.serving(name)
             other = run.serving(home.database)
-            yield _Route(f"a job to a claim at another replica, {name}", home, other, gap=0.06)
+            yield _Route(
+                f"a job to a claim at another replica, {name}", home, other, _wait, gap=0.06
+            )
             polling = run.serving(home.database, "--feed=poll")
             title = f"a job to a claim at another replica that polls, {name}"
-            yield _Route(title, home, polling, gap=0.6)
+            yield _Route(title, home, polling, _wait, gap=0.6)
 
 
-def _dispatch(
-    run: Run, route: _Route, generators: list[Generator], job_type: str
-) -> tuple[float, float]:
+def _dispatch(run: Run, route: _Route, job_type: str) -> tuple[float, float]:
     """Create jobs for a worker that waits; return the percentiles of the time until it has one."""
-    creator, worker = generators
     # A route with long pauses has fewer.
     jobs = max(2, int(run.arguments.jobs * min(1.0, 0.12 / route.gap))) + FIRST
-    worker.begin(route.command, target=route.received_at.target, job_type=job_type, jobs=jobs)
-    time.sleep(SETTLE_SECONDS)
-    created = creator.do(
-        "create_spaced",
-        target=route.created_at.target,
-        job_type=job_type,
-        jobs=jobs,
-        gap=route.gap,
-    )["created"]
-    received = worker.end()["received"]
-    if [job_id for job_id, *_ in created] != [job_id for job_id, _ in received]:
+    with ThreadPoolExecutor(1) as thread:
+        receiving = thread.submit(route.receive, route.received_at.target, job_type, jobs)
+        time.sleep(SETTLE_SECONDS)
+        created = _create(route.created_at.target, job_type, jobs, route.gap)
+        received = receiving.result()
+    if [job_id for job_id, _ in created] != [job_id for job_id, _ in received]:
         raise BenchmarkError(f"{route.title}: the jobs received are not those created, in order")
     pairs = list(zip(created, received, strict=True))[FIRST:]
-    return percentiles([there - sent for (_, sent, _), (_, there) in pairs])
+    return percentiles([there - sent for (_, sent), (_, there) in pairs])
 
 
-def _add_expiry(run: Run, servers: list[Server], generator: Generator) -> None:
+def _create(target: str, job_type: str, jobs: int, gap: float) -> list[Moment]:
+    """Create one job after the other; return when each was sent."""
+    created = []
+    requests = create_requests(job_type=job_type)
+    with grpc.insecure_channel(target) as channel:
+        stub = JobServiceStub(channel)
+        for _ in range(jobs):
+            time.sleep(gap + random.random() * gap)
+            sent = time.monotonic()
+            created.append((stub.CreateJob(next(requests)).job.id, sent))
+    return created
+
+
+def _wait(target: str, job_type: str, jobs: int) -> list[Moment]:
+    """Wait for jobs, one call after the other; return when each was there."""
+    wait, lease = Duration(seconds=60), Duration(seconds=3600)
+    request = ClaimJobsRequest(
+        worker_id="waiting", job_types=[job_type], lease_duration=lease, wait=wait
+    )
+    received: list[Moment] = []
+    with grpc.insecure_channel(target) as channel:
+        stub = WorkerServiceStub(channel)
+        while len(received) < jobs:
+            (job,) = stub.ClaimJobs(request).jobs
+            received.append((job.id, time.monotonic()))
+    return received
+
+
+def _handle(target: str, job_type: str, jobs: int) -> list[Moment]:
+    """Wait for jobs with the worker library; return when each one's handler started."""
+    received: list[Moment] = []
+
+    async def work() -> None:
+        async with AsyncClient(target) as client:
+            worker = Worker(client, worker_id="waiting")
+
+            @worker.handler(job_type)
+            async def handler(job: ClaimedJob) -> None:
+                received.append((job.id, time.monotonic()))
+                if len(received) == jobs:
+                    worker.stop()
+
+            await worker.run(signals=False)
+
+    asyncio.run(work())
+    return received
+
+
+def _add_expiry(run: Run, servers: list[Server]) -> None:
+    """Claim jobs, let their leases expire, and add how much later each job ended.
+
+    By `complete_time`, which the database's clock has, as the lease has.
+    """
     run.tell("letting leases expire")
-    jobs = run.arguments.expiring
+    expiries: dict[Server, dict[str, float]] = {}
     for server in servers:
-        late = generator.do(
-            "expire", target=server.target, job_type="silent", jobs=jobs, lease=LEASE_SECONDS
-        )["late"]
-        if max(late) > PROMISED_SECONDS:
-            raise BenchmarkError(f"{server.database.name}: a job outlived its lease by {max(late)}")
-        title = f"end of a lease to end of its job, {server.database.name}"
-        run.report.time(f"{title}, p50", "ms", percentiles(late)[0])
-        run.report.time(
-            f"{title}, longest", "ms", max(late) * 1e3, bar_value=PROMISED_SECONDS * 1e3
+        requests = create_requests(job_type="silent")
+        claim = ClaimJobsRequest(
+            worker_id="silent",
+            job_types=["silent"],
+            lease_duration=Duration(seconds=LEASE_SECONDS),
         )
+        with grpc.insecure_channel(server.target) as channel:
+            for _ in range(run.arguments.expiring):
+                JobServiceStub(channel).CreateJob(next(requests))
+                (job,) = WorkerServiceStub(channel).ClaimJobs(claim).jobs
+                expiries.setdefault(server, {})[job.id] = _seconds(job.lease_expire_time)
+    time.sleep(LEASE_SECONDS + PROMISED_SECONDS)
+    for server, jobs in expiries.items():
+        late = []
+        with grpc.insecure_channel(server.target) as channel:
+            for job_id, expiry in jobs.items():
+                query = GetJobRequest(job_id=job_id, user_id=USER)
+                job = JobServiceStub(channel).GetJob(query).job
+                if job.status != JOB_STATUS_FAILED or job.error.reason != "LEASE_EXPIRED":
+                    raise BenchmarkError(f"{server.database.name}: a job outlived its lease: {job}")
+                late.append(_seconds(job.complete_time) - expiry)
+        title = f"end of a lease to end of its job, {server.database.name}"
+        run.report.add(Kind.TIME, f"{title}, p50", "ms", percentiles(late)[0])
+        longest = max(late) * 1e3
+        bar = PROMISED_SECONDS * 1e3
+        run.report.add(Kind.TIME, f"{title}, longest", "ms", longest, bar_value=bar)
+
+
+def _seconds(time: Timestamp) -> float:
+    return time.seconds + time.nanos / 1e9
 
 
 def _add_idle(run: Run) -> None:
     """Add what a server without callers asks of its database, and its CPU."""
     run.tell("watching servers do nothing")
-    cluster = run.cluster()
     for name in run.databases:
-        database = run.enter(new_database(name, run.folder, cluster=cluster))
-        with counted_server(database, cluster, PROGRAMS) as counter:
-            time.sleep(2.0)  # after its start a server does some things once
-            before, used = counter.read(), cpu_seconds(counter.server.pid)
+        with counting(run.database(name)) as counted:
+            time.sleep(
+                min(2.0, run.arguments.idle)
+            )  # after its start a server does some things once
+            before, used = counted.read(), cpu_seconds(counted.server.pid)
             time.sleep(run.arguments.idle)
-            after, cpu = counter.read(), cpu_seconds(counter.server.pid) - used
+            after, cpu = counted.read(), cpu_seconds(counted.server.pid) - used
         statements = (after.statements - before.statements) / run.arguments.idle
-        run.report.cost(f"an idle server, {name}: statements", "1/s", statements)
-        run.report.cost(f"an idle server, {name}: CPU", "ms/s", cpu / run.arguments.idle * 1000)
+        run.report.add(Kind.STATEMENTS, f"an idle server, {name}", "1/s", statements)
+        milliseconds = cpu / run.arguments.idle * 1000
+        run.report.add(Kind.SERVER_CPU, f"an idle server, {name}", "ms/s", milliseconds)

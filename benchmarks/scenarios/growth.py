@@ -1,32 +1,122 @@
-"""What calls cost with 5,000,000 jobs in the database, compared with the same with 10,000.
+"""What calls cost with 5,000,000 jobs in the database, compared with the same with 10,000."""
 
-Both sizes are served at the same time, and one caller calls them in turn. What is called for is
-picked at random of all jobs and owners, so that calls meet rows that earlier ones did not.
-"""
-
-import argparse
-import asyncio
+import itertools
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-import asyncpg
+import grpc
 import psutil  # type: ignore[import-untyped]
+from google.protobuf.duration_pb2 import Duration
 
-from benchmarks.processes import BenchmarkError, Generator
-from benchmarks.run import Run
+from benchmarks.load.messages import create_requests, progress_request
+from benchmarks.measure import check
+from benchmarks.processes import BenchmarkError
+from benchmarks.scenarios import Run, Scenario
 from benchmarks.seed import Filled, Job, fill
+from benchmarks.stats import Kind
 from benchmarks.targets import Server
+from jobledger.v1.job_service_pb2 import (
+    GetJobRequest,
+    ListJobsRequest,
+    WatchJobRequest,
+    WatchJobsRequest,
+)
+from jobledger.v1.job_service_pb2_grpc import JobServiceStub
+from jobledger.v1.worker_service_pb2 import (
+    ClaimJobsRequest,
+)
+from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 
 SMALL = 10_000
-JOB_TYPES = ("render", "upscale", "caption", "train", "export", "transcode", "thumbnail")
-STARTS = 3
 WARM_UP_CALLS = 20
 GIB = 1024**3
 
 BAR = 1.2
 """How many times as long the calls may take that everything waits for."""
+
+ROWS = 50
+"""Jobs on a page where nothing else is asked for."""
+
+HOUR = Duration(seconds=3600)
+
+
+class Side:
+    """One database, its server, and the calls that can be made on it.
+
+    Each call is about a job, and returns the seconds until its answer was there. Answers are
+    checked after that.
+    """
+
+    def __init__(self, filled: Filled, server: Server) -> None:
+        self.filled = filled
+        channel = grpc.insecure_channel(server.target)
+        self._jobs = JobServiceStub(channel)
+        self._workers = WorkerServiceStub(channel)
+        self._requests = create_requests()
+        self._reports = itertools.count(1)
+        self._created: list[str] = []
+
+    def create(self, job: Job) -> float:
+        request = next(self._requests)
+        request.user_id, request.job_type = job.owner, job.type
+        self._created.append(job.type)
+        return _timed(self._jobs.CreateJob, request, lambda answer: answer.job.version == 1)
+
+    def claim(self, _: Job) -> float:
+        """Claim the oldest job of a type of which one was created."""
+        types = [self._created.pop(0)]
+        request = ClaimJobsRequest(worker_id="worker-1", job_types=types, lease_duration=HOUR)
+        return _timed(self._workers.ClaimJobs, request, lambda answer: len(answer.jobs) == 1)
+
+    def progress(self, job: Job) -> float:
+        request = progress_request(job.id, next(self._reports))
+        return _timed(self._workers.UpdateProgress, request, lambda answer: answer.applied)
+
+    def get(self, job: Job) -> float:
+        request = GetJobRequest(job_id=job.id, user_id=job.owner)
+        return _timed(self._jobs.GetJob, request, lambda answer: answer.job.id == job.id)
+
+    def list(self, job: Job) -> float:
+        request = ListJobsRequest(user_id=job.owner, page_size=ROWS)
+        return _timed(self._jobs.ListJobs, request, lambda answer: len(answer.jobs) == ROWS)
+
+    def list_nothing(self, job: Job) -> float:
+        """Search the owner's jobs for a label that none has."""
+        request = ListJobsRequest(user_id=job.owner, labels={"project": "none"})
+        return _timed(self._jobs.ListJobs, request, lambda answer: not answer.jobs)
+
+    def watch(self, job: Job) -> float:
+        """Watch a job until the first message."""
+        request = WatchJobRequest(job_id=job.id, user_id=job.owner)
+        return _timed_until(self._jobs.WatchJob, request, lambda _: True)
+
+    def sync(self, job: Job) -> float:
+        """Watch the owner's jobs until all that have not ended were sent."""
+        request = WatchJobsRequest(user_id=job.owner)
+        return _timed_until(self._jobs.WatchJobs, request, lambda message: message.synced)
+
+
+def _timed(call: Callable[[Any], Any], request: Any, right: Callable[[Any], bool]) -> float:
+    begin = time.monotonic()
+    answer = call(request)
+    took = time.monotonic() - begin
+    if not right(answer):
+        raise BenchmarkError(f"{request} was answered {answer}")
+    return took
+
+
+def _timed_until(watch: Callable[[Any], Any], request: Any, last: Callable[[Any], bool]) -> float:
+    """Return the seconds until the first message of which `last` is true."""
+    begin = time.monotonic()
+    call = watch(request)
+    if not any(last(message) for message in call):
+        raise BenchmarkError(f"a watch ended: {request}")
+    took = time.monotonic() - begin
+    call.cancel()
+    return took
 
 
 @dataclass(frozen=True)
@@ -34,143 +124,97 @@ class Call:
     """A call that is measured.
 
     Attributes:
-        jobs: which it is given (see `Filled.pick`; "created": those of the last CreateJob).
+        seconds: makes it.
+        jobs: which jobs it is about (see `Filled.pick`).
         share: the part of a round's calls that is made.
+        writes: whether each call is a change.
     """
 
     title: str
-    operation: str
+    seconds: Callable[[Side, Job], float]
     jobs: str = "any"
+    bar: float | None = None
     share: float = 1.0
     writes: bool = False
-    bar: float | None = None
 
 
-# Jobs of the same types are created and claimed, and what was claimed is completed: so there are
-# as many of each at the end of a round as before.
 CALLS = (
-    Call("CreateJob", "create", writes=True, bar=BAR),
-    Call("ClaimJobs", "claim", "created", writes=True, bar=BAR),
-    Call("UpdateProgress", "progress", "running", writes=True),
-    Call("MarkCompleted with an asset", "complete", writes=True),
-    Call("GetJob", "get", bar=BAR),
-    Call("ListJobs, first page, large owner", "list", "large", bar=BAR),
-    Call("ListJobs, first page, small owner", "list", "small", bar=BAR),
-    Call("ListJobs, 10 that failed, large owner", "list_failed", "large"),
-    Call("ListJobs, 10 with a label, large owner", "list_project", "large"),
-    Call("ListJobs, a label that no job has, small owner", "list_nothing", "small"),
-    Call("ListJobs, a label that no job has, large owner", "list_nothing", "large", share=0.025),
-    Call("ListAssets", "assets"),
-    Call("ListTransitions", "transitions"),
-    Call("WatchJob, first message", "watch", bar=BAR),
-    Call("WatchJobs, first message, large owner", "watch_all", "large"),
-    Call("WatchJobs, in sync, small owner", "sync", "small"),
-    Call("WatchJobs, from 20,000 changes back, large owner", "resume", "large", share=0.025),
+    Call("CreateJob", Side.create, bar=BAR, writes=True),
+    Call("ClaimJobs", Side.claim, bar=BAR, writes=True),
+    Call("UpdateProgress", Side.progress, "PROCESSING", writes=True),
+    Call("GetJob", Side.get, bar=BAR),
+    Call("ListJobs, first page, large owner", Side.list, "large", bar=BAR),
+    Call("ListJobs, first page, small owner", Side.list, "small", bar=BAR),
+    Call("ListJobs, a label that no job has, large owner", Side.list_nothing, "large", share=0.025),
+    Call("WatchJob, first message", Side.watch, bar=BAR),
+    Call("WatchJobs, in sync, small owner", Side.sync, "small"),
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--jobs", type=int, default=5_000_000, metavar="N", help="default: 5000000")
-    parser.add_argument(
-        "--calls", type=int, default=200, metavar="N", help="of each kind a round; default: 200"
-    )
+def measure_growth(run: Run) -> None:
+    """Measure calls with 5,000,000 jobs in the database, compared with the same with 10,000.
 
-
-def measure(run: Run) -> None:
-    """Measure both sizes on each database. Raises BenchmarkError."""
+    Both sizes are served at the same time, and one caller calls them in turn. What is called for
+    is picked at random of all jobs and owners, so that calls meet rows that earlier ones did not.
+    """
     run.report.note(f"The ceiling is the same with {SMALL:,} jobs.")
     for name in run.databases:
         filled = []
         for jobs in (SMALL, run.arguments.jobs):
             run.tell(f"filling {name} with {jobs:,} jobs")
-            filled.append(fill(run.database(name), jobs, *JOB_TYPES))
+            filled.append(fill(run.database(name), jobs))
             run.report.note(_describe(filled[-1]))
-        _measure_starts(run, filled)
-        servers = [run.serving(one.database) for one in filled]
-        (caller,) = run.generators("load.growth", 1)
-        calls = _Calls(list(zip(filled, servers, strict=True)), caller)
+        servers = [Server(one.database) for one in filled]
+        for server in servers:
+            run.stack.callback(server.kill)
+        starts = [server.start() * 1e3 for server in reversed(servers)]
+        run.report.add(Kind.TIME, f"start to SERVING, {name}", "ms", *starts)
+        sides = [Side(one, server) for one, server in zip(filled, servers, strict=True)]
         for call in CALLS:
-            calls.alternate(call, WARM_UP_CALLS)
+            _alternate(call, sides, WARM_UP_CALLS)
         for _ in run.each_round():
             for call in CALLS:
-                small, large = calls.alternate(call, run.arguments.calls)
+                small, large = _alternate(call, sides, run.arguments.calls)
                 title = f"{call.title}, {name}"
-                bar = {} if call.bar is None else {"bar": call.bar}
-                run.report.time(title, "ms", large * 1e3, small * 1e3, **bar)
+                run.report.add(Kind.TIME, title, "ms", large * 1e3, small * 1e3, bar=call.bar)
         for server in servers:
             server.kill()
-        run.report.note(
-            f"{name}: {calls.written:,} writes were acknowledged by each server, and its feed "
-            "advanced by one for each."
-        )
 
 
-def _measure_starts(run: Run, filled: Sequence[Filled]) -> None:
-    """Start a server on the small database, then one on the large, each alone."""
-    for _ in range(min(STARTS, run.rounds)):
-        seconds = []
-        for one in filled:
-            server = Server(one.database)
-            seconds.append(server.start())
-            server.kill()
-        name = filled[0].database.name
-        run.report.time(f"start to SERVING, {name}", "ms", seconds[1] * 1e3, seconds[0] * 1e3)
+SCENARIO = Scenario(
+    measure_growth,
+    {
+        "jobs": (5_000_000, "jobs in the large database"),
+        "calls": (200, "calls of each kind a round"),
+    },
+)
 
 
-class _Calls:
-    """Makes calls of each kind in turn on the small database and on the large one."""
+def _alternate(call: Call, sides: "Sequence[Side]", calls: int) -> list[float]:
+    """Make a call's share of that many on each side, in turn; return each one's median in seconds.
 
-    def __init__(self, sides: Sequence[tuple[Filled, Server]], caller: Generator) -> None:
-        self.written = 0
-        self._sides = sides
-        self._caller = caller
-        self._jobs: dict[str, list[Job]] = {}
-
-    def alternate(self, call: Call, calls: int) -> list[float]:
-        """Make a call's share of so many on each server; return each one's median in seconds."""
-        calls = max(1, round(calls * call.share))
-        if call.jobs != "created":
-            self._jobs = {
-                server.target: [filled.pick(call.jobs) for _ in range(calls)]
-                for filled, server in self._sides
-            }
-        before = self._seqs()
-        reply = self._caller.do("alternate", jobs=self._jobs, operation=call.operation)
-        if call.writes:
-            self.written += calls
-            before = [seq + calls for seq in before]
-        if (found := self._seqs()) != before:
-            raise BenchmarkError(
-                f"after {calls} calls of {call.title} on each server the feeds are at {found}, "
-                f"not at {before}"
-            )
-        return [statistics.median(seconds) for seconds in reply["seconds"].values()]
-
-    def _seqs(self) -> list[int]:
-        return [filled.database.feed_seq() for filled, _ in self._sides]
+    Raises BenchmarkError unless exactly the acknowledged changes are in the databases.
+    """
+    calls = max(1, round(calls * call.share))
+    before = [side.filled.database.feed_seq() for side in sides]
+    seconds: list[list[float]] = [[] for _ in sides]
+    for _ in range(calls):
+        for side, took in zip(sides, seconds, strict=True):
+            took.append(call.seconds(side, side.filled.pick(call.jobs)))
+    for side, seq in zip(sides, before, strict=True):
+        check(side.filled.database, seq, calls * call.writes)
+    return [statistics.median(took) for took in seconds]
 
 
 def _describe(filled: Filled) -> str:
     """Say how large a database is, how long it took to fill, and what memory there is for it."""
-    rows, memory = filled.rows, psutil.virtual_memory()
+    database, memory = filled.database, psutil.virtual_memory()
+    if database.cluster is None:
+        size = database.file.stat().st_size
+    else:
+        ((size,),) = database.fetch("SELECT pg_database_size(current_database())")
     return (
-        f"{filled.database.name} with {rows.jobs:,} jobs, {rows.running + rows.waiting:,} of them "
-        f"active, has {_bytes_of(filled) / GIB:.2f} GiB and was filled in {filled.seconds:.0f} s; "
-        f"then the system's page cache held {memory.cached / GIB:.1f} GiB, of "
-        f"{memory.total / GIB:.0f} GiB of memory."
+        f"{database.name} with {filled.jobs:,} jobs has {size / GIB:.2f} GiB and was filled in "
+        f"{filled.seconds:.0f} s; then the system's page cache held {memory.cached / GIB:.1f} GiB, "
+        f"of {memory.total / GIB:.0f} GiB of memory."
     )
-
-
-def _bytes_of(filled: Filled) -> int:
-    if filled.database.pid is None:
-        return Path(filled.database.file).stat().st_size
-    return asyncio.run(_ask_size(filled.database.url))
-
-
-async def _ask_size(url: str) -> int:
-    connection = await asyncpg.connect(url)
-    try:
-        size: int = await connection.fetchval("SELECT pg_database_size(current_database())")
-    finally:
-        await connection.close()
-    return size

@@ -1,20 +1,18 @@
 """Watches: memory of an idle one, one change to all of them, and how soon a change is delivered."""
 
-import argparse
 import time
 from collections.abc import Sequence
 
-from benchmarks.load.messages import USER
+from benchmarks.measure import Target
 from benchmarks.processes import (
-    BareServer,
     BenchmarkError,
     Generator,
     all_do,
     cpu_seconds,
     resident_bytes,
 )
-from benchmarks.run import Run
-from benchmarks.stats import percentiles
+from benchmarks.scenarios import Run, Scenario
+from benchmarks.stats import Kind, percentiles
 from benchmarks.targets import Server
 
 Written = Sequence[tuple[str, int, float, float]]
@@ -23,8 +21,8 @@ Deliveries = Sequence[tuple[str, int, float, float]]
 NO_HEARTBEATS = ("--heartbeat", "3600", "--max-watch-age", "0")
 """They would be taken for deliveries, and a watch that ends for a failure."""
 
-SETTLE_SECONDS = 0.5
-PATIENCE_SECONDS = 10.0
+SETTLE_SECONDS = 0.1
+PATIENCE_SECONDS = 30.0
 
 FIRST = 0.1
 """The share of the changes that is left out: everything is done for the first time."""
@@ -34,151 +32,155 @@ P99_BAR = 20.0
 """Milliseconds, from the service's decision on."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--watches", type=int, default=10_000, metavar="N", help="of one job; default: 10,000"
-    )
-    parser.add_argument(
-        "--jobs", type=int, default=1_000, metavar="N", help="with a watch each; default: 1,000"
-    )
-    parser.add_argument(
-        "--rate", type=int, default=1_000, metavar="N", help="changes a second; default: 1,000"
-    )
-
-
 def measure(run: Run) -> None:
-    """Measure idle watches and the fan-out, then steady changes. Raises BenchmarkError."""
+    """Measure watches: an idle one's memory, one change to all of them, steady changes to many."""
     _measure_fanout(run)
     _measure_delivery(run)
+
+
+SCENARIO = Scenario(
+    measure,
+    {
+        "watches": (10_000, "watches of one job"),
+        "jobs": (1000, "jobs with a watch each"),
+        "rate": (1000, "changes a second"),
+    },
+)
+
+
+class Fanout:
+    """Watches of one job, which is changed."""
+
+    def __init__(self, target: Target, watchers: Sequence[Generator], streams: int) -> None:
+        """Open the watches, and note the memory that each takes.
+
+        Each of the watchers, which are processes, opens its share.
+        """
+        self._target = target
+        self._watchers = watchers
+        self._each = streams // len(watchers)
+        self.watches = self._each * len(watchers)
+        call = {"target": target.target}
+        ids = watchers[0].do("calls.prepare", jobs=1, **call)["jobs"]
+        watchers[0].do("calls.alone", operation="create", calls=100, **call)
+        before = resident_bytes(target.pid)
+        how = {"name": target.target, "job_ids": ids, "streams": self._each, **call}
+        replies = all_do(watchers, "watches.watch_job", **how)
+        self.open_seconds = max(reply["seconds"] for reply in replies)
+        self.bytes_each = (resident_bytes(target.pid) - before) / self.watches
+        self.change()  # every stream does some things for the first time
+
+    def change(self) -> tuple[float, float, float]:
+        """Make one change; return when half of the watches had it and when all had, and the CPU.
+
+        In milliseconds from its sending, as the commit is in between; and seconds of the server's
+        processor time for each delivery.
+        """
+        time.sleep(SETTLE_SECONDS)
+        used = cpu_seconds(self._target.pid)
+        written = self._watchers[0].do(
+            "calls.write", target=self._target.target, rate=1, seconds=1
+        )["written"]
+        ((_, _, sent, _),) = written
+        how = {"name": self._target.target, "changes": self._each, "patience": PATIENCE_SECONDS}
+        replies = all_do(self._watchers, "watches.collect", **how)
+        used = cpu_seconds(self._target.pid) - used
+        times = sorted(at - sent for reply in replies for _, _, at, _ in reply["deliveries"])
+        if len(times) != self.watches:
+            raise BenchmarkError(f"{len(times)} of {self.watches} watches received the change")
+        return times[len(times) // 2] * 1000, times[-1] * 1000, used / self.watches
+
+
+def watch_jobs_bytes(server: Server, watcher: Generator, streams: int) -> float:
+    """Return the memory of an idle WatchJobs of one owner."""
+    before = resident_bytes(server.pid)
+    watcher.do("watches.watch_jobs", name="feed", target=server.target, streams=streams)
+    grown = resident_bytes(server.pid) - before
+    watcher.do("watches.close", name="feed")
+    return grown / streams
 
 
 def _measure_fanout(run: Run) -> None:
     """Open the watches of one job on the bare server and on ours, and change it in turn."""
     run.tell("opening the watches of one job")
-    bare = run.enter(BareServer())
+    watchers = run.generators
     server = run.serving(run.databases[0], *NO_HEARTBEATS)
-    (caller,) = run.generators(number=1)
-    watchers = run.generators("load.watches")
-    each = run.arguments.watches // len(watchers)
-    watches = each * len(watchers)
-    opened, memory = [], []
-    for target in (bare, server):
-        caller.do("latencies", target=target.target, operation="create", calls=100)
-        jobs = caller.do("prepare", target=target.target, jobs=int(target is server))["jobs"]
-        how = {
-            "name": target.target,
-            "target": target.target,
-            "job_ids": jobs or ["any"],
-            "streams": each,
-        }
-        before = resident_bytes(target.pid)
-        opened.append(max(reply["seconds"] for reply in all_do(watchers, "watch_job", **how)))
-        memory.append((resident_bytes(target.pid) - before) / watches / 1024)
-        _change(caller, watchers, target, each)  # every stream does everything for the first time
-    run.report.cost("an idle WatchJob: memory", "KiB", memory[1], memory[0], bar=MEMORY_BAR)
-    run.report.time(f"{watches:,} watches: all opened", "s", opened[1], opened[0])
-    for _ in run.each_round():
-        ceiling = _change(caller, watchers, bare, each)
-        middle, last = _change(caller, watchers, server, each)
-        title = f"one change to {watches:,} watches"
-        run.report.time(f"{title}: half have it", "ms", middle, ceiling[0])
-        run.report.time(f"{title}: all have it", "ms", last, ceiling[1], bar=FANOUT_BAR)
-    before, streams = resident_bytes(server.pid), max(1, watches // 10)
-    caller.do("prepare", target=server.target, jobs=1)
-    feed = {"name": "feed", "target": server.target, "user_id": USER, "streams": streams}
-    watchers[0].do("watch_jobs", **feed)
-    grown = (resident_bytes(server.pid) - before) / streams / 1024
-    run.report.cost("an idle WatchJobs of one owner: memory", "KiB", grown)
-
-
-def _change(
-    caller: Generator, watchers: Sequence[Generator], target: BareServer | Server, each: int
-) -> tuple[float, float]:
-    """Make one change; return when half of the watches had it, and when all had, in milliseconds.
-
-    From its sending: the commit is in between, and the answer may come after deliveries.
-    """
-    time.sleep(SETTLE_SECONDS / 2)
-    if isinstance(target, Server):
-        ((_, _, sent, _),) = caller.do("write", target=target.target, rate=1, seconds=1)["written"]
-    else:
-        sent = caller.do("report_any", target=target.target)["sent"]
-    replies = all_do(
-        watchers, "collect", name=target.target, changes=each, patience=PATIENCE_SECONDS
+    bare, ours = (
+        Fanout(target, watchers, run.arguments.watches) for target in (run.bare(), server)
     )
-    times = sorted(at - sent for reply in replies for _, _, at, _ in reply["deliveries"])
-    if len(times) != each * len(watchers):
-        raise BenchmarkError(f"{len(times)} of {each * len(watchers)} watches received the change")
-    return times[len(times) // 2] * 1000, times[-1] * 1000
+    memory = [fanout.bytes_each / 1024 for fanout in (ours, bare)]
+    run.report.add(Kind.MEMORY, "an idle WatchJob", "KiB", *memory, bar=MEMORY_BAR)
+    feed = watch_jobs_bytes(server, watchers[0], max(1, ours.watches // 10)) / 1024
+    run.report.add(Kind.MEMORY, "an idle WatchJobs of one owner", "KiB", feed)
+    opened = [fanout.open_seconds for fanout in (ours, bare)]
+    run.report.add(Kind.TIME, f"{ours.watches:,} watches: all opened", "s", *opened)
+    title = f"one change to {ours.watches:,} watches"
+    for _ in run.each_round():
+        ceiling, change = bare.change(), ours.change()
+        cpu = change[2] * 1e6, ceiling[2] * 1e6
+        run.report.add(Kind.SERVER_CPU, title, "µs/delivery", *cpu)
+        run.report.add(Kind.TIME, f"{title}: half have it", "ms", change[0], ceiling[0])
+        last = change[1], ceiling[1]
+        run.report.add(Kind.TIME, f"{title}: all have it", "ms", *last, bar=FANOUT_BAR)
 
 
 def _measure_delivery(run: Run) -> None:
     """Change jobs steadily, each with a watch of its own; and deliver all of them to one stream."""
     run.tell("opening a watch for each of many jobs")
-    writer, *_ = run.generators(number=1)
-    watcher, follower = run.generators("load.watches")
+    writer, watcher = run.generators
     servers = [run.serving(name, *NO_HEARTBEATS) for name in run.databases]
     replicas = [
         run.serving(server.database, *NO_HEARTBEATS) for server in servers if server.database.pid
     ]
-    jobs, written, skipped = run.arguments.jobs, 0, 0
+    jobs, skipped = run.arguments.jobs, 0
     for server in servers:
-        ids = writer.do("prepare", target=server.target, jobs=jobs)["jobs"]
+        ids = writer.do("calls.prepare", target=server.target, jobs=jobs)["jobs"]
         of_each = {"target": server.target, "job_ids": ids, "streams": jobs}
-        watcher.do("watch_job", name=server.target, **of_each)
+        watcher.do("watches.watch_job", name=f"jobs at {server.target}", **of_each)
     for server in (*servers, *replicas):
-        of_all = {"target": server.target, "user_id": USER, "streams": 1}
-        follower.do("watch_jobs", name=server.target, **of_all)
-    time.sleep(SETTLE_SECONDS)
+        watcher.do("watches.watch_jobs", name=server.target, target=server.target, streams=1)
     for _ in run.each_round():
         for server in servers:
             others = [replica for replica in replicas if replica.database is server.database]
             before = [cpu_seconds(other.pid) for other in others]
             how = {"rate": run.arguments.rate, "seconds": run.seconds}
-            done = writer.do("write", target=server.target, **how)["written"]
-            written += len(done)
-            routes = [("its own watch", watcher, server), ("a WatchJobs", follower, server)]
-            routes += [("a WatchJobs at another replica", follower, other) for other in others]
-            for title, generator, at in routes:
-                deliveries = generator.do(
-                    "collect", name=at.target, changes=len(done), patience=PATIENCE_SECONDS
+            written = writer.do("calls.write", target=server.target, **how)["written"]
+            routes = [("its own watch", f"jobs at {server.target}"), ("a WatchJobs", server.target)]
+            routes += [("a WatchJobs at another replica", other.target) for other in others]
+            for route, name in routes:
+                deliveries = watcher.do(
+                    "watches.collect", name=name, changes=len(written), patience=PATIENCE_SECONDS
                 )["deliveries"]
-                name = f"{run.arguments.rate:,} changes/s to {title}, {server.database.name}"
-                skipped += _add(run, name, done, deliveries)
+                title = f"{run.arguments.rate:,} changes/s to {route}, {server.database.name}"
+                skipped += _add(run, title, written, deliveries)
             for other, used in zip(others, before, strict=True):
-                cpu = (cpu_seconds(other.pid) - used) / max(1, len(done)) * 1e6
-                run.report.cost(
-                    "a change read and delivered by another replica: CPU", "µs/change", cpu
-                )
+                cpu = (cpu_seconds(other.pid) - used) / len(written) * 1e6
+                title = "a change read and delivered by another replica"
+                run.report.add(Kind.SERVER_CPU, title, "µs/change", cpu)
     run.report.note(
-        f"All {written:,} changes were delivered on every route, {skipped:,} of them by a later "
-        "version of their job. The service decides on a change before it commits it, so the time "
-        "from the decision has the commit in it."
+        f"Every change was delivered on every route, {skipped:,} of them by a later version of "
+        "their job. The service decides on a change before it commits it, so the time from the "
+        "decision has the commit in it."
     )
 
 
 def _add(run: Run, title: str, written: Written, deliveries: Deliveries) -> int:
     """Add how long each change took; return how many came by a later version of their job."""
-    by_job: dict[str, list[tuple[int, float, float]]] = {}
-    for job_id, version, at, since in deliveries:
-        by_job.setdefault(job_id, []).append((version, at, since))
-    from_sending, from_decision, skipped = [], [], 0
-    for number, (job_id, version, sent, _) in enumerate(written):
+    by_job: dict[str, list[tuple[int, float]]] = {}
+    for job_id, version, _, since_decision in deliveries:
+        by_job.setdefault(job_id, []).append((version, since_decision))
+    took, skipped = [], 0
+    for job_id, version, *_ in written:
         later = [delivery for delivery in by_job.get(job_id, ()) if delivery[0] >= version]
         if not later:
             raise BenchmarkError(f"{title}: version {version} of {job_id} was not delivered")
-        came, at, since = later[0]
-        skipped += came != version
-        if number >= len(written) * FIRST:
-            from_sending.append(at - sent)
-            from_decision.append(since)
-    if len(from_sending) < 2:
+        skipped += later[0][0] != version
+        took.append(later[0][1])
+    took = took[round(len(took) * FIRST) :]
+    if len(took) < 2:
         raise BenchmarkError("too few changes: give it more --seconds")
-    for since_what, seconds, bars in (
-        ("the decision", from_decision, {"bar_value": P99_BAR} if "own" in title else {}),
-        ("sending", from_sending, {}),
-    ):
-        p50, p99 = percentiles(seconds)
-        run.report.time(f"{title}, from {since_what}, p50", "ms", p50)
-        run.report.time(f"{title}, from {since_what}, p99", "ms", p99, **bars)
+    p50, p99 = percentiles(took)
+    bar = P99_BAR if "own" in title else None
+    run.report.add(Kind.TIME, f"{title}, from the decision, p50", "ms", p50)
+    run.report.add(Kind.TIME, f"{title}, from the decision, p99", "ms", p99, bar_value=bar)
     return skipped

@@ -42,12 +42,12 @@ async function own() {
   };
   for await (const line of createInterface({ input: process.stdin })) {
     const lives = [];
-    let left = Number(line);
+    let left = JSON.parse(line).jobs;
     const owner = async () => {
       while (left-- > 0) lives.push(await live());
     };
     await Promise.all(Array.from({ length: inFlight }, owner));
-    console.log(JSON.stringify(lives));
+    console.log(JSON.stringify({ lives }));
   }
   process.exit();
 }

@@ -4,14 +4,15 @@ import random
 
 import pytest
 
-from benchmarks.differences import Difference, Kind, left_out
+from benchmarks.stats import Figure, Kind, left_out
 
 
-def of(kind: Kind, *pairs: tuple[float, float]) -> Difference:
-    return Difference(kind, "CreateJob", "µs/call", list(pairs))
+def of(kind: Kind, *pairs: tuple[float, float]) -> Figure:
+    """Return a figure of pairs: of the first revision and of the second."""
+    return Figure(kind, "CreateJob", "µs/call", rounds=[(second, first) for first, second in pairs])
 
 
-def noisy(ratio: float, seed: int, noise: float = 0.02, rounds: int = 10) -> Difference:
+def noisy(ratio: float, seed: int, noise: float = 0.02, rounds: int = 10) -> Figure:
     drawn = random.Random(seed)
     return of(
         Kind.SERVER_CPU,
@@ -27,27 +28,27 @@ def test_the_interval_of_the_median_is_that_of_the_sign_test(rounds: int, outsid
 
 
 def test_ten_percent_more_is_named_despite_two_percent_of_noise() -> None:
-    assert {noisy(1.1, seed).word for seed in range(100)} == {"slower"}
-    assert {noisy(1 / 1.1, seed).word for seed in range(100)} == {"faster"}
+    assert {noisy(1.1, seed).verdict for seed in range(100)} == {"slower"}
+    assert {noisy(1 / 1.1, seed).verdict for seed in range(100)} == {"faster"}
 
 
 def test_equal_code_is_not_told_apart() -> None:
-    assert {noisy(1.0, seed).word for seed in range(500)} == {"no difference seen"}
+    assert {noisy(1.0, seed).verdict for seed in range(500)} == {"no difference seen"}
 
 
 def test_one_disturbed_round_of_ten_changes_nothing() -> None:
     pairs = [(100.0, 110.0 + n / 10) for n in range(9)] + [(300.0, 110.0)]
-    assert of(Kind.SERVER_CPU, *pairs).word == "slower"
+    assert of(Kind.SERVER_CPU, *pairs).verdict == "slower"
 
 
 def test_a_lower_rate_is_slower() -> None:
-    assert of(Kind.RATE, *[(100.0, 80.0)] * 7).word == "slower"
+    assert of(Kind.RATE, *[(100.0, 80.0)] * 7).verdict == "slower"
 
 
 @pytest.mark.parametrize(("second", "word"), [(5, "more"), (3, "fewer"), (4, "no difference seen")])
 def test_five_rounds_are_enough_for_counts(second: float, word: str) -> None:
-    assert of(Kind.STATEMENTS, *[(4.0, second)] * 5).word == word
+    assert of(Kind.STATEMENTS, *[(4.0, second)] * 5).verdict == word
 
 
 def test_too_few_rounds_say_nothing() -> None:
-    assert of(Kind.SERVER_CPU, *[(100.0, 200.0)] * 6).word == "too few rounds"
+    assert of(Kind.SERVER_CPU, *[(100.0, 200.0)] * 6).verdict == "too few rounds"

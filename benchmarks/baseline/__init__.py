@@ -1,1 +1,0 @@
-"""What is measured beside the service: the same stack, doing nothing."""

@@ -1,0 +1,204 @@
+"""What a server does in a slice of time, what that takes, and that all of it is committed."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from benchmarks.load import BATCH, IN_FLIGHT
+from benchmarks.processes import BenchmarkError, Generator, all_do, cpu_seconds
+from benchmarks.stats import Kind, Report
+from benchmarks.targets import Database
+
+T = TypeVar("T")
+
+GENERATORS = 2
+"""Processes that make the load together, where one would be the limit itself."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something that a server is given to do by generators, which share it.
+
+    Attributes:
+        title: what figures are named after.
+        unit: what costs are given for, and what generators count as `done`.
+        command: of a generator.
+        changes: of the database for each unit, where replies do not say how many there were.
+        shared: how many calls or streams there are at once, by the argument's name.
+        options: the command's other arguments.
+        timed: whether it goes on for as long as it is said; else until it is done.
+        worker: where jobs are to be done by the last of the generators, how.
+    """
+
+    title: str
+    unit: str
+    command: str
+    changes: int = 1
+    shared: Mapping[str, int] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    timed: bool = True
+    worker: Mapping[str, Any] | None = None
+
+    @classmethod
+    def calls(
+        cls, title: str, operation: str, in_flight: int, unit: str = "call", changes: int = 1
+    ) -> "Work":
+        """Return work that keeps `in_flight` calls going."""
+        return cls(
+            title, unit, "calls.rate", changes, {"in_flight": in_flight}, {"operation": operation}
+        )
+
+    @classmethod
+    def alone(
+        cls, title: str, operation: str, calls: int, unit: str = "call", changes: int = 1
+    ) -> "Work":
+        """Return work that makes one call after the other."""
+        options = {"operation": operation, "calls": calls}
+        return cls(title, unit, "calls.alone", changes, options=options, timed=False)
+
+
+def unary_calls(in_flight: int) -> list[Work]:
+    return [
+        Work.calls("CreateJob", "create", in_flight),
+        Work.calls("UpdateProgress", "progress", in_flight),
+        Work.calls("GetJob", "get", in_flight, changes=0),
+    ]
+
+
+def batches(in_flight: int) -> Work:
+    return Work.calls(f"BatchCreateJobs of {BATCH}", "batch", in_flight, unit="job")
+
+
+def reports(streams: int, window: int) -> Work:
+    return Work(
+        "ReportProgress", "report", "calls.report", 1, {"streams": streams}, {"window": window}
+    )
+
+
+def lifecycles(
+    jobs: int,
+    in_flight: int = IN_FLIGHT,
+    *,
+    title: str = "lifecycle",
+    every_update: bool = True,
+) -> Work:
+    return Work(
+        title,
+        "lifecycle",
+        "lives.live",
+        options={"jobs": jobs, "in_flight": in_flight},
+        timed=False,
+        worker={"every_update": every_update},
+    )
+
+
+class Target(Protocol):
+    """What is measured: a server, and its database if that is to be checked."""
+
+    @property
+    def target(self) -> str: ...
+    @property
+    def pid(self) -> int: ...
+    @property
+    def database(self) -> Database | None: ...
+
+
+def name_of(target: Target) -> str:
+    return target.database.name if target.database else "bare server"
+
+
+@dataclass
+class Usage:
+    """What a server did, and what that took, in seconds of processor time."""
+
+    done: int
+    rate: float
+    server: float
+    database: float | None
+    load_cores: float
+    """How many cores the generators used, in all."""
+
+    replies: list[dict[str, Any]]
+
+    @property
+    def microseconds(self) -> float:
+        """Of the server, for each unit."""
+        return self.server / self.done * 1e6
+
+
+def measure(
+    server: Target, generators: Sequence[Generator], work: Work, seconds: float = 0.0
+) -> Usage:
+    """Have work done.
+
+    Raises BenchmarkError unless what the server acknowledged is what its database has.
+    """
+    callers = generators[: min(work.shared.values(), default=1)]
+    if work.worker is None:
+        return _measure(server, callers, generators, work, seconds)
+    generators[-1].do("lives.work", target=server.target, **work.worker)
+    usage = _measure(server, callers, generators, work, seconds)
+    generators[-1].do("lives.rest")
+    return usage
+
+
+def _measure(
+    server: Target,
+    callers: Sequence[Generator],
+    generators: Sequence[Generator],
+    work: Work,
+    seconds: float,
+) -> Usage:
+    how: dict[str, Any] = dict(work.options)
+    how |= {name: max(1, number // len(callers)) for name, number in work.shared.items()}
+    if work.timed:
+        how["seconds"] = seconds
+    database = server.database
+    database_pid = None if database is None else database.pid
+    pids = [server.pid, database_pid, *(generator.pid for generator in generators)]
+    seq = 0 if database is None else database.feed_seq()
+    before = [cpu_seconds(pid) for pid in pids]
+    begin = time.monotonic()
+    replies = all_do(callers, work.command, target=server.target, **how)
+    wall = time.monotonic() - begin
+    used = [cpu_seconds(pid) - begun for pid, begun in zip(pids, before, strict=True)]
+    done = sum(reply["done"] for reply in replies)
+    if not done:
+        raise BenchmarkError("no call was answered in time: give it more --seconds")
+    if database is not None:
+        check(database, seq, sum(r.get("changes", r["done"] * work.changes) for r in replies))
+    return Usage(
+        done=done,
+        rate=sum(reply["done"] / reply["seconds"] for reply in replies),
+        server=used[0],
+        database=None if database_pid is None else used[1],
+        load_cores=sum(used[2:]) / wall,
+        replies=replies,
+    )
+
+
+def check(database: Database, before: int, acknowledged: int) -> None:
+    """Raise BenchmarkError unless the feed has advanced by the acknowledged changes."""
+    committed = database.feed_seq() - before
+    if committed != acknowledged:
+        raise BenchmarkError(
+            f"{database.name}: {acknowledged} changes were acknowledged, {committed} are committed"
+        )
+
+
+def add_usage(
+    report: Report, name: str, work: Work, usage: Usage, beside: Usage, *, bar: float | None = None
+) -> None:
+    """Add a round of what work took, and of what the same took beside it."""
+    unit = f"µs/{work.unit}"
+    report.add(Kind.SERVER_CPU, name, unit, usage.microseconds, beside.microseconds)
+    if usage.database is not None:
+        other = None if beside.database is None else beside.database / beside.done * 1e6
+        report.add(Kind.DATABASE_CPU, name, unit, usage.database / usage.done * 1e6, other)
+    report.add(Kind.RATE, name, f"{work.unit}s/s", usage.rate, beside.rate, bar=bar)
+
+
+def in_order(targets: Sequence[T], turn: int) -> Sequence[T]:
+    """Return what is measured in turn; in every second round it is the other way round."""
+    return targets[::-1] if turn % 2 else targets
