@@ -17,7 +17,7 @@ import psutil  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).parents[1]
 
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 POLL_SECONDS = 0.005
 
 ANSWER_SECONDS = 600.0

@@ -14,7 +14,10 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-engine = create_async_engine(os.environ["PEERS_POSTGRES"], pool_size=16, max_overflow=0)
+# On a busy machine calls wait for a connection longer than the 30 s after which SQLAlchemy fails.
+engine = create_async_engine(
+    os.environ["PEERS_POSTGRES"], pool_size=16, max_overflow=0, pool_timeout=300
+)
 sessions = async_sessionmaker(engine, expire_on_commit=False)
 
 
@@ -114,8 +117,10 @@ async def read(job_id: uuid.UUID, session: Session) -> JobState:
 @app.post("/claims")
 async def claim(limit: int, session: Session) -> list[JobState]:
     queued = select(Job.id).where(Job.status == "queued").order_by(Job.create_time).limit(limit)
-    chosen = queued.with_for_update(skip_locked=True).scalar_subquery()
-    started = update(Job).where(Job.id.in_(chosen)).values(status="running").returning(Job)
+    # A CTE runs once. A subquery may run again for each row, and lock other jobs each time: after
+    # an ANALYZE of a nearly empty table PostgreSQL plans it so.
+    chosen = queued.with_for_update(skip_locked=True).cte("chosen")
+    started = update(Job).where(Job.id == chosen.c.id).values(status="running").returning(Job)
     jobs = (await session.scalars(started)).all()
     await session.commit()
     return [JobState.model_validate(job) for job in jobs]

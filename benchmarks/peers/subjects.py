@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-import urllib.error
 import urllib.request
 import venv
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -129,7 +128,7 @@ def _redis(folder: Path) -> Iterator[tuple[int, int]]:
 def _answers(target: str) -> bool:
     try:
         urllib.request.urlopen(f"{target}/openapi.json", timeout=5).close()
-    except urllib.error.URLError:
+    except OSError:  # refused, reset, or too late
         return False
     return True
 
