@@ -19,8 +19,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Asset(_message.Message):
-    """Something that a job made, kept elsewhere and linked here. At least one of
-    `url` and `storage_path` is set. An asset never changes and goes only with
+    """An output of a job, stored elsewhere and linked here. At least one of `url`
+    and `storage_path` is set. An asset never changes, and is deleted only with
     its job.
     """
 
@@ -35,9 +35,9 @@ class Asset(_message.Message):
     FILE_SIZE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """A UUIDv7 given by the service. Ignored in requests."""
+    """A UUIDv7 assigned by the service. Ignored in requests."""
     job_id: _builtins.str
-    """The job that made it. Ignored in requests: the request names the job."""
+    """The job that made it. Ignored in requests, which name the job."""
     user_id: _builtins.str
     """The job's owner. Ignored in requests."""
     asset_type: _builtins.str
@@ -45,12 +45,12 @@ class Asset(_message.Message):
     characters.
     """
     url: _builtins.str
-    """Where to fetch it: an absolute http or https URL (the operator can allow
+    """Where to download it: an absolute http or https URL (the operator can allow
     more schemes) of at most 2048 characters, without user name or password.
-    The service never fetches it.
+    The service never downloads it.
     """
     storage_path: _builtins.str
-    """Where it lies in the owner's storage, in the owner's own notation: at most
+    """Its location in the owner's storage, in the owner's own notation: at most
     1024 characters without control characters.
     """
     file_size: _builtins.int

@@ -26,18 +26,17 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Never sent."""
     ERROR_REASON_INVALID_FIELD: _ErrorReason.ValueType  # 1
     """INVALID_ARGUMENT: at least one field breaks its stated rule. With
-    google.rpc.BadRequest naming the violations: the first 20 at most, and fewer
-    where they are long, so that every client takes the status. Metadata: `more`,
-    how many others there are, where there are any.
+    google.rpc.BadRequest naming the violations: at most the first 20, and
+    fewer if they are long, so that the status fits the limits of every client.
+    Metadata: `more`, the number of other violations, if there are any.
     """
     ERROR_REASON_INVALID_TOKEN: _ErrorReason.ValueType  # 2
-    """INVALID_ARGUMENT: a page token or resume token is damaged, or was given for
-    another query, or comes from another database.
-    With google.rpc.BadRequest.
+    """INVALID_ARGUMENT: a page token or resume token is damaged, or is of another
+    query or another database. With google.rpc.BadRequest.
     """
     ERROR_REASON_JOB_NOT_FOUND: _ErrorReason.ValueType  # 3
-    """NOT_FOUND: there is no such job for this user. An absent job and another
-    user's job are answered alike. With google.rpc.ResourceInfo.
+    """NOT_FOUND: this user has no such job. The answer is the same for another
+    user's job and for one that does not exist. With google.rpc.ResourceInfo.
     """
     ERROR_REASON_ILLEGAL_TRANSITION: _ErrorReason.ValueType  # 4
     """FAILED_PRECONDITION: the job's state does not allow this. Metadata:
@@ -45,71 +44,69 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     google.rpc.PreconditionFailure.
     """
     ERROR_REASON_JOB_TERMINAL: _ErrorReason.ValueType  # 5
-    """FAILED_PRECONDITION: the job has ended and never changes again. Metadata as
-    for ILLEGAL_TRANSITION. With google.rpc.PreconditionFailure.
+    """FAILED_PRECONDITION: the job is in a terminal state. Metadata as for
+    ILLEGAL_TRANSITION. With google.rpc.PreconditionFailure.
     """
     ERROR_REASON_LEASE_LOST: _ErrorReason.ValueType  # 6
-    """ABORTED: the request's `attempt` is not the one under way: the job is someone
-    else's now, or nobody's. Stop working on it. Metadata: `job_id`, `attempt` (the
-    current one).
+    """ABORTED: the request's `attempt` is not the running one: another worker
+    holds the job, or none does. Stop working on it. Metadata: `job_id`,
+    `attempt` (the current one).
     """
     ERROR_REASON_VERSION_MISMATCH: _ErrorReason.ValueType  # 7
     """ABORTED: the job's version is not the request's `expected_version`.
     Metadata: `job_id`, `version` (the current one).
     """
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 8
-    """ALREADY_EXISTS: the `request_id` was used before with other content.
-    With google.rpc.ResourceInfo.
+    """ALREADY_EXISTS: the `request_id` was used before with other content. With
+    google.rpc.ResourceInfo.
     """
     ERROR_REASON_RESUME_TOKEN_EXPIRED: _ErrorReason.ValueType  # 9
-    """OUT_OF_RANGE: the `resume_token` is older than what the service still knows of
-    deletions. Begin without one: the jobs are listed again.
+    """OUT_OF_RANGE: the `resume_token` is older than the record of deletions that
+    the service keeps. Start without a token: the active jobs are sent again.
     """
     ERROR_REASON_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 10
     """RESOURCE_EXHAUSTED: a limit of the service. Metadata: `limit` (its name),
-    `value`, and `scope`, which says whose limit it is: `request` (this request
-    is too large; do not repeat it), `caller` (this caller has or asks for too
-    much at once) or `server` (all callers together do). With
-    google.rpc.QuotaFailure and, unless the scope is `request`,
-    google.rpc.RetryInfo.
+    `value`, and `scope`: `request` (this request is too large; do not retry
+    it), `caller` (this caller uses too much at once) or `server` (all callers
+    together do). With google.rpc.QuotaFailure and, unless the scope is
+    `request`, google.rpc.RetryInfo.
     """
     ERROR_REASON_ACCESS_DENIED: _ErrorReason.ValueType  # 11
     """PERMISSION_DENIED: the caller may not use this service or act for this
     user.
     """
     ERROR_REASON_UNAVAILABLE: _ErrorReason.ValueType  # 12
-    """UNAVAILABLE: the server drains or its database is away. With
-    google.rpc.RetryInfo. Whether a change was made is unknown; repeating the
-    call is safe where its comment says so.
+    """UNAVAILABLE: the server is draining, or its database is unavailable. With
+    google.rpc.RetryInfo. Whether a change was made is unknown; a retry is safe
+    if the call's comment says so.
     """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 13
-    """INTERNAL: a bug. Metadata: `correlation_id`, which finds the cause in the
-    server's log.
+    """INTERNAL: a bug. Metadata: `correlation_id`, the id of the log record with
+    the cause.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """Why a call was refused. Every error that the service itself answers carries
-    a google.rpc.Status with a google.rpc.ErrorInfo whose `domain` is
-    `jobledger`, whose `reason` is one of these names without the prefix
-    (`JOB_NOT_FOUND`), and whose `metadata` holds the facts named here.
+    """Why a call was refused. Every error that the service itself returns has a
+    google.rpc.Status with a google.rpc.ErrorInfo. Its `domain` is `jobledger`,
+    its `reason` is one of these names without the prefix (`JOB_NOT_FOUND`), and
+    its `metadata` has the facts named here.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never sent."""
 ERROR_REASON_INVALID_FIELD: ErrorReason.ValueType  # 1
 """INVALID_ARGUMENT: at least one field breaks its stated rule. With
-google.rpc.BadRequest naming the violations: the first 20 at most, and fewer
-where they are long, so that every client takes the status. Metadata: `more`,
-how many others there are, where there are any.
+google.rpc.BadRequest naming the violations: at most the first 20, and
+fewer if they are long, so that the status fits the limits of every client.
+Metadata: `more`, the number of other violations, if there are any.
 """
 ERROR_REASON_INVALID_TOKEN: ErrorReason.ValueType  # 2
-"""INVALID_ARGUMENT: a page token or resume token is damaged, or was given for
-another query, or comes from another database.
-With google.rpc.BadRequest.
+"""INVALID_ARGUMENT: a page token or resume token is damaged, or is of another
+query or another database. With google.rpc.BadRequest.
 """
 ERROR_REASON_JOB_NOT_FOUND: ErrorReason.ValueType  # 3
-"""NOT_FOUND: there is no such job for this user. An absent job and another
-user's job are answered alike. With google.rpc.ResourceInfo.
+"""NOT_FOUND: this user has no such job. The answer is the same for another
+user's job and for one that does not exist. With google.rpc.ResourceInfo.
 """
 ERROR_REASON_ILLEGAL_TRANSITION: ErrorReason.ValueType  # 4
 """FAILED_PRECONDITION: the job's state does not allow this. Metadata:
@@ -117,45 +114,44 @@ ERROR_REASON_ILLEGAL_TRANSITION: ErrorReason.ValueType  # 4
 google.rpc.PreconditionFailure.
 """
 ERROR_REASON_JOB_TERMINAL: ErrorReason.ValueType  # 5
-"""FAILED_PRECONDITION: the job has ended and never changes again. Metadata as
-for ILLEGAL_TRANSITION. With google.rpc.PreconditionFailure.
+"""FAILED_PRECONDITION: the job is in a terminal state. Metadata as for
+ILLEGAL_TRANSITION. With google.rpc.PreconditionFailure.
 """
 ERROR_REASON_LEASE_LOST: ErrorReason.ValueType  # 6
-"""ABORTED: the request's `attempt` is not the one under way: the job is someone
-else's now, or nobody's. Stop working on it. Metadata: `job_id`, `attempt` (the
-current one).
+"""ABORTED: the request's `attempt` is not the running one: another worker
+holds the job, or none does. Stop working on it. Metadata: `job_id`,
+`attempt` (the current one).
 """
 ERROR_REASON_VERSION_MISMATCH: ErrorReason.ValueType  # 7
 """ABORTED: the job's version is not the request's `expected_version`.
 Metadata: `job_id`, `version` (the current one).
 """
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 8
-"""ALREADY_EXISTS: the `request_id` was used before with other content.
-With google.rpc.ResourceInfo.
+"""ALREADY_EXISTS: the `request_id` was used before with other content. With
+google.rpc.ResourceInfo.
 """
 ERROR_REASON_RESUME_TOKEN_EXPIRED: ErrorReason.ValueType  # 9
-"""OUT_OF_RANGE: the `resume_token` is older than what the service still knows of
-deletions. Begin without one: the jobs are listed again.
+"""OUT_OF_RANGE: the `resume_token` is older than the record of deletions that
+the service keeps. Start without a token: the active jobs are sent again.
 """
 ERROR_REASON_LIMIT_EXCEEDED: ErrorReason.ValueType  # 10
 """RESOURCE_EXHAUSTED: a limit of the service. Metadata: `limit` (its name),
-`value`, and `scope`, which says whose limit it is: `request` (this request
-is too large; do not repeat it), `caller` (this caller has or asks for too
-much at once) or `server` (all callers together do). With
-google.rpc.QuotaFailure and, unless the scope is `request`,
-google.rpc.RetryInfo.
+`value`, and `scope`: `request` (this request is too large; do not retry
+it), `caller` (this caller uses too much at once) or `server` (all callers
+together do). With google.rpc.QuotaFailure and, unless the scope is
+`request`, google.rpc.RetryInfo.
 """
 ERROR_REASON_ACCESS_DENIED: ErrorReason.ValueType  # 11
 """PERMISSION_DENIED: the caller may not use this service or act for this
 user.
 """
 ERROR_REASON_UNAVAILABLE: ErrorReason.ValueType  # 12
-"""UNAVAILABLE: the server drains or its database is away. With
-google.rpc.RetryInfo. Whether a change was made is unknown; repeating the
-call is safe where its comment says so.
+"""UNAVAILABLE: the server is draining, or its database is unavailable. With
+google.rpc.RetryInfo. Whether a change was made is unknown; a retry is safe
+if the call's comment says so.
 """
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 13
-"""INTERNAL: a bug. Metadata: `correlation_id`, which finds the cause in the
-server's log.
+"""INTERNAL: a bug. Metadata: `correlation_id`, the id of the log record with
+the cause.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -32,20 +32,20 @@ class _JobStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobStatus.V
     JOB_STATUS_QUEUED: _JobStatus.ValueType  # 1
     """Created, not started."""
     JOB_STATUS_PROCESSING: _JobStatus.ValueType  # 2
-    """Started. A worker holds it, or, where it was given back or its lease has
-    expired, it waits for the next one.
+    """Started. Either a worker holds a lease on it, or it waits for the next
+    worker because it was released or its lease expired.
     """
     JOB_STATUS_COMPLETED: _JobStatus.ValueType  # 3
-    """Terminal: everything was done."""
+    """Terminal: all work was done."""
     JOB_STATUS_PARTIAL: _JobStatus.ValueType  # 4
-    """Terminal: some of it was done; `result`, `error` and assets tell what."""
+    """Terminal: some of the work was done; see `result`, `error` and the assets."""
     JOB_STATUS_FAILED: _JobStatus.ValueType  # 5
-    """Terminal: it was not done; `error` tells why."""
+    """Terminal: the work was not done; `error` says why."""
 
 class JobStatus(_JobStatus, metaclass=_JobStatusEnumTypeWrapper):
-    """Where a job stands. The only edges are
-    QUEUED -> PROCESSING -> COMPLETED | PARTIAL | FAILED; the last three are
-    terminal, and a terminal job never changes again.
+    """The state of a job. The only transitions are QUEUED -> PROCESSING ->
+    COMPLETED | PARTIAL | FAILED. The last three are terminal: a terminal job
+    never changes again.
     """
 
 JOB_STATUS_UNSPECIFIED: JobStatus.ValueType  # 0
@@ -53,21 +53,21 @@ JOB_STATUS_UNSPECIFIED: JobStatus.ValueType  # 0
 JOB_STATUS_QUEUED: JobStatus.ValueType  # 1
 """Created, not started."""
 JOB_STATUS_PROCESSING: JobStatus.ValueType  # 2
-"""Started. A worker holds it, or, where it was given back or its lease has
-expired, it waits for the next one.
+"""Started. Either a worker holds a lease on it, or it waits for the next
+worker because it was released or its lease expired.
 """
 JOB_STATUS_COMPLETED: JobStatus.ValueType  # 3
-"""Terminal: everything was done."""
+"""Terminal: all work was done."""
 JOB_STATUS_PARTIAL: JobStatus.ValueType  # 4
-"""Terminal: some of it was done; `result`, `error` and assets tell what."""
+"""Terminal: some of the work was done; see `result`, `error` and the assets."""
 JOB_STATUS_FAILED: JobStatus.ValueType  # 5
-"""Terminal: it was not done; `error` tells why."""
+"""Terminal: the work was not done; `error` says why."""
 Global___JobStatus: _TypeAlias = JobStatus  # noqa: Y015
 
 @_typing.final
 class Job(_message.Message):
-    """One piece of long work and everything known about it. All fields are set by
-    the service; callers change a job only through the RPCs.
+    """One piece of long-running work, and its state. The service sets all fields;
+    callers change a job only through the RPCs.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -116,7 +116,7 @@ class Job(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     RUN_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """A UUIDv7 given by the service: 36 characters, ordered by creation time."""
+    """A UUIDv7 assigned by the service: 36 characters, ordered by creation time."""
     user_id: _builtins.str
     """The owner: an opaque name of 1 to 128 characters without control
     characters.
@@ -124,60 +124,60 @@ class Job(_message.Message):
     job_type: _builtins.str
     """What kind of work: 1 to 50 characters, `[A-Za-z0-9][A-Za-z0-9._-]*`."""
     status: Global___JobStatus.ValueType
-    """Where the job stands."""
+    """The state of the job."""
     progress: _builtins.int
-    """Percent done, 0 to 100. Never goes backwards within an attempt. 100 in
-    COMPLETED and PARTIAL; FAILED keeps the last value.
+    """Percent done, 0 to 100. Never decreases within an attempt. 100 in COMPLETED
+    and PARTIAL; FAILED keeps the last value.
     """
     progress_message: _builtins.str
-    """The worker's latest words on its progress, at most 512 characters."""
+    """The worker's latest message about its progress, at most 512 characters."""
     attempt: _builtins.int
-    """How often the job was taken by a worker: 0 while QUEUED, 1 with the first
-    start. It is the fencing token: a worker that sends its attempt with each
-    request can never overwrite the work of a later one.
+    """The number of attempts so far: 0 while QUEUED, 1 from the first start on.
+    It is the fencing token: a worker that sends its attempt with each request
+    cannot overwrite the work of a later attempt.
     """
     max_attempts: _builtins.int
-    """How many attempts may be lost to expired leases before the job fails with
-    LEASE_EXPIRED. An attempt that was given back with ReleaseJob does not
-    count.
+    """The number of expired leases after which the job fails with LEASE_EXPIRED.
+    An attempt that was released with ReleaseJob does not count.
     """
     worker_id: _builtins.str
-    """Who works or worked on it, as the worker named itself; may be empty, and is
-    while the job waits for one. At most 128 characters.
+    """The id, chosen by itself, of the worker that holds the job or held it last.
+    Empty if the worker sent none, and while the job waits for a worker. At
+    most 128 characters.
     """
     cancel_reason: _builtins.str
-    """Why, in the words of who asked; at most 512 characters."""
+    """The reason in the cancellation request; at most 512 characters."""
     version: _builtins.int
-    """1 at creation, +1 with every committed change of the job. What a watcher
-    gives as `after_version` to go on where it was.
+    """1 at creation, +1 with each committed change of the job. A watcher sends it
+    as `after_version` to resume.
     """
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
-        """The input, as the creator gave it. At most 256 KiB serialized and 32
-        levels deep, finite numbers only, no U+0000. Never changes.
+        """The input, from the creator. At most 256 KiB serialized and 32 levels deep,
+        finite numbers only, no U+0000. Never changes.
         """
 
     @_builtins.property
     def result(self) -> _struct_pb2.Struct:
-        """The outcome, given by the worker with the terminal state. Same limits as
-        `parameters`. Unset until then, and where the worker gave none.
+        """The result, from the worker, set with the terminal state. Same limits as
+        `parameters`. Unset until then, and if the worker sent none.
         """
 
     @_builtins.property
     def error(self) -> Global___JobError:
-        """Set in FAILED, may be set in PARTIAL, unset elsewhere."""
+        """Set in FAILED, may be set in PARTIAL, unset in other states."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The creator's own marks, at most 32. Keys: 1 to 63 characters,
-        `[A-Za-z0-9][A-Za-z0-9._/-]*`; values: at most 255 characters. Never
+        """The creator's labels, at most 32. Keys: 1 to 63 characters,
+        `[A-Za-z0-9][A-Za-z0-9._/-]*`; values: at most 255 characters. They never
         change.
         """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When the job was created. All times are the database server's, with
-        microseconds.
+        """When the job was created. All times are from the database server's clock,
+        in microseconds.
         """
 
     @_builtins.property
@@ -194,25 +194,25 @@ class Job(_message.Message):
 
     @_builtins.property
     def lease_expire_time(self) -> _timestamp_pb2.Timestamp:
-        """Until when the worker that holds the job has to report or end it; each
-        report renews it. Set while PROCESSING and held by a worker.
+        """When the lease expires. Each report renews it. Set while a worker holds the
+        job.
         """
 
     @_builtins.property
     def queue_expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the job fails with QUEUE_EXPIRED if no worker has taken it by then. Set
+        """When the job fails with QUEUE_EXPIRED unless a worker has started it. Set
         while it waits for a worker.
         """
 
     @_builtins.property
     def cancel_request_time(self) -> _timestamp_pb2.Timestamp:
-        """When somebody asked to cancel the job. Unset where nobody did."""
+        """When cancellation was requested. Unset if it was not."""
 
     @_builtins.property
     def run_expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the job fails with RUN_EXPIRED if it has not ended by then, however
-        many attempts it takes. Set from the first start on where the creator gave a
-        `run_timeout`.
+        """When the job fails with RUN_EXPIRED unless it has reached a terminal state,
+        whatever the number of attempts. Set from the first start on if the creator
+        set a `run_timeout`.
         """
 
     def __init__(
@@ -260,15 +260,15 @@ class JobError(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """Machine-readable, UPPER_SNAKE_CASE, at most 63 characters. A worker's own;
-    `UNKNOWN` where the worker gave none; `CANCELLED`, `LEASE_EXPIRED`,
-    `QUEUE_EXPIRED` or `RUN_EXPIRED` where the service ended the job.
+    """Machine-readable, UPPER_SNAKE_CASE, at most 63 characters. Chosen by the
+    worker; `UNKNOWN` if it sent none. If the service itself failed the job:
+    `CANCELLED`, `LEASE_EXPIRED`, `QUEUE_EXPIRED` or `RUN_EXPIRED`.
     """
     message: _builtins.str
     """Human-readable, 1 to 4096 characters."""
     @_builtins.property
     def details(self) -> _struct_pb2.Struct:
-        """More facts. Same limits as `Job.parameters`."""
+        """Further facts. Same limits as `Job.parameters`."""
 
     def __init__(
         self,
@@ -287,9 +287,9 @@ Global___JobError: _TypeAlias = JobError  # noqa: Y015
 
 @_typing.final
 class JobTransition(_message.Message):
-    """One step of a job along the edges of its state machine. Creation is not a
-    transition; a job's first is QUEUED -> PROCESSING. Transitions are
-    append-only and are deleted only with their job.
+    """One change of a job's state. Creation is not a transition; the first one is
+    QUEUED -> PROCESSING. Transitions are append-only and are deleted only with
+    their job.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -303,23 +303,21 @@ class JobTransition(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """The job that moved."""
+    """The job."""
     from_status: Global___JobStatus.ValueType
-    """From where."""
+    """The state before."""
     to_status: Global___JobStatus.ValueType
-    """To where."""
+    """The state after."""
     version: _builtins.int
-    """The job's version after the step."""
+    """The job's version after the transition."""
     attempt: _builtins.int
-    """The job's attempt after the step."""
+    """The job's attempt after the transition."""
     actor: _builtins.str
-    """Who caused it: a worker id, a user id, `worker` for a worker that gave no
-    name, or `system` for the service itself.
+    """The cause: a worker id, a user id, `worker` for a worker without an id, or
+    `system` for the service itself.
     """
     reason: _builtins.str
-    """The reason of the error that the job ended with; empty where it ended with
-    none.
-    """
+    """The reason of the job's error; empty if it has none."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was committed, by the database server's clock."""

@@ -25,7 +25,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class CreateJobRequest(_message.Message):
-    """Asks for a new job."""
+    """A request to create a job."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -62,12 +62,12 @@ class CreateJobRequest(_message.Message):
     job_type: _builtins.str
     """What kind of work. Required; see Job.job_type."""
     request_id: _builtins.str
-    """Makes the call safe to repeat: 1 to 128 characters without control
-    characters, unique for this owner for as long as the job exists (a UUID
-    does). Default: empty, each call makes a job.
+    """Makes the call idempotent: 1 to 128 characters without control characters,
+    unique for this owner for as long as the job exists, for instance a UUID.
+    Default: empty, each call creates a job.
     """
     max_attempts: _builtins.int
-    """How many attempts may be lost to expired leases, 1 to 1000; see
+    """The number of expired leases after which the job fails, 1 to 1000; see
     Job.max_attempts. Default (0): 1.
     """
     @_builtins.property
@@ -76,18 +76,18 @@ class CreateJobRequest(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The creator's own marks. Default: none. See Job.labels."""
+        """Labels of the creator's choice. Default: none. See Job.labels."""
 
     @_builtins.property
     def queue_timeout(self) -> _duration_pb2.Duration:
-        """How long the job may wait for a worker, 1 second to 365 days; counted anew
-        each time it comes to wait. Default: 7 days.
+        """How long the job may wait for a worker, 1 second to 365 days. Each wait is
+        timed separately. Default: 7 days.
         """
 
     @_builtins.property
     def run_timeout(self) -> _duration_pb2.Duration:
         """How long the job may take from its first start on, 1 second to 365 days,
-        however many attempts it takes. Default: for ever.
+        whatever the number of attempts. Default: no limit.
         """
 
     def __init__(
@@ -112,7 +112,7 @@ Global___CreateJobRequest: _TypeAlias = CreateJobRequest  # noqa: Y015
 
 @_typing.final
 class CreateJobResponse(_message.Message):
-    """The job that was made, or that the same request had made before."""
+    """The job that this request created, or created earlier."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -136,7 +136,7 @@ Global___CreateJobResponse: _TypeAlias = CreateJobResponse  # noqa: Y015
 
 @_typing.final
 class BatchCreateJobsRequest(_message.Message):
-    """Asks for new jobs."""
+    """A request to create jobs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -146,7 +146,9 @@ class BatchCreateJobsRequest(_message.Message):
     """The owner of all. Required; see Job.user_id."""
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___CreateJobRequest]:
-        """The jobs, 1 to 1000. Each `user_id` in them is empty or the one above."""
+        """The jobs, 1 to 1000. Each `user_id` in them is empty or equal to the one
+        above.
+        """
 
     def __init__(
         self,
@@ -164,7 +166,7 @@ Global___BatchCreateJobsRequest: _TypeAlias = BatchCreateJobsRequest  # noqa: Y0
 
 @_typing.final
 class BatchCreateJobsResponse(_message.Message):
-    """The jobs that were made, or that the same requests had made before."""
+    """The jobs that these requests created, or created earlier."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -188,14 +190,14 @@ Global___BatchCreateJobsResponse: _TypeAlias = BatchCreateJobsResponse  # noqa: 
 
 @_typing.final
 class GetJobRequest(_message.Message):
-    """Asks for one job."""
+    """A request for one job."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Which job. Required."""
+    """The job. Required."""
     user_id: _builtins.str
     """Its owner. Required."""
     def __init__(
@@ -221,7 +223,7 @@ class GetJobResponse(_message.Message):
     JOB_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def job(self) -> _job_pb2.Job:
-        """The job as it stood when it was read."""
+        """The job when it was read."""
 
     def __init__(
         self,
@@ -238,7 +240,7 @@ Global___GetJobResponse: _TypeAlias = GetJobResponse  # noqa: Y015
 
 @_typing.final
 class ListJobsRequest(_message.Message):
-    """Asks for a page of an owner's jobs."""
+    """A request for a page of an owner's jobs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -271,16 +273,17 @@ class ListJobsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """Whose jobs. Required."""
+    """The owner. Required."""
     page_size: _builtins.int
-    """At most so many jobs, 0 to 1000; 0 means 50. A page may hold fewer, or
-    none, also where more follow: pages are kept under 3 MiB, and a call reads
-    a bounded number of jobs, whether or not they pass the filters. Only an
-    empty `next_page_token` says that nothing follows.
+    """The number of jobs at most, 0 to 1000; 0 means 50. A page may have fewer,
+    or none, even if more follow: a page is limited to 3 MiB, and a call scans
+    a limited number of jobs, whether or not they match the filters. Only an
+    empty `next_page_token` means that nothing follows.
     """
     page_token: _builtins.str
-    """`next_page_token` of the page before; all other fields but `page_size` must
-    be as they were for it. Default: empty, the first page.
+    """The `next_page_token` of the previous page. All other fields except
+    `page_size` must be the same as for that page. Default: empty, the first
+    page.
     """
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_job_pb2.JobStatus.ValueType]:
@@ -292,7 +295,7 @@ class ListJobsRequest(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Only jobs that carry all of these labels. Default: all."""
+        """Only jobs with all of these labels. Default: all."""
 
     @_builtins.property
     def created_after(self) -> _timestamp_pb2.Timestamp:
@@ -331,10 +334,10 @@ class ListJobsResponse(_message.Message):
     JOBS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Gives the next page. Empty on the last page, and only there."""
+    """The token of the next page. Empty on the last page, and only there."""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]:
-        """The jobs, newest first. May be none although more follow."""
+        """The jobs, newest first. May be empty although more follow."""
 
     def __init__(
         self,
@@ -352,7 +355,7 @@ Global___ListJobsResponse: _TypeAlias = ListJobsResponse  # noqa: Y015
 
 @_typing.final
 class WatchJobRequest(_message.Message):
-    """Asks to follow one job."""
+    """A request to watch one job."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -360,13 +363,13 @@ class WatchJobRequest(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     AFTER_VERSION_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Which job. Required."""
+    """The job. Required."""
     user_id: _builtins.str
     """Its owner. Required."""
     after_version: _builtins.int
-    """The version of the last message that the caller has seen of this job, 0 or
-    more. The first message then tells only the transitions after it. Default:
-    0, all transitions.
+    """The version in the last message that the client received of this job, 0 or
+    more. The first message then has only the transitions after it. Default: 0,
+    all transitions.
     """
     def __init__(
         self,
@@ -385,7 +388,7 @@ Global___WatchJobRequest: _TypeAlias = WatchJobRequest  # noqa: Y015
 
 @_typing.final
 class WatchJobResponse(_message.Message):
-    """News of the job, or a heartbeat."""
+    """An update of the job, or a heartbeat."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -393,9 +396,8 @@ class WatchJobResponse(_message.Message):
     TRANSITIONS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     heartbeat: _builtins.bool
-    """True where nothing has changed for 15 seconds (the operator can set another
-    time): the stream is alive, and
-    `job` is what the caller has already.
+    """True if nothing has changed for 15 seconds (the operator can set another
+    time): the stream is alive, and `job` repeats the previous message.
     """
     @_builtins.property
     def job(self) -> _job_pb2.Job:
@@ -403,9 +405,9 @@ class WatchJobResponse(_message.Message):
 
     @_builtins.property
     def transitions(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.JobTransition]:
-        """Every transition since the last message of this stream (on the first one,
-        since `after_version`), in order and complete, even where snapshots between
-        them were skipped.
+        """Every transition since the previous message of this stream (in the first
+        message, since `after_version`), in order and complete, even if snapshots
+        between them were skipped.
         """
 
     def __init__(
@@ -425,8 +427,8 @@ Global___WatchJobResponse: _TypeAlias = WatchJobResponse  # noqa: Y015
 
 @_typing.final
 class WatchJobsRequest(_message.Message):
-    """Asks to follow many jobs. All filters are on what never changes, so a job never
-    silently leaves the stream.
+    """A request to watch many jobs. All filters are on properties that never
+    change, so a job never silently leaves the stream.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -456,13 +458,14 @@ class WatchJobsRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """Whose jobs. Default: everybody's, for services and administrators; where the
-    server has a list of callers, only those who may act for all users may ask
-    this.
+    """The owner. Default: all owners, for services and administrators. If the
+    server has an access file, only callers that may act for all users may omit
+    it.
     """
     resume_token: _builtins.str
-    """The token of the last message that the caller has taken in, of a stream with
-    the same filters. Default: empty, begin with the jobs as they stand.
+    """The token of the last message that the client processed, of a stream with
+    the same filters. Default: empty, start with the jobs that are not
+    terminal.
     """
     @_builtins.property
     def job_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -470,7 +473,7 @@ class WatchJobsRequest(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Only jobs that carry all of these labels. Default: all."""
+        """Only jobs with all of these labels. Default: all."""
 
     def __init__(
         self,
@@ -490,7 +493,7 @@ Global___WatchJobsRequest: _TypeAlias = WatchJobsRequest  # noqa: Y015
 
 @_typing.final
 class WatchJobsResponse(_message.Message):
-    """News of one job, or word that the stream is in sync, or a heartbeat."""
+    """An update of one job, or `synced`, or a heartbeat."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -501,32 +504,32 @@ class WatchJobsResponse(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     deleted: _builtins.bool
-    """True where the job was deleted: this is its last message."""
+    """True if the job was deleted: this is its last message."""
     synced: _builtins.bool
-    """True once in each stream: every matching job that has not ended has been
-    told by now, or, in a resumed stream, everything that the caller missed.
+    """True once in each stream: every matching job that is not terminal has been
+    sent, or, in a resumed stream, every change that the client missed.
     """
     heartbeat: _builtins.bool
-    """True where there was nothing to tell for 15 seconds (the operator can set
-    another time).
+    """True if there was no message for 15 seconds (the operator can set another
+    time).
     """
     resume_token: _builtins.str
-    """Goes on after this message. Opaque; always set. It stays good for as long as
-    the service keeps its record of deletions, 7 days unless the operator sets
-    another time, whether or not a server restarts.
+    """Resumes after this message. Opaque; always set. It is valid for as long as
+    the service keeps its record of deletions: 7 days unless the operator sets
+    another time, across restarts.
     """
     @_builtins.property
     def job(self) -> _job_pb2.Job:
-        """The newest snapshot of the job. Not set in a message of `synced` or
-        `heartbeat`. Of a deleted job only `id`, `user_id`, `job_type`, `labels`,
-        `status`, `create_time`, `version` and `update_time` (of its deletion) are set.
+        """The newest snapshot of the job. Not set with `synced` or `heartbeat`. For a
+        deleted job only `id`, `user_id`, `job_type`, `labels`, `status`,
+        `create_time`, `version` and `update_time` (the time of deletion) are set.
         """
 
     @_builtins.property
     def transitions(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.JobTransition]:
-        """The job's transitions since its last message, in order and complete. On a
-        stream without a `resume_token` the first message of a job leaves out those
-        from before the stream began: ListTransitions has them.
+        """The job's transitions since its previous message, in order and complete. On
+        a stream without a `resume_token` the first message of a job omits those
+        from before the stream started: ListTransitions has them.
         """
 
     def __init__(
@@ -549,7 +552,7 @@ Global___WatchJobsResponse: _TypeAlias = WatchJobsResponse  # noqa: Y015
 
 @_typing.final
 class CancelJobRequest(_message.Message):
-    """Asks to cancel a job."""
+    """A request to cancel a job."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -557,11 +560,11 @@ class CancelJobRequest(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Which job. Required."""
+    """The job. Required."""
     user_id: _builtins.str
     """Its owner. Required."""
     reason: _builtins.str
-    """Why, for people: at most 512 characters. Default: empty."""
+    """A human-readable reason: at most 512 characters. Default: empty."""
     def __init__(
         self,
         *,
@@ -586,7 +589,7 @@ class CancelJobResponse(_message.Message):
     JOB_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def job(self) -> _job_pb2.Job:
-        """The job: ended, or with `cancel_request_time` set."""
+        """The job: terminal, or with `cancel_request_time` set."""
 
     def __init__(
         self,
@@ -603,14 +606,14 @@ Global___CancelJobResponse: _TypeAlias = CancelJobResponse  # noqa: Y015
 
 @_typing.final
 class DeleteJobRequest(_message.Message):
-    """Asks to delete a terminal job."""
+    """A request to delete a terminal job."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Which job. Required."""
+    """The job. Required."""
     user_id: _builtins.str
     """Its owner. Required."""
     def __init__(
@@ -629,7 +632,7 @@ Global___DeleteJobRequest: _TypeAlias = DeleteJobRequest  # noqa: Y015
 
 @_typing.final
 class DeleteJobResponse(_message.Message):
-    """The job is gone."""
+    """The job was deleted."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -646,7 +649,7 @@ Global___DeleteJobResponse: _TypeAlias = DeleteJobResponse  # noqa: Y015
 
 @_typing.final
 class ListAssetsRequest(_message.Message):
-    """Asks for a page of a job's assets."""
+    """A request for a page of a job's assets."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -655,15 +658,15 @@ class ListAssetsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Which job. Required."""
+    """The job. Required."""
     user_id: _builtins.str
     """Its owner. Required."""
     page_size: _builtins.int
-    """At most so many assets, 0 to 1000; 0 means 50. See
+    """The number of assets at most, 0 to 1000; 0 means 50. See
     ListJobsRequest.page_size.
     """
     page_token: _builtins.str
-    """`next_page_token` of the page before. Default: empty, the first page."""
+    """The `next_page_token` of the previous page. Default: empty, the first page."""
     def __init__(
         self,
         *,
@@ -689,7 +692,7 @@ class ListAssetsResponse(_message.Message):
     ASSETS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Gives the next page. Empty on the last page."""
+    """The token of the next page. Empty on the last page."""
     @_builtins.property
     def assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.Asset]:
         """The assets, oldest first."""
@@ -710,7 +713,7 @@ Global___ListAssetsResponse: _TypeAlias = ListAssetsResponse  # noqa: Y015
 
 @_typing.final
 class ListTransitionsRequest(_message.Message):
-    """Asks for a page of a job's transitions."""
+    """A request for a page of a job's transitions."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -719,13 +722,13 @@ class ListTransitionsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Which job. Required."""
+    """The job. Required."""
     user_id: _builtins.str
     """Its owner. Required."""
     page_size: _builtins.int
-    """At most so many transitions, 0 to 1000; 0 means 50."""
+    """The number of transitions at most, 0 to 1000; 0 means 50."""
     page_token: _builtins.str
-    """`next_page_token` of the page before. Default: empty, the first page."""
+    """The `next_page_token` of the previous page. Default: empty, the first page."""
     def __init__(
         self,
         *,
@@ -751,7 +754,7 @@ class ListTransitionsResponse(_message.Message):
     TRANSITIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Gives the next page. Empty on the last page."""
+    """The token of the next page. Empty on the last page."""
     @_builtins.property
     def transitions(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.JobTransition]:
         """The transitions, oldest first."""

@@ -26,9 +26,9 @@ if _version_not_supported:
 
 
 class JobServiceStub(object):
-    """For the owners of jobs: create them, see where they stand, watch them move.
-    Every call names the owner; a job of another owner is answered exactly as one
-    that does not exist. Errors are described in ErrorReason.
+    """For the owners of jobs: create, read, list, watch, cancel and delete jobs.
+    Every call names the owner. The answer for another owner's job is exactly
+    that for a job that does not exist. Errors are described in ErrorReason.
     """
 
     def __init__(self, channel):
@@ -90,14 +90,14 @@ class JobServiceStub(object):
 
 
 class JobServiceServicer(object):
-    """For the owners of jobs: create them, see where they stand, watch them move.
-    Every call names the owner; a job of another owner is answered exactly as one
-    that does not exist. Errors are described in ErrorReason.
+    """For the owners of jobs: create, read, list, watch, cancel and delete jobs.
+    Every call names the owner. The answer for another owner's job is exactly
+    that for a job that does not exist. Errors are described in ErrorReason.
     """
 
     def CreateJob(self, request, context):
-        """Creates a job in QUEUED. With a `request_id` it is safe to repeat: the same
-        owner, id and content give the job that exists. Errors: INVALID_FIELD,
+        """Creates a job in QUEUED. Idempotent with a `request_id`: the same owner, id
+        and content return the existing job. Errors: INVALID_FIELD,
         REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -105,12 +105,12 @@ class JobServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def BatchCreateJobs(self, request, context):
-        """Creates up to 1000 jobs of one owner, all or none, in one transaction and in
-        this order. Each may have a `request_id`: a repetition of the whole call with
-        the same ones and the same content gives the jobs that exist. Errors:
-        INVALID_FIELD, whose violations name the request
-        (`requests[3].job_type`); REQUEST_ID_REUSED with its place in the metadata
-        `index`; LIMIT_EXCEEDED.
+        """Creates up to 1000 jobs of one owner, all or none, in one transaction and
+        in this order. Each may have a `request_id`: a retry of the whole call with
+        the same ids and content returns the existing jobs. Errors: INVALID_FIELD,
+        whose violations name the request (`requests[3].job_type`);
+        REQUEST_ID_REUSED with the index of the request in the metadata `index`;
+        LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,81 +125,84 @@ class JobServiceServicer(object):
 
     def ListJobs(self, request, context):
         """Lists an owner's jobs, newest first. A page may be short or empty although
-        more follow: go on until `next_page_token` is empty. Errors: INVALID_FIELD,
-        INVALID_TOKEN, LIMIT_EXCEEDED; UNAVAILABLE also where the list took too long.
+        more follow: read on until `next_page_token` is empty. Errors:
+        INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED; UNAVAILABLE also if the list
+        took too long.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchJob(self, request, context):
-        """Follows one job to its end. Sends the whole job at once and then a message
-        for each change, until the terminal one, after which the stream ends with
-        OK. It never ends with OK otherwise.
+        """Watches one job until its terminal state. Sends the whole job at once, then
+        a message for each change. After the message with the terminal state the
+        stream ends with OK. It never ends with OK otherwise.
 
-        Reliable: every transition is delivered, and the terminal state always is, for
-        as long as the job exists.
-        Ordered and unique: `job.version` strictly increases along the stream
-        (heartbeats repeat it). Resumable: with `after_version` the stream goes on
-        where another one broke, on any server, without losing a transition.
-        Conflating: progress between two messages may be skipped, the newest never
-        is.
+        Reliable: every transition is delivered, and so is the terminal state, for
+        as long as the job exists. Ordered and unique: `job.version` strictly
+        increases along the stream (heartbeats repeat it). Resumable: with
+        `after_version` the stream continues where an earlier one broke, on any
+        server, without losing a transition. Conflating: progress between two
+        messages may be skipped, the newest never is.
 
         Errors: INVALID_FIELD; JOB_NOT_FOUND, at once or when the job is deleted;
-        LIMIT_EXCEEDED; UNAVAILABLE when the server drains, or when the stream is old
-        enough to be moved to another server.
+        LIMIT_EXCEEDED; UNAVAILABLE when the server drains, or when the stream
+        reaches its maximum age and the client should reconnect.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchJobs(self, request, context):
-        """Follows many jobs: an owner's, or all, of some types or with some labels.
-        First sends the matching jobs that have not ended, then a message with
-        `synced`, and then a message for each change in the order of the commits,
-        deletions included. It has no end.
+        """Watches many jobs: those of one owner or of all, of some types or with some
+        labels. First sends the matching jobs that are not terminal, then a message
+        with `synced`, then a message for each change in commit order, including
+        deletions. The stream does not end by itself.
 
-        Each message carries a `resume_token`. A stream that begins with one goes on
+        Each message has a `resume_token`. A stream that starts with one continues
         after that message, on any server of the same database and across restarts:
-        no transition, no end and no deletion is lost, and none is told twice.
-        Ordered and unique: `job.version` strictly increases along the messages of
-        one job. Conflating, for those that fall behind: progress between two
-        messages of a job may be skipped, transitions and the newest state never are;
-        the service holds no queue for a slow reader and does not cut it off.
+        no transition, terminal state or deletion is lost, and none is delivered
+        twice. Ordered and unique: `job.version` strictly increases along the
+        messages of one job. Conflating, if the client falls behind: progress
+        between two messages of a job may be skipped, transitions and the newest
+        state never are. The service keeps no queue for a slow client and does not
+        disconnect it.
 
-        Errors: INVALID_FIELD; INVALID_TOKEN for a token that is damaged, of another
-        database or of another request; RESUME_TOKEN_EXPIRED; LIMIT_EXCEEDED;
-        UNAVAILABLE when the server drains, or when the stream is old enough to be
-        moved to another server. The last has the token to go on with in the
-        metadata `resume_token` of its ErrorInfo, for those who keep none.
+        Errors: INVALID_FIELD; INVALID_TOKEN for a token that is damaged, of
+        another database or of another request; RESUME_TOKEN_EXPIRED;
+        LIMIT_EXCEEDED; UNAVAILABLE when the server drains, or when the stream
+        reaches its maximum age and the client should reconnect. UNAVAILABLE has
+        the token to resume with in the metadata `resume_token` of its ErrorInfo,
+        for clients that keep none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Asks for a job to be cancelled. A job that no worker holds ends at once, as
-        FAILED with the reason CANCELLED. Otherwise `cancel_request_time` is set; the
-        worker learns it with its next report and ends the job as it sees fit, and
-        if it has not after 30 seconds the service ends it as FAILED / CANCELLED. A
-        job that has ended, or was cancelled before, is returned as it is, so
-        repeating is safe. Errors: INVALID_FIELD, JOB_NOT_FOUND.
+        """Requests cancellation. A job that no worker holds becomes FAILED at once,
+        with the reason CANCELLED. Otherwise `cancel_request_time` is set. The
+        worker learns of it in the answer to its next report, and finishes the job
+        in any terminal state. If it has not after 30 seconds, the service fails
+        the job with CANCELLED. A job that is terminal or was cancelled before is
+        returned unchanged, so a retry is safe. Errors: INVALID_FIELD,
+        JOB_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteJob(self, request, context):
-        """Deletes a terminal job with its assets' links and its transitions. Errors:
-        INVALID_FIELD, JOB_NOT_FOUND (also when it is repeated),
-        ILLEGAL_TRANSITION for a job that has not ended.
+        """Deletes a terminal job with its linked assets and its transitions. Errors:
+        INVALID_FIELD, JOB_NOT_FOUND (also for a retry), ILLEGAL_TRANSITION for a
+        job that is not terminal.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAssets(self, request, context):
-        """Lists what one job made, oldest first. Errors: INVALID_FIELD,
+        """Lists the assets of one job, oldest first. Errors: INVALID_FIELD,
         INVALID_TOKEN, JOB_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -207,7 +210,7 @@ class JobServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListTransitions(self, request, context):
-        """Lists the steps of one job, oldest first. Errors: INVALID_FIELD,
+        """Lists the transitions of one job, oldest first. Errors: INVALID_FIELD,
         INVALID_TOKEN, JOB_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -276,9 +279,9 @@ def add_JobServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class JobService(object):
-    """For the owners of jobs: create them, see where they stand, watch them move.
-    Every call names the owner; a job of another owner is answered exactly as one
-    that does not exist. Errors are described in ErrorReason.
+    """For the owners of jobs: create, read, list, watch, cancel and delete jobs.
+    Every call names the owner. The answer for another owner's job is exactly
+    that for a job that does not exist. Errors are described in ErrorReason.
     """
 
     @staticmethod

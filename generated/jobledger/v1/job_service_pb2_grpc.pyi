@@ -27,9 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class JobServiceStub:
-    """For the owners of jobs: create them, see where they stand, watch them move.
-    Every call names the owner; a job of another owner is answered exactly as one
-    that does not exist. Errors are described in ErrorReason.
+    """For the owners of jobs: create, read, list, watch, cancel and delete jobs.
+    Every call names the owner. The answer for another owner's job is exactly
+    that for a job that does not exist. Errors are described in ErrorReason.
     """
 
     @_typing.overload
@@ -37,175 +37,181 @@ class JobServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> JobServiceAsyncStub: ...
     CreateJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CreateJobRequest, _job_service_pb2.CreateJobResponse]
-    """Creates a job in QUEUED. With a `request_id` it is safe to repeat: the same
-    owner, id and content give the job that exists. Errors: INVALID_FIELD,
+    """Creates a job in QUEUED. Idempotent with a `request_id`: the same owner, id
+    and content return the existing job. Errors: INVALID_FIELD,
     REQUEST_ID_REUSED.
     """
     BatchCreateJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.BatchCreateJobsRequest, _job_service_pb2.BatchCreateJobsResponse]
-    """Creates up to 1000 jobs of one owner, all or none, in one transaction and in
-    this order. Each may have a `request_id`: a repetition of the whole call with
-    the same ones and the same content gives the jobs that exist. Errors:
-    INVALID_FIELD, whose violations name the request
-    (`requests[3].job_type`); REQUEST_ID_REUSED with its place in the metadata
-    `index`; LIMIT_EXCEEDED.
+    """Creates up to 1000 jobs of one owner, all or none, in one transaction and
+    in this order. Each may have a `request_id`: a retry of the whole call with
+    the same ids and content returns the existing jobs. Errors: INVALID_FIELD,
+    whose violations name the request (`requests[3].job_type`);
+    REQUEST_ID_REUSED with the index of the request in the metadata `index`;
+    LIMIT_EXCEEDED.
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.GetJobResponse]
     """Reads one job. Errors: INVALID_FIELD, JOB_NOT_FOUND."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]
     """Lists an owner's jobs, newest first. A page may be short or empty although
-    more follow: go on until `next_page_token` is empty. Errors: INVALID_FIELD,
-    INVALID_TOKEN, LIMIT_EXCEEDED; UNAVAILABLE also where the list took too long.
+    more follow: read on until `next_page_token` is empty. Errors:
+    INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED; UNAVAILABLE also if the list
+    took too long.
     """
     WatchJob: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_service_pb2.WatchJobResponse]
-    """Follows one job to its end. Sends the whole job at once and then a message
-    for each change, until the terminal one, after which the stream ends with
-    OK. It never ends with OK otherwise.
+    """Watches one job until its terminal state. Sends the whole job at once, then
+    a message for each change. After the message with the terminal state the
+    stream ends with OK. It never ends with OK otherwise.
 
-    Reliable: every transition is delivered, and the terminal state always is, for
-    as long as the job exists.
-    Ordered and unique: `job.version` strictly increases along the stream
-    (heartbeats repeat it). Resumable: with `after_version` the stream goes on
-    where another one broke, on any server, without losing a transition.
-    Conflating: progress between two messages may be skipped, the newest never
-    is.
+    Reliable: every transition is delivered, and so is the terminal state, for
+    as long as the job exists. Ordered and unique: `job.version` strictly
+    increases along the stream (heartbeats repeat it). Resumable: with
+    `after_version` the stream continues where an earlier one broke, on any
+    server, without losing a transition. Conflating: progress between two
+    messages may be skipped, the newest never is.
 
     Errors: INVALID_FIELD; JOB_NOT_FOUND, at once or when the job is deleted;
-    LIMIT_EXCEEDED; UNAVAILABLE when the server drains, or when the stream is old
-    enough to be moved to another server.
+    LIMIT_EXCEEDED; UNAVAILABLE when the server drains, or when the stream
+    reaches its maximum age and the client should reconnect.
     """
     WatchJobs: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchJobsRequest, _job_service_pb2.WatchJobsResponse]
-    """Follows many jobs: an owner's, or all, of some types or with some labels.
-    First sends the matching jobs that have not ended, then a message with
-    `synced`, and then a message for each change in the order of the commits,
-    deletions included. It has no end.
+    """Watches many jobs: those of one owner or of all, of some types or with some
+    labels. First sends the matching jobs that are not terminal, then a message
+    with `synced`, then a message for each change in commit order, including
+    deletions. The stream does not end by itself.
 
-    Each message carries a `resume_token`. A stream that begins with one goes on
+    Each message has a `resume_token`. A stream that starts with one continues
     after that message, on any server of the same database and across restarts:
-    no transition, no end and no deletion is lost, and none is told twice.
-    Ordered and unique: `job.version` strictly increases along the messages of
-    one job. Conflating, for those that fall behind: progress between two
-    messages of a job may be skipped, transitions and the newest state never are;
-    the service holds no queue for a slow reader and does not cut it off.
+    no transition, terminal state or deletion is lost, and none is delivered
+    twice. Ordered and unique: `job.version` strictly increases along the
+    messages of one job. Conflating, if the client falls behind: progress
+    between two messages of a job may be skipped, transitions and the newest
+    state never are. The service keeps no queue for a slow client and does not
+    disconnect it.
 
-    Errors: INVALID_FIELD; INVALID_TOKEN for a token that is damaged, of another
-    database or of another request; RESUME_TOKEN_EXPIRED; LIMIT_EXCEEDED;
-    UNAVAILABLE when the server drains, or when the stream is old enough to be
-    moved to another server. The last has the token to go on with in the
-    metadata `resume_token` of its ErrorInfo, for those who keep none.
+    Errors: INVALID_FIELD; INVALID_TOKEN for a token that is damaged, of
+    another database or of another request; RESUME_TOKEN_EXPIRED;
+    LIMIT_EXCEEDED; UNAVAILABLE when the server drains, or when the stream
+    reaches its maximum age and the client should reconnect. UNAVAILABLE has
+    the token to resume with in the metadata `resume_token` of its ErrorInfo,
+    for clients that keep none.
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]
-    """Asks for a job to be cancelled. A job that no worker holds ends at once, as
-    FAILED with the reason CANCELLED. Otherwise `cancel_request_time` is set; the
-    worker learns it with its next report and ends the job as it sees fit, and
-    if it has not after 30 seconds the service ends it as FAILED / CANCELLED. A
-    job that has ended, or was cancelled before, is returned as it is, so
-    repeating is safe. Errors: INVALID_FIELD, JOB_NOT_FOUND.
+    """Requests cancellation. A job that no worker holds becomes FAILED at once,
+    with the reason CANCELLED. Otherwise `cancel_request_time` is set. The
+    worker learns of it in the answer to its next report, and finishes the job
+    in any terminal state. If it has not after 30 seconds, the service fails
+    the job with CANCELLED. A job that is terminal or was cancelled before is
+    returned unchanged, so a retry is safe. Errors: INVALID_FIELD,
+    JOB_NOT_FOUND.
     """
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobRequest, _job_service_pb2.DeleteJobResponse]
-    """Deletes a terminal job with its assets' links and its transitions. Errors:
-    INVALID_FIELD, JOB_NOT_FOUND (also when it is repeated),
-    ILLEGAL_TRANSITION for a job that has not ended.
+    """Deletes a terminal job with its linked assets and its transitions. Errors:
+    INVALID_FIELD, JOB_NOT_FOUND (also for a retry), ILLEGAL_TRANSITION for a
+    job that is not terminal.
     """
     ListAssets: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListAssetsRequest, _job_service_pb2.ListAssetsResponse]
-    """Lists what one job made, oldest first. Errors: INVALID_FIELD,
+    """Lists the assets of one job, oldest first. Errors: INVALID_FIELD,
     INVALID_TOKEN, JOB_NOT_FOUND.
     """
     ListTransitions: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListTransitionsRequest, _job_service_pb2.ListTransitionsResponse]
-    """Lists the steps of one job, oldest first. Errors: INVALID_FIELD,
+    """Lists the transitions of one job, oldest first. Errors: INVALID_FIELD,
     INVALID_TOKEN, JOB_NOT_FOUND.
     """
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
-    """For the owners of jobs: create them, see where they stand, watch them move.
-    Every call names the owner; a job of another owner is answered exactly as one
-    that does not exist. Errors are described in ErrorReason.
+    """For the owners of jobs: create, read, list, watch, cancel and delete jobs.
+    Every call names the owner. The answer for another owner's job is exactly
+    that for a job that does not exist. Errors are described in ErrorReason.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CreateJobRequest, _job_service_pb2.CreateJobResponse]  # type: ignore[assignment]
-    """Creates a job in QUEUED. With a `request_id` it is safe to repeat: the same
-    owner, id and content give the job that exists. Errors: INVALID_FIELD,
+    """Creates a job in QUEUED. Idempotent with a `request_id`: the same owner, id
+    and content return the existing job. Errors: INVALID_FIELD,
     REQUEST_ID_REUSED.
     """
     BatchCreateJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.BatchCreateJobsRequest, _job_service_pb2.BatchCreateJobsResponse]  # type: ignore[assignment]
-    """Creates up to 1000 jobs of one owner, all or none, in one transaction and in
-    this order. Each may have a `request_id`: a repetition of the whole call with
-    the same ones and the same content gives the jobs that exist. Errors:
-    INVALID_FIELD, whose violations name the request
-    (`requests[3].job_type`); REQUEST_ID_REUSED with its place in the metadata
-    `index`; LIMIT_EXCEEDED.
+    """Creates up to 1000 jobs of one owner, all or none, in one transaction and
+    in this order. Each may have a `request_id`: a retry of the whole call with
+    the same ids and content returns the existing jobs. Errors: INVALID_FIELD,
+    whose violations name the request (`requests[3].job_type`);
+    REQUEST_ID_REUSED with the index of the request in the metadata `index`;
+    LIMIT_EXCEEDED.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.GetJobResponse]  # type: ignore[assignment]
     """Reads one job. Errors: INVALID_FIELD, JOB_NOT_FOUND."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Lists an owner's jobs, newest first. A page may be short or empty although
-    more follow: go on until `next_page_token` is empty. Errors: INVALID_FIELD,
-    INVALID_TOKEN, LIMIT_EXCEEDED; UNAVAILABLE also where the list took too long.
+    more follow: read on until `next_page_token` is empty. Errors:
+    INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED; UNAVAILABLE also if the list
+    took too long.
     """
     WatchJob: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_service_pb2.WatchJobResponse]  # type: ignore[assignment]
-    """Follows one job to its end. Sends the whole job at once and then a message
-    for each change, until the terminal one, after which the stream ends with
-    OK. It never ends with OK otherwise.
+    """Watches one job until its terminal state. Sends the whole job at once, then
+    a message for each change. After the message with the terminal state the
+    stream ends with OK. It never ends with OK otherwise.
 
-    Reliable: every transition is delivered, and the terminal state always is, for
-    as long as the job exists.
-    Ordered and unique: `job.version` strictly increases along the stream
-    (heartbeats repeat it). Resumable: with `after_version` the stream goes on
-    where another one broke, on any server, without losing a transition.
-    Conflating: progress between two messages may be skipped, the newest never
-    is.
+    Reliable: every transition is delivered, and so is the terminal state, for
+    as long as the job exists. Ordered and unique: `job.version` strictly
+    increases along the stream (heartbeats repeat it). Resumable: with
+    `after_version` the stream continues where an earlier one broke, on any
+    server, without losing a transition. Conflating: progress between two
+    messages may be skipped, the newest never is.
 
     Errors: INVALID_FIELD; JOB_NOT_FOUND, at once or when the job is deleted;
-    LIMIT_EXCEEDED; UNAVAILABLE when the server drains, or when the stream is old
-    enough to be moved to another server.
+    LIMIT_EXCEEDED; UNAVAILABLE when the server drains, or when the stream
+    reaches its maximum age and the client should reconnect.
     """
     WatchJobs: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchJobsRequest, _job_service_pb2.WatchJobsResponse]  # type: ignore[assignment]
-    """Follows many jobs: an owner's, or all, of some types or with some labels.
-    First sends the matching jobs that have not ended, then a message with
-    `synced`, and then a message for each change in the order of the commits,
-    deletions included. It has no end.
+    """Watches many jobs: those of one owner or of all, of some types or with some
+    labels. First sends the matching jobs that are not terminal, then a message
+    with `synced`, then a message for each change in commit order, including
+    deletions. The stream does not end by itself.
 
-    Each message carries a `resume_token`. A stream that begins with one goes on
+    Each message has a `resume_token`. A stream that starts with one continues
     after that message, on any server of the same database and across restarts:
-    no transition, no end and no deletion is lost, and none is told twice.
-    Ordered and unique: `job.version` strictly increases along the messages of
-    one job. Conflating, for those that fall behind: progress between two
-    messages of a job may be skipped, transitions and the newest state never are;
-    the service holds no queue for a slow reader and does not cut it off.
+    no transition, terminal state or deletion is lost, and none is delivered
+    twice. Ordered and unique: `job.version` strictly increases along the
+    messages of one job. Conflating, if the client falls behind: progress
+    between two messages of a job may be skipped, transitions and the newest
+    state never are. The service keeps no queue for a slow client and does not
+    disconnect it.
 
-    Errors: INVALID_FIELD; INVALID_TOKEN for a token that is damaged, of another
-    database or of another request; RESUME_TOKEN_EXPIRED; LIMIT_EXCEEDED;
-    UNAVAILABLE when the server drains, or when the stream is old enough to be
-    moved to another server. The last has the token to go on with in the
-    metadata `resume_token` of its ErrorInfo, for those who keep none.
+    Errors: INVALID_FIELD; INVALID_TOKEN for a token that is damaged, of
+    another database or of another request; RESUME_TOKEN_EXPIRED;
+    LIMIT_EXCEEDED; UNAVAILABLE when the server drains, or when the stream
+    reaches its maximum age and the client should reconnect. UNAVAILABLE has
+    the token to resume with in the metadata `resume_token` of its ErrorInfo,
+    for clients that keep none.
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]  # type: ignore[assignment]
-    """Asks for a job to be cancelled. A job that no worker holds ends at once, as
-    FAILED with the reason CANCELLED. Otherwise `cancel_request_time` is set; the
-    worker learns it with its next report and ends the job as it sees fit, and
-    if it has not after 30 seconds the service ends it as FAILED / CANCELLED. A
-    job that has ended, or was cancelled before, is returned as it is, so
-    repeating is safe. Errors: INVALID_FIELD, JOB_NOT_FOUND.
+    """Requests cancellation. A job that no worker holds becomes FAILED at once,
+    with the reason CANCELLED. Otherwise `cancel_request_time` is set. The
+    worker learns of it in the answer to its next report, and finishes the job
+    in any terminal state. If it has not after 30 seconds, the service fails
+    the job with CANCELLED. A job that is terminal or was cancelled before is
+    returned unchanged, so a retry is safe. Errors: INVALID_FIELD,
+    JOB_NOT_FOUND.
     """
     DeleteJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobRequest, _job_service_pb2.DeleteJobResponse]  # type: ignore[assignment]
-    """Deletes a terminal job with its assets' links and its transitions. Errors:
-    INVALID_FIELD, JOB_NOT_FOUND (also when it is repeated),
-    ILLEGAL_TRANSITION for a job that has not ended.
+    """Deletes a terminal job with its linked assets and its transitions. Errors:
+    INVALID_FIELD, JOB_NOT_FOUND (also for a retry), ILLEGAL_TRANSITION for a
+    job that is not terminal.
     """
     ListAssets: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListAssetsRequest, _job_service_pb2.ListAssetsResponse]  # type: ignore[assignment]
-    """Lists what one job made, oldest first. Errors: INVALID_FIELD,
+    """Lists the assets of one job, oldest first. Errors: INVALID_FIELD,
     INVALID_TOKEN, JOB_NOT_FOUND.
     """
     ListTransitions: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListTransitionsRequest, _job_service_pb2.ListTransitionsResponse]  # type: ignore[assignment]
-    """Lists the steps of one job, oldest first. Errors: INVALID_FIELD,
+    """Lists the transitions of one job, oldest first. Errors: INVALID_FIELD,
     INVALID_TOKEN, JOB_NOT_FOUND.
     """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
-    """For the owners of jobs: create them, see where they stand, watch them move.
-    Every call names the owner; a job of another owner is answered exactly as one
-    that does not exist. Errors are described in ErrorReason.
+    """For the owners of jobs: create, read, list, watch, cancel and delete jobs.
+    Every call names the owner. The answer for another owner's job is exactly
+    that for a job that does not exist. Errors are described in ErrorReason.
     """
 
     @_abc_1.abstractmethod
@@ -214,8 +220,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.CreateJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.CreateJobResponse, _abc.Awaitable[_job_service_pb2.CreateJobResponse]]:
-        """Creates a job in QUEUED. With a `request_id` it is safe to repeat: the same
-        owner, id and content give the job that exists. Errors: INVALID_FIELD,
+        """Creates a job in QUEUED. Idempotent with a `request_id`: the same owner, id
+        and content return the existing job. Errors: INVALID_FIELD,
         REQUEST_ID_REUSED.
         """
 
@@ -225,12 +231,12 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.BatchCreateJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.BatchCreateJobsResponse, _abc.Awaitable[_job_service_pb2.BatchCreateJobsResponse]]:
-        """Creates up to 1000 jobs of one owner, all or none, in one transaction and in
-        this order. Each may have a `request_id`: a repetition of the whole call with
-        the same ones and the same content gives the jobs that exist. Errors:
-        INVALID_FIELD, whose violations name the request
-        (`requests[3].job_type`); REQUEST_ID_REUSED with its place in the metadata
-        `index`; LIMIT_EXCEEDED.
+        """Creates up to 1000 jobs of one owner, all or none, in one transaction and
+        in this order. Each may have a `request_id`: a retry of the whole call with
+        the same ids and content returns the existing jobs. Errors: INVALID_FIELD,
+        whose violations name the request (`requests[3].job_type`);
+        REQUEST_ID_REUSED with the index of the request in the metadata `index`;
+        LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -248,8 +254,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.ListJobsResponse, _abc.Awaitable[_job_service_pb2.ListJobsResponse]]:
         """Lists an owner's jobs, newest first. A page may be short or empty although
-        more follow: go on until `next_page_token` is empty. Errors: INVALID_FIELD,
-        INVALID_TOKEN, LIMIT_EXCEEDED; UNAVAILABLE also where the list took too long.
+        more follow: read on until `next_page_token` is empty. Errors:
+        INVALID_FIELD, INVALID_TOKEN, LIMIT_EXCEEDED; UNAVAILABLE also if the list
+        took too long.
         """
 
     @_abc_1.abstractmethod
@@ -258,21 +265,20 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.WatchJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_job_service_pb2.WatchJobResponse], _abc.AsyncIterator[_job_service_pb2.WatchJobResponse]]:
-        """Follows one job to its end. Sends the whole job at once and then a message
-        for each change, until the terminal one, after which the stream ends with
-        OK. It never ends with OK otherwise.
+        """Watches one job until its terminal state. Sends the whole job at once, then
+        a message for each change. After the message with the terminal state the
+        stream ends with OK. It never ends with OK otherwise.
 
-        Reliable: every transition is delivered, and the terminal state always is, for
-        as long as the job exists.
-        Ordered and unique: `job.version` strictly increases along the stream
-        (heartbeats repeat it). Resumable: with `after_version` the stream goes on
-        where another one broke, on any server, without losing a transition.
-        Conflating: progress between two messages may be skipped, the newest never
-        is.
+        Reliable: every transition is delivered, and so is the terminal state, for
+        as long as the job exists. Ordered and unique: `job.version` strictly
+        increases along the stream (heartbeats repeat it). Resumable: with
+        `after_version` the stream continues where an earlier one broke, on any
+        server, without losing a transition. Conflating: progress between two
+        messages may be skipped, the newest never is.
 
         Errors: INVALID_FIELD; JOB_NOT_FOUND, at once or when the job is deleted;
-        LIMIT_EXCEEDED; UNAVAILABLE when the server drains, or when the stream is old
-        enough to be moved to another server.
+        LIMIT_EXCEEDED; UNAVAILABLE when the server drains, or when the stream
+        reaches its maximum age and the client should reconnect.
         """
 
     @_abc_1.abstractmethod
@@ -281,24 +287,26 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.WatchJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_job_service_pb2.WatchJobsResponse], _abc.AsyncIterator[_job_service_pb2.WatchJobsResponse]]:
-        """Follows many jobs: an owner's, or all, of some types or with some labels.
-        First sends the matching jobs that have not ended, then a message with
-        `synced`, and then a message for each change in the order of the commits,
-        deletions included. It has no end.
+        """Watches many jobs: those of one owner or of all, of some types or with some
+        labels. First sends the matching jobs that are not terminal, then a message
+        with `synced`, then a message for each change in commit order, including
+        deletions. The stream does not end by itself.
 
-        Each message carries a `resume_token`. A stream that begins with one goes on
+        Each message has a `resume_token`. A stream that starts with one continues
         after that message, on any server of the same database and across restarts:
-        no transition, no end and no deletion is lost, and none is told twice.
-        Ordered and unique: `job.version` strictly increases along the messages of
-        one job. Conflating, for those that fall behind: progress between two
-        messages of a job may be skipped, transitions and the newest state never are;
-        the service holds no queue for a slow reader and does not cut it off.
+        no transition, terminal state or deletion is lost, and none is delivered
+        twice. Ordered and unique: `job.version` strictly increases along the
+        messages of one job. Conflating, if the client falls behind: progress
+        between two messages of a job may be skipped, transitions and the newest
+        state never are. The service keeps no queue for a slow client and does not
+        disconnect it.
 
-        Errors: INVALID_FIELD; INVALID_TOKEN for a token that is damaged, of another
-        database or of another request; RESUME_TOKEN_EXPIRED; LIMIT_EXCEEDED;
-        UNAVAILABLE when the server drains, or when the stream is old enough to be
-        moved to another server. The last has the token to go on with in the
-        metadata `resume_token` of its ErrorInfo, for those who keep none.
+        Errors: INVALID_FIELD; INVALID_TOKEN for a token that is damaged, of
+        another database or of another request; RESUME_TOKEN_EXPIRED;
+        LIMIT_EXCEEDED; UNAVAILABLE when the server drains, or when the stream
+        reaches its maximum age and the client should reconnect. UNAVAILABLE has
+        the token to resume with in the metadata `resume_token` of its ErrorInfo,
+        for clients that keep none.
         """
 
     @_abc_1.abstractmethod
@@ -307,12 +315,13 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.CancelJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.CancelJobResponse, _abc.Awaitable[_job_service_pb2.CancelJobResponse]]:
-        """Asks for a job to be cancelled. A job that no worker holds ends at once, as
-        FAILED with the reason CANCELLED. Otherwise `cancel_request_time` is set; the
-        worker learns it with its next report and ends the job as it sees fit, and
-        if it has not after 30 seconds the service ends it as FAILED / CANCELLED. A
-        job that has ended, or was cancelled before, is returned as it is, so
-        repeating is safe. Errors: INVALID_FIELD, JOB_NOT_FOUND.
+        """Requests cancellation. A job that no worker holds becomes FAILED at once,
+        with the reason CANCELLED. Otherwise `cancel_request_time` is set. The
+        worker learns of it in the answer to its next report, and finishes the job
+        in any terminal state. If it has not after 30 seconds, the service fails
+        the job with CANCELLED. A job that is terminal or was cancelled before is
+        returned unchanged, so a retry is safe. Errors: INVALID_FIELD,
+        JOB_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -321,9 +330,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.DeleteJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.DeleteJobResponse, _abc.Awaitable[_job_service_pb2.DeleteJobResponse]]:
-        """Deletes a terminal job with its assets' links and its transitions. Errors:
-        INVALID_FIELD, JOB_NOT_FOUND (also when it is repeated),
-        ILLEGAL_TRANSITION for a job that has not ended.
+        """Deletes a terminal job with its linked assets and its transitions. Errors:
+        INVALID_FIELD, JOB_NOT_FOUND (also for a retry), ILLEGAL_TRANSITION for a
+        job that is not terminal.
         """
 
     @_abc_1.abstractmethod
@@ -332,7 +341,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.ListAssetsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.ListAssetsResponse, _abc.Awaitable[_job_service_pb2.ListAssetsResponse]]:
-        """Lists what one job made, oldest first. Errors: INVALID_FIELD,
+        """Lists the assets of one job, oldest first. Errors: INVALID_FIELD,
         INVALID_TOKEN, JOB_NOT_FOUND.
         """
 
@@ -342,7 +351,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.ListTransitionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.ListTransitionsResponse, _abc.Awaitable[_job_service_pb2.ListTransitionsResponse]]:
-        """Lists the steps of one job, oldest first. Errors: INVALID_FIELD,
+        """Lists the transitions of one job, oldest first. Errors: INVALID_FIELD,
         INVALID_TOKEN, JOB_NOT_FOUND.
         """
 

@@ -25,7 +25,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ClaimJobsRequest(_message.Message):
-    """Asks for work."""
+    """A request for jobs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -35,17 +35,17 @@ class ClaimJobsRequest(_message.Message):
     LEASE_DURATION_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
-    """The worker's name for itself: 1 to 128 characters without control
+    """The worker's id, chosen by itself: 1 to 128 characters without control
     characters. Required.
     """
     max_jobs: _builtins.int
-    """At most so many jobs, 1 to 100. Default (0): 1. The answer may hold fewer,
-    also where more could be claimed: it is kept under 3 MiB, and claims that
-    arrive together share what there is.
+    """The number of jobs at most, 1 to 100. Default (0): 1. The answer may have
+    fewer, even if more could be claimed: it is limited to 3 MiB, and
+    concurrent claims share the jobs.
     """
     @_builtins.property
     def job_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The types of jobs that it can do, 1 to 100. Required."""
+        """The job types that it can run, 1 to 100. Required."""
 
     @_builtins.property
     def lease_duration(self) -> _duration_pb2.Duration:
@@ -55,8 +55,8 @@ class ClaimJobsRequest(_message.Message):
 
     @_builtins.property
     def wait(self) -> _duration_pb2.Duration:
-        """How long to wait for a job where there is none, at most 60 seconds. Give the
-        call a deadline that is longer. Default: not at all.
+        """How long to wait if there is no job, at most 60 seconds. Give the call a
+        longer deadline. Default: do not wait.
         """
 
     def __init__(
@@ -78,14 +78,14 @@ Global___ClaimJobsRequest: _TypeAlias = ClaimJobsRequest  # noqa: Y015
 
 @_typing.final
 class ClaimJobsResponse(_message.Message):
-    """Work."""
+    """The claimed jobs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     JOBS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]:
-        """The jobs that are now this worker's, oldest first; none where there was none
+        """The jobs that this worker holds now, oldest first; empty if there was none
         in time.
         """
 
@@ -104,7 +104,7 @@ Global___ClaimJobsResponse: _TypeAlias = ClaimJobsResponse  # noqa: Y015
 
 @_typing.final
 class TransitionJobRequest(_message.Message):
-    """Asks to move a job."""
+    """A request to change the state of a job."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -120,45 +120,45 @@ class TransitionJobRequest(_message.Message):
     LEASE_DURATION_FIELD_NUMBER: _builtins.int
     WORKER_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Which job. Required."""
+    """The job. Required."""
     target_status: _job_pb2.JobStatus.ValueType
-    """Where to. Required."""
+    """The new state. Required."""
     attempt: _builtins.int
     """The caller's attempt, for fencing. Default: not fenced."""
     expected_version: _builtins.int
-    """Refuses the call with VERSION_MISMATCH if the job's version is another.
+    """The call is refused with VERSION_MISMATCH if the job has another version.
     Default: any version.
     """
     progress: _builtins.int
-    """Percent done, 0 to 100. Default: as it is. COMPLETED and PARTIAL set 100
-    themselves; a value lower than the known one changes nothing.
+    """Percent done, 0 to 100. Default: unchanged. COMPLETED and PARTIAL set 100.
+    A value lower than the current one changes nothing.
     """
     progress_message: _builtins.str
-    """See Job.progress_message. Default: as it is."""
+    """See Job.progress_message. Default: unchanged."""
     worker_id: _builtins.str
-    """The worker's name for itself, at most 128 characters without control
-    characters. A start records it as Job.worker_id. Default: empty.
+    """The worker's id, chosen by itself: at most 128 characters without control
+    characters. A start sets Job.worker_id. Default: empty.
     """
     @_builtins.property
     def result(self) -> _struct_pb2.Struct:
-        """The outcome. Terminal targets only. See Job.result."""
+        """The result. Terminal states only. See Job.result."""
 
     @_builtins.property
     def error(self) -> _job_pb2.JobError:
         """Required, with a message, for FAILED; allowed for PARTIAL; invalid for
-        other targets.
+        other states.
         """
 
     @_builtins.property
     def assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.Asset]:
-        """What the job made, at most 1000; linked in the same transaction. Terminal
-        targets only: before the end there is CreateAsset.
+        """The job's assets, at most 1000, linked in the same transaction. Terminal
+        states only: use CreateAsset before.
         """
 
     @_builtins.property
     def lease_duration(self) -> _duration_pb2.Duration:
         """How long the lease lasts, and how long each report renews it for: 5 seconds
-        to 24 hours. PROCESSING only. Default: 1 hour at a start, else as it is.
+        to 24 hours. PROCESSING only. Default: 1 hour at a start, else unchanged.
         """
 
     def __init__(
@@ -201,7 +201,7 @@ Global___TransitionJobRequest: _TypeAlias = TransitionJobRequest  # noqa: Y015
 
 @_typing.final
 class TransitionJobResponse(_message.Message):
-    """The job after the move."""
+    """The job after the transition."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -225,7 +225,7 @@ Global___TransitionJobResponse: _TypeAlias = TransitionJobResponse  # noqa: Y015
 
 @_typing.final
 class UpdateProgressRequest(_message.Message):
-    """Reports how far a job is."""
+    """A progress report."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -234,13 +234,13 @@ class UpdateProgressRequest(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     PROGRESS_MESSAGE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Which job. Required."""
+    """The job. Required."""
     attempt: _builtins.int
     """The caller's attempt, for fencing. Default: not fenced."""
     progress: _builtins.int
-    """Percent done, 0 to 100. Default: as it is."""
+    """Percent done, 0 to 100. Default: unchanged."""
     progress_message: _builtins.str
-    """See Job.progress_message. Default: as it is."""
+    """See Job.progress_message. Default: unchanged."""
     def __init__(
         self,
         *,
@@ -278,11 +278,12 @@ class UpdateProgressResponse(_message.Message):
     APPLIED_FIELD_NUMBER: _builtins.int
     CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
     applied: _builtins.bool
-    """False where the report was late: lower than what is known, or after the
-    end. The job is unchanged then, and its lease is not renewed.
+    """False if the report was late: its progress is lower than the current one,
+    or the job is terminal. Then the job is unchanged, and its lease is not
+    renewed.
     """
     cancel_requested: _builtins.bool
-    """True where somebody asked to cancel the job: tidy up and end it."""
+    """True if cancellation was requested: clean up and finish the job."""
     @_builtins.property
     def job(self) -> _job_pb2.Job:
         """The job."""
@@ -304,7 +305,7 @@ Global___UpdateProgressResponse: _TypeAlias = UpdateProgressResponse  # noqa: Y0
 
 @_typing.final
 class ReportProgressRequest(_message.Message):
-    """Reports how far a job is; the fields are those of UpdateProgressRequest."""
+    """A progress report; the fields are those of UpdateProgressRequest."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -313,13 +314,13 @@ class ReportProgressRequest(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     PROGRESS_MESSAGE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Which job. Required."""
+    """The job. Required."""
     attempt: _builtins.int
     """The caller's attempt, for fencing. Default: not fenced."""
     progress: _builtins.int
-    """Percent done, 0 to 100. Default: as it is."""
+    """Percent done, 0 to 100. Default: unchanged."""
     progress_message: _builtins.str
-    """See Job.progress_message. Default: as it is."""
+    """See Job.progress_message. Default: unchanged."""
     def __init__(
         self,
         *,
@@ -358,22 +359,21 @@ class ReportProgressResponse(_message.Message):
     CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     applied: _builtins.bool
-    """False where the report was late, or where there is an `error`. See
+    """False if the report was late or there is an `error`. See
     UpdateProgressResponse.applied.
     """
     cancel_requested: _builtins.bool
-    """True where somebody asked to cancel the job: tidy up and end it."""
+    """True if cancellation was requested: clean up and finish the job."""
     @_builtins.property
     def job(self) -> _job_pb2.Job:
-        """The job after the report, without what the worker knows already: only `id`,
-        `status`, `progress`, `attempt`, `version`, `update_time`,
-        `lease_expire_time`, `cancel_request_time` and `cancel_reason` are set; with an
-        `error` only `id`.
+        """The job after the report. Only `id`, `status`, `progress`, `attempt`,
+        `version`, `update_time`, `lease_expire_time`, `cancel_request_time` and
+        `cancel_reason` are set; with an `error` only `id`.
         """
 
     @_builtins.property
     def error(self) -> Global___ReportError:
-        """What is wrong with this report. Not set where nothing is."""
+        """Why the report was refused. Not set if it was not."""
 
     def __init__(
         self,
@@ -393,7 +393,7 @@ Global___ReportProgressResponse: _TypeAlias = ReportProgressResponse  # noqa: Y0
 
 @_typing.final
 class ReportError(_message.Message):
-    """Why one report of a stream was refused: what UpdateProgress answers as a
+    """Why one report of a stream was refused. UpdateProgress returns the same as a
     status.
     """
 
@@ -426,11 +426,12 @@ class ReportError(_message.Message):
     code: _builtins.int
     """The number of the google.rpc.Code, for instance 5 for NOT_FOUND."""
     reason: _error_reason_pb2.ErrorReason.ValueType
-    """Why. Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, LEASE_LOST,
-    LIMIT_EXCEEDED, UNAVAILABLE (the database is away: send it again), INTERNAL.
+    """INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, LEASE_LOST,
+    LIMIT_EXCEEDED, UNAVAILABLE (the database is unavailable: send the report
+    again) or INTERNAL.
     """
     message: _builtins.str
-    """For people."""
+    """Human-readable."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The facts, as in the ErrorInfo of the status; see ErrorReason."""
@@ -453,14 +454,14 @@ Global___ReportError: _TypeAlias = ReportError  # noqa: Y015
 
 @_typing.final
 class ReleaseJobRequest(_message.Message):
-    """Asks to give a job back."""
+    """A request to release a job."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Which job. Required."""
+    """The job. Required."""
     attempt: _builtins.int
     """The caller's attempt. Required."""
     def __init__(
@@ -479,7 +480,7 @@ Global___ReleaseJobRequest: _TypeAlias = ReleaseJobRequest  # noqa: Y015
 
 @_typing.final
 class ReleaseJobResponse(_message.Message):
-    """The job after it was given back."""
+    """The job after its release."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -503,7 +504,7 @@ Global___ReleaseJobResponse: _TypeAlias = ReleaseJobResponse  # noqa: Y015
 
 @_typing.final
 class MarkCompletedRequest(_message.Message):
-    """Ends a job as COMPLETED."""
+    """A request to finish a job as COMPLETED."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -512,16 +513,16 @@ class MarkCompletedRequest(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     ASSETS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Which job. Required."""
+    """The job. Required."""
     attempt: _builtins.int
     """The caller's attempt, for fencing. Default: not fenced."""
     @_builtins.property
     def result(self) -> _struct_pb2.Struct:
-        """The outcome. Default: none. See Job.result."""
+        """The result. Default: none. See Job.result."""
 
     @_builtins.property
     def assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.Asset]:
-        """What the job made, at most 1000. Default: none."""
+        """The job's assets, at most 1000. Default: none."""
 
     def __init__(
         self,
@@ -543,7 +544,7 @@ Global___MarkCompletedRequest: _TypeAlias = MarkCompletedRequest  # noqa: Y015
 
 @_typing.final
 class MarkCompletedResponse(_message.Message):
-    """The job after its end."""
+    """The job in its terminal state."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -567,7 +568,7 @@ Global___MarkCompletedResponse: _TypeAlias = MarkCompletedResponse  # noqa: Y015
 
 @_typing.final
 class MarkPartialRequest(_message.Message):
-    """Ends a job as PARTIAL."""
+    """A request to finish a job as PARTIAL."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -577,20 +578,20 @@ class MarkPartialRequest(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     ASSETS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Which job. Required."""
+    """The job. Required."""
     attempt: _builtins.int
     """The caller's attempt, for fencing. Default: not fenced."""
     @_builtins.property
     def result(self) -> _struct_pb2.Struct:
-        """What was done. Default: none. See Job.result."""
+        """The partial result. Default: none. See Job.result."""
 
     @_builtins.property
     def error(self) -> _job_pb2.JobError:
-        """What was not done, and why. Default: none."""
+        """What is missing, and why. Default: none."""
 
     @_builtins.property
     def assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.Asset]:
-        """What the job made, at most 1000. Default: none."""
+        """The job's assets, at most 1000. Default: none."""
 
     def __init__(
         self,
@@ -613,7 +614,7 @@ Global___MarkPartialRequest: _TypeAlias = MarkPartialRequest  # noqa: Y015
 
 @_typing.final
 class MarkPartialResponse(_message.Message):
-    """The job after its end."""
+    """The job in its terminal state."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -637,7 +638,7 @@ Global___MarkPartialResponse: _TypeAlias = MarkPartialResponse  # noqa: Y015
 
 @_typing.final
 class MarkFailedRequest(_message.Message):
-    """Ends a job as FAILED."""
+    """A request to finish a job as FAILED."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -647,20 +648,20 @@ class MarkFailedRequest(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     ASSETS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Which job. Required."""
+    """The job. Required."""
     attempt: _builtins.int
     """The caller's attempt, for fencing. Default: not fenced."""
     @_builtins.property
     def result(self) -> _struct_pb2.Struct:
-        """What is known in spite of the failure. Default: none. See Job.result."""
+        """What is known despite the failure. Default: none. See Job.result."""
 
     @_builtins.property
     def error(self) -> _job_pb2.JobError:
-        """Why. Required, with a message."""
+        """The error. Required, with a message."""
 
     @_builtins.property
     def assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.Asset]:
-        """What the job made nevertheless, at most 1000. Default: none."""
+        """The job's assets, at most 1000. Default: none."""
 
     def __init__(
         self,
@@ -683,7 +684,7 @@ Global___MarkFailedRequest: _TypeAlias = MarkFailedRequest  # noqa: Y015
 
 @_typing.final
 class MarkFailedResponse(_message.Message):
-    """The job after its end."""
+    """The job in its terminal state."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -707,7 +708,7 @@ Global___MarkFailedResponse: _TypeAlias = MarkFailedResponse  # noqa: Y015
 
 @_typing.final
 class CreateAssetRequest(_message.Message):
-    """Links what a job made."""
+    """A request to link an asset."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -719,20 +720,20 @@ class CreateAssetRequest(_message.Message):
     FILE_SIZE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Which job. Required."""
+    """The job. Required."""
     attempt: _builtins.int
     """The caller's attempt, for fencing. Default: not fenced."""
     asset_type: _builtins.str
     """What it is. Required; see Asset.asset_type."""
     url: _builtins.str
-    """Where to fetch it; see Asset.url. This or `storage_path` is required."""
+    """Where to download it; see Asset.url. This or `storage_path` is required."""
     storage_path: _builtins.str
-    """Where it lies; see Asset.storage_path."""
+    """Its location; see Asset.storage_path."""
     file_size: _builtins.int
     """Its size in bytes, 0 or more."""
     request_id: _builtins.str
-    """Makes the call safe to repeat: 1 to 128 characters without control
-    characters, unique for this job. Default: empty, each call links an asset.
+    """Makes the call idempotent: 1 to 128 characters without control characters,
+    unique for this job. Default: empty, each call links an asset.
     """
     def __init__(
         self,
@@ -757,7 +758,7 @@ Global___CreateAssetRequest: _TypeAlias = CreateAssetRequest  # noqa: Y015
 
 @_typing.final
 class CreateAssetResponse(_message.Message):
-    """The asset as linked."""
+    """The linked asset."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

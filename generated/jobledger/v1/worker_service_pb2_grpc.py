@@ -26,16 +26,16 @@ if _version_not_supported:
 
 
 class WorkerServiceStub(object):
-    """For those who do the work: take a job, report on it, end it. A call is
-    answered after its change is durable, never before.
+    """For workers: claim jobs, report on them, finish them. A call is answered
+    after its change is durable, never before.
 
-    A worker holds a job under a lease. Each report renews it; if it expires, the
-    job passes to the next worker, with the next `attempt`, or fails with
-    LEASE_EXPIRED where none is left.
+    A worker holds a job under a lease. Each report renews it. If it expires, the
+    job can be claimed by the next worker, with the next `attempt`, or fails with
+    LEASE_EXPIRED if no attempt is left.
 
-    Where a request has an `attempt`, a request that carries one is fenced: if
-    it is not the job's current attempt, or the job is held by nobody any more, the
-    call is refused with LEASE_LOST and changes nothing. A request without one is not fenced.
+    A request with an `attempt` is fenced: unless it is the job's current attempt
+    and a worker holds the job, the call is refused with LEASE_LOST and changes
+    nothing. A request without an `attempt` is not fenced.
     """
 
     def __init__(self, channel):
@@ -92,40 +92,37 @@ class WorkerServiceStub(object):
 
 
 class WorkerServiceServicer(object):
-    """For those who do the work: take a job, report on it, end it. A call is
-    answered after its change is durable, never before.
+    """For workers: claim jobs, report on them, finish them. A call is answered
+    after its change is durable, never before.
 
-    A worker holds a job under a lease. Each report renews it; if it expires, the
-    job passes to the next worker, with the next `attempt`, or fails with
-    LEASE_EXPIRED where none is left.
+    A worker holds a job under a lease. Each report renews it. If it expires, the
+    job can be claimed by the next worker, with the next `attempt`, or fails with
+    LEASE_EXPIRED if no attempt is left.
 
-    Where a request has an `attempt`, a request that carries one is fenced: if
-    it is not the job's current attempt, or the job is held by nobody any more, the
-    call is refused with LEASE_LOST and changes nothing. A request without one is not fenced.
+    A request with an `attempt` is fenced: unless it is the job's current attempt
+    and a worker holds the job, the call is refused with LEASE_LOST and changes
+    nothing. A request without an `attempt` is not fenced.
     """
 
     def ClaimJobs(self, request, context):
-        """Takes the oldest jobs that wait for a worker, of any of these types, and
-        starts them. No job goes to two workers. Where there is none, waits for one
-        for as long as `wait` says. Not safe to repeat blindly: jobs whose answer was
-        lost pass on when their leases expire, or fail where that was their last
-        attempt. Errors: INVALID_FIELD,
-        LIMIT_EXCEEDED, UNAVAILABLE.
+        """Claims the oldest jobs that wait for a worker, of any of these types, and
+        starts them. No job is claimed by two workers. If there is none, waits for
+        one for at most `wait`. Not idempotent: if the answer is lost, its jobs
+        wait for the next worker once their leases expire, or fail if that was
+        their last attempt. Errors: INVALID_FIELD, LIMIT_EXCEEDED, UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def TransitionJob(self, request, context):
-        """The one validated door to every state: starts a job (`target_status`
-        PROCESSING) or ends it (COMPLETED, PARTIAL, FAILED).
+        """Changes the state of a job: starts it (`target_status` PROCESSING) or
+        finishes it (COMPLETED, PARTIAL, FAILED).
 
-        Repeating the call that ended a job, with the same content, returns the job
-        unchanged, so a retry after a lost answer is safe. Repeating a start is
-        safe for a worker that names itself in `worker_id` and asks for no
-        `attempt` or `expected_version`. On a job that a
-        worker holds, PROCESSING with an `attempt` or `expected_version` is a
-        progress update.
+        A retry of the call that finished a job, with the same content, returns the
+        job unchanged. A retry of a start is safe if it has a `worker_id` and
+        neither `attempt` nor `expected_version`. On a job that a worker holds,
+        PROCESSING with an `attempt` or `expected_version` is a progress update.
 
         Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL,
         LEASE_LOST, VERSION_MISMATCH.
@@ -135,12 +132,12 @@ class WorkerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateProgress(self, request, context):
-        """Reports progress of a PROCESSING job and renews its lease; with neither
-        `progress` nor `progress_message` it is a sign of life. An update that is late (lower than
-        what is known, or after the end) is not an error: it changes nothing and
-        returns the job with `applied` false. Safe to repeat. Errors:
-        INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was not
-        started, LEASE_LOST.
+        """Reports progress of a PROCESSING job and renews its lease. With neither
+        `progress` nor `progress_message` it is a heartbeat. A late report
+        (progress lower than the current one, or a terminal job) is not an error:
+        it changes nothing and returns the job with `applied` false. Safe to retry.
+        Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was
+        not started, LEASE_LOST.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,60 +145,61 @@ class WorkerServiceServicer(object):
 
     def ReportProgress(self, request_iterator, context):
         """UpdateProgress for many jobs over one stream: cheaper, and in order. Each
-        message is answered with one acknowledgement, after its commit, in the order
-        of the messages. What is wrong with a message is told in its acknowledgement
-        and concerns no other. The stream ends with OK after the caller has ended
-        its side and everything is acknowledged. If it breaks, reports without an
-        acknowledgement may or may not have been made: sending them again is safe.
+        report is answered with one acknowledgement, after its commit, in the order
+        of the reports. The acknowledgement has the error of its report; other
+        reports are not affected. The stream ends with OK after the client has
+        closed its side and every report is acknowledged. If the stream breaks,
+        reports without an acknowledgement may or may not have been committed:
+        sending them again is safe.
 
-        Reading is held up while 1000 messages of the stream wait for their
-        commits. Errors of the stream: UNAVAILABLE when the server drains or the
-        stream is old enough to be moved to another server; what was read is
-        acknowledged first.
+        Backpressure: the server stops reading while 1000 reports of the stream are
+        not acknowledged. Errors of the stream: UNAVAILABLE when the server drains,
+        or when the stream reaches its maximum age and the client should reconnect.
+        Every report that was read is acknowledged first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def MarkCompleted(self, request, context):
-        """TransitionJob to COMPLETED: everything was done. The assets are linked in
-        the same transaction. Safe to repeat.
+        """TransitionJob to COMPLETED: all work was done. The assets are linked in the
+        same transaction. Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def MarkPartial(self, request, context):
-        """TransitionJob to PARTIAL: some of it was done. The assets are linked in the
-        same transaction. Safe to repeat.
+        """TransitionJob to PARTIAL: some of the work was done. The assets are linked
+        in the same transaction. Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def MarkFailed(self, request, context):
-        """TransitionJob to FAILED: it was not done. The assets are linked in the same
-        transaction. Safe to repeat.
+        """TransitionJob to FAILED: the work was not done. The assets are linked in
+        the same transaction. Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseJob(self, request, context):
-        """Gives a job back unfinished, as a worker does that shuts down: it can be
-        claimed again at once, and no attempt is used up. Safe to repeat until the
-        job is claimed. A job that somebody asked to cancel ends as FAILED /
-        CANCELLED instead. Errors: INVALID_FIELD, JOB_NOT_FOUND,
-        ILLEGAL_TRANSITION, JOB_TERMINAL, LEASE_LOST.
+        """Releases an unfinished job, for instance when a worker shuts down. The job
+        can be claimed again at once, and the attempt does not count towards
+        `max_attempts`. Safe to retry until the job is claimed. If cancellation was
+        requested, the job becomes FAILED with CANCELLED instead. Errors:
+        INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL, LEASE_LOST.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateAsset(self, request, context):
-        """Links an asset to a PROCESSING job. With a `request_id` it is safe to
-        repeat. Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job
-        that was not started, JOB_TERMINAL, LEASE_LOST, REQUEST_ID_REUSED.
+        """Links an asset to a PROCESSING job. Idempotent with a `request_id`. Errors:
+        INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was not
+        started, JOB_TERMINAL, LEASE_LOST, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -264,16 +262,16 @@ def add_WorkerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WorkerService(object):
-    """For those who do the work: take a job, report on it, end it. A call is
-    answered after its change is durable, never before.
+    """For workers: claim jobs, report on them, finish them. A call is answered
+    after its change is durable, never before.
 
-    A worker holds a job under a lease. Each report renews it; if it expires, the
-    job passes to the next worker, with the next `attempt`, or fails with
-    LEASE_EXPIRED where none is left.
+    A worker holds a job under a lease. Each report renews it. If it expires, the
+    job can be claimed by the next worker, with the next `attempt`, or fails with
+    LEASE_EXPIRED if no attempt is left.
 
-    Where a request has an `attempt`, a request that carries one is fenced: if
-    it is not the job's current attempt, or the job is held by nobody any more, the
-    call is refused with LEASE_LOST and changes nothing. A request without one is not fenced.
+    A request with an `attempt` is fenced: unless it is the job's current attempt
+    and a worker holds the job, the call is refused with LEASE_LOST and changes
+    nothing. A request without an `attempt` is not fenced.
     """
 
     @staticmethod

@@ -27,16 +27,16 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class WorkerServiceStub:
-    """For those who do the work: take a job, report on it, end it. A call is
-    answered after its change is durable, never before.
+    """For workers: claim jobs, report on them, finish them. A call is answered
+    after its change is durable, never before.
 
-    A worker holds a job under a lease. Each report renews it; if it expires, the
-    job passes to the next worker, with the next `attempt`, or fails with
-    LEASE_EXPIRED where none is left.
+    A worker holds a job under a lease. Each report renews it. If it expires, the
+    job can be claimed by the next worker, with the next `attempt`, or fails with
+    LEASE_EXPIRED if no attempt is left.
 
-    Where a request has an `attempt`, a request that carries one is fenced: if
-    it is not the job's current attempt, or the job is held by nobody any more, the
-    call is refused with LEASE_LOST and changes nothing. A request without one is not fenced.
+    A request with an `attempt` is fenced: unless it is the job's current attempt
+    and a worker holds the job, the call is refused with LEASE_LOST and changes
+    nothing. A request without an `attempt` is not fenced.
     """
 
     @_typing.overload
@@ -44,167 +44,163 @@ class WorkerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> WorkerServiceAsyncStub: ...
     ClaimJobs: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.ClaimJobsRequest, _worker_service_pb2.ClaimJobsResponse]
-    """Takes the oldest jobs that wait for a worker, of any of these types, and
-    starts them. No job goes to two workers. Where there is none, waits for one
-    for as long as `wait` says. Not safe to repeat blindly: jobs whose answer was
-    lost pass on when their leases expire, or fail where that was their last
-    attempt. Errors: INVALID_FIELD,
-    LIMIT_EXCEEDED, UNAVAILABLE.
+    """Claims the oldest jobs that wait for a worker, of any of these types, and
+    starts them. No job is claimed by two workers. If there is none, waits for
+    one for at most `wait`. Not idempotent: if the answer is lost, its jobs
+    wait for the next worker once their leases expire, or fail if that was
+    their last attempt. Errors: INVALID_FIELD, LIMIT_EXCEEDED, UNAVAILABLE.
     """
     TransitionJob: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.TransitionJobRequest, _worker_service_pb2.TransitionJobResponse]
-    """The one validated door to every state: starts a job (`target_status`
-    PROCESSING) or ends it (COMPLETED, PARTIAL, FAILED).
+    """Changes the state of a job: starts it (`target_status` PROCESSING) or
+    finishes it (COMPLETED, PARTIAL, FAILED).
 
-    Repeating the call that ended a job, with the same content, returns the job
-    unchanged, so a retry after a lost answer is safe. Repeating a start is
-    safe for a worker that names itself in `worker_id` and asks for no
-    `attempt` or `expected_version`. On a job that a
-    worker holds, PROCESSING with an `attempt` or `expected_version` is a
-    progress update.
+    A retry of the call that finished a job, with the same content, returns the
+    job unchanged. A retry of a start is safe if it has a `worker_id` and
+    neither `attempt` nor `expected_version`. On a job that a worker holds,
+    PROCESSING with an `attempt` or `expected_version` is a progress update.
 
     Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL,
     LEASE_LOST, VERSION_MISMATCH.
     """
     UpdateProgress: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.UpdateProgressRequest, _worker_service_pb2.UpdateProgressResponse]
-    """Reports progress of a PROCESSING job and renews its lease; with neither
-    `progress` nor `progress_message` it is a sign of life. An update that is late (lower than
-    what is known, or after the end) is not an error: it changes nothing and
-    returns the job with `applied` false. Safe to repeat. Errors:
-    INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was not
-    started, LEASE_LOST.
+    """Reports progress of a PROCESSING job and renews its lease. With neither
+    `progress` nor `progress_message` it is a heartbeat. A late report
+    (progress lower than the current one, or a terminal job) is not an error:
+    it changes nothing and returns the job with `applied` false. Safe to retry.
+    Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was
+    not started, LEASE_LOST.
     """
     ReportProgress: _grpc.StreamStreamMultiCallable[_worker_service_pb2.ReportProgressRequest, _worker_service_pb2.ReportProgressResponse]
     """UpdateProgress for many jobs over one stream: cheaper, and in order. Each
-    message is answered with one acknowledgement, after its commit, in the order
-    of the messages. What is wrong with a message is told in its acknowledgement
-    and concerns no other. The stream ends with OK after the caller has ended
-    its side and everything is acknowledged. If it breaks, reports without an
-    acknowledgement may or may not have been made: sending them again is safe.
+    report is answered with one acknowledgement, after its commit, in the order
+    of the reports. The acknowledgement has the error of its report; other
+    reports are not affected. The stream ends with OK after the client has
+    closed its side and every report is acknowledged. If the stream breaks,
+    reports without an acknowledgement may or may not have been committed:
+    sending them again is safe.
 
-    Reading is held up while 1000 messages of the stream wait for their
-    commits. Errors of the stream: UNAVAILABLE when the server drains or the
-    stream is old enough to be moved to another server; what was read is
-    acknowledged first.
+    Backpressure: the server stops reading while 1000 reports of the stream are
+    not acknowledged. Errors of the stream: UNAVAILABLE when the server drains,
+    or when the stream reaches its maximum age and the client should reconnect.
+    Every report that was read is acknowledged first.
     """
     MarkCompleted: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.MarkCompletedRequest, _worker_service_pb2.MarkCompletedResponse]
-    """TransitionJob to COMPLETED: everything was done. The assets are linked in
-    the same transaction. Safe to repeat.
+    """TransitionJob to COMPLETED: all work was done. The assets are linked in the
+    same transaction. Safe to retry.
     """
     MarkPartial: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.MarkPartialRequest, _worker_service_pb2.MarkPartialResponse]
-    """TransitionJob to PARTIAL: some of it was done. The assets are linked in the
-    same transaction. Safe to repeat.
+    """TransitionJob to PARTIAL: some of the work was done. The assets are linked
+    in the same transaction. Safe to retry.
     """
     MarkFailed: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.MarkFailedRequest, _worker_service_pb2.MarkFailedResponse]
-    """TransitionJob to FAILED: it was not done. The assets are linked in the same
-    transaction. Safe to repeat.
+    """TransitionJob to FAILED: the work was not done. The assets are linked in
+    the same transaction. Safe to retry.
     """
     ReleaseJob: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.ReleaseJobRequest, _worker_service_pb2.ReleaseJobResponse]
-    """Gives a job back unfinished, as a worker does that shuts down: it can be
-    claimed again at once, and no attempt is used up. Safe to repeat until the
-    job is claimed. A job that somebody asked to cancel ends as FAILED /
-    CANCELLED instead. Errors: INVALID_FIELD, JOB_NOT_FOUND,
-    ILLEGAL_TRANSITION, JOB_TERMINAL, LEASE_LOST.
+    """Releases an unfinished job, for instance when a worker shuts down. The job
+    can be claimed again at once, and the attempt does not count towards
+    `max_attempts`. Safe to retry until the job is claimed. If cancellation was
+    requested, the job becomes FAILED with CANCELLED instead. Errors:
+    INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL, LEASE_LOST.
     """
     CreateAsset: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.CreateAssetRequest, _worker_service_pb2.CreateAssetResponse]
-    """Links an asset to a PROCESSING job. With a `request_id` it is safe to
-    repeat. Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job
-    that was not started, JOB_TERMINAL, LEASE_LOST, REQUEST_ID_REUSED.
+    """Links an asset to a PROCESSING job. Idempotent with a `request_id`. Errors:
+    INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was not
+    started, JOB_TERMINAL, LEASE_LOST, REQUEST_ID_REUSED.
     """
 
 @_typing.type_check_only
 class WorkerServiceAsyncStub(WorkerServiceStub):
-    """For those who do the work: take a job, report on it, end it. A call is
-    answered after its change is durable, never before.
+    """For workers: claim jobs, report on them, finish them. A call is answered
+    after its change is durable, never before.
 
-    A worker holds a job under a lease. Each report renews it; if it expires, the
-    job passes to the next worker, with the next `attempt`, or fails with
-    LEASE_EXPIRED where none is left.
+    A worker holds a job under a lease. Each report renews it. If it expires, the
+    job can be claimed by the next worker, with the next `attempt`, or fails with
+    LEASE_EXPIRED if no attempt is left.
 
-    Where a request has an `attempt`, a request that carries one is fenced: if
-    it is not the job's current attempt, or the job is held by nobody any more, the
-    call is refused with LEASE_LOST and changes nothing. A request without one is not fenced.
+    A request with an `attempt` is fenced: unless it is the job's current attempt
+    and a worker holds the job, the call is refused with LEASE_LOST and changes
+    nothing. A request without an `attempt` is not fenced.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ClaimJobs: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ClaimJobsRequest, _worker_service_pb2.ClaimJobsResponse]  # type: ignore[assignment]
-    """Takes the oldest jobs that wait for a worker, of any of these types, and
-    starts them. No job goes to two workers. Where there is none, waits for one
-    for as long as `wait` says. Not safe to repeat blindly: jobs whose answer was
-    lost pass on when their leases expire, or fail where that was their last
-    attempt. Errors: INVALID_FIELD,
-    LIMIT_EXCEEDED, UNAVAILABLE.
+    """Claims the oldest jobs that wait for a worker, of any of these types, and
+    starts them. No job is claimed by two workers. If there is none, waits for
+    one for at most `wait`. Not idempotent: if the answer is lost, its jobs
+    wait for the next worker once their leases expire, or fail if that was
+    their last attempt. Errors: INVALID_FIELD, LIMIT_EXCEEDED, UNAVAILABLE.
     """
     TransitionJob: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.TransitionJobRequest, _worker_service_pb2.TransitionJobResponse]  # type: ignore[assignment]
-    """The one validated door to every state: starts a job (`target_status`
-    PROCESSING) or ends it (COMPLETED, PARTIAL, FAILED).
+    """Changes the state of a job: starts it (`target_status` PROCESSING) or
+    finishes it (COMPLETED, PARTIAL, FAILED).
 
-    Repeating the call that ended a job, with the same content, returns the job
-    unchanged, so a retry after a lost answer is safe. Repeating a start is
-    safe for a worker that names itself in `worker_id` and asks for no
-    `attempt` or `expected_version`. On a job that a
-    worker holds, PROCESSING with an `attempt` or `expected_version` is a
-    progress update.
+    A retry of the call that finished a job, with the same content, returns the
+    job unchanged. A retry of a start is safe if it has a `worker_id` and
+    neither `attempt` nor `expected_version`. On a job that a worker holds,
+    PROCESSING with an `attempt` or `expected_version` is a progress update.
 
     Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL,
     LEASE_LOST, VERSION_MISMATCH.
     """
     UpdateProgress: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.UpdateProgressRequest, _worker_service_pb2.UpdateProgressResponse]  # type: ignore[assignment]
-    """Reports progress of a PROCESSING job and renews its lease; with neither
-    `progress` nor `progress_message` it is a sign of life. An update that is late (lower than
-    what is known, or after the end) is not an error: it changes nothing and
-    returns the job with `applied` false. Safe to repeat. Errors:
-    INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was not
-    started, LEASE_LOST.
+    """Reports progress of a PROCESSING job and renews its lease. With neither
+    `progress` nor `progress_message` it is a heartbeat. A late report
+    (progress lower than the current one, or a terminal job) is not an error:
+    it changes nothing and returns the job with `applied` false. Safe to retry.
+    Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was
+    not started, LEASE_LOST.
     """
     ReportProgress: _aio.StreamStreamMultiCallable[_worker_service_pb2.ReportProgressRequest, _worker_service_pb2.ReportProgressResponse]  # type: ignore[assignment]
     """UpdateProgress for many jobs over one stream: cheaper, and in order. Each
-    message is answered with one acknowledgement, after its commit, in the order
-    of the messages. What is wrong with a message is told in its acknowledgement
-    and concerns no other. The stream ends with OK after the caller has ended
-    its side and everything is acknowledged. If it breaks, reports without an
-    acknowledgement may or may not have been made: sending them again is safe.
+    report is answered with one acknowledgement, after its commit, in the order
+    of the reports. The acknowledgement has the error of its report; other
+    reports are not affected. The stream ends with OK after the client has
+    closed its side and every report is acknowledged. If the stream breaks,
+    reports without an acknowledgement may or may not have been committed:
+    sending them again is safe.
 
-    Reading is held up while 1000 messages of the stream wait for their
-    commits. Errors of the stream: UNAVAILABLE when the server drains or the
-    stream is old enough to be moved to another server; what was read is
-    acknowledged first.
+    Backpressure: the server stops reading while 1000 reports of the stream are
+    not acknowledged. Errors of the stream: UNAVAILABLE when the server drains,
+    or when the stream reaches its maximum age and the client should reconnect.
+    Every report that was read is acknowledged first.
     """
     MarkCompleted: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.MarkCompletedRequest, _worker_service_pb2.MarkCompletedResponse]  # type: ignore[assignment]
-    """TransitionJob to COMPLETED: everything was done. The assets are linked in
-    the same transaction. Safe to repeat.
+    """TransitionJob to COMPLETED: all work was done. The assets are linked in the
+    same transaction. Safe to retry.
     """
     MarkPartial: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.MarkPartialRequest, _worker_service_pb2.MarkPartialResponse]  # type: ignore[assignment]
-    """TransitionJob to PARTIAL: some of it was done. The assets are linked in the
-    same transaction. Safe to repeat.
+    """TransitionJob to PARTIAL: some of the work was done. The assets are linked
+    in the same transaction. Safe to retry.
     """
     MarkFailed: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.MarkFailedRequest, _worker_service_pb2.MarkFailedResponse]  # type: ignore[assignment]
-    """TransitionJob to FAILED: it was not done. The assets are linked in the same
-    transaction. Safe to repeat.
+    """TransitionJob to FAILED: the work was not done. The assets are linked in
+    the same transaction. Safe to retry.
     """
     ReleaseJob: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ReleaseJobRequest, _worker_service_pb2.ReleaseJobResponse]  # type: ignore[assignment]
-    """Gives a job back unfinished, as a worker does that shuts down: it can be
-    claimed again at once, and no attempt is used up. Safe to repeat until the
-    job is claimed. A job that somebody asked to cancel ends as FAILED /
-    CANCELLED instead. Errors: INVALID_FIELD, JOB_NOT_FOUND,
-    ILLEGAL_TRANSITION, JOB_TERMINAL, LEASE_LOST.
+    """Releases an unfinished job, for instance when a worker shuts down. The job
+    can be claimed again at once, and the attempt does not count towards
+    `max_attempts`. Safe to retry until the job is claimed. If cancellation was
+    requested, the job becomes FAILED with CANCELLED instead. Errors:
+    INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL, LEASE_LOST.
     """
     CreateAsset: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.CreateAssetRequest, _worker_service_pb2.CreateAssetResponse]  # type: ignore[assignment]
-    """Links an asset to a PROCESSING job. With a `request_id` it is safe to
-    repeat. Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job
-    that was not started, JOB_TERMINAL, LEASE_LOST, REQUEST_ID_REUSED.
+    """Links an asset to a PROCESSING job. Idempotent with a `request_id`. Errors:
+    INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was not
+    started, JOB_TERMINAL, LEASE_LOST, REQUEST_ID_REUSED.
     """
 
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """For those who do the work: take a job, report on it, end it. A call is
-    answered after its change is durable, never before.
+    """For workers: claim jobs, report on them, finish them. A call is answered
+    after its change is durable, never before.
 
-    A worker holds a job under a lease. Each report renews it; if it expires, the
-    job passes to the next worker, with the next `attempt`, or fails with
-    LEASE_EXPIRED where none is left.
+    A worker holds a job under a lease. Each report renews it. If it expires, the
+    job can be claimed by the next worker, with the next `attempt`, or fails with
+    LEASE_EXPIRED if no attempt is left.
 
-    Where a request has an `attempt`, a request that carries one is fenced: if
-    it is not the job's current attempt, or the job is held by nobody any more, the
-    call is refused with LEASE_LOST and changes nothing. A request without one is not fenced.
+    A request with an `attempt` is fenced: unless it is the job's current attempt
+    and a worker holds the job, the call is refused with LEASE_LOST and changes
+    nothing. A request without an `attempt` is not fenced.
     """
 
     @_abc_1.abstractmethod
@@ -213,12 +209,11 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.ClaimJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.ClaimJobsResponse, _abc.Awaitable[_worker_service_pb2.ClaimJobsResponse]]:
-        """Takes the oldest jobs that wait for a worker, of any of these types, and
-        starts them. No job goes to two workers. Where there is none, waits for one
-        for as long as `wait` says. Not safe to repeat blindly: jobs whose answer was
-        lost pass on when their leases expire, or fail where that was their last
-        attempt. Errors: INVALID_FIELD,
-        LIMIT_EXCEEDED, UNAVAILABLE.
+        """Claims the oldest jobs that wait for a worker, of any of these types, and
+        starts them. No job is claimed by two workers. If there is none, waits for
+        one for at most `wait`. Not idempotent: if the answer is lost, its jobs
+        wait for the next worker once their leases expire, or fail if that was
+        their last attempt. Errors: INVALID_FIELD, LIMIT_EXCEEDED, UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -227,15 +222,13 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.TransitionJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.TransitionJobResponse, _abc.Awaitable[_worker_service_pb2.TransitionJobResponse]]:
-        """The one validated door to every state: starts a job (`target_status`
-        PROCESSING) or ends it (COMPLETED, PARTIAL, FAILED).
+        """Changes the state of a job: starts it (`target_status` PROCESSING) or
+        finishes it (COMPLETED, PARTIAL, FAILED).
 
-        Repeating the call that ended a job, with the same content, returns the job
-        unchanged, so a retry after a lost answer is safe. Repeating a start is
-        safe for a worker that names itself in `worker_id` and asks for no
-        `attempt` or `expected_version`. On a job that a
-        worker holds, PROCESSING with an `attempt` or `expected_version` is a
-        progress update.
+        A retry of the call that finished a job, with the same content, returns the
+        job unchanged. A retry of a start is safe if it has a `worker_id` and
+        neither `attempt` nor `expected_version`. On a job that a worker holds,
+        PROCESSING with an `attempt` or `expected_version` is a progress update.
 
         Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL,
         LEASE_LOST, VERSION_MISMATCH.
@@ -247,12 +240,12 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.UpdateProgressRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.UpdateProgressResponse, _abc.Awaitable[_worker_service_pb2.UpdateProgressResponse]]:
-        """Reports progress of a PROCESSING job and renews its lease; with neither
-        `progress` nor `progress_message` it is a sign of life. An update that is late (lower than
-        what is known, or after the end) is not an error: it changes nothing and
-        returns the job with `applied` false. Safe to repeat. Errors:
-        INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was not
-        started, LEASE_LOST.
+        """Reports progress of a PROCESSING job and renews its lease. With neither
+        `progress` nor `progress_message` it is a heartbeat. A late report
+        (progress lower than the current one, or a terminal job) is not an error:
+        it changes nothing and returns the job with `applied` false. Safe to retry.
+        Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was
+        not started, LEASE_LOST.
         """
 
     @_abc_1.abstractmethod
@@ -262,16 +255,17 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_worker_service_pb2.ReportProgressResponse], _abc.AsyncIterator[_worker_service_pb2.ReportProgressResponse]]:
         """UpdateProgress for many jobs over one stream: cheaper, and in order. Each
-        message is answered with one acknowledgement, after its commit, in the order
-        of the messages. What is wrong with a message is told in its acknowledgement
-        and concerns no other. The stream ends with OK after the caller has ended
-        its side and everything is acknowledged. If it breaks, reports without an
-        acknowledgement may or may not have been made: sending them again is safe.
+        report is answered with one acknowledgement, after its commit, in the order
+        of the reports. The acknowledgement has the error of its report; other
+        reports are not affected. The stream ends with OK after the client has
+        closed its side and every report is acknowledged. If the stream breaks,
+        reports without an acknowledgement may or may not have been committed:
+        sending them again is safe.
 
-        Reading is held up while 1000 messages of the stream wait for their
-        commits. Errors of the stream: UNAVAILABLE when the server drains or the
-        stream is old enough to be moved to another server; what was read is
-        acknowledged first.
+        Backpressure: the server stops reading while 1000 reports of the stream are
+        not acknowledged. Errors of the stream: UNAVAILABLE when the server drains,
+        or when the stream reaches its maximum age and the client should reconnect.
+        Every report that was read is acknowledged first.
         """
 
     @_abc_1.abstractmethod
@@ -280,8 +274,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.MarkCompletedRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.MarkCompletedResponse, _abc.Awaitable[_worker_service_pb2.MarkCompletedResponse]]:
-        """TransitionJob to COMPLETED: everything was done. The assets are linked in
-        the same transaction. Safe to repeat.
+        """TransitionJob to COMPLETED: all work was done. The assets are linked in the
+        same transaction. Safe to retry.
         """
 
     @_abc_1.abstractmethod
@@ -290,8 +284,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.MarkPartialRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.MarkPartialResponse, _abc.Awaitable[_worker_service_pb2.MarkPartialResponse]]:
-        """TransitionJob to PARTIAL: some of it was done. The assets are linked in the
-        same transaction. Safe to repeat.
+        """TransitionJob to PARTIAL: some of the work was done. The assets are linked
+        in the same transaction. Safe to retry.
         """
 
     @_abc_1.abstractmethod
@@ -300,8 +294,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.MarkFailedRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.MarkFailedResponse, _abc.Awaitable[_worker_service_pb2.MarkFailedResponse]]:
-        """TransitionJob to FAILED: it was not done. The assets are linked in the same
-        transaction. Safe to repeat.
+        """TransitionJob to FAILED: the work was not done. The assets are linked in
+        the same transaction. Safe to retry.
         """
 
     @_abc_1.abstractmethod
@@ -310,11 +304,11 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.ReleaseJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.ReleaseJobResponse, _abc.Awaitable[_worker_service_pb2.ReleaseJobResponse]]:
-        """Gives a job back unfinished, as a worker does that shuts down: it can be
-        claimed again at once, and no attempt is used up. Safe to repeat until the
-        job is claimed. A job that somebody asked to cancel ends as FAILED /
-        CANCELLED instead. Errors: INVALID_FIELD, JOB_NOT_FOUND,
-        ILLEGAL_TRANSITION, JOB_TERMINAL, LEASE_LOST.
+        """Releases an unfinished job, for instance when a worker shuts down. The job
+        can be claimed again at once, and the attempt does not count towards
+        `max_attempts`. Safe to retry until the job is claimed. If cancellation was
+        requested, the job becomes FAILED with CANCELLED instead. Errors:
+        INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL, LEASE_LOST.
         """
 
     @_abc_1.abstractmethod
@@ -323,9 +317,9 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.CreateAssetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.CreateAssetResponse, _abc.Awaitable[_worker_service_pb2.CreateAssetResponse]]:
-        """Links an asset to a PROCESSING job. With a `request_id` it is safe to
-        repeat. Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job
-        that was not started, JOB_TERMINAL, LEASE_LOST, REQUEST_ID_REUSED.
+        """Links an asset to a PROCESSING job. Idempotent with a `request_id`. Errors:
+        INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was not
+        started, JOB_TERMINAL, LEASE_LOST, REQUEST_ID_REUSED.
         """
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
