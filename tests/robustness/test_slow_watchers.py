@@ -65,20 +65,31 @@ async def told_of(stream: Any, job_ids: set[str]) -> None:
 
 
 @pytest.fixture
-def places(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[int]]:
-    """Return where the watchers of many jobs stand in the feed, the slowest first."""
-    followers: list[FeedWatch] = []
+def watches(monkeypatch: pytest.MonkeyPatch) -> list[FeedWatch]:
+    """The server's watches of many jobs, in the order in which they came."""
+    watches: list[FeedWatch] = []
 
-    def follower(*arguments: Any) -> FeedWatch:
-        followers.append(FeedWatch(*arguments))
-        return followers[-1]
+    def watch(*arguments: Any) -> FeedWatch:
+        watches.append(FeedWatch(*arguments))
+        return watches[-1]
 
-    monkeypatch.setattr(feed_streams, "FeedWatch", follower)
-    return lambda: sorted(each.place.seq for each in followers)
+    monkeypatch.setattr(feed_streams, "FeedWatch", watch)
+    return watches
+
+
+async def to_the_next_page(stream: Any, watch: FeedWatch) -> list[Any]:
+    """Read until the server has read the next page; return the messages.
+
+    How many that takes is not known: a page has what was there when the watch was ready.
+    """
+    before, messages = watch.cursor, []
+    while watch.cursor == before:
+        messages.append(await stream.read())
+    return messages
 
 
 async def test_however_much_changes_the_server_keeps_no_more_for_those_who_stall(
-    start: Start, monkeypatch: pytest.MonkeyPatch, places: Callable[[], list[int]]
+    start: Start, monkeypatch: pytest.MonkeyPatch, watches: list[FeedWatch]
 ) -> None:
     monkeypatch.setattr(
         change_buffer.ChangeBuffer.__init__, "__kwdefaults__", {"max_changes": WINDOW}
@@ -98,28 +109,29 @@ async def test_however_much_changes_the_server_keeps_no_more_for_those_who_stall
 
         call = await channel()
         busy = await call.running(parameters=BIG)
-        reader = await stack.enter_async_context(watching(call.WatchJobs()))
         of_all, of_one = [], []
         for _ in range(STALLED):
             slow = await channel(SMALL_WINDOW)
             of_all.append(await stack.enter_async_context(watching(slow.WatchJobs())))
             watch = slow.WatchJob(job_id=busy.id, user_id="ada")
             of_one.append(await stack.enter_async_context(watching(watch)))
-        for stream in (*of_all, *of_one):
-            await stream.read()
+            await of_all[-1].read()  # one after the other: then `watches` has their order
+            await of_one[-1].read()
+        reader = await stack.enter_async_context(watching(call.WatchJobs()))
 
         made = await change_much(call, busy, reader, 100)
-        behind = places()[STALLED - 1]
-        told = [await stream.read() for stream in of_all for _ in range(3)]
-        while places()[0] <= behind:  # now each has a whole page, most of it still to be sent
-            await asyncio.sleep(0.01)
-        stood, first = places()[:STALLED], kept()
+        stalled = watches[:STALLED]
+        told = []
+        for stream, watch in zip(of_all, stalled, strict=True):
+            # Now it has a whole page, most of it still to be sent.
+            told += await to_the_next_page(stream, watch)
+        stood, first = [watch.cursor for watch in stalled], kept()
         made |= await change_much(call, busy, reader, 1000)
         for counted in (first, kept()):
             assert max(now - then for now, then in zip(counted, before, strict=True)) < limit
         # They did stall: the server has waited for them ever since, and nobody cut them off.
-        assert places()[:STALLED] == stood
-        assert max(stood) < app.hub.seq - 2000
+        assert [watch.cursor for watch in stalled] == stood
+        assert max(cursor.seq for cursor in stood) < app.hub.seq - 2000
         assert app.hub.watches == 2 * STALLED + 1
 
         ended = (await call.MarkCompleted(job_id=busy.id)).job
