@@ -56,6 +56,9 @@ OPTIONS = (
 MAX_FOREIGN_STREAMS = 1_000
 """Streams of health and reflection, of all callers together."""
 
+STREAM_END_SECONDS = 5
+"""How long a stream that has reached its age may take to end by itself, on a busy machine."""
+
 log = logging.getLogger("jobledger.server")
 
 
@@ -190,7 +193,8 @@ def _options(settings: Settings, max_connections: int) -> list[tuple[str, int]]:
         # A connection that reaches the maximum age of a watch accepts no new calls. Otherwise a
         # watch would reconnect over the same connection, to the same server.
         options["grpc.max_connection_age_ms"] = round(settings.max_watch_age * 1000)
-        # Long enough for every stream to end by itself. A stream that is still open then belongs
-        # to a client that does not read.
-        options["grpc.max_connection_age_grace_ms"] = round(settings.max_watch_age * 1250)
+        # Long enough for every stream to end by itself, also for one that was opened just before.
+        # A stream that is still open then belongs to a client that does not read.
+        grace = settings.max_watch_age * 1.25 + STREAM_END_SECONDS
+        options["grpc.max_connection_age_grace_ms"] = round(grace * 1000)
     return list(options.items())

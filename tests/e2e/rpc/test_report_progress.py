@@ -214,7 +214,7 @@ async def test_a_bug_is_told_by_its_id_only(
 async def test_an_old_stream_is_asked_to_move_when_all_it_sent_is_acknowledged(
     start: Start,
 ) -> None:
-    app = await start(max_watch_age=2.0)
+    app = await start(max_watch_age=0.2)
     async with grpc.aio.insecure_channel(app.address) as channel:
         job = await Caller(channel).running()
         stream = WorkerServiceStub(channel).ReportProgress()

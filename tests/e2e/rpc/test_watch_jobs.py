@@ -1,6 +1,7 @@
 """WatchJobs' promises, each over a real channel: listing, order, resumption, filters, deletion."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -492,7 +493,7 @@ async def test_a_bad_filter_names_every_violation(call: Caller) -> None:
 
 
 async def test_an_old_stream_is_asked_to_move_and_told_where_to_go_on(start: Start) -> None:
-    app = await start(max_watch_age=2.0)
+    app = await start(max_watch_age=0.2)
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
         job = await call.job()
@@ -510,6 +511,20 @@ async def test_an_old_stream_is_asked_to_move_and_told_where_to_go_on(start: Sta
         moved = decoded(ended.value)
         assert moved.code is grpc.StatusCode.UNAVAILABLE
         assert moved.details["RetryInfo"].retry_delay.ToTimedelta().total_seconds() == 0
+
+
+async def test_an_old_stream_ends_by_itself_however_late_its_server_is(start: Start) -> None:
+    app = await start(max_watch_age=0.2)
+    async with (
+        grpc.aio.insecure_channel(app.address) as channel,
+        watching(Caller(channel).WatchJobs()) as stream,
+    ):
+        await until_synced(stream)
+        time.sleep(1)  # the server's loop is this one; gRPC's own timers run on meanwhile
+        with pytest.raises(grpc.RpcError) as ended:
+            while (await stream.read()).heartbeat:
+                pass
+    assert decoded(ended.value).metadata["resume_token"]
 
 
 async def test_a_draining_server_says_where_to_go_on(start: Start) -> None:

@@ -161,7 +161,7 @@ async def test_more_connections_than_allowed_are_closed(start: Callable[..., obj
 async def test_a_closed_window_holds_a_watch_no_longer_than_its_connection(
     start: Callable[..., object],
 ) -> None:
-    app = await start(max_watches=1, max_watch_age=1, heartbeat=0.05)
+    app = await start(max_watches=1, max_watch_age=0.2, heartbeat=0.05)
     request = job_service_pb2.WatchJobsRequest(user_id="eve").SerializeToString()
     with Connection(app.address, setting(INITIAL_WINDOW_SIZE, 0)) as attacker:
         attacker.send(
@@ -173,8 +173,8 @@ async def test_a_closed_window_holds_a_watch_no_longer_than_its_connection(
         async with grpc.aio.insecure_channel(app.address) as channel:
             refused = await refusal(Caller(channel).WatchJobs(user_id="ada").read())
             assert refused.reason == "LIMIT_EXCEEDED"
-        # A tenth more than the age, and one and a quarter more.
-        assert await asyncio.to_thread(attacker.closed.wait, 10)
+        # A tenth more than the age, then one and a quarter ages and 5 s.
+        assert await asyncio.to_thread(attacker.closed.wait, 30)
     async with grpc.aio.insecure_channel(app.address) as channel:
         await Caller(channel).WatchJobs(user_id="ada").read()
 
