@@ -61,9 +61,13 @@ class Drain:
         self.begun.set()
         self._end_streams()
 
+    async def idle(self) -> None:
+        """Return when no call runs."""
+        await self._idle.wait()
+
     async def finished(self) -> None:
         """Return when no call runs and no client retries."""
-        await self._idle.wait()
+        await self.idle()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + RETRY_SECONDS
         while loop.time() < deadline:

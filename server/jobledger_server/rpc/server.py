@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -153,6 +153,10 @@ async def serving(
         except TimeoutError:
             log.warning("grace_period_exceeded", extra={"calls": calls.running.total()})
         await server.stop(max(0.0, deadline - loop.time()))
+        # gRPC does not wait for the handlers that it has cancelled, and they may still read.
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await drain.idle()
         log.info("stopped")
 
 

@@ -74,7 +74,10 @@ class Connections:
             yield driver
 
     async def fetch(self, statement: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
-        """Run a reading statement on the driver itself. For the most frequent reads."""
+        """Run a reading statement on the driver itself. For the most frequent reads.
+
+        Not for a task that may be cancelled: see `to_completion`.
+        """
         async with self._driver(self._single) as driver:
             return await driver.fetch(statement, values)
 
@@ -82,13 +85,21 @@ class Connections:
         self, statement: Executable, parameters: Mapping[str, Any] | None = None
     ) -> Sequence[Any]:
         """Run a reading statement."""
+        return await to_completion(self._read(statement, parameters))
+
+    async def _read(
+        self, statement: Executable, parameters: Mapping[str, Any] | None
+    ) -> Sequence[Any]:
         with self._translating():
             async with self._single.connect() as connection:
                 return (await connection.execute(statement, parameters)).all()
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
-        """Begin a transaction whose statements all read the same snapshot."""
+        """Begin a transaction whose statements all read the same snapshot.
+
+        Run it by `to_completion`.
+        """
         with self._translating():
             async with self._snapshot.connect() as connection, connection.begin():
                 yield connection

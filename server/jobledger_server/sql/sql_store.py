@@ -101,6 +101,9 @@ class SqlStore:
         return Overdue(rows[0][0], [job_id for _, job_id in rows if job_id is not None])
 
     async def find_purgeable(self, age: Micros, *, limit: int) -> list[JobId]:
+        return await to_completion(self._find_purgeable(age, limit))
+
+    async def _find_purgeable(self, age: Micros, limit: int) -> list[JobId]:
         async with self._connections.snapshot() as connection:
             before = Instant(await self._dialect.now(connection) - age)
             found = await connection.execute(
@@ -115,6 +118,11 @@ class SqlStore:
 
     async def changes_after(
         self, seq: int, *, limit: int, max_bytes: int = PAGE_BYTES, user_id: str | None = None
+    ) -> FeedPage:
+        return await to_completion(self._changes_after(seq, limit, max_bytes, user_id))
+
+    async def _changes_after(
+        self, seq: int, limit: int, max_bytes: int, user_id: str | None
     ) -> FeedPage:
         async with self._connections.snapshot() as connection:
             head = FeedHead(*(await connection.execute(self._statements.feed_head)).one())

@@ -1,6 +1,10 @@
 """What becomes of a transaction that does not get to its end, and of its connection."""
 
 import asyncio
+import gc
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -116,6 +120,43 @@ async def test_a_transaction_that_sqlalchemy_runs_leaves_nothing_where_it_fails(
     (change,) = (await store.changes_after(deletion.seq - 1, limit=10)).changes
     assert change.deleted
     await saved(store)
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """Let nothing that is left open be closed as garbage."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collection")
+async def test_reads_that_are_cancelled_while_they_connect_leave_nothing_open(
+    database_url: str,
+) -> None:
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    threads, before = set(threading.enumerate()), descriptors()
+    for number in range(40):
+        store = SqlStore(open_database(parse_url(database_url)))
+        reads = [
+            asyncio.create_task(store.feed_head()),
+            asyncio.create_task(store.changes_after(0, limit=1)),
+            asyncio.create_task(store.find_purgeable(Micros(0), limit=1)),
+        ]
+        await asyncio.sleep(number % 20 / 2000)
+        for _ in range(1 + number % 2):  # a client that leaves, and then a server that stops
+            for read in reads:
+                read.cancel()
+            await asyncio.sleep(0)
+        await asyncio.wait(reads)
+        await store.close()
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert descriptors() <= before
 
 
 @several_servers

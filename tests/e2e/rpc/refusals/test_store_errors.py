@@ -12,6 +12,7 @@ from pathlib import Path
 import asyncpg
 import grpc
 import pytest
+from sqlalchemy import URL
 
 from jobledger_server import app as app_module
 from jobledger_server.app import App
@@ -34,10 +35,16 @@ DOES_NOT_ANSWER = "the database does not answer"
 
 
 @pytest.fixture
-def served(database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
-    """The connections of the server that a test starts in this process."""
-    monkeypatch.setattr(app_module, "open_database", lambda _: database)
-    return database
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Database]:
+    """The connections of each server that a test starts in this process."""
+    opened: list[Database] = []
+
+    def open_noted(url: URL) -> Database:
+        opened.append(open_database(url))
+        return opened[-1]
+
+    monkeypatch.setattr(app_module, "open_database", open_noted)
+    return opened
 
 
 @asynccontextmanager
@@ -97,8 +104,7 @@ def read_only(database: Database, url: str) -> AbstractAsyncContextManager[None]
     return by_somebody_else(url, f"{alter} = on; {cut_off}", f"{alter} = off; {cut_off}")
 
 
-def table_missing(database: Database, url: str) -> AbstractAsyncContextManager[None]:
-    del database
+def table_missing(url: str) -> AbstractAsyncContextManager[None]:
     return by_somebody_else(
         url, "ALTER TABLE jobs RENAME TO elsewhere", "ALTER TABLE elsewhere RENAME TO jobs"
     )
@@ -156,7 +162,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> set[tuple[str, str]]:
 )
 async def test_what_passes_by_itself_is_unavailable_and_the_server_goes_on(
     start: Start,
-    served: Database,
+    served: list[Database],
     database_url: str,
     caplog: pytest.LogCaptureFixture,
     fault: Fault,
@@ -169,7 +175,7 @@ async def test_what_passes_by_itself_is_unavailable_and_the_server_goes_on(
         call = Caller(channel)
         pad = {"parameters": {"pad": "x" * 200_000}}  # more than fits into a page that is there
         job = await call.job(**pad)
-        async with fault(served, database_url):
+        async with fault(served[0], database_url):
             refused = await refusal(call.job(**pad))
             assert (refused.code, refused.message) == (grpc.StatusCode.UNAVAILABLE, words)
             assert "RetryInfo" in refused.details
@@ -183,14 +189,14 @@ async def test_what_passes_by_itself_is_unavailable_and_the_server_goes_on(
 
 
 async def test_a_table_that_is_missing_is_internal_and_the_log_says_what_is_missing(
-    start: Start, served: Database, database_url: str, caplog: pytest.LogCaptureFixture
+    start: Start, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     metrics = f"127.0.0.1:{free_port()}"
     app = await start(metrics=metrics)
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
         job = await call.job()
-        async with table_missing(served, database_url):
+        async with table_missing(database_url):
             for called in (call.job(), call.GetJob(job_id=job.id, user_id="ada")):
                 refused: Refusal = await refusal(called)
                 assert refused.code is grpc.StatusCode.INTERNAL
