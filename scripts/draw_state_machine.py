@@ -1,8 +1,7 @@
-"""Draws `docs/state_machine.md` from the code; with `--check`, tells whether it is up to date.
+"""Draws `docs/state_machine.md` from the code; with `--check`, compares it.
 
-The words are in `state_machine.template.md`. The diagram's edges come from
-TRANSITIONS, the tables from asking the domain what it makes of each command, and
-of each deadline, in each state.
+The text is in `state_machine.template.md`. The diagram's transitions come from TRANSITIONS.
+The tables come from the domain's decisions on each command and each deadline in each state.
 """
 
 import argparse
@@ -62,7 +61,7 @@ FAR = Instant(10**15)
 SET_BY_EVERY_TRANSITION = {"status", "version", "update_time"}
 NOT_ON_THE_WIRE = {"outcome_digest", "lease_duration", "releases", "queue_timeout", "run_timeout"}
 DEADLINES = ("queue_expire_time", "lease_expire_time", "run_expire_time")
-SAID_BY_THE_SERVICE = {"CANCELLED", "LEASE_EXPIRED", "QUEUE_EXPIRED", "RUN_EXPIRED"}
+SERVICE_REASONS = {"CANCELLED", "LEASE_EXPIRED", "QUEUE_EXPIRED", "RUN_EXPIRED"}
 
 _numbers = count(1)
 
@@ -77,15 +76,15 @@ def _after(job: Job, command: JobCommand, now: Instant) -> Job:
 
 @dataclass(frozen=True)
 class Example:
-    """A job in one state, what it was before, and the report that moved it."""
+    """A job in one state, the job before its last change, and the report that changed it."""
 
     job: Job
     before: Job
-    moved_by: ChangeStatus | None = None
+    changed_by: ChangeStatus | None = None
 
     def to(self, target: JobStatus, worker: str = OTHER_WORKER) -> ChangeStatus:
-        """Return a report that says all that may be said with its target, and all of it new."""
-        error = JobError("DISK_FULL", "there was no room for the result")
+        """Return a report with every field that its target allows, each with a new value."""
+        error = JobError("DISK_FULL", "no space for the result")
         return ChangeStatus(
             job_id=self.id,
             target=target,
@@ -105,7 +104,7 @@ class Example:
         return self.job.attempt > 0
 
     @property
-    def has_ended(self) -> bool:
+    def is_terminal(self) -> bool:
         return self.job.status in TERMINAL
 
     def report(self, progress: int = 0) -> Report:
@@ -125,11 +124,11 @@ class Example:
 
 
 Columns = Mapping[str, Sequence[Example]]
-"""The states by name, each with jobs that stand there: a cell says what holds for all of them."""
+"""The states by name, each with example jobs: a cell lists the outcomes for all of them."""
 
 
 def examples() -> Columns:
-    """Make jobs in each state: a new one, and from it on along every edge."""
+    """Make jobs in each state: a new one, and from it along every transition."""
     command = Create(
         user_id=OWNER,
         job_type="example",
@@ -140,30 +139,30 @@ def examples() -> Columns:
     new = create(None, command, now=Instant(1), new_id=_new_id).job
     found = {new.status: Example(new, new)}
     order = [new.status]
-    for status in order:  # grows on the way
+    for status in order:  # the loop appends to it
         for target in TRANSITIONS[status]:
             report = found[status].to(target, WORKER)
-            moved = _after(found[status].job, report, Instant(2))
-            found[target] = Example(moved, found[status].job, report)
+            after = _after(found[status].job, report, Instant(2))
+            found[target] = Example(after, found[status].job, report)
             order.append(target)
     columns: dict[str, Sequence[Example]] = {}
     for status, example in found.items():
         if status is not JobStatus.PROCESSING:
             columns[status.value] = [example]
             continue
-        held = example.job
-        short = replace(held, lease_expire_time=NOW)
-        columns["PROCESSING, held"] = [example]
-        columns["PROCESSING, waiting"] = [
-            Example(_after(held, example.release(), NOW), held),
-            Example(_after(short, Expire(job_id=held.id), NOW), held),
+        leased = example.job
+        expiring = replace(leased, lease_expire_time=NOW)
+        columns["PROCESSING, leased"] = [example]
+        columns["PROCESSING, claimable"] = [
+            Example(_after(leased, example.release(), NOW), leased),
+            Example(_after(expiring, Expire(job_id=leased.id), NOW), leased),
         ]
     return columns
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is asked of which job, and when."""
+class Request:
+    """A command, its job, and the time of the decision."""
 
     job: Job
     command: JobCommand | Claim
@@ -171,51 +170,51 @@ class Asked:
     resumed_at: Instant | None = None
 
 
-def outcome(asked: Asked) -> str:
-    """Say in the page's words what the service makes of a command."""
-    job, command, linked = asked.job, asked.command, None
+def outcome(request: Request) -> str:
+    """Return the cell for the domain's decision on a command."""
+    job, command, linked = request.job, request.command, None
     if isinstance(command, LinkAsset) and command.request_id == KNOWN:
         linked = Asset(
             id=AssetId("id"), job_id=job.id, user_id=OWNER, link=LINK, create_time=Instant(1)
         )
     try:
         if isinstance(command, Claim):
-            decision = claim(job, command, asked.now)
+            decision = claim(job, command, request.now)
         else:
             decision = decide(
                 job,
                 command,
-                now=asked.now,
+                now=request.now,
                 new_id=_new_id,
                 linked=linked,
-                resumed_at=asked.resumed_at,
+                resumed_at=request.resumed_at,
             )
     except DomainError as refusal:
         words = re.findall("[A-Z][a-z]+", type(refusal).__name__)
         return f"`{'_'.join(words).upper()}`"
-    return "not given" if decision is None else _words_for(job, decision)
+    return "skipped" if decision is None else _cell(job, decision)
 
 
-def _words_for(job: Job, decision: Decision) -> str:
+def _cell(job: Job, decision: Decision) -> str:
     if decision.deleted:
         return "deleted"
     if not decision.changed:
         return "unchanged" if decision.applied else "late"
     if decision.transition:
-        steps = [decision.via, decision] if decision.via else [decision]
-        path = [step.transition.to_status.value for step in steps if step.transition]
+        decisions = [decision.via, decision] if decision.via else [decision]
+        path = [each.transition.to_status.value for each in decisions if each.transition]
         reason = decision.transition.reason
-        told = f" `{reason}`" if reason in SAID_BY_THE_SERVICE else ""
-        return f"**→ {' → '.join(path)}**{told}"
+        shown = f" `{reason}`" if reason in SERVICE_REASONS else ""
+        return f"**→ {' → '.join(path)}**{shown}"
     if decision.job.attempt > job.attempt:
         return "next attempt"
     if job.leased and not decision.job.leased:
-        return "waits again"
+        return "requeued"
     return "updated"
 
 
-Row = Callable[[Example], Sequence[JobCommand | Asked]]
-"""What a row asks of the jobs of a column."""
+Row = Callable[[Example], Sequence[JobCommand | Request]]
+"""Returns the requests of a row for one example job of a column."""
 
 
 def _to(target: JobStatus) -> Row:
@@ -223,26 +222,26 @@ def _to(target: JobStatus) -> Row:
 
 
 def _passes(
-    time: str, *, asked_to_cancel: bool = False, attempts: int = 2, in_outage: bool = False
+    time: str, *, cancelled: bool = False, attempts: int = 2, in_outage: bool = False
 ) -> Row:
-    """Let one of a job's times pass, and no other; what has ended sees all of them pass."""
+    """Let one of a job's deadlines pass, and no other; for a terminal job, all of them."""
 
-    def row(it: Example) -> list[Asked]:
+    def row(it: Example) -> list[Request]:
         expire = Expire(job_id=it.id)
-        if it.has_ended:
-            return [Asked(it.job, expire, FAR, FAR if in_outage else None)]
-        if asked_to_cancel and not it.job.leased:
+        if it.is_terminal:
+            return [Request(it.job, expire, FAR, FAR if in_outage else None)]
+        if cancelled and not it.job.leased:
             return []
-        job = replace(it.cancelled() if asked_to_cancel else it.job, max_attempts=attempts)
+        job = replace(it.cancelled() if cancelled else it.job, max_attempts=attempts)
         due: Instant | None = getattr(job, time)
         if due is None:
             return []
-        far_off: dict[str, Any] = {
+        later: dict[str, Any] = {
             other: FAR for other in DEADLINES if other != time and getattr(job, other) is not None
         }
-        job = replace(job, **far_off)
+        job = replace(job, **later)
         now = Instant(due + CANCEL_GRACE * (time not in DEADLINES))
-        return [Asked(job, expire, now, now if in_outage else None)]
+        return [Request(job, expire, now, now if in_outage else None)]
 
     return row
 
@@ -252,8 +251,8 @@ CLAIM = Claim(
 )
 
 CLAIM_ROWS: Mapping[str, Row] = {
-    "in time": lambda it: [Asked(it.job, CLAIM)],
-    "after a deadline of the job": lambda it: [Asked(it.job, CLAIM, FAR)],
+    "in time": lambda it: [Request(it.job, CLAIM)],
+    "after a deadline of the job": lambda it: [Request(it.job, CLAIM, FAR)],
 }
 TRANSIT_ROWS: Mapping[str, Row] = {
     "to PROCESSING, to start it": _to(JobStatus.PROCESSING),
@@ -271,8 +270,8 @@ TRANSIT_ROWS: Mapping[str, Row] = {
     "to COMPLETED, with the job's `attempt`": lambda it: [
         replace(it.to(JobStatus.COMPLETED), attempt=it.job.attempt, progress=None)
     ],
-    "the report that ended it, word for word": lambda it: (
-        [it.moved_by] if it.moved_by and it.has_ended else []
+    "the report that finished it, with the same content": lambda it: (
+        [it.changed_by] if it.changed_by and it.is_terminal else []
     ),
     "to any state, with another `attempt`": lambda it: [
         replace(it.to(target), attempt=9) for target in JobStatus
@@ -283,7 +282,7 @@ TRANSIT_ROWS: Mapping[str, Row] = {
 }
 REPORT_ROWS: Mapping[str, Row] = {
     "with more progress": lambda it: [it.report(+1)],
-    "with nothing new (a sign of life)": lambda it: [Report(job_id=it.id), it.report()],
+    "with nothing new (a heartbeat)": lambda it: [Report(job_id=it.id), it.report()],
     "with less progress": lambda it: [it.report(-1)],
     "with the job's `attempt` and more progress": lambda it: [
         replace(it.report(+1), attempt=it.job.attempt)
@@ -304,25 +303,27 @@ LINK_ROWS: Mapping[str, Row] = {
 }
 RELEASE_ROWS: Mapping[str, Row] = {
     "with the job's `attempt`": lambda it: [it.release()],
-    "the same, where somebody asked to cancel": lambda it: (
-        [Asked(it.cancelled(), it.release())] * (it.job.leased or it.has_ended)
+    "the same, after cancellation was requested": lambda it: (
+        [Request(it.cancelled(), it.release())] * (it.job.leased or it.is_terminal)
     ),
     "with another `attempt`": lambda it: [replace(it.release(), attempt=9)],
 }
 CANCEL_ROWS: Mapping[str, Row] = {
     "by its owner": lambda it: [it.cancel()],
-    "by its owner, again": lambda it: [Asked(it.cancelled(), it.cancel())],
+    "by its owner, again": lambda it: [Request(it.cancelled(), it.cancel())],
     "by anyone else": lambda it: [it.cancel(STRANGER)],
 }
 TIME_ROWS: Mapping[str, Row] = {
     "`queue_expire_time`": _passes("queue_expire_time"),
     "`lease_expire_time`, and attempts are left": _passes("lease_expire_time"),
     "`lease_expire_time`, and none is left": _passes("lease_expire_time", attempts=1),
-    "`lease_expire_time`, and somebody asked to cancel": _passes(
-        "lease_expire_time", asked_to_cancel=True
+    "`lease_expire_time`, after cancellation was requested": _passes(
+        "lease_expire_time", cancelled=True
     ),
-    "`lease_expire_time`, in an outage": _passes("lease_expire_time", attempts=1, in_outage=True),
-    "30 seconds since `cancel_request_time`": _passes("cancel_request_time", asked_to_cancel=True),
+    "`lease_expire_time`, during an outage": _passes(
+        "lease_expire_time", attempts=1, in_outage=True
+    ),
+    "30 seconds since `cancel_request_time`": _passes("cancel_request_time", cancelled=True),
     "`run_expire_time`": _passes("run_expire_time"),
 }
 DELETE_ROWS: Mapping[str, Row] = {
@@ -333,9 +334,9 @@ DELETE_ROWS: Mapping[str, Row] = {
 PROCESSING_INSIDE = """\
     state PROCESSING {
         direction LR
-        [*] --> held
-        held --> waiting: ReleaseJob, or the lease expires
-        waiting --> held: ClaimJobs
+        [*] --> leased
+        leased --> claimable: ReleaseJob, or the lease expires
+        claimable --> leased: ClaimJobs
     }"""
 
 
@@ -373,8 +374,8 @@ def transitions(columns: Columns) -> str:
     return "\n".join(lines)
 
 
-def grid(rows: Mapping[str, Row], columns: Columns, head: str = "asked") -> str:
-    """Ask for every row in every state and tabulate the answers."""
+def grid(rows: Mapping[str, Row], columns: Columns, head: str = "request") -> str:
+    """Return a table of the outcomes of every row in every state."""
     lines = [
         f"| {head} | {' | '.join(columns)} |",
         f"| --- |{' --- |' * len(columns)}",
@@ -384,8 +385,8 @@ def grid(rows: Mapping[str, Row], columns: Columns, head: str = "asked") -> str:
         for column in columns.values():
             outcomes: dict[str, None] = {}  # a set that keeps its order
             for example in column:
-                for asked in row(example):
-                    it = asked if isinstance(asked, Asked) else Asked(example.job, asked)
+                for item in row(example):
+                    it = item if isinstance(item, Request) else Request(example.job, item)
                     outcomes[outcome(it)] = None
             cells.append(" or ".join(outcomes) or "-")
         lines.append(f"| {name} | {' | '.join(cells)} |")
@@ -405,7 +406,7 @@ def draw() -> str:
         "link": grid(LINK_ROWS, columns),
         "release": grid(RELEASE_ROWS, columns),
         "cancel": grid(CANCEL_ROWS, columns),
-        "time": grid(TIME_ROWS, columns, head="passed"),
+        "time": grid(TIME_ROWS, columns, head="deadline"),
         "delete": grid(DELETE_ROWS, columns),
     }
     for name, part in parts.items():
@@ -427,8 +428,8 @@ def main() -> int:
     if page.exists() and page.read_text(encoding="utf-8") == drawn:
         return 0
     sys.stderr.write(
-        f"{page.name} does not show what the code does.\n"
-        "Draw it again with `make docs` and read the difference before you commit it.\n"
+        f"{page.name} differs from what the code does.\n"
+        "Draw it again with `make docs`, and review the difference before you commit it.\n"
     )
     return 1
 

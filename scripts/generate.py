@@ -1,8 +1,8 @@
-"""Generates `generated/` from `protos/`, or into another folder to compare with.
+"""Generates `generated/` from `protos/`, or generates into another folder to compare.
 
-Run with the interpreter of the codegen environment (`make generate`): its
-grpcio-tools is as old as the floors in pyproject.toml, so that what it writes
-loads on everything from the floors up.
+Run it with the interpreter of the codegen environment (`make generate`). Its grpcio-tools has
+the lowest version that pyproject.toml allows, so the generated code runs on all allowed
+versions.
 """
 
 import sys

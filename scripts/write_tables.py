@@ -1,4 +1,4 @@
-"""Writes the tables of `docs/operations.md` that follow from the code, or compares them.
+"""Writes the tables of `docs/operations.md` that are made from the code, or compares them.
 
 The settings come from `settings.py`, the limits of requests from `domain/limits.py`.
 """
@@ -93,8 +93,8 @@ def _range(shortest: int, longest: int) -> str:
     return f"{duration_text(longest)}; at least {duration_text(shortest)}"
 
 
-def written(page: str) -> str:
-    """Return the page with both tables as they follow from the code."""
+def with_tables(page: str) -> str:
+    """Return the page with both tables made from the code."""
     for head, rows in ((SETTINGS, settings_rows()), (LIMITS, limits_rows())):
         before, _, rest = page.partition(head)
         table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -109,14 +109,14 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     arguments = parser.parse_args()
     page = PAGE.read_text(encoding="utf-8")
-    new = written(page)
+    new = with_tables(page)
     if not arguments.check:
         PAGE.write_text(new, encoding="utf-8")
         return 0
     if page == new:
         return 0
     sys.stderr.write(
-        f"The tables of settings and limits in {PAGE.name} are not what the code says.\n"
+        f"The tables of settings and limits in {PAGE.name} differ from the code.\n"
         "Write them again with `make docs`.\n"
     )
     return 1

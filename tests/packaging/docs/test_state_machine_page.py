@@ -24,7 +24,7 @@ def test_the_committed_page_is_up_to_date() -> None:
     assert run.returncode == 0, run.stderr
 
 
-def test_a_stale_or_missing_page_is_found_and_said_to_be_so(tmp_path: Path) -> None:
+def test_a_stale_or_missing_page_is_reported(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     assert draw(str(page)).returncode == 0
     assert draw("--check", str(page)).returncode == 0
@@ -34,5 +34,5 @@ def test_a_stale_or_missing_page_is_found_and_said_to_be_so(tmp_path: Path) -> N
     for stale in (page, tmp_path / "missing.md"):
         run = draw("--check", str(stale))
         assert run.returncode == 1
-        assert "does not show what the code does" in run.stderr
+        assert "differs from what the code does" in run.stderr
         assert "make docs" in run.stderr
