@@ -312,8 +312,8 @@ class Store(Protocol):
     async def verify_identity(self) -> FeedHead:
         """Return the feed's head, under a new epoch if the database's identity has changed.
 
-        It changes when the database is copied or restored, or a standby takes over, as far
-        as the database itself can tell.
+        It changes when the database is copied or restored, or a standby takes over, if the
+        database itself can detect that.
         """
 
     async def changes_after(

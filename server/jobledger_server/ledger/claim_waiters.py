@@ -44,20 +44,20 @@ class ClaimWaiter:
 
 
 class ClaimWaiters:
-    """Where changes that make a job claimable meet the claims that wait for one."""
+    """The waiting claims, woken by changes that make a job claimable."""
 
     def __init__(self) -> None:
         self._waiters: dict[str, dict[ClaimWaiter, None]] = {}  # by job type, first come first
         self.draining = False
 
     def observe(self, change: Change) -> None:
-        """Take a change of a job; wake one waiter if the job is claimable now."""
+        """Receive a change; wake one waiter if its job is claimable now."""
         if not change.deleted and is_claimable(change.job):
             self._wake_one(change.job.job_type)
 
     @contextmanager
     def waiting(self, job_types: Collection[str]) -> Iterator[ClaimWaiter]:
-        """Be woken in the block when there may be a job of one of these types.
+        """Yield a waiter that is woken when there may be a job of one of these types.
 
         Enter the block before the first query, so that no job becomes claimable unseen.
         """

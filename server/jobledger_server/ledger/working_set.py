@@ -23,7 +23,7 @@ Outcome = Sequence[Decision] | DomainError
 
 @dataclass(frozen=True, slots=True)
 class WorkingSet:
-    """The jobs and assets of a batch, as its earlier commands leave them for its later ones."""
+    """The jobs and assets of a batch. Each command sees the changes of the earlier ones."""
 
     jobs: dict[JobId, Job]
     created: dict[tuple[str, str], Job]

@@ -83,12 +83,12 @@ class LogWriter(logging.Handler):
                 return
 
     def _put_due(self, *, closing: bool) -> None:
-        """Queue merged records that are due, and the number of lost lines once there is room."""
+        """Queue merged records that are due, and the number of lost lines once there is space."""
         with self.lock:  # type: ignore[union-attr]
             for record in self._limiter.due(closing=closing):
                 self._put(record)
-            room = self._bytes_queued - self._bytes_written < QUEUE_BYTES // 2
-            if self.lost > self._reported and (room or closing):
+            has_space = self._bytes_queued - self._bytes_written < QUEUE_BYTES // 2
+            if self.lost > self._reported and (has_space or closing):
                 fields = {"lost": self.lost - self._reported}
                 self._reported = self.lost
                 name = "jobledger.log"
