@@ -107,7 +107,7 @@ class Job(Struct, frozen=True):
     result: Payload | None = None
 
     @property
-    def content_bytes(self) -> int:
+    def memory_bytes(self) -> int:
         """An upper bound of the memory that the job takes, with a change and its transition."""
         # A character takes at most 4 bytes.
         texts = len(self.user_id) + 2 * len(self.worker_id) + len(self.request_id)

@@ -8,9 +8,8 @@ one transaction loads and starts exactly these jobs. See docs/decisions/0037.
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -18,7 +17,7 @@ from typing import Self
 from jobledger_server.domain.commands import Claim
 from jobledger_server.domain.job import Job
 from jobledger_server.domain.leases import claim
-from jobledger_server.domain.limits import MAX_ANSWER_BYTES
+from jobledger_server.ledger.allocation import Allocation, allocate
 from jobledger_server.ledger.batcher import Batcher
 from jobledger_server.ledger.stale_connections import retry_if_stale
 from jobledger_server.store import Change, Claimable, Store, StoreError
@@ -29,9 +28,6 @@ requests jobs, whichever are more."""
 
 USUAL_WEIGHT = 10
 """The weight of a usual claim, for the limit of waiting claims."""
-
-MAX_BYTES = 4 * 1024 * 1024
-"""Bytes of jobs that one transaction starts at most, or one larger job."""
 
 MAX_LOST_RACES = 3
 """Claims are answered with nothing after other servers were faster this often in a row."""
@@ -107,7 +103,7 @@ class Claims:
             return [each.jobs or error for each in allocations]
         return [each.jobs for each in allocations]
 
-    async def _fill(self, allocations: Sequence["Allocation"]) -> None:
+    async def _fill(self, allocations: Sequence[Allocation]) -> None:
         lost_races = 0
         while lost_races < MAX_LOST_RACES:
             # A claim is served once it has any job, even if it requested more.
@@ -118,7 +114,7 @@ class Claims:
             started = await retry_if_stale(partial(self._start, unserved, planned))
             lost_races = 0 if started else lost_races + 1
 
-    async def _plan(self, allocations: Sequence["Allocation"]) -> Sequence[Claimable]:
+    async def _plan(self, allocations: Sequence[Allocation]) -> Sequence[Claimable]:
         """Return the jobs to start, as a read without locks sees them."""
         limits: Counter[str] = Counter()
         requested = 0
@@ -131,9 +127,7 @@ class Claims:
         found = await retry_if_stale(partial(self._store.find_claimable, limits, limit=requested))
         return [job for job, _ in allocate(found, allocations)]
 
-    async def _start(
-        self, allocations: Sequence["Allocation"], planned: Sequence[Claimable]
-    ) -> bool:
+    async def _start(self, allocations: Sequence[Allocation], planned: Sequence[Claimable]) -> bool:
         """Start the planned jobs that others have neither locked nor started.
 
         Returns:
@@ -162,65 +156,6 @@ class Claims:
             allocation.jobs.append(decision.job)
         self._committed(changes)
         return True
-
-
-@dataclass(eq=False)
-class Allocation:
-    """The jobs that a claim gets."""
-
-    command: Claim
-    jobs: list[Job] = field(default_factory=list)
-
-
-def allocate(
-    found: Sequence[Claimable], allocations: Sequence[Allocation]
-) -> Sequence[tuple[Claimable, Allocation]]:
-    """Allocate each job, the oldest first, to one of the claims of its type.
-
-    The claims take turns, so that a claim of many jobs leaves some for the others. A claim
-    gets at most as many jobs as it requested and as its response holds; all claims together
-    get at most what one transaction starts.
-    """
-    quotas = {each: _Quota(each.command.max_jobs) for each in allocations}
-    turns: dict[str, deque[Allocation]] = {}  # by job type
-    for each in allocations:
-        for job_type in each.command.job_types:
-            turns.setdefault(job_type, deque()).append(each)
-    allocated: list[tuple[Claimable, Allocation]] = []
-    size = 0
-    for job in found:
-        if allocated and size + job.size > MAX_BYTES:
-            break
-        turn = turns[job.job_type]
-        while turn and not quotas[turn[0]].fits(job):
-            turn.popleft()
-        if turn:
-            allocation = turn[0]
-            turn.rotate(-1)
-            quotas[allocation].use(job)
-            allocated.append((job, allocation))
-            size += job.size
-    return allocated
-
-
-class _Quota:
-    """The jobs and bytes that a claim may still get."""
-
-    def __init__(self, jobs: int) -> None:
-        self._jobs = jobs
-        self._bytes = MAX_ANSWER_BYTES
-        self._unused = True
-
-    def fits(self, job: Claimable) -> bool:
-        """Whether the claim may get the job. If it is too large, the claim gets no further job."""
-        if not self._unused and job.size > self._bytes:
-            self._jobs = 0
-        return self._jobs > 0
-
-    def use(self, job: Claimable) -> None:
-        self._jobs -= 1
-        self._bytes -= job.size
-        self._unused = False
 
 
 def _weigh(command: Claim) -> int:

@@ -102,8 +102,8 @@ class FeedPageReader:
         Each of the three reads is complete up to its cut, if a bound cut it. The page ends there or
         before, because a read is cut only when its own rows reach a bound.
         """
-        sizes = {change.seq: change.job.content_bytes for change in latest}
-        contents = {change.job.id: change.job.content_bytes for change in latest}
+        sizes = {change.seq: change.job.memory_bytes for change in latest}
+        contents = {change.job.id: change.job.memory_bytes for change in latest}
         starts = [
             (transition_seq(row), row[0]) for row in transitions if transition_seq(row) not in sizes
         ]

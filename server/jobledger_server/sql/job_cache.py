@@ -36,7 +36,7 @@ class JobCache:
         """Cache a job as it was written and committed."""
         self.discard(job.id)
         self._jobs[job.id] = job, write_id
-        size = self._sizes[job.id] = job.content_bytes
+        size = self._sizes[job.id] = job.memory_bytes
         self._bytes += size
         while len(self._jobs) > MAX_JOBS or self._bytes > MAX_BYTES:
             self.discard(next(iter(self._jobs)))

@@ -166,7 +166,7 @@ class SqlStore:
             page["user_id"] = user_id
         rows = await self._connections.read(feed.active, page)
         changes = [change_from_row(row) for row in rows]
-        count, whole = fitting([c.job.content_bytes for c in changes], limit, max_bytes)
+        count, whole = fitting([c.job.memory_bytes for c in changes], limit, max_bytes)
         return ActivePage(changes[:count], until if whole else changes[count - 1].seq)
 
     async def compact_deletions(self, age: Micros, *, limit: int) -> int:

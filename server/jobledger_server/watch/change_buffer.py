@@ -43,7 +43,7 @@ class ChangeBuffer:
         if owned is None:
             owned = self._by_owner[job.user_id] = deque()
         owned.append(change)
-        size = job.content_bytes
+        size = job.memory_bytes
         self._sizes.append(size)
         self._bytes += size
         self.seq = change.seq

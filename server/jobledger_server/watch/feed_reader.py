@@ -163,7 +163,7 @@ def _fitting(changes: Sequence[Change]) -> int:
     """Return how many of the changes fit into a page: at least one, if there is one."""
     room = PAGE_BYTES
     for count, change in enumerate(changes[:PAGE]):
-        room -= change.job.content_bytes
+        room -= change.job.memory_bytes
         if room < 0:
             return max(1, count)
     return min(PAGE, len(changes))

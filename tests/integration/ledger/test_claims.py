@@ -22,7 +22,7 @@ from jobledger_server.domain.commands import (
 from jobledger_server.domain.errors import LeaseLost, LimitExceeded
 from jobledger_server.domain.job import Instant, Job, JobStatus, Micros, Payload
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
-from jobledger_server.ledger.claims import MAX_BYTES
+from jobledger_server.ledger.allocation import MAX_BYTES
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.sql import transaction
@@ -205,7 +205,7 @@ async def test_a_claim_is_given_and_reads_no_more_bytes_than_an_answer_holds(
     loaded.clear()
     first = await ledger.claim(claim(max_jobs=60))
     assert [job.id for job in first] == [job.id for job in made[:12]]
-    assert sum(job.content_bytes for job in first) <= MAX_ANSWER_BYTES
+    assert sum(job.memory_bytes for job in first) <= MAX_ANSWER_BYTES
     assert len(loaded) == 12
     # No attempt of those that did not fit is used up.
     left = await store.read_jobs([job.id for job in made[12:]])

@@ -50,7 +50,7 @@ async def pages(
     while True:
         page = await store.changes_after(after, limit=limit, user_id=user_id, max_bytes=max_bytes)
         assert len(page.changes) <= limit
-        taken = sum(change.job.content_bytes for change in page.changes)
+        taken = sum(change.job.memory_bytes for change in page.changes)
         assert taken <= max_bytes or len(page.changes) == 1
         yield list(page.changes)
         after = page.through

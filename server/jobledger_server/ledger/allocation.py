@@ -1,0 +1,72 @@
+"""Allocation: which claim gets which of the claimable jobs."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from jobledger_server.domain.commands import Claim
+from jobledger_server.domain.job import Job
+from jobledger_server.domain.limits import MAX_ANSWER_BYTES
+from jobledger_server.store import Claimable
+
+MAX_BYTES = 4 * 1024 * 1024
+"""Bytes of jobs that one transaction starts at most, or one larger job."""
+
+
+@dataclass(eq=False)
+class Allocation:
+    """The jobs that a claim gets."""
+
+    command: Claim
+    jobs: list[Job] = field(default_factory=list)
+
+
+def allocate(
+    found: Sequence[Claimable], allocations: Sequence[Allocation]
+) -> Sequence[tuple[Claimable, Allocation]]:
+    """Allocate each job, the oldest first, to one of the claims of its type.
+
+    The claims take turns, so that a claim of many jobs leaves some for the others. A claim
+    gets at most as many jobs as it requested and as its response holds; all claims together
+    get at most what one transaction starts.
+    """
+    quotas = {each: _Quota(each.command.max_jobs) for each in allocations}
+    turns: dict[str, deque[Allocation]] = {}  # by job type
+    for each in allocations:
+        for job_type in each.command.job_types:
+            turns.setdefault(job_type, deque()).append(each)
+    allocated: list[tuple[Claimable, Allocation]] = []
+    size = 0
+    for job in found:
+        if allocated and size + job.size > MAX_BYTES:
+            break
+        turn = turns[job.job_type]
+        while turn and not quotas[turn[0]].fits(job):
+            turn.popleft()
+        if turn:
+            allocation = turn[0]
+            turn.rotate(-1)
+            quotas[allocation].use(job)
+            allocated.append((job, allocation))
+            size += job.size
+    return allocated
+
+
+class _Quota:
+    """The jobs and bytes that a claim may still get."""
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+        self._bytes = MAX_ANSWER_BYTES
+        self._unused = True
+
+    def fits(self, job: Claimable) -> bool:
+        """Whether the claim may get the job. If it is too large, the claim gets no further job."""
+        if not self._unused and job.size > self._bytes:
+            self._jobs = 0
+        return self._jobs > 0
+
+    def use(self, job: Claimable) -> None:
+        self._jobs -= 1
+        self._bytes -= job.size
+        self._unused = False
