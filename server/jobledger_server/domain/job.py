@@ -69,9 +69,8 @@ class Job(Struct, frozen=True):
 
     A PROCESSING job is leased by a worker while it has a `lease_expire_time`. Without one
     it is claimable, as a QUEUED job is. `releases` counts the attempts that were released
-    and so not used up. `outcome_digest` identifies the content of the report that finished
-    the job, so that a retry of that report is identified; it is None if the service
-    finished the job.
+    and so not used up. `outcome_digest` is a digest of the report that finished the job,
+    by which a retry of that report is detected; it is None if the service finished the job.
 
     The columns of the table `jobs` are in the order of these fields.
     """

@@ -68,7 +68,7 @@ def illegal_transition(job: Job, target: str) -> IllegalTransition:
 
 
 def is_claimable(job: Job) -> bool:
-    """Whether a worker may claim the job: it is queued, was released, or its lease expired."""
+    """Whether a worker may claim the job: it is queued, or it was requeued."""
     return job.status not in TERMINAL and not job.leased
 
 

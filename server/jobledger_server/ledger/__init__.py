@@ -1,1 +1,1 @@
-"""Commands in, commits out: group commit and coalesced reads."""
+"""Applies commands with group commit, serves claims, and batches reads."""
