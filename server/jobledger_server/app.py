@@ -19,7 +19,7 @@ from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.maintenance.retention import Retention
 from jobledger_server.rpc.access import Access, read_access_file
 from jobledger_server.rpc.drain import Drain
-from jobledger_server.rpc.incoming import Intake
+from jobledger_server.rpc.incoming import RequestParser
 from jobledger_server.rpc.jobs.feed_streams import FeedStreams
 from jobledger_server.rpc.jobs.job_service import JobService
 from jobledger_server.rpc.lists import Lists
@@ -81,7 +81,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         supervisor.running("reaper", Reaper(store, ledger).run()),
         supervisor.running("retention", _retention(settings, store, ledger).run()),
         LongPoll(ledger, waiters) as long_poll,
-        Intake(share) as intake,
+        RequestParser(share) as parser,
         _metrics(settings, feed, ledger),
     ):
         for task in (*reads.tasks, *ledger.tasks):
@@ -92,7 +92,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         )
         async with (
             serving(
-                settings, services, access, intake, drain, max_connections=max_connections
+                settings, services, access, parser, drain, max_connections=max_connections
             ) as server,
             supervisor.running("grpc", server.terminated()),
             supervisor.running(

@@ -17,7 +17,7 @@ from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import MAX_PLAIN_MESSAGE_BYTES
 from jobledger_server.rpc.access import Access, Permissions
 from jobledger_server.rpc.drain import OWN_METHODS, Drain
-from jobledger_server.rpc.incoming import INLINE_BYTES, Incoming, Intake, parsed
+from jobledger_server.rpc.incoming import INLINE_BYTES, RequestParser, UnparsedRequest, parsed
 from jobledger_server.rpc.owner import owner_of
 from jobledger_server.rpc.status import status_of
 from jobledger_server.rpc.validation import Checker
@@ -46,8 +46,7 @@ LARGE_REQUESTS = frozenset(
         "/jobledger.v1.WorkerService/MarkFailed",
     }
 )
-"""The methods whose requests contain a Struct or assets. They get an `Incoming` instead of a
-message."""
+"""The methods whose requests contain a Struct or assets. They get an `UnparsedRequest`."""
 
 READING = ("Get", "List", "Wait")
 """Prefixes of the names of methods that change nothing."""
@@ -64,10 +63,10 @@ class Calls:
     It does not use an interceptor: for those gRPC looks up the handler again at every call.
     """
 
-    def __init__(self, drain: Drain, access: Access | None, intake: Intake) -> None:
+    def __init__(self, drain: Drain, access: Access | None, parser: RequestParser) -> None:
         self._drain = drain
         self._access = access
-        self._intake = intake
+        self._intake = parser
         self.running: Counter[str] = Counter()
         """The number of running calls of each peer, by gRPC's name for it."""
 
@@ -75,7 +74,7 @@ class Calls:
         self, method: str, behavior: Behavior, parse: Callable[[bytes], Any]
     ) -> Behavior:
         """Wrap a method whose request is one message. gRPC passes it as a stream of bytes."""
-        intake = self._intake
+        parser = self._intake
         large = method in LARGE_REQUESTS
 
         async def serve(
@@ -88,20 +87,20 @@ class Calls:
                 return _authorised_name(permissions, method, request, metadata)
 
             caller, size = Caller(origin), len(data)
-            intake.held.acquire(caller, size)
+            parser.held.acquire(caller, size)
             try:
                 if large:
-                    incoming = Incoming(data, origin, parse, authorise, intake)
-                    answer = await behavior(incoming, context)
+                    unparsed = UnparsedRequest(data, origin, parse, authorise, parser)
+                    answer = await behavior(unparsed, context)
                 else:
-                    request = await intake.run(
+                    request = await parser.run(
                         size, partial(parsed, parse, data, max_bytes=MAX_PLAIN_MESSAGE_BYTES)
                     )
                     data = b""  # a watch may last long
                     CALLER.set(Caller(origin, authorise(request)))
                     answer = await behavior(request, context)
             finally:
-                intake.held.release(caller, size)
+                parser.held.release(caller, size)
             return None if answer is None else self._counted(method, answer, caller, context)
 
         return self._answering(method, serve)

@@ -46,7 +46,7 @@ class Handlers:
         """Add one of the server's own services.
 
         The implementation's methods have the descriptor's names. They take a request, or an
-        `Incoming` for LARGE_REQUESTS, and return or write serialized responses.
+        `UnparsedRequest` for LARGE_REQUESTS, and return or write serialized responses.
         """
         prefix = f"/{service.full_name}/"
         handlers = {

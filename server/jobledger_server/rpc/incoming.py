@@ -1,4 +1,4 @@
-"""Incoming requests: bytes that are parsed only once the caller is authorised.
+"""UnparsedRequest requests: bytes that are parsed only once the caller is authorised.
 
 Requests must neither block the event loop nor fill the memory. So the size is checked before
 anything is parsed, large requests are parsed in a thread of their own, one at a time and
@@ -53,8 +53,8 @@ def parsed(parse: Callable[[bytes], Request], data: bytes, *, max_bytes: int) ->
         raise InvalidRequest(UNREADABLE) from None
 
 
-class Intake:
-    """Parses requests, in a thread if they are large, and counts their bytes.
+class RequestParser:
+    """Parses requests, in a thread if they are large, and counts the bytes of running calls.
 
     Args:
         share: The part of all bytes that one caller may hold, from 0 to 1.
@@ -86,7 +86,7 @@ class Intake:
 
 
 @dataclass(slots=True)
-class Incoming(Generic[Request]):
+class UnparsedRequest(Generic[Request]):
     """A request that is not parsed yet. It can be read once.
 
     `authorise` takes the parsed request and returns the name that the caller gives itself. It
@@ -97,7 +97,7 @@ class Incoming(Generic[Request]):
     origin: str
     parse: Callable[[bytes], Request]
     authorise: Callable[[Request], str]
-    intake: Intake
+    parser: RequestParser
 
     async def read(self, make: Callable[[Request], Result]) -> Result:
         """Return what `make` converts the request to, for instance a command.
@@ -110,7 +110,7 @@ class Incoming(Generic[Request]):
             request = parsed(self.parse, data, max_bytes=MAX_MESSAGE_BYTES)
             return self.authorise(request), make(request)
 
-        name, result = await self.intake.run(len(data), read)
+        name, result = await self.parser.run(len(data), read)
         CALLER.set(Caller(self.origin, name))
         return result
 

@@ -22,7 +22,7 @@ from jobledger_server.rpc.access import Access
 from jobledger_server.rpc.calls import Calls
 from jobledger_server.rpc.drain import Drain
 from jobledger_server.rpc.handlers import Handlers, Limits
-from jobledger_server.rpc.incoming import Intake
+from jobledger_server.rpc.incoming import RequestParser
 from jobledger_server.rpc.jobs.job_service import JobService
 from jobledger_server.rpc.operations.operations_service import OperationsService
 from jobledger_server.rpc.workers.worker_service import WorkerService
@@ -95,7 +95,7 @@ async def serving(
     settings: Settings,
     services: Services,
     access: Access | None,
-    intake: Intake,
+    parser: RequestParser,
     drain: Drain,
     *,
     max_connections: int,
@@ -109,7 +109,7 @@ async def serving(
         PortUnavailable: The server cannot listen on the address.
     """
     server = grpc.aio.server(options=_options(settings, max_connections))
-    calls = Calls(drain, access, intake)
+    calls = Calls(drain, access, parser)
     handlers = Handlers(server, calls, drain, _limits(settings))
     for descriptor, service in zip(_DESCRIPTORS, services, strict=True):
         handlers.add_service(descriptor, service)

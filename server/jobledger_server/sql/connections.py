@@ -1,8 +1,8 @@
 """The connections of a store: what runs on them, and what happens when one fails.
 
 A connection that failed in the middle of a transaction is rolled back and reused. One that
-is broken, or that may still be running a statement, is closed. All errors of the database
-leave as those of the store.
+is broken, or that may still be running a statement, is closed. Every error of the database
+is raised as one of the store.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from jobledger_server.store import StoreConflict
 Result = TypeVar("Result")
 
 INTERRUPT_SECONDS = 0.05
-"""Between attempts to interrupt a statement whose caller has left."""
+"""Between attempts to interrupt a statement whose caller was cancelled."""
 
 Interrupt = Callable[[], Awaitable[None]]
 """Interrupts the statement that runs on a connection."""
@@ -127,7 +127,7 @@ class Connections:
 
     @asynccontextmanager
     async def _driver(self, engine: AsyncEngine) -> AsyncIterator[Driver]:
-        """Lend the driver's own connection, and put it in order after an error."""
+        """Lend the driver's own connection, and clean it up after an error."""
         with self._translating() as attempt:
             async with engine.connect() as connection:
                 driver = await self._driver_of(connection)
@@ -136,7 +136,7 @@ class Connections:
                 except BaseException as error:
                     attempt.broken = driver.is_broken_by(error)
                     attempt.committing = driver.committing
-                    await _put_in_order(connection, driver, error, broken=attempt.broken)
+                    await _clean_up(connection, driver, error, broken=attempt.broken)
                     raise
 
     async def _driver_of(self, connection: AsyncConnection) -> Driver:
@@ -158,7 +158,7 @@ class Connections:
             raise failure(error, stale=broken and not attempt.committing) from error
 
 
-async def _put_in_order(
+async def _clean_up(
     connection: AsyncConnection, driver: Driver, error: BaseException, *, broken: bool
 ) -> None:
     """Roll back what the connection did, or close it if it cannot be used any more."""
@@ -181,7 +181,7 @@ async def _invalidate_pool(connection: AsyncConnection, driver: Driver) -> None:
 
     If one broke, the others are probably broken too. SQLAlchemy replaces the whole pool when
     it sees a statement fail on a closed connection ("Disconnect Handling - Optimistic" in its
-    docs), so it is shown one. Disposing of the pool would wait for each silent peer in turn,
+    docs), so this runs one. Disposing of the pool would wait for each silent peer in turn,
     and dropping it without closing would leave their sockets open.
     """
     driver.terminate()
@@ -191,7 +191,7 @@ async def _invalidate_pool(connection: AsyncConnection, driver: Driver) -> None:
 
 
 def _still_running(error: BaseException) -> bool:
-    """Return whether the statement that raised this may still run: it was not waited for."""
+    """Return whether the statement that raised this may still run: it was abandoned."""
     return not isinstance(error, Exception) or isinstance(error, TimeoutError)
 
 
@@ -199,8 +199,7 @@ async def _no_interrupt() -> None: ...
 
 
 async def to_completion(
-    work: Coroutine[Any, Any, Result],
-    interrupt: Interrupt = _no_interrupt,
+    work: Coroutine[Any, Any, Result], interrupt: Interrupt = _no_interrupt
 ) -> Result:
     """Await the work, and let it end before a cancellation, or several, ends its caller.
 

@@ -96,7 +96,7 @@ class Driver(Protocol):
 
 
 class Prepared:
-    """A statement of SQLAlchemy's as the driver takes it: its text, and its values in order."""
+    """A statement of SQLAlchemy in the driver's form: its text, and its values in order."""
 
     def __init__(self, statement: ClauseElement, dialect: Dialect) -> None:
         compiled = statement.compile(dialect=dialect)

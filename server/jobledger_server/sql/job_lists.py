@@ -1,7 +1,7 @@
 """Lists: pages of an owner's jobs, and of a job's assets and transitions.
 
 Lists take longer than all other reads, so they have connections of their own, and a list
-whose caller has left is interrupted.
+whose caller has disconnected is interrupted.
 """
 
 from collections.abc import Awaitable, Callable, Sequence

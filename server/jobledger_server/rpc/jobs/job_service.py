@@ -9,7 +9,7 @@ from jobledger.v1 import job_service_pb2 as pb
 from jobledger_server.domain.job import Asset, AssetId, Job, JobId, Transition
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.reads import Reads
-from jobledger_server.rpc.incoming import Incoming
+from jobledger_server.rpc.incoming import UnparsedRequest
 from jobledger_server.rpc.jobs import job_requests
 from jobledger_server.rpc.jobs.feed_streams import FeedStreams
 from jobledger_server.rpc.lists import Lists
@@ -57,12 +57,14 @@ class JobService:
         self._last_message: tuple[JobUpdate, WatchMessage] | None = None
 
     # Requests that may be large are unparsed; see calls.py.
-    async def CreateJob(self, request: Incoming[pb.CreateJobRequest], _context: Context) -> bytes:
+    async def CreateJob(
+        self, request: UnparsedRequest[pb.CreateJobRequest], _context: Context
+    ) -> bytes:
         decision = await self._ledger.apply(await request.read(job_requests.create))
         return job_response(pb.CreateJobResponse, decision.job)
 
     async def BatchCreateJobs(
-        self, request: Incoming[pb.BatchCreateJobsRequest], _context: Context
+        self, request: UnparsedRequest[pb.BatchCreateJobsRequest], _context: Context
     ) -> bytes:
         jobs = await self._ledger.create_all(await request.read(job_requests.create_all))
         return jobs_response(pb.BatchCreateJobsResponse, map(job_bytes, jobs))

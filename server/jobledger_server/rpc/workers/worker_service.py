@@ -6,7 +6,7 @@ from typing import Any
 from grpc.aio import ServicerContext
 
 from jobledger.v1 import worker_service_pb2 as pb
-from jobledger_server.rpc.incoming import Incoming
+from jobledger_server.rpc.incoming import UnparsedRequest
 from jobledger_server.rpc.messages import (
     asset_message,
     job_bytes,
@@ -41,7 +41,7 @@ class WorkerService:
 
     # Requests that may be large are unparsed; see calls.py.
     async def TransitionJob(
-        self, request: Incoming[pb.TransitionJobRequest], _context: Context
+        self, request: UnparsedRequest[pb.TransitionJobRequest], _context: Context
     ) -> bytes:
         decision = await self._ledger.apply(await request.read(self._requests.change_status))
         return job_response(pb.TransitionJobResponse, decision.job)
@@ -58,18 +58,20 @@ class WorkerService:
         await self._report_streams.serve(context.read, context.write)
 
     async def MarkCompleted(
-        self, request: Incoming[pb.MarkCompletedRequest], _context: Context
+        self, request: UnparsedRequest[pb.MarkCompletedRequest], _context: Context
     ) -> bytes:
         decision = await self._ledger.apply(await request.read(self._requests.mark))
         return job_response(pb.MarkCompletedResponse, decision.job)
 
     async def MarkPartial(
-        self, request: Incoming[pb.MarkPartialRequest], _context: Context
+        self, request: UnparsedRequest[pb.MarkPartialRequest], _context: Context
     ) -> bytes:
         decision = await self._ledger.apply(await request.read(self._requests.mark))
         return job_response(pb.MarkPartialResponse, decision.job)
 
-    async def MarkFailed(self, request: Incoming[pb.MarkFailedRequest], _context: Context) -> bytes:
+    async def MarkFailed(
+        self, request: UnparsedRequest[pb.MarkFailedRequest], _context: Context
+    ) -> bytes:
         decision = await self._ledger.apply(await request.read(self._requests.mark))
         return job_response(pb.MarkFailedResponse, decision.job)
 

@@ -45,7 +45,7 @@ class SqliteDialect:
     single_statement: Mapping[str, Any] = {"without_begin": True}
     snapshot: Mapping[str, Any] = {}
     close_timeout: float | None = None
-    # A file cannot tell that it is a copy: see file_lock.py.
+    # A file does not show that it is a copy: see file_lock.py.
     database_identity: ColumnElement[str] = literal("")
 
     def __init__(self) -> None:
