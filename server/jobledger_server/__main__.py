@@ -13,7 +13,7 @@ try:
 except ImportError:  # the extra `cli` installs click alone
     sys.exit("jobledger-server is not installed: pip install 'jobledger[server]'")
 
-from jobledger_server.cli.database import migrate, void_tokens
+from jobledger_server.cli.database_commands import migrate, void_tokens
 from jobledger_server.cli.serve import serve
 
 

@@ -12,10 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.job import Asset, AssetId, JobId, Transition, first_id
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES, MAX_SCANNED_JOBS
-from jobledger_server.sql.connections import Connections, Interrupt, to_completion
 from jobledger_server.sql.feed_pages import fitting
 from jobledger_server.sql.rows import asset_from_row, job_from_row, transition_from_row
 from jobledger_server.sql.statements import ANSWER_SIZE
+from jobledger_server.sql.store_connections import Interrupt, StoreConnections, to_completion
 from jobledger_server.sql.tables import assets, job_transitions, jobs
 from jobledger_server.store import JobPage, JobQuery
 
@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 class JobLists:
     """See `store.Store`."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: StoreConnections) -> None:
         self._connections = connections
 
     async def list_jobs(self, query: JobQuery, *, before: JobId | None, limit: int) -> JobPage:

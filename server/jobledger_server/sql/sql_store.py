@@ -17,7 +17,6 @@ from jobledger_server.domain.job import (
     Transition,
     first_id,
 )
-from jobledger_server.sql.connections import Connections, to_completion
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.feed_pages import FeedPageReader, fitting
@@ -25,6 +24,7 @@ from jobledger_server.sql.job_cache import JobCache
 from jobledger_server.sql.job_lists import JobLists
 from jobledger_server.sql.rows import change_from_row, history_from_row, job_from_row
 from jobledger_server.sql.statements import Statements, bind_owned
+from jobledger_server.sql.store_connections import StoreConnections, to_completion
 from jobledger_server.sql.transaction import SqlTransaction
 from jobledger_server.store import (
     PAGE_BYTES,
@@ -47,7 +47,7 @@ class SqlStore:
         self._dialect = database.dialect
         self._statements = Statements(database.dialect, database.writer.dialect)
         self._cache = JobCache()
-        self._connections = Connections(database, on_unavailable=self._cache.clear)
+        self._connections = StoreConnections(database, on_unavailable=self._cache.clear)
         self._lists = JobLists(self._connections)
 
     def transaction(self) -> AbstractAsyncContextManager[SqlTransaction]:

@@ -49,7 +49,7 @@ class _Attempt:
     committing: bool = False
 
 
-class Connections:
+class StoreConnections:
     """Runs statements on the connections of a database.
 
     Args:
