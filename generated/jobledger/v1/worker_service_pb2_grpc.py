@@ -33,9 +33,9 @@ class WorkerServiceStub(object):
     job can be claimed by the next worker, with the next `attempt`, or fails with
     LEASE_EXPIRED if no attempt is left.
 
-    A request with an `attempt` is fenced: unless it is the job's current attempt
-    and a worker holds the job, the call is refused with LEASE_LOST and changes
-    nothing. A request without an `attempt` is not fenced.
+    A request with an `attempt` is fenced: if it is not the job's current attempt,
+    or the job waits for another worker, the call is refused with LEASE_LOST and
+    changes nothing. A request without an `attempt` is not fenced.
     """
 
     def __init__(self, channel):
@@ -99,9 +99,9 @@ class WorkerServiceServicer(object):
     job can be claimed by the next worker, with the next `attempt`, or fails with
     LEASE_EXPIRED if no attempt is left.
 
-    A request with an `attempt` is fenced: unless it is the job's current attempt
-    and a worker holds the job, the call is refused with LEASE_LOST and changes
-    nothing. A request without an `attempt` is not fenced.
+    A request with an `attempt` is fenced: if it is not the job's current attempt,
+    or the job waits for another worker, the call is refused with LEASE_LOST and
+    changes nothing. A request without an `attempt` is not fenced.
     """
 
     def ClaimJobs(self, request, context):
@@ -269,9 +269,9 @@ class WorkerService(object):
     job can be claimed by the next worker, with the next `attempt`, or fails with
     LEASE_EXPIRED if no attempt is left.
 
-    A request with an `attempt` is fenced: unless it is the job's current attempt
-    and a worker holds the job, the call is refused with LEASE_LOST and changes
-    nothing. A request without an `attempt` is not fenced.
+    A request with an `attempt` is fenced: if it is not the job's current attempt,
+    or the job waits for another worker, the call is refused with LEASE_LOST and
+    changes nothing. A request without an `attempt` is not fenced.
     """
 
     @staticmethod

@@ -34,9 +34,9 @@ class WorkerServiceStub:
     job can be claimed by the next worker, with the next `attempt`, or fails with
     LEASE_EXPIRED if no attempt is left.
 
-    A request with an `attempt` is fenced: unless it is the job's current attempt
-    and a worker holds the job, the call is refused with LEASE_LOST and changes
-    nothing. A request without an `attempt` is not fenced.
+    A request with an `attempt` is fenced: if it is not the job's current attempt,
+    or the job waits for another worker, the call is refused with LEASE_LOST and
+    changes nothing. A request without an `attempt` is not fenced.
     """
 
     @_typing.overload
@@ -118,9 +118,9 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     job can be claimed by the next worker, with the next `attempt`, or fails with
     LEASE_EXPIRED if no attempt is left.
 
-    A request with an `attempt` is fenced: unless it is the job's current attempt
-    and a worker holds the job, the call is refused with LEASE_LOST and changes
-    nothing. A request without an `attempt` is not fenced.
+    A request with an `attempt` is fenced: if it is not the job's current attempt,
+    or the job waits for another worker, the call is refused with LEASE_LOST and
+    changes nothing. A request without an `attempt` is not fenced.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -198,9 +198,9 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     job can be claimed by the next worker, with the next `attempt`, or fails with
     LEASE_EXPIRED if no attempt is left.
 
-    A request with an `attempt` is fenced: unless it is the job's current attempt
-    and a worker holds the job, the call is refused with LEASE_LOST and changes
-    nothing. A request without an `attempt` is not fenced.
+    A request with an `attempt` is fenced: if it is not the job's current attempt,
+    or the job waits for another worker, the call is refused with LEASE_LOST and
+    changes nothing. A request without an `attempt` is not fenced.
     """
 
     @_abc_1.abstractmethod

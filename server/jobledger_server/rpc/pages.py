@@ -7,9 +7,11 @@ from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
+from jobledger_server.domain.job import Job, JobId
 from jobledger_server.domain.limits import DEFAULT_PAGE_SIZE, MAX_ANSWER_BYTES
 from jobledger_server.rpc.tokens import read_token, token
 from jobledger_server.rpc.validation import InvalidRequest
+from jobledger_server.store import JobQuery, Store
 
 ROWS_PER_STEP = 100
 """Rows converted to messages before the event loop can run something else."""
@@ -90,6 +92,17 @@ class Page(Generic[Row]):
         if rest is not None:
             self.next_token = token(self._key, rest)
         return page
+
+
+def job_page(request: PagedRequest, key: object, store: Store, query: JobQuery) -> Page[Job]:
+    """Return a page of the jobs of a query."""
+
+    async def fetch(after: str | None, limit: int) -> tuple[Sequence[Job], str | None]:
+        before = JobId(after) if after else None
+        found = await store.list_jobs(query, before=before, limit=limit)
+        return found.jobs, found.next_before
+
+    return Page(request, key, fetch, cursor=lambda job: job.id)
 
 
 def message_bytes(message: Message) -> int:

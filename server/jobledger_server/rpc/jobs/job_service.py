@@ -6,7 +6,7 @@ from typing import Any
 from grpc.aio import ServicerContext
 
 from jobledger.v1 import job_service_pb2 as pb
-from jobledger_server.domain.job import Asset, AssetId, Job, JobId, Transition
+from jobledger_server.domain.job import Asset, AssetId, Transition
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.reads import Reads
 from jobledger_server.rpc.incoming import UnparsedRequest
@@ -22,7 +22,7 @@ from jobledger_server.rpc.messages import (
     transition_message,
     watch_message,
 )
-from jobledger_server.rpc.pages import Page, message_bytes, number_from
+from jobledger_server.rpc.pages import Page, job_page, message_bytes, number_from
 from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.store import Store
 from jobledger_server.watch.hub import WatchHub
@@ -75,13 +75,7 @@ class JobService:
 
     async def ListJobs(self, request: pb.ListJobsRequest, _context: Context) -> bytes:
         query = job_requests.query(request)
-
-        async def jobs(after: str | None, limit: int) -> tuple[Sequence[Job], str | None]:
-            before = JobId(after) if after else None
-            found = await self._store.list_jobs(query, before=before, limit=limit)
-            return found.jobs, found.next_before
-
-        page = Page(request, query.key(), jobs, cursor=lambda job: job.id)
+        page = job_page(request, query.key(), self._store, query)
         async with self._lists.turn():
             listed = await page.read(job_bytes, len)
         rest = pb.ListJobsResponse(next_page_token=page.next_token)

@@ -1,7 +1,6 @@
 """google.longrunning.Operations: jobs as operations, for generic clients."""
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 from google.longrunning import operations_pb2 as pb
@@ -9,7 +8,6 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 from grpc.aio import ServicerContext
 
-from jobledger_server.domain.job import Job, JobId
 from jobledger_server.domain.state_machine import TERMINAL
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.reads import Reads
@@ -17,7 +15,7 @@ from jobledger_server.rpc.lists import Lists
 from jobledger_server.rpc.operations.operation_messages import operation_message
 from jobledger_server.rpc.operations.operation_requests import OperationsRequests
 from jobledger_server.rpc.owner import Metadata
-from jobledger_server.rpc.pages import Page, message_bytes
+from jobledger_server.rpc.pages import job_page, message_bytes
 from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.store import Store
 from jobledger_server.watch.hub import WatchHub
@@ -57,13 +55,7 @@ class OperationsService:
 
     async def ListOperations(self, request: pb.ListOperationsRequest, context: Context) -> bytes:
         query = self._requests.query(request, _metadata(context))
-
-        async def jobs(after: str | None, limit: int) -> tuple[Sequence[Job], str | None]:
-            before = JobId(after) if after else None
-            found = await self._store.list_jobs(query, before=before, limit=limit)
-            return found.jobs, found.next_before
-
-        page = Page(request, ("operations", query.key()), jobs, cursor=lambda job: job.id)
+        page = job_page(request, ("operations", query.key()), self._store, query)
         async with self._lists.turn():
             listed = await page.read(operation_message, message_bytes)
         response = pb.ListOperationsResponse(operations=listed, next_page_token=page.next_token)
