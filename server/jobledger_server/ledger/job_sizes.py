@@ -14,12 +14,16 @@ LARGE = 16 * 1024
 MAX_JOBS = 16_384
 """Large jobs whose sizes are recorded at most."""
 
+ReadBytes = Callable[[JobId, str | None], int]
+"""Returns the bytes that a job adds to a read by its id alone, or in an owner's name."""
+
 
 class JobSizes:
     """The sizes of the large jobs that were written or read last."""
 
     def __init__(self) -> None:
-        self._sizes: dict[JobId, int] = {}  # the most recent one is last
+        # With the owner of each; the most recent one is last.
+        self._sizes: dict[JobId, tuple[int, str]] = {}
 
     def record(self, job: Job) -> None:
         """Record the size of a job that was written or read."""
@@ -29,20 +33,21 @@ class JobSizes:
         if size < LARGE:
             return
         self._sizes.pop(job.id, None)
-        self._sizes[job.id] = size
+        self._sizes[job.id] = size, job.user_id
         if len(self._sizes) > MAX_JOBS:
             del self._sizes[next(iter(self._sizes))]
 
-    def read_counter(self) -> Callable[[JobId], int]:
+    def read_counter(self) -> ReadBytes:
         """Return a function that returns the bytes that a job adds to a read.
 
-        It counts each large job once, and other jobs as 0.
+        It counts each large job once, and other jobs as 0. So it counts one that is asked for in
+        another owner's name, since the time that an answer takes would tell that the job exists.
         """
         counted: set[JobId] = set()
 
-        def read_bytes(job_id: JobId) -> int:
-            size = self._sizes.get(job_id, 0)
-            if not size or job_id in counted:
+        def read_bytes(job_id: JobId, user_id: str | None) -> int:
+            size, owner = self._sizes.get(job_id, (0, None))
+            if not size or user_id not in (None, owner) or job_id in counted:
                 return 0
             counted.add(job_id)
             return size

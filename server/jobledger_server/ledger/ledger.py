@@ -10,11 +10,13 @@ from types import TracebackType
 from typing import Self, get_args
 
 from jobledger_server.domain.commands import (
+    Cancel,
     ChangeStatus,
     Claim,
     Command,
     Create,
     CreateAll,
+    Delete,
     JobCommand,
 )
 from jobledger_server.domain.errors import DomainError
@@ -158,7 +160,14 @@ class Ledger:
 
     def _read_counter(self) -> Callable[[Command], int]:
         read_bytes = self._sizes.read_counter()
-        return lambda each: 0 if isinstance(each, Create | CreateAll) else read_bytes(each.job_id)
+
+        def bytes_of(command: Command) -> int:
+            if isinstance(command, Create | CreateAll):
+                return 0
+            user_id = command.user_id if isinstance(command, Cancel | Delete) else None
+            return read_bytes(command.job_id, user_id)
+
+        return bytes_of
 
     async def _apply_batch(
         self, commands: Sequence[Command]

@@ -99,4 +99,4 @@ class Reads:
 
     def _read_counter(self) -> Callable[[Owned], int]:
         read_bytes = self.sizes.read_counter()
-        return lambda owned: read_bytes(owned[0])
+        return lambda owned: read_bytes(*owned)
