@@ -1,10 +1,14 @@
 """How a channel to the service behaves: retries, keepalive, reconnects, the token."""
 
 import json
-from collections.abc import Sequence
-from typing import Final
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, Generic, TypeVar
 
 import grpc
+
+StubT = TypeVar("StubT")
 
 # Every unary RPC but ClaimJobs is safe to repeat, because the client always sends a
 # request_id with what creates and a worker_id with what starts; delete_job and
@@ -67,19 +71,62 @@ CHANNEL_OPTIONS: Final[Sequence[tuple[str, str | int]]] = (
 )
 """What Client and AsyncClient open their channels with; for channels of one's own."""
 
+OWN_CONNECTION: Final = ("grpc.use_local_subchannel_pool", 1)
 
-def open_channel(target: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+WATCHES_PER_CONNECTION: Final = 50
+"""A connection has 100 streams by default, and a call beyond them would wait for a watch to end."""
+
+
+def open_channel(
+    target: str, credentials: grpc.ChannelCredentials | None, *options: tuple[str, int]
+) -> grpc.Channel:
     if credentials is None:
-        return grpc.insecure_channel(target, CHANNEL_OPTIONS)
-    return grpc.secure_channel(target, credentials, CHANNEL_OPTIONS)
+        return grpc.insecure_channel(target, (*CHANNEL_OPTIONS, *options))
+    return grpc.secure_channel(target, credentials, (*CHANNEL_OPTIONS, *options))
 
 
 def open_async_channel(
-    target: str, credentials: grpc.ChannelCredentials | None
+    target: str, credentials: grpc.ChannelCredentials | None, *options: tuple[str, int]
 ) -> grpc.aio.Channel:
     if credentials is None:
-        return grpc.aio.insecure_channel(target, CHANNEL_OPTIONS)
-    return grpc.aio.secure_channel(target, credentials, CHANNEL_OPTIONS)
+        return grpc.aio.insecure_channel(target, (*CHANNEL_OPTIONS, *options))
+    return grpc.aio.secure_channel(target, credentials, (*CHANNEL_OPTIONS, *options))
+
+
+class WatchStubs(Generic[StubT]):
+    """The stubs that a client's watches use. As they fill up, `another` opens a channel.
+
+    Without it all watches use the first one. May be used by several threads.
+    """
+
+    def __init__(
+        self,
+        first: StubT,
+        stub_on: Callable[[Any], StubT],
+        another: Callable[[], Any] | None,
+    ) -> None:
+        self.opened: list[Any] = []
+        """For the client to close."""
+        self._stub_on = stub_on
+        self._another = another
+        self._watches = {first: 0}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def stub(self) -> Iterator[StubT]:
+        """Count a watch on a stub until the block ends."""
+        with self._lock:
+            stub = min(self._watches, key=self._watches.__getitem__)
+            if self._watches[stub] >= WATCHES_PER_CONNECTION and self._another is not None:
+                self.opened.append(self._another())
+                stub = self._stub_on(self.opened[-1])
+                self._watches[stub] = 0
+            self._watches[stub] += 1
+        try:
+            yield stub
+        finally:
+            with self._lock:
+                self._watches[stub] -= 1
 
 
 def call_metadata(token: str | None) -> tuple[tuple[str, str], ...]:

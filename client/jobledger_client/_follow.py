@@ -17,6 +17,7 @@ from typing import Protocol, TypeAlias, TypeVar, cast
 
 import grpc
 
+from jobledger_client._channel import StubT, WatchStubs
 from jobledger_client._reconnect import (
     Pause,
     Reconnecting,
@@ -44,7 +45,8 @@ class Call(Protocol[ReadT_co]):
 
 
 async def follow_async(
-    open_call: "Callable[[RequestT], grpc.aio.UnaryStreamCall[RequestT, ResponseT]]",
+    watches: WatchStubs[StubT],
+    open_call: "Callable[[StubT, RequestT], grpc.aio.UnaryStreamCall[RequestT, ResponseT]]",
     begin: Callable[[], Reconnecting[RequestT, ResponseT]],
     closed: asyncio.Event,
     on_gap: OnGap | None = None,
@@ -52,15 +54,18 @@ async def follow_async(
     watch = begin()
     while True:
         watch.opens()
-        call = open_call(watch.request())
-        try:
-            while not isinstance(read := await _read_async(call, watch, closed), JobledgerError):
-                if watch.accept(read):
-                    yield read
-                if watch.ended:
-                    return
-        finally:
-            call.cancel()
+        with watches.stub() as jobs:
+            call = open_call(jobs, watch.request())
+            try:
+                while not isinstance(
+                    read := await _read_async(call, watch, closed), JobledgerError
+                ):
+                    if watch.accept(read):
+                        yield read
+                    if watch.ended:
+                        return
+            finally:
+                call.cancel()
         pause = _pause(watch, read)
         if pause.why is Why.GAP and on_gap is not None:
             said = on_gap(read)
@@ -95,7 +100,8 @@ async def _read_async(
 
 
 def follow(
-    open_call: Callable[[RequestT], Call[ResponseT]],
+    watches: WatchStubs[StubT],
+    open_call: Callable[[StubT, RequestT], Call[ResponseT]],
     begin: Callable[[], Reconnecting[RequestT, ResponseT]],
     closed: threading.Event,
     on_gap: OnGap | None = None,
@@ -105,15 +111,16 @@ def follow(
     try:
         while True:
             watch.opens()
-            call = open_call(watch.request())
-            try:
-                while not isinstance(read := _read(call, watch, watchdog), JobledgerError):
-                    if watch.accept(read):
-                        yield read
-                    if watch.ended:
-                        return
-            finally:
-                call.cancel()
+            with watches.stub() as jobs:
+                call = open_call(jobs, watch.request())
+                try:
+                    while not isinstance(read := _read(call, watch, watchdog), JobledgerError):
+                        if watch.accept(read):
+                            yield read
+                        if watch.ended:
+                            return
+                finally:
+                    call.cancel()
             pause = _pause(watch, read)
             if pause.why is Why.GAP and on_gap is not None:
                 on_gap(read)

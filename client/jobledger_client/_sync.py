@@ -20,7 +20,7 @@ from jobledger.v1.job_service_pb2 import WatchJobResponse, WatchJobsResponse
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2 import UpdateProgressResponse
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
-from jobledger_client._channel import call_metadata, open_channel
+from jobledger_client._channel import OWN_CONNECTION, WatchStubs, call_metadata, open_channel
 from jobledger_client._follow import follow
 from jobledger_client._json import JsonObject
 from jobledger_client._new_job import NewJob
@@ -88,6 +88,8 @@ class Client:
         self._closed = threading.Event()
         self._jobs = JobServiceStub(self._channel)
         self._worker = WorkerServiceStub(self._channel)
+        another = partial(open_channel, target, credentials, OWN_CONNECTION)
+        self._watches = WatchStubs(self._jobs, JobServiceStub, another if channel is None else None)
 
     def __enter__(self) -> Self:
         return self
@@ -101,10 +103,11 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """End the calls under way and closes the channel. May be repeated."""
+        """End the calls under way and closes the channels. May be repeated."""
         self._closed.set()
         if self._owns_channel:
-            self._channel.close()
+            for channel in (self._channel, *self._watches.opened):
+                channel.close()
 
     @property
     def worker_id(self) -> str:
@@ -231,7 +234,8 @@ class Client:
         like.
         """
         return follow(
-            lambda request: self._jobs.WatchJob(request, metadata=self._metadata),
+            self._watches,
+            lambda jobs, request: jobs.WatchJob(request, metadata=self._metadata),
             partial(
                 Watch,
                 self._requests.watch_job(job_id, after_version, user_id),
@@ -296,7 +300,8 @@ class Client:
         and its like.
         """
         return follow(
-            lambda request: self._jobs.WatchJobs(request, metadata=self._metadata),
+            self._watches,
+            lambda jobs, request: jobs.WatchJobs(request, metadata=self._metadata),
             partial(
                 JobsWatch,
                 self._requests.watch_jobs(
@@ -330,7 +335,8 @@ class Client:
         Raises DeadlineExceeded after timeout, and what `watch` raises.
         """
         news = follow(
-            lambda request: self._jobs.WatchJob(request, metadata=self._metadata),
+            self._watches,
+            lambda jobs, request: jobs.WatchJob(request, metadata=self._metadata),
             partial(
                 Watch,
                 self._requests.watch_job(job_id, 0, user_id),

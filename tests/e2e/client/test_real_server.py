@@ -217,3 +217,20 @@ def test_the_largest_parameters_pass(client):
     blob = "x" * (255 * 1024)
     job = client.create_job("render", {"blob": blob})
     assert client.get_job(job.id).parameters["blob"] == blob
+
+
+def test_a_client_with_more_watches_than_a_connection_has_streams_still_makes_calls(client):
+    job = client.create_job("render")
+    watches = [client.watch(job.id) for _ in range(120)]
+    assert {next(watch).job.id for watch in watches} == {job.id}
+    client.cancel_job(job.id)
+    assert {[*watch][-1].job.status for watch in watches} == {FAILED}
+
+
+async def test_so_does_an_async_client(server):
+    async with AsyncClient(server.target, user_id=f"user-{uuid.uuid4()}") as client:
+        job = await client.create_job("render")
+        watches = [client.watch(job.id) for _ in range(120)]
+        assert {(await anext(watch)).job.id for watch in watches} == {job.id}
+        await client.cancel_job(job.id)
+        assert {[news async for news in watch][-1].job.status for watch in watches} == {FAILED}
