@@ -16,7 +16,7 @@ from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_client import CHANNEL_OPTIONS, AsyncClient
 
-STREAMS_PER_CONNECTION = 500
+STREAMS_PER_CONNECTION = 90
 
 JOBS_EACH = 2
 """Running jobs of an owner, each watched by a WatchJob; as many WatchJobs watch both of them."""

@@ -17,7 +17,7 @@ from jobledger.v1.job_service_pb2 import (
 WATCH_JOB = "/jobledger.v1.JobService/WatchJob"
 WATCH_JOBS = "/jobledger.v1.JobService/WatchJobs"
 
-STREAMS_PER_CONNECTION = 1_000
+STREAMS_PER_CONNECTION = 90
 
 OPENING = 250
 """Streams that are being opened at once."""

@@ -108,10 +108,11 @@ class Settings:
         "over servers. It varies at random by up to a quarter. 0: no maximum.",
     )
     max_streams: int = _setting(
-        1024,
+        100,
         "count",
         "Maximum number of concurrent calls and watches on one connection. Further ones wait in "
-        "the client. Lower it if strangers can connect: see docs/exposure.md.",
+        "the client. Raise it behind a proxy that sends all calls over one connection: see "
+        "docs/exposure.md.",
     )
     max_connections: int = _setting(
         10_000,

@@ -22,7 +22,8 @@ pytestmark = pytest.mark.timeout(240)
 OWNERS = 1000
 """Each has one job, and watches it twice: by a WatchJob and by a WatchJobs of all it has."""
 
-CONNECTIONS = 4
+CONNECTIONS = 25
+"""A connection has 100 streams by default."""
 
 
 OPTIONS = [

@@ -23,6 +23,7 @@ INITIAL_WINDOW_SIZE = 4
 
 GET_JOB = b"/jobledger.v1.JobService/GetJob"
 CREATE_JOB = b"/jobledger.v1.JobService/CreateJob"
+CLAIM_JOBS = b"/jobledger.v1.WorkerService/ClaimJobs"
 WATCH_JOBS = b"/jobledger.v1.JobService/WatchJobs"
 
 

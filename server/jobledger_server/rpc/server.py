@@ -188,6 +188,9 @@ def _limits(settings: Settings) -> Limits:
 def _options(settings: Settings, max_connections: int) -> list[tuple[str, int]]:
     options = dict(OPTIONS)
     options["grpc.max_concurrent_streams"] = settings.max_streams
+    # A call counts until gRPC releases its object, shortly after the client has seen its end and
+    # has begun the next one. Without room for as many, gRPC refuses some of the next ones.
+    options["grpc.http2.max_deallocating_streams"] = settings.max_streams
     options["grpc.max_allowed_incoming_connections"] = max_connections
     if settings.max_connection_idle:
         options["grpc.max_connection_idle_ms"] = round(settings.max_connection_idle * 1000)

@@ -9,6 +9,7 @@ from pathlib import Path
 import grpc
 
 from tests.support.pages import ROOT
+from tests.support.proxy import Proxy
 from tests.support.rpc_caller import Caller
 from tests.support.server_process import ServerProcess
 
@@ -22,19 +23,24 @@ def retries() -> tuple[str, str]:
     return ("grpc.service_config", json.dumps(config))
 
 
-async def created_at_once(target: str, count: int, *options: tuple[str, str]) -> Counter[str]:
-    """Create so many jobs at once over one connection; return how each call ended."""
+async def created_at_once(
+    target: str, count: int, *options: tuple[str, str], user_id: str = "ada"
+) -> list[str]:
+    """Create so many jobs at once over one connection; return how each call ended, as it ends."""
+    ended: list[str] = []
     async with grpc.aio.insecure_channel(target, options=options) as channel:
         call = Caller(channel)
 
-        async def create(number: int) -> str:
+        async def create(number: int) -> None:
             try:
-                await call.job(request_id=str(number))
+                await call.job(user_id=user_id, request_id=str(number))
             except grpc.aio.AioRpcError as error:
-                return error.code().name
-            return "OK"
+                ended.append(error.code().name)
+            else:
+                ended.append("OK")
 
-        return Counter(await asyncio.gather(*(create(number) for number in range(count))))
+        await asyncio.gather(*(create(number) for number in range(count)))
+    return ended
 
 
 async def jobs_of(target: str, user_id: str) -> int:
@@ -48,14 +54,27 @@ async def jobs_of(target: str, user_id: str) -> int:
                 return count
 
 
-async def test_a_thousand_calls_at_once_over_one_connection_succeed(tmp_path: Path) -> None:
+async def test_of_thousands_of_calls_at_once_over_one_connection_none_is_refused(
+    tmp_path: Path,
+) -> None:
+    """Those beyond the connection's streams wait in the client."""
     async with ServerProcess(tmp_path) as server:
-        assert await created_at_once(server.target, 1000) == {"OK": 1000}
+        assert Counter(await created_at_once(server.target, 3000)) == {"OK": 3000}
 
 
-async def test_calls_refused_at_the_limit_of_streams_are_safe_to_repeat(tmp_path: Path) -> None:
-    async with ServerProcess(tmp_path, arguments=["--max-streams", "50"]) as server:
-        plain = await created_at_once(server.target, 500)
-        assert set(plain) == {"OK", "UNAVAILABLE"}  # decision 0042: gRPC refuses some of them
-        assert await created_at_once(server.target, 500, retries()) == {"OK": 500}
-        assert await jobs_of(server.target, "ada") == 500
+async def test_calls_whose_connection_breaks_are_repeated_as_the_page_says(tmp_path: Path) -> None:
+    async with ServerProcess(tmp_path) as server, Proxy(server.target) as proxy:
+
+        async def cut(user_id: str) -> None:
+            while not await jobs_of(server.target, user_id):
+                pass
+            proxy.cut()
+
+        for user_id, options, codes in (
+            ("ada", (), {"OK", "UNAVAILABLE"}),
+            ("bob", (retries(),), {"OK"}),
+        ):
+            creating = created_at_once(proxy.target, 500, *options, user_id=user_id)
+            ended, _ = await asyncio.gather(creating, cut(user_id))
+            assert set(ended) == codes
+        assert await jobs_of(server.target, "bob") == 500

@@ -20,8 +20,18 @@ import pytest
 
 from tests.support.server_process import ServerProcess
 
+MANY_STREAMS = ("--max-streams", "1024")
+"""Arguments of a server behind a proxy that puts all callers on one connection: what one attacker
+does there is what many do."""
+
 
 @pytest.fixture
 def server(database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
     with ServerProcess(tmp_path, database=database_url) as server:
+        yield server
+
+
+@pytest.fixture
+def proxied_server(database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path, database=database_url, arguments=MANY_STREAMS) as server:
         yield server

@@ -4,10 +4,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
+from google.protobuf.duration_pb2 import Duration
+
+from jobledger.v1 import worker_service_pb2 as workers
 from tests.robustness.abuse.attacker import begin, parent_waits, wait_for_parent
 from tests.support.http2 import (
     ACK,
     CANCEL,
+    CLAIM_JOBS,
     CONTINUATION,
     CREATE_JOB,
     DATA,
@@ -44,6 +48,25 @@ def rapid_reset(target: str, *, connections: int = 1, rate: int = 50_000) -> Map
                 frame(HEADERS, END_HEADERS, stream, headers) + frame(RST_STREAM, 0, stream, CANCEL)
                 for stream in range(first, first + 2 * CHUNK, 2)
             )
+
+    return _flood(target, chunks, connections, rate / CHUNK)
+
+
+def cancelled_claims(
+    target: str, *, connections: int = 1, rate: int = 20_000
+) -> Mapping[str, object]:
+    """Begin claims that would wait, and cancel each when the next ones are begun."""
+    claim = workers.ClaimJobsRequest(worker_id="eve", job_types=["none"], wait=Duration(seconds=9))
+    headers, body = request_headers(CLAIM_JOBS), message(claim.SerializeToString())
+
+    def chunks() -> Iterator[bytes]:
+        begun: list[int] = []
+        for first in range(1, 2**31, 2 * CHUNK):
+            cancelled, begun = begun, [*range(first, first + 2 * CHUNK, 2)]
+            yield b"".join(
+                frame(HEADERS, END_HEADERS, stream, headers) + frame(DATA, END_STREAM, stream, body)
+                for stream in begun
+            ) + b"".join(frame(RST_STREAM, 0, stream, CANCEL) for stream in cancelled)
 
     return _flood(target, chunks, connections, rate / CHUNK)
 

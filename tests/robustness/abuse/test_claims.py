@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from tests.robustness.abuse.attacker import attack, begin, parent_waits
+from tests.robustness.abuse.conftest import MANY_STREAMS
 from tests.robustness.abuse.good_client import good_client, served_alone
 from tests.support.rpc_caller import Caller
 from tests.support.seeding import seeded
@@ -59,7 +60,7 @@ async def _claim(target: str, types: int, shared: list[str], max_jobs: int) -> M
 @pytest.fixture
 def server(database_url: str, tmp_path: Path) -> ServerProcess:
     seeded(database_url, JOBS)
-    with ServerProcess(tmp_path, database=database_url) as server:
+    with ServerProcess(tmp_path, database=database_url, arguments=MANY_STREAMS) as server:
         yield server
 
 

@@ -16,20 +16,20 @@ from tests.support.server_process import MIB, ServerProcess
 
 @pytest.mark.slow
 @sqlite_only
-async def test_answers_that_nobody_reads(server: ServerProcess) -> None:
-    alone = await served_alone(server.target)
-    async with grpc.aio.insecure_channel(server.target) as channel:
+async def test_answers_that_nobody_reads(proxied_server: ServerProcess) -> None:
+    alone = await served_alone(proxied_server.target)
+    async with grpc.aio.insecure_channel(proxied_server.target) as channel:
         blob = Struct(fields={"blob": Value(string_value="x" * 250_000)})
         job = await Caller(channel).job(user_id="eve", parameters=blob)
-    before = server.peak_memory
+    before = proxied_server.peak_memory
     options = {"job_id": job.id, "user_id": "eve", "connections": 4, "calls": 1000}
-    async with attack(unread_answers, server.target, **options) as attacker:
+    async with attack(unread_answers, proxied_server.target, **options) as attacker:
         await attacker.begun()
         # After the burst: what is measured is what the answers cost that wait to be read.
-        assert (await served_alone(server.target, 0)).failed == []
-        async with good_client(server.target) as good:
+        assert (await served_alone(proxied_server.target, 0)).failed == []
+        async with good_client(proxied_server.target) as good:
             await asyncio.sleep(3)
         assert await attacker.report() == {"calls": 4000}
     good.assert_served(alone)
     # A gigabyte was asked for. Each connection gets a quarter of 256 MiB, and gRPC copies it.
-    assert server.peak_memory - before < 700 * MIB
+    assert proxied_server.peak_memory - before < 700 * MIB

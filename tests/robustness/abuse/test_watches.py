@@ -107,18 +107,20 @@ async def seconds_to_sync(call: Caller, token: str) -> float:
     return time.monotonic() - begin
 
 
-async def test_old_tokens_of_one_caller_hold_up_nobody_elses_watch(server: ServerProcess) -> None:
+async def test_old_tokens_of_one_caller_hold_up_nobody_elses_watch(
+    proxied_server: ServerProcess,
+) -> None:
     options = [("grpc.use_local_subchannel_pool", 1)]
-    async with grpc.aio.insecure_channel(server.target, options) as channel:
+    async with grpc.aio.insecure_channel(proxied_server.target, options) as channel:
         call = Caller(channel)
         token = await old_token(call, user_id="ada")
         theirs = await old_token(call, labels={"no": "such"})
         await create(call, JOBS, 50_000)
-        alone = await served_alone(server.target)
+        alone = await served_alone(proxied_server.target)
         undisturbed = await seconds_to_sync(call, token)
-        async with attack(resume, server.target, token=theirs, count=RESUMED) as attacker:
+        async with attack(resume, proxied_server.target, token=theirs, count=RESUMED) as attacker:
             await attacker.begun()
-            async with good_client(server.target) as good:
+            async with good_client(proxied_server.target) as good:
                 taken = await seconds_to_sync(call, token)
             assert await attacker.report() == {"failed": 0}
     # First come, first served it would take two hundred times as long.
@@ -127,16 +129,18 @@ async def test_old_tokens_of_one_caller_hold_up_nobody_elses_watch(server: Serve
 
 
 @sqlite_only
-async def test_watches_that_do_not_read_take_a_message_each(server: ServerProcess) -> None:
-    async with grpc.aio.insecure_channel(server.target) as channel:
+async def test_watches_that_do_not_read_take_a_message_each(
+    proxied_server: ServerProcess,
+) -> None:
+    async with grpc.aio.insecure_channel(proxied_server.target) as channel:
         call = Caller(channel)
         token = await old_token(call)
         await create(call, 300, 250_000)
-        before = server.peak_memory
-        async with attack(stall, server.target, token=token, count=STALLED) as attacker:
+        before = proxied_server.peak_memory
+        async with attack(stall, proxied_server.target, token=token, count=STALLED) as attacker:
             await attacker.begun()
-            async with good_client(server.target) as good:
+            async with good_client(proxied_server.target) as good:
                 await asyncio.sleep(3)
             assert await attacker.report() == {"closed": False}
         assert good.failed == []
-    assert server.peak_memory - before < STALLED * 400_000
+    assert proxied_server.peak_memory - before < STALLED * 400_000
