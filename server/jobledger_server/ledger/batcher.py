@@ -174,16 +174,17 @@ class Batcher(Generic[Item, Result]):
     async def _linger(self, callers: int) -> None:
         """Wait a moment for as many items as there were callers last time.
 
-        It ends when they have arrived, so that a steady number of callers loses no time;
-        after QUIET_TICKS without a new item, so that independent callers lose little; and
-        after MAX_TICKS, so that of many callers some are answered while the database works
-        for others.
+        It ends when they have arrived, or a batch is full of bytes, so that a steady number of
+        callers loses no time; after QUIET_TICKS without a new item, so that independent callers
+        lose little; and after MAX_TICKS, so that of many callers some are answered while the
+        database works for others.
         """
         expected = min(callers, self._max_batch)
         quiet = 0
         for _ in range(MAX_TICKS):
             arrived = len(self._queue)
-            if arrived >= expected or quiet == QUIET_TICKS or self._closed:
+            full = arrived >= expected or self._bytes.held >= self._max_batch_bytes
+            if full or quiet == QUIET_TICKS or self._closed:
                 break
             self._wake_at = expected
             await self._tick()

@@ -42,6 +42,10 @@ MAX_BATCH = 512
 """Commands in a transaction: enough that the cost of the commit hardly counts, few enough that
 the first of them does not wait long for the last."""
 
+MAX_BATCH_BYTES = 1024 * 1024
+"""Bytes of payloads in one transaction, and one command more. A small command waits for the batch
+that is under way and for its own, so both are short; more would make nothing cheaper."""
+
 log = logging.getLogger("jobledger.ledger")
 transition_log = logging.getLogger("jobledger.transition")
 
@@ -86,6 +90,7 @@ class Ledger:
             "commands",
             self._apply_batch,
             max_batch=MAX_BATCH,
+            max_batch_bytes=MAX_BATCH_BYTES,
             max_waiting=max_waiting,
             share=share,
             weigh=_weigh,

@@ -165,6 +165,18 @@ async def test_callers_that_come_back_are_waited_for_and_a_single_one_waits_for_
 
 
 @pytest.mark.usefixtures("endless_ticks")
+async def test_what_fills_a_batch_by_its_bytes_waits_for_nobody() -> None:
+    work = Work()
+    async with Batcher(
+        "numbers", work, max_batch=10, max_batch_bytes=10, max_waiting=10, measure=lambda n: n
+    ) as batcher:
+        await asyncio.gather(*await submitted(batcher, 1, 2, 3))
+        async with asyncio.timeout(10):
+            await asyncio.gather(*await submitted(batcher, 5, 6))
+    assert work.batches == [[1, 2, 3], [5, 6]]
+
+
+@pytest.mark.usefixtures("endless_ticks")
 async def test_one_who_waits_for_others_is_not_woken_for_each_of_them(
     ticks: list[Callable[[], None]],
 ) -> None:
