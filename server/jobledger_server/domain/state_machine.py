@@ -42,8 +42,8 @@ class Decision(Struct, frozen=True, kw_only=True):
 
     Attributes:
         job: The job afterwards.
-        changed: Whether there is anything to write. If not, the command was a retry, or
-            too late.
+        changed: Whether there is anything to write. If not, the command was a retry, came too
+            late, or its time has not come yet.
         applied: Whether the command took effect. False if it was too late.
         deleted: Whether the job is deleted.
         transition: The transition that the job makes, if it makes one.

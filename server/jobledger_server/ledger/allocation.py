@@ -41,7 +41,7 @@ def allocate(
         if allocated and size + job.size > MAX_BYTES:
             break
         turn = turns[job.job_type]
-        while turn and not quotas[turn[0]].fits(job):
+        while turn and not quotas[turn[0]].admits(job):
             turn.popleft()
         if turn:
             allocation = turn[0]
@@ -60,8 +60,8 @@ class _Quota:
         self._bytes = MAX_ANSWER_BYTES
         self._unused = True
 
-    def fits(self, job: Claimable) -> bool:
-        """Whether the claim may get the job. If it is too large, the claim gets no further job."""
+    def admits(self, job: Claimable) -> bool:
+        """Whether the claim may get the job. After one that is too large it gets no other."""
         if not self._unused and job.size > self._bytes:
             self._jobs = 0
         return self._jobs > 0

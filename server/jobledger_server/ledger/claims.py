@@ -23,14 +23,14 @@ from jobledger_server.ledger.stale_connections import retry_if_stale
 from jobledger_server.store import Change, Claimable, Store, StoreError
 
 MAX_BATCH = 100
-"""Weight of the claims that are served together. A claim weighs as much as it has job types or
-requests jobs, whichever are more."""
+"""Weight of the claims that are served together. A claim's weight is the number of its job types or
+of the jobs that it requests, whichever is greater."""
 
 USUAL_WEIGHT = 10
 """The weight of a usual claim, for the limit of waiting claims."""
 
 MAX_LOST_RACES = 3
-"""Claims are answered with nothing after other servers were faster this often in a row."""
+"""After this many lost races in a row against other servers, claims are answered with no jobs."""
 
 
 class Claims:

@@ -83,9 +83,10 @@ class Ledger:
         self.outages = Outages()
         self.store_errors: dict[str, int] = dict.fromkeys(get_args(ErrorKind), 0)
         """Failed writes, by the kind of the store's error."""
-        # Whether a batch looks for jobs with its creations' request ids. Nearly all creations are
-        # new, so it is set when the database rejects one, and cleared when a batch finds none.
-        self._find_created = False
+        # Whether a batch looks up the request ids of its creations. Nearly all are new, so it is
+        # set when the database rejects a batch, and cleared when a batch with creations finds no
+        # earlier job.
+        self._look_up_request_ids = False
         self._batcher = Batcher(
             "commands",
             self._apply_batch,
@@ -124,14 +125,15 @@ class Ledger:
         """Return the decision on the command, once it is durable.
 
         Raises:
-            DomainError: The command is refused. LimitExceeded: too many commands wait.
+            DomainError: The command is refused.
+            LimitExceeded: Too many commands wait. It is a DomainError too.
             StoreError: The write failed.
         """
         (decision,) = await self._batcher.submit(command)
         return decision
 
     def put(self, command: JobCommand) -> asyncio.Future[Sequence[Decision]]:
-        """Queue a command and return the future of its one decision.
+        """Queue a command and return a future of a sequence with its one decision.
 
         For callers that send many commands without waiting for each. The future raises as
         `apply` does, but LimitExceeded is raised at once.
@@ -177,7 +179,7 @@ class Ledger:
     async def _apply_batch(
         self, commands: Sequence[Command]
     ) -> Sequence[Sequence[Decision] | Exception]:
-        """Apply a batch. If a constraint rejects it, halve it until the bad command is alone."""
+        """Apply a batch. Halve what a constraint rejects until the command at fault is alone."""
         outcomes: list[Sequence[Decision] | Exception] = []
         parts = [commands]  # a stack with the first part on top
         while parts:
@@ -193,6 +195,7 @@ class Ledger:
             except Exception as error:  # noqa: BLE001
                 # The other parts may be committed, so the error is the outcome of this one.
                 outcomes += [error] * len(part)
+        # The commands of a part share one error object, so this counts them.
         failed = Counter(outcome for outcome in outcomes if isinstance(outcome, StoreError))
         for failure, count in failed.items():
             self._record_error(failure, count)
@@ -202,28 +205,26 @@ class Ledger:
         """Commit the commands together.
 
         Raises:
-            StoreConflict: A constraint rejected them, although no creation was retried.
+            StoreConflict: A constraint rejected them, and the request ids had been looked up.
         """
         try:
             return await self._commit_or_retry(commands)
         except StoreConflict:
-            # Most likely a job was created before with the same request id: it was not looked
-            # for, or another server created it just now.
-            if self._find_created and len(commands) > 1:
+            # Most likely a job with the same request id exists: it was not looked up, or another
+            # server created it just now. So a command that stands alone is tried once more.
+            if self._look_up_request_ids and len(commands) > 1:
                 raise
-            self._find_created = True
+            self._look_up_request_ids = True
             return await self._commit_or_retry(commands)
 
     async def _commit_or_retry(self, commands: Sequence[Command]) -> Sequence[Outcome]:
         return await retry_if_stale(partial(self._commit, commands))
 
     async def _commit(self, commands: Sequence[Command]) -> Sequence[Outcome]:
-        find_created = self._find_created
+        look_up = self._look_up_request_ids
         try:
             async with self._store.transaction() as transaction:
-                working_set = await load_working_set(
-                    transaction, commands, find_created=find_created
-                )
+                working_set = await load_working_set(transaction, commands, find_created=look_up)
                 found = bool(working_set.created)
                 now = transaction.now
                 self.outages.answered(now)
@@ -237,8 +238,8 @@ class Ledger:
         except StoreUnavailable:
             self.outages.failed()
             raise
-        if find_created and any(isinstance(each, Create | CreateAll) for each in commands):
-            self._find_created = found
+        if look_up and any(isinstance(each, Create | CreateAll) for each in commands):
+            self._look_up_request_ids = found
         self._committed(changes)
         _log_late_reports(outcomes)
         return outcomes
@@ -248,7 +249,7 @@ class Ledger:
             self.outages.failed()
         self.store_errors[error.kind] += 1
         level = logging.WARNING if isinstance(error, StoreUnavailable) else logging.ERROR
-        # `count` makes the event rate-limited.
+        # The log limits the rate of events that have a `count`.
         fields = {"kind": error.kind, "cause": str(error), "commands": commands, "count": 1}
         log.log(level, "write_failed", extra=fields)
 

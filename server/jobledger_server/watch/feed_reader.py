@@ -86,7 +86,7 @@ class FeedReader:
 
     @property
     def seq(self) -> int:
-        """The newest sequence number that this server knows of."""
+        """The newest sequence number that the hub has handed to its watches."""
         return self._buffer.seq
 
     @property

@@ -1,7 +1,7 @@
-"""A watch of many jobs: a cursor in the feed, and nothing else.
+"""A watch of many jobs: a cursor in the feed instead of a queue.
 
-However slow its client is, the watch holds no queue and is never cut off: it reads on
-from its own cursor when the client is ready.
+While it sends, it holds the rest of one page. However slow its client is, it is never
+cut off: it reads on from its own cursor when the client is ready.
 """
 
 import asyncio
@@ -40,10 +40,10 @@ class Selection:
 class Cursor:
     """How far a watch has got: its client was sent everything up to `seq`.
 
-    With `listing_until` the watch is still sending the jobs that were active when the feed
-    was at that sequence number, in the order of their latest changes, and `seq` is how far
-    it got in those. An `as_of` greater than `seq` means that the client may have missed jobs
-    that were deleted up to `as_of`: it gets their deletions and nothing else of them.
+    With `listing_until` the watch still lists the jobs that were active when the feed was at
+    that sequence number, in the order of their latest changes, and `seq` counts in that list.
+    An `as_of` greater than `seq` means that the client may have missed changes of jobs that
+    were deleted up to `as_of`: of such a job it is sent only the deletion.
     """
 
     seq: int
@@ -57,10 +57,11 @@ def _cursor(seq: int, listing_until: int | None, as_of: int) -> Cursor:
 
 @dataclass(frozen=True, slots=True)
 class FeedUpdate:
-    """Changes to send, to be taken one by one; after all of them the watch is at `cursor`.
+    """Changes to send, to be taken one by one.
 
-    `synced` is true once: everything that existed when this was read has then been sent.
-    `as_of` is that of the cursor before this update.
+    `cursor` is the one to send after all of them. `synced` is true in one update of a watch:
+    with it, everything that existed when it was read has been sent. `as_of` is the watch's
+    before this update.
     """
 
     changes: deque[Change]
@@ -78,8 +79,8 @@ class FeedWatch:
     """A watch of many jobs.
 
     `_idle` means that the client was sent everything up to the cursor, and that no matching
-    change has come since. The hub then wakes the watch at the first matching change, so
-    the cursor keeps up with the feed however rarely a change matches.
+    change has come since. The hub then wakes the watch at the first matching change. Until
+    then `cursor` follows the feed, however rarely a change matches.
     """
 
     def __init__(self, reader: FeedReader, selection: Selection, cursor: Cursor) -> None:
@@ -87,7 +88,8 @@ class FeedWatch:
         self.wake_scheduled = False  # set and cleared by the hub
         self._reader = reader
         self._cursor = cursor
-        self._as_of = cursor.as_of  # of what was read from the table, or sent by another server
+        # The newest head of a read of the table, by this server or by the one that made the cursor.
+        self._as_of = cursor.as_of
         self._synced = False
         self._idle = False
         self._draining = False
@@ -115,7 +117,7 @@ class FeedWatch:
         self._wake_up.set()
 
     def close(self) -> None:
-        """Release the timer: the client is gone."""
+        """Release the wake-up's timer: the client is gone."""
         self._wake_up.close()
 
     def drain(self) -> None:
@@ -128,11 +130,11 @@ class FeedWatch:
     async def next_update(self, max_wait: float) -> FeedUpdate | None:
         """Return the next update as soon as there is one, or None after `max_wait` seconds.
 
-        None also if nothing that was read in this time matched, or if the turn to read the
-        table did not come. The cursor has moved as far as was read.
+        It returns None too if what was read did not match, or if no turn to read the table came
+        in time. The cursor has then moved as far as was read.
 
         Raises:
-            Draining: The server is shutting down.
+            Draining: The stream has to end.
             FeedCompacted: Deletions after the cursor are no longer known.
             ForeignCursor: The cursor is ahead of the feed.
             StoreUnavailable: The database does not answer.
@@ -150,7 +152,8 @@ class FeedWatch:
             if update.changes or update.synced:
                 return update
             left = max(0.0, end - loop.time())
-            if not (await self._wake_up.wait(left) if self._idle else left):
+            go_on = await self._wake_up.wait(left) if self._idle else left > 0
+            if not go_on:
                 return None
         raise Draining
 

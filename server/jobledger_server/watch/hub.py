@@ -19,19 +19,22 @@ Watch = TypeVar("Watch", JobWatch, FeedWatch)
 WOKEN_AT_ONCE = 50
 """Watches woken in one turn of the event loop."""
 
-ALL_OWNERS_PART = 80
+WATCHES_PER_ALL_OWNERS_WATCH = 80
 """One in this many watches may be of all owners' jobs. Each of those is sent every change, so
 thousands of them would leave the server no time for anything else."""
+
+ONE_CALLERS_ALL_OWNERS_WATCHES = 0.8
+"""The part of these that one caller may have: usually one service watches all owners' jobs."""
 
 
 class WatchHub:
     """Where commits and watches meet, in one event loop.
 
     The feed's counter is dense, so the hub knows what it has seen. Changes that follow the
-    last sequence number are handed on at once. Changes that leave a gap, because another
-    server committed in between, are dropped, and `on_gap` is called: what is missing is read
-    from the table, in order. The same happens after a page of the table that ended before
-    the head of that read, because such a page omits jobs that were deleted up to the head.
+    last sequence number are handed on at once. A commit that leaves a gap, because another
+    one came in between, is dropped, and `on_gap` is called: what is missing is read from
+    the table, in order. So is a commit that follows a page of the table which ended before
+    the head of its read: that page lacks jobs that were deleted up to that head.
 
     Args:
         buffer: The newest changes.
@@ -55,9 +58,11 @@ class WatchHub:
         self._observe = observe
         each = max(1, int(max_watches * share))
         self._admission = Admission("watches", total=max_watches, each=each)
-        of_all = max(1, max_watches // ALL_OWNERS_PART)
+        of_all = max(1, max_watches // WATCHES_PER_ALL_OWNERS_WATCH)
         self._of_all_owners = Admission(
-            "watches of all owners' jobs", total=of_all, each=max(1, of_all * 4 // 5)
+            "watches of all owners' jobs",
+            total=of_all,
+            each=max(1, int(of_all * ONE_CALLERS_ALL_OWNERS_WATCHES)),
         )
         self._job_watches: dict[JobId, set[JobWatch]] = {}
         self._feed_watches: dict[str | None, set[FeedWatch]] = {}
@@ -67,7 +72,7 @@ class WatchHub:
 
     @property
     def seq(self) -> int:
-        """The sequence number up to which all changes were handed to the watches."""
+        """The newest sequence number that this server has handed to its watches."""
         return self._buffer.seq
 
     @property
@@ -154,7 +159,8 @@ class WatchHub:
     def restart(self, seq: int) -> None:
         """End every watch at its present cursor, and continue from this sequence number.
 
-        In this order: nobody was sent what lies between, so no cursor may move past it.
+        First the watches, then the buffer: a cursor that followed the new `seq` would skip what
+        nobody was sent.
         """
         self._end_all()
         self._buffer.restart(seq)

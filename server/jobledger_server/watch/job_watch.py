@@ -16,8 +16,9 @@ from jobledger_server.watch.wake_up import WakeUp
 class Draining(Exception):
     """The stream ends although its watch could go on; the client reconnects.
 
-    `too_old`: only this stream ends, because it reached its maximum age. Otherwise the
-    server is shutting down. `resume_token` is where a watch of many jobs continues.
+    The server is shutting down, or its feed starts over; with `too_old` only this stream
+    ends, because it reached its maximum age. `resume_token` is where a watch of many jobs
+    continues.
     """
 
     def __init__(self, *, too_old: bool = False) -> None:
@@ -79,11 +80,11 @@ class JobWatch:
             self._version = version
 
     def close(self) -> None:
-        """Release the timer: the client is gone."""
+        """Release the wake-up's timer: the client is gone."""
         self._wake_up.close()
 
     def drain(self) -> None:
-        """End the watch: the server is shutting down."""
+        """End the watch: the server is shutting down, or the feed starts over."""
         self._draining = True
         self.wake()
 
@@ -92,7 +93,7 @@ class JobWatch:
 
         Raises:
             JobNotFound: The job was deleted.
-            Draining: The server is shutting down. A known terminal state is returned first.
+            Draining: The stream has to end. A known terminal state is returned first.
         """
         while True:
             job, transitions = self._job, self._transitions
