@@ -137,21 +137,21 @@ def change_message(change: Change, resume_token: str) -> bytes:
 
 
 def report_message(decision: Decision) -> worker_service_pb2.ReportProgressResponse:
-    """Make the acknowledgement of a report: what changed of the job, without its contents."""
+    """Make the acknowledgement of a report, with the fields of the job that reports change."""
     response = worker_service_pb2.ReportProgressResponse(
         applied=decision.applied,
         cancel_requested=decision.job.cancel_request_time is not None,
     )
-    job, brief = decision.job, response.job
-    brief.id = job.id
-    brief.status = _STATUSES[job.status]
-    brief.version = job.version
-    brief.progress = job.progress
-    brief.attempt = job.attempt
-    brief.cancel_reason = job.cancel_reason
-    _set_time(brief.update_time, job.update_time)
-    _set_time(brief.lease_expire_time, job.lease_expire_time)
-    _set_time(brief.cancel_request_time, job.cancel_request_time)
+    job, message = decision.job, response.job
+    message.id = job.id
+    message.status = _STATUSES[job.status]
+    message.version = job.version
+    message.progress = job.progress
+    message.attempt = job.attempt
+    message.cancel_reason = job.cancel_reason
+    _set_time(message.update_time, job.update_time)
+    _set_time(message.lease_expire_time, job.lease_expire_time)
+    _set_time(message.cancel_request_time, job.cancel_request_time)
     return response
 
 

@@ -1,8 +1,8 @@
-"""Rows to values of the domain, and back.
+"""Converts rows to values of the domain, and back.
 
-The columns of a table have the order of the fields, and their names; `_COMPUTED` has those that
-differ. So a new field of a job needs a column of the same name at the same place, and a name in
-`FIXED_COLUMNS` if it never changes.
+The columns of a table have the names and the order of the fields; `_COMPUTED` has those that
+differ. So a new field of a job needs a column of the same name in the same position, and its
+name in `FIXED_COLUMNS` if it never changes.
 """
 
 import json
@@ -26,7 +26,7 @@ from jobledger_server.sql.tables import assets, job_transitions, jobs, tombstone
 from jobledger_server.store import Change
 
 Row = tuple[Any, ...]
-"""One row to write, its values in the order of the columns named beside it."""
+"""One row to write. Its values are in the order of a given list of columns."""
 
 _LINK_FIELDS = AssetLink.__struct_fields__
 
@@ -60,17 +60,17 @@ REPORT_COLUMNS = (
 
 
 def labels_from_text(text: str) -> dict[str, str]:
-    """Read labels as the database keeps them."""
+    """Read labels from their form in the database."""
     return {} if text == "{}" else json.loads(text)
 
 
 def labels_to_text(labels: Mapping[str, str]) -> str:
-    """Write labels as the database keeps them."""
+    """Write labels in their form in the database."""
     return json.dumps(labels) if labels else "{}"
 
 
 def _labels(value: str | dict[str, str]) -> dict[str, str]:
-    """Take the labels of a row: text from the driver; SQLAlchemy has parsed them already."""
+    """Return the labels of a row: the driver returns text, SQLAlchemy has parsed it already."""
     return labels_from_text(value) if isinstance(value, str) else value
 
 
@@ -82,8 +82,8 @@ _COMPUTED: Mapping[str, Callable[[Job], Any]] = {
     "error_message": lambda job: job.error and job.error.message,
     "error_details": lambda job: job.error and job.error.details,
 }
-"""The columns of `jobs` that do not hold a field as it is. `change_seq` is another: it is given
-with the job."""
+"""The columns of `jobs` that are not a field of the job. `change_seq` is another: it is not part of
+the job at all."""
 
 
 class JobRows:
@@ -107,26 +107,26 @@ _CHANGE_SEQ = _JOB_COLUMNS.index("change_seq")
 _STATUS_COLUMN, _LABELS_COLUMN = map(_JOB_COLUMNS.index, ("status", "labels"))
 
 job_rows = JobRows(_JOB_COLUMNS)
-"""Whole rows."""
+"""Makes whole rows."""
 
 mutable_rows = JobRows(name for name in _JOB_COLUMNS if name not in FIXED_COLUMNS)
-"""What can change of a job."""
+"""Makes rows of the columns that can change."""
 
 report_rows = JobRows(REPORT_COLUMNS)
-"""What a report changes of a job."""
+"""Makes rows of the columns that a report changes."""
 
-_BESIDE_REPORTS = attrgetter(
+_NOT_REPORTED = attrgetter(
     *(name for name in Job.__struct_fields__ if name not in (*FIXED_COLUMNS, *REPORT_COLUMNS))
 )
 
 
 def only_reported(before: Job, after: Job) -> bool:
-    """Whether nothing differs but what REPORT_COLUMNS hold."""
-    return bool(_BESIDE_REPORTS(before) == _BESIDE_REPORTS(after))
+    """Return whether the jobs differ only in fields of REPORT_COLUMNS."""
+    return bool(_NOT_REPORTED(before) == _NOT_REPORTED(after))
 
 
 def job_from_row(row: Sequence[Any]) -> Job:
-    """Make a Job of a row of the whole `jobs` table."""
+    """Make a Job from a whole row of `jobs`."""
     *fields, _deadline, _change_seq, reason, message, details, parameters, result = row
     fields[_STATUS_COLUMN] = _STATUS[fields[_STATUS_COLUMN]]
     fields[_LABELS_COLUMN] = _labels(fields[_LABELS_COLUMN])
@@ -135,13 +135,13 @@ def job_from_row(row: Sequence[Any]) -> Job:
 
 
 def history_from_row(row: Sequence[Any]) -> tuple[Job, Transition | None]:
-    """Make a Job, and one of its transitions if it has any, of rows of both tables joined."""
+    """Make a Job, and one of its transitions if it has any, from a row of both tables joined."""
     job, transition = row[: len(jobs.c)], row[len(jobs.c) :]
     return job_from_row(job), None if transition[0] is None else transition_from_row(transition)
 
 
 def change_from_row(row: Sequence[Any], as_of: int = 0) -> Change:
-    """Make the change that a row of the whole `jobs` table stands for."""
+    """Make a Change from a whole row of `jobs`."""
     return Change(job_from_row(row), seq=row[_CHANGE_SEQ], as_of=as_of)
 
 
@@ -149,7 +149,7 @@ TRANSITION_COLUMNS = tuple(job_transitions.c.keys())
 
 
 def transition_row(transition: Transition, job: Job, change_seq: int) -> Row:
-    """Make a row of TRANSITION_COLUMNS of a transition and the job after it."""
+    """Make a row of TRANSITION_COLUMNS from a transition and the job after it."""
     return (
         transition.job_id,
         transition.version,
@@ -168,7 +168,7 @@ def transition_row(transition: Transition, job: Job, change_seq: int) -> Row:
 
 
 def transition_from_row(row: Sequence[Any]) -> Transition:
-    """Make a Transition of a row of the whole `job_transitions` table."""
+    """Make a Transition from a whole row of `job_transitions`."""
     values = dict(zip(TRANSITION_COLUMNS, row, strict=True))
     fields = {name: values[name] for name in Transition.__struct_fields__}
     fields["from_status"] = _STATUS[values["from_status"]]
@@ -180,7 +180,7 @@ _TRANSITION_SEQ = TRANSITION_COLUMNS.index("change_seq")
 
 
 def transition_seq(row: Sequence[Any]) -> int:
-    """Return the sequence number of a row of the whole `job_transitions` table."""
+    """Return the sequence number of a whole row of `job_transitions`."""
     seq: int = row[_TRANSITION_SEQ]
     return seq
 
@@ -194,9 +194,9 @@ def job_after_start(job: Job, row: Sequence[Any]) -> Job:
     values = dict(zip(TRANSITION_COLUMNS, row, strict=True))
     transition = transition_from_row(row)
     lease_expire_time = values["lease_expire_time"]
-    # A job whose cancellation was requested before its start only passes through PROCESSING, and
-    # only such a job has a lease of no length. Comparing times would not do: a transaction that
-    # commits later can have begun earlier.
+    # If cancellation was requested before the start, the job only passes through PROCESSING, and
+    # its lease expires at once. Times cannot be compared: a transaction that commits later may
+    # have begun earlier.
     cancelled_before = lease_expire_time == transition.time
     return replace(
         job,
@@ -224,7 +224,7 @@ ASSET_COLUMNS = (*(name for name in Asset.__struct_fields__ if name != "link"), 
 
 
 def asset_from_row(row: Sequence[Any]) -> Asset:
-    """Make an Asset of a row of the whole `assets` table."""
+    """Make an Asset from a whole row of `assets`."""
     values = dict(zip(assets.c.keys(), row, strict=True))
     link = AssetLink(*[values.pop(name) for name in _LINK_FIELDS])
     return Asset(link=link, **values)
@@ -239,7 +239,7 @@ TOMBSTONE_COLUMNS = tuple(tombstones.c.keys())
 
 
 def tombstone_row(job: Job, change_seq: int) -> Row:
-    """Make a row of TOMBSTONE_COLUMNS of a deleted job."""
+    """Make a row of TOMBSTONE_COLUMNS from a deleted job."""
     return (
         job.id,
         job.user_id,
@@ -254,7 +254,7 @@ def tombstone_row(job: Job, change_seq: int) -> Row:
 
 
 def tombstone_from_row(row: Sequence[Any], as_of: int) -> Change:
-    """Make the deletion that a row of the whole `tombstones` table stands for."""
+    """Make the deletion from a whole row of `tombstones`."""
     values = dict(zip(TOMBSTONE_COLUMNS, row, strict=True))
     job = Job(
         id=values["job_id"],
