@@ -85,7 +85,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         _metrics(settings, feed, ledger),
     ):
         for task in (*reads.tasks, *ledger.tasks):
-            supervisor.watch(task)
+            supervisor.supervise(task)
         drain = Drain(partial(_end_streams, feed.hub, waiters))
         services = _services(
             settings, store, ledger, reads, feed, long_poll=long_poll, access=access, drain=drain

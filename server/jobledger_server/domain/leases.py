@@ -93,13 +93,14 @@ def expire(job: Job, now: Instant, resumed_at: Instant | None = None) -> Decisio
     extended = _extended(job, resumed_at, now)
     if not _passed(deadline(extended), now):
         return Decision(job=extended)
+    attempts_used = job.attempt - job.releases
     if job.cancel_request_time is not None:
         error = _cancelled(job)
     elif _passed(job.run_expire_time, now):
         error = JobError(RUN_EXPIRED, "the job did not finish within its run timeout")
     elif not _passed(job.lease_expire_time, now):
         error = JobError(QUEUE_EXPIRED, "no worker claimed the job within its queue timeout")
-    elif job.attempt - job.releases < job.max_attempts:
+    elif attempts_used < job.max_attempts:
         return requeue(job, released=False, now=now)
     else:
         worker = f"worker {job.worker_id!r}" if job.worker_id else "the worker"

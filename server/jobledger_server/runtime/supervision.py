@@ -23,7 +23,7 @@ class Supervisor:
     def __init__(self) -> None:
         self.failed = asyncio.Event()
 
-    def watch(self, task: asyncio.Task[None] | None) -> None:
+    def supervise(self, task: asyncio.Task[None] | None) -> None:
         """If the task fails, log the error and set `failed`."""
         if task is not None:
             task.add_done_callback(self._ended)
@@ -32,7 +32,7 @@ class Supervisor:
     async def running(self, name: str, work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         """Run a supervised task during the block."""
         task = asyncio.create_task(work, name=name)
-        self.watch(task)
+        self.supervise(task)
         try:
             yield
         finally:
