@@ -19,6 +19,9 @@ from typing import Self
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.support import forked
+from tests.support.forked import Forked
+
 MIB = 2**20
 
 START_TIMEOUT = 30.0
@@ -35,15 +38,7 @@ def run_server(
     *arguments: str, cwd: Path | None = None, **environment: str
 ) -> "subprocess.CompletedProcess[str]":
     """Run `jobledger-server` to its end."""
-    return subprocess.run(
-        [Path(sys.executable).with_name("jobledger-server"), *arguments],
-        cwd=cwd,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return forked.run("jobledger-server", *arguments, cwd=cwd, env={**os.environ, **environment})
 
 
 class ServerProcess:
@@ -73,7 +68,7 @@ class ServerProcess:
         limit = f'ulimit -n {descriptors} && exec "$@"'
         self._limit = [] if descriptors is None else ["sh", "-c", limit, "sh"]
         self._environment = {**os.environ, **(environment or {})}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
 
     @property
     def pid(self) -> int:
@@ -89,16 +84,19 @@ class ServerProcess:
 
     def start(self) -> None:
         """Start the process and wait until its health service says SERVING."""
-        command = [
-            *self._limit,
-            str(Path(sys.executable).with_name("jobledger-server")),
-            *("serve", "--listen", self.target, *map(str, self._database)),
-            *self._arguments,
-        ]
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
-            )
+        serve = ["serve", "--listen", self.target, *map(str, self._database), *self._arguments]
+        with self.log.open("ab") as log, Path(os.devnull).open("rb") as nothing:
+            if self._limit:
+                program = str(Path(sys.executable).with_name("jobledger-server"))
+                command = [*self._limit, program, *serve]
+                self._process = subprocess.Popen(
+                    command, stdin=nothing, stdout=log, stderr=log, env=self._environment
+                )
+            else:
+                files = (nothing, log, log)
+                self._process = Forked(
+                    "jobledger-server", serve, files=files, env=self._environment
+                )
         try:
             self._wait_until_serving()
         except BaseException:
@@ -145,7 +143,7 @@ class ServerProcess:
     async def __aexit__(self, *_: object) -> None:
         await asyncio.to_thread(self.kill)
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running(self) -> subprocess.Popen[bytes] | Forked:
         assert self._process is not None, "the server is not running"
         return self._process
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobledger_client import Client
+from tests.support import forked
 from tests.support.server_process import ServerProcess
 
 PROGRAM = Path(sys.executable).with_name("jobledger")
@@ -28,14 +29,11 @@ class Shell:
         }
         self.environment |= {"JOBLEDGER_SERVER": target, "JOBLEDGER_USER": user}
 
-    def __call__(self, *arguments: str, **options) -> subprocess.CompletedProcess[str]:
-        options = {"env": self.environment, "text": True, "timeout": 60, **options}
-        return subprocess.run(
-            [PROGRAM, *arguments], capture_output=True, check=False, encoding="utf-8", **options
-        )
+    def __call__(self, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+        return forked.run("jobledger", *arguments, env=self.environment, given=given)
 
-    def ok(self, *arguments: str, **options) -> str:
-        run = self(*arguments, **options)
+    def ok(self, *arguments: str, given: str = "") -> str:
+        run = self(*arguments, given=given)
         assert (run.returncode, run.stderr) == (0, "")
         return run.stdout
 

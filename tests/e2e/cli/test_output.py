@@ -30,7 +30,7 @@ def test_create_reads_parameters_from_elsewhere(jobledger, client, tmp_path, sou
     file = tmp_path / "parameters.json"
     file.write_text(text, encoding="utf-8")
     given = f"@{file}" if source == "file" else "-"
-    out = jobledger.ok("create", "render", "--parameters", given, input=text)
+    out = jobledger.ok("create", "render", "--parameters", given, given=text)
     assert client.get_job(out.strip()).parameters["city"] == "Zürich"
 
 
@@ -164,7 +164,9 @@ def test_output_that_cannot_encode_a_letter_is_no_failure(jobledger, client):
     job = client.start_job(client.create_job("render").id)
     client.update_progress(job.id, 1, progress_message="Zürich")
     jobledger.environment["PYTHONIOENCODING"] = "ascii"
-    assert "Z\\xfcrich" in jobledger.ok("get", job.id)
+    with jobledger.start("get", job.id) as process:
+        out, _ = process.communicate()
+    assert "Z\\xfcrich" in out
 
 
 def test_help_lists_the_exit_codes(jobledger):
