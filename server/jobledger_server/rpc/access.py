@@ -118,7 +118,7 @@ def read_access_file(path: Path) -> Access:
             raise BadAccessFile(f"{path}: {caller.name!r} has the same token as another caller")
         callers[digest] = caller
     if not callers:
-        raise BadAccessFile(f"{path} names no [[caller]]")
+        raise BadAccessFile(f"{path} has no [[caller]]")
     return Access(callers)
 
 

@@ -48,7 +48,7 @@ def statuses(check: Checker, field: str, values: Sequence[int]) -> list[JobStatu
         if value in STATUSES:
             found.append(STATUSES[job_pb2.JobStatus.ValueType(value)])
         else:
-            check.add(field, "is required" if value == 0 else f"has no value {value}")
+            check.add(field, "is required" if value == 0 else f"has the unknown value {value}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""UnparsedRequest requests: bytes that are parsed only once the caller is authorised.
+"""Incoming requests: bytes that are parsed only once the caller is authorised.
 
 Requests must neither block the event loop nor fill the memory. So the size is checked before
 anything is parsed, large requests are parsed in a thread of their own, one at a time and

@@ -30,8 +30,8 @@ from jobledger_server.runtime.port import PortUnavailable
 from jobledger_server.settings import Settings
 
 OPTIONS = (
-    # After a restart all watches reconnect at once. The default would cancel some of more than
-    # 1,000 waiting calls.
+    # After a restart all watches reconnect at once. With the defaults gRPC cancels some calls when
+    # more than 1,000 wait.
     ("grpc.server.max_pending_requests", 20_000),
     ("grpc.server.max_pending_requests_hard_limit", 30_000),
     # A second server on the same port is a mistake, not a way to share it; see _options.
@@ -102,7 +102,7 @@ async def serving(
 ) -> AsyncIterator[Serving]:
     """Serve these services, health and reflection during the block, then drain.
 
-    Draining takes at most `settings.grace` seconds: health says NOT_SERVING, streams end
+    Draining takes at most `settings.grace` seconds: health reports NOT_SERVING, streams end
     with UNAVAILABLE, running calls finish.
 
     Raises:
@@ -188,8 +188,8 @@ def _limits(settings: Settings) -> Limits:
 def _options(settings: Settings, max_connections: int) -> list[tuple[str, int]]:
     options = dict(OPTIONS)
     options["grpc.max_concurrent_streams"] = settings.max_streams
-    # A call counts until gRPC releases its object, shortly after the client has seen its end and
-    # has begun the next one. Without room for as many, gRPC refuses some of the next ones.
+    # gRPC counts a call until it deallocates it, which may be shortly after the client has received
+    # the answer and started the next call. With less spare capacity it refuses some of these.
     options["grpc.http2.max_deallocating_streams"] = settings.max_streams
     options["grpc.max_allowed_incoming_connections"] = max_connections
     if settings.max_connection_idle:

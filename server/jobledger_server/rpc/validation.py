@@ -181,7 +181,7 @@ class Checker:
         if _UNSAFE_IN_URL.search(url):
             self.add(field, "has a space or a control character")
         elif parts.scheme not in schemes:
-            self.add(field, f"must be absolute, its scheme one of {', '.join(sorted(schemes))}")
+            self.add(field, f"must be absolute and have a scheme of {', '.join(sorted(schemes))}")
         elif not host:
             self.add(field, "has no host")
         elif "@" in parts.netloc:
@@ -245,5 +245,5 @@ def _struct_violation(struct: Struct, size: int) -> str | None:
             elif kind == "list_value":
                 open_values.append((value.list_value, depth + 1))
             elif kind is None:
-                return "has a value of no kind"
+                return "has a value without a kind"
     return None
