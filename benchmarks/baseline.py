@@ -12,7 +12,7 @@ import gc
 import sys
 import time
 import uuid
-from collections import OrderedDict, defaultdict, deque
+from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -35,192 +35,90 @@ Context = grpc.aio.ServicerContext[Any, Any]
 KEPT = 20_000
 """Jobs of a type that wait for a worker, and jobs that have ended; the oldest are forgotten."""
 
-WOKEN_AT_ONCE = 50
-"""Streams that write before the event loop looks at its sockets again. All at once is slower."""
-
 WEEK_SECONDS = 604_800
 HOUR_SECONDS = 3_600
 
 
-class Event:
-    """What streams and claims wait for."""
+class Bare(JobServiceServicer, WorkerServiceServicer):
+    """Both services, as far as they are measured."""
 
     def __init__(self) -> None:
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    async def happened(self) -> None:
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        await future
-
-    def happen(self) -> None:
-        self._wake(len(self._waiting))
-
-    def _wake(self, count: int) -> None:
-        for _ in range(min(count, WOKEN_AT_ONCE)):
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_result(None)
-        if count > WOKEN_AT_ONCE:
-            asyncio.get_running_loop().call_soon(self._wake, count - WOKEN_AT_ONCE)
-
-
-class Jobs:
-    """The jobs, what happens to each while it is watched, and which wait for a worker."""
-
-    def __init__(self) -> None:
-        self.all: dict[str, job_pb2.Job] = {}
+        self._jobs: dict[str, job_pb2.Job] = {}
         self._waiting: defaultdict[str, OrderedDict[str, job_pb2.Job]] = defaultdict(OrderedDict)
         self._ended: OrderedDict[str, job_pb2.Job] = OrderedDict()
-        self.watched: dict[str, Event] = {}
-        self.created = Event()
-
-    def create(self, request: jobs_pb.CreateJobRequest) -> job_pb2.Job:
-        job = job_pb2.Job(
-            id=str(uuid.uuid4()),
-            user_id=request.user_id,
-            job_type=request.job_type,
-            parameters=request.parameters,
-            labels=request.labels,
-            status=job_pb2.JOB_STATUS_QUEUED,
-            max_attempts=1,
-            version=1,
-        )
-        job.create_time.seconds, job.create_time.nanos = divmod(time.time_ns(), 10**9)
-        job.update_time.CopyFrom(job.create_time)
-        job.queue_expire_time.seconds = job.create_time.seconds + WEEK_SECONDS
-        self.all[job.id] = job
-        self._keep(self._waiting[job.job_type], job)
-        self.created.happen()
-        return job
-
-    def claim(self, request: workers_pb.ClaimJobsRequest) -> list[job_pb2.Job]:
-        claimed: list[job_pb2.Job] = []
-        for job_type in request.job_types:
-            waiting = self._waiting[job_type]
-            while waiting and len(claimed) < max(1, request.max_jobs):
-                claimed.append(next(iter(waiting.values())))
-                self.start(claimed[-1], request.worker_id)
-        return claimed
-
-    def start(self, job: job_pb2.Job, worker_id: str) -> None:
-        self._waiting[job.job_type].pop(job.id, None)
-        job.status = job_pb2.JOB_STATUS_PROCESSING
-        job.attempt = 1
-        job.worker_id = worker_id
-        job.ClearField("queue_expire_time")
-        job.start_time.seconds = int(time.time())
-        job.lease_expire_time.seconds = job.start_time.seconds + HOUR_SECONDS
-        self.changed(job)
-
-    def report(self, report: Any) -> job_pb2.Job:
-        job = self.all[report.job_id]
-        job.progress = report.progress
-        job.progress_message = report.progress_message
-        self.changed(job)
-        return job
-
-    def end(self, request: workers_pb.TransitionJobRequest) -> job_pb2.Job:
-        job = self.all[request.job_id]
-        job.status = request.target_status
-        job.progress = 100
-        job.ClearField("lease_expire_time")
-        job.complete_time.seconds = int(time.time())
-        job.result.CopyFrom(request.result)
-        self.changed(job)
-        self._keep(self._ended, job)
-        return job
-
-    def _keep(self, kept: OrderedDict[str, job_pb2.Job], job: job_pb2.Job) -> None:
-        kept[job.id] = job
-        if len(kept) > KEPT:
-            oldest, _ = kept.popitem(last=False)
-            del self.all[oldest]
-
-    def changed(self, job: job_pb2.Job) -> None:
-        job.version += 1
-        job.update_time.seconds, job.update_time.nanos = divmod(time.time_ns(), 10**9)
-        if event := self.watched.get(job.id):
-            event.happen()
-
-
-class BareJobService(JobServiceServicer):
-    """The owners' calls that are measured."""
-
-    def __init__(self, jobs: Jobs) -> None:
-        self._jobs = jobs
+        self._created = asyncio.Event()
+        self._changed: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
     async def CreateJob(  # noqa: N802
         self, request: jobs_pb.CreateJobRequest, _context: Context
     ) -> jobs_pb.CreateJobResponse:
-        return jobs_pb.CreateJobResponse(job=self._jobs.create(request))
+        return jobs_pb.CreateJobResponse(job=self._create(request, request.user_id))
 
     async def BatchCreateJobs(  # noqa: N802
         self, request: jobs_pb.BatchCreateJobsRequest, _context: Context
     ) -> jobs_pb.BatchCreateJobsResponse:
-        jobs = []
-        for one in request.requests:
-            one.user_id = request.user_id
-            jobs.append(self._jobs.create(one))
+        jobs = [self._create(one, request.user_id) for one in request.requests]
         return jobs_pb.BatchCreateJobsResponse(jobs=jobs)
 
     async def GetJob(  # noqa: N802
         self, request: jobs_pb.GetJobRequest, _context: Context
     ) -> jobs_pb.GetJobResponse:
-        return jobs_pb.GetJobResponse(job=self._jobs.all[request.job_id])
+        return jobs_pb.GetJobResponse(job=self._jobs[request.job_id])
 
     async def WatchJob(  # type: ignore[override]  # noqa: N802
         self, request: jobs_pb.WatchJobRequest, context: Context
     ) -> None:
         """Send every change that no newer one overtakes."""
-        job = self._jobs.all[request.job_id]
-        event = self._jobs.watched.setdefault(job.id, Event())
-        sent = 0
-        while True:
+        job = self._jobs[request.job_id]
+        changed = self._changed[job.id]
+        sent, status = 0, job.status
+        while status != job_pb2.JOB_STATUS_COMPLETED:
             if job.version == sent:
-                await event.happened()
+                await changed.wait()
             sent, status = job.version, job.status
             await context.write(jobs_pb.WatchJobResponse(job=job))
-            if status == job_pb2.JOB_STATUS_COMPLETED:
-                break
-        self._jobs.watched.pop(job.id, None)
-
-
-class BareWorkerService(WorkerServiceServicer):
-    """The workers' calls that are measured."""
-
-    def __init__(self, jobs: Jobs) -> None:
-        self._jobs = jobs
+        self._changed.pop(job.id, None)
 
     async def ClaimJobs(  # noqa: N802
         self, request: workers_pb.ClaimJobsRequest, _context: Context
     ) -> workers_pb.ClaimJobsResponse:
+        claimed: list[job_pb2.Job] = []
+        (job_type,) = request.job_types
+        waiting = self._waiting[job_type]
         with suppress(TimeoutError):
             async with asyncio.timeout(request.wait.seconds):
-                while not (claimed := self._jobs.claim(request)):
-                    await self._jobs.created.happened()
+                while not waiting:
+                    await self._created.wait()
+        while waiting and len(claimed) < max(1, request.max_jobs):
+            _, job = waiting.popitem(last=False)
+            claimed.append(self._start(job, request.worker_id))
         return workers_pb.ClaimJobsResponse(jobs=claimed)
 
     async def TransitionJob(  # noqa: N802
         self, request: workers_pb.TransitionJobRequest, _context: Context
     ) -> workers_pb.TransitionJobResponse:
+        job = self._jobs[request.job_id]
         if request.target_status == job_pb2.JOB_STATUS_PROCESSING:
-            job = self._jobs.all[request.job_id]
-            self._jobs.start(job, request.worker_id)
-        else:
-            job = self._jobs.end(request)
-        return workers_pb.TransitionJobResponse(job=job)
+            del self._waiting[job.job_type][job.id]
+            return workers_pb.TransitionJobResponse(job=self._start(job, request.worker_id))
+        job.status = request.target_status
+        job.progress = 100
+        job.ClearField("lease_expire_time")
+        job.complete_time.seconds = int(time.time())
+        job.result.CopyFrom(request.result)
+        self._keep(self._ended, job)
+        return workers_pb.TransitionJobResponse(job=self._change(job))
 
     async def UpdateProgress(  # noqa: N802
         self, request: workers_pb.UpdateProgressRequest, _context: Context
     ) -> workers_pb.UpdateProgressResponse:
-        return workers_pb.UpdateProgressResponse(job=self._jobs.report(request), applied=True)
+        return workers_pb.UpdateProgressResponse(job=self._report(request), applied=True)
 
     async def ReportProgress(  # type: ignore[override]  # noqa: N802
         self, reports: AsyncIterator[workers_pb.ReportProgressRequest], context: Context
     ) -> None:
         async for report in reports:
-            job = self._jobs.report(report)
+            job = self._report(report)
             brief = job_pb2.Job(
                 id=job.id,
                 status=job.status,
@@ -235,8 +133,7 @@ class BareWorkerService(WorkerServiceServicer):
     async def CreateAsset(  # noqa: N802
         self, request: workers_pb.CreateAssetRequest, _context: Context
     ) -> workers_pb.CreateAssetResponse:
-        job = self._jobs.all[request.job_id]
-        self._jobs.changed(job)
+        job = self._change(self._jobs[request.job_id])
         asset = asset_pb2.Asset(
             id=str(uuid.uuid4()),
             job_id=job.id,
@@ -248,12 +145,64 @@ class BareWorkerService(WorkerServiceServicer):
         )
         return workers_pb.CreateAssetResponse(asset=asset)
 
+    def _create(self, request: jobs_pb.CreateJobRequest, user_id: str) -> job_pb2.Job:
+        job = job_pb2.Job(
+            id=str(uuid.uuid4()),
+            user_id=user_id,
+            job_type=request.job_type,
+            parameters=request.parameters,
+            labels=request.labels,
+            status=job_pb2.JOB_STATUS_QUEUED,
+            max_attempts=1,
+        )
+        self._change(job)
+        job.create_time.CopyFrom(job.update_time)
+        job.queue_expire_time.seconds = job.create_time.seconds + WEEK_SECONDS
+        self._jobs[job.id] = job
+        self._keep(self._waiting[job.job_type], job)
+        _happen(self._created)
+        return job
+
+    def _start(self, job: job_pb2.Job, worker_id: str) -> job_pb2.Job:
+        job.status = job_pb2.JOB_STATUS_PROCESSING
+        job.attempt = 1
+        job.worker_id = worker_id
+        job.ClearField("queue_expire_time")
+        job.start_time.seconds = int(time.time())
+        job.lease_expire_time.seconds = job.start_time.seconds + HOUR_SECONDS
+        return self._change(job)
+
+    def _report(self, report: Any) -> job_pb2.Job:
+        job = self._jobs[report.job_id]
+        job.progress = report.progress
+        job.progress_message = report.progress_message
+        return self._change(job)
+
+    def _change(self, job: job_pb2.Job) -> job_pb2.Job:
+        job.version += 1
+        job.update_time.seconds, job.update_time.nanos = divmod(time.time_ns(), 10**9)
+        if changed := self._changed.get(job.id):
+            _happen(changed)
+        return job
+
+    def _keep(self, jobs: OrderedDict[str, job_pb2.Job], job: job_pb2.Job) -> None:
+        jobs[job.id] = job
+        if len(jobs) > KEPT:
+            oldest, _ = jobs.popitem(last=False)
+            del self._jobs[oldest]
+
+
+def _happen(event: asyncio.Event) -> None:
+    """Wake those who wait for it now."""
+    event.set()
+    event.clear()
+
 
 async def serve(port: str) -> None:
-    jobs = Jobs()
+    bare = Bare()  # type: ignore[abstract]
     server = grpc.aio.server(options=OPTIONS)
-    add_JobServiceServicer_to_server(BareJobService(jobs), server)  # type: ignore[abstract]
-    add_WorkerServiceServicer_to_server(BareWorkerService(jobs), server)  # type: ignore[abstract]
+    add_JobServiceServicer_to_server(bare, server)
+    add_WorkerServiceServicer_to_server(bare, server)
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     await server.wait_for_termination()

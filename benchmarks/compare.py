@@ -8,15 +8,17 @@ each figure. The load always comes from this tree, whatever the revisions are.
 
 import argparse
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import postgres
-from benchmarks.counting import ALONE, count
+from benchmarks.counting import count
 from benchmarks.measure import (
     GENERATORS,
     Work,
@@ -28,11 +30,10 @@ from benchmarks.measure import (
     reports,
     unary_calls,
 )
-from benchmarks.processes import Generator, all_do, cpu_seconds
-from benchmarks.revisions import Revision, check_out
+from benchmarks.processes import ROOT, BenchmarkError, Generator, all_do, cpu_seconds
 from benchmarks.scenarios.watch import Fanout, watch_jobs_bytes
 from benchmarks.stats import Kind, Report, percentiles
-from benchmarks.targets import DATABASES, Database, Server, new_database
+from benchmarks.targets import DATABASES, PROGRAMS, Database, Server, new_database
 
 ROUNDS = 10
 COUNTED_ROUNDS = 5
@@ -49,8 +50,47 @@ WATCHES = 1_000
 FEED_WATCHES = 200
 CHANGES = 8
 
+CACHE = ROOT / ".venv/revisions"
+"""Trees of other commits stay here, each with an environment of its own."""
+
 STEADY = {"autovacuum": "off", "checkpoint_timeout": "1h", "max_wal_size": "16GB"}
 """Settings of PostgreSQL: no work of its own that would fall on one side by chance."""
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A revision that can be served: its commit, and the folder of its programs."""
+
+    commit: str
+    programs: Path
+
+
+def check_out(name: str) -> Revision:
+    """Have a revision with an environment of its own. Raises BenchmarkError.
+
+    Args:
+        name: anything that git takes for a commit, or `.`, the working tree as it is.
+    """
+    commit = _run("git", "rev-parse", "--short", "HEAD" if name == "." else f"{name}^{{commit}}")
+    if name == ".":
+        return Revision(f"{commit} and what was changed since", PROGRAMS)
+    tree = CACHE / commit
+    programs = tree / ".venv/bin"
+    if not (programs / "jobledger-server").exists():
+        print(f"compare: make setup of {name}", file=sys.stderr, flush=True)
+        tree.mkdir(parents=True, exist_ok=True)
+        archive = str(CACHE / f"{commit}.tar")
+        _run("git", "archive", "--output", archive, commit)
+        _run("tar", "--extract", "--file", archive, "--directory", str(tree))
+        _run("make", "--directory", str(tree), "setup")
+    return Revision(commit, programs)
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BenchmarkError(f"`{' '.join(command)}` failed:\n{done.stderr}")
+    return done.stdout.strip()
 
 
 class Comparing:
@@ -59,7 +99,7 @@ class Comparing:
     def __init__(
         self, revisions: Sequence[Revision], databases: Sequence[str], stack: ExitStack
     ) -> None:
-        self.report = Report(("first", "second"), comparing=True)
+        self.report = Report(comparing=True)
         self._revisions = revisions
         self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         self._cluster = None
@@ -80,7 +120,7 @@ class Comparing:
             servers, starts, used = [], [], []
             for revision in in_order(self._revisions, turn):
                 database = stack.enter_context(self._new_database(name, revision))
-                server = Server(database, command=[str(revision.server)])
+                server = Server(database, command=[str(revision.programs / "jobledger-server")])
                 stack.callback(server.kill)
                 starts.append(server.start())
                 used.append(cpu_seconds(server.pid))
@@ -117,20 +157,19 @@ class Comparing:
         """Open streams while a server's memory is still as small as at its start."""
         one, many, cpu = [], [], []
         for server in servers:
-            with ExitStack() as stack:
-                watchers = [stack.enter_context(Generator()) for _ in range(GENERATORS)]
-                fanout = Fanout(server, watchers, WATCHES)
-                one.append(fanout.bytes_each)
-                many.append(watch_jobs_bytes(server, watchers[0], FEED_WATCHES))
-                changes = [fanout.change() for _ in range(CHANGES)]
-                cpu.append(statistics.mean(used for *_, used in changes) * 1e6)
+            fanout = Fanout(server, self._generators, WATCHES)
+            one.append(fanout.bytes_each)
+            many.append(watch_jobs_bytes(server, self._generators[0], FEED_WATCHES))
+            changes = [fanout.change() for _ in range(CHANGES)]
+            cpu.append(statistics.mean(used for *_, used in changes) * 1e6)
+            fanout.close()
         self._add(Kind.MEMORY, f"an idle WatchJob, {name}", "bytes", one, turn)
         self._add(Kind.MEMORY, f"an idle WatchJobs, {name}", "bytes", many, turn)
         self._add(Kind.SERVER_CPU, f"WatchJob, {name}", "µs/delivery", cpu, turn)
 
     def _count(self, name: str, revision: Revision) -> dict[tuple[Kind, str, str], float]:
         with self._new_database(name, revision) as database:
-            return count(database, self._generators, ALONE, revision.programs)
+            return count(database, self._generators, revision.programs)
 
 
 def compare(revisions: Sequence[Revision], databases: Sequence[str], rounds: int) -> Report:
@@ -183,8 +222,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare, print the table and what it says. Raises BenchmarkError."""
     revisions = [check_out(name) for name in (arguments.first, arguments.second)]
     report = compare(revisions, arguments.database, arguments.rounds)
-    for place, revision in zip(("first", "second"), revisions, strict=True):
-        report.note(f"{place}: {revision.name} ({revision.commit})")
+    first, second = (revision.commit for revision in revisions)
+    report.note(f"first: {arguments.first} ({first}), second: {arguments.second} ({second})")
     for line in summary(report):
         report.note(line)
     report.publish(arguments.json)

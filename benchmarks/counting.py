@@ -9,7 +9,6 @@ import socket
 import socketserver
 import sqlite3
 import threading
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -41,10 +40,10 @@ ALONE = (
     Work.alone("CreateJob", "create", CALLS),
     Work.alone("UpdateProgress", "progress", CALLS),
     Work.alone("GetJob", "get", CALLS, changes=0),
-    Work.alone(f"BatchCreateJobs of {BATCH}", "batch", 4, unit="job"),
+    Work.alone(f"BatchCreateJobs of {BATCH}", "create_batch", 2, unit="job"),
     Work.alone("ClaimJobs", "claim", CALLS),
     reports(1, 1),
-    lifecycles(20, 1),
+    lifecycles(10, 1),
 )
 """What is counted: each call comes when the one before it was answered."""
 
@@ -65,15 +64,6 @@ main()
 
 
 @dataclass(frozen=True)
-class Counts:
-    """What was counted up to a moment: `wal` in bytes. There are no round trips to SQLite."""
-
-    statements: int
-    round_trips: int | None
-    wal: int
-
-
-@dataclass(frozen=True)
 class Counting:
     """A server that is counted."""
 
@@ -81,14 +71,15 @@ class Counting:
     _proxy: "_Proxy | None"
     _trace: Path
 
-    def read(self) -> Counts:
+    def read(self) -> dict[Kind, int]:
+        """Return what was counted until now. There are no round trips to SQLite."""
         database = self.server.database
         if self._proxy is None:
             wal = database.file.with_name(f"{database.file.name}-wal").stat().st_size
-            return Counts(self._trace.stat().st_size, None, wal)  # a byte for each statement
-        counts = self._proxy.counts
+            statements = self._trace.stat().st_size  # a byte for each
+            return {Kind.STATEMENTS: statements, Kind.WAL: wal}
         ((wal,),) = database.fetch("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
-        return Counts(counts["statements"], counts["round trips"], int(wal))
+        return {**self._proxy.counts, Kind.WAL: int(wal)}
 
 
 @contextmanager
@@ -121,27 +112,22 @@ def counting(database: Database, programs: Path = PROGRAMS) -> Iterator[Counting
 
 
 def count(
-    database: Database,
-    generators: Sequence[Generator],
-    works: Sequence[Work] = ALONE,
-    programs: Path = PROGRAMS,
+    database: Database, generators: Sequence[Generator], programs: Path = PROGRAMS
 ) -> dict[tuple[Kind, str, str], float]:
     """Return what each unit of work asks of a new database, by kind, title and unit."""
     found: dict[tuple[Kind, str, str], float] = {}
     with counting(database, programs) as counted:
         generators[0].do("calls.prepare", target=counted.server.target, jobs=JOBS)
-        for work in works:
+        for work in ALONE:
             for _ in range(2):  # the first time everything is done for once
-                before, begun = counted.read(), database.feed_seq()
+                before, seq = counted.read(), database.feed_seq()
                 done = measure(counted.server, generators, work, SECONDS).done
-                after, changes = counted.read(), database.feed_seq() - begun
-            statements = (after.statements - before.statements) / done
-            found[Kind.STATEMENTS, work.title, f"1/{work.unit}"] = statements
-            if after.round_trips is not None and before.round_trips is not None:
-                trips = (after.round_trips - before.round_trips) / done
-                found[Kind.ROUND_TRIPS, work.title, f"1/{work.unit}"] = trips
-            if changes:
-                found[Kind.WAL, work.title, "bytes/change"] = (after.wal - before.wal) / changes
+                after, changes = counted.read(), database.feed_seq() - seq
+            for kind, value in after.items():
+                if kind is not Kind.WAL:
+                    found[kind, work.title, f"1/{work.unit}"] = (value - before[kind]) / done
+                elif changes:
+                    found[kind, work.title, "bytes/change"] = (value - before[kind]) / changes
     return found
 
 
@@ -153,7 +139,7 @@ class _Proxy(socketserver.ThreadingTCPServer):
     def __init__(self, port: int) -> None:
         super().__init__(("127.0.0.1", 0), _Passing)
         self.upstream = port
-        self.counts: Counter[str] = Counter()
+        self.counts = {Kind.STATEMENTS: 0, Kind.ROUND_TRIPS: 0}
 
 
 class _Passing(socketserver.StreamRequestHandler):
@@ -173,8 +159,8 @@ class _Passing(socketserver.StreamRequestHandler):
                 size = int.from_bytes(head[-4:], "big") - 4
                 body = self.rfile.read(size)
                 if started:
-                    self.server.counts["statements"] += head[:1] in STATEMENTS
-                    self.server.counts["round trips"] += head[:1] in ROUND_TRIPS
+                    self.server.counts[Kind.STATEMENTS] += head[:1] in STATEMENTS
+                    self.server.counts[Kind.ROUND_TRIPS] += head[:1] in ROUND_TRIPS
                 else:
                     started = int.from_bytes(body[:4], "big") != SSL_REQUEST
                 database.sendall(head + body)

@@ -67,7 +67,7 @@ def unary_calls(in_flight: int) -> list[Work]:
 
 
 def batches(in_flight: int) -> Work:
-    return Work.calls(f"BatchCreateJobs of {BATCH}", "batch", in_flight, unit="job")
+    return Work.calls(f"BatchCreateJobs of {BATCH}", "create_batch", in_flight, unit="job")
 
 
 def reports(streams: int, window: int) -> Work:
@@ -135,21 +135,6 @@ def measure(
     Raises BenchmarkError unless what the server acknowledged is what its database has.
     """
     callers = generators[: min(work.shared.values(), default=1)]
-    if work.worker is None:
-        return _measure(server, callers, generators, work, seconds)
-    generators[-1].do("lives.work", target=server.target, **work.worker)
-    usage = _measure(server, callers, generators, work, seconds)
-    generators[-1].do("lives.rest")
-    return usage
-
-
-def _measure(
-    server: Target,
-    callers: Sequence[Generator],
-    generators: Sequence[Generator],
-    work: Work,
-    seconds: float,
-) -> Usage:
     how: dict[str, Any] = dict(work.options)
     how |= {name: max(1, number // len(callers)) for name, number in work.shared.items()}
     if work.timed:
@@ -157,12 +142,16 @@ def _measure(
     database = server.database
     database_pid = None if database is None else database.pid
     pids = [server.pid, database_pid, *(generator.pid for generator in generators)]
+    if work.worker is not None:
+        generators[-1].do("lives.work", target=server.target, **work.worker)
     seq = 0 if database is None else database.feed_seq()
     before = [cpu_seconds(pid) for pid in pids]
     begin = time.monotonic()
     replies = all_do(callers, work.command, target=server.target, **how)
     wall = time.monotonic() - begin
     used = [cpu_seconds(pid) - begun for pid, begun in zip(pids, before, strict=True)]
+    if work.worker is not None:
+        generators[-1].do("lives.rest")
     done = sum(reply["done"] for reply in replies)
     if not done:
         raise BenchmarkError("no call was answered in time: give it more --seconds")

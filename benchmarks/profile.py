@@ -6,7 +6,6 @@ keeps the stacks, which speedscope.app and flamegraph.pl read.
 """
 
 import argparse
-import re
 import shutil
 import subprocess
 import tempfile
@@ -25,8 +24,6 @@ SLICE_SECONDS = 0.5
 FUNCTIONS = 25
 JOBS = 200
 """That each generator reports on and reads."""
-
-_FRAME = re.compile(r"^(?P<function>.*) \((?P<file>.*?)(:\d+)?\)$")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,20 +59,16 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{work.title}, {database.name}: {done:,} in {arguments.seconds} s")
     print(f"{cost:.1f} µs of the server's CPU for each; {stacks.total():,} samples\n")
     functions = Counter[str]()
-    packages = Counter[str]()
     for frames, count in stacks.items():
         functions[frames[-1]] += count
-        packages[_package(frames[-1])] += count
-    print(table("package", packages, cost))
-    print()
-    print(table("function", functions, cost))
+    print(table(functions, cost))
     return 0
 
 
-def table(title: str, counts: Counter[str], cost: float) -> str:
+def table(counts: Counter[str], cost: float) -> str:
     """Draw the largest of what was counted, with its part of a cost in microseconds."""
     total = counts.total()
-    rows = [("µs", "", title)]
+    rows = [("µs", "", "function")]
     for name, count in counts.most_common(FUNCTIONS):
         rows.append((f"{count / total * cost:.1f}", f"{count / total:.1%}", name))
     return aligned(rows, left=(2,))
@@ -96,10 +89,3 @@ def _read(file: Path) -> Counter[tuple[str, ...]]:
         frames, _, count = line.rpartition(" ")
         stacks[tuple(frames.split(";"))] += int(count)
     return stacks
-
-
-def _package(frame: str) -> str:
-    """Return where a frame's function belongs: a package of the server, or a library."""
-    found = _FRAME.match(frame)
-    first, *rest = (found["file"] if found else frame).split("/")
-    return "/".join([first, *rest[:1]]) if first == "jobledger_server" else first or "?"

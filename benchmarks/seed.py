@@ -30,7 +30,7 @@ from jobledger.v1.worker_service_pb2 import (
 )
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 
-EACH = 250
+EACH = 100
 """Jobs of the template's large owner, and of its small owner."""
 
 TEMPLATE = 2 * EACH
@@ -40,8 +40,16 @@ LARGE_OWNERS = 20
 
 JOB_TYPES = ("render", "upscale", "caption", "train", "export", "transcode", "thumbnail")
 
-QUEUED, RUNNING, PARTIAL, FAILED = 2, 3, 15, 30
+QUEUED, RUNNING, PARTIAL, FAILED = 1, 1, 6, 12
 """Jobs of the template; all others are COMPLETED, with an asset each."""
+
+_COLUMNS = {
+    "SQLite": "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c"
+    " WHERE t.type = 'table' ORDER BY t.name, c.cid",
+    "PostgreSQL": "SELECT table_name, column_name FROM information_schema.columns"
+    " WHERE table_schema = 'public' ORDER BY table_name, ordinal_position",
+}
+"""Queries for all tables with each of their columns."""
 
 DAY = Duration(seconds=86_400)
 
@@ -92,64 +100,36 @@ def fill(database: Database, jobs: int) -> Filled:
     copies = jobs // TEMPLATE - 1
     ((newest,),) = database.fetch("SELECT min(create_time) / 1000 FROM jobs")
     filled = Filled(database, template, copies, int(newest) - copies - 1, 0.0)
-    dialect = _POSTGRESQL if database.cluster else _SQLITE
-    indexes = database.fetch(dialect.indexes)
-    database.execute(
-        *dialect.begin,
-        *(f"DROP {kind} {name}" for kind, name, _ in indexes),
-        *_copies(filled, database.fetch(dialect.columns), database.feed_seq()),
-        # In the order in which they were made: where two plans cost the same, it decides.
-        *(definition for _, _, definition in indexes),
-        *dialect.end,
-    )
+    copying = _copies(filled, database)
+    if database.cluster is None:
+        database.execute(
+            *(
+                f"PRAGMA {s}"
+                for s in ("journal_mode=OFF", "synchronous=OFF", "cache_size=-1000000")
+            ),
+            *copying,
+            "PRAGMA journal_mode=WAL",  # no ANALYZE: the server never does that either
+        )
+    else:
+        database.execute(
+            "SET session_replication_role = replica",  # no trigger runs, no reference is checked
+            "SET synchronous_commit = off",
+            *copying,
+            "VACUUM (ANALYZE)",
+            "CHECKPOINT",
+        )
     return replace(filled, seconds=time.monotonic() - begin)
 
 
-@dataclass(frozen=True)
-class _Dialect:
-    """What the two databases do differently.
-
-    Attributes:
-        columns: a query for all tables with each of their columns.
-        indexes: a query for all indexes, and triggers, that no constraint brings: kind, name, SQL.
-        begin: settings of the connection alone. If it fails the database is of no use.
-        end: what is done at last.
-    """
-
-    columns: str
-    indexes: str
-    begin: Sequence[str]
-    end: Sequence[str]
-
-
-_SQLITE = _Dialect(
-    "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c"
-    " WHERE t.type = 'table' ORDER BY t.name, c.cid",
-    "SELECT type, name, sql FROM sqlite_master"
-    " WHERE type IN ('index', 'trigger') AND sql IS NOT NULL ORDER BY rowid",
-    ("PRAGMA journal_mode=OFF", "PRAGMA synchronous=OFF", "PRAGMA cache_size=-1000000"),
-    ("PRAGMA journal_mode=WAL",),  # no ANALYZE: the server never does that either
-)
-_POSTGRESQL = _Dialect(
-    "SELECT table_name, column_name FROM information_schema.columns"
-    " WHERE table_schema = 'public' ORDER BY table_name, ordinal_position",
-    "SELECT 'INDEX', indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'"
-    " AND indexname NOT IN (SELECT conname FROM pg_constraint) ORDER BY indexname::regclass::oid",
-    (
-        "SET session_replication_role = replica",  # no trigger runs, no reference is checked
-        "SET synchronous_commit = off",
-        "SET maintenance_work_mem = '1GB'",
-    ),
-    ("VACUUM (ANALYZE)", "CHECKPOINT"),
-)
-
-
-def _copies(filled: Filled, columns: Sequence[tuple[str, str]], seq: int) -> Iterator[str]:
+def _copies(filled: Filled, database: Database) -> Iterator[str]:
     """Yield the statements that copy all rows of jobs."""
+    seq = database.feed_seq()
     tables: dict[str, list[str]] = {}
-    for table, column in columns:
+    for table, column in database.fetch(_COLUMNS[database.name]):
         tables.setdefault(table, []).append(column)
-    of_jobs = {name: own for name, own in tables.items() if name == "jobs" or "job_id" in own}
+    # The jobs first: the other rows refer to them.
+    of_jobs = {"jobs": tables.pop("jobs")}
+    of_jobs |= {table: own for table, own in tables.items() if "job_id" in own}
     for table in of_jobs:
         yield f"CREATE TEMPORARY TABLE template_{table} AS SELECT * FROM {table}"
     yield "BEGIN"

@@ -108,7 +108,7 @@ class Figure:
         """What the value is, compared with its reference."""
         if self.differs:
             more = self.interval[0] > 1
-            return self.kind.words[more is (self.kind is Kind.RATE)]
+            return self.kind.words[more is (self.kind is Kind.RATE)].upper()
         return "no difference seen" if len(self.rounds) >= self.kind.fewest else "too few rounds"
 
     @property
@@ -123,16 +123,6 @@ class Figure:
                 met = measured >= bar if more else measured <= bar
                 return f"{'≥' if more else '≤'} {bar:g}{unit} {'met' if met else 'missed'}"
         return ""
-
-    def as_json(self, *, comparing: bool) -> dict[str, Any]:
-        word = self.verdict if comparing else self.judgement
-        return {
-            "kind": self.kind.title,
-            "name": self.name,
-            "unit": self.unit,
-            "word": word,
-            "rounds": self.rounds,
-        }
 
 
 def left_out(rounds: int) -> int:
@@ -154,15 +144,12 @@ class Report:
     """The figures of a run, and what a reader must know about them.
 
     Args:
-        columns: what references and values are called.
-        comparing: whether figures are judged by their references, not by their bars.
+        comparing: whether the references are those of another revision, which judge the values;
+            else they are ceilings, and bars do.
     """
 
-    def __init__(
-        self, columns: tuple[str, str] = ("ceiling", "median"), *, comparing: bool = False
-    ) -> None:
+    def __init__(self, *, comparing: bool = False) -> None:
         self._figures: dict[tuple[Kind, str], Figure] = {}
-        self._columns = columns
         self._comparing = comparing
         self.notes: list[str] = []
 
@@ -208,14 +195,24 @@ class Report:
         for note in self.notes:
             print(f"- {note}")
         if file is not None:
-            figures = [figure.as_json(comparing=self._comparing) for figure in self.figures]
+            figures = [
+                {
+                    "kind": figure.kind.title,
+                    "name": figure.name,
+                    "unit": figure.unit,
+                    "word": self._word(figure),
+                    "rounds": figure.rounds,
+                }
+                for figure in self.figures
+            ]
             whole = {"machine": machine, "figures": figures, "notes": self.notes}
             text = json.dumps(whole, indent=1, ensure_ascii=False)
             file.write_text(text + "\n", encoding="utf-8")
 
     def table(self) -> str:
         """Draw the medians, the median of the ratios with its interval, and the word."""
-        rows: list[tuple[str, ...]] = [("", "", *self._columns, "ratio", "interval", "")]
+        columns = ("first", "second") if self._comparing else ("ceiling", "median")
+        rows: list[tuple[str, ...]] = [("", "", *columns, "ratio", "interval", "")]
         kind = None
         for figure in self.figures:
             if figure.kind is not kind:
@@ -229,7 +226,6 @@ class Report:
         if figure.ratio is not None:
             low, high = figure.interval
             ratio, interval = f"{figure.ratio:.3f}", f"{low:.3f} to {high:.3f}"
-        word = figure.verdict if self._comparing else figure.judgement
         return (
             f"  {figure.name}",
             figure.unit,
@@ -237,8 +233,11 @@ class Report:
             _number(figure.value),
             ratio,
             interval,
-            word.upper() if self._comparing and figure.differs else word,
+            self._word(figure),
         )
+
+    def _word(self, figure: Figure) -> str:
+        return figure.verdict if self._comparing else figure.judgement
 
 
 def aligned(rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:

@@ -1,6 +1,5 @@
 """What is measured: databases, and the real server on them, as anyone would start it."""
 
-import os
 import sqlite3
 import subprocess
 import sys
@@ -120,7 +119,7 @@ class Server:
             *(*command, "serve", "--listen", self.target),
             *("--database", url or database.url, *arguments),
         ]
-        self._environment = {**os.environ, **(environment or {})}
+        self._environment = environment
         self._log = Path(tempfile.mkdtemp(dir=database.folder)) / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
 

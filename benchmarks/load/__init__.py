@@ -5,10 +5,8 @@ own environment imports it too.
 """
 
 import asyncio
-import json
-import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 Reply = dict[str, Any]
@@ -74,9 +72,3 @@ async def live_many(
         for _ in range(in_flight):
             owners.create_task(owner())
     return lives
-
-
-def answer(live: Callable[[int], Sequence[Life]]) -> None:
-    """Live as many `jobs` as each line of standard input says; write their `lives` as a line."""
-    for line in sys.stdin:
-        print(json.dumps({"lives": live(json.loads(line)["jobs"])}), flush=True)

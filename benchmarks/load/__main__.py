@@ -15,10 +15,9 @@ import uvloop
 
 from benchmarks.load.calls import Calls
 from benchmarks.load.lives import Keys, Lives
-from benchmarks.load.restart import Restart
 from benchmarks.load.watches import Watches
 
-PARTS = {"calls": Calls, "lives": Lives, "keys": Keys, "restart": Restart, "watches": Watches}
+PARTS = {"calls": Calls, "lives": Lives, "keys": Keys, "watches": Watches}
 """All that this process can do: each method of a part is a command."""
 
 

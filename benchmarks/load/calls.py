@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,14 @@ from google.protobuf.duration_pb2 import Duration
 
 from benchmarks.load import BATCH, JOB_TYPE, USER, Reply, Wrong
 from benchmarks.load.http2 import Call, CallFailed, Connection, connect
-from benchmarks.load.messages import batch_request, create_requests, progress_request
+from benchmarks.load.messages import create_requests, report
 from jobledger.v1 import job_pb2, job_service_pb2, worker_service_pb2
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
-from jobledger.v1.worker_service_pb2 import ReportProgressRequest, ReportProgressResponse
+from jobledger.v1.worker_service_pb2 import (
+    ReportProgressRequest,
+    ReportProgressResponse,
+    UpdateProgressRequest,
+)
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 
 REPORT_PROGRESS = "/jobledger.v1.WorkerService/ReportProgress"
@@ -33,8 +37,8 @@ class RunningJob:
 class Target:
     """One server, and the jobs that were made on it.
 
-    Each operation makes one call, checks its answer, and returns how many jobs or reports it was
-    of.
+    Operations are the methods that return a number: each makes one call, checks its answer, and
+    returns how many jobs or reports it was of.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -46,17 +50,6 @@ class Target:
         self.running: deque[RunningJob] = deque()
         """The jobs that were made and started, the one reported on longest ago first."""
         self.claimed: list[str] = []
-
-    def operation(self, name: str) -> Callable[[], Awaitable[int]]:
-        return {
-            "create": self._create,
-            "batch": self._create_batch,
-            "progress": self._progress,
-            "get": self.get,
-            "claim": lambda: self._claim(1),
-            "claim20": lambda: self._claim(20),
-            "refused": self._refused,
-        }[name]
 
     async def make_job(self) -> None:
         """Create and start a job."""
@@ -72,7 +65,9 @@ class Target:
 
     async def report(self, job: RunningJob) -> None:
         """Report progress that is news, and see that it was accepted as such."""
-        answer = await self.workers.UpdateProgress(progress_request(job.id, job.version))
+        answer = await self.workers.UpdateProgress(
+            report(job.id, job.version, UpdateProgressRequest)
+        )
         if not answer.applied or answer.job.version != job.version + 1:
             raise Wrong(f"a report on version {job.version} of {job.id} was answered {answer}")
         job.version += 1
@@ -86,24 +81,27 @@ class Target:
             raise Wrong(f"{job.id} has version {answer.job.version}, not {job.version}")
         return 1
 
-    async def _create(self) -> int:
+    async def create(self) -> int:
         await self.jobs.CreateJob(next(self._requests))
         return 1
 
-    async def _create_batch(self) -> int:
-        answer = await self.jobs.BatchCreateJobs(batch_request(self._requests))
+    async def create_batch(self) -> int:
+        requests = itertools.islice(self._requests, BATCH)
+        answer = await self.jobs.BatchCreateJobs(
+            job_service_pb2.BatchCreateJobsRequest(user_id=USER, requests=requests)
+        )
         if len(answer.jobs) != BATCH:
             raise Wrong(f"{len(answer.jobs)} jobs were made of {BATCH}")
         return BATCH
 
-    async def _progress(self) -> int:
+    async def progress(self) -> int:
         """Report on the job that waited longest: never two reports on one job at once."""
         job = self.running.popleft()
         await self.report(job)
         self.running.append(job)
         return 1
 
-    async def _claim(self, max_jobs: int) -> int:
+    async def claim(self, max_jobs: int = 1) -> int:
         answer = await self.workers.ClaimJobs(
             worker_service_pb2.ClaimJobsRequest(
                 worker_id="worker-1",
@@ -117,7 +115,10 @@ class Target:
         self.claimed += (job.id for job in answer.jobs)
         return len(answer.jobs)
 
-    async def _refused(self) -> int:
+    async def claim_many(self) -> int:
+        return await self.claim(20)
+
+    async def refused(self) -> int:
         """Create a job without an owner, which is refused."""
         try:
             await self.jobs.CreateJob(job_service_pb2.CreateJobRequest())
@@ -156,7 +157,7 @@ class Calls:
 
     async def rate(self, target: str, operation: str, in_flight: int, seconds: float) -> Reply:
         """Keep `in_flight` calls going for a while."""
-        call = (await self._target(target)).operation(operation)
+        call = getattr(await self._target(target), operation)
         begin = time.monotonic()
         done = 0
 
@@ -173,7 +174,7 @@ class Calls:
 
     async def alone(self, target: str, operation: str, calls: int) -> Reply:
         """Make one call after the other; return the seconds of each in `each`."""
-        call = (await self._target(target)).operation(operation)
+        call = getattr(await self._target(target), operation)
         done, each = 0, []
         for _ in range(calls):
             begin = time.monotonic()
@@ -274,12 +275,7 @@ class _ReportStream(Call):
 
     def _report(self) -> None:
         job = next(self._turn)
-        report = ReportProgressRequest(
-            job_id=job.id,
-            attempt=1,
-            progress=min(99, job.version // 10),
-            progress_message=f"step {job.version:06}",
-        )
+        body = report(job.id, job.version, ReportProgressRequest).SerializeToString()
         job.version += 1
         self._sent.append((job, job.version))
-        self._connection.send(self, report.SerializeToString())
+        self._connection.send(self, body)

@@ -36,6 +36,9 @@ _LARGEST_WINDOW = 2**31 - 1
 _GRANT = 2**30
 """Bytes after which the server may send as many again."""
 
+STREAMS_PER_CONNECTION = 90
+"""A server lets a connection have about 100 calls at once."""
+
 _STATIC_HEADERS = 61
 """Entries of HPACK's static table; a connection's own come after them, the newest first."""
 
@@ -113,6 +116,7 @@ class Connection(asyncio.Protocol):
         self._calls: dict[int, Call] = {}
         self._headers: dict[tuple[str, str], int] = {}
         self._next_id = 1
+        self._turn = asyncio.Semaphore(STREAMS_PER_CONNECTION)
         self._window = self._call_window = _WINDOW
         self._unsent: deque[tuple[Call, bytes, bool]] = deque()
         self._received = 0
@@ -156,10 +160,11 @@ class Connection(asyncio.Protocol):
         """Return what makes calls of a method. Each raises CallFailed where there is no answer."""
 
         async def make(request: Any) -> Any:
-            call = _Unary()
-            self.begin(call, path)
-            self.send(call, request_serializer(request), last=True)
-            return response_deserializer(await call.answer)
+            async with self._turn:
+                call = _Unary()
+                self.begin(call, path)
+                self.send(call, request_serializer(request), last=True)
+                return response_deserializer(await call.answer)
 
         return make
 

@@ -3,13 +3,16 @@
 import itertools
 import uuid
 from collections.abc import Iterator
+from typing import TypeVar
 
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
 
-from benchmarks.load import BATCH, JOB_TYPE, LABELS, PARAMETERS, USER
-from jobledger.v1.job_service_pb2 import BatchCreateJobsRequest, CreateJobRequest
-from jobledger.v1.worker_service_pb2 import UpdateProgressRequest
+from benchmarks.load import JOB_TYPE, LABELS, PARAMETERS, USER
+from jobledger.v1.job_service_pb2 import CreateJobRequest
+from jobledger.v1.worker_service_pb2 import ReportProgressRequest, UpdateProgressRequest
+
+Report = TypeVar("Report", UpdateProgressRequest, ReportProgressRequest)
 
 _PARAMETERS: Struct = json_format.ParseDict(PARAMETERS, Struct())
 
@@ -27,15 +30,9 @@ def create_requests(user_id: str = USER, job_type: str = JOB_TYPE) -> Iterator[C
         )
 
 
-def batch_request(
-    requests: Iterator[CreateJobRequest], size: int = BATCH
-) -> BatchCreateJobsRequest:
-    return BatchCreateJobsRequest(user_id=USER, requests=itertools.islice(requests, size))
-
-
-def progress_request(job_id: str, version: int) -> UpdateProgressRequest:
-    """Return a report that is news of a job which has a version."""
-    return UpdateProgressRequest(
+def report(job_id: str, version: int, kind: type[Report]) -> Report:
+    """Return a report of progress that is news of a job which has a version."""
+    return kind(
         job_id=job_id,
         attempt=1,
         progress=min(99, version // 10),

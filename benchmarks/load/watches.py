@@ -3,10 +3,11 @@
 import asyncio
 import gc
 import time
+from contextlib import suppress
 from typing import Any
 
 from benchmarks.load import USER, Reply, Wrong
-from benchmarks.load.http2 import Call, Connection, connect
+from benchmarks.load.http2 import STREAMS_PER_CONNECTION, Call, Connection, connect
 from jobledger.v1.job_service_pb2 import (
     WatchJobRequest,
     WatchJobResponse,
@@ -17,14 +18,12 @@ from jobledger.v1.job_service_pb2 import (
 WATCH_JOB = "/jobledger.v1.JobService/WatchJob"
 WATCH_JOBS = "/jobledger.v1.JobService/WatchJobs"
 
-STREAMS_PER_CONNECTION = 90
+AT_ONCE = 250
+"""Streams that are being opened at once, where nothing else is said."""
 
-OPENING = 250
-"""Streams that are being opened at once."""
-
-Delivery = tuple[str, int, float, float]
-"""A job, its version, when the message came by the monotonic clock, and how many seconds after
-the service had decided on the change."""
+Delivery = tuple[float, float]
+"""When the message came by the monotonic clock, and how many seconds after the service had decided
+on the change."""
 
 
 class Watches:
@@ -33,11 +32,13 @@ class Watches:
     def __init__(self) -> None:
         self._groups: dict[str, _Group] = {}
 
-    async def watch_job(self, name: str, target: str, job_ids: list[str], streams: int) -> Reply:
+    async def watch_job(
+        self, name: str, target: str, job_ids: list[str], streams: int, at_once: int = AT_ONCE
+    ) -> Reply:
         """Open streams of WatchJob, each of the next job; return the seconds until all are open."""
         group = self._groups[name] = _Group()
         begin = time.monotonic()
-        await group.open(target, [_watch_job(job_id) for job_id in job_ids], streams)
+        await group.open(target, [_watch_job(job_id) for job_id in job_ids], streams, at_once)
         gc.freeze()  # or a collection would walk through all of it during a delivery
         return {"seconds": time.monotonic() - begin}
 
@@ -71,14 +72,13 @@ class Watches:
         group.check()
         if group.changes < changes:
             group.wanted, group.complete = changes, asyncio.Event()
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     await group.complete.wait()
-            except TimeoutError:
-                pass
             group.check()
-        deliveries, group.deliveries, group.changes = group.deliveries, [], 0
-        return {"deliveries": deliveries}
+        reply = {"deliveries": group.deliveries, "changes": group.changes}
+        group.deliveries, group.changes = [], 0
+        return reply
 
     async def close(self, name: str) -> Reply:
         """Close the connections of these watches, none of which may have ended before."""
@@ -115,8 +115,10 @@ class _Group:
         self.closing = False
         self._failure: Exception | None = None
 
-    async def open(self, target: str, openings: list[Opening], streams: int) -> None:
-        turn = asyncio.Semaphore(OPENING)
+    async def open(
+        self, target: str, openings: list[Opening], streams: int, at_once: int = AT_ONCE
+    ) -> None:
+        turn = asyncio.Semaphore(at_once)
 
         async def open_in_turn(connection: Connection, opening: Opening) -> None:
             async with turn:
@@ -175,7 +177,7 @@ class _Watch(Call):
             decided = job.update_time.seconds + job.update_time.nanos / 1e9
             changes = job.version - self._versions.get(job.id, 0)
             self._versions[job.id] = job.version
-            self._group.add((job.id, job.version, now, today - decided), changes)
+            self._group.add((now, today - decided), changes)
 
     def ended(self, why: Exception | None, trailers: bytes) -> None:
         if self._group.closing:

@@ -1,1 +1,16 @@
-"""The same lifecycle on Jobledger and on what people use instead; see README.md."""
+"""The same lifecycle on Jobledger and on what people use instead; see README.md.
+
+Needs the standard library only: the peers' own environment imports it too.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+
+from benchmarks.load import Life
+
+
+def answer(live: Callable[[int], Sequence[Life]]) -> None:
+    """Live as many `jobs` as each line of standard input says; write their `lives` as a line."""
+    for line in sys.stdin:
+        print(json.dumps({"lives": live(json.loads(line)["jobs"])}), flush=True)

@@ -12,10 +12,10 @@ from benchmarks.load import (
     PARAMETERS,
     PERCENTS,
     Life,
-    answer,
     asset_url,
     result,
 )
+from benchmarks.peers import answer
 
 app = Celery("peers", broker=os.environ["PEERS_REDIS"], backend=os.environ["PEERS_REDIS"])
 app.conf.update(task_track_started=True, broker_pool_limit=IN_FLIGHT)

@@ -13,11 +13,11 @@ from benchmarks.load import (
     PARAMETERS,
     PERCENTS,
     Life,
-    answer,
     asset_url,
     live_many,
     result,
 )
+from benchmarks.peers import answer
 
 POLL_SECONDS = 0.5
 """Between two readings of a job by its observer."""

@@ -5,8 +5,9 @@ import sys
 
 import uvloop
 
-from benchmarks.load import Life, answer
+from benchmarks.load import Life
 from benchmarks.load.lives import Lives
+from benchmarks.peers import answer
 
 
 async def work(target: str) -> None:

@@ -28,7 +28,7 @@ class Subject:
     Attributes:
         server: process id of the server.
         database: process id of its database, where that is a process apart.
-        owners: a program that creates jobs and observes them; see `load.answer`.
+        owners: a program that creates jobs and observes them; see `answer`.
         worker: a program that works until it is killed.
     """
 

@@ -1,9 +1,5 @@
 """Calls at full speed, beside the same on the bare server: unary calls, streams, batches."""
 
-import os
-import statistics
-import tempfile
-import time
 from collections.abc import Sequence
 
 from benchmarks.counting import count
@@ -29,8 +25,6 @@ BARS = {"CreateJob": 0.80, "UpdateProgress": 0.80, "GetJob": 0.85, "ReportProgre
 ALONE_BAR = 2.0
 """Milliseconds that a caller without others waits longer than at the bare server."""
 
-SYNCS = 50
-
 
 def measure_unary(run: Run) -> None:
     """Measure unary calls, many at once and one caller; and count what calls ask of a database."""
@@ -53,7 +47,6 @@ def measure_unary(run: Run) -> None:
             title = f"CreateJob, one caller, p50 beyond the bare server's, {name_of(server)}"
             beyond = p50[server] - p50[bare]
             run.report.add(Kind.TIME, title, "ms", beyond, bar_value=ALONE_BAR)
-        run.report.add(Kind.TIME, "writing 4 KiB to the disk", "ms", _sync_milliseconds())
 
 
 def measure_streams(run: Run) -> None:
@@ -113,15 +106,3 @@ def _measure_round(run: Run, works: Sequence[Work], targets: Sequence[Target], t
         run.compare(work, targets, turn, bar=BARS.get(work.title))
         for target in targets:
             all_do(run.generators, "calls.check", target=target.target)
-
-
-def _sync_milliseconds() -> float:
-    """Return the median time of appending 4 KiB to a temporary file and having it on the disk."""
-    took = []
-    with tempfile.TemporaryFile(buffering=0) as file:
-        for _ in range(SYNCS):
-            begin = time.monotonic()
-            file.write(b"x" * 4096)
-            os.fdatasync(file.fileno())
-            took.append(time.monotonic() - begin)
-    return statistics.median(took) * 1000

@@ -52,13 +52,9 @@ def measure_lives(run: Run) -> None:
 
 
 def _add_lives(run: Run, title: str, lives: Sequence[Life]) -> None:
-    for name, value in zip(("p50", "p99"), percentiles(delays(lives)), strict=True):
+    took = percentiles([observed - completed for completed, observed, _ in lives])
+    for name, value in zip(("p50", "p99"), took, strict=True):
         run.report.add(Kind.TIME, f"{title}: handler's return to its watch, {name}", "ms", value)
-
-
-def delays(lives: Sequence[Life]) -> list[float]:
-    """Return the seconds from each handler's return until the observer knew of the end."""
-    return [observed - completed for completed, observed, _ in lives]
 
 
 SCENARIO = Scenario(measure_lives, {"lifecycles": (1000, "lifecycles a round")})

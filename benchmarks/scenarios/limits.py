@@ -4,9 +4,9 @@ import statistics
 import time
 
 from benchmarks.measure import Work, unary_calls
-from benchmarks.processes import BenchmarkError, Generator, resident_bytes
+from benchmarks.processes import Generator, resident_bytes
 from benchmarks.scenarios import Run, Scenario
-from benchmarks.scenarios.watch import NO_HEARTBEATS, PATIENCE_SECONDS, Written
+from benchmarks.scenarios.watch import NO_HEARTBEATS, collect
 from benchmarks.stats import Kind, percentiles
 from benchmarks.targets import Server
 
@@ -50,12 +50,20 @@ def _measure_stalled(run: Run, server: Server, writer: Generator, readers: Gener
     run.tell(f"opening watches on {database}")
     ids = writer.do("calls.prepare", target=server.target, jobs=JOBS)["jobs"]
     how = {"target": server.target, "job_ids": ids}
-    readers.do("watches.watch_job", name="readers", streams=run.arguments.watches, **how)
+    each = max(1, run.arguments.watches // JOBS)
+    readers.do("watches.watch_job", name="readers", streams=each * JOBS, **how)
+
+    def deliver(seconds: float) -> tuple[float, float]:
+        """Make changes; return percentiles of the time until a watch has one, in ms."""
+        changes = {"target": server.target, "rate": RATE, "seconds": seconds}
+        written = writer.do("calls.write", **changes)["written"]
+        return percentiles(collect(readers, "readers", len(written) * each))
+
     for _ in run.each_round():
-        without = _deliver(run, server, writer, readers)
+        without = deliver(run.seconds)
         writer.do("watches.stall", streams=STALLED, **how)
-        _write(server, writer, readers, run.arguments.stall)
-        beside = _deliver(run, server, writer, readers)
+        deliver(run.arguments.stall)
+        beside = deliver(run.seconds)
         writer.do("watches.close", name="stalled")
         for name, value, ceiling in zip(("p50", "p99"), beside, without, strict=True):
             title = f"delivery beside {STALLED} watches that do not read, {database}, {name}"
@@ -65,7 +73,7 @@ def _measure_stalled(run: Run, server: Server, writer: Generator, readers: Gener
     begin = time.monotonic()
     samples: list[tuple[float, float]] = []
     while (now := time.monotonic()) < begin + run.arguments.minutes * 60 or len(samples) < 2:
-        _write(server, writer, readers, run.seconds)
+        deliver(run.seconds)
         samples.append(((now - begin) / 60, resident_bytes(server.pid) / MIB))
     writer.do("watches.close", name="stalled")
     readers.do("watches.close", name="readers")
@@ -74,31 +82,3 @@ def _measure_stalled(run: Run, server: Server, writer: Generator, readers: Gener
     title = f"server beside {STALLED} watches that do not read, {database}"
     run.report.add(Kind.MEMORY, f"{title}: most", "MiB", max(mib for _, mib in samples))
     run.report.add(Kind.MEMORY, f"{title}: growth", "MiB/min", slope)
-
-
-def _deliver(
-    run: Run, server: Server, writer: Generator, readers: Generator
-) -> tuple[float, float]:
-    """Return percentiles of the time from sending a change to a watch having it, in ms."""
-    written = _changes(server, writer, run.seconds)
-    sent = {(job_id, version): at for job_id, version, at, _ in written}
-    expected = len(written) * (run.arguments.watches // JOBS)
-    deliveries = readers.do(
-        "watches.collect", name="readers", changes=expected, patience=PATIENCE_SECONDS
-    )["deliveries"]
-    took = [at - sent[job_id, version] for job_id, version, at, _ in deliveries]
-    if len(took) < expected / 2:
-        raise BenchmarkError(f"{len(took)} of {expected} deliveries reached those that read")
-    return percentiles(took)
-
-
-def _write(server: Server, writer: Generator, readers: Generator, seconds: float) -> None:
-    """Make changes, and forget their deliveries."""
-    _changes(server, writer, seconds)
-    readers.do("watches.collect", name="readers", changes=0, patience=0)
-
-
-def _changes(server: Server, writer: Generator, seconds: float) -> Written:
-    how = {"rate": RATE, "seconds": seconds}
-    written: Written = writer.do("calls.write", target=server.target, **how)["written"]
-    return written

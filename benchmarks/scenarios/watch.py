@@ -15,17 +15,11 @@ from benchmarks.scenarios import Run, Scenario
 from benchmarks.stats import Kind, percentiles
 from benchmarks.targets import Server
 
-Written = Sequence[tuple[str, int, float, float]]
-Deliveries = Sequence[tuple[str, int, float, float]]
-
 NO_HEARTBEATS = ("--heartbeat", "3600", "--max-watch-age", "0")
 """They would be taken for deliveries, and a watch that ends for a failure."""
 
 SETTLE_SECONDS = 0.1
 PATIENCE_SECONDS = 30.0
-
-FIRST = 0.1
-"""The share of the changes that is left out: everything is done for the first time."""
 
 MEMORY_BAR, FANOUT_BAR = 1.3, 1.25
 P99_BAR = 20.0
@@ -78,17 +72,18 @@ class Fanout:
         """
         time.sleep(SETTLE_SECONDS)
         used = cpu_seconds(self._target.pid)
-        written = self._watchers[0].do(
-            "calls.write", target=self._target.target, rate=1, seconds=1
-        )["written"]
-        ((_, _, sent, _),) = written
+        how = {"target": self._target.target, "rate": 1, "seconds": 1}
+        ((_, _, sent, _),) = self._watchers[0].do("calls.write", **how)["written"]
         how = {"name": self._target.target, "changes": self._each, "patience": PATIENCE_SECONDS}
         replies = all_do(self._watchers, "watches.collect", **how)
         used = cpu_seconds(self._target.pid) - used
-        times = sorted(at - sent for reply in replies for _, _, at, _ in reply["deliveries"])
+        times = sorted(at - sent for reply in replies for at, _ in reply["deliveries"])
         if len(times) != self.watches:
             raise BenchmarkError(f"{len(times)} of {self.watches} watches received the change")
         return times[len(times) // 2] * 1000, times[-1] * 1000, used / self.watches
+
+    def close(self) -> None:
+        all_do(self._watchers, "watches.close", name=self._target.target)
 
 
 def watch_jobs_bytes(server: Server, watcher: Generator, streams: int) -> float:
@@ -145,42 +140,34 @@ def _measure_delivery(run: Run) -> None:
             before = [cpu_seconds(other.pid) for other in others]
             how = {"rate": run.arguments.rate, "seconds": run.seconds}
             written = writer.do("calls.write", target=server.target, **how)["written"]
-            routes = [("its own watch", f"jobs at {server.target}"), ("a WatchJobs", server.target)]
-            routes += [("a WatchJobs at another replica", other.target) for other in others]
-            for route, name in routes:
-                deliveries = watcher.do(
-                    "watches.collect", name=name, changes=len(written), patience=PATIENCE_SECONDS
-                )["deliveries"]
+            routes = {"its own watch": f"jobs at {server.target}", "a WatchJobs": server.target}
+            for other in others:
+                routes["a WatchJobs at another replica"] = other.target
+            for route, name in routes.items():
+                took = collect(watcher, name, len(written))
+                skipped += len(written) - len(took)
                 title = f"{run.arguments.rate:,} changes/s to {route}, {server.database.name}"
-                skipped += _add(run, title, written, deliveries)
+                p50, p99 = percentiles(took)
+                bar = P99_BAR if "own" in route else None
+                run.report.add(Kind.TIME, f"{title}, p50", "ms", p50)
+                run.report.add(Kind.TIME, f"{title}, p99", "ms", p99, bar_value=bar)
             for other, used in zip(others, before, strict=True):
                 cpu = (cpu_seconds(other.pid) - used) / len(written) * 1e6
                 title = "a change read and delivered by another replica"
                 run.report.add(Kind.SERVER_CPU, title, "µs/change", cpu)
     run.report.note(
         f"Every change was delivered on every route, {skipped:,} of them by a later version of "
-        "their job. The service decides on a change before it commits it, so the time from the "
-        "decision has the commit in it."
+        "their job. Times are from the service's decision on a change, which it then commits."
     )
 
 
-def _add(run: Run, title: str, written: Written, deliveries: Deliveries) -> int:
-    """Add how long each change took; return how many came by a later version of their job."""
-    by_job: dict[str, list[tuple[int, float]]] = {}
-    for job_id, version, _, since_decision in deliveries:
-        by_job.setdefault(job_id, []).append((version, since_decision))
-    took, skipped = [], 0
-    for job_id, version, *_ in written:
-        later = [delivery for delivery in by_job.get(job_id, ()) if delivery[0] >= version]
-        if not later:
-            raise BenchmarkError(f"{title}: version {version} of {job_id} was not delivered")
-        skipped += later[0][0] != version
-        took.append(later[0][1])
-    took = took[round(len(took) * FIRST) :]
-    if len(took) < 2:
-        raise BenchmarkError("too few changes: give it more --seconds")
-    p50, p99 = percentiles(took)
-    bar = P99_BAR if "own" in title else None
-    run.report.add(Kind.TIME, f"{title}, from the decision, p50", "ms", p50)
-    run.report.add(Kind.TIME, f"{title}, from the decision, p99", "ms", p99, bar_value=bar)
-    return skipped
+def collect(watcher: Generator, name: str, changes: int) -> list[float]:
+    """Return the seconds from the service's decision on each change until it was delivered.
+
+    Raises BenchmarkError unless exactly that many changes were, by as many messages or fewer.
+    """
+    how = {"name": name, "changes": changes, "patience": PATIENCE_SECONDS}
+    reply = watcher.do("watches.collect", **how)
+    if reply["changes"] != changes:
+        raise BenchmarkError(f"{reply['changes']} of {changes} changes were delivered")
+    return [since for _, since in reply["deliveries"]]

@@ -28,8 +28,8 @@ def test_the_interval_of_the_median_is_that_of_the_sign_test(rounds: int, outsid
 
 
 def test_ten_percent_more_is_named_despite_two_percent_of_noise() -> None:
-    assert {noisy(1.1, seed).verdict for seed in range(100)} == {"slower"}
-    assert {noisy(1 / 1.1, seed).verdict for seed in range(100)} == {"faster"}
+    assert {noisy(1.1, seed).verdict for seed in range(100)} == {"SLOWER"}
+    assert {noisy(1 / 1.1, seed).verdict for seed in range(100)} == {"FASTER"}
 
 
 def test_equal_code_is_not_told_apart() -> None:
@@ -38,14 +38,14 @@ def test_equal_code_is_not_told_apart() -> None:
 
 def test_one_disturbed_round_of_ten_changes_nothing() -> None:
     pairs = [(100.0, 110.0 + n / 10) for n in range(9)] + [(300.0, 110.0)]
-    assert of(Kind.SERVER_CPU, *pairs).verdict == "slower"
+    assert of(Kind.SERVER_CPU, *pairs).verdict == "SLOWER"
 
 
 def test_a_lower_rate_is_slower() -> None:
-    assert of(Kind.RATE, *[(100.0, 80.0)] * 7).verdict == "slower"
+    assert of(Kind.RATE, *[(100.0, 80.0)] * 7).verdict == "SLOWER"
 
 
-@pytest.mark.parametrize(("second", "word"), [(5, "more"), (3, "fewer"), (4, "no difference seen")])
+@pytest.mark.parametrize(("second", "word"), [(5, "MORE"), (3, "FEWER"), (4, "no difference seen")])
 def test_five_rounds_are_enough_for_counts(second: float, word: str) -> None:
     assert of(Kind.STATEMENTS, *[(4.0, second)] * 5).verdict == word
 
