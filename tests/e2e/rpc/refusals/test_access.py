@@ -126,7 +126,7 @@ async def test_what_a_caller_may_do_goes_through(
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "names no"),
+        ("", "has no"),
         ("not toml", "cannot read"),
         ("[[caller]]", "needs a `name`"),
         ("[caller]\nname = 'a'", r"write \[\[caller\]\]"),
