@@ -22,7 +22,7 @@ from benchmarks.measure import (
 )
 from benchmarks.processes import Generator
 from benchmarks.stats import Report
-from benchmarks.targets import Database, Other, Server, bare_server, new_database
+from benchmarks.targets import DATABASES, Database, Other, Server, bare_server, new_database
 
 T = TypeVar("T")
 
@@ -92,12 +92,12 @@ class Run:
         targets: Sequence[Target],
         turn: int,
         ceiling: Work | None = None,
-        bar: float | None = None,
+        bars: tuple[float, float] | None = None,
     ) -> dict[Target, Usage]:
         """Have all do the same in turn, and add what it took of each, beside the first.
 
         In every second round the order is the other way round. Where there is a `ceiling`, the
-        first does that instead. Raises BenchmarkError.
+        first does that instead. `bars` are of the rates on each database. Raises BenchmarkError.
         """
         usages: dict[Target, Usage] = {}
         bare, *servers = targets
@@ -106,8 +106,10 @@ class Run:
             usages[target] = measure(target, self.generators, what, self.seconds)
             self.load_cores = max(self.load_cores, usages[target].load_cores)
         for server in servers:
-            name = f"{work.title}, {name_of(server)}"
-            add_usage(self.report, name, work, usages[server], usages[bare], bar=bar)
+            name = name_of(server)
+            bar = bars[DATABASES.index(name)] if bars else None
+            used = usages[server], usages[bare]
+            add_usage(self.report, f"{work.title}, {name}", work, *used, bar=bar)
         return usages
 
     def tell(self, what: str) -> None:

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.processes import Generator, cpu_seconds, resident_bytes
+from benchmarks.processes import all_do, cpu_seconds, resident_bytes
 from benchmarks.scenarios import Run, Scenario
 from benchmarks.stats import Kind, percentiles
-from benchmarks.targets import Server
 
 JOBS = 100
 RATE = 100
@@ -25,20 +24,22 @@ def measure_restarts(run: Run) -> None:
     for name in run.databases:
         server = run.serving(name)
         watcher, caller = run.generators
-        ids = caller.do("calls.prepare", target=server.target, jobs=JOBS)["jobs"]
-        how = {"target": server.target, "job_ids": ids}
+        made = all_do(run.generators, "calls.prepare", target=server.target, jobs=JOBS)
+        # Other calls, on jobs that nobody watches, go on for five slices of time; none may fail.
+        calls = {"target": server.target, "rate": RATE, "seconds": 5 * run.seconds}
+        how = {"target": server.target, "job_ids": made[0]["jobs"]}
         how |= {"streams": run.arguments.watches, "at_once": run.arguments.watches}
         watches = f"{run.arguments.watches:,} watches"
         run.tell(f"opening {watches} on {name}")
         watcher.do("watches.watch_job", name="watches", **how)
         for _ in run.each_round():
-            _begin_calls(run, server, caller)
+            caller.begin("calls.write", **calls)
             before, calm = resident_bytes(server.pid), caller.end()
             watcher.do("watches.close", name="watches")
             server.kill()
             started = server.start()
             used = cpu_seconds(server.pid)
-            _begin_calls(run, server, caller)
+            caller.begin("calls.write", **calls)
             opened = watcher.do("watches.watch_job", name="watches", **how)["seconds"]
             used = (cpu_seconds(server.pid) - used) / run.arguments.watches
             during, after = caller.end(), resident_bytes(server.pid)
@@ -54,12 +55,6 @@ def measure_restarts(run: Run) -> None:
                 run.report.add(Kind.TIME, f"UpdateProgress meanwhile, {which}, {name}", "ms", *took)
         watcher.do("watches.close", name="watches")
         server.kill()
-
-
-def _begin_calls(run: Run, server: Server, caller: Generator) -> None:
-    """Make other calls for 5 slices of time; `end` has what came of them, and none may fail."""
-    how = {"rate": RATE, "seconds": 5 * run.seconds}
-    caller.begin("calls.write", target=server.target, **how)
 
 
 def _milliseconds(reply: Mapping[str, Any]) -> tuple[float, float]:
