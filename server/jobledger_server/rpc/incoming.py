@@ -63,6 +63,7 @@ class RequestParser:
     def __init__(self, share: float) -> None:
         each = max(MAX_MESSAGE_BYTES, int(HELD_BYTES * share))
         self.held = Admission("bytes of requests and answers", total=HELD_BYTES, each=each)
+        """The bytes of the requests and answers of running calls."""
         self._turns = Turns(1)
         self._thread = ThreadPoolExecutor(1, "requests")
 
