@@ -1,7 +1,7 @@
 """Runs commands: with uvloop if it is installed, and with expected errors as one line of text."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,10 +29,39 @@ _EXPECTED = (
 )
 
 
+ATTEMPTS = 50
+"""How often a task that remains at the end is cancelled."""
+
+ATTEMPT_SECONDS = 0.1
+
+
 def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a coroutine to its end. Raises click.ClickException for an expected error."""
     with expected_errors(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(work())
+        runner.run(_and_end_tasks(work()))
+
+
+async def _and_end_tasks(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    finally:
+        await end_tasks()
+
+
+async def end_tasks() -> Collection[asyncio.Task[Any]]:
+    """Cancel all other tasks until they end; return those that do not.
+
+    Once is too little: while it is cancelled, a task can await what never comes, as a connection
+    of aiosqlite does whose thread has ended. asyncio would wait for it without end.
+    """
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for _ in range(ATTEMPTS):
+        if not others:
+            break
+        for task in others:
+            task.cancel()
+        _, others = await asyncio.wait(others, timeout=ATTEMPT_SECONDS)
+    return others
 
 
 @contextmanager
