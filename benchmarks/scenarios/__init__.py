@@ -76,10 +76,10 @@ class Run:
         """Start the ceiling; it ends with the run."""
         return self.enter(bare_server(self.folder))
 
-    def targets(self) -> list[Target]:
+    def targets(self, *arguments: str) -> list[Target]:
         """Start the ceiling, and a server on each database; they end with the run."""
         self.tell("starting the servers")
-        return [self.bare(), *(self.serving(name) for name in self.databases)]
+        return [self.bare(), *(self.serving(name, *arguments) for name in self.databases)]
 
     @cached_property
     def generators(self) -> list[Generator]:

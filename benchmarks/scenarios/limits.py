@@ -3,12 +3,11 @@
 import statistics
 import time
 
-from benchmarks.measure import Work, unary_calls
+from benchmarks.measure import Target, Work, name_of, unary_calls
 from benchmarks.processes import Generator, resident_bytes
 from benchmarks.scenarios import Run, Scenario
 from benchmarks.scenarios.watch import NO_HEARTBEATS, collect
 from benchmarks.stats import Kind, percentiles
-from benchmarks.targets import Server
 
 IN_FLIGHT = 128
 REFUSED = Work.calls("a CreateJob that is refused", "refused", IN_FLIGHT, changes=0)
@@ -22,9 +21,11 @@ MIB = 1024 * 1024
 
 def measure_limits(run: Run) -> None:
     """Measure what refused calls cost, and what watchers that do not read cost the others."""
-    _measure_refused(run)
-    for name in run.databases:
-        _measure_stalled(run, run.serving(name, *NO_HEARTBEATS), *run.generators)
+    targets = run.targets(*NO_HEARTBEATS)
+    for turn in run.each_round():
+        run.compare(REFUSED, targets, turn, ceiling=unary_calls(IN_FLIGHT)[0])
+    for server in targets[1:]:
+        _measure_stalled(run, server, *run.generators)
 
 
 SCENARIO = Scenario(
@@ -37,16 +38,9 @@ SCENARIO = Scenario(
 )
 
 
-def _measure_refused(run: Run) -> None:
-    """Measure calls that are refused, beside calls that are not on the bare server."""
-    targets = run.targets()
-    for turn in run.each_round():
-        run.compare(REFUSED, targets, turn, ceiling=unary_calls(IN_FLIGHT)[0])
-
-
-def _measure_stalled(run: Run, server: Server, writer: Generator, readers: Generator) -> None:
+def _measure_stalled(run: Run, server: Target, writer: Generator, readers: Generator) -> None:
     """Deliver changes to watches that read, with and without others that do not."""
-    database = server.database.name
+    database = name_of(server)
     run.tell(f"opening watches on {database}")
     ids = writer.do("calls.prepare", target=server.target, jobs=JOBS)["jobs"]
     how = {"target": server.target, "job_ids": ids}

@@ -28,8 +28,9 @@ P99_BAR = 20.0
 
 def measure(run: Run) -> None:
     """Measure watches: an idle one's memory, one change to all of them, steady changes to many."""
-    _measure_fanout(run)
-    _measure_delivery(run)
+    servers = [run.serving(name, *NO_HEARTBEATS) for name in run.databases]
+    _measure_fanout(run, servers[0])
+    _measure_delivery(run, servers)
 
 
 SCENARIO = Scenario(
@@ -95,11 +96,10 @@ def watch_jobs_bytes(server: Server, watcher: Generator, streams: int) -> float:
     return grown / streams
 
 
-def _measure_fanout(run: Run) -> None:
+def _measure_fanout(run: Run, server: Server) -> None:
     """Open the watches of one job on the bare server and on ours, and change it in turn."""
     run.tell("opening the watches of one job")
     watchers = run.generators
-    server = run.serving(run.databases[0], *NO_HEARTBEATS)
     bare, ours = (
         Fanout(target, watchers, run.arguments.watches) for target in (run.bare(), server)
     )
@@ -117,13 +117,13 @@ def _measure_fanout(run: Run) -> None:
         run.report.add(Kind.TIME, f"{title}: half have it", "ms", change[0], ceiling[0])
         last = change[1], ceiling[1]
         run.report.add(Kind.TIME, f"{title}: all have it", "ms", *last, bar=FANOUT_BAR)
+    ours.close()
 
 
-def _measure_delivery(run: Run) -> None:
+def _measure_delivery(run: Run, servers: Sequence[Server]) -> None:
     """Change jobs steadily, each with a watch of its own; and deliver all of them to one stream."""
     run.tell("opening a watch for each of many jobs")
     writer, watcher = run.generators
-    servers = [run.serving(name, *NO_HEARTBEATS) for name in run.databases]
     replicas = [
         run.serving(server.database, *NO_HEARTBEATS) for server in servers if server.database.pid
     ]
