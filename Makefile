@@ -67,6 +67,10 @@ wheel: $(INSTALLED) ## build the distribution into dist/
 # The tests wait more than they work: four processes on two cores.
 IN_PARALLEL := -n 4 --dist worksteal
 FAST := -k "not postgresql" tests/unit tests/e2e/rpc
+# What another version can break: pure code, and each part of the whole on both databases.
+VERSIONS := tests/unit $(addprefix tests/e2e/,rpc/test_jobs.py rpc/test_claims.py \
+	rpc/test_report_progress.py rpc/test_watch_jobs.py client/test_real_server.py \
+	worker/test_real_server.py cli/test_output.py)
 
 .PHONY: test
 test: $(INSTALLED) ## run the tests in four processes; ARGS="-k watch" runs some of them
@@ -93,16 +97,16 @@ test-polyglot: $(INSTALLED) $(POLYGLOT_INSTALLED) ## try the clients in all lang
 	@$(PYTHON) -m pytest -m polyglot -n 4 tests/polyglot tests/e2e/worker/test_exec.py $(ARGS)
 
 .PHONY: test-pythons
-test-pythons: $(INSTALLED) ## run the tests of `make test-fast` on the other Pythons that pyproject.toml names
+test-pythons: $(INSTALLED) ## run pure code, and each part once, on the other Pythons that pyproject.toml names
 	@for version in $(CLAIMED_PYTHONS); do \
 		case "$$($(PYTHON) --version)" in *" $$version".*) continue ;; esac; \
 		$(MAKE) --no-print-directory ".venv/python$$version/.installed"; \
-		".venv/python$$version/bin/python" -m pytest $(IN_PARALLEL) $(FAST) $(ARGS); \
+		".venv/python$$version/bin/python" -m pytest $(IN_PARALLEL) $(VERSIONS) $(ARGS); \
 	done
 
 .PHONY: test-lowest
-test-lowest: $(LOWEST)/.installed ## run the tests of `make test-fast` with the lowest versions that pyproject.toml allows
-	@$(LOWEST)/bin/python -m pytest $(IN_PARALLEL) $(FAST) $(ARGS)
+test-lowest: $(LOWEST)/.installed ## run the tests of `make test-pythons` with the lowest versions that pyproject.toml allows
+	@$(LOWEST)/bin/python -m pytest $(IN_PARALLEL) $(VERSIONS) $(ARGS)
 
 .PHONY: test-image
 test-image: $(INSTALLED) ## build the Dockerfile with buildah and run the image

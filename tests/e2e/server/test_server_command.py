@@ -3,8 +3,6 @@
 import json
 import re
 import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,6 @@ from jobledger_server.cli.durations import LONGEST_SECONDS, duration
 from jobledger_server.settings import Settings
 from tests.support.rpc_caller import Caller, refusal, watching
 from tests.support.server_process import ServerProcess, run_server
-
-SERVER = Path(sys.executable).with_name("jobledger-server")
 
 
 @pytest.mark.parametrize(
@@ -39,14 +35,7 @@ def test_what_is_no_time_is_refused_in_words(text: str) -> None:
 
 
 def test_a_server_told_no_time_does_not_start(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [str(SERVER), "serve", "--retain-terminal", "soon"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = run_server("serve", "--retain-terminal", "soon", cwd=tmp_path)
     assert done.returncode == 2
     assert "'soon' is not a duration" in done.stderr
     assert not list(tmp_path.iterdir())
@@ -64,13 +53,7 @@ async def test_void_tokens_makes_every_token_void_and_touches_no_job(database_ur
     async with open_app(settings) as app, grpc.aio.insecure_channel(app.address) as channel:
         job = await Caller(channel).job()
         token = (await newest(Caller(channel))).resume_token
-    done = subprocess.run(
-        [str(SERVER), "void-tokens", "--database", database_url],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = run_server("void-tokens", "--database", database_url)
     assert (done.returncode, done.stdout) == (0, "all resume tokens are void now\n"), done.stderr
     async with open_app(settings) as app, grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)

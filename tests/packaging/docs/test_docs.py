@@ -1,5 +1,6 @@
 """What the pages name exists: tests, files, settings, targets; what they copy is the original."""
 
+import os
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import forked
 from tests.support.pages import (
     OPERATIONS,
     README,
@@ -32,9 +34,11 @@ def relative(page: Path) -> str:
 
 @cache
 def help_of(*command: str) -> str:
-    program = str(Path(sys.executable).with_name(command[0]))
+    program, *arguments = command
+    if program in PROGRAMS:
+        return forked.run(program, *arguments, "--help", env=dict(os.environ)).stdout
     run = subprocess.run(
-        [program, *command[1:], "--help"],
+        [str(Path(sys.executable).with_name(program)), *arguments, "--help"],
         capture_output=True,
         text=True,
         check=True,

@@ -111,7 +111,7 @@ async def good_client(target: str, user_id: str = "good") -> AsyncIterator[Good]
             await calling
 
 
-async def served_alone(target: str, seconds: float = 2.0) -> Good:
+async def served_alone(target: str, seconds: float = 1.0) -> Good:
     """Return how a good client is served for so long while nobody else calls."""
     async with good_client(target) as good:
         await asyncio.sleep(seconds)
