@@ -84,9 +84,13 @@ test-fast: $(INSTALLED) ## run the tests of pure code, and of the whole server o
 test-robustness: $(INSTALLED) ## break everything under load for two minutes, and check what was told; ARGS="--duration 600 --seed 7"
 	@$(PYTHON) -m tests.robustness.checker $(ARGS)
 
+# Attacks are judged by how others are served, and a history by how much has happened: nothing else
+# may run meanwhile. Exit code 5 is of a selection that has nothing of one of the two.
+ALONE := tests/robustness/abuse tests/robustness/test_history.py
 .PHONY: test-slow
-test-slow: $(INSTALLED) ## run the tests that `make test` leaves out: long faults, attacks; one at a time
-	@$(PYTHON) -m pytest -m slow $(ARGS)
+test-slow: $(INSTALLED) ## run the tests that `make test` leaves out: long faults, then attacks one at a time
+	@$(PYTHON) -m pytest -m slow $(IN_PARALLEL) $(ALONE:%=--ignore=%) $(ARGS) || test $$? -eq 5
+	@$(PYTHON) -m pytest -m slow $(ALONE) $(ARGS) || test $$? -eq 5
 
 .PHONY: test-abuse
 test-abuse: $(INSTALLED) ## attack a server while a good client calls it; ARGS="-k reset" for some attacks

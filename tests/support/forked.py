@@ -5,6 +5,7 @@ needs. Here one process imports it once, and each program is a fork of it. It ge
 arguments, environment, folder and files, runs the same `main`, and has the same exit code.
 """
 
+import atexit
 import contextlib
 import gc
 import json
@@ -105,6 +106,10 @@ class _Forks:
         self._process = subprocess.Popen(command, cwd=ROOT, pass_fds=[theirs.fileno()])
         theirs.close()
 
+    def close(self) -> None:
+        self._socket.close()
+        self._process.wait()
+
     def fork(self, files: list[int]) -> int:
         with self._lock:
             socket.send_fds(self._socket, [b"fork"], files)
@@ -113,7 +118,9 @@ class _Forks:
 
 @cache
 def _forks() -> _Forks:
-    return _Forks()
+    forks = _Forks()
+    atexit.register(forks.close)
+    return forks
 
 
 class _Children:

@@ -23,8 +23,9 @@ from tests.support.shared_postgres import Databases
 SEED = int(os.environ.get("JOBLEDGER_FUZZ_SEED") or time.time_ns() % 2**32)
 
 IN_FLIGHT = 32
-WAITING = 128
-"""Calls at a time, and of those that may wait."""
+WAITING = 64
+"""Calls at a time, and of those that may wait. With those that were given up and that the server
+still ends they are fewer than the streams of a connection."""
 
 WAITS = {"ClaimJobs": 0.1, "WaitOperation": 0.1, "WatchJob": 0.1, "WatchJobs": 0.1}
 """Seconds after which a call that has nothing to answer is given up."""
