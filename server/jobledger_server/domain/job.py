@@ -26,7 +26,7 @@ Payload = NewType("Payload", bytes)
 """A serialized google.protobuf.Struct with sorted keys, so that equal bytes mean equal
 content. Opaque: no decision depends on its content."""
 
-OVERHEAD_BYTES = 2560
+MEMORY_OVERHEAD_BYTES = 2560
 """Memory that a job takes besides its content: with a change, its transition, and its owner's
 queue in the change buffer."""
 
@@ -111,7 +111,12 @@ class Job(Struct, frozen=True):
         # A character takes at most 4 bytes.
         texts = len(self.user_id) + 2 * len(self.worker_id) + len(self.request_id)
         texts += len(self.progress_message) + len(self.cancel_reason)
-        size = OVERHEAD_BYTES + 4 * texts + len(self.parameters or b"") + len(self.result or b"")
+        size = (
+            MEMORY_OVERHEAD_BYTES
+            + 4 * texts
+            + len(self.parameters or b"")
+            + len(self.result or b"")
+        )
         if self.labels:
             for key, value in self.labels.items():
                 size += _LABEL_BYTES + getsizeof(key) + getsizeof(value)

@@ -89,7 +89,7 @@ class Dialect(Protocol):
         """Return the database server's time."""
 
 
-OVERHEAD_BYTES = 1024
+ANSWER_OVERHEAD_BYTES = 1024
 """About the bytes that the small fields of a job take in an answer."""
 
 
@@ -101,5 +101,5 @@ def claimable(length: str, labels: str = "labels") -> tuple[str, str]:
         labels: The labels as text. It has at least as many bytes as they have in an answer.
     """
     # Overdue jobs belong to the reaper, and must not hide jobs that can be claimed.
-    size = f"{length}({labels}) + coalesce({length}(parameters), 0) + {OVERHEAD_BYTES}"
+    size = f"{length}({labels}) + coalesce({length}(parameters), 0) + {ANSWER_OVERHEAD_BYTES}"
     return f"id, job_type, create_time, {size} AS size", f"{CLAIMABLE} AND deadline >"

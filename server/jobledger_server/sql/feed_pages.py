@@ -6,7 +6,7 @@ from typing import Any
 from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from jobledger_server.domain.job import OVERHEAD_BYTES
+from jobledger_server.domain.job import MEMORY_OVERHEAD_BYTES
 from jobledger_server.sql.rows import (
     change_from_row,
     job_after_start,
@@ -66,20 +66,20 @@ class FeedPageReader:
     async def page(self, head: FeedHead, seq: int) -> FeedPage:
         """Return the changes after `seq`. `head` was read in the same snapshot."""
         as_of = head.seq
-        page: dict[str, Any] = {"seq": seq, "until": as_of, "count": self._limit}
+        bounds: dict[str, Any] = {"seq": seq, "until": as_of, "count": self._limit}
         if self._user_id is not None:
-            page["user_id"] = self._user_id
+            bounds["user_id"] = self._user_id
             if await self._has_few_jobs():
                 self._feed = self._statements.few_feed
             else:
                 self._feed = self._statements.owned_feed
-                page["until"] = min(as_of, seq + MAX_SCANNED_CHANGES)
-        rows = await self._rows(self._feed.jobs, {**page, "max_bytes": self._max_bytes})
+                bounds["until"] = min(as_of, seq + MAX_SCANNED_CHANGES)
+        rows = await self._rows(self._feed.jobs, {**bounds, "max_bytes": self._max_bytes})
         latest = [change_from_row(row, as_of) for row in rows]
-        deletions = await self._rows(self._feed.deletions, page)
+        deletions = await self._rows(self._feed.deletions, bounds)
         latest += [tombstone_from_row(row, as_of) for row in deletions]
-        transitions = await self._rows(self._feed.transitions, page)
-        last = await self._last(latest, transitions, page["until"])
+        transitions = await self._rows(self._feed.transitions, bounds)
+        last = await self._last(latest, transitions, bounds["until"])
         by_seq = {transition_seq(row): row for row in transitions if transition_seq(row) <= last}
         changes = [
             replace(change, transitions=(transition_from_row(by_seq.pop(change.seq)),))
@@ -93,14 +93,14 @@ class FeedPageReader:
 
     async def _has_few_jobs(self) -> bool:
         bounds = {"user_id": self._user_id, "count": FEW_JOBS + 1}
-        ((count,),) = await self._rows(self._statements.count_some, bounds)
+        ((count,),) = await self._rows(self._statements.count_jobs_of_owner, bounds)
         return bool(count <= FEW_JOBS)
 
     async def _last(self, latest: Sequence[Change], transitions: Rows, until: int) -> int:
         """Return the last sequence number of the page: `until`, unless a bound cuts it.
 
-        Each of the three reads is complete up to its cut, if a bound cut it. The page ends there or
-        before, because a read is cut only when its own rows reach a bound.
+        A read that a bound cut is complete up to its last row, and its rows alone reach that bound.
+        So the page, which counts the rows of all three reads, ends there at the latest.
         """
         sizes = {change.seq: change.job.memory_bytes for change in latest}
         contents = {change.job.id: change.job.memory_bytes for change in latest}
@@ -110,7 +110,7 @@ class FeedPageReader:
         if missing := [job_id for _, job_id in starts if job_id not in contents]:
             ids = self._statements.dialect.bind_list("ids", missing)
             rows = await self._rows(self._statements.job_sizes, ids)
-            contents.update((id_, OVERHEAD_BYTES + size) for id_, size in rows)
+            contents.update((id_, MEMORY_OVERHEAD_BYTES + size) for id_, size in rows)
         sizes.update((seq, contents[job_id]) for seq, job_id in starts)
         seqs = sorted(sizes)
         count, whole = fitting([sizes[seq] for seq in seqs], self._limit, self._max_bytes)

@@ -24,7 +24,7 @@ from sqlalchemy.engine.interfaces import Dialect as SqlDialect
 from sqlalchemy.sql import ClauseElement
 
 from jobledger_server.domain.job import JobId
-from jobledger_server.sql.dialect import OVERHEAD_BYTES, Dialect
+from jobledger_server.sql.dialect import ANSWER_OVERHEAD_BYTES, Dialect
 from jobledger_server.sql.driver import Prepared
 from jobledger_server.sql.rows import (
     ASSET_COLUMNS,
@@ -47,7 +47,7 @@ def bind_owned(
     """Return the parameters of the statements that read or lock jobs, `owned` for their owners."""
     return {
         **dialect.bind_list("ids", {*ids, *(job_id for job_id, _ in owned)}),
-        **dialect.bind_list("unowned", ids),
+        **dialect.bind_list("any_owner", ids),
         **dialect.bind_list("owned", [f"{job_id}/{user_id}" for job_id, user_id in owned]),
     }
 
@@ -70,7 +70,9 @@ class Statements:
         jobs_by_id = select(jobs).where(dialect.one_of(jobs.c.id, "ids"))
         # The owner is part of the condition, so that another owner's job is not read.
         id_and_owner = jobs.c.id.concat("/").concat(jobs.c.user_id)
-        readable = or_(dialect.one_of(jobs.c.id, "unowned"), dialect.one_of(id_and_owner, "owned"))
+        readable = or_(
+            dialect.one_of(jobs.c.id, "any_owner"), dialect.one_of(id_and_owner, "owned")
+        )
         self.read_jobs = prepared(jobs_by_id.where(readable))
         self.read_more_jobs = jobs_by_id
         # One statement, so that both tables are read in the same snapshot.
@@ -135,9 +137,9 @@ class Statements:
         self.feed = FeedStatements()
         self.owned_feed = FeedStatements(owned=True)
         self.few_feed = FeedStatements(owned=True, few=True)
-        some = select(jobs.c.id).where(jobs.c.user_id == bindparam("user_id"))
-        self.count_some = select(func.count()).select_from(
-            some.limit(bindparam("count")).subquery()
+        of_owner = select(jobs.c.id).where(jobs.c.user_id == bindparam("user_id"))
+        self.count_jobs_of_owner = select(func.count()).select_from(
+            of_owner.limit(bindparam("count")).subquery()
         )
         self.newest_from = _newest_from()
         self.job_sizes = select(jobs.c.id, _SIZE).where(dialect.one_of(jobs.c.id, "ids"))
@@ -178,7 +180,7 @@ _SIZE: ColumnElement[int] = (
 )
 
 
-ANSWER_SIZE = _SIZE + func.length(cast(jobs.c.labels, Text)) + OVERHEAD_BYTES
+ANSWER_SIZE = _SIZE + func.length(cast(jobs.c.labels, Text)) + ANSWER_OVERHEAD_BYTES
 """About how many bytes a job takes in an answer."""
 
 
@@ -223,8 +225,8 @@ def _jobs_page(at: ColumnElement[int], *which: ColumnElement[bool] | TextClause)
     sizes = sizes.where(*which, after, at <= bindparam("until"))
     first = sizes.order_by(at).limit(bindparam("count")).subquery()
     before = func.sum(first.c.size).over(order_by=first.c.at) - first.c.size
-    sums = select(first.c.at, before.label("before")).subquery()
-    last = select(func.max(sums.c.at)).where(sums.c.before < bindparam("max_bytes"))
+    sums = select(first.c.at, before.label("bytes_before")).subquery()
+    last = select(func.max(sums.c.at)).where(sums.c.bytes_before < bindparam("max_bytes"))
     return select(jobs).where(*which, after, at <= last.scalar_subquery()).order_by(at)
 
 

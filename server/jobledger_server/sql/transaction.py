@@ -49,8 +49,10 @@ class SqlTransaction:
         known = self._cache.find(requested)
         if owned:
             # Another owner's job is queried for like one that does not exist.
-            theirs = {job_id for job_id, user_id in owned if _owner(known, job_id) == user_id}
-            known = {job_id: known[job_id] for job_id in known if job_id in theirs or job_id in ids}
+            really_owned = {job_id for job_id, user_id in owned if _owner(known, job_id) == user_id}
+            known = {
+                job_id: known[job_id] for job_id in known if job_id in really_owned or job_id in ids
+            }
         if len(known) == len(requested):
             write_ids = {job_id: write_id for job_id, (_, write_id) in known.items()}
             same = await self._driver.unchanged(write_ids)
@@ -62,9 +64,9 @@ class SqlTransaction:
         if missing and not owned:
             await self._load(self._statements.lock_jobs, missing)
         elif missing:
-            unowned = [job_id for job_id in ids if job_id in missing]
+            of_any_owner = [job_id for job_id in ids if job_id in missing]
             pairs = [pair for pair in owned if pair[0] in missing]
-            bound = bind_owned(self._dialect, unowned, pairs)
+            bound = bind_owned(self._dialect, of_any_owner, pairs)
             self._add(await self._fetch(self._statements.lock_owned_jobs, bound))
         return dict(self._loaded)
 

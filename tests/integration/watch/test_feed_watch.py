@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobledger_server.domain.commands import ChangeStatus, Create, CreateAll, Delete, Report
-from jobledger_server.domain.job import OVERHEAD_BYTES, Job, JobStatus, Payload
+from jobledger_server.domain.job import MEMORY_OVERHEAD_BYTES, Job, JobStatus, Payload
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import FeedPage, StoreUnavailable
@@ -309,7 +309,7 @@ async def test_what_a_reader_may_stall_over_is_cut_by_its_bytes(
     ledger: Ledger, hub: WatchHub, store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blob = Payload(b"x" * 40_000)
-    monkeypatch.setattr(feed_module, "PAGE_BYTES", 3 * (40_000 + OVERHEAD_BYTES + 100))
+    monkeypatch.setattr(feed_module, "PAGE_BYTES", 3 * (40_000 + MEMORY_OVERHEAD_BYTES + 100))
     for _ in range(10):
         await ledger.apply(Create(user_id="ada", job_type="t", parameters=blob))
     empty = ChangeBuffer(hub.seq)
