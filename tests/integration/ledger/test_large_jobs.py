@@ -1,7 +1,7 @@
 """Jobs that are large: however many are asked for at once, few are read at once."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pytest
@@ -9,6 +9,7 @@ import pytest
 from jobledger_server.domain.commands import Cancel, ChangeStatus, Create, CreateAll, LinkAsset
 from jobledger_server.domain.errors import JobNotFound
 from jobledger_server.domain.job import AssetLink, Job, JobId, JobStatus, Payload
+from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.job_sizes import JobSizes
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.reads import Reads
@@ -111,6 +112,24 @@ async def test_commands_for_large_jobs_come_in_small_batches(
     same = [LinkAsset(job_id=jobs[0].id, link=link) for _ in range(JOBS)]
     await asyncio.gather(*map(ledger.apply, same))
     assert len(loaded) <= 2
+
+
+async def test_large_creations_come_in_small_batches(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small command waits for the batch under way, and for its own."""
+    written: list[int] = []
+    append = SqlTransaction.append
+
+    async def measured(self: SqlTransaction, decisions: Sequence[Decision], **last: bool) -> Any:
+        written.append(sum(len(decision.job.parameters or b"") for decision in decisions))
+        return await append(self, decisions, **last)
+
+    monkeypatch.setattr(SqlTransaction, "append", measured)
+    create = Create(user_id="ada", job_type="t", parameters=Payload(b"\x0a" * SIZE))
+    await asyncio.gather(*(ledger.apply(create) for _ in range(JOBS)))
+    assert sum(written) == JOBS * SIZE
+    assert max(written) < 1024 * 1024 + SIZE
 
 
 async def test_large_jobs_of_another_owner_are_asked_for_as_those_that_do_not_exist(

@@ -95,7 +95,8 @@ async def test_large_creations_of_one_client(server: ServerProcess, what: str) -
             codes = await attacker.report()
     # What 500 MB at once cost is gRPC's: it reads them before anybody can refuse them.
     assert good.failed == [], good
-    assert good.p50 < LONGEST_P99, f"{good}; alone: {alone}"
+    # It has its turn in each batch, and batches are short: 0.03 s. Without either it is a second.
+    assert good.p50_of_creations < LONGEST_P99, f"{good}; alone: {alone}"
     assert set(codes) <= {"OK", "RESOURCE_EXHAUSTED"}, codes
     assert sum(codes.values()) == CALLS[what]
     assert server.peak_memory - before < 700 * MIB
@@ -109,5 +110,7 @@ async def test_reports_on_one_job_as_fast_as_it_goes(server: ServerProcess) -> N
         async with good_client(server.target) as good:
             await asyncio.sleep(3)
         assert await attacker.report() > 1000
-    good.assert_served(alone)
+    assert good.failed == [], good
+    # 0.02 s. Where it neither had its turn nor shared a commit with the reports, it is a second.
+    assert good.p50_of_creations < LONGEST_P99, f"{good}; alone: {alone}"
     assert server.peak_memory - before < 100 * MIB
