@@ -134,7 +134,12 @@ class Calls:
         self._targets: dict[str, Target] = {}
 
     async def prepare(self, target: str, jobs: int) -> Reply:
-        """Create and start jobs until there are that many; return their ids."""
+        """Create and start jobs until there are that many; return their ids.
+
+        None are kept from an earlier server that ended: another one may have its port.
+        """
+        if target in self._targets and self._targets[target].connection.closed:
+            del self._targets[target]
         made = await self._target(target)
         async with asyncio.TaskGroup() as making:
             for _ in range(jobs - len(made.running)):
