@@ -13,6 +13,7 @@ from tests.polyglot.envoy import running_envoy
 from tests.robustness.abuse import http2_attacks as attacks
 from tests.robustness.abuse.attacker import attack
 from tests.robustness.abuse.good_client import LONGEST_P99, good_client, served_alone
+from tests.robustness.abuse.test_floods import creations_from_elsewhere
 from tests.support.http2 import (
     DATA,
     END_HEADERS,
@@ -67,6 +68,19 @@ async def test_floods_fail_no_call_of_others(
     assert good.p50 < 2 * LONGEST_P99, good
     assert report["closed"] > 0 or not closes, report
     assert server.peak_memory < 200 * MIB
+
+
+async def test_large_creations_of_one_address_hold_up_no_other(
+    exposed: tuple[ServerProcess, str],
+) -> None:
+    _, envoy = exposed
+    async with attack(creations_from_elsewhere, envoy, what="creations") as attacker:
+        await attacker.begun()
+        async with good_client(envoy) as good:
+            codes = await attacker.report()
+    assert good.failed == []
+    assert good.p50_of_creations < LONGEST_P99, good
+    assert set(codes) <= {"OK", "RESOURCE_EXHAUSTED"}, codes
 
 
 MALFORMED = (b"/\xff", GET_JOB + b"\xff", GET_JOB + b"/more", GET_JOB + b"%2f", b"")

@@ -25,12 +25,14 @@ class _Connection:
 class Proxy:
     """Stands before one server on an address of its own, also while that server is away.
 
-    `delay` is in seconds, for each piece of data in each direction.
+    `delay` is in seconds, for each piece of data in each direction. With a `source` the server
+    sees connections from that address.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, *, source: str = "") -> None:
         host, _, port = target.rpartition(":")
         self._host, self._port = host, int(port)
+        self._source = (source, 0) if source else None
         self._connections: dict[_Connection, None] = {}  # in the order of their opening
         self._open = asyncio.Event()
         self._open.set()
@@ -93,7 +95,9 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            server_reader, server_writer = await asyncio.open_connection(self._host, self._port)
+            server_reader, server_writer = await asyncio.open_connection(
+                self._host, self._port, local_addr=self._source
+            )
         except OSError:
             writer.transport.abort()
             return

@@ -13,6 +13,7 @@ from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from tests.robustness.abuse.attacker import attack, begin, parent_waits
 from tests.robustness.abuse.good_client import LONGEST_P99, good_client, served_alone
+from tests.support.proxy import Proxy
 from tests.support.server_process import MIB, ServerProcess
 
 pytestmark = pytest.mark.slow
@@ -26,30 +27,40 @@ def large(size: int) -> Struct:
 
 def creations(target: str, *, what: str) -> object:
     """Send all the large creations at once, over several connections; count the answers."""
+    return asyncio.run(create(target, what))
+
+
+def creations_from_elsewhere(target: str, *, what: str) -> object:
+    """Do so from another address of loopback."""
 
     async def flood() -> Counter[str]:
-        codes: Counter[str] = Counter()
-        one = jobs.CreateJobRequest(user_id="eve", job_type="t", parameters=large(250_000))
-        batch = jobs.BatchCreateJobsRequest(user_id="eve", requests=[one] * 4)
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        channels = [grpc.aio.insecure_channel(target, options) for _ in range(4)]
-
-        async def send(number: int) -> None:
-            stub = JobServiceStub(channels[number % len(channels)])
-            try:
-                if what == "batches":
-                    await stub.BatchCreateJobs(batch, timeout=25)
-                else:
-                    await stub.CreateJob(one, timeout=25)
-                codes["OK"] += 1
-            except grpc.aio.AioRpcError as error:
-                codes[error.code().name] += 1
-
-        begin()
-        await asyncio.gather(*map(send, range(CALLS[what])))
-        return codes
+        async with Proxy(target, source="127.0.0.2") as proxy:
+            return await create(proxy.target, what)
 
     return asyncio.run(flood())
+
+
+async def create(target: str, what: str) -> Counter[str]:
+    codes: Counter[str] = Counter()
+    one = jobs.CreateJobRequest(user_id="eve", job_type="t", parameters=large(250_000))
+    batch = jobs.BatchCreateJobsRequest(user_id="eve", requests=[one] * 4)
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    channels = [grpc.aio.insecure_channel(target, options) for _ in range(4)]
+
+    async def send(number: int) -> None:
+        stub = JobServiceStub(channels[number % len(channels)])
+        try:
+            if what == "batches":
+                await stub.BatchCreateJobs(batch, timeout=25)
+            else:
+                await stub.CreateJob(one, timeout=25)
+            codes["OK"] += 1
+        except grpc.aio.AioRpcError as error:
+            codes[error.code().name] += 1
+
+    begin()
+    await asyncio.gather(*map(send, range(CALLS[what])))
+    return codes
 
 
 def reports(target: str) -> object:
