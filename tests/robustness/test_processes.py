@@ -20,7 +20,7 @@ from grpc_status import rpc_status
 
 from tests.support.postgres_server import PostgresServer
 from tests.support.rpc_caller import COMPLETED, PROCESSING, Caller, decoded, refusal
-from tests.support.server_process import ServerProcess, run_server
+from tests.support.server_process import MANY_STREAMS, ServerProcess, run_server
 from tests.support.shared_postgres import Databases
 
 pytestmark = pytest.mark.timeout(180)
@@ -164,7 +164,7 @@ async def test_sigterm_with_watchers_that_do_not_read_ends_within_the_grace_peri
 
 
 async def test_2000_watches_opened_in_one_burst_all_get_their_first_message(serve: Serve) -> None:
-    server = serve()
+    server = serve(*MANY_STREAMS)
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with AsyncExitStack() as stack:
         channels = [grpc.aio.insecure_channel(server.target, options) for _ in range(10)]

@@ -24,6 +24,10 @@ from tests.support.forked import Forked
 
 MIB = 2**20
 
+MANY_STREAMS = ("--max-streams", "1024")
+"""Arguments of a server behind a proxy that puts all callers on one connection: what one attacker
+does there is what many do."""
+
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 30.0
 

@@ -18,11 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.server_process import ServerProcess
-
-MANY_STREAMS = ("--max-streams", "1024")
-"""Arguments of a server behind a proxy that puts all callers on one connection: what one attacker
-does there is what many do."""
+from tests.support.server_process import MANY_STREAMS, ServerProcess
 
 
 @pytest.fixture

@@ -8,11 +8,10 @@ import grpc
 import pytest
 
 from tests.robustness.abuse.attacker import attack, begin, parent_waits
-from tests.robustness.abuse.conftest import MANY_STREAMS
 from tests.robustness.abuse.good_client import good_client, served_alone
 from tests.support.rpc_caller import Caller
 from tests.support.seeding import seeded
-from tests.support.server_process import ServerProcess
+from tests.support.server_process import MANY_STREAMS, ServerProcess
 
 pytestmark = pytest.mark.slow
 
