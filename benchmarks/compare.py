@@ -37,7 +37,7 @@ from benchmarks.targets import DATABASES, PROGRAMS, Database, Server, new_databa
 
 ROUNDS = 10
 COUNTED_ROUNDS = 5
-"""Counts hardly vary: as many are enough for them."""
+"""Counts hardly vary: fewer rounds are enough for them."""
 
 SLICE_SECONDS = 0.8
 WARM_UP_SECONDS = 0.15
@@ -190,7 +190,7 @@ def compare(revisions: Sequence[Revision], databases: Sequence[str], rounds: int
 
 
 def summary(report: Report) -> list[str]:
-    """Say which figures differ, and how far the others could be told apart."""
+    """Say which figures differ, and how small a difference could be seen in the others."""
     figures = report.figures
     different = [figure for figure in figures if figure.differs]
     lines = [

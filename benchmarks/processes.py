@@ -1,4 +1,4 @@
-"""The processes of a measurement: started, told what to do, and their use of the machine read."""
+"""The processes of a measurement: started, given commands, and their use of the machine read."""
 
 import json
 import os
@@ -118,7 +118,7 @@ class Generator:
         return self._process.pid
 
     def begin(self, command: str, **arguments: Any) -> None:
-        """Tell it what to do; `end` has the reply."""
+        """Give it a command; `end` has the reply."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"do": command, **arguments}) + "\n")
         self._process.stdin.flush()

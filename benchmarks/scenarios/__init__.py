@@ -119,7 +119,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Scenario:
-    """Something to measure. Its first line is what the command line says of it.
+    """Something to measure. The first line of `measure` is what the command line says of it.
 
     Attributes:
         measure: does it, and raises BenchmarkError.
