@@ -21,6 +21,7 @@ from benchmarks import postgres
 from benchmarks.counting import count
 from benchmarks.measure import (
     GENERATORS,
+    Usage,
     Work,
     add_usage,
     batches,
@@ -28,6 +29,7 @@ from benchmarks.measure import (
     lifecycles,
     measure,
     reports,
+    together,
     unary_calls,
 )
 from benchmarks.processes import ROOT, BenchmarkError, Generator, all_do, cpu_seconds
@@ -39,11 +41,15 @@ ROUNDS = 10
 COUNTED_ROUNDS = 5
 """Counts hardly vary: fewer rounds are enough for them."""
 
-SLICE_SECONDS = 0.8
-WARM_UP_SECONDS = 0.15
-JOBS = 400
+SLICES = 2
+"""Of each kind of work in a round, A B B A: what drifts meets both."""
 
-WORKS = (*unary_calls(64), batches(4), reports(4, 250), lifecycles(200))
+SLICE_SECONDS = 0.2
+WARM_UP_SECONDS = 0.15
+JOBS = 200
+"""That each generator reports on and reads."""
+
+WORKS = (*unary_calls(64), batches(4), reports(4, 250), lifecycles(80))
 ONE_CALLER = Work.alone("CreateJob", "create", 50)
 
 WATCHES = 1_000
@@ -129,15 +135,15 @@ class Comparing:
             self._add(Kind.SERVER_CPU, f"start to SERVING, {name}", "s", used, turn)
             self._add_watches(name, servers, turn)
             for server in servers:
-                share = JOBS // GENERATORS
-                all_do(self._generators, "calls.prepare", target=server.target, jobs=share)
+                all_do(self._generators, "calls.prepare", target=server.target, jobs=JOBS)
             for work in WORKS:
                 for server in servers:
                     measure(server, self._generators, work, WARM_UP_SECONDS)
-                usages = [
-                    measure(server, self._generators, work, SLICE_SECONDS) for server in servers
-                ]
-                first, second = in_order(usages, turn)
+                slices: dict[Server, list[Usage]] = {server: [] for server in servers}
+                for server in SLICES * (*servers, *reversed(servers)):
+                    usage = measure(server, self._generators, work, SLICE_SECONDS)
+                    slices[server].append(usage)
+                first, second = in_order([together(usages) for usages in slices.values()], turn)
                 add_usage(self.report, f"{work.title}, {name}", work, second, first)
             p50 = []
             for server in servers:

@@ -167,6 +167,19 @@ def measure(
     )
 
 
+def together(usages: Sequence[Usage]) -> Usage:
+    """Return what several slices of the same work took in all; of the rates the mean."""
+    databases = [usage.database for usage in usages if usage.database is not None]
+    return Usage(
+        done=sum(usage.done for usage in usages),
+        rate=sum(usage.rate for usage in usages) / len(usages),
+        server=sum(usage.server for usage in usages),
+        database=sum(databases) if databases else None,
+        load_cores=max(usage.load_cores for usage in usages),
+        replies=[reply for usage in usages for reply in usage.replies],
+    )
+
+
 def check(database: Database, before: int, acknowledged: int) -> None:
     """Raise BenchmarkError unless the feed has advanced by the acknowledged changes."""
     committed = database.feed_seq() - before

@@ -13,7 +13,7 @@ from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.compare import WORKS
+from benchmarks.compare import JOBS, WORKS
 from benchmarks.measure import GENERATORS, measure
 from benchmarks.processes import BenchmarkError, Generator, all_do
 from benchmarks.stats import aligned
@@ -22,8 +22,6 @@ from benchmarks.targets import DATABASES, PROGRAMS, Server, new_database
 SAMPLES_A_SECOND = 500
 SLICE_SECONDS = 0.5
 FUNCTIONS = 25
-JOBS = 200
-"""That each generator reports on and reads."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

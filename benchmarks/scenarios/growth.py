@@ -29,7 +29,6 @@ from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 
 SMALL = 10_000
 WARM_UP_CALLS = 20
-GIB = 1024**3
 
 BAR = 1.2
 """How many times as long the calls may take that everything waits for."""
@@ -160,7 +159,8 @@ def measure_growth(run: Run) -> None:
         for jobs in (SMALL, run.arguments.jobs):
             run.tell(f"filling {name} with {jobs:,} jobs")
             filled.append(fill(run.database(name), jobs))
-            run.report.note(_describe(filled[-1]))
+            seconds = filled[-1].seconds
+            run.report.note(f"{name} was filled with {filled[-1].jobs:,} jobs in {seconds:.0f} s.")
         servers = [Server(one.database, *run.arguments.serve) for one in filled]
         for server in servers:
             run.stack.callback(server.kill)
@@ -201,16 +201,3 @@ def _alternate(call: Call, sides: "Sequence[Side]", calls: int) -> list[float]:
     for side, seq in zip(sides, before, strict=True):
         check(side.filled.database, seq, calls * call.writes)
     return [statistics.median(took) for took in seconds]
-
-
-def _describe(filled: Filled) -> str:
-    """Say how large a database is, and how long it took to fill."""
-    database = filled.database
-    if database.cluster is None:
-        size = database.file.stat().st_size
-    else:
-        ((size,),) = database.fetch("SELECT pg_database_size(current_database())")
-    return (
-        f"{database.name} with {filled.jobs:,} jobs has {size / GIB:.2f} GiB and was filled in "
-        f"{filled.seconds:.0f} s."
-    )

@@ -60,8 +60,7 @@ class Fanout:
         watchers[0].do("calls.alone", operation="create", calls=100, **call)
         before = resident_bytes(target.pid)
         how = {"name": target.target, "job_ids": ids, "streams": self._each, **call}
-        replies = all_do(watchers, "watches.watch_job", **how)
-        self.open_seconds = max(reply["seconds"] for reply in replies)
+        all_do(watchers, "watches.watch_job", **how)
         self.bytes_each = (resident_bytes(target.pid) - before) / self.watches
         self.change()  # every stream does some things for the first time
 
@@ -107,8 +106,6 @@ def _measure_fanout(run: Run, server: Server) -> None:
     run.report.add(Kind.MEMORY, "an idle WatchJob", "KiB", *memory, bar=MEMORY_BAR)
     feed = watch_jobs_bytes(server, watchers[0], max(1, ours.watches // 10)) / 1024
     run.report.add(Kind.MEMORY, "an idle WatchJobs of one owner", "KiB", feed)
-    opened = [fanout.open_seconds for fanout in (ours, bare)]
-    run.report.add(Kind.TIME, f"{ours.watches:,} watches: all opened", "s", *opened)
     title = f"one change to {ours.watches:,} watches"
     for _ in run.each_round():
         ceiling, change = bare.change(), ours.change()
