@@ -1,7 +1,7 @@
 """Allocation: which claim gets which of the claimable jobs."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from jobledger_server.domain.commands import Claim
@@ -15,9 +15,10 @@ MAX_BYTES = 4 * 1024 * 1024
 
 @dataclass(eq=False)
 class Allocation:
-    """The jobs that a claim gets."""
+    """The jobs that a claim gets. `wanted` returns False once its caller has left."""
 
     command: Claim
+    wanted: Callable[[], bool] = lambda: True
     jobs: list[Job] = field(default_factory=list)
 
 

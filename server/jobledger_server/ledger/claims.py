@@ -85,15 +85,16 @@ class Claims:
         """The task that claims. None before the `async with` block."""
         return self._batcher.task
 
-    async def claim(self, command: Claim) -> list[Job]:
+    async def claim(self, command: Claim, wanted: Callable[[], bool]) -> list[Job]:
         """Return the jobs that the worker has now leased, oldest first.
+
+        A claim that is not `wanted` any more when its batch begins gets none.
 
         Raises LimitExceeded and StoreUnavailable.
         """
-        return await self._batcher.submit(command)
+        return await self._batcher.submit(Allocation(command, wanted))
 
-    async def _serve(self, claims: Sequence[Claim]) -> Sequence[list[Job] | Exception]:
-        allocations = [Allocation(command) for command in claims]
+    async def _serve(self, allocations: Sequence[Allocation]) -> Sequence[list[Job] | Exception]:
         try:
             await self._fill(allocations)
         except Exception as error:  # noqa: BLE001
@@ -107,7 +108,7 @@ class Claims:
         lost_races = 0
         while lost_races < MAX_LOST_RACES:
             # A claim is served once it has any job, even if it requested more.
-            unserved = [each for each in allocations if not each.jobs]
+            unserved = [each for each in allocations if not each.jobs and each.wanted()]
             planned = await self._plan(unserved)
             if not planned:
                 return
@@ -158,5 +159,6 @@ class Claims:
         return True
 
 
-def _weigh(command: Claim) -> int:
+def _weigh(allocation: Allocation) -> int:
+    command = allocation.command
     return max(len(command.job_types), command.max_jobs)

@@ -144,9 +144,12 @@ class Ledger:
         """Return the created jobs, in the order of their creations. Raises as `apply` does."""
         return [decision.job for decision in await self._batcher.submit(command)]
 
-    async def claim(self, command: Claim) -> list[Job]:
-        """Return the jobs that the worker has now leased, oldest first. Raises as `apply` does."""
-        return await self._claims.claim(command)
+    async def claim(self, command: Claim, wanted: Callable[[], bool] = lambda: True) -> list[Job]:
+        """Return the jobs that the worker has now leased, oldest first.
+
+        None if the claim is not `wanted` any more when its batch begins. Raises as `apply` does.
+        """
+        return await self._claims.claim(command, wanted)
 
     def _committed(self, changes: Sequence[Change]) -> None:
         self._publish(changes)

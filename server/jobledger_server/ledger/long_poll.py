@@ -58,12 +58,16 @@ class LongPoll:
             await asyncio.wait(self._releasing)
 
     async def _claim_or_release(self, command: Claim) -> list[Job]:
-        claiming = asyncio.ensure_future(self._ledger.claim(command))
+        left = asyncio.Event()
+        claiming = asyncio.ensure_future(
+            self._ledger.claim(command, wanted=lambda: not left.is_set())
+        )
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
-            # The caller is gone and its claim is under way. Without a release the claimed jobs
-            # would wait until their leases expire, and lose an attempt.
+            # The caller is gone. Its claim gets nothing, unless it is under way: then without a
+            # release the claimed jobs would wait until their leases expire, and lose an attempt.
+            left.set()
             releasing = asyncio.create_task(self._release(claiming))
             self._releasing.add(releasing)
             releasing.add_done_callback(self._releasing.discard)

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 
 import pytest
+from msgspec.structs import replace
 
 from jobledger_server.admission.caller import CALLER, Caller
 from jobledger_server.domain.commands import ChangeStatus, Claim, Create
@@ -45,3 +46,27 @@ async def test_one_release_that_fails_does_not_stop_the_others(
             assert (await completion).job.status is JobStatus.COMPLETED
         after = await store.read_jobs([job.id for job in jobs])
     assert [(after[job.id].leased, after[job.id].releases) for job in jobs[1:]] == [(False, 1)] * 2
+
+
+async def test_a_claim_whose_caller_left_before_its_batch_claims_nothing(store: SqlStore) -> None:
+    gated = GatedStore(store)
+    async with Ledger(gated, lambda _: None, max_waiting=10) as ledger:
+        jobs = [
+            (await ledger.apply(Create(user_id="ada", job_type=job_type))).job
+            for job_type in ("render", "export")
+        ]
+        gate = gated.before_commit = Gate()
+        async with LongPoll(ledger, ClaimWaiters()) as claims:
+            first = asyncio.create_task(claims.claim(CLAIM, 0))
+            await gate.reached.wait()
+            second = asyncio.create_task(
+                claims.claim(replace(CLAIM, job_types=frozenset({"export"})), 0)
+            )
+            await asyncio.sleep(0)
+            second.cancel()
+            with suppress(asyncio.CancelledError):
+                await second
+            gate.open()
+            assert [job.id for job in await first] == [jobs[0].id]
+        after = await store.read_jobs([jobs[1].id])
+    assert after == {jobs[1].id: jobs[1]}
