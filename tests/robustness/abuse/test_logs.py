@@ -219,4 +219,5 @@ async def test_late_reports_share_a_line(tmp_path: Path, database_url: str) -> N
     lines = [json.loads(line) for line in server.log.read_text().splitlines()]
     shared = [line for line in lines if line["event"] == "late_progress_reports"]
     assert sum(line["count"] for line in shared) == REPORTS
-    assert len(shared) <= time.monotonic() - begun + 1
+    # The first at once, then one a second, and what is left at the end.
+    assert len(shared) <= time.monotonic() - begun + 2
