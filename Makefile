@@ -85,12 +85,19 @@ test-robustness: $(INSTALLED) ## break everything under load for two minutes, an
 	@$(PYTHON) -m tests.robustness.checker $(ARGS)
 
 # Attacks are judged by how others are served, and a history by how much has happened: nothing else
-# may run meanwhile. Exit code 5 is of a selection that has nothing of one of the two.
+# may run meanwhile.
 ALONE := tests/robustness/abuse tests/robustness/test_history.py
+
 .PHONY: test-slow
-test-slow: $(INSTALLED) ## run the tests that `make test` leaves out: long faults, then attacks one at a time
-	@$(PYTHON) -m pytest -m slow $(IN_PARALLEL) $(ALONE:%=--ignore=%) $(ARGS) || test $$? -eq 5
-	@$(PYTHON) -m pytest -m slow $(ALONE) $(ARGS) || test $$? -eq 5
+test-slow: test-faults test-attacks ## run the tests that `make test` leaves out
+
+.PHONY: test-faults
+test-faults: $(INSTALLED) ## run the long fault tests
+	@$(PYTHON) -m pytest -m slow $(IN_PARALLEL) $(ALONE:%=--ignore=%) $(ARGS)
+
+.PHONY: test-attacks
+test-attacks: $(INSTALLED) ## run the long attacks and the checked history, one at a time
+	@$(PYTHON) -m pytest -m slow $(ALONE) $(ARGS)
 
 .PHONY: test-abuse
 test-abuse: $(INSTALLED) ## attack a server while a good client calls it; ARGS="-k reset" for some attacks
