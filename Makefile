@@ -100,8 +100,8 @@ test-attacks: $(INSTALLED) ## run the long attacks and the checked history, one 
 	@$(PYTHON) -m pytest -m slow $(ALONE) $(ARGS)
 
 .PHONY: test-abuse
-test-abuse: $(INSTALLED) ## attack a server while a good client calls it; ARGS="-k reset" for some attacks
-	@$(PYTHON) -m pytest -m "not polyglot" tests/robustness/abuse $(ARGS)
+test-abuse: $(INSTALLED) ## attack a server, and fuzz it, while a good client calls it; ARGS="-k reset" for some attacks
+	@$(PYTHON) -m pytest -m "not polyglot" tests/robustness/abuse tests/robustness/test_fuzz.py $(ARGS)
 
 .PHONY: test-polyglot
 test-polyglot: $(INSTALLED) $(POLYGLOT_INSTALLED) ## try the clients in all languages that are here; ARGS="-k [go" for one

@@ -15,7 +15,7 @@ from google.rpc.code_pb2 import INTERNAL
 
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1 import worker_service_pb2 as workers
-from tests.robustness.abuse.fuzz import Fuzz
+from tests.robustness.fuzz import Fuzz
 from tests.support.rpc_caller import Caller
 from tests.support.server_process import ServerProcess
 from tests.support.shared_postgres import Databases
@@ -66,7 +66,7 @@ def server(
 
 
 @pytest.mark.parametrize(
-    "count", [pytest.param(200, id="few"), pytest.param(2_000, id="many", marks=pytest.mark.slow)]
+    "count", [pytest.param(200, id="few"), pytest.param(4_000, id="many", marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize(("service", "method"), METHODS)
 async def test_no_request_is_an_internal_error(
