@@ -34,9 +34,9 @@ def claims_made(monkeypatch: pytest.MonkeyPatch) -> list[Claim]:
     made: list[Claim] = []
     claim = Ledger.claim
 
-    async def counted(self: Ledger, command: Claim) -> Any:
+    async def counted(self: Ledger, command: Claim, wanted: Callable[[], bool]) -> Any:
         made.append(command)
-        return await claim(self, command)
+        return await claim(self, command, wanted)
 
     monkeypatch.setattr(Ledger, "claim", counted)
     return made
