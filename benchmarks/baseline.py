@@ -71,7 +71,7 @@ class Bare(JobServiceServicer, WorkerServiceServicer):
         """Send every change that no newer one overtakes."""
         job = self._jobs[request.job_id]
         changed = self._changed[job.id]
-        sent, status = 0, job.status
+        sent, status = 0, job_pb2.JOB_STATUS_QUEUED  # a job that has ended is sent too
         while status != job_pb2.JOB_STATUS_COMPLETED:
             if job.version == sent:
                 await changed.wait()
