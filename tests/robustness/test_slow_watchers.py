@@ -41,7 +41,7 @@ def kept() -> tuple[int, int]:
 
 
 async def change_much(call: Caller, busy: Any, reader: Any, jobs: int) -> set[str]:
-    """Make jobs and report on `busy` meanwhile; return them when `reader` was told of all."""
+    """Make jobs and report on `busy` meanwhile; return them when `reader` was sent all."""
 
     async def one() -> str:
         job, _ = await asyncio.gather(
@@ -121,10 +121,10 @@ async def test_however_much_changes_the_server_keeps_no_more_for_those_who_stall
 
         made = await change_much(call, busy, reader, 100)
         stalled = watches[:STALLED]
-        told = []
+        sent = []
         for stream, watch in zip(of_all, stalled, strict=True):
             # Now it has a whole page, most of it still to be sent.
-            told += await to_the_next_page(stream, watch)
+            sent += await to_the_next_page(stream, watch)
         stood, first = [watch.cursor for watch in stalled], kept()
         made |= await change_much(call, busy, reader, 1000)
         for counted in (first, kept()):
@@ -135,7 +135,7 @@ async def test_however_much_changes_the_server_keeps_no_more_for_those_who_stall
         assert app.hub.watches == 2 * STALLED + 1
 
         ended = (await call.MarkCompleted(job_id=busy.id)).job
-        left = made - {message.job.id for message in told}
+        left = made - {message.job.id for message in sent}
         for stream in of_all:
             await told_of(stream, left | {busy.id})
         for stream in of_one:

@@ -38,10 +38,15 @@ class Forked:
         env: Mapping[str, str],
         cwd: Path | None = None,
     ) -> None:
-        told = {"program": program, "arguments": arguments, "env": dict(env), "cwd": str(cwd or "")}
+        start = {
+            "program": program,
+            "arguments": arguments,
+            "env": dict(env),
+            "cwd": str(cwd or ""),
+        }
         status, ended = os.pipe()
         request = os.memfd_create("request")
-        os.write(request, json.dumps(told).encode())
+        os.write(request, json.dumps(start).encode())
         self.pid = _forks().fork([request, ended, *(file.fileno() for file in files)])
         os.close(request)
         os.close(ended)
@@ -180,14 +185,14 @@ def _become(request: int, ended: int, *files: int) -> Any:
         os.close(file)
     os.lseek(request, 0, os.SEEK_SET)
     with os.fdopen(request) as text:
-        told = json.load(text)
+        start = json.load(text)
     os.environ.clear()
-    os.environ.update(told["env"])
-    if told["cwd"]:
-        os.chdir(told["cwd"])
+    os.environ.update(start["env"])
+    if start["cwd"]:
+        os.chdir(start["cwd"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.argv = [told["program"], *told["arguments"]]
-    return MAINS[told["program"]]
+    sys.argv = [start["program"], *start["arguments"]]
+    return MAINS[start["program"]]
 
 
 if __name__ == "__main__":
