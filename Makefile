@@ -27,7 +27,7 @@ PYTHONS := python3 python3.13 python3.12 python3.11 python3.14
 # The versions that pyproject.toml's classifiers name.
 CLAIMED_PYTHONS = $(shell sed -n 's/.* :: Python :: \(3\.[0-9]*\)",/\1/p' pyproject.toml)
 
-PACKAGES := generated/jobledger client/jobledger_client server/jobledger_server
+PACKAGES := client/jobledger server/jobledger_server
 SCRIPTS := $(wildcard scripts/*.py examples/*.py examples/clients/python/*.py) benchmarks
 VERSION = $(shell sed -n 's/^version = "\([0-9]*\.[0-9]*\).*/\1/p' pyproject.toml)
 
@@ -105,7 +105,7 @@ test-abuse: $(INSTALLED) ## attack a server, and fuzz it, while a good client ca
 
 .PHONY: test-polyglot
 test-polyglot: $(INSTALLED) $(POLYGLOT_INSTALLED) ## try the clients in all languages that are here; ARGS="-k [go" for one
-	@$(PYTHON) -m pytest -m polyglot -n 4 tests/polyglot tests/e2e/worker/test_exec.py $(ARGS)
+	@$(PYTHON) -m pytest -m polyglot -n 4 tests/polyglot tests/e2e/worker/test_exec.py tests/packaging/test_types.py $(ARGS)
 
 .PHONY: test-pythons
 test-pythons: $(INSTALLED) ## run pure code, and each part once, on the other Pythons that pyproject.toml names
@@ -163,6 +163,11 @@ check-drift: $(INSTALLED) $(CODEGEN_INSTALLED)
 	diff -r -x __pycache__ generated "$$fresh" || { \
 		echo "generated/ is not what protos/ generates. Run \`make generate\` and commit it." >&2; \
 		exit 1; \
+	}; \
+	$(PYTHON) scripts/generate_sync_client.py "$$fresh/sync"; \
+	diff -r -x __pycache__ client/jobledger/core/sync "$$fresh/sync" || { \
+		echo "core/sync is not what core/aio generates. Run \`make generate\` and commit it." >&2; \
+		exit 1; \
 	}
 
 .PHONY: fmt
@@ -172,8 +177,9 @@ fmt: $(INSTALLED) ## format code and protos, and fix what can be fixed
 	$(BUF) format -w
 
 .PHONY: generate
-generate: $(CODEGEN_INSTALLED) ## write generated/ from protos/
+generate: $(INSTALLED) $(CODEGEN_INSTALLED) ## write generated/ from protos/, the blocking client from the asyncio one
 	PATH="$(CURDIR)/$(CODEGEN)/bin:$$PATH" $(CODEGEN)/bin/python scripts/generate.py
+	$(PYTHON) scripts/generate_sync_client.py
 
 .PHONY: docs
 docs: $(INSTALLED) ## write what docs/ takes from the code: the state machine, the settings

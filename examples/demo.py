@@ -12,17 +12,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
-from datetime import UTC
+from contextlib import contextmanager
 from pathlib import Path
 
-from google.protobuf.json_format import MessageToDict
-from live_view import Show, live_view, status_name, title
-from local_server import ServerFailed, local_server
+from live_view import Show, live_view, title
 from pack_worker import pack_worker
 from packing import sha256
 
-from jobledger_client import Asset, AsyncClient, Job
+from jobledger import Asset, AsyncClient, Job
+from jobledger.testing import ServerFailed, local_server
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 USER = "ada"
@@ -71,9 +69,9 @@ def main() -> int:
         signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     began = time.monotonic()
     try:
-        with open_folder(output) as folder, local_server(folder) as address:
-            print(f"A server at {address}, with its database in {folder}\n")
-            problems = asyncio.run(asyncio.wait_for(demo(address, folder), LIMIT))
+        with open_folder(output) as folder, local_server(folder) as server:
+            print(f"A server at {server.target}, with its database in {folder}\n")
+            problems = asyncio.run(asyncio.wait_for(demo(server.target, folder), LIMIT))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -144,23 +142,23 @@ async def order_and_watch(owner: AsyncClient, files: Path) -> list[str]:
 
 
 async def watch(owner: AsyncClient, job_id: str, show: Show) -> None:
-    async with aclosing(owner.watch(job_id)) as news:
-        async for message in news:
-            show(message)
+    async with owner.watch(job_id) as changes:
+        async for change in changes:
+            show(change)
 
 
 async def tell(owner: AsyncClient, job_id: str, files: Path) -> list[str]:
     """Print a job with its transitions and assets, as the server has them, and check them."""
     job = await owner.get_job(job_id)
-    print(f"\n{title(job)}  {status_name(job.status)}  {job.id}")
+    print(f"\n{title(job)}  {job.status}  {job.id}")
     async for step in owner.list_transitions(job_id):
-        time_of_day = step.time.ToDatetime(tzinfo=UTC).strftime("%H:%M:%S.%f")[:-3]
-        edge = f"{status_name(step.from_status):<10} -> {status_name(step.to_status):<10}"
+        time_of_day = step.time.strftime("%H:%M:%S.%f")[:-3]
+        edge = f"{step.from_status:<10} -> {step.to_status:<10}"
         print(f"  {time_of_day}  {edge}  version {step.version:<3}  by {step.actor}")
     assets = [asset async for asset in owner.list_assets(job_id)]
     for asset in assets:
         print(f"  asset  {asset.storage_path:<18}  {asset.asset_type:<16}  {asset.file_size:>9,} B")
-    if job.HasField("error"):
+    if job.error is not None:
         print(f"  error  {job.error.reason}: {job.error.message}")
     return list(check(job, assets, files))
 
@@ -168,11 +166,11 @@ async def tell(owner: AsyncClient, job_id: str, files: Path) -> list[str]:
 def check(job: Job, assets: list[Asset], files: Path) -> Iterator[str]:
     """Yield whatever about a job is not as it should be."""
     name = title(job)
-    if status_name(job.status) != EXPECTED[name]:
-        yield f"{name} is {status_name(job.status)}, not {EXPECTED[name]}"
+    if job.status != EXPECTED[name]:
+        yield f"{name} is {job.status}, not {EXPECTED[name]}"
     if len(assets) != (2 if job.job_type == "pack" else 0):
         yield f"{name} has {len(assets)} assets"
-    hashes = MessageToDict(job.result).get("sha256", {})
+    hashes = (job.result or {}).get("sha256", {})
     for asset in assets:
         content = (files / asset.storage_path).read_bytes()
         if (len(content), sha256(content)) != (asset.file_size, hashes.get(asset.storage_path)):

@@ -4,14 +4,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeAlias
 
-from google.protobuf.json_format import MessageToDict
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
-from jobledger_client import Job, JobStatus, WatchJobResponse
+from jobledger import Job, JobChange
 
-Show: TypeAlias = Callable[[WatchJobResponse], None]
+Show: TypeAlias = Callable[[JobChange], None]
 
 
 def live_view() -> AbstractContextManager[Show]:
@@ -48,9 +47,9 @@ class Bars(AbstractContextManager[Show]):
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def _show(self, message: WatchJobResponse) -> None:
-        job = message.job
-        status = status_name(job.status)
+    def _show(self, change: JobChange) -> None:
+        job = change.job
+        status = job.status
         if job.id not in self._bars:
             self._bars[job.id] = self._progress.add_task("", title=title(job), status=status)
         self._progress.update(
@@ -61,10 +60,10 @@ class Bars(AbstractContextManager[Show]):
 def lines() -> AbstractContextManager[Show]:
     quarters: dict[str, int] = {}
 
-    def show(message: WatchJobResponse) -> None:
-        job = message.job
-        for step in message.transitions:
-            arrow = f"{status_name(step.from_status)} -> {status_name(step.to_status)}"
+    def show(change: JobChange) -> None:
+        job = change.job
+        for step in change.transitions:
+            arrow = f"{step.from_status} -> {step.to_status}"
             print(f"{title(job):<26}{arrow}  {step.reason}".rstrip(), flush=True)
         quarter = job.progress // 25
         if quarter > quarters.get(job.id, 0):
@@ -75,14 +74,10 @@ def lines() -> AbstractContextManager[Show]:
 
 
 def title(job: Job) -> str:
-    return f"{job.job_type} {MessageToDict(job.parameters).get('archive', job.id)}"
-
-
-def status_name(status: "JobStatus.ValueType") -> str:
-    return JobStatus.Name(status).removeprefix("JOB_STATUS_")
+    return f"{job.job_type} {job.parameters.get('archive', job.id)}"
 
 
 def words(job: Job) -> str:
-    if job.HasField("error"):
+    if job.error is not None:
         return f"{job.error.reason}: {job.error.message}"
     return job.progress_message

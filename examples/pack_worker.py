@@ -1,6 +1,6 @@
 """A worker that packs files: two handlers, and the worker library does the rest.
 
-It knows two types of job:
+It has two types of job:
 
 `pack`    {"archive": "docs.tar.gz", "sources": ["docs", "README.md"]}
           packs the sources and writes a manifest of their SHA-256, docs.sha256.
@@ -10,12 +10,30 @@ It knows two types of job:
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from packing import ArchiveDamaged, Step, find_files, pack, sha256, verify
+from packing import ArchiveDamaged, Step, find_files, sha256
+from packing import pack as pack_files
+from packing import verify as verify_archive
 
-from jobledger_client import Asset, AsyncClient
-from jobledger_client.worker import ClaimedJob, Completed, Failed, Partial, Worker
+from jobledger import Asset, AsyncClient, ClaimedJob, Completed, Failed, Partial, Worker
+
+
+@dataclass
+class Pack:
+    """The parameters of `pack`."""
+
+    archive: str
+    sources: list[str]
+
+
+@dataclass
+class Verify:
+    """The parameters of `verify`."""
+
+    archive: str
+    manifest: str
 
 
 def pack_worker(
@@ -23,22 +41,25 @@ def pack_worker(
 ) -> Worker:
     """Make a worker for both types of job.
 
-    sources: the folder that holds what is to be packed.
-    output: the folder of the archives and manifests.
-    pace: the least seconds that a job takes, spread over its work. What is done in
-        an instant cannot be watched.
+    Args:
+        client: makes the worker's calls.
+        sources: the folder that holds what is to be packed.
+        output: the folder of the archives and manifests.
+        concurrency: how many jobs at once.
+        pace: the least seconds that a job takes, spread over its work. What is done in
+            an instant cannot be watched.
     """
     worker = Worker(client, concurrency=concurrency, worker_id="packer")
 
-    @worker.handler("pack")
-    async def pack_files(job: ClaimedJob) -> Completed | Partial | Failed:
-        archive = place(output, job.parameters["archive"])
+    @worker.handler
+    async def pack(job: ClaimedJob, params: Pack) -> Completed | Partial | Failed:
+        archive = place(output, params.archive)
         manifest = archive.with_name(f"{archive.name.removesuffix('.tar.gz')}.sha256")
-        files, missing = find_files(sources, names(job.parameters["sources"]))
+        files, missing = find_files(sources, params.sources)
         if not files:
             return Failed("none of the sources can be read", "NOTHING_TO_PACK")
 
-        await report(job, pack(sources, files, archive, manifest), pace)
+        await report(job, pack_files(sources, files, archive, manifest), pace)
 
         made = (archive, manifest)
         result = {
@@ -47,20 +68,20 @@ def pack_worker(
         }
         assets = [asset(kind, file) for kind, file in zip(KINDS, made, strict=True)]
         if missing:
-            words = f"left out: {', '.join(missing)}"
+            message = f"left out: {', '.join(missing)}"
             facts = {"missing": missing}
-            return Partial(result, words, "FILES_MISSING", details=facts, assets=assets)
+            return Partial(result, message, "FILES_MISSING", details=facts, assets=assets)
         return Completed(result, assets)
 
-    @worker.handler("verify")
-    async def verify_archive(job: ClaimedJob) -> Completed | Failed:
-        archive = place(output, job.parameters["archive"])
-        manifest = place(output, job.parameters["manifest"])
+    @worker.handler
+    async def verify(job: ClaimedJob, params: Verify) -> Failed | None:
+        archive = place(output, params.archive)
+        manifest = place(output, params.manifest)
         try:
-            await report(job, verify(archive, manifest), pace)
+            await report(job, verify_archive(archive, manifest), pace)
         except ArchiveDamaged as damage:
             return Failed(str(damage), "ARCHIVE_DAMAGED")
-        return Completed()
+        return None
 
     return worker
 
@@ -77,19 +98,12 @@ async def report(job: ClaimedJob, steps: Iterator[Step], pace: float) -> None:
         before = step.done
 
 
-def place(output: Path, name: object) -> Path:
-    """Give the file of that name in the output folder; owners choose names, not folders."""
-    if not isinstance(name, str) or name != Path(name).name:
+def place(output: Path, name: str) -> Path:
+    """Return the file of that name in the output folder; owners choose names, not folders."""
+    if name != Path(name).name:
         raise ValueError(f"{name!r} is not the plain name of a file")
     return output / name
 
 
-def names(value: object) -> list[str]:
-    """Take a list of names as what it is; owners can send anything."""
-    if not isinstance(value, list):
-        raise TypeError("the sources are not a list")
-    return [str(name) for name in value]
-
-
 def asset(asset_type: str, file: Path) -> Asset:
-    return Asset(asset_type=asset_type, storage_path=file.name, file_size=file.stat().st_size)
+    return Asset(asset_type, storage_path=file.name, file_size=file.stat().st_size)

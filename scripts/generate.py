@@ -33,9 +33,8 @@ def generate(output: Path) -> None:
     )
     if status != 0:
         sys.exit(status)
-    for package in (output / "jobledger", output / "jobledger/v1"):
-        (package / "__init__.py").write_text("")
-    (output / "jobledger/py.typed").write_text("")
+    # `client/jobledger/v1` is a link to this folder.
+    (output / "jobledger/v1/__init__.py").write_text("")
 
 
 if __name__ == "__main__":

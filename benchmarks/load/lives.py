@@ -26,9 +26,8 @@ from benchmarks.load import (
     live_many,
     result,
 )
-from jobledger.v1.job_pb2 import JOB_STATUS_COMPLETED
-from jobledger_client import AsyncClient
-from jobledger_client.worker import ClaimedJob, Completed, Worker
+from jobledger import AsyncClient, JobStatus
+from jobledger.worker import ClaimedJob, Completed, Worker
 
 JOB_TYPE = "upscale"
 """Not the type of the jobs that other loads create: those stay queued."""
@@ -115,11 +114,11 @@ async def _live(client: AsyncClient) -> tuple[Life, int]:
     """Return a job's life and its last version."""
     created = await client.create_job(JOB_TYPE, PARAMETERS)
     seen: set[int] = set()
-    async for message in client.watch(created.id):
+    async for change in client.watch(created.id):
         observed = time.monotonic()
-        seen.add(message.job.progress)
-    job = message.job
-    if job.status != JOB_STATUS_COMPLETED:
+        seen.add(change.job.progress)
+    job = change.job
+    if job.status is not JobStatus.COMPLETED or job.result is None:
         raise Wrong(f"a watch ended with {job}")
     completed = cast("float", job.result["completed"])
     life = (completed, observed, len(seen.intersection(PERCENTS)))

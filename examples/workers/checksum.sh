@@ -1,7 +1,7 @@
 #!/bin/sh
 # A worker in shell: the checksum of each file that a job names.
 #
-#   jobledger worker checksum --exec examples/workers/checksum.sh
+#   jobledger worker exec checksum -- examples/workers/checksum.sh
 #   jobledger create checksum --user ada --parameters '{"files": ["README.md", "LICENSE"]}'
 #
 # Needs jq. The job comes on stdin; each line on stdout is progress, an asset or

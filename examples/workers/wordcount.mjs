@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // A worker in JavaScript, with nothing but Node: counts the words of a text.
 //
-//   jobledger worker wordcount --exec 'node examples/workers/wordcount.mjs'
+//   jobledger worker exec wordcount -- node examples/workers/wordcount.mjs
 //   jobledger create wordcount --user ada --parameters '{"text": "to be or not to be"}'
 //
 // The job comes on stdin; each line on stdout is progress, an asset or the

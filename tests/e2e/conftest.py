@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobledger_client import Client
+from jobledger import Client
 from tests.support.fault_server import FaultServer
 from tests.support.server_process import ServerProcess
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.environments import Environment, Install
+from tests.packaging.environments import UV, Environment, Install
 
 ROOT = Path(__file__).resolve().parents[2]
-UV = ROOT / ".venv/uv/bin/uv"
 
 
 @pytest.fixture(scope="session")

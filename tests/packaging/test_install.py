@@ -29,7 +29,7 @@ def distributions(environment: Environment) -> set[str]:
 def test_the_bare_install_is_the_client(install: Install) -> None:
     bare = install("")
     assert not distributions(bare) & (ONLY_FOR_OTHERS | {"pip"})
-    bare.python("import jobledger_client; jobledger_client.Client; jobledger_client.AsyncClient")
+    bare.python("import jobledger; jobledger.Client; jobledger.AsyncClient")
     assert "job_service_pb2_grpc" in bare.python(IMPORT_ALL_GENERATED)
 
 

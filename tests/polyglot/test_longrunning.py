@@ -14,8 +14,8 @@ from typing import IO, Any
 import pytest
 from google.protobuf import json_format
 
+from jobledger import Client, JobError
 from jobledger.v1 import job_pb2
-from jobledger_client import Client
 from tests.polyglot.builds import once_in_run
 from tests.support.pages import ROOT, blocks
 from tests.support.server_process import ServerProcess
@@ -100,8 +100,8 @@ def test_poll_and_wait_give_the_job_that_has_completed(
     found, polled = ask("poll", f"jobs/{job.id}")
     assert found["name"] == f"jobs/{job.id}"
     assert (found["done"], polled["done"], polled.get("response")) == (False, False, None)
-    assert job_in(found["metadata"]) == job
-    ended = ada.mark_completed(job.id, {"pages": 4, "title": "Füße 🦊"})
+    assert job_in(found["metadata"]) == job.to_proto()
+    ended = ada.mark_completed(job.id, {"pages": 4, "title": "Füße 🦊"}).to_proto()
     for verb in ("poll", "wait"):
         found, followed = ask(verb, f"jobs/{job.id}")
         assert followed["done"]
@@ -118,11 +118,11 @@ def test_wait_returns_when_the_job_ends(
         text=True,
     ) as running:
         assert not next_line(running.stdout)["done"]
-        error = job_pb2.JobError(reason="PAGES_MISSING", message="page 3")
-        ended = ada.mark_partial(job.id, {"pages": 2}, error=error)
+        error = JobError("page 3", reason="PAGES_MISSING")
+        ended = ada.mark_partial(job.id, {"pages": 2}, error=error).to_proto()
         told = next_line(running.stdout)
     assert job_in(told["response"]) == ended
-    assert job_in(told["response"]).error == error
+    assert job_in(told["response"]).error == error.to_proto()
     assert running.returncode == 0
 
 
@@ -140,7 +140,7 @@ def test_a_failed_job_is_an_error_with_its_reason(
     ask: Callable[..., list[Line]], ada: Client, reason: str, code: str
 ) -> None:
     job = ada.start_job(ada.create_job("render").id)
-    ended = ada.mark_failed(job.id, error=job_pb2.JobError(reason=reason, message="in words"))
+    ended = ada.mark_failed(job.id, error=JobError("in words", reason=reason)).to_proto()
     _, told = ask("wait", f"jobs/{job.id}")
     assert told["done"]
     assert told["error"] == {

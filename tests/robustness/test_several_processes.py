@@ -19,7 +19,7 @@ import grpc
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from jobledger_client import CHANNEL_OPTIONS, AsyncClient
+from jobledger import CHANNEL_OPTIONS, AsyncClient
 from jobledger_server.runtime.processes import pause_before
 from tests.support.rpc_caller import COMPLETED, Caller, decoded, watching
 from tests.support.shared_postgres import Administrator, Databases

@@ -13,7 +13,8 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from jobledger.v1 import job_service_pb2_grpc
-from jobledger_client import Job, JobStatus, WatchJobResponse, WatchJobsResponse
+from jobledger.v1.job_pb2 import Job, JobStatus
+from jobledger.v1.job_service_pb2 import WatchJobResponse, WatchJobsResponse
 
 Message = WatchJobResponse | WatchJobsResponse
 Script = Callable[[Any, grpc.ServicerContext], Iterator[Message]]
@@ -92,9 +93,16 @@ class FaultServer(job_service_pb2_grpc.JobServiceServicer):
         return WatchJobResponse(job=job, **fields)
 
     @staticmethod
-    def news(token: str, job_id: str = "", version: int = 1, **fields: Any) -> WatchJobsResponse:
+    def news(
+        token: str,
+        job_id: str = "",
+        version: int = 1,
+        status: str = "PROCESSING",
+        **fields: Any,
+    ) -> WatchJobsResponse:
         """Make a message of WatchJobs; without a job id, one of `synced` or `heartbeat`."""
-        job = Job(id=job_id, version=version) if job_id else None
+        status_number = JobStatus.Value(f"JOB_STATUS_{status}")
+        job = Job(id=job_id, version=version, status=status_number) if job_id else None
         return WatchJobsResponse(job=job, resume_token=token, **fields)
 
     def says(self, *messages: Message, then: Script | None = None) -> None:

@@ -200,14 +200,14 @@ if __name__ == "__main__":
     import alembic.command
     import alembic.config  # noqa: F401
 
-    import jobledger_client._commands
-    import jobledger_client._ending
-    import jobledger_client.cli
+    import jobledger.cli.commands
+    import jobledger.cli.exit_codes
+    import jobledger.cli.main
     import jobledger_server.__main__
     from jobledger_server.sql.postgresql import notifications  # noqa: F401
 
     MAINS = {
-        "jobledger": jobledger_client.cli.main,
+        "jobledger": jobledger.cli.main.main,
         "jobledger-server": jobledger_server.__main__.main,
     }
     # Ctrl-C is for who asks.

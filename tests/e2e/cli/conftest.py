@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobledger_client import Client
+from jobledger import Client
 from tests.support import forked
 from tests.support.server_process import ServerProcess
 
@@ -27,10 +27,16 @@ class Shell:
             for name, value in os.environ.items()
             if not name.startswith(("JOBLEDGER_", "PYTHONUNBUFFERED"))
         }
-        self.environment |= {"JOBLEDGER_SERVER": target, "JOBLEDGER_USER": user}
+        self.environment |= {
+            "JOBLEDGER_SERVER": target,
+            "JOBLEDGER_USER": user,
+            "XDG_CONFIG_HOME": "/does/not/exist",
+        }
 
-    def __call__(self, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-        return forked.run("jobledger", *arguments, env=self.environment, given=given)
+    def __call__(
+        self, *arguments: str, given: str = "", cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return forked.run("jobledger", *arguments, env=self.environment, given=given, cwd=cwd)
 
     def ok(self, *arguments: str, given: str = "") -> str:
         run = self(*arguments, given=given)

@@ -1,10 +1,12 @@
-"""How the commands end: a code for scripts, and one line on stderr."""
+"""How the commands exit: a code for scripts, and one line on stderr."""
 
+import socket
 import subprocess
 import sys
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import pytest
@@ -15,6 +17,8 @@ from grpc_health.v1.health import HealthServicer
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_status import rpc_status
+
+PROGRAM = Path(sys.executable).with_name("jobledger")
 
 
 def assert_refused(run, code, words):
@@ -51,23 +55,22 @@ def test_health_is_6_while_the_service_drains(shell):
     assert (run.returncode, run.stdout, run.stderr) == (6, "NOT_SERVING\n", "")
 
 
-def test_a_job_whose_state_speaks_against_it_is_5(jobledger, client):
+def test_a_call_that_the_status_does_not_allow_is_5(jobledger, client):
     assert_refused(jobledger("delete", client.create_job("render").id), 5, "")
 
 
-def test_a_request_id_used_for_something_else_is_5(jobledger):
+def test_a_request_id_that_was_used_with_other_content_is_5(jobledger):
     jobledger.ok("create", "render", "--request-id", "r")
     assert_refused(jobledger("create", "bake", "--request-id", "r"), 5, "")
 
 
-def test_what_the_service_finds_wrong_is_2_and_named(jobledger):
+def test_an_argument_that_the_service_refuses_is_2_and_named(jobledger):
     assert_refused(jobledger("create", "no spaces"), 2, "job_type")
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "Missing command"),
         (["frobnicate"], "No such command"),
         (["get"], "JOB"),
         (["watch"], "JOB"),
@@ -84,16 +87,22 @@ def test_what_the_service_finds_wrong_is_2_and_named(jobledger):
         (["list", "--limit", "-1"], "--limit"),
         (["--timeout", "0", "list"], "--timeout"),
         (["--token", "a b", "list"], "token"),
+        (["--server", "", "list"], "--server"),
+        (["list", "--server", ""], "--server"),
+        (["list", "--user", ""], "--user"),
+        (["list", "--created-after", "yesterday"], "2026-11-01"),
+        (["list", "--created-after", "2026"], "2026-11-01"),
+        (["list", "--created-before", "999999999d"], "too long"),
+        (["cancel"], "JOB"),
+        (["delete"], "JOB"),
         (["create", "render", "--label", "x"], "KEY=VALUE"),
         (["create", "render", "--run-timeout", "soon"], "90s"),
         (["create", "render", "--queue-timeout", "-5"], "90s"),
         (["create", "render", "--max-attempts", "0"], "--max-attempts"),
-        (["worker", "render"], "--exec"),
-        (["worker", "--exec", "true"], "TYPE"),
-        (["worker", "render", "--exec", ""], "no command"),
-        (["worker", "render", "--exec", "'"], "quotation"),
-        (["worker", "render", "--exec", "/does/not/exist"], "/does/not/exist"),
-        (["worker", "render", "--exec", "true", "--lease", "1s"], "lease_duration"),
+        (["worker", "exec", "render"], "after --"),
+        (["worker", "exec", "render", "--"], "after --"),
+        (["worker", "exec", "--", "true"], "TYPE"),
+        (["worker", "exec", "render", "--", "/does/not/exist"], "/does/not/exist"),
         (["create", "render", "--parameters", "{"], "not JSON"),
         (["create", "render", "--parameters", "[" * 100_000], "not JSON"),
         (["create", "render", "--parameters", "[1]"], "not a JSON object"),
@@ -105,24 +114,88 @@ def test_wrong_usage_is_2_and_says_how(jobledger, arguments, words):
     assert_refused(jobledger(*arguments), 2, words)
 
 
+def test_a_worker_that_the_service_refuses_exits_with_2(jobledger):
+    run = jobledger("worker", "exec", "render", "--lease", "1s", "--", "true")
+    assert run.returncode == 2
+    started, error = run.stderr.splitlines()
+    assert "started" in started
+    assert error.startswith("error: lease_duration: ")
+
+
 def test_a_missing_user_is_2_and_says_how_to_give_one(jobledger):
     del jobledger.environment["JOBLEDGER_USER"]
     for command in (["list"], ["watch", "--all"], ["top", "--once"]):
         assert_refused(jobledger(*command), 2, "JOBLEDGER_USER")
 
 
-def test_options_go_before_the_environment(jobledger, client):
-    job = client.create_job("render")
-    jobledger.environment |= {"JOBLEDGER_SERVER": "127.0.0.1:1", "JOBLEDGER_USER": "nobody"}
-    jobledger.ok("--server", jobledger.target, "--user", jobledger.user, "get", job.id)
+@pytest.mark.parametrize("command", [(), ("worker",), ("--user", "ada")])
+def test_without_a_command_it_shows_its_help_and_succeeds(jobledger, command):
+    help_option = ("--help",) if "worker" not in command else ("worker", "--help")
+    assert jobledger.ok(*command) == jobledger.ok(*help_option)
 
 
 @pytest.mark.parametrize(
     "command",
     [["list"], ["watch", "x"], ["create", "render"], ["watch", "--all"], ["top", "--once"]],
 )
-def test_an_unreachable_server_is_6(shell, command):
-    assert_refused(shell("127.0.0.1:1", "ada")(*command), 6, "127.0.0.1:1")
+def test_an_unreachable_server_is_6_and_named(shell, command):
+    assert_refused(shell("localhost:1", "ada")("--timeout", "2", *command), 6, "localhost:1")
+
+
+def test_so_is_an_address_that_accepts_and_never_answers(shell):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = f"127.0.0.1:{silent.getsockname()[1]}"
+        for command in ("list", "watch x", "watch --all", "top --once"):
+            run = shell(target, "ada")("--timeout", "0.5", *command.split())
+            assert_refused(run, 6, target)
+
+
+@pytest.mark.parametrize("command", ["cancel", "delete"])
+def test_each_of_several_jobs_has_its_line_and_the_worst_is_the_exit_code(
+    jobledger, client, command
+):
+    done, queued = client.create_job("render"), client.create_job("render")
+    client.mark_completed(client.start_job(done.id).id)
+    nobody = str(uuid.uuid4())
+    run = jobledger(command, "no-uuid", done.id, queued.id, nobody, done.id)
+    refused = {"cancel": ["no-uuid", nobody], "delete": ["no-uuid", queued.id, nobody]}[command]
+    errors = run.stderr.splitlines()
+    assert len(errors) == len(refused)
+    for error, job_id in zip(errors, refused, strict=True):
+        assert error.startswith("error: ")
+        assert job_id in error
+    if command == "cancel":
+        assert run.returncode == 4
+        assert run.stdout == f"already COMPLETED {done.id}\ncancelled {queued.id}\n"
+    else:
+        assert run.returncode == 5
+        assert run.stdout == f"deleted {done.id}\n"
+
+
+def test_after_an_outage_the_rest_of_several_jobs_is_not_tried(shell):
+    run = shell("127.0.0.1:1", "ada")("--timeout", "0.5", "delete", *"XYZ")
+    assert run.returncode == 6
+    first, *others = run.stderr.splitlines()
+    assert first.startswith("error: X: ")
+    assert others == ["error: Y: not tried", "error: Z: not tried"]
+
+
+@pytest.mark.parametrize("program", [[PROGRAM], [sys.executable, "-m", "jobledger"]])
+def test_grpc_prints_nothing_of_its_own(server, program):
+    # At a server without TLS it would print a failed handshake.
+    command = [
+        *program,
+        "--tls",
+        "--server",
+        server.target,
+        "--timeout",
+        "2",
+        "--user",
+        "a",
+        "list",
+    ]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert_refused(run, 6, server.target)
 
 
 def test_a_server_that_does_not_answer_in_time_is_6(shell):
@@ -189,7 +262,7 @@ def test_an_answer_of_nobody_we_know_is_70(shell):
 
 
 @pytest.mark.parametrize(
-    ("missing", "drawing"), [("click", ""), ("rich", "_bars.Bars"), ("rich", "draw")]
+    ("missing", "drawing"), [("click", ""), ("rich", "bars.Bars"), ("rich", "draw")]
 )
 def test_without_its_extra_it_says_what_to_install(missing, drawing):
     # None in sys.modules is how Python spells "not installed". rich is asked for
@@ -198,14 +271,52 @@ def test_without_its_extra_it_says_what_to_install(missing, drawing):
 import sys
 sys.modules[{missing!r}] = None
 if {missing!r} == "rich":
-    from jobledger_client import _bars, _commands
+    from jobledger.cli import bars, commands
     def draw():
-        from jobledger_client import _top
-    _commands.jobledger.main = lambda **_: {drawing}()
-from jobledger_client.cli import main
+        from jobledger.cli import top
+    commands.jobledger.main = lambda **_: {drawing}()
+from jobledger.cli.main import main
 main()
 """
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert_refused(run, 2, "install 'jobledger[cli]'")
+
+
+INTERRUPTED = """
+import os, signal, sys
+from jobledger.cli.main import main
+
+chosen, left = sys.argv.pop(1), int(sys.argv.pop(1))
+
+def count(event, arguments):
+    global left
+    if event == chosen:
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.addaudithook(count)
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("event", "count"),
+    [
+        *(("import", count) for count in (1, 2, 10, 50, 100, 200, 300)),
+        # The first socket is that of the event loop.
+        ("socket.__new__", 1),
+        ("socket.__new__", 2),
+    ],
+)
+def test_an_interrupt_while_it_starts_is_130_and_prints_nothing(jobledger, event, count):
+    run = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, event, str(count), "watch", "--all"],
+        env=jobledger.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (130, "", "")

@@ -1,4 +1,4 @@
-"""`jobledger watch`, on a terminal and off it."""
+"""`jobledger watch JOB...`, on a terminal and off it."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from jobledger import Client
 from tests.e2e.cli.terminal import read_to_end
 
 ENDS = {
@@ -24,18 +25,18 @@ def running(client):
     return running
 
 
-def test_a_line_tells_each_change_until_the_end(jobledger, client, running):
+def test_each_change_is_a_line_until_the_job_is_terminal(jobledger, client, running):
     job_id = running()
     process = jobledger.start("watch", job_id)
     first = json.loads(process.stdout.readline())
-    assert first["job"]["status"] == "JOB_STATUS_PROCESSING"
+    assert first["job"]["status"] == "PROCESSING"
     client.update_progress(job_id, 50)
     assert json.loads(process.stdout.readline())["job"]["progress"] == 50
     client.mark_completed(job_id)
     out, err = process.communicate(timeout=30)
     last = json.loads(out)
-    assert last["job"]["status"] == "JOB_STATUS_COMPLETED"
-    assert [step["to_status"] for step in last["transitions"]] == ["JOB_STATUS_COMPLETED"]
+    assert last["job"]["status"] == "COMPLETED"
+    assert [step["to_status"] for step in last["transitions"]] == ["COMPLETED"]
     assert (process.returncode, err) == (0, "")
 
 
@@ -50,7 +51,7 @@ def test_a_line_tells_each_change_until_the_end(jobledger, client, running):
         (["PARTIAL", "FAILED", "COMPLETED"], 1),
     ],
 )
-def test_the_exit_code_tells_the_worst_end(jobledger, client, running, ends, code):
+def test_the_exit_code_is_that_of_the_worst_status(jobledger, client, running, ends, code):
     ids = [running() for _ in ends]
     for job_id, end in zip(ids, ends, strict=True):
         ENDS[end](client, job_id)
@@ -67,7 +68,7 @@ def test_a_job_named_twice_is_watched_once(jobledger, client, running):
 
 
 def on_a_terminal(jobledger, *arguments):
-    """Run with a terminal as stdout; give the exit code and what was drawn."""
+    """Run with a terminal as stdout; return the exit code and what was drawn."""
     ours, theirs = pty.openpty()
     jobledger.environment |= {"TERM": "xterm-256color", "COLUMNS": "100"}
     process = jobledger.start(*arguments, stdout=theirs)
@@ -86,15 +87,15 @@ def test_bars_are_drawn_on_a_terminal(jobledger, client, running):
     code, drawn = on_a_terminal(jobledger, "watch", *ids)
     assert code == 1
     for words in (
-        ids[0][-12:],
-        ids[1][-12:],
+        ids[0],
+        ids[1],
         "\N{BOX DRAWINGS HEAVY HORIZONTAL}",
         "COMPLETED",
         "FAILED",
         "40 %",
     ):
         assert words in drawn
-    # A job's words are shown as they are: neither markup nor control sequences.
+    # A job's text is shown as it is: neither markup nor control sequences.
     assert "NO_DISK: disk [red]full" in drawn
     assert "\x1b[2J" not in drawn
 
@@ -107,7 +108,7 @@ def test_json_is_json_on_a_terminal_too(jobledger, client, running):
     assert json.loads(drawn)["job"]["id"] == job_id
 
 
-def test_an_interrupt_is_130_without_a_word(jobledger, running):
+def test_an_interrupt_is_130_and_prints_nothing(jobledger, running):
     process = jobledger.start("watch", running())
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
@@ -115,7 +116,7 @@ def test_an_interrupt_is_130_without_a_word(jobledger, running):
     assert (process.returncode, out, err.strip()) == (130, "", "")
 
 
-def test_a_reader_that_leaves_a_watch_ends_it_quietly(jobledger, client, running):
+def test_a_watch_exits_quietly_when_its_reader_closes_the_pipe(jobledger, client, running):
     job_id = running()
     process = jobledger.start("watch", job_id)
     process.stdout.readline()
@@ -126,7 +127,7 @@ def test_a_reader_that_leaves_a_watch_ends_it_quietly(jobledger, client, running
     process.stderr.close()
 
 
-def test_a_reader_that_leaves_a_list_ends_it_quietly(jobledger, client):
+def test_a_list_exits_quietly_when_its_reader_closes_the_pipe(jobledger, client):
     for _ in range(40):
         client.create_job("render", {"blob": "x" * 10_000})
     process = jobledger.start("list", "--json")
@@ -137,7 +138,7 @@ def test_a_reader_that_leaves_a_list_ends_it_quietly(jobledger, client):
     process.stderr.close()
 
 
-def test_a_reader_that_was_never_there_ends_a_command_quietly(jobledger, running):
+def test_a_command_exits_quietly_if_its_output_is_closed(jobledger, running):
     job_id = running()
     theirs, ours = os.pipe()
     os.close(theirs)
@@ -145,3 +146,22 @@ def test_a_reader_that_was_never_there_ends_a_command_quietly(jobledger, running
     os.close(ours)
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (141, "")
+
+
+def test_an_outage_is_reported_when_it_starts_and_when_it_is_over(shell, own_server):
+    with Client(own_server.target, user_id="ada") as client:
+        jobs = [client.start_job(client.create_job("render").id) for _ in range(2)]
+        process = shell(own_server.target, "ada").start("watch", *(job.id for job in jobs))
+        for _ in jobs:
+            process.stdout.readline()
+        own_server.kill()
+        lost = process.stderr.readline()
+        assert lost.startswith(f"note: lost the connection to {own_server.target} (")
+        own_server.start()
+        assert process.stderr.readline() == f"note: connected to {own_server.target} again\n"
+        for job in jobs:
+            client.mark_completed(job.id)
+        out, err = process.communicate(timeout=30)
+    # Once, though there are two watches.
+    assert (process.returncode, err) == (0, "")
+    assert len(out.splitlines()) == 2

@@ -10,13 +10,7 @@ from typing import Any
 
 import pytest
 
-from jobledger_client import (
-    AsyncClient,
-    Client,
-    ReportProgressResponse,
-    WatchJobResponse,
-    WatchJobsResponse,
-)
+from jobledger import AsyncClient, Client, FeedEvent, JobChange, ProgressResult
 from tests.e2e.client.report_server import ReportServer
 
 
@@ -24,12 +18,12 @@ from tests.e2e.client.report_server import ReportServer
 def collect(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Watch to the end with either client; give what was yielded."""
 
-    async def collect(target: str, job_id: str, **options: Any) -> list[WatchJobResponse]:
+    async def collect(target: str, job_id: str, **options: Any) -> list[JobChange]:
         if request.param == "async":
             async with AsyncClient(target, user_id="ada") as client:
                 return [message async for message in client.watch(job_id, **options)]
 
-        def read() -> list[WatchJobResponse]:
+        def read() -> list[JobChange]:
             with Client(target, user_id="ada") as client:
                 return list(client.watch(job_id, **options))
 
@@ -42,18 +36,18 @@ def collect(request: pytest.FixtureRequest) -> Callable[..., Any]:
 def collect_jobs(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Follow many jobs with either client, for so many messages; give what was yielded."""
 
-    async def collect(target: str, count: int, **options: Any) -> list[WatchJobsResponse]:
+    async def collect(target: str, count: int, **options: Any) -> list[FeedEvent]:
         if request.param == "async":
             async with (
                 AsyncClient(target, user_id="ada") as client,
-                contextlib.aclosing(client.watch_jobs(**options)) as news,
+                client.watch_jobs(**options) as news,
             ):
                 return [await anext(news) for _ in range(count)]
 
-        def read() -> list[WatchJobsResponse]:
+        def read() -> list[FeedEvent]:
             with (
                 Client(target, user_id="ada") as client,
-                contextlib.closing(client.watch_jobs(**options)) as news,
+                client.watch_jobs(**options) as news,
             ):
                 return list(itertools.islice(news, count))
 
@@ -89,7 +83,7 @@ def report(request: pytest.FixtureRequest) -> Callable[..., Any]:
             client.report_progress() as reports,
         ):
 
-            async def send(*arguments: Any, **fields: Any) -> ReportProgressResponse:
+            async def send(*arguments: Any, **fields: Any) -> ProgressResult:
                 call = functools.partial(reports.send, *arguments, **fields)
                 return await loop.run_in_executor(threads, call)
 

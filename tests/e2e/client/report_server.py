@@ -9,7 +9,7 @@ import grpc
 
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.v1 import worker_service_pb2_grpc
-from jobledger_client import Job
+from jobledger.v1.job_pb2 import Job
 
 Script = Callable[[Iterator[Any], grpc.ServicerContext], Iterator[pb.ReportProgressResponse]]
 

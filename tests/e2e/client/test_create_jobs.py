@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from jobledger_client import AsyncClient, Client, InvalidField, NewJob, RequestIdReused
+from jobledger import AsyncClient, Client, InvalidField, NewJob, RequestIdReused
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -50,7 +50,7 @@ async def test_the_jobs_come_back_in_their_order_with_all_that_was_given(create,
     last = jobs[-1]
     assert (last.user_id, last.parameters["n"], last.labels["n"]) == (create.owner, 299, "299")
     assert last.max_attempts == 300
-    waits = last.queue_expire_time.ToDatetime() - last.create_time.ToDatetime()
+    waits = last.queue_expire_time - last.create_time
     assert waits == timedelta(minutes=300)
     assert await listed(server, create.owner) == list(reversed(jobs))
 

@@ -5,9 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
-from google.protobuf.json_format import MessageToDict
 
-from jobledger_client import (
+from jobledger import (
     Asset,
     AsyncClient,
     Client,
@@ -22,10 +21,10 @@ from jobledger_client import (
     VersionMismatch,
 )
 
-PROCESSING = JobStatus.JOB_STATUS_PROCESSING
-COMPLETED = JobStatus.JOB_STATUS_COMPLETED
-PARTIAL = JobStatus.JOB_STATUS_PARTIAL
-FAILED = JobStatus.JOB_STATUS_FAILED
+PROCESSING = JobStatus.PROCESSING
+COMPLETED = JobStatus.COMPLETED
+PARTIAL = JobStatus.PARTIAL
+FAILED = JobStatus.FAILED
 
 
 @pytest.fixture
@@ -41,9 +40,9 @@ def running(client):
 
 def test_a_job_lives_from_creation_to_deletion(client):
     job = client.create_job("render", {"scene": {"frames": [1, 2]}}, labels={"team": "a"})
-    assert MessageToDict(job.parameters) == {"scene": {"frames": [1, 2]}}
+    assert job.parameters == {"scene": {"frames": [1, 2]}}
     assert (job.status, job.version, dict(job.labels)) == (
-        JobStatus.JOB_STATUS_QUEUED,
+        JobStatus.QUEUED,
         1,
         {"team": "a"},
     )
@@ -56,10 +55,10 @@ def test_a_job_lives_from_creation_to_deletion(client):
     assert not client.update_progress(job.id, 30).applied
 
     asset = client.create_asset(job.id, "image/png", url="https://example.com/a.png", file_size=7)
-    more = Asset(asset_type="text/plain", storage_path="logs/1")
+    more = Asset("text/plain", storage_path="logs/1")
     done = client.mark_completed(job.id, {"frames": 2}, assets=[more], attempt=1)
     assert (done.status, done.progress) == (COMPLETED, 100)
-    assert MessageToDict(done.result) == {"frames": 2}
+    assert done.result == {"frames": 2}
     assert [made.asset_type for made in client.list_assets(job.id)] == ["image/png", "text/plain"]
     assert next(client.list_assets(job.id)) == asset
     assert [step.to_status for step in client.list_transitions(job.id)] == [PROCESSING, COMPLETED]

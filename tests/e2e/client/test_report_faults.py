@@ -12,18 +12,17 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo
 
-from jobledger.v1 import worker_service_pb2 as pb
-from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
-from jobledger_client import (
+from jobledger import (
     CHANNEL_OPTIONS,
     AccessDenied,
     AsyncClient,
     Client,
     JobledgerError,
     Unavailable,
-    _reports,
-    _reports_sync,
 )
+from jobledger.core import async_reports, reports
+from jobledger.v1 import worker_service_pb2 as pb
+from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from tests.e2e.client.report_server import (
     aborts,
     acknowledgement,
@@ -169,7 +168,7 @@ async def test_an_acknowledgement_too_many_is_nobodys(report, report_server):
 
 
 async def test_no_more_are_sent_than_may_wait(report, report_server, monkeypatch):
-    for module in (_reports, _reports_sync):
+    for module in (async_reports, reports):
         monkeypatch.setattr(module, "MAX_WAITING", 5)
     outstanding = []
 
@@ -198,7 +197,7 @@ async def test_no_more_are_sent_than_may_wait(report, report_server, monkeypatch
 
 
 async def test_those_that_gave_up_leave_their_room_to_the_next(report, report_server, monkeypatch):
-    for module in (_reports, _reports_sync):
+    for module in (async_reports, reports):
         monkeypatch.setattr(module, "MAX_WAITING", 1)
     report_server.scripts = [reads_on]
     async with report(report_server.target, timeout=0.7) as send:

@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 
-from jobledger_client import (
+from jobledger import (
     AsyncClient,
     IllegalTransition,
     InvalidField,
@@ -16,7 +16,7 @@ from jobledger_client import (
 )
 from tests.support.server_process import ServerProcess
 
-PROCESSING = JobStatus.JOB_STATUS_PROCESSING
+PROCESSING = JobStatus.PROCESSING
 
 
 async def started(client, count):
@@ -75,7 +75,7 @@ async def test_what_is_wrong_with_a_report_concerns_its_sender_only(report, serv
         fine, errors, late = answers[0], answers[1:-1], answers[-1]
         assert fine.applied
         assert not late.applied
-        assert late.job.status == JobStatus.JOB_STATUS_COMPLETED
+        assert late.job.status == JobStatus.COMPLETED
         assert [type(error) for error in errors] == [
             JobNotFound,
             InvalidField,

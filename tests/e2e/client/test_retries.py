@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
+from jobledger import AsyncClient, Client, DeadlineExceeded, JobStatus, NewJob, Unavailable
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1 import worker_service_pb2 as worker
-from jobledger_client import AsyncClient, Client, DeadlineExceeded, JobStatus, NewJob, Unavailable
 
 SERVICES = [
     jobs.DESCRIPTOR.services_by_name["JobService"],
@@ -111,7 +111,7 @@ def test_a_long_absence_is_told_within_the_timeout(flaky):
 def test_only_unavailable_is_retried(flaky):
     flaky.refusals, flaky.code = 100, grpc.StatusCode.ABORTED
     with Client(flaky.target, user_id="ada") as client, pytest.raises(Exception, match="away"):
-        client.transition_job("j", JobStatus.JOB_STATUS_PROCESSING)
+        client.transition_job("j", JobStatus.PROCESSING)
     assert len(flaky.requests) == 1
 
 
@@ -136,8 +136,8 @@ def test_a_claim_may_take_as_long_as_it_waits_and_a_call_in_all(flaky, wait):
 @pytest.mark.parametrize(
     "watch",
     [
-        lambda client: client.watch("j", reconnect_timeout=0),
-        lambda client: client.watch_jobs(reconnect_timeout=0),
+        lambda client: client.watch("j", connect_timeout=0),
+        lambda client: client.watch_jobs(connect_timeout=0),
     ],
 )
 def test_grpc_itself_does_not_retry_watches(flaky, watch):

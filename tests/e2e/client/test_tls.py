@@ -8,31 +8,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from jobledger_client import AsyncClient, Client, Unavailable
-
-# For localhost, until 2126, and of no use elsewhere. Made with
-# openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 36500
-#   -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1
-KEY = b"""\
------BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg86tlNmkjgtwGo+D7
-/keEcoGtj9YXIxDixRaJxSHWuNahRANCAARonaAIODmXFtK3ebp8Tm0TUNTRQc11
-M3yUYsmr3x+3DlmIxskoebqA53epuDmmQgJGR4fUX357yCEmoCrNja8A
------END PRIVATE KEY-----
-"""
-CERTIFICATE = b"""\
------BEGIN CERTIFICATE-----
-MIIBnDCCAUGgAwIBAgIUM2wXR5uc41QOBLG06tqdIYCgFyYwCgYIKoZIzj0EAwIw
-FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyNDE1MDU0OVoYDzIxMjYxMDMx
-MTUwNTQ5WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
-PQMBBwNCAARonaAIODmXFtK3ebp8Tm0TUNTRQc11M3yUYsmr3x+3DlmIxskoebqA
-53epuDmmQgJGR4fUX357yCEmoCrNja8Ao28wbTAdBgNVHQ4EFgQUE8K5E31syIpG
-XdmmEF/OUbqSaowwHwYDVR0jBBgwFoAUE8K5E31syIpGXdmmEF/OUbqSaowwDwYD
-VR0TAQH/BAUwAwEB/zAaBgNVHREEEzARgglsb2NhbGhvc3SHBH8AAAEwCgYIKoZI
-zj0EAwIDSQAwRgIhAPjy6pOFmClhB63c9vcJu0abI5vdHELzHsQWJLR591HoAiEA
-rSoVydvRGbSELyvMZnNmffDG0nXM6k4Fhw0hsiGMJRk=
------END CERTIFICATE-----
-"""
+from jobledger import AsyncClient, Client, Unavailable
+from tests.support.certificates import LOCALHOST_CERTIFICATE, LOCALHOST_KEY
 
 
 class Doorman(grpc.GenericRpcHandler):
@@ -51,7 +28,7 @@ def doorman():
     server = grpc.server(ThreadPoolExecutor(2))
     handler = Doorman()
     server.add_generic_rpc_handlers([handler])
-    credentials = grpc.ssl_server_credentials([(KEY, CERTIFICATE)])
+    credentials = grpc.ssl_server_credentials([(LOCALHOST_KEY, LOCALHOST_CERTIFICATE)])
     handler.target = f"localhost:{server.add_secure_port('localhost:0', credentials)}"
     server.start()
     yield handler
@@ -59,14 +36,14 @@ def doorman():
 
 
 def test_the_client_speaks_tls_and_shows_its_token(doorman):
-    credentials = grpc.ssl_channel_credentials(CERTIFICATE)
+    credentials = grpc.ssl_channel_credentials(LOCALHOST_CERTIFICATE)
     with Client(doorman.target, user_id="ada", credentials=credentials, token="t") as client:
         client.get_job("j")
     assert doorman.shown == ["Bearer t"]
 
 
 async def test_the_async_client_speaks_tls_and_shows_its_token(doorman):
-    credentials = grpc.ssl_channel_credentials(CERTIFICATE)
+    credentials = grpc.ssl_channel_credentials(LOCALHOST_CERTIFICATE)
     async with AsyncClient(
         doorman.target, user_id="ada", credentials=credentials, token="t"
     ) as client:
@@ -86,7 +63,7 @@ def test_a_server_that_nobody_vouches_for_is_not_spoken_to(doorman):
 
 def test_the_command_line_speaks_tls_and_shows_its_token(doorman, tmp_path):
     roots = tmp_path / "roots.pem"
-    roots.write_bytes(CERTIFICATE)
+    roots.write_bytes(LOCALHOST_CERTIFICATE)
     run = subprocess.run(
         [Path(sys.executable).with_name("jobledger"), "--tls", "get", "j"],
         env={

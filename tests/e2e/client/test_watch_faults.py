@@ -10,7 +10,7 @@ import grpc
 import pytest
 from google.rpc.error_details_pb2 import RetryInfo
 
-from jobledger_client import (
+from jobledger import (
     AsyncClient,
     Client,
     DeadlineExceeded,
@@ -18,8 +18,8 @@ from jobledger_client import (
     JobledgerError,
     JobNotFound,
     Unavailable,
-    _reconnect,
 )
+from jobledger.core import reconnecting
 from tests.support.observed_channel import ObservedChannel
 
 
@@ -63,7 +63,7 @@ async def test_a_server_restored_from_a_backup_still_ends_the_watch(fault_server
 
 
 async def test_a_silent_stream_is_given_up_and_opened_again(fault_server, collect, monkeypatch):
-    monkeypatch.setattr(_reconnect, "SILENCE", 0.3)
+    monkeypatch.setattr(reconnecting, "SILENCE", 0.3)
     fault_server.says(fault_server.message(1), then=fault_server.falls_silent)
     fault_server.says(fault_server.message(2, "PARTIAL"))
     assert versions(await collect(fault_server.target, "j")) == [1, 2]
@@ -73,7 +73,7 @@ async def test_a_silent_stream_is_given_up_and_opened_again(fault_server, collec
 def test_a_caller_may_take_longer_over_a_message_than_a_stream_may_be_silent(
     fault_server, monkeypatch
 ):
-    monkeypatch.setattr(_reconnect, "SILENCE", 0.2)
+    monkeypatch.setattr(reconnecting, "SILENCE", 0.2)
     fault_server.says(fault_server.message(1), fault_server.message(2, "COMPLETED"))
     with Client(fault_server.target, user_id="ada") as client:
         for _ in client.watch("j"):
@@ -93,7 +93,7 @@ async def test_the_servers_delay_is_respected(fault_server, collect):
 
 
 async def test_nobody_notices_that_an_old_stream_is_moved(fault_server, collect, caplog):
-    caplog.set_level(logging.INFO, "jobledger_client")
+    caplog.set_level(logging.INFO, "jobledger")
     fault_server.says(fault_server.message(1), then=fault_server.moves())
     fault_server.says(fault_server.message(1), fault_server.message(2, "COMPLETED"))
     # Not even those that do not want another connection.

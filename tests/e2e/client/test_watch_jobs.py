@@ -10,8 +10,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from jobledger_client import (
-    TERMINAL_STATUSES,
+from jobledger import (
     AsyncClient,
     Client,
     DeadlineExceeded,
@@ -20,9 +19,9 @@ from jobledger_client import (
     Unavailable,
 )
 
-PROCESSING = JobStatus.JOB_STATUS_PROCESSING
-COMPLETED = JobStatus.JOB_STATUS_COMPLETED
-FAILED = JobStatus.JOB_STATUS_FAILED
+PROCESSING = JobStatus.PROCESSING
+COMPLETED = JobStatus.COMPLETED
+FAILED = JobStatus.FAILED
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ def test_first_what_has_not_ended_then_synced_then_each_change(client):
     runs = client.start_job(client.create_job("render").id)
     ended = client.start_job(client.create_job("render").id)
     client.mark_completed(ended.id)
-    with contextlib.closing(client.watch_jobs()) as news:
+    with client.watch_jobs() as news:
         assert listing(news) == {waits.id: waits, runs.id: runs}
         failed = client.mark_failed(runs.id, "disk full")
         message = next(news)
@@ -61,7 +60,7 @@ def test_first_what_has_not_ended_then_synced_then_each_change(client):
 async def test_the_async_client_follows_too(server):
     async with AsyncClient(server.target, user_id=f"user-{uuid.uuid4()}") as client:
         job = await client.create_job("render")
-        async with contextlib.aclosing(client.watch_jobs()) as news:
+        async with client.watch_jobs() as news:
             assert (await anext(news)).job == job
             assert (await anext(news)).synced
             started = await client.start_job(job.id)
@@ -74,21 +73,21 @@ def test_only_the_jobs_that_were_asked_for(client):
     client.create_job("bake", labels={"team": "a"})
     theirs = client.create_job("render", labels={"team": "a"}, user_id="another")
     filters = {"job_types": ["render"], "labels": {"team": "a"}}
-    with contextlib.closing(client.watch_jobs(**filters)) as news:
+    with client.watch_jobs(**filters) as news:
         assert [*listing(news)] == [mine.id]
-    with contextlib.closing(client.watch_jobs(all_users=True, **filters)) as news:
+    with client.watch_jobs(all_users=True, **filters) as news:
         assert {mine.id, theirs.id} <= set(listing(news))
 
 
 def test_a_token_goes_on_in_another_process_and_lists_nothing(client):
     job = client.create_job("render")
     client.create_job("render")
-    with contextlib.closing(client.watch_jobs()) as news:
+    with client.watch_jobs() as news:
         listing(news)
         client.start_job(job.id)
         token = next(news).resume_token
     done = client.mark_completed(job.id)
-    with contextlib.closing(client.watch_jobs(resume_token=token)) as news:
+    with client.watch_jobs(resume_token=token) as news:
         missed = next(news)
         assert (missed.job, [s.to_status for s in missed.transitions]) == (done, [COMPLETED])
         assert next(news).synced
@@ -97,7 +96,7 @@ def test_a_token_goes_on_in_another_process_and_lists_nothing(client):
 @pytest.mark.parametrize("spoil", [lambda token: "x" + token, lambda token: token])
 def test_a_token_that_is_damaged_or_of_other_filters_is_refused_or_a_gap(client, spoil):
     job = client.create_job("render")
-    with contextlib.closing(client.watch_jobs()) as news:
+    with client.watch_jobs() as news:
         token = spoil(next(news).resume_token)
     with pytest.raises(InvalidToken):
         next(client.watch_jobs(resume_token=token, job_types=["render"]))
@@ -119,7 +118,7 @@ class Follower:
     def take(self, message):
         with self._news:
             self.messages.append(message)
-            if message.job.status in TERMINAL_STATUSES and not message.deleted:
+            if message.job is not None and message.job.is_terminal and not message.deleted:
                 self._missing -= 1
             self._news.notify_all()
             return self._missing == 0
@@ -159,7 +158,7 @@ def check(follower, done):
     """Every transition of every job once and in order, and no version twice."""
     steps, versions, last = defaultdict(list), defaultdict(list), {}
     for message in follower.messages:
-        if message.HasField("job"):
+        if message.job is not None:
             last[message.job.id] = message.job
             versions[message.job.id].append(message.job.version)
             steps[message.job.id] += [step.to_status for step in message.transitions]
@@ -201,7 +200,7 @@ async def test_every_transition_of_every_job_once_though_the_server_is_killed(ow
 
 async def test_nobody_notices_that_streams_are_moved(start, caplog):
     """Many short streams, of the watch of all jobs and of a watch of each."""
-    caplog.set_level(logging.DEBUG, "jobledger_client")
+    caplog.set_level(logging.DEBUG, "jobledger")
     app = await start(max_watch_age=0.2)
     count = 20
     follower, singles = Follower(count), []
@@ -230,8 +229,8 @@ async def test_nobody_notices_that_streams_are_moved(start, caplog):
         assert steps == [PROCESSING, COMPLETED]
         versions = [message.job.version for message in messages]
         assert versions == sorted(set(versions))
-    logged = Counter(r.message for r in caplog.records if r.name == "jobledger_client")
-    assert set(logged) == {"watch moves to another stream"}
+    logged = Counter(r.message for r in caplog.records if r.name == "jobledger")
+    assert set(logged) == {"stream reached its maximum age; reconnecting"}
     assert logged.total() > 2 * count
 
 
@@ -245,7 +244,7 @@ def test_a_restored_database_is_a_gap_and_the_listing_is_what_it_holds(own_serve
         ):
             database.backup(backup)
         gaps = []
-        with contextlib.closing(client.watch_jobs(on_gap=gaps.append)) as news:
+        with client.watch_jobs(on_gap=gaps.append) as news:
             assert [*listing(news)] == [kept.id]
             client.create_job("render")
             assert next(news).job.version == 1

@@ -1,14 +1,13 @@
 """Watching many jobs over servers that misbehave, with both clients."""
 
 import asyncio
-import contextlib
 import logging
 import threading
 
 import grpc
 import pytest
 
-from jobledger_client import (
+from jobledger import (
     AccessDenied,
     AsyncClient,
     Client,
@@ -16,8 +15,8 @@ from jobledger_client import (
     JobledgerError,
     ResumeTokenExpired,
     Unavailable,
-    _reconnect,
 )
+from jobledger.core import reconnecting
 
 EXPIRED = (grpc.StatusCode.OUT_OF_RANGE, "RESUME_TOKEN_EXPIRED")
 FOREIGN = (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_TOKEN")
@@ -58,7 +57,7 @@ async def test_a_broken_stream_is_resumed_after_the_last_message(fault_server, c
 
 
 async def test_nobody_notices_that_an_old_stream_is_moved(fault_server, collect_jobs, caplog):
-    caplog.set_level(logging.INFO, "jobledger_client")
+    caplog.set_level(logging.INFO, "jobledger")
     say, news = fault_server.says, fault_server.news
     say(news("1", "a"), then=fault_server.moves())
     say(news("2", synced=True), news("3", "a", 2), then=fault_server.moves())
@@ -71,7 +70,7 @@ async def test_nobody_notices_that_an_old_stream_is_moved(fault_server, collect_
 
 
 async def test_a_silent_stream_is_given_up_and_resumed(fault_server, collect_jobs, monkeypatch):
-    monkeypatch.setattr(_reconnect, "SILENCE", 0.3)
+    monkeypatch.setattr(reconnecting, "SILENCE", 0.3)
     fault_server.says(fault_server.news("1", "a"), then=fault_server.falls_silent)
     fault_server.says(fault_server.news("2", "a", 2))
     assert told(await collect_jobs(fault_server.target, 2)) == ["a1", "a2"]
@@ -151,7 +150,7 @@ async def test_the_async_client_awaits_on_gap_before_it_lists_again(fault_server
 
     async with (
         AsyncClient(fault_server.target, user_id="ada") as client,
-        contextlib.aclosing(client.watch_jobs(resume_token="mine", on_gap=on_gap)) as news,
+        client.watch_jobs(resume_token="mine", on_gap=on_gap) as news,
     ):
         assert (await anext(news)).synced
     assert seen == [1]

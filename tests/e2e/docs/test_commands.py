@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import sqlite3
 import subprocess
@@ -13,9 +14,11 @@ from typing import Any
 
 import pytest
 
-from jobledger_client import Client, JobStatus
+from jobledger import Client, JobStatus
+from jobledger.cli.exit_codes import EXIT_CODES
+from jobledger.cli.profiles import read_profile
 from jobledger_server.rpc.access import read_access_file
-from tests.support.pages import OPERATIONS, README, Block, blocks, commands
+from tests.support.pages import CLI, OPERATIONS, README, Block, blocks, commands
 from tests.support.server_process import ServerProcess
 from tests.support.shared_postgres import Databases
 
@@ -72,7 +75,49 @@ def test_the_readmes_four_lines_create_show_list_and_follow_a_job(
         finally:
             shell.kill()
     last = json.loads(rest.splitlines()[-1])
-    assert (last["job"]["id"], last["job"]["status"]) == (job_id, "JOB_STATUS_COMPLETED")
+    assert (last["job"]["id"], last["job"]["status"]) == (job_id, "COMPLETED")
+
+
+def test_the_lines_of_the_command_lines_page_create_list_show_cancel_and_delete_a_job(
+    server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBLEDGER_SERVER", server.target)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    (block,) = blocks(CLI, "console")
+    lines = run(block.commands, tmp_path).splitlines()
+    job_id = lines[-1].removeprefix("deleted ")
+    assert f"cancelled {job_id}" in lines
+    assert [line for line in lines if line.startswith(f"{job_id}  QUEUED")]
+
+
+def test_its_pipeline_deletes_old_failed_jobs_and_no_others(
+    server: ServerProcess, ada: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBLEDGER_SERVER", server.target)
+    old, new = ada.cancel_job(ada.create_job("a").id), ada.create_job("b")
+    (text,) = [block.text for block in blocks(CLI, "sh") if "xargs" in block.text]
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    run(text.replace("7d", "0s").splitlines(), tmp_path)
+    assert new in list(ada.list_jobs())
+    assert old not in list(ada.list_jobs())
+
+
+def test_its_profiles_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = blocks(CLI, "toml")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    file = tmp_path / "jobledger" / "config.toml"
+    file.parent.mkdir()
+    file.write_text(block.text)
+    assert read_profile(None) == {"user": "ada"}
+    staging = read_profile("staging")
+    assert staging["token_file"] == str(file.parent / "staging.token")
+    assert staging["ca_file"] == str(Path.home() / "certificates" / "staging.pem")
+
+
+def test_its_exit_codes_are_those_of_the_help() -> None:
+    rows = re.findall(r"^\| ([0-9, ]+) \| (.+) \|$", CLI.read_text(), re.MULTILINE)
+    shown = {number for codes, _ in rows for number in codes.split(", ")}
+    assert shown == set(re.findall(r"^ +(\d+)  ", EXIT_CODES, re.MULTILINE))
 
 
 def test_the_readmes_buf_curl_creates_a_job(
@@ -81,7 +126,7 @@ def test_the_readmes_buf_curl_creates_a_job(
     answer = json.loads(run([only(README, "buf curl")], tmp_path, server.target))
     job = ada.get_job(answer["job"]["id"])
     assert (job.user_id, job.job_type) == ("ada", "render")
-    assert job.status == JobStatus.JOB_STATUS_QUEUED
+    assert job.status == JobStatus.QUEUED
 
 
 def test_the_readmes_way_to_postgresql_ends_with_a_server_that_serves(
@@ -154,7 +199,7 @@ def check(rows: list[list[dict[str, Any]]], job: Any, where: Path) -> None:
     """Hold what the queries gave against the one job that there is."""
     newest, counted, payload, feed, stuck = rows
     assert newest[0]["id"] == job.id
-    created = job.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M:%S.%f")
+    created = job.create_time.strftime("%Y-%m-%d %H:%M:%S.%f")
     assert str(newest[0]["created"]).removesuffix("+00:00") == created
     assert counted == [{"job_type": "render", "status": "PROCESSING", "jobs": 1}]
     assert feed[0]["seq"] == 2

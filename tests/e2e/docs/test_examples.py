@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from jobledger_client import Client, JobStatus
+from jobledger import Client, JobStatus
 from tests.e2e.cli.terminal import read_to_end
 from tests.support.pages import ROOT
 from tests.support.server_process import ServerProcess
@@ -163,7 +163,7 @@ def test_the_worker_and_watcher_work_on_a_running_server(example, tmp_path):
         with Client(server.target, user_id="ada") as client:
             (job,) = client.list_jobs()
             (asset,) = client.list_assets(job.id)
-    assert out.splitlines()[-1] == "JOB_STATUS_COMPLETED 100 % page 4"
-    assert "JOB_STATUS_PROCESSING 50 % page 2" in out.splitlines()
-    assert job.status == JobStatus.JOB_STATUS_COMPLETED
+    assert out.splitlines()[-1] == "COMPLETED 100 % page 4"
+    assert "PROCESSING 50 % page 2" in out.splitlines()
+    assert job.status == JobStatus.COMPLETED
     assert asset.url == f"https://reports.example/{job.id}"

@@ -16,8 +16,8 @@ from google.longrunning import operations_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 
+from jobledger import Client, JobError
 from jobledger.v1 import job_pb2
-from jobledger_client import Client, JobStatus
 from tests.support.pages import ROOT, blocks
 from tests.support.server_process import ServerProcess
 
@@ -49,8 +49,8 @@ def test_result_is_the_job_once_it_has_completed(ada: Client, operations: Operat
     future = future_of(operations, job)
     assert not future.done()
     assert future.running()
-    assert future.metadata == job
-    ended = ada.mark_completed(job.id, {"pages": 4})
+    assert future.metadata == job.to_proto()
+    ended = ada.mark_completed(job.id, {"pages": 4}).to_proto()
     assert future.result(timeout=30) == ended
     assert future.exception() is None
     assert (future.done(), future.cancelled()) == (True, False)
@@ -64,7 +64,7 @@ def test_whoever_waits_for_the_result_gets_it_when_the_job_ends(
     future, done = future_of(operations, job), threading.Event()
     future.add_done_callback(lambda _: done.set())
     assert not done.is_set()
-    ended = ada.mark_completed(job.id)
+    ended = ada.mark_completed(job.id).to_proto()
     assert done.wait(30)
     assert future.result() == ended
 
@@ -73,11 +73,11 @@ def test_the_result_of_a_partial_job_says_what_is_missing(
     ada: Client, operations: OperationsClient
 ) -> None:
     job = ada.start_job(ada.create_job("render").id)
-    error = job_pb2.JobError(reason="PAGES_MISSING", message="page 3")
+    error = JobError("page 3", reason="PAGES_MISSING")
     ada.mark_partial(job.id, {"pages": 2}, error=error)
     result = future_of(operations, job).result(timeout=30)
-    assert result.status == JobStatus.JOB_STATUS_PARTIAL
-    assert (result.result["pages"], result.error) == (2, error)
+    assert result.status == job_pb2.JOB_STATUS_PARTIAL
+    assert (result.result["pages"], result.error) == (2, error.to_proto())
 
 
 @pytest.mark.parametrize(
@@ -93,10 +93,8 @@ def test_a_failed_job_is_an_exception_with_its_reason_and_details(
     ada: Client, operations: OperationsClient, reason: str, kind: type[Exception]
 ) -> None:
     job = ada.start_job(ada.create_job("render").id)
-    details = Struct()
-    details.update({"font": "Ü"})
-    error = job_pb2.JobError(reason=reason, message="in words", details=details)
-    ended = ada.mark_failed(job.id, error=error)
+    error = JobError("in words", reason=reason, details={"font": "Ü"})
+    ended = ada.mark_failed(job.id, error=error).to_proto()
     future = future_of(operations, job)
     with pytest.raises(kind) as caught:
         future.result(timeout=30)
@@ -104,7 +102,7 @@ def test_a_failed_job_is_an_exception_with_its_reason_and_details(
     assert type(future.exception(timeout=30)) is kind
     assert caught.value.message == "in words"
     (status,) = caught.value.errors
-    assert operation.protobuf_helpers.from_any_pb(Struct, status.details[1]) == details
+    assert operation.protobuf_helpers.from_any_pb(Struct, status.details[1])["font"] == "Ü"
     assert future.metadata == ended
     assert future.metadata.error.reason == reason
     assert future.cancelled() is (reason == "CANCELLED")
@@ -176,7 +174,7 @@ async def test_the_asynchronous_future_does_the_same(server: ServerProcess, ada:
             retry=AsyncRetry(predicate=operation_async.async_future.RETRY_PREDICATE, **OFTEN),
         )
         assert not await future.done()
-        ended = ada.mark_completed(job.id)
+        ended = ada.mark_completed(job.id).to_proto()
         assert await future.result(timeout=30) == ended
         assert future.metadata == ended
 
@@ -191,7 +189,7 @@ def test_a_future_outlives_its_server(tmp_path: Path) -> None:
         server.restart()
         assert not done.is_set()
         with Client(server.target, user_id="ada") as ada:
-            ended = ada.mark_completed(job.id)
+            ended = ada.mark_completed(job.id).to_proto()
         assert done.wait(60)
         assert future.result() == ended
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from grpc import StatusCode
 
-from jobledger_client import AsyncClient, Client
+from jobledger import AsyncClient, Client
 from jobledger_server.admission.caller import CALLER, Caller
 from jobledger_server.app import App
 from jobledger_server.domain.errors import LimitExceeded

@@ -14,14 +14,16 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
+from jobledger import AsyncClient
 from jobledger.v1 import error_reason_pb2
 from jobledger.v1 import worker_service_pb2 as pb
+from jobledger.v1.asset_pb2 import Asset
+from jobledger.v1.job_pb2 import Job, JobStatus
 from jobledger.v1.worker_service_pb2_grpc import (
     WorkerServiceServicer,
     add_WorkerServiceServicer_to_server,
 )
-from jobledger_client import Asset, AsyncClient, Job, JobStatus
-from jobledger_client.worker import Worker
+from jobledger.worker import Worker
 from tests.support.server_process import ServerProcess
 
 PROGRAM = Path(__file__).with_name("worker_program.py")
@@ -72,7 +74,8 @@ class FakeService(WorkerServiceServicer):
         self.calls: list[tuple[str, Any, float]] = []
         self.port = 0
         self.refuse = refuse
-        self._jobs: asyncio.Queue[Job] = asyncio.Queue()
+        self._jobs: list[Job] = []
+        self._offered = asyncio.Event()
         self._news = asyncio.Condition()
 
     def offer(self, job_type: str = "render", **fields: Any) -> Job:
@@ -83,7 +86,8 @@ class FakeService(WorkerServiceServicer):
             status=JobStatus.JOB_STATUS_PROCESSING,
             **fields,
         )
-        self._jobs.put_nowait(job)
+        self._jobs.append(job)
+        self._offered.set()
         return job
 
     def requests(self, method: str) -> list[Any]:
@@ -101,13 +105,21 @@ class FakeService(WorkerServiceServicer):
     async def ClaimJobs(self, request, context):  # noqa: N802
         if (answer := await self._received("ClaimJobs", request, context)) is not None:
             return answer
-        jobs = []
+        jobs = self._claim(request)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(request.wait.ToTimedelta().total_seconds()):
-                jobs.append(await self._jobs.get())
-        while jobs and len(jobs) < request.max_jobs and not self._jobs.empty():
-            jobs.append(self._jobs.get_nowait())
+                while not jobs:
+                    self._offered.clear()
+                    await self._offered.wait()
+                    jobs = self._claim(request)
         return pb.ClaimJobsResponse(jobs=jobs)
+
+    def _claim(self, request: pb.ClaimJobsRequest) -> list[Job]:
+        fitting = [job for job in self._jobs if job.job_type in request.job_types]
+        claimed = fitting[: request.max_jobs]
+        for job in claimed:
+            self._jobs.remove(job)
+        return claimed
 
     async def UpdateProgress(self, request, context):  # noqa: N802
         job = Job(id=request.job_id, status=JobStatus.JOB_STATUS_PROCESSING)
@@ -253,7 +265,7 @@ class WorkerProcess:
             while line := str(await asyncio.to_thread(self._output.readline)):
                 if line.split()[:1] == [word]:
                     return line.removeprefix(word).strip()
-        raise AssertionError(f"the worker ended without a word of {word!r}")
+        raise AssertionError(f"the worker exited without printing {word!r}")
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)

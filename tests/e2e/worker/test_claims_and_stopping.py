@@ -1,6 +1,7 @@
 """Which jobs a worker takes, and what becomes of them when it stops."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -11,9 +12,10 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from jobledger import AccessDenied, AsyncClient, Client, JobledgerError
 from jobledger.v1 import worker_service_pb2 as pb
-from jobledger_client import AccessDenied, JobledgerError, JobStatus
-from jobledger_client.worker import Completed, Worker
+from jobledger.v1.job_pb2 import JobStatus
+from jobledger.worker import Completed, Worker
 
 
 async def test_a_worker_claims_for_all_its_types_under_its_name(service, fake_client, running):
@@ -205,7 +207,7 @@ async def test_giving_back_is_retried(service, fake_client, running):
 async def test_jobs_of_a_claim_that_is_answered_while_stopping_are_given_back(
     service, fake_client, running, monkeypatch
 ):
-    monkeypatch.setattr("jobledger_client.worker.LAST_CLAIM", 20.0)
+    monkeypatch.setattr("jobledger.worker.claims.LAST_CLAIM", 20.0)
     worker = Worker(fake_client, concurrency=5)
     handled = []
 
@@ -255,7 +257,7 @@ async def test_a_blocking_handler_that_hears_of_the_end_stops_and_its_job_is_giv
     worker = Worker(fake_client, grace=0)
     started = threading.Event()
 
-    @worker.blocking_handler("render")
+    @worker.handler("render")
     def render(job):
         while True:
             job.progress()
@@ -272,11 +274,11 @@ async def test_a_blocking_handler_that_hears_of_the_end_stops_and_its_job_is_giv
 async def test_a_thread_that_does_not_stop_is_left_behind_and_its_job_given_back(
     service, fake_client, running, monkeypatch
 ):
-    monkeypatch.setattr("jobledger_client._run.CLEAN_UP", 0.1)
+    monkeypatch.setattr("jobledger.worker.handling.CLEAN_UP", 0.1)
     worker = Worker(fake_client, grace=0)
     started, end = threading.Event(), threading.Event()
 
-    @worker.blocking_handler("render")
+    @worker.handler("render")
     def render(job):
         started.set()
         end.wait(30)
@@ -293,7 +295,7 @@ async def test_a_thread_that_does_not_stop_is_left_behind_and_its_job_given_back
 async def test_a_handler_that_swallows_its_cancellation_is_told_again(
     service, fake_client, running, monkeypatch
 ):
-    monkeypatch.setattr("jobledger_client._run.CLEAN_UP", 0.05)
+    monkeypatch.setattr("jobledger.worker.handling.CLEAN_UP", 0.05)
     worker = Worker(fake_client, grace=0)
     started = asyncio.Event()
     told: list[bool] = []
@@ -338,7 +340,7 @@ async def test_cancelling_run_gives_its_jobs_back_too(service, fake_client, runn
 async def test_a_signal_stops_the_worker_and_a_second_one_ends_the_grace(
     service, fake_client, number, caplog
 ):
-    caplog.set_level("INFO", "jobledger_client.worker")
+    caplog.set_level("INFO", "jobledger.worker")
     worker = Worker(fake_client, grace=60)
     started = asyncio.Event()
     before = signal.getsignal(number)
@@ -383,29 +385,137 @@ async def test_a_worker_leaves_nothing_behind(service, fake_client, running, cap
     await run
     left = asyncio.all_tasks() - before - {run}
     # What grpc itself and the fake service are about does not belong to the worker.
-    assert [task for task in left if "jobledger_client" in repr(task.get_coro())] == []
+    assert [task for task in left if "jobledger" in repr(task.get_coro())] == []
     gc.collect()
     assert [job() for job in handled] == [None] * len(handled)
     assert "never retrieved" not in caplog.text
 
 
-async def test_wrong_use_is_told_at_once(fake_client):
-    with pytest.raises(ValueError, match="concurrency"):
-        Worker(fake_client, concurrency=0)
-    worker = Worker(fake_client)
-    with pytest.raises(ValueError, match="handlers"):
-        await worker.run()
-    with pytest.raises(TypeError, match="blocking_handler"):
-        worker.handler("render")(lambda job: None)  # type: ignore[type-var]
+async def done(job):
+    pass
 
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("client", 7),
+        ("client", Client()),
+        ("concurrency", 0),
+        ("concurrency", 1.5),
+        ("concurrency", True),
+        ("lease", "60s"),
+        ("lease", float("inf")),
+        ("grace", "10s"),
+        ("grace", None),
+        ("grace", -1),
+        ("grace", float("nan")),
+        ("claim_wait", "20s"),
+        ("worker_id", 7),
+        ("middleware", [lambda job, call_next: None]),
+        ("lifespan", contextlib.nullcontext()),
+    ],
+)
+def test_a_wrong_argument_is_refused_at_once_by_its_name(argument, value):
+    with pytest.raises((TypeError, ValueError), match=f"^{argument}: "):
+        Worker(**{"client": AsyncClient(), argument: value})
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("job_type", 7),
+        ("job_type", ""),
+        ("concurrency", 0),
+        ("concurrency", 1.5),
+        ("timeout", "5s"),
+        ("timeout", -1),
+        ("on_cancel", "stop"),
+        ("executor", "fork"),
+        ("executor", "process"),  # of an async function
+    ],
+)
+def test_a_wrong_argument_of_a_handler_is_refused_at_once_by_its_name(argument, value):
+    with pytest.raises((TypeError, ValueError), match=f"^{argument}: "):
+        Worker().handler(**{"job_type": "render", argument: value})(done)
+
+
+def test_a_function_that_cannot_take_a_job_is_refused_at_once():
+    with pytest.raises(TypeError, match="takes no argument"):
+        Worker().handler("render")(lambda: None)  # type: ignore[type-var]
+    with pytest.raises(TypeError, match="not a function"):
+        Worker().handler("render")(7)  # type: ignore[type-var]
+    with pytest.raises(TypeError, match=r"^job_type: "):
+        Worker().handler(lambda job: None)
+
+
+def test_a_type_of_job_has_one_handler():
+    worker = Worker()
+    worker.handler(done)
+    with pytest.raises(ValueError, match=r"^job_type: 'done' has a handler"):
+        worker.handler("done")(done)
+
+
+async def test_a_worker_without_handlers_does_not_run():
+    with pytest.raises(ValueError, match=r"^handler: "):
+        await Worker().run()
+
+
+async def test_a_worker_runs_once(service, fake_client, running):
+    worker = Worker(fake_client)
+    worker.handler(done)
+    run = running(worker)
+    await service.called("ClaimJobs")
+    with pytest.raises(RuntimeError, match=r"^run: "):
+        await worker.run()
+    with pytest.raises(RuntimeError, match=r"^handler: "):
+        worker.handler("too late")(done)
+    worker.stop()
+    await run
+    with pytest.raises(RuntimeError, match=r"^run: "):
+        await worker.run()
+
+
+async def test_without_a_name_a_handlers_type_is_its_functions(service, fake_client, running):
+    worker = Worker(fake_client)
+
+    @worker.handler
     async def render(job):
         pass
 
-    with pytest.raises(TypeError, match="use handler"):
-        worker.blocking_handler("render")(render)  # type: ignore[type-var]
-    worker.handler("render")(render)
-    with pytest.raises(ValueError, match="render"):
-        worker.handler("render")(render)
+    @worker.handler()
+    def encode(job):
+        pass
+
+    service.offer("render")
+    service.offer("encode")
+    running(worker)
+    await service.called("TransitionJob", 2)
+    assert list(service.requests("ClaimJobs")[0].job_types) == ["render", "encode"]
+
+
+async def test_a_claim_whose_answer_is_too_large_is_followed_by_a_smaller_one(
+    service, running, caplog
+):
+    async with (
+        grpc.aio.insecure_channel(
+            f"127.0.0.1:{service.port}", [("grpc.max_receive_message_length", 3000)]
+        ) as channel,
+        AsyncClient(channel=channel) as client,
+    ):
+        worker = Worker(client, concurrency=4)
+
+        @worker.handler("render")
+        async def render(job):
+            pass
+
+        for _ in range(6):
+            service.offer(parameters={"blob": "x" * 1000})
+        running(worker)
+        await service.called("TransitionJob", 2)
+    claims = [request.max_jobs for request in service.requests("ClaimJobs")]
+    # Four are too large together; the lost ones are claimable when their leases have expired.
+    assert claims[:3] == [4, 2, 2]
+    assert "claim failed" in caplog.text
 
 
 async def test_a_lease_that_the_service_does_not_give_ends_the_worker(client, running, job_type):

@@ -1,13 +1,15 @@
 """Every handler's end is the end of its job, or nobody's."""
 
 import asyncio
+from dataclasses import dataclass
 
 import grpc
 import pytest
 
+from jobledger import Asset
 from jobledger.v1 import worker_service_pb2 as pb
-from jobledger_client import Asset, Job, JobStatus
-from jobledger_client.worker import Completed, Failed, Partial, Worker
+from jobledger.v1.job_pb2 import Job, JobStatus
+from jobledger.worker import Completed, Failed, Partial, Release, Worker
 
 COMPLETED = JobStatus.JOB_STATUS_COMPLETED
 PARTIAL = JobStatus.JOB_STATUS_PARTIAL
@@ -15,10 +17,10 @@ FAILED = JobStatus.JOB_STATUS_FAILED
 LEASE = 0.9
 
 
-async def end_of(service, client, running, function, *, blocking=False, **options):
+async def end_of(service, client, running, function, **options):
     """Run one job with this handler; return the call that ended it."""
     worker = Worker(client)
-    (worker.blocking_handler if blocking else worker.handler)("render", **options)(function)
+    worker.handler("render", **options)(function)
     service.offer()
     running(worker)
     return await service.called("TransitionJob")
@@ -39,7 +41,7 @@ async def test_what_a_handler_returns_is_the_end(
         return outcome
 
     function = blocking_render if blocking else render
-    end = await end_of(service, fake_client, running, function, blocking=blocking)
+    end = await end_of(service, fake_client, running, function)
     assert end.target_status == status
     assert end.HasField("result") == (status != FAILED)
 
@@ -60,7 +62,7 @@ async def test_assets_and_details_go_with_the_end(service, fake_client, running)
         return Partial({"a": 1}, "no sound", "NO_SOUND", details={"track": 2}, assets=[asset])
 
     end = await end_of(service, fake_client, running, render)
-    assert list(end.assets) == [asset]
+    assert [Asset.from_proto(each) for each in end.assets] == [asset]
     assert (end.error.reason, end.error.message) == ("NO_SOUND", "no sound")
     assert end.error.details["track"] == 2
 
@@ -77,7 +79,7 @@ async def test_what_a_handler_raises_makes_the_job_failed(
         raise raised
 
     function = blocking_render if blocking else render
-    end = await end_of(service, fake_client, running, function, blocking=blocking)
+    end = await end_of(service, fake_client, running, function)
     assert end.target_status == FAILED
     assert end.error.reason in {"VALUE_ERROR", "SYSTEM_EXIT", "RUNTIME_ERROR"}
     assert "\0" not in end.error.message
@@ -94,33 +96,128 @@ async def test_a_cancellation_of_the_handlers_own_making_is_a_failure(
     assert (end.target_status, end.error.reason) == (FAILED, "CANCELLED_ERROR")
 
 
-@pytest.mark.parametrize("outcome", [7, "done", {"count": 1}, Completed])
-async def test_what_is_no_outcome_makes_the_job_failed(service, fake_client, running, outcome):
+@dataclass
+class Frame:
+    number: int
+
+
+@dataclass
+class Rendered:
+    frames: list[Frame]
+
+
+@pytest.mark.parametrize("returned", [{"frames": [{"number": 1}]}, Rendered([Frame(1)])])
+async def test_a_mapping_or_a_dataclass_is_the_result(service, fake_client, running, returned):
     async def render(job):
-        return outcome
+        return returned
 
     end = await end_of(service, fake_client, running, render)
+    assert end.target_status == COMPLETED
+    assert end.result["frames"][0]["number"] == 1
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+@pytest.mark.parametrize("returned", [7, "done", [1, 2], Completed, Rendered])
+async def test_what_is_no_outcome_makes_the_job_failed(
+    service, fake_client, running, returned, blocking
+):
+    def blocking_render(job):
+        return returned
+
+    async def render(job):
+        return returned
+
+    function = blocking_render if blocking else render
+    end = await end_of(service, fake_client, running, function)
     assert (end.target_status, end.error.reason) == (FAILED, "TYPE_ERROR")
-    assert "Completed" in end.error.message
+    assert f"the handler returned {type(returned).__name__}" in end.error.message
 
 
-@pytest.mark.parametrize(
-    "outcome",
-    [
-        Completed({"a": object()}),
-        Failed("no", details={"a": b""}),
-        Completed(assets=["x"]),  # type: ignore[list-item]
-    ],
-)
-async def test_an_outcome_that_cannot_be_sent_makes_the_job_failed(
-    service, fake_client, running, outcome
+async def test_a_plain_function_that_returns_a_coroutine_makes_the_job_failed(
+    service, fake_client, running
 ):
     async def render(job):
+        pass
+
+    def call(job):
+        return render(job)
+
+    end = await end_of(service, fake_client, running, call)
+    assert (end.target_status, end.error.reason) == (FAILED, "TYPE_ERROR")
+
+
+def nested(levels):
+    value = {"bottom": True}
+    for _ in range(levels - 1):
+        value = {"a": value}  # type: ignore[dict-item]
+    return value
+
+
+def broken():
+    yield Asset("image/png", url="https://example.com/a.png")
+    raise OSError("disk full")
+
+
+REFUSED_OUTCOMES = [
+    (lambda: Failed(ValueError("disk full")), "message: ValueError('disk full')"),
+    (lambda: Failed(None), "message: None"),
+    (lambda: Failed("no", 7), "reason: 7"),
+    (lambda: Failed("no", details={"a": b""}), "details.a: bytes"),
+    (lambda: Partial({}, 5), "message: 5"),
+    (lambda: Completed("done"), "result: str"),
+    (lambda: Completed([1]), "result: list"),
+    (lambda: Completed({"a": object()}), "result.a: object"),
+    (lambda: Completed(nested(40)), "result.a.a"),
+    (lambda: nested(40), "result.a.a"),
+    (lambda: Completed(assets=["x"]), "assets[0]: str"),  # type: ignore[list-item]
+    (lambda: Completed(assets="x"), "assets: str"),
+    (lambda: Completed(assets=[Asset("image/png", file_size="x")]), "assets[0]: "),
+    (lambda: Completed(assets=broken()), "disk full"),
+]
+
+
+@pytest.mark.parametrize(("make", "words"), REFUSED_OUTCOMES)
+async def test_an_outcome_that_cannot_be_sent_makes_the_job_failed(
+    service, fake_client, running, make, words
+):
+    async def render(job):
+        return make()
+
+    end = await end_of(service, fake_client, running, render)
+    assert end.target_status == FAILED
+    assert words in end.error.message
+    assert end.error.reason in {"TYPE_ERROR", "VALUE_ERROR", "OS_ERROR"}
+
+
+async def test_an_outcome_that_was_changed_after_it_was_made_makes_the_job_failed(
+    service, fake_client, running
+):
+    async def render(job):
+        result = {}
+        outcome = Completed(result)
+        result["late"] = object()
         return outcome
 
     end = await end_of(service, fake_client, running, render)
     assert end.target_status == FAILED
-    assert end.error.reason in {"VALUE_ERROR", "TYPE_ERROR"}
+    assert "result.late: object" in end.error.message
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_a_handler_can_release_its_job(service, fake_client, running, blocking):
+    def blocking_render(job):
+        return Release()
+
+    async def render(job):
+        return Release()
+
+    worker = Worker(fake_client)
+    worker.handler("render")(blocking_render if blocking else render)
+    job = service.offer()
+    running(worker)
+    request = await service.called("ReleaseJob")
+    assert (request.job_id, request.attempt) == (job.id, 1)
+    assert service.requests("TransitionJob") == []
 
 
 @pytest.mark.parametrize(
@@ -236,7 +333,7 @@ async def test_a_blocking_handler_hears_of_a_cancellation_when_it_reports(
             job.add_asset("image/png", url="https://example.com/half.png")
             tidied.append(True)
 
-    end = await end_of(service, fake_client, running, render, blocking=True)
+    end = await end_of(service, fake_client, running, render)
     assert (end.error.reason, tidied) == ("CANCELLED", [True])
 
 

@@ -1,10 +1,9 @@
-"""`jobledger worker --exec`: the protocol of docs/workers.md, promise by promise."""
+"""`jobledger worker exec`: the protocol of docs/workers.md, promise by promise."""
 
 import asyncio
 import hashlib
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -13,33 +12,33 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from jobledger_client import JobStatus
-from jobledger_client._exec import Program, last_lines, outcome_of
-from jobledger_client.worker import Completed, Failed, Partial, Worker
+from jobledger import JobStatus
+from jobledger.cli.program import Program, last_lines, outcome_of
+from jobledger.worker import Completed, Failed, Partial, Worker
 from tests.support.pages import ROOT
 
 JOBLEDGER = Path(sys.executable).with_name("jobledger")
 EXAMPLES = ROOT / "examples" / "workers"
-COMPLETED = JobStatus.JOB_STATUS_COMPLETED
-PARTIAL = JobStatus.JOB_STATUS_PARTIAL
-FAILED = JobStatus.JOB_STATUS_FAILED
+COMPLETED = JobStatus.COMPLETED
+PARTIAL = JobStatus.PARTIAL
+FAILED = JobStatus.FAILED
 
 
 class Exec:
-    """Runs `jobledger worker` with a program, and jobs through it."""
+    """Runs `jobledger worker exec` with a program, and jobs through it."""
 
     def __init__(self, target, client, job_type, directory):
         self._target, self._client, self._job_type = target, client, job_type
         self._stderr = directory / "worker.stderr"
         self.process = None
 
-    def start(self, command, *options):
+    def start(self, program, *options):
         environment = {k: v for k, v in os.environ.items() if not k.startswith("JOBLEDGER_")}
         with self._stderr.open("wb") as stderr:
             self.process = subprocess.Popen(
                 [
                     *(JOBLEDGER, "--server", self._target),
-                    *("worker", self._job_type, "--exec", command, *options),
+                    *("worker", "exec", self._job_type, *options, "--", *program),
                 ],
                 stdin=subprocess.DEVNULL,
                 stderr=stderr,
@@ -52,7 +51,7 @@ class Exec:
 
     async def run(self, program, parameters=None):
         """Run one job through a Python program; return it as it ended."""
-        self.start(f"{shlex.quote(sys.executable)} -c {shlex.quote(program)}")
+        self.start([sys.executable, "-c", program])
         return await self.job(parameters)
 
     async def job(self, parameters=None):
@@ -64,6 +63,10 @@ class Exec:
             if reached(message.job):
                 return message.job
         raise AssertionError("the job ended before")
+
+    async def stop(self):
+        self.process.terminate()
+        assert await asyncio.to_thread(self.process.wait, 20) == 0
 
     def close(self):
         if self.process is not None:
@@ -85,7 +88,7 @@ async def test_the_job_is_a_json_object_on_stdin_and_then_its_end(worker, client
     )
     assert job.status == COMPLETED
     given = job.result["job"]
-    assert (given["id"], given["status"]) == (job.id, "JOB_STATUS_PROCESSING")
+    assert (given["id"], given["status"]) == (job.id, "PROCESSING")
     assert (given["job_type"], given["attempt"]) == (job.job_type, 1)
     assert given["parameters"]["scene"] == "castle"
 
@@ -123,7 +126,7 @@ print('{{"progress": 40, "message": "decoded"}}', flush=True)
 while not os.path.exists({str(go)!r}):
     time.sleep(0.01)
 """
-    worker.start(f"{shlex.quote(sys.executable)} -c {shlex.quote(program)}")
+    worker.start([sys.executable, "-c", program])
     job = await client.create_job(job_type)
     job = await worker.until(job.id, lambda job: job.progress == 40)
     assert job.progress_message == "decoded"
@@ -137,7 +140,7 @@ async def test_what_is_no_protocol_goes_to_the_workers_stderr(worker):
         "print('{\"a\": NaN}'); import sys; print('from stderr', file=sys.stderr)"
     )
     assert job.status == COMPLETED
-    assert not job.HasField("result")
+    assert job.result is None
     for line in ("starting", "[1]", '{"progress": "much"}', "NaN", '{"a": NaN}', "from stderr"):
         assert f"{line}\n" in worker.stderr
 
@@ -209,7 +212,7 @@ async def test_what_a_program_leaves_behind_does_not_hold_its_job(worker, sessio
 async def test_what_a_program_has_said_counts_though_the_service_is_slower_than_it(
     service, fake_client, running, monkeypatch
 ):
-    monkeypatch.setattr("jobledger_client._exec.LAST_WORDS", 0.05)
+    monkeypatch.setattr("jobledger.cli.program.LAST_WORDS", 0.05)
     program = 'print(\'{"asset": {"url": "https://a/b"}}\'); print(\'{"count": 1}\')'
     worker = Worker(fake_client)
     worker.handler("render")(Program([sys.executable, "-c", program]).handle)
@@ -221,7 +224,7 @@ async def test_what_a_program_has_said_counts_though_the_service_is_slower_than_
     service.offer()
     running(worker)
     end = await service.called("TransitionJob")
-    assert (end.target_status, end.result["count"]) == (COMPLETED, 1)
+    assert (end.target_status, end.result["count"]) == (COMPLETED.to_proto(), 1)
 
 
 CHILDREN = """
@@ -234,8 +237,7 @@ time.sleep(300)
 
 
 async def cancelled(worker, client, job_type, setup=""):
-    command = shlex.join([sys.executable, "-c", CHILDREN.format(setup=setup)])
-    worker.start(command, "--lease", "5s")
+    worker.start([sys.executable, "-c", CHILDREN.format(setup=setup)], "--lease", "5s")
     job = await client.create_job(job_type)
     job = await worker.until(job.id, lambda job: job.progress_message)
     await client.cancel_job(job.id, "not needed")
@@ -284,17 +286,52 @@ async def test_a_program_that_does_not_hear_sigterm_is_killed(worker, client, jo
 async def test_a_worker_that_is_stopped_ends_its_programs_and_gives_the_jobs_back(
     worker, client, job_type
 ):
-    command = shlex.join([sys.executable, "-c", CHILDREN.format(setup="")])
-    worker.start(command, "--grace", "0", "--concurrency", "2")
+    program = [sys.executable, "-c", CHILDREN.format(setup="")]
+    worker.start(program, "--grace", "0", "--concurrency", "2")
     jobs = [await client.create_job(job_type) for _ in range(2)]
     jobs = [await worker.until(job.id, lambda job: job.progress_message) for job in jobs]
     worker.process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(worker.process.wait, 20) == 0
     for job in jobs:
         left = await client.get_job(job.id)
-        assert (left.status, left.worker_id) == (JobStatus.JOB_STATUS_PROCESSING, "")
+        assert (left.status, left.worker_id) == (JobStatus.PROCESSING, "")
         for pid in job.progress_message.split():
             assert await gone(int(pid))
+
+
+async def test_the_start_and_each_claim_is_a_line_of_the_log(worker, client, job_type):
+    job = await worker.run("pass")
+    await worker.stop()
+    assert f" started; job types: {job_type}\n" in worker.stderr
+    assert f"job {job.id} ({job_type}, attempt 1): claimed\n" in worker.stderr
+    assert f"job {job.id} ({job_type}, attempt 1): Completed\n" in worker.stderr
+
+
+async def test_the_lines_of_programs_that_run_at_once_start_with_the_jobs_id(
+    worker, client, job_type, tmp_path
+):
+    met = tmp_path / "met"
+    program = f"""
+import os, sys, time
+print("half a ", file=sys.stderr, end="", flush=True)
+open({str(met)!r} + f"/{{os.getpid()}}", "w")
+while len(os.listdir({str(met)!r})) < 2:
+    time.sleep(0.01)
+print("line", file=sys.stderr, flush=True)
+print("no protocol", flush=True)
+print("no end", file=sys.stderr, end="")
+"""
+    met.mkdir()
+    worker.start([sys.executable, "-c", program], "--concurrency", "2")
+    jobs = [await client.create_job(job_type) for _ in range(2)]
+    for job in jobs:
+        done = await client.wait(job.id, timeout=30)
+        assert done.status == COMPLETED
+    await worker.stop()
+    lines = worker.stderr.splitlines()
+    for job in jobs:
+        for text in ("half a line", "no protocol", "no end"):
+            assert lines.count(f"{job.id} | {text}") == 1
 
 
 def test_the_message_is_the_last_lines_that_fit():
@@ -318,7 +355,7 @@ def test_an_exit_without_words_has_some_nevertheless():
 async def test_the_example_in_shell_does_what_it_says(worker, tmp_path):
     file = tmp_path / "a 'file'.txt"
     file.write_text("hello")
-    worker.start(str(EXAMPLES / "checksum.sh"))
+    worker.start([str(EXAMPLES / "checksum.sh")])
     done = await worker.job({"files": [str(file)]})
     assert (done.status, done.progress_message) == (COMPLETED, str(file))
     assert done.result[str(file)] == hashlib.sha256(b"hello").hexdigest()
@@ -331,7 +368,7 @@ async def test_the_example_in_shell_does_what_it_says(worker, tmp_path):
 
 @pytest.mark.polyglot
 async def test_the_example_in_javascript_does_what_it_says(worker, client):
-    worker.start(f"node {shlex.quote(str(EXAMPLES / 'wordcount.mjs'))}")
+    worker.start(["node", str(EXAMPLES / "wordcount.mjs")])
     done = await worker.job({"text": "To be, or not to be: Zürich."})
     assert done.status == COMPLETED
     assert dict(done.result) == {"words": 7, "different": 5}

@@ -1,31 +1,60 @@
 """What docs/workers.md says in Python runs."""
 
 import asyncio
-import re
+import os
 import signal
 import subprocess
 import sys
 
-from jobledger_client import JobStatus
-from tests.support.pages import ROOT
+import pytest
 
-PAGE = ROOT / "docs" / "workers.md"
+from jobledger import AsyncClient, JobStatus
+from tests.support.pages import ROOT, blocks
+
+PROGRAMS = [block.text for block in blocks(ROOT / "docs/workers.md", "python")]
+WORKERS = [text for text in PROGRAMS if "worker = Worker(" in text]
+TESTS = [text for text in PROGRAMS if "def test_" in text]
+
+# For each worker of the page, in their order: a job, its result and its last message.
+JOBS = [
+    ("thumbnail", {"file": "castle.png"}, {"count": 1}, "decoding castle.png"),
+    ("pack", {"files": ["a", "b"]}, {"files": 2}, "b"),
+    ("query", {"sql": "SELECT 6 * 7"}, {"value": 42}, ""),
+]
 
 
-async def test_the_worker_of_the_page_does_its_job_until_sigterm(own_server, tmp_path):
-    from jobledger_client import AsyncClient
+def test_each_worker_of_the_page_has_a_job_here():
+    assert len(WORKERS) == len(JOBS)
 
-    program = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[0]
+
+@pytest.mark.parametrize("number", range(len(JOBS)))
+async def test_a_worker_of_the_page_does_its_job_until_sigterm(own_server, tmp_path, number):
+    job_type, parameters, result, message = JOBS[number]
     file = tmp_path / "worker.py"
-    file.write_text(program.replace("127.0.0.1:50051", own_server.target))
-    with subprocess.Popen([sys.executable, file]) as worker:
+    file.write_text(WORKERS[number].replace("127.0.0.1:50051", own_server.target))
+    with subprocess.Popen([sys.executable, file], cwd=tmp_path) as worker:
         try:
             async with AsyncClient(own_server.target, user_id="ada") as client:
-                job = await client.create_job("thumbnail", {"file": "castle.png"})
+                job = await client.create_job(job_type, parameters)
                 done = await client.wait(job.id, timeout=30)
-                assert (done.status, done.result["count"]) == (JobStatus.JOB_STATUS_COMPLETED, 1)
-                assert done.progress_message == "decoding castle.png"
+            assert (done.status, done.result) == (JobStatus.COMPLETED, result)
+            assert done.progress_message == message
             worker.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(worker.wait, 20) == 0
         finally:
             worker.kill()
+
+
+def test_the_tests_of_the_page_pass(tmp_path):
+    (text,) = TESTS
+    (tmp_path / "test_render.py").write_text(text)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:asyncio"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "3 passed" in run.stdout, run.stdout + run.stderr

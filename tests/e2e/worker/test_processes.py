@@ -1,6 +1,7 @@
 """Workers and servers as processes that are killed, frozen and stopped."""
 
 import asyncio
+import dataclasses
 import os
 import signal
 import time
@@ -8,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from jobledger_client import AsyncClient, JobStatus, LeaseLost
-from jobledger_client.worker import Completed, Worker
+from jobledger import AsyncClient, JobStatus, LeaseLost
+from jobledger.worker import Completed, Worker
 
 LEASE = 5.0  # of worker_program.py
-COMPLETED = JobStatus.JOB_STATUS_COMPLETED
-FAILED = JobStatus.JOB_STATUS_FAILED
+COMPLETED = JobStatus.COMPLETED
+FAILED = JobStatus.FAILED
 
 CROWD_JOBS = int(os.environ.get("JOBLEDGER_TEST_CROWD_JOBS", "1000"))
 CROWD_WORKERS = int(os.environ.get("JOBLEDGER_TEST_CROWD_WORKERS", "20"))
@@ -78,10 +79,8 @@ async def test_a_worker_that_was_frozen_past_its_lease_cannot_complete_its_job(
     assert await frozen.says("refused") == "LEASE_LOST"
     after = await client.get_job(before.id)
     # Nothing but the other worker's renewals.
-    for job in (before, after):
-        for changing in ("version", "update_time", "lease_expire_time"):
-            job.ClearField(changing)
-    assert after == before
+    renewed = dict.fromkeys(("update_time", "lease_expire_time")) | {"version": 0}
+    assert dataclasses.asdict(after) | renewed == dataclasses.asdict(before) | renewed
     other.signal(signal.SIGUSR1)
     assert (await client.wait(before.id, timeout=20)).result["pid"] == other.process.pid
 
@@ -283,7 +282,7 @@ async def test_a_crowd_of_workers_that_are_killed_completes_each_job_once(
     for end in ends:
         assert end.status == COMPLETED
         steps = [step.to_status async for step in client.list_transitions(end.id)]
-        assert steps == [JobStatus.JOB_STATUS_PROCESSING, COMPLETED]
+        assert steps == [JobStatus.PROCESSING, COMPLETED]
         attempts = [int(line.split()[0]) for line in _lines(tmp_path / end.id)]
         # Each attempt was one worker's, and the last is the one that counts.
         assert attempts == sorted(set(attempts))

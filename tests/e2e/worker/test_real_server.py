@@ -1,14 +1,13 @@
 """The library against the real service: what its users see."""
 
 import asyncio
-import contextlib
 
 import pytest
 
-from jobledger_client import JobStatus
-from jobledger_client.worker import Completed, Failed, Worker
+from jobledger import JobStatus
+from jobledger.worker import Completed, Failed, Worker
 
-PROCESSING = JobStatus.JOB_STATUS_PROCESSING
+PROCESSING = JobStatus.PROCESSING
 
 
 async def test_a_watcher_sees_what_a_handler_tells(client, running, job_type):
@@ -24,13 +23,13 @@ async def test_a_watcher_sees_what_a_handler_tells(client, running, job_type):
 
     job = await client.create_job(job_type, {"scene": "castle", "frames": 240})
     running(worker)
-    async with contextlib.aclosing(client.watch(job.id)) as news:
-        async for message in news:
-            job = message.job
+    async with client.watch(job.id) as changes:
+        async for change in changes:
+            job = change.job
             if job.progress == 25:
                 assert job.progress_message == "decoded castle"
                 seen.set()
-    assert (job.status, job.result["frames"]) == (JobStatus.JOB_STATUS_COMPLETED, 240)
+    assert (job.status, job.result["frames"]) == (JobStatus.COMPLETED, 240)
     assert job.worker_id == client.worker_id
     (asset,) = [asset async for asset in client.list_assets(job.id)]
     assert asset.file_size == 7
@@ -47,7 +46,7 @@ async def test_an_exception_is_told_to_the_owner(client, running, job_type):
     job = await client.create_job(job_type)
     running(worker)
     done = await client.wait(job.id, timeout=20)
-    assert (done.status, done.progress) == (JobStatus.JOB_STATUS_FAILED, 40)
+    assert (done.status, done.progress) == (JobStatus.FAILED, 40)
     assert done.error.reason == "FILE_NOT_FOUND_ERROR"
     assert done.error.message == "no scene 'castle'"
 
@@ -69,7 +68,7 @@ async def test_a_cancelled_job_ends_soon_with_its_reason(client, running, job_ty
     await started.wait()
     await client.cancel_job(job.id, "not needed")
     done = await client.wait(job.id, timeout=20)
-    assert (done.status, done.error.reason) == (JobStatus.JOB_STATUS_FAILED, "CANCELLED")
+    assert (done.status, done.error.reason) == (JobStatus.FAILED, "CANCELLED")
     assert done.error.message == "not needed"
 
 
@@ -104,7 +103,7 @@ async def test_a_result_that_is_too_big_makes_the_job_failed_at_once(client, run
     running(worker)
     for job in jobs:
         done = await client.wait(job.id, timeout=20)
-        assert done.status == JobStatus.JOB_STATUS_FAILED
+        assert done.status == JobStatus.FAILED
         assert "refused" in done.error.message, done.error
         assert done.attempt == 1
 
@@ -141,13 +140,13 @@ async def test_a_waiting_worker_starts_a_new_job_at_once(client, running, job_ty
         assert await started.get() - created < 2
 
 
-async def test_blocking_handlers_run_side_by_side(client, running, job_type):
+async def test_handlers_run_side_by_side(client, running, job_type):
     worker = Worker(client, concurrency=4)
     import threading
 
     together = threading.Barrier(4, timeout=20)
 
-    @worker.blocking_handler(job_type)
+    @worker.handler(job_type)
     def render(job):
         together.wait()
         asset = job.add_asset("image/png", url="https://example.com/a.png")

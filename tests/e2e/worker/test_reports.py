@@ -7,8 +7,8 @@ import grpc
 import pytest
 
 from jobledger.v1 import worker_service_pb2 as pb
-from jobledger_client import JobStatus
-from jobledger_client.worker import Completed, Worker
+from jobledger.v1.job_pb2 import JobStatus
+from jobledger.worker import Completed, Worker
 
 LEASE = 0.9
 
@@ -75,7 +75,7 @@ async def test_the_lease_of_a_handler_that_blocks_its_thread_is_renewed(
     worker = Worker(fake_client, lease=LEASE)
     loop = asyncio.get_running_loop()
 
-    @worker.blocking_handler("render")
+    @worker.handler("render")
     def render(job):
         asyncio.run_coroutine_threadsafe(service.called("UpdateProgress", 4), loop).result()
 
@@ -91,7 +91,7 @@ async def test_a_flood_of_progress_is_at_most_ten_a_second_and_the_newest_arrive
     worker = Worker(fake_client)
     if blocking:
 
-        @worker.blocking_handler("render")
+        @worker.handler("render")
         def render_blocking(job):
             for step in range(1000):
                 job.progress(step / 10, f"step {step}")

@@ -7,8 +7,8 @@ import itertools
 import grpc
 import pytest
 
-from jobledger_client import AsyncClient, JobStatus
-from jobledger_client.worker import Completed, Worker
+from jobledger import AsyncClient, JobStatus
+from jobledger.worker import Completed, Worker
 from tests.support.observed_channel import ObservedChannel
 
 LEASE = 0.9
@@ -43,7 +43,7 @@ async def busy(service, client, running, jobs=1, **options):
     yield
     done.set()
     ends = [await service.called("TransitionJob", each + 1) for each in range(jobs)]
-    assert {end.target_status for end in ends} == {JobStatus.JOB_STATUS_COMPLETED}
+    assert {end.target_status for end in ends} == {JobStatus.COMPLETED.to_proto()}
 
 
 @with_streams
@@ -127,14 +127,14 @@ async def test_the_service_itself_hears_of_a_busy_worker_over_one_stream(running
         jobs = [await client.create_job(job_type) for _ in range(3)]
         working = running(worker)
         for job in jobs:
-            async with contextlib.aclosing(client.watch(job.id)) as news:
-                async for message in news:
-                    if message.job.progress_message == "halfway":
+            async with client.watch(job.id) as changes:
+                async for change in changes:
+                    if change.job.progress_message == "halfway":
                         break
         go.set()
         for job in jobs:
             done = await client.wait(job.id, timeout=20)
-            assert done.status == JobStatus.JOB_STATUS_COMPLETED
+            assert done.status == JobStatus.COMPLETED
         worker.stop()
         await working
     assert (observed.count("ReportProgress"), observed.count("UpdateProgress")) == (1, 0)
@@ -157,9 +157,9 @@ async def test_the_reason_of_a_cancellation_comes_over_the_stream(server, runnin
 
         job = await client.create_job(job_type)
         running(worker)
-        async with contextlib.aclosing(client.watch(job.id)) as news:
-            async for message in news:
-                if message.job.progress:
+        async with client.watch(job.id) as changes:
+            async for change in changes:
+                if change.job.progress:
                     break
         await client.cancel_job(job.id, "not needed")
         done = await client.wait(job.id, timeout=20)

@@ -11,8 +11,8 @@ import signal
 import sys
 from pathlib import Path
 
-from jobledger_client import AsyncClient, LeaseLost
-from jobledger_client.worker import ClaimedJob, Completed, Worker
+from jobledger import AsyncClient, LeaseLost
+from jobledger.worker import ClaimedJob, Completed, Worker
 
 LEASE = 5.0
 

@@ -2,8 +2,8 @@
 
 import grpc
 
-from jobledger_client import Unavailable
-from jobledger_client._reporter import LAST_DETOUR, Detour
+from jobledger import Unavailable
+from jobledger.worker.progress_reporter import LAST_DETOUR, Detour
 
 FAILURE = Unavailable("no stream", code=grpc.StatusCode.UNAVAILABLE)
 

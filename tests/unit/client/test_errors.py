@@ -6,9 +6,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
-from jobledger.v1.error_reason_pb2 import ErrorReason
-from jobledger.v1.worker_service_pb2 import ReportError
-from jobledger_client import (
+from jobledger import (
     AccessDenied,
     DeadlineExceeded,
     IllegalTransition,
@@ -21,7 +19,9 @@ from jobledger_client import (
     Unavailable,
     VersionMismatch,
 )
-from jobledger_client.errors import BY_REASON, from_report_error, from_rpc_error
+from jobledger.errors import BY_REASON, from_report_error, from_rpc_error
+from jobledger.v1.error_reason_pb2 import ErrorReason
+from jobledger.v1.worker_service_pb2 import ReportError
 
 REASONS = [
     name.removeprefix("ERROR_REASON_") for name, number in ErrorReason.items() if number != 0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobledger_client._lease import Lease
+from jobledger.worker.lease import Lease
 
 
 def lease(clock, duration=60.0, granted=100.0):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobledger_client._outcome import Completed, Failed, Partial, error_of, failure, reason_of
+from jobledger.worker.outcomes import Completed, Failed, Partial, error_of, failure, reason_of
 
 REASON = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 

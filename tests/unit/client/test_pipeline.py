@@ -5,9 +5,10 @@ from concurrent.futures import Future
 import grpc
 import pytest
 
+from jobledger import AccessDenied, InternalError, Unavailable
+from jobledger.core.report_pipeline import Pipeline
 from jobledger.v1 import worker_service_pb2 as pb
-from jobledger_client import AccessDenied, InternalError, Job, Unavailable
-from jobledger_client._pipeline import Pipeline
+from jobledger.v1.job_pb2 import Job
 
 BROKEN = Unavailable("broken", code=grpc.StatusCode.UNAVAILABLE)
 

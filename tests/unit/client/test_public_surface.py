@@ -1,86 +1,80 @@
-import ast
+"""The names of `jobledger`: one page, each imported when it is first used."""
+
 import inspect
-import re
 import subprocess
 import sys
-from pathlib import Path
 
-import jobledger_client
-from jobledger_client import AsyncClient, AsyncReports, Client, Reports, _async, _sync
-
-# What turns _async.py into _sync.py, and nothing else does.
-TRANSLATIONS = (
-    ("AsyncClient", "Client"),
-    ("AsyncIterator", "Iterator"),
-    ("AsyncReports", "Reports"),
-    ("_reports_sync", "_reports"),
-    ("async def", "def"),
-    ("async with", "with"),
-    ("for item in items(page):\n                yield item", "yield from items(page)"),
-    ("async for", "for"),
-    ("await ", ""),
-    ("__aenter__", "__enter__"),
-    ("__aexit__", "__exit__"),
-    ("aclosing", "closing"),
-    ("follow_async", "follow"),
-    ("open_async_channel", "open_channel"),
-    ("grpc.aio.", "grpc."),
-    ("asyncio.Event", "threading.Event"),
-    ("May be a coroutine function; what it", "What it"),
-    (
-        "Make it inside the running event loop that will use it, close it when done:\n",
-        "Safe to share between threads. Close it when done:\n",
-    ),
-)
+import jobledger
+from jobledger import AsyncClient, Client
 
 
-def translate(text):
-    for theirs, ours in TRANSLATIONS:
-        text = text.replace(theirs, ours)
-    return re.sub(r"AsyncGenerator\[([\w.]+), None\]", r"Generator[\1, None, None]", text)
-
-
-def class_tree(module, name):
-    text = translate(Path(inspect.getsourcefile(module)).read_text(encoding="utf-8"))
-    tree = ast.parse(text)
-    return ast.dump(next(node for node in tree.body if getattr(node, "name", "") == name))
+def loaded_by(program):
+    """Return the modules that a program loads, in an environment that has all of them."""
+    run = subprocess.run(
+        [sys.executable, "-c", f"{program}; import sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(run.stdout.split())
 
 
 def test_the_public_names_are_sorted_and_exist():
-    names = jobledger_client.__all__
+    names = jobledger.__all__
     assert names == sorted(names, key=lambda name: (not name.isupper(), name))
-    assert all(hasattr(jobledger_client, name) for name in names)
+    assert all(hasattr(jobledger, name) for name in names)
+    assert set(names) <= set(dir(jobledger))
 
 
-def test_both_clients_have_the_same_public_signatures():
-    def signatures(client):
+def test_the_version_is_that_of_the_distribution():
+    assert jobledger.__version__ == "0.1.0"
+
+
+def test_both_clients_have_the_same_public_calls():
+    def parameters(client):
         return {
-            name: translate(str(inspect.signature(getattr(client, name))))
+            name: str(inspect.signature(getattr(client, name))).partition(" -> ")[0]
             for name in dir(client)
             if not name.startswith("_") and callable(getattr(client, name))
         }
 
-    assert signatures(AsyncClient) == signatures(Client)
-    assert signatures(AsyncReports) == signatures(Reports)
+    assert parameters(AsyncClient) == parameters(Client)
 
 
-def test_both_clients_are_the_same_text_but_for_await():
-    assert class_tree(_async, "Client") == class_tree(_sync, "Client")
+def test_every_public_object_has_a_docstring():
+    undocumented = []
+    for name in jobledger.__all__:
+        thing = getattr(jobledger, name)
+        if not inspect.isclass(thing):
+            continue
+        if not inspect.getdoc(thing):
+            undocumented.append(name)
+        methods = [member for member in vars(thing) if not member.startswith("_")]
+        undocumented += [
+            f"{name}.{member}"
+            for member in methods
+            if callable(getattr(thing, member)) and not inspect.getdoc(getattr(thing, member))
+        ]
+    assert undocumented == []
 
 
-def test_every_public_method_says_what_it_does():
-    for client in (AsyncClient, Client, AsyncReports, Reports):
-        methods = [name for name in dir(client) if not name.startswith("_")]
-        assert [name for name in methods if not inspect.getdoc(getattr(client, name))] == []
+def test_importing_the_package_loads_nothing_but_itself():
+    loaded = loaded_by("import jobledger")
+    assert "jobledger" in loaded
+    assert not {name for name in loaded if name.startswith("jobledger.")}
+    assert not loaded & {"grpc", "google.protobuf"}
 
 
-def test_importing_the_client_loads_nothing_that_only_others_need():
-    """In an environment that has all of it."""
-    program = "import jobledger_client, sys; print(*{name.split('.')[0] for name in sys.modules})"
-    run = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    loaded = set(run.stdout.split())
-    assert "jobledger_client" in loaded
+def test_the_client_loads_neither_the_worker_library_nor_the_command_line():
+    loaded = loaded_by("from jobledger import Client, AsyncClient, Job")
+    ours = {name for name in loaded if name.startswith("jobledger.")}
+    assert "jobledger.core.sync.client" in ours
+    assert not {name for name in ours if name.startswith(("jobledger.worker", "jobledger.cli"))}
+    roots = {name.partition(".")[0] for name in loaded}
     server = {"jobledger_server", "sqlalchemy", "alembic", "aiosqlite", "asyncpg", "uvloop"}
-    assert not loaded & (server | {"click", "rich"})
+    assert not roots & (server | {"click", "rich"})
+
+
+def test_messages_can_be_imported_without_the_client():
+    loaded = loaded_by("import jobledger.v1.job_pb2")
+    assert not {name for name in loaded if name.startswith(("jobledger.core", "grpc"))}

@@ -11,9 +11,10 @@ from google.protobuf import message_factory
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 
+from jobledger import Asset, Client, JobError, JobStatus, NewJob
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1 import worker_service_pb2 as worker
-from jobledger_client import Asset, Client, JobError, JobStatus, NewJob
+from jobledger.v1.job_pb2 import JOB_STATUS_FAILED, JOB_STATUS_PARTIAL, JOB_STATUS_PROCESSING
 
 SERVICES = [
     jobs.DESCRIPTOR.services_by_name["JobService"],
@@ -52,8 +53,10 @@ def struct(**fields):
     return message
 
 
-ERROR = JobError(reason="NO_DISK", message="disk full")
-ASSETS = [Asset(asset_type="image/png", url="https://example.com/a.png", file_size=7)]
+ERROR = JobError("disk full", reason="NO_DISK")
+ASSETS = [Asset("image/png", url="https://example.com/a.png", file_size=7)]
+ERROR_MESSAGE = ERROR.to_proto()
+ASSET_MESSAGES = [asset.to_proto() for asset in ASSETS]
 
 CASES = {
     "create_job": (
@@ -126,7 +129,7 @@ CASES = {
     "list_jobs with every filter": (
         lambda c: list(
             c.list_jobs(
-                statuses=[JobStatus.JOB_STATUS_FAILED],
+                statuses=[JobStatus.FAILED],
                 job_types=["render"],
                 labels={"k": "v"},
                 created_after=datetime(1970, 1, 1, 1, tzinfo=timezone(timedelta(hours=1))),
@@ -137,7 +140,7 @@ CASES = {
         "ListJobs",
         jobs.ListJobsRequest(
             user_id="ada",
-            statuses=[JobStatus.JOB_STATUS_FAILED],
+            statuses=[JOB_STATUS_FAILED],
             job_types=["render"],
             labels={"k": "v"},
             created_after={"seconds": 0},
@@ -163,16 +166,14 @@ CASES = {
     "start_job": (
         lambda c: c.start_job("j", worker_id="w"),
         "TransitionJob",
-        worker.TransitionJobRequest(
-            job_id="j", target_status=JobStatus.JOB_STATUS_PROCESSING, worker_id="w"
-        ),
+        worker.TransitionJobRequest(job_id="j", target_status=JOB_STATUS_PROCESSING, worker_id="w"),
     ),
     "start_job with a lease": (
         lambda c: c.start_job("j", worker_id="w", lease_duration=60),
         "TransitionJob",
         worker.TransitionJobRequest(
             job_id="j",
-            target_status=JobStatus.JOB_STATUS_PROCESSING,
+            target_status=JOB_STATUS_PROCESSING,
             worker_id="w",
             lease_duration={"seconds": 60},
         ),
@@ -180,7 +181,7 @@ CASES = {
     "transition_job": (
         lambda c: c.transition_job(
             "j",
-            JobStatus.JOB_STATUS_PARTIAL,
+            JobStatus.PARTIAL,
             attempt=0,
             expected_version=4,
             progress=0,
@@ -194,14 +195,14 @@ CASES = {
         "TransitionJob",
         worker.TransitionJobRequest(
             job_id="j",
-            target_status=JobStatus.JOB_STATUS_PARTIAL,
+            target_status=JOB_STATUS_PARTIAL,
             attempt=0,
             expected_version=4,
             progress=0,
             progress_message="",
             result=struct(b=None),
-            error=ERROR,
-            assets=ASSETS,
+            error=ERROR_MESSAGE,
+            assets=ASSET_MESSAGES,
         ),
     ),
     "create_jobs": (
@@ -249,17 +250,19 @@ CASES = {
     "mark_completed": (
         lambda c: c.mark_completed("j", {}, assets=ASSETS, attempt=1),
         "MarkCompleted",
-        worker.MarkCompletedRequest(job_id="j", attempt=1, result=Struct(), assets=ASSETS),
+        worker.MarkCompletedRequest(job_id="j", attempt=1, result=Struct(), assets=ASSET_MESSAGES),
     ),
     "mark_partial": (
         lambda c: c.mark_partial("j", error="disk full", reason="NO_DISK"),
         "MarkPartial",
-        worker.MarkPartialRequest(job_id="j", error=ERROR),
+        worker.MarkPartialRequest(job_id="j", error=ERROR_MESSAGE),
     ),
     "mark_failed": (
         lambda c: c.mark_failed("j", ERROR, attempt=2, result={"c": [True, "x"]}),
         "MarkFailed",
-        worker.MarkFailedRequest(job_id="j", attempt=2, error=ERROR, result=struct(c=[True, "x"])),
+        worker.MarkFailedRequest(
+            job_id="j", attempt=2, error=ERROR_MESSAGE, result=struct(c=[True, "x"])
+        ),
     ),
     "create_asset": (
         lambda c: c.create_asset(
@@ -351,6 +354,18 @@ def test_a_client_claims_under_the_name_that_it_starts_under(wire):
 def test_a_time_span_that_is_none_is_refused_at_once(wire, span):
     with pytest.raises(ValueError, match="run_timeout"):
         wire.client.create_job("render", run_timeout=span)
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5, True, "2"])
+def test_a_claim_for_no_number_of_jobs_is_refused_at_once(wire, number):
+    with pytest.raises((TypeError, ValueError), match=r"^max_jobs: "):
+        wire.client.claim_jobs(["render"], max_jobs=number)
+
+
+@pytest.mark.parametrize("job_types", ["render", [7], None])
+def test_a_claim_for_what_is_no_list_of_types_is_refused_at_once(wire, job_types):
+    with pytest.raises(TypeError, match=r"^job_types: "):
+        wire.client.claim_jobs(job_types)
 
 
 def test_a_token_is_sent_as_a_bearer_with_each_call():

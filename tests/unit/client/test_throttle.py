@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobledger_client._throttle import Report, Throttle
+from jobledger.worker.throttle import Report, Throttle
 
 REPORTS = st.tuples(
     st.none() | st.integers(0, 100), st.none() | st.sampled_from(["", "decoding", "encoding"])

@@ -1,0 +1,177 @@
+"""The client of Jobledger, the service that knows where each long-running job stands.
+
+    from jobledger import Client
+
+    with Client("127.0.0.1:50051", user_id="ada") as client:
+        job = client.create_job("render", {"scene": "castle"})
+        for change in client.watch(job.id):
+            print(change.job.status, change.job.progress)
+
+AsyncClient has the same calls for asyncio. Worker claims jobs and runs a function for each. Calls
+raise a JobledgerError; see `jobledger.errors`.
+
+A name is imported when it is first used, so that a program loads only what it needs.
+"""
+
+import importlib
+
+# Type checkers take it for true. From `typing` it would be the most of what this module loads.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jobledger.core.aio.client import AsyncClient
+    from jobledger.core.aio.pages import AsyncPager
+    from jobledger.core.async_reports import AsyncReports
+    from jobledger.core.channel import CHANNEL_OPTIONS
+    from jobledger.core.models import (
+        Asset,
+        FeedEvent,
+        Job,
+        JobChange,
+        JobError,
+        JobStatus,
+        ProgressResult,
+        Transition,
+    )
+    from jobledger.core.new_job import NewJob
+    from jobledger.core.options import CallOptions
+    from jobledger.core.page import Page
+    from jobledger.core.reports import Reports
+    from jobledger.core.streams import AsyncWatch, Watch
+    from jobledger.core.sync.client import Client
+    from jobledger.core.sync.pages import Pager
+    from jobledger.errors import (
+        AccessDenied,
+        ClientClosed,
+        DeadlineExceeded,
+        IllegalTransition,
+        InternalError,
+        InvalidField,
+        InvalidToken,
+        JobledgerError,
+        JobNotFound,
+        JobTerminal,
+        LeaseLost,
+        LimitExceeded,
+        MessageTooLarge,
+        RequestIdReused,
+        ResumeTokenExpired,
+        Unavailable,
+        VersionMismatch,
+    )
+    from jobledger.version import __version__
+    from jobledger.worker.context import ClaimedJob
+    from jobledger.worker.outcomes import Completed, Failed, Outcome, Partial, Release
+    from jobledger.worker.threads import BlockingJob
+    from jobledger.worker.worker import Worker
+
+__all__ = [
+    "CHANNEL_OPTIONS",
+    "AccessDenied",
+    "Asset",
+    "AsyncClient",
+    "AsyncPager",
+    "AsyncReports",
+    "AsyncWatch",
+    "BlockingJob",
+    "CallOptions",
+    "ClaimedJob",
+    "Client",
+    "ClientClosed",
+    "Completed",
+    "DeadlineExceeded",
+    "Failed",
+    "FeedEvent",
+    "IllegalTransition",
+    "InternalError",
+    "InvalidField",
+    "InvalidToken",
+    "Job",
+    "JobChange",
+    "JobError",
+    "JobNotFound",
+    "JobStatus",
+    "JobTerminal",
+    "JobledgerError",
+    "LeaseLost",
+    "LimitExceeded",
+    "MessageTooLarge",
+    "NewJob",
+    "Outcome",
+    "Page",
+    "Pager",
+    "Partial",
+    "ProgressResult",
+    "Release",
+    "Reports",
+    "RequestIdReused",
+    "ResumeTokenExpired",
+    "Transition",
+    "Unavailable",
+    "VersionMismatch",
+    "Watch",
+    "Worker",
+    "__version__",
+]
+
+# Where the names above live, for `__getattr__`.
+_MODULES = {
+    "core.aio.client": ["AsyncClient"],
+    "core.aio.pages": ["AsyncPager"],
+    "core.async_reports": ["AsyncReports"],
+    "core.channel": ["CHANNEL_OPTIONS"],
+    "core.models": [
+        "Asset",
+        "FeedEvent",
+        "Job",
+        "JobChange",
+        "JobError",
+        "JobStatus",
+        "ProgressResult",
+        "Transition",
+    ],
+    "core.new_job": ["NewJob"],
+    "core.options": ["CallOptions"],
+    "core.page": ["Page"],
+    "core.reports": ["Reports"],
+    "core.streams": ["AsyncWatch", "Watch"],
+    "core.sync.client": ["Client"],
+    "core.sync.pages": ["Pager"],
+    "errors": [
+        "AccessDenied",
+        "ClientClosed",
+        "DeadlineExceeded",
+        "IllegalTransition",
+        "InternalError",
+        "InvalidField",
+        "InvalidToken",
+        "JobNotFound",
+        "JobTerminal",
+        "JobledgerError",
+        "LeaseLost",
+        "LimitExceeded",
+        "MessageTooLarge",
+        "RequestIdReused",
+        "ResumeTokenExpired",
+        "Unavailable",
+        "VersionMismatch",
+    ],
+    "version": ["__version__"],
+    "worker.context": ["ClaimedJob"],
+    "worker.outcomes": ["Completed", "Failed", "Outcome", "Partial", "Release"],
+    "worker.threads": ["BlockingJob"],
+    "worker.worker": ["Worker"],
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

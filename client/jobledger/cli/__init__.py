@@ -1,0 +1,1 @@
+"""The command line: `jobledger`. Needs the extra `cli`."""

@@ -1,0 +1,123 @@
+"""What `jobledger top` knows: which jobs there are, in which order, and how much happens.
+
+Pure: no network, no drawing; the clock is a parameter.
+"""
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from jobledger import FeedEvent, Job, JobStatus
+
+LINGER: Final = 5.0
+"""Seconds that a job stays after it is terminal."""
+RATE_SPAN: Final = 10
+"""Seconds over which changes are counted."""
+
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Rank:
+    """The position of a job: running ones first, and within that the oldest.
+
+    A job that finishes keeps it, so that rows do not jump about.
+    """
+
+    is_waiting: bool
+    since: datetime
+    job_id: str
+
+
+class Board:
+    """The jobs that are not terminal, and those that became so a moment ago."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._jobs: dict[str, tuple[_Rank, Job]] = {}
+        # In the order in which they will go.
+        self._leaving: dict[str, float] = {}
+        self._changes: deque[tuple[int, int]] = deque()
+        self._heard: float | None = None
+        self._synced_at: float | None = None
+
+    def take(self, event: FeedEvent) -> None:
+        """Take in an event of `watch_jobs`."""
+        self._heard = self._clock()
+        if event.synced and self._synced_at is None:
+            self._synced_at = self._heard
+        job = event.job
+        if job is None:
+            return
+        if self._synced_at is not None:
+            self._count(int(self._heard))
+        self._leaving.pop(job.id, None)
+        if event.deleted:
+            self._jobs.pop(job.id, None)
+            return
+        self._jobs[job.id] = (_rank(job), job)
+        if job.is_terminal:
+            self._leaving[job.id] = self._heard + LINGER
+
+    def clear(self) -> None:
+        """Drop everything: the jobs are listed again."""
+        self._jobs.clear()
+        self._leaving.clear()
+        self._changes.clear()
+        self._synced_at = None
+
+    def tidy(self) -> None:
+        """Drop the jobs that have stayed long enough after they finished."""
+        now = self._clock()
+        due = [job_id for job_id, moment in self._leaving.items() if moment <= now]
+        for job_id in due:
+            del self._leaving[job_id], self._jobs[job_id]
+
+    def first(self, count: int) -> list[Job]:
+        """Return at most `count` jobs from the top."""
+        rows = heapq.nsmallest(count, self._jobs.values(), key=lambda row: row[0])
+        return [job for _, job in rows]
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def counts(self) -> Counter[JobStatus]:
+        """Count the jobs by status."""
+        return Counter(job.status for _, job in self._jobs.values())
+
+    @property
+    def connected(self) -> bool:
+        """Whether the service has sent anything yet."""
+        return self._heard is not None
+
+    @property
+    def synced(self) -> bool:
+        """Whether the listing is complete."""
+        return self._synced_at is not None
+
+    def silence(self) -> float:
+        """Return the seconds since the last event, heartbeats included."""
+        return 0.0 if self._heard is None else self._clock() - self._heard
+
+    def rate(self) -> float:
+        """Return the changes in a second, over the last ten."""
+        now = self._clock()
+        if self._synced_at is None:
+            return 0.0
+        recent = sum(count for second, count in self._changes if second > now - RATE_SPAN)
+        return recent / min(max(now - self._synced_at, 1.0), RATE_SPAN)
+
+    def _count(self, second: int) -> None:
+        if self._changes and self._changes[-1][0] == second:
+            self._changes[-1] = (second, self._changes[-1][1] + 1)
+            return
+        self._changes.append((second, 1))
+        while self._changes[0][0] <= second - RATE_SPAN:
+            self._changes.popleft()
+
+
+def _rank(job: Job) -> _Rank:
+    return _Rank(job.start_time is None, job.start_time or job.create_time or _EPOCH, job.id)

@@ -1,0 +1,146 @@
+"""The connection to the service: where it is, who calls, and how they prove it."""
+
+import contextlib
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import grpc
+
+from jobledger import AsyncClient, Client
+
+DEFAULTS: Final = {"server": "127.0.0.1:50051", "timeout": 10.0}
+
+_TLS_FILES: Final = ("ca_file", "cert", "key")
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What each client of a command is made with."""
+
+    server: str
+    user: str | None
+    token: str | Callable[[], str] | None
+    credentials: grpc.ChannelCredentials | None
+    timeout: float
+
+    @classmethod
+    def of(cls, layers: Sequence[Mapping[str, Any]]) -> "Connection":
+        """Make one of options by name; an earlier layer wins over a later one.
+
+        Raises:
+            click.UsageError: they contradict each other, or a file cannot be used.
+        """
+        merged: dict[str, Any] = {**DEFAULTS}
+        for layer in reversed(layers):
+            if "token" in layer and "token_file" in layer:
+                raise click.UsageError("give a token or a token file, not both")
+            if layer.get("tls") is False:
+                if any(name in layer for name in _TLS_FILES):
+                    raise click.UsageError("a CA file, a certificate or a key needs TLS")
+                for name in _TLS_FILES:
+                    merged.pop(name, None)
+            # A token takes the place of a token file of a later layer, and so the other way.
+            if "token" in layer or "token_file" in layer:
+                merged.pop("token", None)
+                merged.pop("token_file", None)
+            if any(name in layer for name in _TLS_FILES):
+                merged["tls"] = True
+            merged |= layer
+        token_file = merged.get("token_file")
+        return cls(
+            server=merged["server"],
+            user=merged.get("user"),
+            token=merged.get("token") if token_file is None else TokenFile(Path(token_file)),
+            credentials=_credentials(*map(merged.get, _TLS_FILES)) if merged.get("tls") else None,
+            timeout=merged["timeout"],
+        )
+
+    def open(self) -> Client:
+        """Open a client for the user's jobs."""
+        return Client(self.server, user_id=self._owner(), **self._options())
+
+    def open_async(self) -> AsyncClient:
+        """Open a client for the user's jobs."""
+        return AsyncClient(self.server, user_id=self._owner(), **self._options())
+
+    def open_ownerless(self) -> AsyncClient:
+        """Open a client that calls for no owner."""
+        return AsyncClient(self.server, **self._options())
+
+    def _owner(self) -> str:
+        if self.user is None:
+            raise click.UsageError("whose jobs? Give --user, or set JOBLEDGER_USER")
+        return self.user
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "token": self.token,
+            "credentials": self.credentials,
+            "timeout": self.timeout,
+            "connect_timeout": self.timeout,
+        }
+
+
+class TokenFile:
+    """A bearer token in a file, which is read for each call: it may be replaced at any time.
+
+    Raises:
+        click.UsageError: there is no token in it at the start.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._token = ""
+        try:
+            self._token = self._read()
+        except (OSError, UnicodeDecodeError) as error:
+            raise click.UsageError(f"the token file: {error}") from None
+        if not self._token:
+            raise click.UsageError(f"the token file {path} is empty")
+
+    def __call__(self) -> str:
+        # If it cannot be read, it is being replaced: the token so far may still be good.
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            self._token = self._read() or self._token
+        return self._token
+
+    def _read(self) -> str:
+        return self._path.read_text().strip()
+
+
+def _credentials(ca_file: str | None, cert: str | None, key: str | None) -> grpc.ChannelCredentials:
+    if (cert is None) != (key is None):
+        raise click.UsageError("a certificate and its key go together: give both")
+    roots, chain, secret = (None if file is None else _bytes(file) for file in (ca_file, cert, key))
+    _check(ca_file, cert, key)
+    return grpc.ssl_channel_credentials(roots, secret, chain)
+
+
+def _check(ca_file: str | None, cert: str | None, key: str | None) -> None:
+    """Read the files as TLS does: gRPC would say no more than that it cannot connect."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(ca_file)
+        except ssl.SSLError:
+            raise click.UsageError(f"{ca_file} holds no certificates in PEM format") from None
+    if cert is not None and key is not None:
+        try:
+            # Without a password for the key OpenSSL would ask the terminal.
+            context.load_cert_chain(cert, key, password="")
+        except ssl.SSLError as error:
+            raise click.UsageError(
+                f"{cert} and {key} are not a certificate and its unencrypted key"
+                f" in PEM format: {error.reason or error}"
+            ) from None
+
+
+def _bytes(file: str) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise click.UsageError(f"{file}: {error.strerror}") from None

@@ -1,0 +1,35 @@
+"""The entry point of the command line: `jobledger`.
+
+It needs nothing but the bare install, so that a missing extra is one line. The commands are in
+commands.py and its siblings, how they exit in exit_codes.py.
+"""
+
+import os
+import signal
+import sys
+
+TYPE_CHECKING = False  # `typing` takes longer to load than all this
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+
+def main() -> "NoReturn":
+    """Run the command line and exit with one of the codes that `--help` lists."""
+    # Ctrl-C exits at once: an exception could be raised anywhere, in an import (most of a short
+    # command's time) or while an event loop starts, and be printed. Commands with something to
+    # clean up handle the signal themselves. A shell ignores SIGINT for what runs in the background.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    # Otherwise gRPC prints lines of its own when it cannot connect. It reads this when it is
+    # imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        from jobledger.cli.commands import jobledger  # noqa: PLC0415
+        from jobledger.cli.exit_codes import run  # noqa: PLC0415
+
+        sys.exit(run(jobledger))
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in {"click", "rich", "grpc_health"}:
+            raise
+        print("error: install 'jobledger[cli]'", file=sys.stderr)  # noqa: T201
+        sys.exit(2)

@@ -1,0 +1,258 @@
+"""A program for each job, in any language: the protocol of docs/workers.md.
+
+The job goes in as JSON; lines of JSON come out, and an exit code.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+from jobledger.cli.render import to_json
+from jobledger.worker.context import ClaimedJob
+from jobledger.worker.outcomes import (
+    MAX_MESSAGE,
+    Completed,
+    Failed,
+    Outcome,
+    Partial,
+    clean_message,
+)
+
+PARTIAL_EXIT: Final = 3
+KILL_AFTER: Final = 10.0
+"""Seconds between SIGTERM and SIGKILL."""
+
+# A result of 256 KiB, each character escaped.
+MAX_LINE: Final = 2 * 1024 * 1024
+CHUNK: Final = 65536
+MESSAGE_LINES: Final = 10
+# After the program has exited, while something that it started still holds its output open.
+LAST_WORDS: Final = 1.0
+
+_ASSET_FIELDS: Final = {"asset_type": str, "url": str, "storage_path": str, "file_size": int}
+
+
+class Program:
+    """Runs a command for each job; a handler for Worker.
+
+    Args:
+        command: the program and its arguments.
+        prefixed: whether each line that a program writes for people starts with the job's id.
+    """
+
+    def __init__(self, command: Sequence[str], *, prefixed: bool = False) -> None:
+        self._command = command
+        self._prefixed = prefixed
+
+    async def handle(self, job: ClaimedJob) -> Outcome:
+        """Run the command for a job."""
+        loop = asyncio.get_running_loop()
+        output = _Output(f"{job.id} | ".encode() if self._prefixed else b"")
+        transport, running = await loop.subprocess_exec(
+            lambda: _Running(MAX_LINE, loop, output),
+            *self._command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            # A process group of its own, so that all of it can be ended.
+            start_new_session=True,
+        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                feed = group.create_task(running.feed(job))
+                readers = {
+                    group.create_task(running.listen(job)),
+                    group.create_task(running.relay()),
+                }
+                await running.exited.wait()
+                _, held = await asyncio.wait(readers, timeout=LAST_WORDS)
+                if held:
+                    running.signal(signal.SIGKILL)
+                    await asyncio.wait(held, timeout=LAST_WORDS)
+                    running.close_output()
+                feed.cancel()
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            await running.end()
+            output.flush()
+            transport.close()
+        return outcome_of(transport.get_returncode() or 0, running.result, running.tail)
+
+
+class _Running(asyncio.subprocess.SubprocessStreamProtocol):
+    """One program, running.
+
+    Not asyncio's own Process, whose `wait` also waits for any other process that holds the
+    program's output open.
+    """
+
+    def __init__(self, limit: int, loop: asyncio.AbstractEventLoop, output: "_Output") -> None:
+        super().__init__(limit, loop)
+        self._output = output
+        self.exited = asyncio.Event()
+        self.result: dict[str, Any] | None = None
+        self.tail = b""
+        self._pid = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert isinstance(transport, asyncio.SubprocessTransport)  # noqa: S101
+        self._pid = transport.get_pid()
+
+    def process_exited(self) -> None:
+        super().process_exited()
+        self.exited.set()
+
+    async def feed(self, job: ClaimedJob) -> None:
+        """Write the job to its stdin and close that. It need not read it."""
+        assert self.stdin is not None  # noqa: S101
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.stdin.write(to_json(job.snapshot).encode() + b"\n")
+            await self.stdin.drain()
+        self.stdin.close()
+
+    async def listen(self, job: ClaimedJob) -> None:
+        """Read its stdout: report, link assets, keep the last result."""
+        while line := await self._line():
+            value = _object(line)
+            if value is None:
+                self._output.write_line(line)
+            elif "progress" in value and not value.keys() - {"progress", "message"}:
+                percent, message = value["progress"], value.get("message")
+                if isinstance(percent, bool) or not isinstance(percent, int | float):
+                    self._output.write_line(line)
+                    continue
+                message = message if isinstance(message, str) else None
+                await job.progress(min(max(percent, 0), 100), message)
+            elif value.keys() == {"asset"} and isinstance(value["asset"], dict):
+                await job.add_asset(**_asset(value["asset"]))
+            else:
+                self.result = value
+
+    async def relay(self) -> None:
+        """Pass its stderr on; keep the end of it."""
+        assert self.stderr is not None  # noqa: S101
+        while chunk := await self.stderr.read(CHUNK):
+            self._output.write(chunk)
+            self.tail = (self.tail + chunk)[-CHUNK:]
+
+    def close_output(self) -> None:
+        """End its output where it is: what was read is still processed."""
+        for stream in (self.stdout, self.stderr):
+            assert stream is not None  # noqa: S101
+            stream.feed_eof()
+
+    async def end(self) -> None:
+        """Stop it and what it started: SIGTERM, and SIGKILL after a while or when cancelled."""
+        if self.exited.is_set():
+            return
+        self.signal(signal.SIGTERM)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(KILL_AFTER):
+                    await self.exited.wait()
+        finally:
+            self.signal(signal.SIGKILL)
+            await self.exited.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        # No other group can have this number: the group exists as long as one process in it, and
+        # after that there is none.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._pid, number)
+
+    async def _line(self) -> bytes:
+        assert self.stdout is not None  # noqa: S101
+        try:
+            return await self.stdout.readline()
+        except ValueError:
+            raise ValueError(f"a line of more than {MAX_LINE} bytes on stdout") from None
+
+
+def outcome_of(code: int, result: dict[str, Any] | None, stderr: bytes) -> Outcome:
+    """Return the outcome of a job whose program exited with this code; negative: a signal."""
+    words = last_lines(stderr)
+    if code == 0:
+        return Completed(result)
+    if code == PARTIAL_EXIT:
+        return Partial(result, words, f"EXIT_{code}" if words else "")
+    if code > 0:
+        return Failed(words or f"exit code {code}", f"EXIT_{code}", result=result)
+    try:
+        name = signal.Signals(-code).name.removeprefix("SIG")
+    except ValueError:
+        name = str(-code)
+    return Failed(words or f"ended by SIG{name}", f"SIGNAL_{name}", result=result)
+
+
+def last_lines(stderr: bytes) -> str:
+    """Return the last lines that a program wrote, at most ten: the message of the error."""
+    lines = stderr.decode("utf-8", "replace").splitlines()
+    kept = [line.rstrip() for line in lines if line.strip()][-MESSAGE_LINES:]
+    while len(kept) > 1 and len("\n".join(kept)) > MAX_MESSAGE:
+        kept.pop(0)
+    return clean_message("\n".join(kept))
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _asset(given: dict[str, Any]) -> dict[str, Any]:
+    for name, value in given.items():
+        if name not in _ASSET_FIELDS:
+            raise ValueError(f"asset: {name!r} is none of {', '.join(_ASSET_FIELDS)}")
+        if type(value) is not _ASSET_FIELDS[name]:
+            kind = "string" if _ASSET_FIELDS[name] is str else "whole number"
+            raise ValueError(f"asset: {name} is not a {kind}")
+    return {"asset_type": "", **given}
+
+
+class _Output:
+    """Passes on to stderr what a program writes for people.
+
+    With a prefix it does so in whole lines, so that those of several programs do not mix.
+    """
+
+    def __init__(self, prefix: bytes) -> None:
+        self._prefix = prefix
+        self._line = b""
+
+    def write(self, text: bytes) -> None:
+        if not self._prefix:
+            _to_stderr(text)
+            return
+        *lines, self._line = (self._line + text).split(b"\n")
+        for line in lines:
+            self.write_line(line)
+        if len(self._line) > CHUNK:
+            self.flush()
+
+    def write_line(self, line: bytes) -> None:
+        _to_stderr(self._prefix + line.removesuffix(b"\n") + b"\n")
+
+    def flush(self) -> None:
+        """Write the line that has no end yet."""
+        if self._line:
+            self.write_line(self._line)
+            self._line = b""
+
+
+def _to_stderr(text: bytes) -> None:
+    with contextlib.suppress(OSError):
+        sys.stderr.buffer.write(text)
+        sys.stderr.buffer.flush()

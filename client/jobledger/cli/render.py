@@ -1,0 +1,129 @@
+"""How the command line shows jobs: JSON for programs, tables for people."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from jobledger import Asset, FeedEvent, Job, JobChange, Transition
+
+_ID: Final = 36
+_STATUS: Final = 10
+
+# Fixed widths, so that rows can be shown while more are still being fetched;
+# what has no limit worth keeping comes last.
+JOB_COLUMNS: Final = (("ID", _ID), ("STATUS", _STATUS), ("PROGRESS", 8), ("CREATED", 20))
+TRANSITION_COLUMNS: Final = (
+    ("TIME", 27),
+    ("FROM", _STATUS),
+    ("TO", _STATUS),
+    ("VERSION", 7),
+    ("ATTEMPT", 7),
+)
+ASSET_COLUMNS: Final = (("ID", _ID), ("SIZE", 12), ("TYPE", 24))
+
+
+def to_json(value: Job | Transition | Asset | JobChange | FeedEvent) -> str:
+    """Return one line of JSON.
+
+    The keys are the fields of the class, in their order; those of maps and JSON objects are
+    sorted. Unset fields are null, times are RFC 3339 in UTC with microseconds.
+    """
+    return json.dumps(_plain(value))
+
+
+def _plain(value: object) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {
+            field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
+    match value:
+        case Mapping():
+            return {key: _plain(value[key]) for key in sorted(value)}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case datetime():
+            return _time(value, "microseconds")
+    return value
+
+
+def row(columns: Sequence[tuple[str, int]], cells: Sequence[str], last: str) -> str:
+    padded = [clean(cell).ljust(width) for cell, (_, width) in zip(cells, columns, strict=True)]
+    return "  ".join([*padded, clean(last)]).rstrip()
+
+
+def header(columns: Sequence[tuple[str, int]], last: str) -> str:
+    return row(columns, [name for name, _ in columns], last)
+
+
+def job_row(job: Job) -> str:
+    cells = (job.id, job.status, f"{job.progress} %", _time(job.create_time))
+    return row(JOB_COLUMNS, cells, job.job_type)
+
+
+def transition_row(step: Transition) -> str:
+    cells = (
+        _time(step.time, "microseconds"),
+        step.from_status,
+        step.to_status,
+        str(step.version),
+        str(step.attempt),
+    )
+    return row(TRANSITION_COLUMNS, cells, f"{step.actor}  {step.reason}")
+
+
+def asset_row(asset: Asset) -> str:
+    cells = (asset.id, str(asset.file_size), asset.asset_type)
+    return row(ASSET_COLUMNS, cells, "  ".join(filter(None, (asset.url, asset.storage_path))))
+
+
+def job_card(job: Job) -> list[str]:
+    """Lay out a whole job as `name  value` lines; what is unset has none."""
+    facts = [
+        ("id", job.id),
+        ("type", job.job_type),
+        ("status", job.status),
+        ("progress", f"{job.progress} %  {job.progress_message}"),
+        ("owner", job.user_id),
+        ("labels", "  ".join(f"{key}={value}" for key, value in sorted(job.labels.items()))),
+        ("attempt", str(job.attempt)),
+        ("worker", job.worker_id),
+        ("created", _time(job.create_time)),
+        ("started", _time(job.start_time)),
+        ("updated", _time(job.update_time)),
+        ("completed", _time(job.complete_time)),
+        ("version", str(job.version)),
+        ("parameters", _for_people(job.parameters)),
+        ("result", _for_people(job.result)),
+        ("error", f"{job.error.reason}: {job.error.message}" if job.error else ""),
+        ("details", _for_people(job.error.details) if job.error else ""),
+    ]
+    return [f"{name:<10}  {clean(value).strip()}" for name, value in facts if value]
+
+
+def job_message(job: Job) -> str:
+    """Return what people want to know of a job: its error, or its last progress message."""
+    return f"{job.error.reason}: {job.error.message}" if job.error else job.progress_message
+
+
+def short_id(job: Job) -> str:
+    """Return the random part of an id, for terminals that are too narrow for all of it."""
+    return f"\N{HORIZONTAL ELLIPSIS}{job.id[-12:]}"
+
+
+def clean(text: str) -> str:
+    """Make text from elsewhere safe to show: it could carry a terminal's control sequences."""
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
+
+
+def _for_people(value: Mapping[str, object] | None) -> str:
+    return json.dumps(_plain(value), ensure_ascii=False) if value else ""
+
+
+def _time(moment: datetime | None, precision: str = "seconds") -> str:
+    if moment is None:
+        return ""
+    return moment.isoformat(timespec=precision).replace("+00:00", "Z")

@@ -1,0 +1,42 @@
+"""Times on the command line: spans (90s, 5m, 2h, 7d) and moments (2026-11-01, or 2h for 2h ago)."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import click
+
+_UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SPAN: Final = re.compile(r"(\d{1,9}(?:\.\d+)?)\s*([smhd]?)")
+
+
+def time_span(text: str) -> timedelta:
+    """Read a time span, in seconds if it has no unit. A type for click's options."""
+    match = _SPAN.fullmatch(text.strip())
+    if match is None:
+        raise click.BadParameter(f"{text!r} is not a time span such as 90s, 5m, 2h or 7d")
+    try:
+        return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+    except OverflowError:
+        raise click.BadParameter(f"{text!r} is too long") from None
+
+
+def moment(text: str) -> datetime:
+    """Read a date, a date and time, or how long ago. A type for click's options.
+
+    Without an offset it is UTC, as all times that the command line prints.
+    """
+    text = text.strip()
+    if text[-1:].isalpha() and _SPAN.fullmatch(text):
+        try:
+            return datetime.now(UTC) - time_span(text)
+        except OverflowError:
+            raise click.BadParameter(f"{text!r} is too long ago") from None
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is neither a date such as 2026-11-01 or 2026-11-01T15:30Z,"
+            " nor a time ago such as 90s, 5m, 2h or 7d"
+        ) from None
+    return given if given.tzinfo else given.replace(tzinfo=UTC)

@@ -1,0 +1,223 @@
+"""Drawing `jobledger top`. Needs rich, which takes its time to load."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import click
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from jobledger import AsyncClient, Job, JobledgerError, JobStatus
+from jobledger.cli.board import Board
+from jobledger.cli.exit_codes import flush, stoppable, write
+from jobledger.cli.render import clean, job_message, short_id
+
+_REDRAW: Final = 0.25
+# One heartbeat missed.
+_QUIET: Final = 20.0
+
+_STYLES: Final = {
+    JobStatus.QUEUED: "dim",
+    JobStatus.PROCESSING: "cyan",
+    JobStatus.COMPLETED: "green",
+    JobStatus.PARTIAL: "yellow",
+    JobStatus.FAILED: "red",
+}
+
+
+_RIGHT: Final = {"width": 3, "justify": "right"}
+_GAP: Final = 2
+# Narrower than this, an id is cut so that the status still fits.
+_WHOLE_IDS: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """One column. Those of a low rank are the first to get room; those of rank 0 always do."""
+
+    title: str
+    rank: int
+    width: int
+    cell: Callable[[Job, datetime], RenderableType]
+    options: Mapping[str, Any]
+
+
+def _text(words: str, style: str = "") -> Text:
+    # A job's text is not for us to interpret, neither as markup nor as control sequences.
+    return Text(clean(words), style=style, no_wrap=True, overflow="ellipsis")
+
+
+def _status(job: Job) -> Text:
+    processing = job.status == JobStatus.PROCESSING
+    cancelling = processing and job.cancel_request_time is not None
+    words = "CANCELLING" if cancelling else job.status.value
+    return _text(words, _STYLES.get(job.status, ""))
+
+
+def _age(job: Job, now: datetime) -> Text:
+    """How long it has run, or waited. Never negative, though two machines' clocks differ."""
+    since = job.start_time or job.create_time or now
+    seconds = max(int(((job.complete_time or now) - since).total_seconds()), 0)
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return _text(f"{seconds // length}{unit}")
+    return _text(f"{seconds}s")
+
+
+def _columns(width: int, *, owners: bool) -> list[_Column]:
+    """Return the columns that a terminal of this width has room for."""
+    ids = short_id if width < _WHOLE_IDS else _whole_id
+    columns = [
+        _Column("JOB", 0, 36, lambda job, _: _text(ids(job)), {}),
+        _Column("TYPE", 2, 14, lambda job, _: _text(job.job_type), {"max_width": 14}),
+        _Column("OWNER", 3, 16, lambda job, _: _text(job.user_id), {"max_width": 16}),
+        _Column("STATUS", 0, 10, lambda job, _: _status(job), {"width": 10}),
+        _Column("", 5, 10, lambda job, _: ProgressBar(100, job.progress, width=10), {"width": 10}),
+        _Column("%", 0, 3, lambda job, _: _text(f"{job.progress}"), _RIGHT),
+        _Column("AGE", 1, 4, _age, {**_RIGHT, "width": 4}),
+        _Column("MESSAGE", 4, 12, lambda job, _: _text(job_message(job)), {"ratio": 1}),
+        _Column("WORKER", 6, 20, lambda job, _: _text(job.worker_id), {"max_width": 20}),
+    ]
+    if not owners:
+        columns = [column for column in columns if column.title != "OWNER"]
+    chosen, left = [], width + _GAP
+    for column in sorted(columns, key=lambda column: column.rank):
+        if column.rank == 0 or column.width + _GAP <= left:
+            chosen.append(column.title)
+            left -= column.width + _GAP
+    return [column for column in columns if column.title in chosen]
+
+
+def _whole_id(job: Job) -> str:
+    return job.id
+
+
+class View:
+    """How the board looks."""
+
+    def __init__(self, board: Board, title: str, *, owners: bool) -> None:
+        self._board = board
+        self._title = title
+        self._owners = owners
+        self.disconnected = False
+
+    def table(self, width: int, count: int) -> RenderableType:
+        """Draw at most `count` jobs, and say how many more there are."""
+        columns = _columns(width, owners=self._owners)
+        stretches = any("ratio" in column.options for column in columns)
+        table = Table(box=None, pad_edge=False, expand=stretches, header_style="bold")
+        for column in columns:
+            table.add_column(column.title, no_wrap=True, overflow="ellipsis", **column.options)
+        now = datetime.now(UTC)
+        for job in self._board.first(count):
+            table.add_row(*(column.cell(job, now) for column in columns))
+        parts: list[RenderableType] = [self._header(), table]
+        hidden = len(self._board) - count
+        if hidden > 0:
+            parts.append(_text(f"and {hidden} more", "dim"))
+        return Group(*parts)
+
+    def screen(self, width: int, height: int) -> RenderableType:
+        """Draw as much as fits."""
+        self._board.tidy()
+        room = max(height - 2, 0)
+        if len(self._board) > room:
+            room = max(room - 1, 0)
+        return self.table(width, room)
+
+    def _header(self) -> Text:
+        board = self._board
+        if not board.connected:
+            return _text(f"connecting: {self._title}", "bold")
+        counts = board.counts()
+        facts = [
+            f"{counts[JobStatus.PROCESSING]} processing",
+            f"{counts[JobStatus.QUEUED]} queued",
+            f"{board.rate():.1f} changes/s" if board.synced else "listing",
+        ]
+        if self.disconnected:
+            facts.append("connection lost, reconnecting")
+        elif board.silence() > _QUIET:
+            facts.append(f"no message for {board.silence():.0f} s")
+        return _text("  ".join([*facts, self._title]), "bold")
+
+
+async def draw_live(client: AsyncClient, options: Mapping[str, Any], title: str) -> None:
+    """Draw until stopped."""
+    notes: list[str] = []
+    board = Board(time.monotonic)
+    view = View(board, title, owners=options["all_users"])
+    console = Console()
+
+    def on_gap(error: JobledgerError) -> None:
+        notes.append(f"note: the jobs were listed again: {error}")
+        board.clear()
+
+    def on_disconnect(_error: JobledgerError) -> None:
+        view.disconnected = True
+
+    def on_reconnect() -> None:
+        view.disconnected = False
+
+    async def redraw(live: Live) -> None:
+        while True:
+            live.refresh()
+            await asyncio.sleep(_REDRAW)
+
+    # Drawn by the loop that also takes in the events: a thread of rich's own would read the board
+    # while it changes.
+    live = Live(
+        console=console,
+        screen=True,
+        auto_refresh=False,
+        redirect_stdout=False,
+        redirect_stderr=False,
+        get_renderable=lambda: view.screen(*console.size),
+    )
+    try:
+        with stoppable(), live:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, live.refresh)
+            async with (
+                asyncio.TaskGroup() as group,
+                client.watch_jobs(
+                    on_gap=on_gap,
+                    on_disconnect=on_disconnect,
+                    on_reconnect=on_reconnect,
+                    heartbeats=True,
+                    **options,
+                ) as events,
+            ):
+                group.create_task(redraw(live))
+                async for event in events:
+                    board.take(event)
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    finally:
+        # On the screen that was there before.
+        for note in notes:
+            click.echo(note, err=True)
+
+
+async def draw_once(client: AsyncClient, options: Mapping[str, Any], title: str) -> None:
+    """Draw all jobs as they are now."""
+    board = Board(time.monotonic)
+    async with client.watch_jobs(**options) as events:
+        async for event in events:
+            board.take(event)
+            if event.synced:
+                break
+    console = Console()
+    view = View(board, title, owners=options["all_users"])
+    # Not written by rich, which exits with a code of its own if the pipe is broken.
+    with console.capture() as capture:
+        console.print(view.table(console.width, len(board)))
+    write(capture.get().rstrip("\n"))
+    flush()

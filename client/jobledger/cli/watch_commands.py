@@ -1,0 +1,163 @@
+"""The commands that watch: `jobledger watch` and `jobledger top`."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from jobledger import AsyncClient, JobledgerError
+from jobledger.cli.bars import Bars, lines, watch_all
+from jobledger.cli.connection import Connection
+from jobledger.cli.exit_codes import flush, stoppable, write
+from jobledger.cli.options import (
+    Command,
+    as_json_option,
+    filter_options,
+    pass_connection,
+    read_labels,
+)
+from jobledger.cli.outages import Outages
+from jobledger.cli.render import to_json
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _all_users_option(function: _Function) -> _Function:
+    return click.option("--all-users", is_flag=True, help="The jobs of all users, without --user.")(
+        function
+    )
+
+
+@click.command(cls=Command)
+@click.argument("job_ids", metavar="[JOB...]", nargs=-1)
+@click.option("--all", "all_jobs", is_flag=True, help="All jobs of the user.")
+@_all_users_option
+@filter_options
+@click.option(
+    "--resume",
+    "resume_token",
+    metavar="TOKEN",
+    default="",
+    help="Continue after the line that had this resume_token.",
+)
+@as_json_option
+@pass_connection
+def watch(
+    connection: Connection,
+    *,
+    job_ids: tuple[str, ...],
+    all_jobs: bool,
+    all_users: bool,
+    job_types: tuple[str, ...],
+    labels: tuple[str, ...],
+    resume_token: str,
+    as_json: bool,
+) -> int:
+    """Show the changes of jobs as they happen.
+
+    Given JOB..., it shows a progress bar for each on a terminal, else a line of JSON for each
+    change. It exits when all of them are COMPLETED, PARTIAL or FAILED.
+
+    With --all or --all-users it prints lines of JSON until you stop it: first each job that is
+    not yet COMPLETED, PARTIAL or FAILED, then a line with "synced": true, then each change.
+    A program that keeps the resume_token of the last line that it has processed can continue
+    there with --resume. If the service no longer knows the token, stderr says so and the jobs are
+    listed again.
+
+    It continues through restarts of the service, and says so on stderr.
+    """
+    if all_jobs or all_users:
+        if job_ids:
+            raise click.UsageError("give JOB... or --all, not both")
+        if sys.stdout.isatty() and not as_json:
+            raise click.UsageError("on a terminal use `jobledger top`, or give --json")
+        options = _filters(all_users=all_users, job_types=job_types, labels=labels)
+        asyncio.run(_print_changes(connection, resume_token=resume_token, **options))
+        return 0
+    if not job_ids:
+        raise click.UsageError("which jobs? Give JOB..., --all or --all-users")
+    if job_types or labels or resume_token:
+        raise click.UsageError("--type, --label and --resume need --all or --all-users")
+    draw = sys.stdout.isatty() and not as_json
+
+    async def run() -> int:
+        outages = Outages(connection.server)
+        with stoppable():
+            async with connection.open_async() as client:
+                return await watch_all(client, job_ids, Bars() if draw else lines(), outages)
+
+    return asyncio.run(run())
+
+
+@click.command(cls=Command)
+@_all_users_option
+@filter_options
+@click.option("--once", is_flag=True, help="Print the table once and exit.")
+@pass_connection
+def top(
+    connection: Connection,
+    *,
+    all_users: bool,
+    job_types: tuple[str, ...],
+    labels: tuple[str, ...],
+    once: bool,
+) -> None:
+    """Show a live table of all jobs.
+
+    It shows the jobs that run or wait, until you stop it. Running jobs come first, the
+    longest-running at the top, then those that wait, in the order in which they will be claimed.
+    A job that finishes stays for five seconds.
+    """
+    drawable = sys.stdout.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
+    if not drawable and not once:
+        raise click.UsageError(
+            "the output is not a terminal: use --once, or `jobledger watch --all --json`"
+        )
+    # It draws, and rich takes its time to load.
+    from jobledger.cli.top import draw_live, draw_once  # noqa: PLC0415
+
+    options = _filters(all_users=all_users, job_types=job_types, labels=labels)
+    title = f"{'all users' if all_users else connection.user} at {connection.server}"
+
+    async def run() -> None:
+        async with _open(connection, all_users=all_users) as client:
+            if once:
+                await draw_once(client, {**options, "reconnect_timeout": connection.timeout}, title)
+            else:
+                await draw_live(client, options, title)
+
+    asyncio.run(run())
+
+
+async def _print_changes(connection: Connection, **options: Any) -> None:
+    def on_gap(error: JobledgerError) -> None:
+        click.echo(f"note: cannot resume, listing the jobs again: {error}", err=True)
+
+    outages = Outages(connection.server)
+    with stoppable():
+        async with (
+            _open(connection, all_users=options["all_users"]) as client,
+            client.watch_jobs(
+                on_gap=on_gap,
+                on_disconnect=outages.disconnected,
+                on_reconnect=outages.reconnected,
+                **options,
+            ) as events,
+        ):
+            async for event in events:
+                outages.heard()
+                write(to_json(event))
+                flush()
+
+
+def _open(connection: Connection, *, all_users: bool) -> AsyncClient:
+    return connection.open_ownerless() if all_users else connection.open_async()
+
+
+def _filters(
+    *, all_users: bool, job_types: tuple[str, ...], labels: tuple[str, ...]
+) -> dict[str, Any]:
+    return {"all_users": all_users, "job_types": job_types, "labels": read_labels(labels)}

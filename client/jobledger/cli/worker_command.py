@@ -1,0 +1,113 @@
+"""The commands that work on jobs: `jobledger worker`."""
+
+import asyncio
+import logging
+import shutil
+import sys
+from datetime import timedelta
+
+import click
+
+from jobledger.cli.connection import Connection
+from jobledger.cli.options import Command, Group, pass_connection
+from jobledger.cli.program import Program
+from jobledger.cli.times import time_span
+from jobledger.cli.worker_run import run
+from jobledger.worker.worker import Worker
+
+
+@click.command(cls=Group)
+def worker() -> None:
+    """Run jobs."""
+
+
+worker.add_command(run)
+
+
+class _ExecCommand(Command):
+    """Takes what follows `--` as the program, whatever it looks like."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own, program = args, []
+        if "--" in args:
+            at = args.index("--")
+            own, program = args[:at], args[at + 1 :]
+        ctx.params["program"] = program
+        return super().parse_args(ctx, own)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "-- PROGRAM [ARGUMENT...]"]
+
+
+@worker.command(name="exec", cls=_ExecCommand)
+@click.argument("job_types", metavar="TYPE...", nargs=-1, required=True)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="How many jobs to run at once.",
+)
+@click.option(
+    "--lease",
+    type=time_span,
+    metavar="TIME",
+    default="60s",
+    show_default=True,
+    help="If the worker dies, its jobs pass to another one after this time.",
+)
+@click.option(
+    "--grace",
+    type=time_span,
+    metavar="TIME",
+    default="10s",
+    show_default=True,
+    help="How long running jobs may take to finish after SIGTERM or SIGINT.",
+)
+@pass_connection
+def exec_(
+    connection: Connection,
+    *,
+    job_types: tuple[str, ...],
+    program: list[str],
+    concurrency: int,
+    lease: timedelta,
+    grace: timedelta,
+) -> None:
+    """Run a program, in any language, for each job of these types.
+
+    \b
+        jobledger worker exec render -- python render.py
+
+    The program reads the job from stdin, as one JSON object. Each line that it writes to stdout
+    is a JSON object: {"progress": 40, "message": "..."}, {"asset": {...}} or, at last, the
+    result. Exit code 0 means COMPLETED, 3 PARTIAL, any other FAILED; the last lines of stderr are
+    the error's message. docs/workers.md has the details.
+
+    What the program writes to stderr is passed on; with --concurrency above 1 each line starts
+    with the job's id.
+
+    On SIGTERM or SIGINT the worker claims no more jobs. It releases those that do not finish in
+    time, and another worker starts them again.
+    """  # noqa: D301  # click's mark of a paragraph that stays as it is
+    if not program:
+        raise click.UsageError(
+            "give the program after --, for example: jobledger worker exec render -- python work.py"
+        )
+    if shutil.which(program[0]) is None:
+        raise click.UsageError(f"there is no program {program[0]!r}")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+
+    handle = Program(program, prefixed=concurrency > 1).handle
+
+    async def work() -> None:
+        async with connection.open_ownerless() as client:
+            worker = Worker(
+                client, concurrency=concurrency, lease=lease, grace=grace.total_seconds()
+            )
+            for job_type in dict.fromkeys(job_types):
+                worker.handler(job_type)(handle)
+            await worker.run()
+
+    asyncio.run(work())

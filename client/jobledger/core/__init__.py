@@ -1,0 +1,1 @@
+"""What the client is built on: calls, watches, typed objects."""

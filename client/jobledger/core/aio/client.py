@@ -1,0 +1,83 @@
+"""AsyncClient: the service, for asyncio."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from jobledger.core.aio.owner_calls import AsyncOwnerCalls
+from jobledger.core.aio.worker_calls import AsyncWorkerCalls
+from jobledger.core.channel import AsyncInterceptor
+from jobledger.core.conversion import Seconds
+from jobledger.core.options import Metadata
+from jobledger.core.tokens import AsyncToken
+
+
+class AsyncClient(AsyncOwnerCalls, AsyncWorkerCalls):
+    """Calls one Jobledger service.
+
+    Use it as `async with AsyncClient("jobs.example:50051", user_id="ada") as client:`, or close it.
+    It connects with its first call, and belongs to the event loop that makes it.
+
+    A call that finds no server (UNAVAILABLE) is repeated up to four times within about four
+    seconds. Every call but claim_jobs, which is not repeated, is safe to repeat. A call that then
+    fails raises a JobledgerError; see `jobledger.errors`. An argument that cannot be sent raises
+    a TypeError or a ValueError that names it.
+
+    Args:
+        target: `host:port`, or any other gRPC name.
+        user_id: the owner for calls that name none.
+        credentials: for TLS, for instance `grpc.ssl_channel_credentials()`. Default: plain text.
+        token: sent with each call as `authorization: Bearer ...`: a text, or a function, called
+            for each call, that returns one. It is sent in plain text unless there are credentials.
+        timeout: seconds, or a timedelta, that one call may take, retries included; None: any time.
+            Watches have none.
+        connect_timeout: seconds, or a timedelta, until the first message of a watch; None: any
+            time.
+        metadata: sent with every call.
+        interceptors: of grpc, around each call.
+        channel: your own channel, in place of target, credentials and interceptors. It is not
+            closed with the client, and has retries and keepalive only if it was made with
+            CHANNEL_OPTIONS.
+    """
+
+    def __init__(
+        self,
+        target: str = "127.0.0.1:50051",
+        *,
+        user_id: str | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        token: AsyncToken | None = None,
+        timeout: Seconds | None = 10.0,
+        connect_timeout: Seconds | None = 10.0,
+        metadata: Metadata = (),
+        interceptors: Sequence[AsyncInterceptor] = (),
+        channel: grpc.aio.Channel | None = None,
+    ) -> None:
+        super().__init__(
+            target,
+            user_id=user_id,
+            credentials=credentials,
+            token=token,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            metadata=metadata,
+            interceptors=interceptors,
+            channel=channel,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the calls under way and close the connections. May be repeated."""
+        await self._close()

@@ -1,0 +1,515 @@
+"""The calls of a job's owner: create, read, list, watch, cancel, delete."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from datetime import datetime
+from functools import partial
+from typing import Unpack
+
+from jobledger.core.aio.base import AsyncCalls
+from jobledger.core.aio.completion import as_completed
+from jobledger.core.aio.pages import AsyncPager
+from jobledger.core.conversion import JsonObject, Seconds
+from jobledger.core.feed_watch import FeedWatch
+from jobledger.core.job_watch import JobWatch
+from jobledger.core.models import Asset, FeedEvent, Job, JobChange, JobStatus, Transition
+from jobledger.core.new_job import NewJob
+from jobledger.core.options import DEFAULT, CallOptions, Metadata, Timeout
+from jobledger.core.page import Page
+from jobledger.core.requests import text, texts
+from jobledger.core.streams import AsyncWatch, OnError, OnReconnect
+
+
+class AsyncOwnerCalls(AsyncCalls):
+    """For the owners of jobs. `user_id` is whose jobs; by default the client's own."""
+
+    async def create_job(
+        self,
+        job_type: str,
+        parameters: JsonObject | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+        max_attempts: int = 0,
+        queue_timeout: Seconds | None = None,
+        run_timeout: Seconds | None = None,
+        user_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Job:
+        """Create a QUEUED job.
+
+        Args:
+            job_type: 1 to 50 characters: letters, digits, `.`, `_` and `-`.
+            parameters: the input: a JSON object of at most 256 KiB.
+            labels: at most 32 key-value pairs of your own, to find and filter jobs by.
+            request_id: 1 to 128 characters. The same id with the same content returns the job
+                that exists. Default: a new one for each call.
+            max_attempts: how many attempts may be lost to expired leases, 1 to 1000; 0, the
+                default, leaves it to the server: 1.
+            queue_timeout: seconds, or a timedelta, that the job may wait for a worker. Default:
+                7 days.
+            run_timeout: seconds, or a timedelta, from its first start to its terminal state.
+                Default: no limit.
+            user_id: the owner.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            RequestIdReused: the request id was used with other content.
+        """
+        request = self._requests.create_job(
+            job_type,
+            parameters,
+            labels=labels,
+            request_id=request_id,
+            max_attempts=max_attempts,
+            queue_timeout=queue_timeout,
+            run_timeout=run_timeout,
+            user_id=user_id,
+        )
+        answer = await self._call(lambda service: service.jobs.CreateJob, request, options)
+        return Job.from_proto(answer.job)
+
+    async def create_jobs(
+        self,
+        jobs: Iterable[NewJob],
+        *,
+        user_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> list[Job]:
+        """Create many QUEUED jobs in one transaction, all or none; return them in their order.
+
+        Args:
+            jobs: at most 1000, and 1 MiB in all. Without any, no call is made.
+            user_id: the owner.
+            **options: see CallOptions.
+
+        Raises:
+            ValueError: more than 1000 jobs.
+            InvalidField: its violations name the job: `requests[3].job_type`.
+            RequestIdReused: its `index` names the job.
+            MessageTooLarge: the jobs are together larger than 1 MiB.
+        """
+        request = self._requests.create_jobs(jobs, user_id)
+        if not request.requests:
+            return []
+        answer = await self._call(lambda service: service.jobs.BatchCreateJobs, request, options)
+        return [Job.from_proto(job) for job in answer.jobs]
+
+    async def get_job(
+        self, job_id: str, *, user_id: str | None = None, **options: Unpack[CallOptions]
+    ) -> Job:
+        """Read a job.
+
+        Args:
+            job_id: the job.
+            user_id: its owner.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: `job_id` is no UUID.
+            JobNotFound: the owner has no such job.
+        """
+        request = self._requests.get_job(job_id, user_id)
+        answer = await self._call(lambda service: service.jobs.GetJob, request, options)
+        return Job.from_proto(answer.job)
+
+    def list_jobs(
+        self,
+        *,
+        statuses: Iterable[JobStatus] = (),
+        job_types: Iterable[str] = (),
+        labels: Mapping[str, str] | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        page_size: int = 0,
+        page_token: str = "",
+        user_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> AsyncPager[Job]:
+        """List jobs, newest first. Iterate over the result, or over its `pages()`.
+
+        Args:
+            statuses: only jobs with one of these. Default: all.
+            job_types: only jobs of one of these. Default: all.
+            labels: only jobs with all of these.
+            created_after: only jobs created later.
+            created_before: only jobs created earlier.
+            page_size: jobs read with one call, 0 to 1000; 0 leaves it to the server.
+            page_token: the `next_page_token` of a page of the same list, to go on after it.
+            user_id: the owner.
+            **options: see CallOptions; for each page.
+
+        Raises:
+            InvalidField: a filter breaks its rule.
+            InvalidToken: `page_token` is of another list.
+        """
+        request = self._requests.list_jobs(
+            statuses=statuses,
+            job_types=job_types,
+            labels=labels,
+            created_after=created_after,
+            created_before=created_before,
+            page_size=page_size,
+            user_id=user_id,
+        )
+
+        async def read(token: str) -> Page[Job]:
+            request.page_token = token
+            page = await self._call(lambda service: service.jobs.ListJobs, request, options)
+            return Page(tuple(map(Job.from_proto, page.jobs)), page.next_page_token)
+
+        return AsyncPager(read, text(page_token, "page_token"))
+
+    def watch(
+        self,
+        job_id: str,
+        *,
+        after_version: int = 0,
+        connect_timeout: Timeout = DEFAULT,
+        reconnect_timeout: Seconds | None = None,
+        on_disconnect: OnError | None = None,
+        on_reconnect: OnReconnect | None = None,
+        metadata: Metadata = (),
+        user_id: str | None = None,
+    ) -> AsyncWatch[JobChange]:
+        """Watch a job until it is terminal, over any number of connections.
+
+        Yields the job at once and then each time it has changed, with every transition in between.
+        Versions strictly increase. Progress may be skipped, but never the newest. The last change
+        has the terminal status. A stream that breaks, or is silent for 45 s, is opened again after
+        a random pause of up to 5 s.
+
+        Args:
+            job_id: the job.
+            after_version: the version of the last change that was seen; only newer ones follow,
+                or the terminal state.
+            connect_timeout: seconds until the first message; None: no limit. Default: the
+                client's.
+            reconnect_timeout: seconds from a break until the watch gives up. Default: no limit.
+            on_disconnect: called with the error when the connection breaks. May be a coroutine
+                function.
+            on_reconnect: called when the watch goes on after a break. May be a coroutine function.
+            metadata: sent with each stream, besides the client's own.
+            user_id: the owner.
+
+        Raises:
+            InvalidField: `job_id` is no UUID.
+            JobNotFound: the owner has no such job, or it was deleted.
+            Unavailable: a timeout has passed.
+            JobledgerError: any other failure that a retry cannot mend.
+        """
+        return self._watch(
+            lambda service, request, headers: service.jobs.WatchJob(request, metadata=headers),
+            partial(JobWatch, self._requests.watch_job(job_id, after_version, user_id)),
+            connect_timeout=connect_timeout,
+            reconnect_timeout=reconnect_timeout,
+            metadata=metadata,
+            on_disconnect=on_disconnect,
+            on_reconnect=on_reconnect,
+        )
+
+    def watch_jobs(
+        self,
+        *,
+        job_types: Iterable[str] = (),
+        labels: Mapping[str, str] | None = None,
+        user_id: str | None = None,
+        all_users: bool = False,
+        resume_token: str = "",
+        on_gap: OnError | None = None,
+        heartbeats: bool = False,
+        connect_timeout: Timeout = DEFAULT,
+        reconnect_timeout: Seconds | None = None,
+        on_disconnect: OnError | None = None,
+        on_reconnect: OnReconnect | None = None,
+        metadata: Metadata = (),
+    ) -> AsyncWatch[FeedEvent]:
+        """Watch many jobs, over any number of connections, until it is closed.
+
+        First yields the matching jobs that are not terminal, then an event with `synced`, then
+        each change in commit order. Versions of a job strictly increase. Progress may be skipped;
+        transitions and deletions never are, and none comes twice.
+
+        Args:
+            job_types: only jobs of one of these. Default: all.
+            labels: only jobs with all of these.
+            user_id: whose jobs.
+            all_users: the jobs of all users instead, if the caller may see them.
+            resume_token: the token of the last event that was processed, by this program or
+                another, with the same filters: what was missed comes first, then `synced`.
+                Default: start with a listing.
+            on_gap: called with the error if the service refuses the token: ResumeTokenExpired if
+                the changes after it were compacted (after 7 days unless the operator sets another
+                time), or InvalidToken. Then the jobs are listed again, up to another `synced`.
+                May be a coroutine function; what it raises ends the watch. Default: the error is
+                raised.
+            heartbeats: yield these too: no job, but a newer token, after each 15 s without a
+                change. For programs that keep the token of a quiet watch for long.
+            connect_timeout: see `watch`.
+            reconnect_timeout: see `watch`.
+            on_disconnect: see `watch`.
+            on_reconnect: see `watch`.
+            metadata: see `watch`.
+
+        Raises:
+            InvalidField: a filter breaks its rule.
+            AccessDenied: the caller may not see these jobs.
+            ResumeTokenExpired: see `on_gap`.
+            InvalidToken: see `on_gap`.
+            Unavailable: a timeout has passed.
+            JobledgerError: any other failure that a retry cannot mend.
+        """
+        request = self._requests.watch_jobs(
+            job_types=job_types,
+            labels=labels,
+            resume_token=resume_token,
+            user_id=user_id,
+            all_users=all_users,
+        )
+        return self._watch(
+            lambda service, request, headers: service.jobs.WatchJobs(request, metadata=headers),
+            partial(FeedWatch, request, relist=on_gap is not None, heartbeats=heartbeats),
+            connect_timeout=connect_timeout,
+            reconnect_timeout=reconnect_timeout,
+            metadata=metadata,
+            on_gap=on_gap,
+            on_disconnect=on_disconnect,
+            on_reconnect=on_reconnect,
+        )
+
+    async def wait(
+        self,
+        job_id: str,
+        *,
+        timeout: Seconds | None = None,
+        connect_timeout: Timeout = DEFAULT,
+        reconnect_timeout: Seconds | None = None,
+        on_disconnect: OnError | None = None,
+        on_reconnect: OnReconnect | None = None,
+        metadata: Metadata = (),
+        user_id: str | None = None,
+    ) -> Job:
+        """Wait until a job is terminal; return it.
+
+        Args:
+            job_id: the job.
+            timeout: seconds, or a timedelta. Default: no limit.
+            connect_timeout: see `watch`.
+            reconnect_timeout: see `watch`.
+            on_disconnect: see `watch`.
+            on_reconnect: see `watch`.
+            metadata: see `watch`.
+            user_id: the owner.
+
+        Raises:
+            DeadlineExceeded: `timeout` has passed.
+            JobledgerError: what `watch` raises.
+        """
+        watch = self._watch(
+            lambda service, request, headers: service.jobs.WatchJob(request, metadata=headers),
+            partial(JobWatch, self._requests.watch_job(job_id, 0, user_id)),
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            reconnect_timeout=reconnect_timeout,
+            metadata=metadata,
+            on_disconnect=on_disconnect,
+            on_reconnect=on_reconnect,
+        )
+        async with watch:
+            async for change in watch:
+                job = change.job
+        return job
+
+    async def as_completed(
+        self,
+        job_ids: Iterable[str],
+        *,
+        timeout: Seconds | None = None,
+        connect_timeout: Timeout = DEFAULT,
+        reconnect_timeout: Seconds | None = None,
+        on_disconnect: OnError | None = None,
+        on_reconnect: OnReconnect | None = None,
+        metadata: Metadata = (),
+        user_id: str | None = None,
+    ) -> AsyncIterator[Job]:
+        """Yield each of these jobs once it is terminal, in the order in which they finish.
+
+        All are watched over one stream of the owner's changes.
+
+        Args:
+            job_ids: any number; one that occurs twice is yielded once.
+            timeout: seconds, or a timedelta, for all of them. Default: no limit.
+            connect_timeout: see `watch`.
+            reconnect_timeout: see `watch`.
+            on_disconnect: see `watch`.
+            on_reconnect: see `watch`.
+            metadata: see `watch`.
+            user_id: the owner.
+
+        Raises:
+            JobNotFound: the owner has no such job, or it was deleted before it was yielded.
+            DeadlineExceeded: `timeout` has passed.
+            JobledgerError: what `watch_jobs` raises.
+        """
+        waiting = dict.fromkeys(texts(job_ids, "job_ids"))
+        if not waiting:
+            return
+        request = self._requests.watch_jobs(
+            job_types=(), labels=None, resume_token="", user_id=user_id, all_users=False
+        )
+        watch = self._watch(
+            lambda service, request, headers: service.jobs.WatchJobs(request, metadata=headers),
+            partial(FeedWatch, request, relist=True, heartbeats=False),
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            reconnect_timeout=reconnect_timeout,
+            metadata=metadata,
+            on_disconnect=on_disconnect,
+            on_reconnect=on_reconnect,
+        )
+        async with watch:
+            get_job = partial(self.get_job, user_id=user_id, metadata=metadata)
+            async for job in as_completed(watch, waiting, get_job):
+                yield job
+
+    async def wait_all(
+        self,
+        job_ids: Iterable[str],
+        *,
+        timeout: Seconds | None = None,
+        connect_timeout: Timeout = DEFAULT,
+        reconnect_timeout: Seconds | None = None,
+        on_disconnect: OnError | None = None,
+        on_reconnect: OnReconnect | None = None,
+        metadata: Metadata = (),
+        user_id: str | None = None,
+    ) -> list[Job]:
+        """Wait until all of these jobs are terminal; return them in the order of `job_ids`.
+
+        For the arguments and exceptions see `as_completed`.
+        """
+        ids = texts(job_ids, "job_ids")
+        jobs = {}
+        async for job in self.as_completed(
+            ids,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            reconnect_timeout=reconnect_timeout,
+            on_disconnect=on_disconnect,
+            on_reconnect=on_reconnect,
+            metadata=metadata,
+            user_id=user_id,
+        ):
+            jobs[job.id] = job
+        return [jobs[job_id] for job_id in ids]
+
+    async def cancel_job(
+        self,
+        job_id: str,
+        reason: str = "",
+        *,
+        user_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Job:
+        """Request the cancellation of a job.
+
+        A job that no worker holds is FAILED at once, with the reason CANCELLED. Otherwise its
+        worker is asked to finish it; after 30 s the service does. A job that is terminal, or whose
+        cancellation was requested before, is returned as it is.
+
+        Args:
+            job_id: the job.
+            reason: why, for people: at most 512 characters.
+            user_id: the owner.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            JobNotFound: the owner has no such job.
+        """
+        request = self._requests.cancel_job(job_id, reason, user_id)
+        answer = await self._call(lambda service: service.jobs.CancelJob, request, options)
+        return Job.from_proto(answer.job)
+
+    async def delete_job(
+        self, job_id: str, *, user_id: str | None = None, **options: Unpack[CallOptions]
+    ) -> None:
+        """Delete a terminal job with its transitions and the links to its assets.
+
+        Args:
+            job_id: the job.
+            user_id: the owner.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: `job_id` is no UUID.
+            IllegalTransition: the job is not terminal.
+            JobNotFound: the owner has no such job, or the answer to a first try was lost and the
+                automatic second one found the job deleted.
+        """
+        request = self._requests.delete_job(job_id, user_id)
+        await self._call(lambda service: service.jobs.DeleteJob, request, options)
+
+    def list_assets(
+        self,
+        job_id: str,
+        *,
+        page_size: int = 0,
+        page_token: str = "",
+        user_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> AsyncPager[Asset]:
+        """List the assets of a job, oldest first. Iterate over the result, or its `pages()`.
+
+        Args:
+            job_id: the job.
+            page_size: assets read with one call, 0 to 1000; 0 leaves it to the server.
+            page_token: the `next_page_token` of a page of the same list, to go on after it.
+            user_id: the owner.
+            **options: see CallOptions; for each page.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            InvalidToken: `page_token` is of another list.
+            JobNotFound: the owner has no such job.
+        """
+        request = self._requests.list_assets(job_id, page_size, user_id)
+
+        async def read(token: str) -> Page[Asset]:
+            request.page_token = token
+            page = await self._call(lambda service: service.jobs.ListAssets, request, options)
+            return Page(tuple(map(Asset.from_proto, page.assets)), page.next_page_token)
+
+        return AsyncPager(read, text(page_token, "page_token"))
+
+    def list_transitions(
+        self,
+        job_id: str,
+        *,
+        page_size: int = 0,
+        page_token: str = "",
+        user_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> AsyncPager[Transition]:
+        """List the transitions of a job, oldest first. Iterate over the result, or its `pages()`.
+
+        Args:
+            job_id: the job.
+            page_size: transitions read with one call, 0 to 1000; 0 leaves it to the server.
+            page_token: the `next_page_token` of a page of the same list, to go on after it.
+            user_id: the owner.
+            **options: see CallOptions; for each page.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            InvalidToken: `page_token` is of another list.
+            JobNotFound: the owner has no such job.
+        """
+        request = self._requests.list_transitions(job_id, page_size, user_id)
+
+        async def read(token: str) -> Page[Transition]:
+            request.page_token = token
+            page = await self._call(lambda service: service.jobs.ListTransitions, request, options)
+            return Page(tuple(map(Transition.from_proto, page.transitions)), page.next_page_token)
+
+        return AsyncPager(read, text(page_token, "page_token"))

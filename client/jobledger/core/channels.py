@@ -1,0 +1,141 @@
+"""The connections of one client: the first for its calls, more as its watches fill them.
+
+A connection has 100 streams by default, and a call beyond them would wait until a watch ends.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+import grpc
+
+from jobledger.errors import ClientClosed, JobledgerError
+from jobledger.v1.job_service_pb2_grpc import JobServiceStub
+from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
+
+if TYPE_CHECKING:
+    from jobledger.v1.job_service_pb2_grpc import JobServiceAsyncStub
+    from jobledger.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
+
+WATCHES_PER_CONNECTION: Final = 50
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """A channel with its stubs, for blocking code."""
+
+    channel: grpc.Channel
+    jobs: JobServiceStub = field(init=False)
+    worker: WorkerServiceStub = field(init=False)
+    watches: int = 0
+
+    def __post_init__(self) -> None:
+        self.jobs = JobServiceStub(self.channel)
+        self.worker = WorkerServiceStub(self.channel)
+
+
+@dataclass(slots=True, eq=False)
+class AsyncConnection:
+    """A channel with its stubs, for asyncio."""
+
+    channel: grpc.aio.Channel
+    jobs: "JobServiceAsyncStub" = field(init=False)
+    worker: "WorkerServiceAsyncStub" = field(init=False)
+    watches: int = 0
+
+    def __post_init__(self) -> None:
+        self.jobs = JobServiceStub(self.channel)
+        self.worker = WorkerServiceStub(self.channel)
+
+
+ConnectionT = TypeVar("ConnectionT", Connection, AsyncConnection)
+
+
+class _Pool(Generic[ConnectionT]):
+    """Opens connections when they are needed.
+
+    Args:
+        first: opens the first one.
+        another: opens one more; None if the first one is the caller's own: then all watches
+            share it, and it is not closed here.
+    """
+
+    def __init__(
+        self, first: Callable[[], ConnectionT], another: Callable[[], ConnectionT] | None
+    ) -> None:
+        self._first: Callable[[], ConnectionT] = first
+        self._another: Callable[[], ConnectionT] | None = another
+        self._lock = threading.Lock()
+        self._opened: list[ConnectionT] = []
+        self._closed = False
+
+    def check(self) -> None:
+        """Raise if nothing can be called from here: ClientClosed, JobledgerError."""
+        if self._closed:
+            raise ClientClosed("the client is closed", code=grpc.StatusCode.CANCELLED)
+
+    def connection(self) -> ConnectionT:
+        """Return the connection for calls. Raises ClientClosed, JobledgerError."""
+        self.check()
+        if not self._opened:
+            with self._lock:
+                if not self._opened:
+                    self._opened.append(self._first())
+        return self._opened[0]
+
+    @contextmanager
+    def for_watch(self) -> Iterator[ConnectionT]:
+        """Count a watch on a connection until the block ends. Raises as `connection`."""
+        self.connection()
+        with self._lock:
+            connection = min(self._opened, key=lambda opened: opened.watches)
+            if connection.watches >= WATCHES_PER_CONNECTION and self._another is not None:
+                connection = self._another()
+                self._opened.append(connection)
+            connection.watches += 1
+        try:
+            yield connection
+        finally:
+            with self._lock:
+                connection.watches -= 1
+
+    def _take_all(self) -> list[ConnectionT]:
+        with self._lock:
+            self._closed = True
+            opened, self._opened = self._opened, []
+        return opened if self._another is not None else []
+
+
+class Channels(_Pool[Connection]):
+    """For blocking code. Safe to share between threads."""
+
+    def close(self) -> None:
+        """Close every connection. May be repeated."""
+        for connection in self._take_all():
+            connection.channel.close()
+
+
+class AsyncChannels(_Pool[AsyncConnection]):
+    """For asyncio. Belongs to the event loop that makes the first call."""
+
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    def check(self) -> None:
+        super().check()
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            # A channel of grpc.aio works in one loop only; in another it would hang.
+            raise JobledgerError(
+                "this AsyncClient was used in another event loop; make one for each asyncio.run()",
+                code=grpc.StatusCode.FAILED_PRECONDITION,
+            )
+
+    async def close(self) -> None:
+        """Close every connection. May be repeated."""
+        for connection in self._take_all():
+            await connection.channel.close()

@@ -1,0 +1,140 @@
+"""Between Python values and protobuf's messages, without loss: JSON objects, times, time spans."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeAlias
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.timestamp_pb2 import Timestamp
+
+JsonObject: TypeAlias = Mapping[str, object]
+Seconds: TypeAlias = float | timedelta
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+# The server's limit. A message little deeper could not be read at all: each level nests three
+# messages, and protobuf reads a hundred.
+_MAX_DEPTH = 32
+
+
+def to_struct(value: JsonObject | None, where: str) -> Struct | None:
+    """Convert a JSON object.
+
+    Raises:
+        TypeError: `value` is no mapping.
+        ValueError: JSON cannot hold one of its values, whose path the message names. A Struct's
+            numbers are doubles, so an integer that a double would change is refused too.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{where}: {type(value).__name__} is not a mapping")
+    struct = Struct()
+    _fill_struct(struct, value, where, 1)
+    return struct
+
+
+def from_struct(struct: Struct) -> dict[str, Any]:
+    """Convert back. Whole numbers become `int`: a Struct does not know whether they were."""
+    return {key: _plain(value) for key, value in struct.fields.items()}
+
+
+def _plain(value: Value) -> object:
+    match value.WhichOneof("kind"):
+        case "number_value":
+            number = value.number_value
+            return int(number) if number.is_integer() else number
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case "struct_value":
+            return from_struct(value.struct_value)
+        case "list_value":
+            return [_plain(item) for item in value.list_value.values]
+    return None
+
+
+def _fill_struct(struct: Struct, value: Mapping[str, object], where: str, depth: int) -> None:
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise ValueError(f"{where}: the key {key!r} is not a string")  # noqa: TRY004
+        _fill(struct.fields[key], item, f"{where}.{key}", depth)
+
+
+def _fill(target: Value, item: object, where: str, depth: int) -> None:
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"{where:.100}: nested deeper than {_MAX_DEPTH} levels")
+    match item:
+        case None:
+            target.null_value = 0  # type: ignore[assignment]
+        case bool():
+            target.bool_value = item
+        case int() | float():
+            target.number_value = _double(item, where)
+        case str():
+            target.string_value = item
+        case Mapping():
+            target.struct_value.SetInParent()
+            _fill_struct(target.struct_value, item, where, depth + 1)
+        case list() | tuple():
+            target.list_value.SetInParent()
+            for index, element in enumerate(item):
+                _fill(target.list_value.values.add(), element, f"{where}[{index}]", depth + 1)
+        case _:
+            raise ValueError(f"{where}: {type(item).__name__} is not a JSON value")
+
+
+def _double(number: float, where: str) -> float:
+    try:
+        double = float(number)
+        exact = not isinstance(number, int) or int(double) == number
+    except OverflowError:
+        exact = False
+    if not exact:
+        raise ValueError(f"{where}: {number} does not fit a double; send it as a string")
+    return double
+
+
+def from_timestamp(timestamp: Timestamp) -> datetime:
+    """Convert to an aware datetime in UTC; exact to the microsecond, as the service's times are."""
+    return _EPOCH + timedelta(seconds=timestamp.seconds, microseconds=timestamp.nanos // 1000)
+
+
+def to_timestamp(moment: datetime | None, where: str) -> Timestamp | None:
+    """Convert an aware datetime.
+
+    Raises:
+        TypeError: `moment` is no datetime.
+        ValueError: it has no time zone.
+    """
+    if moment is None:
+        return None
+    if not isinstance(moment, datetime):
+        raise TypeError(f"{where}: {type(moment).__name__} is not a datetime")
+    if moment.utcoffset() is None:
+        raise ValueError(f"{where}: a datetime needs a time zone")
+    timestamp = Timestamp()
+    timestamp.FromDatetime(moment)
+    return timestamp
+
+
+def to_duration(value: Seconds | None, where: str) -> Duration | None:
+    """Convert a time span.
+
+    Raises:
+        TypeError: `value` is neither a number nor a timedelta.
+        ValueError: it is not finite, or longer than a timedelta can be.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | timedelta):
+        raise TypeError(f"{where}: {type(value).__name__} is neither seconds nor a timedelta")
+    try:
+        span = value if isinstance(value, timedelta) else timedelta(seconds=value)
+    except (OverflowError, ValueError) as error:
+        raise ValueError(f"{where}: {value} seconds is not a time span") from error
+    duration = Duration()
+    duration.FromTimedelta(span)
+    return duration

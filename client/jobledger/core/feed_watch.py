@@ -1,0 +1,78 @@
+"""A watch of many jobs: which messages the caller gets, and where to resume. Pure.
+
+The service promises that a stream with a resume token repeats nothing and skips nothing, so the
+token of the last message is all that has to be kept.
+"""
+
+from typing import Any
+
+from jobledger.core.models import FeedEvent, Job, Transition
+from jobledger.core.reconnecting import Pause, Reconnecting, Why
+from jobledger.errors import InvalidToken, JobledgerError, ResumeTokenExpired
+from jobledger.v1.job_service_pb2 import WatchJobsRequest, WatchJobsResponse
+
+
+class FeedWatch(Reconnecting[WatchJobsRequest, WatchJobsResponse, FeedEvent]):
+    """Resumes after the last token that was seen; never ends by itself.
+
+    Args:
+        relist: whether to list the jobs again if the service refuses the token. Otherwise the
+            refusal is raised.
+        heartbeats: whether the caller gets them.
+    """
+
+    def __init__(
+        self, request: WatchJobsRequest, *, relist: bool, heartbeats: bool, **limits: Any
+    ) -> None:
+        super().__init__(**limits)
+        self._request = request
+        self._token = request.resume_token
+        self._relist = relist
+        self._heartbeats = heartbeats
+        self._synced = False
+
+    def request(self) -> WatchJobsRequest:
+        request = WatchJobsRequest()
+        request.CopyFrom(self._request)
+        request.resume_token = self._token
+        return request
+
+    def name(self) -> str:
+        return "the watch"
+
+    def accept(self, response: WatchJobsResponse) -> FeedEvent | None:
+        has_job = response.HasField("job")
+        self.heard(progress=has_job or response.heartbeat)
+        # The caller has all that came before: the loop yields a message before it reads the next.
+        self._token = response.resume_token or self._token
+        if response.synced:
+            # Each stream sends it. The caller gets the first one, which ends the listing or the
+            # changes that were missed.
+            first, self._synced = not self._synced, True
+            is_for_caller = has_job or first
+        else:
+            is_for_caller = has_job or (response.heartbeat and self._heartbeats)
+        return _event(response) if is_for_caller else None
+
+    def is_gap(self, failure: JobledgerError) -> bool:
+        """Whether the service refused the token: it is too old, or of another database."""
+        refused = isinstance(failure, ResumeTokenExpired | InvalidToken)
+        return self._relist and refused and bool(self._token)
+
+    def broken(self, failure: JobledgerError) -> Pause:
+        pause = super().broken(failure)
+        if pause.why is Why.GAP:
+            self._token = ""
+            self._synced = False
+        return pause
+
+
+def _event(response: WatchJobsResponse) -> FeedEvent:
+    return FeedEvent(
+        job=Job.from_proto(response.job) if response.HasField("job") else None,
+        transitions=tuple(map(Transition.from_proto, response.transitions)),
+        deleted=response.deleted,
+        synced=response.synced,
+        heartbeat=response.heartbeat,
+        resume_token=response.resume_token,
+    )

@@ -1,0 +1,373 @@
+"""Jobs and what belongs to them, as immutable Python values.
+
+Every call of the clients takes and returns these. `to_proto` and `from_proto` convert from and to
+the messages of `jobledger.v1`. Times are aware datetimes in UTC, or None if they are not set.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, Self
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from jobledger.core.conversion import from_struct, from_timestamp, to_struct, to_timestamp
+from jobledger.v1 import asset_pb2, job_pb2, worker_service_pb2
+
+
+class JobStatus(StrEnum):
+    """Where a job stands. Each member equals its name: `JobStatus.QUEUED == "QUEUED"`."""
+
+    UNKNOWN = "UNKNOWN"
+    """A status that this version of the client does not know; no service sends it today."""
+    QUEUED = "QUEUED"
+    """Created; no worker has claimed it yet."""
+    PROCESSING = "PROCESSING"
+    """A worker has started it."""
+    COMPLETED = "COMPLETED"
+    """Terminal: everything was done."""
+    PARTIAL = "PARTIAL"
+    """Terminal: some of it was done."""
+    FAILED = "FAILED"
+    """Terminal: it was not done."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a job with this status never changes again."""
+        return self in _TERMINAL
+
+    @classmethod
+    def from_proto(cls, number: int) -> Self:
+        """Convert a number of the enum `jobledger.v1.JobStatus`."""
+        return cls(_NAMES.get(number, "UNKNOWN"))
+
+    def to_proto(self) -> "job_pb2.JobStatus.ValueType":
+        """Convert to a number of the enum `jobledger.v1.JobStatus`."""
+        return _NUMBERS[self.value]
+
+
+_TERMINAL: Final = frozenset({JobStatus.COMPLETED, JobStatus.PARTIAL, JobStatus.FAILED})
+_NAMES: Final[Mapping[int, str]] = {
+    number: name.removeprefix("JOB_STATUS_") for name, number in job_pb2.JobStatus.items() if number
+}
+_NUMBERS: Final[Mapping[str, "job_pb2.JobStatus.ValueType"]] = {
+    "UNKNOWN": job_pb2.JOB_STATUS_UNSPECIFIED,
+    **{name.removeprefix("JOB_STATUS_"): number for name, number in job_pb2.JobStatus.items()},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """Why a job is FAILED, or what is missing of a PARTIAL one."""
+
+    message: str
+    """For people: 1 to 4096 characters."""
+    reason: str = field(default="", kw_only=True)
+    """For programs: UPPER_SNAKE_CASE, at most 63 characters."""
+    details: Mapping[str, Any] | None = field(default=None, kw_only=True, hash=False)
+    """More facts: a JSON object of at most 256 KiB."""
+
+    @classmethod
+    def from_proto(cls, message: job_pb2.JobError) -> Self:
+        """Convert the message."""
+        details = from_struct(message.details) if message.HasField("details") else None
+        return cls(message.message, reason=message.reason, details=details)
+
+    def to_proto(self) -> job_pb2.JobError:
+        """Convert to the message.
+
+        Raises:
+            ValueError: `details` is no JSON object.
+        """
+        return job_pb2.JobError(
+            message=self.message, reason=self.reason, details=to_struct(self.details, "details")
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Job:
+    """A job at one of its versions.
+
+    Two are equal if their `id` and `version` are. Change no dict in it: it may be shared.
+    """
+
+    id: str
+    """A UUID, made by the service."""
+    user_id: str = ""
+    """The owner."""
+    job_type: str
+    """What kind of work it is."""
+    status: JobStatus = JobStatus.QUEUED
+    """Where the job stands."""
+    version: int = 1
+    """Grows with each change of the job."""
+    progress: int = 0
+    """Percent, 0 to 100."""
+    progress_message: str = ""
+    """What the worker last said, for people."""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """The input. Whole numbers are `int`."""
+    result: dict[str, Any] | None = None
+    """The output; None until the job has one."""
+    error: JobError | None = None
+    """Why it is FAILED or PARTIAL."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """The owner's own key-value pairs."""
+    attempt: int = 0
+    """0 before the first start, 1 for the first attempt. Fences the calls of workers."""
+    max_attempts: int = 1
+    """How many attempts may be lost before the job is FAILED."""
+    worker_id: str = ""
+    """Who works on it, or did last."""
+    create_time: datetime | None = None
+    """When it was created."""
+    start_time: datetime | None = None
+    """When its first attempt started."""
+    update_time: datetime | None = None
+    """When it last changed."""
+    complete_time: datetime | None = None
+    """When it reached its terminal state."""
+    lease_expire_time: datetime | None = None
+    """When the attempt is lost unless its worker renews the lease."""
+    queue_expire_time: datetime | None = None
+    """When it is FAILED unless a worker has started it."""
+    run_expire_time: datetime | None = None
+    """When it is FAILED unless it has reached a terminal state."""
+    cancel_request_time: datetime | None = None
+    """When somebody asked to cancel it."""
+    cancel_reason: str = ""
+    """Why, for people."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the job never changes again."""
+        return self.status.is_terminal
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Job):
+            return NotImplemented
+        return (self.id, self.version) == (other.id, other.version)
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.version))
+
+    def __repr__(self) -> str:
+        return (
+            f"<Job {self.id} {self.job_type!r} {self.status.value} {self.progress} %"
+            f" attempt={self.attempt} version={self.version}>"
+        )
+
+    @classmethod
+    def from_proto(cls, message: job_pb2.Job) -> Self:
+        """Convert the message."""
+        return cls(
+            id=message.id,
+            user_id=message.user_id,
+            job_type=message.job_type,
+            status=JobStatus.from_proto(message.status),
+            version=message.version,
+            progress=message.progress,
+            progress_message=message.progress_message,
+            parameters=from_struct(message.parameters) if message.HasField("parameters") else {},
+            result=from_struct(message.result) if message.HasField("result") else None,
+            error=JobError.from_proto(message.error) if message.HasField("error") else None,
+            labels=dict(message.labels),
+            attempt=message.attempt,
+            max_attempts=message.max_attempts,
+            worker_id=message.worker_id,
+            cancel_reason=message.cancel_reason,
+            **{
+                field.name: from_timestamp(value)
+                for field, value in message.ListFields()
+                if isinstance(value, Timestamp)
+            },
+        )
+
+    def to_proto(self) -> job_pb2.Job:
+        """Convert to the message.
+
+        Raises:
+            ValueError: `parameters`, `result` or the error's details are no JSON objects, or a
+                time has no time zone.
+        """
+        return job_pb2.Job(
+            id=self.id,
+            user_id=self.user_id,
+            job_type=self.job_type,
+            status=self.status.to_proto(),
+            version=self.version,
+            progress=self.progress,
+            progress_message=self.progress_message,
+            parameters=to_struct(self.parameters or None, "parameters"),
+            result=to_struct(self.result, "result"),
+            error=None if self.error is None else self.error.to_proto(),
+            labels=self.labels,
+            attempt=self.attempt,
+            max_attempts=self.max_attempts,
+            worker_id=self.worker_id,
+            cancel_reason=self.cancel_reason,
+            **{name: to_timestamp(getattr(self, name), name) for name in _JOB_TIMES},
+        )
+
+
+_JOB_TIMES: Final = tuple(
+    descriptor.name
+    for descriptor in job_pb2.Job.DESCRIPTOR.fields
+    if descriptor.message_type is Timestamp.DESCRIPTOR
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """Something that a job made, and where it is.
+
+    A worker gives the first fields; the service adds the last four.
+    """
+
+    asset_type: str
+    """1 to 50 characters, for instance a media type."""
+    url: str = field(default="", kw_only=True)
+    """Where it is; this or `storage_path` is required."""
+    storage_path: str = field(default="", kw_only=True)
+    """Where it is, for programs that share a storage."""
+    file_size: int = field(default=0, kw_only=True)
+    """Bytes."""
+    id: str = field(default="", kw_only=True)
+    """A UUID, made by the service."""
+    job_id: str = field(default="", kw_only=True)
+    """The job that made it."""
+    user_id: str = field(default="", kw_only=True)
+    """The job's owner."""
+    create_time: datetime | None = field(default=None, kw_only=True)
+    """When it was linked."""
+
+    @classmethod
+    def from_proto(cls, message: asset_pb2.Asset) -> Self:
+        """Convert the message."""
+        return cls(
+            message.asset_type,
+            url=message.url,
+            storage_path=message.storage_path,
+            file_size=message.file_size,
+            id=message.id,
+            job_id=message.job_id,
+            user_id=message.user_id,
+            create_time=from_timestamp(message.create_time)
+            if message.HasField("create_time")
+            else None,
+        )
+
+    def to_proto(self) -> asset_pb2.Asset:
+        """Convert to the message."""
+        return asset_pb2.Asset(
+            asset_type=self.asset_type,
+            url=self.url,
+            storage_path=self.storage_path,
+            file_size=self.file_size,
+            id=self.id,
+            job_id=self.job_id,
+            user_id=self.user_id,
+            create_time=to_timestamp(self.create_time, "create_time"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """One step of a job from a status to another."""
+
+    job_id: str
+    """The job."""
+    from_status: JobStatus
+    """The status before."""
+    to_status: JobStatus
+    """The status from then on."""
+    version: int
+    """The job's version from then on."""
+    attempt: int
+    """The job's attempt from then on."""
+    actor: str
+    """What caused it: a worker's id, a user's id, `worker` or `system`."""
+    reason: str
+    """Why, for programs; may be empty."""
+    time: datetime
+    """When, by the database server's clock."""
+
+    @classmethod
+    def from_proto(cls, message: job_pb2.JobTransition) -> Self:
+        """Convert the message."""
+        return cls(
+            job_id=message.job_id,
+            from_status=JobStatus.from_proto(message.from_status),
+            to_status=JobStatus.from_proto(message.to_status),
+            version=message.version,
+            attempt=message.attempt,
+            actor=message.actor,
+            reason=message.reason,
+            time=from_timestamp(message.time),
+        )
+
+    def to_proto(self) -> job_pb2.JobTransition:
+        """Convert to the message."""
+        return job_pb2.JobTransition(
+            job_id=self.job_id,
+            from_status=self.from_status.to_proto(),
+            to_status=self.to_status.to_proto(),
+            version=self.version,
+            attempt=self.attempt,
+            actor=self.actor,
+            reason=self.reason,
+            time=to_timestamp(self.time, "time"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class JobChange:
+    """What a watch of one job yields."""
+
+    job: Job
+    """The job as it is now."""
+    transitions: tuple[Transition, ...] = ()
+    """Its transitions since the change before, in order and complete."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedEvent:
+    """What a watch of many jobs yields: a change of one job, or a note about the watch."""
+
+    job: Job | None
+    """The job as it is now; None with `synced` and `heartbeat`.
+
+    Of a deleted job only what identifies it is set.
+    """
+    transitions: tuple[Transition, ...] = ()
+    """Its transitions since the event of this job before, in order and complete."""
+    deleted: bool = False
+    """Whether the job was deleted."""
+    synced: bool = False
+    """Whether all that was there when the watch started has been yielded."""
+    heartbeat: bool = False
+    """Whether this only says that the connection is alive."""
+    resume_token: str = ""
+    """Start the next watch with it to go on after this event."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressResult:
+    """The service's answer to a progress report."""
+
+    job: Job
+    """The job as it is now; from a stream of reports without `parameters` and `labels`."""
+    applied: bool
+    """False if the report was late: it changed nothing and did not renew the lease."""
+    cancel_requested: bool
+    """Whether somebody asked to cancel the job: clean up and finish it."""
+
+    @classmethod
+    def from_proto(
+        cls,
+        message: worker_service_pb2.UpdateProgressResponse
+        | worker_service_pb2.ReportProgressResponse,
+    ) -> Self:
+        """Convert the message."""
+        return cls(Job.from_proto(message.job), message.applied, message.cancel_requested)

@@ -1,0 +1,201 @@
+"""When a broken watch reconnects, and when it gives up.
+
+Pure: no network, no threads, no sleeping; the clock and the random numbers are parameters.
+streams.py does what is decided here; job_watch.py and feed_watch.py know what a message means.
+"""
+
+import random
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final, Generic, TypeVar
+
+import grpc
+
+from jobledger.errors import DeadlineExceeded, JobledgerError, Unavailable
+
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+EventT = TypeVar("EventT")
+
+# Full jitter over a doubling cap (AWS Architecture Blog, "Exponential Backoff
+# And Jitter"): after a restart thousands of watchers reconnect, but not at once.
+FIRST_CAP: Final = 0.1
+LAST_CAP: Final = 5.0
+# Three heartbeats missed.
+SILENCE: Final = 45.0
+# What an attempt gets even if the time to reconnect is nearly over.
+ATTEMPT: Final = 5.0
+# A stream that the server ended sooner had not reached its maximum age. That counts as a failure:
+# otherwise a server that ends every stream would be called ten times a second.
+OLD: Final = 1.0
+
+_RETRIED: Final = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        # Not the caller's own, which never gets here.
+        grpc.StatusCode.CANCELLED,
+        # A watch has no deadline, so a proxy limits its streams.
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    }
+)
+
+
+class Why(Enum):
+    """Why another stream is opened."""
+
+    LOST = auto()
+    """The stream broke."""
+    MOVED = auto()
+    """The stream reached its maximum age; the next one may go to another server."""
+    GAP = auto()
+    """The server refused the resume token; the next stream starts with a listing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """What to do before the next stream."""
+
+    seconds: float
+    why: Why = Why.LOST
+
+
+class Reconnecting(ABC, Generic[RequestT, ResponseT, EventT]):
+    """One watch, over any number of streams.
+
+    Args:
+        connect_timeout: seconds until the first message; None: no limit.
+        reconnect_timeout: seconds to try after a break; None: no limit.
+        timeout: seconds for the whole watch; None: no limit.
+        clock: monotonic, in seconds.
+        uniform: draws a random number from an interval.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect_timeout: float | None = None,
+        reconnect_timeout: float | None = None,
+        timeout: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._reconnect_timeout = reconnect_timeout
+        # The limit of the present break; the watch begins with one.
+        self._limit = connect_timeout
+        self._timeout = timeout
+        self._clock = clock
+        self._uniform = uniform
+        self._started = self._opened = clock()
+        self._broken_since: float | None = self._started
+        self._failures = 0
+        self.ended = False
+
+    @abstractmethod
+    def request(self) -> RequestT:
+        """Build the request for the next stream, which resumes after what was seen."""
+
+    @abstractmethod
+    def accept(self, response: ResponseT) -> EventT | None:
+        """Record a message; return what the caller gets, if anything."""
+
+    @abstractmethod
+    def name(self) -> str:
+        """Name what is watched: `job 1234`."""
+
+    def is_gap(self, failure: JobledgerError) -> bool:  # noqa: ARG002
+        """Whether the watch can go on, but not from its resume token."""
+        return False
+
+    def opens(self) -> None:
+        """Record that a stream is being opened."""
+        self._opened = self._clock()
+
+    def heard(self, *, progress: bool) -> None:
+        """Record a message.
+
+        Args:
+            progress: whether it is more than what starts each stream. Otherwise a server that
+                fails right after it would be called ten times a second.
+        """
+        self._broken_since = None
+        self._limit = self._reconnect_timeout
+        if progress:
+            self._failures = 0
+
+    def broken(self, failure: JobledgerError) -> Pause:
+        """Return how long to pause before the next stream, and why.
+
+        Raises:
+            JobledgerError: the watch gives up: `failure`, or DeadlineExceeded after `timeout`.
+        """
+        now = self._clock()
+        why = self._why(failure)
+        if why is Why.MOVED and now - self._opened >= OLD:
+            self._failures = 0
+        cap = min(FIRST_CAP * 2 ** min(self._failures, 10), LAST_CAP)
+        # Added, not the greater of the two: if the server gives all watchers the same delay, the
+        # jitter still spreads them.
+        pause = (failure.retry_after or 0.0) + self._uniform(0.0, cap)
+        self._failures += 1
+        if self._timeout is not None and now + pause >= self._started + self._timeout:
+            raise DeadlineExceeded(
+                f"{self.name()} did not finish within {self._timeout:g} s: {failure}",
+                code=grpc.StatusCode.DEADLINE_EXCEEDED,
+            ) from failure
+        if why is not Why.LOST:
+            # The service answered. From now on it may be unavailable.
+            self.heard(progress=False)
+            self._broken_since = now
+            return Pause(pause, why)
+        if self._broken_since is None:
+            self._broken_since = now
+        if self._limit is not None and now + pause >= self._broken_since + self._limit:
+            raise failure
+        return Pause(pause)
+
+    def patience(self) -> float:
+        """Return how many seconds the current stream may be silent from now on."""
+        now = self._clock()
+        patience = SILENCE
+        if self._broken_since is not None and self._limit is not None:
+            patience = min(patience, max(self._broken_since + self._limit - now, ATTEMPT))
+        if self._timeout is not None:
+            patience = min(patience, max(self._started + self._timeout - now, 0.0))
+        return patience
+
+    def _why(self, failure: JobledgerError) -> Why:
+        if self.is_gap(failure):
+            return Why.GAP
+        if not is_transient(failure):
+            raise failure
+        # A draining server gives a delay, because another one needs a moment to start. A stream
+        # without any message cannot have reached its maximum age.
+        moved = failure.code is grpc.StatusCode.UNAVAILABLE and failure.retry_after == 0.0
+        return Why.MOVED if moved and self._broken_since is None else Why.LOST
+
+
+def is_transient(failure: JobledgerError) -> bool:
+    """Whether another stream may succeed.
+
+    INTERNAL with a reason is a bug of the server, without one a stream that was
+    reset by a proxy or the network (RST_STREAM).
+    """
+    if failure.code is grpc.StatusCode.INTERNAL:
+        return not failure.reason
+    return failure.code in _RETRIED
+
+
+def ended_early() -> JobledgerError:
+    """Describe a stream that ended with OK before the watch did, as a proxy may do."""
+    return Unavailable("the stream ended before the watch did", code=grpc.StatusCode.UNAVAILABLE)
+
+
+def timed_out(target: str) -> JobledgerError:
+    """Describe a stream without messages, not even heartbeats."""
+    return Unavailable(
+        f"no message from {target}, not even heartbeats", code=grpc.StatusCode.UNAVAILABLE
+    )

@@ -1,0 +1,327 @@
+"""Watches over the network: opens streams until the watch has ended.
+
+The two loops stand next to each other so that they stay alike. reconnecting.py and its children
+decide what the caller gets and how long to wait. Each stream is cancelled however its loop is
+left: grpc does not collect abandoned calls (grpc#43462).
+"""
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import threading
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
+from types import TracebackType
+from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar, cast
+
+import grpc
+
+from jobledger.core.channels import AsyncChannels, AsyncConnection, Channels, Connection
+from jobledger.core.options import Headers
+from jobledger.core.reconnecting import (
+    EventT,
+    Pause,
+    Reconnecting,
+    RequestT,
+    ResponseT,
+    Why,
+    ended_early,
+    timed_out,
+)
+from jobledger.errors import JobledgerError, from_rpc_error
+
+ReadT = TypeVar("ReadT")
+ReadT_co = TypeVar("ReadT_co", covariant=True)
+
+AsyncCall: TypeAlias = grpc.aio.UnaryStreamCall[Any, ReadT]
+
+OnError: TypeAlias = Callable[[JobledgerError], object]
+OnReconnect: TypeAlias = Callable[[], object]
+
+_logger = logging.getLogger("jobledger")
+
+
+class Call(Protocol[ReadT_co]):
+    """What a blocking stream can do; grpc keeps its own name for it private."""
+
+    def __next__(self) -> ReadT_co: ...
+
+    def cancel(self) -> object: ...
+
+
+class _Callbacks:
+    """What a watch tells its caller about its connection, each once for a break."""
+
+    def __init__(
+        self,
+        on_gap: OnError | None,
+        on_disconnect: OnError | None,
+        on_reconnect: OnReconnect | None,
+    ) -> None:
+        self._on_gap = on_gap
+        self._on_disconnect = on_disconnect
+        self._on_reconnect = on_reconnect
+        self._connected = True
+
+    def broken(self, why: Why, error: JobledgerError) -> object:
+        """Call what is to be called after a break; return what it returned."""
+        if why is Why.GAP:
+            return self._on_gap(error) if self._on_gap is not None else None
+        if why is Why.LOST and self._connected:
+            self._connected = False
+            return self._on_disconnect(error) if self._on_disconnect is not None else None
+        return None
+
+    def heard(self) -> object:
+        """Call what is to be called with a message; return what it returned."""
+        if self._connected:
+            return None
+        self._connected = True
+        return self._on_reconnect() if self._on_reconnect is not None else None
+
+
+class AsyncWatch(Generic[EventT]):
+    """An asynchronous iterator of events, which ends its stream when it is closed.
+
+    Use it as `async with client.watch(job_id) as changes:` or directly in an `async for`. Without
+    `async with`, call `aclose` to stop before the end.
+    """
+
+    def __init__(self, events: AsyncGenerator[EventT, None]) -> None:
+        self._events = events
+
+    def __aiter__(self) -> AsyncIterator[EventT]:
+        return self._events
+
+    async def __anext__(self) -> EventT:
+        return await anext(self._events)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End the stream. May be repeated."""
+        await self._events.aclose()
+
+
+class Watch(Generic[EventT]):
+    """An iterator of events, which ends its stream when it is closed.
+
+    Use it as `with client.watch(job_id) as changes:` or directly in a `for`. Without `with`, call
+    `close` to stop before the end.
+    """
+
+    def __init__(self, events: Generator[EventT, None, None]) -> None:
+        self._events = events
+
+    def __iter__(self) -> Iterator[EventT]:
+        return self._events
+
+    def __next__(self) -> EventT:
+        return next(self._events)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the stream. May be repeated."""
+        self._events.close()
+
+
+async def follow_async(
+    channels: AsyncChannels,
+    open_call: Callable[[AsyncConnection, RequestT, Headers], AsyncCall[ResponseT]],
+    begin: Callable[[], Reconnecting[RequestT, ResponseT, EventT]],
+    *,
+    headers: Callable[[], Awaitable[Headers]],
+    target: str,
+    closed: asyncio.Event,
+    on_gap: OnError | None,
+    on_disconnect: OnError | None,
+    on_reconnect: OnReconnect | None,
+) -> AsyncGenerator[EventT, None]:
+    """Yield the events of a watch, over any number of streams. Raises JobledgerError."""
+    watch = begin()
+    callbacks = _Callbacks(on_gap, on_disconnect, on_reconnect)
+    while True:
+        watch.opens()
+        with channels.for_watch() as connection:
+            call = open_call(connection, watch.request(), await headers())
+            try:
+                while not isinstance(
+                    read := await _read_async(call, watch, channels, target), JobledgerError
+                ):
+                    event = watch.accept(read)
+                    await _finish(callbacks.heard())
+                    if event is not None:
+                        yield event
+                    if watch.ended:
+                        return
+            finally:
+                call.cancel()
+        pause = _pause(watch, read)
+        await _finish(callbacks.broken(pause.why, read))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause.seconds):
+                await closed.wait()
+        channels.check()
+
+
+async def _finish(returned: object) -> None:
+    """Await what a callback returned, if it was a coroutine function."""
+    if inspect.isawaitable(returned):
+        await returned
+
+
+async def _read_async(
+    call: AsyncCall[ResponseT],
+    watch: Reconnecting[RequestT, ResponseT, EventT],
+    channels: AsyncChannels,
+    target: str,
+) -> ResponseT | JobledgerError:
+    try:
+        async with asyncio.timeout(watch.patience()):
+            read = await call.read()
+    except TimeoutError:
+        return timed_out(target)
+    except grpc.RpcError as error:
+        return from_rpc_error(error, target=target)
+    except asyncio.CancelledError:
+        # A channel that is closed cancels its calls, which looks like a cancelled task.
+        task = asyncio.current_task()
+        if task is not None and not task.cancelling():
+            channels.check()
+        raise
+    return ended_early() if read is grpc.aio.EOF else cast("ResponseT", read)
+
+
+def follow(
+    channels: Channels,
+    open_call: Callable[[Connection, RequestT, Headers], Call[ResponseT]],
+    begin: Callable[[], Reconnecting[RequestT, ResponseT, EventT]],
+    *,
+    headers: Callable[[], Headers],
+    target: str,
+    closed: threading.Event,
+    on_gap: OnError | None,
+    on_disconnect: OnError | None,
+    on_reconnect: OnReconnect | None,
+) -> Generator[EventT, None, None]:
+    """Yield the events of a watch, over any number of streams. Raises JobledgerError."""
+    watch = begin()
+    callbacks = _Callbacks(on_gap, on_disconnect, on_reconnect)
+    watchdog = _Watchdog()
+    try:
+        while True:
+            watch.opens()
+            with channels.for_watch() as connection:
+                call = open_call(connection, watch.request(), headers())
+                try:
+                    while not isinstance(
+                        read := _read(call, watch, watchdog, target), JobledgerError
+                    ):
+                        event = watch.accept(read)
+                        callbacks.heard()
+                        if event is not None:
+                            yield event
+                        if watch.ended:
+                            return
+                finally:
+                    call.cancel()
+            channels.check()
+            pause = _pause(watch, read)
+            callbacks.broken(pause.why, read)
+            closed.wait(pause.seconds)
+            channels.check()
+    finally:
+        watchdog.stop()
+
+
+def _read(
+    call: Call[ResponseT],
+    watch: Reconnecting[RequestT, ResponseT, EventT],
+    watchdog: "_Watchdog",
+    target: str,
+) -> ResponseT | JobledgerError:
+    watchdog.arm(call, watch.patience())
+    try:
+        return next(call)
+    except StopIteration:
+        return ended_early()
+    except grpc.RpcError as error:
+        return timed_out(target) if watchdog.fired else from_rpc_error(error, target=target)
+    finally:
+        watchdog.disarm()
+
+
+def _pause(watch: Reconnecting[RequestT, ResponseT, EventT], failure: JobledgerError) -> Pause:
+    pause = watch.broken(failure)
+    match pause.why:
+        case Why.LOST:
+            _logger.info("watch broke (%s); reconnecting in %.1f s", failure, pause.seconds)
+        case Why.MOVED:
+            _logger.debug("stream reached its maximum age; reconnecting")
+        case Why.GAP:
+            _logger.info("watch cannot resume (%s); listing the jobs again", failure)
+    return pause
+
+
+class _Watchdog:
+    """Cancels a call whose next message does not come in time.
+
+    A blocking read has no timeout of its own, so a thread has to end it. Armed only while the
+    reader waits: a caller may spend any time on a message.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._call: Call[object] | None = None
+        self._deadline = 0.0
+        self._stopped = False
+        self.fired = False
+        self._thread = threading.Thread(target=self._run, name="jobledger-watchdog", daemon=True)
+        self._thread.start()
+
+    def arm(self, call: Call[object], seconds: float) -> None:
+        with self._changed:
+            self._call, self._deadline, self.fired = call, time.monotonic() + seconds, False
+            self._changed.notify()
+
+    def disarm(self) -> None:
+        with self._changed:
+            self._call = None
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+
+    def _run(self) -> None:
+        with self._changed:
+            while not self._stopped:
+                left = self._deadline - time.monotonic()
+                if self._call is None:
+                    self._changed.wait()
+                elif left > 0:
+                    self._changed.wait(left)
+                else:
+                    self.fired = True
+                    self._call.cancel()
+                    self._call = None

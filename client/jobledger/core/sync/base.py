@@ -1,0 +1,132 @@
+# Generated from core/aio by scripts/generate_sync_client.py. Do not edit.
+"""What the calls of one Client share: its connections, timeouts, token and metadata."""
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+import grpc
+
+from jobledger.core.calls import Method, call
+from jobledger.core.channel import OWN_CONNECTION, Interceptor, Option, open_channel
+from jobledger.core.channels import Channels, Connection
+from jobledger.core.conversion import Seconds
+from jobledger.core.options import (
+    DEFAULT,
+    CallOptions,
+    Default,
+    Headers,
+    Metadata,
+    Timeout,
+    headers_of,
+    seconds_of,
+)
+from jobledger.core.reconnecting import EventT, Reconnecting, RequestT, ResponseT
+from jobledger.core.requests import Requests, text
+from jobledger.core.streams import Call, OnError, OnReconnect, Watch, follow
+from jobledger.core.tokens import Token, bearer, check_token
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+
+
+class Calls:
+    """Makes calls for Client."""
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        user_id: str | None,
+        credentials: grpc.ChannelCredentials | None,
+        token: Token | None,
+        timeout: Seconds | None,
+        connect_timeout: Seconds | None,
+        metadata: Metadata,
+        interceptors: Sequence[Interceptor],
+        channel: grpc.Channel | None,
+    ) -> None:
+        self._target = text(target, "target")
+        if not target:
+            raise ValueError("target: is empty; give HOST:PORT")
+        if channel is not None and interceptors:
+            raise ValueError("interceptors: give them to the channel that you make")
+        check_token(token)
+        self._requests = Requests(user_id)
+        self._token = token
+        self._timeout = seconds_of(timeout, "timeout")
+        self._connect_timeout = seconds_of(connect_timeout, "connect_timeout")
+        self._metadata = headers_of(metadata)
+        self._closed = threading.Event()
+
+        def connect(*options: Option) -> Connection:
+            opened = open_channel(target, credentials, interceptors, *options)
+            return Connection(opened)
+
+        if channel is None:
+            self._channels = Channels(connect, partial(connect, OWN_CONNECTION))
+        else:
+            self._channels = Channels(partial(Connection, channel), None)
+
+    def _call(
+        self,
+        method: Callable[[Connection], Method[_Request, _Response]],
+        request: _Request,
+        options: CallOptions,
+        *,
+        extra: float = 0.0,
+    ) -> _Response:
+        timeout = self._limit(options.get("timeout", DEFAULT), self._timeout, "timeout")
+        return call(
+            self._channels,
+            method(self._channels.connection()),
+            request,
+            target=self._target,
+            timeout=None if timeout is None else timeout + extra,
+            metadata=self._headers(options.get("metadata", ())),
+        )
+
+    def _watch(
+        self,
+        open_call: Callable[[Connection, RequestT, Headers], Call[ResponseT]],
+        watch: Callable[..., Reconnecting[RequestT, ResponseT, EventT]],
+        *,
+        connect_timeout: Timeout,
+        reconnect_timeout: Seconds | None,
+        timeout: Seconds | None = None,
+        metadata: Metadata = (),
+        on_gap: OnError | None = None,
+        on_disconnect: OnError | None,
+        on_reconnect: OnReconnect | None,
+    ) -> Watch[EventT]:
+        begin = partial(
+            watch,
+            connect_timeout=self._limit(connect_timeout, self._connect_timeout, "connect_timeout"),
+            reconnect_timeout=seconds_of(reconnect_timeout, "reconnect_timeout"),
+            timeout=seconds_of(timeout, "timeout"),
+        )
+        return Watch(
+            follow(
+                self._channels,
+                open_call,
+                begin,
+                headers=partial(self._headers, metadata),
+                target=self._target,
+                closed=self._closed,
+                on_gap=on_gap,
+                on_disconnect=on_disconnect,
+                on_reconnect=on_reconnect,
+            )
+        )
+
+    def _headers(self, metadata: Metadata) -> Headers:
+        return (*bearer(self._token), *self._metadata, *headers_of(metadata))
+
+    @staticmethod
+    def _limit(given: Timeout, default: float | None, name: str) -> float | None:
+        return default if isinstance(given, Default) else seconds_of(given, name)
+
+    def _close(self) -> None:
+        self._closed.set()
+        self._channels.close()

@@ -1,0 +1,349 @@
+# Generated from core/aio by scripts/generate_sync_client.py. Do not edit.
+"""The calls of a worker: claim, start, report, finish, release."""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Unpack
+
+from jobledger.core.conversion import JsonObject, Seconds
+from jobledger.core.models import Asset, Job, JobError, JobStatus, ProgressResult
+from jobledger.core.options import CallOptions
+from jobledger.core.reports import Reports
+from jobledger.core.sync.base import Calls
+
+
+class WorkerCalls(Calls):
+    """For workers. `attempt` fences a call: it is refused unless it is the job's attempt."""
+
+    @property
+    def worker_id(self) -> str:
+        """The id of this client as a worker: host, process and eight random digits."""
+        return self._requests.worker_id
+
+    def claim_jobs(
+        self,
+        job_types: Iterable[str],
+        *,
+        max_jobs: int = 1,
+        lease_duration: Seconds = 60.0,
+        wait: Seconds = 0.0,
+        worker_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> list[Job]:
+        """Claim the oldest claimable jobs; the `attempt` of each fences the calls that follow.
+
+        It is not repeated automatically: jobs whose answer was lost are claimable again when
+        their leases have expired.
+
+        Args:
+            job_types: what the worker can do, 1 to 100.
+            max_jobs: 1 to 100. The answer is bounded to 3 MiB as well.
+            lease_duration: seconds, or a timedelta, 5 s to 24 h: the attempt is lost unless the
+                worker reports within this time.
+            wait: seconds, or a timedelta, at most 60 s, to wait for a job if there is none. The
+                call's timeout starts after it.
+            worker_id: default: this client's `worker_id`.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            LimitExceeded: too many claims are waiting.
+            Unavailable: no server.
+        """
+        request = self._requests.claim_jobs(
+            job_types,
+            max_jobs=max_jobs,
+            lease_duration=lease_duration,
+            wait=wait,
+            worker_id=worker_id,
+        )
+        extra = request.wait.ToTimedelta().total_seconds()
+        answer = self._call(lambda service: service.worker.ClaimJobs, request, options, extra=extra)
+        return [Job.from_proto(job) for job in answer.jobs]
+
+    def release_job(self, job_id: str, attempt: int, **options: Unpack[CallOptions]) -> Job:
+        """Release a job unfinished: it can be claimed at once, and no attempt is used up.
+
+        Safe to repeat until a worker has claimed the job. A job whose cancellation was requested
+        is FAILED / CANCELLED instead.
+
+        Args:
+            job_id: the job.
+            attempt: the caller's.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            JobNotFound: there is no such job.
+            IllegalTransition: the job was not started.
+            JobTerminal: the job is terminal.
+            LeaseLost: the job has another attempt.
+        """
+        request = self._requests.release_job(job_id, attempt)
+        answer = self._call(lambda service: service.worker.ReleaseJob, request, options)
+        return Job.from_proto(answer.job)
+
+    def start_job(
+        self,
+        job_id: str,
+        *,
+        lease_duration: Seconds | None = None,
+        worker_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Job:
+        """Start a QUEUED job; its `attempt` fences the calls that follow.
+
+        Args:
+            job_id: the job.
+            lease_duration: see `claim_jobs`. Default: 1 hour.
+            worker_id: at most 128 characters; the same worker may repeat its start. Default: this
+                client's `worker_id`.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            JobNotFound: there is no such job.
+            IllegalTransition: another worker has started it.
+            JobTerminal: the job is terminal.
+        """
+        request = self._requests.transition_job(
+            job_id,
+            JobStatus.PROCESSING,
+            lease_duration=lease_duration,
+            worker_id=worker_id,
+        )
+        answer = self._call(lambda service: service.worker.TransitionJob, request, options)
+        return Job.from_proto(answer.job)
+
+    def transition_job(
+        self,
+        job_id: str,
+        target_status: JobStatus,
+        *,
+        attempt: int | None = None,
+        expected_version: int | None = None,
+        progress: int | None = None,
+        progress_message: str | None = None,
+        result: JsonObject | None = None,
+        error: str | JobError | None = None,
+        reason: str | None = None,
+        assets: Iterable[Asset] = (),
+        lease_duration: Seconds | None = None,
+        worker_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Job:
+        """Move a job to another status; the general form of the calls around it.
+
+        If the answer to a call with `expected_version` that does not finish the job is lost, its
+        automatic repetition raises VersionMismatch although the first one succeeded.
+
+        Args:
+            job_id: the job.
+            target_status: PROCESSING to start, COMPLETED, PARTIAL or FAILED to finish.
+            attempt: the caller's. Default: not fenced.
+            expected_version: refuses the call unless it is the job's version.
+            progress: percent, 0 to 100.
+            progress_message: at most 512 characters.
+            result: a JSON object of at most 256 KiB; to finish only.
+            error: a message, or a JobError; required for FAILED, allowed for PARTIAL.
+            reason: goes with an error message; UPPER_SNAKE_CASE.
+            assets: at most 1000, linked in the same transaction; to finish only.
+            lease_duration: see `start_job`; to start only.
+            worker_id: default: this client's `worker_id`.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            JobNotFound: there is no such job.
+            IllegalTransition: the job's status does not allow it.
+            JobTerminal: the job is terminal.
+            LeaseLost: the job has another attempt.
+            VersionMismatch: the job has another version.
+        """
+        request = self._requests.transition_job(
+            job_id,
+            target_status,
+            attempt=attempt,
+            expected_version=expected_version,
+            progress=progress,
+            progress_message=progress_message,
+            result=result,
+            error=error,
+            reason=reason,
+            assets=assets,
+            lease_duration=lease_duration,
+            worker_id=worker_id,
+        )
+        answer = self._call(lambda service: service.worker.TransitionJob, request, options)
+        return Job.from_proto(answer.job)
+
+    def update_progress(
+        self,
+        job_id: str,
+        progress: int | None = None,
+        *,
+        progress_message: str | None = None,
+        attempt: int | None = None,
+        **options: Unpack[CallOptions],
+    ) -> ProgressResult:
+        """Report the progress of a job, which renews its lease.
+
+        Args:
+            job_id: the job.
+            progress: percent, 0 to 100. Default: unchanged.
+            progress_message: at most 512 characters. Default: unchanged.
+            attempt: the caller's. Default: not fenced.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            JobNotFound: there is no such job.
+            IllegalTransition: the job was not started.
+            LeaseLost: the job has another attempt.
+        """
+        request = self._requests.update_progress(job_id, progress, progress_message, attempt)
+        answer = self._call(lambda service: service.worker.UpdateProgress, request, options)
+        return ProgressResult.from_proto(answer)
+
+    def report_progress(self) -> Reports:
+        """Open a stream for the reports of many jobs: `update_progress` for less CPU.
+
+        `with client.report_progress() as reports: reports.send(job.id, 50)`.
+        """
+        return Reports(self._channels, partial(self._headers, ()), self._timeout, self._closed)
+
+    def mark_completed(
+        self,
+        job_id: str,
+        result: JsonObject | None = None,
+        *,
+        assets: Iterable[Asset] = (),
+        attempt: int | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Job:
+        """Finish a job as COMPLETED: everything was done.
+
+        Args:
+            job_id: the job.
+            result: the output: a JSON object of at most 256 KiB.
+            assets: at most 1000, linked in the same transaction.
+            attempt: the caller's. Default: not fenced.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            JobNotFound: there is no such job.
+            IllegalTransition: the job was not started.
+            JobTerminal: the job is terminal.
+            LeaseLost: the job has another attempt.
+        """
+        request = self._requests.mark_completed(job_id, result, assets, attempt)
+        answer = self._call(lambda service: service.worker.MarkCompleted, request, options)
+        return Job.from_proto(answer.job)
+
+    def mark_partial(
+        self,
+        job_id: str,
+        result: JsonObject | None = None,
+        *,
+        error: str | JobError | None = None,
+        reason: str | None = None,
+        assets: Iterable[Asset] = (),
+        attempt: int | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Job:
+        """Finish a job as PARTIAL: some of it was done.
+
+        Args:
+            job_id: the job.
+            result: what was done: a JSON object of at most 256 KiB.
+            error: what was not: a message of 1 to 4096 characters, or a JobError.
+            reason: goes with an error message; UPPER_SNAKE_CASE, at most 63 characters.
+            assets: at most 1000, linked in the same transaction.
+            attempt: the caller's. Default: not fenced.
+            **options: see CallOptions.
+
+        Raises:
+            JobledgerError: as in `mark_completed`.
+        """
+        request = self._requests.mark_partial(
+            job_id, result=result, error=error, reason=reason, assets=assets, attempt=attempt
+        )
+        answer = self._call(lambda service: service.worker.MarkPartial, request, options)
+        return Job.from_proto(answer.job)
+
+    def mark_failed(
+        self,
+        job_id: str,
+        error: str | JobError,
+        *,
+        reason: str | None = None,
+        result: JsonObject | None = None,
+        assets: Iterable[Asset] = (),
+        attempt: int | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Job:
+        """Finish a job as FAILED: it was not done.
+
+        Args:
+            job_id: the job.
+            error: why: a message of 1 to 4096 characters, or a JobError.
+            reason: goes with an error message; UPPER_SNAKE_CASE, at most 63 characters.
+            result: what is known in spite of the failure: a JSON object of at most 256 KiB.
+            assets: at most 1000, linked in the same transaction.
+            attempt: the caller's. Default: not fenced.
+            **options: see CallOptions.
+
+        Raises:
+            JobledgerError: as in `mark_completed`.
+        """
+        request = self._requests.mark_failed(
+            job_id, error=error, reason=reason, result=result, assets=assets, attempt=attempt
+        )
+        answer = self._call(lambda service: service.worker.MarkFailed, request, options)
+        return Job.from_proto(answer.job)
+
+    def create_asset(
+        self,
+        job_id: str,
+        asset_type: str,
+        *,
+        url: str = "",
+        storage_path: str = "",
+        file_size: int = 0,
+        attempt: int | None = None,
+        request_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Asset:
+        """Link an asset to a PROCESSING job.
+
+        Args:
+            job_id: the job.
+            asset_type: 1 to 50 characters, for instance a media type.
+            url: where it is; this or `storage_path` is required.
+            storage_path: where it is, for programs that share a storage.
+            file_size: bytes.
+            attempt: the caller's. Default: not fenced.
+            request_id: 1 to 128 characters. The same id with the same content returns the asset
+                that exists. Default: a new one for each call.
+            **options: see CallOptions.
+
+        Raises:
+            InvalidField: a field breaks its rule.
+            JobNotFound: there is no such job.
+            IllegalTransition: the job was not started.
+            JobTerminal: the job is terminal.
+            LeaseLost: the job has another attempt.
+            RequestIdReused: the request id was used with other content.
+        """
+        request = self._requests.create_asset(
+            job_id,
+            asset_type=asset_type,
+            url=url,
+            storage_path=storage_path,
+            file_size=file_size,
+            attempt=attempt,
+            request_id=request_id,
+        )
+        answer = self._call(lambda service: service.worker.CreateAsset, request, options)
+        return Asset.from_proto(answer.asset)

@@ -1,0 +1,312 @@
+"""The exceptions of the clients.
+
+JobledgerError                 any failed call
+├── InvalidField               a field breaks its rule; a ValueError too
+├── InvalidToken               a page or resume token is damaged, or of another query; a ValueError
+├── ResumeTokenExpired         too many changes were compacted since: list the jobs again
+├── JobNotFound                no such job for this user; a LookupError too
+├── IllegalTransition          the job's status does not allow this
+├── JobTerminal                the job is terminal and never changes again
+├── LeaseLost                  the attempt is no longer the job's
+├── VersionMismatch            the job has changed since it was read
+├── RequestIdReused            the request id was used with other content
+├── MessageTooLarge            the request or its answer is too large; a ValueError too
+├── LimitExceeded              a limit of the service; wait `retry_after` seconds
+├── AccessDenied               the caller may not do this; a PermissionError too
+├── Unavailable                no server, a draining one, or no database; a ConnectionError too
+├── DeadlineExceeded           no answer within the timeout; a TimeoutError too
+├── ClientClosed               the client was closed before or during the call
+└── InternalError              a bug; `correlation_id` finds it in the log
+
+The class follows from the reason in the answer's google.rpc.ErrorInfo. If there is none, because a
+proxy answered or nobody did, it follows from the status code, and is JobledgerError itself if the
+code says no more. The grpc error is the `__cause__`.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from jobledger.v1.error_reason_pb2 import ErrorReason
+from jobledger.v1.worker_service_pb2 import ReportError
+
+DOMAIN = "jobledger"
+
+_DETAIL_TYPES: dict[str, type[Message]] = {
+    kind.DESCRIPTOR.full_name: kind
+    for kind in (
+        error_details_pb2.BadRequest,
+        error_details_pb2.ErrorInfo,
+        error_details_pb2.PreconditionFailure,
+        error_details_pb2.QuotaFailure,
+        error_details_pb2.ResourceInfo,
+        error_details_pb2.RetryInfo,
+    )
+}
+
+
+class JobledgerError(Exception):
+    """A call was refused or got no answer.
+
+    Attributes:
+        message: for people.
+        code: the status code.
+        reason: the name of the ErrorReason without its prefix; empty if the answer has none.
+        metadata: the facts, by name.
+        details: all google.rpc messages of the answer.
+    """
+
+    # Every attribute has a default, so that errors can be pickled.
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: grpc.StatusCode = grpc.StatusCode.UNKNOWN,
+        reason: str = "",
+        metadata: Mapping[str, str] | None = None,
+        details: Iterable[Message] = (),
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.reason = reason
+        self.metadata = dict(metadata or {})
+        self.details = list(details)
+
+    def __str__(self) -> str:
+        return self.message or self.reason or self.code.name
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds to wait before a retry; None if the server did not say."""
+        for detail in self.details:
+            if isinstance(detail, error_details_pb2.RetryInfo):
+                return float(detail.retry_delay.seconds + detail.retry_delay.nanos / 1e9)
+        return None
+
+
+class InvalidField(JobledgerError, ValueError):
+    """At least one field of the request breaks its rule."""
+
+    @property
+    def violations(self) -> list[tuple[str, str]]:
+        """Every broken rule: the field's path and what is wrong with it.
+
+        In create_jobs() the path begins with the job's index: `requests[3].job_type`. Empty for a
+        report on a stream, whose message says it all.
+        """
+        return [
+            (violation.field, violation.description)
+            for detail in self.details
+            if isinstance(detail, error_details_pb2.BadRequest)
+            for violation in detail.field_violations
+        ]
+
+
+class InvalidToken(JobledgerError, ValueError):
+    """A page token or resume token is damaged, of another query or of another database."""
+
+
+class ResumeTokenExpired(JobledgerError):
+    """The changes after the resume token were compacted: list the jobs again."""
+
+
+class JobNotFound(JobledgerError, LookupError):
+    """There is no such job, or it is another user's: the answer is the same."""
+
+
+class _StateRefusal(JobledgerError):
+    """The job's status does not allow it."""
+
+    @property
+    def current(self) -> str:
+        """The status of the job: `QUEUED`."""
+        return self.metadata.get("current", "")
+
+    @property
+    def target(self) -> str:
+        """The status that was requested or needed."""
+        return self.metadata.get("target", "")
+
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        """The statuses that can follow the current one."""
+        return tuple(filter(None, self.metadata.get("allowed", "").split(",")))
+
+
+class IllegalTransition(_StateRefusal):
+    """The job's status does not allow this."""
+
+
+class JobTerminal(_StateRefusal):
+    """The job is terminal and never changes again."""
+
+
+class LeaseLost(JobledgerError):
+    """Another worker holds the job, or nobody: stop working on it."""
+
+    @property
+    def attempt(self) -> int | None:
+        """The job's current attempt."""
+        return _number(self.metadata.get("attempt"))
+
+
+class VersionMismatch(JobledgerError):
+    """The job's version is not the expected one."""
+
+    @property
+    def version(self) -> int | None:
+        """The job's current version."""
+        return _number(self.metadata.get("version"))
+
+
+class RequestIdReused(JobledgerError):
+    """The request id was used before with other content."""
+
+    @property
+    def index(self) -> int | None:
+        """The index of the job in create_jobs(); None for any other call."""
+        return _number(self.metadata.get("index"))
+
+
+class MessageTooLarge(JobledgerError, ValueError):
+    """The request, or its answer, is larger than a limit: a retry cannot help."""
+
+
+class LimitExceeded(JobledgerError):
+    """A quota or an overload: retry after `retry_after` seconds."""
+
+
+class AccessDenied(JobledgerError, PermissionError):
+    """The caller may not use this service or act for this user."""
+
+
+class Unavailable(JobledgerError, ConnectionError):
+    """No server was reached, or it drains. Whether a change was made is unknown."""
+
+
+class DeadlineExceeded(JobledgerError, TimeoutError):
+    """No answer came within the timeout. Whether a change was made is unknown."""
+
+
+class ClientClosed(JobledgerError):
+    """The client was closed before or during the call."""
+
+
+class InternalError(JobledgerError):
+    """A bug in the service."""
+
+    @property
+    def correlation_id(self) -> str | None:
+        """Finds the cause in the server's log; None if a stream was merely reset."""
+        return self.metadata.get("correlation_id")
+
+
+BY_REASON: dict[str, type[JobledgerError]] = {
+    "INVALID_FIELD": InvalidField,
+    "INVALID_TOKEN": InvalidToken,
+    "JOB_NOT_FOUND": JobNotFound,
+    "ILLEGAL_TRANSITION": IllegalTransition,
+    "JOB_TERMINAL": JobTerminal,
+    "LEASE_LOST": LeaseLost,
+    "VERSION_MISMATCH": VersionMismatch,
+    "REQUEST_ID_REUSED": RequestIdReused,
+    "RESUME_TOKEN_EXPIRED": ResumeTokenExpired,
+    "LIMIT_EXCEEDED": LimitExceeded,
+    "ACCESS_DENIED": AccessDenied,
+    "UNAVAILABLE": Unavailable,
+    "INTERNAL": InternalError,
+}
+
+# Only codes that mean the same from any sender. NOT_FOUND is not among them: from a proxy it says
+# nothing about a job.
+_BY_CODE: dict[grpc.StatusCode, type[JobledgerError]] = {
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: LimitExceeded,
+    grpc.StatusCode.PERMISSION_DENIED: AccessDenied,
+    grpc.StatusCode.UNAUTHENTICATED: AccessDenied,
+    grpc.StatusCode.INTERNAL: InternalError,
+}
+
+_STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def from_rpc_error(
+    error: grpc.RpcError, *, target: str = "", timeout: float | None = None
+) -> JobledgerError:
+    """Convert a grpc error, of the blocking or the asyncio stack; `error` becomes the cause.
+
+    Args:
+        error: what the call raised.
+        target: the server's address, for the message if no server answered.
+        timeout: seconds that the call could take, for the same.
+    """
+    code: grpc.StatusCode = error.code()
+    message: str = error.details() or ""
+    details = _details(error)
+    info = next(
+        (
+            detail
+            for detail in details
+            if isinstance(detail, error_details_pb2.ErrorInfo) and detail.domain == DOMAIN
+        ),
+        error_details_pb2.ErrorInfo(),
+    )
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED and target:
+        within = "" if timeout is None else f" within {timeout:g} s"
+        message = f"no answer from {target}{within}: {message}"
+    elif code is grpc.StatusCode.UNAVAILABLE and not info.reason and target not in message:
+        # gRPC names an address that the target was resolved to, if any.
+        message = f"{target}: {message}"
+    result = _kind(info.reason, code, message, info.metadata)(
+        message, code=code, reason=info.reason, metadata=dict(info.metadata), details=details
+    )
+    result.__cause__ = error
+    return result
+
+
+def _kind(
+    reason: str, code: grpc.StatusCode, message: str, metadata: Mapping[str, str]
+) -> type[JobledgerError]:
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and (
+        "bytes in a message" in metadata.get("limit", "") or "larger than max" in message
+    ):
+        return MessageTooLarge
+    return BY_REASON.get(reason) or _BY_CODE.get(code, JobledgerError)
+
+
+def from_report_error(error: ReportError) -> JobledgerError:
+    """Convert the error of one report on a stream, to what update_progress would raise."""
+    # A reason of a newer server has no name here.
+    named = error.reason in ErrorReason.values() and error.reason
+    reason = ErrorReason.Name(error.reason).removeprefix("ERROR_REASON_") if named else ""
+    code = _STATUS_CODES.get(error.code, grpc.StatusCode.UNKNOWN)
+    facts = dict(error.metadata)
+    kind = _kind(reason, code, error.message, facts)
+    info = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=facts)
+    return kind(error.message, code=code, reason=reason, metadata=facts, details=[info])
+
+
+def _details(error: grpc.RpcError) -> list[Message]:
+    try:
+        # Every RpcError that a call raises is also a Call; the types do not say so.
+        status = rpc_status.from_call(cast("grpc.Call", error))
+        packed = status.details if status else []
+        found = []
+        for item in packed:
+            kind = _DETAIL_TYPES.get(item.type_url.rpartition("/")[2])
+            if kind is not None:
+                found.append(kind.FromString(item.value))
+    except (ValueError, DecodeError):
+        # A proxy rewrote the status: only the code is left.
+        return []
+    return found
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdecimal() else None

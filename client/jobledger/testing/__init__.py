@@ -1,0 +1,37 @@
+"""Helpers for the tests of programs that use Jobledger.
+
+`run_handler` runs a worker's handler without a server. `local_server` runs a real server on SQLite;
+for pytest it is the fixture `jobledger_server`.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jobledger.testing.handler_run import HandlerRun, run_handler, run_handler_async
+    from jobledger.testing.server import LocalServer, ServerFailed, local_server
+
+__all__ = [
+    "HandlerRun",
+    "LocalServer",
+    "ServerFailed",
+    "local_server",
+    "run_handler",
+    "run_handler_async",
+]
+
+# Imported when first used: pytest loads this package for its plugin in each of its runs.
+_MODULES = {
+    "HandlerRun": "handler_run",
+    "LocalServer": "server",
+    "ServerFailed": "server",
+    "local_server": "server",
+    "run_handler": "handler_run",
+    "run_handler_async": "handler_run",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

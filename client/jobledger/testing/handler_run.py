@@ -1,0 +1,156 @@
+"""Runs a handler as a worker does, without a server, and records what it reports."""
+
+import asyncio
+import dataclasses
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypedDict, Unpack
+
+from jobledger.core.conversion import JsonObject, from_struct, to_struct
+from jobledger.core.models import Asset, Job, JobStatus
+from jobledger.worker.context import Stop
+from jobledger.worker.handlers import Function, Middleware, OnCancel, make_handler
+from jobledger.worker.handling import Handling
+from jobledger.worker.outcomes import Outcome, Release
+from jobledger.worker.throttle import Report
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerRun:
+    """What a handler did with a job."""
+
+    outcome: Outcome
+    """How the job finishes."""
+    reports: list[Report]
+    """Each `job.progress(...)`, with `progress` and `message`; None means unchanged."""
+    assets: list[Asset]
+    """What was linked, with `job.add_asset(...)` and with the outcome."""
+    raised: BaseException | None
+    """What the handler raised, if that made the job FAILED."""
+
+
+class RunOptions(TypedDict, total=False):
+    """Keyword arguments of `run_handler`: the job and the worker around the handler."""
+
+    job_type: str
+    """Default: the function's name."""
+    labels: Mapping[str, str]
+    user_id: str
+    attempt: int
+    """Default: 1."""
+    max_attempts: int
+    """Default: 1."""
+    state: Any
+    """What the worker's lifespan would yield."""
+    middleware: Sequence[Middleware]
+    """The worker's middleware."""
+    timeout: float
+    """As in `worker.handler`."""
+    on_cancel: OnCancel
+    """As in `worker.handler`."""
+    cancel_after: int
+    """Request cancellation of the job at this call of `job.progress()`: 1 is the first."""
+    cancel_reason: str
+    """Why it is requested."""
+
+
+def run_handler(
+    function: Function, parameters: JsonObject | None = None, **options: Unpack[RunOptions]
+) -> HandlerRun:
+    """Run a handler, async or plain, for one job.
+
+    Args:
+        function: the handler.
+        parameters: the job's.
+        **options: see RunOptions.
+
+    Raises:
+        RuntimeError: an event loop runs in this thread: await `run_handler_async` there.
+        TypeError: the function cannot be a handler, or `parameters` is no mapping.
+        ValueError: JSON cannot hold the parameters.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(run_handler_async(function, parameters, **options))
+    raise RuntimeError("run_handler: an event loop runs in this thread; await run_handler_async")
+
+
+async def run_handler_async(
+    function: Function, parameters: JsonObject | None = None, **options: Unpack[RunOptions]
+) -> HandlerRun:
+    """Run a handler, async or plain, for one job; see `run_handler`."""
+    job = _job(function, parameters, options)
+    handler = make_handler(
+        function,
+        on_cancel=options.get("on_cancel", "raise"),
+        timeout=options.get("timeout"),
+        middleware=options.get("middleware", ()),
+    )
+    recorder = _Recorder(options.get("cancel_after"), options.get("cancel_reason", ""))
+    handling = recorder.handling = Handling(job, handler, recorder, options.get("state"))
+    task = handling.start()
+    try:
+        await asyncio.wait({task})
+    finally:
+        if not task.done():
+            handling.stop(Stop.SHUTDOWN)
+        handling.close()
+    outcome = handling.conclude()
+    assets = [] if isinstance(outcome, Release) else outcome.assets
+    return HandlerRun(outcome, recorder.reports, [*recorder.assets, *assets], handling.raised)
+
+
+def _job(function: Function, parameters: JsonObject | None, options: RunOptions) -> Job:
+    # What a worker would see of them: the types of JSON.
+    struct = to_struct(parameters or {}, "parameters")
+    assert struct is not None  # noqa: S101
+    now = datetime.now(UTC)
+    return Job(
+        id=str(uuid.uuid4()),
+        user_id=options.get("user_id", "ada"),
+        job_type=options.get("job_type", str(getattr(function, "__name__", "job"))),
+        status=JobStatus.PROCESSING,
+        parameters=from_struct(struct),
+        labels=dict(options.get("labels", {})),
+        attempt=options.get("attempt", 1),
+        max_attempts=options.get("max_attempts", 1),
+        create_time=now,
+        start_time=now,
+        update_time=now,
+    )
+
+
+class _Recorder:
+    """Takes the place of a worker's connection to the service."""
+
+    handling: Handling
+
+    def __init__(self, cancel_after: int | None, cancel_reason: str) -> None:
+        if cancel_after is not None and cancel_after < 1:
+            raise ValueError(f"cancel_after: {cancel_after} is less than 1")
+        self.reports: list[Report] = []
+        self.assets: list[Asset] = []
+        self._cancel_after = cancel_after
+        self._cancel_reason = cancel_reason
+        self._calls = 0
+
+    def report(self, progress: int | None, message: str | None) -> None:
+        self.reports.append(Report(progress, message))
+        self._called()
+
+    async def ask(self) -> None:
+        self._called()
+        await asyncio.sleep(0)
+
+    async def link_asset(self, asset: Asset) -> Asset:
+        asset = dataclasses.replace(asset, id=str(uuid.uuid4()), job_id=self.handling.job.id)
+        self.assets.append(asset)
+        return asset
+
+    def _called(self) -> None:
+        self._calls += 1
+        if self._calls == self._cancel_after:
+            self.handling.cancel(self._cancel_reason)

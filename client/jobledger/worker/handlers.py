@@ -1,0 +1,102 @@
+"""What runs for a type of job: a function, async or plain, and how it is called."""
+
+import typing
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+
+from jobledger.worker.context import ClaimedJob
+from jobledger.worker.outcomes import Outcome, outcome_of
+from jobledger.worker.processes import Processes
+from jobledger.worker.signatures import is_async, with_parameters
+from jobledger.worker.threads import BlockingJob, in_thread
+
+OnCancel: TypeAlias = Literal["raise", "flag"]
+Executor: TypeAlias = Literal["thread", "process"]
+
+
+class Dataclass(Protocol):
+    """An instance of any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+Returned: TypeAlias = Outcome | Mapping[str, object] | Dataclass | None
+"""What a handler may return; None, a mapping and a dataclass mean COMPLETED."""
+
+Function: TypeAlias = (
+    Callable[[ClaimedJob], Awaitable[Returned]]
+    | Callable[[ClaimedJob, Any], Awaitable[Returned]]
+    | Callable[[BlockingJob], Returned]
+    | Callable[[BlockingJob, Any], Returned]
+)
+
+Next: TypeAlias = Callable[[ClaimedJob], Awaitable[Outcome | None]]
+Middleware: TypeAlias = Callable[[ClaimedJob, Next], Awaitable[Returned]]
+"""Wraps every handler: `async def middleware(job, call_next)`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """How to run a type of job.
+
+    Args:
+        run: runs a job.
+        cancellation_is_thrown: whether a cancellation is raised in the handler.
+        timeout: seconds that a run may take; None: any time.
+        processes: the processes that it runs in, if any.
+    """
+
+    run: Next
+    cancellation_is_thrown: bool = True
+    timeout: float | None = None
+    processes: Processes | None = None
+
+
+def make_handler(
+    function: Function,
+    *,
+    on_cancel: OnCancel = "raise",
+    timeout: float | None = None,
+    executor: Executor = "thread",
+    middleware: Sequence[Middleware] = (),
+) -> Handler:
+    """Make a handler of a function.
+
+    Raises:
+        TypeError: the function cannot be a handler, or not with these arguments.
+        ValueError: `on_cancel` or `executor` has no such value.
+    """
+    for name, value, values in (
+        ("on_cancel", on_cancel, OnCancel),
+        ("executor", executor, Executor),
+    ):
+        if value not in typing.get_args(values):
+            raise ValueError(f"{name}: {value!r} is none of {', '.join(typing.get_args(values))}")
+    processes = None
+    call: Callable[[ClaimedJob], Awaitable[object]]
+    if is_async(function):
+        if executor == "process":
+            raise TypeError("executor: an async function runs in the event loop; give a plain one")
+        call = with_parameters(function)
+    elif executor == "process":
+        with_parameters(function)  # refuses what the child would refuse
+        processes = Processes(function)
+        call = in_thread(processes.run, processes.kill)
+    else:
+        call = in_thread(with_parameters(function))
+
+    async def innermost(job: ClaimedJob) -> Outcome | None:
+        return outcome_of(await call(job))
+
+    run: Next = innermost
+    for each in reversed(middleware):
+        run = _around(each, run)
+    return Handler(run, on_cancel == "raise", timeout, processes)
+
+
+def _around(middleware: Middleware, run: Next) -> Next:
+    async def around(job: ClaimedJob) -> Outcome | None:
+        return outcome_of(await middleware(job, run))
+
+    return around

@@ -1,0 +1,201 @@
+"""How a job finishes: what a handler returns, and what becomes of what it raises."""
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from jobledger.core.conversion import JsonObject, to_struct
+from jobledger.core.models import Asset, JobError, JobStatus
+
+MAX_REASON: Final = 63
+MAX_MESSAGE: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """Everything was done.
+
+    Args:
+        result: the output: a JSON object of at most 256 KiB.
+        assets: at most 1000, linked in the same transaction; any iterable.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: JSON cannot hold a part of `result`.
+    """
+
+    result: JsonObject | None = None
+    assets: Sequence[Asset] = ()
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """Some of it was done.
+
+    Args:
+        result: what was done: a JSON object of at most 256 KiB.
+        message: what was not, for people; cut after 4096 characters.
+        reason: the same for programs: UPPER_SNAKE_CASE, at most 63 characters.
+        details: more facts: a JSON object of at most 256 KiB.
+        assets: at most 1000, linked in the same transaction; any iterable.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: JSON cannot hold a part of `result` or `details`.
+    """
+
+    result: JsonObject | None = None
+    message: str = ""
+    reason: str = ""
+    details: JsonObject | None = field(default=None, kw_only=True)
+    assets: Sequence[Asset] = field(default=(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """It was not done.
+
+    Args:
+        message: why, for people; cut after 4096 characters.
+        reason: why, for programs: UPPER_SNAKE_CASE, at most 63 characters.
+        details: more facts: a JSON object of at most 256 KiB.
+        result: what is known in spite of the failure: a JSON object of at most 256 KiB.
+        assets: at most 1000, linked in the same transaction; any iterable.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: JSON cannot hold a part of `result` or `details`.
+    """
+
+    message: str
+    reason: str = "FAILED"
+    details: JsonObject | None = field(default=None, kw_only=True)
+    result: JsonObject | None = field(default=None, kw_only=True)
+    assets: Sequence[Asset] = field(default=(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """It was not done and another worker should try: the job is claimable at once.
+
+    No attempt is used up. This worker may be the one that claims it next.
+    """
+
+
+Finish: TypeAlias = Completed | Partial | Failed
+Outcome: TypeAlias = Finish | Release
+
+STATUSES: Final[dict[type[Finish], JobStatus]] = {
+    Completed: JobStatus.COMPLETED,
+    Partial: JobStatus.PARTIAL,
+    Failed: JobStatus.FAILED,
+}
+
+
+def _check(outcome: Finish) -> None:
+    """Refuse at once what cannot be sent, so that the traceback names the handler's line."""
+    to_struct(outcome.result, "result")
+    if not isinstance(outcome, Completed):
+        to_struct(outcome.details, "details")
+        for name in ("message", "reason"):
+            value = getattr(outcome, name)
+            if not isinstance(value, str):
+                raise TypeError(f"{name}: {value!r:.100} is not a str")
+    if isinstance(outcome.assets, str | bytes | Mapping):
+        raise TypeError(f"assets: {type(outcome.assets).__name__} is not a list of Asset")
+    assets = tuple(outcome.assets)
+    for index, asset in enumerate(assets):
+        if not isinstance(asset, Asset):
+            raise TypeError(f"assets[{index}]: {type(asset).__name__} is not an Asset")
+        try:
+            asset.to_proto()
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"assets[{index}]: {error}") from None
+    object.__setattr__(outcome, "assets", assets)
+
+
+def outcome_of(returned: object) -> Outcome | None:
+    """Convert what a handler returned.
+
+    Raises:
+        TypeError: it is no outcome, mapping or dataclass.
+        ValueError: JSON cannot hold a part of it.
+    """
+    match returned:
+        case None | Completed() | Partial() | Failed() | Release():
+            return returned
+        case Mapping():
+            return Completed(returned)
+    if dataclasses.is_dataclass(returned) and not isinstance(returned, type):
+        return Completed(dataclasses.asdict(returned))
+    if inspect.iscoroutine(returned):
+        returned.close()
+    raise TypeError(
+        f"the handler returned {type(returned).__name__}; it can return Completed, Partial, "
+        "Failed, Release, a mapping, a dataclass or None"
+    )
+
+
+def error_of(outcome: Finish) -> JobError | None:
+    """Build what goes into Job.error."""
+    match outcome:
+        case Completed() | Partial(message="", reason="", details=None):
+            return None
+        case Partial() | Failed():
+            return JobError(
+                clean_message(outcome.message) or outcome.reason or "no reason was given",
+                reason=outcome.reason,
+                details=outcome.details,
+            )
+
+
+class RaisedElsewhere(Exception):
+    """A handler raised in another process. Its text is the traceback.
+
+    Args:
+        text: the traceback.
+        failed: what becomes of the job.
+    """
+
+    def __init__(self, text: str, failed: Failed) -> None:
+        super().__init__(text)
+        self.failed = failed
+
+
+def failure(error: BaseException) -> Failed:
+    """Convert what a handler raised: its class is the reason, its text the message."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, RaisedElsewhere):
+        return error.failed
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001
+        text = ""
+    return Failed(clean_message(text) or type(error).__name__, reason_of(type(error).__name__))
+
+
+def reason_of(name: str) -> str:
+    """Spell a class's name as a reason: JSONDecodeError is JSON_DECODE_ERROR."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).upper()
+    plain = re.sub(r"[^A-Z0-9]+", "_", words).strip("_").lstrip("0123456789_")
+    return plain[:MAX_REASON].rstrip("_") or "ERROR"
+
+
+def clean_message(text: str, limit: int = MAX_MESSAGE) -> str:
+    """Make a text fit to be stored: no U+0000, no lone surrogates, not too long."""
+    text = text.replace("\0", "\N{REPLACEMENT CHARACTER}").strip()
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return text if len(text) <= limit else text[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"

@@ -1,0 +1,304 @@
+"""Handlers that hold the GIL, each job in a process: `executor="process"`.
+
+A process runs one job at a time and is used again for the next. A thread of the worker speaks for
+the process: it passes on what the handler calls, and answers with whether to stop. So a handler in
+a process is to the worker a plain function that can also be killed.
+"""
+
+import asyncio
+import contextlib
+import logging
+import logging.handlers
+import multiprocessing
+import multiprocessing.connection
+import os
+import pickle
+import signal
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any, Final
+
+from jobledger.core.models import Asset, Job
+from jobledger.worker.context import JobFacts, Stop
+from jobledger.worker.outcomes import RaisedElsewhere, failure, outcome_of
+from jobledger.worker.signatures import with_parameters
+from jobledger.worker.threads import BlockingJob
+
+STOP: Final = 5.0
+"""Seconds that an idle process has to exit."""
+
+# Never a fork: gRPC's threads would not exist in it.
+_context = multiprocessing.get_context("spawn")
+
+
+class ProcessDied(Exception):
+    """The process of a handler ended before the handler returned."""
+
+
+class Processes:
+    """The processes of one type of job: as many as run at once.
+
+    Args:
+        function: the handler, at the top of a module that the processes can import.
+    """
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        self._function = function
+        self._idle: list[_Child] = []
+        self._busy: dict[str, _Child] = {}
+
+    def check(self) -> None:
+        """Raise TypeError if processes cannot import the function."""
+        try:
+            pickle.dumps(self._function)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise TypeError(
+                f"executor: a process cannot import {self._function!r}; "
+                f"define it at the top of a module ({error})"
+            ) from None
+
+    def run(self, job: BlockingJob) -> object:
+        """Run a job in a process and return what the handler returned.
+
+        Raises:
+            RaisedElsewhere: the handler raised.
+            CancelledError: it was stopped.
+            ProcessDied: the process ended.
+        """
+        child = self._begin(job)
+        usable = False
+        try:
+            outcome = child.run(job)
+            usable = True
+        except (RaisedElsewhere, asyncio.CancelledError):
+            usable = True
+            raise
+        except (EOFError, OSError):
+            raise ProcessDied(f"the handler's process {child.last_words()}") from None
+        finally:
+            del self._busy[job.id]
+            if usable:
+                self._idle.append(child)
+            else:
+                child.kill()
+        return outcome
+
+    def _begin(self, job: BlockingJob) -> "_Child":
+        """Pass the job to a process; to another if one that was idle has died meanwhile."""
+        while True:
+            fresh = not self._idle
+            child = self._busy[job.id] = _Child() if fresh else self._idle.pop()
+            try:
+                child.begin(pickle.dumps(self._function), job.snapshot)
+            except (EOFError, OSError):
+                if fresh:
+                    del self._busy[job.id]
+                    raise ProcessDied(f"the handler's process {child.last_words()}") from None
+            else:
+                return child
+
+    def kill(self, job_id: str) -> None:
+        """Kill the process of a job whose handler does not stop."""
+        if (child := self._busy.get(job_id)) is not None:
+            child.kill()
+
+    def close(self) -> None:
+        """End all processes. Blocks for a moment."""
+        for child in self._idle:
+            child.close()
+        for child in self._busy.values():
+            child.kill()
+
+
+class _Child:
+    """One process, as the worker sees it."""
+
+    def __init__(self) -> None:
+        self._connection, theirs = _context.Pipe()
+        level = logging.getLogger().getEffectiveLevel()
+        self._process = _context.Process(
+            target=_serve, args=(theirs, level), name="jobledger-handler"
+        )
+        self._process.start()
+        theirs.close()
+
+    def begin(self, function: bytes, job: Job) -> None:
+        """Pass a job to the process; the handler has not started unless this returns."""
+        self._connection.send((function, job))
+        self._receive()  # that it has
+
+    def run(self, job: BlockingJob) -> object:
+        """Speak for the handler until it has returned."""
+        while True:
+            kind, value = self._receive()
+            match kind:
+                case "returned":
+                    return value
+                case "raised":
+                    raise RaisedElsewhere(*value)
+                case "cancelled":
+                    raise asyncio.CancelledError
+                case _:
+                    answer = _call(job, kind, value)
+                    self._connection.send((*answer, job.cancel_requested, job.cancel_reason))
+
+    def _receive(self) -> tuple[str, Any]:
+        while True:
+            kind, value = self._connection.recv()
+            if kind != "log":
+                return kind, value
+            logging.getLogger(value.name).handle(value)
+
+    def last_words(self) -> str:
+        """Say how it ended."""
+        self._process.join()
+        code = self._process.exitcode or 0
+        if code >= 0:
+            return f"exited with {code}"
+        return f"was ended by {signal.Signals(-code).name}"
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def close(self) -> None:
+        self._connection.close()
+        self._process.join(STOP)
+        self._process.kill()
+        self._process.join()
+
+
+def _call(job: BlockingJob, name: str, arguments: dict[str, Any]) -> tuple[str, object]:
+    """Make a call for the handler in the process; return how it went."""
+    try:
+        return "returned", getattr(job, name)(**arguments)
+    except asyncio.CancelledError:
+        return "cancelled", None
+    except Exception as error:  # noqa: BLE001
+        return "raised", error
+
+
+# --- in the process -------------------------------------------------------------------------------
+
+
+class _Worker:
+    """The worker, as its process sees it."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._calling = threading.Lock()
+
+    def send(self, kind: str, value: object) -> None:
+        with self._lock:
+            self._connection.send((kind, value))
+
+    def receive(self) -> Any:
+        return self._connection.recv()
+
+    def call(self, name: str, arguments: dict[str, Any], holder: "_Holder") -> Any:
+        with self._calling:
+            if holder.returned:
+                # From a thread that the handler has left behind.
+                raise asyncio.CancelledError
+            self.send(name, arguments)
+            how, value, holder.cancel_requested, holder.cancel_reason = self.receive()
+        if how == "cancelled":
+            raise asyncio.CancelledError
+        if how == "raised":
+            raise value
+        return value
+
+    def no_more_calls(self, holder: "_Holder") -> None:
+        with self._calling:
+            holder.returned = True
+
+
+class _Holder:
+    """Stands behind a job in a process."""
+
+    thrown = Stop.NOT
+    cancel_requested = False
+    cancel_reason = ""
+    returned = False
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    @property
+    def state(self) -> Any:
+        raise RuntimeError("state: what the lifespan yielded stays in the worker's process")
+
+
+class _ProcessJob(JobFacts):
+    """A job in the hands of a handler in a process: as BlockingJob."""
+
+    def __init__(self, holder: _Holder, worker: _Worker) -> None:
+        super().__init__(holder)
+        self._own_holder = holder
+        self._worker = worker
+
+    def progress(self, progress: float | None = None, message: str | None = None) -> None:
+        arguments = {"progress": progress, "message": message}
+        self._worker.call("progress", arguments, self._own_holder)
+
+    def add_asset(
+        self, asset_type: str, *, url: str = "", storage_path: str = "", file_size: int = 0
+    ) -> Asset:
+        arguments = {
+            "asset_type": asset_type,
+            "url": url,
+            "storage_path": storage_path,
+            "file_size": file_size,
+        }
+        asset = self._worker.call("add_asset", arguments, self._own_holder)
+        assert isinstance(asset, Asset)  # noqa: S101
+        return asset
+
+
+class _ToWorker(logging.handlers.QueueHandler):
+    """Sends log records to the worker, which knows where they go."""
+
+    def __init__(self, worker: _Worker) -> None:
+        super().__init__(None)  # type: ignore[arg-type]
+        self._worker = worker
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        self._worker.send("log", record)
+
+
+def _serve(connection: Any, level: int) -> None:
+    """Run jobs until the worker closes the connection."""
+    # The worker decides when its processes end; Ctrl-C reaches the whole process group.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    worker = _Worker(connection)
+    root = logging.getLogger()
+    root.setLevel(level)
+    root.addHandler(_ToWorker(worker))
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            function, job = worker.receive()
+            worker.send("started", None)
+            worker.send(*_run(function, job, worker))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # noqa: S101
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _run(function: bytes, job: Job, worker: _Worker) -> tuple[str, object]:
+    holder = _Holder(job)
+    try:
+        handler = with_parameters(pickle.loads(function))  # noqa: S301
+        return "returned", outcome_of(handler(_ProcessJob(holder, worker)))
+    except asyncio.CancelledError:
+        return "cancelled", None
+    except BaseException as error:  # noqa: BLE001
+        return "raised", (traceback.format_exc(), failure(error))
+    finally:
+        worker.no_more_calls(holder)

@@ -1,0 +1,304 @@
+"""One claimed job from its claim to its last call: a handler, a lease, and what is reported.
+
+Two tasks run side by side. One runs the handler and knows nothing of the other, which reports and
+renews the lease. However the handler returns, the job then has exactly one outcome: it is finished,
+it is released, or, if it is no longer this worker's, nothing is sent.
+"""
+
+import asyncio
+import logging
+import math
+import uuid
+from typing import Any, Final
+
+from jobledger.core.aio.client import AsyncClient
+from jobledger.core.models import Asset, Job, ProgressResult
+from jobledger.core.retry import Backoff, is_transient, is_unreachable
+from jobledger.errors import JobledgerError
+from jobledger.worker.context import Stop
+from jobledger.worker.handlers import Handler
+from jobledger.worker.handling import Handling
+from jobledger.worker.lease import Lease
+from jobledger.worker.lease_calls import GONE, persist
+from jobledger.worker.outcomes import (
+    STATUSES,
+    Failed,
+    Finish,
+    Outcome,
+    Release,
+    clean_message,
+    error_of,
+    failure,
+)
+from jobledger.worker.progress_reporter import Reporter
+from jobledger.worker.throttle import INTERVAL, Throttle
+
+RELEASE: Final = 5.0
+"""Seconds for which a release is tried."""
+
+ASK: Final = 1.0
+"""Seconds that `progress()` waits for an answer."""
+
+MAX_PROGRESS_MESSAGE: Final = 512
+
+_logger = logging.getLogger("jobledger.worker")
+
+
+class JobRun:
+    """Runs one job.
+
+    Args:
+        client: makes the calls.
+        reporter: carries the reports.
+        job: as it was claimed.
+        handler: of its type.
+        lease: as it was granted.
+        worker_id: the worker's.
+        state: what the worker's lifespan yielded.
+    """
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        reporter: Reporter,
+        job: Job,
+        handler: Handler,
+        lease: Lease,
+        *,
+        worker_id: str,
+        state: Any = None,
+    ) -> None:
+        self.job = job
+        self._expired = False  # by this worker's own clock; the service did not say so
+        self._shut_down = False
+        self._client = client
+        self._reporter = reporter
+        self._handling = Handling(job, handler, self, state)
+        self._lease = lease
+        self._worker_id = worker_id
+        self._throttle = Throttle(job.progress)
+        self._to_report = asyncio.Event()
+        self._not_before = 0.0
+        # Done when the report that is under way, or was asked for, has its answer.
+        self._asked: asyncio.Future[None] | None = None
+
+    async def run(self) -> None:
+        """Run the job to its outcome. Being cancelled is a shutdown of this job, no way out."""
+        _logger.info("%s: claimed", self._name)
+        handling = self._handling.start()
+        keeping = asyncio.create_task(self._keep())
+        try:
+            await self._through(handling)
+        finally:
+            keeping.cancel()
+            await asyncio.wait({keeping})
+            self._handling.close()
+        sending = asyncio.create_task(self._send(self._conclude()))
+        await self._through(sending)
+        sending.result()
+
+    def shut_down(self) -> None:
+        """Stop the handler, so that the job can be released; insist after a while."""
+        self._shut_down = True
+        self._handling.stop(Stop.SHUTDOWN)
+
+    # --- what the handler reports -------------------------------------------------------------
+
+    def report(self, progress: int | None, message: str | None) -> None:
+        """Send this soon, unless something newer comes first."""
+        if message is not None:
+            message = clean_message(message, MAX_PROGRESS_MESSAGE)
+        self._throttle.offer(progress, message)
+        self._to_report.set()
+
+    async def ask(self) -> None:
+        """Wait for the answer to a report: to one under way, or one that is sent for this.
+
+        If the last answer is new enough, or the service unavailable, nothing is sent.
+        """
+        if self._asked is None:
+            if self._handling.lost or self._lease.clock() < self._not_before:
+                return
+            self._asked = asyncio.get_running_loop().create_future()
+            self._to_report.set()
+        await asyncio.wait({self._asked}, timeout=ASK)
+
+    async def link_asset(self, asset: Asset) -> Asset:
+        """Link an asset, once."""
+        request_id = str(uuid.uuid4())
+        try:
+            return await persist(
+                lambda: self._client.create_asset(
+                    self.job.id,
+                    asset.asset_type,
+                    url=asset.url,
+                    storage_path=asset.storage_path,
+                    file_size=asset.file_size,
+                    attempt=self.job.attempt,
+                    request_id=request_id,
+                ),
+                self._lease,
+                self._lease.clock() + self._lease.duration,
+            )
+        except GONE as error:
+            self._lose(str(error))
+            raise asyncio.CancelledError from error
+
+    # ------------------------------------------------------------------------------------------
+
+    def _lose(self, why: str) -> None:
+        _logger.warning("%s is no longer this worker's: %s", self._name, why)
+        self._handling.stop(Stop.LOST)
+
+    async def _through(self, task: "asyncio.Task[Any]") -> None:
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError:
+                self.shut_down()
+
+    # --- reports and renewals -----------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        """Report what is new and renew the lease, until it is lost or this is cancelled."""
+        try:
+            await self._keep_reporting()
+        except Exception:
+            _logger.exception("%s: a bug", self._name)
+            self._lose("its lease is no longer renewed")
+
+    async def _keep_reporting(self) -> None:
+        backoff = Backoff(self._lease.longest_pause)
+        while not self._handling.lost:
+            await self._until_due()
+            if self._lease.over:
+                self._expired = True
+                self._lose("the lease expired, and no renewal was answered in time")
+                return
+            sent = self._lease.clock()
+            self._not_before = sent + INTERVAL
+            report = self._throttle.pending
+            asked = self._asked = self._asked or asyncio.get_running_loop().create_future()
+            try:
+                answer = await self._reporter.report(self.job, report, self._lease)
+                self._learn(answer, sent)
+            except GONE as error:
+                self._lose(str(error))
+            except JobledgerError as error:
+                self._not_before = self._lease.clock() + backoff.pause(error)
+                if not is_transient(error) and report:
+                    _logger.warning("%s: a report was refused: %s", self._name, error)
+                    self._throttle.arrived(report)
+            else:
+                backoff.reset()
+                self._throttle.arrived(report)
+            finally:
+                self._asked = None
+                asked.set_result(None)
+
+    def _learn(self, answer: ProgressResult, sent: float) -> None:
+        if answer.job.is_terminal:
+            self._lose(f"it is {answer.job.status}")
+        elif answer.applied:
+            self._lease.renewed(sent)
+        else:
+            # Late, and the lease is not renewed: send one that is not.
+            self._lease.renew_now()
+        if answer.cancel_requested:
+            self._handling.cancel(answer.job.cancel_reason)
+
+    async def _until_due(self) -> None:
+        while True:
+            now = self._lease.clock()
+            at_once = self._throttle.pending or self._asked is not None
+            due = now if at_once else self._lease.renew_at
+            due = min(max(due, self._not_before), self._lease.deadline)
+            if now >= due:
+                return
+            self._to_report.clear()
+            try:
+                async with asyncio.timeout(due - now):
+                    await self._to_report.wait()
+            except TimeoutError:
+                return
+
+    # --- the outcome --------------------------------------------------------------------------
+
+    def _conclude(self) -> Outcome | None:
+        """Say how the job finishes; None: it is not this worker's to finish."""
+        if self._handling.lost:
+            return Release() if self._expired else None
+        outcome = self._handling.conclude()
+        if (error := self._handling.raised) is not None:
+            _logger.error("%s failed", self._name, exc_info=error)
+        return outcome
+
+    async def _send(self, outcome: Outcome | None) -> None:
+        try:
+            match outcome:
+                case None:
+                    return
+                case Release():
+                    await self._release()
+                case _:
+                    await self._finish(outcome)
+        except GONE as error:
+            _logger.warning("%s: its outcome came too late: %s", self._name, error)
+        except JobledgerError as error:
+            _logger.error("%s: could not be finished: %s", self._name, error)  # noqa: TRY400
+
+    async def _finish(self, outcome: Finish) -> None:
+        try:
+            await self._transition(outcome)
+        except JobledgerError as error:
+            if isinstance(error, GONE) or is_transient(error):
+                raise
+            text = f"the outcome was refused: {error}"
+            await self._transition(Failed(clean_message(text), error.reason or error.code.name))
+        except Exception as error:
+            # No request can be made of it: it was changed since it was returned.
+            _logger.exception("%s: its outcome cannot be sent", self._name)
+            await self._transition(failure(error))
+
+    async def _transition(self, outcome: Finish) -> None:
+        details = error_of(outcome)
+        await persist(
+            lambda: self._client.transition_job(
+                self.job.id,
+                STATUSES[type(outcome)],
+                attempt=self.job.attempt,
+                # What the handler reported last arrives with its outcome, if not before.
+                progress=self._throttle.pending.progress,
+                progress_message=self._throttle.pending.message,
+                result=outcome.result,
+                error=details,
+                assets=outcome.assets,
+                worker_id=self._worker_id,
+            ),
+            self._lease,
+            self._last_try,
+        )
+        _logger.info("%s: %s", self._name, type(outcome).__name__)
+
+    async def _release(self) -> None:
+        until = min(self._lease.clock() + RELEASE, self._lease.deadline)
+        await persist(
+            lambda: self._client.release_job(self.job.id, self.job.attempt),
+            self._lease,
+            self._last_try if self._expired else until,
+        )
+        _logger.info("%s: released", self._name)
+
+    def _last_try(self, error: JobledgerError) -> float:
+        """Return until when the last call is tried: in an outage for as long as the worker runs.
+
+        The service extends the leases that expire in an outage, so the job may still be
+        this worker's after it; the fence decides.
+        """
+        if is_unreachable(error) and not self._shut_down:
+            return math.inf
+        return self._lease.deadline
+
+    @property
+    def _name(self) -> str:
+        return f"job {self.job.id} ({self.job.job_type}, attempt {self.job.attempt})"

@@ -1,0 +1,77 @@
+"""What a handler's function takes, and whether it is async."""
+
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from jobledger.worker.parameters import converter, is_parameters_type
+
+
+def is_async(function: Callable[..., object]) -> bool:
+    """Whether a call of it has to be awaited."""
+    candidates = (function, inspect.unwrap(function), getattr(function, "__call__", None))  # noqa: B004
+    return any(map(inspect.iscoroutinefunction, candidates))
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return the function's name, for a handler that is given no job type."""
+    name = getattr(function, "__name__", "")
+    if not name or not name.isidentifier():
+        raise TypeError(f"job_type: {function!r} has no name; give one")
+    return name
+
+
+def with_parameters(function: Callable[..., Any]) -> Callable[[Any], Any]:
+    """Return the function with the job as its only argument.
+
+    If it has a second parameter, that is the job's parameters, converted to its type.
+
+    Raises:
+        TypeError: its parameters are not `job`, or `job` and one with a fitting type.
+    """
+    if not callable(function):
+        raise TypeError(f"function: {type(function).__name__} is not a function")
+    positional = [
+        parameter
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    needed = [each for each in positional if each.default is each.empty]
+    if not positional and not _takes_any(function):
+        raise TypeError(f"{_name(function)}: takes no argument, and is called with the job")
+    if len(needed) > 2:  # noqa: PLR2004
+        raise TypeError(f"{_name(function)}: takes more than a job and its parameters")
+    second = positional[1] if len(positional) > 1 else None
+    kind = None if second is None else _type_of(function, second)
+    if second is None or (second not in needed and not is_parameters_type(kind)):
+        return function
+    if not is_parameters_type(kind):
+        raise TypeError(
+            f"{_name(function)}: the type of {second.name!r} is not a dataclass or pydantic model"
+        )
+    convert = converter(kind)
+
+    def call(job: Any) -> Any:
+        return function(job, convert(job.parameters, "parameters"))
+
+    return call
+
+
+def _type_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    if not isinstance(parameter.annotation, str):
+        return parameter.annotation
+    target = inspect.unwrap(function)
+    try:
+        return typing.get_type_hints(getattr(target, "__func__", target)).get(parameter.name)
+    except NameError as error:
+        raise TypeError(f"{_name(function)}: the type of {parameter.name!r}: {error}") from None
+
+
+def _takes_any(function: Callable[..., Any]) -> bool:
+    parameters = inspect.signature(function).parameters.values()
+    return any(each.kind is each.VAR_POSITIONAL for each in parameters)
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", repr(function))

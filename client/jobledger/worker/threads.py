@@ -1,0 +1,128 @@
+"""Plain functions as handlers: each job in a thread of its own.
+
+A thread cannot be stopped from outside. Its next call on the job raises, and a thread that makes
+none is left to die with the process when the worker stops; hence daemon threads instead of an
+executor, which Python would wait for.
+"""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import contextvars
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from jobledger.core.models import Asset
+from jobledger.worker.context import AsyncHolder, ClaimedJob, JobFacts, Stop
+
+_Result = TypeVar("_Result")
+
+
+class BlockingJob(JobFacts):
+    """A job in the hands of a plain function.
+
+    Each call raises asyncio.CancelledError if the handler has to stop: once after a cancellation,
+    a timeout or the worker's shutdown, and every time if the job is no longer this worker's. A
+    handler that has nothing to report calls `progress()` now and then, to be stopped in time.
+    """
+
+    def __init__(self, holder: AsyncHolder, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(holder)
+        self._job = ClaimedJob(holder)
+        self._loop = loop
+        self._raised = Stop.NOT
+
+    def progress(self, progress: float | None = None, message: str | None = None) -> None:
+        """Report how far the job is, or ask whether to go on; see ClaimedJob.progress."""
+        self._check()
+        self._await(self._job.progress(progress, message))
+        self._check()
+
+    def add_asset(
+        self, asset_type: str, *, url: str = "", storage_path: str = "", file_size: int = 0
+    ) -> Asset:
+        """Link an asset; see ClaimedJob.add_asset."""
+        self._check()
+        return self._await(
+            self._job.add_asset(asset_type, url=url, storage_path=storage_path, file_size=file_size)
+        )
+
+    def _check(self) -> None:
+        thrown = self._holder.thrown
+        if thrown > self._raised or thrown is Stop.LOST:
+            self._raised = thrown
+            raise asyncio.CancelledError
+
+    def _await(self, call: Coroutine[Any, Any, _Result]) -> _Result:
+        try:
+            return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+        except concurrent.futures.CancelledError:
+            self._raised = self._holder.thrown
+            raise asyncio.CancelledError from None
+        except RuntimeError:
+            call.close()
+            if self._loop.is_closed():
+                raise asyncio.CancelledError from None
+            raise
+
+
+def in_thread(
+    function: Callable[[BlockingJob], object], insist: Callable[[str], None] | None = None
+) -> Callable[[ClaimedJob], Awaitable[object]]:
+    """Make an async handler of a plain function.
+
+    Args:
+        function: the handler.
+        insist: called with the job's id if it does not stop; then the thread returns soon.
+            Without it, a thread that does not stop is left behind.
+    """
+
+    async def handle(job: ClaimedJob) -> object:
+        holder = job.holder
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[Callable[[], object]] = loop.create_future()
+        thread = threading.Thread(
+            target=contextvars.copy_context().run,
+            args=(_work, function, BlockingJob(holder, loop), loop, ended),
+            name=f"jobledger-{job.id}",
+            daemon=True,
+        )
+        thread.start()
+        while not ended.done():
+            try:
+                await asyncio.wait({ended})
+            except asyncio.CancelledError:
+                # The thread's own next call raises. Its slot stays taken until it returns.
+                if insist is not None and holder.insisted:
+                    insist(job.id)
+                elif insist is None and holder.abandoned:
+                    raise
+        return ended.result()()
+
+    return handle
+
+
+def _work(
+    function: Callable[[BlockingJob], object],
+    job: BlockingJob,
+    loop: asyncio.AbstractEventLoop,
+    ended: "asyncio.Future[Callable[[], object]]",
+) -> None:
+    # An outcome or an exception travels as what has to be called to get it: a
+    # future does not take every exception.
+    try:
+        outcome = function(job)
+        end = lambda: outcome  # noqa: E731
+    except BaseException as raised:  # noqa: BLE001
+        error = raised
+
+        def end() -> object:
+            raise error
+
+    def settle() -> None:
+        if not ended.done():
+            ended.set_result(end)
+
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+        loop.call_soon_threadsafe(settle)

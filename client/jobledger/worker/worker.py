@@ -1,0 +1,384 @@
+"""A worker: claims jobs, runs a handler for each, and always sends the outcome.
+
+    worker = Worker("127.0.0.1:50051", concurrency=8)
+
+    @worker.handler
+    async def thumbnail(job: ClaimedJob) -> Completed:
+        await job.progress(25, "decoded")
+        await job.add_asset("image/png", url=..., file_size=...)
+        return Completed({"count": 1})
+
+    asyncio.run(worker.run())
+
+Handlers need to know nothing of leases, retries and shutdowns; docs/workers.md says what is done
+for them.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
+from datetime import timedelta
+from typing import Any, TypeAlias, TypeVar, overload
+
+from jobledger.core.aio.client import AsyncClient
+from jobledger.core.conversion import Seconds, to_duration
+from jobledger.core.options import seconds_of
+from jobledger.core.requests import count, text
+from jobledger.worker.claims import Claims
+from jobledger.worker.handlers import (
+    Executor,
+    Function,
+    Handler,
+    Middleware,
+    OnCancel,
+    make_handler,
+)
+from jobledger.worker.progress_reporter import Reporter
+from jobledger.worker.runner import JobRun
+from jobledger.worker.signatures import is_async, name_of
+from jobledger.worker.slots import Slots
+
+Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[Any] | AbstractContextManager[Any]]
+_Function = TypeVar("_Function", bound=Function)
+
+_logger = logging.getLogger("jobledger.worker")
+
+
+class Worker:
+    """Claims jobs of the types that it has handlers for, and runs a handler for each.
+
+    A worker runs once.
+
+    Args:
+        client: makes the calls; its owner, if any, does not matter. Or the address of the
+            server, for a client of the worker's own, which it closes. Default: the address
+            127.0.0.1:50051, or the connection of `jobledger worker run`.
+        concurrency: how many jobs at once, of all types whose handler has no limit of its own.
+        lease: seconds, or a timedelta, 5 s to 24 h. If the worker dies, its jobs pass to another
+            one, or fail, after so long; if the service is unavailable, handlers go on for nearly
+            so long.
+        grace: seconds, or a timedelta, that running jobs have when the worker stops. Then their
+            handlers are cancelled, and the jobs released to be claimed by another worker, without
+            using up an attempt.
+        claim_wait: seconds, or a timedelta, that a claim waits for jobs, at most 60 s.
+        worker_id: at most 128 characters. Default: the client's `worker_id`.
+        middleware: async functions `middleware(job, call_next)` around each handler, the first
+            one outermost. `await call_next(job)` is the handler's outcome, or None.
+        lifespan: returns a context manager, async or plain, that is entered before the first
+            claim and left after the last job. What it yields is `job.state`.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        client: AsyncClient | str | None = None,
+        *,
+        concurrency: int = 1,
+        lease: Seconds = 60.0,
+        grace: Seconds = 10.0,
+        claim_wait: Seconds = 20.0,
+        worker_id: str | None = None,
+        middleware: Iterable[Middleware] = (),
+        lifespan: Lifespan | None = None,
+    ) -> None:
+        if not isinstance(client, AsyncClient | str | None):
+            raise TypeError(
+                f"client: {type(client).__name__} is neither an AsyncClient nor an address"
+            )
+        self._owns_client = isinstance(client, str)
+        self._client = AsyncClient(client) if isinstance(client, str) else client
+        self._worker_id = None if worker_id is None else text(worker_id, "worker_id")
+        to_duration(lease, "lease")
+        to_duration(claim_wait, "claim_wait")
+        self._lease = _seconds(lease, "lease")
+        self._grace = _seconds(grace, "grace")
+        self._claim_wait = _seconds(claim_wait, "claim_wait")
+        self._middleware = tuple(middleware)
+        for each in self._middleware:
+            if not callable(each) or not is_async(each):
+                raise TypeError(f"middleware: {each!r} is not an async function")
+        if lifespan is not None and not callable(lifespan):
+            raise TypeError("lifespan: give the function that returns the context manager")
+        self._lifespan = lifespan
+        self._handlers: dict[str, Handler] = {}
+        self._one_returned = asyncio.Event()
+        self._shared = self._new_slots(count(concurrency, "concurrency"))
+        self._slots = [self._shared]
+        self._started = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        # While the lifespan is entered, which nothing else could stop.
+        self._working: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._hurrying = asyncio.Event()
+
+    @overload
+    def handler(self, job_type: _Function) -> _Function: ...
+
+    @overload
+    def handler(
+        self,
+        job_type: str | None = None,
+        *,
+        concurrency: int | None = None,
+        timeout: Seconds | None = None,
+        on_cancel: OnCancel = "raise",
+        executor: Executor = "thread",
+    ) -> Callable[[_Function], _Function]: ...
+
+    def handler(
+        self,
+        job_type: Any = None,
+        *,
+        concurrency: int | None = None,
+        timeout: Seconds | None = None,
+        on_cancel: OnCancel = "raise",
+        executor: Executor = "thread",
+    ) -> Any:
+        """Make a function the handler of a type of job; a decorator.
+
+        An async function runs in the event loop, with a ClaimedJob. A plain one runs in a thread
+        of its own, with a BlockingJob. A second parameter, annotated with a dataclass or a
+        pydantic model, is the job's parameters as this type; if they do not fit, the job is
+        FAILED / INVALID_PARAMETERS.
+
+        It returns Completed, Partial, Failed or Release; a mapping, a dataclass or None means
+        COMPLETED. What it raises makes the job FAILED, with the exception's class as the reason.
+
+        Args:
+            job_type: 1 to 50 characters. Default: the function's name.
+            concurrency: how many jobs of this type at once, in slots of its own besides those of
+                the worker. Default: it shares the worker's slots.
+            timeout: seconds, or a timedelta, that a run may take. Then the handler is cancelled
+                and the job FAILED / TIMED_OUT.
+            on_cancel: what happens when cancellation of the job is requested: "raise" raises
+                asyncio.CancelledError in the handler, "flag" only sets `job.cancel_requested`. If
+                it then returns no outcome, the job is FAILED / CANCELLED. It has 30 s.
+            executor: "thread", or "process" for a plain function that computes in Python: it runs
+                in a process of its own, which can be killed if it does not stop. It has to be
+                defined at the top of a module that can be imported.
+
+        Raises:
+            TypeError: an argument has the wrong type, or the function cannot be a handler.
+            ValueError: the type has a handler, or an argument is out of range.
+            RuntimeError: the worker runs already.
+        """
+
+        def register(function: _Function) -> _Function:
+            name = name_of(function) if job_type is None else job_type
+            if name in self._handlers:
+                raise ValueError(f"job_type: {name!r} has a handler")
+            self._handlers[name] = make_handler(
+                function,
+                on_cancel=on_cancel,
+                timeout=seconds_of(timeout, "timeout"),
+                executor=executor,
+                middleware=self._middleware,
+            )
+            self._slots_of(concurrency).job_types.append(name)
+            return function
+
+        if self._started:
+            raise RuntimeError("handler: the worker runs already, or has run")
+        if callable(job_type):
+            function, job_type = job_type, None
+            return register(function)
+        if job_type is not None and not text(job_type, "job_type"):
+            raise ValueError("job_type: is empty")
+        if concurrency is not None:
+            count(concurrency, "concurrency")
+        return register
+
+    def stop(self, *, now: bool = False) -> None:
+        """Claim no more jobs; `run` returns when the running ones are done or the grace is over.
+
+        May be repeated, and called in any thread.
+
+        Args:
+            now: without the grace.
+        """
+        if self._loop is None:
+            self._stop(now=now)
+            return
+        with contextlib.suppress(RuntimeError):  # the loop is closed: it has stopped
+            self._loop.call_soon_threadsafe(lambda: self._stop(now=now))
+
+    async def run(self, *, client: AsyncClient | None = None, signals: bool = True) -> None:
+        """Work until `stop` is called.
+
+        Being cancelled is as `stop(now=True)`.
+
+        Args:
+            client: for a worker that was made without one.
+            signals: SIGTERM and SIGINT call `stop`, and a second one `stop(now=True)`. Only in
+                the main thread.
+
+        Raises:
+            JobledgerError: a claim was refused and always will be: InvalidField, AccessDenied. An
+                unavailable service is waited for.
+            RuntimeError: the worker has run.
+            ValueError: it has no handlers.
+        """
+        if self._started:
+            raise RuntimeError("run: this worker has run; make another one")
+        if not self._handlers:
+            raise ValueError("handler: the worker has none, so it has nothing to do")
+        processes = [each.processes for each in self._handlers.values() if each.processes]
+        for each in processes:
+            each.check()
+        if self._client is None:
+            self._owns_client = client is None
+            self._client = AsyncClient() if client is None else client
+        self._started = True
+        self._loop = asyncio.get_running_loop()
+        cancelled = False
+        with self._signals() if signals else contextlib.nullcontext():
+            self._working = working = asyncio.create_task(self._work(self._client))
+            while not working.done():
+                try:
+                    await asyncio.wait({working})
+                except asyncio.CancelledError:
+                    cancelled = True
+                    self._stop(now=True)
+        if not working.cancelled():
+            working.result()
+        if cancelled:
+            raise asyncio.CancelledError
+
+    def run_sync(self, *, signals: bool = True) -> None:
+        """Work until `stop` is called, in a program without asyncio; see `run`.
+
+        The worker's client is closed at the end: it belongs to the event loop of this call.
+
+        Raises:
+            RuntimeError: an event loop runs in this thread: await `run` there.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            asyncio.run(self._run_and_close(signals=signals))
+        else:
+            raise RuntimeError("run_sync: an event loop runs in this thread; await run() instead")
+
+    async def _run_and_close(self, *, signals: bool) -> None:
+        try:
+            await self.run(signals=signals)
+        finally:
+            if self._client is not None:
+                await self._client.close()
+
+    async def _work(self, client: AsyncClient) -> None:
+        try:
+            async with AsyncExitStack() as stack:
+                if self._owns_client:
+                    stack.push_async_callback(client.close)
+                state = None
+                if self._lifespan is not None:
+                    state = await _enter(stack, self._lifespan())
+                self._working = None
+                for handler in self._handlers.values():
+                    if handler.processes is not None:
+                        stack.push_async_callback(asyncio.to_thread, handler.processes.close)
+                reporter = await stack.enter_async_context(Reporter(client))
+                worker_id = self._worker_id or client.worker_id
+                job_types = ", ".join(self._handlers)
+                _logger.info("worker %s started; job types: %s", worker_id, job_types)
+                claims = Claims(
+                    client,
+                    reporter,
+                    self._handlers,
+                    self._stopping,
+                    lease=self._lease,
+                    wait=self._claim_wait,
+                    worker_id=worker_id,
+                    state=state,
+                )
+                async with asyncio.TaskGroup() as group:
+                    for slots in self._slots:
+                        if slots.job_types:
+                            group.create_task(claims.fill(slots, group))
+                    await self._stopping.wait()
+                    await self._wait_for_runs()
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    # --- stopping -----------------------------------------------------------------------------
+
+    def _stop(self, *, now: bool) -> None:
+        self._stopping.set()
+        if self._working is not None:
+            self._working.cancel()
+        for slots in self._slots:
+            slots.wake()
+        if now:
+            self._hurrying.set()
+        self._one_returned.set()
+
+    async def _wait_for_runs(self) -> None:
+        if running := len(self._runs):
+            _logger.info("stopping; jobs running: %d, grace: %g s", running, self._grace)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if math.isinf(self._grace) else self._grace):
+                while self._runs and not self._hurrying.is_set():
+                    self._one_returned.clear()
+                    await self._one_returned.wait()
+        for run in self._runs:
+            run.shut_down()
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        previous = [signal.getsignal(number) for number in numbers]
+        for number in numbers:
+            loop.add_signal_handler(number, self._signalled)
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, previous, strict=True):
+                loop.remove_signal_handler(number)
+                signal.signal(number, handler)
+
+    def _signalled(self) -> None:
+        self._stop(now=self._stopping.is_set())
+
+    @property
+    def _runs(self) -> list[JobRun]:
+        return [run for slots in self._slots for run in slots.runs]
+
+    def _slots_of(self, concurrency: int | None) -> Slots:
+        if concurrency is None:
+            return self._shared
+        self._slots.append(self._new_slots(concurrency))
+        return self._slots[-1]
+
+    def _new_slots(self, size: int) -> Slots:
+        return Slots(size, self._one_returned.set)
+
+
+async def _enter(
+    stack: AsyncExitStack,
+    manager: AbstractAsyncContextManager[Any] | AbstractContextManager[Any],
+) -> Any:
+    if isinstance(manager, AbstractAsyncContextManager):
+        return await stack.enter_async_context(manager)
+    return stack.enter_context(manager)
+
+
+def _seconds(value: Seconds, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | timedelta):
+        raise TypeError(f"{name}: {type(value).__name__} is neither seconds nor a timedelta")
+    seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    if not seconds >= 0:
+        raise ValueError(f"{name}: {value} is less than 0")
+    return seconds

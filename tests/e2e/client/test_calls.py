@@ -1,0 +1,352 @@
+"""What each call can be given, how long a client lives, and what its errors say."""
+
+import asyncio
+import contextlib
+import pickle
+import socket
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+
+from jobledger import (
+    AccessDenied,
+    AsyncClient,
+    Client,
+    ClientClosed,
+    DeadlineExceeded,
+    InvalidField,
+    JobledgerError,
+    JobNotFound,
+    MessageTooLarge,
+    Unavailable,
+)
+
+
+class Recorder(grpc.GenericRpcHandler):
+    """Answers every unary call with nothing in it, and remembers its metadata."""
+
+    def __init__(self):
+        self.metadata = []
+
+    def service(self, details):
+        self.metadata.append(dict(details.invocation_metadata))
+        return grpc.unary_unary_rpc_method_handler(lambda request, context: b"")
+
+
+@pytest.fixture
+def recorder():
+    server = grpc.server(ThreadPoolExecutor(2))
+    handler = Recorder()
+    server.add_generic_rpc_handlers([handler])
+    handler.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    yield handler
+    server.stop(0).wait()
+
+
+class SilentServer:
+    """Accepts connections and never says anything."""
+
+    def __init__(self):
+        self.accepted = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.target = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._connections = []
+        self._thread = threading.Thread(target=self._accept)
+        self._thread.start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                self._connections.append(self._listener.accept())
+                self.accepted.set()
+
+    def close(self):
+        self._listener.shutdown(socket.SHUT_RDWR)  # ends accept()
+        self._thread.join()
+        self._listener.close()
+        for connection, _ in self._connections:
+            connection.close()
+
+
+@pytest.fixture
+def silent():
+    server = SilentServer()
+    yield server
+    server.close()
+
+
+# --- metadata, tokens, interceptors --------------------------------------------------------------
+
+
+async def test_metadata_goes_with_each_call_and_with_one(recorder):
+    with Client(recorder.target, user_id="ada", metadata={"tenant": "a"}) as client:
+        client.get_job("j", metadata={"trace": "1"})
+        client.get_job("j")
+    async with AsyncClient(recorder.target, user_id="ada", metadata={"tenant": "a"}) as client:
+        await client.get_job("j", metadata=[("trace", "2")])
+    seen = [(m.get("tenant"), m.get("trace")) for m in recorder.metadata]
+    assert seen == [("a", "1"), ("a", None), ("a", "2")]
+
+
+async def test_a_token_function_is_asked_for_each_call(recorder):
+    tokens = iter("abcd")
+    with Client(recorder.target, user_id="ada", token=lambda: next(tokens)) as client:
+        client.get_job("j")
+        client.get_job("j")
+
+    async def token():
+        await asyncio.sleep(0)
+        return next(tokens)
+
+    async with AsyncClient(recorder.target, user_id="ada", token=token) as client:
+        await client.get_job("j")
+    async with AsyncClient(recorder.target, user_id="ada", token=lambda: next(tokens)) as client:
+        await client.get_job("j")
+    shown = [metadata["authorization"] for metadata in recorder.metadata]
+    assert shown == ["Bearer a", "Bearer b", "Bearer c", "Bearer d"]
+
+
+async def test_interceptors_see_each_call(recorder):
+    seen = []
+
+    class Sync(grpc.UnaryUnaryClientInterceptor):
+        def intercept_unary_unary(self, continuation, client_call_details, request):
+            seen.append(client_call_details.method)
+            return continuation(client_call_details, request)
+
+    class Async(grpc.aio.UnaryUnaryClientInterceptor):
+        async def intercept_unary_unary(self, continuation, client_call_details, request):
+            seen.append(client_call_details.method.decode())
+            return await continuation(client_call_details, request)
+
+    with Client(recorder.target, user_id="ada", interceptors=[Sync()]) as client:
+        client.get_job("j")
+    async with AsyncClient(recorder.target, user_id="ada", interceptors=[Async()]) as client:
+        await client.get_job("j")
+    assert seen == ["/jobledger.v1.JobService/GetJob"] * 2
+
+
+# --- timeouts ------------------------------------------------------------------------------------
+
+
+async def test_the_message_of_a_deadline_names_the_address_and_the_time(silent):
+    with (
+        Client(silent.target, user_id="ada") as client,
+        pytest.raises(DeadlineExceeded, match=rf"{silent.target} within 0\.3 s"),
+    ):
+        client.get_job("j", timeout=0.3)
+    async with AsyncClient(silent.target, user_id="ada", timeout=0.3) as client:
+        with pytest.raises(TimeoutError, match=rf"{silent.target} within 0\.3 s"):
+            await client.get_job("j")
+
+
+@pytest.mark.parametrize("timeout", [None, float("inf"), 1e12])
+def test_a_call_without_a_limit_is_made(recorder, timeout):
+    with Client(recorder.target, user_id="ada", timeout=timeout) as client:
+        client.get_job("j")
+        client.get_job("j", timeout=timeout)
+
+
+def connecting_calls(client):
+    return {
+        "watch": lambda: [*client.watch("j")],
+        "wait": lambda: client.wait("j"),
+        "watch_jobs": lambda: [*client.watch_jobs()],
+        "wait_all": lambda: client.wait_all(["j"]),
+        "as_completed": lambda: [*client.as_completed(["j"])],
+    }
+
+
+@pytest.mark.parametrize("method", connecting_calls(None))
+def test_a_wrong_address_is_an_error_after_the_time_to_connect(method):
+    with (
+        Client("127.0.0.1:1", user_id="ada", connect_timeout=0.3) as client,
+        pytest.raises(Unavailable, match=r"127\.0\.0\.1:1"),
+    ):
+        connecting_calls(client)[method]()
+
+
+async def test_so_it_is_for_asyncio():
+    async with AsyncClient("127.0.0.1:1", user_id="ada", connect_timeout=0.3) as client:
+        with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1"):
+            await client.wait("j")
+        with pytest.raises(ConnectionError):
+            await client.wait_all(["j"], connect_timeout=0.1)
+
+
+def test_an_address_that_says_nothing_is_an_error_that_names_it(silent, monkeypatch):
+    monkeypatch.setattr("jobledger.core.reconnecting.ATTEMPT", 0.3)
+    with (
+        Client(silent.target, user_id="ada") as client,
+        pytest.raises(Unavailable, match=silent.target),
+    ):
+        client.wait("j", connect_timeout=0.2)
+
+
+# --- watches that say what happens to them -------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["sync", "async", "async callbacks"])
+async def test_a_watch_says_when_it_is_cut_off_and_when_it_goes_on(fault_server, kind):
+    aborts = fault_server.aborts(grpc.StatusCode.UNAVAILABLE, "cable cut")
+    fault_server.says(fault_server.message(1), then=aborts)
+    fault_server.says(then=aborts)
+    fault_server.says(fault_server.message(2, "COMPLETED"))
+    said = []
+
+    def on_disconnect(error):
+        said.append(str(error))
+
+    def on_reconnect():
+        said.append("back")
+
+    async def on_disconnect_async(error):
+        await asyncio.sleep(0)
+        on_disconnect(error)
+
+    async def on_reconnect_async():
+        await asyncio.sleep(0)
+        on_reconnect()
+
+    def follow():
+        with Client(fault_server.target, user_id="ada") as client:
+            callbacks = {"on_disconnect": on_disconnect, "on_reconnect": on_reconnect}
+            for change in client.watch("j", **callbacks):
+                said.append(change.job.version)  # noqa: PERF401
+
+    if kind == "sync":
+        await asyncio.to_thread(follow)
+    else:
+        callbacks = (
+            {"on_disconnect": on_disconnect_async, "on_reconnect": on_reconnect_async}
+            if kind == "async callbacks"
+            else {"on_disconnect": on_disconnect, "on_reconnect": on_reconnect}
+        )
+        async with AsyncClient(fault_server.target, user_id="ada") as client:
+            async for change in client.watch("j", **callbacks):
+                said.append(change.job.version)  # noqa: PERF401
+    assert said == [1, f"{fault_server.target}: cable cut", "back", 2]
+
+
+async def test_a_watch_is_a_context_manager_that_ends_its_stream(fault_server):
+    for _ in range(2):
+        fault_server.says(fault_server.message(1), then=fault_server.falls_silent)
+    async with AsyncClient(fault_server.target, user_id="ada") as client:
+        async with client.watch("j") as changes:
+            assert (await anext(changes)).job.version == 1
+        assert await asyncio.to_thread(fault_server.ended.wait, 10)
+    fault_server.ended.clear()
+    with Client(fault_server.target, user_id="ada") as client:
+        with client.watch("j") as changes:
+            assert next(changes).job.version == 1
+        assert await asyncio.to_thread(fault_server.ended.wait, 10)
+
+
+# --- lists ---------------------------------------------------------------------------------------
+
+
+async def test_a_list_can_be_read_by_its_pages_and_go_on_from_a_token(server):
+    owner = f"user-{uuid.uuid4()}"
+    with Client(server.target, user_id=owner) as client:
+        ids = [client.create_job("render").id for _ in range(5)][::-1]
+        pages = [*client.list_jobs(page_size=2).pages()]
+        assert [[job.id for job in page.items] for page in pages] == [ids[:2], ids[2:4], ids[4:]]
+        rest = client.list_jobs(page_size=2, page_token=pages[0].next_page_token)
+        assert [job.id for job in rest] == ids[2:]
+        assert pages[-1].next_page_token == ""
+    async with AsyncClient(server.target, user_id=owner) as client:
+        first = await anext(client.list_jobs(page_size=2).pages())
+        rest = client.list_jobs(page_size=2, page_token=first.next_page_token)
+        assert [job.id async for job in rest] == ids[2:]
+
+
+# --- lifetimes -----------------------------------------------------------------------------------
+
+
+async def test_a_call_after_close_says_that_the_client_is_closed(server):
+    client = Client(server.target, user_id="ada")
+    client.close()
+    client.close()
+    for call in (lambda: client.get_job("j"), lambda: [*client.watch("j")], client.list_jobs):
+        with pytest.raises(ClientClosed, match="closed"):
+            [*call()]
+    asynchronous = AsyncClient(server.target, user_id="ada")
+    await asynchronous.close()
+    with pytest.raises(ClientClosed, match="closed"):
+        await asynchronous.get_job("j")
+    with pytest.raises(ClientClosed, match="closed"):
+        await anext(asynchronous.watch("j"))
+
+
+async def test_closing_ends_the_calls_under_way(silent):
+    client = AsyncClient(silent.target, user_id="ada")
+    call = asyncio.create_task(client.get_job("j", timeout=None))
+    assert await asyncio.to_thread(silent.accepted.wait, 10)
+    await client.close()
+    with pytest.raises(ClientClosed):
+        await call
+    silent.accepted.clear()
+    blocking = Client(silent.target, user_id="ada")
+    in_thread = asyncio.create_task(asyncio.to_thread(blocking.get_job, "j", timeout=None))
+    assert await asyncio.to_thread(silent.accepted.wait, 10)
+    blocking.close()
+    with pytest.raises(ClientClosed):
+        await in_thread
+
+
+def test_an_async_client_may_be_made_outside_of_a_running_loop(server):
+    client = AsyncClient(server.target, user_id="ada")
+
+    async def main():
+        async with client:
+            return await client.create_job("render")
+
+    assert asyncio.run(main()).job_type == "render"
+
+
+def test_an_async_client_of_another_loop_says_so(server):
+    client = AsyncClient(server.target, user_id="ada")
+    asyncio.run(client.create_job("render"))
+    with pytest.raises(JobledgerError, match="another event loop"):
+        asyncio.run(client.create_job("render"))
+
+
+def test_a_client_may_be_shared_between_threads(server):
+    with Client(server.target, user_id="ada") as client, ThreadPoolExecutor(20) as threads:
+        jobs = [*threads.map(lambda _: client.create_job("render"), range(60))]
+    assert len({job.id for job in jobs}) == 60
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "base"),
+    [
+        (DeadlineExceeded, TimeoutError),
+        (Unavailable, ConnectionError),
+        (JobNotFound, LookupError),
+        (AccessDenied, PermissionError),
+        (InvalidField, ValueError),
+        (MessageTooLarge, ValueError),
+    ],
+)
+def test_an_error_is_also_what_python_programs_catch(kind, base):
+    error = kind("words", code=grpc.StatusCode.ABORTED, reason="R", metadata={"a": "b"})
+    assert isinstance(error, base)
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), again.code, again.metadata) == (
+        kind,
+        "words",
+        grpc.StatusCode.ABORTED,
+        {"a": "b"},
+    )
+
+
+async def test_a_request_that_is_too_large_is_not_an_overload(server):
+    with Client(server.target, user_id="ada") as client, pytest.raises(MessageTooLarge):
+        client.create_job("render", {"blob": "x" * (2 << 20)})

@@ -1,0 +1,107 @@
+"""Handlers for `executor="process"`: a process has to be able to import them."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobledger.worker import BlockingJob, Completed, Partial
+
+
+def whole(job: BlockingJob) -> Completed:
+    job.progress(50, f"half of {job.parameters['scene']}")
+    asset = job.add_asset("image/png", url="https://example.com/a.png", file_size=7)
+    return Completed({"pid": os.getpid(), "asset": asset.url, "attempt": job.attempt})
+
+
+def pid(job: BlockingJob) -> dict[str, object]:
+    return {"pid": os.getpid()}
+
+
+@dataclass
+class Scene:
+    scene: str
+
+
+def typed(job: BlockingJob, params: Scene) -> Scene:
+    return params
+
+
+def raises(job: BlockingJob) -> None:
+    raise FileNotFoundError("no scene 'castle'")
+
+
+def returns_nonsense(job: BlockingJob) -> object:
+    return [1]
+
+
+def refused_asset(job: BlockingJob) -> None:
+    job.add_asset("image/png")
+
+
+def exits(job: BlockingJob) -> None:
+    os._exit(job.parameters["code"])
+
+
+def killed(job: BlockingJob) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def computes(job: BlockingJob) -> dict[str, object]:
+    """Hold the GIL until a file exists."""
+    file = Path(str(job.parameters["file"]))
+    while not file.exists():
+        sum(range(10_000))
+    return {"pid": os.getpid()}
+
+
+def until_cancelled(job: BlockingJob) -> Partial | None:
+    try:
+        while True:
+            job.progress()
+    except asyncio.CancelledError:
+        # Raised once; what belongs to cleaning up can still be reported.
+        job.progress(10, "cleaning up")
+        if "keep" in job.parameters:
+            return Partial({"reason": job.cancel_reason})
+        raise
+
+
+def deaf(job: BlockingJob) -> None:
+    Path(str(job.parameters["file"])).write_text(str(os.getpid()))
+    while True:
+        time.sleep(60)
+
+
+def logs(job: BlockingJob) -> None:
+    job.log.warning("from %s", "a process")
+    logging.getLogger("elsewhere").warning("too")
+
+
+def needs_state(job: BlockingJob) -> None:
+    assert job.state is not None
+
+
+_left_behind: list[threading.Thread] = []
+
+
+def leaves_a_thread(job: BlockingJob) -> dict[str, object]:
+    """Leave a thread that reports on until it is stopped; return how many are stopped."""
+
+    def report() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            while True:
+                job.progress(99, job.id)
+
+    stopped = 0
+    for thread in _left_behind:
+        thread.join()
+        stopped += 1
+    _left_behind.append(threading.Thread(target=report, daemon=True))
+    _left_behind[-1].start()
+    return {"stopped": stopped, "pid": os.getpid()}

@@ -1,0 +1,143 @@
+"""`progress()` without arguments asks the service whether to go on."""
+
+import asyncio
+
+import grpc
+import pytest
+
+from jobledger.v1 import worker_service_pb2 as pb
+from jobledger.v1.job_pb2 import JobStatus
+from jobledger.worker import Completed, Worker
+from tests.e2e.worker.test_endings import asks_to_cancel, end_of, refuse_with
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_a_cancellation_is_raised_by_the_call_that_asks(
+    service, fake_client, running, blocking
+):
+    service.rules["UpdateProgress"] = asks_to_cancel
+    asked = []
+
+    def blocking_render(job):
+        try:
+            job.progress()
+        finally:
+            asked.append((job.cancel_requested, job.cancel_reason))
+        raise AssertionError("the call did not raise")
+
+    async def render(job):
+        try:
+            await job.progress()
+        finally:
+            asked.append((job.cancel_requested, job.cancel_reason))
+        raise AssertionError("the call did not raise")
+
+    end = await end_of(service, fake_client, running, blocking_render if blocking else render)
+    assert (end.error.reason, asked) == ("CANCELLED", [(True, "not needed")])
+    (request,) = service.requests("UpdateProgress")
+    assert request == pb.UpdateProgressRequest(job_id=end.job_id, attempt=1)
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_with_a_flag_a_cancellation_is_known_when_the_call_returns(
+    service, fake_client, running, blocking
+):
+    service.rules["UpdateProgress"] = asks_to_cancel
+
+    def blocking_render(job):
+        job.progress()
+        return {"known": job.cancel_requested}
+
+    async def render(job):
+        await job.progress()
+        return {"known": job.cancel_requested}
+
+    function = blocking_render if blocking else render
+    end = await end_of(service, fake_client, running, function, on_cancel="flag")
+    assert end.result["known"] is True
+    assert len(service.requests("UpdateProgress")) == 1
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_a_lost_lease_is_raised_by_the_call_that_asks(
+    service, fake_client, running, blocking
+):
+    service.rules["UpdateProgress"] = refuse_with("LEASE_LOST")
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def blocking_render(job):
+        with pytest.raises(asyncio.CancelledError):
+            job.progress()
+        loop.call_soon_threadsafe(asked.set)
+        return Completed()
+
+    async def render(job):
+        with pytest.raises(asyncio.CancelledError):
+            await job.progress()
+        asked.set()
+        return Completed()
+
+    worker = Worker(fake_client)
+    worker.handler("render")(blocking_render if blocking else render)
+    service.offer()
+    run = running(worker)
+    await asked.wait()
+    worker.stop()
+    await run
+    assert service.requests("TransitionJob") == []
+
+
+async def test_asking_all_the_time_makes_no_more_than_ten_reports_a_second(
+    service, fake_client, running
+):
+    async def render(job):
+        calls = 0
+        while len(service.requests("UpdateProgress")) < 5:
+            await job.progress()
+            await asyncio.sleep(0)
+            calls += 1
+        return {"calls": calls}
+
+    end = await end_of(service, fake_client, running, render)
+    assert end.result["calls"] > 20
+    times = service.times("UpdateProgress")
+    assert len(times) <= (service.times("TransitionJob")[0] - times[0]) / 0.1 + 1.5
+
+
+@pytest.mark.parametrize("outage", ["refuses", "hangs"])
+async def test_an_outage_does_not_stop_a_handler_that_asks(service, fake_client, running, outage):
+    async def hang(request, context):
+        await asyncio.Event().wait()
+
+    refuse = service.refuse(grpc.StatusCode.UNAVAILABLE)
+    service.rules["UpdateProgress"] = refuse if outage == "refuses" else hang
+
+    async def render(job):
+        for _ in range(2):
+            await job.progress()
+
+    end = await end_of(service, fake_client, running, render)
+    assert end.target_status == JobStatus.JOB_STATUS_COMPLETED
+
+
+async def test_the_service_cancels_a_job_and_its_handler_knows_when_it_asks(
+    client, running, job_type
+):
+    worker = Worker(client)
+    started, cancelled = asyncio.Event(), asyncio.Event()
+
+    @worker.handler(job_type)
+    async def render(job):
+        started.set()
+        await cancelled.wait()
+        await job.progress()
+        raise AssertionError("the call did not raise")
+
+    job = await client.create_job(job_type)
+    running(worker)
+    await started.wait()
+    await client.cancel_job(job.id, "not needed")
+    cancelled.set()
+    done = await client.wait(job.id, timeout=10)
+    assert (done.error.reason, done.error.message) == ("CANCELLED", "not needed")

@@ -1,0 +1,255 @@
+"""`executor="process"`: a handler that holds the GIL, in a process that can be killed."""
+
+import asyncio
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from jobledger.v1.job_pb2 import JobStatus
+from jobledger.worker import Worker
+from tests.e2e.worker import process_handlers
+from tests.e2e.worker.test_endings import asks_to_cancel
+from tests.support.pages import ROOT
+
+COMPLETED = JobStatus.JOB_STATUS_COMPLETED
+PARTIAL = JobStatus.JOB_STATUS_PARTIAL
+FAILED = JobStatus.JOB_STATUS_FAILED
+LEASE = 0.9
+
+
+async def end_of(service, client, running, function, parameters=None, **options):
+    worker = Worker(client)
+    worker.handler("render", executor="process", **options)(function)
+    service.offer(parameters=parameters)
+    running(worker)
+    return await service.called("TransitionJob")
+
+
+async def gone(pid):
+    async with asyncio.timeout(20):
+        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(0.01)
+    return True
+
+
+async def test_a_handler_in_a_process_reports_links_and_returns(service, fake_client, running):
+    end = await end_of(service, fake_client, running, process_handlers.whole, {"scene": "castle"})
+    assert end.target_status == COMPLETED
+    assert end.result["pid"] not in (0, os.getpid())
+    assert (end.result["asset"], end.result["attempt"]) == ("https://example.com/a.png", 1)
+    (asset,) = service.requests("CreateAsset")
+    assert (asset.attempt, asset.file_size) == (1, 7)
+    reports = [*service.requests("UpdateProgress"), end]
+    assert (50, "half of castle") in [(each.progress, each.progress_message) for each in reports]
+
+
+async def test_a_process_does_one_job_after_the_other_and_ends_with_the_worker(
+    service, fake_client, running
+):
+    worker = Worker(fake_client)
+    worker.handler("render", executor="process")(process_handlers.pid)
+    for _ in range(3):
+        service.offer()
+    run = running(worker)
+    pids = {(await service.called("TransitionJob", each)).result["pid"] for each in (1, 2, 3)}
+    assert len(pids) == 1
+    worker.stop()
+    await run
+    assert await gone(int(pids.pop()))
+
+
+async def test_its_parameters_can_have_a_type(service, fake_client, running):
+    worker = Worker(fake_client)
+    worker.handler("render", executor="process")(process_handlers.typed)
+    service.offer(parameters={"scene": "castle"})
+    service.offer(parameters={})
+    running(worker)
+    assert (await service.called("TransitionJob")).result["scene"] == "castle"
+    error = (await service.called("TransitionJob", 2)).error
+    assert (error.reason, error.message) == ("INVALID_PARAMETERS", "parameters.scene: is missing")
+
+
+@pytest.mark.parametrize(
+    ("function", "reason", "words"),
+    [
+        (process_handlers.raises, "FILE_NOT_FOUND_ERROR", "no scene 'castle'"),
+        (process_handlers.returns_nonsense, "TYPE_ERROR", "the handler returned list"),
+        (process_handlers.needs_state, "RUNTIME_ERROR", "lifespan"),
+    ],
+)
+async def test_what_it_raises_makes_the_job_failed_and_is_in_the_workers_log(
+    service, fake_client, running, caplog, function, reason, words
+):
+    end = await end_of(service, fake_client, running, function)
+    assert (end.target_status, end.error.reason) == (FAILED, reason)
+    assert words in end.error.message
+    assert "Traceback" not in end.error.message
+    assert "process_handlers.py" in caplog.text or reason == "TYPE_ERROR"
+
+
+async def test_what_the_service_refuses_is_raised_in_the_process(service, fake_client, running):
+    import grpc
+
+    service.rules["CreateAsset"] = service.refuse(grpc.StatusCode.INVALID_ARGUMENT)
+    end = await end_of(service, fake_client, running, process_handlers.refused_asset)
+    assert (end.target_status, end.error.reason) == (FAILED, "JOBLEDGER_ERROR")
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [(process_handlers.exits, "exited with 3"), (process_handlers.killed, "was ended by SIGKILL")],
+)
+async def test_a_process_that_dies_costs_its_job_and_no_other(
+    service, fake_client, running, function, words
+):
+    worker = Worker(fake_client, concurrency=2)
+    worker.handler("bad", executor="process")(function)
+    worker.handler("good", executor="process")(process_handlers.pid)
+    service.offer("bad", parameters={"code": 3})
+    service.offer("good")
+    running(worker)
+    ends = [await service.called("TransitionJob", each) for each in (1, 2)]
+    bad, good = sorted(ends, key=lambda end: end.target_status, reverse=True)
+    assert (bad.target_status, bad.error.reason) == (FAILED, "PROCESS_DIED")
+    assert bad.error.message == f"the handler's process {words}"
+    assert good.target_status == COMPLETED
+    service.offer("bad", parameters={"code": 3})
+    assert (await service.called("TransitionJob", 3)).error.reason == "PROCESS_DIED"
+
+
+async def test_a_process_that_was_killed_while_idle_costs_no_job(service, fake_client, running):
+    worker = Worker(fake_client)
+    worker.handler("render", executor="process")(process_handlers.pid)
+    service.offer()
+    running(worker)
+    first = int((await service.called("TransitionJob")).result["pid"])
+    os.kill(first, signal.SIGKILL)
+    assert await gone(first)
+    service.offer()
+    end = await service.called("TransitionJob", 2)
+    assert (end.target_status, int(end.result["pid"]) != first) == (COMPLETED, True)
+
+
+async def test_leases_are_renewed_while_a_handler_holds_the_gil(
+    service, fake_client, running, tmp_path
+):
+    file = tmp_path / "go"
+    worker = Worker(fake_client, lease=3)
+    worker.handler("render", executor="process")(process_handlers.computes)
+    service.offer(parameters={"file": str(file)})
+    running(worker)
+    await service.called("UpdateProgress", 5)
+    file.touch()
+    assert (await service.called("TransitionJob")).target_status == COMPLETED
+
+
+@pytest.mark.parametrize("keep", [False, True])
+async def test_a_cancellation_is_raised_in_the_process(service, fake_client, running, keep):
+    service.rules["UpdateProgress"] = asks_to_cancel
+    parameters = {"keep": True} if keep else {}
+    end = await end_of(service, fake_client, running, process_handlers.until_cancelled, parameters)
+    assert (end.progress, end.progress_message) == (10, "cleaning up")
+    if keep:
+        assert (end.target_status, end.result["reason"]) == (PARTIAL, "not needed")
+    else:
+        assert (end.target_status, end.error.reason) == (FAILED, "CANCELLED")
+
+
+@pytest.mark.parametrize("why", ["timeout", "shutdown", "lost"])
+async def test_a_process_that_does_not_stop_is_killed(
+    service, fake_client, running, monkeypatch, tmp_path, caplog, why
+):
+    monkeypatch.setattr("jobledger.worker.handling.CLEAN_UP", 0.1)
+    file = tmp_path / "pid"
+    worker = Worker(fake_client, grace=0, lease=LEASE)
+    timeout = 2 if why == "timeout" else None
+    worker.handler("render", executor="process", timeout=timeout)(process_handlers.deaf)
+    job = service.offer(parameters={"file": str(file)})
+    run = running(worker)
+    async with asyncio.timeout(20):
+        while not (file.exists() and file.read_text()):
+            await asyncio.sleep(0.01)
+    if why == "timeout":
+        assert (await service.called("TransitionJob")).error.reason == "TIMED_OUT"
+    elif why == "shutdown":
+        worker.stop()
+        await run
+        assert [each.job_id for each in service.requests("ReleaseJob")] == [job.id]
+    else:
+        from tests.e2e.worker.test_endings import refuse_with
+
+        service.rules["UpdateProgress"] = refuse_with("LEASE_LOST")
+    assert await gone(int(file.read_text()))
+    if why == "lost":
+        worker.stop()
+        await run
+        assert service.requests("TransitionJob") == service.requests("ReleaseJob") == []
+        gc.collect()
+        assert "never retrieved" not in caplog.text
+
+
+async def test_its_log_is_the_workers(service, fake_client, running, caplog):
+    await end_of(service, fake_client, running, process_handlers.logs)
+    records = {each.name: each for each in caplog.records}
+    job_id = service.requests("TransitionJob")[0].job_id
+    assert records["jobledger.job"].getMessage() == f"job {job_id}: from a process"
+    assert records["jobledger.job"].job_id == job_id
+    assert records["elsewhere"].getMessage() == "too"
+
+
+async def test_a_function_that_processes_cannot_import_is_refused_at_once(fake_client):
+    worker = Worker(fake_client)
+
+    @worker.handler("render", executor="process")
+    def render(job):
+        pass
+
+    with pytest.raises(TypeError, match=r"^executor: a process cannot import"):
+        await worker.run()
+
+
+PROGRAM = """
+from jobledger import Worker
+from tests.e2e.worker import process_handlers
+
+worker = Worker({target!r}, lease=5)
+worker.handler({job_type!r}, executor="process")(process_handlers.deaf)
+
+if __name__ == "__main__":
+    worker.run_sync()
+"""
+
+
+async def test_processes_end_with_a_worker_that_is_killed(server, client, job_type, tmp_path):
+    program, file = tmp_path / "program.py", tmp_path / "pid"
+    program.write_text(PROGRAM.format(target=server.target, job_type=job_type))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, program], env=environment) as process:
+        try:
+            await client.create_job(job_type, {"file": str(file)})
+            deadline = time.monotonic() + 20
+            while not (file.exists() and file.read_text()) and time.monotonic() < deadline:
+                await asyncio.sleep(0.01)
+        finally:
+            process.kill()
+    assert await gone(int(file.read_text()))
+
+
+async def test_a_thread_that_a_handler_leaves_behind_does_not_report_on_the_next_job(
+    service, fake_client, running
+):
+    worker = Worker(fake_client)
+    worker.handler("render", executor="process")(process_handlers.leaves_a_thread)
+    jobs = [service.offer() for _ in range(3)]
+    running(worker)
+    ends = [await service.called("TransitionJob", each) for each in (1, 2, 3)]
+    assert [end.result["stopped"] for end in ends] == [0, 1, 2]
+    assert {end.job_id for end in ends} == {job.id for job in jobs}
+    for request in [*service.requests("UpdateProgress"), *ends]:
+        assert request.progress_message in ("", request.job_id)

@@ -1,0 +1,87 @@
+"""The pytest plugin, from outside: a project of its own, whose tests use it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from jobledger.testing import ServerFailed, local_server
+
+TESTS = """
+import sys
+
+from jobledger import Client, JobStatus
+from jobledger.testing import run_handler
+
+
+def render(job):
+    job.progress(50, "halfway")
+    return {"frames": job.parameters["frames"]}
+
+
+def test_a_handler():
+    run = run_handler(render, {"frames": 240})
+    assert run.outcome.result == {"frames": 240}
+    assert run.reports[0].message == "halfway"
+
+
+def test_an_owner(jobledger_server):
+    with Client(jobledger_server.target, user_id="ada") as client:
+        job = client.create_job("render", {"frames": 240})
+        assert job.status is JobStatus.QUEUED
+        assert [each.id for each in client.list_jobs()] == [job.id]
+
+
+def test_another_one(jobledger_server):
+    with Client(jobledger_server.target, user_id="ada") as client:
+        assert len(list(client.list_jobs())) == {jobs}
+        assert (jobledger_server.folder / "jobledger.db").exists()
+"""
+
+LIGHT = """
+import sys
+
+HEAVY = {"grpc", "google.protobuf", "jobledger.core", "jobledger.worker", "jobledger_server"}
+
+
+def test_the_plugin_alone_imports_nothing():
+    assert "jobledger.testing.pytest_plugin" in sys.modules
+    assert not HEAVY & set(sys.modules)
+"""
+
+
+def run_pytest(folder, *arguments):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "JOBLEDGER"))}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:asyncio", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_project_tests_its_handlers_and_with_a_server_for_each_test(tmp_path):
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+    (tmp_path / "test_render.py").write_text(TESTS.replace("{jobs}", "0"))
+    run = run_pytest(tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "3 passed" in run.stdout
+
+
+def test_a_project_can_share_one_server(tmp_path):
+    (tmp_path / "pytest.ini").write_text("[pytest]\njobledger_server_scope = session\n")
+    (tmp_path / "test_render.py").write_text(TESTS.replace("{jobs}", "1"))
+    run = run_pytest(tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_the_plugin_costs_nothing_where_it_is_not_used(tmp_path):
+    (tmp_path / "test_light.py").write_text(LIGHT)
+    run = run_pytest(tmp_path, "-p", "no:hypothesispytest")
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_a_server_that_does_not_start_is_reported_with_the_end_of_its_log(tmp_path):
+    (tmp_path / "jobledger.db").write_text("this is no database")
+    running = local_server(tmp_path)
+    with pytest.raises(ServerFailed, match=r"^the server exited with .*database"), running:
+        pass

@@ -1,0 +1,118 @@
+"""`jobledger worker run MODULE:WORKER`: what a worker of a module needs around it."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobledger import JobStatus
+
+JOBLEDGER = Path(sys.executable).with_name("jobledger")
+
+TASKS = """
+from jobledger import BlockingJob, Worker
+
+worker = Worker(lease=5)
+
+
+@worker.handler({job_type!r})
+def render(job: BlockingJob) -> dict[str, object]:
+    return {{"answer": {answer}}}
+
+
+def make_worker() -> Worker:
+    return worker
+"""
+
+
+@pytest.fixture
+def start(server, tmp_path):
+    """Start the command in a folder of its own; returns the process."""
+    processes = []
+
+    def start(*arguments):
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("JOBLEDGER_")}
+        processes.append(
+            subprocess.Popen(
+                [JOBLEDGER, "--server", server.target, "worker", "run", *arguments],
+                cwd=tmp_path,
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=environment,
+                text=True,
+            )
+        )
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+async def answer_of(client, job_type):
+    job = await client.create_job(job_type)
+    done = await client.wait(job.id, timeout=20)
+    assert done.status is JobStatus.COMPLETED
+    return done.result["answer"]
+
+
+@pytest.mark.parametrize("name", ["worker", "make_worker"])
+async def test_a_worker_of_a_module_runs_with_the_commands_connection(
+    start, client, job_type, tmp_path, name
+):
+    (tmp_path / "tasks.py").write_text(TASKS.format(job_type=job_type, answer=42))
+    process = start(f"tasks:{name}")
+    assert await answer_of(client, job_type) == 42
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(process.wait, 20) == 0
+    assert f"started; job types: {job_type}" in process.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("target", "source", "words"),
+    [
+        ("tasks", "", "'tasks' is not MODULE:WORKER"),
+        ("tasks:worker", "", "tasks has no Worker 'worker'"),
+        ("tasks:worker", "worker = 7", "tasks has no Worker 'worker'"),
+        ("nothing.here:worker", "", "No module named 'nothing'"),
+        ("tasks:worker", "import nothing", "No module named 'nothing'"),
+        ("tasks:worker", "1 / 0", "tasks cannot be imported: division by zero"),
+    ],
+)
+async def test_what_cannot_be_run_is_wrong_usage(start, tmp_path, target, source, words):
+    (tmp_path / "tasks.py").write_text(source)
+    process = start(target)
+    _, stderr = await asyncio.to_thread(process.communicate, timeout=20)
+    assert process.returncode == 2
+    assert stderr.splitlines()[-1] == f"error: {words}"
+    # A fault of the module itself is shown where it is.
+    assert ("tasks.py" in stderr) == (source in {"import nothing", "1 / 0"})
+
+
+async def test_reload_starts_the_worker_again_when_a_file_changes(
+    start, client, job_type, tmp_path
+):
+    file = tmp_path / "tasks.py"
+    file.write_text(TASKS.format(job_type=job_type, answer=1))
+    process = start("tasks:worker", "--reload")
+    assert await answer_of(client, job_type) == 1
+    file.write_text("syntax error")
+    await asyncio.to_thread(read_until, process, "SyntaxError")
+    file.write_text(TASKS.format(job_type=job_type, answer=2))
+    async with asyncio.timeout(20):
+        while await answer_of(client, job_type) != 2:
+            pass
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(process.wait, 20) == 0
+
+
+def read_until(process, words):
+    for line in process.stderr:
+        if words in line:
+            return
+    raise AssertionError(f"the command has exited without {words}")

@@ -1,0 +1,97 @@
+"""What type checkers accept and refuse: the lines marked `# wrong`, and no others, are errors."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from jobledger import (
+    Asset,
+    AsyncClient,
+    ClaimedJob,
+    Client,
+    Completed,
+    Failed,
+    FeedEvent,
+    Job,
+    JobChange,
+    JobledgerError,
+    JobStatus,
+    NewJob,
+    Page,
+    Partial,
+    Transition,
+    Worker,
+)
+from jobledger.v1 import job_pb2
+
+
+def owner(client: Client, job_id: str) -> None:
+    job: Job = client.create_job("render", {"frames": [1, 2.5, None]}, labels={"a": "b"})
+    jobs: list[Job] = client.create_jobs([NewJob("render"), NewJob("bake", {"a": 1})])
+    created: datetime | None = job.create_time
+    frames: int = job.parameters["frames"]
+    finished: bool = job.is_terminal or job.status is JobStatus.QUEUED or job.status.is_terminal
+    pages: Iterator[Page[Job]] = client.list_jobs(statuses=[JobStatus.FAILED]).pages()
+    steps: list[Transition] = [*client.list_transitions(job_id, timeout=5, metadata={"a": "b"})]
+    with client.watch(job_id, on_disconnect=print, connect_timeout=None) as changes:
+        change: JobChange = next(changes)
+    event: FeedEvent = next(client.watch_jobs(resume_token=""))
+    done: list[Job] = client.wait_all([job_id], timeout=60)
+    message: job_pb2.Job = job.to_proto()
+    print(jobs, created, frames, finished, pages, steps, change, event, done, message)
+
+    client.create_job(5)  # wrong
+    client.create_job("render", [1])  # wrong
+    client.create_job("render", label={"a": "b"})  # wrong
+    client.get_job("j", timeout="5")  # wrong
+    client.get_job("j", deadline=5)  # wrong
+    client.list_jobs(statuses=["FAILED"])  # wrong
+    client.mark_failed("j", ValueError("no"))  # wrong
+    client.mark_completed("j", assets=["a.png"])  # wrong
+    client.watch("j", on_disconnect=5)  # wrong
+    job.status = JobStatus.QUEUED  # wrong
+    job.sattus  # wrong
+    job.create_time.isoformat()  # wrong
+    Job(id="j")  # wrong
+    Asset(url="https://example.com")  # wrong
+
+
+async def asynchronous(client: AsyncClient, job_id: str) -> None:
+    job: Job = await client.get_job(job_id)
+    async with client.watch(job_id) as changes:
+        async for change in changes:
+            print(change.job, change.transitions)
+    async for page in client.list_jobs().pages():
+        print(page.items, page.next_page_token)
+    async for finished in client.as_completed([job_id]):
+        print(finished.result)
+    try:
+        await client.wait(job_id, timeout=5)
+    except JobledgerError as error:
+        print(error.code, error.retry_after)
+    except (TimeoutError, ConnectionError):
+        pass
+    print(job)
+
+    for _ in client.watch(job_id):  # wrong
+        pass
+    client.get_job(job_id).status  # wrong
+
+
+async def worker(client: AsyncClient) -> None:
+    worker = Worker(client, concurrency=2)
+
+    @worker.handler("render")
+    async def render(job: ClaimedJob) -> Completed | Partial | Failed:
+        await job.progress(50, "half")
+        asset: Asset = await job.add_asset("image/png", url="https://example.com/a.png")
+        if job.parameters.get("broken"):
+            return Failed("broken", "BROKEN")
+        return Completed({"id": asset.id}, assets=[Asset("text/plain", storage_path="log")])
+
+    await worker.run()
+    await render(ClaimedJob(worker))  # wrong
+
+    Completed("done")  # wrong
+    Failed(ValueError("no"))  # wrong
+    Partial({}, 5)  # wrong
+    Worker(client, concurrency="2")  # wrong

@@ -1,0 +1,159 @@
+"""Jobs as Python values: what they are equal by, how they travel, what they refuse."""
+
+import copy
+import dataclasses
+import pickle
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from google.protobuf.json_format import ParseDict
+
+from jobledger import Asset, Job, JobError, JobStatus, Transition
+from jobledger.v1 import asset_pb2, job_pb2
+
+MESSAGE = ParseDict(
+    {
+        "id": "j",
+        "user_id": "ada",
+        "job_type": "render",
+        "status": "JOB_STATUS_FAILED",
+        "version": 7,
+        "progress": 40,
+        "progress_message": "on it",
+        "parameters": {"frames": 240, "scale": 0.5, "deep": {"list": [1, None, True]}},
+        "result": {},
+        "error": {"reason": "NO_DISK", "message": "disk full", "details": {"free": 0}},
+        "labels": {"team": "a"},
+        "attempt": 2,
+        "max_attempts": 3,
+        "worker_id": "w",
+        "create_time": "2026-11-26T12:00:00.000001Z",
+        "complete_time": "2026-11-26T12:00:01Z",
+        "cancel_reason": "no",
+    },
+    job_pb2.Job(),
+)
+
+
+@pytest.fixture
+def job():
+    return Job.from_proto(MESSAGE)
+
+
+def test_a_message_becomes_plain_values(job):
+    assert job.status is JobStatus.FAILED
+    assert job.parameters == {"frames": 240, "scale": 0.5, "deep": {"list": [1, None, True]}}
+    assert type(job.parameters["frames"]) is int
+    assert job.create_time == datetime(2026, 11, 26, 12, 0, 0, 1, tzinfo=UTC)
+    assert job.complete_time - job.create_time == timedelta(microseconds=999_999)
+    assert job.error == JobError("disk full", reason="NO_DISK", details={"free": 0})
+    assert job.labels == {"team": "a"}
+
+
+def test_what_is_not_set_is_none_or_empty():
+    job = Job.from_proto(job_pb2.Job(id="j"))
+    assert (job.result, job.error, job.start_time, job.lease_expire_time) == (None,) * 4
+    assert (job.parameters, job.labels) == ({}, {})
+
+
+def test_every_field_of_the_contract_is_there():
+    for message, kind in (
+        (job_pb2.Job, Job),
+        (job_pb2.JobError, JobError),
+        (job_pb2.JobTransition, Transition),
+        (asset_pb2.Asset, Asset),
+    ):
+        names = {field.name for field in dataclasses.fields(kind)}
+        assert names == set(message.DESCRIPTOR.fields_by_name), kind
+
+
+def test_a_job_goes_to_its_message_and_back(job):
+    assert job.to_proto() == MESSAGE
+
+
+def test_an_asset_and_a_transition_go_to_their_messages_and_back():
+    asset = ParseDict(
+        {
+            "id": "a",
+            "job_id": "j",
+            "user_id": "ada",
+            "asset_type": "image/png",
+            "url": "https://example.com/a.png",
+            "storage_path": "a.png",
+            "file_size": 2**40,
+            "create_time": "2026-11-26T12:00:00Z",
+        },
+        asset_pb2.Asset(),
+    )
+    assert Asset.from_proto(asset).to_proto() == asset
+    assert Asset.from_proto(asset).file_size == 2**40
+    step = ParseDict(
+        {
+            "job_id": "j",
+            "from_status": "JOB_STATUS_QUEUED",
+            "to_status": "JOB_STATUS_PROCESSING",
+            "version": 2,
+            "attempt": 1,
+            "actor": "w",
+            "time": "2026-11-26T12:00:00Z",
+        },
+        job_pb2.JobTransition(),
+    )
+    assert Transition.from_proto(step).to_proto() == step
+
+
+def test_jobs_are_equal_by_id_and_version(job):
+    same = dataclasses.replace(job, progress=41)
+    newer = dataclasses.replace(job, version=8)
+    assert job == same
+    assert len({job, same, newer}) == 2
+    assert job != newer
+    assert job != "j"
+
+
+def test_jobs_can_be_pickled_and_copied(job):
+    for other in (pickle.loads(pickle.dumps(job)), copy.deepcopy(job)):
+        assert other == job
+        assert other.to_proto() == MESSAGE
+
+
+@pytest.mark.parametrize("name", ["status", "progress", "anything"])
+def test_a_job_cannot_be_changed(job, name):
+    with pytest.raises((dataclasses.FrozenInstanceError, AttributeError, TypeError)):
+        setattr(job, name, 1)
+
+
+def test_reading_what_is_missing_inserts_nothing(job):
+    with pytest.raises(KeyError):
+        job.parameters["missing"]
+    with pytest.raises(KeyError):
+        job.labels["x"]
+    assert job.to_proto() == MESSAGE
+
+
+def test_the_repr_says_which_job_it_is_and_where_it_stands(job):
+    assert repr(job) == "<Job j 'render' FAILED 40 % attempt=2 version=7>"
+
+
+def test_a_status_knows_whether_it_is_terminal():
+    terminal = {status for status in JobStatus if status.is_terminal}
+    assert terminal == {JobStatus.COMPLETED, JobStatus.PARTIAL, JobStatus.FAILED}
+    assert JobStatus("QUEUED") is JobStatus.QUEUED
+    assert f"{JobStatus.QUEUED}" == "QUEUED"
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+def test_a_status_goes_to_its_number_and_back(number):
+    assert JobStatus.from_proto(number).to_proto() == number
+
+
+def test_a_status_of_a_newer_service_is_unknown():
+    assert JobStatus.from_proto(99) is JobStatus.UNKNOWN
+    assert not JobStatus.UNKNOWN.is_terminal
+
+
+def test_a_job_that_a_program_makes_itself_needs_an_id_and_a_type():
+    job = Job(id="j", job_type="render", parameters={"a": 1})
+    assert job.to_proto().parameters["a"] == 1
+    with pytest.raises(ValueError, match="create_time"):
+        Job(id="j", job_type="t", create_time=datetime(2026, 1, 1)).to_proto()  # noqa: DTZ001

@@ -1,0 +1,133 @@
+"""`run_handler`: a handler runs as in a worker, and without a server."""
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+
+from jobledger import Asset, BlockingJob, ClaimedJob, Completed, Failed, Partial, Release
+from jobledger.testing import run_handler, run_handler_async
+from jobledger.worker.throttle import Report
+
+
+@dataclass
+class Scene:
+    scene: str
+    frames: int = 1
+
+
+async def render(job: ClaimedJob, params: Scene) -> Completed:
+    await job.progress(25.9, "decoded")
+    asset = await job.add_asset("image/png", url="https://example.com/a.png")
+    assert (asset.job_id, bool(asset.id)) == (job.id, True)
+    await job.progress(75)
+    return Completed({"frames": params.frames}, [Asset("text/plain", storage_path="log")])
+
+
+def render_in_thread(job: BlockingJob, params: Scene) -> Completed:
+    job.progress(25.9, "decoded")
+    job.add_asset("image/png", url="https://example.com/a.png")
+    job.progress(75)
+    return Completed({"frames": params.frames}, [Asset("text/plain", storage_path="log")])
+
+
+@pytest.mark.parametrize("function", [render, render_in_thread])
+def test_a_run_has_the_outcome_the_reports_and_the_assets(function):
+    run = run_handler(function, {"scene": "castle", "frames": 3})
+    log = Asset("text/plain", storage_path="log")
+    assert run.outcome == Completed({"frames": 3}, (log,))
+    assert run.reports == [Report(25, "decoded"), Report(75)]
+    assert [asset.asset_type for asset in run.assets] == ["image/png", "text/plain"]
+    assert run.raised is None
+
+
+async def test_in_an_event_loop_a_run_is_awaited():
+    run = await run_handler_async(render, {"scene": "castle"})
+    assert run.outcome.result == {"frames": 1}
+    with pytest.raises(RuntimeError, match="run_handler_async"):
+        run_handler(render, {"scene": "castle"})
+
+
+def test_what_a_handler_raises_is_its_outcome_and_at_hand():
+    def broken(job):
+        raise OSError("disk full")
+
+    run = run_handler(broken)
+    assert run.outcome == Failed("disk full", "OS_ERROR")
+    assert isinstance(run.raised, OSError)
+
+
+def test_parameters_that_do_not_fit_are_refused_as_in_a_worker():
+    outcome = run_handler(render, {"scene": 7}).outcome
+    assert outcome == Failed("parameters.scene: 7 is not str", "INVALID_PARAMETERS")
+    with pytest.raises(ValueError, match=r"parameters\.scene: object"):
+        run_handler(render, {"scene": object()})
+
+
+def test_parameters_are_what_a_worker_would_get():
+    outcome = run_handler(lambda job: job.parameters, {"whole": 3.0, "pair": (1, 2)}).outcome
+    assert outcome.result == {"whole": 3, "pair": [1, 2]}
+
+
+@pytest.mark.parametrize("on_cancel", ["raise", "flag"])
+def test_a_cancellation_comes_with_the_report_that_was_named(on_cancel):
+    async def steps(job):
+        for step in range(10):
+            await job.progress(step)
+            if job.cancel_requested:
+                return None
+        return Completed()
+
+    def steps_in_thread(job):
+        for step in range(10):
+            job.progress(step)
+            if job.cancel_requested:
+                return None
+        return Completed()
+
+    for function in (steps, steps_in_thread):
+        run = run_handler(function, on_cancel=on_cancel, cancel_after=3, cancel_reason="late")
+        assert run.outcome == Failed("late", "CANCELLED")
+        assert run.reports == [Report(0), Report(1), Report(2)]
+
+
+def test_a_question_counts_as_a_report_for_a_cancellation():
+    async def steps(job):
+        try:
+            while True:
+                await job.progress()
+        except asyncio.CancelledError:
+            return Partial({"cleaned": True})
+
+    run = run_handler(steps, cancel_after=2)
+    assert (run.outcome, run.reports) == (Partial({"cleaned": True}), [])
+    with pytest.raises(ValueError, match="cancel_after"):
+        run_handler(steps, cancel_after=0)
+
+
+def test_the_job_and_the_worker_around_can_be_given():
+    async def middleware(job, call_next):
+        await job.progress(1, job.state)
+        return await call_next(job)
+
+    def look(job):
+        return {"type": job.job_type, "labels": dict(job.labels), "attempt": job.attempt}
+
+    run = run_handler(
+        look,
+        job_type="render",
+        labels={"gpu": "yes"},
+        attempt=2,
+        state="connection",
+        middleware=[middleware],
+    )
+    assert run.outcome.result == {"type": "render", "labels": {"gpu": "yes"}, "attempt": 2}
+    assert run.reports == [Report(1, "connection")]
+
+
+def test_a_timeout_and_a_release_are_outcomes_too():
+    async def hang(job):
+        await asyncio.Event().wait()
+
+    assert run_handler(hang, timeout=0.01).outcome.reason == "TIMED_OUT"
+    assert run_handler(lambda job: Release()).outcome == Release()

@@ -1,0 +1,49 @@
+"""Times on the command line."""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import click
+import pytest
+
+from jobledger.cli.times import moment, time_span
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), (" 7d ", 604800)]
+)
+def test_a_time_span_is_seconds_or_has_a_unit(text, seconds):
+    assert time_span(text) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-5", "2w", "1h30m"])
+def test_anything_else_is_no_time_span(text):
+    with pytest.raises(click.BadParameter, match="90s"):
+        time_span(text)
+
+
+def test_a_moment_without_an_offset_is_utc_wherever_the_caller_is(monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert moment("2026-11-01") == datetime(2026, 11, 1, tzinfo=UTC)
+        assert moment("2026-11-01T15:30") == datetime(2026, 11, 1, 15, 30, tzinfo=UTC)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_a_moment_with_an_offset_is_that():
+    noon = datetime(2026, 11, 1, 12, tzinfo=UTC)
+    assert moment("2026-11-01T12:00Z") == moment("2026-11-01T13:00+01:00") == noon
+
+
+def test_a_moment_may_be_a_time_ago():
+    before = datetime.now(UTC)
+    assert before <= moment("2h") + timedelta(hours=2) <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2026", "90", "2026-13-01", "999999999d"])
+def test_anything_else_is_no_moment(text):
+    with pytest.raises(click.BadParameter):
+        moment(text)
