@@ -100,7 +100,7 @@ def counting(database: Database, programs: Path = PROGRAMS) -> Iterator[Counting
         ):
             # A reader that never ends: so the log never begins anew, and grows by what is written.
             reader.execute("BEGIN")
-            reader.execute("SELECT seq FROM feed").fetchone()
+            reader.execute("SELECT count(*) FROM feed").fetchone()
             yield Counting(server, None, trace)
         return
     with _Proxy(database.cluster.port) as proxy:

@@ -96,7 +96,7 @@ def fill(database: Database, jobs: int) -> Filled:
     begin = time.monotonic()
     with Server(database) as server:
         _make_template(server.target)
-    template = database.fetch("SELECT id, user_id, job_type, status FROM jobs")
+    template = database.fetch("SELECT CAST(id AS VARCHAR(36)), user_id, job_type, status FROM jobs")
     copies = jobs // TEMPLATE - 1
     ((newest,),) = database.fetch("SELECT min(create_time) / 1000 FROM jobs")
     filled = Filled(database, template, copies, int(newest) - copies - 1, 0.0)
@@ -136,18 +136,18 @@ def _copies(filled: Filled, database: Database) -> Iterator[str]:
     for number in range(1, filled.copies + 1):
         prefix = _prefix(filled.oldest + number)
         changed = {
-            "id": f"'{prefix}' || substr(id, 14)",
-            "job_id": f"'{prefix}' || substr(job_id, 14)",
+            "id": database.id_of(f"'{prefix}' || substr(CAST(id AS VARCHAR(36)), 14)"),
+            "job_id": database.id_of(f"'{prefix}' || substr(CAST(job_id AS VARCHAR(36)), 14)"),
             "user_id": f"CASE user_id WHEN 'large' THEN '{_owner('large', number)}'"
             f" ELSE '{_owner('small', number)}' END",
             "request_id": f"CASE request_id WHEN '' THEN '' ELSE request_id || '-{number}' END",
             "create_time": f"{(filled.oldest + number) * 1000}",
             "change_seq": f"change_seq + {number * seq}",
+            "seq": f"seq + {number * seq}",
         }
         for table, own in of_jobs.items():
             values = ", ".join(changed.get(column, column) for column in own)
             yield f"INSERT INTO {table} ({', '.join(own)}) SELECT {values} FROM template_{table}"
-    yield f"UPDATE feed SET seq = {seq * (filled.copies + 1)}"
     yield "COMMIT"
 
 

@@ -60,9 +60,13 @@ class Database:
             for statement in statements:
                 connection.execute(statement)
 
+    def id_of(self, text: str) -> str:
+        """Return an expression for an id whose text is that of the expression."""
+        return text if self.cluster is None else f"CAST({text} AS UUID)"
+
     def feed_seq(self) -> int:
         """Return how many changes are committed."""
-        return int(self.fetch("SELECT seq FROM feed")[0][0])
+        return int(self.fetch("SELECT coalesce(max(seq), 0) FROM changes")[0][0])
 
 
 @contextmanager

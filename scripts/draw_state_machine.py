@@ -59,9 +59,16 @@ LONG, LONGER = Micros(1_000_000_000), Micros(2_000_000_000)
 FAR = Instant(10**15)
 
 SET_BY_EVERY_TRANSITION = {"status", "version", "update_time"}
-NOT_ON_THE_WIRE = {"outcome_digest", "lease_duration", "releases", "queue_timeout", "run_timeout"}
-DEADLINES = ("queue_expire_time", "lease_expire_time", "run_expire_time")
-SERVICE_REASONS = {"CANCELLED", "LEASE_EXPIRED", "QUEUE_EXPIRED", "RUN_EXPIRED"}
+NOT_ON_THE_WIRE = {
+    "outcome_digest",
+    "lease_duration",
+    "releases",
+    "queue_timeout",
+    "run_timeout",
+    "stall_expire_time",
+}
+DEADLINES = ("queue_expire_time", "lease_expire_time", "stall_expire_time", "run_expire_time")
+SERVICE_REASONS = {"CANCELLED", "LEASE_EXPIRED", "QUEUE_EXPIRED", "RUN_EXPIRED", "STALLED"}
 
 _numbers = count(1)
 
@@ -134,6 +141,7 @@ def examples() -> Columns:
         job_type="example",
         max_attempts=2,
         queue_timeout=LONG,
+        stall_timeout=LONG,
         run_timeout=LONGER,
     )
     new = create(None, command, now=Instant(1), new_id=_new_id).job
@@ -199,6 +207,11 @@ def _cell(job: Job, decision: Decision) -> str:
     if decision.deleted:
         return "deleted"
     if not decision.changed:
+        if (decision.job.lease_expire_time, decision.job.stall_expire_time) != (
+            job.lease_expire_time,
+            job.stall_expire_time,
+        ):
+            return "renewed"
         return "unchanged" if decision.applied else "late"
     if decision.transition:
         decisions = [decision.via, decision] if decision.via else [decision]
@@ -322,6 +335,11 @@ TIME_ROWS: Mapping[str, Row] = {
     ),
     "`lease_expire_time`, during an outage": _passes(
         "lease_expire_time", attempts=1, in_outage=True
+    ),
+    "`progress_time` + `stall_timeout`, and attempts are left": _passes("stall_expire_time"),
+    "`progress_time` + `stall_timeout`, and none is left": _passes("stall_expire_time", attempts=1),
+    "`progress_time` + `stall_timeout`, during an outage": _passes(
+        "stall_expire_time", attempts=1, in_outage=True
     ),
     "30 seconds since `cancel_request_time`": _passes("cancel_request_time", cancelled=True),
     "`run_expire_time`": _passes("run_expire_time"),

@@ -69,7 +69,7 @@ def limits_rows() -> Iterable[tuple[str, ...]]:
         ("jobs of BatchCreateJobs", str(limits.MAX_CREATIONS)),
         ("`max_attempts`", str(limits.MAX_ATTEMPTS)),
         (
-            "`queue_timeout`, `run_timeout`",
+            "`queue_timeout`, `stall_timeout`, `run_timeout`",
             _range(limits.MIN_TIMEOUT_SECONDS, limits.MAX_TIMEOUT_SECONDS),
         ),
         ("`lease_duration`", _range(limits.MIN_LEASE_SECONDS, limits.MAX_LEASE_SECONDS)),

@@ -137,11 +137,25 @@ class FeedPage(Struct, frozen=True):
     through: int
 
 
+class ActivePosition(Struct, frozen=True):
+    """A position in the list of active jobs, which is ordered by owner and then by id."""
+
+    user_id: str
+    job_id: JobId
+
+
+START_OF_ACTIVE = ActivePosition("", JobId("00000000-0000-0000-0000-000000000000"))
+"""The position before every active job."""
+
+
 class ActivePage(Struct, frozen=True):
-    """Active jobs in the order of their latest changes. None is missing up to `through`."""
+    """A part of the list of active jobs, each as its latest change.
+
+    `next_after` is the argument `after` of the next page, or None on the last page.
+    """
 
     changes: Sequence[Change]
-    through: int
+    next_after: ActivePosition | None
 
 
 class JobQuery(Struct, frozen=True, kw_only=True):
@@ -184,6 +198,17 @@ class Overdue(Struct, frozen=True):
 
     now: Instant
     jobs: Sequence[JobId]
+
+
+class Purgeable(Struct, frozen=True):
+    """Jobs to purge.
+
+    No other is left up to the sequence number `through`. Only if there is `more` may others follow.
+    """
+
+    jobs: Sequence[JobId]
+    through: int
+    more: bool
 
 
 class Claimable(Struct, frozen=True):
@@ -232,14 +257,15 @@ class Transaction(Protocol):
         """Like `Store.find_claimable`, but skip locked jobs, and lock those that are returned."""
 
     async def append(self, decisions: Sequence[Decision], *, last: bool = False) -> list[Change]:
-        """Write the decisions, each as the next change of the feed, in this order.
+        """Write the decisions, each change as the next one of the feed, in this order.
 
-        The sequence numbers are consecutive and follow the last committed one. The counter
+        The sequence numbers are consecutive and follow the last committed one. The feed
         stays locked until the end of the transaction, so sequence order is commit order, and
-        a rollback leaves no gap. Call it once, after everything else.
+        a rollback leaves no gap. A job that was only renewed takes no sequence number, and
+        its row keeps the one of its latest change. Call it once, after everything else.
 
         Args:
-            decisions: Decisions with something to write.
+            decisions: Decisions with something to write, about new jobs or loaded ones.
             last: The block ends without any further statement, so `append` may commit.
 
         Raises:
@@ -285,11 +311,6 @@ class Store(Protocol):
     async def list_assets(self, job_id: JobId, *, after: AssetId | None, limit: int) -> list[Asset]:
         """Return the job's assets with ids greater than `after`, oldest first."""
 
-    async def list_transitions(
-        self, job_id: JobId, *, after_version: int, limit: int
-    ) -> list[Transition]:
-        """Return the job's transitions with greater versions, oldest first."""
-
     async def find_claimable(self, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
         """Return claimable jobs whose deadline has not passed, oldest first.
 
@@ -301,10 +322,20 @@ class Store(Protocol):
         """
 
     async def overdue(self, *, limit: int) -> Overdue:
-        """Return jobs whose deadline has passed by the database server's clock, and its time."""
+        """Return jobs whose deadline has passed by the database server's clock, and its time.
 
-    async def find_purgeable(self, age: Micros, *, limit: int) -> list[JobId]:
-        """Return jobs that have been terminal for longer than `age`, by the database's clock."""
+        A report can postpone a deadline without the store taking note. Such a job is returned
+        when its earlier deadline has passed, until a decision about it is appended.
+        """
+
+    async def find_purgeable(self, age: Micros, *, after: int, limit: int) -> Purgeable:
+        """Return jobs that have been terminal for longer than `age`, by the database's clock.
+
+        They are in the order of their latest changes, which is that of their ends. A call reads
+        a bounded part of the feed after the sequence number `after`. What is not purgeable yet
+        has a greater number when it is, so a caller that goes on at `through` never reads an
+        unfinished job twice.
+        """
 
     async def feed_head(self) -> FeedHead:
         """Return the newest committed sequence number, and the feed's epoch."""
@@ -355,17 +386,18 @@ class Store(Protocol):
 
     async def active_jobs(
         self,
-        seq: int,
+        after: ActivePosition,
         *,
         until: int,
         limit: int,
         max_bytes: int = PAGE_BYTES,
         user_id: str | None = None,
     ) -> ActivePage:
-        """Return the jobs that are not terminal and whose latest change is in (`seq`, `until`].
+        """Return the jobs that are not terminal and whose latest change is not after `until`.
 
-        They are in the order of their latest changes, and have no transitions. A page is
-        bounded as in `changes_after`.
+        They are in the order of their owners and ids, the first ones after `after`, and have no
+        transitions. A page is bounded as in `changes_after`. It passes over at most `limit` jobs
+        that changed after `until`, so it may be short, or empty, before the end of the list.
         """
 
     async def compact_deletions(self, age: Micros, *, limit: int) -> int:

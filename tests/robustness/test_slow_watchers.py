@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -46,10 +47,11 @@ async def change_much(call: Caller, busy: Any, reader: Any, jobs: int) -> set[st
     async def one() -> str:
         job, _ = await asyncio.gather(
             call.job(parameters=BIG),
-            call.UpdateProgress(job_id=busy.id, progress_message="on and on"),
+            call.UpdateProgress(job_id=busy.id, progress_message=f"step {next(steps)}"),
         )
         return str(job.id)
 
+    steps = itertools.count()
     made: set[str] = set()
     for _ in range(jobs // AT_ONCE):
         made.update(await asyncio.gather(*(one() for _ in range(AT_ONCE))))

@@ -175,6 +175,11 @@ OTHERS: list[tuple[str, dict[str, Any], str]] = [
         {"user_id": "u", "job_type": "t", "run_timeout": seconds(366 * 86_400)},
         "run_timeout",
     ),
+    (
+        "CreateJob",
+        {"user_id": "u", "job_type": "t", "stall_timeout": seconds(0)},
+        "stall_timeout",
+    ),
 ]
 
 BAD_REQUESTS: list[tuple[str, dict[str, Any], str, str]] = [

@@ -1,7 +1,7 @@
 """Counts what goes to a database: statements, and the round trips that they take."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,11 +22,18 @@ class Counted:
 
     def __init__(self) -> None:
         self.statements: list[str] = []
+        self.values: list[Sequence[Any]] = []
+        """The values of each statement. SQLite has put them into its text."""
         self.round_trips = 0
 
     def reset(self) -> None:
         self.statements.clear()
+        self.values.clear()
         self.round_trips = 0
+
+    def add(self, statement: str, values: Sequence[Any] = ()) -> None:
+        self.statements.append(statement)
+        self.values.append(values)
 
 
 @contextmanager
@@ -50,7 +57,7 @@ def _count_sqlite(database: Database, counted: Counted, patched: pytest.MonkeyPa
         return answer(*arguments, **options)
 
     def connected(connection: Any, _record: object) -> None:
-        connection.run_async(lambda sqlite: sqlite.set_trace_callback(counted.statements.append))
+        connection.run_async(lambda sqlite: sqlite.set_trace_callback(counted.add))
 
     patched.setattr(loop, "call_soon_threadsafe", answered)
     for engine in (database.writer, database.reader, database.lists):
@@ -63,9 +70,10 @@ def _count_postgresql(counted: Counted, patched: pytest.MonkeyPatch) -> None:
 
         async def sent(self: Any, *arguments: Any, **options: Any) -> Any:
             counted.round_trips += 1
-            counted.statements.append(
-                self.get_query() if kind is PreparedStatement else arguments[0]
-            )
+            if kind is PreparedStatement:
+                counted.add(self.get_query(), arguments)
+            else:
+                counted.add(arguments[0], arguments[1:])
             return await send(self, *arguments, **options)
 
         patched.setattr(kind, name, sent)

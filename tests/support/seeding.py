@@ -11,6 +11,11 @@ FAR = 4_000_000_000_000_000
 """A deadline that no test lives to see."""
 
 
+def seeded_id(number: int) -> str:
+    """Return the id of the job of this number: greater than that of a job that a server makes."""
+    return f"ffffffff-0000-7000-8000-{number:012d}"
+
+
 async def seed(
     database: Database,
     count: int,
@@ -24,22 +29,29 @@ async def seed(
         series = (
             f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})"
         )
+        job_id = "printf('ffffffff-0000-7000-8000-%012d', i)"
         content = f"zeroblob({content_bytes})"
     else:
         series = f"WITH n(i) AS (SELECT generate_series(1, {count}))"
+        job_id = "('ffffffff-0000-7000-8000-' || lpad(i::text, 12, '0'))::uuid"
         content = f"decode(repeat('00', {content_bytes}), 'hex')"
-    insert = (
+    head = "(SELECT coalesce(max(seq), 0) AS seq FROM changes)"
+    insert_jobs = (
         "INSERT INTO jobs (id, user_id, job_type, status, progress, progress_message, labels,"
         " attempt, max_attempts, releases, worker_id, request_id, create_time, update_time,"
         " queue_timeout, queue_expire_time, cancel_reason, deadline, version, change_seq,"
         " parameters) "
-        f"{series} SELECT 'j' || i, '{user_id}', '{job_type}', 'QUEUED', 0, '', '{{}}', 0, 1, 0,"
-        f" '', '', i, i, 1, {FAR}, '', {FAR}, 1, feed.seq + i,"
-        f" {content if content_bytes else 'NULL'} FROM n, feed"
+        f"{series} SELECT {job_id}, '{user_id}', '{job_type}', 'QUEUED', 0, '', '{{}}', 0, 1, 0,"
+        f" '', '', i, i, 1, {FAR}, '', {FAR}, 1, head.seq + i,"
+        f" {content if content_bytes else 'NULL'} FROM n, {head} AS head"
+    )
+    insert_changes = (
+        "INSERT INTO changes (seq, job_id, user_id) SELECT change_seq, id, user_id FROM jobs"
+        f" WHERE change_seq > {head}"
     )
     async with database.writer.begin() as connection:
-        await connection.execute(text(insert))
-        await connection.execute(text(f"UPDATE feed SET seq = seq + {count}"))
+        await connection.execute(text(insert_jobs))
+        await connection.execute(text(insert_changes))
     async with database.writer.begin() as connection:
         await connection.execute(text("ANALYZE"))
 

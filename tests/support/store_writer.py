@@ -10,6 +10,12 @@ from jobledger_server.ledger.ids import IdSource
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change
 
+HOLE = (
+    "INSERT INTO changes (seq, job_id, user_id)"
+    " SELECT max(seq) + 1, '00000000-0000-7000-8000-000000000000', 'nobody' FROM changes"
+)
+"""A change of a job that does not exist."""
+
 IDS = IdSource()
 CLOCK = itertools.count(1_700_000_000_000_000, 1000)
 
@@ -29,6 +35,7 @@ def step(job: Job, command: object) -> Decision:
 
 async def append(store: SqlStore, *decisions: Decision) -> list[Change]:
     async with store.transaction() as transaction:
+        await transaction.load_jobs([d.job.id for d in decisions if d.job.version > 1])
         return await transaction.append(decisions)
 
 

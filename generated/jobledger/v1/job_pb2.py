@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16jobledger/v1/job.proto\x12\x0cjobledger.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe7\x06\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x10\n\x08job_type\x18\x03 \x01(\t\x12\'\n\x06status\x18\x04 \x01(\x0e\x32\x17.jobledger.v1.JobStatus\x12\x10\n\x08progress\x18\x05 \x01(\x05\x12\x18\n\x10progress_message\x18\x06 \x01(\t\x12+\n\nparameters\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\'\n\x06result\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12%\n\x05\x65rror\x18\t \x01(\x0b\x32\x16.jobledger.v1.JobError\x12-\n\x06labels\x18\n \x03(\x0b\x32\x1d.jobledger.v1.Job.LabelsEntry\x12\x0f\n\x07\x61ttempt\x18\x0b \x01(\x05\x12\x14\n\x0cmax_attempts\x18\x0c \x01(\x05\x12\x11\n\tworker_id\x18\r \x01(\t\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rcomplete_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11lease_expire_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11queue_expire_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x13\x63\x61ncel_request_time\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rcancel_reason\x18\x15 \x01(\t\x12\x0f\n\x07version\x18\x16 \x01(\x03\x12\x33\n\x0frun_expire_time\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"U\n\x08JobError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12(\n\x07\x64\x65tails\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"\xe4\x01\n\rJobTransition\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12,\n\x0b\x66rom_status\x18\x02 \x01(\x0e\x32\x17.jobledger.v1.JobStatus\x12*\n\tto_status\x18\x03 \x01(\x0e\x32\x17.jobledger.v1.JobStatus\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x05\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12(\n\x04time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xa2\x01\n\tJobStatus\x12\x1a\n\x16JOB_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_STATUS_QUEUED\x10\x01\x12\x19\n\x15JOB_STATUS_PROCESSING\x10\x02\x12\x18\n\x14JOB_STATUS_COMPLETED\x10\x03\x12\x16\n\x12JOB_STATUS_PARTIAL\x10\x04\x12\x15\n\x11JOB_STATUS_FAILED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16jobledger/v1/job.proto\x12\x0cjobledger.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x07\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x10\n\x08job_type\x18\x03 \x01(\t\x12\'\n\x06status\x18\x04 \x01(\x0e\x32\x17.jobledger.v1.JobStatus\x12\x10\n\x08progress\x18\x05 \x01(\x05\x12\x18\n\x10progress_message\x18\x06 \x01(\t\x12+\n\nparameters\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\'\n\x06result\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12%\n\x05\x65rror\x18\t \x01(\x0b\x32\x16.jobledger.v1.JobError\x12-\n\x06labels\x18\n \x03(\x0b\x32\x1d.jobledger.v1.Job.LabelsEntry\x12\x0f\n\x07\x61ttempt\x18\x0b \x01(\x05\x12\x14\n\x0cmax_attempts\x18\x0c \x01(\x05\x12\x11\n\tworker_id\x18\r \x01(\t\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rcomplete_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11lease_expire_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11queue_expire_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x13\x63\x61ncel_request_time\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rcancel_reason\x18\x15 \x01(\t\x12\x0f\n\x07version\x18\x16 \x01(\x03\x12\x33\n\x0frun_expire_time\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\rstall_timeout\x18\x18 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\rprogress_time\x18\x19 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"U\n\x08JobError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12(\n\x07\x64\x65tails\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"\xe4\x01\n\rJobTransition\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12,\n\x0b\x66rom_status\x18\x02 \x01(\x0e\x32\x17.jobledger.v1.JobStatus\x12*\n\tto_status\x18\x03 \x01(\x0e\x32\x17.jobledger.v1.JobStatus\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x05\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12(\n\x04time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xa2\x01\n\tJobStatus\x12\x1a\n\x16JOB_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_STATUS_QUEUED\x10\x01\x12\x19\n\x15JOB_STATUS_PROCESSING\x10\x02\x12\x18\n\x14JOB_STATUS_COMPLETED\x10\x03\x12\x16\n\x12JOB_STATUS_PARTIAL\x10\x04\x12\x15\n\x11JOB_STATUS_FAILED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,14 +36,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_JOB_LABELSENTRY']._loaded_options = None
   _globals['_JOB_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_JOBSTATUS']._serialized_start=1296
-  _globals['_JOBSTATUS']._serialized_end=1458
-  _globals['_JOB']._serialized_start=104
-  _globals['_JOB']._serialized_end=975
-  _globals['_JOB_LABELSENTRY']._serialized_start=930
-  _globals['_JOB_LABELSENTRY']._serialized_end=975
-  _globals['_JOBERROR']._serialized_start=977
-  _globals['_JOBERROR']._serialized_end=1062
-  _globals['_JOBTRANSITION']._serialized_start=1065
-  _globals['_JOBTRANSITION']._serialized_end=1293
+  _globals['_JOBSTATUS']._serialized_start=1429
+  _globals['_JOBSTATUS']._serialized_end=1591
+  _globals['_JOB']._serialized_start=136
+  _globals['_JOB']._serialized_end=1108
+  _globals['_JOB_LABELSENTRY']._serialized_start=1063
+  _globals['_JOB_LABELSENTRY']._serialized_end=1108
+  _globals['_JOBERROR']._serialized_start=1110
+  _globals['_JOBERROR']._serialized_end=1195
+  _globals['_JOBTRANSITION']._serialized_start=1198
+  _globals['_JOBTRANSITION']._serialized_end=1426
 # @@protoc_insertion_point(module_scope)

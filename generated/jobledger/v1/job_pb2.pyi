@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -115,6 +116,8 @@ class Job(_message.Message):
     CANCEL_REASON_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     RUN_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    STALL_TIMEOUT_FIELD_NUMBER: _builtins.int
+    PROGRESS_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUIDv7 assigned by the service: 36 characters, ordered by creation time."""
     user_id: _builtins.str
@@ -137,8 +140,8 @@ class Job(_message.Message):
     cannot overwrite the work of a later attempt.
     """
     max_attempts: _builtins.int
-    """The number of expired leases after which the job fails with LEASE_EXPIRED.
-    An attempt that was released with ReleaseJob does not count.
+    """The number of lost attempts after which the job fails, with LEASE_EXPIRED or
+    STALLED. An attempt that was released with ReleaseJob does not count.
     """
     worker_id: _builtins.str
     """The id, chosen by itself, of the worker that holds the job or held it last.
@@ -148,8 +151,9 @@ class Job(_message.Message):
     cancel_reason: _builtins.str
     """The reason in the cancellation request; at most 512 characters."""
     version: _builtins.int
-    """1 at creation, +1 with each committed change of the job. A watcher sends it
-    as `after_version` to resume.
+    """1 at creation, +1 with each committed change of the job. A version names
+    one state of the job, except for `lease_expire_time`. A watcher sends it as
+    `after_version` to resume.
     """
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
@@ -195,7 +199,8 @@ class Job(_message.Message):
     @_builtins.property
     def lease_expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the lease expires. Each report renews it. Set while a worker holds the
-        job.
+        job. A renewal alone is not a change of the job, so a watcher is sent the
+        new time only with the next change.
         """
 
     @_builtins.property
@@ -213,6 +218,21 @@ class Job(_message.Message):
         """When the job fails with RUN_EXPIRED unless it has reached a terminal state,
         whatever the number of attempts. Set from the first start on if the creator
         set a `run_timeout`.
+        """
+
+    @_builtins.property
+    def stall_timeout(self) -> _duration_pb2.Duration:
+        """While a worker holds the job, how long its attempt may go without news: a
+        report with other progress or another message, or an asset. A heartbeat is
+        no news. After that the attempt is lost, though its worker still renews the
+        lease: the job waits for the next worker, or fails with STALLED if no
+        attempt is left. Unset if the creator set none.
+        """
+
+    @_builtins.property
+    def progress_time(self) -> _timestamp_pb2.Timestamp:
+        """When the current attempt, or the last one, had news: it started, or its
+        worker reported something new. Unset while QUEUED.
         """
 
     def __init__(
@@ -241,10 +261,12 @@ class Job(_message.Message):
         cancel_reason: _builtins.str = ...,
         version: _builtins.int = ...,
         run_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        stall_timeout: _duration_pb2.Duration | None = ...,
+        progress_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_request_time", b"cancel_request_time", "complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "lease_expire_time", b"lease_expire_time", "parameters", b"parameters", "queue_expire_time", b"queue_expire_time", "result", b"result", "run_expire_time", b"run_expire_time", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_request_time", b"cancel_request_time", "complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "lease_expire_time", b"lease_expire_time", "parameters", b"parameters", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "result", b"result", "run_expire_time", b"run_expire_time", "stall_timeout", b"stall_timeout", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_reason", b"cancel_reason", "cancel_request_time", b"cancel_request_time", "complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "id", b"id", "job_type", b"job_type", "labels", b"labels", "lease_expire_time", b"lease_expire_time", "max_attempts", b"max_attempts", "parameters", b"parameters", "progress", b"progress", "progress_message", b"progress_message", "queue_expire_time", b"queue_expire_time", "result", b"result", "run_expire_time", b"run_expire_time", "start_time", b"start_time", "status", b"status", "update_time", b"update_time", "user_id", b"user_id", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_reason", b"cancel_reason", "cancel_request_time", b"cancel_request_time", "complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "id", b"id", "job_type", b"job_type", "labels", b"labels", "lease_expire_time", b"lease_expire_time", "max_attempts", b"max_attempts", "parameters", b"parameters", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "result", b"result", "run_expire_time", b"run_expire_time", "stall_timeout", b"stall_timeout", "start_time", b"start_time", "status", b"status", "update_time", b"update_time", "user_id", b"user_id", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -262,7 +284,7 @@ class JobError(_message.Message):
     reason: _builtins.str
     """Machine-readable, UPPER_SNAKE_CASE, at most 63 characters. Chosen by the
     worker; `UNKNOWN` if it sent none. If the service itself failed the job:
-    `CANCELLED`, `LEASE_EXPIRED`, `QUEUE_EXPIRED` or `RUN_EXPIRED`.
+    `CANCELLED`, `LEASE_EXPIRED`, `QUEUE_EXPIRED`, `RUN_EXPIRED` or `STALLED`.
     """
     message: _builtins.str
     """Human-readable, 1 to 4096 characters."""

@@ -57,6 +57,7 @@ class CreateJobRequest(_message.Message):
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
     QUEUE_TIMEOUT_FIELD_NUMBER: _builtins.int
     RUN_TIMEOUT_FIELD_NUMBER: _builtins.int
+    STALL_TIMEOUT_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The owner. Required; see Job.user_id."""
     job_type: _builtins.str
@@ -67,7 +68,7 @@ class CreateJobRequest(_message.Message):
     Default: empty, each call creates a job.
     """
     max_attempts: _builtins.int
-    """The number of expired leases after which the job fails, 1 to 1000; see
+    """The number of lost attempts after which the job fails, 1 to 1000; see
     Job.max_attempts. Default (0): 1.
     """
     @_builtins.property
@@ -90,6 +91,12 @@ class CreateJobRequest(_message.Message):
         whatever the number of attempts. Default: no limit.
         """
 
+    @_builtins.property
+    def stall_timeout(self) -> _duration_pb2.Duration:
+        """How long an attempt may go without news, 1 second to 365 days; see
+        Job.stall_timeout. Default: no limit.
+        """
+
     def __init__(
         self,
         *,
@@ -101,10 +108,11 @@ class CreateJobRequest(_message.Message):
         max_attempts: _builtins.int = ...,
         queue_timeout: _duration_pb2.Duration | None = ...,
         run_timeout: _duration_pb2.Duration | None = ...,
+        stall_timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "queue_timeout", b"queue_timeout", "run_timeout", b"run_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "queue_timeout", b"queue_timeout", "run_timeout", b"run_timeout", "stall_timeout", b"stall_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_type", b"job_type", "labels", b"labels", "max_attempts", b"max_attempts", "parameters", b"parameters", "queue_timeout", b"queue_timeout", "request_id", b"request_id", "run_timeout", b"run_timeout", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_type", b"job_type", "labels", b"labels", "max_attempts", b"max_attempts", "parameters", b"parameters", "queue_timeout", b"queue_timeout", "request_id", b"request_id", "run_timeout", b"run_timeout", "stall_timeout", b"stall_timeout", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -31,7 +31,8 @@ class WorkerServiceStub(object):
 
     A worker holds a job under a lease. Each report renews it. If it expires, the
     job can be claimed by the next worker, with the next `attempt`, or fails with
-    LEASE_EXPIRED if no attempt is left.
+    LEASE_EXPIRED if no attempt is left. A job can also limit how long an attempt
+    goes without news; see Job.stall_timeout.
 
     A request with an `attempt` is fenced: if it is not the job's current attempt,
     or the job waits for another worker, the call is refused with LEASE_LOST and
@@ -97,7 +98,8 @@ class WorkerServiceServicer(object):
 
     A worker holds a job under a lease. Each report renews it. If it expires, the
     job can be claimed by the next worker, with the next `attempt`, or fails with
-    LEASE_EXPIRED if no attempt is left.
+    LEASE_EXPIRED if no attempt is left. A job can also limit how long an attempt
+    goes without news; see Job.stall_timeout.
 
     A request with an `attempt` is fenced: if it is not the job's current attempt,
     or the job waits for another worker, the call is refused with LEASE_LOST and
@@ -132,8 +134,9 @@ class WorkerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateProgress(self, request, context):
-        """Reports progress of a PROCESSING job and renews its lease. With neither
-        `progress` nor `progress_message` it is a heartbeat. A late report
+        """Reports progress of a PROCESSING job and renews its lease. With nothing new
+        in `progress` and `progress_message` it is a heartbeat: it renews the lease
+        and changes nothing else, neither `version` nor `update_time`. A late report
         (progress lower than the current one, or a terminal job) is not an error:
         it changes nothing and returns the job with `applied` false. Safe to retry.
         Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was
@@ -267,7 +270,8 @@ class WorkerService(object):
 
     A worker holds a job under a lease. Each report renews it. If it expires, the
     job can be claimed by the next worker, with the next `attempt`, or fails with
-    LEASE_EXPIRED if no attempt is left.
+    LEASE_EXPIRED if no attempt is left. A job can also limit how long an attempt
+    goes without news; see Job.stall_timeout.
 
     A request with an `attempt` is fenced: if it is not the job's current attempt,
     or the job waits for another worker, the call is refused with LEASE_LOST and

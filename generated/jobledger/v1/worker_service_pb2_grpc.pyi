@@ -32,7 +32,8 @@ class WorkerServiceStub:
 
     A worker holds a job under a lease. Each report renews it. If it expires, the
     job can be claimed by the next worker, with the next `attempt`, or fails with
-    LEASE_EXPIRED if no attempt is left.
+    LEASE_EXPIRED if no attempt is left. A job can also limit how long an attempt
+    goes without news; see Job.stall_timeout.
 
     A request with an `attempt` is fenced: if it is not the job's current attempt,
     or the job waits for another worker, the call is refused with LEASE_LOST and
@@ -63,8 +64,9 @@ class WorkerServiceStub:
     LEASE_LOST, VERSION_MISMATCH.
     """
     UpdateProgress: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.UpdateProgressRequest, _worker_service_pb2.UpdateProgressResponse]
-    """Reports progress of a PROCESSING job and renews its lease. With neither
-    `progress` nor `progress_message` it is a heartbeat. A late report
+    """Reports progress of a PROCESSING job and renews its lease. With nothing new
+    in `progress` and `progress_message` it is a heartbeat: it renews the lease
+    and changes nothing else, neither `version` nor `update_time`. A late report
     (progress lower than the current one, or a terminal job) is not an error:
     it changes nothing and returns the job with `applied` false. Safe to retry.
     Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was
@@ -116,7 +118,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
 
     A worker holds a job under a lease. Each report renews it. If it expires, the
     job can be claimed by the next worker, with the next `attempt`, or fails with
-    LEASE_EXPIRED if no attempt is left.
+    LEASE_EXPIRED if no attempt is left. A job can also limit how long an attempt
+    goes without news; see Job.stall_timeout.
 
     A request with an `attempt` is fenced: if it is not the job's current attempt,
     or the job waits for another worker, the call is refused with LEASE_LOST and
@@ -144,8 +147,9 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     LEASE_LOST, VERSION_MISMATCH.
     """
     UpdateProgress: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.UpdateProgressRequest, _worker_service_pb2.UpdateProgressResponse]  # type: ignore[assignment]
-    """Reports progress of a PROCESSING job and renews its lease. With neither
-    `progress` nor `progress_message` it is a heartbeat. A late report
+    """Reports progress of a PROCESSING job and renews its lease. With nothing new
+    in `progress` and `progress_message` it is a heartbeat: it renews the lease
+    and changes nothing else, neither `version` nor `update_time`. A late report
     (progress lower than the current one, or a terminal job) is not an error:
     it changes nothing and returns the job with `applied` false. Safe to retry.
     Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was
@@ -196,7 +200,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
 
     A worker holds a job under a lease. Each report renews it. If it expires, the
     job can be claimed by the next worker, with the next `attempt`, or fails with
-    LEASE_EXPIRED if no attempt is left.
+    LEASE_EXPIRED if no attempt is left. A job can also limit how long an attempt
+    goes without news; see Job.stall_timeout.
 
     A request with an `attempt` is fenced: if it is not the job's current attempt,
     or the job waits for another worker, the call is refused with LEASE_LOST and
@@ -240,8 +245,9 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.UpdateProgressRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.UpdateProgressResponse, _abc.Awaitable[_worker_service_pb2.UpdateProgressResponse]]:
-        """Reports progress of a PROCESSING job and renews its lease. With neither
-        `progress` nor `progress_message` it is a heartbeat. A late report
+        """Reports progress of a PROCESSING job and renews its lease. With nothing new
+        in `progress` and `progress_message` it is a heartbeat: it renews the lease
+        and changes nothing else, neither `version` nor `update_time`. A late report
         (progress lower than the current one, or a terminal job) is not an error:
         it changes nothing and returns the job with `applied` false. Safe to retry.
         Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was

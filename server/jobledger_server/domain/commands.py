@@ -31,6 +31,7 @@ class Create(Struct, frozen=True, kw_only=True):
     request_id: str = ""
     max_attempts: int = 1
     queue_timeout: Micros = DEFAULT_QUEUE_TIMEOUT
+    stall_timeout: Micros | None = None
     run_timeout: Micros | None = None
 
 
@@ -67,7 +68,7 @@ class ChangeStatus(Struct, frozen=True, kw_only=True):
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """Report the progress of a running job, or a heartbeat if both values are None."""
+    """Report the progress of a running job. A report that says nothing new is a heartbeat."""
 
     job_id: JobId
     attempt: int | None = None

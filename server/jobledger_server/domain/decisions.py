@@ -47,6 +47,7 @@ from jobledger_server.domain.state_machine import (
     finish,
     illegal_transition,
     start_attempt,
+    with_news,
 )
 
 NewId = Callable[[], str]
@@ -65,6 +66,7 @@ def create(existing: Job | None, command: Create, *, now: Instant, new_id: NewId
             and existing.labels == command.labels
             and existing.max_attempts == command.max_attempts
             and existing.queue_timeout == command.queue_timeout
+            and existing.stall_timeout == command.stall_timeout
             and existing.run_timeout == command.run_timeout
         )
         if not same:
@@ -81,6 +83,7 @@ def create(existing: Job | None, command: Create, *, now: Instant, new_id: NewId
             max_attempts=command.max_attempts,
             queue_timeout=command.queue_timeout,
             queue_expire_time=Instant(now + command.queue_timeout),
+            stall_timeout=command.stall_timeout,
             run_timeout=command.run_timeout,
             create_time=now,
             update_time=now,
@@ -208,19 +211,21 @@ def _progress(
 ) -> Decision:
     if progress is not None and progress < job.progress:
         return Decision(job=job, changed=False, applied=False)
+    expire_time = job.lease_expire_time if lease is None else Instant(now + lease)
     known = progress is None or progress == job.progress
-    if lease is None and known and message in (None, job.progress_message):
-        return Decision(job=job, changed=False)
+    if known and message in (None, job.progress_message):
+        if lease is None:
+            return Decision(job=job, changed=False)
+        renewed = replace(job, lease_duration=lease, lease_expire_time=expire_time)
+        return Decision(job=renewed, changed=False, renewed=True)
     after = replace(
         job,
         progress=job.progress if progress is None else progress,
         progress_message=job.progress_message if message is None else message,
         lease_duration=lease or job.lease_duration,
-        lease_expire_time=job.lease_expire_time if lease is None else Instant(now + lease),
-        update_time=now,
-        version=job.version + 1,
+        lease_expire_time=expire_time,
     )
-    return Decision(job=after)
+    return Decision(job=with_news(after, now))
 
 
 def _reported(job: Job, progress: int | None, message: str | None) -> Job:
@@ -248,7 +253,7 @@ def _link_asset(
     if job.status is not JobStatus.PROCESSING:
         raise illegal_transition(job, JobStatus.PROCESSING.value)
     assets = _link_all(job, (command.link,), now, new_id, command.request_id)
-    return Decision(job=_next_version(job, now), assets=assets)
+    return Decision(job=with_news(job, now), assets=assets)
 
 
 def _delete(job: Job, command: Delete, now: Instant) -> Decision:

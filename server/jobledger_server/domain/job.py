@@ -1,6 +1,7 @@
 """Job, Asset, Transition: what the service stores. Immutable; a change makes a new value."""
 
 import enum
+import re
 from collections.abc import Mapping
 from sys import getsizeof
 from typing import NewType
@@ -32,6 +33,14 @@ queue in the change buffer."""
 
 _LABEL_BYTES = 100
 """Memory that a label takes besides its texts."""
+
+
+_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def is_id(text: str) -> bool:
+    """Whether the text may be the id of a job or an asset: a UUID in the form of this service."""
+    return _ID.fullmatch(text) is not None
 
 
 def first_id(instant: Instant) -> JobId:
@@ -71,19 +80,26 @@ class Job(Struct, frozen=True):
     it is claimable, as a QUEUED job is. `releases` counts the attempts that were released
     and so not used up. `outcome_digest` is a digest of the report that finished the job,
     by which a retry of that report is detected; it is None if the service finished the job.
+    `progress_time` is when the current attempt last had news: it started, or its worker reported
+    something new.
 
-    The columns of the table `jobs` are in the order of these fields.
+    The columns of the table `jobs` are in the order of these fields. What a report changes is
+    together: PostgreSQL logs an update as the bytes from the first to the last that differ.
     """
 
     id: JobId
     user_id: str
     job_type: str
     create_time: Instant
-    update_time: Instant
     queue_timeout: Micros
-    status: JobStatus = JobStatus.QUEUED
+    update_time: Instant
+    version: int = 1
+    progress_time: Instant | None = None
+    stall_expire_time: Instant | None = None
+    lease_expire_time: Instant | None = None
     progress: int = 0
     progress_message: str = ""
+    status: JobStatus = JobStatus.QUEUED
     labels: Mapping[str, str] = field(default_factory=dict)
     attempt: int = 0
     max_attempts: int = 1
@@ -93,13 +109,12 @@ class Job(Struct, frozen=True):
     start_time: Instant | None = None
     complete_time: Instant | None = None
     lease_duration: Micros | None = None
-    lease_expire_time: Instant | None = None
     queue_expire_time: Instant | None = None
+    stall_timeout: Micros | None = None
     run_timeout: Micros | None = None
     run_expire_time: Instant | None = None
     cancel_request_time: Instant | None = None
     cancel_reason: str = ""
-    version: int = 1
     outcome_digest: bytes | None = None
     error: JobError | None = None
     parameters: Payload | None = None

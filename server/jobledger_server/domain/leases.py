@@ -33,6 +33,7 @@ CANCEL_GRACE = Micros(30_000_000)
 
 CANCELLED, LEASE_EXPIRED = "CANCELLED", "LEASE_EXPIRED"
 QUEUE_EXPIRED, RUN_EXPIRED = "QUEUE_EXPIRED", "RUN_EXPIRED"
+STALLED = "STALLED"
 
 
 def deadline(job: Job) -> Instant | None:
@@ -40,7 +41,12 @@ def deadline(job: Job) -> Instant | None:
     if job.status in TERMINAL:
         return None
     earliest = job.queue_expire_time
-    for time in (job.lease_expire_time, job.run_expire_time, _cancel_time(job)):
+    for time in (
+        job.lease_expire_time,
+        job.stall_expire_time,
+        job.run_expire_time,
+        _cancel_time(job),
+    ):
         if time is not None and (earliest is None or time < earliest):
             earliest = time
     return earliest
@@ -60,7 +66,8 @@ def check_attempt(job: Job, attempt: int | None) -> None:
     if attempt is None:
         return
     requeued = job.status is JobStatus.PROCESSING and not job.leased
-    if attempt != job.attempt or requeued or _finished_as(job, LEASE_EXPIRED):
+    lost = _finished_as(job, LEASE_EXPIRED) or _finished_as(job, STALLED)
+    if attempt != job.attempt or requeued or lost:
         raise LeaseLost(job.id, job.attempt)
 
 
@@ -86,34 +93,41 @@ def expire(job: Job, now: Instant, resumed_at: Instant | None = None) -> Decisio
         job: The job, loaded under its lock: its deadline may have moved since it was found.
         now: The database server's time.
         resumed_at: When the service's last outage ended. Every lease lasts at least one
-            lease duration from then on, so that its holder has time to reconnect.
+            lease duration from then on, so that its holder has time to reconnect. So does the
+            time without news.
     """
-    if not _passed(deadline(job), now):
+    if job.status in TERMINAL:
         return Decision(job=job, changed=False)
-    extended = _extended(job, resumed_at, now)
+    extended = _extended(job, resumed_at) if _passed(deadline(job), now) else job
     if not _passed(deadline(extended), now):
-        return Decision(job=extended)
+        return Decision(job=extended, changed=False, renewed=True)
     attempts_used = job.attempt - job.releases
     if job.cancel_request_time is not None:
         error = _cancelled(job)
     elif _passed(job.run_expire_time, now):
         error = JobError(RUN_EXPIRED, "the job did not finish within its run timeout")
-    elif not _passed(job.lease_expire_time, now):
+    elif not job.leased:
         error = JobError(QUEUE_EXPIRED, "no worker claimed the job within its queue timeout")
     elif attempts_used < job.max_attempts:
         return requeue(job, released=False, now=now)
     else:
         worker = f"worker {job.worker_id!r}" if job.worker_id else "the worker"
-        error = JobError(LEASE_EXPIRED, f"{worker} lost its lease, and no attempts are left")
+        if _passed(job.lease_expire_time, now):
+            error = JobError(LEASE_EXPIRED, f"{worker} lost its lease, and no attempts are left")
+        else:
+            error = JobError(STALLED, f"{worker} had no news, and no attempts are left")
     return fail(job, error, actor=SYSTEM, now=now)
 
 
-def _extended(job: Job, resumed_at: Instant | None, now: Instant) -> Job:
-    """Return the job with its lease extended to one lease duration after `resumed_at`."""
+def _extended(job: Job, resumed_at: Instant | None) -> Job:
+    """Return the job with its lease, and its time without news, as if begun at `resumed_at`."""
     if resumed_at is None or job.lease_expire_time is None or job.lease_duration is None:
         return job
     expire_time = Instant(max(job.lease_expire_time, resumed_at + job.lease_duration))
-    return replace(job, lease_expire_time=expire_time, update_time=now, version=job.version + 1)
+    stall_time = job.stall_expire_time
+    if stall_time is not None and job.stall_timeout is not None:
+        stall_time = Instant(max(stall_time, resumed_at + job.stall_timeout))
+    return replace(job, lease_expire_time=expire_time, stall_expire_time=stall_time)
 
 
 def cancel(job: Job, command: Cancel, now: Instant) -> Decision:

@@ -45,7 +45,7 @@ MAX_ATTEMPTS = 1000
 """The greatest `max_attempts`."""
 
 MIN_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS = 1, 365 * 24 * 3600
-"""`queue_timeout` and `run_timeout`."""
+"""`queue_timeout`, `stall_timeout` and `run_timeout`."""
 
 MIN_LEASE_SECONDS, MAX_LEASE_SECONDS = 5, 24 * 3600
 

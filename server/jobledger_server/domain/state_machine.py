@@ -42,8 +42,10 @@ class Decision(Struct, frozen=True, kw_only=True):
 
     Attributes:
         job: The job afterwards.
-        changed: Whether there is anything to write. If not, the command was a retry, came too
-            late, or its time has not come yet.
+        changed: Whether the job has changed. If not, the command was a retry, came too late, or
+            its time has not come yet.
+        renewed: Whether there is something to write that is not a change: the job's lease was
+            renewed, or its deadline turned out to be later than the store knew.
         applied: Whether the command took effect. False if it was too late.
         deleted: Whether the job is deleted.
         transition: The transition that the job makes, if it makes one.
@@ -54,6 +56,7 @@ class Decision(Struct, frozen=True, kw_only=True):
 
     job: Job
     changed: bool = True
+    renewed: bool = False
     applied: bool = True
     deleted: bool = False
     transition: Transition | None = None
@@ -72,6 +75,15 @@ def is_claimable(job: Job) -> bool:
     return job.status not in TERMINAL and not job.leased
 
 
+VERSION_OF_START = 2
+"""The version of a job after its start: a queued job does not change otherwise."""
+
+
+def was_just_started(job: Job) -> bool:
+    """Whether the job's latest change was its start."""
+    return job.version == VERSION_OF_START
+
+
 def start_attempt(job: Job, *, worker_id: str, lease: Micros, actor: str, now: Instant) -> Decision:
     """Lease a claimable job to a worker, as its next attempt.
 
@@ -86,6 +98,8 @@ def start_attempt(job: Job, *, worker_id: str, lease: Micros, actor: str, now: I
         worker_id=worker_id,
         lease_duration=lease,
         lease_expire_time=Instant(now + lease),
+        progress_time=now,
+        stall_expire_time=stall_expire_time(job.stall_timeout, now),
         queue_expire_time=None,
         start_time=now if job.start_time is None else job.start_time,
         run_expire_time=job.run_expire_time
@@ -97,6 +111,22 @@ def start_attempt(job: Job, *, worker_id: str, lease: Micros, actor: str, now: I
     return Decision(job=started, transition=_transition(job, started, actor))
 
 
+def stall_expire_time(stall_timeout: Micros | None, progress_time: Instant) -> Instant | None:
+    """Return when an attempt is lost if no news follows, or None if its job has no such limit."""
+    return None if stall_timeout is None else Instant(progress_time + stall_timeout)
+
+
+def with_news(job: Job, now: Instant) -> Job:
+    """Return the next version of a running job whose worker reported something new."""
+    return replace(
+        job,
+        progress_time=now,
+        stall_expire_time=stall_expire_time(job.stall_timeout, now) if job.leased else None,
+        update_time=now,
+        version=job.version + 1,
+    )
+
+
 def requeue(job: Job, *, released: bool, now: Instant) -> Decision:
     """End the job's lease and make it claimable. It stays PROCESSING: no transition goes back."""
     requeued = replace(
@@ -105,6 +135,7 @@ def requeue(job: Job, *, released: bool, now: Instant) -> Decision:
         releases=job.releases + released,
         lease_duration=None,
         lease_expire_time=None,
+        stall_expire_time=None,
         queue_expire_time=Instant(now + job.queue_timeout),
         update_time=now,
         version=job.version + 1,
@@ -131,6 +162,7 @@ def finish(
         error=error,
         lease_duration=None,
         lease_expire_time=None,
+        stall_expire_time=None,
         queue_expire_time=None,
         complete_time=now,
         update_time=now,

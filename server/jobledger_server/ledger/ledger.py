@@ -236,7 +236,7 @@ class Ledger:
                 outcomes = [
                     working_set.decide(command, now, new_id, resumed_at) for command in commands
                 ]
-                decisions = list(_changed(outcomes))
+                decisions = list(_to_write(outcomes))
                 changes = await transaction.append(decisions, last=True) if decisions else []
         except StoreUnavailable:
             self.outages.failed()
@@ -274,14 +274,14 @@ def _content_bytes(command: Command) -> int:
     return 0
 
 
-def _changed(outcomes: Sequence[Outcome]) -> Iterator[Decision]:
+def _to_write(outcomes: Sequence[Outcome]) -> Iterator[Decision]:
     """Return the decisions to write, in order."""
     for outcome in outcomes:
         if not isinstance(outcome, DomainError):
             for decision in outcome:
                 if decision.via is not None:
                     yield decision.via
-                if decision.changed:
+                if decision.changed or decision.renewed:
                     yield decision
 
 

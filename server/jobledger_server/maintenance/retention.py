@@ -46,6 +46,7 @@ class Retention:
         self._ledger = ledger
         self._jobs = jobs
         self._deletions = deletions
+        self._through = 0  # no job to purge is left up to this sequence number
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -64,17 +65,19 @@ class Retention:
 
     async def purge_some(self) -> bool:
         """Purge and compact one batch each; return whether there may be more to do."""
-        purged = await self._purge(self._jobs) if self._jobs is not None else 0
+        purged, more = (0, False) if self._jobs is None else await self._purge(self._jobs)
         compacted = await self._store.compact_deletions(self._deletions, limit=DELETIONS)
         if purged or compacted:
             log.info("old_jobs_purged", extra={"jobs": purged, "deletions": compacted})
-        return purged == BATCH or compacted == DELETIONS
+        return more or compacted == DELETIONS
 
-    async def _purge(self, age: Micros) -> int:
-        old = await self._store.find_purgeable(age, limit=BATCH)
-        purges = (self._ledger.apply(Purge(job_id=job_id, age=age)) for job_id in old)
+    async def _purge(self, age: Micros) -> tuple[int, bool]:
+        """Purge one batch; return how many jobs, and whether there may be more."""
+        old = await self._store.find_purgeable(age, after=self._through, limit=BATCH)
+        purges = (self._ledger.apply(Purge(job_id=job_id, age=age)) for job_id in old.jobs)
         for outcome in await asyncio.gather(*purges, return_exceptions=True):
             # A job may have been deleted meanwhile, by another server too.
             if isinstance(outcome, BaseException) and not isinstance(outcome, JobNotFound):
                 raise outcome
-        return len(old)
+        self._through = old.through
+        return len(old.jobs), old.more

@@ -48,9 +48,12 @@ def job_bytes(job: Job) -> bytes:
         (message.lease_expire_time, job.lease_expire_time),
         (message.queue_expire_time, job.queue_expire_time),
         (message.run_expire_time, job.run_expire_time),
+        (message.progress_time, job.progress_time),
         (message.cancel_request_time, job.cancel_request_time),
     ):
         _set_time(time, instant)
+    if job.stall_timeout is not None:
+        message.stall_timeout.FromMicroseconds(job.stall_timeout)
     parts = [message.SerializeToString()]
     if job.parameters is not None:
         parts.append(encoded_field(job_pb2.Job, "parameters", job.parameters))

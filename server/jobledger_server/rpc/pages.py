@@ -7,7 +7,7 @@ from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
-from jobledger_server.domain.job import Job, JobId
+from jobledger_server.domain.job import Job, JobId, is_id
 from jobledger_server.domain.limits import DEFAULT_PAGE_SIZE, MAX_ANSWER_BYTES
 from jobledger_server.rpc.tokens import read_token, token
 from jobledger_server.rpc.validation import InvalidRequest
@@ -98,7 +98,7 @@ def job_page(request: PagedRequest, key: object, store: Store, query: JobQuery) 
     """Return a page of the jobs of a query."""
 
     async def fetch(after: str | None, limit: int) -> tuple[Sequence[Job], str | None]:
-        before = JobId(after) if after else None
+        before = JobId(id_from(after)) if after else None
         found = await store.list_jobs(query, before=before, limit=limit)
         return found.jobs, found.next_before
 
@@ -110,11 +110,18 @@ def message_bytes(message: Message) -> int:
     return message.ByteSize()
 
 
+def id_from(cursor: str) -> str:
+    """Return a cursor that is an id. Raises InvalidRequest."""
+    # A token's digest is not secret, so its content can be anything.
+    if not is_id(cursor):
+        raise InvalidRequest([("page_token", "is damaged")], token=True)
+    return cursor
+
+
 def number_from(cursor: str | None) -> int:
     """Return a cursor that is a number, or 0 for None. Raises InvalidRequest."""
     if cursor is None:
         return 0
-    # A token's digest is not secret, so its content can be anything.
     if not re.fullmatch("[0-9]{1,18}", cursor):
         raise InvalidRequest([("page_token", "is damaged")], token=True)
     return int(cursor)

@@ -28,6 +28,9 @@ Writes = Sequence[tuple[WriteStatement, Sequence[Row]]]
 Deletion = tuple[str, Sequence[Any]]
 """A statement that deletes rows, and its values."""
 
+NEW_SEQS = ("seq", "change_seq", "start_seq")
+"""The columns whose values may be counted from the newest sequence number; see `append`."""
+
 
 class Driver(Protocol):
     """A connection that is in a transaction from `begin` to `commit` or `rollback`.
@@ -67,25 +70,26 @@ class Driver(Protocol):
         count: int,
         writes: Callable[[int], Writes],
         *,
-        deletion: Deletion | None,
+        deletions: Sequence[Deletion],
         new: int,
         last: bool,
     ) -> tuple[int, WriteId]:
-        """Lock the feed's counter, add `count` to it, delete, then insert or update rows.
+        """Lock the feed, delete, then insert or update rows.
 
         The order matters: a deletion frees the request ids that a creation may use, and the
-        holder of the counter must not wait for a transaction that waits for the counter.
+        holder of the feed must not wait for a transaction that waits for the feed.
 
         Args:
-            count: How many sequence numbers to assign.
-            writes: Returns what to write, given the counter's old value; or given 0, if the
-                database adds the old value itself. After a statement fails, none is run.
-            deletion: What to delete first.
+            count: How many changes are added to the feed. If none, it is not locked.
+            writes: Returns what to write, given the newest sequence number; or given 0, if the
+                database adds it itself. After a statement fails, none is run.
+            deletions: What to delete first.
             new: How many new jobs are in `writes`.
             last: The transaction may commit here.
 
         Returns:
-            The counter's new value, and the write id of the rows written.
+            The newest sequence number after that, and the write id of the rows written. The
+            number means nothing if `count` is 0.
         """
 
     async def commit(self) -> None:

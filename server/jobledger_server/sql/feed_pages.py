@@ -1,31 +1,22 @@
-"""Pages of the feed, read from the tables that together hold it."""
+"""Pages of the feed: which changes, by their sizes, and then their jobs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from msgspec.structs import replace
+from sqlalchemy import Executable
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from jobledger_server.domain.job import MEMORY_OVERHEAD_BYTES
+from jobledger_server.domain.job import MEMORY_OVERHEAD_BYTES, JobId
 from jobledger_server.sql.rows import (
     change_from_row,
-    job_after_start,
-    job_from_row,
+    recorded_change,
     tombstone_from_row,
-    transition_from_row,
-    transition_seq,
 )
-from jobledger_server.sql.statements import Statements
-from jobledger_server.store import Change, FeedHead, FeedPage
+from jobledger_server.sql.statements import Statements, bind_ids
+from jobledger_server.store import ActivePage, ActivePosition, Change, FeedHead, FeedPage
 
 Rows = Sequence[Sequence[Any]]
 """Whole rows of a table."""
-
-MAX_SCANNED_CHANGES = 2000
-"""Sequence numbers that one page scans at most to find the changes of one owner."""
-
-FEW_JOBS = 1000
-"""Up to this number, the jobs of an owner are sorted for a page. That needs no scan of others'."""
 
 
 def fitting(sizes: Sequence[int], limit: int, max_bytes: int) -> tuple[int, bool]:
@@ -45,98 +36,92 @@ def fitting(sizes: Sequence[int], limit: int, max_bytes: int) -> tuple[int, bool
 
 
 class FeedPageReader:
-    """Reads a page in one snapshot of the database; see `store.Store.changes_after`."""
+    """Reads a page in one snapshot of the database; see `store.Store`."""
 
     def __init__(
         self,
         connection: AsyncConnection,
         statements: Statements,
-        *,
         limit: int,
         max_bytes: int,
         user_id: str | None,
     ) -> None:
         self._connection = connection
         self._statements = statements
-        self._feed = statements.feed
         self._limit = limit
         self._max_bytes = max_bytes
         self._user_id = user_id
 
-    async def page(self, head: FeedHead, seq: int) -> FeedPage:
+    async def changes(self, head: FeedHead, seq: int) -> FeedPage:
         """Return the changes after `seq`. `head` was read in the same snapshot."""
-        as_of = head.seq
-        bounds: dict[str, Any] = {"seq": seq, "until": as_of, "count": self._limit}
-        if self._user_id is not None:
+        bounds: dict[str, Any] = {"seq": seq, "count": self._limit}
+        if self._user_id is None:
+            rows = await self._rows(self._statements.feed.changes, bounds)
+        else:
             bounds["user_id"] = self._user_id
-            if await self._has_few_jobs():
-                self._feed = self._statements.few_feed
-            else:
-                self._feed = self._statements.owned_feed
-                bounds["until"] = min(as_of, seq + MAX_SCANNED_CHANGES)
-        rows = await self._rows(self._feed.jobs, {**bounds, "max_bytes": self._max_bytes})
-        latest = [change_from_row(row, as_of) for row in rows]
-        deletions = await self._rows(self._feed.deletions, bounds)
-        latest += [tombstone_from_row(row, as_of) for row in deletions]
-        transitions = await self._rows(self._feed.transitions, bounds)
-        last = await self._last(latest, transitions, bounds["until"])
-        by_seq = {transition_seq(row): row for row in transitions if transition_seq(row) <= last}
-        changes = [
-            replace(change, transitions=(transition_from_row(by_seq.pop(change.seq)),))
-            if change.seq in by_seq
-            else change
-            for change in latest
-            if change.seq <= last
-        ]
-        changes += await self._starts(list(by_seq.values()), latest, as_of)
-        return FeedPage(head, sorted(changes, key=lambda change: change.seq), last)
+            rows = await self._rows(self._statements.feed.owned_changes, bounds)
+        entries, all_entries = self._fitting(rows, [row[2] for row in rows])
+        changes = await self._read(entries, seq, as_of=head.seq)
+        fit, all_fit = self._fitting_jobs(changes)
+        if not all_fit:
+            return FeedPage(head, fit, fit[-1].seq)
+        return FeedPage(head, fit, head.seq if all_entries else entries[-1][0])
 
-    async def _has_few_jobs(self) -> bool:
-        bounds = {"user_id": self._user_id, "count": FEW_JOBS + 1}
-        ((count,),) = await self._rows(self._statements.count_jobs_of_owner, bounds)
-        return bool(count <= FEW_JOBS)
+    async def active(self, after: ActivePosition, until: int) -> ActivePage:
+        """Return the active jobs after a position whose latest changes are up to `until`."""
+        bounds: dict[str, Any] = {"after_id": after.job_id, "count": self._limit}
+        if self._user_id is None:
+            bounds["after_user_id"] = after.user_id
+            rows = await self._rows(self._statements.feed.active_jobs, bounds)
+        else:
+            bounds["user_id"] = self._user_id
+            rows = await self._rows(self._statements.feed.owned_active_jobs, bounds)
+        # A job that changed since is not read: the feed has it after `until`.
+        sizes = [size if at <= until else 0 for _, _, at, size in rows]
+        entries, all_entries = self._fitting(rows, sizes)
+        ids = [job_id for _, job_id, at, _ in entries if at <= until]
+        found = {row[0]: change_from_row(row) for row in await self._jobs(ids)}
+        fit, all_fit = self._fitting_jobs([found[job_id] for job_id in ids])
+        if not all_fit:
+            return ActivePage(fit, ActivePosition(fit[-1].job.user_id, fit[-1].job.id))
+        return ActivePage(fit, None if all_entries else ActivePosition(*entries[-1][:2]))
 
-    async def _last(self, latest: Sequence[Change], transitions: Rows, until: int) -> int:
-        """Return the last sequence number of the page: `until`, unless a bound cuts it.
+    def _fitting_jobs(self, changes: Sequence[Change]) -> tuple[Sequence[Change], bool]:
+        """Return as many of the changes as fit by the memory that their jobs take."""
+        sizes = [change.job.memory_bytes - MEMORY_OVERHEAD_BYTES for change in changes]
+        return self._fitting(changes, sizes)
 
-        A read that a bound cut is complete up to its last row, and its rows alone reach that bound.
-        So the page, which counts the rows of all three reads, ends there at the latest.
-        """
-        sizes = {change.seq: change.job.memory_bytes for change in latest}
-        contents = {change.job.id: change.job.memory_bytes for change in latest}
-        starts = [
-            (transition_seq(row), row[0]) for row in transitions if transition_seq(row) not in sizes
-        ]
-        if missing := [job_id for _, job_id in starts if job_id not in contents]:
-            ids = self._statements.dialect.bind_list("ids", missing)
-            rows = await self._rows(self._statements.job_sizes, ids)
-            contents.update((id_, MEMORY_OVERHEAD_BYTES + size) for id_, size in rows)
-        sizes.update((seq, contents[job_id]) for seq, job_id in starts)
-        seqs = sorted(sizes)
-        count, whole = fitting([sizes[seq] for seq in seqs], self._limit, self._max_bytes)
-        return until if whole else seqs[count - 1]
+    def _fitting(self, items: Sequence[Any], sizes: Sequence[int]) -> tuple[Sequence[Any], bool]:
+        """Return as many of the items as fit, and whether no more follow."""
+        taken = [MEMORY_OVERHEAD_BYTES + size for size in sizes]
+        count, whole = fitting(taken, self._limit, self._max_bytes)
+        return items[:count], whole
 
-    async def _starts(
-        self, transitions: Rows, latest: Sequence[Change], as_of: int
-    ) -> list[Change]:
-        """Return the transitions of jobs that changed later, at their own sequence numbers.
+    async def _read(self, entries: Rows, seq: int, *, as_of: int) -> list[Change]:
+        """Return the changes of these rows of `changes`, the first ones after `seq`."""
+        if not entries:
+            return []
+        ids = {job_id for _, job_id, _ in entries}
+        found = {row[0]: row for row in await self._jobs(ids)}
+        deletions: dict[int, Change] = {}
+        if len(found) < len(ids):
+            span = {"seq": seq, "until": entries[-1][0]}
+            rows = await self._rows(self._statements.feed.deletions, span)
+            deletions = {row[0]: tombstone_from_row(row, as_of) for row in rows}
+        changes = []
+        for at, job_id, _ in entries:
+            if job_id in found:
+                changes.append(recorded_change(found[job_id], at, as_of))
+            elif at in deletions:
+                changes.append(deletions[at])
+        return changes
 
-        All of them are starts: a terminal state is a job's latest change.
-        """
-        jobs = {change.job.id: change.job for change in latest}
-        if missing := [row[0] for row in transitions if row[0] not in jobs]:
-            ids = self._statements.dialect.bind_list("ids", missing)
-            rows = await self._rows(self._statements.read_more_jobs, ids)
-            jobs.update((job.id, job) for job in map(job_from_row, rows))
-        return [
-            Change(
-                job_after_start(jobs[row[0]], row),
-                transition_seq(row),
-                (transition_from_row(row),),
-                as_of=as_of,
-            )
-            for row in transitions
-        ]
+    async def _jobs(self, ids: Collection[JobId]) -> Rows:
+        """Return the whole rows of these jobs."""
+        if not ids:
+            return ()
+        bound = bind_ids(self._statements.dialect, "ids", ids)
+        return await self._rows(self._statements.feed.jobs, bound)
 
-    async def _rows(self, statement: Any, parameters: Mapping[str, Any]) -> Rows:
+    async def _rows(self, statement: Executable, parameters: Mapping[str, Any]) -> Rows:
         return (await self._connection.execute(statement, parameters)).all()

@@ -8,7 +8,8 @@ one that was written (`Driver.unchanged`), which costs a fraction of reading the
 
 from collections.abc import Collection
 
-from jobledger_server.domain.job import Job, JobId
+from jobledger_server.domain.job import JobId
+from jobledger_server.store import Change
 
 MAX_JOBS = 8192
 """Jobs cached at most."""
@@ -24,18 +25,19 @@ class JobCache:
     """The jobs written last, each with the id of the transaction that wrote it."""
 
     def __init__(self) -> None:
-        self._jobs: dict[JobId, tuple[Job, WriteId]] = {}  # the one written last comes last
+        self._jobs: dict[JobId, tuple[Change, WriteId]] = {}  # the one written last comes last
         self._sizes: dict[JobId, int] = {}
         self._bytes = 0
 
-    def find(self, ids: Collection[JobId]) -> dict[JobId, tuple[Job, WriteId]]:
-        """Return those of the jobs that are cached."""
+    def find(self, ids: Collection[JobId]) -> dict[JobId, tuple[Change, WriteId]]:
+        """Return those of the jobs that are cached, each as its latest change."""
         return {id_: self._jobs[id_] for id_ in ids if id_ in self._jobs}
 
-    def put(self, job: Job, write_id: WriteId) -> None:
+    def put(self, change: Change, write_id: WriteId) -> None:
         """Cache a job as it was written and committed."""
+        job = change.job
         self.discard(job.id)
-        self._jobs[job.id] = job, write_id
+        self._jobs[job.id] = change, write_id
         size = self._sizes[job.id] = job.memory_bytes
         self._bytes += size
         while len(self._jobs) > MAX_JOBS or self._bytes > MAX_BYTES:

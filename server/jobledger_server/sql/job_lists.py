@@ -1,4 +1,4 @@
-"""Lists: pages of an owner's jobs, and of a job's assets and transitions.
+"""Lists: pages of an owner's jobs, and of a job's assets.
 
 Lists take longer than all other reads, so they have connections of their own, and a list
 whose caller has disconnected is interrupted.
@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Executable, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from jobledger_server.domain.job import Asset, AssetId, JobId, Transition, first_id
+from jobledger_server.domain.job import Asset, AssetId, JobId, first_id
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES, MAX_SCANNED_JOBS
 from jobledger_server.sql.feed_pages import fitting
-from jobledger_server.sql.rows import asset_from_row, job_from_row, transition_from_row
-from jobledger_server.sql.statements import ANSWER_SIZE
+from jobledger_server.sql.feed_statements import ANSWER_SIZE
+from jobledger_server.sql.rows import asset_from_row, job_from_row
 from jobledger_server.sql.store_connections import Interrupt, StoreConnections, to_completion
-from jobledger_server.sql.tables import assets, job_transitions, jobs
+from jobledger_server.sql.tables import assets, jobs
 from jobledger_server.store import JobPage, JobQuery
 
 Result = TypeVar("Result")
@@ -40,17 +40,6 @@ class JobLists:
             statement = statement.where(assets.c.id > after)
         statement = statement.order_by(assets.c.id).limit(limit)
         return [asset_from_row(row) for row in await self._rows(statement)]
-
-    async def list_transitions(
-        self, job_id: JobId, *, after_version: int, limit: int
-    ) -> list[Transition]:
-        statement = (
-            select(job_transitions)
-            .where(job_transitions.c.job_id == job_id, job_transitions.c.version > after_version)
-            .order_by(job_transitions.c.version)
-            .limit(limit)
-        )
-        return [transition_from_row(row) for row in await self._rows(statement)]
 
     async def _rows(self, statement: Executable) -> Sequence[Any]:
         async def read(connection: AsyncConnection) -> Sequence[Any]:

@@ -10,19 +10,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
-from msgspec.structs import replace
-
 from jobledger_server.domain.job import (
     Asset,
     AssetLink,
+    Instant,
     Job,
     JobError,
     JobStatus,
     Micros,
-    Transition,
 )
 from jobledger_server.domain.leases import deadline
-from jobledger_server.sql.tables import assets, job_transitions, jobs, tombstones
+from jobledger_server.sql.history import (
+    HISTORY_COLUMNS,
+    job_after_start,
+    transitions_from_row,
+)
+from jobledger_server.sql.tables import assets, jobs, tombstones
 from jobledger_server.store import Change
 
 Row = tuple[Any, ...]
@@ -42,21 +45,23 @@ FIXED_COLUMNS = (
     "create_time",
     "max_attempts",
     "queue_timeout",
+    "stall_timeout",
     "run_timeout",
 )
 """The columns of a job that never change."""
 
 REPORT_COLUMNS = (
+    "update_time",
+    "version",
+    "progress_time",
+    "stall_expire_time",
+    "lease_expire_time",
     "progress",
     "progress_message",
-    "update_time",
-    "lease_duration",
-    "lease_expire_time",
-    "version",
-    "deadline",
     "change_seq",
 )
-"""The columns that a report changes. Few indexes are on any of them."""
+"""The columns that a report changes. No index is on any of them, so that PostgreSQL need not add to
+the indexes (a HOT update)."""
 
 
 def labels_from_text(text: str) -> dict[str, str]:
@@ -82,28 +87,31 @@ _COMPUTED: Mapping[str, Callable[[Job], Any]] = {
     "error_message": lambda job: job.error and job.error.message,
     "error_details": lambda job: job.error and job.error.details,
 }
-"""The columns of `jobs` that are not a field of the job. `change_seq` is another: it is not part of
-the job at all."""
+"""The columns of `jobs` that are computed from the job. HISTORY_COLUMNS and `change_seq` are not,
+nor are they fields of the job."""
 
 
 class JobRows:
     """Makes rows of some columns of `jobs`."""
 
     def __init__(self, columns: Iterable[str]) -> None:
-        names = [name for name in columns if name != "change_seq"]
-        fields = [name for name in names if name not in _COMPUTED]
+        names = list(columns)
+        history = [name for name in names if name in HISTORY_COLUMNS]
         computed = [name for name in names if name in _COMPUTED]
-        self.columns = (*fields, *computed, "change_seq")
+        fields = [name for name in names if name in Job.__struct_fields__ and name not in computed]
+        self.columns = (*fields, *computed, *history, "change_seq")
         """The columns, in the order of a row's values."""
         self._fields = attrgetter(*fields)
         self._computed = [_COMPUTED[name] for name in computed]
 
-    def row(self, job: Job, change_seq: int) -> Row:
-        return (*self._fields(job), *[value(job) for value in self._computed], change_seq)
+    def row(self, job: Job, change_seq: int, history: Sequence[Any] = ()) -> Row:
+        """Make a row, with the values of HISTORY_COLUMNS if they are among the columns."""
+        computed = [value(job) for value in self._computed]
+        return (*self._fields(job), *computed, *history, change_seq)
 
 
 _JOB_COLUMNS = tuple(jobs.c.keys())
-_CHANGE_SEQ = _JOB_COLUMNS.index("change_seq")
+_DEADLINE, _CHANGE_SEQ = map(_JOB_COLUMNS.index, ("deadline", "change_seq"))
 _STATUS_COLUMN, _LABELS_COLUMN = map(_JOB_COLUMNS.index, ("status", "labels"))
 
 job_rows = JobRows(_JOB_COLUMNS)
@@ -115,109 +123,86 @@ mutable_rows = JobRows(name for name in _JOB_COLUMNS if name not in FIXED_COLUMN
 report_rows = JobRows(REPORT_COLUMNS)
 """Makes rows of the columns that a report changes."""
 
+RENEWAL_COLUMNS = ("lease_expire_time",)
+"""The column that a renewal of the lease changes."""
+
+DEADLINE_COLUMNS = ("lease_duration", "stall_expire_time", "lease_expire_time", "deadline")
+"""The columns that such a renewal changes where the deadline in the row is to be corrected too."""
+
 _NOT_REPORTED = attrgetter(
     *(name for name in Job.__struct_fields__ if name not in (*FIXED_COLUMNS, *REPORT_COLUMNS))
 )
 
 
 def only_reported(before: Job, after: Job) -> bool:
-    """Return whether the jobs differ only in fields of REPORT_COLUMNS."""
-    return bool(_NOT_REPORTED(before) == _NOT_REPORTED(after))
+    """Return whether the jobs differ only in fields of REPORT_COLUMNS.
+
+    The deadline in the row may stay as it is: it is not later than that of the job.
+    """
+    return bool(_NOT_REPORTED(before) == _NOT_REPORTED(after)) and not _is_sooner(after, before)
+
+
+def only_renewed(before: Job, after: Job, now: Instant) -> bool:
+    """Return whether only the lease was renewed, and the deadline in the row may stay as it is.
+
+    It may not if it has passed: the reaper would find the job again and again.
+    """
+    due = deadline(before)
+    return (
+        (due is None or due > now)
+        and after.lease_expire_time != before.lease_expire_time
+        and after.lease_duration == before.lease_duration
+        and after.stall_expire_time == before.stall_expire_time
+        and not _is_sooner(after, before)
+    )
+
+
+def _is_sooner(after: Job, before: Job) -> bool:
+    """Return whether the deadline is sooner than it was: the clock of the database may go back."""
+    soon, late = deadline(after), deadline(before)
+    return soon is not None and late is not None and soon < late
+
+
+def renewal_row(job: Job) -> Row:
+    """Make a row of the job's id and RENEWAL_COLUMNS."""
+    return job.id, job.lease_expire_time
+
+
+def deadline_row(job: Job) -> Row:
+    """Make a row of the job's id and DEADLINE_COLUMNS."""
+    return (
+        job.id,
+        job.lease_duration,
+        job.stall_expire_time,
+        job.lease_expire_time,
+        deadline(job),
+    )
 
 
 def job_from_row(row: Sequence[Any]) -> Job:
     """Make a Job from a whole row of `jobs`."""
-    *fields, _deadline, _change_seq, reason, message, details, parameters, result = row
+    *fields, reason, message, details, parameters, result = row
     fields[_STATUS_COLUMN] = _STATUS[fields[_STATUS_COLUMN]]
     fields[_LABELS_COLUMN] = _labels(fields[_LABELS_COLUMN])
+    del fields[_DEADLINE : _CHANGE_SEQ + 1]  # those that are not fields of a job
     error = None if message is None else JobError(reason, message, details)
     return Job(*(*fields, error, parameters, result))
 
 
-def history_from_row(row: Sequence[Any]) -> tuple[Job, Transition | None]:
-    """Make a Job, and one of its transitions if it has any, from a row of both tables joined."""
-    job, transition = row[: len(jobs.c)], row[len(jobs.c) :]
-    return job_from_row(job), None if transition[0] is None else transition_from_row(transition)
+def change_from_row(row: Sequence[Any]) -> Change:
+    """Make the job's latest change, without its transition, from a whole row of `jobs`."""
+    return Change(job_from_row(row), seq=row[_CHANGE_SEQ])
 
 
-def change_from_row(row: Sequence[Any], as_of: int = 0) -> Change:
-    """Make a Change from a whole row of `jobs`."""
-    return Change(job_from_row(row), seq=row[_CHANGE_SEQ], as_of=as_of)
-
-
-TRANSITION_COLUMNS = tuple(job_transitions.c.keys())
-
-
-def transition_row(transition: Transition, job: Job, change_seq: int) -> Row:
-    """Make a row of TRANSITION_COLUMNS from a transition and the job after it."""
-    return (
-        transition.job_id,
-        transition.version,
-        transition.from_status.value,
-        transition.to_status.value,
-        transition.attempt,
-        transition.actor,
-        transition.reason,
-        transition.time,
-        change_seq,
-        job.progress,
-        job.progress_message,
-        job.worker_id,
-        job.lease_expire_time,
-    )
-
-
-def transition_from_row(row: Sequence[Any]) -> Transition:
-    """Make a Transition from a whole row of `job_transitions`."""
-    values = dict(zip(TRANSITION_COLUMNS, row, strict=True))
-    fields = {name: values[name] for name in Transition.__struct_fields__}
-    fields["from_status"] = _STATUS[values["from_status"]]
-    fields["to_status"] = _STATUS[values["to_status"]]
-    return Transition(**fields)
-
-
-_TRANSITION_SEQ = TRANSITION_COLUMNS.index("change_seq")
-
-
-def transition_seq(row: Sequence[Any]) -> int:
-    """Return the sequence number of a whole row of `job_transitions`."""
-    seq: int = row[_TRANSITION_SEQ]
-    return seq
-
-
-def job_after_start(job: Job, row: Sequence[Any]) -> Job:
-    """Return the job as it was after its start, from its newest state and the transition's row.
-
-    No other transition needs this: nothing but a deletion follows a terminal state, so the
-    job's own row shows the job after that.
-    """
-    values = dict(zip(TRANSITION_COLUMNS, row, strict=True))
-    transition = transition_from_row(row)
-    lease_expire_time = values["lease_expire_time"]
-    # If cancellation was requested before the start, the job only passes through PROCESSING, and
-    # its lease expires at once. Times cannot be compared: a transaction that commits later may
-    # have begun earlier.
-    cancelled_before = lease_expire_time == transition.time
-    return replace(
-        job,
-        status=transition.to_status,
-        progress=values["progress"],
-        progress_message=values["progress_message"],
-        result=None,
-        error=None,
-        attempt=transition.attempt,
-        releases=0,
-        worker_id=values["worker_id"],
-        update_time=transition.time,
-        complete_time=None,
-        lease_duration=Micros(lease_expire_time - transition.time),
-        lease_expire_time=lease_expire_time,
-        queue_expire_time=None,
-        cancel_request_time=job.cancel_request_time if cancelled_before else None,
-        cancel_reason=job.cancel_reason if cancelled_before else "",
-        version=transition.version,
-        outcome_digest=None,
-    )
+def recorded_change(row: Sequence[Any], seq: int, as_of: int) -> Change:
+    """Make the job's change at `seq`, its latest one or its start, from a whole row of `jobs`."""
+    job = job_from_row(row)
+    transition = transitions_from_row(job, row).get(seq)
+    if transition is None:
+        return Change(job, seq, as_of=as_of)
+    if seq != row[_CHANGE_SEQ]:
+        job = job_after_start(job, transition, row)
+    return Change(job, seq, (transition,), as_of=as_of)
 
 
 ASSET_COLUMNS = (*(name for name in Asset.__struct_fields__ if name != "link"), *_LINK_FIELDS)
@@ -241,6 +226,7 @@ TOMBSTONE_COLUMNS = tuple(tombstones.c.keys())
 def tombstone_row(job: Job, change_seq: int) -> Row:
     """Make a row of TOMBSTONE_COLUMNS from a deleted job."""
     return (
+        change_seq,
         job.id,
         job.user_id,
         job.job_type,
@@ -249,7 +235,6 @@ def tombstone_row(job: Job, change_seq: int) -> Row:
         job.version,
         job.create_time,
         job.update_time,
-        change_seq,
     )
 
 

@@ -10,25 +10,24 @@ from sqlalchemy import Executable
 from jobledger_server.domain.job import (
     Asset,
     AssetId,
-    Instant,
     Job,
     JobId,
     Micros,
     Transition,
-    first_id,
 )
 from jobledger_server.sql.database import Database
-from jobledger_server.sql.driver import Prepared
-from jobledger_server.sql.feed_pages import FeedPageReader, fitting
+from jobledger_server.sql.feed_pages import FeedPageReader
+from jobledger_server.sql.history import transitions_from_row
 from jobledger_server.sql.job_cache import JobCache
 from jobledger_server.sql.job_lists import JobLists
-from jobledger_server.sql.rows import change_from_row, history_from_row, job_from_row
+from jobledger_server.sql.rows import job_from_row
 from jobledger_server.sql.statements import Statements, bind_owned
 from jobledger_server.sql.store_connections import StoreConnections, to_completion
 from jobledger_server.sql.transaction import SqlTransaction
 from jobledger_server.store import (
     PAGE_BYTES,
     ActivePage,
+    ActivePosition,
     Claimable,
     FeedCompacted,
     FeedHead,
@@ -37,7 +36,11 @@ from jobledger_server.store import (
     JobQuery,
     Overdue,
     Owned,
+    Purgeable,
 )
+
+MAX_SCANNED_ENDS = 1000
+"""Changes that one search for old jobs reads."""
 
 
 class SqlStore:
@@ -65,32 +68,31 @@ class SqlStore:
     async def read_jobs(
         self, ids: Collection[JobId] = (), owned: Collection[Owned] = ()
     ) -> dict[JobId, Job]:
-        parameters = bind_owned(self._dialect, ids, owned)
-        rows = await self._fetch(self._statements.read_jobs, parameters)
+        rows = await self._read_jobs(ids, owned)
         return {job.id: job for job in map(job_from_row, rows)}
 
     async def read_histories(
         self, ids: Collection[JobId] = (), owned: Collection[Owned] = ()
     ) -> dict[JobId, tuple[Job, list[Transition]]]:
-        parameters = bind_owned(self._dialect, ids, owned)
-        histories: dict[JobId, tuple[Job, list[Transition]]] = {}
-        for row in await self._fetch(self._statements.read_histories, parameters):
-            job, transition = history_from_row(row)
-            _, transitions = histories.setdefault(job.id, (job, []))
-            if transition is not None:
-                transitions.append(transition)
-        return histories
+        rows = await self._read_jobs(ids, owned)
+        jobs = {row[0]: (job_from_row(row), row) for row in rows}
+        return {
+            job_id: (job, list(transitions_from_row(job, row).values()))
+            for job_id, (job, row) in jobs.items()
+        }
+
+    async def _read_jobs(
+        self, ids: Collection[JobId], owned: Collection[Owned]
+    ) -> Sequence[Sequence[Any]]:
+        statement = self._statements.read_jobs
+        values = statement.values(bind_owned(self._dialect, ids, owned))
+        return await self._connections.fetch(statement.text, values)
 
     async def list_jobs(self, query: JobQuery, *, before: JobId | None, limit: int) -> JobPage:
         return await self._lists.list_jobs(query, before=before, limit=limit)
 
     async def list_assets(self, job_id: JobId, *, after: AssetId | None, limit: int) -> list[Asset]:
         return await self._lists.list_assets(job_id, after=after, limit=limit)
-
-    async def list_transitions(
-        self, job_id: JobId, *, after_version: int, limit: int
-    ) -> list[Transition]:
-        return await self._lists.list_transitions(job_id, after_version=after_version, limit=limit)
 
     async def find_claimable(self, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
         statement, values = self._dialect.find_claimable(limits, limit, lock=False)
@@ -100,20 +102,31 @@ class SqlStore:
         rows = await self._connections.read(self._statements.overdue, {"count": limit})
         return Overdue(rows[0][0], [job_id for _, job_id in rows if job_id is not None])
 
-    async def find_purgeable(self, age: Micros, *, limit: int) -> list[JobId]:
-        return await to_completion(self._find_purgeable(age, limit))
+    async def find_purgeable(self, age: Micros, *, after: int, limit: int) -> Purgeable:
+        return await to_completion(self._find_purgeable(age, after, limit))
 
-    async def _find_purgeable(self, age: Micros, limit: int) -> list[JobId]:
+    async def _find_purgeable(self, age: Micros, after: int, limit: int) -> Purgeable:
         async with self._connections.snapshot() as connection:
-            before = Instant(await self._dialect.now(connection) - age)
-            found = await connection.execute(
-                self._statements.find_purgeable,
-                {"before": before, "before_id": first_id(before), "count": limit},
-            )
-            return [job_id for (job_id,) in found]
+            before = await self._dialect.now(connection) - age
+            page = {"seq": after, "count": MAX_SCANNED_ENDS}
+            rows = (await connection.execute(self._statements.feed.ends, page)).all()
+        old: list[JobId] = []
+        through = after
+        passed_over = False  # a job that has ended, and not long ago enough
+        for seq, job_id, complete_time in rows:
+            if complete_time is not None and complete_time >= before:
+                passed_over = True
+                continue
+            if complete_time is not None:
+                if len(old) == limit:
+                    return Purgeable(old, through, more=True)
+                old.append(job_id)
+            if not passed_over:
+                through = seq
+        return Purgeable(old, through, more=not passed_over and len(rows) == MAX_SCANNED_ENDS)
 
     async def feed_head(self) -> FeedHead:
-        (row,) = await self._connections.read(self._statements.feed_head)
+        (row,) = await self._connections.read(self._statements.feed.head)
         return FeedHead(*row)
 
     async def changes_after(
@@ -125,49 +138,43 @@ class SqlStore:
         self, seq: int, limit: int, max_bytes: int, user_id: str | None
     ) -> FeedPage:
         async with self._connections.snapshot() as connection:
-            head = FeedHead(*(await connection.execute(self._statements.feed_head)).one())
+            head = FeedHead(*(await connection.execute(self._statements.feed.head)).one())
             if seq < head.compacted_seq:
                 raise FeedCompacted
             if seq >= head.seq:
                 return FeedPage(head, [], seq)
-            reader = FeedPageReader(
-                connection,
-                self._statements,
-                limit=limit,
-                max_bytes=max_bytes,
-                user_id=user_id,
-            )
-            return await reader.page(head, seq)
+            reader = FeedPageReader(connection, self._statements, limit, max_bytes, user_id)
+            return await reader.changes(head, seq)
 
     async def newest_from(self, *, limit: int, max_bytes: int) -> int:
         head = await self.feed_head()
         floor = max(head.compacted_seq, head.seq - limit)
-        page = {"seq": floor, "count": limit, "max_bytes": max_bytes}
-        ((too_many,),) = await self._connections.read(self._statements.newest_from, page)
-        return floor if too_many is None else int(too_many)
+        page = {"seq": floor, "count": limit}
+        for seq, _, size in await self._connections.read(
+            self._statements.feed.newest_changes, page
+        ):
+            max_bytes -= size
+            if max_bytes < 0:
+                return int(seq)
+        return floor
 
     async def active_jobs(
         self,
-        seq: int,
+        after: ActivePosition,
         *,
         until: int,
         limit: int,
         max_bytes: int = PAGE_BYTES,
         user_id: str | None = None,
     ) -> ActivePage:
-        feed = self._statements.feed if user_id is None else self._statements.owned_feed
-        page: dict[str, Any] = {
-            "seq": seq,
-            "until": until,
-            "count": limit,
-            "max_bytes": max_bytes,
-        }
-        if user_id is not None:
-            page["user_id"] = user_id
-        rows = await self._connections.read(feed.active, page)
-        changes = [change_from_row(row) for row in rows]
-        count, whole = fitting([c.job.memory_bytes for c in changes], limit, max_bytes)
-        return ActivePage(changes[:count], until if whole else changes[count - 1].seq)
+        return await to_completion(self._active_jobs(after, until, limit, max_bytes, user_id))
+
+    async def _active_jobs(
+        self, after: ActivePosition, until: int, limit: int, max_bytes: int, user_id: str | None
+    ) -> ActivePage:
+        async with self._connections.snapshot() as connection:
+            reader = FeedPageReader(connection, self._statements, limit, max_bytes, user_id)
+            return await reader.active(after, until)
 
     async def compact_deletions(self, age: Micros, *, limit: int) -> int:
         return await to_completion(self._compact_deletions(age, limit))
@@ -180,6 +187,7 @@ class SqlStore:
             last = {"last": old.scalar_one()}
             if last["last"] is None:
                 return 0
+            await connection.execute(self._statements.compact_changes, last)
             deleted = await connection.execute(self._statements.compact_deletions, last)
             await connection.execute(self._statements.set_compacted_seq, last)
             return deleted.rowcount
@@ -194,12 +202,7 @@ class SqlStore:
         self._cache.clear()
         async with self._connections.writing() as connection:
             await connection.execute(statement, {**parameters, "new": uuid.uuid4().hex})
-            return FeedHead(*(await connection.execute(self._statements.feed_head)).one())
+            return FeedHead(*(await connection.execute(self._statements.feed.head)).one())
 
     async def close(self) -> None:
         await self._connections.close()
-
-    async def _fetch(
-        self, statement: Prepared, parameters: Mapping[str, Any]
-    ) -> Sequence[Sequence[Any]]:
-        return await self._connections.fetch(statement.text, statement.values(parameters))

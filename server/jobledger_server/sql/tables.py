@@ -20,6 +20,7 @@ from sqlalchemy import (
     Text,
     text,
 )
+from sqlalchemy.dialects.postgresql import UUID
 
 from jobledger_server.domain.limits import (
     MAX_ASSET_TYPE_CHARACTERS,
@@ -44,8 +45,11 @@ metadata = MetaData(
     }
 )
 
-# Ids compare byte by byte, whatever the database's collation.
-_ID = String(MAX_ID_CHARACTERS).with_variant(String(MAX_ID_CHARACTERS, collation="C"), "postgresql")
+ID = String(MAX_ID_CHARACTERS).with_variant(UUID(as_uuid=False), "postgresql")
+"""The type of ids. They sort by their time of creation."""
+
+# Only a column of this type is SQLite's own row number.
+_SEQ = BigInteger().with_variant(Integer, "sqlite")
 
 _STATUSES = "('QUEUED', 'PROCESSING', 'COMPLETED', 'PARTIAL', 'FAILED')"
 _TERMINAL = "('COMPLETED', 'PARTIAL', 'FAILED')"
@@ -53,21 +57,39 @@ _TERMINAL = "('COMPLETED', 'PARTIAL', 'FAILED')"
 ACTIVE = "complete_time IS NULL"
 """The condition for a job that has not finished."""
 
-CLAIMABLE = "complete_time IS NULL AND lease_expire_time IS NULL"
-"""The condition for a job that waits for a worker; `state_machine.is_claimable` in SQL."""
+CLAIMABLE = "queue_expire_time IS NOT NULL"
+"""The condition for a job that waits for a worker; `state_machine.is_claimable` in SQL. It reads no
+column that a report changes, for the index on it would make each report change every index."""
 
 jobs = Table(
     "jobs",
     metadata,
-    Column("id", _ID, primary_key=True),
+    Column("id", ID, primary_key=True),
     Column("user_id", String(MAX_NAME_CHARACTERS), nullable=False),
     Column("job_type", String(MAX_JOB_TYPE_CHARACTERS), nullable=False),
     Column("create_time", BigInteger, nullable=False),
-    Column("update_time", BigInteger, nullable=False),
     Column("queue_timeout", BigInteger, nullable=False),
-    Column("status", String(10), nullable=False),
+    # Not later than the earliest time at which something happens without a call; NULL in a terminal
+    # state. A report may postpone that time and leaves this as it is: the reaper corrects it.
+    Column("deadline", BigInteger),
+    # The transitions; see history.py.
+    Column("start_seq", BigInteger),
+    Column("start_actor", String(MAX_NAME_CHARACTERS)),
+    Column("start_worker_id", String(MAX_NAME_CHARACTERS)),
+    Column("start_progress", Integer),
+    Column("start_progress_message", String(MAX_MESSAGE_CHARACTERS)),
+    Column("start_lease_expire_time", BigInteger),
+    Column("end_actor", String(MAX_NAME_CHARACTERS)),
+    # The sequence number of the job's latest change.
+    Column("change_seq", BigInteger, nullable=False),
+    Column("update_time", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("progress_time", BigInteger),
+    Column("stall_expire_time", BigInteger),
+    Column("lease_expire_time", BigInteger),
     Column("progress", Integer, nullable=False),
     Column("progress_message", String(MAX_MESSAGE_CHARACTERS), nullable=False),
+    Column("status", String(10), nullable=False),
     Column("labels", JSON, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("max_attempts", Integer, nullable=False),
@@ -77,17 +99,13 @@ jobs = Table(
     Column("start_time", BigInteger),
     Column("complete_time", BigInteger),
     Column("lease_duration", BigInteger),
-    Column("lease_expire_time", BigInteger),
     Column("queue_expire_time", BigInteger),
+    Column("stall_timeout", BigInteger),
     Column("run_timeout", BigInteger),
     Column("run_expire_time", BigInteger),
     Column("cancel_request_time", BigInteger),
     Column("cancel_reason", String(MAX_MESSAGE_CHARACTERS), nullable=False),
-    Column("version", BigInteger, nullable=False),
     Column("outcome_digest", LargeBinary),
-    # The earliest time at which something happens without a call; NULL in a terminal state.
-    Column("deadline", BigInteger),
-    Column("change_seq", BigInteger, nullable=False),
     Column("error_reason", String(MAX_ERROR_REASON_CHARACTERS)),
     # The largest come last: SQLite reads them to find the columns stored after them.
     Column("error_message", String(MAX_ERROR_MESSAGE_CHARACTERS)),
@@ -98,10 +116,18 @@ jobs = Table(
     CheckConstraint(f"progress BETWEEN 0 AND {MAX_PROGRESS}", name="progress"),
     CheckConstraint(f"length(user_id) BETWEEN 1 AND {MAX_NAME_CHARACTERS}", name="user_id"),
     CheckConstraint(f"length(job_type) BETWEEN 1 AND {MAX_JOB_TYPE_CHARACTERS}", name="job_type"),
-    CheckConstraint("version >= 1", name="version"),
+    # A job's first change is its start; see `state_machine.was_just_started`.
+    CheckConstraint("version >= 1 AND (status = 'QUEUED') = (version = 1)", name="version"),
     CheckConstraint("attempt >= 0 AND (status = 'QUEUED') = (attempt = 0)", name="attempt"),
-    CheckConstraint("(status = 'QUEUED') = (start_time IS NULL)", name="start_time"),
-    CheckConstraint(f"(status IN {_TERMINAL}) = (complete_time IS NOT NULL)", name="complete_time"),
+    CheckConstraint(
+        "(status = 'QUEUED') = (start_time IS NULL) AND (start_time IS NULL) = (start_seq IS NULL)",
+        name="start_time",
+    ),
+    CheckConstraint(
+        f"(status IN {_TERMINAL}) = (complete_time IS NOT NULL)"
+        " AND (complete_time IS NULL) = (end_actor IS NULL)",
+        name="complete_time",
+    ),
     CheckConstraint(
         f"status NOT IN ('COMPLETED', 'PARTIAL') OR progress = {MAX_PROGRESS}",
         name="complete_progress",
@@ -114,6 +140,10 @@ jobs = Table(
         name="error",
     ),
     CheckConstraint("status = 'PROCESSING' OR lease_expire_time IS NULL", name="lease"),
+    CheckConstraint(
+        "(complete_time IS NULL AND lease_expire_time IS NULL) = (queue_expire_time IS NOT NULL)",
+        name="queue",
+    ),
     CheckConstraint(f"(status IN {_TERMINAL}) = (deadline IS NULL)", name="deadline"),
     CheckConstraint("max_attempts >= 1 AND releases BETWEEN 0 AND attempt", name="attempts"),
     Index("ix_jobs_user_id_id", "user_id", "id"),
@@ -132,20 +162,11 @@ jobs = Table(
         sqlite_where=text("deadline IS NOT NULL"),
         postgresql_where=text("deadline IS NOT NULL"),
     ),
-    Index("uq_jobs_change_seq", "change_seq", unique=True),
-    # Active jobs in the order of their latest changes: a feed watch starts with these, and does
-    # not read finished ones.
+    # Active jobs: a feed watch starts with these, and does not read finished ones.
     Index(
         "ix_jobs_active",
-        "change_seq",
-        sqlite_where=text(ACTIVE),
-        postgresql_where=text(ACTIVE),
-    ),
-    # The same for one owner, without reading other owners' jobs.
-    Index(
-        "ix_jobs_active_by_owner",
         "user_id",
-        "change_seq",
+        "id",
         sqlite_where=text(ACTIVE),
         postgresql_where=text(ACTIVE),
     ),
@@ -159,37 +180,11 @@ jobs = Table(
     ),
 )
 
-# A transition, with the job's fields after it that later changes overwrite in the job's row.
-job_transitions = Table(
-    "job_transitions",
-    metadata,
-    Column("job_id", _ID, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
-    Column("version", BigInteger, nullable=False),
-    Column("from_status", String(10), nullable=False),
-    Column("to_status", String(10), nullable=False),
-    Column("attempt", Integer, nullable=False),
-    Column("actor", String(MAX_NAME_CHARACTERS), nullable=False),
-    Column("reason", String(MAX_ERROR_REASON_CHARACTERS), nullable=False),
-    Column("time", BigInteger, nullable=False),
-    Column("change_seq", BigInteger, nullable=False),
-    Column("progress", Integer, nullable=False),
-    Column("progress_message", String(MAX_MESSAGE_CHARACTERS), nullable=False),
-    Column("worker_id", String(MAX_NAME_CHARACTERS), nullable=False),
-    Column("lease_expire_time", BigInteger),
-    PrimaryKeyConstraint("job_id", "version"),
-    CheckConstraint(
-        "(from_status = 'QUEUED' AND to_status = 'PROCESSING')"
-        f" OR (from_status = 'PROCESSING' AND to_status IN {_TERMINAL})",
-        name="edge",
-    ),
-    Index("uq_job_transitions_change_seq", "change_seq", unique=True),
-)
-
 assets = Table(
     "assets",
     metadata,
-    Column("id", _ID, primary_key=True),
-    Column("job_id", _ID, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("id", ID, nullable=False),
+    Column("job_id", ID, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
     Column("user_id", String(MAX_NAME_CHARACTERS), nullable=False),
     Column("asset_type", String(MAX_ASSET_TYPE_CHARACTERS), nullable=False),
     Column("url", String(MAX_URL_CHARACTERS), nullable=False),
@@ -197,12 +192,12 @@ assets = Table(
     Column("file_size", BigInteger, nullable=False),
     Column("create_time", BigInteger, nullable=False),
     Column("request_id", String(MAX_NAME_CHARACTERS), nullable=False),
+    PrimaryKeyConstraint("job_id", "id"),
     CheckConstraint("file_size >= 0", name="file_size"),
     CheckConstraint(
         f"length(asset_type) BETWEEN 1 AND {MAX_ASSET_TYPE_CHARACTERS}", name="asset_type"
     ),
     CheckConstraint("length(url) > 0 OR length(storage_path) > 0", name="location"),
-    Index("ix_assets_job_id_id", "job_id", "id"),
     Index(
         "uq_assets_job_id_request_id",
         "job_id",
@@ -213,10 +208,24 @@ assets = Table(
     ),
 )
 
+# The feed: a row for the latest change of each job, for each start, and for each deletion that is
+# still known. A change replaces the row of the job's previous one, unless that was the start. It is
+# apart from the jobs, so that a report changes the indexes of a narrow row only.
+changes = Table(
+    "changes",
+    metadata,
+    Column("seq", _SEQ, primary_key=True, autoincrement=False),
+    Column("job_id", ID, nullable=False),
+    Column("user_id", String(MAX_NAME_CHARACTERS), nullable=False),
+    Index("ix_changes_user_id_seq", "user_id", "seq"),
+)
+
+# Deleted jobs.
 tombstones = Table(
     "tombstones",
     metadata,
-    Column("job_id", _ID, primary_key=True),
+    Column("change_seq", _SEQ, primary_key=True, autoincrement=False),
+    Column("job_id", ID, nullable=False),
     Column("user_id", String(MAX_NAME_CHARACTERS), nullable=False),
     Column("job_type", String(MAX_JOB_TYPE_CHARACTERS), nullable=False),
     Column("status", String(10), nullable=False),
@@ -224,23 +233,19 @@ tombstones = Table(
     Column("version", BigInteger, nullable=False),
     Column("create_time", BigInteger, nullable=False),
     Column("delete_time", BigInteger, nullable=False),
-    Column("change_seq", BigInteger, nullable=False),
-    Index("uq_tombstones_change_seq", "change_seq", unique=True),
-    Index("ix_tombstones_user_id_change_seq", "user_id", "change_seq"),
 )
 
-# One row. `seq` is the sequence number of the newest committed change. Its row lock is held until
-# the commit, so sequence order is commit order. `compacted_seq` is the greatest sequence number of
-# a deletion that is no longer among the tombstones. `database_identity` differs in a copy of the
-# database.
+# One row. Whoever adds to the feed locks it until the commit, so sequence order is commit order.
+# The newest sequence number is the greatest in `changes`: a counter in this row would leave a dead
+# row version for each commit, as many as a long snapshot has seen. `compacted_seq` is the greatest
+# sequence number of a deletion that is no longer known. `database_identity` differs in a copy of
+# the database.
 feed = Table(
     "feed",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("epoch", Text, nullable=False),
-    Column("seq", BigInteger, nullable=False),
     Column("compacted_seq", BigInteger, nullable=False),
     Column("database_identity", Text, nullable=False),
     CheckConstraint("id = 1", name="one_row"),
-    CheckConstraint("seq >= 0", name="seq"),
 )

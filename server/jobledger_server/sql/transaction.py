@@ -3,23 +3,27 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from jobledger_server.domain.job import Asset, Instant, Job, JobId, JobStatus
-from jobledger_server.domain.state_machine import Decision
-from jobledger_server.sql.driver import Deletion, Driver, Prepared, Writes
+from jobledger_server.domain.job import Asset, Instant, Job, JobId, JobStatus, is_id
+from jobledger_server.domain.state_machine import Decision, was_just_started
+from jobledger_server.sql.driver import Deletion, Driver, Prepared, Writes, WriteStatement
+from jobledger_server.sql.history import NO_HISTORY, with_transition
 from jobledger_server.sql.job_cache import JobCache, WriteId
 from jobledger_server.sql.rows import (
     Row,
     asset_from_row,
     asset_row,
+    change_from_row,
+    deadline_row,
     job_from_row,
     job_rows,
     mutable_rows,
+    only_renewed,
     only_reported,
+    renewal_row,
     report_rows,
     tombstone_row,
-    transition_row,
 )
-from jobledger_server.sql.statements import Statements, bind_owned
+from jobledger_server.sql.statements import Statements, bind_ids, bind_owned
 from jobledger_server.store import Change, Claimable, Owned
 
 
@@ -34,7 +38,7 @@ class SqlTransaction:
         self._dialect = statements.dialect
         self._cache = cache
         self._now = now
-        self._loaded: dict[JobId, Job] = {}
+        self._loaded: dict[JobId, Change] = {}
         self._written: list[Change] = []
         self._write_id: WriteId | None = None
 
@@ -49,7 +53,11 @@ class SqlTransaction:
         known = self._cache.find(requested)
         if owned:
             # Another owner's job is queried for like one that does not exist.
-            really_owned = {job_id for job_id, user_id in owned if _owner(known, job_id) == user_id}
+            really_owned = {
+                job_id
+                for job_id, user_id in owned
+                if job_id in known and known[job_id][0].job.user_id == user_id
+            }
             known = {
                 job_id: known[job_id] for job_id in known if job_id in really_owned or job_id in ids
             }
@@ -68,17 +76,20 @@ class SqlTransaction:
             pairs = [pair for pair in owned if pair[0] in missing]
             bound = bind_owned(self._dialect, of_any_owner, pairs)
             self._add(await self._fetch(self._statements.lock_owned_jobs, bound))
-        return dict(self._loaded)
+        return self._jobs()
 
     async def load_unlocked_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
         await self._load(self._statements.lock_unlocked_jobs, ids)
-        return dict(self._loaded)
+        return self._jobs()
 
     async def _load(self, statement: Prepared, ids: Collection[JobId]) -> None:
-        self._add(await self._fetch(statement, self._dialect.bind_list("ids", ids)))
+        self._add(await self._fetch(statement, bind_ids(self._dialect, "ids", ids)))
 
     def _add(self, rows: Sequence[Sequence[Any]]) -> None:
-        self._loaded.update((job.id, job) for job in map(job_from_row, rows))
+        self._loaded.update((change.job.id, change) for change in map(change_from_row, rows))
+
+    def _jobs(self) -> dict[JobId, Job]:
+        return {job_id: change.job for job_id, change in self._loaded.items()}
 
     async def find_created(
         self, requests: Collection[tuple[str, str]]
@@ -90,7 +101,8 @@ class SqlTransaction:
     async def find_linked(
         self, requests: Collection[tuple[JobId, str]]
     ) -> dict[tuple[JobId, str], Asset]:
-        parameters = self._dialect.bind_pairs("requests", requests)
+        possible = [pair for pair in requests if is_id(pair[0])]
+        parameters = self._dialect.bind_pairs("requests", possible)
         rows = await self._fetch(self._statements.find_linked, parameters)
         return {(asset.job_id, asset.request_id): asset for asset in map(asset_from_row, rows)}
 
@@ -99,19 +111,19 @@ class SqlTransaction:
         return [Claimable(*row) for row in await self._driver.fetch(statement, values)]
 
     async def append(self, decisions: Sequence[Decision], *, last: bool = False) -> list[Change]:
-        batch = _Batch(decisions, self._loaded)
-        deletion = self._deletion(batch.deleted) if batch.deleted else None
+        batch = _Batch(decisions, self._loaded, self._now)
+        deletions = self._deletions(batch.deleted) if batch.deleted else ()
 
         def writes(after: int) -> Writes:
             return batch.writes(self._statements, after=after)
 
-        count = len(decisions)
         seq, write_id = await self._driver.append(
-            count, writes, deletion=deletion, new=len(batch.created), last=last
+            batch.count, writes, deletions=deletions, new=len(batch.created), last=last
         )
         self._write_id = write_id
-        self._written = _changes(decisions, after=seq - count)
-        return self._written
+        before = seq - batch.count
+        self._written = list(batch.latest(after=before).values())
+        return batch.changes(after=before)
 
     def committed(self) -> None:
         """Cache the running jobs that were written, as their rows hold them now."""
@@ -119,13 +131,14 @@ class SqlTransaction:
             return
         for change in self._written:
             if change.job.status is JobStatus.PROCESSING:
-                self._cache.put(change.job, self._write_id)
+                self._cache.put(change, self._write_id)
             else:
                 self._cache.discard(change.job.id)
 
-    def _deletion(self, ids: Collection[JobId]) -> Deletion:
-        statement = self._statements.delete_jobs
-        return statement.text, statement.values(self._dialect.bind_list("ids", ids))
+    def _deletions(self, ids: Collection[JobId]) -> Sequence[Deletion]:
+        bound = bind_ids(self._dialect, "ids", ids)
+        statements = (self._statements.delete_changes, self._statements.delete_jobs)
+        return [(statement.text, statement.values(bound)) for statement in statements]
 
     async def _fetch(
         self, statement: Prepared, parameters: Mapping[str, Any]
@@ -133,63 +146,113 @@ class SqlTransaction:
         return await self._driver.fetch(statement.text, statement.values(parameters))
 
 
-def _owner(known: Mapping[JobId, tuple[Job, WriteId]], job_id: JobId) -> str | None:
-    return known[job_id][0].user_id if job_id in known else None
-
-
-def _changes(decisions: Sequence[Decision], *, after: int) -> list[Change]:
-    changes = []
-    for seq, decision in enumerate(decisions, start=after + 1):
-        transitions = (decision.transition,) if decision.transition else ()
-        changes.append(Change(decision.job, seq, transitions, decision.deleted))
-    return changes
-
-
 class _Batch:
     """The rows that a number of decisions write.
 
-    A job that several decisions changed is written once, as the last one left it. Each
-    transition is written.
+    A job that several decisions changed is written once, as the last one left it, with each
+    transition.
+
+    Args:
+        decisions: Each changes or renews its job.
+        loaded: The latest changes of those jobs that existed before.
+        now: The database server's time.
     """
 
-    def __init__(self, decisions: Sequence[Decision], loaded: Mapping[JobId, Job]) -> None:
+    def __init__(
+        self, decisions: Sequence[Decision], loaded: Mapping[JobId, Change], now: Instant
+    ) -> None:
         self._decisions = decisions
+        self._changed = [decision for decision in decisions if decision.changed]
         self._loaded = loaded
-        final = {decision.job.id: decision for decision in decisions}
+        self._now = now
+        self.count = len(self._changed)
+        """How many sequence numbers the decisions take."""
+        self.deleted = {decision.job.id for decision in decisions if decision.deleted}
         new = {decision.job.id for decision in decisions if decision.job.version == 1}
-        self.deleted = {job_id for job_id, decision in final.items() if decision.deleted}
         self.created = new - self.deleted
+
+    def changes(self, *, after: int) -> list[Change]:
+        """Return the changes, at the sequence numbers after this one."""
+        return [
+            Change(
+                decision.job,
+                seq,
+                (decision.transition,) if decision.transition else (),
+                decision.deleted,
+            )
+            for seq, decision in enumerate(self._changed, start=after + 1)
+        ]
+
+    def latest(self, *, after: int) -> dict[JobId, Change]:
+        """Return each job as the last of its decisions left it, at its latest change."""
+        latest: dict[JobId, Change] = {}
+        seq = after
+        for decision in self._decisions:
+            job = decision.job
+            seq += decision.changed
+            previous = latest.get(job.id) or self._loaded.get(job.id)
+            at = seq if decision.changed or previous is None else previous.seq
+            latest[job.id] = Change(job, at, deleted=decision.deleted)
+        return latest
+
+    def _histories(self, after: int) -> dict[JobId, Sequence[Any]]:
+        """Return the HISTORY_COLUMNS of the jobs that make transitions."""
+        histories: dict[JobId, Sequence[Any]] = {}
+        for seq, decision in enumerate(self._changed, start=after + 1):
+            if decision.transition is not None:
+                job = decision.job
+                history = histories.get(job.id, NO_HISTORY)
+                histories[job.id] = with_transition(history, decision.transition, job, seq)
+        return histories
 
     def writes(self, statements: Statements, *, after: int) -> Writes:
         """Return the statements with their rows, at the sequence numbers after this one."""
-        numbered = list(enumerate(self._decisions, start=after + 1))
-        final = {decision.job.id: (decision.job, seq) for seq, decision in numbered}
-        inserts: list[Row] = []
-        updates: list[Row] = []
-        reports: list[Row] = []
-        for job_id, (job, seq) in final.items():
-            if job_id in self.deleted:
-                continue
-            before = self._loaded.get(job_id)
-            if job_id in self.created:
-                inserts.append(job_rows.row(job, seq))
-            elif before is not None and only_reported(before, job):
-                reports.append((job_id, *report_rows.row(job, seq)))
-            else:
-                updates.append((job_id, *mutable_rows.row(job, seq)))
-        kept = [(seq, d) for seq, d in numbered if d.job.id not in self.deleted]
-        all_writes = (
-            (statements.insert_tombstones, [tombstone_row(*final[id_]) for id_ in self.deleted]),
-            (statements.insert_jobs, inserts),
-            (statements.update_jobs, updates),
-            (statements.report_jobs, reports),
-            (
-                statements.insert_transitions,
-                [transition_row(d.transition, d.job, seq) for seq, d in kept if d.transition],
-            ),
-            (
+        rows: dict[WriteStatement, list[Row]] = {
+            statement: []
+            for statement in (
+                statements.insert_tombstones,
+                statements.insert_jobs,
+                statements.update_jobs,
+                statements.report_jobs,
+                statements.renew_jobs,
+                statements.set_deadlines,
+                statements.insert_changes,
+                statements.move_changes,
                 statements.insert_assets,
-                [asset_row(asset) for _, decision in kept for asset in decision.assets],
-            ),
-        )
-        return [(writing, rows) for writing, rows in all_writes if rows]
+            )
+        }
+        latest = self.latest(after=after)
+        histories = self._histories(after)
+        for job_id, change in latest.items():
+            job, seq, before = change.job, change.seq, self._loaded.get(job_id)
+            history = histories.get(job_id, NO_HISTORY)
+            if change.deleted:
+                rows[statements.insert_tombstones].append(tombstone_row(job, seq))
+                rows[statements.insert_changes].append((seq, job_id, job.user_id))
+            elif before is None:
+                rows[statements.insert_jobs].append(job_rows.row(job, seq, history))
+                rows[statements.insert_changes].append((seq, job_id, job.user_id))
+            elif job.version == before.job.version:
+                if only_renewed(before.job, job, self._now):
+                    rows[statements.renew_jobs].append(renewal_row(job))
+                else:
+                    rows[statements.set_deadlines].append(deadline_row(job))
+            else:
+                if only_reported(before.job, job):
+                    rows[statements.report_jobs].append((job_id, *report_rows.row(job, seq)))
+                else:
+                    rows[statements.update_jobs].append(
+                        (job_id, *mutable_rows.row(job, seq, history))
+                    )
+                if was_just_started(before.job):  # the row in the feed of a start stays there
+                    rows[statements.insert_changes].append((seq, job_id, job.user_id))
+                else:
+                    rows[statements.move_changes].append((before.seq, seq))
+        for seq, decision in enumerate(self._changed, start=after + 1):
+            job = decision.job
+            if job.id in self.deleted:
+                continue
+            if was_just_started(job) and seq != latest[job.id].seq:
+                rows[statements.insert_changes].append((seq, job.id, job.user_id))
+            rows[statements.insert_assets] += map(asset_row, decision.assets)
+        return [(statement, values) for statement, values in rows.items() if values]

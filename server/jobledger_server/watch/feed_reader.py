@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from jobledger_server.admission.fair_queue import Turns
 from jobledger_server.store import (
+    ActivePage,
+    ActivePosition,
     Change,
     FeedCompacted,
     FeedHead,
@@ -131,19 +133,23 @@ class FeedReader:
         return FeedSlice(changes, max(seq, buffer.seq), whole=True, as_of=buffer.as_of)
 
     async def active(
-        self, seq: int, *, until: int, user_id: str | None, max_wait: float | None = None
-    ) -> FeedSlice:
-        """Return the active jobs whose latest changes are after `seq`, up to `until`.
+        self,
+        after: ActivePosition,
+        *,
+        until: int,
+        user_id: str | None,
+        max_wait: float | None = None,
+    ) -> ActivePage:
+        """Return the active jobs after a position whose latest changes are not after `until`.
 
         Raises:
             StoreUnavailable: The database does not answer.
             TimeoutError: The turn did not come within `max_wait` seconds.
         """
         async with self._turn(max_wait):
-            page = await self._store.active_jobs(
-                seq, until=until, limit=PAGE, max_bytes=PAGE_BYTES, user_id=user_id
+            return await self._store.active_jobs(
+                after, until=until, limit=PAGE, max_bytes=PAGE_BYTES, user_id=user_id
             )
-        return FeedSlice(page.changes, page.through, whole=page.through == until)
 
     @asynccontextmanager
     async def _turn(self, max_wait: float | None) -> AsyncIterator[None]:

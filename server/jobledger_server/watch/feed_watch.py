@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jobledger_server.domain.job import Job
-from jobledger_server.store import Change
+from jobledger_server.store import ActivePosition, Change
 from jobledger_server.watch.feed_reader import FeedReader
 from jobledger_server.watch.job_watch import Draining
 from jobledger_server.watch.wake_up import WakeUp
@@ -40,19 +40,19 @@ class Selection:
 class Cursor:
     """How far a watch has got: its client was sent everything up to `seq`.
 
-    With `listing_until` the watch still lists the jobs that were active when the feed was at
-    that sequence number, in the order of their latest changes, and `seq` counts in that list.
+    With `listed` the watch still lists the jobs that were active when the feed was at `seq`,
+    and has listed those up to this position.
     An `as_of` greater than `seq` means that the client may have missed changes of jobs that
     were deleted up to `as_of`: of such a job it is sent only the deletion.
     """
 
     seq: int
-    listing_until: int | None = None
+    listed: ActivePosition | None = None
     as_of: int = 0
 
 
-def _cursor(seq: int, listing_until: int | None, as_of: int) -> Cursor:
-    return Cursor(seq, listing_until, as_of if as_of > seq else 0)
+def _cursor(seq: int, as_of: int) -> Cursor:
+    return Cursor(seq, as_of=as_of if as_of > seq else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,9 @@ class FeedUpdate:
 
     def cursor_after(self, change: Change) -> Cursor:
         """Return the cursor after one of the changes."""
-        as_of = max(self.as_of, change.as_of)
-        return _cursor(change.seq, self.cursor.listing_until, as_of)
+        if self.cursor.listed is not None:
+            return Cursor(self.cursor.seq, ActivePosition(change.job.user_id, change.job.id))
+        return _cursor(change.seq, max(self.as_of, change.as_of))
 
 
 class FeedWatch:
@@ -144,9 +145,9 @@ class FeedWatch:
         left = max_wait
         while not self._draining:
             self._cursor = self.cursor
-            until = self._cursor.listing_until
+            listed = self._cursor.listed
             try:
-                update = await (self._read(left) if until is None else self._list(until, left))
+                update = await (self._read(left) if listed is None else self._list(listed, left))
             except TimeoutError:
                 return None
             if update.changes or update.synced:
@@ -157,14 +158,15 @@ class FeedWatch:
                 return None
         raise Draining
 
-    async def _list(self, until: int, max_wait: float) -> FeedUpdate:
-        user_id = self.selection.user_id
-        part = await self._reader.active(
-            self._cursor.seq, until=until, user_id=user_id, max_wait=max_wait
+    async def _list(self, listed: ActivePosition, max_wait: float) -> FeedUpdate:
+        until = self._cursor.seq
+        page = await self._reader.active(
+            listed, until=until, user_id=self.selection.user_id, max_wait=max_wait
         )
-        cursor = Cursor(part.through, until)
-        self._cursor = Cursor(part.through) if part.whole else cursor
-        return FeedUpdate(self._matching(part.changes), cursor, synced=False)
+        self._cursor = Cursor(until, page.next_after)
+        # The change that is sent last is sent with a position in the list too.
+        cursor = Cursor(until, page.next_after or listed)
+        return FeedUpdate(self._matching(page.changes), cursor, synced=False)
 
     async def _read(self, max_wait: float) -> FeedUpdate:
         as_of = self._as_of
@@ -183,7 +185,7 @@ class FeedWatch:
         return FeedUpdate(matching, self._cursor, synced, as_of)
 
     def _cursor_at(self, seq: int, as_of: int) -> Cursor:
-        return _cursor(seq, None, max(self._as_of, as_of))
+        return _cursor(seq, max(self._as_of, as_of))
 
     def _matching(self, changes: Sequence[Change]) -> deque[Change]:
         return deque(change for change in changes if self.selection.matches(change.job))

@@ -198,7 +198,7 @@ def test_every_query_says_for_which_database_it_is() -> None:
 def check(rows: list[list[dict[str, Any]]], job: Any, where: Path) -> None:
     """Hold what the queries gave against the one job that there is."""
     newest, counted, payload, feed, stuck = rows
-    assert newest[0]["id"] == job.id
+    assert str(newest[0]["id"]) == job.id
     created = job.create_time.strftime("%Y-%m-%d %H:%M:%S.%f")
     assert str(newest[0]["created"]).removesuffix("+00:00") == created
     assert counted == [{"job_type": "render", "status": "PROCESSING", "jobs": 1}]
@@ -220,7 +220,7 @@ def test_the_queries_for_sqlite(tmp_path: Path) -> None:
         check(rows, job, tmp_path)
         database.execute("UPDATE jobs SET update_time = update_time - 3700000000")
         stuck = database.execute(queries("SQLite")[-1].text).fetchall()
-    assert [r["id"] for r in stuck] == [job.id]
+    assert [str(r["id"]) for r in stuck] == [job.id]
 
 
 async def test_the_queries_for_postgresql(
@@ -240,4 +240,4 @@ async def test_the_queries_for_postgresql(
         stuck = await database.fetch(queries("PostgreSQL")[-1].text)
     finally:
         await database.close()
-    assert [r["id"] for r in stuck] == [job.id]
+    assert [str(r["id"]) for r in stuck] == [job.id]

@@ -53,6 +53,7 @@ async def test_partial_is_a_response_and_what_is_missing_stands_in_both(
         ("QUEUE_EXPIRED", code_pb2.DEADLINE_EXCEEDED),
         ("RUN_EXPIRED", code_pb2.DEADLINE_EXCEEDED),
         ("LEASE_EXPIRED", code_pb2.ABORTED),
+        ("STALLED", code_pb2.ABORTED),
         ("INTERNAL", code_pb2.UNKNOWN),
         ("NOT_FOUND", code_pb2.UNKNOWN),
         ("", code_pb2.UNKNOWN),

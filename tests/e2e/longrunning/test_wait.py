@@ -20,7 +20,7 @@ from tests.support.rpc_caller import Caller, refusal
 
 Start = Callable[..., Any]
 
-READS = ("read_jobs", "read_histories", "list_jobs", "list_transitions", "list_assets")
+READS = ("read_jobs", "read_histories", "list_jobs", "list_assets")
 
 
 @pytest.fixture

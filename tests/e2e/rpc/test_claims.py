@@ -289,13 +289,18 @@ async def test_another_owners_job_cannot_be_cancelled_and_looks_absent(call: Cal
             "RUN_EXPIRED",
             "the job did not finish within its run timeout",
         ),
+        (
+            {"stall_timeout": seconds(1)},
+            "STALLED",
+            "worker 'w' had no news, and no attempts are left",
+        ),
     ],
 )
 async def test_a_timeout_ends_a_job_and_its_watcher_sees_it(
     call: Caller, fields: dict[str, Any], reason: str, message: str
 ) -> None:
     job = await call.job(**fields)
-    if reason == "RUN_EXPIRED":
+    if reason != "QUEUE_EXPIRED":
         await call.ClaimJobs(worker_id="w", job_types=["render"])
     stream = call.WatchJob(job_id=job.id, user_id="ada")
     steps = []

@@ -102,8 +102,10 @@ async def test_late_progress_is_no_error_and_changes_nothing(call: Caller) -> No
     late = await call.UpdateProgress(job_id=job.id, progress=49, progress_message="late")
     assert (late.applied, late.job) == (False, job)
     beat = await call.UpdateProgress(job_id=job.id)
-    assert (beat.applied, beat.job.progress, beat.job.version) == (True, 50, job.version + 1)
+    assert beat.applied
     assert beat.job.lease_expire_time.ToNanoseconds() > job.lease_expire_time.ToNanoseconds()
+    beat.job.lease_expire_time.CopyFrom(job.lease_expire_time)
+    assert beat.job == job
     ended = (await call.MarkCompleted(job_id=job.id)).job
     late = await call.UpdateProgress(job_id=job.id, progress=60)
     assert (late.applied, late.job) == (False, ended)

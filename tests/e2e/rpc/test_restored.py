@@ -20,7 +20,7 @@ from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
 from tests.support.gated_store import Gate, GatedStore
 from tests.support.rpc_caller import Caller, decoded, refusal, watching
-from tests.support.store_writer import append, finished, saved, step
+from tests.support.store_writer import HOLE, append, finished, saved, step
 
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -190,7 +190,7 @@ async def forgotten_deletion(store: SqlStore, _database: Database) -> None:
 async def hole(_store: SqlStore, database: Database) -> None:
     """Impossible by design: made by hand."""
     async with database.writer.begin() as connection:
-        await connection.execute(text("UPDATE feed SET seq = seq + 1"))
+        await connection.execute(text(HOLE))
 
 
 @pytest.mark.parametrize("why", [forgotten_deletion, hole])

@@ -6,7 +6,8 @@ from typing import Any
 from jobledger_server.domain.commands import Create, CreateAll
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database
-from jobledger_server.sql.postgresql.postgresql_driver import FEED_ADVANCED, batch_statement
+from jobledger_server.sql.postgresql.postgresql_driver import FEED_LOCKED, batch_statement
+from jobledger_server.sql.rows import report_rows
 from jobledger_server.sql.statements import Statements, bind_owned
 from tests.support.query_plans import plan
 
@@ -61,10 +62,14 @@ def owned(statements: Statements, ids: Sequence[str]) -> list[Found]:
 
 
 def reports(statements: Statements, ids: Sequence[str]) -> Found:
-    rows = [(id_, 7, "m", 1, 1, 1, 1, 2, JOBS + n) for n, id_ in enumerate(ids, start=1)]
+    known = {"progress_message": "m"}
+    rows = [
+        (id_, *(known.get(column, number) for column in report_rows.columns))
+        for number, id_ in enumerate(ids, start=1)
+    ]
     if statements.dialect.name == "sqlite":
         values = [value for row in rows for value in row]
         return "sqlite_autoindex_jobs_1", statements.report_jobs(CHANGED), values
     columns = list(zip(*rows, strict=True))
-    statement = batch_statement(FEED_ADVANCED, ((statements.report_jobs, len(columns)),))
+    statement = batch_statement(FEED_LOCKED, ((statements.report_jobs, len(columns)),))
     return "pk_jobs", statement, [JOBS, *columns]

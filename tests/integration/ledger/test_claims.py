@@ -71,7 +71,7 @@ def pass_time(database: Database) -> PassTime:
 
     async def pass_time(job: Job, seconds: float) -> None:
         shift = int(seconds * SECOND)
-        columns = ("lease", "queue", "run")
+        columns = ("lease", "stall", "queue", "run")
         moved = ", ".join(f"{c}_expire_time = {c}_expire_time - {shift}" for c in columns)
         statement = (
             f"UPDATE jobs SET {moved}, cancel_request_time = cancel_request_time - {shift}, "
@@ -101,7 +101,7 @@ async def test_a_claimed_job_is_started_under_a_lease(ledger: Ledger, store: Sql
     assert job.lease_expire_time == job.update_time + LEASE
     assert job.queue_expire_time is None
     assert await store.read_jobs([job.id]) == {job.id: job}
-    (step,) = await store.list_transitions(job.id, after_version=0, limit=5)
+    ((_, (step,)),) = (await store.read_histories([job.id])).values()
     assert (step.to_status, step.actor) == (JobStatus.PROCESSING, "w7")
 
 
@@ -188,13 +188,14 @@ async def test_a_claim_that_finds_nothing_waits_for_no_writer(
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     """Every job that a transaction has read as a whole."""
     jobs: list[Job] = []
-    read = transaction.job_from_row
+    read = transaction.change_from_row
 
-    def noting(row: Any) -> Job:
-        jobs.append(read(row))
-        return jobs[-1]
+    def noting(row: Any) -> Change:
+        change = read(row)
+        jobs.append(change.job)
+        return change
 
-    monkeypatch.setattr(transaction, "job_from_row", noting)
+    monkeypatch.setattr(transaction, "change_from_row", noting)
     return jobs
 
 
@@ -321,6 +322,65 @@ async def test_a_lost_lease_passes_the_job_on_and_fences_the_old_worker_out(
         JobStatus.FAILED,
         "LEASE_EXPIRED",
     )
+
+
+async def test_a_worker_that_only_renews_its_lease_loses_a_job_that_may_not_stall(
+    ledger: Ledger, store: SqlStore, pass_time: PassTime
+) -> None:
+    await created(ledger, max_attempts=2, stall_timeout=Micros(300 * SECOND))
+    for attempt, reason in ((1, None), (2, "STALLED")):
+        (job,) = await ledger.claim(claim())
+        news = Report(job_id=job.id, attempt=attempt, progress=5)
+        heartbeat = Report(job_id=job.id, attempt=attempt)
+        for report, seconds in ((news, 200), (heartbeat, 99)):
+            await ledger.apply(report)
+            await pass_time(job, seconds)
+            await ledger.apply(heartbeat)
+            await Reaper(store, ledger).reap()
+            held = (await store.read_jobs([job.id]))[job.id]
+            assert (held.leased, held.attempt, held.progress) == (True, attempt, 5)
+        await pass_time(job, 2)
+        await Reaper(store, ledger).reap()
+        lost = (await store.read_jobs([job.id]))[job.id]
+        assert not lost.leased
+        assert (lost.error and lost.error.reason) == reason
+        done = ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED, attempt=attempt)
+        with pytest.raises(LeaseLost):
+            await ledger.apply(done)
+
+
+async def test_a_postponed_deadline_is_found_and_corrected_once(
+    ledger: Ledger, store: SqlStore, database: Database, published: list[Change]
+) -> None:
+    """A report leaves the deadline in the row as it is, since that is indexed."""
+
+    async def deadline_in_row() -> int:
+        async with database.reader.connect() as connection:
+            return (await connection.execute(text("SELECT deadline FROM jobs"))).scalar_one()
+
+    await created(ledger)
+    (job,) = await ledger.claim(claim())
+    assert await deadline_in_row() == job.lease_expire_time
+    job = (await ledger.apply(Report(job_id=job.id, attempt=1, progress=5))).job
+    assert await deadline_in_row() < (job.lease_expire_time or 0)
+    async with database.writer.begin() as connection:
+        await connection.execute(text("UPDATE jobs SET deadline = 1"))
+    published.clear()
+    assert await Reaper(store, ledger).reap() == 1
+    assert await deadline_in_row() == job.lease_expire_time
+    assert await Reaper(store, ledger).reap() == 0
+    assert await store.read_jobs([job.id]) == {job.id: job}
+    assert published == []
+    for lease, progress in ((Micros(30 * SECOND), None), (Micros(20 * SECOND), 6)):
+        sooner = ChangeStatus(
+            job_id=job.id,
+            target=JobStatus.PROCESSING,
+            attempt=1,
+            lease_duration=lease,
+            progress=progress,
+        )
+        job = (await ledger.apply(sooner)).job
+        assert await deadline_in_row() == job.lease_expire_time
 
 
 async def test_a_job_given_back_is_claimed_at_once_and_no_attempt_is_used_up(
@@ -501,7 +561,8 @@ async def test_the_databases_clock_decides_however_wrong_the_servers_is(
             patch.setattr(time, "time_ns", lambda skew=skew: real() + skew * 10**9)
             patch.setattr(time, "time", lambda skew=skew: real() / 1e9 + skew)
             assert await Reaper(store, ledger).reap() == 0
-            job = (await ledger.apply(Report(job_id=job.id, attempt=1))).job
+            report = Report(job_id=job.id, attempt=1, progress=job.progress + 1)
+            job = (await ledger.apply(report)).job
             made = await created(ledger)
         for instant in (job.update_time, made.create_time):
             assert abs(instant - real() // 1000) < 60 * SECOND

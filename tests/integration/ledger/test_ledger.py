@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from jobledger_server.admission.caller import CALLER, Caller
 from jobledger_server.domain.commands import (
@@ -77,6 +78,37 @@ async def test_200_concurrent_commands_on_one_job_lose_no_update(
     after = (await store.read_jobs([job.id]))[job.id]
     assert after.version == 202
     assert (await store.feed_head()).seq == 202
+
+
+async def test_a_heartbeat_renews_the_lease_and_changes_nothing(
+    ledger: Ledger, store: SqlStore, published: list[Change]
+) -> None:
+    jobs = {job.id: job for job in [await running(ledger) for _ in range(3)]}
+    first, second, third = jobs
+    head = await store.feed_head()
+    published.clear()
+    heartbeats = [Report(job_id=job_id, attempt=1) for job_id in jobs]
+    again = Report(job_id=first, progress=0, progress_message="")
+    renewed = [outcome.job for outcome in await together(ledger, *heartbeats, again)]
+    for job in renewed:
+        before = jobs[job.id]
+        assert (job.lease_expire_time or 0) > (before.lease_expire_time or 0)
+        assert replace(job, lease_expire_time=before.lease_expire_time) == before
+    assert await store.read_jobs(jobs) == {job.id: job for job in renewed}
+    assert (published, await store.feed_head()) == ([], head)
+    news = Report(job_id=second, attempt=1, progress=5)
+    outcomes = await together(ledger, heartbeats[0], heartbeats[1], news, heartbeats[1])
+    assert [outcome.job.version for outcome in outcomes] == [2, 2, 3, 3]
+    assert [(change.job.id, change.seq) for change in published] == [(second, head.seq + 1)]
+    after = await store.read_jobs(jobs)
+    assert after[second] == outcomes[3].job
+    feed = (await store.changes_after(0, limit=10)).changes
+    assert [(change.job.id, change.job.version) for change in feed] == [
+        (first, 2),
+        (second, 2),
+        (third, 2),
+        (second, 3),
+    ]
 
 
 LARGE = Payload(bytes(2000))

@@ -113,7 +113,7 @@ async def test_a_start_extends_the_leases_that_expired_before_it(
     assert extended.lease_expire_time == restarted.outages.resumed_at + LEASE
     assert await reaper.reap() == 0
     report = await restarted.apply(Report(job_id=job.id, attempt=1, progress=50))
-    assert (report.applied, report.job.version) == (True, job.version + 2)
+    assert (report.applied, report.job.version) == (True, job.version + 1)
 
 
 @asynccontextmanager
@@ -166,7 +166,7 @@ async def test_a_backlog_is_worked_off_and_what_comes_due_later_is_not_held_up(
     while await reaper.reap():
         pass
     found = await store.read_jobs([job.id for job in jobs])
-    assert {job.version for job in found.values()} == {jobs[0].version + 1}
+    assert {job.version for job in found.values()} == {jobs[0].version}
     assert all(job.leased for job in found.values())
     restarted.outages.resumed_at = Instant(1)
     await let_leases_expire()

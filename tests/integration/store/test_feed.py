@@ -1,15 +1,15 @@
 """What `store.Store` promises of the feed, on both databases."""
 
 import asyncio
-import itertools
 import random
 import tracemalloc
 from collections.abc import AsyncIterator, Iterable
+from functools import partial
 
 import pytest
 from sqlalchemy import text
 
-from jobledger_server.domain.commands import Cancel, Delete, Report
+from jobledger_server.domain.commands import Cancel, ChangeStatus, Delete, Report
 from jobledger_server.domain.decisions import decide
 from jobledger_server.domain.job import (
     Instant,
@@ -20,12 +20,17 @@ from jobledger_server.domain.job import (
     Payload,
     first_id,
 )
-from jobledger_server.sql import feed_pages as feed_module
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.driver import Prepared
+from jobledger_server.sql.feed_statements import FeedStatements
 from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.sql.statements import Statements
-from jobledger_server.store import PAGE_BYTES, Change, FeedCompacted
+from jobledger_server.store import (
+    PAGE_BYTES,
+    START_OF_ACTIVE,
+    ActivePosition,
+    Change,
+    FeedCompacted,
+)
 from tests.support.query_plans import plan
 from tests.support.store_writer import append, creation, finished, moved, saved, step
 
@@ -144,9 +149,7 @@ async def test_the_feed_is_paged_without_gaps_or_repetitions(store: SqlStore) ->
         assert [final[job.id].job for job in (jobs[0], *ended[2:])] == [jobs[0], *ended[2:]]
 
 
-async def test_one_owners_part_of_the_feed_is_whole(
-    store: SqlStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_one_owners_part_of_the_feed_is_whole(store: SqlStore) -> None:
     ours, theirs = [], []
     for _ in range(4):
         ours.append(await moved(store, await saved(store, "ada"), PROCESSING))
@@ -155,8 +158,7 @@ async def test_one_owners_part_of_the_feed_is_whole(
     await moved(store, theirs[0], COMPLETED)
     gone = await moved(store, ours[0], COMPLETED)
     await append(store, step(gone, Delete(job_id=gone.id, user_id="ada")))
-    for few, limit in itertools.product((0, 1000), (1, 3, 100)):
-        monkeypatch.setattr(feed_module, "FEW_JOBS", few)
+    for limit in (1, 3, 100):
         changes = await all_changes(store, limit=limit, user_id="ada")
         steps = assert_told_once_and_in_order(changes)
         assert {change.job.user_id for change in changes} == {"ada"}
@@ -168,9 +170,7 @@ async def test_one_owners_part_of_the_feed_is_whole(
 BLOB = Payload(b"x" * 100_000)
 
 
-async def test_a_page_is_bounded_by_bytes_and_nothing_is_missing(
-    store: SqlStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_page_is_bounded_by_bytes_and_nothing_is_missing(store: SqlStore) -> None:
     """Also where jobs that have gone on since stand in it at their starts."""
     jobs = [await moved(store, await saved(store, parameters=BLOB), PROCESSING) for _ in range(4)]
     jobs += [await saved(store) for _ in range(5)]
@@ -178,8 +178,7 @@ async def test_a_page_is_bounded_by_bytes_and_nothing_is_missing(
         await moved(store, job, COMPLETED, result=BLOB)
     await finished(store)
     whole = await all_changes(store, limit=100, max_bytes=10**9)
-    for user_id, few in ((None, 0), ("ada", 0), ("ada", 1000)):
-        monkeypatch.setattr(feed_module, "FEW_JOBS", few)
+    for user_id in (None, "ada"):
         for max_bytes in (1, 150_000, 350_000):
             changes = await all_changes(store, limit=100, user_id=user_id, max_bytes=max_bytes)
             assert changes == whole
@@ -187,60 +186,38 @@ async def test_a_page_is_bounded_by_bytes_and_nothing_is_missing(
     assert [steps[job.id] for job in jobs] == [[2, 3]] * 4 + [[]] * 5
 
 
-@pytest.mark.parametrize("reading", ["changes_after", "active_jobs"])
-async def test_what_a_page_cannot_take_is_not_read(store: SqlStore, reading: str) -> None:
-    """JobSizes come first: 200 jobs of 100 kB are not read to tell about two of them."""
+async def test_what_a_page_cannot_take_is_not_read(store: SqlStore) -> None:
+    """Sizes come first: 200 jobs of 100 kB are not read to return two of them."""
     for _ in range(20):
         await append(store, *(creation(parameters=BLOB) for _ in range(10)))
-    span = {"until": 200} if reading == "active_jobs" else {}
-    tracemalloc.start()
-    try:
-        page = await getattr(store, reading)(0, limit=1000, max_bytes=250_000, **span)
-        _, most = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert len(page.changes) == page.through == 2
-    assert most < 3_000_000
+    for read in (
+        partial(store.changes_after, 0),
+        partial(store.active_jobs, START_OF_ACTIVE, until=200),
+    ):
+        tracemalloc.start()
+        try:
+            page = await read(limit=1000, max_bytes=250_000)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert len(page.changes) == 2
+        assert most < 3_000_000
 
 
-async def test_a_page_passes_over_a_bounded_number_of_other_owners_changes(
-    store: SqlStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(feed_module, "MAX_SCANNED_CHANGES", 5)
-    monkeypatch.setattr(feed_module, "FEW_JOBS", 1)
+async def test_other_owners_changes_are_not_scanned(store: SqlStore, database: Database) -> None:
+    """However many there are, and whatever the database knows of them."""
     first = await saved(store)
-    for _ in range(12):
-        await saved(store, "bob")
+    await append(store, *(creation("bob") for _ in range(2000)))
     last = await moved(store, await saved(store), PROCESSING)
-    found = [page async for page in pages(store, limit=10, user_id="ada")]
-    assert [[change.job for change in page] for page in found] == [[first], [], [last]]
-    monkeypatch.setattr(feed_module, "FEW_JOBS", 2)  # then they are found by their owner, at once
-    found = [page async for page in pages(store, limit=10, user_id="ada")]
-    assert [[change.job for change in page] for page in found] == [[first, last]]
-
-
-@pytest.mark.parametrize(
-    ("feed", "part", "index"),
-    [
-        ("owned_feed", "jobs", "uq_jobs_change_seq"),
-        ("owned_feed", "deletions", "uq_tombstones_change_seq"),
-        ("owned_feed", "transitions", "uq_job_transitions_change_seq"),
-        ("few_feed", "jobs", "ix_jobs_user_id_id"),
-        ("few_feed", "deletions", "ix_tombstones_user_id_change_seq"),
-        ("few_feed", "transitions", "ix_jobs_user_id_id"),
-    ],
-)
-async def test_one_owners_part_of_the_feed_is_found_by_what_is_least(
-    database: Database, feed: str, part: str, index: str
-) -> None:
-    """By the sequence numbers of a page, or by an owner who has few jobs."""
-    feeds = Statements(database.dialect, database.reader.dialect)
-    statement = Prepared(getattr(getattr(feeds, feed), part), database.reader.dialect)
-    values = {"seq": 0, "until": 9, "count": 5, "max_bytes": 9, "user_id": "ada"}
-    bound = statement.values(values)
-    assert index in await plan(
-        database, statement.text, bound, "enable_seqscan", "enable_bitmapscan"
-    )
+    async with database.writer.begin() as connection:
+        await connection.execute(text("ANALYZE"))
+    page = await store.changes_after(0, limit=10, user_id="ada")
+    assert [change.job for change in page.changes] == [first, last]
+    assert page.through == page.head.seq
+    owned = Prepared(FeedStatements(database.dialect).owned_changes, database.reader.dialect)
+    values = owned.values({"seq": 0, "count": 5, "user_id": "bob"})
+    found = await plan(database, owned.text, values)
+    assert "ix_changes_user_id_seq" in found
 
 
 async def test_the_newest_changes_begin_where_they_fit(store: SqlStore) -> None:
@@ -294,40 +271,61 @@ async def test_a_reader_that_follows_concurrent_writers_misses_nothing(store: Sq
         assert set(map(tuple, steps.values())) == {(2, 4)}
 
 
-async def test_what_has_not_ended_is_listed_by_its_latest_changes(store: SqlStore) -> None:
+async def listed(
+    store: SqlStore, until: int, after: ActivePosition | None = START_OF_ACTIVE, **options: object
+) -> list[list[Job]]:
+    """List active jobs, a page at a time."""
+    found = []
+    while after is not None:
+        page = await store.active_jobs(after, until=until, **options)
+        assert all(not change.transitions for change in page.changes)
+        found.append([change.job for change in page.changes])
+        after = page.next_after
+    return found
+
+
+async def test_active_jobs_are_listed_as_they_are_unless_they_changed_since(
+    store: SqlStore,
+) -> None:
     first, second, third = [await saved(store) for _ in range(3)]
     await finished(store)
     other = await saved(store, "bob")
     first = await moved(store, first, PROCESSING)
     head = (await store.feed_head()).seq
-    late = await reported(store, third, 0) if third.status is PROCESSING else third
-    page = await store.active_jobs(0, until=head, limit=10)
-    found = page.changes
-    assert [change.job for change in found] == [second, late, other, first]
-    assert page.through == head
-    assert all(not change.transitions for change in found)
-    two = await store.active_jobs(0, until=head, limit=2)
-    assert (two.changes, two.through) == (found[:2], found[1].seq)
-    third = await store.active_jobs(found[1].seq, until=head - 1, limit=10)
-    assert (third.changes, third.through) == (found[2:3], head - 1)
-    mine = await store.active_jobs(0, until=head, limit=10, user_id="ada")
-    assert [change.job for change in mine.changes] == [second, late, first]
-    one = await store.active_jobs(0, until=head, limit=10, max_bytes=1)
-    assert (one.changes, one.through) == (found[:1], found[0].seq)
+    assert await listed(store, head, limit=10) == [[first, second, third, other]]
+    assert await listed(store, head, limit=3) == [[first, second, third], [other]]
+    assert await listed(store, head, limit=10, user_id="ada") == [[first, second, third]]
+    assert await listed(store, head, limit=2, user_id="ada") == [[first, second], [third]]
+    one_each = [[first], [second], [third], [other], []]
+    assert await listed(store, head, limit=10, max_bytes=1) == one_each
+    await moved(store, second, PROCESSING)
+    assert await listed(store, head, limit=2) == [[first], [third, other], []]
+    assert await listed(store, head - 1, limit=10) == [[third, other]]
 
 
-@pytest.mark.parametrize(
-    ("whose", "index"),
-    [("", "ix_jobs_active "), ("AND user_id = 'ada' ", "ix_jobs_active_by_owner ")],
-)
-async def test_what_has_not_ended_is_found_by_an_index_however_much_has(
-    database: Database, whose: str, index: str
+async def test_active_jobs_are_found_by_an_index_however_many_have_ended(
+    store: SqlStore, database: Database
 ) -> None:
-    statement = (
-        "SELECT * FROM jobs WHERE complete_time IS NULL AND change_seq > 0"
-        f" AND change_seq <= 9 {whose}ORDER BY change_seq LIMIT 5"
-    )
-    assert index in await plan(database, statement, (), "enable_seqscan", "enable_sort")
+    created = await append(store, *(creation() for _ in range(2000)))
+    for target in (PROCESSING, COMPLETED):
+        jobs = (await store.read_jobs([change.job.id for change in created])).values()
+        moves = (step(job, ChangeStatus(job_id=job.id, target=target)) for job in jobs)
+        await append(store, *moves)
+    async with database.writer.begin() as connection:
+        await connection.execute(text("ANALYZE"))
+    statements = FeedStatements(database.dialect)
+    values = {
+        "after_user_id": "",
+        "after_id": START_OF_ACTIVE.job_id,
+        "user_id": "ada",
+        "count": 5,
+    }
+    for statement in (statements.active_jobs, statements.owned_active_jobs):
+        active = Prepared(statement, database.reader.dialect)
+        found = await plan(database, active.text, active.values(values))
+        assert "ix_jobs_active" in found
+        assert "Sort" not in found
+        assert "TEMP B-TREE" not in found
 
 
 async def test_deletions_are_forgotten_oldest_first_and_a_reader_from_before_is_told(
@@ -354,19 +352,25 @@ async def test_deletions_are_forgotten_oldest_first_and_a_reader_from_before_is_
 async def test_jobs_that_ended_long_ago_are_found_and_no_others(
     store: SqlStore, database: Database
 ) -> None:
-    old = [await finished(store) for _ in range(3)]
     await moved(store, await saved(store), PROCESSING)
-    assert await store.find_purgeable(Micros(10**9), limit=2) == [job.id for job in old[:2]]
-    assert await store.find_purgeable(Micros(10**9), limit=10) == [job.id for job in old]
-    assert await store.find_purgeable(Micros(10**17), limit=10) == []
-    # By the end and not by the creation: this one is old, and ended just now.
+    old = [await finished(store) for _ in range(3)]
+    ids = [job.id for job in old]
+    first = await store.find_purgeable(Micros(10**9), after=0, limit=2)
+    assert (first.jobs, first.more) == (ids[:2], True)
+    rest = await store.find_purgeable(Micros(10**9), after=first.through, limit=2)
+    assert (rest.jobs, rest.through, rest.more) == (ids[2:], 11, False)
+    none = await store.find_purgeable(Micros(10**17), after=0, limit=10)
+    # Nothing before the first end is read again.
+    assert (none.jobs, none.through, none.more) == ([], 4, False)
+    # One that ended a moment ago, by a clock that was wrong then, does not hide the others.
     async with store.transaction() as transaction:
         now = transaction.now
     async with database.writer.begin() as connection:
         await connection.execute(
             text(f"UPDATE jobs SET complete_time = {now} WHERE id = '{old[0].id}'")
         )
-    assert await store.find_purgeable(Micros(10**9), limit=10) == [job.id for job in old[1:]]
+    found = await store.find_purgeable(Micros(10**9), after=0, limit=10)
+    assert (found.jobs, found.through) == (ids[1:], 4)
 
 
 def test_an_id_is_not_before_the_first_of_its_time() -> None:

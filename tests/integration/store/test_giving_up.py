@@ -144,7 +144,7 @@ async def test_reads_that_are_cancelled_while_they_connect_leave_nothing_open(
         reads = [
             asyncio.create_task(store.feed_head()),
             asyncio.create_task(store.changes_after(0, limit=1)),
-            asyncio.create_task(store.find_purgeable(Micros(0), limit=1)),
+            asyncio.create_task(store.find_purgeable(Micros(0), after=0, limit=1)),
         ]
         await asyncio.sleep(number % 20 / 2000)
         for _ in range(1 + number % 2):  # a client that leaves, and then a server that stops
@@ -230,7 +230,7 @@ async def test_a_deletion_waits_for_the_counter_with_nothing_that_its_holder_can
     holder, observer = [await asyncpg.connect(database_url) for _ in range(2)]
     held_up = "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid))"
     async with holder.transaction():
-        await holder.execute("SELECT seq FROM feed FOR UPDATE")
+        await holder.execute("SELECT 1 FROM feed FOR UPDATE")
         deleting = asyncio.create_task(
             append(store, step(job, Delete(job_id=job.id, user_id="ada")))
         )
@@ -238,7 +238,7 @@ async def test_a_deletion_waits_for_the_counter_with_nothing_that_its_holder_can
             while await observer.fetchval(held_up, holder.get_server_pid()) == 0:
                 pass
         await holder.execute("CREATE TEMP TABLE twins ON COMMIT DROP AS SELECT * FROM jobs")
-        await holder.execute("UPDATE twins SET id = 'twin', change_seq = 99")
+        await holder.execute("UPDATE twins SET id = gen_random_uuid()")
         with pytest.raises(asyncpg.UniqueViolationError):
             async with holder.transaction():
                 await holder.execute("INSERT INTO jobs SELECT * FROM twins")

@@ -13,9 +13,9 @@ from jobledger_server.sql import job_cache as memory_module
 from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.job_cache import JobCache
-from jobledger_server.sql.rows import Row, job_from_row
+from jobledger_server.sql.rows import Row, change_from_row
 from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.store import StoreConflict, StoreUnavailable
+from jobledger_server.store import Change, StoreConflict, StoreUnavailable
 from tests.support.databases import several_servers
 from tests.support.store_writer import append, creation, finished, moved, saved, step
 
@@ -38,7 +38,8 @@ async def count(database: Database, statement: str) -> int:
 
 
 async def steps_of(store: SqlStore, job: Job) -> list[Transition]:
-    return await store.list_transitions(job.id, after_version=0, limit=10)
+    _, steps = (await store.read_histories([job.id]))[job.id]
+    return steps
 
 
 async def running(store: SqlStore, **fields: Any) -> Job:
@@ -51,7 +52,7 @@ async def test_a_job_that_was_written_here_is_not_read_again(
     jobs = [await running(store) for _ in range(3)]
     names = [job.id for job in jobs]
     with monkeypatch.context() as patched:
-        patched.setattr("jobledger_server.sql.transaction.job_from_row", None)
+        patched.setattr("jobledger_server.sql.transaction.change_from_row", None)
         assert await loaded(store, *names) == {job.id: job for job in jobs}
 
 
@@ -184,11 +185,11 @@ async def test_all_is_forgotten_when_the_database_was_away_whoever_finds_out(
         await getattr(store, look)(**({"limit": 1} if look == "overdue" else {}))
     read: list[Row] = []
 
-    def noted(row: Row) -> Job:
+    def noted(row: Row) -> Change:
         read.append(row)
-        return job_from_row(row)
+        return change_from_row(row)
 
-    monkeypatch.setattr("jobledger_server.sql.transaction.job_from_row", noted)
+    monkeypatch.setattr("jobledger_server.sql.transaction.change_from_row", noted)
     assert await loaded(store, job.id) == {job.id: job}
     assert len(read) == 1
 
@@ -230,30 +231,33 @@ async def test_any_number_of_jobs_is_written_and_changed_at_once(
         await transaction.append(reports)
     assert await store.read_jobs(ids) == {report.job.id: report.job for report in reports}
     assert (await store.feed_head()).seq == 3 * number
-    for table in ("jobs", "job_transitions"):
-        assert await count(database, f"SELECT count(*) FROM {table}") == number
+    assert await count(database, "SELECT count(*) FROM jobs WHERE start_seq > 0") == number
 
 
 def test_no_more_is_remembered_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_module, "MAX_JOBS", 3)
     memory = JobCache()
-    jobs = [creation().job for _ in range(4)]
+    jobs = [Change(creation().job, seq) for seq in range(4)]
     for job in jobs:
         memory.put(job, "m")
-    assert set(memory.find([job.id for job in jobs])) == {job.id for job in jobs[1:]}
+    ids = [change.job.id for change in jobs]
+    assert set(memory.find(ids)) == set(ids[1:])
     memory.put(jobs[1], "n")  # written again, and so the newest
     memory.put(jobs[0], "m")
-    assert set(memory.find([job.id for job in jobs])) == {jobs[n].id for n in (0, 1, 3)}
+    assert set(memory.find(ids)) == {ids[n] for n in (0, 1, 3)}
     memory.clear()
-    assert memory.find([job.id for job in jobs]) == {}
+    assert memory.find(ids) == {}
 
 
 def test_no_more_content_is_remembered_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_module, "MAX_BYTES", 100_000)
     memory = JobCache()
-    small, large = (creation(parameters=Payload(part * 60_000)).job for part in (b"x", b"y"))
+    small, large = (
+        Change(creation(parameters=Payload(part * 60_000)).job, seq)
+        for seq, part in enumerate((b"x", b"y"))
+    )
     memory.put(small, "m")
     memory.put(small, "n")
-    assert set(memory.find([small.id])) == {small.id}
+    assert set(memory.find([small.job.id])) == {small.job.id}
     memory.put(large, "m")
-    assert set(memory.find([small.id, large.id])) == {large.id}
+    assert set(memory.find([small.job.id, large.job.id])) == {large.job.id}

@@ -242,6 +242,7 @@ async def test_an_unusable_database_is_named_without_its_password() -> None:
 
 # What a database of revision 0001 may hold. It is not changed with later revisions: those have
 # to carry it over.
+A, B, C, D, X = (f"00000000-0000-7000-8000-00000000000{digit}" for digit in "abcde")
 JOB = {
     "user_id": "ada",
     "job_type": "render",
@@ -260,22 +261,28 @@ JOB = {
     "cancel_reason": "",
     "version": 1,
 }
-STARTED = {"attempt": 2, "releases": 1, "worker_id": "w1", "start_time": 2_000_000}
-STEP = {
-    "attempt": 2,
-    "actor": "w1",
-    "reason": "",
-    "progress": 0,
-    "progress_message": "",
-    "worker_id": "w1",
+START = {
+    "start_actor": "w1",
+    "start_worker_id": "w1",
+    "start_progress": 0,
+    "start_progress_message": "",
+    "start_lease_expire_time": 32_000_000,
 }
+STARTED = {"attempt": 2, "releases": 1, "worker_id": "w1", "start_time": 2_000_000}
 ROWS: dict[str, list[dict[str, object]]] = {
     "jobs": [
-        JOB | {"id": "a", "deadline": 61_000_000, "change_seq": 1, "parameters": b"\x0a\x00"},
+        JOB
+        | {
+            "id": A,
+            "queue_expire_time": 61_000_000,
+            "deadline": 61_000_000,
+            "change_seq": 1,
+            "parameters": b"\x0a\x00",
+        },
         JOB
         | STARTED
         | {
-            "id": "b",
+            "id": B,
             "status": "PROCESSING",
             "progress": 40,
             "progress_message": "half",
@@ -283,13 +290,15 @@ ROWS: dict[str, list[dict[str, object]]] = {
             "lease_duration": 30_000_000,
             "lease_expire_time": 32_000_000,
             "deadline": 32_000_000,
+            **START,
+            "start_seq": 2,
             "change_seq": 3,
             "version": 3,
         },
         JOB
         | STARTED
         | {
-            "id": "c",
+            "id": C,
             "status": "PARTIAL",
             "progress": 100,
             "complete_time": 3_000_000,
@@ -297,30 +306,17 @@ ROWS: dict[str, list[dict[str, object]]] = {
             "error_message": "some are left",
             "error_details": b"\x0a\x01",
             "result": b"\x0a\x02",
+            **START,
+            "start_seq": 4,
+            "end_actor": "w1",
             "change_seq": 5,
             "version": 3,
         },
     ],
-    "job_transitions": [
-        STEP
-        | {
-            "job_id": job_id,
-            "version": version,
-            "from_status": before,
-            "to_status": after,
-            "time": 2_000_000,
-            "change_seq": seq,
-        }
-        for job_id, version, before, after, seq in (
-            ("b", 2, "QUEUED", "PROCESSING", 2),
-            ("c", 2, "QUEUED", "PROCESSING", 4),
-            ("c", 3, "PROCESSING", "PARTIAL", 5),
-        )
-    ],
     "assets": [
         {
-            "id": "x",
-            "job_id": "c",
+            "id": X,
+            "job_id": C,
             "user_id": "ada",
             "asset_type": "image/png",
             "url": "https://e.example/x.png",
@@ -330,9 +326,13 @@ ROWS: dict[str, list[dict[str, object]]] = {
             "request_id": "q",
         }
     ],
+    "changes": [
+        {"seq": seq, "job_id": job_id, "user_id": "ada"}
+        for seq, job_id in enumerate((A, B, B, C, C, D), start=1)
+    ],
     "tombstones": [
         {
-            "job_id": "d",
+            "job_id": D,
             "user_id": "ada",
             "job_type": "render",
             "status": "FAILED",
@@ -360,7 +360,6 @@ def populate(connection: Connection) -> None:
         columns = Table(table, MetaData(), autoload_with=connection)
         for row in rows:
             connection.execute(columns.insert().values(row))
-    connection.execute(text("UPDATE feed SET seq = 6"))
 
 
 def held(connection: Connection) -> dict[str, list[dict[str, object]]]:
@@ -397,15 +396,15 @@ async def test_a_populated_database_keeps_its_values_through_every_migration(
     async with database.writer.connect() as connection:
         assert await connection.run_sync(held) == ROWS
 
-    histories = await SqlStore(database).read_histories([JobId(job_id) for job_id in "abc"])
+    histories = await SqlStore(database).read_histories([JobId(job_id) for job_id in (A, B, C)])
     summary = {
         job.id: (job.status.value, job.parameters, job.result, job.labels, len(transitions))
         for job, transitions in histories.values()
     }
     assert summary == {
-        "a": ("QUEUED", b"\x0a\x00", None, {"team": "red"}, 0),
-        "b": ("PROCESSING", None, None, {"team": "red"}, 1),
-        "c": ("PARTIAL", None, b"\x0a\x02", {"team": "red"}, 2),
+        A: ("QUEUED", b"\x0a\x00", None, {"team": "red"}, 0),
+        B: ("PROCESSING", None, None, {"team": "red"}, 1),
+        C: ("PARTIAL", None, b"\x0a\x02", {"team": "red"}, 2),
     }
     assert (await SqlStore(database).feed_head()).seq == 6
     await database.close()

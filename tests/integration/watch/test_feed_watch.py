@@ -11,7 +11,7 @@ from jobledger_server.domain.commands import ChangeStatus, Create, CreateAll, De
 from jobledger_server.domain.job import MEMORY_OVERHEAD_BYTES, Job, JobStatus, Payload
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.store import FeedPage, StoreUnavailable
+from jobledger_server.store import START_OF_ACTIVE, FeedPage, StoreUnavailable
 from jobledger_server.watch import change_buffer as window_module
 from jobledger_server.watch import feed_reader as feed_module
 from jobledger_server.watch.change_buffer import ChangeBuffer
@@ -315,7 +315,7 @@ async def test_what_a_reader_may_stall_over_is_cut_by_its_bytes(
     empty = ChangeBuffer(hub.seq)
     for buffer, cursor in (
         (empty, Cursor(0)),  # from the table
-        (empty, Cursor(0, hub.seq)),  # as a listing
+        (empty, Cursor(hub.seq, START_OF_ACTIVE)),  # as a listing
         (await filled_change_buffer(store, await store.feed_head()), Cursor(0)),
     ):
         watch = FeedWatch(FeedReader(store, buffer), ADA, cursor)

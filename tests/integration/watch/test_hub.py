@@ -22,7 +22,7 @@ from jobledger_server.watch.feed_watch import Cursor, FeedWatch, Selection
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.job_watch import Draining, JobWatch
 from jobledger_server.watch.tail import Tail
-from tests.support.store_writer import append, creation, moved, saved, step
+from tests.support.store_writer import HOLE, append, creation, moved, saved, step
 
 MAX_WAIT = 30.0
 
@@ -249,23 +249,24 @@ async def test_a_draining_hub_ends_every_watch_and_takes_no_more(hub: WatchHub) 
     assert hub.watches == 0
 
 
-@pytest.mark.parametrize("change", ["seq = 1", "epoch = 'other'"])
+@pytest.mark.parametrize(
+    "restore", ["DELETE FROM changes WHERE seq > 1", "UPDATE feed SET epoch = 'other'"]
+)
 async def test_a_database_that_was_restored_ends_every_watch_and_the_next_ones_work(
     here: Ledger,
     hub: WatchHub,
     tail: None,
     poll_now: asyncio.Event,
     caplog: pytest.LogCaptureFixture,
-    change: str,
+    restore: str,
     database: Database,
 ) -> None:
     job = await started(here, await created(here))
     with hub.subscribe(job.id) as watch:
         watch.sent_up_to(2)
         async with database.writer.begin() as connection:
-            await connection.execute(text("DELETE FROM job_transitions"))
             await connection.execute(text("UPDATE jobs SET change_seq = 1"))
-            await connection.execute(text(f"UPDATE feed SET {change}"))
+            await connection.execute(text(restore))
         poll_now.set()
         with pytest.raises(Draining):
             await watch.next_update(MAX_WAIT)
@@ -316,7 +317,7 @@ async def test_a_hole_in_the_feed_is_told_counted_and_ends_every_watch(
     with hub.subscribe(job.id) as watch:
         watch.sent_up_to(1)
         async with database.writer.begin() as connection:
-            await connection.execute(text("UPDATE feed SET seq = seq + 1"))
+            await connection.execute(text(HOLE))
         poll_now.set()
         with pytest.raises(Draining):
             await watch.next_update(MAX_WAIT)

@@ -203,8 +203,11 @@ def name_of(job: Job, outcome: Decision | str) -> str:
         return outcome
     after = outcome.job
     if not outcome.changed:
-        assert after is job, "what is not changed is returned as it was"
         assert (outcome.transition, outcome.via) == (None, None)
+        if outcome.renewed and after != job:
+            assert after == replace(job, lease_expire_time=after.lease_expire_time)
+            return "renews"
+        assert after is job, "what is not changed is returned as it was"
         return "repeats" if outcome.applied else "late"
     assert outcome.applied
     if outcome.via:

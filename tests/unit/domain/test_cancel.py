@@ -61,6 +61,7 @@ def test_cancelling_a_queued_job_ends_it_at_once_by_both_transitions() -> None:
         run_expire_time=Instant(NOW + RUN_TIMEOUT),
         cancel_request_time=NOW,
         cancel_reason="too dear",
+        progress_time=NOW,
         update_time=NOW,
         version=3,
     )

@@ -101,7 +101,7 @@ def test_a_worker_has_thirty_seconds_to_end_a_job_that_is_cancelled() -> None:
 def test_a_deadline_is_due_to_the_microsecond(job: Job, reason: str | None) -> None:
     due = deadline(job)
     assert due is not None
-    assert expire(job, due - 1) == Decision(job=job, changed=False)
+    assert expire(job, due - 1) == Decision(job=job, changed=False, renewed=True)
     decision = expire(job, due)
     assert decision.changed
     error = decision.job.error
@@ -164,6 +164,7 @@ def test_a_queued_job_that_nobody_took_passes_through_processing() -> None:
         complete_time=now,
         queue_expire_time=None,
         run_expire_time=Instant(now + RUN_TIMEOUT),
+        progress_time=now,
         update_time=now,
         version=3,
     )

@@ -32,7 +32,7 @@ from jobledger_server.domain.job import (
     Transition,
 )
 from jobledger_server.domain.leases import claim, deadline
-from jobledger_server.domain.state_machine import Decision
+from jobledger_server.domain.state_machine import Decision, was_just_started
 from tests.unit.domain.jobs import ENDED_BY, JOB_ID, LINK, NOW, OTHER_LINK, OWNER, SECOND, ids
 
 HOUR = 3600 * SECOND
@@ -44,13 +44,14 @@ TERMINAL = ("COMPLETED", "PARTIAL", "FAILED")
 class Model:
     """What the contract makes of a job, as far as it can be said in a page.
 
-    `lost` counts the attempts whose leases expired; `times` are those of the
+    `lost` counts the attempts whose leases expired or that stalled; `times` are those of the
     causes that can end what is going on, as far as they apply.
     """
 
     max_attempts: int
     queue_timeout: int
     run_timeout: int | None
+    stall_timeout: int | None
     times: Mapping[str, int]
     status: str = "QUEUED"
     held: bool = False
@@ -68,6 +69,8 @@ class Model:
     def taken(self, now: int, lease: int, progress: int = 0) -> "Model":
         times = {cause: time for cause, time in self.times.items() if cause != "QUEUE_EXPIRED"}
         times["LEASE_EXPIRED"] = now + lease
+        if self.stall_timeout is not None:
+            times["STALLED"] = now + self.stall_timeout
         if self.attempt == 0 and self.run_timeout is not None:
             times["RUN_EXPIRED"] = now + self.run_timeout
         return replace(
@@ -82,7 +85,8 @@ class Model:
         )
 
     def put_down(self, now: int, *, lost: bool) -> "Model":
-        times = {cause: time for cause, time in self.times.items() if cause != "LEASE_EXPIRED"}
+        held = ("LEASE_EXPIRED", "STALLED")
+        times = {cause: time for cause, time in self.times.items() if cause not in held}
         times["QUEUE_EXPIRED"] = now + self.queue_timeout
         return replace(
             self, times=times, held=False, lost=self.lost + lost, version=self.version + 1
@@ -93,14 +97,19 @@ class Model:
             return self
         if self.held:
             lease = lease or self.lease
-            times = {**self.times, "LEASE_EXPIRED": now + lease}
-            version = self.version + 1
-            return replace(
-                self, times=times, lease=lease, progress=progress or self.progress, version=version
-            )
+            model = replace(self, lease=lease, times={**self.times, "LEASE_EXPIRED": now + lease})
+            if progress in (None, self.progress):
+                return model
+            return replace(model.with_news(now), progress=progress)
         if progress is None or progress == self.progress:
             return self
-        return replace(self, progress=progress, version=self.version + 1)
+        return replace(self.with_news(now), progress=progress)
+
+    def with_news(self, now: int) -> "Model":
+        times = dict(self.times)
+        if "STALLED" in times and self.stall_timeout is not None:
+            times["STALLED"] = now + self.stall_timeout
+        return replace(self, times=times, version=self.version + 1)
 
     def ended(self, status: str, reason: str = "", progress: int = 0) -> "Model":
         job = self if self.attempt else self.taken(0, 0)
@@ -135,19 +144,22 @@ class Model:
         if resumed_at is not None and "LEASE_EXPIRED" in self.times:
             extended = max(self.times["LEASE_EXPIRED"], resumed_at + self.lease)
             times = {**self.times, "LEASE_EXPIRED": extended}
+            if "STALLED" in times and self.stall_timeout is not None:
+                times["STALLED"] = max(times["STALLED"], resumed_at + self.stall_timeout)
             if min(self.times.values()) <= now < min(times.values()):
-                return replace(self, times=times, version=self.version + 1)
+                return replace(self, times=times)
         passed = {cause for cause, time in self.times.items() if time <= now}
         if passed and "CANCELLED" in self.times:
             passed.add("CANCELLED")
         for cause in ("CANCELLED", "RUN_EXPIRED", "QUEUE_EXPIRED"):
             if cause in passed:
                 return self.ended("FAILED", cause)
-        if "LEASE_EXPIRED" not in passed:
-            return self
-        if self.lost + 1 < self.max_attempts:
-            return self.put_down(now, lost=True)
-        return self.ended("FAILED", "LEASE_EXPIRED")
+        for cause in ("LEASE_EXPIRED", "STALLED"):
+            if cause in passed:
+                if self.lost + 1 < self.max_attempts:
+                    return self.put_down(now, lost=True)
+                return self.ended("FAILED", cause)
+        return self
 
 
 @dataclass
@@ -174,8 +186,15 @@ class Histories(RuleBasedStateMachine):
         max_attempts=st.integers(1, 3),
         queue_timeout=st.sampled_from([Micros(SECOND), Micros(100 * SECOND), Micros(9 * HOUR)]),
         run_timeout=st.sampled_from([None, Micros(20 * SECOND), Micros(2 * HOUR)]),
+        stall_timeout=st.sampled_from([None, Micros(7 * SECOND), Micros(HOUR)]),
     )
-    def create(self, max_attempts: int, queue_timeout: Micros, run_timeout: Micros | None) -> None:
+    def create(
+        self,
+        max_attempts: int,
+        queue_timeout: Micros,
+        run_timeout: Micros | None,
+        stall_timeout: Micros | None,
+    ) -> None:
         self.new_id = ids()
         self.now = NOW
         self.resumed_at: Instant | None = None
@@ -186,10 +205,11 @@ class Histories(RuleBasedStateMachine):
             max_attempts=max_attempts,
             queue_timeout=queue_timeout,
             run_timeout=run_timeout,
+            stall_timeout=stall_timeout,
         )
         self.record = Record(create(None, command, now=NOW, new_id=self.new_id).job)
         times = {"QUEUE_EXPIRED": NOW + queue_timeout}
-        self.model = Model(max_attempts, queue_timeout, run_timeout, times)
+        self.model = Model(max_attempts, queue_timeout, run_timeout, stall_timeout, times)
 
     def send(self, command: JobCommand) -> Decision | DomainError:
         """Decide on a command and keep what comes of it, as the ledger does."""
@@ -219,8 +239,15 @@ class Histories(RuleBasedStateMachine):
     def keep(self, decision: Decision) -> None:
         record, before, after = self.record, self.record.job, decision.job
         if not decision.changed:
-            assert after is before
             assert (decision.via, decision.transition) == (None, None)
+            renewed = structs.replace(
+                before,
+                lease_duration=after.lease_duration,
+                lease_expire_time=after.lease_expire_time,
+                stall_expire_time=after.stall_expire_time,
+            )
+            assert after is before or (decision.renewed and after == renewed)
+            record.job = after
             return
         for step in (decision.via, decision):
             if step is not None:
@@ -325,7 +352,7 @@ class Histories(RuleBasedStateMachine):
                 assert isinstance(outcome, Decision)
                 assert outcome.assets == (known,)
         elif self.model.status == "PROCESSING" and not self.model.fenced_out(attempt):
-            self.model = replace(self.model, version=self.model.version + 1)
+            self.model = self.model.with_news(self.now)
             assert len(self.record.assets) == count + 1
 
     @rule(attempt_offset=st.sampled_from([0, 0, 0, -1, 1]))
@@ -394,7 +421,7 @@ class Histories(RuleBasedStateMachine):
         else:
             assert isinstance(outcome, Decision)
             assert outcome.deleted
-            self.create(job.max_attempts, job.queue_timeout, job.run_timeout)
+            self.create(job.max_attempts, job.queue_timeout, job.run_timeout, job.stall_timeout)
 
     @invariant()
     def job_is_what_the_model_says(self) -> None:
@@ -442,9 +469,14 @@ class Histories(RuleBasedStateMachine):
         assert not job.leased or job.status is JobStatus.PROCESSING
         assert (job.lease_duration is None) == (job.lease_expire_time is None)
         assert (job.queue_expire_time is None) == (not waits)
+        stalls = job.leased and job.stall_timeout is not None
+        assert (job.stall_expire_time is None) == (not stalls)
+        assert (job.progress_time is None) == (job.status is JobStatus.QUEUED)
         assert not waits or job.cancel_request_time is None, "who waits was not cancelled"
         assert not waits or not job.worker_id
         assert 0 <= job.releases <= job.attempt
+        assert (job.version == 1) == (job.status is JobStatus.QUEUED)
+        assert not was_just_started(job) or len(self.record.transitions) == 1
 
     @invariant()
     def whoever_dies_the_job_ends_by_itself(self) -> None:

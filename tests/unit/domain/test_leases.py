@@ -78,6 +78,7 @@ def test_a_claim_starts_a_queued_job() -> None:
             lease_expire_time=Instant(35 * SECOND),
             queue_expire_time=None,
             run_expire_time=Instant(3605 * SECOND),
+            progress_time=NOW,
             update_time=NOW,
             version=2,
         ),
@@ -107,6 +108,7 @@ def test_a_claim_of_a_job_that_ran_before_is_its_next_attempt_from_nothing(state
             lease_duration=Micros(30 * SECOND),
             lease_expire_time=Instant(35 * SECOND),
             queue_expire_time=None,
+            progress_time=NOW,
             update_time=NOW,
             version=5,
         )
@@ -269,7 +271,7 @@ def test_expiry_that_comes_after_something_else_changes_nothing() -> None:
         claimed(expired(job), now),
     ):
         decision = decide(moved_on, Expire(job_id=JOB_ID), now=Instant(now), new_id=ids())
-        assert decision == Decision(job=moved_on, changed=False)
+        assert (decision.job, decision.changed) == (moved_on, False)
 
 
 def test_giving_back_again_changes_nothing_until_the_job_is_taken() -> None:
@@ -289,8 +291,7 @@ def test_each_report_renews_the_lease_for_as_long_as_it_was_claimed_for() -> Non
     for seconds in (6, 34, 60):
         job = after(job, Report(job_id=JOB_ID, attempt=1), seconds * SECOND)
         assert job.lease_expire_time == (seconds + 30) * SECOND
-        assert job.update_time == seconds * SECOND
-    assert job.version == 5
+    assert (job.version, job.update_time) == (2, NOW)
 
 
 def test_asking_to_cancel_does_not_touch_the_lease() -> None:
@@ -298,6 +299,9 @@ def test_asking_to_cancel_does_not_touch_the_lease() -> None:
     asked = after(job, Cancel(job_id=JOB_ID, user_id=job.user_id))
     assert asked.lease_expire_time == job.lease_expire_time
     assert asked.leased
+
+
+LOST = ("LEASE_EXPIRED", "STALLED")
 
 
 def ended_by_the_service(reason: str) -> Job:
@@ -308,16 +312,19 @@ def ended_by_the_service(reason: str) -> Job:
     if reason == "RUN_EXPIRED":
         job = replace(job, run_expire_time=NOW)
     late = Instant(NOW + 365 * 24 * 3600 * 1_000_000)
+    if reason == "STALLED":
+        job = replace(job, stall_timeout=Micros(1), stall_expire_time=NOW)
+        late = NOW
     job = after(job, Expire(job_id=JOB_ID), late)
     assert job.error is not None
     assert job.error.reason == reason
     return job
 
 
-@pytest.mark.parametrize("reason", ["LEASE_EXPIRED", "RUN_EXPIRED", "CANCELLED"])
+@pytest.mark.parametrize("reason", ["LEASE_EXPIRED", "STALLED", "RUN_EXPIRED", "CANCELLED"])
 def test_a_late_worker_learns_that_its_lease_is_lost_where_that_ended_the_job(reason: str) -> None:
     job = ended_by_the_service(reason)
-    lost: type[Exception] = LeaseLost if reason == "LEASE_EXPIRED" else JobTerminal
+    lost: type[Exception] = LeaseLost if reason in LOST else JobTerminal
     done = ChangeStatus(job_id=JOB_ID, target=JobStatus.COMPLETED)
     link = LinkAsset(job_id=JOB_ID, link=LINK)
     for command in (done, link):
@@ -332,13 +339,13 @@ def test_a_late_worker_learns_that_its_lease_is_lost_where_that_ended_the_job(re
         decide(job, Report(job_id=JOB_ID, attempt=2), now=NOW, new_id=ids())
 
 
-@pytest.mark.parametrize("reason", ["LEASE_EXPIRED", "RUN_EXPIRED", "CANCELLED"])
+@pytest.mark.parametrize("reason", ["LEASE_EXPIRED", "STALLED", "RUN_EXPIRED", "CANCELLED"])
 def test_a_release_can_be_repeated_where_it_ended_a_cancelled_job(reason: str) -> None:
     job = ended_by_the_service(reason)
     release = Release(job_id=JOB_ID, attempt=1)
     if reason == "CANCELLED":
         assert decide(job, release, now=NOW, new_id=ids()) == Decision(job=job, changed=False)
     else:
-        lost: type[Exception] = LeaseLost if reason == "LEASE_EXPIRED" else JobTerminal
+        lost: type[Exception] = LeaseLost if reason in LOST else JobTerminal
         with pytest.raises(lost):
             decide(job, release, now=NOW, new_id=ids())

@@ -140,9 +140,9 @@ ENDING_AGAIN_BY_ATTEMPT = table("""
 # What a report of progress comes to that names no attempt.
 REPORTS = table("""
     progress    QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
-    alive       illegal  reports  repeats   repeats  late       late      late
+    alive       illegal  renews   repeats   repeats  late       late      late
     lower       illegal  late     late      late     late       late      late
-    same        illegal  reports  repeats   repeats  late       late      late
+    same        illegal  renews   repeats   repeats  late       late      late
     message     illegal  reports  reports   reports  late       late      late
     higher      illegal  reports  reports   reports  late       late      late
     full        illegal  reports  reports   reports  late       late      late
@@ -150,9 +150,9 @@ REPORTS = table("""
 # … that names the job's attempt.
 REPORTS_BY_ATTEMPT = table("""
     progress    QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
-    alive       illegal  reports  lease     lease    late       late      late
+    alive       illegal  renews   lease     lease    late       late      late
     lower       illegal  late     lease     lease    late       late      late
-    same        illegal  reports  lease     lease    late       late      late
+    same        illegal  renews   lease     lease    late       late      late
     message     illegal  reports  lease     lease    late       late      late
     higher      illegal  reports  lease     lease    late       late      late
     full        illegal  reports  lease     lease    late       late      late
@@ -190,7 +190,7 @@ EXPIRES = table("""
     when        QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
     early       repeats  repeats  repeats   repeats  repeats    repeats   repeats
     due         passes   leaves   moves     moves    repeats    repeats   repeats
-    resumed     passes   reports  moves     moves    repeats    repeats   repeats
+    resumed     passes   renews   moves     moves    repeats    repeats   repeats
 """)
 CLAIMS = table("""
     when        QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED

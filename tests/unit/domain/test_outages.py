@@ -31,14 +31,8 @@ def expire(job: Job, now: int, resumed_at: int | None = RESUMED) -> Decision:
 
 
 def test_it_is_good_for_a_whole_lease_from_the_end_of_the_outage_on() -> None:
-    now = Instant(RESUMED + SECOND)
-    assert expire(JOB, now) == Decision(
-        job=replace(
-            JOB,
-            lease_expire_time=Instant(RESUMED + LEASE),
-            update_time=now,
-            version=JOB.version + 1,
-        )
+    assert expire(JOB, RESUMED + SECOND) == Decision(
+        job=replace(JOB, lease_expire_time=Instant(RESUMED + LEASE)), changed=False, renewed=True
     )
 
 
@@ -46,7 +40,9 @@ def test_it_is_good_for_a_whole_lease_from_the_end_of_the_outage_on() -> None:
 def test_a_holder_that_does_not_come_back_loses_it_a_lease_later(max_attempts: int) -> None:
     job = replace(JOB, max_attempts=max_attempts)
     extended = expire(job, RESUMED).job
-    assert expire(extended, RESUMED + LEASE - 1) == Decision(job=extended, changed=False)
+    assert expire(extended, RESUMED + LEASE - 1) == Decision(
+        job=extended, changed=False, renewed=True
+    )
     lost = expire(extended, RESUMED + LEASE).job
     if max_attempts == 1:
         assert (lost.status, lost.error and lost.error.reason) == (
@@ -68,7 +64,7 @@ def test_to_say_it_again_changes_nothing() -> None:
     """By another server, whose outage ended a little earlier or later."""
     extended = expire(JOB, RESUMED).job
     for resumed_at in (RESUMED - SECOND, RESUMED, RESUMED + SECOND):
-        assert not expire(extended, RESUMED + 2 * SECOND, resumed_at).changed
+        assert expire(extended, RESUMED + 2 * SECOND, resumed_at).job == extended
 
 
 def test_where_nobody_said_it_within_a_lease_there_is_nothing_left_to_extend() -> None:
@@ -84,7 +80,7 @@ def test_a_lease_that_was_renewed_after_the_outage_is_not_extended() -> None:
 
 
 def test_a_lease_that_has_not_expired_is_left_alone() -> None:
-    assert expire(JOB, 62 * SECOND, 61 * SECOND) == Decision(job=JOB, changed=False)
+    assert expire(JOB, 62 * SECOND, 61 * SECOND).job == JOB
 
 
 def test_the_time_to_run_and_the_grace_of_a_cancellation_are_not_extended() -> None:

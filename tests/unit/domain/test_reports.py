@@ -60,6 +60,7 @@ def test_a_start_counts_the_attempt_and_records_who_and_when_and_for_how_long() 
             lease_expire_time=Instant(95_000_000),
             queue_expire_time=None,
             run_expire_time=Instant(3605_000_000),
+            progress_time=NOW,
             update_time=NOW,
             version=2,
         ),
@@ -90,6 +91,7 @@ def test_a_start_of_a_waiting_job_is_its_next_attempt_and_no_transition(state: S
             lease_duration=Micros(3600_000_000),
             lease_expire_time=Instant(3605_000_000),
             queue_expire_time=None,
+            progress_time=NOW,
             update_time=NOW,
             version=5,
         )
@@ -219,15 +221,13 @@ def test_progress_never_goes_backwards_by_any_door(
         if after is None:
             expected = Decision(job=job, changed=False, applied=False)
         else:
-            changed = replace(
-                job,
-                progress=after[0],
-                progress_message=after[1],
-                lease_expire_time=Instant(65_000_000),
-                update_time=NOW,
-                version=4,
-            )
-            expected = Decision(job=changed)
+            renewed = replace(job, lease_expire_time=Instant(65_000_000))
+            expected = Decision(job=renewed, changed=False, renewed=True)
+            if after != (40, "drawing"):
+                news = {"progress": after[0], "progress_message": after[1]}
+                expected = Decision(
+                    job=replace(renewed, **news, progress_time=NOW, update_time=NOW, version=4)
+                )
         assert outcome_of(job, command) == expected
 
 
@@ -249,7 +249,7 @@ def test_a_report_on_a_job_that_nobody_holds_gives_it_no_lease(state: State) -> 
     job = job_in(state)
     report = Report(job_id=JOB_ID, progress=50)
     assert outcome_of(job, report) == Decision(
-        job=replace(job, progress=50, update_time=NOW, version=5)
+        job=replace(job, progress=50, progress_time=NOW, update_time=NOW, version=5)
     )
 
 
@@ -258,7 +258,7 @@ def test_a_linked_asset_belongs_to_the_job_and_its_owner(state: State) -> None:
     job = job_in(state)
     link = LinkAsset(job_id=JOB_ID, link=LINK, request_id="link-1")
     assert decide(job, link, now=NOW, new_id=ids()) == Decision(
-        job=replace(job, update_time=NOW, version=job.version + 1),
+        job=replace(job, progress_time=NOW, update_time=NOW, version=job.version + 1),
         assets=(
             Asset(
                 id=AssetId("id-000001"),

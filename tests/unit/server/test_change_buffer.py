@@ -126,7 +126,7 @@ def test_what_it_and_the_store_keep_takes_no_more_memory_than_they_count(
     buffer.restart(0)
     before, _ = tracemalloc.get_traced_memory()
     for seq in range(changes):
-        cache.put(kind(seq, details=details).job, "mark")
+        cache.put(kind(seq, details=details), "mark")
     memory_bytes = tracemalloc.get_traced_memory()[0] - before
     for taken in (window_bytes, memory_bytes):
         # A fifth at least: it is no use to count what is not there.

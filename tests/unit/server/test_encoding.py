@@ -59,6 +59,8 @@ JOBS = st.builds(
     lease_expire_time=st.none() | INSTANTS,
     queue_timeout=st.just(Micros(1)),
     queue_expire_time=st.none() | INSTANTS,
+    stall_timeout=st.none() | st.integers(1, 10**15).map(Micros),
+    progress_time=st.none() | INSTANTS,
     run_expire_time=st.none() | INSTANTS,
     cancel_request_time=st.none() | INSTANTS,
     cancel_reason=TEXT,
@@ -93,11 +95,13 @@ def expected(job: Job) -> job_pb2.Job:
     )
     for name in (
         *("create_time", "start_time", "update_time", "complete_time", "lease_expire_time"),
-        *("queue_expire_time", "run_expire_time", "cancel_request_time"),
+        *("queue_expire_time", "run_expire_time", "cancel_request_time", "progress_time"),
     ):
         instant = getattr(job, name)
         if instant is not None:
             getattr(message, name).FromMicroseconds(instant)
+    if job.stall_timeout is not None:
+        message.stall_timeout.FromMicroseconds(job.stall_timeout)
     for name in ("parameters", "result"):
         payload = getattr(job, name)
         if payload is not None:

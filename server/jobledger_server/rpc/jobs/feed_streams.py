@@ -3,11 +3,14 @@
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from urllib.parse import quote, unquote
 
 from jobledger.v1 import job_service_pb2 as pb
+from jobledger_server.domain.job import JobId, is_id
 from jobledger_server.rpc.messages import change_message
 from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.rpc.tokens import read_token, token
+from jobledger_server.store import START_OF_ACTIVE, ActivePosition
 from jobledger_server.watch.feed_reader import FeedReader, ForeignCursor
 from jobledger_server.watch.feed_watch import Cursor, FeedUpdate, FeedWatch, Selection
 from jobledger_server.watch.hub import WatchHub
@@ -20,7 +23,8 @@ CACHED_BYTES = 8 * 1024 * 1024
 """Bytes of cached messages at most."""
 
 _CURSOR = re.compile(
-    r"(?P<epoch>[^/]*)/(?P<seq>[0-9]{1,18})/(?P<until>[0-9]{0,18})(/(?P<as_of>[0-9]{1,18}))?"
+    r"(?P<epoch>[^/]*)/(?P<seq>[0-9]{1,18})/((?P<job_id>[^/]{36})/(?P<user_id>[^/]*))?"
+    r"(/(?P<as_of>[0-9]{1,18}))?"
 )
 
 Write = Callable[[bytes], Awaitable[None]]
@@ -62,13 +66,13 @@ class FeedStreams:
                 error has the token to resume from.
         """
         tokens = _Tokens(self._epoch(), selection)
-        cursor = tokens.read(resume_token) if resume_token else Cursor(0, self._reader.seq)
+        start = Cursor(self._reader.seq, START_OF_ACTIVE)
+        cursor = tokens.read(resume_token) if resume_token else start
         age = StreamAge(self._max_age)
         watch = FeedWatch(self._reader, selection, cursor)
         try:
             with self._hub.subscribe_to_feed(watch):
-                newest = max(cursor.seq, cursor.listing_until or 0, cursor.as_of)
-                await self._reader.check(newest)
+                await self._reader.check(max(cursor.seq, cursor.as_of))
                 while True:
                     update = await watch.next_update(age.max_wait(self._heartbeat))
                     if update is None:
@@ -110,9 +114,10 @@ class _Tokens:
         self._key = selection.key()
 
     def token_at(self, cursor: Cursor) -> str:
-        until = "" if cursor.listing_until is None else cursor.listing_until
+        position = cursor.listed
+        listed = "" if position is None else f"{position.job_id}/{quote(position.user_id, safe='')}"
         as_of = f"/{cursor.as_of}" if cursor.as_of else ""
-        return token(self._key, f"{self._epoch}/{cursor.seq}/{until}{as_of}")
+        return token(self._key, f"{self._epoch}/{cursor.seq}/{listed}{as_of}")
 
     def read(self, given: str) -> Cursor:
         """Read a token. Raises InvalidRequest and ForeignCursor."""
@@ -120,5 +125,10 @@ class _Tokens:
         parts = _CURSOR.fullmatch(read_token("resume_token", self._key, given))
         if parts is None or parts["epoch"] != self._epoch:
             raise ForeignCursor
-        until = int(parts["until"]) if parts["until"] else None
-        return Cursor(int(parts["seq"]), until, int(parts["as_of"] or 0))
+        listed = None
+        if parts["job_id"] is not None:
+            user_id = unquote(parts["user_id"])
+            if "\0" in user_id or not is_id(parts["job_id"]):
+                raise ForeignCursor
+            listed = ActivePosition(user_id, JobId(parts["job_id"]))
+        return Cursor(int(parts["seq"]), listed, int(parts["as_of"] or 0))

@@ -125,6 +125,9 @@ def _creation(check: Checker, request: pb.CreateJobRequest, user_id: str) -> Cre
         queue_timeout=check.duration("queue_timeout", request.queue_timeout, *timeouts)
         if has("queue_timeout")
         else DEFAULT_QUEUE_TIMEOUT,
+        stall_timeout=check.duration("stall_timeout", request.stall_timeout, *timeouts)
+        if has("stall_timeout")
+        else None,
         run_timeout=check.duration("run_timeout", request.run_timeout, *timeouts)
         if has("run_timeout")
         else None,

@@ -22,7 +22,7 @@ from jobledger_server.rpc.messages import (
     transition_message,
     watch_message,
 )
-from jobledger_server.rpc.pages import Page, job_page, message_bytes, number_from
+from jobledger_server.rpc.pages import Page, id_from, job_page, message_bytes, number_from
 from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.store import Store
 from jobledger_server.watch.hub import WatchHub
@@ -93,7 +93,7 @@ class JobService:
         job_id, user_id = job_requests.owned_job(request)
 
         async def assets(after: str | None, limit: int) -> tuple[Sequence[Asset], None]:
-            last = AssetId(after) if after else None
+            last = AssetId(id_from(after)) if after else None
             return await self._store.list_assets(job_id, after=last, limit=limit + 1), None
 
         page = Page(request, ("assets", job_id), assets, cursor=lambda asset: asset.id)
@@ -108,8 +108,8 @@ class JobService:
 
         async def transitions(after: str | None, limit: int) -> tuple[Sequence[Transition], None]:
             version = number_from(after)
-            found = self._store.list_transitions(job_id, after_version=version, limit=limit + 1)
-            return await found, None
+            _, history = await self._reads.history(job_id, user_id)
+            return [each for each in history if each.version > version][: limit + 1], None
 
         page = Page(
             request,
@@ -117,9 +117,7 @@ class JobService:
             transitions,
             cursor=lambda transition: str(transition.version),
         )
-        await self._reads.job(job_id, user_id)
-        async with self._lists.turn():
-            listed = await page.read(transition_message, message_bytes)
+        listed = await page.read(transition_message, message_bytes)
         response = pb.ListTransitionsResponse(transitions=listed, next_page_token=page.next_token)
         return response.SerializeToString()
 

@@ -20,6 +20,7 @@ from jobledger_server.domain.leases import (
     LEASE_EXPIRED,
     QUEUE_EXPIRED,
     RUN_EXPIRED,
+    STALLED,
 )
 from jobledger_server.domain.state_machine import TERMINAL
 from jobledger_server.rpc.messages import job_bytes
@@ -35,6 +36,7 @@ CODES: Mapping[str, Any] = {
     RUN_EXPIRED: code_pb2.DEADLINE_EXCEEDED,
     # Not UNAVAILABLE, which asks for a retry: this operation does not change any more.
     LEASE_EXPIRED: code_pb2.ABORTED,
+    STALLED: code_pb2.ABORTED,
 }
 """The codes of the service's own reasons. Reasons that workers send are UNKNOWN."""
 

@@ -18,6 +18,7 @@ from sqlalchemy import (
     select,
     true,
 )
+from sqlalchemy.dialects.postgresql import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.domain.job import Instant
@@ -30,6 +31,7 @@ from jobledger_server.sql.postgresql.postgresql_driver import (
     PostgresqlDriver,
     update_statement,
 )
+from jobledger_server.sql.tables import ID
 
 CLOSE_SECONDS = 3
 """How long PostgreSQL may take to close all connections gracefully."""
@@ -50,6 +52,10 @@ def _find_claimable(lock: str) -> str:
 _FIND_CLAIMABLE = _find_claimable("")
 # Skips jobs that another transaction has locked, instead of waiting and finding them started.
 _LOCK_CLAIMABLE = _find_claimable("FOR UPDATE SKIP LOCKED")
+
+
+def _list_of(column: ColumnElement[Any]) -> ARRAY[Any]:
+    return ARRAY(UUID(as_uuid=False) if column.type is ID else Text)
 
 
 class PostgresqlDialect:
@@ -81,7 +87,7 @@ class PostgresqlDialect:
     )
 
     def one_of(self, column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
-        return column == any_(bindparam(name, type_=ARRAY(Text)))
+        return column == any_(bindparam(name, type_=_list_of(column)))
 
     def with_pairs(
         self,
@@ -90,7 +96,10 @@ class PostgresqlDialect:
         second: ColumnElement[Any],
         name: str,
     ) -> Select[Any]:
-        both = (bindparam(f"{name}_{half}", type_=ARRAY(Text)) for half in ("first", "second"))
+        both = (
+            bindparam(f"{name}_{half}", type_=_list_of(column))
+            for half, column in (("first", first), ("second", second))
+        )
         pairs = func.unnest(*both).table_valued("first", "second").render_derived()
         # Each pair finds its row by the index. Without the limit PostgreSQL would plan a join,
         # and read the whole table unless it is large.
@@ -117,8 +126,10 @@ class PostgresqlDialect:
     def insertion(self, table: Table, columns: Sequence[str]) -> WriteStatement:
         return Insertion(table, tuple(columns))
 
-    def change(self, table: Table, key: Column[Any], columns: Sequence[str]) -> WriteStatement:
-        return update_statement(table, key, columns)
+    def change(
+        self, table: Table, key: Column[Any], columns: Sequence[str], *, kept: Collection[str] = ()
+    ) -> WriteStatement:
+        return update_statement(table, key, columns, kept)
 
     def driver(self, connection: Any) -> Driver:
         return PostgresqlDriver(connection)

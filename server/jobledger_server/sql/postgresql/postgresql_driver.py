@@ -9,21 +9,20 @@ import asyncpg
 from sqlalchemy import JSON, BigInteger, Column, Integer, LargeBinary, Table
 
 from jobledger_server.domain.job import Instant, JobId
-from jobledger_server.sql.driver import Deletion, Writes, WriteStatement
+from jobledger_server.sql.driver import NEW_SEQS, Deletion, Writes, WriteStatement
 from jobledger_server.sql.job_cache import WriteId
-from jobledger_server.sql.tables import jobs
+from jobledger_server.sql.tables import ID, jobs
 
 COPY_FROM_ROWS = 16
 """From this number of new jobs on they are copied. A copy is a round trip of its own, but each
 job costs less."""
 
-ADVANCE_FEED = (
-    "UPDATE feed SET seq = seq + $1::bigint "
-    "RETURNING seq, seq - $1::bigint AS before, txid_current() AS writer"
+LOCK_FEED = (
+    "SELECT before + $1::bigint AS seq, before, txid_current() AS writer FROM lock_feed() AS before"
 )
-FEED_ADVANCED = "SELECT $1::bigint AS seq, 0::bigint AS before, txid_current() AS writer"
-"""The two forms of the part `counter` of a batch's statement: `before` is added to each row's
-`change_seq`, which is counted from the counter's old value or is final."""
+FEED_LOCKED = "SELECT $1::bigint AS seq, 0::bigint AS before, txid_current() AS writer"
+"""The two forms of the part `counter` of a batch's statement: `before` is added to each new
+sequence number, which is counted from the newest one or is final."""
 
 CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
@@ -48,17 +47,23 @@ class Insertion:
         )
 
 
-def update_statement(table: Table, key: Column[Any], columns: Sequence[str]) -> WriteStatement:
+def update_statement(
+    table: Table, key: Column[Any], columns: Sequence[str], kept: Collection[str]
+) -> WriteStatement:
     """See `dialect.Dialect.change`: the text depends on the number of the first parameter."""
-    values = ", ".join(f"{column} = {_value(table.c[column])}" for column in columns)
-    all_columns = (key.name, *columns)
-    names = ", ".join(all_columns)
+
+    def new_value(column: Column[Any]) -> str:
+        value = _value(column)
+        return f"coalesce({value}, {column})" if column.name in kept else value
+
+    values = ", ".join(f"{column} = {new_value(table.c[column])}" for column in columns)
+    names = ", ".join(("key", *columns))
 
     def update(first: int) -> str:
         return (
             f"UPDATE {table.name} SET {values} "  # noqa: S608
-            f"FROM counter, unnest({_arrays(table, all_columns, first)}) AS new ({names}) "
-            f"WHERE {table.name}.{key.name} = new.{key.name}"
+            f"FROM counter, unnest({_arrays(table, (key.name, *columns), first)}) AS new ({names}) "
+            f"WHERE {table.name}.{key.name} = new.key"
         )
 
     return update
@@ -108,18 +113,19 @@ class PostgresqlDriver:
         count: int,
         writes: Callable[[int], Writes],
         *,
-        deletion: Deletion | None,
+        deletions: Sequence[Deletion],
         new: int,
         last: bool,
     ) -> tuple[int, WriteId]:
-        if new >= COPY_FROM_ROWS or deletion is not None:
-            seq, writer = await self._append_in_steps(count, writes, deletion)
+        if new >= COPY_FROM_ROWS or deletions:
+            seq, writer = await self._append_in_steps(count, writes, deletions)
         else:
             if last and not self._begun:
                 self.committing = True
             else:
                 await self._begin()
-            seq, writer = await self._write_at_once(ADVANCE_FEED, count, writes(0))
+            feed = LOCK_FEED if count else FEED_LOCKED
+            seq, writer = await self._write_at_once(feed, count, writes(0))
         # A row keeps only 32 bits of the transaction's id: see `unchanged`.
         return seq, str(writer & 0xFFFF_FFFF)
 
@@ -132,13 +138,12 @@ class PostgresqlDriver:
         return seq, writer
 
     async def _append_in_steps(
-        self, count: int, writes: Callable[[int], Writes], deletion: Deletion | None
+        self, count: int, writes: Callable[[int], Writes], deletions: Sequence[Deletion]
     ) -> tuple[int, int]:
-        """Advance the counter first: before a deletion, and since a copy cannot add to values."""
+        """Lock the feed first: before a deletion, and since a copy cannot add to values."""
         await self._begin()
-        seq, writer = await self._write_at_once(ADVANCE_FEED, count, ())
-        if deletion is not None:
-            statement, values = deletion
+        seq, writer = await self._write_at_once(LOCK_FEED, count, ())
+        for statement, values in deletions:
             await self._connection.fetch(statement, *values)
         rest = []
         for writing, rows in writes(seq - count):
@@ -154,7 +159,7 @@ class PostgresqlDriver:
             else:
                 rest.append((writing, rows))
         if rest:
-            await self._write_at_once(FEED_ADVANCED, seq, rest)
+            await self._write_at_once(FEED_LOCKED, seq, rest)
         return seq, writer
 
     async def _begin(self) -> None:
@@ -174,13 +179,13 @@ class PostgresqlDriver:
 
 @cache
 def batch_statement(counter: str, writes: tuple[tuple[WriteStatement, int], ...]) -> str:
-    """Return one statement that advances the counter and writes every row.
+    """Return one statement that locks the feed and writes every row.
 
-    Its other parts read `counter`, so the counter is locked before any row is written. In the
+    Its other parts read `counter`, so the feed is locked before any row is written. In the
     opposite order two servers could deadlock.
 
     Args:
-        counter: ADVANCE_FEED or FEED_ADVANCED.
+        counter: LOCK_FEED or FEED_LOCKED.
         writes: Statements, and how many parameters each has.
     """
     parts = [f"counter AS ({counter})"]
@@ -200,6 +205,8 @@ def _arrays(table: Table, columns: Sequence[str], first: int) -> str:
 
 
 def _element_type(column: Column[Any]) -> str:
+    if column.type is ID:
+        return "uuid"
     match column.type:
         case BigInteger():
             return "bigint"
@@ -212,6 +219,6 @@ def _element_type(column: Column[Any]) -> str:
 
 
 def _value(column: Column[Any]) -> str:
-    if column.name == "change_seq":
+    if column.name in NEW_SEQS:
         return f"counter.before + new.{column.name}"
     return f"new.{column.name}::json" if isinstance(column.type, JSON) else f"new.{column.name}"

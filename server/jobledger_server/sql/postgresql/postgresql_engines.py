@@ -2,15 +2,18 @@
 
 import ssl
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from sqlalchemy import URL
+from sqlalchemy import URL, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from jobledger_server.domain.limits import LIST_SECONDS
 from jobledger_server.sql.database_url import BadDatabaseUrl
 from jobledger_server.sql.rows import labels_from_text
+
+if TYPE_CHECKING:
+    import asyncpg
 
 COMMAND_SECONDS = 5
 """How long PostgreSQL may take for one statement before it counts as unavailable."""
@@ -39,7 +42,7 @@ def open_postgresql(url: URL, *, unlimited: bool) -> tuple[AsyncEngine, AsyncEng
 
 def _engine(url: URL, connections: int, seconds: int, own: Mapping[str, str]) -> AsyncEngine:
     """Make an engine with a time limit for each statement, and some settings of its own."""
-    return create_async_engine(
+    engine = create_async_engine(
         url.set(query={}),
         pool_size=connections,
         max_overflow=0,
@@ -70,6 +73,28 @@ def _engine(url: URL, connections: int, seconds: int, own: Mapping[str, str]) ->
             },
         },
     )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def connected(connection: Any, _record: Any) -> None:
+        connection.run_async(_use_text_for_ids)
+
+    return engine
+
+
+async def _use_text_for_ids(connection: "asyncpg.Connection[Any]") -> None:
+    """Have the driver take and return ids as the domain has them."""
+    await connection.set_type_codec(
+        "uuid",
+        schema="pg_catalog",
+        encoder=lambda text: bytes.fromhex(text.replace("-", "")),
+        decoder=_uuid_text,
+        format="binary",
+    )
+
+
+def _uuid_text(data: bytes) -> str:
+    digits = data.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def _check_certificates(parameters: Mapping[str, Any]) -> None:

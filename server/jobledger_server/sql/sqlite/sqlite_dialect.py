@@ -99,9 +99,18 @@ class SqliteDialect:
         )
         return _of_rows(len(columns), insertion)
 
-    def change(self, table: Table, key: Column[Any], columns: Sequence[str]) -> WriteStatement:
+    def change(
+        self, table: Table, key: Column[Any], columns: Sequence[str], *, kept: Collection[str] = ()
+    ) -> WriteStatement:
+        def new_value(column: str, number: int) -> str:
+            value = f"column{number}"
+            return f"coalesce({value}, {table.name}.{column})" if column in kept else value
+
         # The key comes first in each row, as it does on PostgreSQL.
-        values = ", ".join(f"{column} = column{n}" for n, column in enumerate(columns, start=2))
+        values = ", ".join(
+            f"{column} = {new_value(column, number)}"
+            for number, column in enumerate(columns, start=2)
+        )
         change = (
             f"UPDATE {table.name} SET {values} "  # noqa: S608
             f"FROM {{rows}} WHERE {table.name}.{key.name} = column1"

@@ -20,8 +20,9 @@ ROWS_PER_STATEMENT = 64
 # between. So it takes the lock when it begins.
 BEGIN = "BEGIN IMMEDIATE"
 
-_ADVANCE_FEED = (
-    "UPDATE feed SET seq = seq + ? RETURNING seq, (SELECT data_version FROM pragma_data_version)"
+_FEED = (
+    "SELECT max(compacted_seq, coalesce((SELECT max(seq) FROM changes), 0)), "
+    "(SELECT data_version FROM pragma_data_version) FROM feed"
 )
 
 
@@ -95,20 +96,20 @@ class SqliteDriver:
         count: int,
         writes: Callable[[int], Writes],
         *,
-        deletion: Deletion | None,
+        deletions: Sequence[Deletion],
         new: int,  # noqa: ARG002
         last: bool,  # noqa: ARG002
     ) -> tuple[int, WriteId]:
-        ((seq, version),) = await self._connection.execute_fetchall(_ADVANCE_FEED, (count,))
-        if deletion is not None:
+        ((before, version),) = await self._connection.execute_fetchall(_FEED)
+        for deletion in deletions:
             await self._connection.execute_fetchall(*deletion)
         # One after the other: after some errors (disk full) SQLite has rolled back by itself, and
         # a further statement would be a transaction of its own.
-        for statement, rows in writes(seq - count):
+        for statement, rows in writes(before):
             await self._write(statement, rows)
         self._check_generation(version)
         self._generation.expect(self._connection, version, self._connection.total_changes)
-        return seq, self._generation.number
+        return before + count, self._generation.number
 
     def _check_generation(self, version: int) -> None:
         """Check once in a transaction, which locks the file, whether anything wrote before it."""

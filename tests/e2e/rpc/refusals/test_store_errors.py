@@ -127,7 +127,7 @@ async def _sqlite_held(url: str) -> AsyncIterator[None]:
 async def _postgresql_held(url: str) -> AsyncIterator[None]:
     holder = await asyncpg.connect(url)
     async with holder.transaction():
-        await holder.execute("SELECT seq FROM feed FOR UPDATE")
+        await holder.execute("SELECT 1 FROM feed FOR UPDATE")
         yield
     await holder.close()
 

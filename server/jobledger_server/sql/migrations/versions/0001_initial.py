@@ -1,4 +1,4 @@
-"""Jobs, transitions, assets, tombstones and the feed.
+"""Jobs, assets, the feed and tombstones.
 
 Revision ID: 0001
 """
@@ -7,6 +7,7 @@ import uuid
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects.postgresql import UUID
 
 revision = "0001"
 down_revision = None
@@ -15,7 +16,11 @@ _TERMINAL = "('COMPLETED', 'PARTIAL', 'FAILED')"
 
 
 def _id() -> sa.String:
-    return sa.String(36).with_variant(sa.String(36, collation="C"), "postgresql")
+    return sa.String(36).with_variant(UUID(as_uuid=False), "postgresql")
+
+
+def _seq() -> sa.BigInteger:
+    return sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
@@ -25,11 +30,26 @@ def upgrade() -> None:
         sa.Column("user_id", sa.String(128), nullable=False),
         sa.Column("job_type", sa.String(50), nullable=False),
         sa.Column("create_time", sa.BigInteger, nullable=False),
-        sa.Column("update_time", sa.BigInteger, nullable=False),
         sa.Column("queue_timeout", sa.BigInteger, nullable=False),
-        sa.Column("status", sa.String(10), nullable=False),
+        sa.Column("deadline", sa.BigInteger),
+        sa.Column("start_seq", sa.BigInteger),
+        sa.Column("start_actor", sa.String(128)),
+        sa.Column("start_worker_id", sa.String(128)),
+        sa.Column("start_progress", sa.Integer),
+        sa.Column("start_progress_message", sa.String(512)),
+        sa.Column("start_lease_expire_time", sa.BigInteger),
+        sa.Column("end_actor", sa.String(128)),
+        # What a report changes is together: an update is logged from the first to the last byte
+        # that differs.
+        sa.Column("change_seq", sa.BigInteger, nullable=False),
+        sa.Column("update_time", sa.BigInteger, nullable=False),
+        sa.Column("version", sa.BigInteger, nullable=False),
+        sa.Column("progress_time", sa.BigInteger),
+        sa.Column("stall_expire_time", sa.BigInteger),
+        sa.Column("lease_expire_time", sa.BigInteger),
         sa.Column("progress", sa.Integer, nullable=False),
         sa.Column("progress_message", sa.String(512), nullable=False),
+        sa.Column("status", sa.String(10), nullable=False),
         sa.Column("labels", sa.JSON, nullable=False),
         sa.Column("attempt", sa.Integer, nullable=False),
         sa.Column("max_attempts", sa.Integer, nullable=False),
@@ -39,16 +59,13 @@ def upgrade() -> None:
         sa.Column("start_time", sa.BigInteger),
         sa.Column("complete_time", sa.BigInteger),
         sa.Column("lease_duration", sa.BigInteger),
-        sa.Column("lease_expire_time", sa.BigInteger),
         sa.Column("queue_expire_time", sa.BigInteger),
+        sa.Column("stall_timeout", sa.BigInteger),
         sa.Column("run_timeout", sa.BigInteger),
         sa.Column("run_expire_time", sa.BigInteger),
         sa.Column("cancel_request_time", sa.BigInteger),
         sa.Column("cancel_reason", sa.String(512), nullable=False),
-        sa.Column("version", sa.BigInteger, nullable=False),
         sa.Column("outcome_digest", sa.LargeBinary),
-        sa.Column("deadline", sa.BigInteger),
-        sa.Column("change_seq", sa.BigInteger, nullable=False),
         sa.Column("error_reason", sa.String(63)),
         # The largest come last: SQLite reads them to find the columns stored after them.
         sa.Column("error_message", sa.String(4096)),
@@ -63,15 +80,20 @@ def upgrade() -> None:
         sa.CheckConstraint("progress BETWEEN 0 AND 100", name=op.f("ck_jobs_progress")),
         sa.CheckConstraint("length(user_id) BETWEEN 1 AND 128", name=op.f("ck_jobs_user_id")),
         sa.CheckConstraint("length(job_type) BETWEEN 1 AND 50", name=op.f("ck_jobs_job_type")),
-        sa.CheckConstraint("version >= 1", name=op.f("ck_jobs_version")),
+        sa.CheckConstraint(
+            "version >= 1 AND (status = 'QUEUED') = (version = 1)", name=op.f("ck_jobs_version")
+        ),
         sa.CheckConstraint(
             "attempt >= 0 AND (status = 'QUEUED') = (attempt = 0)", name=op.f("ck_jobs_attempt")
         ),
         sa.CheckConstraint(
-            "(status = 'QUEUED') = (start_time IS NULL)", name=op.f("ck_jobs_start_time")
+            "(status = 'QUEUED') = (start_time IS NULL)"
+            " AND (start_time IS NULL) = (start_seq IS NULL)",
+            name=op.f("ck_jobs_start_time"),
         ),
         sa.CheckConstraint(
-            f"(status IN {_TERMINAL}) = (complete_time IS NOT NULL)",
+            f"(status IN {_TERMINAL}) = (complete_time IS NOT NULL)"
+            " AND (complete_time IS NULL) = (end_actor IS NULL)",
             name=op.f("ck_jobs_complete_time"),
         ),
         sa.CheckConstraint(
@@ -89,6 +111,11 @@ def upgrade() -> None:
             "status = 'PROCESSING' OR lease_expire_time IS NULL", name=op.f("ck_jobs_lease")
         ),
         sa.CheckConstraint(
+            "(complete_time IS NULL AND lease_expire_time IS NULL)"
+            " = (queue_expire_time IS NOT NULL)",
+            name=op.f("ck_jobs_queue"),
+        ),
+        sa.CheckConstraint(
             f"(status IN {_TERMINAL}) = (deadline IS NULL)", name=op.f("ck_jobs_deadline")
         ),
         sa.CheckConstraint(
@@ -97,7 +124,7 @@ def upgrade() -> None:
         ),
     )
     op.create_index("ix_jobs_user_id_id", "jobs", ["user_id", "id"])
-    waiting = sa.text("complete_time IS NULL AND lease_expire_time IS NULL")
+    waiting = sa.text("queue_expire_time IS NOT NULL")
     op.create_index(
         "ix_jobs_claimable",
         "jobs",
@@ -113,19 +140,11 @@ def upgrade() -> None:
         sqlite_where=pending,
         postgresql_where=pending,
     )
-    op.create_index("uq_jobs_change_seq", "jobs", ["change_seq"], unique=True)
     active = sa.text("complete_time IS NULL")
     op.create_index(
         "ix_jobs_active",
         "jobs",
-        ["change_seq"],
-        sqlite_where=active,
-        postgresql_where=active,
-    )
-    op.create_index(
-        "ix_jobs_active_by_owner",
-        "jobs",
-        ["user_id", "change_seq"],
+        ["user_id", "id"],
         sqlite_where=active,
         postgresql_where=active,
     )
@@ -139,33 +158,6 @@ def upgrade() -> None:
     )
 
     op.create_table(
-        "job_transitions",
-        sa.Column("job_id", _id(), nullable=False),
-        sa.Column("version", sa.BigInteger, nullable=False),
-        sa.Column("from_status", sa.String(10), nullable=False),
-        sa.Column("to_status", sa.String(10), nullable=False),
-        sa.Column("attempt", sa.Integer, nullable=False),
-        sa.Column("actor", sa.String(128), nullable=False),
-        sa.Column("reason", sa.String(63), nullable=False),
-        sa.Column("time", sa.BigInteger, nullable=False),
-        sa.Column("change_seq", sa.BigInteger, nullable=False),
-        sa.Column("progress", sa.Integer, nullable=False),
-        sa.Column("progress_message", sa.String(512), nullable=False),
-        sa.Column("worker_id", sa.String(128), nullable=False),
-        sa.Column("lease_expire_time", sa.BigInteger),
-        sa.PrimaryKeyConstraint("job_id", "version", name="pk_job_transitions"),
-        sa.ForeignKeyConstraint(
-            ["job_id"], ["jobs.id"], name="fk_job_transitions_job_id", ondelete="CASCADE"
-        ),
-        sa.CheckConstraint(
-            "(from_status = 'QUEUED' AND to_status = 'PROCESSING')"
-            f" OR (from_status = 'PROCESSING' AND to_status IN {_TERMINAL})",
-            name=op.f("ck_job_transitions_edge"),
-        ),
-    )
-    op.create_index("uq_job_transitions_change_seq", "job_transitions", ["change_seq"], unique=True)
-
-    op.create_table(
         "assets",
         sa.Column("id", _id(), nullable=False),
         sa.Column("job_id", _id(), nullable=False),
@@ -176,7 +168,7 @@ def upgrade() -> None:
         sa.Column("file_size", sa.BigInteger, nullable=False),
         sa.Column("create_time", sa.BigInteger, nullable=False),
         sa.Column("request_id", sa.String(128), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_assets"),
+        sa.PrimaryKeyConstraint("job_id", "id", name="pk_assets"),
         sa.ForeignKeyConstraint(
             ["job_id"], ["jobs.id"], name="fk_assets_job_id", ondelete="CASCADE"
         ),
@@ -188,7 +180,6 @@ def upgrade() -> None:
             "length(url) > 0 OR length(storage_path) > 0", name=op.f("ck_assets_location")
         ),
     )
-    op.create_index("ix_assets_job_id_id", "assets", ["job_id", "id"])
     op.create_index(
         "uq_assets_job_id_request_id",
         "assets",
@@ -199,7 +190,17 @@ def upgrade() -> None:
     )
 
     op.create_table(
+        "changes",
+        sa.Column("seq", _seq(), autoincrement=False, nullable=False),
+        sa.Column("job_id", _id(), nullable=False),
+        sa.Column("user_id", sa.String(128), nullable=False),
+        sa.PrimaryKeyConstraint("seq", name="pk_changes"),
+    )
+    op.create_index("ix_changes_user_id_seq", "changes", ["user_id", "seq"])
+
+    op.create_table(
         "tombstones",
+        sa.Column("change_seq", _seq(), autoincrement=False, nullable=False),
         sa.Column("job_id", _id(), nullable=False),
         sa.Column("user_id", sa.String(128), nullable=False),
         sa.Column("job_type", sa.String(50), nullable=False),
@@ -208,27 +209,21 @@ def upgrade() -> None:
         sa.Column("version", sa.BigInteger, nullable=False),
         sa.Column("create_time", sa.BigInteger, nullable=False),
         sa.Column("delete_time", sa.BigInteger, nullable=False),
-        sa.Column("change_seq", sa.BigInteger, nullable=False),
-        sa.PrimaryKeyConstraint("job_id", name="pk_tombstones"),
+        sa.PrimaryKeyConstraint("change_seq", name="pk_tombstones"),
     )
-    op.create_index("uq_tombstones_change_seq", "tombstones", ["change_seq"], unique=True)
-    op.create_index("ix_tombstones_user_id_change_seq", "tombstones", ["user_id", "change_seq"])
 
     feed = op.create_table(
         "feed",
         sa.Column("id", sa.Integer, autoincrement=False, nullable=False),
         sa.Column("epoch", sa.Text, nullable=False),
-        sa.Column("seq", sa.BigInteger, nullable=False),
         sa.Column("compacted_seq", sa.BigInteger, nullable=False),
         sa.Column("database_identity", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_feed"),
         sa.CheckConstraint("id = 1", name=op.f("ck_feed_one_row")),
-        sa.CheckConstraint("seq >= 0", name=op.f("ck_feed_seq")),
     )
     new = {
         "id": 1,
         "epoch": uuid.uuid4().hex,
-        "seq": 0,
         "compacted_seq": 0,
         "database_identity": "",
     }
@@ -236,25 +231,54 @@ def upgrade() -> None:
 
     if op.get_bind().dialect.name == "sqlite":
         _create_foreign_key_triggers()
+    else:
+        _tune_postgresql()
+        op.execute(_LOCK_FEED)
+
+
+def _tune_postgresql() -> None:
+    """Leave room in pages for what is updated often, and have it vacuumed often."""
+    # An update of a job, or of its row in the feed, finds room on its page more often than not.
+    # What does not moves to a page with more room, so a crowded page empties itself.
+    op.execute("ALTER TABLE jobs SET (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02)")
+    # Each change leaves a dead row. A fraction of the table would be too many of them: most rows
+    # are those of finished jobs, which never change.
+    op.execute(
+        "ALTER TABLE changes SET (fillfactor = 50, autovacuum_vacuum_scale_factor = 0,"
+        " autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_cost_delay = 0)"
+    )
+
+
+# Each query of a volatile function sees what was committed before it, and the second one begins
+# when the lock is held. One statement alone would see what was committed before it waited.
+_LOCK_FEED = """
+CREATE FUNCTION lock_feed() RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    compacted bigint;
+BEGIN
+    SELECT compacted_seq INTO compacted FROM feed FOR UPDATE;
+    RETURN greatest(compacted, (SELECT max(seq) FROM changes));
+END $$
+"""
 
 
 def _create_foreign_key_triggers() -> None:
     """SQLite honors foreign keys only on connections that enable them; triggers always run."""
-    for table in ("assets", "job_transitions"):
-        for event in ("INSERT", "UPDATE OF job_id"):
-            op.execute(
-                f"CREATE TRIGGER {table}_job_exists_{event.split()[0].lower()} "
-                f"BEFORE {event} ON {table} "
-                "WHEN NOT EXISTS (SELECT 1 FROM jobs WHERE id = NEW.job_id) "
-                f"BEGIN SELECT RAISE(ABORT, '{table}.job_id names no job'); END"
-            )
+    for event in ("INSERT", "UPDATE OF job_id"):
+        op.execute(
+            f"CREATE TRIGGER assets_job_exists_{event.split()[0].lower()} "
+            f"BEFORE {event} ON assets "
+            "WHEN NOT EXISTS (SELECT 1 FROM jobs WHERE id = NEW.job_id) "
+            "BEGIN SELECT RAISE(ABORT, 'assets.job_id names no job'); END"
+        )
     op.execute(
         "CREATE TRIGGER jobs_delete_dependents AFTER DELETE ON jobs BEGIN "
-        "DELETE FROM assets WHERE job_id = OLD.id; "
-        "DELETE FROM job_transitions WHERE job_id = OLD.id; END"
+        "DELETE FROM assets WHERE job_id = OLD.id; END"
     )
 
 
 def downgrade() -> None:
-    for table in ("feed", "tombstones", "assets", "job_transitions", "jobs"):
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("DROP FUNCTION lock_feed()")
+    for table in ("feed", "tombstones", "changes", "assets", "jobs"):
         op.drop_table(table)

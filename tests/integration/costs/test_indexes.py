@@ -1,0 +1,104 @@
+"""Each index is used by a statement, and each statement that may be slow uses one."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import text
+
+from jobledger_server.domain.commands import (
+    Cancel,
+    ChangeStatus,
+    Claim,
+    Create,
+    Delete,
+    LinkAsset,
+    Report,
+)
+from jobledger_server.domain.job import AssetId, AssetLink, JobId, JobStatus, Micros, first_id
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.sql.database import Database
+from jobledger_server.sql.sql_store import SqlStore
+from jobledger_server.store import START_OF_ACTIVE, JobQuery
+from tests.support.counted import Counted, counting
+from tests.support.query_plans import plan
+from tests.support.seeding import seed, seeded_id
+
+OF_ONE_ROW = {"pk_feed", "alembic_version_pkc", "sqlite_autoindex_alembic_version_1"}
+"""Indexes of tables with one row."""
+
+INDEXES = {
+    "sqlite": "SELECT name FROM sqlite_master WHERE type = 'index'",
+    "postgresql": "SELECT indexname FROM pg_indexes WHERE schemaname = 'public'",
+}
+
+# What PostgreSQL would choose in a large table.
+SETTINGS = ("enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin")
+
+
+async def do_everything(ledger: Ledger, store: SqlStore) -> None:
+    """Run each statement of the store, with a few jobs and a request id for each kind."""
+    jobs = [
+        (await ledger.apply(Create(user_id="ada", job_type="t", request_id=f"r{n}"))).job
+        for n in range(4)
+    ]
+    await ledger.apply(Create(user_id="ada", job_type="t", request_id="r0"))
+    claim = Claim(
+        worker_id="w", job_types=frozenset({"t"}), max_jobs=1, lease_duration=Micros(60_000_000)
+    )
+    (job,) = await ledger.claim(claim)
+    for command in (
+        ChangeStatus(job_id=jobs[1].id, target=JobStatus.PROCESSING, worker_id="w"),
+        Report(job_id=job.id, attempt=1, progress=1),
+        Report(job_id=job.id, attempt=1),
+        LinkAsset(job_id=job.id, link=AssetLink("t", "", "p", 1), request_id="a"),
+        LinkAsset(job_id=job.id, link=AssetLink("t", "", "p", 1), request_id="a"),
+        ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED, attempt=1),
+        Cancel(job_id=jobs[2].id, user_id="ada"),
+        Delete(job_id=job.id, user_id="ada"),
+    ):
+        await ledger.apply(command)
+    await store.read_jobs([jobs[1].id])
+    await store.read_histories(owned=[(jobs[1].id, "ada")])
+    first = JobId(seeded_id(1))
+    for query in (
+        JobQuery(user_id="ada"),
+        JobQuery(user_id="ada", labels={"k": "v"}, created_after=jobs[0].create_time),
+    ):
+        await store.list_jobs(query, before=first, limit=5)
+    await store.list_assets(jobs[1].id, after=AssetId(first_id(jobs[0].create_time)), limit=5)
+    await store.overdue(limit=5)
+    for user_id in (None, "ada"):
+        await store.changes_after(0, limit=50_000, user_id=user_id)
+        await store.active_jobs(START_OF_ACTIVE, until=10**6, limit=5, user_id=user_id)
+    await store.newest_from(limit=5, max_bytes=10**6)
+    await store.find_purgeable(Micros(0), after=0, limit=5)
+    await store.compact_deletions(Micros(0), limit=5)
+
+
+@pytest.fixture
+async def counted_all(
+    monkeypatch: pytest.MonkeyPatch, database: Database
+) -> AsyncIterator[Counted]:
+    with counting(database, monkeypatch) as counted:
+        yield counted
+
+
+async def test_the_indexes_are_those_that_the_plans_of_all_statements_use(
+    counted_all: Counted, database: Database, store: SqlStore, ledger: Ledger
+) -> None:
+    await seed(database, 2000, user_id="bob")
+    counted_all.reset()
+    await do_everything(ledger, store)
+    done = list(zip(counted_all.statements, counted_all.values, strict=True))
+    plans: dict[str, str] = {}
+    for statement, values in done:
+        if statement.lstrip().startswith(("SELECT", "UPDATE", "DELETE", "INSERT", "WITH")):
+            plans[statement] = await plan(database, statement, values, *SETTINGS)
+    async with database.reader.connect() as connection:
+        there = set((await connection.execute(text(INDEXES[database.dialect.name]))).scalars())
+    used = {index for index in there for found in plans.values() if f" {index} " in found}
+    assert there - OF_ONE_ROW == used
+    for statement, found in plans.items():
+        for table in ("jobs", "changes", "assets", "tombstones"):
+            assert f"Seq Scan on {table} " not in found, statement
+            assert f"SCAN {table}\n" not in f"{found}\n", statement

@@ -1,0 +1,151 @@
+"""What the writes of a job cost the database: bytes of its write-ahead log, and HOT updates.
+
+The bounds are a tenth above what was measured, so that they fail where a column or an index makes
+a write cost more. `docs/scaling.md` has the figures.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from jobledger_server.domain.commands import ChangeStatus, Command, Create, Report
+from jobledger_server.domain.job import Job, JobStatus, Payload
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.sql.database import Database, open_database
+from jobledger_server.sql.database_url import parse_url
+from jobledger_server.sql.sql_store import SqlStore
+from tests.support.databases import NoOutages, migrated
+from tests.support.postgres_server import PostgresServer
+
+PARAMETERS = Payload(bytes(range(256)) + bytes(94))
+
+JOBS = 200
+"""Jobs in flight, each with parameters of 350 bytes."""
+
+REPORTS = 50
+"""Reports on each."""
+
+
+@pytest.fixture(scope="module")
+def own_postgres() -> Iterator[PostgresServer]:
+    """A cluster that nobody else writes to."""
+    server = PostgresServer(durable=False)
+    yield server
+    server.close()
+
+
+@asynccontextmanager
+async def serving(url: str) -> AsyncIterator[tuple[Ledger, Database]]:
+    """Yield a ledger. The end of its connections tells PostgreSQL's statistics."""
+    database = open_database(parse_url(url))
+    async with Ledger(SqlStore(database), lambda _: None, max_waiting=10_000) as ledger:
+        ledger.outages = NoOutages()
+        yield ledger, database
+    await database.close()
+
+
+async def together(ledger: Ledger, commands: Iterable[Command]) -> list[Job]:
+    """Apply commands that arrive together."""
+    return [done.job for done in await asyncio.gather(*map(ledger.apply, commands))]
+
+
+def creations(count: int) -> list[Create]:
+    creation = Create(user_id="ada", job_type="render", parameters=PARAMETERS)
+    return [creation] * count
+
+
+def moves(jobs: Iterable[Job], target: JobStatus) -> list[ChangeStatus]:
+    return [ChangeStatus(job_id=job.id, target=target, worker_id="worker-1") for job in jobs]
+
+
+def reports(jobs: Iterable[Job], progress: int | None = None) -> list[Report]:
+    return [Report(job_id=job.id, attempt=1, progress=progress) for job in jobs]
+
+
+class Counted:
+    """What PostgreSQL has written and updated since the last call."""
+
+    def __init__(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        self._connection = connection
+        self._wal = self._updates = self._hot = 0
+
+    async def wal(self) -> int:
+        """Return the bytes of write-ahead log."""
+        before = self._wal
+        self._wal = int(await self._connection.fetchval("SELECT pg_current_wal_lsn() - '0/0'"))
+        return self._wal - before
+
+    async def hot_share(self) -> float:
+        """Return the share of HOT updates among the updates of jobs."""
+        updates, hot = self._updates, self._hot
+        found = await self._connection.fetchrow(
+            "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'jobs'"
+        )
+        assert found is not None
+        self._updates, self._hot = found
+        return (self._hot - hot) / (self._updates - updates)
+
+
+async def test_postgresql_logs_no_more_for_each_write_than_was_measured(
+    own_postgres: PostgresServer,
+) -> None:
+    url = await asyncio.to_thread(migrated, own_postgres.create_database())
+    connection = await asyncpg.connect(url)
+    counted = Counted(connection)
+    async with serving(url) as (ledger, _):
+        await counted.wal()
+        jobs = await together(ledger, creations(JOBS))
+        jobs = await together(ledger, moves(jobs, JobStatus.PROCESSING))
+        assert await counted.wal() / JOBS < 2525
+    await counted.hot_share()
+    async with serving(url) as (ledger, _):
+        await counted.wal()
+        for progress in range(1, REPORTS + 1):
+            await together(ledger, reports(jobs, progress))
+        assert await counted.wal() / (JOBS * REPORTS) < 480
+    assert await counted.hot_share() >= 0.95
+    async with serving(url) as (ledger, _):
+        await together(ledger, reports(jobs, REPORTS + 1))
+        await counted.wal()
+        for _ in range(5):
+            await together(ledger, reports(jobs[:100]))
+        assert await counted.wal() / 5 < 16_500
+        await together(ledger, moves(jobs, JobStatus.COMPLETED))
+        assert await counted.wal() / JOBS < 780
+    await connection.close()
+
+
+async def test_sqlite_logs_no_more_for_a_report_than_was_measured(tmp_path: Path) -> None:
+    file = tmp_path / "jobledger.db"
+    url = await asyncio.to_thread(migrated, f"sqlite:///{file}")
+    log = Path(f"{file}-wal")
+    async with serving(url) as (ledger, database):
+        writer = database.writer.execution_options(**database.dialect.single_statement)
+        async with writer.connect() as connection:
+            await connection.exec_driver_sql("PRAGMA wal_autocheckpoint=0")
+        jobs = await together(ledger, creations(192))
+        jobs = await together(ledger, moves(jobs, JobStatus.PROCESSING))
+        before = log.stat().st_size
+        for progress in range(1, 21):
+            for first in range(0, len(jobs), 32):
+                await together(ledger, reports(jobs[first : first + 32], progress))
+        assert (log.stat().st_size - before) / (20 * len(jobs)) < 1700
+
+
+async def test_the_row_that_locks_the_feed_has_one_version_under_a_long_snapshot(
+    own_postgres: PostgresServer,
+) -> None:
+    """As while `pg_dump` runs: nothing that a commit leaves there can be removed until its end."""
+    url = await asyncio.to_thread(migrated, own_postgres.create_database())
+    connection = await asyncpg.connect(url)
+    async with serving(url) as (ledger, _), connection.transaction(isolation="repeatable_read"):
+        await connection.fetchval("SELECT count(*) FROM jobs")
+        for _ in range(20):
+            await together(ledger, creations(2))
+    updates = "SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'feed'"
+    assert await connection.fetchval(updates) <= 1  # the identity at the start
+    await connection.close()

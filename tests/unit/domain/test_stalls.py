@@ -1,0 +1,112 @@
+"""An attempt without news: when it is lost, and what counts as news."""
+
+import pytest
+from msgspec.structs import replace
+
+from jobledger_server.domain.commands import (
+    Cancel,
+    ChangeStatus,
+    Claim,
+    Expire,
+    JobCommand,
+    LinkAsset,
+    Release,
+    Report,
+)
+from jobledger_server.domain.decisions import decide
+from jobledger_server.domain.job import Instant, Job, JobStatus, Micros
+from jobledger_server.domain.leases import claim, deadline
+from jobledger_server.domain.state_machine import Decision
+from tests.unit.domain.jobs import HELD, JOB_ID, LINK, NOW, OWNER, QUEUED, SECOND, ids, job_in
+
+LIMIT = Micros(10 * SECOND)
+LEASE = Micros(60 * SECOND)
+
+
+def claimed(job: Job, now: int = NOW) -> Job:
+    command = Claim(worker_id="w", job_types=frozenset(), max_jobs=1, lease_duration=LEASE)
+    decision = claim(job, command, Instant(now))
+    assert decision is not None
+    return decision.job
+
+
+def after(job: Job, command: JobCommand, now: int, resumed_at: int | None = None) -> Decision:
+    resumed = None if resumed_at is None else Instant(resumed_at)
+    return decide(job, command, now=Instant(now), new_id=ids(), resumed_at=resumed)
+
+
+STARTED = claimed(replace(job_in(QUEUED), stall_timeout=LIMIT))
+STALLS_AT = NOW + LIMIT
+
+
+def test_an_attempt_may_go_without_news_from_its_start_on() -> None:
+    assert STARTED.progress_time == NOW
+    assert deadline(STARTED) == STALLS_AT
+    assert after(STARTED, Expire(job_id=JOB_ID), STALLS_AT - 1).job == STARTED
+
+
+@pytest.mark.parametrize(
+    "news",
+    [
+        Report(job_id=JOB_ID, attempt=1, progress=1),
+        Report(job_id=JOB_ID, progress_message="drawing"),
+        LinkAsset(job_id=JOB_ID, link=LINK),
+        ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING, attempt=1, progress=1),
+    ],
+)
+def test_news_begin_the_time_anew(news: JobCommand) -> None:
+    job = after(STARTED, news, STALLS_AT - 1).job
+    assert (job.progress_time, deadline(job)) == (STALLS_AT - 1, STALLS_AT - 1 + LIMIT)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        Report(job_id=JOB_ID, attempt=1),
+        Report(job_id=JOB_ID, progress=0, progress_message=""),
+        ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING, attempt=1),
+        Cancel(job_id=JOB_ID, user_id=OWNER),
+    ],
+)
+def test_nothing_else_does(command: JobCommand) -> None:
+    job = after(STARTED, command, STALLS_AT - 1).job
+    assert (job.progress_time, deadline(job)) == (NOW, STALLS_AT)
+
+
+def test_an_attempt_without_news_is_lost_although_its_lease_is_not() -> None:
+    job = after(STARTED, Report(job_id=JOB_ID, attempt=1), STALLS_AT).job
+    lost = after(job, Expire(job_id=JOB_ID), STALLS_AT).job
+    assert (lost.status, lost.leased, lost.stall_expire_time) == (JobStatus.PROCESSING, False, None)
+    again = claimed(lost, STALLS_AT + 1)
+    assert (again.attempt, again.progress_time) == (2, STALLS_AT + 1)
+    assert deadline(again) == STALLS_AT + 1 + LIMIT
+
+
+@pytest.mark.parametrize(("lease", "reason"), [(LEASE, "STALLED"), (LIMIT, "LEASE_EXPIRED")])
+def test_where_no_attempt_is_left_the_job_fails(lease: Micros, reason: str) -> None:
+    job = replace(STARTED, max_attempts=1, lease_expire_time=Instant(NOW + lease))
+    failed = after(job, Expire(job_id=JOB_ID), STALLS_AT).job
+    assert failed.error is not None
+    assert (failed.status, failed.error.reason) == (JobStatus.FAILED, reason)
+    assert failed.stall_expire_time is None
+
+
+def test_a_job_that_waits_does_not_stall() -> None:
+    waiting = after(STARTED, Release(job_id=JOB_ID, attempt=1), NOW + 1).job
+    assert deadline(waiting) == waiting.queue_expire_time
+    reported = after(waiting, Report(job_id=JOB_ID, progress=1), NOW + 2).job
+    assert deadline(reported) == waiting.queue_expire_time
+
+
+def test_the_time_begins_anew_after_an_outage() -> None:
+    expire, resumed = Expire(job_id=JOB_ID), STALLS_AT + SECOND
+    decision = after(STARTED, expire, resumed, resumed)
+    assert (decision.changed, decision.renewed) == (False, True)
+    assert deadline(decision.job) == resumed + LIMIT
+    assert after(decision.job, expire, resumed + LIMIT, resumed).job.leased is False
+
+
+def test_a_job_without_the_limit_never_stalls() -> None:
+    job = job_in(HELD)
+    assert (job.stall_timeout, job.stall_expire_time) == (None, None)
+    assert deadline(job) == job.lease_expire_time
