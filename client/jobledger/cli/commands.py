@@ -91,6 +91,12 @@ def jobledger() -> None:
     metavar="TIME",
     help="How long the job may run: 90s, 5m, 2h.  [default: no limit]",
 )
+@click.option(
+    "--stall-timeout",
+    type=time_span,
+    metavar="TIME",
+    help="How long a worker may make no progress before it loses the job.  [default: no limit]",
+)
 @as_json_option
 @pass_connection
 def create(
@@ -103,6 +109,7 @@ def create(
     max_attempts: int,
     queue_timeout: timedelta | None,
     run_timeout: timedelta | None,
+    stall_timeout: timedelta | None,
     as_json: bool,
 ) -> None:
     """Create a job and print its id.
@@ -118,6 +125,7 @@ def create(
             max_attempts=max_attempts,
             queue_timeout=queue_timeout,
             run_timeout=run_timeout,
+            stall_timeout=stall_timeout,
         )
     write(to_json(job) if as_json else job.id)
 

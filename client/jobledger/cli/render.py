@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from jobledger import Asset, FeedEvent, Job, JobChange, Transition
@@ -28,7 +28,8 @@ def to_json(value: Job | Transition | Asset | JobChange | FeedEvent) -> str:
     """Return one line of JSON.
 
     The keys are the fields of the class, in their order; those of maps and JSON objects are
-    sorted. Unset fields are null, times are RFC 3339 in UTC with microseconds.
+    sorted. Unset fields are null, times are RFC 3339 in UTC with microseconds,
+    time spans are seconds, as in `90s`.
     """
     return json.dumps(_plain(value))
 
@@ -45,6 +46,8 @@ def _plain(value: object) -> Any:
             return [_plain(item) for item in value]
         case datetime():
             return _time(value, "microseconds")
+        case timedelta():
+            return f"{value.total_seconds():g}s"
     return value
 
 

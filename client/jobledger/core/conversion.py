@@ -120,6 +120,11 @@ def to_timestamp(moment: datetime | None, where: str) -> Timestamp | None:
     return timestamp
 
 
+def from_duration(duration: Duration) -> timedelta:
+    """Convert to a timedelta; exact to the microsecond."""
+    return timedelta(seconds=duration.seconds, microseconds=duration.nanos // 1000)
+
+
 def to_duration(value: Seconds | None, where: str) -> Duration | None:
     """Convert a time span.
 

@@ -6,13 +6,20 @@ the messages of `jobledger.v1`. Times are aware datetimes in UTC, or None if the
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Self
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobledger.core.conversion import from_struct, from_timestamp, to_struct, to_timestamp
+from jobledger.core.conversion import (
+    from_duration,
+    from_struct,
+    from_timestamp,
+    to_duration,
+    to_struct,
+    to_timestamp,
+)
 from jobledger.v1 import asset_pb2, job_pb2, worker_service_pb2
 
 
@@ -134,6 +141,10 @@ class Job:
     """When it is FAILED unless a worker has started it."""
     run_expire_time: datetime | None = None
     """When it is FAILED unless it has reached a terminal state."""
+    stall_timeout: timedelta | None = None
+    """How long an attempt may go without progress before it is lost; heartbeats do not count."""
+    progress_time: datetime | None = None
+    """When the attempt last made progress: it started, or reported something new."""
     cancel_request_time: datetime | None = None
     """When somebody asked to cancel it."""
     cancel_reason: str = ""
@@ -177,6 +188,9 @@ class Job:
             max_attempts=message.max_attempts,
             worker_id=message.worker_id,
             cancel_reason=message.cancel_reason,
+            stall_timeout=from_duration(message.stall_timeout)
+            if message.HasField("stall_timeout")
+            else None,
             **{
                 field.name: from_timestamp(value)
                 for field, value in message.ListFields()
@@ -207,6 +221,7 @@ class Job:
             max_attempts=self.max_attempts,
             worker_id=self.worker_id,
             cancel_reason=self.cancel_reason,
+            stall_timeout=to_duration(self.stall_timeout, "stall_timeout"),
             **{name: to_timestamp(getattr(self, name), name) for name in _JOB_TIMES},
         )
 

@@ -11,17 +11,19 @@ from jobledger.core.conversion import JsonObject
 class NewJob:
     """One job for create_jobs(); the fields are the arguments of create_job().
 
-    job_type: 1 to 50 characters, letters, digits, `.`, `_` and `-`.
-    parameters: the input, at most 256 KiB.
-    labels: at most 32 marks of one's own.
-    request_id: 1 to 128 characters; the same id with the same content gives the job
-        that exists. Default: a fresh one for each call.
-    max_attempts: how many attempts may be lost to expired leases, 1 to 1000; 0, the
-        default, leaves it to the server: 1.
-    queue_timeout: seconds, or a timedelta, that the job may wait for a worker.
-        Default: 7 days.
-    run_timeout: seconds, or a timedelta, that it may take from its first start on.
-        Default: for ever.
+    Args:
+        job_type: 1 to 50 characters: letters, digits, `.`, `_` and `-`.
+        parameters: the input: a JSON object of at most 256 KiB.
+        labels: at most 32 key-value pairs of your own.
+        request_id: 1 to 128 characters. The same id with the same content returns the job that
+            exists. Default: a new one for each call.
+        max_attempts: how many attempts may be lost, 1 to 1000; 0, the default, leaves it to the
+            server: 1.
+        queue_timeout: seconds, or a timedelta, that the job may wait for a worker. Default: 7 days.
+        run_timeout: seconds, or a timedelta, from its first start to its terminal state. Default:
+            no limit.
+        stall_timeout: seconds, or a timedelta, that an attempt may go without progress. Default:
+            no limit.
     """
 
     job_type: str
@@ -32,3 +34,4 @@ class NewJob:
     max_attempts: int = 0
     queue_timeout: float | timedelta | None = None
     run_timeout: float | timedelta | None = None
+    stall_timeout: float | timedelta | None = None

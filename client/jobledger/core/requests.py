@@ -68,6 +68,7 @@ class Requests:
         max_attempts: int,
         queue_timeout: Seconds | None,
         run_timeout: Seconds | None,
+        stall_timeout: Seconds | None,
         user_id: str | None,
     ) -> CreateJobRequest:
         job = NewJob(
@@ -78,6 +79,7 @@ class Requests:
             max_attempts=max_attempts,
             queue_timeout=queue_timeout,
             run_timeout=run_timeout,
+            stall_timeout=stall_timeout,
         )
         return _creation(job, user_id=self._owner(user_id))
 
@@ -324,6 +326,7 @@ def _creation(job: NewJob, where: str = "", *, user_id: str = "") -> CreateJobRe
         max_attempts=job.max_attempts,
         queue_timeout=to_duration(job.queue_timeout, f"{where}queue_timeout"),
         run_timeout=to_duration(job.run_timeout, f"{where}run_timeout"),
+        stall_timeout=to_duration(job.stall_timeout, f"{where}stall_timeout"),
     )
 
 

@@ -42,6 +42,12 @@ def test_create_with_a_request_id_may_be_repeated(jobledger):
     assert jobledger.ok(*command) == jobledger.ok(*command)
 
 
+def test_a_time_span_is_shown_as_it_is_given(jobledger, client):
+    job = json.loads(jobledger.ok("create", "render", "--stall-timeout", "90s", "--json"))
+    assert job["stall_timeout"] == "90s"
+    assert client.get_job(job["id"]).stall_timeout == timedelta(seconds=90)
+
+
 def test_get_shows_what_is_set(jobledger, done):
     lines = dict(line.split(maxsplit=1) for line in jobledger.ok("get", done.id).splitlines())
     assert lines["id"] == done.id

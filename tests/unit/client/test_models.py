@@ -30,6 +30,8 @@ MESSAGE = ParseDict(
         "create_time": "2026-11-26T12:00:00.000001Z",
         "complete_time": "2026-11-26T12:00:01Z",
         "cancel_reason": "no",
+        "stall_timeout": "90.5s",
+        "progress_time": "2026-11-26T12:00:00.5Z",
     },
     job_pb2.Job(),
 )
@@ -48,6 +50,7 @@ def test_a_message_becomes_plain_values(job):
     assert job.complete_time - job.create_time == timedelta(microseconds=999_999)
     assert job.error == JobError("disk full", reason="NO_DISK", details={"free": 0})
     assert job.labels == {"team": "a"}
+    assert job.stall_timeout == timedelta(seconds=90.5)
 
 
 def test_what_is_not_set_is_none_or_empty():

@@ -82,6 +82,7 @@ CASES = {
             max_attempts=3,
             queue_timeout=90,
             run_timeout=timedelta(hours=1, milliseconds=5),
+            stall_timeout=60,
         ),
         "CreateJob",
         jobs.CreateJobRequest(
@@ -91,6 +92,7 @@ CASES = {
             max_attempts=3,
             queue_timeout={"seconds": 90},
             run_timeout={"seconds": 3600, "nanos": 5_000_000},
+            stall_timeout={"seconds": 60},
         ),
     ),
     "cancel_job": (

@@ -33,6 +33,7 @@ class OwnerCalls(Calls):
         max_attempts: int = 0,
         queue_timeout: Seconds | None = None,
         run_timeout: Seconds | None = None,
+        stall_timeout: Seconds | None = None,
         user_id: str | None = None,
         **options: Unpack[CallOptions],
     ) -> Job:
@@ -44,12 +45,15 @@ class OwnerCalls(Calls):
             labels: at most 32 key-value pairs of your own, to find and filter jobs by.
             request_id: 1 to 128 characters. The same id with the same content returns the job
                 that exists. Default: a new one for each call.
-            max_attempts: how many attempts may be lost to expired leases, 1 to 1000; 0, the
-                default, leaves it to the server: 1.
+            max_attempts: how many attempts may be lost, 1 to 1000; 0, the default, leaves it to
+                the server: 1.
             queue_timeout: seconds, or a timedelta, that the job may wait for a worker. Default:
                 7 days.
             run_timeout: seconds, or a timedelta, from its first start to its terminal state.
                 Default: no limit.
+            stall_timeout: seconds, or a timedelta, that an attempt may go without progress: a
+                report that says something new, or an asset. Then it is lost, as if its lease had
+                expired. Default: no limit.
             user_id: the owner.
             **options: see CallOptions.
 
@@ -65,6 +69,7 @@ class OwnerCalls(Calls):
             max_attempts=max_attempts,
             queue_timeout=queue_timeout,
             run_timeout=run_timeout,
+            stall_timeout=stall_timeout,
             user_id=user_id,
         )
         answer = self._call(lambda service: service.jobs.CreateJob, request, options)
