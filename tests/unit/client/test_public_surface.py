@@ -1,8 +1,10 @@
 """The names of `jobledger`: one page, each imported when it is first used."""
 
+import ast
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import jobledger
 from jobledger import AsyncClient, Client
@@ -24,6 +26,13 @@ def test_the_public_names_are_sorted_and_exist():
     assert names == sorted(names, key=lambda name: (not name.isupper(), name))
     assert all(hasattr(jobledger, name) for name in names)
     assert set(names) <= set(dir(jobledger))
+
+
+def test_type_checkers_see_the_same_names():
+    tree = ast.parse(Path(jobledger.__file__).read_text("utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    imported = [name.name for node in block.body for name in node.names]
+    assert sorted(imported) == sorted(jobledger.__all__)
 
 
 def test_the_version_is_that_of_the_distribution():
