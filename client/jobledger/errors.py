@@ -237,7 +237,11 @@ _STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grp
 
 
 def from_rpc_error(
-    error: grpc.RpcError, *, target: str = "", timeout: float | None = None
+    error: grpc.RpcError,
+    *,
+    target: str = "",
+    timeout: float | None = None,
+    connected: bool = True,
 ) -> JobledgerError:
     """Convert a grpc error, of the blocking or the asyncio stack; `error` becomes the cause.
 
@@ -245,6 +249,7 @@ def from_rpc_error(
         error: what the call raised.
         target: the server's address, for the message if no server answered.
         timeout: seconds that the call could take, for the same.
+        connected: whether there is a connection to the server, for the same.
     """
     code: grpc.StatusCode = error.code()
     message: str = error.details() or ""
@@ -259,7 +264,9 @@ def from_rpc_error(
     )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED and target:
         within = "" if timeout is None else f" within {timeout:g} s"
-        message = f"no answer from {target}{within}: {message}"
+        # What gRPC says of a deadline of its own names no cause.
+        cause = message if message != "Deadline Exceeded" else "it is connected"
+        message = f"no answer from {target}{within}: {cause if connected else 'no connection'}"
     elif code is grpc.StatusCode.UNAVAILABLE and not info.reason and target not in message:
         # gRPC names an address that the target was resolved to, if any.
         message = f"{target}: {message}"

@@ -45,7 +45,8 @@ async def call_async(
     try:
         return await method(request, timeout=timeout, metadata=metadata)
     except grpc.RpcError as error:
-        raise from_rpc_error(error, target=target, timeout=timeout) from error
+        connected = channels.state() is grpc.ChannelConnectivity.READY
+        raise from_rpc_error(error, target=target, timeout=timeout, connected=connected) from error
     except (asyncio.CancelledError, grpc.aio.UsageError) as error:
         # A channel that is closed cancels its calls, which looks like a cancelled task.
         task = asyncio.current_task()
@@ -70,7 +71,9 @@ def call(
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.CANCELLED:
             channels.check()
-        raise from_rpc_error(error, target=target, timeout=timeout) from error
+        late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        connected = not late or channels.state() is grpc.ChannelConnectivity.READY
+        raise from_rpc_error(error, target=target, timeout=timeout, connected=connected) from error
     except ValueError:
         # What grpc raises on a closed channel.
         channels.check()

@@ -4,6 +4,7 @@ A connection has 100 streams by default, and a call beyond them would wait until
 """
 
 import asyncio
+import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -112,6 +113,18 @@ class _Pool(Generic[ConnectionT]):
 class Channels(_Pool[Connection]):
     """For blocking code. Safe to share between threads."""
 
+    def state(self) -> grpc.ChannelConnectivity | None:
+        """Return the state of the first connection; None if it is not known at once."""
+        states: queue.SimpleQueue[grpc.ChannelConnectivity] = queue.SimpleQueue()
+        channel = self.connection().channel
+        channel.subscribe(states.put)
+        try:
+            return states.get(timeout=0.1)
+        except queue.Empty:
+            return None
+        finally:
+            channel.unsubscribe(states.put)
+
     def close(self) -> None:
         """Close every connection. May be repeated."""
         for connection in self._take_all():
@@ -122,6 +135,10 @@ class AsyncChannels(_Pool[AsyncConnection]):
     """For asyncio. Belongs to the event loop that makes the first call."""
 
     _loop: asyncio.AbstractEventLoop | None = None
+
+    def state(self) -> grpc.ChannelConnectivity:
+        """Return the state of the first connection."""
+        return self.connection().channel.get_state()
 
     def check(self) -> None:
         super().check()

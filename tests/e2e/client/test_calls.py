@@ -30,10 +30,17 @@ class Recorder(grpc.GenericRpcHandler):
 
     def __init__(self):
         self.metadata = []
+        self.delay = 0
+        self.stopped = threading.Event()
 
     def service(self, details):
         self.metadata.append(dict(details.invocation_metadata))
-        return grpc.unary_unary_rpc_method_handler(lambda request, context: b"")
+        return grpc.unary_unary_rpc_method_handler(self.answer)
+
+    def answer(self, request, context):
+        if self.delay:
+            self.stopped.wait(self.delay)
+        return b""
 
 
 @pytest.fixture
@@ -44,6 +51,7 @@ def recorder():
     handler.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     yield handler
+    handler.stopped.set()
     server.stop(0).wait()
 
 
@@ -133,15 +141,30 @@ async def test_interceptors_see_each_call(recorder):
 # --- timeouts ------------------------------------------------------------------------------------
 
 
-async def test_the_message_of_a_deadline_names_the_address_and_the_time(silent):
+async def test_the_message_of_a_deadline_names_the_address_the_time_and_the_cause(silent):
+    expected = rf"no answer from {silent.target} within 0\.3 s: no connection"
     with (
         Client(silent.target, user_id="ada") as client,
-        pytest.raises(DeadlineExceeded, match=rf"{silent.target} within 0\.3 s"),
+        pytest.raises(DeadlineExceeded, match=expected),
     ):
         client.get_job("j", timeout=0.3)
     async with AsyncClient(silent.target, user_id="ada", timeout=0.3) as client:
-        with pytest.raises(TimeoutError, match=rf"{silent.target} within 0\.3 s"):
+        with pytest.raises(TimeoutError, match=expected):
             await client.get_job("j")
+
+
+async def test_a_server_that_is_connected_but_slow_is_named_so(recorder):
+    recorder.delay = 5
+    expected = rf"no answer from {recorder.target} within 0\.5 s: it is connected"
+    with (
+        Client(recorder.target, user_id="ada") as client,
+        pytest.raises(DeadlineExceeded, match=expected),
+    ):
+        client.get_job("j", timeout=0.5)
+    async with AsyncClient(recorder.target, user_id="ada", timeout=0.5) as client:
+        with pytest.raises(DeadlineExceeded, match=expected):
+            await client.get_job("j")
+    recorder.stopped.set()
 
 
 @pytest.mark.parametrize("timeout", [None, float("inf"), 1e12])
