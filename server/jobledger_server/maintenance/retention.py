@@ -7,24 +7,28 @@ the database's clock.
 import asyncio
 import logging
 import random
+from collections.abc import Sequence
 
 from jobledger_server.domain.commands import Purge
 from jobledger_server.domain.errors import JobNotFound, LimitExceeded
-from jobledger_server.domain.job import Micros
+from jobledger_server.domain.job import JobId, Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.store import Store, StoreError
 
 BATCH = 100
 """Jobs purged together: few, so that callers' commands do not wait long."""
 
+PAUSE = 0.25
+"""Pause after each batch, as a part of the time that it took."""
+
+JOBS = 1000
+"""Jobs found together: a search costs as much as purging a batch."""
+
 DELETIONS = 1000
 """Deletions compacted together."""
 
 POLL_SECONDS = 60.0
 """Interval between polls while there is nothing to do."""
-
-BATCH_PAUSE_SECONDS = 0.1
-"""Pause between batches, which leaves the database to callers."""
 
 log = logging.getLogger("jobledger.retention")
 
@@ -50,21 +54,21 @@ class Retention:
 
     async def run(self) -> None:
         """Poll until cancelled."""
-        pause = BATCH_PAUSE_SECONDS
+        pause = 0.1
         while True:
             # Jitter, so that many servers do not poll at the same moment.
             await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311
             pause = POLL_SECONDS
             try:
                 if await self.purge_some():
-                    pause = BATCH_PAUSE_SECONDS
+                    pause = 0.0
             except (StoreError, LimitExceeded) as error:
                 log.warning("retention_scan_failed", extra={"cause": repr(error)})
             except Exception:
                 log.exception("retention_scan_failed")
 
     async def purge_some(self) -> bool:
-        """Purge and compact one batch each; return whether there may be more to do."""
+        """Purge and compact some; return whether there may be more to do."""
         purged, more = (0, False) if self._jobs is None else await self._purge(self._jobs)
         compacted = await self._store.compact_deletions(self._deletions, limit=DELETIONS)
         if purged or compacted:
@@ -72,12 +76,20 @@ class Retention:
         return more or compacted == DELETIONS
 
     async def _purge(self, age: Micros) -> tuple[int, bool]:
-        """Purge one batch; return how many jobs, and whether there may be more."""
-        old = await self._store.find_purgeable(age, after=self._through, limit=BATCH)
-        purges = (self._ledger.apply(Purge(job_id=job_id, age=age)) for job_id in old.jobs)
+        """Purge what one search finds; return how many jobs, and whether there may be more."""
+        loop = asyncio.get_running_loop()
+        old = await self._store.find_purgeable(age, after=self._through, limit=JOBS)
+        for first in range(0, len(old.jobs), BATCH):
+            began = loop.time()
+            await self._purge_batch(old.jobs[first : first + BATCH], age)
+            # Some of the time is left to callers.
+            await asyncio.sleep((loop.time() - began) * PAUSE)
+        self._through = old.through
+        return len(old.jobs), old.more
+
+    async def _purge_batch(self, ids: Sequence[JobId], age: Micros) -> None:
+        purges = (self._ledger.apply(Purge(job_id=job_id, age=age)) for job_id in ids)
         for outcome in await asyncio.gather(*purges, return_exceptions=True):
             # A job may have been deleted meanwhile, by another server too.
             if isinstance(outcome, BaseException) and not isinstance(outcome, JobNotFound):
                 raise outcome
-        self._through = old.through
-        return len(old.jobs), old.more

@@ -39,8 +39,8 @@ from jobledger_server.store import (
     Purgeable,
 )
 
-MAX_SCANNED_ENDS = 1000
-"""Changes that one search for old jobs reads."""
+MAX_SCANNED_ENDS = 2000
+"""Changes that one search for old jobs reads: most jobs have two, their starts and ends."""
 
 
 class SqlStore:

@@ -85,7 +85,8 @@ async def test_without_retention_nothing_goes(store: SqlStore, ledger: Ledger, a
 async def test_it_goes_in_batches_and_says_when_there_is_more(
     store: SqlStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, aged: Aged
 ) -> None:
-    monkeypatch.setattr(module, "BATCH", 3)
+    monkeypatch.setattr(module, "BATCH", 2)
+    monkeypatch.setattr(module, "JOBS", 3)
     jobs = [await ended(ledger) for _ in range(7)]
     await aged(*jobs, by=2 * HOUR)
     retention = Retention(store, ledger, jobs=HOUR, deletions=HOUR)
@@ -124,7 +125,6 @@ async def test_deletions_are_known_for_a_while(store: SqlStore, ledger: Ledger) 
 async def test_it_outlives_a_database_that_goes_away(
     store: SqlStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, aged: Aged
 ) -> None:
-    monkeypatch.setattr(module, "BATCH_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
     job = await ended(ledger)
     await aged(job, by=2 * HOUR)
