@@ -24,7 +24,7 @@ class Outages:
         """Record that a watch has lost its connection."""
         self._disconnected += 1
         if self._heard and self._disconnected == 1:
-            reason = " ".join(str(error).split())
+            reason = " ".join(str(error).removeprefix(f"{self._server}: ").split())
             click.echo(
                 f"note: lost the connection to {self._server} ({reason}); reconnecting", err=True
             )
