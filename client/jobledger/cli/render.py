@@ -47,7 +47,8 @@ def _plain(value: object) -> Any:
         case datetime():
             return _time(value, "microseconds")
         case timedelta():
-            return f"{value.total_seconds():g}s"
+            # Not with :g, which rounds to six digits.
+            return f"{value.total_seconds():.6f}".rstrip("0").rstrip(".") + "s"
     return value
 
 

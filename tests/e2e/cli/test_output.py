@@ -42,10 +42,14 @@ def test_create_with_a_request_id_may_be_repeated(jobledger):
     assert jobledger.ok(*command) == jobledger.ok(*command)
 
 
-def test_a_time_span_is_shown_as_it_is_given(jobledger, client):
-    job = json.loads(jobledger.ok("create", "render", "--stall-timeout", "90s", "--json"))
-    assert job["stall_timeout"] == "90s"
-    assert client.get_job(job["id"]).stall_timeout == timedelta(seconds=90)
+@pytest.mark.parametrize(
+    ("given", "shown"), [("90s", "90s"), ("1.5m", "90s"), ("2.5s", "2.5s"), ("101d", "8726400s")]
+)
+def test_a_time_span_is_shown_in_seconds(jobledger, client, given, shown):
+    job = json.loads(jobledger.ok("create", "render", "--stall-timeout", given, "--json"))
+    assert job["stall_timeout"] == shown
+    seconds = float(shown.removesuffix("s"))
+    assert client.get_job(job["id"]).stall_timeout == timedelta(seconds=seconds)
 
 
 def test_get_shows_what_is_set(jobledger, done):
