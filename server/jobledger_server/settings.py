@@ -142,7 +142,7 @@ class Settings:
         "notify",
         ("notify", "poll"),
         "How a server on PostgreSQL learns of other servers' commits: `notify` by notifications "
-        "and by polling every half second, `poll` by polling only, for instance behind PgBouncer.",
+        "and by polling every half second, `poll` by polling only.",
     )
     retain_terminal: float | None = _setting(
         None,

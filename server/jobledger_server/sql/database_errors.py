@@ -49,6 +49,19 @@ _POSTGRESQL: dict[str, ErrorKind] = {
 }
 """By SQLSTATE, or by its class if the SQLSTATE is not here."""
 
+DROPPED_SETTINGS = (
+    "a connection pooler in front of PostgreSQL drops the settings of this server's sessions: give"
+    " the address of PostgreSQL itself, or see docs/operations.md for what to set"
+)
+
+_POOLED_TRANSACTIONS = (
+    "a connection pooler in front of PostgreSQL pools transactions and loses prepared statements:"
+    " let it pool sessions"
+)
+
+_LOST_STATEMENT = frozenset({"26000", "42P05"})
+"""By SQLSTATE: a prepared statement does not exist, or exists already."""
+
 _MAX_CAUSE = 200
 """Characters of a cause at most."""
 
@@ -83,9 +96,19 @@ def cause_of(error: BaseException) -> str:
 def failure(error: BaseException, *, stale: bool) -> StoreError:
     """Return the store's error for any error but a violated constraint."""
     kind, cause = kind_of(error), cause_of(error)
+    if pooled := pooler_cause(error):
+        return StoreFault(pooled, kind="programming")
     if kind in _HELP:
         return StoreFault(f"{_HELP[kind]} ({cause})", kind=kind)
     return StoreUnavailable(cause, kind=kind, stale=stale)
+
+
+def pooler_cause(error: BaseException) -> str | None:
+    """Return what to do, if a connection pooler in front of PostgreSQL caused the error."""
+    cause = cause_of(error)
+    if getattr(_driver_error(error), "sqlstate", None) in _LOST_STATEMENT:
+        return f"{_POOLED_TRANSACTIONS} ({cause})"
+    return f"{DROPPED_SETTINGS} ({cause})" if "unsupported startup parameter" in cause else None
 
 
 def _driver_error(error: BaseException) -> BaseException:

@@ -5,8 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.sql.database import Database
+from jobledger_server.sql.database_errors import DROPPED_SETTINGS, pooler_cause
 from jobledger_server.store import StoreUnavailable
 
 HEAD = "0001"
@@ -38,6 +40,8 @@ async def require_head(database: Database) -> None:
     """Raise SchemaError unless the database is at HEAD. Raises StoreUnavailable."""
     with _translating(database):
         async with database.reader.connect() as connection:
+            if database.dialect.name == "postgresql":
+                await _require_settings(connection)
             found = await connection.run_sync(_revision)
     if found == HEAD:
         return
@@ -50,6 +54,12 @@ async def require_head(database: Database) -> None:
         f"the database is at revision {found}, newer than this server's {HEAD}: "
         "run a newer jobledger-server"
     )
+
+
+async def _require_settings(connection: AsyncConnection) -> None:
+    """Raise StoreUnavailable if a session has not the settings that it was opened with."""
+    if await connection.scalar(text("SHOW plan_cache_mode")) != "force_custom_plan":
+        raise StoreUnavailable(DROPPED_SETTINGS)
 
 
 def _revision(connection: Connection) -> str | None:
@@ -75,7 +85,7 @@ def _translating(database: Database) -> Iterator[None]:
     try:
         yield
     except database.unavailable_errors as error:
-        cause = str(getattr(error, "orig", None) or error)
+        cause = pooler_cause(error) or str(getattr(error, "orig", None) or error)
         # Without the driver, which the operator did not write.
         name = database.url.set(drivername=database.dialect.name, query={}).render_as_string()
         message = f"cannot use the database {name}: {cause}"
