@@ -10,7 +10,11 @@ _NAMES = {number: name.removeprefix("JOB_STATUS_") for name, number in job_pb2.J
 
 
 def snapshot(job: Any) -> Snapshot:
-    whole = job.SerializeToString(deterministic=True)
+    # A renewal of the lease is no change, so a version does not name the lease's end.
+    named = job_pb2.Job()
+    named.CopyFrom(job)
+    named.ClearField("lease_expire_time")
+    whole = named.SerializeToString(deterministic=True)
     return Snapshot(
         job_id=job.id,
         version=job.version,

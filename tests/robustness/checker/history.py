@@ -14,7 +14,7 @@ TERMINAL = frozenset({"COMPLETED", "PARTIAL", "FAILED"})
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A job as somebody was told of it. `content` is a fingerprint of the whole message."""
+    """A job as somebody was told of it. `content` is a fingerprint of all that a version names."""
 
     job_id: str
     version: int
