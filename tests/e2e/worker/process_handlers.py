@@ -54,7 +54,9 @@ def killed(job: BlockingJob) -> None:
 
 def computes(job: BlockingJob) -> dict[str, object]:
     """Hold the GIL until a file exists."""
-    file = Path(str(job.parameters["file"]))
+    file = Path(job.parameters["file"])
+    if "started" in job.parameters:
+        Path(job.parameters["started"]).write_text("yes")
     while not file.exists():
         sum(range(10_000))
     return {"pid": os.getpid()}
@@ -73,7 +75,7 @@ def until_cancelled(job: BlockingJob) -> Partial | None:
 
 
 def deaf(job: BlockingJob) -> None:
-    Path(str(job.parameters["file"])).write_text(str(os.getpid()))
+    Path(job.parameters["file"]).write_text(str(os.getpid()))
     while True:
         time.sleep(60)
 

@@ -1,25 +1,25 @@
 """`executor="process"`: a handler that holds the GIL, in a process that can be killed."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
 import subprocess
 import sys
-import time
 
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from jobledger.v1.job_pb2 import JobStatus
+from jobledger import JobStatus
 from jobledger.worker import Worker
 from tests.e2e.worker import process_handlers
 from tests.e2e.worker.test_endings import asks_to_cancel
 from tests.support.pages import ROOT
 
-COMPLETED = JobStatus.JOB_STATUS_COMPLETED
-PARTIAL = JobStatus.JOB_STATUS_PARTIAL
-FAILED = JobStatus.JOB_STATUS_FAILED
+COMPLETED = JobStatus.COMPLETED.to_proto()
+PARTIAL = JobStatus.PARTIAL.to_proto()
+FAILED = JobStatus.FAILED.to_proto()
 LEASE = 0.9
 
 
@@ -172,9 +172,7 @@ async def test_a_process_that_does_not_stop_is_killed(
     worker.handler("render", executor="process", timeout=timeout)(process_handlers.deaf)
     job = service.offer(parameters={"file": str(file)})
     run = running(worker)
-    async with asyncio.timeout(20):
-        while not (file.exists() and file.read_text()):
-            await asyncio.sleep(0.01)
+    pid = int(await text_of(file))
     if why == "timeout":
         assert (await service.called("TransitionJob")).error.reason == "TIMED_OUT"
     elif why == "shutdown":
@@ -185,7 +183,7 @@ async def test_a_process_that_does_not_stop_is_killed(
         from tests.e2e.worker.test_endings import refuse_with
 
         service.rules["UpdateProgress"] = refuse_with("LEASE_LOST")
-    assert await gone(int(file.read_text()))
+    assert await gone(pid)
     if why == "lost":
         worker.stop()
         await run
@@ -218,27 +216,57 @@ PROGRAM = """
 from jobledger import Worker
 from tests.e2e.worker import process_handlers
 
-worker = Worker({target!r}, lease=5)
-worker.handler({job_type!r}, executor="process")(process_handlers.deaf)
+worker = Worker({target!r}, lease=5, grace=60)
+worker.handler({job_type!r}, executor="process")(process_handlers.{function})
 
 if __name__ == "__main__":
     worker.run_sync()
 """
 
 
-async def test_processes_end_with_a_worker_that_is_killed(server, client, job_type, tmp_path):
-    program, file = tmp_path / "program.py", tmp_path / "pid"
-    program.write_text(PROGRAM.format(target=server.target, job_type=job_type))
+@contextlib.contextmanager
+def worker_process(server, job_type, folder, function):
+    program = folder / "program.py"
+    program.write_text(
+        PROGRAM.format(target=server.target, job_type=job_type, function=function.__name__)
+    )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, program], env=environment) as process:
+    command = [sys.executable, program]
+    with subprocess.Popen(command, env=environment, start_new_session=True) as process:
         try:
-            await client.create_job(job_type, {"file": str(file)})
-            deadline = time.monotonic() + 20
-            while not (file.exists() and file.read_text()) and time.monotonic() < deadline:
-                await asyncio.sleep(0.01)
+            yield process
         finally:
             process.kill()
-    assert await gone(int(file.read_text()))
+
+
+async def text_of(file):
+    async with asyncio.timeout(20):
+        while not (file.exists() and file.read_text()):
+            await asyncio.sleep(0.01)
+    return file.read_text()
+
+
+async def test_processes_end_with_a_worker_that_is_killed(server, client, job_type, tmp_path):
+    file = tmp_path / "pid"
+    with worker_process(server, job_type, tmp_path, process_handlers.deaf):
+        await client.create_job(job_type, {"file": str(file)})
+        pid = int(await text_of(file))
+    assert await gone(pid)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_to_all_processes_leaves_them_the_grace(
+    server, client, job_type, tmp_path, number
+):
+    started, go = tmp_path / "started", tmp_path / "go"
+    with worker_process(server, job_type, tmp_path, process_handlers.computes) as process:
+        parameters = {"file": str(go), "started": str(started)}
+        job = await client.create_job(job_type, parameters)
+        await text_of(started)
+        os.killpg(process.pid, number)
+        go.touch()
+        assert await asyncio.to_thread(process.wait, 20) == 0
+    assert (await client.get_job(job.id)).status is JobStatus.COMPLETED
 
 
 async def test_a_thread_that_a_handler_leaves_behind_does_not_report_on_the_next_job(

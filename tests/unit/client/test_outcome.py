@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobledger import Asset
 from jobledger.worker.outcomes import Completed, Failed, Partial, error_of, failure, reason_of
 
 REASON = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
@@ -84,3 +85,30 @@ def test_only_what_is_missing_needs_an_error():
     error = error_of(Failed(""))
     assert error is not None
     assert error.message == "FAILED"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Completed("done"), "result: "),
+        (lambda: Completed({"a": [object()]}), "result.a[0]: "),
+        (lambda: Partial({}, 5), "message: "),
+        (lambda: Failed(ValueError("no")), "message: ValueError('no')"),
+        (lambda: Failed("no", None), "reason: "),
+        (lambda: Failed("no", details=[1]), "details: "),
+        (lambda: Failed("no", result=7), "result: "),
+        (lambda: Completed(assets=7), ""),
+        (lambda: Completed(assets={"image/png": 1}), "assets: "),
+        (lambda: Completed(assets=[Asset("image/png"), None]), "assets[1]: "),  # type: ignore[list-item]
+        (lambda: Completed(assets=[Asset(7)]), "assets[0]: "),
+    ],
+)
+def test_a_wrong_argument_of_an_outcome_is_refused_when_it_is_made(make, words):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        make()
+    assert str(caught.value).startswith(words)
+
+
+def test_assets_can_be_any_iterable_and_are_kept_as_a_tuple():
+    png = Asset("image/png", url="https://example.com/a.png")
+    assert Completed(assets=(each for each in [png])).assets == (png,)
