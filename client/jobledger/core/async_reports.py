@@ -211,7 +211,7 @@ class AsyncReports:
             await asyncio.wait({writing})
 
     async def _write(self, call: Call) -> None:
-        # Why a stream cannot be written to is told to its reader.
+        # The reader gets the error of a stream that cannot be written to.
         with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
             while True:
                 while (request := self._pipeline.take()) is not None:

@@ -51,7 +51,7 @@ class Call(Protocol[ReadT_co]):
 
 
 class _Callbacks:
-    """What a watch tells its caller about its connection, each once for a break."""
+    """The callbacks of a watch, each called once for a break."""
 
     def __init__(
         self,

@@ -13,8 +13,8 @@ from typing import Final
 
 # Of the duration: two renewals may fail before the third is the last.
 RENEWAL: Final = 1 / 3
-# A renewal also tells of cancellations, and the service waits 30 s for the worker to
-# act on one.
+# The answer to a renewal also reports a requested cancellation, and the service waits 30 s for the
+# worker to act on one.
 LONGEST_RENEWAL: Final = 15.0
 MARGIN: Final = 0.1
 MAX_MARGIN: Final = 5.0
@@ -48,7 +48,7 @@ class Lease:
     def renewed(self, sent: float) -> None:
         """Take note that a request sent at that moment has renewed the lease."""
         self.deadline = max(self.deadline, sent + self.duration - self._margin)
-        # Jobs that were claimed together are not renewed together for ever.
+        # Spread, so that jobs that were claimed together are not always renewed together.
         wait = min(self.duration * RENEWAL, LONGEST_RENEWAL)
         self.renew_at = sent + wait * self._uniform(0.9, 1.0)
 
