@@ -1,9 +1,8 @@
 """The lease of one job, by the worker's own clock.
 
-Pure: the clock is a parameter. A lease that the service renewed holds for its
-duration from when the request was *sent* at the latest, less a margin for what
-is still under way when the worker stops. What then happens is decided by the
-fence, `attempt`, not by any clock; this one only says when to stop in time.
+Pure: the clock is a parameter. A renewed lease lasts for its duration from when the request was
+*sent*, less a margin for what is still under way when the worker stops. Whether a call still counts
+is decided by the fence, `attempt`, not by any clock; this one only says when to stop in time.
 """
 
 import random
@@ -27,7 +26,14 @@ SHORTEST_CALL: Final = 0.05
 
 
 class Lease:
-    """Until when a job is this worker's, and when to renew that."""
+    """Until when a job is this worker's, and when to renew that.
+
+    Args:
+        duration: seconds.
+        granted: when the claim was sent, by `clock`.
+        clock: monotonic.
+        uniform: random numbers.
+    """
 
     def __init__(
         self,

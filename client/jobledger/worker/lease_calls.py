@@ -1,4 +1,4 @@
-"""Calls about a leased job: repeated until they are answered or the lease is over."""
+"""Calls about a leased job: repeated until they are answered or the lease has expired."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -20,11 +20,11 @@ from jobledger.worker.lease import Lease
 _Answer = TypeVar("_Answer")
 
 GONE: Final = (LeaseLost, JobTerminal, JobNotFound, IllegalTransition)
-"""The job is no longer this worker's: it has another holder, has ended or is deleted."""
+"""The job is no longer this worker's: it has another attempt, is terminal or deleted."""
 
 
 async def attempt(call: Callable[[], Awaitable[_Answer]], seconds: float) -> _Answer:
-    """Make one call, which may take so long. Raises JobledgerError."""
+    """Make one call, within a timeout. Raises JobledgerError."""
     try:
         async with asyncio.timeout(seconds):
             return await call()
@@ -39,11 +39,15 @@ async def persist(
     lease: Lease,
     until: float | Callable[[JobledgerError], float],
 ) -> _Answer:
-    """Make a call until it is answered; at least once, and not beyond `until`.
+    """Make a call until it is answered: at least once, and not beyond `until`.
 
-    until: a moment of the lease's clock, or what returns one when a try has failed.
+    Args:
+        call: makes it.
+        lease: limits each try.
+        until: a moment of the lease's clock, or a function that returns it after a failed try.
 
-    Raises JobledgerError: a refusal, or what the last try met.
+    Raises:
+        JobledgerError: a refusal, or the error of the last try.
     """
     backoff = Backoff(lease.longest_pause)
     while True:

@@ -1,7 +1,7 @@
-"""What a handler has reported and the service does not know yet.
+"""What a handler has reported and was not delivered yet.
 
-Pure: no network, no clock. A handler may report as often as it likes; only the
-newest goes on the wire, at most ten times a second (INTERVAL), and always at last.
+Pure: no network, no clock. A handler may report as often as it likes: only the newest report is
+sent, at most ten times a second (INTERVAL), and the last one always is.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ INTERVAL: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What to send. None: as it is."""
+    """Progress in percent and a message; None means unchanged."""
 
     progress: int | None = None
     message: str | None = None
@@ -30,7 +30,7 @@ class Throttle:
         self._pending = Report()
 
     def offer(self, progress: int | None, message: str | None) -> None:
-        """Take note of a report; progress never goes back, words may change without it."""
+        """Take note of a report: progress never decreases, the message may change without it."""
         if progress is not None:
             self._highest = progress = max(progress, self._highest)
         self._pending = Report(
@@ -43,7 +43,7 @@ class Throttle:
         return self._pending
 
     def arrived(self, report: Report) -> None:
-        """Forget what has arrived, but for what is newer."""
+        """Remove what was delivered, unless a newer report has replaced it."""
         self._pending = Report(
             None if self._pending.progress == report.progress else self._pending.progress,
             None if self._pending.message == report.message else self._pending.message,

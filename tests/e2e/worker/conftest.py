@@ -76,7 +76,7 @@ class FakeService(WorkerServiceServicer):
         self.refuse = refuse
         self._jobs: list[Job] = []
         self._offered = asyncio.Event()
-        self._news = asyncio.Condition()
+        self._called = asyncio.Condition()
 
     def offer(self, job_type: str = "render", **fields: Any) -> Job:
         fields = {"attempt": 1, "max_attempts": 1, "progress": 0, **fields}
@@ -98,8 +98,8 @@ class FakeService(WorkerServiceServicer):
 
     async def called(self, method: str, times: int = 1) -> Any:
         """Wait until an RPC was called so often; return that request."""
-        async with asyncio.timeout(PATIENCE), self._news:
-            await self._news.wait_for(lambda: len(self.requests(method)) >= times)
+        async with asyncio.timeout(PATIENCE), self._called:
+            await self._called.wait_for(lambda: len(self.requests(method)) >= times)
         return self.requests(method)[times - 1]
 
     async def ClaimJobs(self, request, context):  # noqa: N802
@@ -165,8 +165,8 @@ class FakeService(WorkerServiceServicer):
 
     async def _received(self, method: str, request: Any, context: Any) -> Any:
         self.calls.append((method, request, time.monotonic()))
-        async with self._news:
-            self._news.notify_all()
+        async with self._called:
+            self._called.notify_all()
         rule = self.rules.get(method)
         return None if rule is None else await rule(request, context)
 

@@ -1,4 +1,4 @@
-"""Which jobs a worker takes, and what becomes of them when it stops."""
+"""Which jobs a worker claims, and what becomes of them when it stops."""
 
 import asyncio
 import contextlib
@@ -62,7 +62,7 @@ async def test_a_worker_never_claims_more_than_it_can_run(service, fake_client, 
     assert most == 3
 
 
-async def test_claims_go_on_after_errors_that_may_go_away(service, fake_client, running):
+async def test_claims_go_on_after_transient_errors(service, fake_client, running):
     worker = Worker(fake_client)
     service.rules["ClaimJobs"] = service.refuse(grpc.StatusCode.UNAVAILABLE, 3)
 
@@ -76,9 +76,7 @@ async def test_claims_go_on_after_errors_that_may_go_away(service, fake_client, 
     assert len(service.requests("ClaimJobs")) >= 4
 
 
-async def test_errors_that_will_not_go_away_end_the_worker_and_give_its_jobs_back(
-    service, fake_client, running
-):
+async def test_permanent_errors_stop_the_worker_and_release_its_jobs(service, fake_client, running):
     worker = Worker(fake_client, concurrency=2, claim_wait=0.05)
     started = asyncio.Event()
 
@@ -96,7 +94,9 @@ async def test_errors_that_will_not_go_away_end_the_worker_and_give_its_jobs_bac
     assert (await service.called("ReleaseJob")).job_id == job.id
 
 
-async def test_a_job_that_ends_within_the_grace_ends_as_any_other(service, fake_client, running):
+async def test_a_job_that_finishes_within_the_grace_finishes_as_any_other(
+    service, fake_client, running
+):
     worker = Worker(fake_client, grace=30)
     started, done = asyncio.Event(), asyncio.Event()
 
@@ -117,12 +117,12 @@ async def test_a_job_that_ends_within_the_grace_ends_as_any_other(service, fake_
     assert len(service.requests("ClaimJobs")) == 1
 
 
-async def test_a_job_that_does_not_end_within_the_grace_is_given_back(
+async def test_a_job_that_does_not_finish_within_the_grace_is_released(
     service, fake_client, running
 ):
     worker = Worker(fake_client, grace=0.1)
     started = asyncio.Event()
-    tidied = []
+    cleaned = []
 
     @worker.handler("render")
     async def render(job):
@@ -131,7 +131,7 @@ async def test_a_job_that_does_not_end_within_the_grace_is_given_back(
             await asyncio.Event().wait()
         finally:
             await asyncio.sleep(0.01)
-            tidied.append(service.requests("ReleaseJob"))
+            cleaned.append(service.requests("ReleaseJob"))
 
     job = service.offer(attempt=3)
     run = running(worker)
@@ -140,8 +140,8 @@ async def test_a_job_that_does_not_end_within_the_grace_is_given_back(
     await run
     assert service.requests("ReleaseJob") == [pb.ReleaseJobRequest(job_id=job.id, attempt=3)]
     assert service.requests("TransitionJob") == []
-    # Given back only when nothing works on it any more.
-    assert tidied == [[]]
+    # Released only when nothing works on it any more.
+    assert cleaned == [[]]
 
 
 async def test_leases_are_renewed_during_the_grace(service, fake_client, running):
@@ -163,7 +163,7 @@ async def test_leases_are_renewed_during_the_grace(service, fake_client, running
     assert len(service.requests("TransitionJob")) == 1
 
 
-async def test_what_a_handler_still_returns_when_it_is_told_to_stop_counts(
+async def test_what_a_cancelled_handler_still_returns_at_shutdown_counts(
     service, fake_client, running
 ):
     worker = Worker(fake_client, grace=0)
@@ -186,7 +186,7 @@ async def test_what_a_handler_still_returns_when_it_is_told_to_stop_counts(
     assert service.requests("ReleaseJob") == []
 
 
-async def test_giving_back_is_retried(service, fake_client, running):
+async def test_a_release_is_retried(service, fake_client, running):
     worker = Worker(fake_client, grace=0)
     service.rules["ReleaseJob"] = service.refuse(grpc.StatusCode.UNAVAILABLE, 2)
     started = asyncio.Event()
@@ -204,7 +204,7 @@ async def test_giving_back_is_retried(service, fake_client, running):
     assert len(service.requests("ReleaseJob")) == 3
 
 
-async def test_jobs_of_a_claim_that_is_answered_while_stopping_are_given_back(
+async def test_jobs_of_a_claim_that_is_answered_while_stopping_are_released(
     service, fake_client, running, monkeypatch
 ):
     monkeypatch.setattr("jobledger.worker.claims.LAST_CLAIM", 20.0)
@@ -251,7 +251,7 @@ async def test_a_claim_that_brings_nothing_is_cancelled_when_the_worker_stops(
         await gone.wait()
 
 
-async def test_a_blocking_handler_that_hears_of_the_end_stops_and_its_job_is_given_back(
+async def test_a_plain_function_is_stopped_by_its_next_call_and_its_job_released(
     service, fake_client, running
 ):
     worker = Worker(fake_client, grace=0)
@@ -271,7 +271,7 @@ async def test_a_blocking_handler_that_hears_of_the_end_stops_and_its_job_is_giv
     assert service.requests("ReleaseJob") == [pb.ReleaseJobRequest(job_id=job.id, attempt=1)]
 
 
-async def test_a_thread_that_does_not_stop_is_left_behind_and_its_job_given_back(
+async def test_a_thread_that_does_not_stop_is_left_behind_and_its_job_released(
     service, fake_client, running, monkeypatch
 ):
     monkeypatch.setattr("jobledger.worker.handling.CLEAN_UP", 0.1)
@@ -292,22 +292,22 @@ async def test_a_thread_that_does_not_stop_is_left_behind_and_its_job_given_back
     end.set()
 
 
-async def test_a_handler_that_swallows_its_cancellation_is_told_again(
+async def test_a_handler_that_swallows_its_cancellation_is_cancelled_again(
     service, fake_client, running, monkeypatch
 ):
     monkeypatch.setattr("jobledger.worker.handling.CLEAN_UP", 0.05)
     worker = Worker(fake_client, grace=0)
     started = asyncio.Event()
-    told: list[bool] = []
+    cancelled: list[bool] = []
 
     @worker.handler("render")
     async def render(job):
         started.set()
-        while len(told) < 3:
+        while len(cancelled) < 3:
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
-                told.append(True)
+                cancelled.append(True)
         raise asyncio.CancelledError
 
     service.offer()
@@ -318,7 +318,7 @@ async def test_a_handler_that_swallows_its_cancellation_is_told_again(
     assert len(service.requests("ReleaseJob")) == 1
 
 
-async def test_cancelling_run_gives_its_jobs_back_too(service, fake_client, running):
+async def test_cancelling_run_releases_its_jobs_too(service, fake_client, running):
     worker = Worker(fake_client, concurrency=2, grace=30)
     started = asyncio.Event()
 
@@ -518,7 +518,7 @@ async def test_a_claim_whose_answer_is_too_large_is_followed_by_a_smaller_one(
     assert "claim failed" in caplog.text
 
 
-async def test_a_lease_that_the_service_does_not_give_ends_the_worker(client, running, job_type):
+async def test_a_lease_that_the_service_refuses_stops_the_worker(client, running, job_type):
     worker = Worker(client, lease=1)
 
     @worker.handler(job_type)

@@ -1,4 +1,4 @@
-"""Every handler's end is the end of its job, or nobody's."""
+"""Each job has exactly one outcome, or none if it is no longer this worker's."""
 
 import asyncio
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ async def end_of(service, client, running, function, **options):
     ("outcome", "status"),
     [(Completed({"a": 1}), COMPLETED), (Partial({"a": 1}), PARTIAL), (Failed("no"), FAILED)],
 )
-async def test_what_a_handler_returns_is_the_end(
+async def test_what_a_handler_returns_is_the_outcome(
     service, fake_client, running, outcome, status, blocking
 ):
     def blocking_render(job):
@@ -55,7 +55,7 @@ async def test_a_handler_that_returns_nothing_has_completed_its_job(service, fak
     assert not end.HasField("result")
 
 
-async def test_assets_and_details_go_with_the_end(service, fake_client, running):
+async def test_assets_and_details_are_sent_with_the_outcome(service, fake_client, running):
     asset = Asset(asset_type="image/png", url="https://example.com/a.png")
 
     async def render(job):
@@ -276,7 +276,7 @@ async def test_a_handler_that_asked_for_a_flag_gets_nothing_else(service, fake_c
             step += 1
             await job.progress(step % 100)
             await asyncio.sleep(0.01)
-        await asyncio.sleep(0.01)  # tidies up
+        await asyncio.sleep(0.01)  # cleans up
 
     end = await end_of(service, fake_client, running, render, on_cancel="flag")
     assert (end.target_status, end.error.reason) == (FAILED, "CANCELLED")
@@ -302,7 +302,7 @@ async def test_what_a_cancelled_handler_returns_counts(service, fake_client, run
     assert len(service.requests("CreateAsset")) == 1
 
 
-async def test_what_goes_wrong_while_tidying_up_does_not_hide_the_cancellation(
+async def test_an_error_while_cleaning_up_does_not_hide_the_cancellation(
     service, fake_client, running
 ):
     service.rules["UpdateProgress"] = asks_to_cancel
@@ -312,29 +312,29 @@ async def test_what_goes_wrong_while_tidying_up_does_not_hide_the_cancellation(
         try:
             await asyncio.Event().wait()
         finally:
-            raise OSError("nothing to tidy")
+            raise OSError("nothing to clean up")
 
     end = await end_of(service, fake_client, running, render)
     assert end.error.reason == "CANCELLED"
 
 
-async def test_a_blocking_handler_hears_of_a_cancellation_when_it_reports(
+async def test_a_cancellation_is_raised_in_a_plain_function_when_it_reports(
     service, fake_client, running
 ):
     service.rules["UpdateProgress"] = asks_to_cancel
-    tidied = []
+    cleaned = []
 
     def render(job):
         try:
             while True:
                 job.progress(1)
         finally:
-            # Heard once; what belongs to tidying up can still be told.
+            # Raised once; what belongs to cleaning up can still be reported.
             job.add_asset("image/png", url="https://example.com/half.png")
-            tidied.append(True)
+            cleaned.append(True)
 
     end = await end_of(service, fake_client, running, render)
-    assert (end.error.reason, tidied) == ("CANCELLED", [True])
+    assert (end.error.reason, cleaned) == ("CANCELLED", [True])
 
 
 # --- a job that is someone else's -----------------------------------------------------------------
@@ -365,7 +365,7 @@ async def lost_handler(service, client, running, **options):
     service.offer()
     running(worker)
     await ended.wait()
-    # The slot is free for the next job, whose end is the only one that is told.
+    # The slot is free for the next job, whose outcome is the only one that is sent.
     following_job = service.offer("next")
     end = await service.called("TransitionJob")
     assert end.job_id == following_job.id
@@ -385,7 +385,7 @@ async def test_a_handler_whose_job_is_gone_is_stopped_and_its_outcome_discarded(
     assert await lost_handler(service, fake_client, running, on_cancel=on_cancel) == []
 
 
-async def test_a_handler_whose_job_was_ended_by_others_is_stopped(service, fake_client, running):
+async def test_a_handler_whose_job_was_finished_by_others_is_stopped(service, fake_client, running):
     async def ended(request, context):
         return pb.UpdateProgressResponse(job=Job(id=request.job_id, status=FAILED))
 
@@ -443,7 +443,7 @@ async def test_an_asset_that_the_service_refuses_is_the_handlers_to_deal_with(
     assert (end.target_status, end.error.reason) == (FAILED, "JOBLEDGER_ERROR")
 
 
-async def test_an_end_that_comes_too_late_is_dropped_and_the_worker_goes_on(
+async def test_an_outcome_that_comes_too_late_is_discarded_and_the_worker_goes_on(
     service, fake_client, running
 ):
     worker = Worker(fake_client)

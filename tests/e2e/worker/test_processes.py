@@ -18,8 +18,8 @@ FAILED = JobStatus.FAILED
 
 CROWD_JOBS = int(os.environ.get("JOBLEDGER_TEST_CROWD_JOBS", "1000"))
 CROWD_WORKERS = int(os.environ.get("JOBLEDGER_TEST_CROWD_WORKERS", "20"))
-ABSENCE = float(os.environ.get("JOBLEDGER_TEST_ABSENCE", "3"))
-"""Seconds that the server is away; a lease is three times that."""
+OUTAGE = float(os.environ.get("JOBLEDGER_TEST_OUTAGE", "3"))
+"""Seconds that the server is unavailable; a lease is three times that."""
 
 
 async def test_a_job_whose_worker_was_killed_is_finished_by_another(
@@ -85,7 +85,7 @@ async def test_a_worker_that_was_frozen_past_its_lease_cannot_complete_its_job(
     assert (await client.wait(before.id, timeout=20)).result["pid"] == other.process.pid
 
 
-async def test_a_handler_that_was_frozen_past_its_lease_is_stopped_and_says_nothing(
+async def test_a_handler_that_was_frozen_past_its_lease_is_stopped_and_sends_nothing(
     server, client, job_type, start_worker
 ):
     frozen, other, before = await frozen_and_overtaken(
@@ -101,7 +101,7 @@ async def test_a_handler_that_was_frozen_past_its_lease_is_stopped_and_says_noth
     assert await client.get_job(before.id) == done
 
 
-async def test_a_worker_that_is_stopped_hands_its_jobs_to_another_at_once(
+async def test_jobs_of_a_worker_that_is_stopped_are_claimed_by_another_at_once(
     server, client, job_type, start_worker
 ):
     first = start_worker(server.target, job_type)
@@ -128,7 +128,7 @@ async def test_a_worker_whose_server_vanishes_for_a_third_of_its_lease_keeps_its
     own_server, running
 ):
     async with AsyncClient(own_server.target, user_id="ada") as client:
-        worker = Worker(client, concurrency=3, lease=3 * ABSENCE)
+        worker = Worker(client, concurrency=3, lease=3 * OUTAGE)
         gone, back = asyncio.Event(), asyncio.Event()
         started = asyncio.Semaphore(0)
 
@@ -143,7 +143,7 @@ async def test_a_worker_whose_server_vanishes_for_a_third_of_its_lease_keeps_its
         async def meanwhile(job):
             started.release()
             await gone.wait()
-            await job.progress(50, "the service is away")
+            await job.progress(50, "the service is unavailable")
             return Completed({"attempt": job.attempt})
 
         @worker.handler("linking")
@@ -159,7 +159,7 @@ async def test_a_worker_whose_server_vanishes_for_a_third_of_its_lease_keeps_its
             await started.acquire()
         await asyncio.to_thread(own_server.kill)
         gone.set()
-        await asyncio.sleep(ABSENCE)
+        await asyncio.sleep(OUTAGE)
         await asyncio.to_thread(own_server.start)
         back.set()
         for job in jobs:
@@ -204,7 +204,7 @@ async def test_an_outage_of_three_leases_costs_a_worker_neither_an_attempt_nor_a
             assert (done.status, done.result["attempt"]) == (COMPLETED, attempt)
 
 
-async def test_a_worker_that_stops_in_an_outage_does_not_wait_for_its_end(own_server, running):
+async def test_a_worker_that_stops_in_an_outage_does_not_wait_until_it_is_over(own_server, running):
     async with AsyncClient(own_server.target, user_id="ada") as client:
         worker = Worker(client, lease=LEASE, grace=0)
         ended = asyncio.Event()

@@ -10,7 +10,7 @@ from jobledger.worker import Completed, Failed, Worker
 PROCESSING = JobStatus.PROCESSING
 
 
-async def test_a_watcher_sees_what_a_handler_tells(client, running, job_type):
+async def test_a_watcher_receives_what_a_handler_reports(client, running, job_type):
     worker = Worker(client, concurrency=2)
     seen = asyncio.Event()
 
@@ -35,7 +35,7 @@ async def test_a_watcher_sees_what_a_handler_tells(client, running, job_type):
     assert asset.file_size == 7
 
 
-async def test_an_exception_is_told_to_the_owner(client, running, job_type):
+async def test_the_owner_sees_what_a_handler_raised(client, running, job_type):
     worker = Worker(client)
 
     @worker.handler(job_type)
@@ -52,7 +52,7 @@ async def test_an_exception_is_told_to_the_owner(client, running, job_type):
 
 
 @pytest.mark.parametrize("on_cancel", ["raise", "flag"])
-async def test_a_cancelled_job_ends_soon_with_its_reason(client, running, job_type, on_cancel):
+async def test_a_cancelled_job_finishes_soon_with_its_reason(client, running, job_type, on_cancel):
     worker = Worker(client, lease=5)
     started = asyncio.Event()
 
@@ -72,7 +72,9 @@ async def test_a_cancelled_job_ends_soon_with_its_reason(client, running, job_ty
     assert done.error.message == "not needed"
 
 
-async def test_a_cancelled_job_of_a_worker_that_stops_ends_as_cancelled(client, running, job_type):
+async def test_a_cancelled_job_of_a_worker_that_stops_is_failed_as_cancelled(
+    client, running, job_type
+):
     worker = Worker(client, grace=0)
     started = asyncio.Event()
 
@@ -108,7 +110,7 @@ async def test_a_result_that_is_too_big_makes_the_job_failed_at_once(client, run
         assert done.attempt == 1
 
 
-async def test_an_outcome_of_ones_own_with_every_part_is_taken(client, running, job_type):
+async def test_an_outcome_with_every_part_is_accepted(client, running, job_type):
     worker = Worker(client)
 
     @worker.handler(job_type)
@@ -140,7 +142,7 @@ async def test_a_waiting_worker_starts_a_new_job_at_once(client, running, job_ty
         assert await started.get() - created < 2
 
 
-async def test_handlers_run_side_by_side(client, running, job_type):
+async def test_plain_functions_run_at_the_same_time(client, running, job_type):
     worker = Worker(client, concurrency=4)
     import threading
 

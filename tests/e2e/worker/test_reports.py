@@ -1,4 +1,4 @@
-"""What a worker tells the service while a handler runs, seen by the service."""
+"""What a worker reports while a handler runs, as the service sees it."""
 
 import asyncio
 import time
@@ -113,8 +113,10 @@ async def test_a_flood_of_progress_is_at_most_ten_a_second_and_the_newest_arrive
     reports = [*service.requests("UpdateProgress"), end]
     progress = [report.progress for report in reports if report.HasField("progress")]
     assert progress == sorted(progress)
-    told = [report.progress_message for report in reports if report.HasField("progress_message")]
-    assert (progress[-1], told[-1]) == (99, "step 999")
+    messages = [
+        report.progress_message for report in reports if report.HasField("progress_message")
+    ]
+    assert (progress[-1], messages[-1]) == (99, "step 999")
 
 
 async def test_a_single_report_is_on_the_wire_at_once(service, fake_client, running):
@@ -199,15 +201,15 @@ async def test_a_report_that_the_service_refuses_does_not_cost_the_lease(
     worker = Worker(fake_client, lease=LEASE)
     done = asyncio.Event()
 
-    async def refuse_words(request, context):
+    async def refuse_messages(request, context):
         if request.progress_message:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no such words")
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no such message")
 
-    service.rules["UpdateProgress"] = refuse_words
+    service.rules["UpdateProgress"] = refuse_messages
 
     @worker.handler("render")
     async def render(job):
-        await job.progress(1, "bad words")
+        await job.progress(1, "bad message")
         await done.wait()
         return Completed({})
 
@@ -229,7 +231,7 @@ async def test_a_report_that_the_service_refuses_does_not_cost_the_lease(
         grpc.StatusCode.INTERNAL,
     ],
 )
-async def test_what_may_go_away_is_retried_for_every_call(service, fake_client, running, code):
+async def test_transient_errors_are_retried_for_every_call(service, fake_client, running, code):
     worker = Worker(fake_client)
     for method in ("UpdateProgress", "CreateAsset", "TransitionJob"):
         service.rules[method] = service.refuse(code, 2)

@@ -99,19 +99,19 @@ async def test_a_stream_that_works_again_is_used_again(service, fake_client, run
 
 
 @with_streams
-async def test_a_service_that_is_away_is_no_reason_to_leave_the_stream(
+async def test_an_unavailable_service_is_no_reason_to_leave_the_stream(
     service, fake_client, running
 ):
-    away = service.refuse(grpc.StatusCode.UNAVAILABLE, 6)
-    service.rules["ReportProgress"] = service.rules["UpdateProgress"] = away
+    unavailable = service.refuse(grpc.StatusCode.UNAVAILABLE, 6)
+    service.rules["ReportProgress"] = service.rules["UpdateProgress"] = unavailable
     async with busy(service, fake_client, running, lease=20):
         await service.called("UpdateProgress", 20)
     # A call was tried when three streams had broken, and answered no better.
     assert (called(service), service.streams) == (1, 6)
 
 
-async def test_the_service_itself_hears_of_a_busy_worker_over_one_stream(running, job_type, server):
-    """With the real one: what a worker says over the stream is what a watcher sees."""
+async def test_a_busy_worker_reports_to_the_real_service_over_one_stream(running, job_type, server):
+    """With the real one: a watcher receives what a worker reports over the stream."""
     async with grpc.aio.insecure_channel(server.target) as channel:
         observed = ObservedChannel(channel)
         client = AsyncClient(channel=observed, user_id="ada")

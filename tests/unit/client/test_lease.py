@@ -13,16 +13,16 @@ def test_a_lease_is_renewed_after_a_third(clock):
     assert lease(clock, 30.0).renew_at == pytest.approx(110.0)
 
 
-def test_a_long_lease_is_renewed_more_often_so_that_cancellations_are_heard_in_time(clock):
+def test_a_long_lease_is_renewed_more_often_so_that_cancellations_arrive_in_time(clock):
     assert lease(clock, 86400.0).renew_at == pytest.approx(115.0)
 
 
-def test_jobs_that_were_claimed_together_are_not_renewed_together_for_ever():
+def test_jobs_that_were_claimed_together_are_not_always_renewed_together():
     assert len({Lease(60.0, 0.0).renew_at for _ in range(100)}) > 50
     assert all(9.0 <= Lease(30.0, 0.0).renew_at <= 10.0 for _ in range(100))
 
 
-def test_a_lease_is_over_before_the_service_thinks_so(clock):
+def test_a_lease_expires_by_the_workers_clock_before_it_does_at_the_service(clock):
     held = lease(clock)
     assert held.deadline == pytest.approx(155.0)
     clock.now = 154.9

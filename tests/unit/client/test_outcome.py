@@ -46,7 +46,7 @@ def test_every_message_is_one_that_the_service_takes(text):
     message.encode()
 
 
-def test_the_message_is_the_exceptions_words_without_a_traceback():
+def test_the_message_is_the_exceptions_text_without_a_traceback():
     with pytest.raises(json.JSONDecodeError) as caught:
         json.loads("{")
     assert failure(caught.value).reason == "JSON_DECODE_ERROR"
@@ -54,11 +54,11 @@ def test_the_message_is_the_exceptions_words_without_a_traceback():
     assert "Traceback" not in failure(caught.value).message
 
 
-def test_an_exception_without_words_is_told_by_its_name():
+def test_an_exception_without_a_text_is_reported_by_its_name():
     assert failure(KeyError()).message == "KeyError"
 
 
-def test_an_exception_whose_words_fail_is_told_by_its_name():
+def test_an_exception_whose_text_fails_is_reported_by_its_name():
     class Broken(Exception):
         def __str__(self):
             raise RuntimeError("even this")
@@ -71,7 +71,7 @@ def test_a_group_of_one_is_that_one():
     assert failure(ExceptionGroup("outer", [group])) == Failed("disk full", "VALUE_ERROR")
 
 
-def test_a_long_message_is_cut_and_says_so():
+def test_a_long_message_is_cut_and_marked():
     message = failure(ValueError("x" * 5000)).message
     assert (len(message), message[-1]) == (4096, "\N{HORIZONTAL ELLIPSIS}")
 

@@ -10,7 +10,7 @@ REPORTS = st.tuples(
 )
 
 
-def test_at_first_there_is_nothing_to_tell():
+def test_at_first_there_is_nothing_to_report():
     assert not Throttle().pending
 
 
@@ -21,14 +21,14 @@ def test_the_newest_report_replaces_the_ones_before():
     assert throttle.pending == Report(20, "b")
 
 
-def test_words_stay_where_a_later_report_has_none():
+def test_a_message_stays_if_a_later_report_has_none():
     throttle = Throttle()
     throttle.offer(10, "decoding")
     throttle.offer(20, None)
     assert throttle.pending == Report(20, "decoding")
 
 
-def test_progress_never_goes_back_and_new_words_go_nevertheless():
+def test_progress_never_decreases_and_a_new_message_is_sent_nevertheless():
     throttle = Throttle()
     throttle.offer(50, "a")
     throttle.arrived(throttle.pending)
