@@ -110,6 +110,42 @@ async def test_a_result_that_is_too_big_makes_the_job_failed_at_once(client, run
         assert done.attempt == 1
 
 
+async def test_a_result_as_deep_as_the_service_takes_is_accepted_and_a_deeper_one_refused_at_once(
+    client, running, job_type
+):
+    worker = Worker(client)
+
+    @worker.handler(job_type)
+    async def render(job):
+        value = {}
+        for _ in range(job.parameters["levels"] - 1):
+            value = {"a": value}
+        return value
+
+    jobs = [await client.create_job(job_type, {"levels": levels}) for levels in (32, 33, 34, 40)]
+    running(worker)
+    done = [await client.wait(job.id, timeout=20) for job in jobs]
+    assert [each.status.value for each in done] == ["COMPLETED", *["FAILED"] * 3]
+    assert all("deeper than 32 levels" in each.error.message for each in done[1:])
+
+
+async def test_jobs_that_are_larger_together_than_a_message_are_all_done_in_one_attempt(
+    client, running, job_type
+):
+    worker = Worker(client, concurrency=40)
+
+    @worker.handler(job_type)
+    async def render(job):
+        return {"size": len(job.parameters["blob"])}
+
+    # More than the eight MiB that a client receives, more than the four of gRPC's default.
+    jobs = [await client.create_job(job_type, {"blob": "x" * 240_000}) for _ in range(40)]
+    running(worker)
+    for job in jobs:
+        done = await client.wait(job.id, timeout=30)
+        assert (done.status, done.attempt) == (JobStatus.COMPLETED, 1)
+
+
 async def test_an_outcome_with_every_part_is_accepted(client, running, job_type):
     worker = Worker(client)
 

@@ -1,11 +1,13 @@
 """What type checkers accept and refuse: the lines marked `# wrong`, and no others, are errors."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 
 from jobledger import (
     Asset,
     AsyncClient,
+    BlockingJob,
     ClaimedJob,
     Client,
     Completed,
@@ -16,12 +18,16 @@ from jobledger import (
     JobledgerError,
     JobStatus,
     NewJob,
+    Outcome,
     Page,
     Partial,
+    Release,
     Transition,
     Worker,
 )
+from jobledger.testing import run_handler, run_handler_async
 from jobledger.v1 import job_pb2
+from jobledger.worker import Next
 
 
 def owner(client: Client, job_id: str) -> None:
@@ -95,3 +101,42 @@ async def worker(client: AsyncClient) -> None:
     Failed(ValueError("no"))  # wrong
     Partial({}, 5)  # wrong
     Worker(client, concurrency="2")  # wrong
+
+
+@dataclass
+class RenderParams:
+    scene: str
+
+
+async def timed(job: ClaimedJob, call_next: Next) -> Outcome | None:
+    return await call_next(job)
+
+
+async def handlers() -> None:
+    worker = Worker("127.0.0.1:50051", middleware=[timed])
+
+    @worker.handler
+    async def typed(job: ClaimedJob, params: RenderParams) -> RenderParams:
+        job.log.info("%s", params.scene)
+        return params
+
+    @worker.handler(concurrency=2, timeout=5, executor="process")
+    def plain(job: BlockingJob) -> dict[str, int] | Release:
+        job.progress()
+        return {"frames": 1}
+
+    async def no_outcome(job: ClaimedJob) -> list[int]:
+        return []
+
+    def not_awaited(job: ClaimedJob) -> None:
+        print(job.id)
+
+    worker.handler(no_outcome)  # wrong
+    worker.handler("render")(no_outcome)  # wrong
+    worker.handler(not_awaited)  # wrong
+    worker.handler("render", executor="fork")  # wrong
+    worker.handler(7)  # wrong
+
+    run = await run_handler_async(typed, {"scene": "castle"}, cancel_after=1)
+    print(run.outcome, run.reports[0].progress, run.assets[0].url)
+    run_handler(plain, {}, cancel_before=1)  # wrong
