@@ -61,6 +61,8 @@ class Handling:
 
     def stop(self, why: Stop) -> None:
         """Stop the handler; after a while insist."""
+        if why < Stop.SHUTDOWN and self._task is not None and self._task.done():
+            return  # too late: it has returned in time
         outweighs = why > self.stopped
         self._reasons.add(why)
         if why > Stop.CANCELLED and "insist" not in self._timers:
@@ -70,7 +72,8 @@ class Handling:
 
     def cancel(self, reason: str) -> None:
         """Pass a requested cancellation on, once."""
-        if not self.cancel_requested and not self.lost:
+        returned = self._task is not None and self._task.done()
+        if not (self.cancel_requested or self.lost or returned):
             self.cancel_reason = reason
             self.cancel_requested = True
             self.stop(Stop.CANCELLED)

@@ -1,5 +1,6 @@
 """What a handler's function takes, and whether it is async."""
 
+import functools
 import inspect
 import typing
 from collections.abc import Callable
@@ -62,8 +63,12 @@ def _type_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
     if not isinstance(parameter.annotation, str):
         return parameter.annotation
     target = inspect.unwrap(function)
+    while isinstance(target, functools.partial):
+        target = target.func
+    if not inspect.isroutine(target):
+        target = type(target).__call__
     try:
-        return typing.get_type_hints(getattr(target, "__func__", target)).get(parameter.name)
+        return typing.get_type_hints(target).get(parameter.name)
     except NameError as error:
         raise TypeError(f"{_name(function)}: the type of {parameter.name!r}: {error}") from None
 

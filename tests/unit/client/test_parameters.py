@@ -1,6 +1,7 @@
 """Parameters as a dataclass or a pydantic model."""
 
 import enum
+import functools
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -178,8 +179,30 @@ class Handlers:
         return params
 
 
+class ByName:
+    def method(self, job, params: "Layer"):
+        return params
+
+    def __call__(self, job, params: "Layer"):
+        return params
+
+
+def with_option(option, job, params: "Layer"):
+    return params
+
+
 @pytest.mark.parametrize(
-    "function", [annotated, by_name, with_default, Handlers().method, Handlers()]
+    "function",
+    [
+        annotated,
+        by_name,
+        with_default,
+        Handlers().method,
+        Handlers(),
+        ByName().method,
+        ByName(),
+        functools.partial(with_option, "option"),
+    ],
 )
 def test_a_second_parameter_is_given_the_parameters(function):
     assert with_parameters(function)(Job()) == Layer("a")
