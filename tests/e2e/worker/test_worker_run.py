@@ -73,6 +73,18 @@ async def test_a_worker_of_a_module_runs_with_the_commands_connection(
     assert f"started; job types: {job_type}" in process.stderr.read()
 
 
+@pytest.mark.parametrize("options", [[], ["--reload"]])
+async def test_its_handlers_can_run_in_processes(start, client, job_type, tmp_path, options):
+    in_process = TASKS.replace("({job_type!r})", '({job_type!r}, executor="process")')
+    answer = "multiprocessing.parent_process() is not None"
+    source = in_process.format(job_type=job_type, answer=answer)
+    (tmp_path / "tasks.py").write_text(f"import multiprocessing\n{source}")
+    process = start("tasks:worker", *options)
+    assert await answer_of(client, job_type) is True
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(process.wait, 20) == 0
+
+
 @pytest.mark.parametrize(
     ("target", "source", "words"),
     [

@@ -1,0 +1,142 @@
+"""What runs in the process of a handler: it receives jobs, and passes calls on to the worker."""
+
+import asyncio
+import contextlib
+import logging
+import logging.handlers
+import multiprocessing
+import multiprocessing.connection
+import os
+import pickle
+import signal
+import threading
+import traceback
+from typing import Any
+
+from jobledger.core.models import Asset, Job
+from jobledger.worker.context import JobFacts, Stop
+from jobledger.worker.outcomes import failure, outcome_of
+from jobledger.worker.signatures import with_parameters
+
+
+class _Worker:
+    """The worker, as its process sees it."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._calling = threading.Lock()
+
+    def send(self, kind: str, value: object) -> None:
+        with self._lock:
+            self._connection.send((kind, value))
+
+    def receive(self) -> Any:
+        return self._connection.recv()
+
+    def call(self, name: str, arguments: dict[str, Any], holder: "_Holder") -> Any:
+        with self._calling:
+            if holder.returned:
+                # From a thread that the handler has left behind.
+                raise asyncio.CancelledError
+            self.send(name, arguments)
+            how, value, holder.cancel_requested, holder.cancel_reason = self.receive()
+        if how == "cancelled":
+            raise asyncio.CancelledError
+        if how == "raised":
+            raise value
+        return value
+
+    def no_more_calls(self, holder: "_Holder") -> None:
+        with self._calling:
+            holder.returned = True
+
+
+class _Holder:
+    """Stands behind a job in a process."""
+
+    thrown = Stop.NOT
+    cancel_requested = False
+    cancel_reason = ""
+    returned = False
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    @property
+    def state(self) -> Any:
+        raise RuntimeError("state: what the lifespan yielded stays in the worker's process")
+
+
+class _ProcessJob(JobFacts):
+    """A job in the hands of a handler in a process: as BlockingJob."""
+
+    def __init__(self, holder: _Holder, worker: _Worker) -> None:
+        super().__init__(holder)
+        self._own_holder = holder
+        self._worker = worker
+
+    def progress(self, progress: float | None = None, message: str | None = None) -> None:
+        arguments = {"progress": progress, "message": message}
+        self._worker.call("progress", arguments, self._own_holder)
+
+    def add_asset(
+        self, asset_type: str, *, url: str = "", storage_path: str = "", file_size: int = 0
+    ) -> Asset:
+        arguments = {
+            "asset_type": asset_type,
+            "url": url,
+            "storage_path": storage_path,
+            "file_size": file_size,
+        }
+        asset = self._worker.call("add_asset", arguments, self._own_holder)
+        assert isinstance(asset, Asset)  # noqa: S101
+        return asset
+
+
+class _ToWorker(logging.handlers.QueueHandler):
+    """Sends log records to the worker, which knows where they go."""
+
+    def __init__(self, worker: _Worker) -> None:
+        super().__init__(None)  # type: ignore[arg-type]
+        self._worker = worker
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        self._worker.send("log", record)
+
+
+def serve(connection: Any, level: int) -> None:
+    """Run jobs until the worker closes the connection."""
+    # The worker decides when its processes end; Ctrl-C reaches the whole process group.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    worker = _Worker(connection)
+    root = logging.getLogger()
+    root.setLevel(level)
+    root.addHandler(_ToWorker(worker))
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            function, job = worker.receive()
+            worker.send("started", None)
+            worker.send(*_run(function, job, worker))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # noqa: S101
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _run(function: bytes, job: Job, worker: _Worker) -> tuple[str, object]:
+    holder = _Holder(job)
+    try:
+        handler = with_parameters(pickle.loads(function))  # noqa: S301
+        return "returned", outcome_of(handler(_ProcessJob(holder, worker)))
+    except asyncio.CancelledError:
+        return "cancelled", None
+    except BaseException as error:  # noqa: BLE001
+        return "raised", (traceback.format_exc(), failure(error))
+    finally:
+        worker.no_more_calls(holder)
