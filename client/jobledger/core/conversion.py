@@ -1,21 +1,51 @@
 """Between Python values and protobuf's messages, without loss: JSON objects, times, time spans."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 JsonObject: TypeAlias = Mapping[str, object]
 Seconds: TypeAlias = float | timedelta
 
+_Fields = ParamSpec("_Fields")
+MessageT = TypeVar("MessageT", bound=Message)
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 # The server's limit. A message little deeper could not be read at all: each level nests three
 # messages, and protobuf reads a hundred.
 _MAX_DEPTH = 32
+
+
+def build(
+    kind: Callable[_Fields, MessageT], *none: _Fields.args, **fields: _Fields.kwargs
+) -> MessageT:
+    """Make a message of its fields. Protobuf's own refusals do not name the field.
+
+    Raises:
+        TypeError: a field has the wrong type.
+        ValueError: a field cannot be held: a number is too large, a text is not Unicode.
+    """
+    try:
+        return kind(*none, **fields)
+    except (TypeError, ValueError):
+        for name, value in fields.items():
+            _try_field(kind, name, value)
+        raise
+
+
+def _try_field(kind: Callable[..., Message], name: str, value: object) -> None:
+    try:
+        kind(**{name: value})
+    except TypeError:
+        raise TypeError(f"{name}: {value!r:.100} has the wrong type") from None
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def to_struct(value: JsonObject | None, where: str) -> Struct | None:
@@ -60,7 +90,7 @@ def _fill_struct(struct: Struct, value: Mapping[str, object], where: str, depth:
     for key, item in value.items():
         if not isinstance(key, str):
             raise ValueError(f"{where}: the key {key!r} is not a string")  # noqa: TRY004
-        _fill(struct.fields[key], item, f"{where}.{key}", depth)
+        _fill(struct.fields[_unicode(key, where)], item, f"{where}.{key}", depth)
 
 
 def _fill(target: Value, item: object, where: str, depth: int) -> None:
@@ -74,7 +104,7 @@ def _fill(target: Value, item: object, where: str, depth: int) -> None:
         case int() | float():
             target.number_value = _double(item, where)
         case str():
-            target.string_value = item
+            target.string_value = _unicode(item, where)
         case Mapping():
             target.struct_value.SetInParent()
             _fill_struct(target.struct_value, item, where, depth + 1)
@@ -84,6 +114,15 @@ def _fill(target: Value, item: object, where: str, depth: int) -> None:
                 _fill(target.list_value.values.add(), element, f"{where}[{index}]", depth + 1)
         case _:
             raise ValueError(f"{where}: {type(item).__name__} is not a JSON value")
+
+
+def _unicode(text: str, where: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        # For instance a file's name that is not UTF-8: os.fsdecode() escapes it with surrogates.
+        raise ValueError(f"{where}: {error}") from None
+    return text
 
 
 def _double(number: float, where: str) -> float:

@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobledger.core.conversion import (
+    build,
     from_duration,
     from_struct,
     from_timestamp,
@@ -87,8 +88,11 @@ class JobError:
         Raises:
             ValueError: `details` is no JSON object.
         """
-        return job_pb2.JobError(
-            message=self.message, reason=self.reason, details=to_struct(self.details, "details")
+        return build(
+            job_pb2.JobError,
+            message=self.message,
+            reason=self.reason,
+            details=to_struct(self.details, "details"),
         )
 
 
@@ -275,7 +279,8 @@ class Asset:
 
     def to_proto(self) -> asset_pb2.Asset:
         """Convert to the message."""
-        return asset_pb2.Asset(
+        return build(
+            asset_pb2.Asset,
             asset_type=self.asset_type,
             url=self.url,
             storage_path=self.storage_path,

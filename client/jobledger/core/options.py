@@ -1,6 +1,6 @@
 """What each call can be given besides its arguments: how long it may take, extra metadata."""
 
-import math
+import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from enum import Enum
@@ -26,6 +26,10 @@ Headers: TypeAlias = tuple[tuple[str, str | bytes], ...]
 _LONGEST: Final = 10 * 365 * 86400.0
 
 
+_KEY: Final = re.compile(r"[a-z0-9._-]+")
+_PRINTABLE: Final = re.compile(r"[ -~]*")
+
+
 class CallOptions(TypedDict, total=False):
     """Keyword arguments that every call accepts."""
 
@@ -46,20 +50,42 @@ def seconds_of(timeout: Seconds | None, name: str) -> float | None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, int | float | timedelta):
         raise TypeError(f"{name}: {type(timeout).__name__} is neither seconds nor a timedelta")
-    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else float(timeout)
-    if math.isnan(seconds) or seconds < 0:
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    if not seconds >= 0:  # not a number, too
         raise ValueError(f"{name}: {timeout} is not a time span")
-    return None if seconds > _LONGEST else seconds
+    return None if seconds > _LONGEST else float(seconds)
+
+
+def check_names(given: Mapping[str, object], known: type) -> None:
+    """Raise TypeError, as Python does, if an argument is none of a TypedDict's keys."""
+    for name in given.keys() - known.__annotations__.keys():
+        raise TypeError(f"{name}: there is no such argument")
 
 
 def headers_of(metadata: Metadata) -> Headers:
     """Return metadata as gRPC takes it.
 
     Raises:
-        TypeError: a key is no `str`, or a value neither `str` nor `bytes`.
+        TypeError: it is neither a mapping nor pairs, a key is no `str`, or a value neither `str`
+            nor `bytes`.
+        ValueError: no header can hold it. gRPC would report that as a fault of the server.
     """
-    pairs = tuple(metadata.items() if isinstance(metadata, Mapping) else metadata)
-    for key, value in pairs:
-        if not isinstance(key, str) or not isinstance(value, str | bytes):
-            raise TypeError(f"metadata: {key!r}: keys are str, values str or bytes")
-    return pairs
+    if not isinstance(metadata, Iterable):
+        raise TypeError(f"metadata: {type(metadata).__name__} is neither a mapping nor pairs")
+    return tuple(map(_header, metadata.items() if isinstance(metadata, Mapping) else metadata))
+
+
+def _header(pair: object) -> tuple[str, str | bytes]:
+    match pair:
+        case (str() as key, str() | bytes() as value):
+            plain = value if isinstance(value, str) else value.decode("latin-1")
+        case _:
+            raise TypeError(f"metadata: {pair!r}: keys are str, values str or bytes")
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"metadata: {key!r}: a key has lower-case letters, digits, '.', '_', '-'")
+    if key.endswith("-bin"):
+        if plain is value:
+            raise TypeError(f"metadata: {key!r}: the value of a key that ends with -bin is bytes")
+    elif not _PRINTABLE.fullmatch(plain):
+        raise ValueError(f"metadata: {key!r}: a value is printable ASCII unless the key is -bin")
+    return key, value

@@ -11,7 +11,14 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final, TypeVar
 
-from jobledger.core.conversion import JsonObject, Seconds, to_duration, to_struct, to_timestamp
+from jobledger.core.conversion import (
+    JsonObject,
+    Seconds,
+    build,
+    to_duration,
+    to_struct,
+    to_timestamp,
+)
 from jobledger.core.models import Asset, JobError, JobStatus
 from jobledger.core.new_job import NewJob
 from jobledger.v1 import asset_pb2, job_pb2
@@ -53,10 +60,16 @@ class Requests:
 
     def __init__(self, user_id: str | None) -> None:
         self._user_id = None if user_id is None else text(user_id, "user_id")
-        # The same for all calls of one client: the service recognizes by it a start that is
-        # repeated after a lost answer.
-        host = "".join(filter(str.isprintable, socket.gethostname()))[:80]
-        self.worker_id = f"{host}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._host = "".join(filter(str.isprintable, socket.gethostname()))[:80]
+        self._random = uuid.uuid4().hex[:8]
+
+    @property
+    def worker_id(self) -> str:
+        """The same for all calls of one client: the service recognizes by it a repeated start.
+
+        In a forked process the client is another worker.
+        """
+        return f"{self._host}-{os.getpid()}-{self._random}"
 
     def create_job(
         self,
@@ -81,18 +94,25 @@ class Requests:
             run_timeout=run_timeout,
             stall_timeout=stall_timeout,
         )
-        return _creation(job, user_id=self._owner(user_id))
+        return _creation(job, self._owner(user_id))
 
     def create_jobs(self, jobs: Iterable[NewJob], user_id: str | None) -> BatchCreateJobsRequest:
         owner = self._owner(user_id)
-        requests = [_creation(job, f"jobs[{index}].") for index, job in enumerate(jobs)]
+        requests = []
+        for index, job in enumerate(_several(jobs, "jobs")):
+            if not isinstance(job, NewJob):
+                raise TypeError(f"jobs[{index}]: {type(job).__name__} is not a NewJob")
+            try:
+                requests.append(_creation(job))
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"jobs[{index}].{error}") from None
         if len(requests) > MAX_BATCH:
             # More calls would not be all or none.
             raise ValueError(f"jobs: {len(requests)} are more than {MAX_BATCH}")
-        return BatchCreateJobsRequest(user_id=owner, requests=requests)
+        return build(BatchCreateJobsRequest, user_id=owner, requests=requests)
 
     def get_job(self, job_id: str, user_id: str | None) -> GetJobRequest:
-        return GetJobRequest(job_id=text(job_id, "job_id"), user_id=self._owner(user_id))
+        return build(GetJobRequest, job_id=text(job_id, "job_id"), user_id=self._owner(user_id))
 
     def list_jobs(
         self,
@@ -105,7 +125,8 @@ class Requests:
         page_size: int,
         user_id: str | None,
     ) -> ListJobsRequest:
-        return ListJobsRequest(
+        return build(
+            ListJobsRequest,
             user_id=self._owner(user_id),
             statuses=[_status(status, "statuses") for status in _several(statuses, "statuses")],
             job_types=texts(job_types, "job_types"),
@@ -116,8 +137,11 @@ class Requests:
         )
 
     def watch_job(self, job_id: str, after_version: int, user_id: str | None) -> WatchJobRequest:
-        return WatchJobRequest(
-            job_id=text(job_id, "job_id"), user_id=self._owner(user_id), after_version=after_version
+        return build(
+            WatchJobRequest,
+            job_id=text(job_id, "job_id"),
+            user_id=self._owner(user_id),
+            after_version=after_version,
         )
 
     def watch_jobs(
@@ -135,7 +159,8 @@ class Requests:
         if not owner and not all_users:
             # On the wire this would mean all users; nobody may ask for them by mistake.
             raise ValueError("user_id: is empty; use all_users for everybody's jobs")
-        return WatchJobsRequest(
+        return build(
+            WatchJobsRequest,
             user_id=owner,
             job_types=texts(job_types, "job_types"),
             labels=_labels(labels),
@@ -143,23 +168,32 @@ class Requests:
         )
 
     def cancel_job(self, job_id: str, reason: str, user_id: str | None) -> CancelJobRequest:
-        return CancelJobRequest(
-            job_id=text(job_id, "job_id"), user_id=self._owner(user_id), reason=reason
+        return build(
+            CancelJobRequest,
+            job_id=text(job_id, "job_id"),
+            user_id=self._owner(user_id),
+            reason=reason,
         )
 
     def delete_job(self, job_id: str, user_id: str | None) -> DeleteJobRequest:
-        return DeleteJobRequest(job_id=text(job_id, "job_id"), user_id=self._owner(user_id))
+        return build(DeleteJobRequest, job_id=text(job_id, "job_id"), user_id=self._owner(user_id))
 
     def list_assets(self, job_id: str, page_size: int, user_id: str | None) -> ListAssetsRequest:
-        return ListAssetsRequest(
-            job_id=text(job_id, "job_id"), user_id=self._owner(user_id), page_size=page_size
+        return build(
+            ListAssetsRequest,
+            job_id=text(job_id, "job_id"),
+            user_id=self._owner(user_id),
+            page_size=page_size,
         )
 
     def list_transitions(
         self, job_id: str, page_size: int, user_id: str | None
     ) -> ListTransitionsRequest:
-        return ListTransitionsRequest(
-            job_id=text(job_id, "job_id"), user_id=self._owner(user_id), page_size=page_size
+        return build(
+            ListTransitionsRequest,
+            job_id=text(job_id, "job_id"),
+            user_id=self._owner(user_id),
+            page_size=page_size,
         )
 
     def claim_jobs(
@@ -171,7 +205,8 @@ class Requests:
         wait: Seconds,
         worker_id: str | None,
     ) -> ClaimJobsRequest:
-        return ClaimJobsRequest(
+        return build(
+            ClaimJobsRequest,
             worker_id=self.worker_id if worker_id is None else worker_id,
             job_types=texts(job_types, "job_types"),
             max_jobs=count(max_jobs, "max_jobs"),
@@ -180,7 +215,7 @@ class Requests:
         )
 
     def release_job(self, job_id: str, attempt: int) -> ReleaseJobRequest:
-        return ReleaseJobRequest(job_id=text(job_id, "job_id"), attempt=attempt)
+        return build(ReleaseJobRequest, job_id=text(job_id, "job_id"), attempt=attempt)
 
     def transition_job(
         self,
@@ -198,7 +233,8 @@ class Requests:
         lease_duration: Seconds | None = None,
         worker_id: str | None = None,
     ) -> TransitionJobRequest:
-        return TransitionJobRequest(
+        return build(
+            TransitionJobRequest,
             job_id=text(job_id, "job_id"),
             target_status=_status(target_status, "target_status"),
             attempt=attempt,
@@ -219,7 +255,8 @@ class Requests:
         progress_message: str | None,
         attempt: int | None,
     ) -> UpdateProgressRequest:
-        return UpdateProgressRequest(
+        return build(
+            UpdateProgressRequest,
             job_id=text(job_id, "job_id"),
             attempt=attempt,
             progress=progress,
@@ -230,7 +267,8 @@ class Requests:
     def report_progress(
         job_id: str, progress: int | None, progress_message: str | None, attempt: int | None
     ) -> ReportProgressRequest:
-        return ReportProgressRequest(
+        return build(
+            ReportProgressRequest,
             job_id=text(job_id, "job_id"),
             attempt=attempt,
             progress=progress,
@@ -244,7 +282,8 @@ class Requests:
         assets: Iterable[Asset],
         attempt: int | None,
     ) -> MarkCompletedRequest:
-        return MarkCompletedRequest(
+        return build(
+            MarkCompletedRequest,
             job_id=text(job_id, "job_id"),
             attempt=attempt,
             result=to_struct(result, "result"),
@@ -261,7 +300,8 @@ class Requests:
         assets: Iterable[Asset],
         attempt: int | None,
     ) -> MarkPartialRequest:
-        return MarkPartialRequest(
+        return build(
+            MarkPartialRequest,
             job_id=text(job_id, "job_id"),
             attempt=attempt,
             result=to_struct(result, "result"),
@@ -279,7 +319,8 @@ class Requests:
         assets: Iterable[Asset],
         attempt: int | None,
     ) -> MarkFailedRequest:
-        return MarkFailedRequest(
+        return build(
+            MarkFailedRequest,
             job_id=text(job_id, "job_id"),
             attempt=attempt,
             result=to_struct(result, "result"),
@@ -298,7 +339,8 @@ class Requests:
         attempt: int | None,
         request_id: str | None,
     ) -> CreateAssetRequest:
-        return CreateAssetRequest(
+        return build(
+            CreateAssetRequest,
             job_id=text(job_id, "job_id"),
             attempt=attempt,
             asset_type=asset_type,
@@ -315,18 +357,18 @@ class Requests:
         return owner
 
 
-def _creation(job: NewJob, where: str = "", *, user_id: str = "") -> CreateJobRequest:
-    """Build the request for one job; `where` begins the path in an error's message."""
-    return CreateJobRequest(
+def _creation(job: NewJob, user_id: str = "") -> CreateJobRequest:
+    return build(
+        CreateJobRequest,
         user_id=user_id,
-        job_type=text(job.job_type, f"{where}job_type"),
-        parameters=to_struct(job.parameters, f"{where}parameters"),
-        labels=_labels(job.labels, f"{where}labels"),
+        job_type=text(job.job_type, "job_type"),
+        parameters=to_struct(job.parameters, "parameters"),
+        labels=_labels(job.labels),
         request_id=_fresh(job.request_id),
         max_attempts=job.max_attempts,
-        queue_timeout=to_duration(job.queue_timeout, f"{where}queue_timeout"),
-        run_timeout=to_duration(job.run_timeout, f"{where}run_timeout"),
-        stall_timeout=to_duration(job.stall_timeout, f"{where}stall_timeout"),
+        queue_timeout=to_duration(job.queue_timeout, "queue_timeout"),
+        run_timeout=to_duration(job.run_timeout, "run_timeout"),
+        stall_timeout=to_duration(job.stall_timeout, "stall_timeout"),
     )
 
 
@@ -337,7 +379,7 @@ def _fresh(request_id: str | None) -> str:
 
 def _job_error(error: str | JobError | None, reason: str | None) -> job_pb2.JobError | None:
     if isinstance(error, str):
-        return job_pb2.JobError(message=error, reason=reason or "")
+        return build(job_pb2.JobError, message=error, reason=reason or "")
     if reason is not None:
         raise ValueError("reason: goes with an error message, not with a JobError or none")
     if error is None:
@@ -384,12 +426,12 @@ def _status(status: JobStatus, name: str) -> "job_pb2.JobStatus.ValueType":
     return status.to_proto()
 
 
-def _labels(labels: Mapping[str, str] | None, name: str = "labels") -> Mapping[str, str] | None:
+def _labels(labels: Mapping[str, str] | None) -> Mapping[str, str] | None:
     if labels is None:
         return None
     if not isinstance(labels, Mapping):
-        raise TypeError(f"{name}: {type(labels).__name__} is not a mapping")
-    return {text(key, name): text(value, f"{name}.{key}") for key, value in labels.items()}
+        raise TypeError(f"labels: {type(labels).__name__} is not a mapping")
+    return {text(key, "labels"): text(value, f"labels.{key}") for key, value in labels.items()}
 
 
 def _assets(assets: Iterable[Asset]) -> list[asset_pb2.Asset]:

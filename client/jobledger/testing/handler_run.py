@@ -10,6 +10,7 @@ from typing import Any, TypedDict, Unpack
 
 from jobledger.core.conversion import JsonObject, from_struct, to_struct
 from jobledger.core.models import Asset, Job, JobStatus
+from jobledger.core.options import check_names
 from jobledger.worker.context import Stop
 from jobledger.worker.handlers import Function, Middleware, OnCancel, make_handler
 from jobledger.worker.handling import Handling
@@ -82,6 +83,7 @@ async def run_handler_async(
     function: Function, parameters: JsonObject | None = None, **options: Unpack[RunOptions]
 ) -> HandlerRun:
     """Run a handler, async or plain, for one job; see `run_handler`."""
+    check_names(options, RunOptions)
     job = _job(function, parameters, options)
     handler = make_handler(
         function,

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from jobledger import AsyncClient, Client, JobStatus, NewJob
+from jobledger import Asset, AsyncClient, Client, JobError, JobStatus, NewJob
 from jobledger.core.options import DEFAULT, headers_of, seconds_of
 
 NOWHERE = "127.0.0.1:1"
@@ -31,6 +31,24 @@ def client():
         ("labels.n", lambda c: c.create_job("t", labels={"n": 1})),
         ("request_id", lambda c: c.create_job("t", request_id=1)),
         ("run_timeout", lambda c: c.create_job("t", run_timeout="1h")),
+        ("max_attempts", lambda c: c.create_job("t", max_attempts="3")),
+        (r"jobs\[0\]: ", lambda c: c.create_jobs([{"job_type": "t"}])),
+        ("jobs: ", lambda c: c.create_jobs(NewJob("t"))),
+        (
+            r"jobs\[1\].max_attempts",
+            lambda c: c.create_jobs([NewJob("a"), NewJob("b", max_attempts=1.5)]),
+        ),
+        ("page_size", lambda c: c.list_jobs(page_size=1.5)),
+        ("after_version", lambda c: c.watch("j", after_version="1")),
+        ("reason", lambda c: c.cancel_job("j", 5)),
+        ("progress", lambda c: c.update_progress("j", 1.5)),
+        ("progress_message", lambda c: c.update_progress("j", progress_message=5)),
+        ("attempt", lambda c: c.release_job("j", "1")),
+        ("worker_id", lambda c: c.claim_jobs(["t"], worker_id=5)),
+        ("file_size", lambda c: c.create_asset("j", "t", url="u", file_size=1.5)),
+        ("url", lambda c: c.mark_completed("j", assets=[Asset("t", url=5)])),
+        ("message", lambda c: c.mark_failed("j", JobError(5))),
+        ("reason", lambda c: c.mark_failed("j", "no", reason=5)),
         (r"jobs\[1\].job_type", lambda c: c.create_jobs([NewJob("a"), NewJob(2)])),
         ("statuses", lambda c: c.list_jobs(statuses=["QUEUED"])),
         ("statuses", lambda c: c.list_jobs(statuses="QUEUED")),
@@ -49,7 +67,14 @@ def client():
         ("result", lambda c: c.mark_completed("j", "done")),
         ("timeout", lambda c: c.get_job("j", timeout="1")),
         ("connect_timeout", lambda c: c.watch("j", connect_timeout="1")),
+        ("timeot: ", lambda c: c.get_job("j", timeot=1)),
+        ("labls: ", lambda c: c.create_job("t", labls={"a": "b"})),
+        ("job_type: ", lambda c: next(c.list_jobs(job_type=["t"]))),
         ("metadata", lambda c: c.get_job("j", metadata={"k": 1})),
+        ("metadata", lambda c: c.get_job("j", metadata={"k-bin": "text"})),
+        ("metadata", lambda c: c.get_job("j", metadata="ab")),
+        ("metadata", lambda c: c.get_job("j", metadata=[("a", "b", "c")])),
+        ("metadata", lambda c: c.watch("j", metadata=5)),
         ("target", lambda _: Client(5)),
         ("token", lambda _: Client(NOWHERE, token=5)),
         ("user_id", lambda _: Client(NOWHERE, user_id=5)),
@@ -58,6 +83,48 @@ def client():
 def test_a_wrong_type_is_a_type_error_that_names_the_argument(client, name, call):
     with pytest.raises(TypeError, match=name):
         call(client)
+
+
+LONE_SURROGATE = "\udcff"  # what os.fsdecode() makes of a byte that is not UTF-8
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("max_attempts", lambda c: c.create_job("t", max_attempts=2**40)),
+        ("job_type", lambda c: c.create_job(LONE_SURROGATE)),
+        ("parameters.file", lambda c: c.create_job("t", {"file": LONE_SURROGATE})),
+        ("parameters.a", lambda c: c.create_job("t", {"a": {LONE_SURROGATE: 1}})),
+        ("labels", lambda c: c.create_job("t", labels={"file": LONE_SURROGATE})),
+        ("attempt", lambda c: c.update_progress("j", attempt=2**70)),
+        ("file_size", lambda c: c.mark_completed("j", assets=[Asset("t", file_size=2**70)])),
+    ],
+)
+def test_what_a_message_cannot_hold_is_a_value_error_that_names_the_argument(client, name, call):
+    with pytest.raises(ValueError, match=f"^{name}: ") as caught:
+        call(client)
+    assert type(caught.value) is ValueError
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"X-Id": "1"},
+        {"": "1"},
+        {"a b": "1"},
+        {":path": "1"},
+        {"k": "a\nb"},
+        {"k": "\xe9"},
+        {"k": b"\0"},
+    ],
+)
+def test_metadata_that_no_header_can_hold_is_refused(client, metadata):
+    with pytest.raises(ValueError, match=r"^metadata: "):
+        client.get_job("j", metadata=metadata)
+    with pytest.raises(ValueError, match=r"^metadata: "):
+        client.watch("j", metadata=metadata)
+    with pytest.raises(ValueError, match=r"^metadata: "):
+        AsyncClient(NOWHERE, metadata=metadata)
 
 
 @pytest.mark.parametrize("timeout", [math.nan, -1, timedelta(seconds=-1)])
@@ -70,7 +137,7 @@ def test_a_timeout_that_is_no_time_span_is_refused(client, timeout):
         AsyncClient(NOWHERE, timeout=timeout)
 
 
-@pytest.mark.parametrize("timeout", [None, math.inf, 1e12])
+@pytest.mark.parametrize("timeout", [None, math.inf, 1e12, 10**400])
 def test_a_timeout_longer_than_any_program_is_no_limit(timeout):
     assert seconds_of(timeout, "timeout") is None
 
@@ -81,6 +148,7 @@ def test_a_timeout_may_be_a_timedelta():
 
 
 def test_metadata_may_be_a_mapping_or_pairs():
+    assert headers_of({"k": b"b", "k-bin": b"\xff"}) == (("k", b"b"), ("k-bin", b"\xff"))
     assert headers_of({"a": "b"}) == headers_of([("a", "b")]) == (("a", "b"),)
 
 

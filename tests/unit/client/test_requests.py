@@ -1,5 +1,7 @@
 """What the client sends, seen through grpcio-testing's fake channel."""
 
+import subprocess
+import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
@@ -350,6 +352,21 @@ def test_a_client_claims_under_the_name_that_it_starts_under(wire):
     claim = wire.sent("ClaimJobs", lambda c: c.claim_jobs(["render"]))
     assert claim.worker_id == wire.client.worker_id
     assert claim.lease_duration.seconds == 60
+
+
+FORK = """
+import os
+from jobledger import Client
+client = Client("127.0.0.1:1")
+os.fork()
+print(client.worker_id, flush=True)
+"""
+
+
+def test_a_forked_process_is_another_worker():
+    run = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, check=True)
+    ids = run.stdout.split()
+    assert len(ids) == len(set(ids)) == 2
 
 
 @pytest.mark.parametrize("span", [float("nan"), float("inf"), 1e300])

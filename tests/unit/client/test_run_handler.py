@@ -41,6 +41,11 @@ def test_a_run_has_the_outcome_the_reports_and_the_assets(function):
     assert run.raised is None
 
 
+def test_an_argument_that_there_is_not_is_refused():
+    with pytest.raises(TypeError, match="atempt: "):
+        run_handler(render, {"scene": "castle"}, atempt=2)  # type: ignore[call-arg]
+
+
 async def test_in_an_event_loop_a_run_is_awaited():
     run = await run_handler_async(render, {"scene": "castle"})
     assert run.outcome.result == {"frames": 1}

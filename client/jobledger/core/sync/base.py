@@ -19,6 +19,7 @@ from jobledger.core.options import (
     Headers,
     Metadata,
     Timeout,
+    check_names,
     headers_of,
     seconds_of,
 )
@@ -77,13 +78,14 @@ class Calls:
         *,
         extra: float = 0.0,
     ) -> _Response:
+        check_names(options, CallOptions)
         timeout = self._limit(options.get("timeout", DEFAULT), self._timeout, "timeout")
         return call(
             self._channels,
             method(self._channels.connection()),
             request,
             target=self._target,
-            timeout=None if timeout is None else timeout + extra,
+            timeout=None if timeout is None else seconds_of(timeout + extra, "timeout"),
             metadata=self._headers(options.get("metadata", ())),
         )
 
@@ -111,7 +113,7 @@ class Calls:
                 self._channels,
                 open_call,
                 begin,
-                headers=partial(self._headers, metadata),
+                headers=partial(self._headers, headers_of(metadata)),
                 target=self._target,
                 closed=self._closed,
                 on_gap=on_gap,
