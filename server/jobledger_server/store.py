@@ -338,7 +338,11 @@ class Store(Protocol):
         """
 
     async def feed_head(self) -> FeedHead:
-        """Return the newest committed sequence number, and the feed's epoch."""
+        """Return the newest committed sequence number, and the feed's epoch.
+
+        If the database was unavailable since the last call, to whatever method, its identity is
+        verified first: another one may answer now.
+        """
 
     async def verify_identity(self) -> FeedHead:
         """Return the feed's head, under a new epoch if the database's identity has changed.

@@ -47,10 +47,10 @@ class PostgresServer:
     """One cluster in a temporary folder, on a TCP port of its own.
 
     One that is not `durable` does not wait for the disk: it survives the death of its
-    processes, and not that of the machine.
+    processes, and not that of the machine. One with a `primary` is a standby of that server.
     """
 
-    def __init__(self, *, durable: bool = True) -> None:
+    def __init__(self, *, durable: bool = True, primary: "PostgresServer | None" = None) -> None:
         self._durable = durable
         self._folder = Path(tempfile.mkdtemp(prefix="jobledger-postgres-"))
         self._folder.chmod(0o755)
@@ -65,7 +65,12 @@ class PostgresServer:
             os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
         self._process: subprocess.Popen[bytes] | None = None
         self.port = _free_port()
-        self._run("initdb", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "-U", "u")
+        if primary is None:
+            encoding = ("--encoding=UTF8", "--locale=C")
+            self._run("initdb", "--auth=trust", *encoding, "--no-sync", "-U", "u")
+        else:
+            source = ("-h", "127.0.0.1", "-p", str(primary.port), "-U", "u")
+            self._run("pg_basebackup", *source, "-R", "--checkpoint=fast", "--no-sync")
         self.start()
 
     def _copied(self, binaries: Path) -> Path:
@@ -138,6 +143,21 @@ class PostgresServer:
     def thaw(self) -> None:
         """Undo `freeze`."""
         self._signal_all(signal.SIGCONT)
+
+    def promote(self) -> None:
+        """Make a standby a primary, and wait until it is one."""
+        self._run("pg_ctl", "promote")
+
+    def dump_into(self, other: "PostgresServer", url: str) -> str:
+        """Copy a database into another server with `pg_dump`, and return the copy's URL."""
+        copy = other.create_database()
+        dump = [str(self._binaries / "pg_dump"), "--no-sync", url]
+        load = [str(self._binaries / "psql"), "-q", "-v", "ON_ERROR_STOP=1", "-o", os.devnull, copy]
+        with subprocess.Popen(dump, stdout=subprocess.PIPE) as dumping:
+            subprocess.run(load, check=True, stdin=dumping.stdout)
+        if dumping.returncode:
+            raise RuntimeError(f"pg_dump ended with {dumping.returncode}")
+        return copy
 
     def create_database(self, template: str = "template0") -> str:
         """Make a database, a copy of another one or an empty one, and return its URL."""

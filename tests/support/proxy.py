@@ -55,6 +55,11 @@ class Proxy:
             self.cut()
             await asyncio.sleep(0)
 
+    def redirect(self, port: int) -> None:
+        """Stand before the server at this port from now on."""
+        self.cut()
+        self._port = port
+
     @property
     def connections(self) -> int:
         return len(self._connections)

@@ -50,7 +50,8 @@ class SqlStore:
         self._dialect = database.dialect
         self._statements = Statements(database.dialect, database.writer.dialect)
         self._cache = JobCache()
-        self._connections = StoreConnections(database, on_unavailable=self._cache.clear)
+        self._connections = StoreConnections(database, on_unavailable=self._doubt)
+        self._in_doubt = False  # another database may answer since the identity was verified
         self._lists = JobLists(self._connections)
 
     def transaction(self) -> AbstractAsyncContextManager[SqlTransaction]:
@@ -125,7 +126,13 @@ class SqlStore:
                 through = seq
         return Purgeable(old, through, more=not passed_over and len(rows) == MAX_SCANNED_ENDS)
 
+    def _doubt(self) -> None:
+        self._cache.clear()
+        self._in_doubt = True
+
     async def feed_head(self) -> FeedHead:
+        if self._in_doubt:
+            return await self.verify_identity()
         (row,) = await self._connections.read(self._statements.feed.head)
         return FeedHead(*row)
 
@@ -193,6 +200,8 @@ class SqlStore:
             return deleted.rowcount
 
     async def verify_identity(self) -> FeedHead:
+        # Cleared first: a failure brings the doubt back.
+        self._in_doubt = False
         return await to_completion(self._set_epoch(self._statements.verify_identity, {}))
 
     async def renew_epoch(self, epoch: str) -> FeedHead:

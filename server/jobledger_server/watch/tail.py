@@ -88,10 +88,7 @@ class Tail:
 
     async def _read_missing(self) -> bool:
         known = self._hub.seq
-        # After an outage another database may answer: a standby that took over.
-        head = await (
-            self._store.verify_identity() if self._unavailable else self._store.feed_head()
-        )
+        head = await self._store.feed_head()
         if head.epoch != self._epoch or head.seq < known:
             await self._start_over(head)
             return True

@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from jobledger_server.domain.commands import Cancel, ChangeStatus, Delete, Report
 from jobledger_server.domain.decisions import decide
@@ -30,6 +31,7 @@ from jobledger_server.store import (
     ActivePosition,
     Change,
     FeedCompacted,
+    StoreUnavailable,
 )
 from tests.support.query_plans import plan
 from tests.support.store_writer import append, creation, finished, moved, saved, step
@@ -395,3 +397,23 @@ async def test_a_database_is_recognised_as_long_as_it_is_the_same(
     async with database.writer.begin() as connection:
         await connection.execute(text("UPDATE feed SET database_identity = 'another cluster'"))
     assert (await store.verify_identity()).epoch != head.epoch
+
+
+async def test_whoever_finds_the_database_away_has_its_identity_verified_next(
+    store: SqlStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tail need not have seen it: other reads replace the connections that broke."""
+    head = await store.verify_identity()
+    async with database.writer.begin() as connection:
+        await connection.execute(text("UPDATE feed SET database_identity = 'another cluster'"))
+    assert await store.feed_head() == head
+
+    def away(*_: object, **__: object) -> None:
+        raise OSError("nobody answers")
+
+    with monkeypatch.context() as patched, pytest.raises(StoreUnavailable):
+        patched.setattr(AsyncEngine, "connect", away)
+        await store.read_jobs([creation().job.id])
+    verified = await store.feed_head()
+    assert verified.epoch != head.epoch
+    assert await store.feed_head() == verified

@@ -1,0 +1,197 @@
+"""PostgreSQL as operators run it: a standby that takes over, and dumps under load."""
+
+import asyncio
+import itertools
+import uuid
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+
+import asyncpg
+import grpc
+import pytest
+
+from jobledger import AsyncClient, JobStatus
+from jobledger_server.app import App, open_app
+from jobledger_server.settings import Settings
+from tests.support.databases import migrated
+from tests.support.postgres_server import PostgresServer
+from tests.support.proxy import Proxy
+from tests.support.rpc_caller import PROCESSING, Caller
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+WRITERS = 8
+
+
+@pytest.fixture
+def primary() -> Iterator[PostgresServer]:
+    server = PostgresServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def other() -> Iterator[PostgresServer]:
+    server = PostgresServer(durable=False)
+    yield server
+    server.close()
+
+
+class Written:
+    """What writers were answered: jobs that they finished, and how many they did in all."""
+
+    def __init__(self) -> None:
+        self.jobs: set[str] = set()
+        self.writers: Sequence[asyncio.Task[None]] = ()
+        self._more = asyncio.Event()
+
+    def add(self, job_id: str) -> None:
+        self.jobs.add(job_id)
+        self._more.set()
+
+    async def until(self, count: int) -> None:
+        """Wait until that many more were answered than now."""
+        count += len(self.jobs)
+        while len(self.jobs) < count:
+            self._more.clear()
+            more = asyncio.create_task(self._more.wait())
+            await asyncio.wait([more, *self.writers], return_when=asyncio.FIRST_COMPLETED)
+            more.cancel()
+            for writer in self.writers:
+                assert not writer.done(), writer.exception()
+
+
+@asynccontextmanager
+async def writing(app: App) -> AsyncIterator[Written]:
+    """Run jobs from their creation to their end meanwhile, and begin anew after an error."""
+    written, run = Written(), uuid.uuid4()
+
+    async def write(call: Caller, number: int) -> None:
+        for count in itertools.count():
+            try:
+                job = await call.job(request_id=f"{run}-{number}-{count}")
+                await call.TransitionJob(job_id=job.id, target_status=PROCESSING, worker_id="w")
+                await call.UpdateProgress(job_id=job.id, progress=50)
+                await call.MarkCompleted(job_id=job.id)
+                written.add(job.id)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+                await asyncio.sleep(0.05)  # the database is away
+
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        writers = [asyncio.create_task(write(Caller(channel), n)) for n in range(WRITERS)]
+        written.writers = writers
+        try:
+            yield written
+        finally:
+            for writer in writers:
+                writer.cancel()
+            await asyncio.wait(writers)
+
+
+def through(proxy: Proxy, url: str) -> str:
+    return f"postgresql://u@{proxy.target}/{url.rpartition('/')[2]}"
+
+
+class Watch:
+    """A watch of all jobs that lists them again where its token is refused."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+        self._gap = False
+        self.listed_again = asyncio.Event()
+        self._ended: set[str] = set()
+        self._news = asyncio.Event()
+
+    def _told_of_a_gap(self, _error: Exception) -> None:
+        self._gap = True
+
+    async def until_ended(self, job_ids: set[str]) -> None:
+        """Wait until the watch was sent the ends of these jobs."""
+        while not job_ids <= self._ended:
+            self._news.clear()
+            await self._news.wait()
+
+    async def run(self) -> None:
+        async with self._client.watch_jobs(on_gap=self._told_of_a_gap) as events:
+            async for event in events:
+                if event.job is not None and event.job.status is JobStatus.COMPLETED:
+                    self._ended.add(event.job.id)
+                    self._news.set()
+                if event.synced and self._gap:
+                    self.listed_again.set()
+
+
+LOST = """
+SELECT count(*) FROM jobs LEFT JOIN changes ON changes.seq = jobs.change_seq
+    AND changes.job_id = jobs.id WHERE changes.seq IS NULL
+"""
+"""Counts the jobs whose latest change is not in the feed."""
+
+
+async def execute(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    for statement in statements:
+        await connection.execute(statement)
+    await connection.close()
+
+
+async def test_nothing_acknowledged_is_lost_when_a_synchronous_standby_takes_over(
+    primary: PostgresServer,
+) -> None:
+    url = await asyncio.to_thread(migrated, primary.create_database())
+    standby = await asyncio.to_thread(lambda: PostgresServer(primary=primary))
+    try:
+        await execute(
+            url,
+            "ALTER SYSTEM SET synchronous_standby_names = '*'",
+            "SELECT pg_reload_conf()",
+        )
+        async with Proxy(f"127.0.0.1:{primary.port}") as proxy:
+            settings = Settings(listen="127.0.0.1:0", database=through(proxy, url), grace=2.0)
+            async with open_app(settings) as app, AsyncClient(app.address, user_id="ada") as client:
+                watch = Watch(client)
+                watching = asyncio.create_task(watch.run())
+                async with writing(app) as written:
+                    await written.until(100)
+                    primary.kill()
+                    proxy.redirect(standby.port)
+                    await asyncio.to_thread(standby.promote)
+                    await watch.listed_again.wait()
+                    before = set(written.jobs)
+                    await written.until(100)
+                await watch.until_ended(written.jobs - before)
+                watching.cancel()
+                await asyncio.wait([watching])
+                for job_id in written.jobs:
+                    assert (await client.get_job(job_id)).status is JobStatus.COMPLETED
+    finally:
+        standby.close()
+
+
+async def test_a_dump_under_load_is_whole_and_another_database(
+    primary: PostgresServer, other: PostgresServer
+) -> None:
+    url = await asyncio.to_thread(migrated, primary.create_database())
+    settings = Settings(listen="127.0.0.1:0", database=url, grace=2.0)
+    async with open_app(settings) as app, writing(app) as written:
+        await written.until(100)
+        before = set(written.jobs)
+        copy = await asyncio.to_thread(primary.dump_into, other, url)
+        await written.until(10)
+    async with open_app(Settings(listen="127.0.0.1:0", database=copy, grace=2.0)) as app:
+        assert app.hub.seq > 0
+        async with AsyncClient(app.address, user_id="ada") as client:
+            for job_id in before:
+                assert (await client.get_job(job_id)).status is JobStatus.COMPLETED
+        # It goes on from where the dump was taken.
+        async with writing(app) as written:
+            await written.until(50)
+    epochs = set()
+    for database in (url, copy):
+        connection = await asyncpg.connect(database)
+        assert await connection.fetchval(LOST) == 0
+        epochs.add(await connection.fetchval("SELECT epoch FROM feed"))
+        await connection.close()
+    assert len(epochs) == 2, "no token of the one is taken by the other"
