@@ -244,7 +244,7 @@ def _tune_postgresql() -> None:
     # Each change leaves a dead row. A fraction of the table would be too many of them: most rows
     # are those of finished jobs, which never change.
     op.execute(
-        "ALTER TABLE changes SET (fillfactor = 50, autovacuum_vacuum_scale_factor = 0,"
+        "ALTER TABLE changes SET (fillfactor = 70, autovacuum_vacuum_scale_factor = 0,"
         " autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_cost_delay = 0)"
     )
 
