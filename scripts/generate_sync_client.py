@@ -38,7 +38,7 @@ REPLACEMENTS = (
         r"It connects with its first call, and belongs to the event loop that makes it\.",
         "It connects with its first call, and may be shared between threads.",
     ),
-    (r" May be a coroutine\s+function", ""),
+    (r"\s+May be a coroutine\s+function\.", ""),
 )
 # For these sentences a word of the replacements above is wrong.
 LAST = ((r"the service, for asyncio", "the service, for blocking code"),)

@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 
 import grpc
 
-from jobledger.core.channels import AsyncChannels, Channels
+from jobledger.core.channels import AsyncChannels, Channels, channel_closed
 from jobledger.core.options import Headers
 from jobledger.errors import from_rpc_error
 
@@ -53,7 +53,7 @@ async def call_async(
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             raise
         channels.check()
-        raise
+        raise channel_closed() from error
 
 
 def call(

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 WATCHES_PER_CONNECTION: Final = 50
 
 
+def channel_closed() -> ClientClosed:
+    """Describe a call on a channel that the caller has made, and closed before the client."""
+    return ClientClosed("the client's channel is closed", code=grpc.StatusCode.CANCELLED)
+
+
 @dataclass(slots=True, eq=False)
 class Connection:
     """A channel with its stubs, for blocking code."""
@@ -80,18 +85,14 @@ class _Pool(Generic[ConnectionT]):
 
     def connection(self) -> ConnectionT:
         """Return the connection for calls. Raises ClientClosed, JobledgerError."""
-        self.check()
-        if not self._opened:
-            with self._lock:
-                if not self._opened:
-                    self._opened.append(self._first())
-        return self._opened[0]
+        with self._lock:
+            return self._connect()
 
     @contextmanager
     def for_watch(self) -> Iterator[ConnectionT]:
         """Count a watch on a connection until the block ends. Raises as `connection`."""
-        self.connection()
         with self._lock:
+            self._connect()
             connection = min(self._opened, key=lambda opened: opened.watches)
             if connection.watches >= WATCHES_PER_CONNECTION and self._another is not None:
                 connection = self._another()
@@ -102,6 +103,13 @@ class _Pool(Generic[ConnectionT]):
         finally:
             with self._lock:
                 connection.watches -= 1
+
+    def _connect(self) -> ConnectionT:
+        # Under the lock, or a client that another thread closes would open a connection.
+        self.check()
+        if not self._opened:
+            self._opened.append(self._first())
+        return self._opened[0]
 
     def _take_all(self) -> list[ConnectionT]:
         with self._lock:

@@ -142,8 +142,10 @@ class Reconnecting(ABC, Generic[RequestT, ResponseT, EventT]):
         pause = (failure.retry_after or 0.0) + self._uniform(0.0, cap)
         self._failures += 1
         if self._timeout is not None and now + pause >= self._started + self._timeout:
+            # A stream that was merely quiet is no cause.
+            cause = "" if self._broken_since is None else f": {failure}"
             raise DeadlineExceeded(
-                f"{self.name()} did not finish within {self._timeout:g} s: {failure}",
+                f"{self.name()} did not finish within {self._timeout:g} s{cause}",
                 code=grpc.StatusCode.DEADLINE_EXCEEDED,
             ) from failure
         if why is not Why.LOST:

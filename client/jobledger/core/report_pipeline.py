@@ -15,7 +15,7 @@ from typing import Final, Protocol
 import grpc
 
 from jobledger.core.retry import Backoff, is_transient
-from jobledger.errors import InternalError, JobledgerError, Unavailable
+from jobledger.errors import ClientClosed, InternalError, JobledgerError, Unavailable
 from jobledger.v1.worker_service_pb2 import ReportProgressRequest, ReportProgressResponse
 
 MAX_WAITING: Final = 1000
@@ -161,4 +161,4 @@ def fell_silent() -> JobledgerError:
 
 
 def reports_closed() -> JobledgerError:
-    return JobledgerError("closed while reports were under way", code=grpc.StatusCode.CANCELLED)
+    return ClientClosed("closed while reports were under way", code=grpc.StatusCode.CANCELLED)

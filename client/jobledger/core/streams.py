@@ -17,7 +17,13 @@ from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar, cast
 
 import grpc
 
-from jobledger.core.channels import AsyncChannels, AsyncConnection, Channels, Connection
+from jobledger.core.channels import (
+    AsyncChannels,
+    AsyncConnection,
+    Channels,
+    Connection,
+    channel_closed,
+)
 from jobledger.core.options import Headers
 from jobledger.core.reconnecting import (
     EventT,
@@ -81,6 +87,28 @@ class _Callbacks:
         return self._on_reconnect() if self._on_reconnect is not None else None
 
 
+class Stop:
+    """Ends a watch from outside its loop: a generator cannot be closed while it is read."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._cancel: Callable[[], object] | None = None
+
+    # Each writes before it reads, so that of two threads one sees what the other has written.
+
+    def opened(self, cancel: Callable[[], object]) -> None:
+        """Record how the present stream is cancelled."""
+        self._cancel = cancel
+        if self.requested:
+            cancel()
+
+    def request(self) -> None:
+        """End the loop: at once, or after its pause between two streams."""
+        self.requested = True
+        if self._cancel is not None:
+            self._cancel()
+
+
 class AsyncWatch(Generic[EventT]):
     """An asynchronous iterator of events, which ends its stream when it is closed.
 
@@ -88,8 +116,9 @@ class AsyncWatch(Generic[EventT]):
     `async with`, call `aclose` to stop before the end.
     """
 
-    def __init__(self, events: AsyncGenerator[EventT, None]) -> None:
+    def __init__(self, events: AsyncGenerator[EventT, None], stop: Stop) -> None:
         self._events = events
+        self._stop = stop
 
     def __aiter__(self) -> AsyncIterator[EventT]:
         return self._events
@@ -109,8 +138,10 @@ class AsyncWatch(Generic[EventT]):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End the stream. May be repeated."""
-        await self._events.aclose()
+        """End the stream, and the iteration of another task. May be repeated."""
+        self._stop.request()
+        with contextlib.suppress(RuntimeError):  # Another task iterates, up to here.
+            await self._events.aclose()
 
 
 class Watch(Generic[EventT]):
@@ -120,8 +151,9 @@ class Watch(Generic[EventT]):
     `close` to stop before the end.
     """
 
-    def __init__(self, events: Generator[EventT, None, None]) -> None:
+    def __init__(self, events: Generator[EventT, None, None], stop: Stop) -> None:
         self._events = events
+        self._stop = stop
 
     def __iter__(self) -> Iterator[EventT]:
         return self._events
@@ -141,14 +173,17 @@ class Watch(Generic[EventT]):
         self.close()
 
     def close(self) -> None:
-        """End the stream. May be repeated."""
-        self._events.close()
+        """End the stream, and the iteration of another thread. May be repeated."""
+        self._stop.request()
+        with contextlib.suppress(ValueError):  # Another thread iterates, up to here.
+            self._events.close()
 
 
 async def follow_async(
     channels: AsyncChannels,
     open_call: Callable[[AsyncConnection, RequestT, Headers], AsyncCall[ResponseT]],
     begin: Callable[[], Reconnecting[RequestT, ResponseT, EventT]],
+    stop: Stop,
     *,
     headers: Callable[[], Awaitable[Headers]],
     target: str,
@@ -163,10 +198,15 @@ async def follow_async(
     while True:
         watch.opens()
         with channels.for_watch() as connection:
-            call = open_call(connection, watch.request(), await headers())
+            extra = await headers()
+            try:
+                call = open_call(connection, watch.request(), extra)
+            except grpc.aio.UsageError as error:
+                raise channel_closed() from error
+            stop.opened(call.cancel)
             try:
                 while not isinstance(
-                    read := await _read_async(call, watch, channels, target), JobledgerError
+                    read := await _read_async(call, watch, target), JobledgerError
                 ):
                     event = watch.accept(read)
                     await _finish(callbacks.heard())
@@ -176,11 +216,16 @@ async def follow_async(
                         return
             finally:
                 call.cancel()
+        if stop.requested:
+            return
+        channels.check()
         pause = _pause(watch, read)
         await _finish(callbacks.broken(pause.why, read))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause.seconds):
                 await closed.wait()
+        if stop.requested:
+            return
         channels.check()
 
 
@@ -193,7 +238,6 @@ async def _finish(returned: object) -> None:
 async def _read_async(
     call: AsyncCall[ResponseT],
     watch: Reconnecting[RequestT, ResponseT, EventT],
-    channels: AsyncChannels,
     target: str,
 ) -> ResponseT | JobledgerError:
     try:
@@ -204,11 +248,11 @@ async def _read_async(
     except grpc.RpcError as error:
         return from_rpc_error(error, target=target)
     except asyncio.CancelledError:
-        # A channel that is closed cancels its calls, which looks like a cancelled task.
+        # A call that is cancelled looks like a cancelled task.
         task = asyncio.current_task()
-        if task is not None and not task.cancelling():
-            channels.check()
-        raise
+        if task is not None and task.cancelling():
+            raise
+        return JobledgerError("the stream was cancelled", code=grpc.StatusCode.CANCELLED)
     return ended_early() if read is grpc.aio.EOF else cast("ResponseT", read)
 
 
@@ -216,6 +260,7 @@ def follow(
     channels: Channels,
     open_call: Callable[[Connection, RequestT, Headers], Call[ResponseT]],
     begin: Callable[[], Reconnecting[RequestT, ResponseT, EventT]],
+    stop: Stop,
     *,
     headers: Callable[[], Headers],
     target: str,
@@ -232,7 +277,14 @@ def follow(
         while True:
             watch.opens()
             with channels.for_watch() as connection:
-                call = open_call(connection, watch.request(), headers())
+                extra = headers()
+                try:
+                    call = open_call(connection, watch.request(), extra)
+                except ValueError:
+                    # What grpc raises on a closed channel.
+                    channels.check()
+                    raise
+                stop.opened(call.cancel)
                 try:
                     while not isinstance(
                         read := _read(call, watch, watchdog, target), JobledgerError
@@ -245,10 +297,14 @@ def follow(
                             return
                 finally:
                     call.cancel()
+            if stop.requested:
+                return
             channels.check()
             pause = _pause(watch, read)
             callbacks.broken(pause.why, read)
             closed.wait(pause.seconds)
+            if stop.requested:
+                return
             channels.check()
     finally:
         watchdog.stop()

@@ -12,6 +12,7 @@ import grpc
 import pytest
 
 from jobledger import (
+    CHANNEL_OPTIONS,
     AccessDenied,
     AsyncClient,
     Client,
@@ -303,6 +304,57 @@ async def test_a_call_after_close_says_that_the_client_is_closed(server):
         await asynchronous.get_job("j")
     with pytest.raises(ClientClosed, match="closed"):
         await anext(asynchronous.watch("j"))
+
+
+def test_closing_while_a_token_is_asked_for_says_that_the_client_is_closed(server):
+    """In this moment the connection is chosen, and the call not yet made."""
+    clients: list[Client] = []
+
+    def token():
+        clients[0].close()
+        return "t"
+
+    clients.append(Client(server.target, user_id="ada", token=token))
+    with pytest.raises(ClientClosed):
+        next(clients[0].watch("j"))
+
+
+async def test_closing_while_a_token_is_awaited_says_that_the_client_is_closed(server):
+    clients: list[AsyncClient] = []
+
+    async def token():
+        await clients[0].close()
+        return "t"
+
+    clients.append(AsyncClient(server.target, user_id="ada", token=token))
+    with pytest.raises(ClientClosed):
+        await anext(clients[0].watch("j"))
+
+
+async def test_closing_the_channel_below_a_client_is_no_cancelled_task(server):
+    async with grpc.aio.insecure_channel(server.target, CHANNEL_OPTIONS) as channel:
+        client = AsyncClient(channel=channel, user_id="ada")
+        job = await client.create_job("render")
+        claim = asyncio.create_task(client.claim_jobs([f"none-{uuid.uuid4()}"], wait=30))
+        async with client.watch(job.id) as changes:
+            await anext(changes)
+            rest = asyncio.ensure_future(anext(changes))
+            await asyncio.sleep(0)  # Both tasks have made their calls.
+            await channel.close()
+            for call in (claim, rest, client.get_job(job.id)):
+                with pytest.raises(ClientClosed, match="channel"):
+                    await call
+
+
+async def test_reports_of_a_closed_client_say_that_it_is_closed(server):
+    with Client(server.target) as client, client.report_progress() as reports:
+        client.close()
+        with pytest.raises(ClientClosed):
+            reports.send("j", 5)
+    async with AsyncClient(server.target) as other, other.report_progress() as stream:
+        await other.close()
+        with pytest.raises(ClientClosed):
+            await stream.send("j", 5)
 
 
 async def test_closing_ends_the_calls_under_way(silent):

@@ -1,6 +1,8 @@
 """wait_all() and as_completed(): many jobs over one stream, with both clients."""
 
 import asyncio
+import math
+import time
 import uuid
 
 import grpc
@@ -120,4 +122,11 @@ def test_what_finished_in_a_gap_is_read_after_the_second_listing():
         yield FeedEvent(job=None, synced=True)
         raise AssertionError("nobody asked for the job")
 
-    assert list(as_completed(events(), {"j": None}, lambda _: done)) == [done]
+    assert list(as_completed(events(), {"j": None}, lambda _: done, math.inf)) == [done]
+
+
+def test_reading_what_finished_before_ends_with_the_timeout_too():
+    events = iter([FeedEvent(job=None, synced=True)])
+    done = as_completed(events, {"j": None}, lambda _: pytest.fail("read"), time.monotonic())
+    with pytest.raises(DeadlineExceeded):
+        next(done)

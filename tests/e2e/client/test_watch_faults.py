@@ -5,6 +5,7 @@ import contextlib
 import logging
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
@@ -193,6 +194,54 @@ def test_closing_the_client_ends_its_watches_with_an_error(fault_server):
     with pytest.raises(JobledgerError, match="closed"):
         next(news)
     closing.join()
+
+
+def breaks_then_is_quiet(fault_server):
+    """The second stream says nothing new, so whoever iterates stays within the watch."""
+    aborts = fault_server.aborts(grpc.StatusCode.UNAVAILABLE)
+    fault_server.says(fault_server.message(1), then=aborts)
+    fault_server.says(fault_server.message(1), then=fault_server.falls_silent)
+
+
+def test_closing_a_watch_ends_the_iteration_of_another_thread(fault_server):
+    breaks_then_is_quiet(fault_server)
+    quiet = threading.Event()
+    with Client(fault_server.target, user_id="ada") as client, ThreadPoolExecutor(1) as threads:
+        changes = client.watch("j", on_reconnect=quiet.set)
+        seen = threads.submit(list, changes)
+        assert quiet.wait(10)
+        changes.close()
+        assert versions(seen.result(10)) == [1]
+        assert fault_server.ended.wait(10)
+
+
+async def test_closing_an_async_watch_ends_the_iteration_of_another_task(fault_server):
+    breaks_then_is_quiet(fault_server)
+    quiet = asyncio.Event()
+    async with AsyncClient(fault_server.target, user_id="ada") as client:
+        changes = client.watch("j", on_reconnect=quiet.set)
+
+        async def read():
+            return [change async for change in changes]
+
+        seen = asyncio.create_task(read())
+        await quiet.wait()
+        await changes.aclose()
+        assert versions(await seen) == [1]
+        assert await asyncio.to_thread(fault_server.ended.wait, 10)
+
+
+async def test_a_watch_may_be_closed_when_it_is_disconnected(fault_server):
+    for _ in range(2):
+        aborts = fault_server.aborts(grpc.StatusCode.UNAVAILABLE)
+        fault_server.says(fault_server.message(1), then=aborts)
+    with Client(fault_server.target, user_id="ada") as client:
+        changes = client.watch("j", on_disconnect=lambda _: changes.close())
+        assert versions(changes) == [1]
+    async with AsyncClient(fault_server.target, user_id="ada") as client:
+        watch = client.watch("j", on_disconnect=lambda _: watch.aclose())
+        assert versions([change async for change in watch]) == [1]
+    assert len(fault_server.requests) == 2
 
 
 def test_a_watch_leaves_no_thread_behind(fault_server):

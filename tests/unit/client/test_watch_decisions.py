@@ -14,7 +14,7 @@ from jobledger import (
     Unavailable,
 )
 from jobledger.core.job_watch import JobWatch
-from jobledger.core.reconnecting import ATTEMPT, OLD, SILENCE, Pause, Why, is_transient
+from jobledger.core.reconnecting import ATTEMPT, OLD, SILENCE, Pause, Why, is_transient, timed_out
 from jobledger.v1.job_pb2 import Job, JobStatus
 from jobledger.v1.job_service_pb2 import WatchJobRequest, WatchJobResponse
 
@@ -248,6 +248,14 @@ def test_the_time_to_wait_for_a_job_is_over_when_it_is_over(make, clock):
     assert watch.broken(LOST).seconds == 0.1
     clock.now += 9
     assert watch.patience() == 0
-    with pytest.raises(DeadlineExceeded, match="did not finish within 8 s") as raised:
+    with pytest.raises(DeadlineExceeded, match="did not finish within 8 s: ") as raised:
         watch.broken(LOST)
     assert raised.value.__cause__ is LOST
+
+
+def test_of_a_job_that_does_not_finish_in_time_nothing_else_is_to_blame(make, clock):
+    watch = make(timeout=8)
+    watch.accept(message(1))
+    clock.now += 9
+    with pytest.raises(DeadlineExceeded, match=r"did not finish within 8 s$"):
+        watch.broken(timed_out("host"))

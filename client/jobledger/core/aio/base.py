@@ -24,7 +24,7 @@ from jobledger.core.options import (
 )
 from jobledger.core.reconnecting import EventT, Reconnecting, RequestT, ResponseT
 from jobledger.core.requests import Requests, text
-from jobledger.core.streams import AsyncCall, AsyncWatch, OnError, OnReconnect, follow_async
+from jobledger.core.streams import AsyncCall, AsyncWatch, OnError, OnReconnect, Stop, follow_async
 from jobledger.core.tokens import AsyncToken, bearer_async, check_token
 
 _Request = TypeVar("_Request")
@@ -107,18 +107,21 @@ class AsyncCalls:
             reconnect_timeout=seconds_of(reconnect_timeout, "reconnect_timeout"),
             timeout=seconds_of(timeout, "timeout"),
         )
+        stop = Stop()
         return AsyncWatch(
             follow_async(
                 self._channels,
                 open_call,
                 begin,
+                stop,
                 headers=partial(self._headers, headers_of(metadata)),
                 target=self._target,
                 closed=self._closed,
                 on_gap=on_gap,
                 on_disconnect=on_disconnect,
                 on_reconnect=on_reconnect,
-            )
+            ),
+            stop,
         )
 
     async def _headers(self, metadata: Metadata) -> Headers:

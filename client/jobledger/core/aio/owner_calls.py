@@ -1,5 +1,7 @@
 """The calls of a job's owner: create, read, list, watch, cancel, delete."""
 
+import math
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
 from functools import partial
@@ -13,7 +15,7 @@ from jobledger.core.feed_watch import FeedWatch
 from jobledger.core.job_watch import JobWatch
 from jobledger.core.models import Asset, FeedEvent, Job, JobChange, JobStatus, Transition
 from jobledger.core.new_job import NewJob
-from jobledger.core.options import DEFAULT, CallOptions, Metadata, Timeout
+from jobledger.core.options import DEFAULT, CallOptions, Metadata, Timeout, seconds_of
 from jobledger.core.page import Page
 from jobledger.core.requests import text, texts
 from jobledger.core.streams import AsyncWatch, OnError, OnReconnect
@@ -246,7 +248,7 @@ class AsyncOwnerCalls(AsyncCalls):
             on_gap: called with the error if the service refuses the token: ResumeTokenExpired if
                 the changes after it were compacted (after 7 days unless the operator sets another
                 time), or InvalidToken. Then the jobs are listed again, up to another `synced`.
-                May be a coroutine function; what it raises ends the watch. Default: the error is
+                What it raises ends the watch. May be a coroutine function. Default: the error is
                 raised.
             heartbeats: yield these too: no job, but a newer token, after each 15 s without a
                 change. For programs that keep the token of a quiet watch for long.
@@ -372,9 +374,11 @@ class AsyncOwnerCalls(AsyncCalls):
             on_disconnect=on_disconnect,
             on_reconnect=on_reconnect,
         )
+        limit = seconds_of(timeout, "timeout")
+        deadline = math.inf if limit is None else time.monotonic() + limit
         async with watch:
             get_job = partial(self.get_job, user_id=user_id, metadata=metadata)
-            async for job in as_completed(watch, waiting, get_job):
+            async for job in as_completed(watch, waiting, get_job, deadline):
                 yield job
 
     async def wait_all(

@@ -25,7 +25,7 @@ from jobledger.core.options import (
 )
 from jobledger.core.reconnecting import EventT, Reconnecting, RequestT, ResponseT
 from jobledger.core.requests import Requests, text
-from jobledger.core.streams import Call, OnError, OnReconnect, Watch, follow
+from jobledger.core.streams import Call, OnError, OnReconnect, Stop, Watch, follow
 from jobledger.core.tokens import Token, bearer, check_token
 
 _Request = TypeVar("_Request")
@@ -108,18 +108,21 @@ class Calls:
             reconnect_timeout=seconds_of(reconnect_timeout, "reconnect_timeout"),
             timeout=seconds_of(timeout, "timeout"),
         )
+        stop = Stop()
         return Watch(
             follow(
                 self._channels,
                 open_call,
                 begin,
+                stop,
                 headers=partial(self._headers, headers_of(metadata)),
                 target=self._target,
                 closed=self._closed,
                 on_gap=on_gap,
                 on_disconnect=on_disconnect,
                 on_reconnect=on_reconnect,
-            )
+            ),
+            stop,
         )
 
     def _headers(self, metadata: Metadata) -> Headers:

@@ -1,19 +1,21 @@
 # Generated from core/aio by scripts/generate_sync_client.py. Do not edit.
 """Waiting for many jobs over one watch."""
 
+import time
 from collections.abc import Callable, Iterator
 
 import grpc
 
 from jobledger.core.models import FeedEvent, Job
 from jobledger.core.streams import Watch
-from jobledger.errors import JobNotFound
+from jobledger.errors import DeadlineExceeded, JobNotFound
 
 
 def as_completed(
     watch: Watch[FeedEvent],
     waiting: dict[str, None],
     get_job: Callable[[str], Job],
+    deadline: float,
 ) -> Iterator[Job]:
     """Yield each job of `waiting` once it is terminal.
 
@@ -21,9 +23,11 @@ def as_completed(
         watch: all jobs of the owner, from a listing on.
         waiting: the ids; emptied.
         get_job: reads a job that the listing does not have.
+        deadline: until when to read them, by time.monotonic().
 
     Raises:
         JobNotFound: there is no such job, or it was deleted.
+        DeadlineExceeded: the deadline has passed.
     """
     listed: set[str] = set()
     synced = False
@@ -32,6 +36,11 @@ def as_completed(
             # What is not in the listing was terminal before the watch started, or does not exist.
             # A second listing follows a gap, in which any job may have finished.
             for job_id in [job_id for job_id in waiting if synced or job_id not in listed]:
+                if time.monotonic() >= deadline:
+                    raise DeadlineExceeded(
+                        f"{len(waiting)} jobs did not finish in time",
+                        code=grpc.StatusCode.DEADLINE_EXCEEDED,
+                    )
                 job = get_job(job_id)
                 if job.is_terminal:
                     del waiting[job_id]

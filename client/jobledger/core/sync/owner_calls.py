@@ -1,6 +1,8 @@
 # Generated from core/aio by scripts/generate_sync_client.py. Do not edit.
 """The calls of a job's owner: create, read, list, watch, cancel, delete."""
 
+import math
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
@@ -11,7 +13,7 @@ from jobledger.core.feed_watch import FeedWatch
 from jobledger.core.job_watch import JobWatch
 from jobledger.core.models import Asset, FeedEvent, Job, JobChange, JobStatus, Transition
 from jobledger.core.new_job import NewJob
-from jobledger.core.options import DEFAULT, CallOptions, Metadata, Timeout
+from jobledger.core.options import DEFAULT, CallOptions, Metadata, Timeout, seconds_of
 from jobledger.core.page import Page
 from jobledger.core.requests import text, texts
 from jobledger.core.streams import OnError, OnReconnect, Watch
@@ -192,8 +194,8 @@ class OwnerCalls(Calls):
             connect_timeout: seconds until the first message; None: no limit. Default: the
                 client's.
             reconnect_timeout: seconds from a break until the watch gives up. Default: no limit.
-            on_disconnect: called with the error when the connection breaks..
-            on_reconnect: called when the watch goes on after a break..
+            on_disconnect: called with the error when the connection breaks.
+            on_reconnect: called when the watch goes on after a break.
             metadata: sent with each stream, besides the client's own.
             user_id: the owner.
 
@@ -246,7 +248,7 @@ class OwnerCalls(Calls):
             on_gap: called with the error if the service refuses the token: ResumeTokenExpired if
                 the changes after it were compacted (after 7 days unless the operator sets another
                 time), or InvalidToken. Then the jobs are listed again, up to another `synced`.
-               ; what it raises ends the watch. Default: the error is
+                What it raises ends the watch. Default: the error is
                 raised.
             heartbeats: yield these too: no job, but a newer token, after each 15 s without a
                 change. For programs that keep the token of a quiet watch for long.
@@ -372,9 +374,11 @@ class OwnerCalls(Calls):
             on_disconnect=on_disconnect,
             on_reconnect=on_reconnect,
         )
+        limit = seconds_of(timeout, "timeout")
+        deadline = math.inf if limit is None else time.monotonic() + limit
         with watch:
             get_job = partial(self.get_job, user_id=user_id, metadata=metadata)
-            for job in as_completed(watch, waiting, get_job):
+            for job in as_completed(watch, waiting, get_job, deadline):
                 yield job
 
     def wait_all(
