@@ -358,8 +358,9 @@ FORK = """
 import os
 from jobledger import Client
 client = Client("127.0.0.1:1")
+# One write each: print() makes two, between which the other process may write.
 os.fork()
-print(client.worker_id, flush=True)
+os.write(1, f"{client.worker_id}\\n".encode())
 """
 
 
