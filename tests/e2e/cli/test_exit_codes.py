@@ -145,9 +145,15 @@ def test_an_unreachable_server_is_6_and_named(shell, command):
 def test_so_is_an_address_that_accepts_and_never_answers(shell):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         target = f"127.0.0.1:{silent.getsockname()[1]}"
-        for command in ("list", "watch x", "watch --all", "top --once"):
-            run = shell(target, "ada")("--timeout", "0.5", *command.split())
-            assert_refused(run, 6, target)
+        jobledger = shell(target, "ada")
+
+        def run(command):
+            return jobledger("--timeout", "0.5", *command.split())
+
+        with ThreadPoolExecutor() as threads:
+            commands = ("list", "watch x", "watch --all", "top --once")
+            for ended in threads.map(run, commands):
+                assert_refused(ended, 6, target)
 
 
 @pytest.mark.parametrize("command", ["cancel", "delete"])
