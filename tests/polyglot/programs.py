@@ -33,6 +33,8 @@ class Program:
     build: tuple[str, ...]
     run: str
     folder_name: str = ""
+    unknown: tuple[str, ...] = ()
+    """Fields of a job that its stubs, of an older contract, do not have."""
 
     @property
     def folder(self) -> Path:
@@ -79,6 +81,7 @@ PROGRAMS = (
         ("sh ../../../tests/polyglot/generate_previous.sh",),
         "build/venv/bin/python build/previous/main.py",
         folder_name="python",
+        unknown=("stall_timeout", "progress_time"),
     ),
     Program("node", ("node", "npm", "protoc"), ("npm ci", "npm run build"), "node build/main.js"),
     Program(

@@ -134,6 +134,7 @@ def test_wait_returns_when_the_job_ends(
         ("QUEUE_EXPIRED", "DeadlineExceeded"),
         ("RUN_EXPIRED", "DeadlineExceeded"),
         ("LEASE_EXPIRED", "Aborted"),
+        ("STALLED", "Aborted"),
     ],
 )
 def test_a_failed_job_is_an_error_with_its_reason(

@@ -50,7 +50,7 @@ def test_a_server_killed_and_started_again_costs_a_watcher_nothing(
     program: Program, own_server: ServerProcess, kind: str
 ) -> None:
     jobs = Jobs(program, own_server.target)
-    with Ledger(own_server.target) as ledger:
+    with Ledger(own_server.target, program.unknown) as ledger:
         job = ledger.create(kind)
         with jobs.start("watch", user=kind, job=job.id) as watcher:
             events = [watcher.event()]
@@ -94,7 +94,7 @@ def test_heartbeats_are_not_news(program: Program, tmp_path: Path, kind: str) ->
     with (
         ServerProcess(tmp_path, arguments=["--heartbeat", "0.1"]) as server,
         Gateway(server.target) as gateway,
-        Ledger(server.target) as ledger,
+        Ledger(server.target, program.unknown) as ledger,
     ):
         job = ledger.create(kind)
         with Jobs(program, gateway.target).start("watch", user=kind, job=job.id) as watcher:

@@ -96,3 +96,16 @@ def test_a_worker_waits_for_work(jobs: Jobs, ledger: Ledger, kind: str) -> None:
     with jobs.start("work", worker="w", type=kind, wait=30) as worker:
         ledger.create(kind, job_type=kind)
         assert names(worker.finish()) == ["claimed", "progressed", "linked", "ended"]
+
+
+def test_an_attempt_without_news_is_lost(jobs: Jobs, ledger: Ledger, kind: str) -> None:
+    if "stall_timeout" in ledger.unknown:  # an old client watches what others have created
+        job = ledger.create(kind, job_type=kind, stall_timeout={"seconds": 1})
+    else:
+        job = job_in(jobs.run("create", user=kind, type=kind, stall_timeout=1)[0])
+        assert job.stall_timeout.seconds == 1
+    assert job == ledger.get(job)
+    ledger.start(job)
+    ended = job_in(jobs.run("watch", user=kind, job=job.id)[-1])
+    assert ended == ledger.get(job)
+    assert (ended.status, ended.error.reason) == (JobStatus.JOB_STATUS_FAILED, "STALLED")

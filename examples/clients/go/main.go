@@ -50,7 +50,7 @@ type options struct {
 	server, user, job, kind, requestID, worker, outcome, message string
 	parameters, result                                           *structpb.Struct
 	labels                                                       map[string]string
-	pageSize, attempt, wait                                      int
+	pageSize, attempt, wait, stallTimeout                        int
 	afterVersion, assetSize                                      int64
 }
 
@@ -65,6 +65,7 @@ func parse(arguments []string) (*options, func(context.Context, *client, *option
 	flags.StringVar(&o.job, "job", "", "which job")
 	flags.StringVar(&o.kind, "type", "", "the type of the job")
 	flags.StringVar(&o.requestID, "request-id", "", "makes create safe to repeat (default: random)")
+	flags.IntVar(&o.stallTimeout, "stall-timeout", 0, "`seconds` that an attempt may go without news")
 	flags.StringVar(&o.worker, "worker", "", "the worker's name for itself")
 	flags.StringVar(&o.outcome, "outcome", "completed", "completed, partial or failed")
 	flags.StringVar(&o.message, "message", "half done", "what the worker says")

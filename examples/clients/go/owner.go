@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "example.com/jobs/jobledgerv1"
 )
@@ -19,10 +20,14 @@ func create(ctx context.Context, c *client, o *options) error {
 		// keeps it with its own data.
 		o.requestID = rand.Text()
 	}
-	answer, err := unary(ctx, c.jobs.CreateJob, &pb.CreateJobRequest{
+	request := &pb.CreateJobRequest{
 		UserId: o.user, JobType: o.kind, Parameters: o.parameters, Labels: o.labels,
 		RequestId: o.requestID,
-	})
+	}
+	if o.stallTimeout != 0 {
+		request.StallTimeout = &durationpb.Duration{Seconds: int64(o.stallTimeout)}
+	}
+	answer, err := unary(ctx, c.jobs.CreateJob, request)
 	if err == nil {
 		print(event{"event": "created", "job": message(answer.GetJob())})
 	}

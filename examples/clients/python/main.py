@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(command=create)
     command.add_argument("--type", required=True)
     command.add_argument("--request-id")
+    command.add_argument("--stall-timeout", type=int, metavar="SECONDS")
     command.add_argument("--parameters", type=read_struct, metavar="FILE")
     command.add_argument("--label", type=divide, action="append", default=[], metavar="KEY=VALUE")
 

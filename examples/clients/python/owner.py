@@ -35,6 +35,8 @@ def create(client: Client, options: Namespace) -> None:
         # with its own data.
         request_id=options.request_id or str(uuid.uuid4()),
     )
+    if options.stall_timeout is not None:
+        request.stall_timeout.seconds = options.stall_timeout
     emit("created", job=as_json(client.jobs.CreateJob(request, timeout=DEADLINE).job))
 
 

@@ -61,6 +61,10 @@ const std::map<std::string, Setter> kSetters = {
     {"job", [](Options& o, const std::string& text) { o.job = text; }},
     {"type", [](Options& o, const std::string& text) { o.type = text; }},
     {"request-id", [](Options& o, const std::string& text) { o.request_id = text; }},
+    {"stall-timeout",
+     [](Options& o, const std::string& text) {
+       o.stall_timeout = ParseNumber<std::int64_t>(text);
+     }},
     {"parameters", [](Options& o, const std::string& path) { o.parameters = ReadStruct(path); }},
     {"label",
      [](Options& o, const std::string& text) {

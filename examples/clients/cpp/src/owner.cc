@@ -41,6 +41,9 @@ void Create(const Client& client, const Options& options) {
   // The retries of one call share it; a caller that may itself be run again keeps it with its
   // own data.
   request.set_request_id(options.request_id ? *options.request_id : RandomUuid());
+  if (options.stall_timeout) {
+    request.mutable_stall_timeout()->set_seconds(*options.stall_timeout);
+  }
   const auto response = Unary(*client.jobs, &JobService::Stub::CreateJob, request);
   Print("created", {{"job", Json(response.job())}});
 }

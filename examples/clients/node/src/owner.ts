@@ -18,6 +18,7 @@ export async function create(client: grpc.Client, options: Options): Promise<voi
     // The retries of one call share it; a caller that may itself be run again keeps it
     // with its own data.
     requestId: options.requestId ?? randomUUID(),
+    stallTimeout: options.stallTimeout ? { seconds: options.stallTimeout } : undefined,
   });
   print({ event: "created", job: json(JobSchema, answer.job) });
 }

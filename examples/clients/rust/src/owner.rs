@@ -23,6 +23,9 @@ pub struct Create {
     /// Makes the call safe to repeat [default: random]
     #[arg(long)]
     request_id: Option<String>,
+    /// How long an attempt may go without news
+    #[arg(long, value_name = "SECONDS")]
+    stall_timeout: Option<i64>,
     /// File with the input
     #[arg(long, value_name = "FILE", value_parser = read_struct)]
     parameters: Option<Struct>,
@@ -46,6 +49,9 @@ pub async fn create(options: Create) -> Result<(), Status> {
         // The attempts of one call share it; a caller that may itself be run again keeps it
         // with its own data.
         request_id: options.request_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
+        stall_timeout: options
+            .stall_timeout
+            .map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
         ..Default::default()
     };
     let answer = unary(request, async |r| client.jobs().create_job(r).await).await?;

@@ -1,5 +1,6 @@
 package com.example.jobs;
 
+import com.google.protobuf.util.Durations;
 import java.util.Map;
 import java.util.UUID;
 import jobledger.v1.JobServiceOuterClass.CreateJobRequest;
@@ -17,6 +18,8 @@ final class Owner {
                 // keeps it with its own data.
                 .setRequestId(options.optional("request-id").orElse(UUID.randomUUID().toString()));
         options.struct("parameters").ifPresent(request::setParameters);
+        options.integer("stall-timeout")
+                .ifPresent(seconds -> request.setStallTimeout(Durations.fromSeconds(seconds)));
         var answer = client.jobs().createJob(request.build());
         Lines.print("created", Map.of("job", answer.getJob()));
     }
