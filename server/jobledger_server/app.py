@@ -27,6 +27,8 @@ from jobledger_server.rpc.operations.operation_requests import OperationsRequest
 from jobledger_server.rpc.operations.operations_service import OperationsService
 from jobledger_server.rpc.server import Services, serving
 from jobledger_server.rpc.workers.report_streams import ReportStreams
+from jobledger_server.rpc.workers.work_requests import WorkRequests
+from jobledger_server.rpc.workers.work_streams import WorkStreams
 from jobledger_server.rpc.workers.worker_ledger import WorkerLedger
 from jobledger_server.rpc.workers.worker_requests import WorkerRequests
 from jobledger_server.rpc.workers.worker_service import WorkerService
@@ -88,7 +90,15 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             supervisor.supervise(task)
         drain = Drain(partial(_end_streams, feed.hub, waiters))
         services = _services(
-            settings, store, ledger, reads, feed, long_poll=long_poll, access=access, drain=drain
+            settings,
+            store,
+            ledger,
+            reads,
+            feed,
+            long_poll=long_poll,
+            access=access,
+            parser=parser,
+            drain=drain,
         )
         async with (
             serving(
@@ -227,6 +237,7 @@ def _services(
     *,
     long_poll: LongPoll,
     access: Access | None,
+    parser: RequestParser,
     drain: Drain,
 ) -> Services:
     heartbeat, max_age = settings.heartbeat, settings.max_watch_age
@@ -250,6 +261,14 @@ def _services(
             worker_ledger,
             requests,
             ReportStreams(worker_ledger, requests, drain.begun, max_age=max_age),
+            WorkStreams(
+                worker_ledger,
+                hub,
+                WorkRequests(settings.url_schemes),
+                parser,
+                heartbeat=heartbeat,
+                max_age=max_age,
+            ),
         ),
         operations=OperationsService(
             store,

@@ -107,6 +107,13 @@ async def some_jobs(channel: grpc.aio.Channel) -> list[str]:
     return [job.id for job in made] + [f"jobs/{job.id}" for job in made]
 
 
+def error_codes(method: str, answer: bytes) -> list[int]:
+    """Return the codes of the errors in one answer of a stream."""
+    if method == "Work":
+        return [each.error.code for each in workers.WorkResponse.FromString(answer).results]
+    return [workers.ReportProgressResponse.FromString(answer).error.code]
+
+
 async def outcome(channel: grpc.aio.Channel, service: Any, method: Any, request: bytes) -> str:
     """Make one call; return the name of its code."""
     path = f"/{service.full_name}/{method.name}"
@@ -117,7 +124,7 @@ async def outcome(channel: grpc.aio.Channel, service: Any, method: Any, request:
             await stream.write(request)
             await stream.done_writing()
             while (data := await stream.read()) is not grpc.aio.EOF:
-                if workers.ReportProgressResponse.FromString(data).error.code == INTERNAL:
+                if INTERNAL in error_codes(method.name, data):
                     return "INTERNAL"
         elif method.server_streaming:
             stream = channel.unary_stream(path)(request, timeout=timeout, metadata=METADATA)

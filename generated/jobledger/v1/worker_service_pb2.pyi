@@ -393,8 +393,8 @@ Global___ReportProgressResponse: _TypeAlias = ReportProgressResponse  # noqa: Y0
 
 @_typing.final
 class ReportError(_message.Message):
-    """Why one report of a stream was refused. UpdateProgress returns the same as a
-    status.
+    """Why one report or update of a stream was refused. The unary calls return the
+    same as a status.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -428,7 +428,8 @@ class ReportError(_message.Message):
     reason: _error_reason_pb2.ErrorReason.ValueType
     """INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, LEASE_LOST,
     LIMIT_EXCEEDED, UNAVAILABLE (the database is unavailable: send the report
-    again) or INTERNAL.
+    or update again) or INTERNAL. For an update also JOB_TERMINAL and
+    REQUEST_ID_REUSED.
     """
     message: _builtins.str
     """Human-readable."""
@@ -451,6 +452,472 @@ class ReportError(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportError: _TypeAlias = ReportError  # noqa: Y015
+
+@_typing.final
+class WorkRequest(_message.Message):
+    """A message of a worker. An empty one is a heartbeat."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HELLO_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    UPDATES_FIELD_NUMBER: _builtins.int
+    slots: _builtins.int
+    """How many jobs the worker will hold at most on this stream, 0 to 1000. It
+    may be sent again. With 0 no jobs are pushed any more: the worker shuts
+    down. Jobs that were pushed before this message was read may still arrive.
+    Default: unchanged, 0 at first.
+    """
+    @_builtins.property
+    def hello(self) -> Global___WorkHello:
+        """Who the worker is, and what it can do. Required in the first message,
+        invalid in others.
+        """
+
+    @_builtins.property
+    def updates(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobUpdate]:
+        """What the worker reports, at most 1000 updates and 1 MiB."""
+
+    def __init__(
+        self,
+        *,
+        hello: Global___WorkHello | None = ...,
+        slots: _builtins.int | None = ...,
+        updates: _abc.Iterable[Global___JobUpdate] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_slots", b"_slots", "hello", b"hello", "slots", b"slots"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_slots", b"_slots", "hello", b"hello", "slots", b"slots", "updates", b"updates"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__slots: _TypeAlias = _typing.Literal["slots"]  # noqa: Y015
+    _WhichOneofArgType__slots: _TypeAlias = _typing.Literal["_slots", b"_slots"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__slots) -> _WhichOneofReturnType__slots | None: ...
+
+Global___WorkRequest: _TypeAlias = WorkRequest  # noqa: Y015
+
+@_typing.final
+class WorkHello(_message.Message):
+    """Begins a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    JOB_TYPES_FIELD_NUMBER: _builtins.int
+    LEASE_DURATION_FIELD_NUMBER: _builtins.int
+    HOLDING_FIELD_NUMBER: _builtins.int
+    worker_id: _builtins.str
+    """The worker's id, chosen by itself: 1 to 128 characters without control
+    characters. Required.
+    """
+    @_builtins.property
+    def job_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The job types that it can run, 1 to 100. Required."""
+
+    @_builtins.property
+    def lease_duration(self) -> _duration_pb2.Duration:
+        """How long the lease of a pushed job lasts, and how long each message renews
+        it for: 5 seconds to 24 hours. Default: 60 seconds.
+        """
+
+    @_builtins.property
+    def holding(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldJob]:
+        """The jobs that the worker already holds, for instance from a stream that
+        broke, at most 1000. They count for `slots`, and keep the duration of their
+        own leases.
+        """
+
+    def __init__(
+        self,
+        *,
+        worker_id: _builtins.str = ...,
+        job_types: _abc.Iterable[_builtins.str] | None = ...,
+        lease_duration: _duration_pb2.Duration | None = ...,
+        holding: _abc.Iterable[Global___HeldJob] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease_duration", b"lease_duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["holding", b"holding", "job_types", b"job_types", "lease_duration", b"lease_duration", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkHello: _TypeAlias = WorkHello  # noqa: Y015
+
+@_typing.final
+class HeldJob(_message.Message):
+    """A job that a worker holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """The job. Required."""
+    attempt: _builtins.int
+    """The worker's attempt, 1 or more. Required."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldJob: _TypeAlias = HeldJob  # noqa: Y015
+
+@_typing.final
+class JobUpdate(_message.Message):
+    """What a worker reports of one job. It need not hold the job on this stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    ASSET_FIELD_NUMBER: _builtins.int
+    FINISH_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """The job. Required."""
+    attempt: _builtins.int
+    """The worker's attempt, 1 or more. Required."""
+    @_builtins.property
+    def progress(self) -> Global___ProgressUpdate:
+        """Progress."""
+
+    @_builtins.property
+    def asset(self) -> Global___AssetUpdate:
+        """An asset to link."""
+
+    @_builtins.property
+    def finish(self) -> Global___FinishUpdate:
+        """The job is finished."""
+
+    @_builtins.property
+    def release(self) -> Global___ReleaseUpdate:
+        """The job is released."""
+
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        progress: Global___ProgressUpdate | None = ...,
+        asset: Global___AssetUpdate | None = ...,
+        finish: Global___FinishUpdate | None = ...,
+        release: Global___ReleaseUpdate | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "finish", b"finish", "progress", b"progress", "release", b"release", "update", b"update"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "attempt", b"attempt", "finish", b"finish", "job_id", b"job_id", "progress", b"progress", "release", b"release", "update", b"update"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["progress", "asset", "finish", "release"]  # noqa: Y015
+    _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
+
+Global___JobUpdate: _TypeAlias = JobUpdate  # noqa: Y015
+
+@_typing.final
+class ProgressUpdate(_message.Message):
+    """Reports progress; see UpdateProgress."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    PROGRESS_MESSAGE_FIELD_NUMBER: _builtins.int
+    progress: _builtins.int
+    """Percent done, 0 to 100. Default: unchanged."""
+    progress_message: _builtins.str
+    """See Job.progress_message. Default: unchanged."""
+    def __init__(
+        self,
+        *,
+        progress: _builtins.int | None = ...,
+        progress_message: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_progress", b"_progress", "_progress_message", b"_progress_message", "progress", b"progress", "progress_message", b"progress_message"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_progress", b"_progress", "_progress_message", b"_progress_message", "progress", b"progress", "progress_message", b"progress_message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__progress: _TypeAlias = _typing.Literal["progress"]  # noqa: Y015
+    _WhichOneofArgType__progress: _TypeAlias = _typing.Literal["_progress", b"_progress"]  # noqa: Y015
+    _WhichOneofReturnType__progress_message: _TypeAlias = _typing.Literal["progress_message"]  # noqa: Y015
+    _WhichOneofArgType__progress_message: _TypeAlias = _typing.Literal["_progress_message", b"_progress_message"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__progress) -> _WhichOneofReturnType__progress | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__progress_message) -> _WhichOneofReturnType__progress_message | None: ...
+
+Global___ProgressUpdate: _TypeAlias = ProgressUpdate  # noqa: Y015
+
+@_typing.final
+class AssetUpdate(_message.Message):
+    """Links an asset; see CreateAsset."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASSET_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the update idempotent: 1 to 128 characters without control
+    characters, unique for this job. Default: empty, each update links an
+    asset.
+    """
+    @_builtins.property
+    def asset(self) -> _asset_pb2.Asset:
+        """The asset. Required."""
+
+    def __init__(
+        self,
+        *,
+        asset: _asset_pb2.Asset | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AssetUpdate: _TypeAlias = AssetUpdate  # noqa: Y015
+
+@_typing.final
+class FinishUpdate(_message.Message):
+    """Finishes a job; see MarkCompleted, MarkPartial and MarkFailed, which an
+    update with the same content repeats.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    ASSETS_FIELD_NUMBER: _builtins.int
+    status: _job_pb2.JobStatus.ValueType
+    """COMPLETED, PARTIAL or FAILED. Required."""
+    @_builtins.property
+    def result(self) -> _struct_pb2.Struct:
+        """The result. Default: none. See Job.result."""
+
+    @_builtins.property
+    def error(self) -> _job_pb2.JobError:
+        """Required, with a message, for FAILED; allowed for PARTIAL; invalid for
+        COMPLETED.
+        """
+
+    @_builtins.property
+    def assets(self) -> _containers.RepeatedCompositeFieldContainer[_asset_pb2.Asset]:
+        """The job's assets, at most 1000, linked in the same transaction."""
+
+    def __init__(
+        self,
+        *,
+        status: _job_pb2.JobStatus.ValueType = ...,
+        result: _struct_pb2.Struct | None = ...,
+        error: _job_pb2.JobError | None = ...,
+        assets: _abc.Iterable[_asset_pb2.Asset] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assets", b"assets", "error", b"error", "result", b"result", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FinishUpdate: _TypeAlias = FinishUpdate  # noqa: Y015
+
+@_typing.final
+class ReleaseUpdate(_message.Message):
+    """Releases a job; see ReleaseJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseUpdate: _TypeAlias = ReleaseUpdate  # noqa: Y015
+
+@_typing.final
+class WorkResponse(_message.Message):
+    """A message of the service. A message may have jobs, results and signals."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOBS_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    SIGNALS_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    heartbeat: _builtins.bool
+    """True if the message has nothing else. Sent after a while without another
+    message, so that a client can detect that the connection is broken.
+    """
+    @_builtins.property
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]:
+        """Jobs that the worker holds now, oldest first: at most 3 MiB of them, one at
+        least.
+        """
+
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___UpdateResult]:
+        """The results of the oldest updates without a result, in their order."""
+
+    @_builtins.property
+    def signals(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobSignal]:
+        """What the worker has to know of jobs that it holds."""
+
+    def __init__(
+        self,
+        *,
+        jobs: _abc.Iterable[_job_pb2.Job] | None = ...,
+        results: _abc.Iterable[Global___UpdateResult] | None = ...,
+        signals: _abc.Iterable[Global___JobSignal] | None = ...,
+        heartbeat: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "jobs", b"jobs", "results", b"results", "signals", b"signals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkResponse: _TypeAlias = WorkResponse  # noqa: Y015
+
+@_typing.final
+class UpdateResult(_message.Message):
+    """The result of one update."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    APPLIED_FIELD_NUMBER: _builtins.int
+    ASSET_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """The job, as the update names it."""
+    version: _builtins.int
+    """The job's version after the update. 0 if there is an `error`."""
+    applied: _builtins.bool
+    """False if the update was a late progress report or there is an `error`. See
+    UpdateProgressResponse.applied.
+    """
+    @_builtins.property
+    def asset(self) -> _asset_pb2.Asset:
+        """The linked asset of an AssetUpdate."""
+
+    @_builtins.property
+    def error(self) -> Global___ReportError:
+        """Why the update was refused. Not set if it was not."""
+
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        applied: _builtins.bool = ...,
+        asset: _asset_pb2.Asset | None = ...,
+        error: Global___ReportError | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "asset", b"asset", "error", b"error", "job_id", b"job_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateResult: _TypeAlias = UpdateResult  # noqa: Y015
+
+@_typing.final
+class JobSignal(_message.Message):
+    """Something that the worker has to know of a job, sent as soon as it is
+    committed. Each is sent once on a stream.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
+    LEASE_LOST_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """The job."""
+    attempt: _builtins.int
+    """The worker's attempt."""
+    @_builtins.property
+    def cancel_requested(self) -> Global___CancelRequested:
+        """Cancellation was requested: clean up and finish the job. The service
+        finishes it itself after 30 seconds.
+        """
+
+    @_builtins.property
+    def lease_lost(self) -> Global___LeaseLost:
+        """The job is not the worker's own any more: its lease expired, or it was
+        finished, released or deleted, and not by an update of this stream. Stop
+        working on it.
+        """
+
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        cancel_requested: Global___CancelRequested | None = ...,
+        lease_lost: Global___LeaseLost | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "lease_lost", b"lease_lost", "signal", b"signal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_requested", b"cancel_requested", "job_id", b"job_id", "lease_lost", b"lease_lost", "signal", b"signal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_signal: _TypeAlias = _typing.Literal["cancel_requested", "lease_lost"]  # noqa: Y015
+    _WhichOneofArgType_signal: _TypeAlias = _typing.Literal["signal", b"signal"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_signal) -> _WhichOneofReturnType_signal | None: ...
+
+Global___JobSignal: _TypeAlias = JobSignal  # noqa: Y015
+
+@_typing.final
+class CancelRequested(_message.Message):
+    """Cancellation of a job was requested."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """See Job.cancel_reason."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelRequested: _TypeAlias = CancelRequested  # noqa: Y015
+
+@_typing.final
+class LeaseLost(_message.Message):
+    """A lease is lost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseLost: _TypeAlias = LeaseLost  # noqa: Y015
 
 @_typing.final
 class ReleaseJobRequest(_message.Message):

@@ -65,6 +65,11 @@ class WorkerServiceStub(object):
                 request_serializer=jobledger_dot_v1_dot_worker__service__pb2.ReportProgressRequest.SerializeToString,
                 response_deserializer=jobledger_dot_v1_dot_worker__service__pb2.ReportProgressResponse.FromString,
                 _registered_method=True)
+        self.Work = channel.stream_stream(
+                '/jobledger.v1.WorkerService/Work',
+                request_serializer=jobledger_dot_v1_dot_worker__service__pb2.WorkRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_worker__service__pb2.WorkResponse.FromString,
+                _registered_method=True)
         self.MarkCompleted = channel.unary_unary(
                 '/jobledger.v1.WorkerService/MarkCompleted',
                 request_serializer=jobledger_dot_v1_dot_worker__service__pb2.MarkCompletedRequest.SerializeToString,
@@ -164,6 +169,51 @@ class WorkerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Work(self, request_iterator, context):
+        """All of a worker's work over one stream: jobs are pushed as they become
+        claimable, updates are answered in order, and the worker learns at once when
+        a job that it holds is to be cancelled or is not its own any more.
+
+        The first message has `hello`. It is answered at once, with a signal for
+        each job of `hello.holding` that is not the worker's own any more, or with a
+        heartbeat if there is none. The stream holds the other jobs of `holding`,
+        and those that are pushed on it, until they are finished or released, or
+        their lease is lost.
+
+        Jobs are pushed while the stream holds fewer than `slots`. Each is claimed
+        as by ClaimJobs. Several streams with the same job types take turns.
+
+        Any message, also an empty one, renews the leases of all jobs that the
+        stream holds. They are renewed at most once in a tenth of the lease, so a
+        lease lasts at least nine tenths of its duration from a message on. Send a
+        message at least every third of `lease_duration`, also while the worker
+        holds no job: a stream from which nothing came for half of it is pushed no
+        jobs until its next message.
+
+        Each update has one result, after its commit. The results are in the order
+        of the updates. Those of one job are applied in this order, and the updates
+        of a message are committed together if they fit one commit. An error
+        concerns its own update only. The server stops reading while 1000 updates of
+        the stream have no result.
+
+        A stream that breaks loses nothing: open another one, at any server, with
+        the jobs that the worker still holds in `holding`, and send the updates
+        without a result again, in their order. All updates are safe to repeat, an
+        asset if it has a `request_id`. A job that could not be sent on a stream
+        that broke is released, which does not use up its attempt.
+
+        The stream ends with OK after the client has closed its side and every
+        update has its result. What it held stays leased. Errors: INVALID_FIELD for
+        a message that breaks a rule other than those of an update, LIMIT_EXCEEDED,
+        ACCESS_DENIED for job types that the caller may not claim, UNAVAILABLE when
+        the server drains, when the stream reaches its maximum age, or when the
+        database is unavailable while `hello` is answered. Every update that was
+        read has its result first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def MarkCompleted(self, request, context):
         """TransitionJob to COMPLETED: all work was done. The assets are linked in the
         same transaction. Safe to retry.
@@ -230,6 +280,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.ReportProgress,
                     request_deserializer=jobledger_dot_v1_dot_worker__service__pb2.ReportProgressRequest.FromString,
                     response_serializer=jobledger_dot_v1_dot_worker__service__pb2.ReportProgressResponse.SerializeToString,
+            ),
+            'Work': grpc.stream_stream_rpc_method_handler(
+                    servicer.Work,
+                    request_deserializer=jobledger_dot_v1_dot_worker__service__pb2.WorkRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_worker__service__pb2.WorkResponse.SerializeToString,
             ),
             'MarkCompleted': grpc.unary_unary_rpc_method_handler(
                     servicer.MarkCompleted,
@@ -376,6 +431,33 @@ class WorkerService(object):
             '/jobledger.v1.WorkerService/ReportProgress',
             jobledger_dot_v1_dot_worker__service__pb2.ReportProgressRequest.SerializeToString,
             jobledger_dot_v1_dot_worker__service__pb2.ReportProgressResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Work(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/jobledger.v1.WorkerService/Work',
+            jobledger_dot_v1_dot_worker__service__pb2.WorkRequest.SerializeToString,
+            jobledger_dot_v1_dot_worker__service__pb2.WorkResponse.FromString,
             options,
             channel_credentials,
             insecure,

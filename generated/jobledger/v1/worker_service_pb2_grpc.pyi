@@ -86,6 +86,47 @@ class WorkerServiceStub:
     or when the stream reaches its maximum age and the client should reconnect.
     Every report that was read is acknowledged first.
     """
+    Work: _grpc.StreamStreamMultiCallable[_worker_service_pb2.WorkRequest, _worker_service_pb2.WorkResponse]
+    """All of a worker's work over one stream: jobs are pushed as they become
+    claimable, updates are answered in order, and the worker learns at once when
+    a job that it holds is to be cancelled or is not its own any more.
+
+    The first message has `hello`. It is answered at once, with a signal for
+    each job of `hello.holding` that is not the worker's own any more, or with a
+    heartbeat if there is none. The stream holds the other jobs of `holding`,
+    and those that are pushed on it, until they are finished or released, or
+    their lease is lost.
+
+    Jobs are pushed while the stream holds fewer than `slots`. Each is claimed
+    as by ClaimJobs. Several streams with the same job types take turns.
+
+    Any message, also an empty one, renews the leases of all jobs that the
+    stream holds. They are renewed at most once in a tenth of the lease, so a
+    lease lasts at least nine tenths of its duration from a message on. Send a
+    message at least every third of `lease_duration`, also while the worker
+    holds no job: a stream from which nothing came for half of it is pushed no
+    jobs until its next message.
+
+    Each update has one result, after its commit. The results are in the order
+    of the updates. Those of one job are applied in this order, and the updates
+    of a message are committed together if they fit one commit. An error
+    concerns its own update only. The server stops reading while 1000 updates of
+    the stream have no result.
+
+    A stream that breaks loses nothing: open another one, at any server, with
+    the jobs that the worker still holds in `holding`, and send the updates
+    without a result again, in their order. All updates are safe to repeat, an
+    asset if it has a `request_id`. A job that could not be sent on a stream
+    that broke is released, which does not use up its attempt.
+
+    The stream ends with OK after the client has closed its side and every
+    update has its result. What it held stays leased. Errors: INVALID_FIELD for
+    a message that breaks a rule other than those of an update, LIMIT_EXCEEDED,
+    ACCESS_DENIED for job types that the caller may not claim, UNAVAILABLE when
+    the server drains, when the stream reaches its maximum age, or when the
+    database is unavailable while `hello` is answered. Every update that was
+    read has its result first.
+    """
     MarkCompleted: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.MarkCompletedRequest, _worker_service_pb2.MarkCompletedResponse]
     """TransitionJob to COMPLETED: all work was done. The assets are linked in the
     same transaction. Safe to retry.
@@ -168,6 +209,47 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     not acknowledged. Errors of the stream: UNAVAILABLE when the server drains,
     or when the stream reaches its maximum age and the client should reconnect.
     Every report that was read is acknowledged first.
+    """
+    Work: _aio.StreamStreamMultiCallable[_worker_service_pb2.WorkRequest, _worker_service_pb2.WorkResponse]  # type: ignore[assignment]
+    """All of a worker's work over one stream: jobs are pushed as they become
+    claimable, updates are answered in order, and the worker learns at once when
+    a job that it holds is to be cancelled or is not its own any more.
+
+    The first message has `hello`. It is answered at once, with a signal for
+    each job of `hello.holding` that is not the worker's own any more, or with a
+    heartbeat if there is none. The stream holds the other jobs of `holding`,
+    and those that are pushed on it, until they are finished or released, or
+    their lease is lost.
+
+    Jobs are pushed while the stream holds fewer than `slots`. Each is claimed
+    as by ClaimJobs. Several streams with the same job types take turns.
+
+    Any message, also an empty one, renews the leases of all jobs that the
+    stream holds. They are renewed at most once in a tenth of the lease, so a
+    lease lasts at least nine tenths of its duration from a message on. Send a
+    message at least every third of `lease_duration`, also while the worker
+    holds no job: a stream from which nothing came for half of it is pushed no
+    jobs until its next message.
+
+    Each update has one result, after its commit. The results are in the order
+    of the updates. Those of one job are applied in this order, and the updates
+    of a message are committed together if they fit one commit. An error
+    concerns its own update only. The server stops reading while 1000 updates of
+    the stream have no result.
+
+    A stream that breaks loses nothing: open another one, at any server, with
+    the jobs that the worker still holds in `holding`, and send the updates
+    without a result again, in their order. All updates are safe to repeat, an
+    asset if it has a `request_id`. A job that could not be sent on a stream
+    that broke is released, which does not use up its attempt.
+
+    The stream ends with OK after the client has closed its side and every
+    update has its result. What it held stays leased. Errors: INVALID_FIELD for
+    a message that breaks a rule other than those of an update, LIMIT_EXCEEDED,
+    ACCESS_DENIED for job types that the caller may not claim, UNAVAILABLE when
+    the server drains, when the stream reaches its maximum age, or when the
+    database is unavailable while `hello` is answered. Every update that was
+    read has its result first.
     """
     MarkCompleted: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.MarkCompletedRequest, _worker_service_pb2.MarkCompletedResponse]  # type: ignore[assignment]
     """TransitionJob to COMPLETED: all work was done. The assets are linked in the
@@ -272,6 +354,53 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         not acknowledged. Errors of the stream: UNAVAILABLE when the server drains,
         or when the stream reaches its maximum age and the client should reconnect.
         Every report that was read is acknowledged first.
+        """
+
+    @_abc_1.abstractmethod
+    def Work(
+        self,
+        request_iterator: _MaybeAsyncIterator[_worker_service_pb2.WorkRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_worker_service_pb2.WorkResponse], _abc.AsyncIterator[_worker_service_pb2.WorkResponse]]:
+        """All of a worker's work over one stream: jobs are pushed as they become
+        claimable, updates are answered in order, and the worker learns at once when
+        a job that it holds is to be cancelled or is not its own any more.
+
+        The first message has `hello`. It is answered at once, with a signal for
+        each job of `hello.holding` that is not the worker's own any more, or with a
+        heartbeat if there is none. The stream holds the other jobs of `holding`,
+        and those that are pushed on it, until they are finished or released, or
+        their lease is lost.
+
+        Jobs are pushed while the stream holds fewer than `slots`. Each is claimed
+        as by ClaimJobs. Several streams with the same job types take turns.
+
+        Any message, also an empty one, renews the leases of all jobs that the
+        stream holds. They are renewed at most once in a tenth of the lease, so a
+        lease lasts at least nine tenths of its duration from a message on. Send a
+        message at least every third of `lease_duration`, also while the worker
+        holds no job: a stream from which nothing came for half of it is pushed no
+        jobs until its next message.
+
+        Each update has one result, after its commit. The results are in the order
+        of the updates. Those of one job are applied in this order, and the updates
+        of a message are committed together if they fit one commit. An error
+        concerns its own update only. The server stops reading while 1000 updates of
+        the stream have no result.
+
+        A stream that breaks loses nothing: open another one, at any server, with
+        the jobs that the worker still holds in `holding`, and send the updates
+        without a result again, in their order. All updates are safe to repeat, an
+        asset if it has a `request_id`. A job that could not be sent on a stream
+        that broke is released, which does not use up its attempt.
+
+        The stream ends with OK after the client has closed its side and every
+        update has its result. What it held stays leased. Errors: INVALID_FIELD for
+        a message that breaks a rule other than those of an update, LIMIT_EXCEEDED,
+        ACCESS_DENIED for job types that the caller may not claim, UNAVAILABLE when
+        the server drains, when the stream reaches its maximum age, or when the
+        database is unavailable while `hello` is answered. Every update that was
+        read has its result first.
         """
 
     @_abc_1.abstractmethod

@@ -54,6 +54,12 @@ MAX_CLAIMED_JOBS = 100
 
 MAX_CLAIM_WAIT_SECONDS = 60
 
+MAX_SLOTS = 1000
+"""Jobs that a worker holds on one stream of Work, and entries of `holding`."""
+
+MAX_UPDATES = 1000
+"""Updates of one message of Work."""
+
 MAX_CREATIONS = 1000
 """Jobs of one BatchCreateJobs."""
 

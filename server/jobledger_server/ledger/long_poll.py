@@ -5,6 +5,7 @@ A job that was claimed for a caller that is gone is released.
 
 import asyncio
 import logging
+from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -29,16 +30,19 @@ class LongPoll:
         self._waiters = claim_waiters
         self._releasing: set[asyncio.Task[None]] = set()
 
-    async def claim(self, command: Claim, wait: float) -> list[Job]:
+    async def claim(
+        self, command: Claim, wait: float, querying: Callable[[], None] = lambda: None
+    ) -> list[Job]:
         """Return jobs as soon as there are any, or none after `wait` seconds or when draining.
 
-        Raises LimitExceeded and StoreUnavailable.
+        `querying` is called before each query for jobs. Raises LimitExceeded and StoreUnavailable.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
         with self._waiters.waiting(command.job_types) as waiter:
             while True:
                 waiter.reset()
+                querying()
                 jobs = await self._claim_or_release(command)
                 remaining = deadline - loop.time()
                 if jobs or remaining <= 0 or self._waiters.draining:
@@ -68,17 +72,27 @@ class LongPoll:
             # The caller is gone. Its claim gets nothing, unless it is under way: then without a
             # release the claimed jobs would wait until their leases expire, and lose an attempt.
             left.set()
-            releasing = asyncio.create_task(self._release(claiming))
-            self._releasing.add(releasing)
-            releasing.add_done_callback(self._releasing.discard)
+            self._start(self._release_claimed(claiming))
             raise
 
-    async def _release(self, claiming: asyncio.Future[list[Job]]) -> None:
-        CALLER.set(SERVICE)  # no limit of the caller applies
+    def release(self, jobs: Sequence[Job]) -> None:
+        """Release claimed jobs that could not be sent to their worker, soon after the call."""
+        self._start(self._release(jobs))
+
+    def _start(self, release: Coroutine[None, None, None]) -> None:
+        releasing = asyncio.create_task(release)
+        self._releasing.add(releasing)
+        releasing.add_done_callback(self._releasing.discard)
+
+    async def _release_claimed(self, claiming: asyncio.Future[list[Job]]) -> None:
         try:
             jobs = await claiming
         except Exception:  # noqa: BLE001
             return  # nothing was claimed
+        await self._release(jobs)
+
+    async def _release(self, jobs: Sequence[Job]) -> None:
+        CALLER.set(SERVICE)  # no limit of the caller applies
         releases = [self._ledger.apply(Release(job_id=job.id, attempt=job.attempt)) for job in jobs]
         for job, outcome in zip(
             jobs, await asyncio.gather(*releases, return_exceptions=True), strict=True

@@ -18,13 +18,16 @@ from jobledger_server.rpc.validation import InvalidRequest
 
 CLAIM = "/jobledger.v1.WorkerService/ClaimJobs"
 
+WORK = "/jobledger.v1.WorkerService/Work"
+"""The stream whose messages may be large. Its method parses them itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How many of the longest calls each caller, and all callers together, may have open."""
 
     streams: Admission
-    """Streams of ReportProgress."""
+    """Streams of ReportProgress and Work."""
 
     claims: Admission
     """Calls of ClaimJobs."""
@@ -62,7 +65,8 @@ class Handlers:
         if method.client_streaming:
             behavior = admitted(behavior, self._limits.streams)
             call = self._calls.of_stream(path, behavior)
-            return grpc.stream_stream_rpc_method_handler(call, _each_parsed(parse), None)
+            deserializer = None if path == WORK else _each_parsed(parse)
+            return grpc.stream_stream_rpc_method_handler(call, deserializer, None)
         if path == CLAIM:
             behavior = admitted(behavior, self._limits.claims)
         call = self._calls.of_message(path, behavior, parse)

@@ -21,6 +21,7 @@ from jobledger_server.domain.job import (
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.rpc.encoding import encoded_field
 from jobledger_server.store import Change
+from jobledger_server.watch.held_jobs import Signal
 
 _STATUSES = {s: job_pb2.JobStatus.Value(f"JOB_STATUS_{s.value}") for s in JobStatus}
 
@@ -156,6 +157,27 @@ def report_message(decision: Decision) -> worker_service_pb2.ReportProgressRespo
     _set_time(message.lease_expire_time, job.lease_expire_time)
     _set_time(message.cancel_request_time, job.cancel_request_time)
     return response
+
+
+def result_message(decision: Decision, asset: Asset | None) -> worker_service_pb2.UpdateResult:
+    """Make the result of an update, with the asset that it linked."""
+    job = decision.job
+    return worker_service_pb2.UpdateResult(
+        job_id=job.id,
+        version=job.version,
+        applied=decision.applied,
+        asset=None if asset is None else asset_message(asset),
+    )
+
+
+def signal_message(signal: Signal) -> worker_service_pb2.JobSignal:
+    message = worker_service_pb2.JobSignal(job_id=signal.job_id, attempt=signal.attempt)
+    if signal.lost:
+        message.lease_lost.SetInParent()
+    else:
+        message.cancel_requested.reason = signal.cancel_reason
+        message.cancel_requested.SetInParent()
+    return message
 
 
 def progress_response(decision: Decision) -> bytes:

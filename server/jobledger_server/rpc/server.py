@@ -179,7 +179,7 @@ def _limits(settings: Settings) -> Limits:
         return Admission(limit, total=total, each=each)
 
     return Limits(
-        streams=admission("streams of reports", settings.max_watches),
+        streams=admission("streams of workers", settings.max_watches),
         claims=admission("waiting claims", settings.max_watches),
         foreign=admission("streams of health and reflection", MAX_FOREIGN_STREAMS),
     )

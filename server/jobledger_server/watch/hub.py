@@ -11,6 +11,7 @@ from jobledger_server.domain.job import JobId
 from jobledger_server.store import Change
 from jobledger_server.watch.change_buffer import ChangeBuffer
 from jobledger_server.watch.feed_watch import FeedWatch
+from jobledger_server.watch.held_jobs import HeldJobs, Holders
 from jobledger_server.watch.job_watch import Draining, JobWatch
 
 Key = TypeVar("Key")
@@ -66,6 +67,7 @@ class WatchHub:
         )
         self._job_watches: dict[JobId, set[JobWatch]] = {}
         self._feed_watches: dict[str | None, set[FeedWatch]] = {}
+        self._holders = Holders()
         self._to_wake: deque[JobWatch | FeedWatch] = deque()
         self._waking = False
         self._draining = False
@@ -98,10 +100,18 @@ class WatchHub:
                     for feed_watch in self._feed_watches.get(user_id, ()):
                         if feed_watch.offer(change):
                             self._schedule_wake(feed_watch)
+                for held_jobs in self._holders.of(change.job.id):
+                    # Woken at once: one stream holds a job, and thousands may watch it.
+                    if held_jobs.offer(change):
+                        held_jobs.wake()
                 self._observe(change)
                 self._buffer.add(change)
         if not self._waking:
             self._wake_some()
+
+    def changes_since(self, seq: int) -> Sequence[Change] | None:
+        """Return what was handed on after `seq`, or None if not all of it is kept any more."""
+        return None if seq < self._buffer.floor else self._buffer.after(seq)
 
     def _schedule_wake(self, watch: JobWatch | FeedWatch) -> None:
         if not watch.wake_scheduled:
@@ -138,6 +148,17 @@ class WatchHub:
             yield
 
     @contextmanager
+    def holding(self, wake: Callable[[], None]) -> Iterator[HeldJobs]:
+        """Yield the jobs that a stream holds, none at first; `wake` is called for each signal.
+
+        Raises Draining.
+        """
+        if self._draining:
+            raise Draining
+        with self._holders.opened(wake) as held_jobs:
+            yield held_jobs
+
+    @contextmanager
     def _registered(self, watches: dict[Key, set[Watch]], key: Key, watch: Watch) -> Iterator[None]:
         if self._draining:
             raise Draining
@@ -172,3 +193,4 @@ class WatchHub:
         for feed_watches in self._feed_watches.values():
             for feed_watch in feed_watches:
                 feed_watch.drain()
+        self._holders.drain()

@@ -1,7 +1,7 @@
 """The ledger as WorkerService uses it: with the job types and the fencing of its caller."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from jobledger_server.domain.commands import Claim, WorkerCommand
 from jobledger_server.domain.job import Job
@@ -29,9 +29,19 @@ class WorkerLedger:
         """See `Ledger`. Also raises InvalidRequest."""
         return self._ledger.put(WORK_LIMITS.get().of(command))
 
-    async def claim(self, command: Claim, wait: float) -> list[Job]:
-        """See `LongPoll`. Also raises AccessDenied."""
-        job_types = WORK_LIMITS.get().job_types
-        if job_types is not None and not command.job_types <= job_types:
+    def check_job_types(self, job_types: frozenset[str]) -> None:
+        """Raise AccessDenied unless the caller may claim jobs of these types."""
+        allowed = WORK_LIMITS.get().job_types
+        if allowed is not None and not job_types <= allowed:
             raise AccessDenied
-        return await self._long_poll.claim(command, wait)
+
+    async def claim(
+        self, command: Claim, wait: float, querying: Callable[[], None] = lambda: None
+    ) -> list[Job]:
+        """See `LongPoll`. Also raises AccessDenied."""
+        self.check_job_types(command.job_types)
+        return await self._long_poll.claim(command, wait, querying)
+
+    def release(self, jobs: Sequence[Job]) -> None:
+        """See `LongPoll`."""
+        self._long_poll.release(jobs)

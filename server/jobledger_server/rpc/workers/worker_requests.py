@@ -49,7 +49,7 @@ class WorkerRequests:
             worker_id=fields.worker_id(check, request.worker_id),
             job_types=fields.job_types(check, request.job_types),
             max_jobs=check.number("max_jobs", request.max_jobs, 0, MAX_CLAIMED_JOBS) or 1,
-            lease_duration=_lease(check, request) or DEFAULT_CLAIM_LEASE,
+            lease_duration=lease(check, request) or DEFAULT_CLAIM_LEASE,
         )
         wait = check.duration("wait", request.wait, 0, MAX_CLAIM_WAIT_SECONDS)
         check.finish()
@@ -70,15 +70,15 @@ class WorkerRequests:
             target=targets[0] if targets else JobStatus.QUEUED,  # refused by `finish`
             attempt=request.attempt if has("attempt") else None,
             expected_version=request.expected_version if has("expected_version") else None,
-            progress=_progress(check, request),
-            progress_message=_progress_message(check, request),
+            progress=progress(check, request),
+            progress_message=progress_message(check, request),
             result=fields.optional_struct(check, "result", request.result, has),
-            error=_error(check, request.error) if has("error") else None,
-            assets=self._assets(check, request.assets),
+            error=job_error(check, request.error) if has("error") else None,
+            assets=links(check, request.assets, self._url_schemes),
             worker_id=fields.worker_id(check, request.worker_id, required=False),
-            lease_duration=_lease(check, request),
+            lease_duration=lease(check, request),
         )
-        _check_outcome(check, command)
+        check_outcome(check, command)
         check.finish()
         return command
 
@@ -94,16 +94,16 @@ class WorkerRequests:
                 target = JobStatus.FAILED
         has = request.HasField
         if not isinstance(request, pb.MarkCompletedRequest):
-            error = _error(check, request.error) if request.HasField("error") else None
+            error = job_error(check, request.error) if request.HasField("error") else None
         command = ChangeStatus(
             job_id=fields.job_id(check, request.job_id),
             target=target,
             attempt=request.attempt if has("attempt") else None,
             result=fields.optional_struct(check, "result", request.result, has),
             error=error,
-            assets=self._assets(check, request.assets),
+            assets=links(check, request.assets, self._url_schemes),
         )
-        _check_outcome(check, command)
+        check_outcome(check, command)
         check.finish()
         return command
 
@@ -112,8 +112,8 @@ class WorkerRequests:
         command = Report(
             job_id=fields.job_id(check, request.job_id),
             attempt=request.attempt if request.HasField("attempt") else None,
-            progress=_progress(check, request),
-            progress_message=_progress_message(check, request),
+            progress=progress(check, request),
+            progress_message=progress_message(check, request),
         )
         check.finish()
         return command
@@ -123,55 +123,67 @@ class WorkerRequests:
         command = LinkAsset(
             job_id=fields.job_id(check, request.job_id),
             attempt=request.attempt if request.HasField("attempt") else None,
-            link=self._link(check, "", request),
+            link=link(check, "", request, self._url_schemes),
             request_id=fields.request_id(check, request.request_id),
         )
         check.finish()
         return command
 
-    def _assets(self, check: Checker, assets: Sequence[asset_pb2.Asset]) -> tuple[AssetLink, ...]:
-        if not check.at_most("assets", assets, MAX_ASSETS):
-            return ()
-        return tuple(self._link(check, f"assets[{i}].", asset) for i, asset in enumerate(assets))
 
-    def _link(
-        self, check: Checker, prefix: str, asset: asset_pb2.Asset | pb.CreateAssetRequest
-    ) -> AssetLink:
-        if not asset.url and not asset.storage_path:
-            check.add(f"{prefix}url", "is required if storage_path is empty")
-        if asset.url:
-            check.url(f"{prefix}url", asset.url, self._url_schemes)
-        return AssetLink(
-            asset_type=check.name(
-                f"{prefix}asset_type", asset.asset_type, MAX_ASSET_TYPE_CHARACTERS
-            ),
-            url=asset.url,
-            storage_path=check.name(
-                f"{prefix}storage_path",
-                asset.storage_path,
-                MAX_STORAGE_PATH_CHARACTERS,
-                required=False,
-            ),
-            file_size=check.at_least_zero(f"{prefix}file_size", asset.file_size),
-        )
+def links(
+    check: Checker, assets: Sequence[asset_pb2.Asset], url_schemes: Collection[str]
+) -> tuple[AssetLink, ...]:
+    if not check.at_most("assets", assets, MAX_ASSETS):
+        return ()
+    return tuple(link(check, f"assets[{i}].", asset, url_schemes) for i, asset in enumerate(assets))
 
 
-_Reporting = pb.TransitionJobRequest | pb.UpdateProgressRequest | pb.ReportProgressRequest
+def link(
+    check: Checker,
+    prefix: str,
+    asset: asset_pb2.Asset | pb.CreateAssetRequest,
+    url_schemes: Collection[str],
+) -> AssetLink:
+    if not asset.url and not asset.storage_path:
+        check.add(f"{prefix}url", "is required if storage_path is empty")
+    if asset.url:
+        check.url(f"{prefix}url", asset.url, url_schemes)
+    return AssetLink(
+        asset_type=check.name(f"{prefix}asset_type", asset.asset_type, MAX_ASSET_TYPE_CHARACTERS),
+        url=asset.url,
+        storage_path=check.name(
+            f"{prefix}storage_path",
+            asset.storage_path,
+            MAX_STORAGE_PATH_CHARACTERS,
+            required=False,
+        ),
+        file_size=check.at_least_zero(f"{prefix}file_size", asset.file_size),
+    )
 
 
-def _progress(check: Checker, request: _Reporting) -> int | None:
+_Reporting = (
+    pb.TransitionJobRequest
+    | pb.UpdateProgressRequest
+    | pb.ReportProgressRequest
+    | pb.ProgressUpdate
+)
+
+
+def progress(check: Checker, request: _Reporting) -> int | None:
     if not request.HasField("progress"):
         return None
     return check.number("progress", request.progress, 0, MAX_PROGRESS)
 
 
-def _progress_message(check: Checker, request: _Reporting) -> str | None:
+def progress_message(check: Checker, request: _Reporting) -> str | None:
     if not request.HasField("progress_message"):
         return None
     return check.text("progress_message", request.progress_message, MAX_MESSAGE_CHARACTERS)
 
 
-def _lease(check: Checker, request: pb.ClaimJobsRequest | pb.TransitionJobRequest) -> Micros | None:
+def lease(
+    check: Checker, request: pb.ClaimJobsRequest | pb.TransitionJobRequest | pb.WorkHello
+) -> Micros | None:
     if not request.HasField("lease_duration"):
         return None
     return check.duration(
@@ -179,7 +191,7 @@ def _lease(check: Checker, request: pb.ClaimJobsRequest | pb.TransitionJobReques
     )
 
 
-def _error(check: Checker, error: job_pb2.JobError) -> JobError:
+def job_error(check: Checker, error: job_pb2.JobError) -> JobError:
     if not error.message:
         check.add("error.message", "is required")
     return JobError(
@@ -189,7 +201,7 @@ def _error(check: Checker, error: job_pb2.JobError) -> JobError:
     )
 
 
-def _check_outcome(check: Checker, command: ChangeStatus) -> None:
+def check_outcome(check: Checker, command: ChangeStatus) -> None:
     """Check that the fields of the outcome fit the status that is requested."""
     target = command.target
     if target is JobStatus.FAILED and command.error is None:

@@ -15,6 +15,7 @@ from jobledger_server.rpc.messages import (
     progress_response,
 )
 from jobledger_server.rpc.workers.report_streams import ReportStreams
+from jobledger_server.rpc.workers.work_streams import WorkStreams
 from jobledger_server.rpc.workers.worker_ledger import WorkerLedger
 from jobledger_server.rpc.workers.worker_requests import WorkerRequests
 
@@ -25,11 +26,16 @@ class WorkerService:
     """Converts requests to commands, and their results to serialized responses."""
 
     def __init__(
-        self, ledger: WorkerLedger, requests: WorkerRequests, report_streams: ReportStreams
+        self,
+        ledger: WorkerLedger,
+        requests: WorkerRequests,
+        report_streams: ReportStreams,
+        work_streams: WorkStreams,
     ) -> None:
         self._ledger = ledger
         self._requests = requests
         self._report_streams = report_streams
+        self._work_streams = work_streams
 
     async def ClaimJobs(self, request: pb.ClaimJobsRequest, _context: Context) -> bytes:
         jobs = await self._ledger.claim(*self._requests.claim(request))
@@ -56,6 +62,10 @@ class WorkerService:
         self, _reports: AsyncIterator[pb.ReportProgressRequest], context: Context
     ) -> None:
         await self._report_streams.serve(context.read, context.write)
+
+    # Its messages are not parsed yet: see handlers.py.
+    async def Work(self, _messages: AsyncIterator[bytes], context: Context) -> None:
+        await self._work_streams.serve(context.read, context.write)
 
     async def MarkCompleted(
         self, request: UnparsedRequest[pb.MarkCompletedRequest], _context: Context

@@ -117,11 +117,14 @@ async def test_one_worker_leaves_claims_to_the_others(start: Start) -> None:
 
 
 @sqlite_only
-async def test_one_connection_leaves_streams_of_reports_to_the_others(start: Start) -> None:
+@pytest.mark.parametrize("method", ["ReportProgress", "Work"])
+async def test_one_connection_leaves_streams_of_workers_to_the_others(
+    start: Start, method: str
+) -> None:
     app = await start(**SHARE)
 
     async def report(channel: grpc.aio.Channel) -> Any:
-        stream = WorkerServiceStub(channel).ReportProgress()
+        stream = getattr(WorkerServiceStub(channel), method)()
         with suppress(grpc.aio.AioRpcError):  # it may be refused already
             await stream.wait_for_connection()
         return stream

@@ -14,7 +14,16 @@ from jobledger.v1 import worker_service_pb2 as workers
 from jobledger.v1.error_reason_pb2 import ErrorReason
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from tests.support.in_turn import in_turn
-from tests.support.rpc_caller import COMPLETED, PROCESSING, QUEUED, Caller, Refusal, refusal
+from tests.support.rpc_caller import (
+    COMPLETED,
+    PROCESSING,
+    QUEUED,
+    Caller,
+    Refusal,
+    decoded,
+    refusal,
+)
+from tests.support.work_stream import working
 
 ACCESS = f"""
 [[caller]]
@@ -47,8 +56,16 @@ ON_A_JOB: Mapping[str, Mapping[str, Any]] = {
     "MarkPartial": {},
     "MarkFailed": {"error": ERROR},
     "CreateAsset": ASSET,
+    "Work progress": {"progress": {"progress": 10}},
+    "Work asset": {"asset": {"asset": ASSET}},
+    "Work finish": {"finish": {"status": COMPLETED}},
+    "Work release": {"release": {}},
 }
-"""Each method about one job, with what its request needs besides `job_id` and `attempt`."""
+"""Each method about one job, with what its request needs besides `job_id` and `attempt`.
+
+For Work it is each kind of update."""
+
+STREAMS = ("ReportProgress", "Work")
 
 
 class Worker:
@@ -59,6 +76,8 @@ class Worker:
         self._metadata = [("authorization", f"Bearer {token}")]
 
     async def call(self, method: str, **fields: Any) -> Any:
+        if method.startswith("Work"):
+            return await self._update(**fields)
         request = getattr(workers, f"{method}Request")(**fields)
         if method != "ReportProgress":
             return await getattr(self._stub, method)(request, metadata=self._metadata, timeout=30)
@@ -69,9 +88,19 @@ class Worker:
         assert await stream.read() is grpc.aio.EOF
         return answer
 
+    async def _update(self, **fields: Any) -> Any:
+        """Send one update over Work; return its result."""
+        stream = self._stub.Work(metadata=self._metadata, timeout=30)
+        hello = workers.WorkHello(worker_id="w", job_types=["render"])
+        update = workers.JobUpdate(**fields)
+        await stream.write(workers.WorkRequest(hello=hello, updates=[update]))
+        await stream.done_writing()
+        (result,) = [result async for answer in stream for result in answer.results]
+        return result
+
     async def refused(self, method: str, **fields: Any) -> tuple[Any, str, str]:
         """Make a call that must fail; return its code, its reason and its message."""
-        if method != "ReportProgress":
+        if not method.startswith(STREAMS):
             refused: Refusal = await refusal(self.call(method, **fields))
             return refused.code, refused.reason, refused.message
         error = (await self.call(method, **fields)).error
@@ -102,7 +131,8 @@ async def now(call: Caller, job: job_pb2.Job) -> job_pb2.Job:
 
 def test_every_method_is_here() -> None:
     service = workers.DESCRIPTOR.services_by_name["WorkerService"]
-    assert {method.name for method in service.methods} == {"ClaimJobs", *ON_A_JOB}
+    here = {method.partition(" ")[0] for method in ON_A_JOB}
+    assert {method.name for method in service.methods} == {"ClaimJobs", *here}
 
 
 @in_turn("method", ON_A_JOB)
@@ -127,7 +157,7 @@ async def test_a_job_of_an_own_type_is_worked_on(
     answer = await Worker(channel, "renderer").call(
         method, job_id=own.id, attempt=1, **ON_A_JOB[method]
     )
-    assert not (method == "ReportProgress" and answer.HasField("error"))
+    assert not (method.startswith(STREAMS) and answer.HasField("error"))
     assert (await now(everything, own)).version == own.version + 1
 
 
@@ -143,10 +173,27 @@ async def test_a_job_of_another_type_can_be_neither_started_nor_claimed(
         claim = {"worker_id": "w", "job_types": job_types}
         code, reason, _ = await renderer.refused("ClaimJobs", **claim)
         assert (code, reason) == (StatusCode.PERMISSION_DENIED, "ACCESS_DENIED")
+        async with working(channel, job_types=job_types, token="renderer") as stream:
+            with pytest.raises(grpc.RpcError) as ended:
+                await stream.read()
+        assert decoded(ended.value).reason == "ACCESS_DENIED"
     assert (await now(everything, foreign)).status == QUEUED
     own = await everything.job(job_type="render")
     claimed = await renderer.call("ClaimJobs", worker_id="w", job_types=["render", "preview"])
     assert [job.id for job in claimed.jobs] == [own.id]
+    own = await everything.job(job_type="render")
+    async with working(channel, slots=1, token="renderer") as stream:
+        assert [job.id for job in await stream.jobs()] == [own.id]
+
+
+async def test_a_stream_holds_no_job_of_another_type(
+    channel: grpc.aio.Channel, everything: Caller
+) -> None:
+    foreign = await everything.running(job_type="encode")
+    async with working(channel, holding=[foreign], token="renderer") as stream:
+        (signal,) = await stream.signals()
+    assert (signal.job_id, signal.HasField("lease_lost")) == (foreign.id, True)
+    assert await now(everything, foreign) == foreign
 
 
 @in_turn("method", ON_A_JOB)
@@ -157,7 +204,7 @@ async def test_a_call_without_its_fence_is_refused_where_one_is_required(
     job = await everything.running(job_type="render")
     code, reason, message = await fenced.refused(method, job_id=job.id, **ON_A_JOB[method])
     assert (code, reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
-    assert message == "attempt is required of this caller"
+    assert message.startswith("attempt is required")
     assert await now(everything, job) == job
     await fenced.call(method, job_id=job.id, attempt=1, **ON_A_JOB[method])
     assert (await now(everything, job)).version == job.version + 1

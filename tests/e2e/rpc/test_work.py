@@ -1,0 +1,740 @@
+"""Work: jobs as there are free slots, results in order after their commit, signals at once."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from jobledger.v1 import worker_service_pb2 as pb
+from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
+from jobledger_server import app as app_module
+from jobledger_server.app import App
+from jobledger_server.domain.commands import Cancel
+from jobledger_server.domain.limits import MAX_ANSWER_BYTES
+from jobledger_server.ledger.claim_waiters import ClaimWaiter
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.rpc.workers import work_streams, worker_requests
+from jobledger_server.settings import Settings
+from jobledger_server.store import StoreUnavailable
+from jobledger_server.watch.hub import WatchHub
+from tests.support.databases import several_servers
+from tests.support.gated_store import Gate
+from tests.support.rpc_caller import (
+    COMPLETED,
+    FAILED,
+    PARTIAL,
+    PROCESSING,
+    QUEUED,
+    SMALL_WINDOW,
+    Caller,
+    decoded,
+)
+from tests.support.work_stream import (
+    WorkStream,
+    completed,
+    progressed,
+    reason,
+    released,
+    working,
+)
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+async def channel(app: App) -> AsyncIterator[grpc.aio.Channel]:
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        yield channel
+
+
+async def stored(call: Caller, job: Any) -> Any:
+    return (await call.GetJob(job_id=job.id, user_id="ada")).job
+
+
+async def claimed_elsewhere(call: Caller, count: int = 1, **fields: Any) -> list[str]:
+    """Return the ids of what another worker gets."""
+    answer = await call.ClaimJobs(worker_id="other", job_types=["render"], max_jobs=count, **fields)
+    return [job.id for job in answer.jobs]
+
+
+async def waiting(app: App, count: int) -> None:
+    """Return when so many claims wait for a job."""
+    async with asyncio.timeout(20):
+        while app.claim_waiters.count("render") != count:
+            await asyncio.sleep(0)
+
+
+# --- jobs --------------------------------------------------------------------------------------
+
+
+async def test_jobs_are_pushed_while_there_are_free_slots(
+    channel: grpc.aio.Channel, call: Caller
+) -> None:
+    made = [(await call.job()).id for _ in range(5)]
+    async with working(channel, slots=2) as worker:
+        first, second = await worker.jobs(2)
+        assert [first.id, second.id] == made[:2]
+        assert (first.status, first.attempt, first.worker_id) == (PROCESSING, 1, "w1")
+        await worker.finish(first)
+        (third,) = await worker.jobs()
+        assert third.id == made[2]
+        await worker.send(updates=[released(second)])
+        await worker.results()
+        (again,) = await worker.jobs()
+        assert (again.id, again.attempt) == (made[1], 2)
+        assert await claimed_elsewhere(call, 5) == made[3:]
+        assert not worker.unread
+
+
+async def test_a_job_is_pushed_as_soon_as_it_is_created(
+    app: App, channel: grpc.aio.Channel, call: Caller
+) -> None:
+    async with working(channel, slots=1) as worker:
+        await waiting(app, 1)
+        made = await call.job()
+        (job,) = await worker.jobs()
+        assert job.id == made.id
+        assert job == await stored(call, job)
+
+
+async def test_a_worker_that_takes_no_more_is_pushed_none(
+    app: App, channel: grpc.aio.Channel, call: Caller
+) -> None:
+    async with working(channel, slots=5) as worker:
+        await waiting(app, 1)
+        await worker.send(slots=0)
+        await waiting(app, 0)
+        made = await call.job()
+        assert await claimed_elsewhere(call) == [made.id]
+        await worker.send(slots=1)
+        made = await call.job()
+        (job,) = await worker.jobs()
+        assert job.id == made.id
+
+
+async def test_no_message_has_more_jobs_than_a_client_takes(
+    channel: grpc.aio.Channel, call: Caller
+) -> None:
+    made = [await call.job(parameters={"text": "x" * 120_000}) for _ in range(60)]
+    async with working(channel, slots=60) as worker:
+        jobs = await worker.jobs(60)
+    assert [job.id for job in jobs] == [job.id for job in made]
+    assert {job.attempt for job in jobs} == {1}
+    assert max(message.ByteSize() for message in worker.messages) <= MAX_ANSWER_BYTES
+
+
+async def test_streams_take_turns(
+    channel: grpc.aio.Channel, call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait = ClaimWaiter.wait
+    idle = 0
+
+    async def counted(self: ClaimWaiter, max_wait: float) -> None:
+        nonlocal idle
+        idle += 1
+        try:
+            await wait(self, max_wait)
+        finally:
+            idle -= 1
+
+    async def both_wait() -> None:
+        async with asyncio.timeout(20):
+            while idle < 2:
+                await asyncio.sleep(0)
+
+    monkeypatch.setattr(ClaimWaiter, "wait", counted)
+    async with (
+        working(channel, slots=100, worker_id="w1") as one,
+        working(channel, slots=100, worker_id="w2") as two,
+    ):
+        for _ in range(5):
+            for worker in (one, two):
+                await both_wait()
+                made = await call.job()
+                (job,) = await worker.jobs()
+                assert job.id == made.id
+
+
+async def test_a_worker_from_which_nothing_comes_is_pushed_nothing(
+    app: App, channel: grpc.aio.Channel, call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_streams, "QUIET_PART", 0.0)  # already while it says hello
+    async with working(channel, slots=1) as worker:
+        made = await call.job()
+        assert app.claim_waiters.count("render") == 0
+        monkeypatch.undo()
+        await worker.send()
+        (job,) = await worker.jobs()
+        assert job.id == made.id
+
+
+# --- updates -----------------------------------------------------------------------------------
+
+
+async def test_every_kind_of_update_has_a_result_and_takes_effect(
+    channel: grpc.aio.Channel, call: Caller
+) -> None:
+    for _ in range(4):
+        await call.job()
+    async with working(channel, slots=4) as worker:
+        done, partial, failed, back = await worker.jobs(4)
+        asset = pb.AssetUpdate(asset={"asset_type": "t", "storage_path": "p"}, request_id="r1")
+        link = pb.JobUpdate(job_id=done.id, attempt=1, asset=asset)
+        finishes = [
+            pb.JobUpdate(job_id=job.id, attempt=1, finish=pb.FinishUpdate(**fields))
+            for job, fields in (
+                (partial, {"status": PARTIAL, "error": {"message": "half"}}),
+                (failed, {"status": FAILED, "error": {"reason": "BAD", "message": "no"}}),
+            )
+        ]
+        outcome = {"result": {"n": 1}, "assets": [{"asset_type": "u", "storage_path": "q"}]}
+        updates = [
+            progressed(done, 40, progress_message="forty"),
+            link,
+            link,
+            completed(done, **outcome),
+            *finishes,
+            released(back),
+        ]
+        await worker.send(slots=0, updates=updates)
+        results = await worker.results(7)
+        assert [result.job_id for result in results] == [update.job_id for update in updates]
+        assert [(result.version, result.applied) for result in results] == [
+            (3, True),
+            (4, True),
+            (4, True),
+            (5, True),
+            (3, True),
+            (3, True),
+            (3, True),
+        ]
+        assert not any(result.HasField("error") for result in results)
+        assert results[1].asset == results[2].asset
+        assert results[1].asset.storage_path == "p"
+        assert not results[3].HasField("asset")
+        jobs = [await stored(call, job) for job in (done, partial, failed, back)]
+        assert [job.status for job in jobs] == [COMPLETED, PARTIAL, FAILED, PROCESSING]
+        assert jobs[0].progress_message == "forty"
+        assert jobs[0].result["n"] == 1
+        assert [job.error.message for job in jobs] == ["", "half", "no", ""]
+        assert jobs[2].error.reason == "BAD"
+        assert not jobs[3].HasField("lease_expire_time")
+        listed = (await call.ListAssets(job_id=done.id, user_id="ada")).assets
+        assert [each.storage_path for each in listed] == ["p", "q"]
+        # A repetition, for instance on another stream, has the same result.
+        await worker.send(updates=updates[3:4])
+        assert await worker.results() == results[3:4]
+        assert not worker.unread
+
+
+async def test_results_are_in_the_order_of_the_updates(
+    channel: grpc.aio.Channel, call: Caller
+) -> None:
+    for _ in range(10):
+        await call.job()
+    async with working(channel, slots=10) as worker:
+        jobs = await worker.jobs(10)
+        for progress in range(1, 31):
+            await worker.send(updates=[progressed(job, progress) for job in jobs])
+        results = await worker.results(300)
+        assert [(result.job_id, result.version) for result in results] == [
+            (job.id, progress + 2) for progress in range(1, 31) for job in jobs
+        ]
+        assert await worker.end() is grpc.StatusCode.OK
+    assert (await stored(call, jobs[3])).progress == 30
+
+
+async def test_what_was_sent_before_the_end_has_its_result_before_the_end(
+    channel: grpc.aio.Channel, call: Caller
+) -> None:
+    job = await call.running()
+    async with working(channel) as worker:
+        for progress in range(100):
+            await worker.send(updates=[progressed(job, progress)])
+        assert await worker.end() is grpc.StatusCode.OK
+        assert len(await worker.results(100)) == 100
+
+
+async def test_updates_of_a_message_are_committed_together_and_answered_afterwards(
+    gated: App,
+) -> None:
+    async with grpc.aio.insecure_channel(gated.address) as channel:
+        call = Caller(channel)
+        jobs = [await call.running() for _ in range(50)]
+        commits = 0
+        gate = Gate()
+
+        async def counted() -> None:
+            nonlocal commits
+            commits += 1
+            await gate()
+
+        gated.store.before_commit = counted
+        async with working(channel) as worker:
+            await worker.send(updates=[progressed(job, 10) for job in jobs])
+            await gate.reached.wait()
+            reading = asyncio.create_task(worker.read())
+            done, _ = await asyncio.wait([reading], timeout=0.2)
+            gate.open()
+            assert not done
+            await reading
+            assert len(await worker.results(50)) == 50
+            assert len(worker.messages) == 2  # with the answer to hello
+            assert commits == 1
+
+
+async def test_what_is_wrong_with_one_update_concerns_no_other(
+    channel: grpc.aio.Channel, call: Caller
+) -> None:
+    job, ended, queued = await call.running(), await call.ended(), await call.job()
+    queued.attempt = 1
+    stranger = type(job)(id="nowhere", attempt=1)
+    old = type(job)(id=job.id, attempt=7)
+    unfenced = type(job)(id=job.id)
+    bad_asset = pb.JobUpdate(job_id=job.id, attempt=1, asset=pb.AssetUpdate())
+    bad_finish = pb.JobUpdate(job_id=job.id, attempt=1, finish=pb.FinishUpdate(status=PROCESSING))
+    updates = [
+        (progressed(job, 10), ""),
+        (progressed(stranger, 1), "JOB_NOT_FOUND"),
+        (progressed(job, 101), "INVALID_FIELD"),
+        (progressed(old, 20), "LEASE_LOST"),
+        (progressed(unfenced, 20), "INVALID_FIELD"),
+        (pb.JobUpdate(job_id=job.id, attempt=1), "INVALID_FIELD"),
+        (bad_asset, "INVALID_FIELD"),
+        (bad_finish, "INVALID_FIELD"),
+        (completed(old), "LEASE_LOST"),
+        (released(ended), "JOB_TERMINAL"),
+        (progressed(ended, 5), ""),
+        (progressed(queued, 5), "LEASE_LOST"),
+        (progressed(job, 30), ""),
+        (completed(job), ""),
+    ]
+    async with working(channel) as worker:
+        await worker.send(updates=[update for update, _ in updates])
+        results = await worker.results(len(updates))
+        assert [reason(result) for result in results] == [expected for _, expected in updates]
+        assert [result.job_id for result in results] == [update.job_id for update, _ in updates]
+        assert [result.applied for result in results] == [
+            i in (0, 12, 13) for i in range(len(updates))
+        ]
+        assert results[1].error.code == 5
+        assert "progress.progress" in results[2].error.message
+        assert results[3].error.metadata == {"job_id": job.id, "attempt": "1"}
+    assert (await stored(call, job)).status == COMPLETED
+
+
+async def test_an_unavailable_database_fails_its_updates_and_not_the_stream(
+    app: App, channel: grpc.aio.Channel, call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await call.running()
+
+    def away() -> Any:
+        raise StoreUnavailable("away")
+
+    async with working(channel, slots=1) as worker:
+        await waiting(app, 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(app.store, "transaction", away)
+            await worker.send(updates=[progressed(job, 10)])
+            (refused,) = await worker.results()
+        assert (reason(refused), refused.error.code) == ("UNAVAILABLE", 14)
+        await worker.send(updates=[progressed(job, 10)])
+        (done,) = await worker.results()
+        assert done.applied
+
+
+async def test_no_more_is_read_than_can_wait(gated: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work_streams, "MAX_WAITING", 5)
+    put = Ledger.put
+    queued = 0
+
+    def counted(self: Ledger, command: Any) -> Any:
+        nonlocal queued
+        queued += 1
+        return put(self, command)
+
+    monkeypatch.setattr(Ledger, "put", counted)
+    async with grpc.aio.insecure_channel(gated.address) as channel:
+        call = Caller(channel)
+        job = await call.running()
+        gate = gated.store.before_commit = Gate()
+        async with working(channel) as worker:
+            for progress in range(60):
+                await worker.send(updates=[progressed(job, progress)])
+            for _ in range(20):
+                await stored(call, job)
+            read = queued
+            gate.open()
+            assert read == 5
+            assert len(await worker.results(60)) == 60
+            assert queued == 60
+            assert (await stored(call, job)).progress == 59
+
+
+# --- signals -----------------------------------------------------------------------------------
+
+
+async def test_a_cancellation_is_pushed_once(channel: grpc.aio.Channel, call: Caller) -> None:
+    await call.job()
+    async with working(channel, slots=1) as worker:
+        (job,) = await worker.jobs()
+        await call.CancelJob(job_id=job.id, user_id="ada", reason="enough")
+        (signal,) = await worker.signals()
+        assert (signal.job_id, signal.attempt) == (job.id, 1)
+        assert signal.cancel_requested.reason == "enough"
+        for update in (progressed(job, 10), released(job)):
+            await worker.send(updates=[update])
+            (result,) = await worker.results()
+            assert result.applied
+        assert await worker.end() is grpc.StatusCode.OK
+        assert not worker.unread
+    assert (await stored(call, job)).error.reason == "CANCELLED"
+
+
+@several_servers
+async def test_a_cancellation_at_another_server_is_pushed(start: Start) -> None:
+    here, there = await start(), await start()
+    async with (
+        grpc.aio.insecure_channel(here.address) as channel,
+        grpc.aio.insecure_channel(there.address) as other,
+    ):
+        made = await Caller(other).job()
+        async with working(channel, slots=1) as worker:
+            (job,) = await worker.jobs()
+            assert job.id == made.id
+            await Caller(other).CancelJob(job_id=job.id, user_id="ada", reason="there")
+            (signal,) = await worker.signals()
+            assert signal.cancel_requested.reason == "there"
+            await Caller(other).ReleaseJob(job_id=job.id, attempt=1)
+            (signal,) = await worker.signals()
+            assert signal.HasField("lease_lost")
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+async def test_a_cancellation_right_after_the_claim_is_pushed(
+    channel: grpc.aio.Channel, call: Caller, monkeypatch: pytest.MonkeyPatch, *, buffered: bool
+) -> None:
+    """It is committed before the stream knows of its job."""
+    claim = Ledger.claim
+
+    async def cancelled(self: Ledger, *arguments: Any, **options: Any) -> Any:
+        jobs = await claim(self, *arguments, **options)
+        for job in jobs:
+            await self.apply(Cancel(job_id=job.id, user_id="ada", reason="at once"))
+        return jobs
+
+    monkeypatch.setattr(Ledger, "claim", cancelled)
+    if not buffered:
+        monkeypatch.setattr(WatchHub, "changes_since", lambda *_: None)
+    made = await call.job()
+    async with working(channel, slots=1) as worker:
+        (signal,) = await worker.signals()
+        assert (signal.job_id, signal.cancel_requested.reason) == (made.id, "at once")
+
+
+async def test_a_lease_that_expires_is_pushed_and_its_slot_stays_empty_until_the_next_message(
+    app: App, channel: grpc.aio.Channel, call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_requests, "MIN_LEASE_SECONDS", 0)
+    made = await call.job(max_attempts=2)
+    async with working(channel, slots=1, lease_duration=Duration(nanos=200_000_000)) as worker:
+        (job,) = await worker.jobs()
+        (signal,) = await worker.signals()
+        assert (signal.job_id, signal.attempt) == (made.id, 1)
+        assert signal.HasField("lease_lost")
+        assert (await stored(call, job)).attempt == 1
+        assert app.claim_waiters.count("render") == 0
+        await worker.send(updates=[progressed(job, 10)])
+        (late,) = await worker.results()
+        assert reason(late) == "LEASE_LOST"
+        (again,) = await worker.jobs()
+        assert (again.id, again.attempt) == (made.id, 2)
+
+
+async def test_a_job_that_somebody_else_finishes_or_deletes_is_lost(
+    channel: grpc.aio.Channel, call: Caller
+) -> None:
+    for _ in range(2):
+        await call.job()
+    async with working(channel, slots=2) as worker:
+        one, two = await worker.jobs(2)
+        await call.MarkCompleted(job_id=one.id, attempt=1)
+        await call.MarkCompleted(job_id=two.id, attempt=1)
+        await call.DeleteJob(job_id=two.id, user_id="ada")
+        signals = await worker.signals(2)
+        assert {signal.job_id for signal in signals} == {one.id, two.id}
+        assert all(signal.HasField("lease_lost") for signal in signals)
+        await call.job()
+        assert len(await worker.jobs()) == 1  # their slots are free
+
+
+# --- leases ------------------------------------------------------------------------------------
+
+
+async def test_an_empty_message_renews_all_leases_and_is_no_change(
+    app: App, channel: grpc.aio.Channel, call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_streams, "RENEWALS_PER_LEASE", 10**9)
+    for _ in range(3):
+        await call.job()
+    async with working(channel, slots=3) as worker:
+        jobs = await worker.jobs(3)
+        seq = app.hub.seq
+        await worker.send()
+        # Messages are taken one after the other: with this result the leases are renewed.
+        await worker.send(updates=[progressed(type(jobs[0])(id="nowhere", attempt=1), 1)])
+        await worker.results()
+        for job in jobs:
+            renewed = await stored(call, job)
+            before, after = job.lease_expire_time, renewed.lease_expire_time
+            assert after.ToNanoseconds() > before.ToNanoseconds()
+            renewed.lease_expire_time.CopyFrom(before)
+            assert renewed == job
+        assert app.hub.seq == seq
+        assert (await app.store.feed_head()).seq == seq
+
+
+async def test_leases_that_were_just_renewed_are_not_renewed_again(
+    gated: App,
+) -> None:
+    async with grpc.aio.insecure_channel(gated.address) as channel:
+        call = Caller(channel)
+        job = await call.running()
+        commits = 0
+
+        async def counted() -> None:
+            nonlocal commits
+            commits += 1
+
+        gated.store.before_commit = counted
+        async with working(channel, holding=[job]) as worker:
+            for _ in range(20):
+                await worker.send()
+            await worker.send(updates=[progressed(job, 10)])
+            await worker.results()
+            assert commits == 2  # hello, and the update
+
+
+@several_servers
+async def test_a_worker_resumes_at_another_server(start: Start) -> None:
+    here, there = await start(), await start()
+    async with (
+        grpc.aio.insecure_channel(here.address) as channel,
+        grpc.aio.insecure_channel(there.address) as other,
+    ):
+        call = Caller(other)
+        for _ in range(3):
+            await call.job()
+        async with working(channel, slots=3) as worker:
+            kept, lost, asked = await worker.jobs(3)
+        await call.ReleaseJob(job_id=lost.id, attempt=1)
+        await call.CancelJob(job_id=asked.id, user_id="ada", reason="meanwhile")
+        finish = completed(kept)
+        async with working(other, slots=3, holding=[kept, lost, asked], updates=[finish]) as worker:
+            (answer,) = worker.messages
+            signals = {signal.job_id: signal for signal in answer.signals}
+            assert signals.keys() == {lost.id, asked.id}
+            assert signals[lost.id].HasField("lease_lost")
+            assert signals[asked.id].cancel_requested.reason == "meanwhile"
+            assert [result.applied for result in await worker.results()] == [True]
+            (again,) = await worker.jobs()
+            assert (again.id, again.attempt) == (lost.id, 2)
+
+
+async def test_what_a_worker_claims_to_hold_is_checked(
+    channel: grpc.aio.Channel, call: Caller
+) -> None:
+    held, ended, queued = await call.running(), await call.ended(), await call.job()
+    stranger = type(held)(id="nowhere", attempt=1)
+    later = type(held)(id=held.id, attempt=9)
+    queued.attempt = 1
+    for wrong in (ended, queued, stranger, later):
+        async with working(channel, holding=[wrong]) as worker:
+            (signal,) = worker.messages[0].signals
+            assert (signal.job_id, signal.attempt) == (wrong.id, wrong.attempt)
+            assert signal.HasField("lease_lost")
+    async with working(channel, holding=[held]) as worker:
+        (answer,) = worker.messages
+        assert answer == pb.WorkResponse(heartbeat=True)
+        await call.CancelJob(job_id=held.id, user_id="ada")
+        (signal,) = await worker.signals()
+        assert signal.HasField("cancel_requested")
+
+
+# --- the end of a stream -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def pushed(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set when a message with jobs is about to be written."""
+    event = asyncio.Event()
+    serialize = work_streams.job_bytes
+
+    def noted(job: Any) -> bytes:
+        event.set()
+        return serialize(job)
+
+    monkeypatch.setattr(work_streams, "job_bytes", noted)
+    return event
+
+
+async def test_jobs_that_were_not_sent_are_released_where_the_stream_breaks(
+    app: App, call: Caller, pushed: asyncio.Event
+) -> None:
+    made = [await call.job(parameters={"text": "x" * 250_000}) for _ in range(10)]
+    async with (
+        grpc.aio.insecure_channel(app.address, SMALL_WINDOW) as stalled,
+        working(stalled, slots=10),  # reads nothing but the answer to hello
+    ):
+        await pushed.wait()
+        assert (await stored(call, made[0])).status == PROCESSING
+    claimed: list[str] = []
+    async with asyncio.timeout(20):
+        while len(claimed) < 10:
+            claimed += await claimed_elsewhere(call, 10, wait=Duration(seconds=10))
+    assert sorted(claimed) == [job.id for job in made]
+    again = await stored(call, made[0])
+    assert (again.attempt, again.max_attempts) == (2, 1)
+
+
+async def test_a_worker_that_does_not_read_is_given_one_message(
+    app: App, call: Caller, pushed: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = Ledger.claim
+    claims = 0
+
+    def counted(self: Ledger, *arguments: Any, **options: Any) -> Any:
+        nonlocal claims
+        claims += 1
+        return claim(self, *arguments, **options)
+
+    monkeypatch.setattr(Ledger, "claim", counted)
+    made = [await call.job(parameters={"text": "x" * 250_000}) for _ in range(30)]
+    async with (
+        grpc.aio.insecure_channel(app.address, SMALL_WINDOW) as stalled,
+        working(stalled, slots=30) as worker,
+    ):
+        await pushed.wait()
+        for _ in range(20):
+            await worker.send()
+            # Twelve of them fit a message.
+            assert (await stored(call, made[12])).status == QUEUED
+        assert claims == 1
+        jobs = await worker.jobs(30)  # it reads after all
+        assert [job.id for job in jobs] == [job.id for job in made]
+        assert {job.attempt for job in jobs} == {1}
+
+
+@pytest.mark.usefixtures("gates")
+async def test_a_draining_server_answers_what_it_has_read_and_uses_up_no_attempt(
+    database_url: str,
+) -> None:
+    settings = Settings(listen="127.0.0.1:0", database=database_url, grace=10.0)
+    async with AsyncExitStack() as serving:
+        app = await serving.enter_async_context(app_module.open_app(settings))
+        async with grpc.aio.insecure_channel(app.address) as channel:
+            await Caller(channel).job()
+            async with working(channel, slots=5) as worker:
+                (job,) = await worker.jobs()
+                await waiting(app, 1)
+                gate = app.store.before_commit = Gate()
+                await worker.send(updates=[progressed(job, 10)])
+                await gate.reached.wait()
+                stopping = asyncio.create_task(serving.aclose())
+                while not app.claim_waiters.draining:
+                    await asyncio.sleep(0.005)
+                gate.open()
+                (result,) = await worker.results()
+                assert result.applied
+                with pytest.raises(grpc.RpcError) as ended:
+                    await worker.read()
+                refused = decoded(ended.value)
+                assert refused.code is grpc.StatusCode.UNAVAILABLE
+                assert refused.details["RetryInfo"].retry_delay.seconds == 1
+                await stopping
+    async with (
+        app_module.open_app(settings) as app,
+        grpc.aio.insecure_channel(app.address) as channel,
+        working(channel, slots=5, holding=[job]) as worker,
+    ):
+        (done,) = await worker.finish(job)
+        assert (done.applied, worker.unread) == (True, {})
+        assert (await stored(Caller(channel), job)).attempt == 1
+
+
+async def test_an_old_stream_moves_when_all_it_sent_is_answered(start: Start) -> None:
+    app = await start(max_watch_age=0.3)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        job = await Caller(channel).running()
+        async with working(channel, slots=1) as worker:
+            for progress in range(50):
+                await worker.send(updates=[progressed(job, progress)])
+            with pytest.raises(grpc.RpcError) as ended:
+                while True:
+                    await worker.read()
+            moved = decoded(ended.value)
+            assert (moved.code, moved.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
+            assert moved.details["RetryInfo"].retry_delay.seconds == 0
+            assert len(await worker.results(50)) == 50
+
+
+async def test_an_idle_stream_has_heartbeats(start: Start) -> None:
+    app = await start(heartbeat=0.05)
+    async with grpc.aio.insecure_channel(app.address) as channel, working(channel) as worker:
+        for _ in range(3):
+            assert await worker.read() == pb.WorkResponse(heartbeat=True)
+
+
+HELLO = pb.WorkHello(worker_id="w", job_types=["render"])
+
+
+@pytest.mark.parametrize(
+    ("messages", "named"),
+    [
+        ([pb.WorkRequest()], "hello"),
+        ([pb.WorkRequest(hello=HELLO), pb.WorkRequest(hello=HELLO)], "hello"),
+        ([pb.WorkRequest(hello=pb.WorkHello())], "hello.worker_id"),
+        ([pb.WorkRequest(hello=pb.WorkHello(worker_id="w"))], "hello.job_types"),
+        (
+            [
+                pb.WorkRequest(
+                    hello=pb.WorkHello(worker_id="w", job_types=["t"], holding=[pb.HeldJob()])
+                )
+            ],
+            "hello.holding[0].attempt",
+        ),
+        ([pb.WorkRequest(hello=HELLO), pb.WorkRequest(slots=1001)], "slots"),
+        ([pb.WorkRequest(hello=HELLO), pb.WorkRequest(updates=[pb.JobUpdate()] * 1001)], "updates"),
+        ([b"\xff\xff\xff"], "request"),
+    ],
+)
+async def test_a_message_that_breaks_a_rule_ends_the_stream(
+    channel: grpc.aio.Channel, messages: list[Any], named: str
+) -> None:
+    raw = channel.stream_stream("/jobledger.v1.WorkerService/Work")(timeout=20)
+    with pytest.raises(grpc.RpcError) as ended:
+        for message in messages:
+            await raw.write(message if isinstance(message, bytes) else message.SerializeToString())
+        while await raw.read() is not grpc.aio.EOF:
+            pass
+    refused = decoded(ended.value)
+    assert (refused.code, refused.reason) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "INVALID_FIELD",
+    )
+    assert named in [each.field for each in refused.details["BadRequest"].field_violations]
+
+
+async def test_a_message_that_is_too_large_ends_the_stream(channel: grpc.aio.Channel) -> None:
+    stream = WorkStream(WorkerServiceStub(channel).Work(timeout=20))
+    big = pb.JobUpdate(job_id="x" * (1024 * 1024))
+    with pytest.raises(grpc.RpcError) as ended:
+        await stream.send(hello=HELLO, updates=[big])
+        await stream.read()
+    refused = decoded(ended.value)
+    assert refused.reason == "LIMIT_EXCEEDED"
+    assert refused.metadata["scope"] == "request"
