@@ -115,7 +115,10 @@ def _work(
         outcome = function(job)
         end = lambda: outcome  # noqa: E731
     except BaseException as raised:  # noqa: BLE001
-        error = raised
+        error: BaseException = raised
+        if isinstance(raised, KeyboardInterrupt):
+            # No signal: those come to the main thread. Raised there, it would end the worker.
+            error = RuntimeError("the handler raised KeyboardInterrupt")
 
         def end() -> object:
             raise error

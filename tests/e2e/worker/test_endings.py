@@ -86,6 +86,16 @@ async def test_what_a_handler_raises_makes_the_job_failed(
     assert "Traceback" not in end.error.message
 
 
+async def test_a_keyboard_interrupt_in_a_thread_does_not_end_the_worker(
+    service, fake_client, running
+):
+    def render(job):
+        raise KeyboardInterrupt
+
+    end = await end_of(service, fake_client, running, render)
+    assert (end.target_status, end.error.reason) == (FAILED, "RUNTIME_ERROR")
+
+
 async def test_a_cancellation_of_the_handlers_own_making_is_a_failure(
     service, fake_client, running
 ):
