@@ -682,6 +682,31 @@ async def test_an_old_stream_moves_when_all_it_sent_is_answered(start: Start) ->
             assert len(await worker.results(50)) == 50
 
 
+async def test_a_stream_ends_where_the_feed_starts_over(
+    app: App, channel: grpc.aio.Channel, call: Caller
+) -> None:
+    """It may have missed changes of the jobs that it holds."""
+    job = await call.running()
+    async with working(channel, holding=[job]) as worker:
+        app.hub.restart(app.hub.seq)
+        with pytest.raises(grpc.RpcError) as ended:
+            await worker.read()
+        assert decoded(ended.value).code is grpc.StatusCode.UNAVAILABLE
+    async with working(channel, holding=[job]) as worker:
+        assert (await worker.finish(job))[0].applied
+
+
+async def test_a_stream_that_broke_takes_no_job(
+    app: App, channel: grpc.aio.Channel, call: Caller
+) -> None:
+    async with working(channel, slots=5):
+        await waiting(app, 1)
+    await waiting(app, 0)
+    made = await call.job()
+    assert await claimed_elsewhere(call) == [made.id]
+    assert (await stored(call, made)).attempt == 1
+
+
 async def test_an_idle_stream_has_heartbeats(start: Start) -> None:
     app = await start(heartbeat=0.05)
     async with grpc.aio.insecure_channel(app.address) as channel, working(channel) as worker:
