@@ -38,7 +38,7 @@ class FeedWatch(Reconnecting[WatchJobsRequest, WatchJobsResponse, FeedEvent]):
         return request
 
     def name(self) -> str:
-        return "the watch"
+        return "the jobs"
 
     def accept(self, response: WatchJobsResponse) -> FeedEvent | None:
         has_job = response.HasField("job")

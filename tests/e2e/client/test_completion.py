@@ -87,7 +87,7 @@ async def test_a_job_that_does_not_exist_or_is_deleted_is_not_found(client):
 async def test_waiting_ends_with_its_timeout(client):
     ids = await started(client, 2)
     await client.mark_completed(ids[0])
-    with pytest.raises(DeadlineExceeded, match=r"within 0\.5 s"):
+    with pytest.raises(DeadlineExceeded, match=r"the jobs did not finish within 0\.5 s$"):
         await client.wait_all(ids, timeout=0.5)
 
 
