@@ -79,9 +79,7 @@ class Ledger:
         return list(self._call(self._jobs.ListTransitions, request).transitions)
 
     def _known(self, job: Job) -> Job:
-        for field in self.unknown:
-            job.ClearField(field)
-        return job
+        return known(job, self.unknown)
 
     def _call(self, method: Any, request: Any) -> Any:
         return method(request, timeout=30, wait_for_ready=True)
@@ -123,3 +121,12 @@ def largest() -> dict[str, Any]:
     fields["text"] += "x" * (MAX_STRUCT - struct(fields).ByteSize())
     assert struct(fields).ByteSize() == MAX_STRUCT
     return fields
+
+
+def known(job: Job, unknown: Sequence[str]) -> Job:
+    """Return a copy of a job without the fields that a program does not know."""
+    copy = Job()
+    copy.CopyFrom(job)
+    for field in unknown:
+        copy.ClearField(field)
+    return copy

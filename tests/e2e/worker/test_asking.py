@@ -11,6 +11,11 @@ from jobledger.worker import Completed, Worker
 from tests.e2e.worker.test_endings import asks_to_cancel, end_of, refuse_with
 
 
+@pytest.fixture(params=["stream", "calls"])
+def way(request):
+    return request.param
+
+
 @pytest.mark.parametrize("blocking", [False, True])
 async def test_a_cancellation_is_raised_by_the_call_that_asks(
     service, fake_client, running, blocking

@@ -13,6 +13,11 @@ from jobledger.worker import Completed, Worker
 LEASE = 0.9
 
 
+@pytest.fixture(params=["stream", "calls"])
+def way(request):
+    return request.param
+
+
 async def test_the_lease_of_a_handler_that_never_reports_is_renewed(service, fake_client, running):
     worker = Worker(fake_client, lease=LEASE)
     done = asyncio.Event()

@@ -13,8 +13,8 @@ from tests.support.observed_channel import ObservedChannel
 
 LEASE = 0.9
 
-with_streams = pytest.mark.parametrize("service", ["stream"], indirect=True)
-without_streams = pytest.mark.parametrize("service", ["calls"], indirect=True)
+with_streams = pytest.mark.parametrize("way", ["stream"])
+without_streams = pytest.mark.parametrize("way", ["calls"])
 
 
 def called(service):
