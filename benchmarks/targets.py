@@ -66,6 +66,13 @@ class Database:
 
     def feed_seq(self) -> int:
         """Return how many changes are committed."""
+        known = (
+            "SELECT 1 FROM sqlite_master WHERE name = 'changes'"
+            if self.cluster is None
+            else "SELECT 1 FROM information_schema.tables WHERE table_name = 'changes'"
+        )
+        if not self.fetch(known):  # `compare` with a revision that still counts in `feed`
+            return int(self.fetch("SELECT seq FROM feed")[0][0])
         return int(self.fetch("SELECT coalesce(max(seq), 0) FROM changes")[0][0])
 
 

@@ -235,7 +235,7 @@ tombstones = Table(
     Column("delete_time", BigInteger, nullable=False),
 )
 
-# One row. Whoever adds to the feed locks it until the commit, so sequence order is commit order.
+# One row. A writer of the feed locks it until the commit, so sequence order is commit order.
 # The newest sequence number is the greatest in `changes`: a counter in this row would leave a dead
 # row version for each commit, as many as a long snapshot has seen. `compacted_seq` is the greatest
 # sequence number of a deletion that is no longer known. `database_identity` differs in a copy of
