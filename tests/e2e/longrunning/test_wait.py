@@ -192,6 +192,8 @@ async def test_a_job_that_ends_and_is_deleted_is_told_as_it_ended(
     job = await call.running()
     waiting = asyncio.ensure_future(operations.Wait(name=name_of(job)))
     await until_waiting(app)
+    # A wait subscribes, then reads the job; reads are answered in their order.
+    await call.GetJob(job_id=job.id, user_id="ada")
     await call.MarkCompleted(job_id=job.id)
     await call.DeleteJob(job_id=job.id, user_id="ada")
     assert (await waiting).done
