@@ -60,7 +60,7 @@ async def test_a_pooler_that_drops_the_sessions_settings_is_refused_with_what_to
 async def test_a_pooler_of_transactions_is_named_when_a_prepared_statement_is_lost(
     url: str,
 ) -> None:
-    """With settings of the user instead of the sessions: nothing else tells before."""
+    """With settings of the user, not of the sessions: nothing else shows it earlier."""
     await set_for_user(url, plan_cache_mode="force_custom_plan")
 
     async def work(through: str) -> None:

@@ -199,7 +199,7 @@ def test_closing_the_client_ends_its_watches_with_an_error(fault_server):
 
 
 def breaks_then_is_quiet(fault_server):
-    """The second stream says nothing new, so whoever iterates stays within the watch."""
+    """The second stream says nothing new, so the iterating caller stays within the watch."""
     aborts = fault_server.aborts(grpc.StatusCode.UNAVAILABLE)
     fault_server.says(fault_server.message(1), then=aborts)
     fault_server.says(fault_server.message(1), then=fault_server.falls_silent)

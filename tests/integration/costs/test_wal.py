@@ -40,7 +40,7 @@ def own_postgres() -> Iterator[PostgresServer]:
 
 @asynccontextmanager
 async def serving(url: str) -> AsyncIterator[tuple[Ledger, Database]]:
-    """Yield a ledger. The end of its connections tells PostgreSQL's statistics."""
+    """Yield a ledger. PostgreSQL counts what its connections did when they end."""
     database = open_database(parse_url(url))
     async with Ledger(SqlStore(database), lambda _: None, max_waiting=10_000) as ledger:
         ledger.outages = NoOutages()

@@ -14,7 +14,7 @@ TERMINAL = frozenset({"COMPLETED", "PARTIAL", "FAILED"})
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A job as somebody was told of it. `content` is a fingerprint of all that a version names."""
+    """A job as a caller received it. `content` is a fingerprint of all that a version names."""
 
     job_id: str
     version: int
@@ -31,7 +31,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A transition as somebody was told of it."""
+    """A transition as a caller received it."""
 
     version: int
     from_status: str
