@@ -1,1 +1,1 @@
-"""Measures Jobledger: see docs/performance.md."""
+"""Measures Jobledger: see docs/project/performance.md."""

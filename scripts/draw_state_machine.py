@@ -1,4 +1,4 @@
-"""Draws `docs/state_machine.md` from the code; with `--check`, compares it.
+"""Draws `docs/concepts/jobs-and-states.md` from the code; with `--check`, compares it.
 
 The text is in `state_machine.template.md`. The diagram's transitions come from TRANSITIONS.
 The tables come from the domain's decisions on each command and each deadline in each state.
@@ -46,7 +46,7 @@ from jobledger_server.domain.state_machine import TERMINAL, TRANSITIONS, Decisio
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = Path(__file__).with_name("state_machine.template.md")
-PAGE = ROOT / "docs/state_machine.md"
+PAGE = ROOT / "docs/concepts/jobs-and-states.md"
 
 OWNER, STRANGER = "owner", "stranger"
 WORKER, OTHER_WORKER = "worker", "other-worker"

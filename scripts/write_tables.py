@@ -1,4 +1,4 @@
-"""Writes the tables of `docs/operations.md` that are made from the code, or compares them.
+"""Writes the tables of `docs/reference/` that are made from the code, or compares them.
 
 The settings come from `settings.py`, the limits of requests from `domain/limits.py`.
 """
@@ -13,7 +13,7 @@ from jobledger_server.cli.options import DATABASE_SETTINGS
 from jobledger_server.domain import limits
 from jobledger_server.settings import Setting, all_settings
 
-PAGE = Path(__file__).parents[1] / "docs/operations.md"
+REFERENCE = Path(__file__).parents[1] / "docs/reference"
 
 SETTINGS = "| flag | variable | default | meaning |\n| --- | --- | --- | --- |\n"
 LIMITS = "| in a request | at most |\n| --- | --- |\n"
@@ -93,33 +93,33 @@ def _range(shortest: int, longest: int) -> str:
     return f"{duration_text(longest)}; at least {duration_text(shortest)}"
 
 
-def with_tables(page: str) -> str:
-    """Return the page with both tables made from the code."""
-    for head, rows in ((SETTINGS, settings_rows()), (LIMITS, limits_rows())):
-        before, _, rest = page.partition(head)
-        table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-        _, _, after = rest.partition("\n\n")
-        page = f"{before}{head}{table}\n\n{after}"
-    return page
+def with_table(page: str, head: str, rows: Iterable[tuple[str, ...]]) -> str:
+    """Return the page with the rows of the table that has this head."""
+    before, _, rest = page.partition(head)
+    _, _, after = rest.partition("\n\n")
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"{before}{head}{table}\n\n{after}"
 
 
 def main() -> int:
-    """Write the tables into the page, or compare them."""
+    """Write the tables into their pages, or compare them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     arguments = parser.parse_args()
-    page = PAGE.read_text(encoding="utf-8")
-    new = with_tables(page)
-    if not arguments.check:
-        PAGE.write_text(new, encoding="utf-8")
-        return 0
-    if page == new:
-        return 0
-    sys.stderr.write(
-        f"The tables of settings and limits in {PAGE.name} differ from the code.\n"
-        "Write them again with `make docs`.\n"
-    )
-    return 1
+    stale = False
+    for name, head, rows in (
+        ("settings.md", SETTINGS, settings_rows()),
+        ("limits.md", LIMITS, limits_rows()),
+    ):
+        file = REFERENCE / name
+        page = file.read_text(encoding="utf-8")
+        new = with_table(page, head, rows)
+        if not arguments.check:
+            file.write_text(new, encoding="utf-8")
+        elif page != new:
+            sys.stderr.write(f"{name} differs from the code. Write it again with `make docs`.\n")
+            stale = True
+    return int(stale)
 
 
 if __name__ == "__main__":

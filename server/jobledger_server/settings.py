@@ -1,7 +1,7 @@
 """The settings of the server, each declared once: its type, default and help text.
 
-The flags, the environment variables, `--help` and the table in docs/operations.md follow from
-these declarations.
+The flags, the environment variables, `--help` and docs/reference/settings.md follow from these
+declarations.
 """
 
 from collections.abc import Iterator
@@ -112,7 +112,7 @@ class Settings:
         "count",
         "Maximum number of concurrent calls and watches on one connection. Further ones wait in "
         "the client. Raise it behind a proxy that sends all calls over one connection: see "
-        "docs/exposure.md.",
+        "docs/operate/exposure.md.",
     )
     max_connections: int = _setting(
         10_000,

@@ -1,4 +1,4 @@
-"""Deadlines, retries and keepalive are set as docs/clients.md recommends."""
+"""Deadlines, retries and keepalive are set as docs/guides/clients.md recommends."""
 
 import json
 from collections import Counter

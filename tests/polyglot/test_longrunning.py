@@ -43,7 +43,7 @@ def build(folder: Path) -> None:
     shutil.copytree(ROOT / "tests/polyglot/longrunning", folder)
     buf = str(Path(sys.executable).with_name("buf"))
     job = ROOT / "protos/jobledger/v1/job.proto"
-    (page,) = blocks(ROOT / "docs/longrunning.md", "go")
+    (page,) = blocks(ROOT / "docs/guides/longrunning.md", "go")
     (folder / "page").mkdir()
     (folder / "page/main.go").write_text(page.text.replace('"127.0.0.1:50051"', "os.Args[2]"))
     for command in (

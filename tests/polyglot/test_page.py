@@ -1,4 +1,4 @@
-"""What docs/clients.md shows is what the programs do, and does what it says."""
+"""What docs/guides/clients.md shows is what the programs do, and does what it says."""
 
 import ast
 import json
@@ -12,7 +12,7 @@ from tests.polyglot.gateway import Gateway
 from tests.support.pages import ROOT, blocks
 from tests.support.server_process import ServerProcess
 
-PAGE = ROOT / "docs/clients.md"
+PAGE = ROOT / "docs/guides/clients.md"
 
 
 def service_config() -> dict[str, Any]:

@@ -7,8 +7,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
-OPERATIONS = ROOT / "docs/operations.md"
-CLI = ROOT / "docs/cli.md"
+BACKUP = ROOT / "docs/operate/backup.md"
+CLI = ROOT / "docs/reference/cli.md"
+DATABASES = ROOT / "docs/operate/databases.md"
+DEPLOY = ROOT / "docs/operate/deploy.md"
+OBSERVABILITY = ROOT / "docs/operate/observability.md"
+SECURITY = ROOT / "docs/operate/security.md"
+SETTINGS = ROOT / "docs/reference/settings.md"
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`\n]+)`")

@@ -10,8 +10,8 @@
 
     asyncio.run(worker.run())
 
-Handlers need to know nothing of leases, retries and shutdowns; docs/workers.md says what is done
-for them.
+Handlers need to know nothing of leases, retries and shutdowns; docs/guides/workers.md says what
+is done for them.
 """
 
 import asyncio

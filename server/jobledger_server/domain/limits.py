@@ -1,6 +1,6 @@
 """The limits of the contract, and those that several packages share. Each is defined once, here.
 
-Validation, the tables and docs/operations.md follow from them.
+Validation, the tables and docs/reference/limits.md follow from them.
 """
 
 MAX_ID_CHARACTERS = 36

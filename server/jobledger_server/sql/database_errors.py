@@ -51,7 +51,7 @@ _POSTGRESQL: dict[str, ErrorKind] = {
 
 DROPPED_SETTINGS = (
     "a connection pooler in front of PostgreSQL drops the settings of this server's sessions: give"
-    " the address of PostgreSQL itself, or see docs/operations.md for what to set"
+    " the address of PostgreSQL itself, or see docs/operate/databases.md for what to set"
 )
 
 _POOLED_TRANSACTIONS = (

@@ -18,7 +18,17 @@ from jobledger import Client, JobStatus
 from jobledger.cli.exit_codes import EXIT_CODES
 from jobledger.cli.profiles import read_profile
 from jobledger_server.rpc.access import read_access_file
-from tests.support.pages import CLI, OPERATIONS, README, Block, blocks, commands
+from tests.support.pages import (
+    BACKUP,
+    CLI,
+    DATABASES,
+    DEPLOY,
+    README,
+    SECURITY,
+    Block,
+    blocks,
+    commands,
+)
 from tests.support.server_process import ServerProcess
 from tests.support.shared_postgres import Databases
 
@@ -145,11 +155,11 @@ def test_the_readmes_way_to_postgresql_ends_with_a_server_that_serves(
 
 
 def test_health_as_the_page_asks_for_it(server: ServerProcess, tmp_path: Path) -> None:
-    assert run([only(OPERATIONS, " health")], tmp_path, server.target) == "SERVING\n"
+    assert run([only(DEPLOY, " health")], tmp_path, server.target) == "SERVING\n"
 
 
 def test_a_token_and_its_line_by_the_pages_command(tmp_path: Path) -> None:
-    said = run([only(OPERATIONS, "token_urlsafe")], tmp_path)
+    said = run([only(SECURITY, "token_urlsafe")], tmp_path)
     token, line = re.fullmatch(r"token: (\S+)\n(token_sha256 = '.*')\n", said).groups()
     assert line == f"token_sha256 = '{hashlib.sha256(token.encode()).hexdigest()}'"
     file = tmp_path / "access.toml"
@@ -158,7 +168,7 @@ def test_a_token_and_its_line_by_the_pages_command(tmp_path: Path) -> None:
 
 
 def test_the_pages_access_file_is_one(tmp_path: Path) -> None:
-    (block,) = blocks(OPERATIONS, "toml")
+    (block,) = blocks(SECURITY, "toml")
     file = tmp_path / "access.toml"
     file.write_text(block.text)
     read_access_file(file)
@@ -172,7 +182,7 @@ def test_a_backup_beside_a_running_server_is_whole(
         Client(server.target, user_id="ada") as client,
     ):
         kept = [client.create_job("render").id for _ in range(20)]
-        run([only(OPERATIONS, ".backup(")], tmp_path)
+        run([only(BACKUP, ".backup(")], tmp_path)
         client.create_job("render")
     restored = f"sqlite:///{tmp_path}/jobledger-backup.db"
     with (
@@ -184,13 +194,11 @@ def test_a_backup_beside_a_running_server_is_whole(
 
 
 def queries(kind: str) -> list[Block]:
-    return [
-        b for b in blocks(OPERATIONS, "sql") if b.text.startswith((f"-- {kind}\n", "-- both\n"))
-    ]
+    return [b for b in blocks(DATABASES, "sql") if b.text.startswith((f"-- {kind}\n", "-- both\n"))]
 
 
 def test_every_query_says_for_which_database_it_is() -> None:
-    firsts = {block.text.partition("\n")[0] for block in blocks(OPERATIONS, "sql")}
+    firsts = {block.text.partition("\n")[0] for block in blocks(DATABASES, "sql")}
     assert firsts == {"-- SQLite", "-- PostgreSQL", "-- both"}
     assert len(queries("SQLite")) == len(queries("PostgreSQL"))
 
@@ -204,7 +212,7 @@ def check(rows: list[list[dict[str, Any]]], job: Any, where: Path) -> None:
     assert counted == [{"job_type": "render", "status": "PROCESSING", "jobs": 1}]
     assert feed[0]["seq"] == 2
     assert stuck == []
-    decode = only(OPERATIONS, "json_format")
+    decode = only(DATABASES, "json_format")
     digits = re.search(r"echo (\w+) ", decode)
     assert digits is not None
     assert payload[0]["parameters"] == digits[1]

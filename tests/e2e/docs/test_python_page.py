@@ -1,4 +1,4 @@
-"""The programs of docs/python.md run as they stand, but for the address."""
+"""The programs of docs/guides/python.md run as they stand, but for the address."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.pages import ROOT, blocks
 
-PAGE = ROOT / "docs/python.md"
+PAGE = ROOT / "docs/guides/python.md"
 PROGRAMS = [block.text for block in blocks(PAGE, "python")]
 
 

@@ -195,7 +195,7 @@ def test_a_future_outlives_its_server(tmp_path: Path) -> None:
 
 
 def test_the_program_of_the_page_waits_for_its_job(tmp_path: Path) -> None:
-    (page,) = blocks(ROOT / "docs/longrunning.md", "python")
+    (page,) = blocks(ROOT / "docs/guides/longrunning.md", "python")
     with ServerProcess(tmp_path) as server, Client(server.target, user_id="ada") as ada:
         program = page.text.replace("127.0.0.1:50051", server.target)
         with subprocess.Popen(

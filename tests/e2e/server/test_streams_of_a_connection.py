@@ -17,7 +17,7 @@ CLIENTS_PAGE = ROOT / "docs" / "clients.md"
 
 
 def retries() -> tuple[str, str]:
-    """Return the option of a channel that repeats calls as docs/clients.md says."""
+    """Return the option of a channel that repeats calls as docs/guides/clients.md says."""
     page = CLIENTS_PAGE.read_text(encoding="utf-8")
     config = json.loads(re.findall(r"```json\n(\{\n  \"methodConfig.*?)```", page, re.DOTALL)[0])
     return ("grpc.service_config", json.dumps(config))

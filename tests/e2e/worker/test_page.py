@@ -1,4 +1,4 @@
-"""What docs/workers.md says in Python runs."""
+"""What docs/guides/workers.md and testing.md say in Python runs."""
 
 import asyncio
 import os
@@ -11,9 +11,10 @@ import pytest
 from jobledger import AsyncClient, JobStatus
 from tests.support.pages import ROOT, blocks
 
-PROGRAMS = [block.text for block in blocks(ROOT / "docs/workers.md", "python")]
+GUIDES = ROOT / "docs/guides"
+PROGRAMS = [block.text for block in blocks(GUIDES / "workers.md", "python")]
 WORKERS = [text for text in PROGRAMS if "worker = Worker(" in text]
-TESTS = [text for text in PROGRAMS if "def test_" in text]
+TESTS = [block.text for block in blocks(GUIDES / "testing.md", "python")]
 
 # For each worker of the page, in their order: a job, its result and its last message.
 JOBS = [

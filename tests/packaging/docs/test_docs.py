@@ -11,9 +11,10 @@ import pytest
 
 from tests.support import forked
 from tests.support.pages import (
-    OPERATIONS,
+    OBSERVABILITY,
     README,
     ROOT,
+    SETTINGS,
     anchors,
     blocks,
     commands,
@@ -79,7 +80,9 @@ def test_every_test_that_a_page_names_exists(page: Path) -> None:
 
 
 def test_every_promise_names_a_test_or_says_that_it_has_none() -> None:
-    promised = text_of(ROOT / "docs/guarantees.md").partition("## What is not promised yet")[0]
+    promised = text_of(ROOT / "docs/concepts/guarantees.md").partition(
+        "## What is not promised yet"
+    )[0]
     promises = re.split(r"^\*\*", promised, flags=re.MULTILINE)[1:]
     assert len(promises) > 20
     bare = [p for p in promises if not re.search(r"tests/[\w/]+\.py::\w+", p)]
@@ -128,7 +131,7 @@ def test_every_flag_that_a_page_names_exists(page: Path) -> None:
 
 
 def test_every_setting_of_the_server_is_explained() -> None:
-    table = text_of(OPERATIONS).partition("## Settings")[2].partition("\n## ")[0]
+    table = text_of(SETTINGS)
     settings = help_of("jobledger-server", "serve")
     assert flags_in(settings) - flags_in(table) <= {"--help"}
     for variable in re.findall(r"JOBLEDGER_[A-Z_]+", settings):
@@ -136,7 +139,7 @@ def test_every_setting_of_the_server_is_explained() -> None:
 
 
 def test_every_line_of_the_log_is_explained() -> None:
-    table = text_of(OPERATIONS).partition("## Logs")[2].partition("\n## ")[0]
+    table = text_of(OBSERVABILITY).partition("## Logs")[2].partition("\n## ")[0]
     call = re.compile(r"\b\w*log\.(?:debug|info|warning|error|exception)\(\s*\"([^\"]+)\"")
     events = {
         event

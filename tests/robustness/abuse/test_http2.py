@@ -1,7 +1,7 @@
 """Attacks with HTTP/2 itself, before any call is understood.
 
-docs/exposure.md has what was measured. Where an attack takes the processor that others need, none
-of their calls fails, and half of them are as quick as all should be.
+docs/operate/exposure.md has what was measured. Where an attack takes the processor that others
+need, none of their calls fails, and half of them are as quick as all should be.
 """
 
 import asyncio
