@@ -81,7 +81,7 @@ PROGRAMS = (
         ("sh ../../../tests/polyglot/generate_previous.sh",),
         "build/venv/bin/python build/previous/main.py",
         folder_name="python",
-        unknown=("stall_timeout", "progress_time"),
+        unknown=("stall_timeout", "progress_time", "traceparent"),
     ),
     Program("node", ("node", "npm", "protoc"), ("npm ci", "npm run build"), "node build/main.js"),
     Program(

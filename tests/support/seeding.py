@@ -38,11 +38,11 @@ async def seed(
     head = "(SELECT coalesce(max(seq), 0) AS seq FROM changes)"
     insert_jobs = (
         "INSERT INTO jobs (id, user_id, job_type, status, progress, progress_message, labels,"
-        " attempt, max_attempts, releases, worker_id, request_id, create_time, update_time,"
-        " queue_timeout, queue_expire_time, cancel_reason, deadline, version, change_seq,"
-        " parameters) "
+        " attempt, max_attempts, releases, worker_id, request_id, traceparent, create_time,"
+        " update_time, queue_timeout, queue_expire_time, cancel_reason, deadline, version,"
+        " change_seq, parameters) "
         f"{series} SELECT {job_id}, '{user_id}', '{job_type}', 'QUEUED', 0, '', '{{}}', 0, 1, 0,"
-        f" '', '', i, i, 1, {FAR}, '', {FAR}, 1, head.seq + i,"
+        f" '', '', '', i, i, 1, {FAR}, '', {FAR}, 1, head.seq + i,"
         f" {content if content_bytes else 'NULL'} FROM n, {head} AS head"
     )
     insert_changes = (

@@ -153,6 +153,8 @@ class Job:
     """When somebody asked to cancel it."""
     cancel_reason: str = ""
     """Why, for people."""
+    traceparent: str = ""
+    """The trace of its creator (W3C Trace Context), which each attempt continues."""
 
     @property
     def is_terminal(self) -> bool:
@@ -192,6 +194,7 @@ class Job:
             max_attempts=message.max_attempts,
             worker_id=message.worker_id,
             cancel_reason=message.cancel_reason,
+            traceparent=message.traceparent,
             stall_timeout=from_duration(message.stall_timeout)
             if message.HasField("stall_timeout")
             else None,
@@ -225,6 +228,7 @@ class Job:
             max_attempts=self.max_attempts,
             worker_id=self.worker_id,
             cancel_reason=self.cancel_reason,
+            traceparent=self.traceparent,
             stall_timeout=to_duration(self.stall_timeout, "stall_timeout"),
             **{name: to_timestamp(getattr(self, name), name) for name in _JOB_TIMES},
         )

@@ -118,6 +118,7 @@ class Job(_message.Message):
     RUN_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     STALL_TIMEOUT_FIELD_NUMBER: _builtins.int
     PROGRESS_TIME_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUIDv7 assigned by the service: 36 characters, ordered by creation time."""
     user_id: _builtins.str
@@ -154,6 +155,12 @@ class Job(_message.Message):
     """1 at creation, +1 with each committed change of the job. A version names
     one state of the job, except for `lease_expire_time`. A watcher sends it as
     `after_version` to resume.
+    """
+    traceparent: _builtins.str
+    """The trace that the job belongs to: the `traceparent` (W3C Trace Context) in
+    the metadata of the call that created the job, so that each attempt can
+    continue its creator's trace. At most 64 characters. Empty if the creator
+    sent none, or one that is malformed. Never changes.
     """
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
@@ -263,10 +270,11 @@ class Job(_message.Message):
         run_expire_time: _timestamp_pb2.Timestamp | None = ...,
         stall_timeout: _duration_pb2.Duration | None = ...,
         progress_time: _timestamp_pb2.Timestamp | None = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_request_time", b"cancel_request_time", "complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "lease_expire_time", b"lease_expire_time", "parameters", b"parameters", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "result", b"result", "run_expire_time", b"run_expire_time", "stall_timeout", b"stall_timeout", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_reason", b"cancel_reason", "cancel_request_time", b"cancel_request_time", "complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "id", b"id", "job_type", b"job_type", "labels", b"labels", "lease_expire_time", b"lease_expire_time", "max_attempts", b"max_attempts", "parameters", b"parameters", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "result", b"result", "run_expire_time", b"run_expire_time", "stall_timeout", b"stall_timeout", "start_time", b"start_time", "status", b"status", "update_time", b"update_time", "user_id", b"user_id", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_reason", b"cancel_reason", "cancel_request_time", b"cancel_request_time", "complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "id", b"id", "job_type", b"job_type", "labels", b"labels", "lease_expire_time", b"lease_expire_time", "max_attempts", b"max_attempts", "parameters", b"parameters", "progress", b"progress", "progress_message", b"progress_message", "progress_time", b"progress_time", "queue_expire_time", b"queue_expire_time", "result", b"result", "run_expire_time", b"run_expire_time", "stall_timeout", b"stall_timeout", "start_time", b"start_time", "status", b"status", "traceparent", b"traceparent", "update_time", b"update_time", "user_id", b"user_id", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,7 +22,10 @@ DEFAULT_START_LEASE = Micros(3600 * MICROS_PER_SECOND)
 
 
 class Create(Struct, frozen=True, kw_only=True):
-    """Create a job. Idempotent if `request_id` is not empty."""
+    """Create a job. Idempotent if `request_id` is not empty.
+
+    `traceparent` is no content: a retry may belong to another trace.
+    """
 
     user_id: str
     job_type: str
@@ -33,6 +36,7 @@ class Create(Struct, frozen=True, kw_only=True):
     queue_timeout: Micros = DEFAULT_QUEUE_TIMEOUT
     stall_timeout: Micros | None = None
     run_timeout: Micros | None = None
+    traceparent: str = ""
 
 
 class CreateAll(Struct, frozen=True):

@@ -80,6 +80,7 @@ def create(existing: Job | None, command: Create, *, now: Instant, new_id: NewId
             parameters=command.parameters,
             labels=command.labels,
             request_id=command.request_id,
+            traceparent=command.traceparent,
             max_attempts=command.max_attempts,
             queue_timeout=command.queue_timeout,
             queue_expire_time=Instant(now + command.queue_timeout),

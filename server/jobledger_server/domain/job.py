@@ -80,6 +80,7 @@ class Job(Struct, frozen=True):
     it is claimable, as a QUEUED job is. `releases` counts the attempts that were released
     and so not used up. `outcome_digest` is a digest of the report that finished the job,
     by which a retry of that report is detected; it is None if the service finished the job.
+    `traceparent` is the creator's trace context, which each attempt continues.
     `progress_time` is when the current attempt last had news: it started, or its worker reported
     something new.
 
@@ -106,6 +107,7 @@ class Job(Struct, frozen=True):
     releases: int = 0
     worker_id: str = ""
     request_id: str = ""
+    traceparent: str = ""
     start_time: Instant | None = None
     complete_time: Instant | None = None
     lease_duration: Micros | None = None
@@ -125,7 +127,7 @@ class Job(Struct, frozen=True):
         """An upper bound of the memory that the job takes, with a change and its transition."""
         # A character takes at most 4 bytes.
         texts = len(self.user_id) + 2 * len(self.worker_id) + len(self.request_id)
-        texts += len(self.progress_message) + len(self.cancel_reason)
+        texts += len(self.progress_message) + len(self.cancel_reason) + len(self.traceparent)
         size = (
             MEMORY_OVERHEAD_BYTES
             + 4 * texts

@@ -41,6 +41,7 @@ def job_bytes(job: Job) -> bytes:
     message.worker_id = job.worker_id
     message.cancel_reason = job.cancel_reason
     message.version = job.version
+    message.traceparent = job.traceparent
     for time, instant in (
         (message.create_time, job.create_time),
         (message.start_time, job.start_time),

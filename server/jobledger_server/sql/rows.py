@@ -42,6 +42,7 @@ FIXED_COLUMNS = (
     "parameters",
     "labels",
     "request_id",
+    "traceparent",
     "create_time",
     "max_attempts",
     "queue_timeout",

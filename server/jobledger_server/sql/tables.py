@@ -32,6 +32,7 @@ from jobledger_server.domain.limits import (
     MAX_NAME_CHARACTERS,
     MAX_PROGRESS,
     MAX_STORAGE_PATH_CHARACTERS,
+    MAX_TRACEPARENT_CHARACTERS,
     MAX_URL_CHARACTERS,
 )
 
@@ -96,6 +97,7 @@ jobs = Table(
     Column("releases", Integer, nullable=False),
     Column("worker_id", String(MAX_NAME_CHARACTERS), nullable=False),
     Column("request_id", String(MAX_NAME_CHARACTERS), nullable=False),
+    Column("traceparent", String(MAX_TRACEPARENT_CHARACTERS), nullable=False),
     Column("start_time", BigInteger),
     Column("complete_time", BigInteger),
     Column("lease_duration", BigInteger),

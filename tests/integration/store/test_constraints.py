@@ -28,6 +28,7 @@ JOB = {
     "deadline": "1",
     "queue_expire_time": "1",
     "request_id": "''",
+    "traceparent": "''",
     "create_time": "1",
     "start_time": "1",
     "start_seq": "1",

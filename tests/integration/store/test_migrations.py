@@ -255,6 +255,7 @@ JOB = {
     "releases": 0,
     "worker_id": "",
     "request_id": "",
+    "traceparent": "",
     "create_time": 1_000_000,
     "update_time": 1_000_000,
     "queue_timeout": 60_000_000,

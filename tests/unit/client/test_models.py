@@ -30,6 +30,7 @@ MESSAGE = ParseDict(
         "create_time": "2026-11-26T12:00:00.000001Z",
         "complete_time": "2026-11-26T12:00:01Z",
         "cancel_reason": "no",
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         "stall_timeout": "90.5s",
         "progress_time": "2026-11-26T12:00:00.5Z",
     },
@@ -50,6 +51,7 @@ def test_a_message_becomes_plain_values(job):
     assert job.complete_time - job.create_time == timedelta(microseconds=999_999)
     assert job.error == JobError("disk full", reason="NO_DISK", details={"free": 0})
     assert job.labels == {"team": "a"}
+    assert job.traceparent == "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     assert job.stall_timeout == timedelta(seconds=90.5)
 
 

@@ -27,6 +27,7 @@ COMMAND = Create(
     request_id="request-1",
     max_attempts=3,
     queue_timeout=QUEUE_TIMEOUT,
+    traceparent="00-trace-1",
 )
 
 
@@ -40,6 +41,7 @@ def test_a_new_job_is_queued_at_version_one_with_nothing_done() -> None:
             parameters=Payload(b"p"),
             labels={"team": "red"},
             request_id="request-1",
+            traceparent="00-trace-1",
             status=JobStatus.QUEUED,
             progress=0,
             progress_message="",
@@ -120,6 +122,12 @@ def test_a_run_timeout_is_content_too() -> None:
     for other in (None, Micros(RUN_TIMEOUT + 1)):
         with pytest.raises(RequestIdReused):
             create(existing, replace(command, run_timeout=other), now=NOW, new_id=ids())
+
+
+def test_the_trace_of_a_creation_is_not_content() -> None:
+    existing = create(None, COMMAND, now=NOW, new_id=ids()).job
+    again = create(existing, replace(COMMAND, traceparent="00-2"), now=NOW, new_id=ids())
+    assert (again.changed, again.job) == (False, existing)
 
 
 def test_the_order_of_labels_is_not_content() -> None:

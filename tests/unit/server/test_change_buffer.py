@@ -69,6 +69,7 @@ def large(seq: int, *, details: int) -> Change:
         worker_id=wide(name, 128),
         progress_message=wide(name, 512),
         cancel_reason=wide(name, 512),
+        traceparent=wide(name, 64),
         labels={f"{n}-{name}".rjust(63, "k"): wide(f"{n}-{name}", 255) for n in range(32)},
         error=JobError("X" * 63, wide(name, 4096), Payload(bytes(details))),
         complete_time=seq,

@@ -64,6 +64,7 @@ JOBS = st.builds(
     run_expire_time=st.none() | INSTANTS,
     cancel_request_time=st.none() | INSTANTS,
     cancel_reason=TEXT,
+    traceparent=TEXT,
     version=st.integers(1, 2**63 - 1),
 )
 PLAIN = Job(
@@ -91,6 +92,7 @@ def expected(job: Job) -> job_pb2.Job:
         max_attempts=job.max_attempts,
         worker_id=job.worker_id,
         cancel_reason=job.cancel_reason,
+        traceparent=job.traceparent,
         version=job.version,
     )
     for name in (

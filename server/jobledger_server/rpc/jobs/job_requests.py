@@ -34,14 +34,15 @@ JobRequest = (
 )
 
 
-def create(request: pb.CreateJobRequest) -> Create:
+def create(request: pb.CreateJobRequest, *, traceparent: str = "") -> Create:
     check = Checker()
-    command = _creation(check, request, fields.user_id(check, request.user_id))
+    user_id = fields.user_id(check, request.user_id)
+    command = _creation(check, request, user_id, traceparent)
     check.finish()
     return command
 
 
-def create_all(request: pb.BatchCreateJobsRequest) -> CreateAll:
+def create_all(request: pb.BatchCreateJobsRequest, *, traceparent: str = "") -> CreateAll:
     check = Checker()
     user_id = fields.user_id(check, request.user_id)
     if not 1 <= len(request.requests) <= MAX_CREATIONS:
@@ -50,7 +51,8 @@ def create_all(request: pb.BatchCreateJobsRequest) -> CreateAll:
     for index, each in enumerate(request.requests[:MAX_CREATIONS]):
         if each.user_id not in ("", user_id):
             check.add(f"requests[{index}].user_id", "must be empty or the user_id of the call")
-        creations.append(_creation(check.within(f"requests[{index}]."), each, user_id))
+        within = check.within(f"requests[{index}].")
+        creations.append(_creation(within, each, user_id, traceparent))
     check.finish()
     return CreateAll(tuple(creations))
 
@@ -112,7 +114,9 @@ def selection(request: pb.WatchJobsRequest) -> Selection:
     return selected
 
 
-def _creation(check: Checker, request: pb.CreateJobRequest, user_id: str) -> Create:
+def _creation(
+    check: Checker, request: pb.CreateJobRequest, user_id: str, traceparent: str
+) -> Create:
     has = request.HasField
     timeouts = MIN_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS
     return Create(
@@ -131,6 +135,7 @@ def _creation(check: Checker, request: pb.CreateJobRequest, user_id: str) -> Cre
         run_timeout=check.duration("run_timeout", request.run_timeout, *timeouts)
         if has("run_timeout")
         else None,
+        traceparent=traceparent,
     )
 
 

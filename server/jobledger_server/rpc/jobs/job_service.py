@@ -1,6 +1,7 @@
 """JobService: for the owners of jobs."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from grpc.aio import ServicerContext
@@ -24,6 +25,7 @@ from jobledger_server.rpc.messages import (
 )
 from jobledger_server.rpc.pages import Page, id_from, job_page, message_bytes, number_from
 from jobledger_server.rpc.stream_age import StreamAge
+from jobledger_server.rpc.trace_context import traceparent_of
 from jobledger_server.store import Store
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.job_watch import JobUpdate
@@ -58,15 +60,17 @@ class JobService:
 
     # Requests that may be large are unparsed; see calls.py.
     async def CreateJob(
-        self, request: UnparsedRequest[pb.CreateJobRequest], _context: Context
+        self, request: UnparsedRequest[pb.CreateJobRequest], context: Context
     ) -> bytes:
-        decision = await self._ledger.apply(await request.read(job_requests.create))
+        read = partial(job_requests.create, traceparent=_traceparent(context))
+        decision = await self._ledger.apply(await request.read(read))
         return job_response(pb.CreateJobResponse, decision.job)
 
     async def BatchCreateJobs(
-        self, request: UnparsedRequest[pb.BatchCreateJobsRequest], _context: Context
+        self, request: UnparsedRequest[pb.BatchCreateJobsRequest], context: Context
     ) -> bytes:
-        jobs = await self._ledger.create_all(await request.read(job_requests.create_all))
+        read = partial(job_requests.create_all, traceparent=_traceparent(context))
+        jobs = await self._ledger.create_all(await request.read(read))
         return jobs_response(pb.BatchCreateJobsResponse, map(job_bytes, jobs))
 
     async def GetJob(self, request: pb.GetJobRequest, _context: Context) -> bytes:
@@ -156,3 +160,7 @@ class JobService:
         if self._last_message is None or self._last_message[0] != update:
             self._last_message = update, watch_message(update.job, update.transitions)
         return self._last_message[1], update.last
+
+
+def _traceparent(context: Context) -> str:
+    return traceparent_of(context.invocation_metadata() or ())

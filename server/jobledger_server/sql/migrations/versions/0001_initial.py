@@ -56,6 +56,7 @@ def upgrade() -> None:
         sa.Column("releases", sa.Integer, nullable=False),
         sa.Column("worker_id", sa.String(128), nullable=False),
         sa.Column("request_id", sa.String(128), nullable=False),
+        sa.Column("traceparent", sa.String(64), nullable=False),
         sa.Column("start_time", sa.BigInteger),
         sa.Column("complete_time", sa.BigInteger),
         sa.Column("lease_duration", sa.BigInteger),
