@@ -53,12 +53,15 @@ class Program:
         """Run the command for a job."""
         loop = asyncio.get_running_loop()
         output = _Output(f"{job.id} | ".encode() if self._prefixed else b"")
+        traceparent = job.snapshot.traceparent
         transport, running = await loop.subprocess_exec(
             lambda: _Running(MAX_LINE, loop, output),
             *self._command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            # As OpenTelemetry passes a trace on to a process.
+            env={**os.environ, "TRACEPARENT": traceparent} if traceparent else None,
             # A process group of its own, so that all of it can be ended.
             start_new_session=True,
         )

@@ -17,6 +17,7 @@ from jobledger.core.models import Asset, Job
 from jobledger.worker.context import JobFacts, Stop
 from jobledger.worker.outcomes import failure, outcome_of
 from jobledger.worker.signatures import with_parameters
+from jobledger.worker.tracing import continued_trace
 
 
 class _Worker:
@@ -133,7 +134,8 @@ def _run(function: bytes, job: Job, worker: _Worker) -> tuple[str, object]:
     holder = _Holder(job)
     try:
         handler = with_parameters(pickle.loads(function))  # noqa: S301
-        return "returned", outcome_of(handler(_ProcessJob(holder, worker)))
+        with continued_trace(job):
+            return "returned", outcome_of(handler(_ProcessJob(holder, worker)))
     except asyncio.CancelledError:
         return "cancelled", None
     except BaseException as error:  # noqa: BLE001

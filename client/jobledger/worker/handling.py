@@ -8,6 +8,7 @@ from jobledger.core.models import Asset, Job
 from jobledger.worker.context import ClaimedJob, Stop
 from jobledger.worker.handlers import Handler
 from jobledger.worker.outcomes import Completed, Failed, Outcome, Release, failure
+from jobledger.worker.tracing import continued_trace
 
 CLEAN_UP: Final = 10.0
 """Seconds that a handler has to clean up before it is cancelled again."""
@@ -138,7 +139,8 @@ class Handling:
 
     async def _handle(self) -> Outcome | None:
         try:
-            return await self._handler.run(ClaimedJob(self))
+            with continued_trace(self.job):
+                return await self._handler.run(ClaimedJob(self))
         except SystemExit as error:
             self.raised = error
             return failure(error)

@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from opentelemetry import trace
+
 from jobledger.worker import BlockingJob, Completed, Partial
 
 
@@ -21,6 +23,10 @@ def whole(job: BlockingJob) -> Completed:
 
 def pid(job: BlockingJob) -> dict[str, object]:
     return {"pid": os.getpid()}
+
+
+def trace_id(job: BlockingJob) -> dict[str, object]:
+    return {"trace": f"{trace.get_current_span().get_span_context().trace_id:032x}"}
 
 
 @dataclass

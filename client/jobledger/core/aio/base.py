@@ -26,6 +26,7 @@ from jobledger.core.reconnecting import EventT, Reconnecting, RequestT, Response
 from jobledger.core.requests import Requests, text
 from jobledger.core.streams import AsyncCall, AsyncWatch, OnError, OnReconnect, Stop, follow_async
 from jobledger.core.tokens import AsyncToken, bearer_async, check_token
+from jobledger.core.tracing import trace_headers
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -125,7 +126,8 @@ class AsyncCalls:
         )
 
     async def _headers(self, metadata: Metadata) -> Headers:
-        return (*await bearer_async(self._token), *self._metadata, *headers_of(metadata))
+        given = (*self._metadata, *headers_of(metadata))
+        return (*await bearer_async(self._token), *given, *trace_headers(given))
 
     @staticmethod
     def _limit(given: Timeout, default: float | None, name: str) -> float | None:

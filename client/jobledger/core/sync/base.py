@@ -27,6 +27,7 @@ from jobledger.core.reconnecting import EventT, Reconnecting, RequestT, Response
 from jobledger.core.requests import Requests, text
 from jobledger.core.streams import Call, OnError, OnReconnect, Stop, Watch, follow
 from jobledger.core.tokens import Token, bearer, check_token
+from jobledger.core.tracing import trace_headers
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -126,7 +127,8 @@ class Calls:
         )
 
     def _headers(self, metadata: Metadata) -> Headers:
-        return (*bearer(self._token), *self._metadata, *headers_of(metadata))
+        given = (*self._metadata, *headers_of(metadata))
+        return (*bearer(self._token), *given, *trace_headers(given))
 
     @staticmethod
     def _limit(given: Timeout, default: float | None, name: str) -> float | None:
