@@ -28,7 +28,7 @@ PYTHONS := python3 python3.13 python3.12 python3.11 python3.14
 CLAIMED_PYTHONS = $(shell sed -n 's/.* :: Python :: \(3\.[0-9]*\)",/\1/p' pyproject.toml)
 
 PACKAGES := client/jobledger server/jobledger_server
-SCRIPTS := $(wildcard scripts/*.py examples/*.py examples/clients/python/*.py) benchmarks
+SCRIPTS := $(wildcard scripts/*.py) scripts/reference $(wildcard examples/*.py examples/clients/python/*.py) benchmarks
 VERSION = $(shell sed -n 's/^version = "\([0-9]*\.[0-9]*\).*/\1/p' pyproject.toml)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -139,7 +139,7 @@ audit: $(AUDIT_INSTALLED) ## ask PyPI's vulnerability service about what the ima
 	}
 
 .PHONY: check
-check: check-code check-protos check-drift ## check all that can be checked without running it
+check: check-code check-protos check-drift docs-check ## check all that can be checked without running it
 
 .PHONY: check-code
 check-code: $(INSTALLED)
@@ -156,8 +156,6 @@ check-protos: $(INSTALLED)
 
 .PHONY: check-drift
 check-drift: $(INSTALLED) $(CODEGEN_INSTALLED)
-	$(PYTHON) scripts/draw_state_machine.py --check
-	$(PYTHON) scripts/write_tables.py --check
 	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
 	PATH="$(CURDIR)/$(CODEGEN)/bin:$$PATH" $(CODEGEN)/bin/python scripts/generate.py "$$fresh"; \
 	diff -r -x __pycache__ generated "$$fresh" || { \
@@ -182,13 +180,24 @@ generate: $(INSTALLED) $(CODEGEN_INSTALLED) ## write generated/ from protos/, th
 	$(PYTHON) scripts/generate_sync_client.py
 
 .PHONY: docs
-docs: $(INSTALLED) ## write what docs/ takes from the code: the state machine, the settings
+docs: $(INSTALLED) ## write the pages that are made from the code, and build the site in .site/html
 	$(PYTHON) scripts/draw_state_machine.py
-	$(PYTHON) scripts/write_tables.py
+	$(PYTHON) -m scripts.reference
+	$(PYTHON) scripts/build_site.py
+
+SPELLED := README.md CHANGELOG.md CONTRIBUTING.md docs examples/*.md protos scripts client server
+
+.PHONY: docs-check
+docs-check: $(INSTALLED) ## check the docs: made pages, words, spelling, names, links, the site
+	$(PYTHON) scripts/draw_state_machine.py --check
+	$(PYTHON) -m scripts.reference --check
+	$(BIN)/codespell $(SPELLED)
+	$(PYTHON) scripts/build_site.py
+	$(PYTHON) -m pytest -q tests/packaging/docs
 
 .PHONY: lock
 lock: $(UV) ## renew the lock files
-	$(COMPILE) pyproject.toml --all-extras --group dev --group bench -o requirements.lock
+	$(COMPILE) pyproject.toml --all-extras --group dev --group docs --group bench -o requirements.lock
 	$(COMPILE) pyproject.toml --extra postgres --extra metrics --extra cli --group image \
 		-c requirements.lock -o requirements-image.lock
 	$(COMPILE) --group codegen -o requirements-codegen.lock
@@ -204,7 +213,7 @@ baseline: $(INSTALLED) ## at a release: keep its protos, so that no later change
 
 .PHONY: clean
 clean: ## remove builds and caches; .venv stays
-	rm -rf dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	rm -rf dist .site .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 	find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
 # --- environments --------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 BACKUP = ROOT / "docs/operate/backup.md"
-CLI = ROOT / "docs/reference/cli.md"
+CLI = ROOT / "docs/guides/command-line.md"
 DATABASES = ROOT / "docs/operate/databases.md"
 DEPLOY = ROOT / "docs/operate/deploy.md"
 OBSERVABILITY = ROOT / "docs/operate/observability.md"

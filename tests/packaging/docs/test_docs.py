@@ -4,6 +4,8 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -168,3 +170,29 @@ def test_every_decision_is_in_the_index() -> None:
     folder = ROOT / "docs/decisions"
     index = links(folder / "README.md")
     assert index == sorted(file.name for file in folder.glob("0*.md"))
+
+
+def test_the_sites_menu_has_each_page_and_no_other() -> None:
+    with (ROOT / "zensical.toml").open("rb") as file:
+        menu = tomllib.load(file)["project"]["nav"]
+    listed = sorted(name for name in names_in(menu) if not name.startswith("repository/"))
+    docs = ROOT / "docs"
+    pages_of_docs = [file.relative_to(docs).as_posix() for file in docs.rglob("*.md")]
+    assert listed == sorted(p for p in pages_of_docs if not p.startswith("decisions/0"))
+
+
+def names_in(menu: object) -> Iterator[str]:
+    if isinstance(menu, str):
+        yield menu
+    for entry in menu if isinstance(menu, list) else []:
+        yield from names_in(entry)
+    for entry in menu.values() if isinstance(menu, dict) else []:
+        yield from names_in(entry)
+
+
+def test_the_map_has_each_page_of_the_sites_menu() -> None:
+    mapped = {link for link in links(ROOT / "docs/README.md") if not link.startswith("..")}
+    docs = ROOT / "docs"
+    pages_of_docs = {file.relative_to(docs).as_posix() for file in docs.rglob("*.md")}
+    unlisted = {p for p in pages_of_docs if not p.startswith("decisions/0")} - mapped
+    assert unlisted == {"README.md"}

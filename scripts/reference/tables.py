@@ -1,22 +1,12 @@
-"""Writes the tables of `docs/reference/` that are made from the code, or compares them.
+"""Tables within pages: the settings, the limits of requests, the error reasons."""
 
-The settings come from `settings.py`, the limits of requests from `domain/limits.py`.
-"""
-
-import argparse
-import sys
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 
 from jobledger_server.cli.durations import duration_text
 from jobledger_server.cli.options import DATABASE_SETTINGS
 from jobledger_server.domain import limits
 from jobledger_server.settings import Setting, all_settings
-
-REFERENCE = Path(__file__).parents[1] / "docs/reference"
-
-SETTINGS = "| flag | variable | default | meaning |\n| --- | --- | --- | --- |\n"
-LIMITS = "| in a request | at most |\n| --- | --- |\n"
+from scripts.reference import grpc_api
 
 
 def settings_rows() -> Iterable[tuple[str, ...]]:
@@ -93,6 +83,18 @@ def _range(shortest: int, longest: int) -> str:
     return f"{duration_text(longest)}; at least {duration_text(shortest)}"
 
 
+def reason_rows() -> Iterable[tuple[str, ...]]:
+    """Return the rows of the table of error reasons, from the comments of their enum."""
+    (file,) = (f for f in grpc_api.files() if f.name.endswith("/error_reason.proto"))
+    values = file.enum_type[0].value
+    for location in file.source_code_info.location:
+        if len(location.path) == 4 and location.path[3]:  # noqa: PLR2004 - a value of the enum
+            name = values[location.path[3]].name.removeprefix("ERROR_REASON_")
+            comment = grpc_api.prose(location.leading_comments)
+            code, _, meaning = comment.partition(": ")
+            yield f"`{name}`", code, meaning[0].upper() + meaning[1:]
+
+
 def with_table(page: str, head: str, rows: Iterable[tuple[str, ...]]) -> str:
     """Return the page with the rows of the table that has this head."""
     before, _, rest = page.partition(head)
@@ -101,26 +103,12 @@ def with_table(page: str, head: str, rows: Iterable[tuple[str, ...]]) -> str:
     return f"{before}{head}{table}\n\n{after}"
 
 
-def main() -> int:
-    """Write the tables into their pages, or compare them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare instead of writing")
-    arguments = parser.parse_args()
-    stale = False
-    for name, head, rows in (
-        ("settings.md", SETTINGS, settings_rows()),
-        ("limits.md", LIMITS, limits_rows()),
-    ):
-        file = REFERENCE / name
-        page = file.read_text(encoding="utf-8")
-        new = with_table(page, head, rows)
-        if not arguments.check:
-            file.write_text(new, encoding="utf-8")
-        elif page != new:
-            sys.stderr.write(f"{name} differs from the code. Write it again with `make docs`.\n")
-            stale = True
-    return int(stale)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+TABLES: Mapping[str, tuple[str, Callable[[], Iterable[tuple[str, ...]]]]] = {
+    "settings.md": (
+        "| flag | variable | default | meaning |\n| --- | --- | --- | --- |\n",
+        settings_rows,
+    ),
+    "limits.md": ("| in a request | at most |\n| --- | --- |\n", limits_rows),
+    "errors.md": ("| reason | code | meaning |\n| --- | --- | --- |\n", reason_rows),
+}
+"""Of each page, the head of its table and what makes the rows."""

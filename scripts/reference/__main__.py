@@ -1,0 +1,49 @@
+"""Writes the pages of `docs/reference/`, or compares them: `python -m scripts.reference --check`.
+
+Some pages are made as a whole, of others a table. Each comes from one source: the protos, the
+docstrings, `--help`, the settings, the limits, the error reasons.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from scripts.reference import command_line, grpc_api, python_api, tables
+
+PAGES = Path(__file__).parents[2] / "docs/reference"
+
+
+def made() -> dict[str, str]:
+    """Return the text that each page should have, by its name."""
+    pages = {
+        "grpc-api.md": grpc_api.page(),
+        "python-api.md": python_api.page(),
+        "cli.md": command_line.page(),
+    }
+    for name, (head, rows) in tables.TABLES.items():
+        text = (PAGES / name).read_text(encoding="utf-8")
+        pages[name] = tables.with_table(text, head, rows())
+    return pages
+
+
+def main() -> int:
+    """Write the pages, or name those that differ."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare instead of writing")
+    arguments = parser.parse_args()
+    stale = []
+    for name, text in made().items():
+        file = PAGES / name
+        if not arguments.check:
+            file.write_text(text, encoding="utf-8")
+        elif not file.exists() or file.read_text(encoding="utf-8") != text:
+            stale.append(name)
+    if stale:
+        sys.stderr.write(
+            f"docs/reference/ differs from the code: {', '.join(stale)}. Run `make docs`.\n"
+        )
+    return int(bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

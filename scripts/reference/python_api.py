@@ -1,0 +1,153 @@
+"""The Python API: every public name with its signature and its docstring."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import griffe
+
+ROOT = Path(__file__).parents[2]
+
+INTRO = """\
+# Python API
+
+For authors of Python programs. Each name of `jobledger` and `jobledger.testing` is here, with its \
+arguments, its result and the errors that it raises. [The Python client](../guides/python.md) and \
+[Workers](../guides/workers.md) show how to use them.
+
+This page is made from the docstrings by `make docs`.
+"""
+
+MODULES = ("jobledger", "jobledger.testing")
+WHOLE = 100  # characters of a signature on one line
+
+
+def page() -> str:
+    """Return the page."""
+    parts = [INTRO]
+    package = griffe.load(
+        "jobledger", search_paths=[str(ROOT / "client")], docstring_parser="google"
+    )
+    for module in MODULES:
+        here: Any = package if module == "jobledger" else package["testing"]
+        parts.append(f"## {module}\n")
+        names = [str(name).strip("'\"") for name in here.exports]
+        for name in sorted(names, key=str.lower):
+            if name.startswith("__"):
+                continue
+            found = here[name]
+            parts += section(name, found.final_target if found.is_alias else found)
+    return "\n".join(parts)
+
+
+def section(name: str, found: Any) -> Iterator[str]:
+    """Yield the section of a public name."""
+    yield f"### {name}\n"
+    if found.is_function:
+        yield signature(name, found)
+    elif found.is_class:
+        bases = [str(base) for base in found.bases]
+        init = found.all_members.get("__init__")
+        shown = list(init.parameters if init is not None else found.parameters)
+        if shown and not is_error(found):
+            yield signature(name, init if init is not None else found)
+        elif bases:
+            yield f"A subclass of {' and '.join(f'`{base}`' for base in bases)}.\n"
+    elif found.value is not None and len(str(found.value)) < WHOLE:
+        yield f"```python\n{name} = {found.value}\n```\n"
+    yield text(found)
+    if found.is_class:
+        yield from members(name, found)
+
+
+def is_error(found: Any) -> bool:
+    return str(found.path).startswith("jobledger.errors.")
+
+
+def members(owner: str, found: Any) -> Iterator[str]:
+    """Yield what a class has: its attributes as a table, its methods each with a heading."""
+    public = {
+        name: member.final_target if member.is_alias else member
+        for name, member in (found.members if is_error(found) else found.all_members).items()
+        if not name.startswith("_")
+    }
+    attributes = [(n, m) for n, m in public.items() if not m.is_function]
+    if attributes:
+        rows = [
+            f"| `{name}` | {code(member.annotation)} | {cell(member)} |"
+            for name, member in attributes
+        ]
+        yield "\n".join(["| attribute | type | |", "| --- | --- | --- |", *rows]) + "\n"
+    methods = [(n, m) for n, m in public.items() if m.is_function]
+    if owner.startswith("Async") and methods:
+        yield f"The methods are those of `{owner.removeprefix('Async')}`; calls are awaited.\n"
+        return
+    for name, method in methods:
+        yield f"#### {owner}.{name}\n"
+        yield signature(name, method)
+        yield text(method)
+
+
+def signature(name: str, function: Any) -> str:
+    """Return a signature as code, one argument a line if it is long."""
+    arguments = []
+    keyword_only = False
+    for p in function.parameters:
+        if p.name in {"self", "cls"} or p.name.startswith("_"):
+            continue
+        kind = str(p.kind.value)
+        if kind == "keyword-only" and not keyword_only:
+            arguments.append("*")
+            keyword_only = True
+        stars = {"variadic positional": "*", "variadic keyword": "**"}.get(kind, "")
+        keyword_only = keyword_only or stars == "*"
+        typed = f"{stars}{p.name}" + (f": {p.annotation}" if p.annotation else "")
+        default = f" = {p.default}" if p.default is not None and not stars else ""
+        arguments.append(typed + default)
+    returns = getattr(function, "returns", None)
+    result = f" -> {returns}" if returns and str(returns) != "None" else ""
+    line = f"{name}({', '.join(arguments)}){result}"
+    if len(line) > WHOLE:
+        inner = "".join(f"    {argument},\n" for argument in arguments)
+        line = f"{name}(\n{inner}){result}"
+    return f"```python\n{line}\n```\n"
+
+
+def text(found: Any) -> str:
+    """Return a docstring as Markdown: its text, then its sections as lists."""
+    if found.docstring is None:
+        return ""
+    parts = []
+    for part in found.docstring.parsed:
+        kind = part.kind.value
+        if kind == "text":
+            parts.append(part.value)
+        elif kind in {"parameters", "other parameters", "attributes"}:
+            parts.append(listing("Arguments", [(f"`{v.name}`", v.description) for v in part.value]))
+        elif kind in {"returns", "yields"}:
+            said = " ".join(flat(v.description) for v in part.value)
+            parts.append(f"**{kind.title()}:** {said}")
+        elif kind == "raises":
+            raised = [(code(v.annotation), v.description) for v in part.value]
+            parts.append(listing("Raises", raised))
+        elif kind == "examples":
+            parts += [str(value) for _, value in part.value]
+    return "\n\n".join(parts) + "\n"
+
+
+def listing(title: str, entries: list[tuple[str, str]]) -> str:
+    lines = [f"- {name}: {flat(description)}" for name, description in entries]
+    return "\n".join([f"**{title}:**\n", *lines])
+
+
+def cell(member: Any) -> str:
+    return flat(member.docstring.value).replace("|", "\\|") if member.docstring else ""
+
+
+def code(annotation: Any) -> str:
+    return f"`{annotation}`".replace("|", "\\|") if annotation is not None else ""
+
+
+def flat(words: str) -> str:
+    return re.sub(r"\s+", " ", words).strip()
