@@ -1,8 +1,13 @@
 # The service with SQLite on a volume, or with PostgreSQL by JOBLEDGER_DATABASE:
 #
 #   docker build -t jobledger .
-#   docker run -p 50051:50051 -v jobledger:/data jobledger
-#   docker run -p 50051:50051 -e JOBLEDGER_DATABASE=postgresql://user:password@host/name jobledger
+#   docker run -p 127.0.0.1:50051:50051 -v jobledger:/data -e JOBLEDGER_INSECURE=true jobledger
+#   docker run -p 50051:50051 -v jobledger:/data -v ./tls:/tls:ro \
+#     -e JOBLEDGER_TLS_CERT=/tls/tls.crt -e JOBLEDGER_TLS_KEY=/tls/tls.key jobledger
+#   docker run … -e JOBLEDGER_DATABASE=postgresql://user:password@host/name jobledger
+#
+# It serves all addresses of the container, so it needs one of JOBLEDGER_TLS_CERT,
+# JOBLEDGER_ACCESS and JOBLEDGER_INSECURE.
 
 # Any image of a Python that pyproject.toml claims, with `python` and its `venv`.
 ARG PYTHON=docker.io/library/python:3.13.15-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b
@@ -27,7 +32,7 @@ COPY client ./client
 COPY server ./server
 RUN python -m hatchling build -t wheel -d /wheels
 RUN python -m venv --without-pip /opt/jobledger
-RUN pip --python /opt/jobledger/bin/python install --no-index --find-links /wheels "jobledger[cli,postgres,metrics]"
+RUN pip --python /opt/jobledger/bin/python install --no-index --find-links /wheels "jobledger[cli,postgres,metrics,jwt]"
 
 
 FROM ${PYTHON}
@@ -53,8 +58,7 @@ VOLUME /data
 WORKDIR /data
 EXPOSE 50051
 STOPSIGNAL SIGTERM
-# The client's command line, because importing the server costs four times as much.
-HEALTHCHECK --interval=30s --timeout=10s --start-period=30s \
-    CMD ["jobledger", "--server", "127.0.0.1:50051", "--timeout", "5", "health"]
+# It reads the same variables as the server: where it listens, and its certificate.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=30s CMD ["jobledger-server", "health"]
 ENTRYPOINT ["jobledger-server"]
 CMD ["serve"]

@@ -28,6 +28,8 @@ def _default(setting: Setting) -> str:
             return f"`{duration_text(setting.default)}`"
         case "strings":
             return ", ".join(f"`{word}`" for word in sorted(setting.default))
+        case "switch":
+            return "on" if setting.default else "off"
         case "count" | "fraction":
             return str(setting.default)
         case _:

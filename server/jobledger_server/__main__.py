@@ -1,23 +1,46 @@
-"""`jobledger-server`: serve, migrate, void-tokens."""
+"""`jobledger-server`: serve, health, migrate, void-tokens."""
 
 import os
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 
 # gRPC's core reads this on import. Its own log lines would be mixed with the JSON ones.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-try:
-    import click
-    import grpc_health  # noqa: F401
-    import sqlalchemy  # noqa: F401
-except ImportError:  # the extra `cli` installs click alone
+if not all(map(find_spec, ("click", "grpc_health", "sqlalchemy"))):
+    # The extra `cli` installs click alone.
     sys.exit("jobledger-server is not installed: pip install 'jobledger[server]'")
 
-from jobledger_server.cli.database_commands import migrate, void_tokens
-from jobledger_server.cli.serve import serve
+import click
+
+_COMMANDS = {
+    "serve": "serve",
+    "health": "health",
+    "migrate": "database_commands",
+    "void-tokens": "database_commands",
+}
+"""Each command, and its module in `cli`."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """Imports a command when it is called: `health` is called often, and needs little."""
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, _: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        module = import_module(f"jobledger_server.cli.{_COMMANDS[name]}")
+        command: click.Command = getattr(module, name.replace("-", "_"))
+        return command
+
+
+@click.command(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="jobledger")
 def main() -> None:
     """Jobledger: a gRPC service that is the system of record for the state of jobs.
@@ -25,10 +48,6 @@ def main() -> None:
     `jobledger-server serve` starts a server on 127.0.0.1:50051 with its database in the file
     jobledger.db. Every option of `serve` can also be given as an environment variable.
     """
-
-
-for command in (serve, migrate, void_tokens):
-    main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,9 @@ from jobledger_server.rpc.workers.worker_service import WorkerService
 from jobledger_server.runtime.connections import free_connections
 from jobledger_server.runtime.descriptors import connections_allowed
 from jobledger_server.runtime.file_modes import warn_of_readable_files
+from jobledger_server.runtime.port import Unprotected
 from jobledger_server.runtime.supervision import Supervisor
+from jobledger_server.runtime.tls import server_credentials, tls_files
 from jobledger_server.settings import Settings
 from jobledger_server.sql.database import open_database
 from jobledger_server.sql.database_url import parse_url
@@ -68,9 +70,13 @@ class App:
 async def open_app(settings: Settings) -> AsyncIterator[App]:
     """Serve during the block, then drain within `settings.grace` seconds.
 
-    Raises BadAccessFile, BadDatabaseUrl, DatabaseInUse, MetricsUnavailable, PortUnavailable,
-    SchemaError, StoreFault and StoreUnavailable.
+    Raises BadAccessFile, BadCertificate, BadDatabaseUrl, DatabaseInUse, MetricsUnavailable,
+    PortUnavailable, SchemaError, StoreFault, StoreUnavailable and Unprotected.
     """
+    if settings.unprotected:
+        raise Unprotected(settings.listen)
+    files = tls_files(settings)
+    credentials = None if files is None else server_credentials(files)
     supervisor, waiters = Supervisor(), ClaimWaiters()
     waiting, share = settings.max_waiting, settings.caller_share
     max_connections = connections_allowed(settings.max_connections)
@@ -102,7 +108,13 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         )
         async with (
             serving(
-                settings, services, access, parser, drain, max_connections=max_connections
+                settings,
+                services,
+                access,
+                parser,
+                drain,
+                credentials=credentials,
+                max_connections=max_connections,
             ) as server,
             supervisor.running("grpc", server.terminated()),
             supervisor.running(
@@ -122,7 +134,8 @@ async def _opened_store(settings: Settings) -> AsyncIterator[tuple[Store, Lock |
             if database.dialect.name == "sqlite":
                 await migrate(database)
             await require_head(database)
-            warn_of_readable_files((settings.access, settings.database_file, *_files(url)))
+            secrets = (settings.access, settings.tls_key, settings.database_file)
+            warn_of_readable_files((*secrets, *_files(url)))
             yield SqlStore(database), lock
         finally:
             await database.close()

@@ -70,8 +70,30 @@ class Settings:
     listen: str = _setting(
         "127.0.0.1:50051",
         "address",
-        "Address to serve. With port 0 the server chooses a free port and logs it. Connections are "
-        "not encrypted: off loopback, put a service mesh or a proxy in front.",
+        "Address to serve. With port 0 the server chooses a free port and logs it. Off loopback it "
+        "needs --tls-cert, --access or --insecure.",
+    )
+    tls_cert: Path | None = _setting(  # noqa: RUF009
+        None,
+        "file",
+        "The server's certificate and those between it and the CA, in PEM. Read again when it "
+        "changes.",
+        none="connections are not encrypted",
+    )
+    tls_key: Path | None = _setting(  # noqa: RUF009
+        None, "file", "The certificate's private key, in PEM, without a password.", none="none"
+    )
+    tls_client_ca: Path | None = _setting(  # noqa: RUF009
+        None,
+        "file",
+        "The CAs of clients' certificates, in PEM. Each client then needs a certificate.",
+        none="clients need no certificate",
+    )
+    insecure: bool = _setting(
+        False,  # noqa: FBT003
+        "switch",
+        "Serve off loopback without TLS and without an access file: for a network where a service "
+        "mesh or a proxy protects the server.",
     )
     processes: int = _setting(
         1,
@@ -187,6 +209,12 @@ class Settings:
     def reflects(self) -> bool:
         """Whether the server serves reflection."""
         return self.only_loopback if self.reflection is None else self.reflection
+
+    @property
+    def unprotected(self) -> bool:
+        """Whether programs on other machines can connect, and any of them may do everything."""
+        protected = self.tls_cert is not None or self.access is not None or self.insecure
+        return not (protected or self.only_loopback)
 
     @property
     def only_loopback(self) -> bool:

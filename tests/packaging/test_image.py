@@ -125,8 +125,7 @@ def test_it_serves_as_nobody_in_particular_says_so_and_stops_when_asked(
     buildah("config", "--env", f"JOBLEDGER_LISTEN={address}", container)
     run = ["buildah", "run", *ISOLATED, container, "--"]
     kind, *check = config["Healthcheck"]["Test"]
-    check = [word.replace("127.0.0.1:50051", address) for word in check]
-    assert (kind, address in check) == ("CMD", True)
+    assert kind == "CMD"
     with subprocess.Popen([*run, *config["Entrypoint"], *config["Cmd"]]) as process:
         try:
             assert health_of(address) == HealthCheckResponse.SERVING

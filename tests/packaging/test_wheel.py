@@ -86,6 +86,7 @@ def test_its_metadata_names_the_license_and_the_extras(wheel: Path) -> None:
         "cli",
         "server",
         "postgres",
+        "jwt",
         "metrics",
         "testing",
     }

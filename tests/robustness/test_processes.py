@@ -285,7 +285,7 @@ async def test_an_sqlite_file_that_another_process_holds_is_told_and_found_again
         (("--database", "sqlite:////nowhere/at/all.db"), "No such file or directory"),
         (("--database", "postgresql://u:secret@127.0.0.1:1/n"), "u:***@127.0.0.1:1/n"),
         (("--listen", "nonsense"), "has no port"),
-        (("--listen", "256.1.1.1:0"), "cannot listen on 256.1.1.1:0"),
+        (("--listen", "256.1.1.1:0", "--insecure"), "cannot listen on 256.1.1.1:0"),
         (("--grace", "-1"), "--grace"),
     ],
 )
@@ -354,8 +354,8 @@ def test_postgresql_is_migrated_by_a_command_and_not_by_serving(postgres: Databa
     [
         ("127.0.0.1:0", (), True),
         ("127.0.0.1:0", ("--no-reflection",), False),
-        ("0.0.0.0:0", (), False),
-        ("0.0.0.0:0", ("--reflection",), True),
+        ("0.0.0.0:0", ("--insecure",), False),
+        ("0.0.0.0:0", ("--insecure", "--reflection"), True),
     ],
 )
 def test_reflection_is_on_by_default_only_on_loopback(

@@ -60,6 +60,7 @@ class ServerProcess:
         database_file: Path | None = None,
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
         descriptors: int | None = None,
     ) -> None:
         self.port = free_port()
@@ -69,6 +70,7 @@ class ServerProcess:
         self._database = by_url if database_file is None else ("--database-file", database_file)
         self.log = directory / "server.log"
         self._arguments = list(arguments)
+        self._credentials = credentials
         limit = f'ulimit -n {descriptors} && exec "$@"'
         self._limit = [] if descriptors is None else ["sh", "-c", limit, "sh"]
         self._environment = {**os.environ, **(environment or {})}
@@ -151,6 +153,11 @@ class ServerProcess:
         assert self._process is not None, "the server is not running"
         return self._process
 
+    def _channel(self, options: Sequence[tuple[str, int]]) -> grpc.Channel:
+        if self._credentials is None:
+            return grpc.insecure_channel(self.target, options)
+        return grpc.secure_channel(self.target, self._credentials, options)
+
     def _wait_until_serving(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT
         # Its own subchannel: the global pool would hand the next channel to this
@@ -160,7 +167,7 @@ class ServerProcess:
             ("grpc.max_reconnect_backoff_ms", 200),
             ("grpc.use_local_subchannel_pool", 1),
         ]
-        with grpc.insecure_channel(self.target, options) as channel:
+        with self._channel(options) as channel:
             health = health_pb2_grpc.HealthStub(channel)
             while self._running().poll() is None and time.monotonic() < deadline:
                 with contextlib.suppress(grpc.RpcError):

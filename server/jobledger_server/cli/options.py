@@ -28,6 +28,12 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
     return _with_options(command, tuple(all_settings()))
 
 
+def address_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say where the server is, and how it is encrypted."""
+    names = ("listen", "tls_cert", "tls_key", "tls_client_ca")
+    return _with_options(command, [each for each in all_settings() if each.name in names])
+
+
 def _with_options(command: Callable[..., None], settings: Sequence[Setting]) -> Callable[..., None]:
     for setting in reversed(settings):
         command = _option(setting)(command)

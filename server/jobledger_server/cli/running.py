@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from jobledger_server.rpc.access import BadAccessFile
-from jobledger_server.runtime.port import PortUnavailable
+from jobledger_server.runtime.port import PortUnavailable, Unprotected
 from jobledger_server.runtime.supervision import ServerFailed
+from jobledger_server.runtime.tls import BadCertificate
 from jobledger_server.sql.database_url import BadDatabaseUrl
 from jobledger_server.sql.schema import SchemaError
 from jobledger_server.sql.sqlite.file_lock import DatabaseInUse
@@ -18,6 +19,7 @@ from jobledger_server.telemetry.metrics import MetricsUnavailable
 
 _EXPECTED = (
     BadAccessFile,
+    BadCertificate,
     BadDatabaseUrl,
     DatabaseInUse,
     MetricsUnavailable,
@@ -26,6 +28,7 @@ _EXPECTED = (
     ServerFailed,
     StoreFault,
     StoreUnavailable,
+    Unprotected,
 )
 
 

@@ -98,6 +98,7 @@ async def serving(
     parser: RequestParser,
     drain: Drain,
     *,
+    credentials: grpc.ServerCredentials | None,
     max_connections: int,
 ) -> AsyncIterator[Serving]:
     """Serve these services, health and reflection during the block, then drain.
@@ -116,7 +117,10 @@ async def serving(
     names = [descriptor.full_name for descriptor in _DESCRIPTORS]
     health = _add_health_and_reflection(handlers, names, reflect=settings.reflects)
     try:
-        port = server.add_insecure_port(settings.listen)
+        if credentials is None:
+            port = server.add_insecure_port(settings.listen)
+        else:
+            port = server.add_secure_port(settings.listen, credentials)
     except RuntimeError:
         await server.stop(None)
         raise PortUnavailable(settings.listen) from None
@@ -128,7 +132,8 @@ async def serving(
         # The parent process logs `serving` once all of them do.
         log.info("process_serving", extra={"address": address, "pid": os.getpid()})
     else:
-        log.info("serving", extra={"address": address, "reflection": settings.reflects})
+        reflection, tls = settings.reflects, credentials is not None
+        log.info("serving", extra={"address": address, "reflection": reflection, "tls": tls})
     if max_connections < settings.max_connections:
         facts = {"max_connections": settings.max_connections, "allowed": max_connections}
         log.warning("descriptor_limit_low", extra=facts)

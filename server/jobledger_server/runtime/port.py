@@ -15,6 +15,17 @@ class PortUnavailable(Exception):
         )
 
 
+class Unprotected(Exception):
+    """The server would serve other machines without any protection."""
+
+    def __init__(self, listen: str) -> None:
+        super().__init__(
+            f"{listen} can be reached from other machines, and any caller could do everything: set "
+            "--tls-cert and --tls-key (and --tls-client-ca, to require certificates of clients), "
+            "or --access; or --insecure if a service mesh or a proxy protects the server"
+        )
+
+
 @contextmanager
 def shared_port(listen: str) -> Iterator[str]:
     """Reserve a port during the block, for several processes of this server to listen on.

@@ -1,0 +1,219 @@
+"""The server's certificate: read at the start, and again when its files have changed.
+
+gRPC asks for the certificate before each handshake. So new files are in use from the next
+connection on, and no connection or call ends because of them.
+"""
+
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from jobledger_server.settings import Settings
+
+ATTEMPTS = 20
+"""How often files that change while they are read are read."""
+
+ATTEMPT_SECONDS = 0.05
+
+log = logging.getLogger("jobledger.server")
+
+_State = tuple[tuple[int, int, int], ...]
+
+
+class BadCertificate(Exception):
+    """A file for TLS cannot be used. The message names the file and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """The files of a server: PEM, the key without a password.
+
+    Attributes:
+        cert: The certificate, followed by those between it and the CA.
+        key: Its private key.
+        client_ca: The CAs of clients' certificates. If given, clients need a certificate.
+    """
+
+    cert: Path
+    key: Path
+    client_ca: Path | None = None
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files that there are."""
+        return (self.cert, self.key, *(() if self.client_ca is None else (self.client_ca,)))
+
+    def state(self) -> _State:
+        """Return what changes when a file is written or replaced. Raises BadCertificate."""
+        return tuple(_state(path) for path in self.paths)
+
+    def read(self) -> grpc.ServerCertificateConfiguration:
+        """Return the content of the files. Raises BadCertificate if a server cannot use it."""
+        for _ in range(ATTEMPTS):
+            before = self.state()
+            try:
+                check_certificate(self.cert, self.key)
+                if self.client_ca is not None:
+                    check_authorities(self.client_ca)
+                content = grpc.ssl_server_certificate_configuration(
+                    [(_bytes(self.key), _bytes(self.cert))],
+                    None if self.client_ca is None else _bytes(self.client_ca),
+                )
+            except BadCertificate:
+                if self.state() == before:
+                    raise
+            else:
+                if self.state() == before:
+                    return content
+            time.sleep(ATTEMPT_SECONDS)
+        raise BadCertificate(f"{self.cert} and the files besides it do not stop changing")
+
+
+def tls_files(settings: Settings) -> TlsFiles | None:
+    """Return the files that the settings name. Raises BadCertificate if one is missing."""
+    cert, key, client_ca = settings.tls_cert, settings.tls_key, settings.tls_client_ca
+    if cert is not None and key is not None:
+        return TlsFiles(cert, key, client_ca)
+    if cert is not None or key is not None:
+        raise BadCertificate("--tls-cert and --tls-key go together: give both")
+    if client_ca is not None:
+        raise BadCertificate("--tls-client-ca needs --tls-cert and --tls-key")
+    return None
+
+
+def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
+    """Return credentials that follow the files. Raises BadCertificate.
+
+    Later, files that cannot be used are logged, and the certificate so far stays in use.
+    """
+    certificate = _Certificate(files)
+    renewed: Any = certificate.renewed  # may return None, which its type does not say
+    return grpc.dynamic_ssl_server_credentials(
+        certificate.content, renewed, require_client_authentication=files.client_ca is not None
+    )
+
+
+class _Certificate:
+    """The files' content, as it was last usable."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._files = files
+        # gRPC asks from threads of its own, maybe from several at once.
+        self._lock = threading.Lock()
+        self._state: _State | None = files.state()
+        self.content = files.read()
+
+    def renewed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Return the files' content if it has changed and can be used, else None."""
+        with self._lock:
+            try:
+                state: _State | None = self._files.state()
+            except BadCertificate:
+                state = None
+            if state == self._state:
+                return None
+            # Files that cannot be used are not tried, and not logged, again until they change.
+            self._state = state
+            try:
+                self.content = self._files.read()
+            except BadCertificate as error:
+                log.error("certificate_unusable", extra={"cause": str(error)})  # noqa: TRY400
+                return None
+            log.info("certificate_renewed", extra={"file": str(self._files.cert)})
+            return self.content
+
+
+def check_certificate(cert: Path, key: Path) -> str:
+    """Return a host name of the certificate, or nothing if it has none.
+
+    Raises BadCertificate unless a server can use the certificate and its key now.
+    """
+    for path in (cert, key):
+        _bytes(path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # Without a password for the key OpenSSL would ask the terminal.
+        context.load_cert_chain(cert, key, password="")
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise BadCertificate(f"{key} is not the key of the certificate {cert}") from None
+        raise BadCertificate(
+            f"{cert} and {key} are not a certificate and its key without a password, in PEM"
+            + (f": {error.reason}" if error.reason else "")
+        ) from None
+    return _host_name(_handshake(context, cert))
+
+
+def _host_name(certificate: Mapping[str, Any]) -> str:
+    """Return a name for which a client accepts the certificate, or nothing if there is none."""
+    for kind, name in certificate.get("subjectAltName", ()):
+        if kind in ("DNS", "IP Address"):
+            return str(name).replace("*", "any", 1)
+    return ""
+
+
+def check_authorities(path: Path) -> None:
+    """Raise BadCertificate unless the file has a CA certificate that is valid now."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _bytes(path)
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError:
+        raise BadCertificate(f"{path} has no certificates in PEM") from None
+    authorities = context.get_ca_certs()
+    if not authorities:
+        raise BadCertificate(f"{path} has no certificate of a CA")
+    now = time.time()
+    if all(ssl.cert_time_to_seconds(str(each["notAfter"])) < now for each in authorities):
+        raise BadCertificate(f"the certificates in {path} have expired")
+
+
+def _handshake(server: ssl.SSLContext, cert: Path) -> Mapping[str, Any]:
+    """Return the certificate as a client sees it that trusts it. Raises BadCertificate.
+
+    The standard library reads a certificate in a handshake only, so there is one in memory.
+    """
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    client.load_verify_locations(cert)
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (
+        client.wrap_bio(to_client, to_server),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    )
+    pending = list(ends)
+    while pending:
+        for end in tuple(pending):
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            except ssl.SSLCertVerificationError as error:
+                raise BadCertificate(f"{cert}: {error.verify_message}") from None
+            except ssl.SSLError as error:
+                raise BadCertificate(f"{cert} cannot be used: {error.reason or error}") from None
+            pending.remove(end)
+    return ends[0].getpeercert() or {}
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise BadCertificate(f"cannot read {path}: {error.strerror}") from None
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadCertificate(f"cannot read {path}: {error.strerror}") from None

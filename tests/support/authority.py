@@ -1,0 +1,107 @@
+"""A certificate authority for tests: certificates of servers and clients, as a test needs them."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A certificate and its key, in PEM."""
+
+    certificate: bytes
+    key: bytes
+
+    def write(self, folder: Path, name: str) -> tuple[Path, Path]:
+        """Write both into a folder; return their paths."""
+        paths = folder / f"{name}.pem", folder / f"{name}.key"
+        for path, content in zip(paths, (self.certificate, self.key), strict=True):
+            # As a tool that renews certificates does: never a file that is half written.
+            new = path.with_suffix(f"{path.suffix}.new")
+            new.write_bytes(content)
+            new.chmod(0o600)
+            new.replace(path)
+        return paths
+
+
+class Authority:
+    """Issues certificates."""
+
+    def __init__(self, *, days: int = 365, name: str = "Jobledger test CA") -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        made = _builder(self._name, self._name, self._key, days)
+        made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        made = made.add_extension(_usage(signs_certificates=True), critical=True)
+        self.certificate = _pem(made.sign(self._key, hashes.SHA256()))
+
+    def issue(
+        self,
+        *,
+        dns: tuple[str, ...] = (),
+        uris: tuple[str, ...] = (),
+        addresses: tuple[str, ...] = (),
+        common_name: str = "",
+        days: int = 30,
+    ) -> Pair:
+        """Issue a certificate. With a negative number of days it has expired."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if common_name else []
+        made = _builder(x509.Name(names), self._name, key, days)
+        made = made.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        made = made.add_extension(_usage(signs_certificates=False), critical=True)
+        alternatives: list[x509.GeneralName] = [x509.DNSName(each) for each in dns]
+        alternatives += [x509.UniformResourceIdentifier(each) for each in uris]
+        alternatives += [x509.IPAddress(ip_address(each)) for each in addresses]
+        if alternatives:
+            critical = not common_name
+            made = made.add_extension(x509.SubjectAlternativeName(alternatives), critical=critical)
+        private = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        return Pair(_pem(made.sign(self._key, hashes.SHA256())), private)
+
+    def server(self, **names: int) -> Pair:
+        """Issue the certificate of a server on this machine."""
+        return self.issue(dns=("localhost",), addresses=("127.0.0.1",), **names)
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: int
+) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=400))
+        .not_valid_after(now + timedelta(days=days))
+    )
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
