@@ -182,9 +182,7 @@ def outcome(request: Request) -> str:
     """Return the cell for the domain's decision on a command."""
     job, command, linked = request.job, request.command, None
     if isinstance(command, LinkAsset) and command.request_id == KNOWN:
-        linked = Asset(
-            id=AssetId("id"), job_id=job.id, user_id=OWNER, link=LINK, create_time=Instant(1)
-        )
+        linked = Asset(id=AssetId("id"), job_id=job.id, link=LINK, create_time=Instant(1))
     try:
         if isinstance(command, Claim):
             decision = claim(job, command, request.now)

@@ -94,7 +94,7 @@ def fastapi(folder: Path) -> Iterator[Subject]:
 @contextmanager
 def jobledger(database: str, folder: Path) -> Iterator[Subject]:
     """Serve Jobledger, with a watch of each job as its observer."""
-    clients = [sys.executable, "-m", "benchmarks.peers.jobledgers"]
+    clients = [sys.executable, "-m", "benchmarks.peers.jobledger_clients"]
     with new_database(database, folder) as made, Server(made) as server:
         owners, worker = ([*clients, role, server.target] for role in ("owners", "worker"))
         yield Subject(server.pid, made.pid, owners, worker)

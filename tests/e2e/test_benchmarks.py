@@ -10,7 +10,9 @@ import pytest
 
 from benchmarks import compare, counting
 from benchmarks.__main__ import COMMANDS, SCENARIOS, main, parser
+from benchmarks.load import IN_FLIGHT
 from benchmarks.measure import Work, lifecycles, measure
+from benchmarks.peers import table
 from benchmarks.processes import BenchmarkError, Generator
 from benchmarks.targets import Server, new_database
 from tests.support.pages import pages, text_of
@@ -89,6 +91,14 @@ def test_a_comparison_has_each_figure_of_both(
     }
     assert all(min(pair) > 0 for figure in figures for pair in figure["rounds"])
     assert {figure["word"] for figure in figures} == {"too few rounds"}
+
+
+def test_jobledger_lives_the_lifecycles_of_its_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are not installed here."""
+    monkeypatch.setattr(table, "WARM_UP", IN_FLIGHT)
+    measured = table.measure("jobledger-sqlite", 3 * IN_FLIGHT)
+    assert measured.rate > 0
+    assert measured.updates_seen > 1
 
 
 class OneTooMany(Generator):

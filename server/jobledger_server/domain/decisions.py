@@ -282,7 +282,6 @@ def _link_all(
         Asset(
             id=AssetId(new_id()),
             job_id=job.id,
-            user_id=job.user_id,
             link=link,
             create_time=now,
             request_id=request_id,

@@ -162,7 +162,6 @@ class Asset(Struct, frozen=True, kw_only=True):
 
     id: AssetId
     job_id: JobId
-    user_id: str
     link: AssetLink
     create_time: Instant
     request_id: str = ""

@@ -80,12 +80,13 @@ def jobs_response(response: type[Message], jobs: Iterable[bytes]) -> bytes:
     return b"".join([encoded_field(response, "jobs", job) for job in jobs])
 
 
-def asset_message(asset: Asset) -> asset_pb2.Asset:
+def asset_message(asset: Asset, user_id: str) -> asset_pb2.Asset:
+    """Make the message of an asset of `user_id`, who owns its job."""
     link = asset.link
     return asset_pb2.Asset(
         id=asset.id,
         job_id=asset.job_id,
-        user_id=asset.user_id,
+        user_id=user_id,
         asset_type=link.asset_type,
         url=link.url,
         storage_path=link.storage_path,
@@ -167,7 +168,7 @@ def result_message(decision: Decision, asset: Asset | None) -> worker_service_pb
         job_id=job.id,
         version=job.version,
         applied=decision.applied,
-        asset=None if asset is None else asset_message(asset),
+        asset=None if asset is None else asset_message(asset, job.user_id),
     )
 
 

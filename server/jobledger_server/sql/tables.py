@@ -187,7 +187,6 @@ assets = Table(
     metadata,
     Column("id", ID, nullable=False),
     Column("job_id", ID, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
-    Column("user_id", String(MAX_NAME_CHARACTERS), nullable=False),
     Column("asset_type", String(MAX_ASSET_TYPE_CHARACTERS), nullable=False),
     Column("url", String(MAX_URL_CHARACTERS), nullable=False),
     Column("storage_path", String(MAX_STORAGE_PATH_CHARACTERS), nullable=False),
@@ -208,6 +207,7 @@ assets = Table(
         sqlite_where=text("request_id <> ''"),
         postgresql_where=text("request_id <> ''"),
     ),
+    sqlite_with_rowid=False,
 )
 
 # The feed: a row for the latest change of each job, for each start, and for each deletion that is

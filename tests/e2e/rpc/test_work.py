@@ -667,11 +667,11 @@ async def test_a_draining_server_answers_what_it_has_read_and_uses_up_no_attempt
 
 
 async def test_an_old_stream_moves_when_all_it_sent_is_answered(start: Start) -> None:
-    app = await start(max_watch_age=0.3)
+    app = await start(max_watch_age=1)
     async with grpc.aio.insecure_channel(app.address) as channel:
         job = await Caller(channel).running()
         async with working(channel, slots=1) as worker:
-            for progress in range(50):
+            for progress in range(10):
                 await worker.send(updates=[progressed(job, progress)])
             with pytest.raises(grpc.RpcError) as ended:
                 while True:
@@ -679,7 +679,7 @@ async def test_an_old_stream_moves_when_all_it_sent_is_answered(start: Start) ->
             moved = decoded(ended.value)
             assert (moved.code, moved.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
             assert moved.details["RetryInfo"].retry_delay.seconds == 0
-            assert len(await worker.results(50)) == 50
+            assert len(await worker.results(10)) == 10
 
 
 async def test_a_stream_ends_where_the_feed_starts_over(

@@ -39,7 +39,6 @@ JOB = {
 ASSET = {
     "id": OTHER_ID,
     "job_id": JOB_ID,
-    "user_id": "'ada'",
     "asset_type": "'t'",
     "url": "'https://e.example'",
     "storage_path": "''",

@@ -318,7 +318,6 @@ ROWS: dict[str, list[dict[str, object]]] = {
         {
             "id": X,
             "job_id": C,
-            "user_id": "ada",
             "asset_type": "image/png",
             "url": "https://e.example/x.png",
             "storage_path": "x.png",

@@ -322,7 +322,6 @@ def test_every_link_in_every_state(state: State) -> None:
     linked = Asset(
         id=AssetId("asset-1"),
         job_id=JOB_ID,
-        user_id=OWNER,
         link=LINK,
         create_time=Instant(3_000_000),
         request_id="link-1",
@@ -508,7 +507,7 @@ def test_starting_a_held_job_is_refused_with_what_is_possible_instead() -> None:
 
 
 def test_a_reused_request_id_names_the_asset_that_has_it() -> None:
-    linked = Asset(id=AssetId("asset-1"), job_id=JOB_ID, user_id=OWNER, link=LINK, create_time=NOW)
+    linked = Asset(id=AssetId("asset-1"), job_id=JOB_ID, link=LINK, create_time=NOW)
     with pytest.raises(RequestIdReused) as refusal:
         decide(
             job_in(HELD),

@@ -22,7 +22,6 @@ from tests.unit.domain.jobs import (
     LINK,
     NOW,
     OTHER_LINK,
-    OWNER,
     QUEUED,
     RELEASED,
     RUN_TIMEOUT,
@@ -155,7 +154,7 @@ def test_an_end_sets_progress_outcome_and_time_and_takes_every_deadline_away(
         time=NOW,
     )
     assert decision.assets == tuple(
-        Asset(id=AssetId(number), job_id=JOB_ID, user_id=OWNER, link=link, create_time=NOW)
+        Asset(id=AssetId(number), job_id=JOB_ID, link=link, create_time=NOW)
         for number, link in (("id-000001", LINK), ("id-000002", OTHER_LINK))
     )
     assert name_of(decision.job, outcome_of(decision.job, end)) == "repeats"
@@ -263,7 +262,6 @@ def test_a_linked_asset_belongs_to_the_job_and_its_owner(state: State) -> None:
             Asset(
                 id=AssetId("id-000001"),
                 job_id=JOB_ID,
-                user_id=OWNER,
                 link=LINK,
                 create_time=NOW,
                 request_id="link-1",

@@ -103,7 +103,7 @@ class JobService:
         page = Page(request, ("assets", job_id), assets, cursor=lambda asset: asset.id)
         await self._reads.job(job_id, user_id)
         async with self._lists.turn():
-            listed = await page.read(asset_message, message_bytes)
+            listed = await page.read(partial(asset_message, user_id=user_id), message_bytes)
         response = pb.ListAssetsResponse(assets=listed, next_page_token=page.next_token)
         return response.SerializeToString()
 

@@ -88,4 +88,6 @@ class WorkerService:
     async def CreateAsset(self, request: pb.CreateAssetRequest, _context: Context) -> bytes:
         decision = await self._ledger.apply(self._requests.link_asset(request))
         (asset,) = decision.assets
-        return pb.CreateAssetResponse(asset=asset_message(asset)).SerializeToString()
+        return pb.CreateAssetResponse(
+            asset=asset_message(asset, decision.job.user_id)
+        ).SerializeToString()
