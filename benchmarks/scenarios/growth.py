@@ -54,6 +54,7 @@ class Side:
         self._requests = create_requests()
         self._reports = itertools.count(1)
         self._created: list[str] = []
+        self._resume_tokens: dict[str, str] = {}
 
     def create(self, job: Job) -> float:
         request = next(self._requests)
@@ -91,8 +92,22 @@ class Side:
 
     def sync(self, job: Job) -> float:
         """Watch the owner's jobs until all that have not ended were sent."""
-        request = WatchJobsRequest(user_id=job.owner)
-        return _timed_until(self._jobs.WatchJobs, request, lambda message: message.synced)
+        return self._synced(WatchJobsRequest(user_id=job.owner))
+
+    def resume(self, job: Job) -> float:
+        """Watch the owner's jobs again after a new one, from where the last watch had come."""
+        if job.owner not in self._resume_tokens:
+            self.sync(job)
+        token = self._resume_tokens[job.owner]
+        self.create(job)
+        return self._synced(WatchJobsRequest(user_id=job.owner, resume_token=token))
+
+    def _synced(self, request: WatchJobsRequest) -> float:
+        def last(message: Any) -> bool:
+            self._resume_tokens[request.user_id] = message.resume_token
+            return bool(message.synced)
+
+        return _timed_until(self._jobs.WatchJobs, request, last)
 
 
 def _timed(call: Callable[[Any], Any], request: Any, right: Callable[[Any], bool]) -> float:
@@ -144,6 +159,7 @@ CALLS = (
     Call("ListJobs, a label that no job has, large owner", Side.list_nothing, "large", share=0.025),
     Call("WatchJob, first message", Side.watch, bar=BAR),
     Call("WatchJobs, in sync, small owner", Side.sync, "small"),
+    Call("WatchJobs, resumed, large owner", Side.resume, "large", bar=BAR, writes=True),
 )
 
 
