@@ -159,12 +159,12 @@ class ActivePage(Struct, frozen=True):
 
 
 class JobQuery(Struct, frozen=True, kw_only=True):
-    """Selects jobs of one owner. An empty filter matches every job.
+    """Selects jobs of one owner, or of all (None). An empty filter matches every job.
 
     `created_after` and `created_before` are exclusive.
     """
 
-    user_id: str
+    user_id: str | None
     statuses: frozenset[JobStatus] = frozenset()
     job_types: frozenset[str] = frozenset()
     labels: Mapping[str, str] = field(default_factory=dict)

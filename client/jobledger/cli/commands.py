@@ -15,6 +15,7 @@ from jobledger.cli.connection import Connection
 from jobledger.cli.exit_codes import EXIT_CODES, UNAVAILABLE, print_error, verdict, write
 from jobledger.cli.options import (
     Group,
+    all_users_option,
     as_json_option,
     filter_options,
     pass_connection,
@@ -23,11 +24,13 @@ from jobledger.cli.options import (
 from jobledger.cli.render import (
     ASSET_COLUMNS,
     JOB_COLUMNS,
+    OWNED_JOB_COLUMNS,
     TRANSITION_COLUMNS,
     asset_row,
     header,
     job_card,
     job_row,
+    owned_job_row,
     to_json,
     transition_row,
 )
@@ -150,6 +153,7 @@ def get(connection: Connection, *, job_id: str, as_json: bool) -> None:
     type=click.Choice(_STATUSES, case_sensitive=False),
     help="Only jobs with this status; repeat it for several.",
 )
+@all_users_option
 @filter_options
 @click.option(
     "--created-after",
@@ -172,6 +176,7 @@ def list_(
     connection: Connection,
     *,
     statuses: tuple[str, ...],
+    all_users: bool,
     job_types: tuple[str, ...],
     labels: tuple[str, ...],
     created_after: datetime | None,
@@ -183,7 +188,7 @@ def list_(
 
     Dates without an offset are UTC.
     """
-    with connection.open() as client:
+    with connection.open(all_users=all_users) as client:
         jobs = client.list_jobs(
             statuses=[JobStatus(status) for status in statuses],
             job_types=job_types,
@@ -191,9 +196,11 @@ def list_(
             created_after=created_after,
             created_before=created_before,
             page_size=min(limit, 1000) or 1000,
+            all_users=all_users,
         )
         some = itertools.islice(jobs, limit or None)
-        _table(some, to_json if as_json else job_row, header(JOB_COLUMNS, "TYPE"))
+        columns, show = (OWNED_JOB_COLUMNS, owned_job_row) if all_users else (JOB_COLUMNS, job_row)
+        _table(some, to_json if as_json else show, header(columns, "TYPE"))
 
 
 jobledger.add_command(watch)

@@ -59,9 +59,10 @@ class Connection:
             timeout=merged["timeout"],
         )
 
-    def open(self) -> Client:
-        """Open a client for the user's jobs."""
-        return Client(self.server, user_id=self._owner(), **self._options())
+    def open(self, *, all_users: bool = False) -> Client:
+        """Open a client for the user's jobs, or one that calls for no owner."""
+        owner = None if all_users else self._owner()
+        return Client(self.server, user_id=owner, **self._options())
 
     def open_async(self) -> AsyncClient:
         """Open a client for the user's jobs."""

@@ -170,6 +170,13 @@ def as_json_option(function: _Function) -> _Function:
     )
 
 
+def all_users_option(function: _Function) -> _Function:
+    """Add --all-users."""
+    return click.option("--all-users", is_flag=True, help="The jobs of all users, without --user.")(
+        function
+    )
+
+
 def filter_options(function: _Function) -> _Function:
     """Add --type and --label: which jobs."""
     function = click.option(

@@ -14,6 +14,7 @@ _STATUS: Final = 10
 # Fixed widths, so that rows can be shown while more are still being fetched;
 # what has no limit worth keeping comes last.
 JOB_COLUMNS: Final = (("ID", _ID), ("STATUS", _STATUS), ("PROGRESS", 8), ("CREATED", 20))
+OWNED_JOB_COLUMNS: Final = (*JOB_COLUMNS, ("USER", 20))
 TRANSITION_COLUMNS: Final = (
     ("TIME", 27),
     ("FROM", _STATUS),
@@ -62,8 +63,15 @@ def header(columns: Sequence[tuple[str, int]], last: str) -> str:
 
 
 def job_row(job: Job) -> str:
-    cells = (job.id, job.status, f"{job.progress} %", _time(job.create_time))
-    return row(JOB_COLUMNS, cells, job.job_type)
+    return row(JOB_COLUMNS, _job_cells(job), job.job_type)
+
+
+def owned_job_row(job: Job) -> str:
+    return row(OWNED_JOB_COLUMNS, [*_job_cells(job), job.user_id], job.job_type)
+
+
+def _job_cells(job: Job) -> list[str]:
+    return [job.id, job.status, f"{job.progress} %", _time(job.create_time)]
 
 
 def transition_row(step: Transition) -> str:

@@ -3,8 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -14,6 +13,7 @@ from jobledger.cli.connection import Connection
 from jobledger.cli.exit_codes import flush, stoppable, write
 from jobledger.cli.options import (
     Command,
+    all_users_option,
     as_json_option,
     filter_options,
     pass_connection,
@@ -22,19 +22,11 @@ from jobledger.cli.options import (
 from jobledger.cli.outages import Outages
 from jobledger.cli.render import to_json
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def _all_users_option(function: _Function) -> _Function:
-    return click.option("--all-users", is_flag=True, help="The jobs of all users, without --user.")(
-        function
-    )
-
 
 @click.command(cls=Command)
 @click.argument("job_ids", metavar="[JOB...]", nargs=-1)
 @click.option("--all", "all_jobs", is_flag=True, help="All jobs of the user.")
-@_all_users_option
+@all_users_option
 @filter_options
 @click.option(
     "--resume",
@@ -93,7 +85,7 @@ def watch(
 
 
 @click.command(cls=Command)
-@_all_users_option
+@all_users_option
 @filter_options
 @click.option("--once", is_flag=True, help="Print the table once and exit.")
 @pass_connection

@@ -124,10 +124,11 @@ class Requests:
         created_before: datetime | None,
         page_size: int,
         user_id: str | None,
+        all_users: bool,
     ) -> ListJobsRequest:
         return build(
             ListJobsRequest,
-            user_id=self._owner(user_id),
+            user_id=self._owner_or_all(user_id, all_users=all_users),
             statuses=[_status(status, "statuses") for status in _several(statuses, "statuses")],
             job_types=texts(job_types, "job_types"),
             labels=_labels(labels),
@@ -153,15 +154,9 @@ class Requests:
         user_id: str | None,
         all_users: bool,
     ) -> WatchJobsRequest:
-        if all_users and user_id is not None:
-            raise ValueError("user_id: does not go with all_users")
-        owner = "" if all_users else self._owner(user_id)
-        if not owner and not all_users:
-            # On the wire this would mean all users; nobody may ask for them by mistake.
-            raise ValueError("user_id: is empty; use all_users for everybody's jobs")
         return build(
             WatchJobsRequest,
-            user_id=owner,
+            user_id=self._owner_or_all(user_id, all_users=all_users),
             job_types=texts(job_types, "job_types"),
             labels=_labels(labels),
             resume_token=text(resume_token, "resume_token"),
@@ -349,6 +344,16 @@ class Requests:
             file_size=file_size,
             request_id=_fresh(request_id),
         )
+
+    def _owner_or_all(self, user_id: str | None, *, all_users: bool) -> str:
+        """Return the owner as a request names it that may be about all users' jobs."""
+        if all_users and user_id is not None:
+            raise ValueError("user_id: does not go with all_users")
+        owner = "" if all_users else self._owner(user_id)
+        if not owner and not all_users:
+            # On the wire this would mean all users; nobody may ask for them by mistake.
+            raise ValueError("user_id: is empty; use all_users for everybody's jobs")
+        return owner
 
     def _owner(self, user_id: str | None) -> str:
         owner = self._user_id if user_id is None else text(user_id, "user_id")

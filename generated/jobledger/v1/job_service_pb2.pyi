@@ -281,7 +281,10 @@ class ListJobsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """The owner. Required."""
+    """The owner. Default: all owners, for services and administrators. If the
+    server has an access file, only callers that may act for all users may omit
+    it.
+    """
     page_size: _builtins.int
     """The number of jobs at most, 0 to 1000; 0 means 50. A page may have fewer,
     or none, even if more follow: a page is limited to 3 MiB, and a call scans

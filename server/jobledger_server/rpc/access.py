@@ -16,8 +16,8 @@ from jobledger_server.rpc.work_limits import UNLIMITED, WORK_LIMITS, AccessDenie
 SERVICES = frozenset({"JobService", "WorkerService"})
 ANY_USER = "*"
 
-_FOR_ALL_USERS = "/WatchJobs"
-"""The method that is for all users if its request names none."""
+_FOR_ALL_USERS = ("/ListJobs", "/WatchJobs")
+"""The methods that are for all users if their requests name none."""
 
 OPERATIONS = "Operations"
 """google.longrunning's service. It counts as JobService, with the owner in the metadata."""

@@ -92,8 +92,8 @@ async def _job_page(
 
 
 def _span(query: JobQuery, before: JobId | None) -> list[ColumnElement[bool]]:
-    """Return the conditions on which of the owner's jobs are scanned, by an index."""
-    span = [jobs.c.user_id == query.user_id]
+    """Return the conditions on which jobs are scanned, by an index."""
+    span = [] if query.user_id is None else [jobs.c.user_id == query.user_id]
     if before is not None:
         span.append(jobs.c.id < before)
     if query.created_after is not None:

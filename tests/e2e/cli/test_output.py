@@ -129,6 +129,18 @@ def test_an_empty_list_is_its_header(jobledger, client):
         assert jobledger.ok(command, job.id, "--json") == ""
 
 
+def test_a_list_of_all_users_names_them(jobledger, client):
+    labels = {"run": jobledger.user}
+    made = [client.create_job("render", labels=labels, user_id=user) for user in ("ada", "bob-2")]
+    del jobledger.environment["JOBLEDGER_USER"]
+    listed = jobledger.ok("list", "--all-users", "--label", f"run={jobledger.user}")
+    head, *rows = [line.split() for line in listed.splitlines()]
+    assert head[-2:] == ["USER", "TYPE"]
+    assert [[row[0], *row[-2:]] for row in rows] == [
+        [job.id, job.user_id, "render"] for job in reversed(made)
+    ]
+
+
 def test_list_takes_dates_and_times_ago(jobledger, client):
     job = client.create_job("render")
 

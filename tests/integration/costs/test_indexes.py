@@ -61,6 +61,7 @@ async def do_everything(ledger: Ledger, store: SqlStore) -> None:
     await store.read_histories(owned=[(jobs[1].id, "ada")])
     first = JobId(seeded_id(1))
     for query in (
+        JobQuery(user_id=None),
         JobQuery(user_id="ada"),
         JobQuery(user_id="ada", labels={"k": "v"}, created_after=jobs[0].create_time),
     ):

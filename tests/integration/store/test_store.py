@@ -169,6 +169,15 @@ async def test_jobs_are_listed_newest_first_and_by_owner(store: SqlStore) -> Non
     assert [*page.jobs, *rest.jobs] == jobs[::-1]
 
 
+async def test_the_jobs_of_all_owners_are_listed_newest_first(store: SqlStore) -> None:
+    jobs = [await saved(store, owner) for owner in ("ada", "bob", "ada", "eve")]
+    everybodys = JobQuery(user_id=None)
+    page = await store.list_jobs(everybodys, before=None, limit=3)
+    rest = await store.list_jobs(everybodys, before=page.next_before, limit=3)
+    assert [*page.jobs, *rest.jobs] == jobs[::-1]
+    assert rest.next_before is None
+
+
 FILTERS: list[tuple[dict[str, object], str]] = [
     ({}, "abcd"),
     ({"statuses": frozenset({JobStatus.COMPLETED})}, "b"),

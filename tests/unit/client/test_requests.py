@@ -130,6 +130,11 @@ CASES = {
         "ListJobs",
         jobs.ListJobsRequest(user_id="ada"),
     ),
+    "list_jobs of everybody": (
+        lambda c: list(c.list_jobs(all_users=True)),
+        "ListJobs",
+        jobs.ListJobsRequest(),
+    ),
     "list_jobs with every filter": (
         lambda c: list(
             c.list_jobs(
@@ -329,8 +334,10 @@ def test_a_watch_of_many_jobs_asks_for_exactly_these(wire, case):
     ],
 )
 def test_everybodys_jobs_are_asked_for_only_by_saying_so(user_id, options):
-    with pytest.raises(ValueError, match="user_id"):
-        Wire(user_id=user_id).client.watch_jobs(**options)
+    client = Wire(user_id=user_id).client
+    for ask in (client.watch_jobs, client.list_jobs):
+        with pytest.raises(ValueError, match="user_id"):
+            ask(**options)
 
 
 def test_what_creates_carries_a_fresh_request_id_so_that_a_retry_is_safe(wire):

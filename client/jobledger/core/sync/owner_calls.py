@@ -132,6 +132,7 @@ class OwnerCalls(Calls):
         page_size: int = 0,
         page_token: str = "",
         user_id: str | None = None,
+        all_users: bool = False,
         **options: Unpack[CallOptions],
     ) -> Pager[Job]:
         """List jobs, newest first. Iterate over the result, or over its `pages()`.
@@ -145,6 +146,7 @@ class OwnerCalls(Calls):
             page_size: jobs read with one call, 0 to 1000; 0 leaves it to the server.
             page_token: the `next_page_token` of a page of the same list, to go on after it.
             user_id: the owner.
+            all_users: the jobs of all users instead, if the caller may see them.
             **options: see CallOptions; for each page.
 
         Raises:
@@ -159,6 +161,7 @@ class OwnerCalls(Calls):
             created_before=created_before,
             page_size=page_size,
             user_id=user_id,
+            all_users=all_users,
         )
 
         def read(token: str) -> Page[Job]:

@@ -92,7 +92,7 @@ def query(request: pb.ListJobsRequest) -> JobQuery:
     fields.check_page_size(check, request.page_size)
     has = request.HasField
     found = JobQuery(
-        user_id=fields.user_id(check, request.user_id),
+        user_id=fields.user_id(check, request.user_id, required=False) or None,
         statuses=frozenset(statuses),
         job_types=fields.job_types(check, request.job_types),
         labels=check.labels("labels", request.labels),

@@ -60,6 +60,9 @@ async def ask(start: Any, tmp_path: Path) -> Any:
             elif what == "watch":
                 request = jobs.WatchJobRequest(user_id=user_id, job_id="nowhere")
                 called = JobServiceStub(channel).WatchJob(request, metadata=metadata).read()
+            elif what == "list":
+                listing = jobs.ListJobsRequest(user_id=user_id)
+                called = JobServiceStub(channel).ListJobs(listing, metadata=metadata)
             elif what == "watch many":
                 many = jobs.WatchJobsRequest(user_id=user_id)
                 called = JobServiceStub(channel).WatchJobs(many, metadata=metadata).read()
@@ -88,6 +91,8 @@ async def ask(start: Any, tmp_path: Path) -> Any:
         ("Bearer web-token", "watch", "eve"),
         ("Bearer web-token", "watch many", "eve"),
         ("Bearer web-token", "watch many", ""),
+        ("Bearer web-token", "list", "eve"),
+        ("Bearer web-token", "list", ""),
         ("Bearer worker-token", "watch many", "ada"),
         (None, "watch many", ""),
         ("Bearer web-token", "work", "ada"),
@@ -113,6 +118,8 @@ async def test_what_a_caller_may_not_do_is_denied(
         ("Bearer web-token", "watch many", "ada", None),
         ("Bearer admin-token", "watch many", "eve", None),
         ("Bearer admin-token", "watch many", "", None),
+        ("Bearer web-token", "list", "bob", None),
+        ("Bearer admin-token", "list", "", None),
         ("Bearer admin-token", "work", "", "JOB_NOT_FOUND"),
     ],
 )
