@@ -1,7 +1,7 @@
 """Writes the pages of `docs/reference/`, or compares them: `python -m scripts.reference --check`.
 
 Some pages are made as a whole, of others a table. Each comes from one source: the protos, the
-docstrings, `--help`, the settings, the limits, the error reasons.
+docstrings, `--help`, the settings, the limits, the error reasons, the metrics.
 """
 
 import argparse

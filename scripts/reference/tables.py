@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from jobledger_server.cli.durations import duration_text
 from jobledger_server.cli.options import DATABASE_SETTINGS
 from jobledger_server.domain import limits
+from jobledger_server.metrics import METRICS
 from jobledger_server.settings import Setting, all_settings
 from scripts.reference import grpc_api
 
@@ -97,6 +98,14 @@ def reason_rows() -> Iterable[tuple[str, ...]]:
             yield f"`{name}`", code, meaning[0].upper() + meaning[1:]
 
 
+def metrics_rows() -> Iterable[tuple[str, ...]]:
+    """Return the rows of the table of metrics."""
+    for metric in METRICS:
+        labels = ", ".join(f"`{label.replace('.', '_')}`" for label in metric.labels)
+        names = f"`{metric.prometheus_name}`", f"`{metric.name}`"
+        yield *names, metric.kind, labels or "none", metric.description
+
+
 def with_table(page: str, head: str, rows: Iterable[tuple[str, ...]]) -> str:
     """Return the page with the rows of the table that has this head."""
     before, _, rest = page.partition(head)
@@ -111,6 +120,13 @@ TABLES: Mapping[str, tuple[str, Callable[[], Iterable[tuple[str, ...]]]]] = {
         settings_rows,
     ),
     "limits.md": ("| in a request | at most |\n| --- | --- |\n", limits_rows),
+    "metrics.md": (
+        (
+            "| in Prometheus | in OpenTelemetry | type | labels | meaning |\n"
+            "| --- | --- | --- | --- | --- |\n"
+        ),
+        metrics_rows,
+    ),
     "errors.md": ("| reason | code | meaning |\n| --- | --- | --- |\n", reason_rows),
 }
 """Of each page, the head of its table and what makes the rows."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -17,15 +17,18 @@ from jobledger_server.ledger.long_poll import LongPoll
 from jobledger_server.ledger.reads import Reads
 from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.maintenance.retention import Retention
+from jobledger_server.metrics import METRICS, Connections, Sources
 from jobledger_server.rpc.access import Access, read_access_file
+from jobledger_server.rpc.calls import Calls
 from jobledger_server.rpc.drain import Drain
 from jobledger_server.rpc.incoming import RequestParser
 from jobledger_server.rpc.jobs.feed_streams import FeedStreams
 from jobledger_server.rpc.jobs.job_service import JobService
 from jobledger_server.rpc.lists import Lists
+from jobledger_server.rpc.measured import CallMetrics
 from jobledger_server.rpc.operations.operation_requests import OperationsRequests
 from jobledger_server.rpc.operations.operations_service import OperationsService
-from jobledger_server.rpc.server import Services, serving
+from jobledger_server.rpc.server import Services, serving, stream_limits
 from jobledger_server.rpc.workers.report_streams import ReportStreams
 from jobledger_server.rpc.workers.work_requests import WorkRequests
 from jobledger_server.rpc.workers.work_streams import WorkStreams
@@ -45,8 +48,9 @@ from jobledger_server.sql.schema import migrate, require_head
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.sqlite.file_lock import Lock, exclusive
 from jobledger_server.store import Change, FeedHead, Store
-from jobledger_server.telemetry.logs import lines_lost
-from jobledger_server.telemetry.metrics import Metrics, serving_metrics
+from jobledger_server.telemetry.instruments import Registry
+from jobledger_server.telemetry.job_metrics import JobMetrics
+from jobledger_server.telemetry.prometheus import serving_metrics
 from jobledger_server.watch.feed_reader import FeedReader, filled_change_buffer
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.tail import Tail
@@ -81,17 +85,42 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
     waiting, share = settings.max_waiting, settings.caller_share
     max_connections = connections_allowed(settings.max_connections)
     access = read_access_file(settings.access) if settings.access else None
+    limits, lists = stream_limits(settings), Lists()
+    calls, jobs = CallMetrics(), JobMetrics()
     async with (
-        _opened_store(settings) as (store, lock),
+        _opened_store(settings) as (store, lock, connections),
         _watched_feed(settings, store, lock, waiters, supervisor) as feed,
         Reads(store, max_waiting=waiting, share=share) as reads,
-        Ledger(store, feed.publish, max_waiting=waiting, share=share, sizes=reads.sizes) as ledger,
+        Ledger(
+            store,
+            _observed(feed.publish, jobs),
+            max_waiting=waiting,
+            share=share,
+            sizes=reads.sizes,
+        ) as ledger,
         supervisor.running("reaper", Reaper(store, ledger).run()),
         supervisor.running("retention", _retention(settings, store, ledger).run()),
         LongPoll(ledger, waiters) as long_poll,
         RequestParser(share) as parser,
-        _metrics(settings, feed, ledger),
     ):
+        batchers = (*ledger.batchers, *reads.batchers)
+        sources = Sources(
+            calls=calls,
+            jobs=jobs,
+            hub=feed.hub,
+            tail=feed.tail,
+            waiters=waiters,
+            ledger=ledger,
+            batchers=batchers,
+            admissions=(
+                *feed.hub.admissions,
+                *(each for batcher in batchers for each in batcher.admissions),
+                parser.held,
+                lists.admission,
+                *limits,
+            ),
+            connections=connections,
+        )
         for task in (*reads.tasks, *ledger.tasks):
             supervisor.supervise(task)
         drain = Drain(partial(_end_streams, feed.hub, waiters))
@@ -101,17 +130,19 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             ledger,
             reads,
             feed,
+            lists=lists,
             long_poll=long_poll,
             access=access,
             parser=parser,
             drain=drain,
         )
         async with (
+            _exporting(settings, Registry(METRICS, sources)),
             serving(
                 settings,
                 services,
-                access,
-                parser,
+                Calls(drain, access, parser, calls),
+                limits,
                 drain,
                 credentials=credentials,
                 max_connections=max_connections,
@@ -125,7 +156,9 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
 
 
 @asynccontextmanager
-async def _opened_store(settings: Settings) -> AsyncIterator[tuple[Store, Lock | None]]:
+async def _opened_store(
+    settings: Settings,
+) -> AsyncIterator[tuple[Store, Lock | None, Callable[[], Connections]]]:
     """Lock the database if it is a file, and migrate it or require that it is migrated."""
     url = parse_url(settings.database)
     with exclusive(url) as lock:
@@ -136,7 +169,7 @@ async def _opened_store(settings: Settings) -> AsyncIterator[tuple[Store, Lock |
             await require_head(database)
             secrets = (settings.access, settings.tls_key, settings.database_file)
             warn_of_readable_files((*secrets, *_files(url)))
-            yield SqlStore(database), lock
+            yield SqlStore(database), lock, database.connections
         finally:
             await database.close()
 
@@ -231,6 +264,24 @@ async def _notified(
         yield publish
 
 
+def _observed(publish: Publish, jobs: JobMetrics) -> Publish:
+    """Count the changes of each commit too."""
+
+    def publish_and_count(changes: Sequence[Change]) -> None:
+        publish(changes)
+        jobs.observe(changes)
+
+    return publish_and_count
+
+
+@asynccontextmanager
+async def _exporting(settings: Settings, registry: Registry[Sources]) -> AsyncIterator[None]:
+    """Serve the metrics during the block if the settings ask for them."""
+    address = settings.metrics
+    with nullcontext() if address is None else serving_metrics(address, registry):
+        yield
+
+
 def _retention(settings: Settings, store: Store, ledger: Ledger) -> Retention:
     retain = settings.retain_terminal
     return Retention(
@@ -248,13 +299,14 @@ def _services(
     reads: Reads,
     feed: _WatchedFeed,
     *,
+    lists: Lists,
     long_poll: LongPoll,
     access: Access | None,
     parser: RequestParser,
     drain: Drain,
 ) -> Services:
     heartbeat, max_age = settings.heartbeat, settings.max_watch_age
-    requests, lists, hub = WorkerRequests(settings.url_schemes), Lists(), feed.hub
+    requests, hub = WorkerRequests(settings.url_schemes), feed.hub
     feed_streams = FeedStreams(
         hub, feed.reader, lambda: feed.tail.epoch, heartbeat=heartbeat, max_age=max_age
     )
@@ -299,30 +351,3 @@ def _end_streams(hub: WatchHub, waiters: ClaimWaiters) -> None:
     log.info("draining", extra={"watches": hub.watches})
     hub.drain()
     waiters.drain()
-
-
-@asynccontextmanager
-async def _metrics(settings: Settings, feed: _WatchedFeed, ledger: Ledger) -> AsyncIterator[None]:
-    """Serve metrics during the block if the settings ask for them."""
-    metrics: Metrics = {
-        "jobledger_feed_seq": (
-            "Newest sequence number that this server has seen.",
-            lambda: feed.hub.seq,
-        ),
-        "jobledger_feed_holes_total": (
-            "Sequence numbers without a change. Each is a bug: please report it.",
-            lambda: feed.tail.holes,
-        ),
-        "jobledger_watches": ("Open watches.", lambda: feed.hub.watches),
-        "jobledger_store_errors_total": (
-            "Batches of writes that failed, by kind of error.",
-            lambda: ledger.store_errors,
-        ),
-        "jobledger_log_lines_lost_total": (
-            "Log lines lost because standard error did not accept them in time.",
-            lines_lost,
-        ),
-    }
-    address = settings.metrics
-    with nullcontext() if address is None else serving_metrics(address, metrics):
-        yield

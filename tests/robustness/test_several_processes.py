@@ -175,7 +175,7 @@ async def test_each_process_has_figures_of_its_own(
     def watches(port: int) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             lines = answer.read().decode().splitlines()
-        return next(line for line in lines if line.startswith("jobledger_watches "))
+        return next(line for line in lines if line.startswith('jobledger_watches{of="job"} '))
 
     async with AsyncExitStack() as stack:
         call = Caller(await connected(steady, 2, stack))
@@ -183,7 +183,7 @@ async def test_each_process_has_figures_of_its_own(
         async with watching(call.WatchJob(job_id=job.id, user_id="ada")) as stream:
             await stream.read()
             figures = [await asyncio.to_thread(watches, port) for port in metrics_ports]
-    assert figures == ["jobledger_watches 0.0", "jobledger_watches 1.0"]
+    assert figures == ['jobledger_watches{of="job"} 0.0', 'jobledger_watches{of="job"} 1.0']
 
 
 @pytest.mark.parametrize("arguments", [(), ("--processes", "2")], ids=["one", "several"])

@@ -24,13 +24,15 @@ class Admission:
     """
 
     def __init__(self, limit: str, *, total: int, each: int) -> None:
-        self._limit = limit
-        self._total = total
+        self.limit = limit
+        self.total = total
         self._each = each
         self._by_caller: dict[Caller, int] = {}
         self._by_origin: dict[str, int] = {}
         self.held = 0
         """What all callers hold now."""
+        self.refused = {"caller": 0, "server": 0}
+        """How often something was refused, by the scope of the limit."""
 
     @contextmanager
     def admit(self, weight: int = 1) -> Iterator[None]:
@@ -66,11 +68,13 @@ class Admission:
         own, of_origin = self._by_caller.get(caller, 0), self._by_origin.get(caller.origin, 0)
         if refuse and caller is not SERVICE:
             if own and own + weight > self._each:
-                raise LimitExceeded(self._limit, self._each, scope="caller")
-            if self.held and self.held + weight > self._total:
+                self.refused["caller"] += 1
+                raise LimitExceeded(self.limit, self._each, scope="caller")
+            if self.held and self.held + weight > self.total:
                 origins = len(self._by_origin) + (not of_origin)
-                if of_origin + weight > self._total // origins:
-                    raise LimitExceeded(self._limit, self._total)
+                if of_origin + weight > self.total // origins:
+                    self.refused["server"] += 1
+                    raise LimitExceeded(self.limit, self.total)
         self._by_caller[caller] = own + weight
         self._by_origin[caller.origin] = of_origin + weight
         self.held += weight

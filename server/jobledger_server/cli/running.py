@@ -15,7 +15,7 @@ from jobledger_server.sql.database_url import BadDatabaseUrl
 from jobledger_server.sql.schema import SchemaError
 from jobledger_server.sql.sqlite.file_lock import DatabaseInUse
 from jobledger_server.store import StoreFault, StoreUnavailable
-from jobledger_server.telemetry.metrics import MetricsUnavailable
+from jobledger_server.telemetry.prometheus import MetricsUnavailable
 
 _EXPECTED = (
     BadAccessFile,

@@ -9,6 +9,7 @@ Memory Database Systems" (1984).
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -16,6 +17,7 @@ from jobledger_server.admission.admission import Admission
 from jobledger_server.admission.caller import CALLER, Caller
 from jobledger_server.admission.fair_queue import FairQueue
 from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.telemetry.instruments import COUNTS, LATENCY_SECONDS, Histogram
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -82,7 +84,7 @@ class Batcher(Generic[Item, Result]):
         measure: Callable[[Item], int] = lambda _: 0,
         read_counter: Callable[[], Callable[[Item], int]] = lambda: lambda _: 0,
     ) -> None:
-        self._name = name
+        self.name = name
         self._flush = flush
         self._max_batch = max_batch
         self._max_batch_bytes = max_batch_bytes
@@ -92,6 +94,11 @@ class Batcher(Generic[Item, Result]):
         self._items = _admission(f"waiting {name}", max_waiting, share)
         self._bytes = _admission(f"bytes of waiting {name}", max_waiting_bytes, share)
         self._max_waiting = max_waiting
+        self.admissions = self._items, self._bytes
+        self.sizes = Histogram(COUNTS)
+        """Items of each batch."""
+        self.seconds = Histogram(LATENCY_SECONDS)
+        """How long each batch took to process."""
         self._queue: FairQueue[_Pending[Item, Result]] = FairQueue()
         self._wake_at = 1  # the length of the queue at which `put` wakes the task
         self._wake_up = asyncio.Event()
@@ -102,7 +109,7 @@ class Batcher(Generic[Item, Result]):
     async def __aenter__(self) -> Self:
         # Bound once, because get_running_loop makes a system call each time.
         self._new_future = asyncio.get_running_loop().create_future
-        self.task = asyncio.create_task(self._run(), name=f"batcher of {self._name}")
+        self.task = asyncio.create_task(self._run(), name=f"batcher of {self.name}")
         return self
 
     async def __aexit__(
@@ -123,7 +130,7 @@ class Batcher(Generic[Item, Result]):
     def put(self, item: Item) -> asyncio.Future[Result]:
         """Queue the item and return the future of its result. Raises LimitExceeded."""
         if self._closed:
-            raise LimitExceeded(f"waiting {self._name}", self._max_waiting)
+            raise LimitExceeded(f"waiting {self.name}", self._max_waiting)
         caller = CALLER.get()
         pending = _Pending(item, self._new_future(), caller, self._weigh(item), self._measure(item))
         self._items.acquire(caller, pending.weight)
@@ -203,10 +210,13 @@ class Batcher(Generic[Item, Result]):
 
     async def _process(self, batch: Sequence[_Pending[Item, Result]]) -> None:
         results: Sequence[Result | Exception]
+        begun = perf_counter()
         try:
             results = await self._flush([pending.item for pending in batch])
         except Exception as error:  # noqa: BLE001
             results = [error] * len(batch)
+        self.sizes.record(len(batch))
+        self.seconds.record(perf_counter() - begun)
         for pending, result in zip(batch, results, strict=True):
             self._items.release(pending.caller, pending.weight)
             self._bytes.release(pending.caller, pending.bytes)

@@ -49,6 +49,7 @@ class ClaimWaiters:
     def __init__(self) -> None:
         self._waiters: dict[str, dict[ClaimWaiter, None]] = {}  # by job type, first come first
         self.draining = False
+        self.waiting_claims = 0
 
     def observe(self, change: Change) -> None:
         """Receive a change; wake one waiter if its job is claimable now."""
@@ -62,6 +63,7 @@ class ClaimWaiters:
         Enter the block before the first query, so that no job becomes claimable unseen.
         """
         waiter = ClaimWaiter()
+        self.waiting_claims += 1
         for job_type in job_types:
             self._waiters.setdefault(job_type, {})[waiter] = None
         if self.draining:
@@ -69,6 +71,7 @@ class ClaimWaiters:
         try:
             yield waiter
         finally:
+            self.waiting_claims -= 1
             self._remove(waiter, job_types)
             if waiter.woken_for is not None:
                 self._wake_one(waiter.woken_for)

@@ -59,7 +59,7 @@ class Claims:
         # Whether other servers claim the same jobs at the moment. If they do, planned jobs are
         # often gone when they are loaded, so the transaction searches again for unlocked ones.
         self._contended = False
-        self._batcher = Batcher(
+        self.batcher = Batcher(
             "claims",
             self._serve,
             max_batch=MAX_BATCH,
@@ -69,7 +69,7 @@ class Claims:
         )
 
     async def __aenter__(self) -> Self:
-        await self._batcher.__aenter__()
+        await self.batcher.__aenter__()
         return self
 
     async def __aexit__(
@@ -78,12 +78,12 @@ class Claims:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._batcher.__aexit__(kind, error, trace)
+        await self.batcher.__aexit__(kind, error, trace)
 
     @property
     def task(self) -> asyncio.Task[None] | None:
         """The task that claims. None before the `async with` block."""
-        return self._batcher.task
+        return self.batcher.task
 
     async def claim(self, command: Claim, wanted: Callable[[], bool]) -> list[Job]:
         """Return the jobs that the worker has now leased, oldest first.
@@ -92,7 +92,7 @@ class Claims:
 
         Raises LimitExceeded and StoreUnavailable.
         """
-        return await self._batcher.submit(Allocation(command, wanted))
+        return await self.batcher.submit(Allocation(command, wanted))
 
     async def _serve(self, allocations: Sequence[Allocation]) -> Sequence[list[Job] | Exception]:
         try:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
-from typing import Self, get_args
+from typing import Any, Self, get_args
 
 from jobledger_server.domain.commands import (
     Cancel,
@@ -120,6 +120,11 @@ class Ledger:
     def tasks(self) -> tuple[asyncio.Task[None] | None, ...]:
         """The tasks that write. None before the `async with` block."""
         return self._batcher.task, self._claims.task
+
+    @property
+    def batchers(self) -> tuple[Batcher[Any, Any], ...]:
+        """What batches commands and claims."""
+        return self._batcher, self._claims.batcher
 
     async def apply(self, command: Create | JobCommand) -> Decision:
         """Return the decision on the command, once it is durable.

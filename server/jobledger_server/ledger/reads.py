@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from jobledger_server.domain.errors import JobNotFound
 from jobledger_server.domain.job import Job, JobId, Transition
@@ -65,6 +65,11 @@ class Reads:
     def tasks(self) -> tuple[asyncio.Task[None] | None, ...]:
         """The tasks that read. None before the `async with` block."""
         return self._jobs.task, self._histories.task
+
+    @property
+    def batchers(self) -> tuple[Batcher[Any, Any], ...]:
+        """What batches reads of jobs and of their histories."""
+        return self._jobs, self._histories
 
     async def job(self, job_id: JobId, user_id: str) -> Job:
         """Return the job. Raises JobNotFound, LimitExceeded, StoreUnavailable."""

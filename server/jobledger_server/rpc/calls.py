@@ -18,6 +18,7 @@ from jobledger_server.domain.limits import MAX_PLAIN_MESSAGE_BYTES
 from jobledger_server.rpc.access import Access, Permissions
 from jobledger_server.rpc.drain import OWN_METHODS, Drain
 from jobledger_server.rpc.incoming import INLINE_BYTES, RequestParser, UnparsedRequest, parsed
+from jobledger_server.rpc.measured import CallMetrics
 from jobledger_server.rpc.owner import owner_of
 from jobledger_server.rpc.status import status_of
 from jobledger_server.rpc.validation import Checker
@@ -63,12 +64,15 @@ class Calls:
     It does not use an interceptor: for those gRPC looks up the handler again at every call.
     """
 
-    def __init__(self, drain: Drain, access: Access | None, parser: RequestParser) -> None:
+    def __init__(
+        self, drain: Drain, access: Access | None, parser: RequestParser, metrics: CallMetrics
+    ) -> None:
         self._drain = drain
         self._access = access
         self._intake = parser
         self.running: Counter[str] = Counter()
         """The number of running calls of each peer, by gRPC's name for it."""
+        self._metrics = metrics
 
     def of_message(
         self, method: str, behavior: Behavior, parse: Callable[[bytes], Any]
@@ -101,7 +105,12 @@ class Calls:
                     answer = await behavior(request, context)
             finally:
                 parser.held.release(caller, size)
-            return None if answer is None else self._counted(method, answer, caller, context)
+            if answer is None:
+                return None
+            answer = self._counted(method, answer, caller, context)
+            call: Any = context
+            call.sent += len(answer)
+            return answer
 
         return self._answering(method, serve)
 
@@ -119,9 +128,10 @@ class Calls:
         """Return what gRPC calls: `serve` for authorised callers, and errors as statuses."""
         access = self._access if method.startswith(OWN_METHODS) else None
         unless_draining = self._drain if method.startswith(OWN_METHODS) else nullcontext()
-        running = self.running
+        running, metrics, name = self.running, self._metrics, method[1:]
 
         async def answer(request: Any, context: Context) -> Any:
+            call: Any = metrics.begin(name, context)
             peer = context.peer()
             running[peer] += 1
             try:
@@ -131,14 +141,22 @@ class Calls:
                 origin = peer if permissions is None else permissions.name
                 CALLER.set(Caller(origin))
                 with unless_draining:
-                    return await serve(request, context, origin, permissions)
-            except (grpc.aio.AbortError, asyncio.CancelledError):
+                    answer = await serve(request, call, origin, permissions)
+                call.status = context.code()
+            except grpc.aio.AbortError:
+                call.status = context.code()
+                raise
+            except asyncio.CancelledError:
                 raise
             except grpc.aio.InternalError:
                 return None  # the client disconnected in the middle of a message
             except Exception as error:  # noqa: BLE001
                 status = _released_status(error)
+                call.status = status.code
+            else:
+                return answer
             finally:
+                metrics.end(name, call)
                 running[peer] -= 1
                 if not running[peer]:
                     del running[peer]

@@ -1,8 +1,7 @@
 """gRPC's handlers: the methods of Jobledger's own services, and of health and reflection."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -14,6 +13,7 @@ from jobledger_server.domain.limits import MAX_REPORT_BYTES
 from jobledger_server.rpc.calls import Behavior, Calls, Context, admitted
 from jobledger_server.rpc.drain import Drain, until_draining
 from jobledger_server.rpc.incoming import parsed
+from jobledger_server.rpc.measured import size_of
 from jobledger_server.rpc.validation import InvalidRequest
 
 CLAIM = "/jobledger.v1.WorkerService/ClaimJobs"
@@ -22,8 +22,7 @@ WORK = "/jobledger.v1.WorkerService/Work"
 """The stream whose messages may be large. Its method parses them itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """How many of the longest calls each caller, and all callers together, may have open."""
 
     streams: Admission
@@ -134,13 +133,14 @@ def _each_parsed(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 def _raising_unreadable(behavior: Behavior) -> Behavior:
     """Return the behavior of a stream, ended by an unreadable message with its error."""
 
-    async def readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async def readable(requests: AsyncIterator[Any], call: Any) -> AsyncIterator[Any]:
         async for request in requests:
             if isinstance(request, Exception):
                 raise request
+            call.received += size_of(request)
             yield request
 
     async def serve(requests: AsyncIterator[Any], context: Context) -> Any:
-        return await behavior(readable(requests), context)
+        return await behavior(readable(requests, context), context)
 
     return serve

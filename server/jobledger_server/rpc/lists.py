@@ -23,7 +23,7 @@ class Lists:
     """Admits lists."""
 
     def __init__(self) -> None:
-        self._admission = Admission("lists", total=MAX_LISTS, each=MAX_LISTS_EACH)
+        self.admission = Admission("lists", total=MAX_LISTS, each=MAX_LISTS_EACH)
         self._turns = Turns(CONCURRENT_LISTS)
 
     @asynccontextmanager
@@ -34,7 +34,7 @@ class Lists:
             LimitExceeded: Too many lists are running or waiting.
             StoreUnavailable: The block took longer than LIST_SECONDS.
         """
-        with self._admission.admit():
+        with self.admission.admit():
             async with self._turns.turn():
                 try:
                     async with asyncio.timeout(LIST_SECONDS):

@@ -18,11 +18,9 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServ
 from jobledger.v1 import job_service_pb2, worker_service_pb2
 from jobledger_server.admission.admission import Admission
 from jobledger_server.domain.limits import MAX_MESSAGE_BYTES
-from jobledger_server.rpc.access import Access
 from jobledger_server.rpc.calls import Calls
 from jobledger_server.rpc.drain import Drain
 from jobledger_server.rpc.handlers import Handlers, Limits
-from jobledger_server.rpc.incoming import RequestParser
 from jobledger_server.rpc.jobs.job_service import JobService
 from jobledger_server.rpc.operations.operations_service import OperationsService
 from jobledger_server.rpc.workers.worker_service import WorkerService
@@ -94,8 +92,8 @@ class Serving:
 async def serving(
     settings: Settings,
     services: Services,
-    access: Access | None,
-    parser: RequestParser,
+    calls: Calls,
+    limits: Limits,
     drain: Drain,
     *,
     credentials: grpc.ServerCredentials | None,
@@ -110,8 +108,7 @@ async def serving(
         PortUnavailable: The server cannot listen on the address.
     """
     server = grpc.aio.server(options=_options(settings, max_connections))
-    calls = Calls(drain, access, parser)
-    handlers = Handlers(server, calls, drain, _limits(settings))
+    handlers = Handlers(server, calls, drain, limits)
     for descriptor, service in zip(_DESCRIPTORS, services, strict=True):
         handlers.add_service(descriptor, service)
     names = [descriptor.full_name for descriptor in _DESCRIPTORS]
@@ -178,7 +175,9 @@ def _add_health_and_reflection(
     return health
 
 
-def _limits(settings: Settings) -> Limits:
+def stream_limits(settings: Settings) -> Limits:
+    """Return the limits of the longest calls."""
+
     def admission(limit: str, total: int) -> Admission:
         each = max(1, int(total * settings.caller_share))
         return Admission(limit, total=total, each=each)

@@ -1,11 +1,13 @@
 """A database: its connections, its dialect, and the errors that it raises."""
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from sqlalchemy import URL, exc
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import QueuePool
 
 from jobledger_server.sql.database_url import BadDatabaseUrl
 from jobledger_server.sql.dialect import Dialect
@@ -32,6 +34,19 @@ class Database:
     def conflicts(self) -> tuple[type[Exception], ...]:
         """What is raised if rows contradict each other or values do not fit."""
         return (exc.IntegrityError, exc.DataError, *self.dialect.conflicts)
+
+    def connections(self) -> Mapping[str, tuple[int, int]]:
+        """Return how many connections of each pool are in use, and how many there may be."""
+        used = {}
+        for name, engine in (
+            ("writers", self.writer),
+            ("readers", self.reader),
+            ("lists", self.lists),
+        ):
+            pool = engine.pool
+            assert isinstance(pool, QueuePool)  # noqa: S101
+            used[name] = pool.checkedout(), pool.size()
+        return used
 
     async def close(self) -> None:
         """Close every connection, the writer's last: on SQLite it does every checkpoint.

@@ -82,6 +82,16 @@ class WatchHub:
         """How many watches are open."""
         return self._admission.held
 
+    @property
+    def feed_watches(self) -> int:
+        """How many of them are of many jobs."""
+        return sum(map(len, list(self._feed_watches.values())))
+
+    @property
+    def admissions(self) -> tuple[Admission, ...]:
+        """The limits of watches."""
+        return self._admission, self._of_all_owners
+
     def publish(self, changes: Sequence[Change]) -> None:
         """Take the changes of a commit of this process."""
         if changes and (changes[0].seq > self.seq + 1 or self.seq < self._buffer.as_of):

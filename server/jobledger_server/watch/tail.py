@@ -7,6 +7,7 @@ latency and nothing else.
 import asyncio
 import logging
 import random
+from time import monotonic
 
 from jobledger_server.store import (
     PAGE_BYTES,
@@ -51,6 +52,12 @@ class Tail:
         self._epoch = head.epoch
         self._unavailable = False
         self.holes = 0
+        self._current_at = monotonic()
+
+    @property
+    def lag(self) -> float:
+        """Seconds since all that was committed by then is known to have reached the hub."""
+        return monotonic() - self._current_at
 
     @property
     def epoch(self) -> str:
@@ -87,6 +94,7 @@ class Tail:
         return behind
 
     async def _read_missing(self) -> bool:
+        begun = monotonic()
         known = self._hub.seq
         head = await self._store.feed_head()
         if head.epoch != self._epoch or head.seq < known:
@@ -99,6 +107,7 @@ class Tail:
             except FeedCompacted:
                 log.warning("feed_compacted", extra={"known": self._hub.seq, "head": head.seq})
                 self._hub.restart(head.seq)
+        self._current_at = begun
         return behind
 
     async def _read_page(self) -> FeedHead:

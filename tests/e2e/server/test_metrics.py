@@ -1,6 +1,7 @@
 """The figures for Prometheus, asked for as Prometheus does."""
 
 import asyncio
+import re
 import socket
 import urllib.request
 from collections.abc import Callable
@@ -8,20 +9,29 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from jobledger_server.telemetry.metrics import MetricsUnavailable, serving_metrics
+from jobledger.v1 import job_service_pb2
+from jobledger_server.metrics import METRICS
+from jobledger_server.telemetry.instruments import Registry
+from jobledger_server.telemetry.job_metrics import MAX_JOB_TYPES
+from jobledger_server.telemetry.prometheus import MetricsUnavailable, serving_metrics
 from tests.support.rpc_caller import Caller, watching
 from tests.support.server_process import free_port
 
 Start = Callable[..., Any]
 
 
-async def scraped(address: str) -> dict[str, float]:
+async def read_page(address: str) -> str:
     def read() -> str:
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
             return str(answer.read().decode())
 
-    lines = (await asyncio.to_thread(read)).splitlines()
+    return await asyncio.to_thread(read)
+
+
+async def scraped(address: str) -> dict[str, float]:
+    lines = (await read_page(address)).splitlines()
     pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     return {name: float(value) for name, value in pairs}
 
@@ -37,13 +47,165 @@ async def test_the_figures_follow_the_service(start: Start) -> None:
             await stream.read()
             after = await scraped(address)
     assert after["jobledger_feed_seq"] == before["jobledger_feed_seq"] + 2
-    assert (before["jobledger_watches"], after["jobledger_watches"]) == (0, 1)
+    watches = 'jobledger_watches{of="job"}'
+    assert (before[watches], after[watches]) == (0, 1)
     assert after["jobledger_feed_holes_total"] == 0
     assert after["process_resident_memory_bytes"] > 0
+
+
+async def test_a_server_has_the_metrics_that_are_declared_and_no_others(start: Start) -> None:
+    """So the reference, whose table is made of the declarations, is true."""
+    address = f"127.0.0.1:{free_port()}"
+    await start(metrics=address)
+    types = re.findall(r"^# TYPE (\S+) (\S+)$", await read_page(address), re.MULTILINE)
+    assert {pair for pair in types if not pair[0].startswith("process_")} == {
+        (metric.prometheus_name, metric.kind) for metric in METRICS
+    }
+
+
+HEALTH = "grpc.health.v1.Health"
+JOBS, WORKERS = "jobledger.v1.JobService", "jobledger.v1.WorkerService"
+
+
+async def test_calls_are_counted_as_grfc_a66_has_it(start: Start) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    app = await start(metrics=address, grace=0.5)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        job = await call.running()
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call.GetJob(job_id=job.id, user_id="eve")
+        async with watching(call.WatchJob(job_id=job.id, user_id="ada")) as stream:
+            sent = (await stream.read()).ByteSize()
+        health = health_pb2_grpc.HealthStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await health.Check(health_pb2.HealthCheckRequest(service="none"))
+        watch = call.WatchJob(job_id=job.id, user_id="ada")
+        await watch.read()
+        ended = {
+            (f"{JOBS}/CreateJob", "OK"): 1,
+            (f"{WORKERS}/TransitionJob", "OK"): 1,
+            (f"{JOBS}/GetJob", "NOT_FOUND"): 1,
+            (f"{JOBS}/WatchJob", "CANCELLED"): 1,
+            (f"{HEALTH}/Check", "NOT_FOUND"): 1,
+        }
+        counted: dict[tuple[str, str], float] = {}
+        async with asyncio.timeout(10):  # the server may learn later that a stream was cancelled
+            while counted != ended:
+                figures = await scraped(address)
+                counted = {
+                    (match[1], match[2]): value
+                    for name, value in figures.items()
+                    if (
+                        match := re.fullmatch(
+                            r'grpc_server_call_duration_seconds_count{grpc_method="(.*)",'
+                            r'grpc_status="(.*)"}',
+                            name,
+                        )
+                    )
+                }
+        watch.cancel()
+    started = 'grpc_server_call_started_total{grpc_method="%s"}'
+    assert figures[started % f"{JOBS}/WatchJob"] == 2
+    of_create = f'{{grpc_method="{JOBS}/CreateJob",grpc_status="OK"}}'
+    sizes = "grpc_server_call_%s_total_compressed_message_size_bytes_sum"
+    request = job_service_pb2.CreateJobRequest(user_id="ada", job_type="render")
+    assert figures[sizes % "rcvd" + of_create] == request.ByteSize()
+    assert figures[sizes % "sent" + of_create] > request.ByteSize()
+    of_watch = f'{{grpc_method="{JOBS}/WatchJob",grpc_status="CANCELLED"}}'
+    assert figures[sizes % "sent" + of_watch] == sent
+    assert figures[f'grpc_server_call_duration_seconds_bucket{of_create[:-1]},le="100.0"}}'] == 1
+
+
+async def test_the_life_of_jobs_is_measured(start: Start) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    app = await start(metrics=address)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        claim = {
+            "worker_id": "w",
+            "job_types": ["render"],
+            "max_jobs": 1,
+            "lease_duration": {"seconds": 30},
+        }
+        done = await call.job()
+        await call.ClaimJobs(**claim)
+        await call.ReleaseJob(job_id=done.id, attempt=1)
+        await call.ClaimJobs(**claim)
+        done = (await call.MarkCompleted(job_id=done.id, attempt=2)).job
+        cancelled = await call.job(job_type="print")
+        await call.CancelJob(job_id=cancelled.id, user_id="ada")
+        failed = await call.running(job_type="print")
+        error = {"reason": "MY_OWN", "message": "no"}
+        await call.MarkFailed(job_id=failed.id, error=error)
+        await call.DeleteJob(job_id=failed.id, user_id="ada")
+        figures = await scraped(address)
+    assert figures['jobledger_jobs_created_total{job_type="render"}'] == 1
+    assert figures['jobledger_jobs_created_total{job_type="print"}'] == 2
+    finished = 'jobledger_jobs_finished_total{job_type="%s",reason="%s",status="%s"}'
+    assert figures[finished % ("render", "", "COMPLETED")] == 1
+    assert figures[finished % ("print", "CANCELLED", "FAILED")] == 1
+    assert figures[finished % ("print", "", "FAILED")] == 1
+    assert figures['jobledger_jobs_requeued_total{job_type="render"}'] == 1
+    assert figures['jobledger_job_attempts_sum{job_type="render"}'] == 2
+    of_render = '{job_type="render",status="COMPLETED"}'
+    took = done.complete_time.ToMicroseconds() - done.start_time.ToMicroseconds()
+    assert figures[f"jobledger_job_run_time_seconds_sum{of_render}"] == took / 1e6
+    waited = done.start_time.ToMicroseconds() - done.create_time.ToMicroseconds()
+    assert figures['jobledger_job_queue_wait_seconds_sum{job_type="render"}'] == waited / 1e6
+    assert figures['jobledger_batch_size_count{batch="commands"}'] >= 6
+    assert figures['jobledger_batch_duration_seconds_count{batch="claims"}'] == 2
+
+
+async def test_types_of_jobs_beyond_a_number_are_one(start: Start) -> None:
+    """A caller may choose any name, and each would be a time series."""
+    address = f"127.0.0.1:{free_port()}"
+    app = await start(metrics=address)
+    requests = [{"job_type": f"t{number}"} for number in range(MAX_JOB_TYPES + 5)]
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        await Caller(channel).BatchCreateJobs(user_id="ada", requests=requests)
+        figures = await scraped(address)
+    created = {name: n for name, n in figures.items() if "jobs_created_total" in name}
+    assert len(created) == MAX_JOB_TYPES + 1
+    assert created['jobledger_jobs_created_total{job_type="other"}'] == 5
+
+
+async def test_limits_and_waiting_claims_are_measured(start: Start) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    app = await start(metrics=address, max_watches=4)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        job = await call.job()
+        claim = call.ClaimJobs(
+            worker_id="w",
+            job_types=["other"],
+            max_jobs=1,
+            lease_duration={"seconds": 30},
+            wait={"seconds": 20},
+        )
+        async with watching(call.WatchJob(job_id=job.id, user_id="ada")) as stream:
+            await stream.read()
+            async with watching(call.WatchJob(job_id=job.id, user_id="ada")) as refused:
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await refused.read()
+            async with asyncio.timeout(10):
+                while app.claim_waiters.count("other") == 0:
+                    await asyncio.sleep(0.01)
+            figures = await scraped(address)
+        claim.cancel()
+    assert figures['jobledger_limit_used{limit="watches"}'] == 1
+    assert figures['jobledger_limit_max{limit="watches"}'] == 4
+    assert figures['jobledger_limit_refused_total{limit="watches",scope="caller"}'] == 1
+    assert figures["jobledger_claims_waiting"] == 1
+    assert figures['jobledger_store_connections_max{pool="writers"}'] >= 1
+    assert figures["jobledger_feed_lag_seconds"] < 30
 
 
 def test_a_port_that_is_taken_is_told_in_words() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(MetricsUnavailable, match=address), serving_metrics(address, {}):
+        with (
+            pytest.raises(MetricsUnavailable, match=address),
+            serving_metrics(address, Registry((), None)),
+        ):
             pass

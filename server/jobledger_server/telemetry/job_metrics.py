@@ -1,0 +1,85 @@
+"""What the changes of jobs say about them: how long they waited and ran, and how they finished."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from jobledger_server.domain.job import MICROS_PER_SECOND, Job, JobStatus
+from jobledger_server.store import Change
+from jobledger_server.telemetry.instruments import COUNTS, JOB_SECONDS, Histogram
+
+MAX_JOB_TYPES = 100
+"""Types of jobs that are distinguished. All further ones are `other`."""
+
+OTHER = "other"
+
+SERVICE_REASONS = frozenset(
+    {"CANCELLED", "LEASE_EXPIRED", "QUEUE_EXPIRED", "RUN_EXPIRED", "STALLED"}
+)
+"""The reasons that the service itself gives. A worker may choose any; those are not distinguished,
+because each would be a time series of its own."""
+
+
+class JobMetrics:
+    """Counts the changes that this server commits, so that no other server counts them too."""
+
+    def __init__(self) -> None:
+        self.created: Counter[str] = Counter()
+        """By job type."""
+        self.finished: Counter[tuple[str, ...]] = Counter()
+        """By job type, status and reason."""
+        self.requeued: Counter[str] = Counter()
+        """By job type."""
+        self.waits: dict[str, Histogram] = {}
+        """Seconds from a creation to the first start, by job type."""
+        self.runs: dict[tuple[str, ...], Histogram] = {}
+        """Seconds from the first start to the terminal state, by job type and status."""
+        self.attempts: dict[str, Histogram] = {}
+        """Attempts of jobs that have finished, by job type."""
+        self._types: set[str] = set()
+
+    def observe(self, changes: Sequence[Change]) -> None:
+        """Count the changes of a commit."""
+        for change in changes:
+            job = change.job
+            if change.deleted:
+                continue
+            if change.transitions:
+                self._transition(job)
+            elif job.status is JobStatus.QUEUED:  # its only change: see the table's constraints
+                self.created[self._type(job)] += 1
+            elif job.status is JobStatus.PROCESSING and not job.leased:
+                self.requeued[self._type(job)] += 1
+
+    def _transition(self, job: Job) -> None:
+        job_type = self._type(job)
+        start, end = job.start_time, job.complete_time
+        if end is None:
+            if start is not None:
+                _of(self.waits, job_type, JOB_SECONDS).record(_seconds(job.create_time, start))
+            return
+        status = job.status.value
+        reason = "" if job.error is None else job.error.reason
+        reason = reason if reason in SERVICE_REASONS else ""
+        self.finished[job_type, status, reason] += 1
+        if start is not None:
+            _of(self.runs, (job_type, status), JOB_SECONDS).record(_seconds(start, end))
+        _of(self.attempts, job_type, COUNTS).record(job.attempt)
+
+    def _type(self, job: Job) -> str:
+        job_type = job.job_type
+        if job_type not in self._types:
+            if len(self._types) >= MAX_JOB_TYPES:
+                return OTHER
+            self._types.add(job_type)
+        return job_type
+
+
+def _of(histograms: dict, key: object, boundaries: tuple[float, ...]) -> Histogram:  # type: ignore[type-arg]
+    histogram: Histogram | None = histograms.get(key)
+    if histogram is None:
+        histogram = histograms[key] = Histogram(boundaries)
+    return histogram
+
+
+def _seconds(begin: int, end: int) -> float:
+    return (end - begin) / MICROS_PER_SECOND
