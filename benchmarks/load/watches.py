@@ -50,7 +50,7 @@ class Watches:
         return {"seconds": time.monotonic() - begin}
 
     async def stall(self, target: str, job_ids: list[str], streams: int) -> Reply:
-        """Open streams of WatchJob and WatchJobs in turn, and read their first message only.
+        """Open streams of WatchJob and WatchJobs in turn, and wait for the first bytes of each.
 
         Each has a connection of its own, on which the server may send a few KiB.
         """
@@ -59,14 +59,14 @@ class Watches:
             connection = await connect(target, reads=False)
             group.connections.append(connection)
             one = _watch_job(job_ids[number % len(job_ids)])
-            path, body, _ = _WATCH_JOBS if number % 2 else one
-            await group.open_one(connection, path, body, WatchJobResponse)
+            path, body, kind = _WATCH_JOBS if number % 2 else one
+            await group.open_one(connection, path, body, _Stalled(group, kind))
         return {}
 
     async def collect(self, name: str, changes: int, patience: float) -> Reply:
         """Return the deliveries so far, once they are of that many changes or the time is over.
 
-        A message stands for the changes that it skips. At patience 0 all that there are.
+        A delivery stands for the changes that it skips. At patience 0 all that there are.
         """
         group = self._groups[name]
         group.check()
@@ -122,7 +122,8 @@ class _Group:
 
         async def open_in_turn(connection: Connection, opening: Opening) -> None:
             async with turn:
-                await self.open_one(connection, *opening)
+                path, body, kind = opening
+                await self.open_one(connection, path, body, _Watch(self, kind))
 
         async with asyncio.TaskGroup() as tasks:
             for number in range(streams):
@@ -132,8 +133,9 @@ class _Group:
                 opening = openings[number % len(openings)]
                 tasks.create_task(open_in_turn(connection, opening))
 
-    async def open_one(self, connection: Connection, path: str, body: bytes, kind: Any) -> None:
-        watch = _Watch(self, kind)
+    async def open_one(
+        self, connection: Connection, path: str, body: bytes, watch: "_Watch"
+    ) -> None:
         connection.begin(watch, path)
         connection.send(watch, body, last=True)
         await watch.opened
@@ -168,16 +170,20 @@ class _Watch(Call):
     def message(self, body: bytes) -> None:
         now, today = time.monotonic(), time.time()
         message = self._response.FromString(body)
-        job = message.job
+        of_one = self._response is WatchJobResponse
+        news = [message] if of_one else message.changes
         if not self.opened.done():
-            self._versions[job.id] = job.version
-            if self._response is WatchJobResponse or message.synced:
+            for change in news:
+                self._versions[change.job.id] = change.job.version
+            if of_one or message.synced:
                 self.opened.set_result(None)
-        elif job.id and not message.heartbeat:
-            decided = job.update_time.seconds + job.update_time.nanos / 1e9
-            changes = job.version - self._versions.get(job.id, 0)
-            self._versions[job.id] = job.version
-            self._group.add((now, today - decided), changes)
+        elif not message.heartbeat:
+            for change in news:
+                job = change.job
+                decided = job.update_time.seconds + job.update_time.nanos / 1e9
+                changes = job.version - self._versions.get(job.id, 0)
+                self._versions[job.id] = job.version
+                self._group.add((now, today - decided), changes)
 
     def ended(self, why: Exception | None, trailers: bytes) -> None:
         if self._group.closing:
@@ -187,3 +193,13 @@ class _Watch(Call):
             self._group.fail(failure)
         else:
             self.opened.set_exception(failure)
+
+
+class _Stalled(_Watch):
+    """A stream that is not read: `opened` is done when anything has come."""
+
+    __slots__ = ()
+
+    def received(self, data: bytes) -> None:  # noqa: ARG002
+        if not self.opened.done():
+            self.opened.set_result(None)

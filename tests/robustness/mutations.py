@@ -1,6 +1,6 @@
 """Servers that are broken on purpose, each in one way that one of the promises rules out."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from typing import Any
 
@@ -16,29 +16,37 @@ TERMINAL = (
 )
 
 SOME = 30
-"""Messages of a stream that go by before anything is done to one."""
+"""Changes that go by before anything is done to one."""
 
 
-def starts(message: Any) -> bool:
+def starts(change: Any) -> bool:
     """Whether it tells that its job was started: more of this job is certainly to come."""
-    job = message.job
-    return bool(message.transitions) and job.status == job_pb2.JOB_STATUS_PROCESSING
+    job = change.job
+    return bool(change.transitions) and job.status == job_pb2.JOB_STATUS_PROCESSING
+
+
+Tell = Callable[[Any], Iterable[Any]]
+"""Returns the changes that are told in place of one."""
 
 
 class _OfMany(Mutation):
-    """Does something to the messages of watches of many jobs."""
+    """Does something to the changes that watches of many jobs are told."""
 
     async def stream(self, rpc: str, request: Any, open_: Open) -> AsyncGenerator[Any, None]:
-        source = super().stream(rpc, request, open_)
-        if rpc == "WatchJobs":
-            source = self.mutate(request, source)
-        async with aclosing(source) as messages:
+        tell: Tell = self.telling(request) if rpc == "WatchJobs" else lambda change: [change]
+        async with aclosing(super().stream(rpc, request, open_)) as messages:
             async for message in messages:
+                if rpc == "WatchJobs" and message.changes:
+                    changes = [told for change in message.changes for told in tell(change)]
+                    if not changes:
+                        continue
+                    del message.changes[:]
+                    message.changes.extend(changes)
                 yield message
 
-    async def mutate(self, request: Any, source: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+    def telling(self, request: Any) -> Tell:
+        """Return what a stream does to its changes, one by one."""
         raise NotImplementedError
-        yield
 
 
 class DropsOne(_OfMany):
@@ -46,13 +54,15 @@ class DropsOne(_OfMany):
 
     seen = 0
 
-    async def mutate(self, request, source):
-        async for message in source:
-            self.seen += starts(message)
-            if not self.struck and self.seen > 3 and starts(message):
+    def telling(self, request: Any) -> Tell:
+        def tell(change: Any) -> Iterable[Any]:
+            self.seen += starts(change)
+            if not self.struck and self.seen > 3 and starts(change):
                 self.strikes += 1
             else:
-                yield message
+                yield change
+
+        return tell
 
 
 class DropsEnds(_OfMany):
@@ -60,25 +70,32 @@ class DropsEnds(_OfMany):
 
     seen = 0
 
-    async def mutate(self, request, source):
-        async for message in source:
+    def telling(self, request: Any) -> Tell:
+        everything = not request.user_id and not request.job_types
+
+        def tell(change: Any) -> Iterable[Any]:
             self.seen += 1
-            everything = not request.user_id and not request.job_types
-            if everything and self.seen > SOME and message.job.status in TERMINAL:
+            if everything and self.seen > SOME and change.job.status in TERMINAL:
                 self.strikes += 1
             else:
-                yield message
+                yield change
+
+        return tell
 
 
 class DropsDeletions(_OfMany):
     """A watcher of everything is not told of deletions."""
 
-    async def mutate(self, request, source):
-        async for message in source:
-            if not request.user_id and not request.job_types and message.deleted:
+    def telling(self, request: Any) -> Tell:
+        everything = not request.user_id and not request.job_types
+
+        def tell(change: Any) -> Iterable[Any]:
+            if everything and change.deleted:
                 self.strikes += 1
             else:
-                yield message
+                yield change
+
+        return tell
 
 
 class RepeatsOne(_OfMany):
@@ -86,13 +103,15 @@ class RepeatsOne(_OfMany):
 
     seen = 0
 
-    async def mutate(self, request, source):
-        async for message in source:
-            yield message
-            self.seen += starts(message)
-            if not self.struck and self.seen > 3 and starts(message):
+    def telling(self, request: Any) -> Tell:
+        def tell(change: Any) -> Iterable[Any]:
+            yield change
+            self.seen += starts(change)
+            if not self.struck and self.seen > 3 and starts(change):
                 self.strikes += 1
-                yield message
+                yield change
+
+        return tell
 
 
 class SwapsTwoJobs(_OfMany):
@@ -100,24 +119,28 @@ class SwapsTwoJobs(_OfMany):
 
     seen = 0
 
-    async def mutate(self, request, source):
+    def telling(self, request: Any) -> Tell:
         held, passed = None, 0
-        async for message in source:
+
+        def tell(change: Any) -> Iterable[Any]:
+            nonlocal held, passed
             self.seen += 1
-            if held is None and not self.struck and self.seen > SOME and starts(message):
-                held, passed = message, 0
-                continue
+            if held is None and not self.struck and self.seen > SOME and starts(change):
+                held, passed = change, 0
+                return
             if held is not None:
-                if message.job.id == held.job.id:
+                if change.job.id == held.job.id:
                     yield held  # too late: the next one is chosen
                     held = None
-                elif message.job.id:
+                else:
                     passed += 1
-            yield message
+            yield change
             if held is not None and passed == 4:
                 self.strikes += 1
                 yield held
                 held = None
+
+        return tell
 
 
 class SwapsTwoOfAJob(_OfMany):
@@ -125,66 +148,71 @@ class SwapsTwoOfAJob(_OfMany):
 
     seen = 0
 
-    async def mutate(self, request, source):
+    def telling(self, request: Any) -> Tell:
         held = None
-        async for message in source:
+
+        def tell(change: Any) -> Iterable[Any]:
+            nonlocal held
             self.seen += 1
-            if held is None and not self.struck and self.seen > SOME and starts(message):
-                held = message
-                continue
-            yield message
-            if held is not None and message.job.id == held.job.id:
+            if held is None and not self.struck and self.seen > SOME and starts(change):
+                held = change
+                return
+            yield change
+            if held is not None and change.job.id == held.job.id:
                 self.strikes += 1
                 yield held
                 held = None
+
+        return tell
 
 
 class ForgetsOneOnResume(_OfMany):
     """A resumed stream leaves out the first step that its watcher has missed."""
 
-    async def mutate(self, request, source):
-        async for message in source:
-            if request.resume_token and not self.struck and starts(message):
+    def telling(self, request: Any) -> Tell:
+        def tell(change: Any) -> Iterable[Any]:
+            if request.resume_token and not self.struck and starts(change):
                 self.strikes += 1
             else:
-                yield message
+                yield change
+
+        return tell
 
 
-class ResumesTooEarly(_OfMany):
+class ResumesTooEarly(Mutation):
     """A stream begins with the message that its token was given out with."""
 
     def __init__(self) -> None:
         self.before: dict[str, str] = {}
 
     async def stream(self, rpc: str, request: Any, open_: Open) -> AsyncGenerator[Any, None]:
-        if rpc == "WatchJobs" and request.resume_token in self.before and not self.struck:
+        many = rpc == "WatchJobs"
+        if many and request.resume_token in self.before and not self.struck:
             request.resume_token = self.before[request.resume_token]
             self.strikes += 1
-        async for message in super().stream(rpc, request, open_):
-            yield message
-
-    async def mutate(self, request, source):
         last = None
-        async for message in source:
-            if last is not None and message.job.id and message.resume_token != last:
-                self.before[message.resume_token] = last
-            last = message.resume_token
-            yield message
+        async with aclosing(super().stream(rpc, request, open_)) as messages:
+            async for message in messages:
+                if many:
+                    if last is not None and message.changes:
+                        self.before[message.resume_token] = last
+                    last = message.resume_token
+                yield message
 
 
 class ChangesAnEndedJob(_OfMany):
     """Something is told of a job after its end."""
 
-    async def mutate(self, request, source):
-        async for message in source:
-            yield message
-            if not self.struck and message.job.status in TERMINAL and not message.deleted:
+    def telling(self, request: Any) -> Tell:
+        def tell(change: Any) -> Iterable[Any]:
+            yield change
+            if not self.struck and change.job.status in TERMINAL and not change.deleted:
                 self.strikes += 1
-                again = job_service_pb2.WatchJobsResponse()
-                again.CopyFrom(message)
-                again.ClearField("transitions")
+                again = job_service_pb2.JobChange(job=change.job)
                 again.job.version += 1
                 yield again
+
+        return tell
 
 
 class EndsAWatchEarly(Mutation):

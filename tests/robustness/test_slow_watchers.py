@@ -17,6 +17,7 @@ from jobledger_server.rpc.jobs import feed_streams
 from jobledger_server.store import Change
 from jobledger_server.watch import change_buffer, feed_reader
 from jobledger_server.watch.feed_watch import FeedWatch
+from tests.support.feed_events import events
 from tests.support.rpc_caller import COMPLETED, PROCESSING, SMALL_WINDOW, Caller, watching
 
 Start = Callable[..., Awaitable[App]]
@@ -61,9 +62,7 @@ async def change_much(call: Caller, busy: Any, reader: Any, jobs: int) -> set[st
 
 async def told_of(stream: Any, job_ids: set[str]) -> None:
     while job_ids:
-        message = await stream.read()
-        assert message is not grpc.aio.EOF
-        job_ids = job_ids - {message.job.id}
+        job_ids = job_ids - {event.job.id for event in events(await stream.read()) if event.job}
 
 
 @pytest.fixture
@@ -80,14 +79,14 @@ def watches(monkeypatch: pytest.MonkeyPatch) -> list[FeedWatch]:
 
 
 async def to_the_next_page(stream: Any, watch: FeedWatch) -> list[Any]:
-    """Read until the server has read the next page; return the messages.
+    """Read until the server has read the next page; return what was told.
 
-    How many that takes is not known: a page has what was there when the watch was ready.
+    How many messages that takes is not known: some were on their way.
     """
-    before, messages = watch.cursor, []
+    before, told = watch.cursor, []
     while watch.cursor == before:
-        messages.append(await stream.read())
-    return messages
+        told += events(await stream.read())
+    return told
 
 
 async def test_however_much_changes_the_server_keeps_no_more_for_those_who_stall(
@@ -98,9 +97,9 @@ async def test_however_much_changes_the_server_keeps_no_more_for_those_who_stall
     )
     monkeypatch.setattr(feed_reader, "PAGE", PAGE)
     monkeypatch.setattr(feed_streams, "CACHED_MESSAGES", WINDOW)
-    # The window, the messages that are kept, a page of each who reads or does not; and what the
-    # last commit has not let go of yet.
-    limit = 2 * WINDOW + PAGE * (STALLED + 1) + AT_ONCE
+    # The window; nothing for those who stall, but a page of whoever reads the table just now; and
+    # what the last commit has not let go of yet.
+    limit = WINDOW + PAGE * (STALLED + 1) + AT_ONCE
     app = await start()
     before = kept()  # by the tests that are loaded beside this one
     async with AsyncExitStack() as stack:
@@ -125,8 +124,9 @@ async def test_however_much_changes_the_server_keeps_no_more_for_those_who_stall
         stalled = watches[:STALLED]
         sent = []
         for stream, watch in zip(of_all, stalled, strict=True):
-            # Now it has a whole page, most of it still to be sent.
+            # Now it has a message that is still to be sent.
             sent += await to_the_next_page(stream, watch)
+        made |= await change_much(call, busy, reader, AT_ONCE)  # by then they are full again
         stood, first = [watch.cursor for watch in stalled], kept()
         made |= await change_much(call, busy, reader, 1000)
         for counted in (first, kept()):
@@ -137,7 +137,7 @@ async def test_however_much_changes_the_server_keeps_no_more_for_those_who_stall
         assert app.hub.watches == 2 * STALLED + 1
 
         ended = (await call.MarkCompleted(job_id=busy.id)).job
-        left = made - {message.job.id for message in sent}
+        left = made - {event.job.id for event in sent if event.job}
         for stream in of_all:
             await told_of(stream, left | {busy.id})
         for stream in of_one:

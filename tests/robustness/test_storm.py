@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -45,12 +45,17 @@ class Watch:
         self._job = job
         self._stub = stub
         self._stream: Any = None
+        self._ended = False
 
     def _open(self) -> Any:
         raise NotImplementedError
 
     def _serves(self, message: Any) -> bool:
         """Whether the stream has told by now what there was when it was opened."""
+        raise NotImplementedError
+
+    def _changes(self, message: Any) -> Sequence[Any]:
+        """Return the changes that the message tells of."""
         raise NotImplementedError
 
     async def begin(self) -> None:
@@ -77,16 +82,17 @@ class Watch:
 
     async def end(self) -> None:
         """Read until the job has ended."""
-        while (await self._read()).job.status != COMPLETED:
-            pass
+        while not self._ended:
+            await self._read()
         self._stream.cancel()
 
     async def _read(self) -> Any:
         message = await self._stream.read()
         assert message is not grpc.aio.EOF
-        if message.HasField("job") and not message.heartbeat:
-            self.versions.append(message.job.version)
-            self.steps += [(step.from_status, step.to_status) for step in message.transitions]
+        for change in self._changes(message):
+            self.versions.append(change.job.version)
+            self.steps += [(step.from_status, step.to_status) for step in change.transitions]
+            self._ended = change.job.status == COMPLETED
         return message
 
 
@@ -102,6 +108,9 @@ class JobWatch(Watch):
     def _serves(self, message: Any) -> bool:
         return True
 
+    def _changes(self, message: Any) -> Sequence[Any]:
+        return [] if message.heartbeat else [message]
+
 
 class FeedStreams(Watch):
     token = ""
@@ -113,6 +122,9 @@ class FeedStreams(Watch):
 
     def _serves(self, message: Any) -> bool:
         return bool(message.synced)
+
+    def _changes(self, message: Any) -> Sequence[Any]:
+        return list(message.changes)
 
     async def _read(self) -> Any:
         message = await super()._read()

@@ -14,7 +14,7 @@ from grpc_status import rpc_status
 
 from jobledger.v1 import job_service_pb2_grpc
 from jobledger.v1.job_pb2 import Job, JobStatus
-from jobledger.v1.job_service_pb2 import WatchJobResponse, WatchJobsResponse
+from jobledger.v1.job_service_pb2 import JobChange, WatchJobResponse, WatchJobsResponse
 
 Message = WatchJobResponse | WatchJobsResponse
 Script = Callable[[Any, grpc.ServicerContext], Iterator[Message]]
@@ -98,12 +98,17 @@ class FaultServer(job_service_pb2_grpc.JobServiceServicer):
         job_id: str = "",
         version: int = 1,
         status: str = "PROCESSING",
-        **fields: Any,
+        *,
+        deleted: bool = False,
+        **fields: bool,
     ) -> WatchJobsResponse:
         """Make a message of WatchJobs; without a job id, one of `synced` or `heartbeat`."""
-        status_number = JobStatus.Value(f"JOB_STATUS_{status}")
-        job = Job(id=job_id, version=version, status=status_number) if job_id else None
-        return WatchJobsResponse(job=job, resume_token=token, **fields)
+        response = WatchJobsResponse(resume_token=token, **fields)
+        if job_id:
+            status_number = JobStatus.Value(f"JOB_STATUS_{status}")
+            job = Job(id=job_id, version=version, status=status_number)
+            response.changes.append(JobChange(job=job, deleted=deleted))
+        return response
 
     def says(self, *messages: Message, then: Script | None = None) -> None:
         """Add a script: these messages, then the end (OK unless `then` says otherwise)."""

@@ -56,7 +56,8 @@ def watch(
     With --all or --all-users it prints lines of JSON until you stop it: first each job that is
     not yet COMPLETED, PARTIAL or FAILED, then a line with "synced": true, then each change.
     A program that keeps the resume_token of the last line that it has processed can continue
-    there with --resume. If the service no longer knows the token, stderr says so and the jobs are
+    there with --resume. It misses nothing; changes that arrived together with that line may be
+    printed again. If the service no longer knows the token, stderr says so and the jobs are
     listed again.
 
     It continues through restarts of the service, and says so on stderr.

@@ -4,12 +4,14 @@ The service promises that a stream with a resume token repeats nothing and skips
 token of the last message is all that has to be kept.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from jobledger.core.models import FeedEvent, Job, Transition
 from jobledger.core.reconnecting import Pause, Reconnecting, Why
 from jobledger.errors import InvalidToken, JobledgerError, ResumeTokenExpired
-from jobledger.v1.job_service_pb2 import WatchJobsRequest, WatchJobsResponse
+from jobledger.v1.job_service_pb2 import JobChange, WatchJobsRequest, WatchJobsResponse
 
 
 class FeedWatch(Reconnecting[WatchJobsRequest, WatchJobsResponse, FeedEvent]):
@@ -40,19 +42,20 @@ class FeedWatch(Reconnecting[WatchJobsRequest, WatchJobsResponse, FeedEvent]):
     def name(self) -> str:
         return "the jobs"
 
-    def accept(self, response: WatchJobsResponse) -> FeedEvent | None:
-        has_job = response.HasField("job")
-        self.heard(progress=has_job or response.heartbeat)
-        # The caller has all that came before: the loop yields a message before it reads the next.
-        self._token = response.resume_token or self._token
-        if response.synced:
-            # Each stream sends it. The caller gets the first one, which ends the listing or the
-            # changes that were missed.
-            first, self._synced = not self._synced, True
-            is_for_caller = has_job or first
-        else:
-            is_for_caller = has_job or (response.heartbeat and self._heartbeats)
-        return _event(response) if is_for_caller else None
+    def accept(self, response: WatchJobsResponse) -> Sequence[FeedEvent]:
+        self.heard(progress=bool(response.changes) or response.heartbeat)
+        before, self._token = self._token, response.resume_token or self._token
+        events = [_event(change, before) for change in response.changes]
+        # Each stream sends `synced`. The caller gets the first one, which ends the listing or the
+        # changes that were missed.
+        first = response.synced and not self._synced
+        self._synced = self._synced or response.synced
+        if first or (response.heartbeat and self._heartbeats):
+            events.append(FeedEvent(job=None, synced=first, heartbeat=response.heartbeat))
+        if events:
+            # Only now the caller has everything up to the token.
+            events[-1] = replace(events[-1], resume_token=self._token)
+        return events
 
     def is_gap(self, failure: JobledgerError) -> bool:
         """Whether the service refused the token: it is too old, or of another database."""
@@ -67,12 +70,10 @@ class FeedWatch(Reconnecting[WatchJobsRequest, WatchJobsResponse, FeedEvent]):
         return pause
 
 
-def _event(response: WatchJobsResponse) -> FeedEvent:
+def _event(change: JobChange, resume_token: str) -> FeedEvent:
     return FeedEvent(
-        job=Job.from_proto(response.job) if response.HasField("job") else None,
-        transitions=tuple(map(Transition.from_proto, response.transitions)),
-        deleted=response.deleted,
-        synced=response.synced,
-        heartbeat=response.heartbeat,
-        resume_token=response.resume_token,
+        job=Job.from_proto(change.job),
+        transitions=tuple(map(Transition.from_proto, change.transitions)),
+        deleted=change.deleted,
+        resume_token=resume_token,
     )

@@ -1,5 +1,6 @@
 """A watch of one job: which messages the caller gets. Pure, like reconnecting.py."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from jobledger.core.models import Job, JobChange, JobStatus, Transition
@@ -22,7 +23,7 @@ class JobWatch(Reconnecting[WatchJobRequest, WatchJobResponse, JobChange]):
     def name(self) -> str:
         return f"job {self._job_id}"
 
-    def accept(self, response: WatchJobResponse) -> JobChange | None:
+    def accept(self, response: WatchJobResponse) -> Sequence[JobChange]:
         version = response.job.version
         is_new = version > self._seen and not response.heartbeat
         self.heard(progress=is_new or response.heartbeat)
@@ -30,8 +31,7 @@ class JobWatch(Reconnecting[WatchJobRequest, WatchJobResponse, JobChange]):
         # be behind what was seen, and nothing comes after this.
         self.ended = JobStatus.from_proto(response.job.status).is_terminal
         if not is_new and not self.ended:
-            return None
+            return ()
         self._seen = version
-        return JobChange(
-            Job.from_proto(response.job), tuple(map(Transition.from_proto, response.transitions))
-        )
+        transitions = tuple(map(Transition.from_proto, response.transitions))
+        return (JobChange(Job.from_proto(response.job), transitions),)

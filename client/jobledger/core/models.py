@@ -373,7 +373,12 @@ class FeedEvent:
     heartbeat: bool = False
     """Whether this only says that the connection is alive."""
     resume_token: str = ""
-    """Start the next watch with it to go on after this event."""
+    """Start the next watch with it to go on after this event.
+
+    Changes that came in one message share its token: the last of them has it, and those before it
+    have the token of the message before, if there was one. A watch that starts with theirs repeats
+    changes and skips none.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ streams.py does what is decided here; job_watch.py and feed_watch.py know what a
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, Generic, TypeVar
@@ -99,8 +99,11 @@ class Reconnecting(ABC, Generic[RequestT, ResponseT, EventT]):
         """Build the request for the next stream, which resumes after what was seen."""
 
     @abstractmethod
-    def accept(self, response: ResponseT) -> EventT | None:
-        """Record a message; return what the caller gets, if anything."""
+    def accept(self, response: ResponseT) -> Sequence[EventT]:
+        """Record a message; return what the caller gets, if anything.
+
+        The caller has all of it before the next message is read, or another stream opened.
+        """
 
     @abstractmethod
     def name(self) -> str:

@@ -208,9 +208,9 @@ async def follow_async(
                 while not isinstance(
                     read := await _read_async(call, watch, target), JobledgerError
                 ):
-                    event = watch.accept(read)
+                    events = watch.accept(read)
                     await _finish(callbacks.heard())
-                    if event is not None:
+                    for event in events:
                         yield event
                     if watch.ended:
                         return
@@ -289,10 +289,9 @@ def follow(
                     while not isinstance(
                         read := _read(call, watch, watchdog, target), JobledgerError
                     ):
-                        event = watch.accept(read)
+                        events = watch.accept(read)
                         callbacks.heard()
-                        if event is not None:
-                            yield event
+                        yield from events
                         if watch.ended:
                             return
                 finally:

@@ -504,18 +504,14 @@ Global___WatchJobsRequest: _TypeAlias = WatchJobsRequest  # noqa: Y015
 
 @_typing.final
 class WatchJobsResponse(_message.Message):
-    """An update of one job, or `synced`, or a heartbeat."""
+    """Changes, or `synced`, or a heartbeat."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    JOB_FIELD_NUMBER: _builtins.int
-    TRANSITIONS_FIELD_NUMBER: _builtins.int
-    DELETED_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
     SYNCED_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
-    deleted: _builtins.bool
-    """True if the job was deleted: this is its last message."""
     synced: _builtins.bool
     """True once in each stream: every matching job that is not terminal has been
     sent, or, in a resumed stream, every change that the client missed.
@@ -525,22 +521,57 @@ class WatchJobsResponse(_message.Message):
     time).
     """
     resume_token: _builtins.str
-    """Resumes after this message. Opaque; always set. It is valid for as long as
-    the service keeps its record of deletions: 7 days unless the operator sets
-    another time, across restarts.
+    """Resumes after the last change of this message. Opaque; always set. A client
+    that stores it before it has processed all `changes` can miss some, so it
+    stores it after the last one. It is valid for as long as the service keeps
+    its record of deletions: 7 days unless the operator sets another time,
+    across restarts.
     """
     @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobChange]:
+        """All changes that are ready, in commit order, at most 1 MiB. Empty with
+        `synced` and `heartbeat`. A job can occur more than once.
+        """
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___JobChange] | None = ...,
+        synced: _builtins.bool = ...,
+        heartbeat: _builtins.bool = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "heartbeat", b"heartbeat", "resume_token", b"resume_token", "synced", b"synced"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchJobsResponse: _TypeAlias = WatchJobsResponse  # noqa: Y015
+
+@_typing.final
+class JobChange(_message.Message):
+    """A change of one job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    TRANSITIONS_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
+    deleted: _builtins.bool
+    """True if the job was deleted: this is its last change."""
+    @_builtins.property
     def job(self) -> _job_pb2.Job:
-        """The newest snapshot of the job. Not set with `synced` or `heartbeat`. For a
-        deleted job only `id`, `user_id`, `job_type`, `labels`, `status`,
-        `create_time`, `version` and `update_time` (the time of deletion) are set.
+        """The newest snapshot of the job. Always set. For a deleted job only `id`,
+        `user_id`, `job_type`, `labels`, `status`, `create_time`, `version` and
+        `update_time` (the time of deletion) are set.
         """
 
     @_builtins.property
     def transitions(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.JobTransition]:
-        """The job's transitions since its previous message, in order and complete. On
-        a stream without a `resume_token` the first message of a job omits those
-        from before the stream started: ListTransitions has them.
+        """The job's transitions since its previous change on this stream, in order
+        and complete. On a stream without a `resume_token` the first change of a
+        job omits those from before the stream started: ListTransitions has them.
         """
 
     def __init__(
@@ -549,17 +580,14 @@ class WatchJobsResponse(_message.Message):
         job: _job_pb2.Job | None = ...,
         transitions: _abc.Iterable[_job_pb2.JobTransition] | None = ...,
         deleted: _builtins.bool = ...,
-        synced: _builtins.bool = ...,
-        heartbeat: _builtins.bool = ...,
-        resume_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "heartbeat", b"heartbeat", "job", b"job", "resume_token", b"resume_token", "synced", b"synced", "transitions", b"transitions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "job", b"job", "transitions", b"transitions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___WatchJobsResponse: _TypeAlias = WatchJobsResponse  # noqa: Y015
+Global___JobChange: _TypeAlias = JobChange  # noqa: Y015
 
 @_typing.final
 class CancelJobRequest(_message.Message):

@@ -156,15 +156,16 @@ class JobServiceServicer(object):
     def WatchJobs(self, request, context):
         """Watches many jobs: those of one owner or of all, of some types or with some
         labels. First sends the matching jobs that are not terminal, then a message
-        with `synced`, then a message for each change in commit order, including
-        deletions. The stream does not end by itself.
+        with `synced`, then each change in commit order, including deletions. A
+        message has all changes that are ready; none waits for another. The stream
+        does not end by itself.
 
         Each message has a `resume_token`. A stream that starts with one continues
         after that message, on any server of the same database and across restarts:
         no transition, terminal state or deletion is lost, and none is delivered
         twice. Ordered and unique: `job.version` strictly increases along the
-        messages of one job. Conflating, if the client falls behind: progress
-        between two messages of a job may be skipped, transitions and the newest
+        changes of one job. Conflating, if the client falls behind: progress
+        between two changes of a job may be skipped, transitions and the newest
         state never are. The service keeps no queue for a slow client and does not
         disconnect it.
 

@@ -125,15 +125,15 @@ class Job(Struct, frozen=True):
     @property
     def memory_bytes(self) -> int:
         """An upper bound of the memory that the job takes, with a change and its transition."""
+        return MEMORY_OVERHEAD_BYTES + self.content_bytes
+
+    @property
+    def content_bytes(self) -> int:
+        """An upper bound of what callers have put into the job, in memory or in a message."""
         # A character takes at most 4 bytes.
         texts = len(self.user_id) + 2 * len(self.worker_id) + len(self.request_id)
         texts += len(self.progress_message) + len(self.cancel_reason) + len(self.traceparent)
-        size = (
-            MEMORY_OVERHEAD_BYTES
-            + 4 * texts
-            + len(self.parameters or b"")
-            + len(self.result or b"")
-        )
+        size = 4 * texts + len(self.parameters or b"") + len(self.result or b"")
         if self.labels:
             for key, value in self.labels.items():
                 size += _LABEL_BYTES + getsizeof(key) + getsizeof(value)

@@ -130,16 +130,20 @@ def watch_message(job: Job, transitions: Sequence[Transition]) -> WatchMessage:
     return WatchMessage(job_field + rest.SerializeToString(), len(job_field))
 
 
-def change_message(change: Change, resume_token: str) -> bytes:
+def changes_message(changes: Iterable[Change], resume_token: str) -> bytes:
     response = job_service_pb2.WatchJobsResponse
-    rest = response(
-        transitions=map(transition_message, change.transitions),
-        deleted=change.deleted,
-        resume_token=resume_token,
+    fields = [encoded_field(response, "changes", _change_bytes(change)) for change in changes]
+    fields.append(response(resume_token=resume_token).SerializeToString())
+    return b"".join(fields)
+
+
+def _change_bytes(change: Change) -> bytes:
+    rest = job_service_pb2.JobChange(
+        transitions=map(transition_message, change.transitions), deleted=change.deleted
     )
     job = change.job
     data = _deleted_message(job).SerializeToString() if change.deleted else job_bytes(job)
-    return encoded_field(response, "job", data) + rest.SerializeToString()
+    return encoded_field(job_service_pb2.JobChange, "job", data) + rest.SerializeToString()
 
 
 def report_message(decision: Decision) -> worker_service_pb2.ReportProgressResponse:

@@ -19,10 +19,16 @@ from jobledger_server.watch import change_buffer
 from jobledger_server.watch.change_buffer import ChangeBuffer
 
 PAGE = 100
-"""Changes in a page. Few: a page is one turn, and the client may be slow to read it."""
+"""Changes in a page of the table. Few: a page is one turn."""
 
 PAGE_BYTES = 256 * 1024
-"""Bytes of jobs in a page at most, or one job that is larger."""
+"""Bytes of jobs in a page of the table at most, or one job that is larger."""
+
+SLICE_BYTES = 1024 * 1024
+"""Bytes of a message with the changes of a slice of the change buffer, at most."""
+
+CHANGE_BYTES = 1024
+"""Bytes that a change takes in a message besides its job's content, at most."""
 
 READERS = 2
 """Feed watches that read the table at once. The rest wait, and callers take turns, so that
@@ -166,10 +172,10 @@ class FeedReader:
 
 
 def _fitting(changes: Sequence[Change]) -> int:
-    """Return how many of the changes fit into a page: at least one, if there is one."""
-    room = PAGE_BYTES
-    for count, change in enumerate(changes[:PAGE]):
-        room -= change.job.memory_bytes
+    """Return how many of the changes fit into a message: at least one, if there is one."""
+    room = SLICE_BYTES
+    for count, change in enumerate(changes):
+        room -= CHANGE_BYTES + change.job.content_bytes
         if room < 0:
             return max(1, count)
-    return min(PAGE, len(changes))
+    return len(changes)

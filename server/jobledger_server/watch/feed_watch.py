@@ -1,11 +1,10 @@
 """A watch of many jobs: a cursor in the feed instead of a queue.
 
-While it sends, it holds the rest of one page. However slow its client is, it is never
-cut off: it reads on from its own cursor when the client is ready.
+While it sends, it holds one message. However slow its client is, it is never cut off: it
+reads on from its own cursor when the client is ready.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -51,29 +50,17 @@ class Cursor:
     as_of: int = 0
 
 
-def _cursor(seq: int, as_of: int) -> Cursor:
-    return Cursor(seq, as_of=as_of if as_of > seq else 0)
-
-
 @dataclass(frozen=True, slots=True)
 class FeedUpdate:
-    """Changes to send, to be taken one by one.
+    """Changes to send, in one message.
 
-    `cursor` is the one to send after all of them. `synced` is true in one update of a watch:
-    with it, everything that existed when it was read has been sent. `as_of` is the watch's
-    before this update.
+    They lead from the cursor `after` to the watch's present one. `synced` is true in one
+    update of a watch: with it, everything that existed when it was read has been sent.
     """
 
-    changes: deque[Change]
-    cursor: Cursor
-    synced: bool
-    as_of: int = 0
-
-    def cursor_after(self, change: Change) -> Cursor:
-        """Return the cursor after one of the changes."""
-        if self.cursor.listed is not None:
-            return Cursor(self.cursor.seq, ActivePosition(change.job.user_id, change.job.id))
-        return _cursor(change.seq, max(self.as_of, change.as_of))
+    changes: Sequence[Change]
+    after: Cursor
+    synced: bool = False
 
 
 class FeedWatch:
@@ -159,19 +146,17 @@ class FeedWatch:
         raise Draining
 
     async def _list(self, listed: ActivePosition, max_wait: float) -> FeedUpdate:
-        until = self._cursor.seq
+        after = self._cursor
         page = await self._reader.active(
-            listed, until=until, user_id=self.selection.user_id, max_wait=max_wait
+            listed, until=after.seq, user_id=self.selection.user_id, max_wait=max_wait
         )
-        self._cursor = Cursor(until, page.next_after)
-        # The change that is sent last is sent with a position in the list too.
-        cursor = Cursor(until, page.next_after or listed)
-        return FeedUpdate(self._matching(page.changes), cursor, synced=False)
+        self._cursor = Cursor(after.seq, page.next_after)
+        return FeedUpdate(self._matching(page.changes), after)
 
     async def _read(self, max_wait: float) -> FeedUpdate:
-        as_of = self._as_of
+        after = self._cursor
         part = await self._reader.after(
-            self._cursor.seq, self.selection.user_id, as_of=as_of, max_wait=max_wait
+            after.seq, self.selection.user_id, as_of=self._as_of, max_wait=max_wait
         )
         self._cursor = self._cursor_at(part.through, part.as_of)
         if part.from_table:
@@ -182,10 +167,11 @@ class FeedWatch:
         # Safe because nothing was awaited since the change buffer was read. A page of the table
         # says nothing about what is in the buffer by now, hence the comparison.
         self._idle = part.whole and self._reader.seq <= part.through
-        return FeedUpdate(matching, self._cursor, synced, as_of)
+        return FeedUpdate(matching, after, synced)
 
     def _cursor_at(self, seq: int, as_of: int) -> Cursor:
-        return _cursor(seq, max(self._as_of, as_of))
+        as_of = max(self._as_of, as_of)
+        return Cursor(seq, as_of=as_of if as_of > seq else 0)
 
-    def _matching(self, changes: Sequence[Change]) -> deque[Change]:
-        return deque(change for change in changes if self.selection.matches(change.job))
+    def _matching(self, changes: Sequence[Change]) -> list[Change]:
+        return [change for change in changes if self.selection.matches(change.job)]

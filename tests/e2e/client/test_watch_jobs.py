@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import sqlite3
 import threading
@@ -16,6 +17,7 @@ from jobledger import (
     DeadlineExceeded,
     InvalidToken,
     JobStatus,
+    NewJob,
     Unavailable,
 )
 
@@ -91,6 +93,19 @@ def test_a_token_goes_on_in_another_process_and_lists_nothing(client):
         missed = next(news)
         assert (missed.job, [s.to_status for s in missed.transitions]) == (done, [COMPLETED])
         assert next(news).synced
+
+
+def test_a_token_from_within_a_message_repeats_changes_and_skips_none(client):
+    with client.watch_jobs() as news:
+        listing(news)
+        made = client.create_jobs([NewJob("render") for _ in range(20)])
+        events = [next(news) for _ in made]
+    assert [event.job for event in events] == made
+    for number, event in enumerate(events, 1):
+        with client.watch_jobs(resume_token=event.resume_token) as news:
+            missed = list(itertools.takewhile(lambda each: not each.synced, news))
+        # They came in one message, whose token is that of the last one.
+        assert [each.job for each in missed] == (made if number < len(made) else [])
 
 
 @pytest.mark.parametrize("spoil", [lambda token: "x" + token, lambda token: token])

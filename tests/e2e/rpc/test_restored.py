@@ -48,7 +48,7 @@ async def goes_on(call: Caller, token: str) -> bool:
         except grpc.RpcError:
             assert (await refusal(stream.read())).reason == "INVALID_TOKEN"
             return False
-        assert message.HasField("job") or message.synced
+        assert message.changes or message.synced
         return True
 
 
@@ -230,5 +230,5 @@ async def test_no_token_stands_past_what_its_stream_was_sent_when_a_server_begin
                     continue
                 seen = set()
                 while not (message := await stream.read()).synced:
-                    seen.add(message.job.id)
+                    seen.update(change.job.id for change in message.changes)
                 assert seen == {job.id for job in missed if job.user_id == user_id}

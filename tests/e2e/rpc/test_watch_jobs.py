@@ -15,6 +15,7 @@ from jobledger_server.store import START_OF_ACTIVE
 from jobledger_server.watch import change_buffer, feed_reader
 from jobledger_server.watch.feed_watch import Selection
 from tests.support.databases import several_servers
+from tests.support.feed_events import Event, events
 from tests.support.gated_store import Gate
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import (
@@ -29,52 +30,46 @@ from tests.support.rpc_caller import (
 )
 
 Start = Callable[..., Any]
-Message = job_service_pb2.WatchJobsResponse
 
 
-async def until_synced(stream: Any) -> list[Message]:
+async def until_synced(stream: Any) -> list[Event]:
     """Read up to `synced`; return what came before it, without heartbeats, and it."""
-    messages = []
-    while not messages or not messages[-1].synced:
-        message = await stream.read()
-        assert message is not grpc.aio.EOF
-        if not message.heartbeat:
-            messages.append(message)
-    return messages
+    found: list[Event] = []
+    while not found or not found[-1].synced:
+        found += [event for event in events(await stream.read()) if not event.heartbeat]
+    return found
 
 
-async def news(stream: Any, count: int) -> list[Message]:
-    """Read so many messages that are about jobs."""
-    found: list[Message] = []
+async def news(stream: Any, count: int) -> list[Event]:
+    """Read messages until there were so many changes."""
+    found: list[Event] = []
     while len(found) < count:
-        message = await stream.read()
-        assert message is not grpc.aio.EOF
-        if not message.heartbeat and not message.synced:
-            found.append(message)
+        found += [event for event in events(await stream.read()) if event.job]
     return found
 
 
-async def until_ended(stream: Any, jobs: set[str]) -> list[Message]:
+async def until_ended(stream: Any, jobs: set[str]) -> list[Event]:
     """Read until each of these jobs has ended."""
-    found: list[Message] = []
+    found: list[Event] = []
     while jobs:
-        (message,) = await news(stream, 1)
-        found.append(message)
-        if message.job.status in (COMPLETED, FAILED):
-            jobs = jobs - {message.job.id}
+        for event in events(await stream.read()):
+            if event.job:
+                found.append(event)
+                if event.job.status in (COMPLETED, FAILED):
+                    jobs = jobs - {event.job.id}
     return found
 
 
-def versions(messages: list[Message], job_id: str) -> list[int]:
-    return [m.job.version for m in messages if m.job.id == job_id]
+def versions(events: list[Event], job_id: str) -> list[int]:
+    return [event.job.version for event in events if event.job and event.job.id == job_id]
 
 
-def steps(messages: list[Message], job_id: str) -> list[tuple[int, int]]:
+def steps(events: list[Event], job_id: str) -> list[tuple[int, int]]:
     return [
         (step.from_status, step.to_status)
-        for m in messages
-        if m.job.id == job_id
-        for step in m.transitions
+        for event in events
+        if event.job and event.job.id == job_id
+        for step in event.transitions
     ]
 
 
@@ -88,7 +83,6 @@ async def test_what_has_not_ended_comes_first_then_synced_then_every_change(call
         *listed, synced = await until_synced(stream)
         assert [m.job for m in listed] == [waiting, running]
         assert not any(m.transitions or m.synced or m.deleted for m in listed)
-        assert not synced.HasField("job")
         assert ended.id not in {m.job.id for m in listed}
         await call.UpdateProgress(job_id=running.id, progress=30)
         last = (await call.MarkCompleted(job_id=running.id)).job
@@ -98,9 +92,58 @@ async def test_what_has_not_ended_comes_first_then_synced_then_every_change(call
         assert end.job == last
         assert steps([end], running.id) == WHOLE[1:]
         assert creation.job == new
-        tokens = [m.resume_token for m in (*listed, synced, progress, end, creation)]
-        assert all(tokens)
+        # Both listed jobs came in one message, whose token stands after the whole listing.
+        assert [m.resume_token for m in listed] == ["", synced.resume_token]
+        tokens = [m.resume_token for m in (synced, progress, end, creation)]
         assert len(set(tokens)) == len(tokens)
+
+
+async def test_all_changes_of_a_commit_come_in_one_message(call: Caller) -> None:
+    request = job_service_pb2.CreateJobRequest(user_id="ada", job_type="render")
+    async with (
+        watching(call.WatchJobs()) as of_all,
+        watching(call.WatchJobs(user_id="ada", job_types=["render"])) as of_one,
+    ):
+        streams = of_all, of_one
+        last = [(await until_synced(stream))[-1] for stream in streams]
+        made = await call.BatchCreateJobs(user_id="ada", requests=[request] * 200)
+        messages = [await stream.read() for stream in streams]
+        for message in messages:
+            assert [each.job for each in message.changes] == list(made.jobs)
+        after = await call.job()
+        for stream in streams:
+            assert [event.job for event in await news(stream, 1)] == [after]
+    # The token of a message stands after its last change, and the one before it before its first.
+    for message, missed in ((last[0], [*made.jobs, after]), (messages[0], [after])):
+        async with watching(call.WatchJobs(resume_token=message.resume_token)) as stream:
+            *found, _ = await until_synced(stream)
+            assert [event.job for event in found] == missed
+
+
+async def test_a_message_has_a_mebibyte_of_changes_at_most_or_one_that_is_larger(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = await start()
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        request = job_service_pb2.CreateJobRequest(user_id="ada", job_type="render")
+        request.parameters["blob"] = "x" * 30_000
+        async with watching(call.WatchJobs()) as stream:
+            (synced,) = await until_synced(stream)
+        made: list[Any] = []
+        for _ in range(4):
+            made += (await call.BatchCreateJobs(user_id="ada", requests=[request] * 25)).jobs
+        async with watching(call.WatchJobs(resume_token=synced.resume_token)) as stream:
+            messages = [await stream.read() for _ in range(4)]
+        assert [each.job for message in messages for each in message.changes] == made
+        assert [len(message.changes) for message in messages] == [33, 33, 33, 1]
+        assert max(message.ByteSize() for message in messages) <= 1024 * 1024
+        monkeypatch.setattr(feed_reader, "SLICE_BYTES", 1)
+        async with watching(call.WatchJobs(resume_token=messages[1].resume_token)) as stream:
+            messages = [await stream.read() for _ in range(34)]
+        assert [[each.job for each in message.changes] for message in messages] == [
+            [job] for job in made[66:]
+        ]
 
 
 async def test_an_empty_service_is_in_sync_at_once(call: Caller) -> None:
@@ -168,7 +211,7 @@ async def test_a_deletion_is_told_and_is_a_jobs_last_word(call: Caller) -> None:
     assert not gone.transitions
     async with watching(call.WatchJobs(user_id="ada", resume_token=synced.resume_token)) as stream:
         again, *_ = await news(stream, 1)
-        assert again == gone
+        assert (again.job, again.deleted) == (gone.job, True)
 
 
 async def test_resumable_after_any_message_nothing_is_lost_and_nothing_told_twice(
@@ -185,8 +228,10 @@ async def test_resumable_after_any_message_nothing_is_lost_and_nothing_told_twic
         gone = await call.ended()
         await call.DeleteJob(job_id=gone.id, user_id="ada")
         messages += await news(stream, 6 + 2 + 4)
-    final = {m.job.id: m.job.version for m in messages if m.HasField("job")}
+    final = {m.job.id: m.job.version for m in messages if m.job}
     for index, message in enumerate(messages):
+        if not message.resume_token:
+            continue
         async with watching(call.WatchJobs(resume_token=message.resume_token)) as stream:
             *rest, _ = await until_synced(stream)
         before = messages[: index + 1]
@@ -335,7 +380,7 @@ async def test_a_silent_stream_says_that_it_is_alive_and_how_far_it_has_come(
             while (message := await stream.read()).resume_token == synced.resume_token:
                 pass
             assert message.heartbeat
-            assert not message.HasField("job")
+            assert not message.changes
         reads: list[int] = []
         changes_after = app.store.changes_after
 

@@ -213,6 +213,7 @@ async def test_of_a_deleted_job_whose_start_was_passed_over_only_the_deletion_is
 ) -> None:
     """Once it read the table, which has forgotten the job; then the buffer, which has not."""
     monkeypatch.setattr(feed_module, "PAGE", 1)
+    monkeypatch.setattr(feed_module, "SLICE_BYTES", 1)
     job = await moved(store, await saved(store), JobStatus.PROCESSING)
     other = await saved(store)
     report = step(job, Report(job_id=job.id, progress=50))
@@ -223,14 +224,15 @@ async def test_of_a_deleted_job_whose_start_was_passed_over_only_the_deletion_is
         for change in await append(store, decision):
             buffer.add(change)
     watch = FeedWatch(FeedReader(store, buffer), ADA, Cursor(0))
-    first, second, third = [await next_update(watch) for _ in range(3)]
-    assert [change.job for change in first.changes] == [other]
-    assert first.cursor_after(first.changes[0]) == first.cursor == Cursor(3, as_of=7)
-    assert [change.seq for change in second.changes] == [5]
-    assert second.cursor_after(second.changes[0]) == second.cursor == Cursor(5, as_of=7)
-    assert [(change.seq, change.deleted) for change in third.changes] == [(7, True)]
-    assert third.cursor == Cursor(7)
-    for cursor, seq in ((first.cursor, 5), (second.cursor, 7)):  # as by a token, on any server
+    assert [change.job for change in (await next_update(watch)).changes] == [other]
+    first = watch.cursor
+    assert [change.seq for change in (await next_update(watch)).changes] == [5]
+    second = watch.cursor
+    assert [(change.seq, change.deleted) for change in (await next_update(watch)).changes] == [
+        (7, True)
+    ]
+    assert (first, second, watch.cursor) == (Cursor(3, as_of=7), Cursor(5, as_of=7), Cursor(7))
+    for cursor, seq in ((first, 5), (second, 7)):  # as by a token, on any server
         elsewhere = FeedWatch(FeedReader(store, buffer), ADA, cursor)
         assert [change.seq for change in (await next_update(elsewhere)).changes] == [seq]
 
@@ -254,17 +256,22 @@ async def test_a_server_that_has_not_seen_such_a_deletion_yet_asks_the_table(
         await next_update(FeedWatch(FeedReader(store, buffer), ADA, Cursor(1, as_of=5)))
 
 
-@pytest.mark.parametrize(("page", "page_bytes"), [(100, 10**6), (1, 10**6), (100, 1)])
+@pytest.mark.parametrize(
+    ("slice_bytes", "expected"),
+    [
+        (10**6, {"ada": [5], "bob": [5], "eve": [5]}),
+        (1, {"ada": [1, 2, 5], "bob": [3, 5], "eve": [5]}),
+    ],
+)
 async def test_every_place_in_a_page_of_the_table_says_as_of_when_it_was_read(
     counting: CountingStore,
     store: SqlStore,
     monkeypatch: pytest.MonkeyPatch,
-    page: int,
-    page_bytes: int,
+    slice_bytes: int,
+    expected: dict[str, list[int]],
 ) -> None:
     """A server that was away takes pages, and those who follow it can go on elsewhere."""
-    monkeypatch.setattr(feed_module, "PAGE", page)
-    monkeypatch.setattr(feed_module, "PAGE_BYTES", page_bytes)
+    monkeypatch.setattr(feed_module, "SLICE_BYTES", slice_bytes)
     for user_id in ("ada", "ada", "bob", "ada", "bob", "ada"):
         await saved(store, user_id, parameters=Payload(b"x"))
     buffer = ChangeBuffer(0)
@@ -279,15 +286,13 @@ async def test_every_place_in_a_page_of_the_table_says_as_of_when_it_was_read(
         assert asleep["bob"].cursor == Cursor(2, as_of=6)
         hub.deliver((await store.changes_after(2, limit=3)).changes)
         assert asleep["bob"].cursor == Cursor(2, as_of=6)
-    for user_id, last in (("ada", 4), ("bob", 5), ("eve", 5)):
+    for user_id, seqs in expected.items():
         watch = FeedWatch(feed, Selection(user_id=user_id), Cursor(0))
         cursors = []
-        while not (update := await next_update(watch)).synced:
-            cursors += [update.cursor_after(change) for change in update.changes] + [update.cursor]
-        cursors += [update.cursor_after(change) for change in update.changes] + [update.cursor]
-        assert cursors[-1] == Cursor(5, as_of=6)
-        assert {cursor.as_of for cursor in cursors} == {6}
-        assert max(cursor.seq for cursor in cursors[:-1] or cursors) in (last, 5)
+        while not (await next_update(watch)).synced:
+            cursors.append(watch.cursor)
+        cursors.append(watch.cursor)
+        assert cursors == [Cursor(seq, as_of=6) for seq in seqs]
     assert counting.reads == 0
 
 
@@ -310,6 +315,7 @@ async def test_what_a_reader_may_stall_over_is_cut_by_its_bytes(
 ) -> None:
     blob = Payload(b"x" * 40_000)
     monkeypatch.setattr(feed_module, "PAGE_BYTES", 3 * (40_000 + MEMORY_OVERHEAD_BYTES + 100))
+    monkeypatch.setattr(feed_module, "SLICE_BYTES", 3 * (40_000 + feed_module.CHANGE_BYTES + 100))
     for _ in range(10):
         await ledger.apply(Create(user_id="ada", job_type="t", parameters=blob))
     empty = ChangeBuffer(hub.seq)

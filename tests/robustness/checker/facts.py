@@ -36,21 +36,27 @@ def step(transition: Any) -> Step:
     )
 
 
-def watch_job_message(response: Any, at: float) -> Message:
-    return Message(
-        at=at,
-        job=snapshot(response.job),
-        steps=tuple(map(step, response.transitions)),
-        heartbeat=response.heartbeat,
-    )
+def watch_job_messages(response: Any, at: float) -> list[Message]:
+    return [
+        Message(
+            at=at,
+            job=snapshot(response.job),
+            steps=tuple(map(step, response.transitions)),
+            heartbeat=response.heartbeat,
+        )
+    ]
 
 
-def watch_jobs_message(response: Any, at: float) -> Message:
-    return Message(
-        at=at,
-        job=snapshot(response.job) if response.HasField("job") else None,
-        steps=tuple(map(step, response.transitions)),
-        deleted=response.deleted,
-        synced=response.synced,
-        heartbeat=response.heartbeat,
-    )
+def watch_jobs_messages(response: Any, at: float) -> list[Message]:
+    changes = [
+        Message(
+            at=at,
+            job=snapshot(change.job),
+            steps=tuple(map(step, change.transitions)),
+            deleted=change.deleted,
+        )
+        for change in response.changes
+    ]
+    if changes and not response.synced:
+        return changes
+    return [*changes, Message(at=at, synced=response.synced, heartbeat=response.heartbeat)]

@@ -13,7 +13,7 @@ import grpc
 from jobledger.v1 import job_service_pb2 as pb
 from tests.robustness.checker.asking import Replicas, reason_of
 from tests.robustness.checker.board import Board
-from tests.robustness.checker.facts import watch_job_message, watch_jobs_message
+from tests.robustness.checker.facts import watch_job_messages, watch_jobs_messages
 from tests.robustness.checker.history import History, Message, Place, Snapshot, Stream, Watcher
 
 SILENCE_SECONDS = 3.0
@@ -27,7 +27,7 @@ GO_BACK = 0.2
 
 TOKEN_REFUSED = ("INVALID_ARGUMENT", "OUT_OF_RANGE")
 
-Read = Callable[[Any, float], Message]
+Read = Callable[[Any, float], list[Message]]
 
 
 async def read_stream(
@@ -49,7 +49,7 @@ async def read_stream(
             if response is grpc.aio.EOF:
                 stream.end = (await call.code()).name
                 return
-            stream.messages.append(read(response, time.monotonic()))
+            stream.messages += read(response, time.monotonic())
             await take(response)
     except TimeoutError:
         stream.end = "left" if time.monotonic() >= leave else "silent"
@@ -82,7 +82,9 @@ class JobsWatcher:
     rng: random.Random
     board: Board
     stall: float = 0.0
-    _tokens: list[list[str]] = field(default_factory=list)
+    _tokens: list[dict[int, str]] = field(default_factory=list)
+    """Of each stream, by the number of the message that a token stands after: of several changes
+    that came in one message, the last."""
     _root: int = 0
     """The number of the stream before which nothing counts any more."""
 
@@ -92,11 +94,13 @@ class JobsWatcher:
             replica = self.replicas.choose()
             stream = Stream(opened=time.monotonic(), replica=replica, after=place)
             self.watcher.streams.append(stream)
-            tokens: list[str] = []
+            tokens: dict[int, str] = {}
             self._tokens.append(tokens)
 
-            async def take(response: Any, tokens: list[str] = tokens) -> None:
-                tokens.append(response.resume_token)
+            async def take(
+                response: Any, stream: Stream = stream, tokens: dict[int, str] = tokens
+            ) -> None:
+                tokens[len(stream.messages) - 1] = response.resume_token
                 if self.stall and not self.board.work.is_set() and self.rng.random() < 0.01:
                     await asyncio.sleep(self.stall)
 
@@ -108,7 +112,7 @@ class JobsWatcher:
             call = self.replicas.method(replica, "WatchJobs")(request)
             stay = self.rng.uniform(*STAY_SECONDS)
             await read_stream(
-                call, watch_jobs_message, stream, self.replicas.refusals, stay=stay, take=take
+                call, watch_jobs_messages, stream, self.replicas.refusals, stay=stay, take=take
             )
             if stream.end != "left":
                 self.replicas.avoid(replica)
@@ -119,9 +123,9 @@ class JobsWatcher:
     def _place(self) -> Place | None:
         """Return the place to go on from: the last message, or now and then an older one."""
         for number in reversed(range(self._root, len(self._tokens))):
-            if count := len(self._tokens[number]):
-                back = min(self.rng.randrange(1, 20), count) if self.rng.random() < GO_BACK else 1
-                return Place(number, count - back)
+            if places := list(self._tokens[number]):
+                back = self.rng.randrange(1, 20) if self.rng.random() < GO_BACK else 1
+                return Place(number, places[-min(back, len(places))])
             if after := self.watcher.streams[number].after:
                 return after
         return None
@@ -159,7 +163,7 @@ async def _watch_to_the_end(
         call = replicas.method(replica, "WatchJob")(request)
         # Jobs are short: who stays as long as others do would never resume.
         stay = rng.uniform(0.1, 2.0) if rng.random() < 0.5 else 60.0
-        await read_stream(call, watch_job_message, stream, replicas.refusals, stay=stay, take=take)
+        await read_stream(call, watch_job_messages, stream, replicas.refusals, stay=stay, take=take)
         if stream.end in ("OK", "NOT_FOUND"):
             return
         version = _version(watcher, rng)

@@ -12,7 +12,7 @@ from jobledger import (
 from jobledger.core.feed_watch import FeedWatch
 from jobledger.core.reconnecting import Pause, Why
 from jobledger.v1.job_pb2 import Job
-from jobledger.v1.job_service_pb2 import WatchJobsRequest, WatchJobsResponse
+from jobledger.v1.job_service_pb2 import JobChange, WatchJobsRequest, WatchJobsResponse
 
 LOST = Unavailable("lost", code=grpc.StatusCode.UNAVAILABLE)
 EXPIRED = ResumeTokenExpired("old", code=grpc.StatusCode.OUT_OF_RANGE)
@@ -33,7 +33,8 @@ def make():
 
 
 def job(token, version=1, **fields):
-    return WatchJobsResponse(job=Job(id="j", version=version), resume_token=token, **fields)
+    change = JobChange(job=Job(id="j", version=version), **fields)
+    return WatchJobsResponse(changes=[change], resume_token=token)
 
 
 def synced(token):
@@ -48,6 +49,32 @@ def test_the_caller_gets_jobs_and_one_synced_but_no_heartbeats(make):
     watch = make()
     given = [job("1"), synced("2"), heartbeat("3"), job("4", deleted=True)]
     assert [bool(watch.accept(message)) for message in given] == [True, True, False, True]
+
+
+def told(events):
+    return [(event.job and event.job.id, event.synced, event.resume_token) for event in events]
+
+
+def test_only_the_last_change_of_a_message_has_its_token(make):
+    """Whoever stores the token of an earlier one repeats changes, and skips none."""
+    watch = make(resume_token="mine")
+    message = WatchJobsResponse(
+        changes=[JobChange(job=Job(id=each)) for each in "abc"], resume_token="1"
+    )
+    assert told(watch.accept(message)) == [
+        ("a", False, "mine"),
+        ("b", False, "mine"),
+        ("c", False, "1"),
+    ]
+    message.resume_token = "2"
+    message.synced = True
+    assert told(watch.accept(message)) == [
+        ("a", False, "1"),
+        ("b", False, "1"),
+        ("c", False, "1"),
+        (None, True, "2"),
+    ]
+    assert watch.request().resume_token == "2"
 
 
 def test_heartbeats_are_for_those_who_ask(make):

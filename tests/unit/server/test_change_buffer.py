@@ -7,11 +7,13 @@ import pytest
 from msgspec.structs import replace
 
 from jobledger_server.domain.job import JobError, JobStatus, Payload, Transition
+from jobledger_server.rpc.messages import changes_message
 from jobledger_server.sql import job_cache
 from jobledger_server.sql.job_cache import JobCache
 from jobledger_server.store import Change
 from jobledger_server.watch import change_buffer as module
 from jobledger_server.watch.change_buffer import ChangeBuffer
+from jobledger_server.watch.feed_reader import CHANGE_BYTES
 from tests.support.store_writer import creation
 
 
@@ -132,3 +134,11 @@ def test_what_it_and_the_store_keep_takes_no_more_memory_than_they_count(
     for taken in (window_bytes, memory_bytes):
         # A fifth at least: it is no use to count what is not there.
         assert bound / 5 < taken <= bound
+
+
+@pytest.mark.parametrize(
+    "change", [large(1, details=0), large(1, details=256 * 1024), small(1, details=0)]
+)
+def test_a_change_takes_no_more_of_a_message_than_was_counted_for_it(change: Change) -> None:
+    counted = CHANGE_BYTES + change.job.content_bytes
+    assert len(changes_message([change], "")) <= counted

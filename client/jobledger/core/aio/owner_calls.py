@@ -247,7 +247,8 @@ class AsyncOwnerCalls(AsyncCalls):
             all_users: the jobs of all users instead, if the caller may see them.
             resume_token: the token of the last event that was processed, by this program or
                 another, with the same filters: what was missed comes first, then `synced`.
-                Default: start with a listing.
+                Changes that came in one message with that event may come again; see
+                FeedEvent.resume_token. Default: start with a listing.
             on_gap: called with the error if the service refuses the token: ResumeTokenExpired if
                 the changes after it were compacted (after 7 days unless the operator sets another
                 time), or InvalidToken. Then the jobs are listed again, up to another `synced`.

@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote
 
 from jobledger.v1 import job_service_pb2 as pb
 from jobledger_server.domain.job import JobId, is_id
-from jobledger_server.rpc.messages import change_message
+from jobledger_server.rpc.messages import changes_message
 from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.rpc.tokens import read_token, token
 from jobledger_server.store import START_OF_ACTIVE, ActivePosition
@@ -48,9 +48,9 @@ class FeedStreams:
         self._epoch = epoch
         self._heartbeat = heartbeat
         self._max_age = max_age
-        # Thousands of watches may send the same change, so it is serialized once. The message for
-        # a token is the same whether it was read from memory or from the table.
-        self._messages: OrderedDict[str, bytes] = OrderedDict()
+        # Thousands of watches may send the same changes, so they are serialized once. What leads
+        # from one cursor to another serves all that are at the first.
+        self._messages: OrderedDict[tuple[Cursor, str], bytes] = OrderedDict()
         self._cached_bytes = 0
 
     async def serve(self, selection: Selection, resume_token: str, write: Write) -> None:
@@ -75,30 +75,33 @@ class FeedStreams:
                 await self._reader.check(max(cursor.seq, cursor.as_of))
                 while True:
                     update = await watch.next_update(age.max_wait(self._heartbeat))
-                    if update is None:
-                        at = tokens.token_at(watch.cursor)
-                        response = pb.WatchJobsResponse(heartbeat=True, resume_token=at)
-                        await write(response.SerializeToString())
-                        continue
-                    while update.changes:
-                        # The client may not read for a long time. Only the message and the rest
-                        # of the page are held meanwhile.
-                        await write(self._next_message(update, tokens))
-                    if update.synced:
-                        at = tokens.token_at(update.cursor)
-                        response = pb.WatchJobsResponse(synced=True, resume_token=at)
-                        await write(response.SerializeToString())
+                    unsent = self._serialized(update, tokens.token_at(watch.cursor))
+                    del update
+                    while unsent:
+                        # The client may not read for a long time. Only messages are held meanwhile.
+                        await write(unsent.pop(0))
         except Draining as draining:
             draining.resume_token = tokens.token_at(watch.cursor)
             raise
 
-    def _next_message(self, update: FeedUpdate, tokens: "_Tokens") -> bytes:
-        """Serialize the next change, or reuse the message that another watch was sent."""
-        change = update.changes.popleft()
-        at = tokens.token_at(update.cursor_after(change))
-        message = self._messages.get(at)
+    def _serialized(self, update: FeedUpdate | None, at: str) -> list[bytes]:
+        """Serialize what a watch sends next: changes, `synced` or both, else a heartbeat."""
+        if update is None:
+            return [pb.WatchJobsResponse(heartbeat=True, resume_token=at).SerializeToString()]
+        messages = []
+        if update.changes:
+            messages.append(self._changes(update, at))
+        if update.synced:
+            synced = pb.WatchJobsResponse(synced=True, resume_token=at)
+            messages.append(synced.SerializeToString())
+        return messages
+
+    def _changes(self, update: FeedUpdate, at: str) -> bytes:
+        """Serialize the changes, or reuse the message that another watch was sent."""
+        key = update.after, at
+        message = self._messages.get(key)
         if message is None:
-            message = self._messages[at] = change_message(change, at)
+            message = self._messages[key] = changes_message(update.changes, at)
             self._cached_bytes += len(message)
             while self._cached_bytes > CACHED_BYTES or len(self._messages) > CACHED_MESSAGES:
                 _, oldest = self._messages.popitem(last=False)
