@@ -50,7 +50,9 @@ from jobledger_server.sql.sqlite.file_lock import Lock, exclusive
 from jobledger_server.store import Change, FeedHead, Store
 from jobledger_server.telemetry.instruments import Registry
 from jobledger_server.telemetry.job_metrics import JobMetrics
+from jobledger_server.telemetry.otlp import sending_metrics, sending_spans
 from jobledger_server.telemetry.prometheus import serving_metrics
+from jobledger_server.telemetry.traces import Traces
 from jobledger_server.watch.feed_reader import FeedReader, filled_change_buffer
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.tail import Tail
@@ -86,14 +88,15 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
     max_connections = connections_allowed(settings.max_connections)
     access = read_access_file(settings.access) if settings.access else None
     limits, lists = stream_limits(settings), Lists()
-    calls, jobs = CallMetrics(), JobMetrics()
+    jobs = JobMetrics()
     async with (
+        _tracing(settings) as traces,
         _opened_store(settings) as (store, lock, connections),
         _watched_feed(settings, store, lock, waiters, supervisor) as feed,
         Reads(store, max_waiting=waiting, share=share) as reads,
         Ledger(
             store,
-            _observed(feed.publish, jobs),
+            _observed(feed.publish, jobs, traces),
             max_waiting=waiting,
             share=share,
             sizes=reads.sizes,
@@ -103,6 +106,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         LongPoll(ledger, waiters) as long_poll,
         RequestParser(share) as parser,
     ):
+        calls = CallMetrics(traces)
         batchers = (*ledger.batchers, *reads.batchers)
         sources = Sources(
             calls=calls,
@@ -264,21 +268,36 @@ async def _notified(
         yield publish
 
 
-def _observed(publish: Publish, jobs: JobMetrics) -> Publish:
-    """Count the changes of each commit too."""
+def _observed(publish: Publish, jobs: JobMetrics, traces: Traces | None) -> Publish:
+    """Count the changes of each commit too, and make their spans."""
 
     def publish_and_count(changes: Sequence[Change]) -> None:
         publish(changes)
         jobs.observe(changes)
+        if traces is not None:
+            traces.committed(changes)
 
     return publish_and_count
 
 
 @asynccontextmanager
+async def _tracing(settings: Settings) -> AsyncIterator[Traces | None]:
+    """Send spans during the block if the settings ask for it."""
+    if settings.otlp is None:
+        yield None
+    else:
+        with sending_spans(settings.otlp) as traces:
+            yield traces
+
+
+@asynccontextmanager
 async def _exporting(settings: Settings, registry: Registry[Sources]) -> AsyncIterator[None]:
-    """Serve the metrics during the block if the settings ask for them."""
-    address = settings.metrics
-    with nullcontext() if address is None else serving_metrics(address, registry):
+    """Serve and send the metrics during the block, as far as the settings ask for it."""
+    address, otlp = settings.metrics, settings.otlp
+    with (
+        nullcontext() if address is None else serving_metrics(address, registry),
+        nullcontext() if otlp is None else sending_metrics(otlp, registry),
+    ):
         yield
 
 

@@ -185,6 +185,14 @@ class Settings:
         "of `--processes` uses the next port.",
         none="none",
     )
+    otlp: str | None = _setting(
+        None,
+        "url",
+        "Endpoint of an OpenTelemetry collector that metrics and traces are sent to by OTLP over "
+        "gRPC, for instance http://127.0.0.1:4317; needs the extra 'otel'. The variables OTEL_* "
+        "set the rest.",
+        none="none",
+    )
     access: Path | None = _setting(  # noqa: RUF009
         None,
         "file",

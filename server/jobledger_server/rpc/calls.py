@@ -126,12 +126,13 @@ class Calls:
 
     def _answering(self, method: str, serve: Serve) -> Behavior:
         """Return what gRPC calls: `serve` for authorised callers, and errors as statuses."""
-        access = self._access if method.startswith(OWN_METHODS) else None
-        unless_draining = self._drain if method.startswith(OWN_METHODS) else nullcontext()
+        own = method.startswith(OWN_METHODS)
+        access = self._access if own else None
+        unless_draining = self._drain if own else nullcontext()
         running, metrics, name = self.running, self._metrics, method[1:]
 
         async def answer(request: Any, context: Context) -> Any:
-            call: Any = metrics.begin(name, context)
+            call: Any = metrics.begin(name, context, traced=own)
             peer = context.peer()
             running[peer] += 1
             try:

@@ -2,11 +2,15 @@
 
 from collections import Counter
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from jobledger_server.telemetry.instruments import LATENCY_SECONDS, MESSAGE_BYTES, Histogram
+from jobledger_server.telemetry.traces import Traces
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -24,20 +28,27 @@ Key = tuple[str, ...]
 class CallMetrics:
     """The metrics of calls, by method and status."""
 
-    def __init__(self) -> None:
+    def __init__(self, traces: Traces | None = None) -> None:
+        self._traces = traces
         self.started: Counter[str] = Counter()
         self.seconds: dict[Key, Histogram] = {}
         self.sent: dict[Key, Histogram] = {}
         self.received: dict[Key, Histogram] = {}
 
-    def begin(self, method: str, context: Context) -> "MeasuredCall":
-        """Count a call, and return its context."""
+    def begin(self, method: str, context: Context, *, traced: bool = True) -> "MeasuredCall":
+        """Count a call, and return its context. It gets a span if it is `traced`."""
         self.started[method] += 1
-        return MeasuredCall(context)
+        call = MeasuredCall(context)
+        if traced and self._traces is not None:
+            call.span = self._traces.begin(method, context.invocation_metadata() or ())
+            call.traces = self._traces
+        return call
 
     def end(self, method: str, call: "MeasuredCall") -> None:
         """Count the status of a call, its duration and its bytes."""
-        key = method, STATUSES.get(call.status, "UNKNOWN")
+        status = STATUSES.get(call.status, "UNKNOWN")
+        call.end_span(status)
+        key = method, status
         seconds = self.seconds.get(key)
         if seconds is None:
             seconds = self.seconds[key] = Histogram(LATENCY_SECONDS)
@@ -51,7 +62,7 @@ class CallMetrics:
 class MeasuredCall:
     """A call's context, which counts the bytes of messages."""
 
-    __slots__ = ("_context", "begun", "received", "sent", "status")
+    __slots__ = ("_context", "begun", "received", "sent", "span", "status", "traces")
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -59,6 +70,8 @@ class MeasuredCall:
         self.received = self.sent = 0
         self.status: object = grpc.StatusCode.CANCELLED
         """A call is cancelled unless it ends otherwise."""
+        self.span: Span | None = None
+        self.traces: Traces | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
@@ -66,6 +79,8 @@ class MeasuredCall:
     def write(self, message: Any) -> Any:
         """Write a message, as the context does."""
         self.sent += size_of(message)
+        if self.span is not None:
+            self.end_span("OK")
         return self._context.write(message)
 
     async def read(self) -> Any:
@@ -74,6 +89,12 @@ class MeasuredCall:
         if message is not grpc.aio.EOF:
             self.received += size_of(message)
         return message
+
+    def end_span(self, status: str) -> None:
+        """End the call's span, if it has one that has not ended: that of a stream ends early."""
+        if self.span is not None and self.traces is not None:
+            self.traces.end(self.span, status)
+            self.span = None
 
 
 def size_of(message: Any) -> int:

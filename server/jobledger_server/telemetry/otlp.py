@@ -1,0 +1,149 @@
+"""Metrics and spans for an OpenTelemetry collector, sent over OTLP.
+
+OpenTelemetry's own variables (`OTEL_*`) set what `--otlp` does not: headers, certificates, the
+sampler, the interval, attributes of the resource. Its libraries are an extra and are imported here
+alone.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from jobledger_server.telemetry.instruments import Histogram, Metric, Registry, Value
+from jobledger_server.telemetry.prometheus import MetricsUnavailable
+from jobledger_server.telemetry.traces import Traces
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import MetricsData
+    from opentelemetry.sdk.resources import Resource
+
+CLOSE_SECONDS = 2.0
+"""How long the process waits at its end for the collector to take the last metrics and spans."""
+
+INTERVAL = "OTEL_METRIC_EXPORT_INTERVAL"
+"""OpenTelemetry's variable of the milliseconds between two exports."""
+
+
+@contextmanager
+def sending_spans(endpoint: str) -> Iterator[Traces]:
+    """Yield what makes spans, and send these to the collector during the block.
+
+    Raises MetricsUnavailable.
+    """
+    try:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
+            OTLPSpanExporter,
+        )
+        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+    except ImportError:
+        raise MetricsUnavailable(
+            "OpenTelemetry needs its libraries: pip install 'jobledger[otel]'"
+        ) from None
+    provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint)))
+    try:
+        yield Traces(provider.get_tracer("jobledger"))
+    finally:
+        _run_for(CLOSE_SECONDS, provider.shutdown)
+
+
+@contextmanager
+def sending_metrics(endpoint: str, registry: Registry[Any]) -> Iterator[None]:
+    """Send the metrics to the collector during the block, regularly and at its end."""
+    # `sending_spans` comes first, and says so if they are missing.
+    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import (  # noqa: PLC0415
+        OTLPMetricExporter,
+    )
+
+    exporter, resource = OTLPMetricExporter(endpoint), _resource()
+    interval = int(os.environ.get(INTERVAL, "60000")) / 1000
+    begun, stop = time.time_ns(), threading.Event()
+
+    def send() -> None:
+        exporter.export(_metrics_data(registry, resource, begun))
+
+    def run() -> None:
+        while not stop.wait(interval):
+            send()
+        send()
+        exporter.shutdown()
+
+    thread = threading.Thread(target=run, name="otlp", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(CLOSE_SECONDS)
+
+
+@cache
+def _resource() -> "Resource":
+    """Return what spans and metrics come from: this process, as the variables name it."""
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+
+    found = Resource.create()
+    if str(found.attributes["service.name"]).startswith("unknown_service"):
+        return found.merge(Resource({"service.name": "jobledger"}))
+    return found
+
+
+def _metrics_data(registry: Registry[Any], resource: "Resource", begun: int) -> "MetricsData":
+    from opentelemetry.sdk.metrics import export  # noqa: PLC0415
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope  # noqa: PLC0415
+
+    now = time.time_ns()
+    cumulative = export.AggregationTemporality.CUMULATIVE
+
+    def number(labels: dict[str, str], value: float) -> export.NumberDataPoint:
+        return export.NumberDataPoint(labels, begun, now, value)
+
+    def histogram(labels: dict[str, str], value: Histogram) -> export.HistogramDataPoint:
+        buckets = tuple(value.buckets)
+        # The least and the greatest value are not known: what OpenTelemetry has without values.
+        least, greatest = float("inf"), float("-inf")
+        return export.HistogramDataPoint(
+            labels,
+            begun,
+            now,
+            sum(buckets),
+            value.sum,
+            buckets,
+            value.boundaries,
+            min=least,
+            max=greatest,
+        )
+
+    def converted(metric: Metric[Any], values: list[tuple[tuple[str, ...], Value]]) -> Any:
+        points: list[Any] = []
+        for label_values, value in values:
+            labels = dict(zip(metric.labels, label_values, strict=True))
+            make: Callable[..., Any] = histogram if isinstance(value, Histogram) else number
+            points.append(make(labels, value))
+        match metric.kind:
+            case "counter":
+                return export.Sum(points, cumulative, is_monotonic=True)
+            case "gauge":
+                return export.Gauge(points)
+            case "histogram":
+                return export.Histogram(points, cumulative)
+
+    metrics = [
+        export.Metric(metric.name, metric.description, metric.unit, converted(metric, values))
+        for metric, values in registry.read()
+        if values
+    ]
+    scope = export.ScopeMetrics(InstrumentationScope("jobledger"), metrics, schema_url="")
+    return export.MetricsData([export.ResourceMetrics(resource, [scope], schema_url="")])
+
+
+def _run_for(seconds: float, function: Callable[[], object]) -> None:
+    """Run the function, for so long at most: a collector may not answer."""
+    thread = threading.Thread(target=function, daemon=True)
+    thread.start()
+    thread.join(seconds)

@@ -1,0 +1,175 @@
+"""Metrics and spans, as an OpenTelemetry collector receives them."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from jobledger.v1 import job_service_pb2 as pb
+from jobledger.v1.job_service_pb2_grpc import JobServiceStub
+from jobledger_server.metrics import METRICS
+from jobledger_server.telemetry.otlp import CLOSE_SECONDS
+from tests.support.collector import Collector, attributes
+from tests.support.rpc_caller import Caller, watching
+from tests.support.server_process import ServerProcess, free_port
+
+Start = Callable[..., Any]
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+TRACED = (("traceparent", f"00-{TRACE}-{PARENT}-01"),)
+JOBS, WORKERS = "jobledger.v1.JobService", "jobledger.v1.WorkerService"
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "100")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+    with Collector() as collector:
+        yield collector
+
+
+async def traced_job(channel: grpc.aio.Channel) -> Any:
+    request = pb.CreateJobRequest(user_id="ada", job_type="render")
+    return (await JobServiceStub(channel).CreateJob(request, metadata=TRACED)).job
+
+
+async def test_a_call_is_a_span_of_its_callers_trace(start: Start, collector: Collector) -> None:
+    app = await start(otlp=collector.endpoint)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        await traced_job(channel)
+        call = Caller(channel)
+        await call.job()
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call.GetJob(job_id="00000000-0000-7000-8000-000000000000", user_id="ada")
+    await asyncio.to_thread(collector.wait_for, lambda: len(collector.spans) == 3)
+    traced, untraced, refused = collector.spans
+    assert traced.name == f"{JOBS}/CreateJob"
+    assert (traced.trace_id.hex(), traced.parent_span_id.hex()) == (TRACE, PARENT)
+    assert attributes(traced) == {
+        "rpc.system.name": "grpc",
+        "rpc.method": f"{JOBS}/CreateJob",
+        "rpc.response.status_code": "OK",
+    }
+    assert traced.kind == traced.SPAN_KIND_SERVER
+    assert untraced.parent_span_id == b""
+    assert untraced.trace_id != traced.trace_id
+    assert attributes(refused)["rpc.response.status_code"] == "NOT_FOUND"
+    assert refused.status.code == refused.status.STATUS_CODE_UNSET  # not the server's fault
+
+
+async def test_the_span_of_a_stream_ends_with_its_first_message(
+    start: Start, collector: Collector
+) -> None:
+    app = await start(otlp=collector.endpoint)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        job = await call.job()
+        async with watching(call.WatchJob(job_id=job.id, user_id="ada")) as stream:
+            await stream.read()
+            await asyncio.to_thread(collector.wait_for, lambda: len(collector.spans) == 2)
+            assert [span.name for span in collector.spans][1] == f"{JOBS}/WatchJob"
+            await call.running()
+    await asyncio.to_thread(collector.wait_for, lambda: len(collector.spans) == 4)
+    names = [span.name for span in collector.spans]
+    assert names.count(f"{JOBS}/WatchJob") == 1
+
+
+async def test_a_jobs_wait_and_run_are_spans_of_its_creators_trace(
+    start: Start, collector: Collector
+) -> None:
+    """They are made at their ends, so that a job that lasts for hours is no open span."""
+    app = await start(otlp=collector.endpoint)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        await call.ended()  # of no trace
+        job = await traced_job(channel)
+        claim = {"job_types": ["render"], "max_jobs": 1, "lease_duration": {"seconds": 30}}
+        await call.ClaimJobs(worker_id="w", **claim)
+        await call.ReleaseJob(job_id=job.id, attempt=1)
+        await call.ClaimJobs(worker_id="w", **claim)
+        error = {"reason": "NO_DISK", "message": "disk full"}
+        job = (await call.MarkFailed(job_id=job.id, attempt=2, error=error)).job
+
+    def of_the_job() -> list[Any]:
+        return [span for span in collector.spans if "jobledger.job.id" in attributes(span)]
+
+    await asyncio.to_thread(collector.wait_for, lambda: len(of_the_job()) == 2)
+    wait, run = of_the_job()
+    assert (wait.name, run.name) == ("wait render", "run render")
+    assert {span.trace_id.hex() for span in (wait, run)} == {TRACE}
+    assert {span.parent_span_id.hex() for span in (wait, run)} == {PARENT}
+    assert wait.start_time_unix_nano == job.create_time.ToNanoseconds()
+    assert wait.end_time_unix_nano == run.start_time_unix_nano == job.start_time.ToNanoseconds()
+    assert run.end_time_unix_nano == job.complete_time.ToNanoseconds()
+    assert attributes(run) == {
+        "jobledger.job.id": job.id,
+        "jobledger.job.type": "render",
+        "jobledger.job.status": "FAILED",
+        "jobledger.job.attempt": 2,
+        "jobledger.job.reason": "NO_DISK",
+    }
+    assert run.status.code == run.status.STATUS_CODE_ERROR
+
+
+async def test_metrics_are_those_of_prometheus(start: Start, collector: Collector) -> None:
+    app = await start(otlp=collector.endpoint)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        await call.ended()
+        await call.job(job_type="print")
+
+        def complete() -> bool:
+            created = collector.metrics.get("jobledger.jobs.created")
+            return created is not None and len(created.sum.data_points) == 2
+
+        await asyncio.to_thread(collector.wait_for, complete)
+    metrics = collector.metrics
+    assert metrics.keys() <= {metric.name for metric in METRICS}
+    created = metrics["jobledger.jobs.created"]
+    assert created.sum.is_monotonic
+    assert created.sum.aggregation_temporality == 2  # cumulative
+    assert {attributes(p)["job_type"]: p.as_int for p in created.sum.data_points} == {
+        "render": 1,
+        "print": 1,
+    }
+    assert metrics["jobledger.feed.seq"].gauge.data_points[0].as_int == 4
+    duration = metrics["grpc.server.call.duration"]
+    assert duration.unit == "s"
+    of_create = next(
+        point
+        for point in duration.histogram.data_points
+        if attributes(point)["grpc.method"] == f"{JOBS}/CreateJob"
+    )
+    assert attributes(of_create)["grpc.status"] == "OK"
+    assert of_create.count == sum(of_create.bucket_counts) == 2
+    assert len(of_create.bucket_counts) == len(of_create.explicit_bounds) + 1
+
+
+async def test_the_last_metrics_and_spans_are_sent_at_the_end(
+    tmp_path: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("OTEL_METRIC_EXPORT_INTERVAL", "OTEL_BSP_SCHEDULE_DELAY"):
+        monkeypatch.setenv(variable, "600000")
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "our-jobs")
+    async with ServerProcess(tmp_path, arguments=("--otlp", collector.endpoint)) as server:
+        async with grpc.aio.insecure_channel(server.target) as channel:
+            await Caller(channel).job()
+        assert collector.metrics == {}
+        assert await asyncio.to_thread(server.terminate) == 0
+    assert [span.name for span in collector.spans] == [f"{JOBS}/CreateJob"]
+    assert "jobledger.jobs.created" in collector.metrics
+    assert {each["service.name"] for each in collector.resources} == {"our-jobs"}
+    assert len({each["service.instance.id"] for each in collector.resources}) == 1
+
+
+async def test_a_collector_that_is_away_holds_up_nothing(tmp_path: Path) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    async with ServerProcess(tmp_path, arguments=("--otlp", nobody)) as server:
+        async with grpc.aio.insecure_channel(server.target) as channel:
+            await Caller(channel).ended()
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        assert await asyncio.to_thread(server.terminate) == 0
+        assert loop.time() - begun < 2 * CLOSE_SECONDS + 20
