@@ -29,6 +29,10 @@ of the jobs that it requests, whichever is greater."""
 USUAL_WEIGHT = 10
 """The weight of a usual claim, for the limit of waiting claims."""
 
+PAUSE_SECONDS = 0.005
+"""How much later a full batch that found no job is answered. Otherwise callers that poll in vain,
+one poll after the other, would take all of the event loop."""
+
 MAX_LOST_RACES = 3
 """After this many lost races in a row against other servers, claims are answered with no jobs."""
 
@@ -102,6 +106,9 @@ class Claims:
                 self._failed(error, sum(not each.jobs for each in allocations))
             # Jobs that were started before the error belong to their workers.
             return [each.jobs or error for each in allocations]
+        full = sum(map(_weigh, allocations)) >= MAX_BATCH
+        if full and not any(each.jobs for each in allocations):
+            await asyncio.sleep(PAUSE_SECONDS)
         return [each.jobs for each in allocations]
 
     async def _fill(self, allocations: Sequence[Allocation]) -> None:

@@ -22,6 +22,7 @@ from jobledger_server.domain.commands import (
 from jobledger_server.domain.errors import LeaseLost, LimitExceeded
 from jobledger_server.domain.job import Instant, Job, JobStatus, Micros, Payload
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
+from jobledger_server.ledger import claims
 from jobledger_server.ledger.allocation import MAX_BYTES
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.maintenance.reaper import Reaper
@@ -197,6 +198,20 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
 
     monkeypatch.setattr(transaction, "change_from_row", noting)
     return jobs
+
+
+async def test_a_full_batch_of_claims_that_finds_nothing_is_answered_later_and_no_other(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    types = [f"t-{number}" for number in range(claims.MAX_BATCH)]
+    for pause, polled in ((3600, types[1:]), (0.1, types)):
+        monkeypatch.setattr(claims, "PAUSE_SECONDS", pause)
+        began = time.monotonic()
+        assert await ledger.claim(claim(*polled)) == []
+    assert time.monotonic() - began >= 0.1
+    monkeypatch.setattr(claims, "PAUSE_SECONDS", 3600)
+    job = await created(ledger, types[0])
+    assert [each.id for each in await ledger.claim(claim(*types))] == [job.id]
 
 
 async def test_a_claim_is_given_and_reads_no_more_bytes_than_an_answer_holds(

@@ -20,6 +20,10 @@ DEADLINE = 10.0
 LONGEST_P99 = 0.25
 """Seconds; what the contract allows beside any abuse."""
 
+USUAL_P99 = 0.02
+"""Seconds; a p99 that a good client may have on a machine that also does something else. Where it
+is served faster alone, one wait for the disk or for a processor would be five times that."""
+
 
 @dataclass
 class Good:
@@ -53,11 +57,11 @@ class Good:
     def assert_served(self, alone: "Good") -> None:
         """Assert the measure of all abuse: no failed call, and p99 near what it was without.
 
-        The p99 may be five times what it was without the abuse, and 250 ms in any case: on a
-        busy machine the former is more.
+        The p99 may be five times what it was without the abuse, and 250 ms.
         """
         assert self.failed == [], f"{self}; alone: {alone}"
-        assert self.p99 <= max(LONGEST_P99, 5 * alone.p99), f"{self}; alone: {alone}"
+        longest = min(LONGEST_P99, 5 * max(alone.p99, USUAL_P99))
+        assert self.p99 <= longest, f"{self}; alone: {alone}"
 
     def __str__(self) -> str:
         return (
