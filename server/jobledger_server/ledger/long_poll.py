@@ -1,11 +1,13 @@
 """Long-poll claims: query, wait for a wake-up, query again.
 
-A job that was claimed for a caller that is gone is released.
+A job that was claimed for a caller that is gone is released, as soon as the database answers.
+Otherwise it would wait until its lease expires, and lose an attempt that no worker began.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +16,10 @@ from jobledger_server.domain.commands import Claim, Release
 from jobledger_server.domain.job import Job
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.store import StoreUnavailable
+
+RETRY_SECONDS = 1.0
+"""Interval between attempts to release jobs while the database is unavailable."""
 
 log = logging.getLogger("jobledger.claims")
 
@@ -22,13 +28,14 @@ class LongPoll:
     """Claims that wait for a job to become claimable.
 
     The end of its `async with` block waits until the jobs of callers that are gone are
-    released.
+    released, or the database is found to be unavailable.
     """
 
     def __init__(self, ledger: Ledger, claim_waiters: ClaimWaiters) -> None:
         self._ledger = ledger
         self._waiters = claim_waiters
         self._releasing: set[asyncio.Task[None]] = set()
+        self._closing = asyncio.Event()
 
     async def claim(
         self, command: Claim, wait: float, querying: Callable[[], None] = lambda: None
@@ -58,6 +65,7 @@ class LongPoll:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._closing.set()
         if self._releasing:
             await asyncio.wait(self._releasing)
 
@@ -93,10 +101,22 @@ class LongPoll:
 
     async def _release(self, jobs: Sequence[Job]) -> None:
         CALLER.set(SERVICE)  # no limit of the caller applies
+        while jobs := await self._release_some(jobs):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RETRY_SECONDS):
+                    await self._closing.wait()
+
+    async def _release_some(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        """Release jobs; return those to try again."""
+        last = self._closing.is_set()
+        unreleased = []
         releases = [self._ledger.apply(Release(job_id=job.id, attempt=job.attempt)) for job in jobs]
         for job, outcome in zip(
             jobs, await asyncio.gather(*releases, return_exceptions=True), strict=True
         ):
-            if isinstance(outcome, BaseException):
+            if isinstance(outcome, StoreUnavailable) and not last:
+                unreleased.append(job)
+            elif isinstance(outcome, BaseException):
                 facts = {"job": job.id, "attempt": job.attempt, "cause": repr(outcome)}
                 log.warning("release_failed", extra=facts)
+        return unreleased

@@ -9,10 +9,12 @@ from msgspec.structs import replace
 from jobledger_server.admission.caller import CALLER, Caller
 from jobledger_server.domain.commands import ChangeStatus, Claim, Create
 from jobledger_server.domain.job import JobStatus, Micros
+from jobledger_server.ledger import long_poll
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.long_poll import LongPoll
 from jobledger_server.sql.sql_store import SqlStore
+from jobledger_server.store import StoreUnavailable
 from tests.support.gated_store import Gate, GatedStore
 
 CLAIM = Claim(
@@ -46,6 +48,51 @@ async def test_one_release_that_fails_does_not_stop_the_others(
             assert (await completion).job.status is JobStatus.COMPLETED
         after = await store.read_jobs([job.id for job in jobs])
     assert [(after[job.id].leased, after[job.id].releases) for job in jobs[1:]] == [(False, 1)] * 2
+
+
+async def test_what_an_unavailable_database_did_not_release_is_released_when_it_answers(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(long_poll, "RETRY_SECONDS", 0.01)
+    refusals = 3
+
+    async def refused() -> None:
+        nonlocal refusals
+        if refusals:
+            refusals -= 1
+            raise StoreUnavailable("away")
+
+    gated = GatedStore(store)
+    async with Ledger(gated, lambda _: None, max_waiting=10) as ledger:
+        job = (await ledger.apply(Create(user_id="ada", job_type="render"))).job
+        async with LongPoll(ledger, ClaimWaiters()) as claims:
+            claimed = await claims.claim(CLAIM, 0)
+            gated.before_commit = refused
+            claims.release(claimed)
+            async with asyncio.timeout(20):
+                while (await store.read_jobs([job.id]))[job.id].leased:
+                    await asyncio.sleep(0.01)
+    assert not refusals
+
+
+async def test_the_end_does_not_wait_for_a_database_that_is_unavailable(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(long_poll, "RETRY_SECONDS", 3600)
+    refused = asyncio.Event()
+
+    async def away() -> None:
+        refused.set()
+        raise StoreUnavailable("away")
+
+    gated = GatedStore(store)
+    async with Ledger(gated, lambda _: None, max_waiting=10) as ledger:
+        await ledger.apply(Create(user_id="ada", job_type="render"))
+        async with asyncio.timeout(20), LongPoll(ledger, ClaimWaiters()) as claims:
+            claimed = await claims.claim(CLAIM, 0)
+            gated.before_commit = away
+            claims.release(claimed)
+            await refused.wait()
 
 
 async def test_a_claim_whose_caller_left_before_its_batch_claims_nothing(store: SqlStore) -> None:
