@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         MessageTooLarge,
         RequestIdReused,
         ResumeTokenExpired,
+        Unauthenticated,
         Unavailable,
         VersionMismatch,
     )
@@ -106,6 +107,7 @@ __all__ = [
     "RequestIdReused",
     "ResumeTokenExpired",
     "Transition",
+    "Unauthenticated",
     "Unavailable",
     "VersionMismatch",
     "Watch",
@@ -152,6 +154,7 @@ _MODULES = {
         "MessageTooLarge",
         "RequestIdReused",
         "ResumeTokenExpired",
+        "Unauthenticated",
         "Unavailable",
         "VersionMismatch",
     ],

@@ -13,6 +13,7 @@ JobledgerError                 any failed call
 ├── MessageTooLarge            the request or its answer is too large; a ValueError too
 ├── LimitExceeded              a limit of the service; wait `retry_after` seconds
 ├── AccessDenied               the caller may not do this; a PermissionError too
+│   └── Unauthenticated        the caller has no valid identity: see its token and certificate
 ├── Unavailable                no server, a draining one, or no database; a ConnectionError too
 ├── DeadlineExceeded           no answer within the timeout; a TimeoutError too
 ├── ClientClosed               the client was closed before or during the call
@@ -182,7 +183,11 @@ class LimitExceeded(JobledgerError):
 
 
 class AccessDenied(JobledgerError, PermissionError):
-    """The caller may not use this service or act for this user."""
+    """The caller may not make this call."""
+
+
+class Unauthenticated(AccessDenied):
+    """The caller has no valid identity: its token or certificate is missing, old or unknown."""
 
 
 class Unavailable(JobledgerError, ConnectionError):
@@ -220,6 +225,7 @@ BY_REASON: dict[str, type[JobledgerError]] = {
     "ACCESS_DENIED": AccessDenied,
     "UNAVAILABLE": Unavailable,
     "INTERNAL": InternalError,
+    "UNAUTHENTICATED": Unauthenticated,
 }
 
 # Only codes that mean the same from any sender. NOT_FOUND is not among them: from a proxy it says
@@ -229,7 +235,7 @@ _BY_CODE: dict[grpc.StatusCode, type[JobledgerError]] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.RESOURCE_EXHAUSTED: LimitExceeded,
     grpc.StatusCode.PERMISSION_DENIED: AccessDenied,
-    grpc.StatusCode.UNAUTHENTICATED: AccessDenied,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
     grpc.StatusCode.INTERNAL: InternalError,
 }
 

@@ -1,4 +1,4 @@
-"""`jobledger-server`: serve, health, migrate, void-tokens."""
+"""`jobledger-server`: serve, health, check-access, migrate, void-tokens."""
 
 import os
 import sys
@@ -17,6 +17,7 @@ import click
 _COMMANDS = {
     "serve": "serve",
     "health": "health",
+    "check-access": "check_access",
     "migrate": "database_commands",
     "void-tokens": "database_commands",
 }

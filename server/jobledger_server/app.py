@@ -18,7 +18,7 @@ from jobledger_server.ledger.reads import Reads
 from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.maintenance.retention import Retention
 from jobledger_server.metrics import METRICS, Connections, Sources
-from jobledger_server.rpc.access import Access, read_access_file
+from jobledger_server.rpc.access.access import Access
 from jobledger_server.rpc.calls import Calls
 from jobledger_server.rpc.drain import Drain
 from jobledger_server.rpc.incoming import RequestParser
@@ -71,6 +71,9 @@ class App:
     failed: asyncio.Event
     """Set when a task of the server has failed: the process has to stop."""
 
+    reload: Callable[[], None]
+    """Looks at the access file at once."""
+
 
 @asynccontextmanager
 async def open_app(settings: Settings) -> AsyncIterator[App]:
@@ -86,7 +89,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
     supervisor, waiters = Supervisor(), ClaimWaiters()
     waiting, share = settings.max_waiting, settings.caller_share
     max_connections = connections_allowed(settings.max_connections)
-    access = read_access_file(settings.access) if settings.access else None
+    access = Access(settings.access) if settings.access else None
     limits, lists = stream_limits(settings), Lists()
     jobs = JobMetrics()
     async with (
@@ -136,7 +139,6 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             feed,
             lists=lists,
             long_poll=long_poll,
-            access=access,
             parser=parser,
             drain=drain,
         )
@@ -152,11 +154,13 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
                 max_connections=max_connections,
             ) as server,
             supervisor.running("grpc", server.terminated()),
+            nullcontext() if access is None else supervisor.running("access", access.run()),
             supervisor.running(
                 "connections", free_connections(server.address, max_connections, server.busy_peers)
             ),
         ):
-            yield App(server.address, feed.hub, waiters, store, supervisor.failed)
+            reload = (lambda: None) if access is None else access.reload
+            yield App(server.address, feed.hub, waiters, store, supervisor.failed, reload)
 
 
 @asynccontextmanager
@@ -320,7 +324,6 @@ def _services(
     *,
     lists: Lists,
     long_poll: LongPoll,
-    access: Access | None,
     parser: RequestParser,
     drain: Drain,
 ) -> Services:
@@ -359,7 +362,7 @@ def _services(
             ledger,
             reads,
             hub,
-            OperationsRequests(access),
+            OperationsRequests(),
             lists=lists,
             max_age=max_age,
         ),

@@ -72,8 +72,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     `request`, google.rpc.RetryInfo.
     """
     ERROR_REASON_ACCESS_DENIED: _ErrorReason.ValueType  # 11
-    """PERMISSION_DENIED: the caller may not use this service or act for this
-    user.
+    """PERMISSION_DENIED: the caller may not make this call: not this method, not
+    for this user, or not for jobs of these types.
     """
     ERROR_REASON_UNAVAILABLE: _ErrorReason.ValueType  # 12
     """UNAVAILABLE: the server is draining, or its database is unavailable. With
@@ -83,6 +83,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 13
     """INTERNAL: a bug. Metadata: `correlation_id`, the id of the log record with
     the cause.
+    """
+    ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 14
+    """UNAUTHENTICATED: the caller has no valid identity: no certificate or token,
+    or one that is unknown, has expired or cannot be verified.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -142,8 +146,8 @@ together do). With google.rpc.QuotaFailure and, unless the scope is
 `request`, google.rpc.RetryInfo.
 """
 ERROR_REASON_ACCESS_DENIED: ErrorReason.ValueType  # 11
-"""PERMISSION_DENIED: the caller may not use this service or act for this
-user.
+"""PERMISSION_DENIED: the caller may not make this call: not this method, not
+for this user, or not for jobs of these types.
 """
 ERROR_REASON_UNAVAILABLE: ErrorReason.ValueType  # 12
 """UNAVAILABLE: the server is draining, or its database is unavailable. With
@@ -153,5 +157,9 @@ if the call's comment says so.
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 13
 """INTERNAL: a bug. Metadata: `correlation_id`, the id of the log record with
 the cause.
+"""
+ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 14
+"""UNAUTHENTICATED: the caller has no valid identity: no certificate or token,
+or one that is unknown, has expired or cannot be verified.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

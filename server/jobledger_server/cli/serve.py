@@ -62,6 +62,7 @@ async def _serve(settings: Settings) -> None:
     if settings.shares_port:
         parent.on_exit(stop.set)
     async with open_app(settings) as app:
+        loop.add_signal_handler(signal.SIGHUP, app.reload)
         # A delivery to ten thousand watches makes some hundred thousand short-lived objects, and
         # a full collection in the middle of it would visit every watch. What exists now lives as
         # long as the process (docs/decisions/0045).

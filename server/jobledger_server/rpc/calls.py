@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,9 @@ from jobledger_server.admission.admission import Admission
 from jobledger_server.admission.caller import CALLER, Caller
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import MAX_PLAIN_MESSAGE_BYTES
-from jobledger_server.rpc.access import Access, Permissions
+from jobledger_server.rpc.access.access import Access
+from jobledger_server.rpc.access.methods import OPERATIONS, RULES
+from jobledger_server.rpc.access.permissions import Permissions
 from jobledger_server.rpc.drain import OWN_METHODS, Drain
 from jobledger_server.rpc.incoming import INLINE_BYTES, RequestParser, UnparsedRequest, parsed
 from jobledger_server.rpc.measured import CallMetrics
@@ -31,11 +33,10 @@ Behavior = Callable[[Any, Context], Awaitable[Any]]
 Serve = Callable[[Any, Context, str, Permissions | None], Awaitable[Any]]
 """Serves an admitted call: its request or requests, context, caller's origin and permissions."""
 
+_UNCHANGED: AbstractContextManager[None] = nullcontext()
+
 REQUEST_SECONDS = 20
 """How long a request of one message may take to arrive after its headers."""
-
-OPERATIONS_METHODS = "/google.longrunning.Operations/"
-"""Prefix of the methods whose owner is in the metadata."""
 
 LARGE_REQUESTS = frozenset(
     {
@@ -48,6 +49,18 @@ LARGE_REQUESTS = frozenset(
     }
 )
 """The methods whose requests contain a Struct or assets. They get an `UnparsedRequest`."""
+
+LASTING = frozenset(
+    {
+        "/jobledger.v1.JobService/WatchJob",
+        "/jobledger.v1.JobService/WatchJobs",
+        "/jobledger.v1.WorkerService/ClaimJobs",
+        "/jobledger.v1.WorkerService/ReportProgress",
+        "/jobledger.v1.WorkerService/Work",
+        "/google.longrunning.Operations/WaitOperation",
+    }
+)
+"""The methods whose calls may last so long that the caller's permissions change meanwhile."""
 
 READING = ("Get", "List", "Wait")
 """Prefixes of the names of methods that change nothing."""
@@ -127,6 +140,8 @@ class Calls:
     def _answering(self, method: str, serve: Serve) -> Behavior:
         """Return what gRPC calls: `serve` for authorised callers, and errors as statuses."""
         own = method.startswith(OWN_METHODS)
+        if own and method not in RULES:
+            raise LookupError(f"{method} has no rule in access/methods.py")
         access = self._access if own else None
         unless_draining = self._drain if own else nullcontext()
         running, metrics, name = self.running, self._metrics, method[1:]
@@ -137,11 +152,14 @@ class Calls:
             running[peer] += 1
             try:
                 permissions = None
+                origin, unless_changed = peer, _UNCHANGED
                 if access is not None:
-                    permissions = access.permissions(context.invocation_metadata() or (), method)
-                origin = peer if permissions is None else permissions.name
+                    permissions = await access.permissions(context, method)
+                    origin = permissions.identity.name
+                    if method in LASTING:
+                        unless_changed = access.until_changed(permissions)
                 CALLER.set(Caller(origin))
-                with unless_draining:
+                with unless_draining, unless_changed:
                     answer = await serve(request, call, origin, permissions)
                 call.status = context.code()
             except grpc.aio.AbortError:
@@ -215,7 +233,7 @@ def _authorised_name(
     if permissions is not None:
         permissions.check(method, request, metadata)
         return ""  # its identity is its origin
-    if method.startswith(OPERATIONS_METHODS):
+    if method.startswith(OPERATIONS):
         return owner_of(Checker(), metadata)
     name: str = getattr(request, "user_id", "") or getattr(request, "worker_id", "")
     return name

@@ -21,8 +21,8 @@ from jobledger_server.domain.errors import (
     RequestIdReused,
     VersionMismatch,
 )
+from jobledger_server.rpc.access.permissions import AccessDenied, Unauthenticated
 from jobledger_server.rpc.validation import InvalidRequest
-from jobledger_server.rpc.work_limits import AccessDenied
 from jobledger_server.store import FeedCompacted, StoreUnavailable
 from jobledger_server.watch.feed_reader import ForeignCursor
 from jobledger_server.watch.job_watch import Draining
@@ -73,11 +73,18 @@ def _known_status(error: Exception) -> status_pb2.Status | None:
             return _invalid(error)
         case DomainError():
             return _refusal(error)
+        case Unauthenticated():
+            return _status(
+                code_pb2.UNAUTHENTICATED,
+                ErrorReason.ERROR_REASON_UNAUTHENTICATED,
+                "this call needs a valid identity",
+                {},
+            )
         case AccessDenied():
             return _status(
                 code_pb2.PERMISSION_DENIED,
                 ErrorReason.ERROR_REASON_ACCESS_DENIED,
-                "this caller may not use this service, act for this user, or claim these types",
+                "this caller may not make this call",
                 {},
             )
         case Draining(too_old=too_old, resume_token=token):

@@ -76,6 +76,8 @@ class _Processes:
         loop = asyncio.get_running_loop()
         for received in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(received, self._stop)
+        # The processes look at their files by themselves, every half second.
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
         async with asyncio.TaskGroup() as supervising:
             # The first one alone, so that an unusable setting is reported once.
             for numbers in ([1], range(2, count + 1)):

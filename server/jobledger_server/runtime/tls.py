@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 
+from jobledger_server.runtime.file_state import FileState, file_state
 from jobledger_server.settings import Settings
 
 ATTEMPTS = 20
@@ -24,7 +25,7 @@ ATTEMPT_SECONDS = 0.05
 
 log = logging.getLogger("jobledger.server")
 
-_State = tuple[tuple[int, int, int], ...]
+_State = tuple[FileState, ...]
 
 
 class BadCertificate(Exception):
@@ -204,12 +205,11 @@ def _handshake(server: ssl.SSLContext, cert: Path) -> Mapping[str, Any]:
     return ends[0].getpeercert() or {}
 
 
-def _state(path: Path) -> tuple[int, int, int]:
+def _state(path: Path) -> FileState:
     try:
-        found = path.stat()
+        return file_state(path)
     except OSError as error:
         raise BadCertificate(f"cannot read {path}: {error.strerror}") from None
-    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def _bytes(path: Path) -> bytes:

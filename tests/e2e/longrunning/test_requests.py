@@ -230,14 +230,15 @@ CALLERS = "".join(
 [[caller]]
 name = "{name}"
 token_sha256 = "{hashlib.sha256(name.encode()).hexdigest()}"
-services = ["{service}"]
+roles = ["{role}"]
 users = {users}
+job_types = ["*"]
 """
-    for name, service, users in (
-        ("one", "JobService", '["ada"]'),
-        ("two", "JobService", '["ada", "bob"]'),
-        ("all", "JobService", '["*"]'),
-        ("worker", "WorkerService", '["ada"]'),
+    for name, role, users in (
+        ("one", "owner", '["ada"]'),
+        ("two", "owner", '["ada", "bob"]'),
+        ("all", "owner", '["*"]'),
+        ("worker", "worker", '["ada"]'),
     )
 )
 
@@ -276,8 +277,8 @@ ADA = ("x-jobledger-user", "ada")
 @in_turn(
     ("token", "owner", "answer"),
     [
-        (None, ADA, "ACCESS_DENIED"),
-        ("wrong", ADA, "ACCESS_DENIED"),
+        (None, ADA, "UNAUTHENTICATED"),
+        ("wrong", ADA, "UNAUTHENTICATED"),
         ("worker", ADA, "ACCESS_DENIED"),
         ("one", ADA, "JOB_NOT_FOUND"),
         ("one", ("x-jobledger-user", "bob"), "ACCESS_DENIED"),

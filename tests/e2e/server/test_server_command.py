@@ -109,7 +109,7 @@ def test_what_the_server_creates_is_its_owners(tmp_path: Path) -> None:
 
 def test_files_that_others_may_read_are_named_in_the_log(tmp_path: Path) -> None:
     access, url, kept = tmp_path / "access.toml", tmp_path / "url", tmp_path / "kept.db"
-    access.write_text(f"[[caller]]\nname='a'\ntoken_sha256='{'0' * 64}'")
+    access.write_text(f"[[caller]]\nname='a'\ntoken_sha256='{'0' * 64}'\nroles=['operator']")
     url.write_text(f"sqlite:///{kept}")
     kept.touch()
     for file in (access, url, kept):

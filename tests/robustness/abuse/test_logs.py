@@ -107,7 +107,10 @@ async def test_nothing_that_a_caller_sends_gets_into_the_log(
 ) -> None:
     access = tmp_path / "access.toml"
     digest = hashlib.sha256(TOKEN.encode()).hexdigest()
-    access.write_text(f"[[caller]]\nname = 'web'\ntoken_sha256 = '{digest}'\nusers = ['*']\n")
+    access.write_text(
+        f"[[caller]]\nname = 'web'\ntoken_sha256 = '{digest}'\nusers = ['*']\n"
+        "roles = ['owner', 'worker']\njob_types = ['*']\n"
+    )
     arguments = ["--access", str(access), "--reflection", "--heartbeat", "0.05"]
     server = ServerProcess(tmp_path, database=database_url, arguments=arguments)
     begun = time.monotonic()

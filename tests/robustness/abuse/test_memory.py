@@ -17,6 +17,9 @@ ACCESS = f"""
 [[caller]]
 name = "good"
 token_sha256 = "{hashlib.sha256(b"good-token").hexdigest()}"
+roles = ["owner", "worker"]
+users = ["*"]
+job_types = ["*"]
 users = ["*"]
 """
 
@@ -42,7 +45,7 @@ def send(target: str, *, count: int, token: str, tail: str, times: int) -> objec
 @pytest.mark.parametrize(
     ("token", "tail", "times", "code"),
     [
-        ("", "", 0, "PERMISSION_DENIED"),
+        ("", "", 0, "UNAUTHENTICATED"),
         ("good-token", "", 0, "INVALID_ARGUMENT"),
         ("good-token", "ff", 1, "INVALID_ARGUMENT"),
         ("good-token", "2a00", 60_000, "RESOURCE_EXHAUSTED"),

@@ -16,6 +16,7 @@ from jobledger import (
     JobNotFound,
     LeaseLost,
     LimitExceeded,
+    Unauthenticated,
     Unavailable,
     VersionMismatch,
 )
@@ -83,7 +84,7 @@ def test_the_grpc_error_stays_the_cause():
         (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceeded),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, LimitExceeded),
         (grpc.StatusCode.PERMISSION_DENIED, AccessDenied),
-        (grpc.StatusCode.UNAUTHENTICATED, AccessDenied),
+        (grpc.StatusCode.UNAUTHENTICATED, Unauthenticated),
         (grpc.StatusCode.INTERNAL, InternalError),
         (grpc.StatusCode.NOT_FOUND, JobledgerError),
         (grpc.StatusCode.UNKNOWN, JobledgerError),

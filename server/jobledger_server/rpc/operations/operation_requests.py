@@ -14,7 +14,7 @@ from jobledger_server.domain.limits import (
 )
 from jobledger_server.domain.state_machine import TERMINAL
 from jobledger_server.rpc import fields
-from jobledger_server.rpc.access import Access
+from jobledger_server.rpc.access.permissions import PERMISSIONS
 from jobledger_server.rpc.owner import Metadata, owner_of
 from jobledger_server.rpc.validation import Checker
 from jobledger_server.store import JobQuery
@@ -49,9 +49,6 @@ class OperationsRequests:
     The owner is the one that the metadata names. If it names none, the owner is the only
     user that the caller may act for.
     """
-
-    def __init__(self, access: Access | None) -> None:
-        self._access = access
 
     def owned_job(self, request: NamedRequest, metadata: Metadata) -> tuple[JobId, str]:
         """Return the job's id and the owner on whose behalf the call is made."""
@@ -95,7 +92,8 @@ class OperationsRequests:
         return query
 
     def _owner(self, check: Checker, metadata: Metadata) -> str:
-        only = "" if self._access is None else self._access.only_user(metadata)
+        permissions = PERMISSIONS.get()
+        only = "" if permissions is None else permissions.only_user
         return owner_of(check, metadata, otherwise=only)
 
 

@@ -8,7 +8,7 @@ from jobledger_server.domain.job import Job
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.long_poll import LongPoll
-from jobledger_server.rpc.work_limits import WORK_LIMITS, AccessDenied
+from jobledger_server.rpc.access.permissions import AccessDenied, work_limits
 
 
 class WorkerLedger:
@@ -23,15 +23,15 @@ class WorkerLedger:
 
     async def apply(self, command: WorkerCommand) -> Decision:
         """See `Ledger`. Also raises InvalidRequest."""
-        return await self._ledger.apply(WORK_LIMITS.get().of(command))
+        return await self._ledger.apply(work_limits().of(command))
 
     def put(self, command: WorkerCommand) -> asyncio.Future[Sequence[Decision]]:
         """See `Ledger`. Also raises InvalidRequest."""
-        return self._ledger.put(WORK_LIMITS.get().of(command))
+        return self._ledger.put(work_limits().of(command))
 
     def check_job_types(self, job_types: frozenset[str]) -> None:
         """Raise AccessDenied unless the caller may claim jobs of these types."""
-        allowed = WORK_LIMITS.get().job_types
+        allowed = work_limits().job_types
         if allowed is not None and not job_types <= allowed:
             raise AccessDenied
 

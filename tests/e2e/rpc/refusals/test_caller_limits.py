@@ -174,7 +174,7 @@ async def test_an_identity_is_one_caller_on_all_its_connections(
     access = tmp_path / "access.toml"
     access.write_text(
         "".join(
-            f'[[caller]]\nname = "{name}"\nusers = ["*"]\n'
+            f'[[caller]]\nname = "{name}"\nroles = ["owner"]\nusers = ["*"]\n'
             f'token_sha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\n'
             for name in ("eve", "ada")
         )

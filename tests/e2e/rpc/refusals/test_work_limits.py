@@ -29,18 +29,21 @@ ACCESS = f"""
 [[caller]]
 name = "all"
 token_sha256 = "{hashlib.sha256(b"all").hexdigest()}"
+roles = ["owner", "worker"]
 users = ["*"]
+job_types = ["*"]
 
 [[caller]]
 name = "renderer"
 token_sha256 = "{hashlib.sha256(b"renderer").hexdigest()}"
-services = ["WorkerService"]
+roles = ["worker"]
 job_types = ["render", "preview"]
 
 [[caller]]
 name = "fenced"
 token_sha256 = "{hashlib.sha256(b"fenced").hexdigest()}"
-services = ["WorkerService"]
+roles = ["worker"]
+job_types = ["*"]
 fencing = "required"
 """
 

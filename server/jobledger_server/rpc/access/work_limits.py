@@ -1,6 +1,5 @@
 """The limits of a caller of WorkerService, from the access file."""
 
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,10 +10,6 @@ from jobledger_server.domain.job import JobStatus
 from jobledger_server.rpc.validation import InvalidRequest
 
 Limited = TypeVar("Limited", bound=WorkerCommand)
-
-
-class AccessDenied(Exception):
-    """The caller is unknown, may not use this service, or may not act for this user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +32,6 @@ class WorkLimits:
 
 
 UNLIMITED = WorkLimits()
-
-WORK_LIMITS: ContextVar[WorkLimits] = ContextVar("work_limits", default=UNLIMITED)
-"""The limits of the caller whose call the current task serves."""
 
 
 def _without_fence(command: WorkerCommand) -> bool:

@@ -1,0 +1,224 @@
+"""Access control: who calls, and whether it may. The access file is followed while it changes."""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from jobledger_server.rpc.access.access_file import BadAccessFile, read_access_file
+from jobledger_server.rpc.access.certificates import certificate_name, forwarded_name
+from jobledger_server.rpc.access.issuers import Issuer, IssuerSettings
+from jobledger_server.rpc.access.key_set import BadKeySet
+from jobledger_server.rpc.access.permissions import (
+    PERMISSIONS,
+    AccessDenied,
+    Identity,
+    Permissions,
+    Unauthenticated,
+)
+from jobledger_server.rpc.owner import Metadata
+from jobledger_server.runtime.file_state import FileState, file_state
+from jobledger_server.watch.job_watch import Draining
+
+POLL_SECONDS = 0.5
+"""How often the access file is looked at. A change counts once it is this old, so that no file is
+read that is half written."""
+
+MAX_REMEMBERED = 10_000
+"""Tokens and certificates at most whose permissions are remembered."""
+
+log = logging.getLogger("jobledger.access")
+
+
+@dataclass(eq=False, slots=True)
+class _OpenCall:
+    task: "asyncio.Task[Any]"
+    permissions: Permissions
+    ended: bool = False
+
+
+class Access:
+    """The access file as it is now, and the calls that depend on it.
+
+    Raises:
+        BadAccessFile: The file cannot be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._check_now = asyncio.Event()
+        self._open: set[_OpenCall] = set()
+        self._issuers: dict[str, Issuer] = {}
+        self._load()
+
+    async def permissions(self, context: Any, method: str) -> Permissions:
+        """Return what the caller of a call may do, and set PERMISSIONS.
+
+        Raises:
+            Unauthenticated: The caller has no valid identity.
+            AccessDenied: It may not call the method.
+        """
+        permissions = await self._caller(context)
+        if permissions is None:
+            raise Unauthenticated
+        if method not in permissions.methods:
+            raise AccessDenied
+        PERMISSIONS.set(permissions)
+        return permissions
+
+    @contextmanager
+    def until_changed(self, permissions: Permissions) -> Iterator[None]:
+        """End the current task's call when its caller's permissions change, with Draining.
+
+        Its client opens it again, and is then judged by the new ones.
+        """
+        call = _OpenCall(cast("asyncio.Task[Any]", asyncio.current_task()), permissions)
+        self._open.add(call)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not call.ended:
+                raise
+            call.task.uncancel()
+            raise Draining(too_old=True) from None
+        finally:
+            self._open.remove(call)
+
+    def summary(self) -> Iterator[str]:
+        """Yield a line for each rule: who, and how many methods it may call for whom."""
+        yield from self._policy.summary()
+
+    def reload(self) -> None:
+        """Look at the access file at once."""
+        self._check_now.set()
+
+    async def run(self) -> None:
+        """Follow the access file and the issuers' keys until cancelled."""
+        seen = self._state
+        while True:
+            for issuer in tuple(self._issuers.values()):
+                await issuer.renew()
+            asked = True
+            try:
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._check_now.wait()
+            except TimeoutError:
+                asked = False
+            self._check_now.clear()
+            state = self._file_state()
+            if asked or (state == seen and state != self._state):
+                self._reload()
+            seen = state
+
+    def _load(self) -> None:
+        state = self._file_state()
+        policy = read_access_file(self._path)
+        issuers = {each.issuer: self._issuer(each) for each in policy.issuers}
+        # Nothing fails from here on.
+        self._state = state
+        self._policy = policy
+        self._issuers = issuers
+        self._tokens = {digest: policy.token(digest) for digest in policy.tokens}
+        self._forget()
+
+    def _issuer(self, settings: IssuerSettings) -> Issuer:
+        try:
+            # An optional extra.
+            import jwt  # noqa: F401, PLC0415
+        except ImportError:
+            raise BadAccessFile(
+                "[[issuer]] needs its library: pip install 'jobledger[jwt]'"
+            ) from None
+        known = self._issuers.get(settings.issuer)
+        issuer = known if known and known.settings == settings else Issuer(settings, self._forget)
+        try:
+            issuer.read_file()
+        except BadKeySet as error:
+            raise BadAccessFile(f"{self._path}: issuer {settings.name!r}: {error}") from None
+        return issuer
+
+    def _reload(self) -> None:
+        try:
+            self._load()
+        except BadAccessFile as error:
+            self._state = self._file_state()  # not tried, and not logged, again until it changes
+            log.error("access_file_unusable", extra={"cause": str(error)})  # noqa: TRY400
+            return
+        log.info("access_file_reloaded", extra={"file": str(self._path)})
+        for call in self._open:
+            permissions = call.permissions
+            if not call.ended and self._policy.permissions(permissions.identity) != permissions:
+                call.ended = True
+                call.task.cancel()
+
+    def _file_state(self) -> FileState | None:
+        try:
+            return file_state(self._path)
+        except OSError:
+            return None
+
+    def _forget(self) -> None:
+        self._by_certificate: OrderedDict[str, Permissions] = OrderedDict()
+        self._by_token: OrderedDict[bytes, tuple[Permissions, float]] = OrderedDict()
+
+    async def _caller(self, context: Any) -> Permissions | None:
+        metadata = context.invocation_metadata() or ()
+        authorizations = [value for key, value in metadata if key == "authorization"]
+        if authorizations:
+            # A token decides, also over an encrypted connection with a certificate.
+            return await self._token_holder(authorizations)
+        name = certificate_name(context.auth_context())
+        if name in self._policy.proxies:
+            name = _named_by_proxy(name, metadata)
+        return self._named(name) if name else None
+
+    def _named(self, name: str) -> Permissions:
+        permissions = self._by_certificate.get(name)
+        if permissions is None:
+            permissions = self._policy.permissions(Identity(name))
+            _remember(self._by_certificate, name, permissions)
+        return permissions
+
+    async def _token_holder(self, authorizations: Collection[str | bytes]) -> Permissions | None:
+        value = next(iter(authorizations))
+        if len(authorizations) > 1 or not isinstance(value, str):
+            return None
+        scheme, _, token = value.partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            return None
+        # Looked up by its hash, so the time taken reveals nothing about the token.
+        digest = hashlib.sha256(token.encode()).digest()
+        if permissions := self._tokens.get(digest):
+            return permissions
+        found, until = self._by_token.get(digest, (None, 0.0))
+        if found is not None and time.time() < until:
+            return found
+        return await self._bearer(token, digest) if self._issuers else None
+
+    async def _bearer(self, token: str, digest: bytes) -> Permissions | None:
+        # Imports an optional extra.
+        from jobledger_server.rpc.access.json_web_tokens import verified  # noqa: PLC0415
+
+        found = await verified(token, self._issuers, self._policy.claims)
+        if found is None:
+            return None
+        permissions = self._policy.permissions(found.identity)
+        _remember(self._by_token, digest, (permissions, found.until))
+        return permissions
+
+
+def _named_by_proxy(proxy: str, metadata: Metadata) -> str:
+    forwarded = forwarded_name(metadata)
+    return proxy if forwarded is None else forwarded
+
+
+def _remember(known: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+    known[key] = value
+    if len(known) > MAX_REMEMBERED:
+        known.popitem(last=False)

@@ -1,0 +1,143 @@
+"""Issuers of JSON Web Tokens, and the keys by which their tokens are verified."""
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, build_opener
+
+from jobledger_server.rpc.access.key_set import BadKeySet, Key, KeySet
+from jobledger_server.runtime.file_state import FileState, file_state
+
+REFRESH_SECONDS = 300.0
+"""Keys of a URL are fetched again after this time."""
+
+MIN_REFRESH_SECONDS = 5.0
+"""For a token with an unknown key they are fetched at once, but not more often than this."""
+
+FETCH_SECONDS = 5.0
+MAX_KEY_SET_BYTES = 1024 * 1024
+
+log = logging.getLogger("jobledger.access")
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerSettings:
+    """An `[[issuer]]` of the access file.
+
+    Attributes:
+        name: The part of identities that names it: `jwt:NAME/SUBJECT`.
+        issuer: The claim `iss` of its tokens.
+        audiences: One of them must be in the claim `aud`.
+        jwks_file: The file with its keys, or None if they are at `jwks_url`.
+        jwks_ca_file: The CAs to trust at the URL, or None for those of the system.
+    """
+
+    name: str
+    issuer: str
+    audiences: tuple[str, ...]
+    jwks_file: Path | None
+    jwks_url: str
+    jwks_ca_file: Path | None
+
+
+class Issuer:
+    """An issuer with its current keys.
+
+    Args:
+        on_change: Called when keys have changed: what they verified may be good no more.
+    """
+
+    def __init__(self, settings: IssuerSettings, on_change: Callable[[], None]) -> None:
+        self.settings = settings
+        self._on_change = on_change
+        self._keys = KeySet(())
+        self._state: FileState | None = None
+        self._fetched = 0.0
+        self._fetching: asyncio.Future[None] | None = None
+
+    def read_file(self) -> None:
+        """Read the keys if they are in a file that has changed. Raises BadKeySet."""
+        path = self.settings.jwks_file
+        if path is None:
+            return
+        try:
+            state = file_state(path)
+            if state == self._state:
+                return
+            self._state = state
+            self._replace(path.read_bytes())
+        except OSError as error:
+            self._state = None
+            raise BadKeySet(f"cannot read {path}: {error.strerror}") from None
+        except BadKeySet as error:
+            raise BadKeySet(f"{path} {error}") from None
+
+    async def key(self, kid: str | None) -> Key | None:
+        """Return the key that a token names, or None. For an unknown one the keys are renewed."""
+        key = self._keys.find(kid)
+        if key is None:
+            await self._renew(MIN_REFRESH_SECONDS)
+            key = self._keys.find(kid)
+        return key
+
+    async def renew(self) -> None:
+        """Renew the keys if they are old, or their file has changed. A failure is logged."""
+        await self._renew(REFRESH_SECONDS)
+
+    async def _renew(self, at_least: float) -> None:
+        if self.settings.jwks_file is not None:
+            try:
+                self.read_file()
+            except BadKeySet as error:
+                self._log_failure(error)
+            return
+        if self._fetching is None:
+            if self._fetched and time.monotonic() - self._fetched < at_least:
+                return
+            self._fetching = asyncio.ensure_future(self._fetch())
+        # Shielded: other calls may wait for the same answer.
+        await asyncio.shield(self._fetching)
+
+    async def _fetch(self) -> None:
+        try:
+            self._replace(await asyncio.to_thread(_get, self.settings))
+        except Exception as error:  # noqa: BLE001
+            # Another program answers here, and may answer anything.
+            self._log_failure(error)
+        finally:
+            self._fetched = time.monotonic()
+            self._fetching = None
+
+    def _replace(self, content: bytes) -> None:
+        keys = KeySet.parse(content)
+        if keys != self._keys:
+            self._keys = keys
+            self._on_change()
+
+    def _log_failure(self, error: Exception) -> None:
+        # The keys so far stay. The log limits the rate of events that have a `count`.
+        facts = {"kind": self.settings.name, "cause": str(error), "count": 1}
+        log.warning("issuer_keys_unavailable", extra=facts)
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    """The keys are where the access file says, or nowhere."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+def _get(settings: IssuerSettings) -> bytes:
+    context = ssl.create_default_context(
+        cafile=None if settings.jwks_ca_file is None else str(settings.jwks_ca_file)
+    )
+    opener: OpenerDirector = build_opener(HTTPSHandler(context=context), _NoRedirects())
+    with opener.open(settings.jwks_url, timeout=FETCH_SECONDS) as answer:
+        content: bytes = answer.read(MAX_KEY_SET_BYTES + 1)
+    if len(content) > MAX_KEY_SET_BYTES:
+        raise BadKeySet("is too large")
+    return content

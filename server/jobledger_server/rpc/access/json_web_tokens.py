@@ -1,0 +1,66 @@
+"""JSON Web Tokens as identities. Imported where the access file has an `[[issuer]]` only."""
+
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jwt
+
+from jobledger_server.rpc.access.issuers import Issuer
+from jobledger_server.rpc.access.key_set import Key
+from jobledger_server.rpc.access.permissions import MAX_IDENTITY_CHARACTERS, Identity
+
+CLOCK_SKEW_SECONDS = 30
+"""How far an issuer's clock may differ from the server's."""
+
+_OPTIONS: Any = {"require": ["exp", "iss", "aud", "sub"]}
+
+
+class Verified(NamedTuple):
+    """An identity, and the time in seconds since 1970 until which its token is good."""
+
+    identity: Identity
+    until: float
+
+
+async def verified(
+    token: str, issuers: Mapping[str, Issuer], kept: Collection[str]
+) -> Verified | None:
+    """Return whom a token identifies, or None if nobody.
+
+    Its `iss` names the issuer and its `kid` the key, and the key alone says which algorithm.
+
+    Args:
+        token: What the caller sent.
+        issuers: By the value of `iss`.
+        kept: The claims that the identity keeps.
+    """
+    try:
+        kid = jwt.get_unverified_header(token).get("kid")
+        claimed = jwt.decode(token, options={"verify_signature": False}).get("iss")
+        issuer = issuers.get(claimed) if isinstance(claimed, str) else None
+        key = None if issuer is None else await issuer.key(kid)
+        if issuer is None or key is None:
+            return None
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            _public_key(key),
+            algorithms=[key.algorithm],
+            audience=list(issuer.settings.audiences),
+            issuer=issuer.settings.issuer,
+            leeway=CLOCK_SKEW_SECONDS,
+            options=_OPTIONS,
+        )
+    except Exception:  # noqa: BLE001
+        # Anybody may send anything here, and the reason is nobody's business.
+        return None
+    name = f"jwt:{issuer.settings.name}/{claims['sub']}"
+    if not claims["sub"] or len(name) > MAX_IDENTITY_CHARACTERS or not name.isprintable():
+        return None
+    identity = Identity(name, {claim: claims[claim] for claim in kept if claim in claims})
+    return Verified(identity, claims["exp"] + CLOCK_SKEW_SECONDS)
+
+
+@lru_cache(256)
+def _public_key(key: Key) -> Any:
+    return jwt.PyJWK(dict(key.parameters), key.algorithm).key

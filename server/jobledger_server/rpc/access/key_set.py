@@ -1,0 +1,102 @@
+"""A JSON Web Key Set: the public keys of an issuer, each for one algorithm."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+MIN_RSA_BITS = 2048
+
+MAX_KEYS = 100
+
+
+class BadKeySet(Exception):
+    """A key set cannot be used. The message says why, without a subject."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A public key.
+
+    Attributes:
+        kid: The id by which tokens name it, or None.
+        algorithm: The one algorithm that it verifies: RS256, ES256 or EdDSA.
+        parameters: The key as it was given.
+    """
+
+    kid: str | None
+    algorithm: str
+    parameters: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeySet:
+    """The keys of an issuer that can be used. Others are left out."""
+
+    keys: Sequence[Key]
+
+    @classmethod
+    def parse(cls, content: bytes) -> Self:
+        """Parse a JSON Web Key Set. Raises BadKeySet if no key of it can be used."""
+        try:
+            parsed = json.loads(content)
+        except (ValueError, RecursionError):
+            raise BadKeySet("is not JSON") from None
+        entries = parsed.get("keys") if isinstance(parsed, dict) else None
+        if not isinstance(entries, list):
+            raise BadKeySet("is not a JSON Web Key Set")
+        if len(entries) > MAX_KEYS:
+            raise BadKeySet(f"has more than {MAX_KEYS} keys")
+        keys = tuple(key for entry in entries if (key := _key(entry)) is not None)
+        if not keys:
+            raise BadKeySet("has no public key for RS256, ES256 or EdDSA")
+        kids = [key.kid for key in keys if key.kid is not None]
+        if len(kids) != len(set(kids)):
+            raise BadKeySet("has two keys with the same kid")
+        return cls(keys)
+
+    def find(self, kid: str | None) -> Key | None:
+        """Return the key with this id. Without an id it is the only key, if there is just one."""
+        if kid is None:
+            return self.keys[0] if len(self.keys) == 1 else None
+        return next((key for key in self.keys if key.kid == kid), None)
+
+
+def _key(entry: Any) -> Key | None:
+    if not isinstance(entry, dict):
+        return None
+    algorithm = _algorithm(entry)
+    kid = entry.get("kid")
+    if (
+        algorithm is None
+        or entry.get("alg", algorithm) != algorithm
+        or entry.get("use", "sig") != "sig"
+        or not (kid is None or isinstance(kid, str))
+    ):
+        return None
+    parameters = {name: entry.get(name) for name in _PARAMETERS[algorithm]}
+    if not all(isinstance(value, str) for value in parameters.values()):
+        return None
+    return Key(kid, algorithm, tuple((name, str(value)) for name, value in parameters.items()))
+
+
+_PARAMETERS: Mapping[str, Sequence[str]] = {
+    "RS256": ("kty", "n", "e"),
+    "ES256": ("kty", "crv", "x", "y"),
+    "EdDSA": ("kty", "crv", "x"),
+}
+
+
+def _algorithm(entry: Mapping[str, Any]) -> str | None:
+    """Return the algorithm for a kind of key. So no token can choose another one."""
+    match entry.get("kty"), entry.get("crv"):
+        case "RSA", _:
+            modulus = entry.get("n")
+            bits = len(modulus) * 6 if isinstance(modulus, str) else 0
+            return "RS256" if bits >= MIN_RSA_BITS else None
+        case "EC", "P-256":
+            return "ES256"
+        case "OKP", "Ed25519":
+            return "EdDSA"
+        case _:
+            return None

@@ -1,0 +1,100 @@
+"""The policy of an access file: who may do what. Whoever it does not name may do nothing."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobledger_server.rpc.access.issuers import IssuerSettings
+from jobledger_server.rpc.access.permissions import Identity, Permissions
+from jobledger_server.rpc.access.work_limits import UNLIMITED, WorkLimits
+
+MAX_CLAIMED_USERS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What the callers of one `[[caller]]` may do. See `Permissions`.
+
+    Attributes:
+        users_claim: The claim of a JSON Web Token that names more users.
+    """
+
+    name: str
+    methods: frozenset[str]
+    users: frozenset[str] = frozenset()
+    any_user: frozenset[str] = frozenset()
+    users_claim: str = ""
+    work: WorkLimits = UNLIMITED
+
+    def permissions(self, identity: Identity) -> Permissions:
+        """Return what this identity may do."""
+        users = self.users
+        if self.users_claim:
+            users |= _claimed_users(identity.claims.get(self.users_claim))
+        return Permissions(identity, self.methods, users, self.any_user, self.work)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The rules of an access file.
+
+    Attributes:
+        tokens: Rules by the SHA-256 of a token.
+        identities: Rules by the name of an identity.
+        prefixes: Rules by the beginning of the name, the longest first.
+        proxies: The names of identities whose word on their own clients counts.
+    """
+
+    tokens: Mapping[bytes, Rule]
+    identities: Mapping[str, Rule] = field(default_factory=dict)
+    prefixes: Sequence[tuple[str, Rule]] = ()
+    issuers: Sequence[IssuerSettings] = ()
+    proxies: frozenset[str] = frozenset()
+
+    @property
+    def claims(self) -> frozenset[str]:
+        """The claims of JSON Web Tokens that rules look at."""
+        rules = (*self.identities.values(), *(rule for _, rule in self.prefixes))
+        return frozenset(rule.users_claim for rule in rules if rule.users_claim)
+
+    def summary(self) -> Iterator[str]:
+        """Yield a line for each rule, for people."""
+        named = {
+            **{f"token:{rule.name}": rule for rule in self.tokens.values()},
+            **self.identities,
+            **{f"{start}*": rule for start, rule in self.prefixes},
+        }
+        for name, rule in named.items():
+            users = sorted(rule.users) + ["*"] * bool(rule.any_user)
+            if rule.users_claim:
+                users.append(f"claim {rule.users_claim}")
+            types = ["*"] if rule.work.job_types is None else sorted(rule.work.job_types)
+            calls = sorted(path.rpartition(".")[2] for path in rule.methods)
+            yield f"{rule.name}: {name}"
+            yield f"  methods: {', '.join(calls)}"
+            yield f"  users: {', '.join(users) or 'none'}"
+            yield f"  job types: {', '.join(types) or 'none'}"
+
+    def token(self, digest: bytes) -> Permissions | None:
+        """Return what the holder of a token may do, or None if nobody's token has this SHA-256."""
+        rule = self.tokens.get(digest)
+        if rule is None:
+            return None
+        return rule.permissions(Identity(f"token:{rule.name}", token=digest))
+
+    def permissions(self, identity: Identity) -> Permissions:
+        """Return what an identity may do: of several rules the one that names it most exactly."""
+        if identity.token:
+            return self.token(identity.token) or Permissions(identity, frozenset())
+        rule = self.identities.get(identity.name)
+        if rule is None:
+            rule = next((r for start, r in self.prefixes if identity.name.startswith(start)), None)
+        return Permissions(identity, frozenset()) if rule is None else rule.permissions(identity)
+
+
+def _claimed_users(claim: Any) -> frozenset[str]:
+    """Return the users that a claim names: a text or a list of texts, taken literally."""
+    users = [claim] if isinstance(claim, str) else claim
+    if not isinstance(users, list) or len(users) > MAX_CLAIMED_USERS:
+        return frozenset()
+    return frozenset(user for user in users if isinstance(user, str) and user)

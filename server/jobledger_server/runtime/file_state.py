@@ -1,0 +1,11 @@
+"""Whether a file has changed: written in place, or replaced, also by way of a symbolic link."""
+
+from pathlib import Path
+
+FileState = tuple[int, int, int]
+
+
+def file_state(path: Path) -> FileState:
+    """Return what is another one after the file has changed. Raises OSError."""
+    found = path.stat()
+    return found.st_mtime_ns, found.st_ino, found.st_size

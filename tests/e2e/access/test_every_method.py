@@ -1,0 +1,157 @@
+"""Every method of every service, called by every kind of caller."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.longrunning import operations_pb2
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message_factory import GetMessageClass
+from grpc import StatusCode
+
+from jobledger.v1 import job_service_pb2, worker_service_pb2
+from jobledger_server.rpc.access.methods import RULES
+
+READS = {"GetJob", "ListJobs", "CancelJob", "DeleteJob", "ListAssets", "ListTransitions"}
+WATCHES = {"WatchJob", "WatchJobs"}
+OPERATIONS = {f"{verb}Operation" for verb in ("Get", "Cancel", "Delete", "Wait")}
+OWNERS = {"CreateJob", "BatchCreateJobs", *READS, *WATCHES, *OPERATIONS, "ListOperations"}
+OPERATORS = OWNERS - {"CreateJob", "BatchCreateJobs"}
+WORKERS = {
+    *("ClaimJobs", "ReleaseJob", "TransitionJob", "UpdateProgress", "ReportProgress", "Work"),
+    *("MarkCompleted", "MarkPartial", "MarkFailed", "CreateAsset"),
+}
+
+CALLERS: dict[str, tuple[str, set[str], set[str]]] = {
+    # What the file says; what the caller may call for ada; what it may call for bob.
+    "owner": ('roles = ["owner"]\nusers = ["ada"]', OWNERS, set()),
+    "everybody's owner": ('roles = ["owner"]\nusers = ["*"]', OWNERS, OWNERS),
+    "worker": ('roles = ["worker"]\njob_types = ["render"]', WORKERS, WORKERS),
+    "operator": ('roles = ["operator"]', OPERATORS, OPERATORS),
+    "all": (
+        'roles = ["owner", "worker", "operator"]\nusers = ["*"]\njob_types = ["*"]',
+        OWNERS | WORKERS,
+        OWNERS | WORKERS,
+    ),
+    "one method": ('methods = ["JobService/GetJob"]\nusers = ["ada"]', {"GetJob"}, set()),
+    "a role and a method": (
+        """
+            roles = ["owner"]
+            methods = ["WorkerService/MarkFailed"]
+            users = ["ada"]
+            job_types = ["*"]
+        """,
+        OWNERS | {"MarkFailed"},
+        {"MarkFailed"},
+    ),
+    "owner and operator": (
+        'roles = ["owner", "operator"]\nusers = ["ada"]',
+        OWNERS,
+        OPERATORS,
+    ),
+}
+
+REFUSALS = {StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED}
+
+
+def methods() -> Iterator[tuple[str, MethodDescriptor]]:
+    """Yield the path and the descriptor of each method."""
+    for module, names in (
+        (job_service_pb2, ["JobService"]),
+        (worker_service_pb2, ["WorkerService"]),
+        (operations_pb2, ["Operations"]),
+    ):
+        assert list(module.DESCRIPTOR.services_by_name) == names
+        for service in module.DESCRIPTOR.services_by_name.values():
+            for method in service.methods:
+                yield f"/{service.full_name}/{method.name}", method
+
+
+def test_every_method_has_a_rule_and_every_rule_a_method() -> None:
+    assert set(RULES) == {path for path, _ in methods()}
+    assert {method.name for _, method in methods()} == OWNERS | WORKERS
+    assert all(RULES.values())
+
+
+@pytest.fixture
+async def channel(start: Any, tmp_path: Path) -> Any:
+    file = tmp_path / "access.toml"
+    file.write_text(
+        "".join(
+            f'[[caller]]\nname = "{name}"\n'
+            f'token_sha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\n{rules}\n'
+            for name, (rules, _, _) in CALLERS.items()
+        )
+    )
+    app = await start(access=file)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        yield channel
+
+
+async def code_of(
+    channel: grpc.aio.Channel, path: str, method: MethodDescriptor, token: str | None, user: str
+) -> StatusCode:
+    """Call a method for a user, with as little in the request as can be."""
+    request = GetMessageClass(method.input_type)()
+    if "user_id" in method.input_type.fields_by_name:
+        request.user_id = user
+    if "hello" in method.input_type.fields_by_name:
+        request.hello.worker_id = "w"
+        request.hello.job_types.append("render")
+    if "job_types" in method.input_type.fields_by_name:
+        request.job_types.append("render")
+    metadata = [("x-jobledger-user", user)]
+    if token is not None:
+        metadata.append(("authorization", f"Bearer {token}"))
+    # From an iterator: a refusal may come before the request has left.
+    requests = iter([request.SerializeToString()])
+    call = channel.stream_stream(path)(requests, metadata=metadata, timeout=30)
+    try:
+        await anext(aiter(call), None)
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    call.cancel()
+    return StatusCode.OK
+
+
+async def test_each_caller_may_call_its_methods_and_no_others(channel: grpc.aio.Channel) -> None:
+    for path, method in methods():
+        for name, (_, for_ada, for_bob) in CALLERS.items():
+            for user, allowed in (("ada", for_ada), ("bob", for_bob)):
+                code = await code_of(channel, path, method, name, user)
+                expected = set() if method.name in allowed else {StatusCode.PERMISSION_DENIED}
+                assert {code} & REFUSALS == expected, (method.name, name, user, code)
+
+
+async def test_a_caller_without_identity_may_call_nothing(channel: grpc.aio.Channel) -> None:
+    for path, method in methods():
+        for token in (None, "unknown", "owner "):
+            code = await code_of(channel, path, method, token, "ada")
+            assert code is StatusCode.UNAUTHENTICATED, (method.name, token)
+
+
+async def test_health_and_reflection_are_open_to_everybody(channel: grpc.aio.Channel) -> None:
+    for path in (
+        "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/Watch",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ):
+        call = channel.stream_stream(path)(timeout=30)
+        await call.write(b"")
+        assert await call.read() is not None
+        call.cancel()
+
+
+async def test_who_may_act_for_some_users_may_not_watch_everybodys_jobs(
+    channel: grpc.aio.Channel,
+) -> None:
+    (watch,) = [each for each in methods() if each[1].name == "WatchJobs"]
+    for name, expected in (
+        ("owner", StatusCode.PERMISSION_DENIED),
+        ("operator", StatusCode.OK),
+        ("everybody's owner", StatusCode.OK),
+    ):
+        assert await code_of(channel, *watch, name, "") is expected

@@ -1,0 +1,468 @@
+"""Who a caller is: by its certificate, by a JSON Web Token, and by what a proxy says of it."""
+
+import base64
+import hashlib
+import hmac
+import json
+import logging
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import jwt
+import pytest
+from grpc import StatusCode
+
+from jobledger.v1 import job_service_pb2 as jobs
+from jobledger.v1.job_service_pb2_grpc import JobServiceStub
+from jobledger_server.app import App, open_app
+from jobledger_server.settings import Settings
+from tests.support.authority import Authority
+from tests.support.rpc_caller import decoded
+from tests.support.token_issuer import (
+    AUDIENCE,
+    ISSUER,
+    KeyServer,
+    SigningKey,
+    key_server,
+    key_set,
+    write_key_set,
+)
+
+DENIED = (StatusCode.PERMISSION_DENIED, "ACCESS_DENIED")
+UNKNOWN = (StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+LET_IN = (StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
+
+ADAS = 'roles = ["owner"]\nusers = ["ada"]\n'
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture(scope="module")
+def keys() -> dict[str, SigningKey]:
+    return {name: SigningKey(name, f"key-{name}") for name in ("RS256", "ES256", "EdDSA")}
+
+
+@asynccontextmanager
+async def serving(folder: Path, template: Path, policy: str, **given: Any) -> AsyncIterator[App]:
+    shutil.copy(template, folder / "jobledger.db")
+    access = folder / "access.toml"
+    access.write_text(policy)
+    settings = Settings(
+        listen="127.0.0.1:0",
+        database=f"sqlite:///{folder}/jobledger.db",
+        grace=2.0,
+        access=access,
+        **given,
+    )
+    async with open_app(settings) as app:
+        yield app
+
+
+async def answer(
+    channel: grpc.aio.Channel, token: str | None = None, user: str = "ada", **metadata: str
+) -> tuple[StatusCode, str]:
+    """Ask for a job that does not exist; return the refusal."""
+    sent = [(key.replace("_", "-"), value) for key, value in metadata.items()]
+    if token is not None:
+        sent.append(("authorization", f"Bearer {token}"))
+    request = jobs.GetJobRequest(user_id=user, job_id="nowhere")
+    try:
+        await JobServiceStub(channel).GetJob(request, metadata=sent, timeout=30)
+    except grpc.aio.AioRpcError as error:
+        refused = decoded(error)
+        return refused.code, refused.reason
+    raise AssertionError("found a job that does not exist")
+
+
+# --- certificates --------------------------------------------------------------------------------
+
+CERTIFICATES = f"""
+[[caller]]
+name = "web"
+identity = "spiffe://example.org/web"
+{ADAS}
+[[caller]]
+name = "cron"
+identity = "dns:cron.example"
+{ADAS}
+[[caller]]
+name = "jo"
+identity = "cn:jo"
+{ADAS}
+[[caller]]
+name = "token"
+token_sha256 = "{hashlib.sha256(b"secret").hexdigest()}"
+roles = ["owner"]
+users = ["bob"]
+
+[[proxy]]
+identity = "dns:envoy.example"
+"""
+
+
+@asynccontextmanager
+async def mutual(
+    folder: Path, template: Path, authority: Authority, policy: str = CERTIFICATES
+) -> AsyncIterator[Any]:
+    """Serve; yield what opens a channel with a certificate that has these names."""
+    cert, key = authority.server().write(folder, "server")
+    client_ca = folder / "clients.pem"
+    client_ca.write_bytes(authority.certificate)
+    files = {"tls_cert": cert, "tls_key": key, "tls_client_ca": client_ca}
+    async with serving(folder, template, policy, **files) as app, AsyncExitStack() as channels:
+
+        async def connected(**names: Any) -> grpc.aio.Channel:
+            own = authority.issue(**names)
+            credentials = grpc.ssl_channel_credentials(
+                authority.certificate, own.key, own.certificate
+            )
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            return await channels.enter_async_context(
+                grpc.aio.secure_channel(app.address, credentials, options)
+            )
+
+        yield connected
+
+
+async def test_a_certificate_names_its_holder(
+    tmp_path: Path, sqlite_template: Path, authority: Authority
+) -> None:
+    web = "spiffe://example.org/web"
+    cases: list[tuple[dict[str, Any], tuple[StatusCode, str]]] = [
+        ({"uris": (web,)}, LET_IN),
+        ({"uris": (web,), "dns": ("other.example",), "common_name": "x"}, LET_IN),
+        ({"dns": ("cron.example", "other.example"), "common_name": "x"}, LET_IN),
+        ({"dns": ("CRON.example",)}, LET_IN),
+        ({"common_name": "jo"}, LET_IN),
+        ({"uris": ("https://jo.example",), "common_name": "jo"}, LET_IN),
+        # A rule for one kind of name is not for another kind.
+        ({"common_name": "cron.example"}, DENIED),
+        ({"common_name": web}, DENIED),
+        ({"dns": ("jo",)}, DENIED),
+        # The SPIFFE ID counts, and what stands besides it does not.
+        ({"uris": ("spiffe://example.org/other",), "common_name": "jo"}, DENIED),
+        ({"dns": ("other.example", "cron.example")}, DENIED),
+        # With several URIs it is no SPIFFE certificate, and nobody's.
+        ({"uris": (web, "spiffe://example.org/other"), "common_name": "jo"}, UNKNOWN),
+        ({"uris": ("spiffe://example.org/../web",), "common_name": "jo"}, UNKNOWN),
+        ({}, UNKNOWN),
+    ]
+    async with mutual(tmp_path, sqlite_template, authority) as connected:
+        for names, expected in cases:
+            assert (names, await answer(await connected(**names))) == (names, expected)
+
+
+async def test_a_token_decides_also_where_there_is_a_certificate(
+    tmp_path: Path, sqlite_template: Path, authority: Authority
+) -> None:
+    async with mutual(tmp_path, sqlite_template, authority) as connected:
+        channel = await connected(common_name="jo")
+        assert await answer(channel, "secret", "bob") == LET_IN
+        assert await answer(channel, "secret", "ada") == DENIED
+        assert await answer(channel, "wrong", "ada") == UNKNOWN
+        assert await answer(channel, authorization="Basic am86") == UNKNOWN
+
+
+async def test_a_trusted_proxy_says_who_its_client_is_and_others_cannot(
+    tmp_path: Path, sqlite_template: Path, authority: Authority
+) -> None:
+    web = "URI=spiffe://example.org/web"
+    reports = {
+        f"By=spiffe://example.org/envoy;Hash=ab12;{web}": LET_IN,
+        f'Hash=ab12;Subject="CN=x,OU=y";{web};DNS=z': LET_IN,
+        "DNS=cron.example": LET_IN,
+        'Hash=ab;Subject="CN=jo,O=Example"': LET_IN,
+        'Subject="O=Example, CN=jo"': LET_IN,
+        # The nearest proxy wrote the last part; the client may have written those before.
+        f"{web},URI=spiffe://example.org/other": DENIED,
+        f"URI=spiffe://example.org/other,{web}": LET_IN,
+        f"{web},Hash=ab12": UNKNOWN,
+        f"{web};URI=spiffe://example.org/other": UNKNOWN,
+        'Subject="O=x\\\\,CN=jo"': UNKNOWN,
+        'Subject="CN=jo,CN=eve"': UNKNOWN,
+        'Subject="OU=CN=jo"': UNKNOWN,
+        'Subject="CN=jo': UNKNOWN,
+        "Hash=ab12": UNKNOWN,
+        "By=spiffe://example.org/web": UNKNOWN,
+        "nonsense": UNKNOWN,
+        "": UNKNOWN,
+        f'Subject="{web}"': UNKNOWN,
+    }
+    async with mutual(tmp_path, sqlite_template, authority) as connected:
+        proxy, cron = await connected(dns=("envoy.example",)), await connected(common_name="eve")
+        for report, expected in reports.items():
+            found = await answer(proxy, x_forwarded_client_cert=report)
+            assert (report, found) == (report, expected)
+            assert await answer(cron, x_forwarded_client_cert=report) == DENIED
+        assert await answer(proxy) == DENIED
+        # Also of a proxy's client a token decides.
+        assert await answer(proxy, "secret", "bob", x_forwarded_client_cert=web) == LET_IN
+
+
+# --- JSON Web Tokens -----------------------------------------------------------------------------
+
+TOKENS = f"""
+[[issuer]]
+name = "accounts"
+issuer = "{ISSUER}"
+audience = "{AUDIENCE}"
+jwks_file = "keys.json"
+
+[[caller]]
+name = "people"
+identity = "jwt:accounts/*"
+roles = ["owner"]
+users_claim = "sub"
+
+[[caller]]
+name = "staff"
+identity = "jwt:accounts/staff:*"
+roles = ["operator"]
+"""
+
+
+@asynccontextmanager
+async def accounts(
+    folder: Path, template: Path, keys: dict[str, SigningKey]
+) -> AsyncIterator[grpc.aio.Channel]:
+    write_key_set(folder / "keys.json", list(keys.values()))
+    async with (
+        serving(folder, template, TOKENS) as app,
+        grpc.aio.insecure_channel(app.address) as channel,
+    ):
+        yield channel
+
+
+async def test_a_token_of_each_algorithm_names_its_subject_and_its_users(
+    tmp_path: Path, sqlite_template: Path, keys: dict[str, SigningKey]
+) -> None:
+    async with accounts(tmp_path, sqlite_template, keys) as channel:
+        for key in keys.values():
+            for _ in range(2):  # the second time it is remembered
+                assert await answer(channel, key.token()) == LET_IN
+                assert await answer(channel, key.token(), "bob") == DENIED
+                assert await answer(channel, key.token("*"), "bob") == DENIED
+                assert await answer(channel, key.token("staff:jo"), "bob") == LET_IN
+
+
+def altered(token: str, header: dict[str, Any] | None = None, **claims: Any) -> str:
+    """Change a token after it was signed."""
+    parts = token.split(".")
+    for index, changes in ((0, header or {}), (1, claims)):
+        content = json.loads(base64.urlsafe_b64decode(parts[index] + "=="))
+        parts[index] = encoded({**content, **changes})
+    return ".".join(parts)
+
+
+def encoded(content: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(content).encode()).rstrip(b"=").decode()
+
+
+def confused(key: SigningKey, secret: bytes) -> str:
+    """Sign with the public key as if it were a secret that both sides know."""
+    claims = key.token().split(".")[1]
+    signed = f"{encoded({'alg': 'HS256', 'kid': key.kid, 'typ': 'JWT'})}.{claims}"
+    mac = hmac.new(secret, signed.encode(), "sha256").digest()
+    return f"{signed}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
+
+
+def bad_tokens(keys: dict[str, SigningKey]) -> Iterator[tuple[str, str]]:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    now = int(time.time())
+    rsa, ecdsa, other = keys["RS256"], keys["ES256"], SigningKey("ES256", "key-ES256")
+    yield "expired", rsa.token(exp=now - 60)
+    yield "not yet valid", rsa.token(nbf=now + 60)
+    yield "issued in the future", rsa.token(iat=now + 600)
+    for claim in ("exp", "sub", "aud", "iss"):
+        yield f"no {claim}", rsa.token(**{claim: None})
+    yield "another audience", rsa.token(aud="other")
+    yield "another issuer", rsa.token(iss="https://evil.example")
+    yield "an issuer that begins alike", rsa.token(iss=f"{ISSUER}.evil.example")
+    yield "an issuer that is a list", altered(rsa.token(), iss=[ISSUER])
+    yield "an empty subject", rsa.token("")
+    yield "a subject with a line break", rsa.token("ada\n")
+    yield "a subject that is a number", altered(rsa.token(), sub=7)
+    yield "a long subject", rsa.token("a" * 600)
+    yield "an expiry that is a text", altered(rsa.token(), exp="soon")
+    yield "another key with a known id", other.token()
+    yield "an unknown key", SigningKey("ES256", "key-other").token()
+    yield "no key id", altered(rsa.token(), {"kid": None})
+    yield "a key id that is a number", altered(rsa.token(), {"kid": 7})
+    yield "the id of a key of another kind", altered(rsa.token(), {"kid": ecdsa.kid})
+    yield (
+        "another algorithm of the same key",
+        jwt.encode(
+            jwt.decode(rsa.token(), options={"verify_signature": False}),
+            rsa.private,
+            "RS512",
+            headers={"kid": rsa.kid},
+        ),
+    )
+    yield "no signature", altered(rsa.token(), {"alg": "none"}).rpartition(".")[0] + "."
+    yield "another subject", altered(rsa.token(), sub="bob")
+    yield "a critical header", altered(rsa.token(), {"crit": ["exp"]})
+    yield "a key of its own", altered(other.token(), {"jwk": other.public, "kid": "x"})
+    yield "a URL of its own", altered(other.token(), {"jku": "https://evil.example/k", "kid": "x"})
+    pem = rsa.private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    yield "the public key as a secret", confused(rsa, pem)
+    yield "its modulus as a secret", confused(rsa, rsa.public["n"].encode())
+    yield "two parts", rsa.token().rpartition(".")[0]
+    yield "four parts", f"{rsa.token()}.x"
+    yield "nothing in it", ".."
+    yield "no JSON", "a.b.c"
+    yield "deep JSON", f"{encoded({'alg': 'RS256', 'kid': rsa.kid})}.{'W1tb' * 1500}.x"
+    yield "a text as claims", jwt.api_jws.encode(b'"ada"', rsa.private, "RS256", {"kid": rsa.kid})
+
+
+async def test_a_token_that_is_not_perfect_is_nobodys(
+    tmp_path: Path, sqlite_template: Path, keys: dict[str, SigningKey]
+) -> None:
+    async with accounts(tmp_path, sqlite_template, keys) as channel:
+        for name, token in bad_tokens(keys):
+            assert (name, await answer(channel, token)) == (name, UNKNOWN)
+
+
+async def test_clocks_may_differ_by_less_than_half_a_minute(
+    tmp_path: Path, sqlite_template: Path, keys: dict[str, SigningKey]
+) -> None:
+    now = int(time.time())
+    async with accounts(tmp_path, sqlite_template, keys) as channel:
+        for claims in ({"exp": now - 10}, {"nbf": now + 10}, {"iat": now + 10}):
+            assert await answer(channel, keys["EdDSA"].token(**claims)) == LET_IN
+
+
+async def test_a_remembered_token_expires_too(
+    tmp_path: Path,
+    sqlite_template: Path,
+    keys: dict[str, SigningKey],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from jobledger_server.rpc.access import access as module
+
+    token = keys["ES256"].token(exp=int(time.time()) + 5)
+    async with accounts(tmp_path, sqlite_template, keys) as channel:
+        assert await answer(channel, token) == LET_IN
+        real = time.time
+        monkeypatch.setattr(module.time, "time", lambda: real() + 36)
+        monkeypatch.setattr(jwt.api_jwt, "datetime", _Later, raising=True)
+        assert await answer(channel, token) == UNKNOWN
+
+
+class _Later:
+    """The clock of the library, 36 seconds later."""
+
+    @staticmethod
+    def now(tz: Any) -> Any:
+        from datetime import datetime, timedelta
+
+        return datetime.now(tz) + timedelta(seconds=36)
+
+
+async def test_keys_in_a_file_are_read_when_they_change_and_old_ones_are_forgotten(
+    tmp_path: Path, sqlite_template: Path, keys: dict[str, SigningKey]
+) -> None:
+    first, second = keys["ES256"], SigningKey("ES256", "second")
+    async with accounts(tmp_path, sqlite_template, {"first": first}) as channel:
+        assert await answer(channel, first.token()) == LET_IN
+        write_key_set(tmp_path / "keys.json", [second])
+        assert await answer(channel, second.token()) == LET_IN
+        assert await answer(channel, first.token()) == UNKNOWN
+
+
+async def test_a_broken_key_file_keeps_the_old_keys_and_is_logged(
+    tmp_path: Path,
+    sqlite_template: Path,
+    keys: dict[str, SigningKey],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with accounts(tmp_path, sqlite_template, keys) as channel:
+        (tmp_path / "keys.json").write_text('{"keys": [')
+        with caplog.at_level(logging.WARNING):
+            assert await answer(channel, SigningKey("ES256", "new").token()) == UNKNOWN
+        assert "issuer_keys_unavailable" in [record.message for record in caplog.records]
+        assert await answer(channel, keys["RS256"].token()) == LET_IN
+
+
+def of_url(served: KeyServer, folder: Path, authority: Authority) -> str:
+    (folder / "ca.pem").write_bytes(authority.certificate)
+    return TOKENS.replace(
+        'jwks_file = "keys.json"', f'jwks_url = "{served.url}"\njwks_ca_file = "ca.pem"'
+    )
+
+
+async def test_keys_at_a_url_are_kept_and_fetched_again_for_a_key_that_is_new(
+    tmp_path: Path,
+    sqlite_template: Path,
+    authority: Authority,
+    keys: dict[str, SigningKey],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from jobledger_server.rpc.access import issuers
+
+    monkeypatch.setattr(issuers, "MIN_REFRESH_SECONDS", 0.0)
+    first, second = keys["ES256"], SigningKey("ES256", "second")
+    with key_server(authority, tmp_path) as served:
+        served.content = key_set([first])
+        async with (
+            serving(tmp_path, sqlite_template, of_url(served, tmp_path, authority)) as app,
+            grpc.aio.insecure_channel(app.address) as channel,
+        ):
+            for number in range(20):
+                assert await answer(channel, first.token(jti=str(number))) == LET_IN
+            assert served.requests == 1
+            served.content = key_set([first, second])
+            assert await answer(channel, second.token()) == LET_IN
+            assert await answer(channel, first.token()) == LET_IN
+            assert served.requests == 2
+            # Where the URL does not answer, or answers nonsense, the keys so far stay.
+            for status, content in ((500, b""), (200, b"<html>"), (302, b""), (200, b"[" * 9999)):
+                served.status, served.content = status, content
+                unknown = SigningKey("ES256", "third")
+                assert await answer(channel, unknown.token()) == UNKNOWN
+                assert await answer(channel, first.token()) == LET_IN
+
+
+async def test_unknown_keys_cannot_make_the_server_fetch_more_often(
+    tmp_path: Path, sqlite_template: Path, authority: Authority, keys: dict[str, SigningKey]
+) -> None:
+    with key_server(authority, tmp_path) as served:
+        served.content = key_set([keys["ES256"]])
+        async with (
+            serving(tmp_path, sqlite_template, of_url(served, tmp_path, authority)) as app,
+            grpc.aio.insecure_channel(app.address) as channel,
+        ):
+            begun = time.monotonic()
+            token = keys["ES256"].token()
+            for number in range(100):
+                unknown = altered(token, {"kid": f"unknown-{number}"})
+                assert await answer(channel, unknown) == UNKNOWN
+            assert served.requests <= 1 + (time.monotonic() - begun) / issuer_minimum()
+
+
+def issuer_minimum() -> float:
+    from jobledger_server.rpc.access.issuers import MIN_REFRESH_SECONDS
+
+    return MIN_REFRESH_SECONDS
+
+
+async def test_a_url_whose_certificate_nobody_vouches_for_gives_no_keys(
+    tmp_path: Path, sqlite_template: Path, authority: Authority, keys: dict[str, SigningKey]
+) -> None:
+    with key_server(authority, tmp_path) as served:
+        served.content = key_set([keys["ES256"]])
+        policy = of_url(served, tmp_path, Authority())
+        async with (
+            serving(tmp_path, sqlite_template, policy) as app,
+            grpc.aio.insecure_channel(app.address) as channel,
+        ):
+            assert await answer(channel, keys["ES256"].token()) == UNKNOWN
+    assert served.requests == 0

@@ -1,0 +1,194 @@
+"""The access file is followed: who may call changes with it, also for calls that are open."""
+
+import asyncio
+import hashlib
+import json
+import logging
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc import StatusCode
+
+from tests.support.rpc_caller import Caller, decoded, refusal
+from tests.support.server_process import ServerProcess, run_server
+from tests.support.work_stream import completed, reason, working
+
+
+def caller(name: str, rules: str) -> str:
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    return f'[[caller]]\nname = "{name}"\ntoken_sha256 = "{digest}"\n{rules}\n'
+
+
+ADA = caller("ada", 'roles = ["owner"]\nusers = ["ada"]')
+BOB = caller("bob", 'roles = ["owner"]\nusers = ["bob"]')
+WORKER = caller("worker", 'roles = ["worker"]\njob_types = ["render"]')
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "access.toml"
+
+
+@pytest.fixture
+async def app(start: Any, file: Path) -> Any:
+    file.write_text(ADA + BOB + WORKER)
+    return await start(access=file)
+
+
+@pytest.fixture
+async def channel(app: Any) -> Any:
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        yield channel
+
+
+async def until(code: StatusCode, call: Callable[[], Awaitable[Any]]) -> None:
+    """Repeat a call until it is answered with this code."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await call()
+                found = StatusCode.OK
+            except grpc.aio.AioRpcError as error:
+                found = error.code()
+            if found is code:
+                return
+            await asyncio.sleep(0.02)
+
+
+def listing(channel: grpc.aio.Channel, token: str, user: str) -> Callable[[], Awaitable[Any]]:
+    return lambda: Caller(channel, token=token).ListJobs(user_id=user)
+
+
+async def test_a_change_of_the_file_changes_who_may_call(
+    file: Path, channel: grpc.aio.Channel
+) -> None:
+    await listing(channel, "ada", "ada")()
+    file.write_text(BOB + caller("eve", 'roles = ["operator"]'))
+    await until(StatusCode.UNAUTHENTICATED, listing(channel, "ada", "ada"))
+    await listing(channel, "eve", "ada")()
+    file.write_text(ADA + BOB.replace('"bob"]', '"ada"]'))
+    await until(StatusCode.OK, listing(channel, "ada", "ada"))
+    assert (await refusal(listing(channel, "bob", "bob")())).reason == "ACCESS_DENIED"
+
+
+async def test_open_calls_end_when_their_callers_permissions_change_and_others_stay(
+    app: Any, file: Path, channel: grpc.aio.Channel
+) -> None:
+    ada, bob = Caller(channel, token="ada", timeout=60), Caller(channel, token="bob", timeout=60)
+    made = {"job_type": "other"}
+    jobs = await ada.job(user_id="ada", **made), await bob.job(user_id="bob", **made)
+    ended = [
+        ada.WatchJob(user_id="ada", job_id=jobs[0].id),
+        ada.WatchJobs(user_id="ada"),
+    ]
+    stays = bob.WatchJob(user_id="bob", job_id=jobs[1].id)
+    for stream in (*ended, stays):
+        await stream.read()
+    async with working(channel, job_types=["render"], token="worker") as work:
+        claim = asyncio.ensure_future(
+            Caller(channel, token="worker", timeout=60).ClaimJobs(
+                worker_id="w", job_types=["render"], max_jobs=9, wait={"seconds": 60}
+            )
+        )
+        while app.claim_waiters.count("render") < 1:
+            await asyncio.sleep(0.01)
+            claim.done() and claim.result()
+        file.write_text(BOB)
+        app.reload()
+        refused = [await refusal(_to_the_end(stream)) for stream in ended]
+        refused += [decoded(await _failure(work.end())), await refusal(claim)]
+    for each in refused:
+        assert (each.code, each.reason) == (StatusCode.UNAVAILABLE, "UNAVAILABLE")
+        assert each.message == "stream reached its maximum age; reconnect"
+    assert (await refusal(ada.WatchJobs(user_id="ada").read())).code is StatusCode.UNAUTHENTICATED
+    await bob.CancelJob(user_id="bob", job_id=jobs[1].id)
+    await _to_the_end(stays)
+
+
+async def _to_the_end(stream: Any) -> None:
+    while await stream.read() is not grpc.aio.EOF:
+        pass
+
+
+async def _failure(call: Awaitable[Any]) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await call
+    return failed.value
+
+
+async def test_a_later_message_of_a_stream_is_checked_like_the_first(
+    file: Path, channel: grpc.aio.Channel
+) -> None:
+    ada = Caller(channel, token="ada")
+    foreign, own = await ada.job(job_type="encode"), await ada.job(job_type="render")
+    async with working(channel, slots=1, job_types=["render"], token="worker") as work:
+        (claimed,) = await work.jobs()
+        assert claimed.id == own.id
+        foreign.attempt = 1
+        await work.send(updates=[completed(foreign)])
+        await work.send(updates=[completed(claimed)])
+        refused, finished = await work.results(2)
+        assert (reason(refused), reason(finished)) == ("JOB_NOT_FOUND", "")
+
+
+async def test_a_file_that_cannot_be_used_keeps_the_old_rules_and_is_logged_once(
+    app: Any, file: Path, channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "jobledger.access"):
+        for content in ("[[caller]]\nname = 'ada'", "not toml", ""):
+            caplog.clear()
+            file.write_text(content)
+            async with asyncio.timeout(30):
+                while not caplog.records:
+                    await asyncio.sleep(0.02)
+            begun = time.monotonic()
+            while time.monotonic() - begun < 1.2:  # two more looks at it
+                await listing(channel, "ada", "ada")()
+                await asyncio.sleep(0.05)
+            (record,) = caplog.records
+            assert record.message == "access_file_unusable"
+        file.unlink()
+        await listing(channel, "ada", "ada")()
+        file.write_text(ADA)
+        await until(StatusCode.UNAUTHENTICATED, listing(channel, "bob", "bob"))
+        assert caplog.records[-1].message == "access_file_reloaded"
+
+
+def test_sighup_makes_the_server_look_at_once(tmp_path: Path, file: Path) -> None:
+    file.write_text(ADA)
+    file.chmod(0o600)
+    with ServerProcess(tmp_path, arguments=["--access", str(file)]) as server:
+        file.write_text("nothing")
+        server.signal(signal.SIGHUP)
+        deadline = time.monotonic() + 30
+        while "access_file_unusable" not in server.log.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert server.terminate() == 0
+    events = [json.loads(line)["event"] for line in server.log.read_text().splitlines()]
+    assert events.count("access_file_unusable") == 1
+
+
+def test_sighup_does_not_end_a_server_without_an_access_file(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path) as server:
+        server.signal(signal.SIGHUP)
+        assert server.terminate() == 0
+
+
+def test_check_access_says_who_may_do_what_or_what_is_wrong(file: Path) -> None:
+    file.write_text(ADA + WORKER)
+    run = run_server("check-access", str(file))
+    assert (run.returncode, run.stderr) == (0, "")
+    lines = run.stdout.splitlines()
+    assert lines[0] == "ada: token:ada"
+    assert "  users: ada" in lines
+    assert "  job types: render" in lines
+    file.write_text(ADA.replace("owner", "admin"))
+    run = run_server("check-access", str(file))
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr == f"Error: {file}: 'ada' `roles` are owner, worker, operator\n"

@@ -1,0 +1,174 @@
+"""Access files: what each part means, and what is refused in words."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from jobledger_server.rpc.access.access_file import BadAccessFile, read_access_file
+from jobledger_server.rpc.access.methods import JOB_SERVICE, WORKER_SERVICE
+from jobledger_server.rpc.access.permissions import Identity, Permissions
+from jobledger_server.rpc.access.policy import Policy
+
+DIGEST = "0" * 64
+TOKEN = f"[[caller]]\nname = 'a'\ntoken_sha256 = '{DIGEST}'\n"
+JWT = "[[caller]]\nname = 'a'\nidentity = 'jwt:accounts/*'\n"
+OPERATOR = "roles = ['operator']\n"
+ISSUER = "[[issuer]]\nname = 'accounts'\nissuer = 'https://a.example'\n"
+
+
+def policy(tmp_path: Path, content: str) -> Policy:
+    file = tmp_path / "access.toml"
+    file.write_text(content)
+    return read_access_file(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "has no"),
+        ("not toml", "cannot read"),
+        ("audit = true", "unknown key `audit`"),
+        ("[[caller]]", "needs a `name`"),
+        ("[caller]\nname = 'a'", r"write \[\[caller\]\]"),
+        ("caller = ['a']", r"write \[\[caller\]\]"),
+        (f"[[caller]]\nname = 'a'\n{OPERATOR}", "needs `identity`, or `token_sha256`"),
+        (f"[[caller]]\nname = 'a'\ntoken_sha256 = 'abc'\n{OPERATOR}", "64 hexadecimal digits"),
+        (f"{TOKEN}identity = 'cn:a'\n{OPERATOR}", "not both"),
+        (f"{TOKEN}services = ['JobService']\n{OPERATOR}", "unknown key `services`"),
+        (TOKEN, "needs `roles` or `methods`"),
+        (f"{TOKEN}roles = ['admin']", "`roles` are owner, worker, operator"),
+        (f"{TOKEN}roles = 'owner'", "`roles` must be a list of strings"),
+        (f"{TOKEN}methods = ['GetJob']", "'GetJob' is none"),
+        (f"{TOKEN}methods = ['JobService/Get']", "'JobService/Get' is none"),
+        (f"{TOKEN}roles = ['owner']", "needs `users`"),
+        (f"{TOKEN}roles = ['owner']\nusers = 'ada'", "`users` must be a list of strings"),
+        (f"{TOKEN}methods = ['JobService/GetJob']", "needs `users`"),
+        (f"{TOKEN}roles = ['owner', 'operator']", "needs `users`"),
+        (f"{TOKEN}roles = ['owner']\nusers_claim = 'sub'", "`users_claim` is for"),
+        (f"{TOKEN}roles = ['worker']", "needs `job_types`"),
+        (f"{TOKEN}methods = ['WorkerService/Work']", "needs `job_types`"),
+        (f"{TOKEN}roles = ['worker']\njob_types = ['A b']", "must name types"),
+        (f"{TOKEN}roles = ['worker']\njob_types = ['*']\nfencing = 'yes'", "fencing is"),
+        (f"{TOKEN}{OPERATOR}fencing = true", "needs `fencing`, a text"),
+        (f"{TOKEN}{OPERATOR}{TOKEN}{OPERATOR}", "two .* have the name 'a'"),
+        (f"{TOKEN}{OPERATOR}{TOKEN}{OPERATOR}".replace("'a'", "'b'", 1), "the same token"),
+        (
+            f"[[caller]]\nname='a'\ntoken_sha256='{hashlib.sha256().hexdigest()}'\n{OPERATOR}",
+            "empty token",
+        ),
+        (JWT.replace("jwt:accounts/*", "accounts") + OPERATOR, "`identity` begins with"),
+        (JWT.replace("accounts/*", "*/x") + OPERATOR, "only its end may be"),
+        (JWT.replace("accounts/*", "acc*") + OPERATOR, "stands after '/' or ':'"),
+        (JWT.replace("accounts/*", "*") + OPERATOR, "`identity` begins with"),
+        (f"{JWT}{OPERATOR}{JWT}{OPERATOR}".replace("'a'", "'b'", 1), "the same identity"),
+        (f"{TOKEN}{OPERATOR}{ISSUER}", "needs `audience`"),
+        (f"{TOKEN}{OPERATOR}{ISSUER}audience = 'j'", "needs `jwks_file` or `jwks_url`"),
+        (
+            f"{TOKEN}{OPERATOR}{ISSUER}audience = 'j'\njwks_url = 'http://a/j'",
+            "begins with https://",
+        ),
+        (
+            f"{TOKEN}{OPERATOR}{ISSUER}audience = 'j'\njwks_file = 'j'\njwks_url = 'https://a/j'",
+            "needs `jwks_file` or `jwks_url`",
+        ),
+        (f"{TOKEN}{OPERATOR}{ISSUER}audience = 'j'\nalgorithms = ['none']", "unknown key"),
+        (f"{TOKEN}{OPERATOR}[[proxy]]\nname = 'envoy'", "unknown key `name`"),
+        (f"{TOKEN}{OPERATOR}[[proxy]]", "needs `identity`"),
+    ],
+)
+def test_a_bad_file_is_refused_in_words(tmp_path: Path, content: str, words: str) -> None:
+    with pytest.raises(BadAccessFile, match=words):
+        policy(tmp_path, content)
+
+
+def test_a_file_that_is_not_there_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(BadAccessFile, match="cannot read the access file"):
+        read_access_file(tmp_path / "nowhere.toml")
+
+
+RULES = """
+[[caller]]
+name = "one"
+identity = "spiffe://example.org/jobs/web"
+methods = ["JobService/GetJob"]
+users = ["ada"]
+
+[[caller]]
+name = "all web"
+identity = "spiffe://example.org/jobs/*"
+roles = ["worker"]
+job_types = ["render"]
+
+[[caller]]
+name = "everybody"
+identity = "spiffe://example.org/*"
+roles = ["operator"]
+
+[[caller]]
+name = "people"
+identity = "jwt:accounts/*"
+roles = ["owner"]
+users = ["shared"]
+users_claim = "sub"
+"""
+
+
+def permissions(tmp_path: Path, name: str, **claims: object) -> Permissions:
+    return policy(tmp_path, RULES).permissions(Identity(name, claims))
+
+
+@pytest.mark.parametrize(
+    ("name", "may"),
+    [
+        ("spiffe://example.org/jobs/web", f"{JOB_SERVICE}GetJob"),
+        ("spiffe://example.org/jobs/web2", f"{WORKER_SERVICE}Work"),
+        ("spiffe://example.org/jobs/", f"{WORKER_SERVICE}Work"),
+        ("spiffe://example.org/other", f"{JOB_SERVICE}CancelJob"),
+        ("spiffe://example.org.evil/jobs/web", None),
+        ("spiffe://example.org", None),
+        ("spiffe://example.org/*", f"{JOB_SERVICE}CancelJob"),
+        ("dns:example.org", None),
+        ("", None),
+    ],
+)
+def test_the_rule_that_names_an_identity_most_exactly_is_its_rule(
+    tmp_path: Path, name: str, may: str | None
+) -> None:
+    found = permissions(tmp_path, name).methods
+    kinds = {f"{JOB_SERVICE}GetJob", f"{JOB_SERVICE}CancelJob", f"{WORKER_SERVICE}Work"}
+    if may is None:
+        assert found == frozenset()
+    elif may.endswith("CancelJob"):
+        assert found >= {may}
+        assert f"{JOB_SERVICE}CreateJob" not in found
+    else:
+        assert found & kinds == {may}
+
+
+@pytest.mark.parametrize(
+    ("claim", "users"),
+    [
+        ("ada", {"ada"}),
+        (["ada", "bob"], {"ada", "bob"}),
+        (["ada", 7, "", None], {"ada"}),
+        ("*", {"*"}),
+        (["*"], {"*"}),
+        (7, set()),
+        (None, set()),
+        ({"ada": 1}, set()),
+        (["u"] * 1001, set()),
+    ],
+)
+def test_a_claim_names_users_literally(tmp_path: Path, claim: object, users: set[str]) -> None:
+    found = permissions(tmp_path, "jwt:accounts/x", sub=claim)
+    assert found.users == users | {"shared"}
+    assert found.any_user == frozenset()
+
+
+def test_an_operator_may_read_everybodys_jobs_and_create_none(tmp_path: Path) -> None:
+    found = policy(tmp_path, f"{TOKEN}roles = ['owner', 'operator']\nusers = ['ada']").token(
+        bytes(32)
+    )
+    assert f"{JOB_SERVICE}ListJobs" in found.any_user
+    assert f"{JOB_SERVICE}CreateJob" in found.methods - found.any_user
