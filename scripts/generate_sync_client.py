@@ -27,6 +27,7 @@ REPLACEMENTS = (
     (r"core\.aio\b", "core.sync"),
     (r"Awaitable\[((?:\w+)(?:\[\w+\])?)\]", r"\1"),
     (r"Awaitable, ", ""),
+    (r", WorkOpener\b", ""),  # only for asyncio
     (r"\bAsync(?=[A-Z])", ""),
     (r"(\w+)_async\b", r"\1"),
     (r"async_(reports|channel)\b", r"\1"),

@@ -47,8 +47,8 @@ _SERVICE_CONFIG: Final = {
         # A claim whose answer was lost may have taken jobs; repeated, it would take
         # more than its caller has room for.
         {"name": [{"service": "jobledger.v1.WorkerService", "method": "ClaimJobs"}]},
-        # Only async_reports.py knows which reports of a broken stream to send again.
-        {"name": [{"service": "jobledger.v1.WorkerService", "method": "ReportProgress"}]},
+        # Only work_stream.py knows which updates of a broken stream to send again.
+        {"name": [{"service": "jobledger.v1.WorkerService", "method": "Work"}]},
     ],
     # No retryThrottling: its largest bucket stops all retries after 500 failed
     # attempts, so 200 calls in flight did not survive a restart. What protects a

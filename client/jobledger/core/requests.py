@@ -129,7 +129,7 @@ class Requests:
         return build(
             ListJobsRequest,
             user_id=self._owner_or_all(user_id, all_users=all_users),
-            statuses=[_status(status, "statuses") for status in _several(statuses, "statuses")],
+            statuses=[status_value(each, "statuses") for each in _several(statuses, "statuses")],
             job_types=texts(job_types, "job_types"),
             labels=_labels(labels),
             created_after=to_timestamp(created_after, "created_after"),
@@ -231,14 +231,14 @@ class Requests:
         return build(
             TransitionJobRequest,
             job_id=text(job_id, "job_id"),
-            target_status=_status(target_status, "target_status"),
+            target_status=status_value(target_status, "target_status"),
             attempt=attempt,
             expected_version=expected_version,
             progress=progress,
             progress_message=progress_message,
             result=to_struct(result, "result"),
             error=_job_error(error, reason),
-            assets=_assets(assets),
+            assets=asset_messages(assets),
             lease_duration=to_duration(lease_duration, "lease_duration"),
             worker_id=self.worker_id if worker_id is None else worker_id,
         )
@@ -282,7 +282,7 @@ class Requests:
             job_id=text(job_id, "job_id"),
             attempt=attempt,
             result=to_struct(result, "result"),
-            assets=_assets(assets),
+            assets=asset_messages(assets),
         )
 
     def mark_partial(
@@ -301,7 +301,7 @@ class Requests:
             attempt=attempt,
             result=to_struct(result, "result"),
             error=_job_error(error, reason),
-            assets=_assets(assets),
+            assets=asset_messages(assets),
         )
 
     def mark_failed(
@@ -320,7 +320,7 @@ class Requests:
             attempt=attempt,
             result=to_struct(result, "result"),
             error=_job_error(error, reason),
-            assets=_assets(assets),
+            assets=asset_messages(assets),
         )
 
     def create_asset(
@@ -425,7 +425,7 @@ def _several(values: Iterable[_Value], name: str) -> Iterable[_Value]:
     return values
 
 
-def _status(status: JobStatus, name: str) -> "job_pb2.JobStatus.ValueType":
+def status_value(status: JobStatus, name: str) -> "job_pb2.JobStatus.ValueType":
     if not isinstance(status, JobStatus):
         raise TypeError(f"{name}: {status!r} is not a JobStatus")
     return status.to_proto()
@@ -439,7 +439,7 @@ def _labels(labels: Mapping[str, str] | None) -> Mapping[str, str] | None:
     return {text(key, "labels"): text(value, f"labels.{key}") for key, value in labels.items()}
 
 
-def _assets(assets: Iterable[Asset]) -> list[asset_pb2.Asset]:
+def asset_messages(assets: Iterable[Asset]) -> list[asset_pb2.Asset]:
     messages = []
     for asset in _several(assets, "assets"):
         if not isinstance(asset, Asset):

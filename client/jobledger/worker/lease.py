@@ -56,7 +56,7 @@ class Lease:
         self.deadline = max(self.deadline, sent + self.duration - self._margin)
         # Spread, so that jobs that were claimed together are not always renewed together.
         wait = min(self.duration * RENEWAL, LONGEST_RENEWAL)
-        self.renew_at = sent + wait * self._uniform(0.9, 1.0)
+        self.renew_at = max(self.renew_at, sent + wait * self._uniform(0.9, 1.0))
 
     def renew_now(self) -> None:
         self.renew_at = self.clock()

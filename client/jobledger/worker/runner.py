@@ -1,37 +1,35 @@
 """One claimed job from its claim to its last call: a handler, a lease, and what is reported.
 
-Two tasks run side by side. One runs the handler and knows nothing of the other, which reports and
-renews the lease. However the handler returns, the job then has exactly one outcome: it is finished,
-it is released, or, if it is no longer this worker's, nothing is sent.
+Two tasks run side by side. One runs the handler and knows nothing of the other, which reports, and
+renews the lease where nothing else has. However the handler returns, the job then has exactly one
+outcome: it is finished, it is released, or, if it is no longer this worker's, nothing is sent.
 """
 
 import asyncio
+import contextlib
 import logging
 import math
 import uuid
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from jobledger.core.aio.client import AsyncClient
-from jobledger.core.models import Asset, Job, ProgressResult
+from jobledger.core.models import Asset, Job
 from jobledger.core.retry import Backoff, is_transient, is_unreachable
 from jobledger.errors import JobledgerError
 from jobledger.worker.context import Stop
 from jobledger.worker.handlers import Handler
 from jobledger.worker.handling import Handling
 from jobledger.worker.lease import Lease
-from jobledger.worker.lease_calls import GONE, persist
+from jobledger.worker.lease_calls import GONE, attempt, persist
 from jobledger.worker.outcomes import (
-    STATUSES,
     Failed,
     Finish,
     Outcome,
     Release,
     clean_message,
-    error_of,
     failure,
 )
-from jobledger.worker.progress_reporter import Reporter
 from jobledger.worker.throttle import INTERVAL, Throttle
+from jobledger.worker.updates import Reported, Updates
 
 RELEASE: Final = 5.0
 """Seconds for which a release is tried."""
@@ -44,38 +42,36 @@ MAX_PROGRESS_MESSAGE: Final = 512
 _logger = logging.getLogger("jobledger.worker")
 
 
+class Sender(Protocol):
+    """Where a job runs."""
+
+    @property
+    def updates(self) -> Updates:
+        """How updates travel at present."""
+
+
 class JobRun:
     """Runs one job.
 
     Args:
-        client: makes the calls.
-        reporter: carries the reports.
+        sender: has the way that updates go at present.
         job: as it was claimed.
         handler: of its type.
         lease: as it was granted.
-        worker_id: the worker's.
         state: what the worker's lifespan yielded.
     """
 
     def __init__(
-        self,
-        client: AsyncClient,
-        reporter: Reporter,
-        job: Job,
-        handler: Handler,
-        lease: Lease,
-        *,
-        worker_id: str,
-        state: Any = None,
+        self, sender: Sender, job: Job, handler: Handler, lease: Lease, *, state: Any = None
     ) -> None:
         self.job = job
+        self.lease = lease
+        self.is_handled = True
+        """Whether the handler has not returned."""
         self._expired = False  # by this worker's own clock; the service did not say so
         self._shut_down = False
-        self._client = client
-        self._reporter = reporter
+        self._sender = sender
         self._handling = Handling(job, handler, self, state)
-        self._lease = lease
-        self._worker_id = worker_id
         self._throttle = Throttle(job.progress)
         self._to_report = asyncio.Event()
         self._not_before = 0.0
@@ -90,6 +86,7 @@ class JobRun:
         try:
             await self._through(handling)
         finally:
+            self.is_handled = False
             keeping.cancel()
             await asyncio.wait({keeping})
             self._handling.close()
@@ -101,6 +98,24 @@ class JobRun:
         """Stop the handler, so that the job can be released; insist after a while."""
         self._shut_down = True
         self._handling.stop(Stop.SHUTDOWN)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the job is no longer this worker's."""
+        return self._handling.lost
+
+    def lose(self, why: str) -> None:
+        """Stop the handler, and send nothing: the job is no longer this worker's.
+
+        Of a handler that has returned the answer to its outcome decides.
+        """
+        if self.is_handled:
+            _logger.warning("%s is no longer this worker's: %s", self._name, why)
+            self._handling.stop(Stop.LOST)
+
+    def cancel(self, reason: str) -> None:
+        """Pass a requested cancellation on to the handler."""
+        self._handling.cancel(reason)
 
     # --- what the handler reports -------------------------------------------------------------
 
@@ -117,7 +132,7 @@ class JobRun:
         If the last answer is new enough, or the service unavailable, nothing is sent.
         """
         if self._asked is None:
-            if self._handling.lost or self._lease.clock() < self._not_before:
+            if self._handling.lost or self.lease.clock() < self._not_before:
                 return
             self._asked = asyncio.get_running_loop().create_future()
             self._to_report.set()
@@ -128,27 +143,15 @@ class JobRun:
         request_id = str(uuid.uuid4())
         try:
             return await persist(
-                lambda: self._client.create_asset(
-                    self.job.id,
-                    asset.asset_type,
-                    url=asset.url,
-                    storage_path=asset.storage_path,
-                    file_size=asset.file_size,
-                    attempt=self.job.attempt,
-                    request_id=request_id,
-                ),
-                self._lease,
-                self._lease.clock() + self._lease.duration,
+                lambda: self._sender.updates.link(self.job, asset, request_id),
+                self.lease,
+                self.lease.clock() + self.lease.duration,
             )
         except GONE as error:
-            self._lose(str(error))
+            self.lose(str(error))
             raise asyncio.CancelledError from error
 
     # ------------------------------------------------------------------------------------------
-
-    def _lose(self, why: str) -> None:
-        _logger.warning("%s is no longer this worker's: %s", self._name, why)
-        self._handling.stop(Stop.LOST)
 
     async def _through(self, task: "asyncio.Task[Any]") -> None:
         while not task.done():
@@ -165,27 +168,30 @@ class JobRun:
             await self._keep_reporting()
         except Exception:
             _logger.exception("%s: a bug", self._name)
-            self._lose("its lease is no longer renewed")
+            self.lose("its lease is no longer renewed")
 
     async def _keep_reporting(self) -> None:
-        backoff = Backoff(self._lease.longest_pause)
+        backoff = Backoff(self.lease.longest_pause)
         while not self._handling.lost:
             await self._until_due()
-            if self._lease.over:
+            if self.lease.over:
                 self._expired = True
-                self._lose("the lease expired, and no renewal was answered in time")
+                self.lose("the lease expired, and no renewal was answered in time")
                 return
-            sent = self._lease.clock()
+            sent = self.lease.clock()
             self._not_before = sent + INTERVAL
             report = self._throttle.pending
             asked = self._asked = self._asked or asyncio.get_running_loop().create_future()
             try:
-                answer = await self._reporter.report(self.job, report, self._lease)
+                answer = await attempt(
+                    lambda: self._sender.updates.report(self.job, report),  # noqa: B023
+                    self.lease.renewal_timeout,
+                )
                 self._learn(answer, sent)
             except GONE as error:
-                self._lose(str(error))
+                self.lose(str(error))
             except JobledgerError as error:
-                self._not_before = self._lease.clock() + backoff.pause(error)
+                self._not_before = self.lease.clock() + backoff.pause(error)
                 if not is_transient(error) and report:
                     _logger.warning("%s: a report was refused: %s", self._name, error)
                     self._throttle.arrived(report)
@@ -196,31 +202,28 @@ class JobRun:
                 self._asked = None
                 asked.set_result(None)
 
-    def _learn(self, answer: ProgressResult, sent: float) -> None:
-        if answer.job.is_terminal:
-            self._lose(f"it is {answer.job.status}")
-        elif answer.applied:
-            self._lease.renewed(sent)
+    def _learn(self, answer: Reported, sent: float) -> None:
+        if answer.applied:
+            self.lease.renewed(sent)
         else:
             # Late, and the lease is not renewed: send one that is not.
-            self._lease.renew_now()
-        if answer.cancel_requested:
-            self._handling.cancel(answer.job.cancel_reason)
+            self.lease.renew_now()
+        if answer.cancel_reason is not None:
+            self.cancel(answer.cancel_reason)
 
     async def _until_due(self) -> None:
         while True:
-            now = self._lease.clock()
+            now = self.lease.clock()
             at_once = self._throttle.pending or self._asked is not None
-            due = now if at_once else self._lease.renew_at
-            due = min(max(due, self._not_before), self._lease.deadline)
+            due = now if at_once else self.lease.renew_at
+            due = min(max(due, self._not_before), self.lease.deadline)
             if now >= due:
                 return
             self._to_report.clear()
-            try:
+            # Meanwhile an answer to another job's update may have renewed the lease.
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(due - now):
                     await self._to_report.wait()
-            except TimeoutError:
-                return
 
     # --- the outcome --------------------------------------------------------------------------
 
@@ -261,30 +264,19 @@ class JobRun:
             await self._transition(failure(error))
 
     async def _transition(self, outcome: Finish) -> None:
-        details = error_of(outcome)
         await persist(
-            lambda: self._client.transition_job(
-                self.job.id,
-                STATUSES[type(outcome)],
-                attempt=self.job.attempt,
-                # What the handler reported last arrives with its outcome, if not before.
-                progress=self._throttle.pending.progress,
-                progress_message=self._throttle.pending.message,
-                result=outcome.result,
-                error=details,
-                assets=outcome.assets,
-                worker_id=self._worker_id,
-            ),
-            self._lease,
+            # What the handler reported last arrives with its outcome, if not before.
+            lambda: self._sender.updates.finish(self.job, outcome, self._throttle.pending),
+            self.lease,
             self._last_try,
         )
         _logger.info("%s: %s", self._name, type(outcome).__name__)
 
     async def _release(self) -> None:
-        until = min(self._lease.clock() + RELEASE, self._lease.deadline)
+        until = min(self.lease.clock() + RELEASE, self.lease.deadline)
         await persist(
-            lambda: self._client.release_job(self.job.id, self.job.attempt),
-            self._lease,
+            lambda: self._sender.updates.release(self.job),
+            self.lease,
             self._last_try if self._expired else until,
         )
         _logger.info("%s: released", self._name)
@@ -297,7 +289,7 @@ class JobRun:
         """
         if is_unreachable(error) and not self._shut_down:
             return math.inf
-        return self._lease.deadline
+        return self.lease.deadline
 
     @property
     def _name(self) -> str:

@@ -29,7 +29,6 @@ from jobledger.core.aio.client import AsyncClient
 from jobledger.core.conversion import Seconds, to_duration
 from jobledger.core.options import seconds_of
 from jobledger.core.requests import count, text
-from jobledger.worker.claims import Claims
 from jobledger.worker.handlers import (
     Executor,
     Function,
@@ -38,10 +37,10 @@ from jobledger.worker.handlers import (
     OnCancel,
     make_handler,
 )
-from jobledger.worker.progress_reporter import Reporter
 from jobledger.worker.runner import JobRun
 from jobledger.worker.signatures import is_async, name_of
-from jobledger.worker.slots import Slots
+from jobledger.worker.slots import MAX_SLOTS, Slots
+from jobledger.worker.work import Work
 
 Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[Any] | AbstractContextManager[Any]]
 _Function = TypeVar("_Function", bound=Function)
@@ -58,14 +57,14 @@ class Worker:
         client: makes the calls; its owner, if any, does not matter. Or the address of the
             server, for a client of the worker's own, which it closes. Default: the address
             127.0.0.1:50051, or the connection of `jobledger worker run`.
-        concurrency: how many jobs at once, of all types whose handler has no limit of its own.
+        concurrency: how many jobs at once, at most 1000, of all types whose handler has no limit of
+            its own.
         lease: seconds, or a timedelta, 5 s to 24 h. If the worker dies, its jobs pass to another
             one, or fail, after so long; if the service is unavailable, handlers go on for nearly
             so long.
         grace: seconds, or a timedelta, that running jobs have when the worker stops. Then their
             handlers are cancelled, and the jobs released to be claimed by another worker, without
             using up an attempt.
-        claim_wait: seconds, or a timedelta, that a claim waits for jobs, at most 60 s.
         worker_id: at most 128 characters. Default: the client's `worker_id`.
         middleware: async functions `middleware(job, call_next)` around each handler, the first
             one outermost. `await call_next(job)` is the handler's outcome, or None.
@@ -84,7 +83,6 @@ class Worker:
         concurrency: int = 1,
         lease: Seconds = 60.0,
         grace: Seconds = 10.0,
-        claim_wait: Seconds = 20.0,
         worker_id: str | None = None,
         middleware: Iterable[Middleware] = (),
         lifespan: Lifespan | None = None,
@@ -97,10 +95,8 @@ class Worker:
         self._client = AsyncClient(client) if isinstance(client, str) else client
         self._worker_id = None if worker_id is None else text(worker_id, "worker_id")
         to_duration(lease, "lease")
-        to_duration(claim_wait, "claim_wait")
         self._lease = _seconds(lease, "lease")
         self._grace = _seconds(grace, "grace")
-        self._claim_wait = _seconds(claim_wait, "claim_wait")
         self._middleware = tuple(middleware)
         for each in self._middleware:
             if not callable(each) or not is_async(each):
@@ -110,7 +106,7 @@ class Worker:
         self._lifespan = lifespan
         self._handlers: dict[str, Handler] = {}
         self._one_returned = asyncio.Event()
-        self._shared = self._new_slots(count(concurrency, "concurrency"))
+        self._shared = self._new_slots(_slot_count(concurrency))
         self._slots = [self._shared]
         self._started = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -154,8 +150,8 @@ class Worker:
 
         Args:
             job_type: 1 to 50 characters. Default: the function's name.
-            concurrency: how many jobs of this type at once, in slots of its own besides those of
-                the worker. Default: it shares the worker's slots.
+            concurrency: how many jobs of this type at once, at most 1000, in slots of its own
+                besides those of the worker. Default: it shares the worker's slots.
             timeout: seconds, or a timedelta, that a run may take. Then the handler is cancelled
                 and the job FAILED / TIMED_OUT.
             on_cancel: what happens when cancellation of the job is requested: "raise" raises
@@ -193,7 +189,7 @@ class Worker:
         if job_type is not None and not text(job_type, "job_type"):
             raise ValueError("job_type: is empty")
         if concurrency is not None:
-            count(concurrency, "concurrency")
+            _slot_count(concurrency)
         return register
 
     def stop(self, *, now: bool = False) -> None:
@@ -286,26 +282,29 @@ class Worker:
                 for handler in self._handlers.values():
                     if handler.processes is not None:
                         stack.push_async_callback(asyncio.to_thread, handler.processes.close)
-                reporter = await stack.enter_async_context(Reporter(client))
                 worker_id = self._worker_id or client.worker_id
                 job_types = ", ".join(self._handlers)
                 _logger.info("worker %s started; job types: %s", worker_id, job_types)
-                claims = Claims(
-                    client,
-                    reporter,
-                    self._handlers,
-                    self._stopping,
-                    lease=self._lease,
-                    wait=self._claim_wait,
-                    worker_id=worker_id,
-                    state=state,
-                )
                 async with asyncio.TaskGroup() as group:
-                    for slots in self._slots:
-                        if slots.job_types:
-                            group.create_task(claims.fill(slots, group))
+                    works = [
+                        Work(
+                            client,
+                            slots,
+                            self._handlers,
+                            group,
+                            lease=self._lease,
+                            worker_id=worker_id,
+                            state=state,
+                        )
+                        for slots in self._slots
+                        if slots.job_types
+                    ]
                     await self._stopping.wait()
+                    for work in works:
+                        work.stop()
                     await self._wait_for_runs()
+                    for work in works:
+                        await work.close()
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
@@ -315,8 +314,6 @@ class Worker:
         self._stopping.set()
         if self._working is not None:
             self._working.cancel()
-        for slots in self._slots:
-            slots.wake()
         if now:
             self._hurrying.set()
         self._one_returned.set()
@@ -331,6 +328,9 @@ class Worker:
                     await self._one_returned.wait()
         for run in self._runs:
             run.shut_down()
+        while self._runs:
+            self._one_returned.clear()
+            await self._one_returned.wait()
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -354,7 +354,7 @@ class Worker:
 
     @property
     def _runs(self) -> list[JobRun]:
-        return [run for slots in self._slots for run in slots.runs]
+        return [run for slots in self._slots for run in slots.runs.values()]
 
     def _slots_of(self, concurrency: int | None) -> Slots:
         if concurrency is None:
@@ -373,6 +373,12 @@ async def _enter(
     if isinstance(manager, AbstractAsyncContextManager):
         return await stack.enter_async_context(manager)
     return stack.enter_context(manager)
+
+
+def _slot_count(value: int) -> int:
+    if count(value, "concurrency") > MAX_SLOTS:
+        raise ValueError(f"concurrency: {value} is more than {MAX_SLOTS}")
+    return value
 
 
 def _seconds(value: Seconds, name: str) -> float:

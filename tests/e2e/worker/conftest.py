@@ -58,24 +58,158 @@ class ReportContext:
         )
 
 
+class FakeStream:
+    """One stream of Work: updates are calls of FakeService, and go by its rules."""
+
+    def __init__(self, service: "FakeService", context: Context) -> None:
+        self._service = service
+        self._context = context
+        self._results: asyncio.Queue[asyncio.Task[pb.WorkResponse]] = asyncio.Queue()
+        self._slots = 0
+        self._held: set[str] = set()
+        self._writing = asyncio.Lock()
+        self._ended: asyncio.Future[grpc.StatusCode] = asyncio.get_running_loop().create_future()
+        self._updates: set[asyncio.Task[pb.WorkResponse]] = set()
+
+    async def serve(self, requests: Any) -> None:
+        service = self._service
+        service.streams.append(self)
+        first = await anext(aiter(requests))
+        await service.received("Work", first, self._context)
+        self._held = {held.job_id for held in first.hello.holding}
+        await self._write(pb.WorkResponse(heartbeat=True))
+        tasks = [self._answer(), self._push(first.hello.job_types), self._read(first, requests)]
+        running = {asyncio.create_task(task) for task in tasks} | {self._ended}
+        try:
+            await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (running - {self._ended}) | self._updates:
+                task.cancel()
+        if self._ended.done():
+            await self._context.abort(self._ended.result(), "scripted")
+
+    def end(self, code: grpc.StatusCode) -> None:
+        """End the stream with an error."""
+        self._ended.set_result(code)
+
+    async def push(self, *jobs: Job) -> None:
+        """Push jobs whatever the slots are."""
+        await self._write(pb.WorkResponse(jobs=jobs))
+
+    async def signal(self, **fields: Any) -> None:
+        if "lease_lost" in fields:
+            self._held.discard(fields["job_id"])
+        await self._write(pb.WorkResponse(signals=[pb.JobSignal(**fields)]))
+
+    async def _write(self, response: pb.WorkResponse) -> None:
+        async with self._writing:
+            await self._context.write(response)
+
+    async def _read(self, first: pb.WorkRequest, requests: Any) -> None:
+        self._take(first)
+        async for request in requests:
+            self._take(request)
+        while self._updates:
+            await asyncio.wait(self._updates)
+
+    def _take(self, request: pb.WorkRequest) -> None:
+        self._service.messages.append(request)
+        if request.HasField("slots"):
+            self._slots = request.slots
+        for update in request.updates:
+            self._service.streamed += 1
+            task = asyncio.create_task(self._result(update))
+            self._updates.add(task)
+            task.add_done_callback(self._updates.discard)
+            self._results.put_nowait(task)
+        self._service.wake()
+
+    async def _answer(self) -> None:
+        while True:
+            await self._write(await (await self._results.get()))
+
+    async def _push(self, job_types: Any) -> None:
+        while True:
+            self._service.offered.clear()
+            room = self._slots - len(self._held)
+            if jobs := self._service.take(job_types, max(0, room)):
+                self._held |= {job.id for job in jobs}
+                await self._write(pb.WorkResponse(jobs=jobs))
+            await self._service.offered.wait()
+
+    async def _result(self, update: pb.JobUpdate) -> pb.WorkResponse:
+        response = pb.WorkResponse()
+        result = response.results.add(job_id=update.job_id, applied=True)
+        try:
+            await self._apply(update, result, response)
+        except Refused as refused:
+            result.error.CopyFrom(refused.error)
+            result.applied = False
+            if refused.error.reason:
+                self._held.discard(update.job_id)
+        return response
+
+    async def _apply(
+        self, update: pb.JobUpdate, result: pb.UpdateResult, response: pb.WorkResponse
+    ) -> None:
+        service, context = self._service, ReportContext()
+        names = {"job_id": update.job_id, "attempt": update.attempt}
+        match update.WhichOneof("update"):
+            case "progress":
+                answer = await service.UpdateProgress(
+                    pb.UpdateProgressRequest(**names, **_fields(update.progress)), context
+                )
+                result.applied = answer.applied
+                if answer.cancel_requested:
+                    signal = response.signals.add(**names)
+                    signal.cancel_requested.reason = answer.job.cancel_reason
+                if answer.job.status > JobStatus.JOB_STATUS_PROCESSING:
+                    response.signals.add(**names).lease_lost.SetInParent()
+                    self._held.discard(update.job_id)
+            case "asset":
+                asset = update.asset.asset
+                link = pb.CreateAssetRequest(**names, **_fields(asset))
+                link.request_id = update.asset.request_id
+                result.asset.CopyFrom((await service.CreateAsset(link, context)).asset)
+            case "finish":
+                finish = update.finish
+                fields = _fields(finish)
+                fields["target_status"] = fields.pop("status")
+                await service.TransitionJob(pb.TransitionJobRequest(**names, **fields), context)
+                self._held.discard(update.job_id)
+            case "release":
+                await service.ReleaseJob(pb.ReleaseJobRequest(**names), context)
+                self._held.discard(update.job_id)
+        service.wake()
+
+
+def _fields(message: Any) -> dict[str, Any]:
+    return {field.name: value for field, value in message.ListFields()}
+
+
 class FakeService(WorkerServiceServicer):
     """Hands out the jobs that it is given and remembers every call.
 
-    A rule for an RPC may refuse, delay or change its answer; None is the usual one. A
-    report of a stream counts as a call of UpdateProgress, and so do the rules for it.
+    A rule for an RPC may refuse, delay or change its answer; None is the usual one. An update of a
+    stream counts as the call that does the same, and so do the rules for it; the first message of
+    a stream counts as a call of Work.
     """
 
     def __init__(self, *, streams: bool = True) -> None:
         self.rules: dict[str, Rule] = {}
         if not streams:
-            self.rules["ReportProgress"] = refuse(grpc.StatusCode.UNIMPLEMENTED)
-        self.streams = 0
+            self.rules["Work"] = refuse(grpc.StatusCode.UNIMPLEMENTED)
+        self.streams: list[FakeStream] = []
+        self.messages: list[pb.WorkRequest] = []
+        """Of all streams."""
         self.streamed = 0
+        """Updates of streams."""
         self.calls: list[tuple[str, Any, float]] = []
         self.port = 0
         self.refuse = refuse
+        self.offered = asyncio.Event()
+        """Set when a job may be pushed."""
         self._jobs: list[Job] = []
-        self._offered = asyncio.Event()
         self._called = asyncio.Condition()
 
     def offer(self, job_type: str = "render", **fields: Any) -> Job:
@@ -87,7 +221,7 @@ class FakeService(WorkerServiceServicer):
             **fields,
         )
         self._jobs.append(job)
-        self._offered.set()
+        self.wake()
         return job
 
     def requests(self, method: str) -> list[Any]:
@@ -103,67 +237,48 @@ class FakeService(WorkerServiceServicer):
         return self.requests(method)[times - 1]
 
     async def ClaimJobs(self, request, context):  # noqa: N802
-        if (answer := await self._received("ClaimJobs", request, context)) is not None:
+        if (answer := await self.received("ClaimJobs", request, context)) is not None:
             return answer
-        jobs = self._claim(request)
+        jobs = self.take(request.job_types, request.max_jobs)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(request.wait.ToTimedelta().total_seconds()):
                 while not jobs:
-                    self._offered.clear()
-                    await self._offered.wait()
-                    jobs = self._claim(request)
+                    self.offered.clear()
+                    await self.offered.wait()
+                    jobs = self.take(request.job_types, request.max_jobs)
         return pb.ClaimJobsResponse(jobs=jobs)
 
-    def _claim(self, request: pb.ClaimJobsRequest) -> list[Job]:
-        fitting = [job for job in self._jobs if job.job_type in request.job_types]
-        claimed = fitting[: request.max_jobs]
+    def take(self, job_types: Any, count: int) -> list[Job]:
+        """Take jobs that were offered."""
+        claimed = [job for job in self._jobs if job.job_type in job_types][:count]
         for job in claimed:
             self._jobs.remove(job)
         return claimed
 
+    def wake(self) -> None:
+        self.offered.set()
+
     async def UpdateProgress(self, request, context):  # noqa: N802
         job = Job(id=request.job_id, status=JobStatus.JOB_STATUS_PROCESSING)
         usual = pb.UpdateProgressResponse(job=job, applied=True)
-        return await self._received("UpdateProgress", request, context) or usual
+        return await self.received("UpdateProgress", request, context) or usual
 
-    async def ReportProgress(self, requests, context):  # type: ignore[override]  # noqa: N802
-        self.streams += 1
-        if (rule := self.rules.get("ReportProgress")) is not None:
-            await rule(requests, context)
-        answers: asyncio.Queue[asyncio.Task[Any]] = asyncio.Queue()
-
-        async def acknowledge() -> None:
-            while True:
-                await context.write(await (await answers.get()))
-
-        async with asyncio.TaskGroup() as group:
-            acknowledging = group.create_task(acknowledge())
-            async for request in requests:
-                answers.put_nowait(group.create_task(self._acknowledgement(request)))
-            acknowledging.cancel()
-
-    async def _acknowledgement(self, report: Any) -> pb.ReportProgressResponse:
-        request = pb.UpdateProgressRequest.FromString(report.SerializeToString())
-        self.streamed += 1
-        try:
-            answer = await self.UpdateProgress(request, ReportContext())
-        except Refused as refused:
-            return pb.ReportProgressResponse(job=Job(id=request.job_id), error=refused.error)
-        return pb.ReportProgressResponse.FromString(answer.SerializeToString())
+    async def Work(self, requests, context):  # type: ignore[override]  # noqa: N802
+        await FakeStream(self, context).serve(requests)
 
     async def TransitionJob(self, request, context):  # noqa: N802
         usual = pb.TransitionJobResponse(job=Job(id=request.job_id))
-        return await self._received("TransitionJob", request, context) or usual
+        return await self.received("TransitionJob", request, context) or usual
 
     async def ReleaseJob(self, request, context):  # noqa: N802
         usual = pb.ReleaseJobResponse(job=Job(id=request.job_id))
-        return await self._received("ReleaseJob", request, context) or usual
+        return await self.received("ReleaseJob", request, context) or usual
 
     async def CreateAsset(self, request, context):  # noqa: N802
         usual = pb.CreateAssetResponse(asset=Asset(job_id=request.job_id, url=request.url))
-        return await self._received("CreateAsset", request, context) or usual
+        return await self.received("CreateAsset", request, context) or usual
 
-    async def _received(self, method: str, request: Any, context: Any) -> Any:
+    async def received(self, method: str, request: Any, context: Any) -> Any:
         self.calls.append((method, request, time.monotonic()))
         async with self._called:
             self._called.notify_all()
@@ -187,13 +302,13 @@ def refuse(code: grpc.StatusCode, times: int | None = None, words: str = "script
 
 @pytest.fixture
 def way() -> str:
-    """How reports travel: by "stream" or by "calls". Tests of reports try both."""
+    """How work travels: by "stream" or by "calls". Many tests try both."""
     return "stream"
 
 
 @pytest.fixture
 async def service(way: str) -> AsyncIterator[FakeService]:
-    """The fake service; it has no ReportProgress if reports are calls."""
+    """The fake service; it has no Work if the way is calls."""
     service = FakeService(streams=way == "stream")
     server = grpc.aio.server()
     add_WorkerServiceServicer_to_server(service, server)

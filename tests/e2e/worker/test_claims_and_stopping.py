@@ -15,11 +15,34 @@ from google.protobuf.duration_pb2 import Duration
 from jobledger import AccessDenied, AsyncClient, Client, JobledgerError
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.v1.job_pb2 import JobStatus
-from jobledger.worker import Completed, Worker
+from jobledger.worker import Completed, Worker, over_calls
+from tests.e2e.worker.test_endings import refuse_with
+
+by_calls = pytest.mark.parametrize("way", ["calls"])
+both_ways = pytest.mark.parametrize("way", ["stream", "calls"])
 
 
+async def test_a_worker_says_what_it_can_run_and_how_much_of_it(service, fake_client, running):
+    worker = Worker(fake_client, concurrency=3, lease=7)
+    for job_type in ("a", "b"):
+
+        @worker.handler(job_type)
+        async def handle(job):
+            pass
+
+    running(worker)
+    first = await service.called("Work")
+    assert first.slots == 3
+    assert first.hello == pb.WorkHello(
+        worker_id=fake_client.worker_id,
+        job_types=["a", "b"],
+        lease_duration=Duration(seconds=7),
+    )
+
+
+@by_calls
 async def test_a_worker_claims_for_all_its_types_under_its_name(service, fake_client, running):
-    worker = Worker(fake_client, concurrency=3, lease=7, claim_wait=15)
+    worker = Worker(fake_client, concurrency=3, lease=7)
     for job_type in ("a", "b"):
 
         @worker.handler(job_type)
@@ -32,10 +55,11 @@ async def test_a_worker_claims_for_all_its_types_under_its_name(service, fake_cl
         job_types=["a", "b"],
         max_jobs=3,
         lease_duration=Duration(seconds=7),
-        wait=Duration(seconds=15),
+        wait=Duration(seconds=20),
     )
 
 
+@both_ways
 async def test_a_worker_never_claims_more_than_it_can_run(service, fake_client, running):
     worker = Worker(fake_client, concurrency=3)
     now, most, overdrawn = 0, 0, []
@@ -62,9 +86,11 @@ async def test_a_worker_never_claims_more_than_it_can_run(service, fake_client, 
     assert most == 3
 
 
-async def test_claims_go_on_after_transient_errors(service, fake_client, running):
+@both_ways
+async def test_work_goes_on_after_transient_errors(service, fake_client, running, way):
     worker = Worker(fake_client)
-    service.rules["ClaimJobs"] = service.refuse(grpc.StatusCode.UNAVAILABLE, 3)
+    method, times = ("Work", 2) if way == "stream" else ("ClaimJobs", 3)
+    service.rules[method] = service.refuse(grpc.StatusCode.UNAVAILABLE, times)
 
     @worker.handler("render")
     async def render(job):
@@ -73,11 +99,15 @@ async def test_claims_go_on_after_transient_errors(service, fake_client, running
     service.offer()
     running(worker)
     await service.called("TransitionJob")
-    assert len(service.requests("ClaimJobs")) >= 4
+    assert len(service.requests(method)) >= times + 1
 
 
-async def test_permanent_errors_stop_the_worker_and_release_its_jobs(service, fake_client, running):
-    worker = Worker(fake_client, concurrency=2, claim_wait=0.05)
+@both_ways
+async def test_permanent_errors_stop_the_worker_and_release_its_jobs(
+    service, fake_client, running, way, monkeypatch
+):
+    monkeypatch.setattr(over_calls, "CLAIM_WAIT", 0.05)
+    worker = Worker(fake_client, concurrency=2)
     started = asyncio.Event()
 
     @worker.handler("render")
@@ -88,7 +118,11 @@ async def test_permanent_errors_stop_the_worker_and_release_its_jobs(service, fa
     job = service.offer()
     run = running(worker)
     await started.wait()
-    service.rules["ClaimJobs"] = service.refuse(grpc.StatusCode.PERMISSION_DENIED)
+    if way == "stream":
+        service.rules["Work"] = refuse_with("ACCESS_DENIED")
+        service.streams[0].end(grpc.StatusCode.UNAVAILABLE)
+    else:
+        service.rules["ClaimJobs"] = service.refuse(grpc.StatusCode.PERMISSION_DENIED)
     with pytest.raises(AccessDenied):
         await run
     assert (await service.called("ReleaseJob")).job_id == job.id
@@ -114,9 +148,9 @@ async def test_a_job_that_finishes_within_the_grace_finishes_as_any_other(
     await run
     assert (await service.called("TransitionJob")).result["a"] == 1
     assert service.requests("ReleaseJob") == []
-    assert len(service.requests("ClaimJobs")) == 1
 
 
+@both_ways
 async def test_a_job_that_does_not_finish_within_the_grace_is_released(
     service, fake_client, running
 ):
@@ -144,6 +178,7 @@ async def test_a_job_that_does_not_finish_within_the_grace_is_released(
     assert cleaned == [[]]
 
 
+@both_ways
 async def test_leases_are_renewed_during_the_grace(service, fake_client, running):
     worker = Worker(fake_client, lease=0.6, grace=30)
     started, done = asyncio.Event(), asyncio.Event()
@@ -186,6 +221,7 @@ async def test_what_a_cancelled_handler_still_returns_at_shutdown_counts(
     assert service.requests("ReleaseJob") == []
 
 
+@both_ways
 async def test_a_release_is_retried(service, fake_client, running):
     worker = Worker(fake_client, grace=0)
     service.rules["ReleaseJob"] = service.refuse(grpc.StatusCode.UNAVAILABLE, 2)
@@ -204,10 +240,11 @@ async def test_a_release_is_retried(service, fake_client, running):
     assert len(service.requests("ReleaseJob")) == 3
 
 
+@by_calls
 async def test_jobs_of_a_claim_that_is_answered_while_stopping_are_released(
     service, fake_client, running, monkeypatch
 ):
-    monkeypatch.setattr("jobledger.worker.claims.LAST_CLAIM", 20.0)
+    monkeypatch.setattr(over_calls, "LAST_CLAIM", 20.0)
     worker = Worker(fake_client, concurrency=5)
     handled = []
 
@@ -225,10 +262,11 @@ async def test_jobs_of_a_claim_that_is_answered_while_stopping_are_released(
     assert handled == []
 
 
+@by_calls
 async def test_a_claim_that_brings_nothing_is_cancelled_when_the_worker_stops(
     service, fake_client, running
 ):
-    worker = Worker(fake_client, claim_wait=60)
+    worker = Worker(fake_client)
     gone = asyncio.Event()
 
     async def wait(request, context):
@@ -403,13 +441,13 @@ async def done(job):
         ("concurrency", 0),
         ("concurrency", 1.5),
         ("concurrency", True),
+        ("concurrency", 1001),
         ("lease", "60s"),
         ("lease", float("inf")),
         ("grace", "10s"),
         ("grace", None),
         ("grace", -1),
         ("grace", float("nan")),
-        ("claim_wait", "20s"),
         ("worker_id", 7),
         ("middleware", [lambda job, call_next: None]),
         ("lifespan", contextlib.nullcontext()),
@@ -427,6 +465,7 @@ def test_a_wrong_argument_is_refused_at_once_by_its_name(argument, value):
         ("job_type", ""),
         ("concurrency", 0),
         ("concurrency", 1.5),
+        ("concurrency", 1001),
         ("timeout", "5s"),
         ("timeout", -1),
         ("on_cancel", "stop"),
@@ -464,7 +503,7 @@ async def test_a_worker_runs_once(service, fake_client, running):
     worker = Worker(fake_client)
     worker.handler(done)
     run = running(worker)
-    await service.called("ClaimJobs")
+    await service.called("Work")
     with pytest.raises(RuntimeError, match=r"^run: "):
         await worker.run()
     with pytest.raises(RuntimeError, match=r"^handler: "):
@@ -490,9 +529,10 @@ async def test_without_a_name_a_handlers_type_is_its_functions(service, fake_cli
     service.offer("encode")
     running(worker)
     await service.called("TransitionJob", 2)
-    assert list(service.requests("ClaimJobs")[0].job_types) == ["render", "encode"]
+    assert list(service.requests("Work")[0].hello.job_types) == ["render", "encode"]
 
 
+@by_calls
 async def test_a_claim_whose_answer_is_too_large_is_followed_by_a_smaller_one(
     service, running, caplog
 ):

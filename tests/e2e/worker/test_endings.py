@@ -405,18 +405,25 @@ async def test_a_handler_whose_job_was_finished_by_others_is_stopped(service, fa
     assert len(service.requests("UpdateProgress")) == 1
 
 
+@pytest.mark.parametrize("way", ["stream", "calls"])
 @pytest.mark.parametrize("silence", ["refuses", "hangs"])
 async def test_a_handler_without_a_renewal_in_time_is_stopped_by_the_workers_own_clock(
-    service, fake_client, running, silence
+    service, fake_client, running, silence, way
 ):
     async def hang(request, context):
         await asyncio.Event().wait()
 
+    async def hang_again(request, context):
+        if service.requests("Work")[1:]:
+            await hang(request, context)
+
     refuse = service.refuse(grpc.StatusCode.UNAVAILABLE)
     service.rules["UpdateProgress"] = refuse if silence == "refuses" else hang
+    if way == "stream":
+        service.rules["Work"] = hang_again
     # Nobody said that another worker has the job: so it is released.
     assert len(await lost_handler(service, fake_client, running)) == 1
-    started = service.times("ClaimJobs")[0]
+    started = service.times("Work")[0]
     assert max(service.times("UpdateProgress")) - started <= LEASE
 
 

@@ -111,7 +111,7 @@ async def test_a_lifespan_is_entered_before_the_first_claim_and_left_after_the_l
 
     @contextlib.contextmanager
     def plain_lifespan():
-        steps.append(len(service.requests("ClaimJobs")))
+        steps.append(len(service.requests("Work")))
         yield {"connection": 7}
         steps.append("left")
 
@@ -183,8 +183,9 @@ async def test_a_worker_can_be_stopped_while_its_lifespan_is_entered(fake_client
 # --- slots ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("way", ["stream", "calls"])
 async def test_a_type_with_slots_of_its_own_is_claimed_only_while_one_is_free(
-    service, fake_client, running
+    service, fake_client, running, way
 ):
     worker = Worker(fake_client, concurrency=3)
     holding = {"gpu": 0, "cpu": 0}
@@ -209,6 +210,10 @@ async def test_a_type_with_slots_of_its_own_is_claimed_only_while_one_is_free(
     go.set()
     await service.called("TransitionJob", 12)
     assert most == {"gpu": 2, "cpu": 3}
+    if way == "stream":
+        opened = service.requests("Work")
+        slots = [(list(request.hello.job_types), request.slots) for request in opened]
+        assert sorted(slots) == [(["cpu"], 3), (["gpu"], 2)]
     for request in service.requests("ClaimJobs"):
         assert list(request.job_types) in (["gpu"], ["cpu"])
         assert request.max_jobs <= {"gpu": 2, "cpu": 3}[request.job_types[0]]

@@ -154,7 +154,8 @@ async def test_a_cancellation_is_raised_in_the_process(service, fake_client, run
     service.rules["UpdateProgress"] = asks_to_cancel
     parameters = {"keep": True} if keep else {}
     end = await end_of(service, fake_client, running, process_handlers.until_cancelled, parameters)
-    assert (end.progress, end.progress_message) == (10, "cleaning up")
+    last = service.requests("UpdateProgress")[-1]
+    assert (last.progress, last.progress_message) == (10, "cleaning up")
     if keep:
         assert (end.target_status, end.result["reason"]) == (PARTIAL, "not needed")
     else:

@@ -1,25 +1,31 @@
-"""How the reports of a worker travel: over one stream, or as calls where there is none."""
+"""A worker does its work over one stream, or by calls where there is none."""
 
 import asyncio
 import contextlib
 import itertools
+from collections import Counter
 
 import grpc
 import pytest
 
 from jobledger import AsyncClient, JobStatus
+from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.worker import Completed, Worker
+from jobledger.worker import work as work_module
+from jobledger.worker.work import Work
 from tests.support.observed_channel import ObservedChannel
 
 LEASE = 0.9
+MIB = 1024 * 1024
 
 with_streams = pytest.mark.parametrize("way", ["stream"])
 without_streams = pytest.mark.parametrize("way", ["calls"])
 
 
 def called(service):
-    """Count the reports that came as calls."""
-    return len(service.requests("UpdateProgress")) - service.streamed
+    """Count the updates that came as calls."""
+    streams = len(service.requests("Work"))
+    return len(service.calls) - service.streamed - streams - len(service.requests("ClaimJobs"))
 
 
 @contextlib.asynccontextmanager
@@ -46,20 +52,327 @@ async def busy(service, client, running, jobs=1, **options):
     assert {end.target_status for end in ends} == {JobStatus.COMPLETED.to_proto()}
 
 
+class Waiting:
+    """A worker whose handlers wait until they are stopped, or `go` is set."""
+
+    def __init__(self, client, running, concurrency=1, **options):
+        self.worker = Worker(client, concurrency=concurrency, **options)
+        self.started = asyncio.Semaphore(0)
+        self.go = asyncio.Event()
+        self.stopped = []
+        self.worker.handler("render")(self._render)
+        self.run = running(self.worker)
+
+    async def _render(self, job):
+        self.started.release()
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.stopped.append((job.id, job.cancel_requested, job.cancel_reason))
+            raise
+        return Completed({"attempt": job.attempt})
+
+
+# --- updates ---------------------------------------------------------------------------------
+
+
 @with_streams
-async def test_the_reports_of_all_jobs_share_one_stream(service, fake_client, running):
+async def test_the_work_of_all_jobs_shares_one_stream(service, fake_client, running):
     async with busy(service, fake_client, running, jobs=20):
         await service.called("UpdateProgress", 100)
-    assert (service.streams, called(service)) == (1, 0)
+    assert len(service.requests("Work")) == 1
+    assert called(service) == len(service.requests("ClaimJobs")) == 0
     assert len({request.job_id for request in service.requests("UpdateProgress")}) == 20
+
+
+async def test_what_is_ready_goes_into_one_message(service, fake_client, running):
+    waiting = Waiting(fake_client, running, concurrency=100)
+    for _ in range(100):
+        service.offer()
+    for _ in range(100):
+        await waiting.started.acquire()
+    before = len(service.messages)
+    waiting.go.set()
+    await service.called("TransitionJob", 100)
+    sizes = [len(message.updates) for message in service.messages[before:]]
+    assert sum(sizes) == 100
+    assert max(sizes) >= 50
+
+
+async def test_no_message_is_larger_than_the_service_takes(service, fake_client, running):
+    worker = Worker(fake_client, concurrency=12)
+    go = asyncio.Event()
+
+    @worker.handler("render")
+    async def render(job):
+        await go.wait()
+        return {"blob": "x" * 250_000}
+
+    for _ in range(12):
+        service.offer()
+    running(worker)
+    await service.called("Work")
+    go.set()
+    await service.called("TransitionJob", 12)
+    sizes = [message.ByteSize() for message in service.messages]
+    assert sum(sizes) > 12 * 250_000
+    assert max(sizes) <= MIB
+    # What is ready goes together, as far as it fits.
+    assert max(len(message.updates) for message in service.messages) == 4
+
+
+async def test_no_more_than_a_thousand_updates_wait_for_a_result(service, fake_client, running):
+    worker = Worker(fake_client, lease=60)
+    under_way, most = 0, 0
+    full = asyncio.Event()
+
+    async def wait(request, context):
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        if under_way == 1000:
+            full.set()
+        await full.wait()
+        under_way -= 1
+
+    service.rules["CreateAsset"] = wait
+
+    @worker.handler("render")
+    async def render(job):
+        url = "https://example.com/a.png"
+        await asyncio.gather(*(job.add_asset("image/png", url=url) for _ in range(1500)))
+
+    service.offer()
+    running(worker)
+    await service.called("TransitionJob")
+    requests = service.requests("CreateAsset")
+    assert len({request.request_id for request in requests}) == len(requests) == 1500
+    assert most == 1000
+
+
+# --- signals -----------------------------------------------------------------------------------
+
+
+async def test_a_cancellation_reaches_a_handler_before_anything_is_sent_of_its_job(
+    service, fake_client, running
+):
+    waiting = Waiting(fake_client, running)
+    job = service.offer()
+    await waiting.started.acquire()
+    reason = pb.CancelRequested(reason="not needed")
+    await service.streams[0].signal(job_id=job.id, attempt=1, cancel_requested=reason)
+    end = await service.called("TransitionJob")
+    assert waiting.stopped == [(job.id, True, "not needed")]
+    assert (end.error.reason, end.error.message) == ("CANCELLED", "not needed")
+    assert service.streamed == 1
+
+
+async def test_a_lost_lease_stops_a_handler_at_once_and_its_slot_is_used_again(
+    service, fake_client, running
+):
+    waiting = Waiting(fake_client, running)
+    job = service.offer()
+    await waiting.started.acquire()
+    await service.streams[0].signal(job_id=job.id, attempt=1, lease_lost=pb.LeaseLost())
+    while not waiting.stopped:
+        await asyncio.sleep(0.001)
+    following = service.offer()
+    await waiting.started.acquire()
+    assert waiting.stopped == [(job.id, False, "")]
+    assert service.streamed == 0
+    waiting.go.set()
+    assert (await service.called("TransitionJob")).job_id == following.id
+
+
+async def test_a_signal_of_another_attempt_is_nothing_to_a_handler(service, fake_client, running):
+    waiting = Waiting(fake_client, running)
+    job = service.offer(attempt=2)
+    await waiting.started.acquire()
+    for attempt in (1, 3):
+        await service.streams[0].signal(job_id=job.id, attempt=attempt, lease_lost=pb.LeaseLost())
+    waiting.go.set()
+    assert (await service.called("TransitionJob")).attempt == 2
+
+
+# --- slots and leases --------------------------------------------------------------------------
+
+
+async def test_a_handler_that_goes_on_without_its_lease_takes_up_its_slot(
+    service, fake_client, running
+):
+    worker = Worker(fake_client)
+    started, stopping, go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    now, most = 0, 0
+
+    @worker.handler("render")
+    async def render(job):
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        started.set()
+        try:
+            if job.parameters:
+                await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            stopping.set()
+            await go.wait()
+        finally:
+            now -= 1
+
+    job = service.offer(parameters={"wait": True})
+    running(worker)
+    await started.wait()
+    (stream,) = service.streams
+    await stream.signal(job_id=job.id, attempt=1, lease_lost=pb.LeaseLost())
+    await stopping.wait()
+    # Pushed before the service can know that the slot is taken.
+    early = service.offer()
+    assert (await service.called("ReleaseJob")).job_id == early.id
+    slots = [message.slots for message in service.messages if message.HasField("slots")]
+    assert slots[-1] == 0
+    following = service.offer()
+    go.set()
+    assert (await service.called("TransitionJob")).job_id == following.id
+    assert most == 1
+
+
+async def test_a_worker_that_stops_takes_no_more_and_releases_what_comes_too_late(
+    service, fake_client, running
+):
+    waiting = Waiting(fake_client, running, grace=60)
+    service.offer()
+    await waiting.started.acquire()
+    waiting.worker.stop()
+    while service.messages[-1].slots or not service.messages[-1].HasField("slots"):
+        await asyncio.sleep(0.001)
+    late = pb.ClaimJobsResponse(jobs=[]).jobs.add(id="late", job_type="render", attempt=3)
+    await service.streams[0].push(late)
+    released = await service.called("ReleaseJob")
+    assert (released.job_id, released.attempt) == ("late", 3)
+    waiting.go.set()
+    await waiting.run
+    assert [end.job_id for end in service.requests("TransitionJob")] != ["late"]
+
+
+async def test_a_worker_without_jobs_is_heard_of_each_third_of_its_lease(
+    service, fake_client, running
+):
+    Waiting(fake_client, running, lease=0.3)
+    async with asyncio.timeout(20):
+        while len(service.messages) < 10:
+            await asyncio.sleep(0.01)
+    assert set(map(str, service.messages[1:])) == {""}
+    assert len(service.streams) == 1
+
+
+async def test_any_answer_renews_all_leases(service, fake_client, running):
+    """Of jobs that report nothing, nothing is sent while others report."""
+    worker = Worker(fake_client, concurrency=30, lease=6)
+    go = asyncio.Event()
+
+    @worker.handler("render")
+    async def render(job):
+        if job.parameters:
+            # For longer than a third of the lease.
+            for step in range(25):
+                await job.progress(step)
+                await asyncio.sleep(0.11)
+            go.set()
+        await go.wait()
+
+    for _ in range(29):
+        service.offer()
+    reporting = service.offer(parameters={"reports": True})
+    running(worker)
+    await service.called("TransitionJob", 30)
+    assert {request.job_id for request in service.requests("UpdateProgress")} == {reporting.id}
+
+
+# --- streams that end --------------------------------------------------------------------------
+
+
+async def test_what_was_not_answered_is_sent_again_and_nothing_else(service, fake_client, running):
+    """The next stream begins with the jobs that are still held, and with the updates in order."""
+    worker = Worker(fake_client, concurrency=3)
+    go = asyncio.Event()
+
+    async def lose(request, context):
+        go.set()
+        await asyncio.Event().wait()
+
+    @worker.handler("render")
+    async def render(job):
+        await job.add_asset("image/png", url="https://example.com/first.png")
+        if job.parameters:
+            await service.called("CreateAsset", 3)
+            service.rules["CreateAsset"] = service.rules["TransitionJob"] = lose
+            asset = job.add_asset("image/png", url="https://example.com/second.png")
+            await asyncio.gather(asset, job.progress(50))
+        else:
+            await go.wait()
+        return Completed({})
+
+    jobs = [service.offer(), service.offer(), service.offer(parameters={"links": True})]
+    running(worker)
+    await service.called("TransitionJob", 2)
+    await service.called("CreateAsset", 4)
+    await service.called("UpdateProgress")
+    answered = service.streamed
+    service.rules.clear()
+    service.streams[0].end(grpc.StatusCode.UNAVAILABLE)
+    await service.called("TransitionJob", 5)
+    first = service.requests("Work")[1]
+    assert {held.job_id for held in first.hello.holding} == {job.id for job in jobs}
+    assert first.slots == 3
+    kinds = [(update.job_id, update.WhichOneof("update")) for update in first.updates]
+    assert Counter(kinds) == {
+        (jobs[0].id, "finish"): 1,
+        (jobs[1].id, "finish"): 1,
+        (jobs[2].id, "asset"): 1,
+        (jobs[2].id, "progress"): 1,
+    }
+    before = [update for message in service.messages for update in message.updates][:answered]
+    again = [update for update in before if update in list(first.updates)]
+    assert again == list(first.updates)
+
+
+async def test_jobs_that_a_worker_lost_are_not_brought_along(service, fake_client, running):
+    waiting = Waiting(fake_client, running, concurrency=2)
+    lost, held = service.offer(), service.offer()
+    for _ in range(2):
+        await waiting.started.acquire()
+    await service.streams[0].signal(job_id=lost.id, attempt=1, lease_lost=pb.LeaseLost())
+    while not waiting.stopped:
+        await asyncio.sleep(0.001)
+    service.streams[0].end(grpc.StatusCode.UNAVAILABLE)
+    again = await service.called("Work", 2)
+    assert again.hello.holding == [pb.HeldJob(job_id=held.id, attempt=1)]
+
+
+async def test_a_stream_on_which_nothing_is_answered_is_left(service, fake_client, running):
+    silent = []
+
+    async def hang_once(request, context):
+        if not silent:
+            silent.append(request)
+            await asyncio.Event().wait()
+
+    service.rules["TransitionJob"] = hang_once
+    waiting = Waiting(fake_client, running, lease=LEASE)
+    waiting.go.set()
+    service.offer()
+    assert await service.called("TransitionJob", 2) == silent[0]
+    assert (len(service.streams), called(service)) == (2, 0)
+
+
+# --- without a stream --------------------------------------------------------------------------
 
 
 @without_streams
 async def test_a_service_that_does_not_know_the_stream_is_asked_once(service, fake_client, running):
     async with busy(service, fake_client, running, jobs=5, lease=LEASE):
         await service.called("UpdateProgress", 50)
-    # All five may have had their first report under way.
-    assert 1 <= service.streams <= 5
+    assert len(service.requests("Work")) == 1
     assert called(service) >= 50
 
 
@@ -72,7 +385,7 @@ async def hang(requests, context):
 async def test_where_a_stream_does_not_get_through_calls_keep_the_jobs(
     service, fake_client, running, how
 ):
-    service.rules["ReportProgress"] = {
+    service.rules["Work"] = {
         "breaks": service.refuse(grpc.StatusCode.UNAVAILABLE),
         "hangs": hang,
         "is forbidden": service.refuse(grpc.StatusCode.PERMISSION_DENIED),
@@ -81,66 +394,160 @@ async def test_where_a_stream_does_not_get_through_calls_keep_the_jobs(
         # For longer than their leases, and while the stream is tried again.
         await service.called("UpdateProgress", 60)
     assert service.streamed == 0
-    assert service.streams >= 2
+    assert len(service.requests("Work")) >= 2
+    assert len(service.requests("TransitionJob")) == 3
+
+
+@with_streams
+async def test_a_stream_that_stops_getting_through_costs_no_job(service, fake_client, running):
+    async with busy(service, fake_client, running, jobs=3, lease=LEASE):
+        await service.called("UpdateProgress", 10)
+        service.rules["Work"] = hang
+        service.streams[0].end(grpc.StatusCode.UNAVAILABLE)
+        await service.called("UpdateProgress", 60)
+    assert called(service) >= 40
 
 
 @with_streams
 async def test_a_stream_that_works_again_is_used_again(service, fake_client, running):
-    service.rules["ReportProgress"] = service.refuse(grpc.StatusCode.UNAVAILABLE)
+    service.rules["Work"] = service.refuse(grpc.StatusCode.UNAVAILABLE)
     async with busy(service, fake_client, running, jobs=3):
         await service.called("UpdateProgress", 5)
-        del service.rules["ReportProgress"]
+        assert service.streamed == 0
+        del service.rules["Work"]
         async with asyncio.timeout(20):
             while service.streamed < 20:
                 await asyncio.sleep(0.01)
         before = called(service)
         await service.called("UpdateProgress", len(service.requests("UpdateProgress")) + 20)
         assert called(service) == before
+    (held,) = {len(service.requests("Work")[-1].hello.holding)}
+    assert held == 3
 
 
 @with_streams
-async def test_an_unavailable_service_is_no_reason_to_leave_the_stream(
-    service, fake_client, running
+async def test_an_unavailable_service_is_no_reason_to_do_without_streams_for_longer(
+    service, fake_client, running, monkeypatch
 ):
-    unavailable = service.refuse(grpc.StatusCode.UNAVAILABLE, 6)
-    service.rules["ReportProgress"] = service.rules["UpdateProgress"] = unavailable
+    detours = []
+    by_calls = Work._work_by_calls  # noqa: SLF001
+
+    async def recorded(work, seconds):
+        detours.append(seconds)
+        return await by_calls(work, seconds)
+
+    monkeypatch.setattr(work_module, "FIRST_DETOUR", 0.1)
+    monkeypatch.setattr(Work, "_work_by_calls", recorded)
+    for method in ("Work", "ClaimJobs"):
+        service.rules[method] = service.refuse(grpc.StatusCode.UNAVAILABLE)
     async with busy(service, fake_client, running, lease=20):
-        await service.called("UpdateProgress", 20)
-    # A call was tried when three streams had broken, and answered no better.
-    assert (called(service), service.streams) == (1, 6)
+        await service.called("Work", 7)
+        service.rules.clear()
+        await service.called("UpdateProgress", 5)
+    assert set(detours) == {0.1}
+    # Where calls are answered and no stream is, it is tried ever more rarely.
+    detours.clear()
+    service.rules["Work"] = service.refuse(grpc.StatusCode.UNAVAILABLE)
+    service.streams[-1].end(grpc.StatusCode.UNAVAILABLE)
+    async with busy(service, fake_client, running, lease=20):
+        tries = len(service.requests("Work"))
+        await service.called("Work", tries + 4)
+    assert detours[:3] == sorted(set(detours[:3]))
 
 
-async def test_a_busy_worker_reports_to_the_real_service_over_one_stream(running, job_type, server):
-    """With the real one: a watcher receives what a worker reports over the stream."""
-    async with grpc.aio.insecure_channel(server.target) as channel:
+@with_streams
+async def test_an_answer_that_is_too_large_for_the_channel_is_no_reason_to_hang(service, running):
+    options = [("grpc.max_receive_message_length", 3000)]
+    async with (
+        grpc.aio.insecure_channel(f"127.0.0.1:{service.port}", options) as channel,
+        AsyncClient(channel=channel) as client,
+    ):
+        waiting = Waiting(client, running, concurrency=4)
+        waiting.go.set()
+        for _ in range(6):
+            service.offer(parameters={"blob": "x" * 1000})
+        await service.called("TransitionJob", 2)
+        waiting.worker.stop()
+        await waiting.run
+    # Four were too large together. The others came by claims.
+    assert service.requests("ClaimJobs")
+
+
+# --- the real service --------------------------------------------------------------------------
+
+
+async def test_all_that_a_worker_does_with_the_real_service_goes_over_one_stream(
+    running, job_type, server
+):
+    async with (
+        grpc.aio.insecure_channel(server.target) as channel,
+        AsyncClient(server.target, user_id="ada") as owner,
+    ):
         observed = ObservedChannel(channel)
-        client = AsyncClient(channel=observed, user_id="ada")
-        worker = Worker(client, concurrency=3)
+        worker = Worker(AsyncClient(channel=observed), concurrency=3)
         go = asyncio.Event()
 
         @worker.handler(job_type)
         async def render(job):
             await job.progress(40, "halfway")
+            await job.add_asset("image/png", url="https://example.com/a.png")
             await go.wait()
             return Completed()
 
-        jobs = [await client.create_job(job_type) for _ in range(3)]
+        jobs = [await owner.create_job(job_type) for _ in range(3)]
         working = running(worker)
         for job in jobs:
-            async with client.watch(job.id) as changes:
+            async with owner.watch(job.id) as changes:
                 async for change in changes:
                     if change.job.progress_message == "halfway":
                         break
         go.set()
         for job in jobs:
-            done = await client.wait(job.id, timeout=20)
+            done = await owner.wait(job.id, timeout=20)
             assert done.status == JobStatus.COMPLETED
+            assert len([asset async for asset in owner.list_assets(job.id)]) == 1
         worker.stop()
         await working
-    assert (observed.count("ReportProgress"), observed.count("UpdateProgress")) == (1, 0)
+    assert observed.counts() == {"Work": 1}
 
 
-async def test_the_reason_of_a_cancellation_comes_over_the_stream(server, running, job_type):
+@pytest.mark.parametrize("on_cancel", ["raise", "flag"])
+async def test_a_handler_knows_of_a_cancellation_before_it_or_its_worker_asks(
+    server, running, job_type, on_cancel
+):
+    async with (
+        grpc.aio.insecure_channel(server.target) as channel,
+        AsyncClient(server.target, user_id="ada") as owner,
+    ):
+        observed = ObservedChannel(channel)
+        worker = Worker(AsyncClient(channel=observed))
+        started, known = asyncio.Event(), asyncio.Event()
+        sent = []
+
+        @worker.handler(job_type, on_cancel=on_cancel)
+        async def render(job):
+            started.set()
+            try:
+                while not job.cancel_requested:
+                    await asyncio.sleep(0)
+            finally:
+                sent.extend([observed.sent("Work"), job.cancel_reason])
+                known.set()
+
+        job = await owner.create_job(job_type)
+        running(worker)
+        await started.wait()
+        await owner.cancel_job(job.id, "not needed")
+        await known.wait()
+        done = await owner.wait(job.id, timeout=20)
+    # Nothing but the first message.
+    assert sent == [1, "not needed"]
+    assert (done.error.reason, done.error.message) == ("CANCELLED", "not needed")
+
+
+async def test_the_reason_of_a_cancellation_comes_while_a_handler_reports(
+    server, running, job_type
+):
     async with AsyncClient(server.target, user_id="ada") as client:
         worker = Worker(client, lease=5)
         reasons = []

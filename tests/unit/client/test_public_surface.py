@@ -47,7 +47,8 @@ def test_both_clients_have_the_same_public_calls():
             if not name.startswith("_") and callable(getattr(client, name))
         }
 
-    assert parameters(AsyncClient) == parameters(Client)
+    only_async = {"open_work": "(self)"}  # a stream in both directions, as grpc.aio has it
+    assert parameters(AsyncClient) == parameters(Client) | only_async
 
 
 def test_every_public_object_has_a_docstring():

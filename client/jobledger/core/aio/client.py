@@ -12,9 +12,10 @@ from jobledger.core.channel import AsyncInterceptor
 from jobledger.core.conversion import Seconds
 from jobledger.core.options import Metadata
 from jobledger.core.tokens import AsyncToken
+from jobledger.core.work_opener import WorkOpener
 
 
-class AsyncClient(AsyncOwnerCalls, AsyncWorkerCalls):
+class AsyncClient(AsyncOwnerCalls, AsyncWorkerCalls, WorkOpener):
     """Calls one Jobledger service.
 
     Use it as `async with AsyncClient("jobs.example:50051", user_id="ada") as client:`, or close it.
