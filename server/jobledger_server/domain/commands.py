@@ -81,6 +81,12 @@ class Report(Struct, frozen=True, kw_only=True):
     job_types: frozenset[str] | None = None
 
 
+class RenewAll(Struct, frozen=True):
+    """Renew the leases of these jobs, each by a heartbeat. A refused one renews nothing."""
+
+    reports: tuple[Report, ...]
+
+
 class LinkAsset(Struct, frozen=True, kw_only=True):
     """Link an asset to a running job. Idempotent if `request_id` is not empty."""
 
@@ -133,5 +139,5 @@ WorkerCommand = ChangeStatus | Report | LinkAsset | Release
 JobCommand = WorkerCommand | Cancel | Expire | Delete | Purge
 """A command on one job, identified by its id."""
 
-Command = Create | CreateAll | JobCommand
+Command = Create | CreateAll | RenewAll | JobCommand
 """Any command except a claim, which names no job."""

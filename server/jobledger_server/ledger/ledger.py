@@ -18,6 +18,8 @@ from jobledger_server.domain.commands import (
     CreateAll,
     Delete,
     JobCommand,
+    RenewAll,
+    Report,
 )
 from jobledger_server.domain.errors import DomainError
 from jobledger_server.domain.job import Job
@@ -149,6 +151,29 @@ class Ledger:
         """Return the created jobs, in the order of their creations. Raises as `apply` does."""
         return [decision.job for decision in await self._batcher.submit(command)]
 
+    async def renew_all(self, reports: Sequence[Report]) -> Sequence[Decision]:
+        """Return the decisions on those heartbeats that are not refused, once they are durable.
+
+        They are one command, or several if their jobs are large. Raises as `apply` does, if it
+        is unknown of a heartbeat whether it is refused.
+        """
+        renewals = map(self._batcher.submit, self._renewals(reports))
+        return [decision for decisions in await asyncio.gather(*renewals) for decision in decisions]
+
+    def _renewals(self, reports: Sequence[Report]) -> Iterator[RenewAll]:
+        """Put reports together, up to the bytes of jobs that one batch reads."""
+        read_bytes = self._sizes.read_counter()
+        part: list[Report] = []
+        size = 0
+        for report in reports:
+            part.append(report)
+            size += read_bytes(report.job_id, None)
+            if size >= MAX_BATCH_BYTES:
+                yield RenewAll(tuple(part))
+                part, size = [], 0
+        if part:
+            yield RenewAll(tuple(part))
+
     async def claim(self, command: Claim, wanted: Callable[[], bool] = lambda: True) -> list[Job]:
         """Return the jobs that the worker has now leased, oldest first.
 
@@ -179,6 +204,8 @@ class Ledger:
         def bytes_of(command: Command) -> int:
             if isinstance(command, Create | CreateAll):
                 return 0
+            if isinstance(command, RenewAll):
+                return sum(read_bytes(report.job_id, None) for report in command.reports)
             user_id = command.user_id if isinstance(command, Cancel | Delete) else None
             return read_bytes(command.job_id, user_id)
 
@@ -263,7 +290,10 @@ class Ledger:
 
 
 def _weigh(command: Command) -> int:
-    return len(command.creations) if isinstance(command, CreateAll) else 1
+    match command:
+        case CreateAll(creations=parts) | RenewAll(reports=parts):
+            return len(parts)
+    return 1
 
 
 def _content_bytes(command: Command) -> int:

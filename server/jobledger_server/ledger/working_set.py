@@ -10,6 +10,7 @@ from jobledger_server.domain.commands import (
     CreateAll,
     Delete,
     LinkAsset,
+    RenewAll,
 )
 from jobledger_server.domain.decisions import NewId, create, decide
 from jobledger_server.domain.errors import DomainError, RequestIdReused
@@ -18,7 +19,8 @@ from jobledger_server.domain.state_machine import Decision
 from jobledger_server.store import Owned, Transaction
 
 Outcome = Sequence[Decision] | DomainError
-"""The outcome of a command: one decision, or for CreateAll one for each job, or its refusal."""
+"""The outcome of a command: one decision, or its refusal. CreateAll has one for each job, RenewAll
+one for each job whose heartbeat is not refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class WorkingSet:
         try:
             if isinstance(command, CreateAll):
                 return self._create_all(command, now, new_id)
+            if isinstance(command, RenewAll):
+                return self._renew_all(command, now, new_id, resumed_at)
             if isinstance(command, Create):
                 decision = self._create(command, now, new_id)
             else:
@@ -80,6 +84,16 @@ class WorkingSet:
                 raise
         return decisions
 
+    def _renew_all(
+        self, command: RenewAll, now: Instant, new_id: NewId, resumed_at: Instant | None
+    ) -> Sequence[Decision]:
+        decisions: list[Decision] = []
+        for report in command.reports:
+            outcome = self.decide(report, now, new_id, resumed_at)
+            if not isinstance(outcome, DomainError):
+                decisions += outcome
+        return decisions
+
     def _apply(self, decision: Decision) -> None:
         if decision.deleted:
             del self.jobs[decision.job.id]
@@ -113,6 +127,8 @@ async def load_working_set(
         elif isinstance(command, CreateAll):
             each = command.creations
             created.update((c.user_id, c.request_id) for c in each if c.request_id)
+        elif isinstance(command, RenewAll):
+            ids.update(report.job_id for report in command.reports)
         elif isinstance(command, Cancel | Delete):
             owned.add((command.job_id, command.user_id))
         else:

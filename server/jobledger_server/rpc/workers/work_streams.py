@@ -20,13 +20,9 @@ from jobledger_server.domain.commands import (
     Claim,
     LinkAsset,
     Release,
-    Report,
     WorkerCommand,
 )
 from jobledger_server.domain.errors import (
-    IllegalTransition,
-    JobNotFound,
-    LeaseLost,
     LimitExceeded,
 )
 from jobledger_server.domain.job import MICROS_PER_SECOND, Job, JobId
@@ -297,27 +293,20 @@ class _Stream:
         Raises LimitExceeded and StoreError if not all leases could be renewed.
         """
         self._renewed = self._loop.time()
-        held = [each for each in self.held.attempts() if each[0] not in self._finishing]
-        outcomes = [
-            self._outcome(Report(job_id=job_id, attempt=attempt)) for job_id, attempt in held
-        ]
-        pending = [each for each in outcomes if isinstance(each, asyncio.Future)]
-        if pending:
-            await asyncio.wait(pending)
-        failed: Exception | None = None
-        for (job_id, attempt), outcome in zip(held, outcomes, strict=True):
-            match _answer_of(outcome):
-                case Decision(job=job):
-                    self.held.observe(job)
-                    if job.lease_duration is not None:
-                        self._lease = min(self._lease, job.lease_duration / MICROS_PER_SECOND)
-                case LeaseLost() | JobNotFound() | IllegalTransition():
-                    self.held.lose(job_id, attempt)
-                case Exception() as error:
-                    failed = error
+        held = {
+            job_id: attempt
+            for job_id, attempt in self.held.attempts()
+            if job_id not in self._finishing
+        }
+        for decision in await self._ledger.renew_all(held):
+            job = decision.job
+            del held[job.id]
+            self.held.observe(job)
+            if job.lease_duration is not None:
+                self._lease = min(self._lease, job.lease_duration / MICROS_PER_SECOND)
+        for job_id, attempt in held.items():
+            self.held.lose(job_id, attempt)
         self._wake_up.set()
-        if failed is not None:
-            raise failed
 
     # --- claiming --------------------------------------------------------------------------------
 

@@ -1,10 +1,10 @@
 """The ledger as WorkerService uses it: with the job types and the fencing of its caller."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from jobledger_server.domain.commands import Claim, WorkerCommand
-from jobledger_server.domain.job import Job
+from jobledger_server.domain.commands import Claim, Report, WorkerCommand
+from jobledger_server.domain.job import Job, JobId
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.long_poll import LongPoll
@@ -28,6 +28,15 @@ class WorkerLedger:
     def put(self, command: WorkerCommand) -> asyncio.Future[Sequence[Decision]]:
         """See `Ledger`. Also raises InvalidRequest."""
         return self._ledger.put(work_limits().of(command))
+
+    async def renew_all(self, attempts: Mapping[JobId, int]) -> Sequence[Decision]:
+        """See `Ledger`. The jobs are given with their worker's attempts."""
+        limits = work_limits()
+        reports = [
+            limits.of(Report(job_id=job_id, attempt=attempt))
+            for job_id, attempt in attempts.items()
+        ]
+        return await self._ledger.renew_all(reports)
 
     def check_job_types(self, job_types: frozenset[str]) -> None:
         """Raise AccessDenied unless the caller may claim jobs of these types."""

@@ -16,6 +16,9 @@ from jobledger_server.sql.rows import Row
 ROWS_PER_STATEMENT = 64
 """Rows that one statement writes at most; a power of two."""
 
+NARROW, NARROW_ROWS_PER_STATEMENT = 2, 1024
+"""The same for rows of two values, such as those of renewed leases."""
+
 # A transaction that reads first and then writes fails at once if another process wrote in
 # between. So it takes the lock when it begins.
 BEGIN = "BEGIN IMMEDIATE"
@@ -100,14 +103,16 @@ class SqliteDriver:
         new: int,  # noqa: ARG002
         last: bool,  # noqa: ARG002
     ) -> tuple[int, WriteId]:
-        ((before, version),) = await self._connection.execute_fetchall(_FEED)
+        before, version = 0, self._version
+        if count or version is None:
+            ((before, version),) = await self._connection.execute_fetchall(_FEED)
+            self._check_generation(version)
         for deletion in deletions:
             await self._connection.execute_fetchall(*deletion)
         # One after the other: after some errors (disk full) SQLite has rolled back by itself, and
         # a further statement would be a transaction of its own.
         for statement, rows in writes(before):
             await self._write(statement, rows)
-        self._check_generation(version)
         self._generation.expect(self._connection, version, self._connection.total_changes)
         return before + count, self._generation.number
 
@@ -120,13 +125,11 @@ class SqliteDriver:
     async def _write(self, statement: WriteStatement, rows: Sequence[Row]) -> None:
         # The driver releases the interpreter lock for each statement, and must wait for the event
         # loop to get it back. A statement for each row would do that too often.
-        if len(rows) > ROWS_PER_STATEMENT:
-            starts = range(0, len(rows), ROWS_PER_STATEMENT)
-            parts = [
-                _values(rows[start : start + ROWS_PER_STATEMENT], ROWS_PER_STATEMENT)
-                for start in starts
-            ]
-            await self._connection.executemany(statement(ROWS_PER_STATEMENT), parts)
+        most = NARROW_ROWS_PER_STATEMENT if len(rows[0]) == NARROW else ROWS_PER_STATEMENT
+        if len(rows) > most:
+            starts = range(0, len(rows), most)
+            parts = [_values(rows[start : start + most], most) for start in starts]
+            await self._connection.executemany(statement(most), parts)
         else:
             # Sizes are powers of two, so that there are few texts for the driver to prepare.
             size = 1 << (len(rows) - 1).bit_length()
