@@ -48,6 +48,8 @@ class Bare(JobServiceServicer, WorkerServiceServicer):
         self._ended: OrderedDict[str, job_pb2.Job] = OrderedDict()
         self._created = asyncio.Event()
         self._changed: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._watched: list[dict[str, job_pb2.Job]] = []
+        self._any_changed = asyncio.Event()
 
     async def CreateJob(  # noqa: N802
         self, request: jobs_pb.CreateJobRequest, _context: Context
@@ -78,6 +80,23 @@ class Bare(JobServiceServicer, WorkerServiceServicer):
             sent, status = job.version, job.status
             await context.write(jobs_pb.WatchJobResponse(job=job))
         self._changed.pop(job.id, None)
+
+    async def WatchJobs(  # type: ignore[override]  # noqa: N802
+        self, _request: jobs_pb.WatchJobsRequest, context: Context
+    ) -> None:
+        """Send what has changed since the message before, of all owners, in one message."""
+        await context.write(jobs_pb.WatchJobsResponse(synced=True))
+        changes: dict[str, job_pb2.Job] = {}
+        self._watched.append(changes)
+        try:
+            while True:
+                while not changes:
+                    await self._any_changed.wait()
+                ready = [jobs_pb.JobChange(job=job) for job in changes.values()]
+                changes.clear()
+                await context.write(jobs_pb.WatchJobsResponse(changes=ready))
+        finally:
+            self._watched.remove(changes)
 
     async def ClaimJobs(  # noqa: N802
         self, request: workers_pb.ClaimJobsRequest, _context: Context
@@ -183,6 +202,10 @@ class Bare(JobServiceServicer, WorkerServiceServicer):
         job.update_time.seconds, job.update_time.nanos = divmod(time.time_ns(), 10**9)
         if changed := self._changed.get(job.id):
             _happen(changed)
+        for changes in self._watched:
+            changes[job.id] = job
+        if self._watched:
+            _happen(self._any_changed)
         return job
 
     def _keep(self, jobs: OrderedDict[str, job_pb2.Job], job: job_pb2.Job) -> None:

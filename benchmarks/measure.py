@@ -82,12 +82,13 @@ def lifecycles(
     *,
     title: str = "lifecycle",
     every_update: bool = True,
+    one_watch: bool = False,
 ) -> Work:
     return Work(
         title,
         "lifecycle",
         "lives.live",
-        options={"jobs": jobs, "in_flight": in_flight},
+        options={"jobs": jobs, "in_flight": in_flight, "one_watch": one_watch},
         timed=False,
         worker={"every_update": every_update},
     )

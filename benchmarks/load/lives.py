@@ -7,7 +7,9 @@ import asyncio
 import re
 import time
 import uuid
-from typing import Any, cast
+from collections import defaultdict
+from contextlib import nullcontext
+from typing import Any, Self, cast
 
 import grpc
 from google.protobuf.any_pb2 import Any as Pair
@@ -26,7 +28,7 @@ from benchmarks.load import (
     live_many,
     result,
 )
-from jobledger import AsyncClient, JobStatus
+from jobledger import AsyncClient, Job, JobStatus
 from jobledger.worker import ClaimedJob, Completed, Worker
 
 JOB_TYPE = "upscale"
@@ -66,23 +68,34 @@ class Lives:
         await self._working
         return {}
 
-    async def live(self, target: str, jobs: int, in_flight: int = IN_FLIGHT) -> Reply:
-        """Create jobs, each by a call of its own, and watch each from its creation to its end.
+    async def live(
+        self,
+        target: str,
+        jobs: int,
+        in_flight: int = IN_FLIGHT,
+        one_watch: bool = False,  # noqa: FBT001, FBT002
+    ) -> Reply:
+        """Create jobs, each by a call of its own, and observe each from its creation to its end.
 
-        Return each one's life, how long all took, and how many changes they had.
+        Each has a watch of its own, or all have one watch of their owner's jobs. Return each one's
+        life, how long all took, and how many changes they had.
         """
         client = self._client(target)
         changes = 0
+        async with _OneWatch(client) if one_watch else nullcontext() as shared:
 
-        async def live() -> Life:
-            nonlocal changes
-            life, version = await _live(client)
-            changes += version
-            return life
+            async def live() -> Life:
+                nonlocal changes
+                job_id = (await client.create_job(JOB_TYPE, PARAMETERS)).id
+                seen = await (
+                    _observe(client, job_id) if shared is None else shared.observe(job_id)
+                )
+                changes += seen.versions
+                return seen.life
 
-        begin = time.monotonic()
-        lives = await live_many(jobs, live, in_flight)
-        seconds = time.monotonic() - begin
+            begin = time.monotonic()
+            lives = await live_many(jobs, live, in_flight)
+            seconds = time.monotonic() - begin
         return {"lives": lives, "done": jobs, "seconds": seconds, "changes": changes}
 
     def _client(self, target: str) -> AsyncClient:
@@ -110,19 +123,63 @@ async def _work(worker: Worker, client: AsyncClient, *, every_update: bool) -> N
         await worker.run(signals=False)
 
 
-async def _live(client: AsyncClient) -> tuple[Life, int]:
-    """Return a job's life and its last version."""
-    created = await client.create_job(JOB_TYPE, PARAMETERS)
-    seen: set[int] = set()
-    async for change in client.watch(created.id):
-        observed = time.monotonic()
-        seen.add(change.job.progress)
-    job = change.job
-    if job.status is not JobStatus.COMPLETED or job.result is None:
-        raise Wrong(f"a watch ended with {job}")
-    completed = cast("float", job.result["completed"])
-    life = (completed, observed, len(seen.intersection(PERCENTS)))
-    return life, job.version
+class _Observed:
+    """What an observer has seen of one job."""
+
+    def __init__(self) -> None:
+        self._percents: set[int] = set()
+        self.versions = 0
+        self.ended = asyncio.Event()
+        self.life: Life = (0.0, 0.0, 0)
+
+    def see(self, job: Job) -> None:
+        now = time.monotonic()
+        self._percents.add(job.progress)
+        self.versions = job.version
+        if job.status is JobStatus.COMPLETED and job.result is not None:
+            completed = cast("float", job.result["completed"])
+            self.life = (completed, now, len(self._percents.intersection(PERCENTS)))
+            self.ended.set()
+
+
+async def _observe(client: AsyncClient, job_id: str) -> _Observed:
+    """Watch a job until its end."""
+    observed = _Observed()
+    async for change in client.watch(job_id):
+        observed.see(change.job)
+    if not observed.ended.is_set():
+        raise Wrong(f"the watch of {job_id} ended before the job was COMPLETED")
+    return observed
+
+
+class _OneWatch:
+    """One watch of all jobs, which all observers share."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._watch = client.watch_jobs(job_types=[JOB_TYPE])
+        self._jobs: defaultdict[str, _Observed] = defaultdict(_Observed)
+        self._reading: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        while not (await anext(self._watch)).synced:
+            pass
+        self._reading = asyncio.create_task(self._read())
+        return self
+
+    async def observe(self, job_id: str) -> _Observed:
+        """Wait for a job's end. Changes may have come before its creator knew its id."""
+        await self._jobs[job_id].ended.wait()
+        return self._jobs.pop(job_id)
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._reading is not None
+        self._reading.cancel()
+        await self._watch.aclose()
+
+    async def _read(self) -> None:
+        async for event in self._watch:
+            if event.job is not None:
+                self._jobs[event.job.id].see(event.job)
 
 
 class Keys:
