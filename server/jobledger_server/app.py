@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,10 @@ from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.maintenance.retention import Retention
 from jobledger_server.metrics import METRICS, Connections, Sources
 from jobledger_server.rpc.access.access import Access
+from jobledger_server.rpc.admin import serving_admin
 from jobledger_server.rpc.calls import Calls
 from jobledger_server.rpc.drain import Drain
+from jobledger_server.rpc.health import follow_database
 from jobledger_server.rpc.incoming import RequestParser
 from jobledger_server.rpc.jobs.feed_streams import FeedStreams
 from jobledger_server.rpc.jobs.job_service import JobService
@@ -28,7 +30,7 @@ from jobledger_server.rpc.lists import Lists
 from jobledger_server.rpc.measured import CallMetrics
 from jobledger_server.rpc.operations.operation_requests import OperationsRequests
 from jobledger_server.rpc.operations.operations_service import OperationsService
-from jobledger_server.rpc.server import Services, serving, stream_limits
+from jobledger_server.rpc.server import Services, Serving, serving, stream_limits
 from jobledger_server.rpc.workers.report_streams import ReportStreams
 from jobledger_server.rpc.workers.work_requests import WorkRequests
 from jobledger_server.rpc.workers.work_streams import WorkStreams
@@ -79,8 +81,8 @@ class App:
 async def open_app(settings: Settings) -> AsyncIterator[App]:
     """Serve during the block, then drain within `settings.grace` seconds.
 
-    Raises BadAccessFile, BadCertificate, BadDatabaseUrl, DatabaseInUse, MetricsUnavailable,
-    PortUnavailable, SchemaError, StoreFault, StoreUnavailable and Unprotected.
+    Raises AdminUnavailable, BadAccessFile, BadCertificate, BadDatabaseUrl, DatabaseInUse,
+    MetricsUnavailable, PortUnavailable, SchemaError, StoreFault, StoreUnavailable and Unprotected.
     """
     if settings.unprotected:
         raise Unprotected(settings.listen)
@@ -144,6 +146,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         )
         async with (
             _exporting(settings, Registry(METRICS, sources)),
+            nullcontext() if settings.admin is None else serving_admin(settings.admin),
             serving(
                 settings,
                 services,
@@ -155,6 +158,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             ) as server,
             supervisor.running("grpc", server.terminated()),
             nullcontext() if access is None else supervisor.running("access", access.run()),
+            _health(settings, supervisor, server, feed.tail),
             supervisor.running(
                 "connections", free_connections(server.address, max_connections, server.busy_peers)
             ),
@@ -282,6 +286,16 @@ def _observed(publish: Publish, jobs: JobMetrics, traces: Traces | None) -> Publ
             traces.committed(changes)
 
     return publish_and_count
+
+
+def _health(
+    settings: Settings, supervisor: Supervisor, server: Serving, tail: Tail
+) -> AbstractAsyncContextManager[None]:
+    """Have health follow the database during the block if the settings ask for it."""
+    if not settings.health_database:
+        return nullcontext()
+    following = follow_database(server.health, server.services, lambda: tail.lag)
+    return supervisor.running("health", following)
 
 
 @asynccontextmanager

@@ -107,6 +107,19 @@ class Settings:
         "Serve gRPC reflection, for tools such as `buf curl`.",
         none="on if the server listens on loopback only",
     )
+    health_database: bool = _setting(
+        False,  # noqa: FBT003
+        "switch",
+        "Report NOT_SERVING while the database does not answer, after five seconds. See "
+        "docs/operate/deploy.md for why this is off.",
+    )
+    admin: str | None = _setting(
+        None,
+        "address",
+        "Loopback address to serve channelz at, gRPC's own view of its connections and calls; "
+        "needs the extra 'admin'. Each further process of `--processes` uses the next port.",
+        none="none",
+    )
     grace: float = _setting(
         20.0, "seconds", "How long calls in progress may take to finish after SIGTERM or SIGINT."
     )
@@ -227,12 +240,13 @@ class Settings:
     @property
     def only_loopback(self) -> bool:
         """Whether only programs on this machine can connect."""
-        host = self.listen.rpartition(":")[0].strip("[]")
-        return (
-            host in ("localhost", "::1")
-            or host.startswith("127.")
-            or self.listen.startswith("unix:")
-        )
+        return is_loopback(self.listen)
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether only programs on this machine can connect to the address."""
+    host = listen.rpartition(":")[0].strip("[]")
+    return host in ("localhost", "::1") or host.startswith("127.") or listen.startswith("unix:")
 
 
 def all_settings() -> Iterator[Setting]:

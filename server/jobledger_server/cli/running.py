@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from jobledger_server.rpc.access.access_file import BadAccessFile
+from jobledger_server.rpc.admin import AdminUnavailable
 from jobledger_server.runtime.port import PortUnavailable, Unprotected
 from jobledger_server.runtime.supervision import ServerFailed
 from jobledger_server.runtime.tls import BadCertificate
@@ -18,6 +19,7 @@ from jobledger_server.store import StoreFault, StoreUnavailable
 from jobledger_server.telemetry.prometheus import MetricsUnavailable
 
 _EXPECTED = (
+    AdminUnavailable,
     BadAccessFile,
     BadCertificate,
     BadDatabaseUrl,

@@ -10,10 +10,8 @@ from typing import Any, NamedTuple
 
 import grpc
 from google.longrunning import operations_pb2
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
-from grpc_reflection.v1alpha import reflection
-from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
 from jobledger.v1 import job_service_pb2, worker_service_pb2
 from jobledger_server.admission.admission import Admission
@@ -21,8 +19,10 @@ from jobledger_server.domain.limits import MAX_MESSAGE_BYTES
 from jobledger_server.rpc.calls import Calls
 from jobledger_server.rpc.drain import Drain
 from jobledger_server.rpc.handlers import Handlers, Limits
+from jobledger_server.rpc.health import report_serving
 from jobledger_server.rpc.jobs.job_service import JobService
 from jobledger_server.rpc.operations.operations_service import OperationsService
+from jobledger_server.rpc.reflection import add_reflection
 from jobledger_server.rpc.workers.worker_service import WorkerService
 from jobledger_server.runtime.port import PortUnavailable
 from jobledger_server.settings import Settings
@@ -84,6 +84,10 @@ class Serving:
     busy_peers: Collection[str]
     """The peers that have a running call, by gRPC's names for them."""
 
+    health: health_aio.HealthServicer
+    services: Sequence[str]
+    """The names of Jobledger's own services, as health has them."""
+
     terminated: Callable[[], Coroutine[Any, Any, None]]
     """Returns when the server was stopped. Raises RuntimeError if it stopped for another reason."""
 
@@ -122,8 +126,7 @@ async def serving(
         await server.stop(None)
         raise PortUnavailable(settings.listen) from None
     await server.start()
-    for name in names:
-        await health.set(name, health_pb2.HealthCheckResponse.SERVING)
+    await report_serving(health, names, serving=True)
     address = f"{settings.listen.rpartition(':')[0]}:{port}" if port > 1 else settings.listen
     if settings.shares_port:
         # The parent process logs `serving` once all of them do.
@@ -142,7 +145,7 @@ async def serving(
             raise RuntimeError("gRPC does not accept calls any more")
 
     try:
-        yield Serving(address, calls.running, terminated)
+        yield Serving(address, calls.running, health, names, terminated)
     finally:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + settings.grace
@@ -170,8 +173,7 @@ def _add_health_and_reflection(
     health = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if reflect:
-        reflected = (*names, "grpc.health.v1.Health", reflection.SERVICE_NAME)
-        add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(reflected), server)
+        add_reflection(server, (*names, "grpc.health.v1.Health"))
     return health
 
 

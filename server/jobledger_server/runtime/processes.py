@@ -44,10 +44,11 @@ def _command(settings: Settings, address: str, number: int) -> list[str]:
     # The same arguments and environment, then the child's own: the last value of an option wins.
     # -P: modules in the current folder are not imported.
     own = ["--listen", address, "--child", str(number)]
-    if settings.metrics is not None and number > 1:
-        host, _, port = settings.metrics.rpartition(":")
-        if port != "0":  # with 0 each takes a free port anyway
-            own += ["--metrics", f"{host}:{int(port) + number - 1}"]
+    for flag, listen in (("--metrics", settings.metrics), ("--admin", settings.admin)):
+        if listen is not None and number > 1:
+            host, _, port = listen.rpartition(":")
+            if port != "0":  # with 0 each takes a free port anyway
+                own += [flag, f"{host}:{int(port) + number - 1}"]
     return [sys.executable, "-P", "-m", "jobledger_server", *sys.argv[1:], *own]
 
 

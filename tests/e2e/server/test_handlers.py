@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -73,6 +74,32 @@ async def reflect(channel: grpc.aio.Channel) -> Any:
     return stream
 
 
+REFLECTION = "grpc.reflection.{}.ServerReflection"
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_answers_under_both_of_its_names(app: App, version: str) -> None:
+    """It knows every service, itself too, and their files."""
+    service = REFLECTION.format(version)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        stream = channel.stream_stream(
+            f"/{service}/ServerReflectionInfo",
+            reflection_pb2.ServerReflectionRequest.SerializeToString,
+            reflection_pb2.ServerReflectionResponse.FromString,
+        )()
+        await stream.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        listed = {each.name for each in (await stream.read()).list_services_response.service}
+        assert {REFLECTION.format(each) for each in ("v1", "v1alpha")} <= listed
+        assert "jobledger.v1.JobService" in listed
+        for name in listed:
+            asked = reflection_pb2.ServerReflectionRequest(file_containing_symbol=name)
+            await stream.write(asked)
+            files = (await stream.read()).file_descriptor_response.file_descriptor_proto
+            file = descriptor_pb2.FileDescriptorProto.FromString(files[0])
+            assert name in {f"{file.package}.{each.name}" for each in file.service}
+        stream.cancel()
+
+
 @pytest.mark.parametrize("opened", [watch_health, reflect])
 async def test_a_draining_server_ends_the_streams_of_other_services_itself(
     database_url: str, opened: Callable[[grpc.aio.Channel], Awaitable[Any]]
@@ -94,6 +121,7 @@ async def test_a_draining_server_ends_the_streams_of_other_services_itself(
 OF_OTHER_SERVICES = (
     "/grpc.health.v1.Health/Check",
     "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 )
 

@@ -22,23 +22,26 @@ SERVICES = (
     "google.longrunning.Operations",
 )
 SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 Act = Callable[[], object]
 
 
 @asynccontextmanager
-async def outages(kind: str, folder: Path) -> AsyncIterator[tuple[ServerProcess, Act, Act]]:
+async def outages(
+    kind: str, folder: Path, *arguments: str
+) -> AsyncIterator[tuple[ServerProcess, Act, Act]]:
     """Yield a server, what makes its database unavailable, and what ends that."""
     if kind == "postgresql":
         own = await asyncio.to_thread(PostgresServer)
         try:
             url = await asyncio.to_thread(lambda: migrated(own.create_database()))
-            async with ServerProcess(folder, database=url) as server:
+            async with ServerProcess(folder, database=url, arguments=arguments) as server:
                 yield server, own.stop, own.start
         finally:
             own.close()
         return
-    async with ServerProcess(folder) as server:
+    async with ServerProcess(folder, arguments=arguments) as server:
         holder = sqlite3.connect(
             folder / "jobledger.db", isolation_level=None, check_same_thread=False
         )
@@ -82,3 +85,23 @@ async def test_health_stays_serving_while_the_database_is_unavailable(
                 await asyncio.sleep(0.1)
         assert not changed.done()
         watch.cancel()
+
+
+async def test_health_follows_the_database_where_that_is_asked_for(tmp_path: Path) -> None:
+    """As a whole and for each service; watches of health are told."""
+    async with (
+        outages("postgresql", tmp_path, "--health-database") as (server, begin, end),
+        grpc.aio.insecure_channel(server.target) as channel,
+    ):
+        health = health_pb2_grpc.HealthStub(channel)
+        watches = [health.Watch(health_pb2.HealthCheckRequest(service=s)) for s in SERVICES]
+        told = [(await watch.read()).status for watch in watches]
+        await asyncio.to_thread(begin)
+        async with asyncio.timeout(60):
+            away = [(await watch.read()).status for watch in watches]
+        await asyncio.to_thread(end)
+        async with asyncio.timeout(60):
+            back = [(await watch.read()).status for watch in watches]
+        for watch in watches:
+            watch.cancel()
+    assert (told, away, back) == ([SERVING] * 4, [NOT_SERVING] * 4, [SERVING] * 4)

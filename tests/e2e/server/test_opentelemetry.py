@@ -35,7 +35,7 @@ async def traced_job(channel: grpc.aio.Channel) -> Any:
     return (await JobServiceStub(channel).CreateJob(request, metadata=TRACED)).job
 
 
-async def test_a_call_is_a_span_of_its_callers_trace(start: Start, collector: Collector) -> None:
+async def test_a_call_is_a_span_of_its_callers_trace(collector: Collector, start: Start) -> None:
     app = await start(otlp=collector.endpoint)
     async with grpc.aio.insecure_channel(app.address) as channel:
         await traced_job(channel)
@@ -60,7 +60,7 @@ async def test_a_call_is_a_span_of_its_callers_trace(start: Start, collector: Co
 
 
 async def test_the_span_of_a_stream_ends_with_its_first_message(
-    start: Start, collector: Collector
+    collector: Collector, start: Start
 ) -> None:
     app = await start(otlp=collector.endpoint)
     async with grpc.aio.insecure_channel(app.address) as channel:
@@ -77,7 +77,7 @@ async def test_the_span_of_a_stream_ends_with_its_first_message(
 
 
 async def test_a_jobs_wait_and_run_are_spans_of_its_creators_trace(
-    start: Start, collector: Collector
+    collector: Collector, start: Start
 ) -> None:
     """They are made at their ends, so that a job that lasts for hours is no open span."""
     app = await start(otlp=collector.endpoint)
@@ -113,7 +113,7 @@ async def test_a_jobs_wait_and_run_are_spans_of_its_creators_trace(
     assert run.status.code == run.status.STATUS_CODE_ERROR
 
 
-async def test_metrics_are_those_of_prometheus(start: Start, collector: Collector) -> None:
+async def test_metrics_are_those_of_prometheus(collector: Collector, start: Start) -> None:
     app = await start(otlp=collector.endpoint)
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)

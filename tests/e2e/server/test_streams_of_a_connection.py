@@ -13,7 +13,7 @@ from tests.support.proxy import Proxy
 from tests.support.rpc_caller import Caller
 from tests.support.server_process import ServerProcess
 
-CLIENTS_PAGE = ROOT / "docs" / "clients.md"
+CLIENTS_PAGE = ROOT / "docs" / "guides" / "clients.md"
 
 
 def retries() -> tuple[str, str]:

@@ -1,0 +1,73 @@
+"""Channelz, on a loopback port of their own."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+import pytest
+from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from jobledger_server.rpc.admin import AdminUnavailable, serving_admin
+from tests.support.rpc_caller import Caller
+from tests.support.server_process import free_port
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+def address() -> str:
+    return f"127.0.0.1:{free_port()}"
+
+
+@pytest.fixture
+async def admin(start: Start, address: str) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to the admin port of a server that has been called."""
+    app = await start(admin=address)
+    async with (
+        grpc.aio.insecure_channel(app.address) as channel,
+        grpc.aio.insecure_channel(address) as admin,
+    ):
+        await Caller(channel).job()
+        yield admin
+
+
+async def test_channelz_knows_the_server_and_its_calls(admin: grpc.aio.Channel) -> None:
+    channelz = channelz_pb2_grpc.ChannelzStub(admin)
+    servers = (await channelz.GetServers(channelz_pb2.GetServersRequest())).server
+    assert max(each.data.calls_succeeded for each in servers) >= 1
+
+
+async def test_tools_can_ask_what_is_there(admin: grpc.aio.Channel) -> None:
+    stream = reflection_pb2_grpc.ServerReflectionStub(admin).ServerReflectionInfo()
+    await stream.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+    listed = (await stream.read()).list_services_response.service
+    stream.cancel()
+    assert {each.name for each in listed} == {
+        "grpc.channelz.v1.Channelz",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
+
+
+async def test_the_servers_own_port_has_none_of_it(start: Start, address: str) -> None:
+    app = await start(admin=address)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        channelz = channelz_pb2_grpc.ChannelzStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await channelz.GetServers(channelz_pb2.GetServersRequest())
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "192.0.2.1:9000"])
+async def test_other_machines_are_never_served(listen: str) -> None:
+    with pytest.raises(AdminUnavailable, match="loopback"):
+        async with serving_admin(listen):
+            pass
+
+
+async def test_a_port_that_is_taken_is_told_in_words(address: str) -> None:
+    async with serving_admin(address):
+        with pytest.raises(AdminUnavailable, match=address):
+            async with serving_admin(address):
+                pass
