@@ -11,7 +11,17 @@ from pathlib import Path
 from benchmarks import compare, profile
 from benchmarks.peers import table
 from benchmarks.processes import BenchmarkError
-from benchmarks.scenarios import Run, calls, claims, growth, lifecycle, limits, restart, watch
+from benchmarks.scenarios import (
+    Run,
+    calls,
+    claims,
+    growth,
+    lifecycle,
+    limits,
+    reactions,
+    restart,
+    watch,
+)
 from benchmarks.targets import DATABASES
 
 COMMANDS = {"compare": compare, "profile": profile, "peers": table}
@@ -23,6 +33,7 @@ SCENARIOS = {
     "batches": calls.BATCHES,
     "watch": watch.SCENARIO,
     "claims": claims.SCENARIO,
+    "reactions": reactions.SCENARIO,
     "lifecycle": lifecycle.SCENARIO,
     "growth": growth.SCENARIO,
     "restart": restart.SCENARIO,

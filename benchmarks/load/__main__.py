@@ -15,9 +15,16 @@ import uvloop
 
 from benchmarks.load.calls import Calls
 from benchmarks.load.lives import Keys, Lives
+from benchmarks.load.reactions import Reactions
 from benchmarks.load.watches import Watches
 
-PARTS = {"calls": Calls, "lives": Lives, "keys": Keys, "watches": Watches}
+PARTS = {
+    "calls": Calls,
+    "lives": Lives,
+    "keys": Keys,
+    "reactions": Reactions,
+    "watches": Watches,
+}
 """All that this process can do: each method of a part is a command."""
 
 

@@ -24,6 +24,7 @@ SMALLER = {
     "batches": ("--in-flight", "1"),
     "watch": ("--watches", "20", "--jobs", "10", "--rate", "200"),
     "claims": ("--backlog", "1500", "--jobs", "2", "--idle", "0.2"),
+    "reactions": ("--jobs", "2"),
     "lifecycle": ("--lifecycles", "10"),
     "growth": ("--jobs", "20000", "--calls", "2"),
     "restart": ("--watches", "16"),
