@@ -28,7 +28,7 @@ PYTHONS := python3 python3.13 python3.12 python3.11 python3.14
 CLAIMED_PYTHONS = $(shell sed -n 's/.* :: Python :: \(3\.[0-9]*\)",/\1/p' pyproject.toml)
 
 PACKAGES := client/jobledger server/jobledger_server
-SCRIPTS := $(wildcard scripts/*.py) scripts/reference $(wildcard examples/*.py examples/clients/python/*.py) benchmarks
+SCRIPTS := $(wildcard scripts/*.py) scripts/reference $(wildcard examples/*.py examples/clients/python/*.py examples/pictures/*.py) benchmarks
 VERSION = $(shell sed -n 's/^version = "\([0-9]*\.[0-9]*\).*/\1/p' pyproject.toml)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -184,6 +184,10 @@ docs: $(INSTALLED) ## write the pages that are made from the code, and build the
 	$(PYTHON) scripts/draw_state_machine.py
 	$(PYTHON) -m scripts.reference
 	$(PYTHON) scripts/build_site.py
+
+.PHONY: pictures
+pictures: $(INSTALLED) ## draw the picture of `jobledger watch` and `top` again
+	$(PYTHON) scripts/draw_terminal.py
 
 SPELLED := README.md CHANGELOG.md CONTRIBUTING.md docs examples/*.md protos scripts client server
 

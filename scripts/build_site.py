@@ -16,7 +16,7 @@ DOCS = ROOT / "docs"
 STAGED = ROOT / ".site/docs"
 ALWAYS = ("CONTRIBUTING.md", "CHANGELOG.md")  # parts of the site's menu
 
-_FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"(^ *```.*?^ *```$)", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!\!)\[([^\[\]]*)\]\(([^()\s]+)\)")
 
 

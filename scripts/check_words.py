@@ -30,7 +30,7 @@ WORDS = {
     r"signs? of life": "heartbeat",
     r"figures?|room|houses?|paper": "metrics or numbers, package, architecture, doc",
     r"resting|at rest|spending|of course": "idle, CPU cost",
-    r"for ever|forever|whoever|whichever|so many|seldomer|oftener": "indefinitely, any client, N",
+    r"for ever|forever|whoever|so many|seldomer|oftener": "indefinitely, any client, N",
     r"beside|other than loopback": "besides; off loopback",
     r"as ever|not its own any more|any more": "as before; no longer",
     r"out of hand|in vain|by and by|meanwhile": "say it plainly",
@@ -38,7 +38,7 @@ WORDS = {
 PATTERNS = {re.compile(rf"\b(?:{word})\b", re.IGNORECASE): use for word, use in WORDS.items()}
 
 _NOT_PROSE = re.compile(
-    r"^```.*?^```$|<!--.*?-->|`[^`\n]+`|\]\([^()\s]+\)|https?://\S+", re.MULTILINE | re.DOTALL
+    r"^ *```.*?^ *```$|<!--.*?-->|`[^`\n]+`|\]\([^()\s]+\)|https?://\S+", re.MULTILINE | re.DOTALL
 )
 
 

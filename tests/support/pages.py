@@ -1,6 +1,7 @@
 """The pages for people, taken apart: their links, their code, the commands that they show."""
 
 import re
+import textwrap
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,10 +13,12 @@ CLI = ROOT / "docs/guides/command-line.md"
 DATABASES = ROOT / "docs/operate/databases.md"
 DEPLOY = ROOT / "docs/operate/deploy.md"
 OBSERVABILITY = ROOT / "docs/operate/observability.md"
+QUICKSTART = ROOT / "docs/start/quickstart.md"
 SECURITY = ROOT / "docs/operate/security.md"
 SETTINGS = ROOT / "docs/reference/settings.md"
+TUTORIAL = ROOT / "docs/start/tutorial.md"
 
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\]\(([^()\s]+)\)")
 _HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
@@ -45,7 +48,7 @@ def text_of(page: Path) -> str:
 
 def blocks(page: Path, language: str) -> list[Block]:
     """Return the fenced blocks of a language, in order."""
-    found = [Block(*match.groups()) for match in _FENCE.finditer(text_of(page))]
+    found = [Block(m[2], textwrap.dedent(m[3])) for m in _FENCE.finditer(text_of(page))]
     return [block for block in found if block.language == language]
 
 

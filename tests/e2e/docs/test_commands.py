@@ -23,8 +23,9 @@ from tests.support.pages import (
     CLI,
     DATABASES,
     DEPLOY,
-    README,
+    QUICKSTART,
     SECURITY,
+    TUTORIAL,
     Block,
     blocks,
     commands,
@@ -66,11 +67,11 @@ def only(page: Path, words: str) -> str:
     return command
 
 
-def test_the_readmes_four_lines_create_show_list_and_follow_a_job(
+def test_the_quickstarts_lines_create_show_list_and_watch_a_job(
     server: ServerProcess, ada: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JOBLEDGER_SERVER", server.target)
-    (block,) = [b for b in blocks(README, "console") if " create " in b.text]
+    (block,) = [b for b in blocks(QUICKSTART, "console") if " create " in b.text]
     assert len(block.commands) == 4
     with subprocess.Popen(
         script(block.commands), cwd=tmp_path, stdout=subprocess.PIPE, text=True
@@ -79,7 +80,7 @@ def test_the_readmes_four_lines_create_show_list_and_follow_a_job(
             assert shell.stdout is not None
             job_id = shell.stdout.readline().removeprefix("id").strip()
             job = ada.start_job(job_id)
-            assert job.parameters["frames"] == 240
+            assert job.parameters == {"name": "Ada"}
             ada.mark_completed(job_id)
             rest = shell.stdout.read()
         finally:
@@ -130,21 +131,20 @@ def test_its_exit_codes_are_those_of_the_help() -> None:
     assert shown == set(re.findall(r"^ +(\d+)  ", EXIT_CODES, re.MULTILINE))
 
 
-def test_the_readmes_buf_curl_creates_a_job(
+def test_the_quickstarts_buf_curl_creates_a_job(
     server: ServerProcess, ada: Client, tmp_path: Path
 ) -> None:
-    answer = json.loads(run([only(README, "buf curl")], tmp_path, server.target))
+    answer = json.loads(run([only(QUICKSTART, "buf curl")], tmp_path, server.target))
     job = ada.get_job(answer["job"]["id"])
-    assert (job.user_id, job.job_type) == ("ada", "render")
+    assert (job.user_id, job.job_type) == ("ada", "greet")
     assert job.status == JobStatus.QUEUED
 
 
-def test_the_readmes_way_to_postgresql_ends_with_a_server_that_serves(
+def test_the_tutorials_way_to_postgresql_ends_with_a_server_that_serves(
     postgres: Databases, tmp_path: Path
 ) -> None:
     database = postgres.create_database()
-    (block,) = [b for b in blocks(README, "console") if "migrate" in b.text]
-    *prepare, serve = block.commands
+    *prepare, serve = [only(TUTORIAL, words) for words in ("export ", " migrate", "--tls-cert")]
     run([line.replace(PAGES_DATABASE, database) for line in prepare], tmp_path)
     assert serve.startswith(".venv/bin/jobledger-server serve ")
     with (

@@ -1,5 +1,7 @@
 """What the pages name exists: tests, files, settings, targets; what they copy is the original."""
 
+import ast
+import importlib
 import os
 import re
 import subprocess
@@ -14,6 +16,7 @@ import pytest
 from tests.support import forked
 from tests.support.pages import (
     OBSERVABILITY,
+    QUICKSTART,
     README,
     ROOT,
     SETTINGS,
@@ -104,9 +107,28 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert broken == []
 
 
-def test_the_readmes_python_is_the_example() -> None:
-    (block,) = blocks(README, "python")
-    assert block.text == (ROOT / "examples/worker_and_watcher.py").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", [README, QUICKSTART], ids=relative)
+def test_the_first_programs_are_the_examples(page: Path) -> None:
+    shown = [block.text for block in blocks(page, "python")]
+    examples = [ROOT / f"examples/{name}.py" for name in ("hello_worker", "hello_client")]
+    assert shown == [file.read_text(encoding="utf-8") for file in examples]
+
+
+def test_the_readmes_comparison_is_what_was_measured() -> None:
+    measured = text_of(ROOT / "docs/project/performance.md").splitlines()
+    rows = [line for line in text_of(README).splitlines() if line.startswith("| ")]
+    assert len(rows) > 5
+    assert [row for row in rows if row not in measured] == []
+
+
+@pytest.mark.parametrize("page", pages(), ids=relative)
+def test_the_programs_of_a_page_import_what_there_is(page: Path) -> None:
+    for block in blocks(page, "python"):
+        if block.text.startswith(("async def", "def", "class")) or "import" in block.text:
+            for node in ast.walk(ast.parse(block.text)):
+                if isinstance(node, ast.ImportFrom) and str(node.module).startswith("jobledger"):
+                    module = importlib.import_module(str(node.module))
+                    assert [n.name for n in node.names if not hasattr(module, n.name)] == []
 
 
 @pytest.mark.parametrize("page", pages(), ids=relative)
