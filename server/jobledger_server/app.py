@@ -24,6 +24,7 @@ from jobledger_server.rpc.calls import Calls
 from jobledger_server.rpc.drain import Drain
 from jobledger_server.rpc.health import follow_database
 from jobledger_server.rpc.incoming import RequestParser
+from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
 from jobledger_server.rpc.jobs.feed_streams import FeedStreams
 from jobledger_server.rpc.jobs.job_service import JobService
 from jobledger_server.rpc.lists import Lists
@@ -112,6 +113,8 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         RequestParser(share) as parser,
     ):
         calls = CallMetrics(traces)
+        drain = Drain(partial(_end_streams, feed.hub, waiters))
+        served, creations = Calls(drain, access, parser, calls), CreationQuotas(store)
         batchers = (*ledger.batchers, *reads.batchers)
         sources = Sources(
             calls=calls,
@@ -128,11 +131,11 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
                 lists.admission,
                 *limits,
             ),
+            rates=(served.rate, creations.rate),
             connections=connections,
         )
         for task in (*reads.tasks, *ledger.tasks):
             supervisor.supervise(task)
-        drain = Drain(partial(_end_streams, feed.hub, waiters))
         services = _services(
             settings,
             store,
@@ -140,6 +143,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             reads,
             feed,
             lists=lists,
+            creations=creations,
             long_poll=long_poll,
             parser=parser,
             drain=drain,
@@ -150,7 +154,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             serving(
                 settings,
                 services,
-                Calls(drain, access, parser, calls),
+                served,
                 limits,
                 drain,
                 credentials=credentials,
@@ -337,6 +341,7 @@ def _services(
     feed: _WatchedFeed,
     *,
     lists: Lists,
+    creations: CreationQuotas,
     long_poll: LongPoll,
     parser: RequestParser,
     drain: Drain,
@@ -354,6 +359,7 @@ def _services(
             reads,
             hub,
             lists=lists,
+            creations=creations,
             feed_streams=feed_streams,
             heartbeat=heartbeat,
             max_watch_age=max_age,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobledger_server.admission.admission import Admission
+from jobledger_server.admission.quotas import RateLimit
 from jobledger_server.ledger.batcher import Batcher
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
@@ -34,14 +35,14 @@ class Sources:
     ledger: Ledger
     batchers: Sequence[Batcher[Any, Any]]
     admissions: Sequence[Admission]
+    rates: Sequence[RateLimit]
     connections: Callable[[], Connections]
 
 
 def _refused(sources: Sources) -> Mapping[tuple[str, ...], Value]:
+    limits: tuple[Admission | RateLimit, ...] = (*sources.admissions, *sources.rates)
     return {
-        (admission.limit, scope): count
-        for admission in sources.admissions
-        for scope, count in admission.refused.items()
+        (limit.limit, scope): count for limit in limits for scope, count in limit.refused.items()
     }
 
 

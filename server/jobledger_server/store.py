@@ -321,6 +321,9 @@ class Store(Protocol):
             limit: How many jobs at most of all types.
         """
 
+    async def count_active(self, user_id: str, *, limit: int) -> int:
+        """Return how many jobs of an owner are not terminal; it counts no further than `limit`."""
+
     async def overdue(self, *, limit: int) -> Overdue:
         """Return jobs whose deadline has passed by the database server's clock, and its time.
 

@@ -68,8 +68,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED: a limit of the service. Metadata: `limit` (its name),
     `value`, and `scope`: `request` (this request is too large; do not retry
     it), `caller` (this caller uses too much at once) or `server` (all callers
-    together do). With google.rpc.QuotaFailure and, unless the scope is
-    `request`, google.rpc.RetryInfo.
+    together do); and `caller`, the identity whose limit it is, if it has one.
+    With google.rpc.QuotaFailure and, unless the scope is `request`,
+    google.rpc.RetryInfo.
     """
     ERROR_REASON_ACCESS_DENIED: _ErrorReason.ValueType  # 11
     """PERMISSION_DENIED: the caller may not make this call: not this method, not
@@ -142,8 +143,9 @@ ERROR_REASON_LIMIT_EXCEEDED: ErrorReason.ValueType  # 10
 """RESOURCE_EXHAUSTED: a limit of the service. Metadata: `limit` (its name),
 `value`, and `scope`: `request` (this request is too large; do not retry
 it), `caller` (this caller uses too much at once) or `server` (all callers
-together do). With google.rpc.QuotaFailure and, unless the scope is
-`request`, google.rpc.RetryInfo.
+together do); and `caller`, the identity whose limit it is, if it has one.
+With google.rpc.QuotaFailure and, unless the scope is `request`,
+google.rpc.RetryInfo.
 """
 ERROR_REASON_ACCESS_DENIED: ErrorReason.ValueType  # 11
 """PERMISSION_DENIED: the caller may not make this call: not this method, not

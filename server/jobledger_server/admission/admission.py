@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from jobledger_server.admission.caller import CALLER, SERVICE, Caller
+from jobledger_server.admission.quotas import QUOTAS
 from jobledger_server.domain.errors import LimitExceeded
 
 Key = TypeVar("Key")
@@ -21,9 +22,11 @@ class Admission:
         limit: What is limited, as the error names it: "watches".
         total: The limit for all callers together.
         each: The limit for one caller.
+        quota: The attribute of Quotas that is an identity's own limit, instead of `each`.
     """
 
-    def __init__(self, limit: str, *, total: int, each: int) -> None:
+    def __init__(self, limit: str, *, total: int, each: int, quota: str = "") -> None:
+        self._quota = quota
         self.limit = limit
         self.total = total
         self._each = each
@@ -67,9 +70,14 @@ class Admission:
             return
         own, of_origin = self._by_caller.get(caller, 0), self._by_origin.get(caller.origin, 0)
         if refuse and caller is not SERVICE:
-            if own and own + weight > self._each:
+            each, identity = self._each, ""
+            if self._quota:
+                quotas = QUOTAS.get()
+                own_quota, identity = getattr(quotas, self._quota), quotas.caller
+                each = each if own_quota is None else own_quota
+            if own and own + weight > each:
                 self.refused["caller"] += 1
-                raise LimitExceeded(self.limit, self._each, scope="caller")
+                raise LimitExceeded(self.limit, each, scope="caller", caller=identity)
             if self.held and self.held + weight > self.total:
                 origins = len(self._by_origin) + (not of_origin)
                 if of_origin + weight > self.total // origins:

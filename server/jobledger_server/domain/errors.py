@@ -84,9 +84,12 @@ class LimitExceeded(DomainError):
     """A limit would be exceeded; `limit` names it, `value` is how much it allows.
 
     `scope` is what the limit applies to: one caller or the whole server, so that a retry
-    may succeed later, or a single request, so that a retry cannot succeed.
+    may succeed later, or a single request, so that a retry cannot succeed. `caller` is the
+    identity of the one caller, if it has one. A retry may succeed after `retry_after` seconds.
     """
 
     limit: str
-    value: int
+    value: float
     scope: Literal["caller", "server", "request"] = "server"
+    caller: str = ""
+    retry_after: float = 1.0

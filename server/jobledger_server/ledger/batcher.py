@@ -92,7 +92,9 @@ class Batcher(Generic[Item, Result]):
         self._measure = measure
         self._read_counter = read_counter
         self._items = _admission(f"waiting {name}", max_waiting, share)
-        self._bytes = _admission(f"bytes of waiting {name}", max_waiting_bytes, share)
+        self._bytes = _admission(
+            f"bytes of waiting {name}", max_waiting_bytes, share, "waiting_bytes"
+        )
         self._max_waiting = max_waiting
         self.admissions = self._items, self._bytes
         self.sizes = Histogram(COUNTS)
@@ -229,5 +231,5 @@ class Batcher(Generic[Item, Result]):
                 future.set_result(result)
 
 
-def _admission(limit: str, total: int, share: float) -> Admission:
-    return Admission(limit, total=total, each=max(1, int(total * share)))
+def _admission(limit: str, total: int, share: float, quota: str = "") -> Admission:
+    return Admission(limit, total=total, each=max(1, int(total * share)), quota=quota)

@@ -13,6 +13,7 @@ from grpc_status import rpc_status
 
 from jobledger_server.admission.admission import Admission
 from jobledger_server.admission.caller import CALLER, Caller
+from jobledger_server.admission.quotas import QUOTAS, RateLimit
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import MAX_PLAIN_MESSAGE_BYTES
 from jobledger_server.rpc.access.access import Access
@@ -86,6 +87,7 @@ class Calls:
         self.running: Counter[str] = Counter()
         """The number of running calls of each peer, by gRPC's name for it."""
         self._metrics = metrics
+        self.rate = RateLimit("calls a second")
 
     def of_message(
         self, method: str, behavior: Behavior, parse: Callable[[bytes], Any]
@@ -155,7 +157,10 @@ class Calls:
                 origin, unless_changed = peer, _UNCHANGED
                 if access is not None:
                     permissions = await access.permissions(context, method)
-                    origin = permissions.identity.name
+                    origin, quotas = permissions.identity.name, permissions.quotas
+                    QUOTAS.set(quotas)
+                    if quotas.calls_per_second is not None:
+                        self.rate.take(origin, quotas.calls_per_second)
                     if method in LASTING:
                         unless_changed = access.until_changed(permissions)
                 CALLER.set(Caller(origin))

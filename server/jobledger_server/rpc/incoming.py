@@ -62,7 +62,9 @@ class RequestParser:
 
     def __init__(self, share: float) -> None:
         each = max(MAX_MESSAGE_BYTES, int(HELD_BYTES * share))
-        self.held = Admission("bytes of requests and answers", total=HELD_BYTES, each=each)
+        self.held = Admission(
+            "bytes of requests and answers", total=HELD_BYTES, each=each, quota="waiting_bytes"
+        )
         """The bytes of the requests and answers of running calls."""
         self._turns = Turns(1)
         self._thread = ThreadPoolExecutor(1, "requests")

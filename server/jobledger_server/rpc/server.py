@@ -180,12 +180,12 @@ def _add_health_and_reflection(
 def stream_limits(settings: Settings) -> Limits:
     """Return the limits of the longest calls."""
 
-    def admission(limit: str, total: int) -> Admission:
+    def admission(limit: str, total: int, quota: str = "") -> Admission:
         each = max(1, int(total * settings.caller_share))
-        return Admission(limit, total=total, each=each)
+        return Admission(limit, total=total, each=each, quota=quota)
 
     return Limits(
-        streams=admission("streams of workers", settings.max_watches),
+        streams=admission("streams of workers", settings.max_watches, "work_streams"),
         claims=admission("waiting claims", settings.max_watches),
         foreign=admission("streams of health and reflection", MAX_FOREIGN_STREAMS),
     )

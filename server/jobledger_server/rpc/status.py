@@ -203,17 +203,19 @@ def _bytes_in_message(text: str) -> int:
 
 
 def _limit_exceeded(error: LimitExceeded) -> status_pb2.Status:
-    limit, value, scope = error.limit, error.value, error.scope
+    limit, scope = error.limit, error.scope
+    value = str(int(error.value) if error.value == int(error.value) else error.value)
     violation = error_details_pb2.QuotaFailure.Violation(
         subject=limit, description=f"at most {value} for each {scope}"
     )
     # No RetryInfo if a retry cannot succeed.
-    retry = () if scope == "request" else (_retry(),)
+    retry = () if scope == "request" else (_retry(error.retry_after),)
+    facts = {"limit": limit, "value": value, "scope": scope}
     return _status(
         code_pb2.RESOURCE_EXHAUSTED,
         ErrorReason.ERROR_REASON_LIMIT_EXCEEDED,
         f"at most {value} {limit} are allowed for each {scope}",
-        {"limit": limit, "value": str(value), "scope": scope},
+        facts | ({"caller": error.caller} if error.caller else {}),
         error_details_pb2.QuotaFailure(violations=[violation]),
         *retry,
     )
@@ -259,8 +261,10 @@ def _unavailable(
     return _status(code_pb2.UNAVAILABLE, reason, message, facts or {}, _retry(delay))
 
 
-def _retry(delay: int = RETRY_SECONDS) -> error_details_pb2.RetryInfo:
-    return error_details_pb2.RetryInfo(retry_delay=Duration(seconds=delay))
+def _retry(delay: float = RETRY_SECONDS) -> error_details_pb2.RetryInfo:
+    seconds = int(delay)
+    nanos = int((delay - seconds) * 1_000_000_000)
+    return error_details_pb2.RetryInfo(retry_delay=Duration(seconds=seconds, nanos=nanos))
 
 
 def _name(reason: ErrorReason.ValueType) -> str:

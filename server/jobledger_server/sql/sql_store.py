@@ -99,6 +99,11 @@ class SqlStore:
         statement, values = self._dialect.find_claimable(limits, limit, lock=False)
         return [Claimable(*row) for row in await self._connections.fetch(statement, values)]
 
+    async def count_active(self, user_id: str, *, limit: int) -> int:
+        values = {"user_id": user_id, "count": limit}
+        ((count,),) = await self._connections.read(self._statements.count_active, values)
+        return int(count)
+
     async def overdue(self, *, limit: int) -> Overdue:
         rows = await self._connections.read(self._statements.overdue, {"count": limit})
         return Overdue(rows[0][0], [job_id for _, job_id in rows if job_id is not None])

@@ -33,6 +33,7 @@ from jobledger_server.sql.rows import (
     report_rows,
 )
 from jobledger_server.sql.tables import (
+    ACTIVE,
     assets,
     changes,
     feed,
@@ -138,6 +139,13 @@ class Statements:
             .select_from(clock.outerjoin(overdue, true()))
             .order_by(overdue.c.deadline)
         )
+        active = (
+            select(jobs.c.id)
+            .where(jobs.c.user_id == bindparam("user_id"), text(ACTIVE))
+            .limit(bindparam("count"))
+            .subquery()
+        )
+        self.count_active = select(func.count()).select_from(active)
         self.feed = FeedStatements(dialect)
         # First the oldest, then which of them are old enough: otherwise, if none is, the statement
         # reads all of them.

@@ -58,7 +58,7 @@ class WatchHub:
         self._on_gap = on_gap
         self._observe = observe
         each = max(1, int(max_watches * share))
-        self._admission = Admission("watches", total=max_watches, each=each)
+        self._admission = Admission("watches", total=max_watches, each=each, quota="watches")
         of_all = max(1, max_watches // WATCHES_PER_ALL_OWNERS_WATCH)
         self._of_all_owners = Admission(
             "watches of all owners' jobs",

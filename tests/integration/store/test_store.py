@@ -285,3 +285,12 @@ async def test_a_history_is_whole_or_not_there_whoever_deletes_the_job_meanwhile
             assert {len(steps) for _, steps in histories.values()} == {2}
 
     await asyncio.gather(delete(), *(read() for _ in range(3)))
+
+
+async def test_active_jobs_of_an_owner_are_counted_up_to_a_limit(store: SqlStore) -> None:
+    for _ in range(3):
+        await saved(store)
+    await finished(store)
+    await saved(store, user_id="bob")
+    assert [await store.count_active("ada", limit=limit) for limit in (1, 3, 9)] == [1, 3, 3]
+    assert await store.count_active("eve", limit=9) == 0

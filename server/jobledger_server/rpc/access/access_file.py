@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from jobledger_server.admission.quotas import Quotas
 from jobledger_server.rpc.access.issuers import IssuerSettings
 from jobledger_server.rpc.access.methods import RULES, Role, methods_of, path_of
 from jobledger_server.rpc.access.policy import Policy, Rule
@@ -102,8 +103,14 @@ def _tables(
 
 _CALLER_KEYS = {
     *("name", "token_sha256", "identity", "roles", "methods"),
-    *("users", "users_claim", "job_types", "fencing"),
+    *("users", "users_claim", "job_types", "fencing", "quotas"),
 }
+
+
+_RATES = {"calls_per_second", "jobs_per_second"}
+_COUNTS = {"unfinished_jobs", "watches", "work_streams", "waiting_bytes"}
+
+MAX_QUOTA = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +169,20 @@ class _Caller:
             any_user=any_user,
             users_claim=claim,
             work=self._work_limits(works=bool(methods - for_users)),
+            quotas=self._quotas(),
         )
+
+    def _quotas(self) -> Quotas:
+        given = self.table.entries.get("quotas", {})
+        if not isinstance(given, dict):
+            raise self.table.error("`quotas` is a table: [caller.quotas]")
+        for key, value in given.items():
+            if key not in _RATES | _COUNTS:
+                raise self.table.error(f"`quotas` has an unknown key `{key}`")
+            allowed = (int, float) if key in _RATES else (int,)
+            if type(value) not in allowed or not 0 < value < MAX_QUOTA:
+                raise self.table.error(f"`{key}` must be a positive number")
+        return Quotas(**given)
 
     def _roles(self) -> frozenset[Role]:
         names = self.table.texts("roles")

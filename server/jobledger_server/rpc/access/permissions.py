@@ -5,6 +5,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from jobledger_server.admission.quotas import NO_QUOTAS, Quotas
 from jobledger_server.rpc.access.methods import OPERATIONS, WORKER_SERVICE
 from jobledger_server.rpc.access.work_limits import UNLIMITED, WorkLimits
 from jobledger_server.rpc.owner import Metadata, owner_of
@@ -50,6 +51,7 @@ class Permissions:
         users: The users that it may act for.
         any_user: The paths of the methods that it may call for any user.
         work: Its limits in WorkerService.
+        quotas: How much it may do.
     """
 
     identity: Identity
@@ -57,6 +59,7 @@ class Permissions:
     users: frozenset[str] = frozenset()
     any_user: frozenset[str] = frozenset()
     work: WorkLimits = UNLIMITED
+    quotas: Quotas = NO_QUOTAS
 
     @property
     def only_user(self) -> str:

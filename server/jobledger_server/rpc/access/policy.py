@@ -1,9 +1,10 @@
 """The policy of an access file: who may do what. Whoever it does not name may do nothing."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from jobledger_server.admission.quotas import NO_QUOTAS, Quotas
 from jobledger_server.rpc.access.issuers import IssuerSettings
 from jobledger_server.rpc.access.permissions import Identity, Permissions
 from jobledger_server.rpc.access.work_limits import UNLIMITED, WorkLimits
@@ -25,13 +26,15 @@ class Rule:
     any_user: frozenset[str] = frozenset()
     users_claim: str = ""
     work: WorkLimits = UNLIMITED
+    quotas: Quotas = NO_QUOTAS
 
     def permissions(self, identity: Identity) -> Permissions:
         """Return what this identity may do."""
         users = self.users
         if self.users_claim:
             users |= _claimed_users(identity.claims.get(self.users_claim))
-        return Permissions(identity, self.methods, users, self.any_user, self.work)
+        quotas = replace(self.quotas, caller=identity.name)
+        return Permissions(identity, self.methods, users, self.any_user, self.work, quotas)
 
 
 @dataclass(frozen=True, slots=True)

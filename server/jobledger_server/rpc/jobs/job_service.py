@@ -12,6 +12,7 @@ from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.reads import Reads
 from jobledger_server.rpc.incoming import UnparsedRequest
 from jobledger_server.rpc.jobs import job_requests
+from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
 from jobledger_server.rpc.jobs.feed_streams import FeedStreams
 from jobledger_server.rpc.lists import Lists
 from jobledger_server.rpc.messages import (
@@ -44,6 +45,7 @@ class JobService:
         hub: WatchHub,
         *,
         lists: Lists,
+        creations: CreationQuotas,
         feed_streams: FeedStreams,
         heartbeat: float,
         max_watch_age: float,
@@ -56,6 +58,7 @@ class JobService:
         self._feed_streams = feed_streams
         self._heartbeat = heartbeat
         self._max_watch_age = max_watch_age
+        self._creations = creations
         self._last_message: tuple[JobUpdate, WatchMessage] | None = None
 
     # Requests that may be large are unparsed; see calls.py.
@@ -63,14 +66,19 @@ class JobService:
         self, request: UnparsedRequest[pb.CreateJobRequest], context: Context
     ) -> bytes:
         read = partial(job_requests.create, traceparent=_traceparent(context))
-        decision = await self._ledger.apply(await request.read(read))
+        command = await request.read(read)
+        async with self._creations.creating(command.user_id):
+            decision = await self._ledger.apply(command)
         return job_response(pb.CreateJobResponse, decision.job)
 
     async def BatchCreateJobs(
         self, request: UnparsedRequest[pb.BatchCreateJobsRequest], context: Context
     ) -> bytes:
         read = partial(job_requests.create_all, traceparent=_traceparent(context))
-        jobs = await self._ledger.create_all(await request.read(read))
+        command = await request.read(read)
+        creations = command.creations
+        async with self._creations.creating(creations[0].user_id, len(creations)):
+            jobs = await self._ledger.create_all(command)
         return jobs_response(pb.BatchCreateJobsResponse, map(job_bytes, jobs))
 
     async def GetJob(self, request: pb.GetJobRequest, _context: Context) -> bytes:

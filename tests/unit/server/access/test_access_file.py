@@ -51,6 +51,13 @@ def policy(tmp_path: Path, content: str) -> Policy:
         (f"{TOKEN}roles = ['worker']\njob_types = ['A b']", "must name types"),
         (f"{TOKEN}roles = ['worker']\njob_types = ['*']\nfencing = 'yes'", "fencing is"),
         (f"{TOKEN}{OPERATOR}fencing = true", "needs `fencing`, a text"),
+        (f"{TOKEN}{OPERATOR}quotas = 7", "`quotas` is a table"),
+        (f"{TOKEN}{OPERATOR}[caller.quotas]\nlists = 7", "unknown key `lists`"),
+        (f"{TOKEN}{OPERATOR}[caller.quotas]\nwatches = 0", "`watches` must be a positive number"),
+        (f"{TOKEN}{OPERATOR}[caller.quotas]\nwatches = 1.5", "must be a positive number"),
+        (f"{TOKEN}{OPERATOR}[caller.quotas]\nwatches = true", "must be a positive number"),
+        (f"{TOKEN}{OPERATOR}[caller.quotas]\ncalls_per_second = inf", "must be a positive number"),
+        (f"{TOKEN}{OPERATOR}[caller.quotas]\ncalls_per_second = nan", "must be a positive number"),
         (f"{TOKEN}{OPERATOR}{TOKEN}{OPERATOR}", "two .* have the name 'a'"),
         (f"{TOKEN}{OPERATOR}{TOKEN}{OPERATOR}".replace("'a'", "'b'", 1), "the same token"),
         (

@@ -1,0 +1,76 @@
+"""Quotas for creations: how many jobs a caller creates, and how many it leaves unfinished."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from jobledger_server.admission.quotas import MAX_REMEMBERED, QUOTAS, RateLimit
+from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.store import Store
+
+COUNT_SECONDS = 1.0
+"""For so long a count of unfinished jobs is used, and creations are added to it."""
+
+
+@dataclass(slots=True)
+class _Unfinished:
+    """The unfinished jobs of a user: those counted, and those that are being created."""
+
+    counted: int = 0
+    counted_at: float = float("-inf")
+    creating: int = 0
+    counting: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def total(self) -> int:
+        return self.counted + self.creating
+
+
+class CreationQuotas:
+    """Counts the creations of callers that have quotas for them.
+
+    Jobs that other servers create are known COUNT_SECONDS later, so several servers together
+    may create that many more.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+        self.rate = RateLimit("jobs created a second")
+        self._store = store
+        self._clock = clock
+        self._users: OrderedDict[str, _Unfinished] = OrderedDict()
+
+    @asynccontextmanager
+    async def creating(self, user_id: str, count: int = 1) -> AsyncIterator[None]:
+        """Create jobs of a user in the block. Raises LimitExceeded."""
+        quotas = QUOTAS.get()
+        most = quotas.unfinished_jobs
+        unfinished = None if most is None else await self._unfinished(user_id, most)
+        if most is not None and unfinished is not None and unfinished.total + count > most:
+            limit = "unfinished jobs of a user"
+            raise LimitExceeded(limit, most, scope="caller", caller=quotas.caller)
+        if quotas.jobs_per_second is not None:
+            self.rate.take(quotas.caller, quotas.jobs_per_second, count)
+        if unfinished is None:
+            yield
+            return
+        unfinished.creating += count
+        try:
+            yield
+            unfinished.counted += count
+        finally:
+            unfinished.creating -= count
+
+    async def _unfinished(self, user_id: str, most: int) -> _Unfinished:
+        known = self._users.setdefault(user_id, _Unfinished())
+        self._users.move_to_end(user_id)
+        if len(self._users) > MAX_REMEMBERED:
+            self._users.popitem(last=False)
+        async with known.counting:
+            now = self._clock()
+            if now - known.counted_at >= COUNT_SECONDS:
+                known.counted = await self._store.count_active(user_id, limit=most)
+                known.counted_at = now
+        return known

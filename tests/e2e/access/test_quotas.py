@@ -1,0 +1,181 @@
+"""Quotas of an identity: each of them, whose limit it is, and that others are not touched."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc import StatusCode
+
+from jobledger.v1 import job_service_pb2
+from tests.support.rpc_caller import Caller, Refusal, decoded, refusal, watching
+from tests.support.work_stream import working
+
+
+def caller(name: str, **quotas: object) -> str:
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    lines = "".join(f"{key} = {value}\n" for key, value in quotas.items())
+    return (
+        f'[[caller]]\nname = "{name}"\ntoken_sha256 = "{digest}"\n'
+        'roles = ["owner", "worker"]\nusers = ["*"]\njob_types = ["*"]\n'
+        f"[caller.quotas]\n{lines}\n"
+    )
+
+
+class Callers:
+    """Calls by name, each over connections of its own."""
+
+    def __init__(self, address: str, stack: AsyncExitStack) -> None:
+        self._address = address
+        self._stack = stack
+
+    async def channel(self) -> grpc.aio.Channel:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        channel = grpc.aio.insecure_channel(self._address, options)
+        return await self._stack.enter_async_context(channel)
+
+    async def calls(self, name: str) -> Caller:
+        return Caller(await self.channel(), token=name)
+
+
+@pytest.fixture
+async def callers(start: Any, tmp_path: Path) -> AsyncIterator[Any]:
+    """Serve callers with quotas, and one without, `free`."""
+    async with AsyncExitStack() as stack:
+
+        async def serve(*limited: str, **settings: Any) -> Callers:
+            file = tmp_path / "access.toml"
+            file.write_text("".join(limited) + caller("free"))
+            app = await start(access=file, **settings)
+            return Callers(app.address, stack)
+
+        yield serve
+
+
+def is_own(refused: Refusal, limit: str, value: str, caller: str = "eve") -> bool:
+    """Whether a refusal names a limit of this caller, and says when to try again."""
+    facts = {"limit": limit, "value": value, "scope": "caller", "caller": f"token:{caller}"}
+    delay = refused.details["RetryInfo"].retry_delay
+    return (
+        (refused.code, refused.reason) == (StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
+        and refused.metadata == facts
+        and delay.seconds + delay.nanos / 1e9 > 0
+    )
+
+
+async def test_calls_a_second_are_limited_on_all_connections_of_an_identity(callers: Any) -> None:
+    served = await callers(caller("eve", calls_per_second=5))
+    eves = [await served.calls("eve") for _ in range(5)]
+    free = await served.calls("free")
+    answers = await asyncio.gather(
+        *(eve.ListJobs(user_id="ada") for eve in eves for _ in range(10)), return_exceptions=True
+    )
+    refused = [decoded(each) for each in answers if isinstance(each, grpc.aio.AioRpcError)]
+    assert 40 <= len(refused) <= 45
+    assert all(is_own(each, "calls a second", "5") for each in refused)
+    for _ in range(50):
+        await free.ListJobs(user_id="ada")
+    async with asyncio.timeout(30):
+        while True:  # it may call again after the time that it was told
+            try:
+                await eves[0].ListJobs(user_id="ada")
+            except grpc.aio.AioRpcError as error:
+                delay = decoded(error).details["RetryInfo"].retry_delay
+                assert 0 < delay.nanos <= 200_000_000
+                await asyncio.sleep(delay.nanos / 1e9)
+            else:
+                break
+
+
+async def test_jobs_created_a_second_count_each_job_of_a_batch(callers: Any) -> None:
+    served = await callers(caller("eve", jobs_per_second=0.5))
+    eve, free = await served.calls("eve"), await served.calls("free")
+    many = [job_service_pb2.CreateJobRequest(job_type="t")] * 100
+    await eve.BatchCreateJobs(user_id="ada", requests=many)
+    refused = await refusal(eve.CreateJob(user_id="ada", job_type="t"))
+    assert is_own(refused, "jobs created a second", "0.5")
+    assert 190 <= refused.details["RetryInfo"].retry_delay.seconds <= 200
+    await free.BatchCreateJobs(user_id="ada", requests=many)
+    await eve.ListJobs(user_id="ada")
+
+
+async def test_unfinished_jobs_are_limited_for_each_user(callers: Any) -> None:
+    served = await callers(caller("eve", unfinished_jobs=3))
+    eve, free = await served.calls("eve"), await served.calls("free")
+    jobs = [await eve.job() for _ in range(3)]
+    for called in (
+        eve.CreateJob(user_id="ada", job_type="t"),
+        eve.BatchCreateJobs(
+            user_id="ada", requests=[job_service_pb2.CreateJobRequest(job_type="t")]
+        ),
+    ):
+        assert is_own(await refusal(called), "unfinished jobs of a user", "3")
+    await eve.job(user_id="bob")
+    await free.job()
+    for job in jobs[:2]:
+        await eve.CancelJob(user_id="ada", job_id=job.id)
+    async with asyncio.timeout(30):
+        while True:  # what has ended is counted again within a second
+            try:
+                await eve.job()
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(0.1)
+            else:
+                break
+    # Two of ada's are unfinished by the one without quotas and this one: one more is left.
+    assert is_own(await refusal(eve.job()), "unfinished jobs of a user", "3")
+
+
+async def test_creations_at_once_do_not_pass_the_limit_together(callers: Any) -> None:
+    served = await callers(caller("eve", unfinished_jobs=10))
+    eve = await served.calls("eve")
+    made = await asyncio.gather(*(eve.job() for _ in range(50)), return_exceptions=True)
+    assert sum(isinstance(each, grpc.aio.AioRpcError) for each in made) == 40
+
+
+async def test_open_watches_are_limited_below_or_above_the_share_of_others(callers: Any) -> None:
+    served = await callers(
+        caller("eve", watches=2), caller("gateway", watches=8), max_watches=10, caller_share=0.4
+    )
+    async with AsyncExitStack() as streams:
+
+        async def open_watch(name: str) -> None:
+            watch = (await served.calls(name)).WatchJobs(user_id="ada")
+            await (await streams.enter_async_context(watching(watch))).read()
+
+        for _ in range(2):
+            await open_watch("eve")
+        assert is_own(await refusal(open_watch("eve")), "watches", "2")
+        for _ in range(8):
+            await open_watch("gateway")
+        await open_watch("free")  # less than an equal part
+
+
+async def test_open_streams_of_workers_are_limited(callers: Any) -> None:
+    served = await callers(caller("eve", work_streams=1))
+    channel = await served.channel()
+    async with working(channel, token="eve"):
+        async with working(channel, token="eve") as second:
+            assert is_own(await refusal(second.read()), "streams of workers", "1")
+        async with working(channel, token="free") as other:
+            assert await other.end() is StatusCode.OK
+
+
+async def test_bytes_that_wait_are_limited(callers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = await callers(caller("eve", waiting_bytes=100_000))
+    eve, free = await served.calls("eve"), await served.calls("free")
+    large = {"text": "x" * 60_000}
+    made = await asyncio.gather(
+        *(eve.job(parameters=large) for _ in range(20)), return_exceptions=True
+    )
+    refused = [decoded(each) for each in made if isinstance(each, grpc.aio.AioRpcError)]
+    assert refused
+    for each in refused:
+        assert each.metadata["caller"] == "token:eve"
+        assert each.metadata["value"] == "100000"
+        assert "bytes" in each.metadata["limit"]
+    await asyncio.gather(*(free.job(parameters=large) for _ in range(20)))
