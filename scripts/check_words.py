@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A regular expression of what not to write, and what to write instead.
 WORDS = {
     r"told|tells?|untold": "sent, delivered, reported; says",
-    r"(?<!in )(?<!into )(?<!take )(?<!takes )places?": "sequence number; cursor; where",
+    r"(?<!in )(?<!into )(?<!one )(?<!take )(?<!takes )places?": "sequence number; cursor; where",
     r"forgotten": "compacted",
     r"looks?|looked|looking": "poll; read; see",
     r"hints?": "notification",
@@ -32,7 +32,7 @@ WORDS = {
     r"resting|at rest|spending|of course": "idle, CPU cost",
     r"for ever|forever|whoever|so many|seldomer|oftener": "indefinitely, any client, N",
     r"beside|other than loopback": "besides; off loopback",
-    r"as ever|not its own any more|any more": "as before; no longer",
+    r"as ever": "as before",
     r"out of hand|in vain|by and by|meanwhile": "say it plainly",
 }
 PATTERNS = {re.compile(rf"\b(?:{word})\b", re.IGNORECASE): use for word, use in WORDS.items()}
