@@ -69,7 +69,7 @@ IN_PARALLEL := -n 4 --dist worksteal
 FAST := -k "not postgresql" tests/unit tests/e2e/rpc
 # What another version can break: pure code, and each part of the whole on both databases.
 VERSIONS := tests/unit $(addprefix tests/e2e/,rpc/test_jobs.py rpc/test_claims.py \
-	rpc/test_report_progress.py rpc/test_watch_jobs.py client/test_real_server.py \
+	rpc/test_work.py rpc/test_watch_jobs.py client/test_real_server.py \
 	worker/test_real_server.py cli/test_output.py)
 
 .PHONY: test

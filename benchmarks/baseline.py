@@ -39,6 +39,15 @@ WEEK_SECONDS = 604_800
 HOUR_SECONDS = 3_600
 
 
+class _BareStream:
+    """A stream of Work: how many jobs it may hold, and holds."""
+
+    def __init__(self) -> None:
+        self.slots = self.held = 0
+        self.changed = asyncio.Event()
+        self.writing = asyncio.Lock()
+
+
 class Bare(JobServiceServicer, WorkerServiceServicer):
     """Both services, as far as they are measured."""
 
@@ -120,49 +129,100 @@ class Bare(JobServiceServicer, WorkerServiceServicer):
         if request.target_status == job_pb2.JOB_STATUS_PROCESSING:
             del self._waiting[job.job_type][job.id]
             return workers_pb.TransitionJobResponse(job=self._start(job, request.worker_id))
-        job.status = request.target_status
-        job.progress = 100
-        job.ClearField("lease_expire_time")
-        job.complete_time.seconds = int(time.time())
-        job.result.CopyFrom(request.result)
-        self._keep(self._ended, job)
-        return workers_pb.TransitionJobResponse(job=self._change(job))
+        self._finish(job, request.target_status, request.result)
+        return workers_pb.TransitionJobResponse(job=job)
 
     async def UpdateProgress(  # noqa: N802
         self, request: workers_pb.UpdateProgressRequest, _context: Context
     ) -> workers_pb.UpdateProgressResponse:
         return workers_pb.UpdateProgressResponse(job=self._report(request), applied=True)
 
-    async def ReportProgress(  # type: ignore[override]  # noqa: N802
-        self, reports: AsyncIterator[workers_pb.ReportProgressRequest], context: Context
+    async def Work(  # type: ignore[override]  # noqa: N802
+        self, messages: AsyncIterator[workers_pb.WorkRequest], context: Context
     ) -> None:
-        async for report in reports:
-            job = self._report(report)
-            brief = job_pb2.Job(
-                id=job.id,
-                status=job.status,
-                version=job.version,
-                progress=job.progress,
-                attempt=job.attempt,
-                update_time=job.update_time,
-                lease_expire_time=job.lease_expire_time,
-            )
-            await context.write(workers_pb.ReportProgressResponse(job=brief, applied=True))
+        """Answer each message in one, and push jobs while there are free slots."""
+        stream = _BareStream()
+        pushing: asyncio.Task[None] | None = None
+        try:
+            async for message in messages:
+                if pushing is None:
+                    pushing = asyncio.create_task(self._push(message.hello, stream, context))
+                if message.HasField("slots"):
+                    stream.slots = message.slots
+                answer = workers_pb.WorkResponse(
+                    results=[self._update(update, stream) for update in message.updates]
+                )
+                answer.heartbeat = not message.updates
+                stream.changed.set()
+                async with stream.writing:
+                    await context.write(answer)
+        finally:
+            if pushing is not None:
+                pushing.cancel()
+
+    async def _push(
+        self, hello: workers_pb.WorkHello, stream: "_BareStream", context: Context
+    ) -> None:
+        (job_type,) = hello.job_types
+        waiting = self._waiting[job_type]
+        while True:
+            while not (waiting and stream.held < stream.slots):
+                # Of a job or of a slot, whichever is missing.
+                await (self._created if not waiting else stream.changed).wait()
+                stream.changed.clear()
+            jobs = []
+            while waiting and stream.held < stream.slots:
+                _, job = waiting.popitem(last=False)
+                jobs.append(self._start(job, hello.worker_id))
+                stream.held += 1
+            async with stream.writing:
+                await context.write(workers_pb.WorkResponse(jobs=jobs))
+
+    def _update(
+        self, update: workers_pb.JobUpdate, stream: "_BareStream"
+    ) -> workers_pb.UpdateResult:
+        job, asset = self._jobs[update.job_id], None
+        match update.WhichOneof("update"):
+            case "progress":
+                job.progress = update.progress.progress
+                job.progress_message = update.progress.progress_message
+                self._change(job)
+            case "asset":
+                asset = self._link(job, update.asset.asset)
+            case "finish":
+                self._finish(job, update.finish.status, update.finish.result)
+                stream.held -= 1
+        return workers_pb.UpdateResult(
+            job_id=job.id, version=job.version, applied=True, asset=asset
+        )
+
+    def _finish(self, job: job_pb2.Job, status: Any, result: Any) -> None:
+        job.status = status
+        job.progress = 100
+        job.ClearField("lease_expire_time")
+        job.complete_time.seconds = int(time.time())
+        job.result.CopyFrom(result)
+        self._keep(self._ended, job)
+        self._change(job)
 
     async def CreateAsset(  # noqa: N802
         self, request: workers_pb.CreateAssetRequest, _context: Context
     ) -> workers_pb.CreateAssetResponse:
-        job = self._change(self._jobs[request.job_id])
-        asset = asset_pb2.Asset(
+        return workers_pb.CreateAssetResponse(asset=self._link(self._jobs[request.job_id], request))
+
+    def _link(
+        self, job: job_pb2.Job, asset: asset_pb2.Asset | workers_pb.CreateAssetRequest
+    ) -> asset_pb2.Asset:
+        self._change(job)
+        return asset_pb2.Asset(
             id=str(uuid.uuid4()),
             job_id=job.id,
             user_id=job.user_id,
-            asset_type=request.asset_type,
-            url=request.url,
-            file_size=request.file_size,
+            asset_type=asset.asset_type,
+            url=asset.url,
+            file_size=asset.file_size,
             create_time=job.update_time,
         )
-        return workers_pb.CreateAssetResponse(asset=asset)
 
     def _create(self, request: jobs_pb.CreateJobRequest, user_id: str) -> job_pb2.Job:
         job = job_pb2.Job(

@@ -28,9 +28,9 @@ from benchmarks.measure import (
     in_order,
     lifecycles,
     measure,
-    reports,
     together,
     unary_calls,
+    updates,
 )
 from benchmarks.processes import ROOT, BenchmarkError, Generator, all_do, cpu_seconds
 from benchmarks.scenarios.watch import Fanout, watch_jobs_bytes
@@ -49,7 +49,7 @@ WARM_UP_SECONDS = 0.15
 JOBS = 200
 """That each generator reports on and reads."""
 
-WORKS = (*unary_calls(64), batches(4), reports(4, 250), lifecycles(80))
+WORKS = (*unary_calls(64), batches(4), updates(4, 250), lifecycles(80))
 ONE_CALLER = Work.alone("CreateJob", "create", 50)
 
 WATCHES = 1_000

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.load import BATCH
-from benchmarks.measure import Work, lifecycles, measure, reports
+from benchmarks.measure import Work, lifecycles, measure, updates
 from benchmarks.processes import Generator
 from benchmarks.stats import Kind
 from benchmarks.targets import PROGRAMS, Database, Server
@@ -34,7 +34,7 @@ CALLS = 50
 """One after the other: what the server asks for itself meanwhile is little."""
 
 SECONDS = 0.2
-"""Of reports over a stream."""
+"""Of updates over a stream."""
 
 ALONE = (
     Work.alone("CreateJob", "create", CALLS),
@@ -42,7 +42,7 @@ ALONE = (
     Work.alone("GetJob", "get", CALLS, changes=0),
     Work.alone(f"BatchCreateJobs of {BATCH}", "create_batch", 2, unit="job"),
     Work.alone("ClaimJobs", "claim", CALLS),
-    reports(1, 1),
+    updates(1, 1),
     lifecycles(10, 1),
 )
 """What is counted: each call comes when the one before it was answered."""

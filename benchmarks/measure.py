@@ -15,6 +15,8 @@ T = TypeVar("T")
 GENERATORS = 2
 """Processes that make the load together, where one would be the limit itself."""
 
+UPDATES = "updates over Work"
+
 
 @dataclass(frozen=True)
 class Work:
@@ -70,10 +72,9 @@ def batches(in_flight: int) -> Work:
     return Work.calls(f"BatchCreateJobs of {BATCH}", "create_batch", in_flight, unit="job")
 
 
-def reports(streams: int, window: int) -> Work:
-    return Work(
-        "ReportProgress", "report", "calls.report", 1, {"streams": streams}, {"window": window}
-    )
+def updates(streams: int, window: int) -> Work:
+    shared, options = {"streams": streams}, {"window": window}
+    return Work(UPDATES, "update", "calls.update", 1, shared, options)
 
 
 def lifecycles(

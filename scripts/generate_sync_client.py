@@ -30,7 +30,6 @@ REPLACEMENTS = (
     (r", WorkOpener\b", ""),  # only for asyncio
     (r"\bAsync(?=[A-Z])", ""),
     (r"(\w+)_async\b", r"\1"),
-    (r"async_(reports|channel)\b", r"\1"),
     (r"open_async_", "open_"),
     (r"asyncio\.Event", "threading.Event"),
     (r"^import asyncio$", "import threading"),

@@ -1,4 +1,4 @@
-"""Calls at full speed: many unary calls at once, one after the other, and streams of reports."""
+"""Calls at full speed: many unary calls at once, one after the other, and streams of updates."""
 
 import asyncio
 import itertools
@@ -12,17 +12,13 @@ from google.protobuf.duration_pb2 import Duration
 
 from benchmarks.load import BATCH, JOB_TYPE, USER, Reply, Wrong
 from benchmarks.load.http2 import Call, CallFailed, Connection, connect
-from benchmarks.load.messages import create_requests, report
+from benchmarks.load.messages import create_requests, report, update
 from jobledger.v1 import job_pb2, job_service_pb2, worker_service_pb2
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
-from jobledger.v1.worker_service_pb2 import (
-    ReportProgressRequest,
-    ReportProgressResponse,
-    UpdateProgressRequest,
-)
+from jobledger.v1.worker_service_pb2 import WorkHello, WorkRequest, WorkResponse
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 
-REPORT_PROGRESS = "/jobledger.v1.WorkerService/ReportProgress"
+WORK = "/jobledger.v1.WorkerService/Work"
 LONG_LEASE = Duration(seconds=3600)
 
 
@@ -65,9 +61,7 @@ class Target:
 
     async def report(self, job: RunningJob) -> None:
         """Report progress that is news, and see that it was accepted as such."""
-        answer = await self.workers.UpdateProgress(
-            report(job.id, job.version, UpdateProgressRequest)
-        )
+        answer = await self.workers.UpdateProgress(report(job.id, job.version))
         if not answer.applied or answer.job.version != job.version + 1:
             raise Wrong(f"a report on version {job.version} of {job.id} was answered {answer}")
         job.version += 1
@@ -187,16 +181,17 @@ class Calls:
             each.append(time.monotonic() - begin)
         return {"done": done, "seconds": sum(each), "each": each}
 
-    async def report(self, target: str, streams: int, window: int, seconds: float) -> Reply:
-        """Report over streams, each on its share of the jobs and on a connection of its own.
+    async def update(self, target: str, streams: int, window: int, seconds: float) -> Reply:
+        """Report over streams of Work, each on its share of the jobs and its own connection.
 
-        `window` is how many reports of a stream are under way at once.
+        `window` is how many updates of a stream are under way at once. What one message has results
+        of is followed by as many updates in one message.
         """
         running = list((await self._target(target)).running)
         connections = [await connect(target) for _ in range(streams)]
         begin = time.monotonic()
         reporting = [
-            _ReportStream(connection, running[number::streams], window, begin + seconds)
+            _UpdateStream(connection, running[number::streams], window, begin + seconds)
             for number, connection in enumerate(connections)
         ]
         await asyncio.gather(*(stream.done for stream in reporting))
@@ -239,10 +234,10 @@ class Calls:
         return self._targets[address]
 
 
-class _ReportStream(Call):
-    """A stream. Every report is news, and its acknowledgement must say that it was made.
+class _UpdateStream(Call):
+    """A stream of Work. Every update is news, and its result must say that it was made.
 
-    `done` is done when every report has been acknowledged.
+    `done` is done when every update has its result.
     """
 
     def __init__(
@@ -255,32 +250,33 @@ class _ReportStream(Call):
         self._sent: deque[tuple[RunningJob, int]] = deque()
         self.acknowledged = 0
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        connection.begin(self, REPORT_PROGRESS)
-        for _ in range(window):
-            self._report()
+        connection.begin(self, WORK)
+        self._update(window, WorkHello(worker_id="worker-1", job_types=[JOB_TYPE]))
 
     def message(self, body: bytes) -> None:
-        job, version = self._sent.popleft()
-        answer = ReportProgressResponse.FromString(body)
-        if not answer.applied or (answer.job.id, answer.job.version) != (job.id, version):
-            raise Wrong(f"report {version} on {job.id} was answered {answer}")
-        self.acknowledged += 1
+        results = WorkResponse.FromString(body).results
+        for result in results:
+            job, version = self._sent.popleft()
+            if not result.applied or (result.job_id, result.version) != (job.id, version):
+                raise Wrong(f"update {version} of {job.id} had the result {result}")
+        self.acknowledged += len(results)
         if time.monotonic() < self._end:
-            self._report()
+            self._update(len(results))
         elif not self._sent:
             self._connection.finish(self)
 
     def ended(self, why: Exception | None, trailers: bytes) -> None:
         if why is None and self._sent:
-            why = Wrong(f"a stream ended before its reports: {trailers!r}")
+            why = Wrong(f"a stream ended before its updates had results: {trailers!r}")
         if why is None:
             self.done.set_result(None)
         elif not self.done.done():
             self.done.set_exception(why)
 
-    def _report(self) -> None:
-        job = next(self._turn)
-        body = report(job.id, job.version, ReportProgressRequest).SerializeToString()
-        job.version += 1
-        self._sent.append((job, job.version))
-        self._connection.send(self, body)
+    def _update(self, count: int, hello: WorkHello | None = None) -> None:
+        message = WorkRequest(hello=hello)
+        for job in itertools.islice(self._turn, count):
+            message.updates.append(update(job.id, job.version))
+            job.version += 1
+            self._sent.append((job, job.version))
+        self._connection.send(self, message.SerializeToString())

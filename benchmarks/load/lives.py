@@ -51,13 +51,19 @@ class Lives:
     async def work(self, target: str, every_update: bool = True) -> Reply:  # noqa: FBT001, FBT002
         """Begin to do jobs with the worker library.
 
-        With `every_update` handlers wait until each report is acknowledged; else they leave the
+        With `every_update` handlers wait until each report is committed; else they leave the
         reports to the library, which sends ten a second of a job at most.
         """
         self._worker = Worker(self._client(target), concurrency=IN_FLIGHT, worker_id="worker-1")
-        self._working = asyncio.create_task(
-            _work(self._worker, self._client(target), every_update=every_update)
-        )
+
+        @self._worker.handler(JOB_TYPE)
+        async def handle(job: ClaimedJob) -> Completed:
+            for percent in PERCENTS:
+                await job.progress(percent, f"step {percent}", wait=every_update)
+            await job.add_asset("image/png", url=asset_url(job.id), file_size=1_234_567)
+            return Completed(result())
+
+        self._working = asyncio.create_task(self._worker.run(signals=False))
         return {}
 
     async def rest(self) -> Reply:
@@ -102,25 +108,6 @@ class Lives:
         if target not in self._clients:
             self._clients[target] = AsyncClient(target, user_id=USER)
         return self._clients[target]
-
-
-async def _work(worker: Worker, client: AsyncClient, *, every_update: bool) -> None:
-    async with client.report_progress() as reports:
-
-        @worker.handler(JOB_TYPE)
-        async def handle(job: ClaimedJob) -> Completed:
-            for percent in PERCENTS:
-                message = f"step {percent}"
-                if every_update:
-                    await reports.send(
-                        job.id, percent, progress_message=message, attempt=job.attempt
-                    )
-                else:
-                    await job.progress(percent, message)
-            await job.add_asset("image/png", url=asset_url(job.id), file_size=1_234_567)
-            return Completed(result())
-
-        await worker.run(signals=False)
 
 
 class _Observed:

@@ -3,16 +3,14 @@
 import itertools
 import uuid
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Any
 
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
 
 from benchmarks.load import JOB_TYPE, LABELS, PARAMETERS, USER
 from jobledger.v1.job_service_pb2 import CreateJobRequest
-from jobledger.v1.worker_service_pb2 import ReportProgressRequest, UpdateProgressRequest
-
-Report = TypeVar("Report", UpdateProgressRequest, ReportProgressRequest)
+from jobledger.v1.worker_service_pb2 import JobUpdate, ProgressUpdate, UpdateProgressRequest
 
 _PARAMETERS: Struct = json_format.ParseDict(PARAMETERS, Struct())
 
@@ -30,11 +28,15 @@ def create_requests(user_id: str = USER, job_type: str = JOB_TYPE) -> Iterator[C
         )
 
 
-def report(job_id: str, version: int, kind: type[Report]) -> Report:
+def report(job_id: str, version: int) -> UpdateProgressRequest:
     """Return a report of progress that is news of a job which has a version."""
-    return kind(
-        job_id=job_id,
-        attempt=1,
-        progress=min(99, version // 10),
-        progress_message=f"step {version:06}",
-    )
+    return UpdateProgressRequest(job_id=job_id, attempt=1, **_news(version))
+
+
+def update(job_id: str, version: int) -> JobUpdate:
+    """Return the same as an update of Work."""
+    return JobUpdate(job_id=job_id, attempt=1, progress=ProgressUpdate(**_news(version)))
+
+
+def _news(version: int) -> dict[str, Any]:
+    return {"progress": min(99, version // 10), "progress_message": f"step {version:06}"}

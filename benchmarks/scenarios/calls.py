@@ -4,14 +4,15 @@ from collections.abc import Sequence
 
 from benchmarks.counting import count
 from benchmarks.measure import (
+    UPDATES,
     Target,
     Work,
     batches,
     in_order,
     measure,
     name_of,
-    reports,
     unary_calls,
+    updates,
 )
 from benchmarks.processes import all_do
 from benchmarks.scenarios import Run, Scenario
@@ -23,7 +24,7 @@ BARS = {
     "CreateJob": (0.80, 0.85),
     "UpdateProgress": (0.80, 0.85),
     "GetJob": (0.85, 0.85),
-    "ReportProgress": (0.70, 0.70),
+    UPDATES: (0.70, 0.70),
 }
 """Of the ceiling's rates, on SQLite and on PostgreSQL."""
 
@@ -55,8 +56,8 @@ def measure_unary(run: Run) -> None:
 
 
 def measure_streams(run: Run) -> None:
-    """Measure streams of reports: ReportProgress over a few streams, 100 running jobs each."""
-    _measure_all(run, reports(run.arguments.streams, run.arguments.window))
+    """Measure streams of updates: Work over a few streams, 100 running jobs each."""
+    _measure_all(run, updates(run.arguments.streams, run.arguments.window))
 
 
 def measure_batches(run: Run) -> None:
@@ -76,7 +77,7 @@ STREAMS = Scenario(
     measure_streams,
     {
         "streams": (8, "streams"),
-        "window": (1000, "reports of a stream under way at once; as many as the client allows"),
+        "window": (1000, "updates of a stream under way at once; as many as the service reads"),
         "jobs": (800, "running jobs that are reported on"),
     },
 )

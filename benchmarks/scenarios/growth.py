@@ -24,7 +24,7 @@ from jobledger.v1.job_service_pb2 import (
     WatchJobsRequest,
 )
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
-from jobledger.v1.worker_service_pb2 import ClaimJobsRequest, UpdateProgressRequest
+from jobledger.v1.worker_service_pb2 import ClaimJobsRequest
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 
 SMALL = 10_000
@@ -69,7 +69,7 @@ class Side:
         return _timed(self._workers.ClaimJobs, request, lambda answer: len(answer.jobs) == 1)
 
     def progress(self, job: Job) -> float:
-        request = report(job.id, next(self._reports), UpdateProgressRequest)
+        request = report(job.id, next(self._reports))
         return _timed(self._workers.UpdateProgress, request, lambda answer: answer.applied)
 
     def get(self, job: Job) -> float:

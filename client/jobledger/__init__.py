@@ -20,7 +20,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jobledger.core.aio.client import AsyncClient
     from jobledger.core.aio.pages import AsyncPager
-    from jobledger.core.async_reports import AsyncReports
     from jobledger.core.channel import CHANNEL_OPTIONS
     from jobledger.core.models import (
         Asset,
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from jobledger.core.new_job import NewJob
     from jobledger.core.options import CallOptions
     from jobledger.core.page import Page
-    from jobledger.core.reports import Reports
     from jobledger.core.streams import AsyncWatch, Watch
     from jobledger.core.sync.client import Client
     from jobledger.core.sync.pages import Pager
@@ -71,7 +69,6 @@ __all__ = [
     "Asset",
     "AsyncClient",
     "AsyncPager",
-    "AsyncReports",
     "AsyncWatch",
     "BlockingJob",
     "CallOptions",
@@ -103,7 +100,6 @@ __all__ = [
     "Partial",
     "ProgressResult",
     "Release",
-    "Reports",
     "RequestIdReused",
     "ResumeTokenExpired",
     "Transition",
@@ -119,7 +115,6 @@ __all__ = [
 _MODULES = {
     "core.aio.client": ["AsyncClient"],
     "core.aio.pages": ["AsyncPager"],
-    "core.async_reports": ["AsyncReports"],
     "core.channel": ["CHANNEL_OPTIONS"],
     "core.models": [
         "Asset",
@@ -134,7 +129,6 @@ _MODULES = {
     "core.new_job": ["NewJob"],
     "core.options": ["CallOptions"],
     "core.page": ["Page"],
-    "core.reports": ["Reports"],
     "core.streams": ["AsyncWatch", "Watch"],
     "core.sync.client": ["Client"],
     "core.sync.pages": ["Pager"],

@@ -33,7 +33,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from jobledger.v1.error_reason_pb2 import ErrorReason
-from jobledger.v1.worker_service_pb2 import ReportError
+from jobledger.v1.worker_service_pb2 import UpdateError
 
 DOMAIN = "jobledger"
 
@@ -293,8 +293,8 @@ def _kind(
     return BY_REASON.get(reason) or _BY_CODE.get(code, JobledgerError)
 
 
-def from_report_error(error: ReportError) -> JobledgerError:
-    """Convert the error of one report on a stream, to what update_progress would raise."""
+def from_update_error(error: UpdateError) -> JobledgerError:
+    """Convert the error of one update of a stream, to what a call would raise."""
     # A reason of a newer server has no name here.
     named = error.reason in ErrorReason.values() and error.reason
     reason = ErrorReason.Name(error.reason).removeprefix("ERROR_REASON_") if named else ""

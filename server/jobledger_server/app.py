@@ -32,7 +32,6 @@ from jobledger_server.rpc.measured import CallMetrics
 from jobledger_server.rpc.operations.operation_requests import OperationsRequests
 from jobledger_server.rpc.operations.operations_service import OperationsService
 from jobledger_server.rpc.server import Services, Serving, serving, stream_limits
-from jobledger_server.rpc.workers.report_streams import ReportStreams
 from jobledger_server.rpc.workers.work_requests import WorkRequests
 from jobledger_server.rpc.workers.work_streams import WorkStreams
 from jobledger_server.rpc.workers.worker_ledger import WorkerLedger
@@ -146,7 +145,6 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             creations=creations,
             long_poll=long_poll,
             parser=parser,
-            drain=drain,
         )
         async with (
             _exporting(settings, Registry(METRICS, sources)),
@@ -344,7 +342,6 @@ def _services(
     creations: CreationQuotas,
     long_poll: LongPoll,
     parser: RequestParser,
-    drain: Drain,
 ) -> Services:
     heartbeat, max_age = settings.heartbeat, settings.max_watch_age
     requests, hub = WorkerRequests(settings.url_schemes), feed.hub
@@ -367,7 +364,6 @@ def _services(
         workers=WorkerService(
             worker_ledger,
             requests,
-            ReportStreams(worker_ledger, requests, drain.begun, max_age=max_age),
             WorkStreams(
                 worker_ledger,
                 hub,

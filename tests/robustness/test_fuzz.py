@@ -107,11 +107,9 @@ async def some_jobs(channel: grpc.aio.Channel) -> list[str]:
     return [job.id for job in made] + [f"jobs/{job.id}" for job in made]
 
 
-def error_codes(method: str, answer: bytes) -> list[int]:
-    """Return the codes of the errors in one answer of a stream."""
-    if method == "Work":
-        return [each.error.code for each in workers.WorkResponse.FromString(answer).results]
-    return [workers.ReportProgressResponse.FromString(answer).error.code]
+def error_codes(answer: bytes) -> list[int]:
+    """Return the codes of the errors in one answer of a stream of Work."""
+    return [each.error.code for each in workers.WorkResponse.FromString(answer).results]
 
 
 async def outcome(channel: grpc.aio.Channel, service: Any, method: Any, request: bytes) -> str:
@@ -124,7 +122,7 @@ async def outcome(channel: grpc.aio.Channel, service: Any, method: Any, request:
             await stream.write(request)
             await stream.done_writing()
             while (data := await stream.read()) is not grpc.aio.EOF:
-                if INTERNAL in error_codes(method.name, data):
+                if INTERNAL in error_codes(data):
                     return "INTERNAL"
         elif method.server_streaming:
             stream = channel.unary_stream(path)(request, timeout=timeout, metadata=METADATA)

@@ -386,17 +386,13 @@ class ProgressResult:
     """The service's answer to a progress report."""
 
     job: Job
-    """The job as it is now; from a stream of reports without `parameters` and `labels`."""
+    """The job as it is now."""
     applied: bool
     """False if the report was late: it changed nothing and did not renew the lease."""
     cancel_requested: bool
     """Whether somebody asked to cancel the job: clean up and finish it."""
 
     @classmethod
-    def from_proto(
-        cls,
-        message: worker_service_pb2.UpdateProgressResponse
-        | worker_service_pb2.ReportProgressResponse,
-    ) -> Self:
+    def from_proto(cls, message: worker_service_pb2.UpdateProgressResponse) -> Self:
         """Convert the message."""
         return cls(Job.from_proto(message.job), message.applied, message.cancel_requested)

@@ -41,7 +41,6 @@ from jobledger.v1.worker_service_pb2 import (
     MarkFailedRequest,
     MarkPartialRequest,
     ReleaseJobRequest,
-    ReportProgressRequest,
     TransitionJobRequest,
     UpdateProgressRequest,
 )
@@ -252,18 +251,6 @@ class Requests:
     ) -> UpdateProgressRequest:
         return build(
             UpdateProgressRequest,
-            job_id=text(job_id, "job_id"),
-            attempt=attempt,
-            progress=progress,
-            progress_message=progress_message,
-        )
-
-    @staticmethod
-    def report_progress(
-        job_id: str, progress: int | None, progress_message: str | None, attempt: int | None
-    ) -> ReportProgressRequest:
-        return build(
-            ReportProgressRequest,
             job_id=text(job_id, "job_id"),
             attempt=attempt,
             progress=progress,

@@ -26,8 +26,8 @@ from jobledger.errors import (
     JobledgerError,
     MessageTooLarge,
     Unavailable,
-    from_report_error,
     from_rpc_error,
+    from_update_error,
 )
 from jobledger.v1.worker_service_pb2 import (
     JobUpdate,
@@ -138,7 +138,7 @@ class WorkStream:
                     self._room.release()
             raise
         if answer.HasField("error"):
-            raise from_report_error(answer.error)
+            raise from_update_error(answer.error)
         return answer
 
     def wake(self) -> None:

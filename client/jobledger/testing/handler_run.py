@@ -147,6 +147,9 @@ class _Recorder:
         self._called()
         await asyncio.sleep(0)
 
+    async def deliver(self) -> None:
+        await asyncio.sleep(0)
+
     async def link_asset(self, asset: Asset) -> Asset:
         asset = dataclasses.replace(asset, id=str(uuid.uuid4()), job_id=self.handling.job.id)
         self.assets.append(asset)

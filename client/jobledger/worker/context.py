@@ -56,6 +56,8 @@ class AsyncHolder(Holder, Protocol):
 
     async def ask(self) -> None: ...
 
+    async def deliver(self) -> None: ...
+
     async def link_asset(self, asset: Asset) -> Asset: ...
 
 
@@ -152,7 +154,9 @@ class ClaimedJob(JobFacts):
         super().__init__(holder)
         self.holder = holder
 
-    async def progress(self, progress: float | None = None, message: str | None = None) -> None:
+    async def progress(
+        self, progress: float | None = None, message: str | None = None, *, wait: bool = False
+    ) -> None:
         """Report how far the job is; without arguments, ask whether to go on.
 
         A report returns at once, and the newest one is sent within a tenth of a second: call it
@@ -163,6 +167,7 @@ class ClaimedJob(JobFacts):
         Args:
             progress: percent, 0 to 100, rounded down. A lower one than before changes nothing.
             message: for people; cut after 512 characters. Default: unchanged.
+            wait: return when the report is committed. It is sent at once, and none is left out.
 
         Raises:
             ValueError: `progress` is not from 0 to 100.
@@ -173,8 +178,11 @@ class ClaimedJob(JobFacts):
             await self.holder.ask()
         else:
             self.holder.report(percent, message)
-            # A handler that does nothing but compute and report lets others run too.
-            await asyncio.sleep(0)
+            if wait:
+                await self.holder.deliver()
+            else:
+                # A handler that does nothing but compute and report lets others run too.
+                await asyncio.sleep(0)
         self._check()
 
     async def add_asset(

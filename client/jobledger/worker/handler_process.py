@@ -77,8 +77,10 @@ class _ProcessJob(JobFacts):
         self._own_holder = holder
         self._worker = worker
 
-    def progress(self, progress: float | None = None, message: str | None = None) -> None:
-        arguments = {"progress": progress, "message": message}
+    def progress(
+        self, progress: float | None = None, message: str | None = None, *, wait: bool = False
+    ) -> None:
+        arguments = {"progress": progress, "message": message, "wait": wait}
         self._worker.call("progress", arguments, self._own_holder)
 
     def add_asset(

@@ -23,6 +23,8 @@ class Outlet(Protocol):
 
     async def ask(self) -> None: ...
 
+    async def deliver(self) -> None: ...
+
     async def link_asset(self, asset: Asset) -> Asset: ...
 
 
@@ -131,6 +133,9 @@ class Handling:
 
     async def ask(self) -> None:
         await self._outlet.ask()
+
+    async def deliver(self) -> None:
+        await self._outlet.deliver()
 
     async def link_asset(self, asset: Asset) -> Asset:
         return await self._outlet.link_asset(asset)

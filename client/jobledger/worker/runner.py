@@ -74,7 +74,7 @@ class JobRun:
         self._handling = Handling(job, handler, self, state)
         self._throttle = Throttle(job.progress)
         self._to_report = asyncio.Event()
-        self._not_before = 0.0
+        self._throttled_until = self._failing_until = 0.0
         # Done when the report that is under way, or was asked for, has its answer.
         self._asked: asyncio.Future[None] | None = None
 
@@ -131,12 +131,20 @@ class JobRun:
 
         If the last answer is new enough, or the service unavailable, nothing is sent.
         """
-        if self._asked is None:
-            if self._handling.lost or self.lease.clock() < self._not_before:
-                return
-            self._asked = asyncio.get_running_loop().create_future()
-            self._to_report.set()
-        await asyncio.wait({self._asked}, timeout=ASK)
+        now = self.lease.clock()
+        if self._asked is None and (
+            self._handling.lost or now < max(self._throttled_until, self._failing_until)
+        ):
+            return
+        await asyncio.wait({self._ask()}, timeout=ASK)
+
+    async def deliver(self) -> None:
+        """Wait until what was reported is committed, unless the handler has to stop.
+
+        The report does not wait for the next tenth of a second.
+        """
+        while self._throttle.pending and not self._handling.thrown:
+            await asyncio.wait({self._ask()})
 
     async def link_asset(self, asset: Asset) -> Asset:
         """Link an asset, once."""
@@ -160,6 +168,12 @@ class JobRun:
             except asyncio.CancelledError:
                 self.shut_down()
 
+    def _ask(self) -> "asyncio.Future[None]":
+        if self._asked is None:
+            self._asked = asyncio.get_running_loop().create_future()
+            self._to_report.set()
+        return self._asked
+
     # --- reports and renewals -----------------------------------------------------------------
 
     async def _keep(self) -> None:
@@ -169,6 +183,8 @@ class JobRun:
         except Exception:
             _logger.exception("%s: a bug", self._name)
             self.lose("its lease is no longer renewed")
+        finally:
+            self._answered()
 
     async def _keep_reporting(self) -> None:
         backoff = Backoff(self.lease.longest_pause)
@@ -179,9 +195,9 @@ class JobRun:
                 self.lose("the lease expired, and no renewal was answered in time")
                 return
             sent = self.lease.clock()
-            self._not_before = sent + INTERVAL
+            self._throttled_until = sent + INTERVAL
             report = self._throttle.pending
-            asked = self._asked = self._asked or asyncio.get_running_loop().create_future()
+            self._ask()
             try:
                 answer = await attempt(
                     lambda: self._sender.updates.report(self.job, report),  # noqa: B023
@@ -191,16 +207,19 @@ class JobRun:
             except GONE as error:
                 self.lose(str(error))
             except JobledgerError as error:
-                self._not_before = self.lease.clock() + backoff.pause(error)
+                self._failing_until = self.lease.clock() + backoff.pause(error)
                 if not is_transient(error) and report:
                     _logger.warning("%s: a report was refused: %s", self._name, error)
                     self._throttle.arrived(report)
             else:
                 backoff.reset()
                 self._throttle.arrived(report)
-            finally:
-                self._asked = None
-                asked.set_result(None)
+            self._answered()
+
+    def _answered(self) -> None:
+        if self._asked is not None:
+            self._asked.set_result(None)
+            self._asked = None
 
     def _learn(self, answer: Reported, sent: float) -> None:
         if answer.applied:
@@ -214,9 +233,13 @@ class JobRun:
     async def _until_due(self) -> None:
         while True:
             now = self.lease.clock()
-            at_once = self._throttle.pending or self._asked is not None
-            due = now if at_once else self.lease.renew_at
-            due = min(max(due, self._not_before), self.lease.deadline)
+            if self._asked is not None:
+                due = self._failing_until
+            elif self._throttle.pending:
+                due = max(self._throttled_until, self._failing_until)
+            else:
+                due = max(self.lease.renew_at, self._failing_until)
+            due = min(due, self.lease.deadline)
             if now >= due:
                 return
             self._to_report.clear()

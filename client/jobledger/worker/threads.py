@@ -33,10 +33,12 @@ class BlockingJob(JobFacts):
         self._loop = loop
         self._raised = Stop.NOT
 
-    def progress(self, progress: float | None = None, message: str | None = None) -> None:
+    def progress(
+        self, progress: float | None = None, message: str | None = None, *, wait: bool = False
+    ) -> None:
         """Report how far the job is, or ask whether to go on; see ClaimedJob.progress."""
         self._check()
-        self._await(self._job.progress(progress, message))
+        self._await(self._job.progress(progress, message, wait=wait))
         self._check()
 
     def add_asset(

@@ -304,97 +304,9 @@ class UpdateProgressResponse(_message.Message):
 Global___UpdateProgressResponse: _TypeAlias = UpdateProgressResponse  # noqa: Y015
 
 @_typing.final
-class ReportProgressRequest(_message.Message):
-    """A progress report; the fields are those of UpdateProgressRequest."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    JOB_ID_FIELD_NUMBER: _builtins.int
-    ATTEMPT_FIELD_NUMBER: _builtins.int
-    PROGRESS_FIELD_NUMBER: _builtins.int
-    PROGRESS_MESSAGE_FIELD_NUMBER: _builtins.int
-    job_id: _builtins.str
-    """The job. Required."""
-    attempt: _builtins.int
-    """The caller's attempt, for fencing. Default: not fenced."""
-    progress: _builtins.int
-    """Percent done, 0 to 100. Default: unchanged."""
-    progress_message: _builtins.str
-    """See Job.progress_message. Default: unchanged."""
-    def __init__(
-        self,
-        *,
-        job_id: _builtins.str = ...,
-        attempt: _builtins.int | None = ...,
-        progress: _builtins.int | None = ...,
-        progress_message: _builtins.str | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_progress", b"_progress", "_progress_message", b"_progress_message", "attempt", b"attempt", "progress", b"progress", "progress_message", b"progress_message"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt", b"_attempt", "_progress", b"_progress", "_progress_message", b"_progress_message", "attempt", b"attempt", "job_id", b"job_id", "progress", b"progress", "progress_message", b"progress_message"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__attempt: _TypeAlias = _typing.Literal["attempt"]  # noqa: Y015
-    _WhichOneofArgType__attempt: _TypeAlias = _typing.Literal["_attempt", b"_attempt"]  # noqa: Y015
-    _WhichOneofReturnType__progress: _TypeAlias = _typing.Literal["progress"]  # noqa: Y015
-    _WhichOneofArgType__progress: _TypeAlias = _typing.Literal["_progress", b"_progress"]  # noqa: Y015
-    _WhichOneofReturnType__progress_message: _TypeAlias = _typing.Literal["progress_message"]  # noqa: Y015
-    _WhichOneofArgType__progress_message: _TypeAlias = _typing.Literal["_progress_message", b"_progress_message"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__attempt) -> _WhichOneofReturnType__attempt | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__progress) -> _WhichOneofReturnType__progress | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__progress_message) -> _WhichOneofReturnType__progress_message | None: ...
-
-Global___ReportProgressRequest: _TypeAlias = ReportProgressRequest  # noqa: Y015
-
-@_typing.final
-class ReportProgressResponse(_message.Message):
-    """Acknowledges one report."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    JOB_FIELD_NUMBER: _builtins.int
-    APPLIED_FIELD_NUMBER: _builtins.int
-    CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
-    ERROR_FIELD_NUMBER: _builtins.int
-    applied: _builtins.bool
-    """False if the report was late or there is an `error`. See
-    UpdateProgressResponse.applied.
-    """
-    cancel_requested: _builtins.bool
-    """True if cancellation was requested: clean up and finish the job."""
-    @_builtins.property
-    def job(self) -> _job_pb2.Job:
-        """The job after the report. Only `id`, `status`, `progress`, `attempt`,
-        `version`, `update_time`, `lease_expire_time`, `cancel_request_time` and
-        `cancel_reason` are set; with an `error` only `id`.
-        """
-
-    @_builtins.property
-    def error(self) -> Global___ReportError:
-        """Why the report was refused. Not set if it was not."""
-
-    def __init__(
-        self,
-        *,
-        job: _job_pb2.Job | None = ...,
-        applied: _builtins.bool = ...,
-        cancel_requested: _builtins.bool = ...,
-        error: Global___ReportError | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "job", b"job"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "cancel_requested", b"cancel_requested", "error", b"error", "job", b"job"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ReportProgressResponse: _TypeAlias = ReportProgressResponse  # noqa: Y015
-
-@_typing.final
-class ReportError(_message.Message):
-    """Why one report or update of a stream was refused. The unary calls return the
-    same as a status.
+class UpdateError(_message.Message):
+    """Why one update of a stream was refused. The unary calls return the same as a
+    status.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -426,10 +338,9 @@ class ReportError(_message.Message):
     code: _builtins.int
     """The number of the google.rpc.Code, for instance 5 for NOT_FOUND."""
     reason: _error_reason_pb2.ErrorReason.ValueType
-    """INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, LEASE_LOST,
-    LIMIT_EXCEEDED, UNAVAILABLE (the database is unavailable: send the report
-    or update again) or INTERNAL. For an update also JOB_TERMINAL and
-    REQUEST_ID_REUSED.
+    """INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION, JOB_TERMINAL, LEASE_LOST,
+    REQUEST_ID_REUSED, LIMIT_EXCEEDED, UNAVAILABLE (the database is unavailable:
+    send the update again) or INTERNAL.
     """
     message: _builtins.str
     """Human-readable."""
@@ -451,7 +362,7 @@ class ReportError(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ReportError: _TypeAlias = ReportError  # noqa: Y015
+Global___UpdateError: _TypeAlias = UpdateError  # noqa: Y015
 
 @_typing.final
 class WorkRequest(_message.Message):
@@ -813,7 +724,7 @@ class UpdateResult(_message.Message):
         """The linked asset of an AssetUpdate."""
 
     @_builtins.property
-    def error(self) -> Global___ReportError:
+    def error(self) -> Global___UpdateError:
         """Why the update was refused. Not set if it was not."""
 
     def __init__(
@@ -823,7 +734,7 @@ class UpdateResult(_message.Message):
         version: _builtins.int = ...,
         applied: _builtins.bool = ...,
         asset: _asset_pb2.Asset | None = ...,
-        error: Global___ReportError | None = ...,
+        error: Global___UpdateError | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

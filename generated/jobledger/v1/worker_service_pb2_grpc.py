@@ -60,11 +60,6 @@ class WorkerServiceStub(object):
                 request_serializer=jobledger_dot_v1_dot_worker__service__pb2.UpdateProgressRequest.SerializeToString,
                 response_deserializer=jobledger_dot_v1_dot_worker__service__pb2.UpdateProgressResponse.FromString,
                 _registered_method=True)
-        self.ReportProgress = channel.stream_stream(
-                '/jobledger.v1.WorkerService/ReportProgress',
-                request_serializer=jobledger_dot_v1_dot_worker__service__pb2.ReportProgressRequest.SerializeToString,
-                response_deserializer=jobledger_dot_v1_dot_worker__service__pb2.ReportProgressResponse.FromString,
-                _registered_method=True)
         self.Work = channel.stream_stream(
                 '/jobledger.v1.WorkerService/Work',
                 request_serializer=jobledger_dot_v1_dot_worker__service__pb2.WorkRequest.SerializeToString,
@@ -146,24 +141,6 @@ class WorkerServiceServicer(object):
         it changes nothing and returns the job with `applied` false. Safe to retry.
         Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was
         not started, LEASE_LOST.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ReportProgress(self, request_iterator, context):
-        """UpdateProgress for many jobs over one stream: cheaper, and in order. Each
-        report is answered with one acknowledgement, after its commit, in the order
-        of the reports. The acknowledgement has the error of its report; other
-        reports are not affected. The stream ends with OK after the client has
-        closed its side and every report is acknowledged. If the stream breaks,
-        reports without an acknowledgement may or may not have been committed:
-        sending them again is safe.
-
-        Backpressure: the server stops reading while 1000 reports of the stream are
-        not acknowledged. Errors of the stream: UNAVAILABLE when the server drains,
-        or when the stream reaches its maximum age and the client should reconnect.
-        Every report that was read is acknowledged first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -275,11 +252,6 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.UpdateProgress,
                     request_deserializer=jobledger_dot_v1_dot_worker__service__pb2.UpdateProgressRequest.FromString,
                     response_serializer=jobledger_dot_v1_dot_worker__service__pb2.UpdateProgressResponse.SerializeToString,
-            ),
-            'ReportProgress': grpc.stream_stream_rpc_method_handler(
-                    servicer.ReportProgress,
-                    request_deserializer=jobledger_dot_v1_dot_worker__service__pb2.ReportProgressRequest.FromString,
-                    response_serializer=jobledger_dot_v1_dot_worker__service__pb2.ReportProgressResponse.SerializeToString,
             ),
             'Work': grpc.stream_stream_rpc_method_handler(
                     servicer.Work,
@@ -404,33 +376,6 @@ class WorkerService(object):
             '/jobledger.v1.WorkerService/UpdateProgress',
             jobledger_dot_v1_dot_worker__service__pb2.UpdateProgressRequest.SerializeToString,
             jobledger_dot_v1_dot_worker__service__pb2.UpdateProgressResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ReportProgress(request_iterator,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.stream_stream(
-            request_iterator,
-            target,
-            '/jobledger.v1.WorkerService/ReportProgress',
-            jobledger_dot_v1_dot_worker__service__pb2.ReportProgressRequest.SerializeToString,
-            jobledger_dot_v1_dot_worker__service__pb2.ReportProgressResponse.FromString,
             options,
             channel_credentials,
             insecure,

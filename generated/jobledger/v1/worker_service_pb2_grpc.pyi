@@ -72,20 +72,6 @@ class WorkerServiceStub:
     Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was
     not started, LEASE_LOST.
     """
-    ReportProgress: _grpc.StreamStreamMultiCallable[_worker_service_pb2.ReportProgressRequest, _worker_service_pb2.ReportProgressResponse]
-    """UpdateProgress for many jobs over one stream: cheaper, and in order. Each
-    report is answered with one acknowledgement, after its commit, in the order
-    of the reports. The acknowledgement has the error of its report; other
-    reports are not affected. The stream ends with OK after the client has
-    closed its side and every report is acknowledged. If the stream breaks,
-    reports without an acknowledgement may or may not have been committed:
-    sending them again is safe.
-
-    Backpressure: the server stops reading while 1000 reports of the stream are
-    not acknowledged. Errors of the stream: UNAVAILABLE when the server drains,
-    or when the stream reaches its maximum age and the client should reconnect.
-    Every report that was read is acknowledged first.
-    """
     Work: _grpc.StreamStreamMultiCallable[_worker_service_pb2.WorkRequest, _worker_service_pb2.WorkResponse]
     """All of a worker's work over one stream: jobs are pushed as they become
     claimable, updates are answered in order, and the worker learns at once when
@@ -195,20 +181,6 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     it changes nothing and returns the job with `applied` false. Safe to retry.
     Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was
     not started, LEASE_LOST.
-    """
-    ReportProgress: _aio.StreamStreamMultiCallable[_worker_service_pb2.ReportProgressRequest, _worker_service_pb2.ReportProgressResponse]  # type: ignore[assignment]
-    """UpdateProgress for many jobs over one stream: cheaper, and in order. Each
-    report is answered with one acknowledgement, after its commit, in the order
-    of the reports. The acknowledgement has the error of its report; other
-    reports are not affected. The stream ends with OK after the client has
-    closed its side and every report is acknowledged. If the stream breaks,
-    reports without an acknowledgement may or may not have been committed:
-    sending them again is safe.
-
-    Backpressure: the server stops reading while 1000 reports of the stream are
-    not acknowledged. Errors of the stream: UNAVAILABLE when the server drains,
-    or when the stream reaches its maximum age and the client should reconnect.
-    Every report that was read is acknowledged first.
     """
     Work: _aio.StreamStreamMultiCallable[_worker_service_pb2.WorkRequest, _worker_service_pb2.WorkResponse]  # type: ignore[assignment]
     """All of a worker's work over one stream: jobs are pushed as they become
@@ -334,26 +306,6 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         it changes nothing and returns the job with `applied` false. Safe to retry.
         Errors: INVALID_FIELD, JOB_NOT_FOUND, ILLEGAL_TRANSITION for a job that was
         not started, LEASE_LOST.
-        """
-
-    @_abc_1.abstractmethod
-    def ReportProgress(
-        self,
-        request_iterator: _MaybeAsyncIterator[_worker_service_pb2.ReportProgressRequest],
-        context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_worker_service_pb2.ReportProgressResponse], _abc.AsyncIterator[_worker_service_pb2.ReportProgressResponse]]:
-        """UpdateProgress for many jobs over one stream: cheaper, and in order. Each
-        report is answered with one acknowledgement, after its commit, in the order
-        of the reports. The acknowledgement has the error of its report; other
-        reports are not affected. The stream ends with OK after the client has
-        closed its side and every report is acknowledged. If the stream breaks,
-        reports without an acknowledgement may or may not have been committed:
-        sending them again is safe.
-
-        Backpressure: the server stops reading while 1000 reports of the stream are
-        not acknowledged. Errors of the stream: UNAVAILABLE when the server drains,
-        or when the stream reaches its maximum age and the client should reconnect.
-        Every report that was read is acknowledged first.
         """
 
     @_abc_1.abstractmethod

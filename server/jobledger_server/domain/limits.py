@@ -82,9 +82,8 @@ MAX_MESSAGE_BYTES = 1024 * 1024
 MAX_PLAIN_MESSAGE_BYTES = 64 * 1024
 """Any other request."""
 
-MAX_REPORT_BYTES = 4 * 1024
-"""One report of a stream. Each is parsed in the event loop, and thousands can arrive together.
-The largest valid report has less than 3 KiB."""
+MAX_REFLECTION_BYTES = 4 * 1024
+"""One request of a reflection stream. Each is parsed in the event loop."""
 
 MAX_ANSWER_BYTES = 3 * 1024 * 1024
 """A page or a claim, which holds at least one item. gRPC clients accept 4 MiB by default."""

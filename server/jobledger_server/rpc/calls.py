@@ -56,7 +56,6 @@ LASTING = frozenset(
         "/jobledger.v1.JobService/WatchJob",
         "/jobledger.v1.JobService/WatchJobs",
         "/jobledger.v1.WorkerService/ClaimJobs",
-        "/jobledger.v1.WorkerService/ReportProgress",
         "/jobledger.v1.WorkerService/Work",
         "/google.longrunning.Operations/WaitOperation",
     }

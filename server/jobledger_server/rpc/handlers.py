@@ -9,7 +9,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from jobledger_server.admission.admission import Admission
 from jobledger_server.domain.errors import LimitExceeded
-from jobledger_server.domain.limits import MAX_REPORT_BYTES
+from jobledger_server.domain.limits import MAX_REFLECTION_BYTES
 from jobledger_server.rpc.calls import Behavior, Calls, Context, admitted
 from jobledger_server.rpc.drain import Drain, until_draining
 from jobledger_server.rpc.incoming import parsed
@@ -18,15 +18,12 @@ from jobledger_server.rpc.validation import InvalidRequest
 
 CLAIM = "/jobledger.v1.WorkerService/ClaimJobs"
 
-WORK = "/jobledger.v1.WorkerService/Work"
-"""The stream whose messages may be large. Its method parses them itself."""
-
 
 class Limits(NamedTuple):
     """How many of the longest calls each caller, and all callers together, may have open."""
 
     streams: Admission
-    """Streams of ReportProgress and Work."""
+    """Streams of Work."""
 
     claims: Admission
     """Calls of ClaimJobs."""
@@ -63,9 +60,9 @@ class Handlers:
         parse = GetMessageClass(method.input_type).FromString
         if method.client_streaming:
             behavior = admitted(behavior, self._limits.streams)
+            # Its messages may be large: its method parses them itself.
             call = self._calls.of_stream(path, behavior)
-            deserializer = None if path == WORK else _each_parsed(parse)
-            return grpc.stream_stream_rpc_method_handler(call, deserializer, None)
+            return grpc.stream_stream_rpc_method_handler(call, None, None)
         if path == CLAIM:
             behavior = admitted(behavior, self._limits.claims)
         call = self._calls.of_message(path, behavior, parse)
@@ -122,7 +119,7 @@ def _each_parsed(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 
     def read(data: bytes) -> Any:
         try:
-            return parsed(parse, data, max_bytes=MAX_REPORT_BYTES)
+            return parsed(parse, data, max_bytes=MAX_REFLECTION_BYTES)
         except (InvalidRequest, LimitExceeded) as error:
             error.__traceback__ = error.__context__ = None
             return error

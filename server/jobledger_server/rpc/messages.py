@@ -146,25 +146,6 @@ def _change_bytes(change: Change) -> bytes:
     return encoded_field(job_service_pb2.JobChange, "job", data) + rest.SerializeToString()
 
 
-def report_message(decision: Decision) -> worker_service_pb2.ReportProgressResponse:
-    """Make the acknowledgement of a report, with the fields of the job that reports change."""
-    response = worker_service_pb2.ReportProgressResponse(
-        applied=decision.applied,
-        cancel_requested=decision.job.cancel_request_time is not None,
-    )
-    job, message = decision.job, response.job
-    message.id = job.id
-    message.status = _STATUSES[job.status]
-    message.version = job.version
-    message.progress = job.progress
-    message.attempt = job.attempt
-    message.cancel_reason = job.cancel_reason
-    _set_time(message.update_time, job.update_time)
-    _set_time(message.lease_expire_time, job.lease_expire_time)
-    _set_time(message.cancel_request_time, job.cancel_request_time)
-    return response
-
-
 def result_message(decision: Decision, asset: Asset | None) -> worker_service_pb2.UpdateResult:
     """Make the result of an update, with the asset that it linked."""
     job = decision.job

@@ -53,12 +53,12 @@ def status_of(error: Exception) -> status_pb2.Status:
     return status
 
 
-def report_error(error: Exception) -> worker_service_pb2.ReportError:
-    """Return the error of one report of a stream."""
+def update_error(error: Exception) -> worker_service_pb2.UpdateError:
+    """Return the error of one update of a stream."""
     status = status_of(error)
     info = error_details_pb2.ErrorInfo()
     status.details[0].Unpack(info)
-    return worker_service_pb2.ReportError(
+    return worker_service_pb2.UpdateError(
         code=status.code,
         reason=ErrorReason.Value(f"{_PREFIX}{info.reason}"),
         message=status.message,

@@ -21,7 +21,7 @@ OPERATIONS = {f"{verb}Operation" for verb in ("Get", "Cancel", "Delete", "Wait")
 OWNERS = {"CreateJob", "BatchCreateJobs", *READS, *WATCHES, *OPERATIONS, "ListOperations"}
 OPERATORS = OWNERS - {"CreateJob", "BatchCreateJobs"}
 WORKERS = {
-    *("ClaimJobs", "ReleaseJob", "TransitionJob", "UpdateProgress", "ReportProgress", "Work"),
+    *("ClaimJobs", "ReleaseJob", "TransitionJob", "UpdateProgress", "Work"),
     *("MarkCompleted", "MarkPartial", "MarkFailed", "CreateAsset"),
 }
 

@@ -1,17 +1,13 @@
 """A server that misbehaves on demand, and the real one."""
 
 import asyncio
-import contextlib
-import functools
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from jobledger import AsyncClient, Client, FeedEvent, JobChange, ProgressResult
-from tests.e2e.client.report_server import ReportServer
+from jobledger import AsyncClient, Client, FeedEvent, JobChange
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -54,39 +50,3 @@ def collect_jobs(request: pytest.FixtureRequest) -> Callable[..., Any]:
         return await asyncio.to_thread(read)
 
     return collect
-
-
-@pytest.fixture
-def report_server() -> Iterator[ReportServer]:
-    server = ReportServer()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(params=["sync", "async"])
-def report(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Open a stream of reports with either client; give its `send`, which can be awaited."""
-
-    @contextlib.asynccontextmanager
-    async def report(target: str, **options: Any) -> AsyncIterator[Callable[..., Any]]:
-        if request.param == "async":
-            async with (
-                AsyncClient(target, user_id="ada", **options) as client,
-                client.report_progress() as reports,
-            ):
-                yield reports.send
-            return
-        loop = asyncio.get_running_loop()
-        with (
-            ThreadPoolExecutor(250) as threads,
-            Client(target, user_id="ada", **options) as client,
-            client.report_progress() as reports,
-        ):
-
-            async def send(*arguments: Any, **fields: Any) -> ProgressResult:
-                call = functools.partial(reports.send, *arguments, **fields)
-                return await loop.run_in_executor(threads, call)
-
-            yield send
-
-    return report

@@ -24,6 +24,7 @@ from jobledger import (
     MessageTooLarge,
     Unavailable,
 )
+from jobledger.v1 import worker_service_pb2 as pb
 
 
 class Recorder(grpc.GenericRpcHandler):
@@ -346,15 +347,25 @@ async def test_closing_the_channel_below_a_client_is_no_cancelled_task(server):
                     await call
 
 
-async def test_reports_of_a_closed_client_say_that_it_is_closed(server):
-    with Client(server.target) as client, client.report_progress() as reports:
-        client.close()
-        with pytest.raises(ClientClosed):
-            reports.send("j", 5)
-    async with AsyncClient(server.target) as other, other.report_progress() as stream:
-        await other.close()
-        with pytest.raises(ClientClosed):
-            await stream.send("j", 5)
+async def test_a_stream_of_work_of_a_closed_client_says_that_it_is_closed(server):
+    client = AsyncClient(server.target)
+    await client.close()
+    with pytest.raises(ClientClosed):
+        await client.open_work()
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        client = AsyncClient(channel=channel)
+    with pytest.raises(ClientClosed, match="channel"):
+        await client.open_work()
+
+
+async def test_a_program_without_handlers_opens_a_stream_of_work(server):
+    async with AsyncClient(server.target, metadata={"x-origin": "a"}) as client:
+        stream = await client.open_work()
+        hello = pb.WorkHello(worker_id=client.worker_id, job_types=["of-no-job"])
+        await stream.write(pb.WorkRequest(hello=hello, slots=1))
+        assert await stream.read() == pb.WorkResponse(heartbeat=True)
+        await stream.done_writing()
+        assert await stream.read() is grpc.aio.EOF
 
 
 async def test_closing_ends_the_calls_under_way(silent):

@@ -347,6 +347,57 @@ async def test_an_unavailable_database_fails_its_updates_and_not_the_stream(
         assert done.applied
 
 
+async def test_a_bug_is_reported_by_its_id_only(
+    app: App,
+    channel: grpc.aio.Channel,
+    call: Caller,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    job = await call.running()
+
+    def broken() -> Any:
+        raise RuntimeError("secret")
+
+    async with working(channel) as worker:
+        with monkeypatch.context() as patch:
+            patch.setattr(app.store, "transaction", broken)
+            await worker.send(updates=[progressed(job, 10)])
+            (refused,) = await worker.results()
+        assert reason(refused) == "INTERNAL"
+        assert "secret" not in str(refused)
+        assert refused.error.metadata["correlation_id"] in [
+            record.correlation_id for record in caplog.records if hasattr(record, "correlation_id")
+        ]
+
+
+async def test_what_was_read_before_a_stream_broke_is_committed_all_the_same(
+    app: App, channel: grpc.aio.Channel, call: Caller
+) -> None:
+    jobs = [await call.running() for _ in range(20)]
+    async with working(channel) as worker:
+        seq = app.hub.seq
+        await worker.send(updates=[progressed(job, 50) for job in jobs])
+        while app.hub.seq < seq + len(jobs):
+            await asyncio.sleep(0.005)
+    assert {(await stored(call, job)).progress for job in jobs} == {50}
+    await call.UpdateProgress(job_id=jobs[0].id, progress=60)
+    assert (await stored(call, jobs[0])).progress == 60
+
+
+async def test_progress_without_news_renews_the_lease_and_is_no_change(
+    channel: grpc.aio.Channel, call: Caller
+) -> None:
+    job = await call.running()
+    async with working(channel) as worker:
+        heartbeat = pb.JobUpdate(job_id=job.id, attempt=1, progress=pb.ProgressUpdate())
+        await worker.send(updates=[heartbeat])
+        (result,) = await worker.results()
+    assert (result.applied, result.version) == (True, job.version)
+    renewed = (await stored(call, job)).lease_expire_time
+    assert renewed.ToNanoseconds() > job.lease_expire_time.ToNanoseconds()
+
+
 async def test_no_more_is_read_than_can_wait(gated: App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work_streams, "MAX_WAITING", 5)
     put = Ledger.put

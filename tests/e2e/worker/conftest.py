@@ -36,7 +36,7 @@ Rule = Callable[[Any, Context], Awaitable[Any]]
 class Refused(Exception):
     """What a rule's abort means for a report of a stream."""
 
-    def __init__(self, error: pb.ReportError) -> None:
+    def __init__(self, error: pb.UpdateError) -> None:
         super().__init__(error)
         self.error = error
 
@@ -45,7 +45,7 @@ class ReportContext:
     """Stands in for the context of a call where a rule is applied to a report of a stream."""
 
     async def abort(self, code: grpc.StatusCode, details: str) -> None:
-        raise Refused(pb.ReportError(code=code.value[0], message=details))
+        raise Refused(pb.UpdateError(code=code.value[0], message=details))
 
     async def abort_with_status(self, status: grpc.Status) -> None:
         ((_, packed),) = status.trailing_metadata
@@ -54,7 +54,7 @@ class ReportContext:
         reason = error_reason_pb2.ErrorReason.Value(f"ERROR_REASON_{info.reason}")
         code = status.code.value[0]
         raise Refused(
-            pb.ReportError(code=code, reason=reason, message=status.details, metadata=info.metadata)
+            pb.UpdateError(code=code, reason=reason, message=status.details, metadata=info.metadata)
         )
 
 

@@ -77,14 +77,18 @@ def reports(target: str) -> object:
             await worker.TransitionJob(
                 workers.TransitionJobRequest(job_id=job.id, target_status=2, worker_id="w")
             )
-            stream = worker.ReportProgress()
-            report = workers.ReportProgressRequest(job_id=job.id, progress=1)
+            stream = worker.Work()
+            hello = workers.WorkHello(worker_id="w", job_types=["t"])
+            await stream.write(workers.WorkRequest(hello=hello))
+            progress = workers.ProgressUpdate(progress=1)
+            update = workers.JobUpdate(job_id=job.id, attempt=1, progress=progress)
+            report = workers.WorkRequest(updates=[update])
             begin()
 
             async def read() -> int:
                 count = 0
-                async for _ in stream:
-                    count += 1
+                async for message in stream:
+                    count += len(message.results)
                 return count
 
             reading = asyncio.ensure_future(read())

@@ -45,7 +45,7 @@ METHODS = (
     "jobledger.v1.JobService/WatchJob",
     "jobledger.v1.JobService/WatchJobs",
     "jobledger.v1.WorkerService/ClaimJobs",
-    "jobledger.v1.WorkerService/ReportProgress",
+    "jobledger.v1.WorkerService/Work",
     "google.longrunning.Operations/WaitOperation",
     f"jobledger.v1.JobService/{SENT}",
     f"{SENT}.Service/Method",
@@ -203,19 +203,22 @@ async def test_late_reports_share_a_line(tmp_path: Path, database_url: str) -> N
     async with server, grpc.aio.insecure_channel(server.target) as channel:
         job = await Caller(channel).running()
         await Caller(channel).UpdateProgress(job_id=job.id, progress=90)
-        late = workers.ReportProgressRequest(job_id=job.id, progress=1)
-        stream: Any = WorkerServiceStub(channel).ReportProgress()
+        progress = workers.ProgressUpdate(progress=1)
+        late = workers.JobUpdate(job_id=job.id, attempt=1, progress=progress)
+        stream: Any = WorkerServiceStub(channel).Work()
+        hello = workers.WorkHello(worker_id="w", job_types=["t"])
+        await stream.write(workers.WorkRequest(hello=hello))
 
         async def report() -> None:
             for _ in range(REPORTS):
-                await stream.write(late)
+                await stream.write(workers.WorkRequest(updates=[late]))
             await stream.done_writing()
 
         reporting = asyncio.create_task(report())
         answers = 0
         while (answer := await stream.read()) is not grpc.aio.EOF:
-            answers += 1
-            assert not answer.applied
+            answers += len(answer.results)
+            assert not any(result.applied for result in answer.results)
         await reporting
         await asyncio.to_thread(server.terminate)
     assert answers == REPORTS

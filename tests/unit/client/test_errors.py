@@ -20,9 +20,9 @@ from jobledger import (
     Unavailable,
     VersionMismatch,
 )
-from jobledger.errors import BY_REASON, from_report_error, from_rpc_error
+from jobledger.errors import BY_REASON, from_rpc_error, from_update_error
 from jobledger.v1.error_reason_pb2 import ErrorReason
-from jobledger.v1.worker_service_pb2 import ReportError
+from jobledger.v1.worker_service_pb2 import UpdateError
 
 REASONS = [
     name.removeprefix("ERROR_REASON_") for name, number in ErrorReason.items() if number != 0
@@ -153,8 +153,8 @@ def test_facts_become_attributes():
 def test_an_error_of_a_report_is_that_of_a_call(reason):
     status = answer(grpc.StatusCode.ABORTED, info(reason, attempt="3"))
     one = from_rpc_error(status)
-    other = from_report_error(
-        ReportError(
+    other = from_update_error(
+        UpdateError(
             code=grpc.StatusCode.ABORTED.value[0],
             reason=f"ERROR_REASON_{reason}",
             message=one.message,

@@ -17,12 +17,10 @@ from jobledger_server.domain.job import (
     Payload,
     Transition,
 )
-from jobledger_server.domain.state_machine import Decision
 from jobledger_server.rpc.messages import (
     job_bytes,
     job_response,
     jobs_response,
-    report_message,
     watch_message,
 )
 
@@ -129,16 +127,6 @@ def test_a_serialized_job_is_the_message_that_protobuf_makes(job: Job) -> None:
 def test_a_serialized_job_is_no_longer_than_protobufs_own(job: Job) -> None:
     """Nothing is in it twice, and no field has its default."""
     assert len(job_bytes(job)) == expected(job).ByteSize()
-
-
-@given(JOBS)
-def test_a_brief_job_is_a_part_of_the_whole(job: Job) -> None:
-    brief = report_message(Decision(job=job)).job
-    whole = job_pb2.Job()
-    whole.CopyFrom(expected(job))
-    whole.MergeFrom(brief)
-    assert whole == expected(job)
-    assert (brief.id, brief.version, brief.progress) == (job.id, job.version, job.progress)
 
 
 @given(st.lists(JOBS, max_size=3))

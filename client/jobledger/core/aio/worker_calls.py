@@ -1,11 +1,9 @@
 """The calls of a worker: claim, start, report, finish, release."""
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Unpack
 
 from jobledger.core.aio.base import AsyncCalls
-from jobledger.core.async_reports import AsyncReports
 from jobledger.core.conversion import JsonObject, Seconds
 from jobledger.core.models import Asset, Job, JobError, JobStatus, ProgressResult
 from jobledger.core.options import CallOptions
@@ -205,13 +203,6 @@ class AsyncWorkerCalls(AsyncCalls):
         request = self._requests.update_progress(job_id, progress, progress_message, attempt)
         answer = await self._call(lambda service: service.worker.UpdateProgress, request, options)
         return ProgressResult.from_proto(answer)
-
-    def report_progress(self) -> AsyncReports:
-        """Open a stream for the reports of many jobs: `update_progress` for less CPU.
-
-        `async with client.report_progress() as reports: await reports.send(job.id, 50)`.
-        """
-        return AsyncReports(self._channels, partial(self._headers, ()), self._timeout, self._closed)
 
     async def mark_completed(
         self,

@@ -2,13 +2,11 @@
 """The calls of a worker: claim, start, report, finish, release."""
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Unpack
 
 from jobledger.core.conversion import JsonObject, Seconds
 from jobledger.core.models import Asset, Job, JobError, JobStatus, ProgressResult
 from jobledger.core.options import CallOptions
-from jobledger.core.reports import Reports
 from jobledger.core.sync.base import Calls
 
 
@@ -204,13 +202,6 @@ class WorkerCalls(Calls):
         request = self._requests.update_progress(job_id, progress, progress_message, attempt)
         answer = self._call(lambda service: service.worker.UpdateProgress, request, options)
         return ProgressResult.from_proto(answer)
-
-    def report_progress(self) -> Reports:
-        """Open a stream for the reports of many jobs: `update_progress` for less CPU.
-
-        `with client.report_progress() as reports: reports.send(job.id, 50)`.
-        """
-        return Reports(self._channels, partial(self._headers, ()), self._timeout, self._closed)
 
     def mark_completed(
         self,

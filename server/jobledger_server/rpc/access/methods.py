@@ -53,7 +53,6 @@ RULES: Mapping[str, frozenset[Role]] = {
     f"{WORKER_SERVICE}ReleaseJob": _WORKERS,
     f"{WORKER_SERVICE}TransitionJob": _WORKERS,
     f"{WORKER_SERVICE}UpdateProgress": _WORKERS,
-    f"{WORKER_SERVICE}ReportProgress": _WORKERS,
     f"{WORKER_SERVICE}Work": _WORKERS,
     f"{WORKER_SERVICE}MarkCompleted": _WORKERS,
     f"{WORKER_SERVICE}MarkPartial": _WORKERS,

@@ -32,7 +32,7 @@ from jobledger_server.rpc.calls import REQUEST_SECONDS
 from jobledger_server.rpc.encoding import encoded_field
 from jobledger_server.rpc.incoming import RequestParser
 from jobledger_server.rpc.messages import job_bytes, result_message, signal_message
-from jobledger_server.rpc.status import report_error
+from jobledger_server.rpc.status import update_error
 from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.rpc.validation import InvalidRequest
 from jobledger_server.rpc.workers.work_requests import Hello, Update, WorkMessage, WorkRequests
@@ -280,7 +280,7 @@ class _Stream:
             self._refuse(result, command.job_id, answer)
 
     def _refuse(self, result: _Result, job_id: str, error: Exception) -> None:
-        self._answer(result, pb.UpdateResult(job_id=job_id, error=report_error(error)))
+        self._answer(result, pb.UpdateResult(job_id=job_id, error=update_error(error)))
 
     def _answer(self, result: _Result, message: pb.UpdateResult) -> None:
         result.message = message.SerializeToString()

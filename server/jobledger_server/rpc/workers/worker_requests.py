@@ -107,7 +107,7 @@ class WorkerRequests:
         check.finish()
         return command
 
-    def report(self, request: pb.UpdateProgressRequest | pb.ReportProgressRequest) -> Report:
+    def report(self, request: pb.UpdateProgressRequest) -> Report:
         check = Checker()
         command = Report(
             job_id=fields.job_id(check, request.job_id),
@@ -161,12 +161,7 @@ def link(
     )
 
 
-_Reporting = (
-    pb.TransitionJobRequest
-    | pb.UpdateProgressRequest
-    | pb.ReportProgressRequest
-    | pb.ProgressUpdate
-)
+_Reporting = pb.TransitionJobRequest | pb.UpdateProgressRequest | pb.ProgressUpdate
 
 
 def progress(check: Checker, request: _Reporting) -> int | None:

@@ -14,7 +14,6 @@ from jobledger_server.rpc.messages import (
     jobs_response,
     progress_response,
 )
-from jobledger_server.rpc.workers.report_streams import ReportStreams
 from jobledger_server.rpc.workers.work_streams import WorkStreams
 from jobledger_server.rpc.workers.worker_ledger import WorkerLedger
 from jobledger_server.rpc.workers.worker_requests import WorkerRequests
@@ -29,12 +28,10 @@ class WorkerService:
         self,
         ledger: WorkerLedger,
         requests: WorkerRequests,
-        report_streams: ReportStreams,
         work_streams: WorkStreams,
     ) -> None:
         self._ledger = ledger
         self._requests = requests
-        self._report_streams = report_streams
         self._work_streams = work_streams
 
     async def ClaimJobs(self, request: pb.ClaimJobsRequest, _context: Context) -> bytes:
@@ -57,13 +54,7 @@ class WorkerService:
         return progress_response(decision)
 
     # Writes instead of yielding, as JobService.WatchJob does. Reads instead of iterating, which
-    # would go through two more generators for each report.
-    async def ReportProgress(
-        self, _reports: AsyncIterator[pb.ReportProgressRequest], context: Context
-    ) -> None:
-        await self._report_streams.serve(context.read, context.write)
-
-    # Its messages are not parsed yet: see handlers.py.
+    # would go through two more generators for each message; they are not parsed yet: handlers.py.
     async def Work(self, _messages: AsyncIterator[bytes], context: Context) -> None:
         await self._work_streams.serve(context.read, context.write)
 

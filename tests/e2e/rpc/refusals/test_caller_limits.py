@@ -117,14 +117,11 @@ async def test_one_worker_leaves_claims_to_the_others(start: Start) -> None:
 
 
 @sqlite_only
-@pytest.mark.parametrize("method", ["ReportProgress", "Work"])
-async def test_one_connection_leaves_streams_of_workers_to_the_others(
-    start: Start, method: str
-) -> None:
+async def test_one_connection_leaves_streams_of_workers_to_the_others(start: Start) -> None:
     app = await start(**SHARE)
 
-    async def report(channel: grpc.aio.Channel) -> Any:
-        stream = getattr(WorkerServiceStub(channel), method)()
+    async def work(channel: grpc.aio.Channel) -> Any:
+        stream = WorkerServiceStub(channel).Work()
         with suppress(grpc.aio.AioRpcError):  # it may be refused already
             await stream.wait_for_connection()
         return stream
@@ -134,11 +131,11 @@ async def test_one_connection_leaves_streams_of_workers_to_the_others(
         grpc.aio.insecure_channel(app.address, options) as eve,
         grpc.aio.insecure_channel(app.address, options) as ada,
     ):
-        streams = [await report(eve) for _ in range(3)]
+        streams = [await work(eve) for _ in range(3)]
         ended = [asyncio.ensure_future(stream.read()) for stream in streams]
         (refused,), _ = await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
         assert await scope_of(refused) == "caller"
-        other = await report(ada)
+        other = await work(ada)
         await other.done_writing()
         assert await other.read() is grpc.aio.EOF
         for stream in streams:

@@ -54,7 +54,6 @@ ON_A_JOB: Mapping[str, Mapping[str, Any]] = {
     "ReleaseJob": {},
     "TransitionJob": {"target_status": COMPLETED},
     "UpdateProgress": {"progress": 10},
-    "ReportProgress": {"progress": 10},
     "MarkCompleted": {},
     "MarkPartial": {},
     "MarkFailed": {"error": ERROR},
@@ -68,11 +67,9 @@ ON_A_JOB: Mapping[str, Mapping[str, Any]] = {
 
 For Work it is each kind of update."""
 
-STREAMS = ("ReportProgress", "Work")
-
 
 class Worker:
-    """Calls WorkerService by the names of its methods, the stream for one report."""
+    """Calls WorkerService by the names of its methods, the stream for one update."""
 
     def __init__(self, channel: grpc.aio.Channel, token: str) -> None:
         self._stub = WorkerServiceStub(channel)
@@ -82,14 +79,7 @@ class Worker:
         if method.startswith("Work"):
             return await self._update(**fields)
         request = getattr(workers, f"{method}Request")(**fields)
-        if method != "ReportProgress":
-            return await getattr(self._stub, method)(request, metadata=self._metadata, timeout=30)
-        stream = self._stub.ReportProgress(metadata=self._metadata, timeout=30)
-        await stream.write(request)
-        answer = await stream.read()
-        await stream.done_writing()
-        assert await stream.read() is grpc.aio.EOF
-        return answer
+        return await getattr(self._stub, method)(request, metadata=self._metadata, timeout=30)
 
     async def _update(self, **fields: Any) -> Any:
         """Send one update over Work; return its result."""
@@ -103,7 +93,7 @@ class Worker:
 
     async def refused(self, method: str, **fields: Any) -> tuple[Any, str, str]:
         """Make a call that must fail; return its code, its reason and its message."""
-        if not method.startswith(STREAMS):
+        if not method.startswith("Work"):
             refused: Refusal = await refusal(self.call(method, **fields))
             return refused.code, refused.reason, refused.message
         error = (await self.call(method, **fields)).error
@@ -160,7 +150,7 @@ async def test_a_job_of_an_own_type_is_worked_on(
     answer = await Worker(channel, "renderer").call(
         method, job_id=own.id, attempt=1, **ON_A_JOB[method]
     )
-    assert not (method.startswith(STREAMS) and answer.HasField("error"))
+    assert not (method.startswith("Work") and answer.HasField("error"))
     assert (await now(everything, own)).version == own.version + 1
 
 
