@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn, Self
 
 import grpc
@@ -45,6 +46,8 @@ class Gateway:
         self.attempts: dict[str, list[Attempt]] = defaultdict(list)
         self.messages = 0
         """How many messages of streams have gone through."""
+        self.sent: list[bytes] = []
+        """The messages of clients on their streams."""
         self._noted = threading.Condition()
         self._channel = grpc.insecure_channel(target, [("grpc.use_local_subchannel_pool", 1)])
         self._server = grpc.server(futures.ThreadPoolExecutor(16))
@@ -66,45 +69,68 @@ class Gateway:
 
     def _handle(self, path: str) -> Any:
         name = path.rpartition("/")[2]
-
-        def begin(request: bytes, context: grpc.ServicerContext) -> Fail | None:
-            left = context.time_remaining()
-            # grpc says "no deadline" with None or with an age of the world.
-            seconds = left if left is not None and left < 365 * 24 * 3600 else None
-            with self._noted:
-                self.attempts[name].append(Attempt(request, seconds, time.monotonic()))
-                self._noted.notify_all()
-            return self.plan[name].pop(0) if self.plan[name] else None
-
-        def unary(request: bytes, context: grpc.ServicerContext) -> bytes:
-            if (fail := begin(request, context)) is not None:
-                _abort(context, fail)
-            try:
-                answer: bytes = self._channel.unary_unary(path)(request, timeout=30)
-            except grpc.RpcError as error:
-                _pass_on(context, error)
-            return answer
-
-        def stream(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-            fail = begin(request, context)
-            call = self._channel.unary_stream(path)(request)
-            context.add_callback(call.cancel)
-            try:
-                for answer in itertools.islice(call, fail.after if fail else None):
-                    yield answer
-                    with self._noted:
-                        self.messages += 1
-                        self._noted.notify_all()
-            except grpc.RpcError as error:
-                _pass_on(context, error)
-            finally:
-                call.cancel()
-            if fail is not None and fail.code != code_pb2.OK:
-                _abort(context, fail)
-
+        if name == "Work":
+            return grpc.stream_stream_rpc_method_handler(partial(self._duplex, path))
         if name in STREAMS:
-            return grpc.unary_stream_rpc_method_handler(stream)
-        return grpc.unary_unary_rpc_method_handler(unary)
+            return grpc.unary_stream_rpc_method_handler(partial(self._stream, path))
+        return grpc.unary_unary_rpc_method_handler(partial(self._unary, path))
+
+    def _begin(self, path: str, request: bytes, context: grpc.ServicerContext) -> Fail | None:
+        name = path.rpartition("/")[2]
+        left = context.time_remaining()
+        # grpc says "no deadline" with None or with an age of the world.
+        seconds = left if left is not None and left < 365 * 24 * 3600 else None
+        with self._noted:
+            self.attempts[name].append(Attempt(request, seconds, time.monotonic()))
+            self._noted.notify_all()
+        return self.plan[name].pop(0) if self.plan[name] else None
+
+    def _unary(self, path: str, request: bytes, context: grpc.ServicerContext) -> bytes:
+        if (fail := self._begin(path, request, context)) is not None:
+            _abort(context, fail)
+        try:
+            answer: bytes = self._channel.unary_unary(path)(request, timeout=30)
+        except grpc.RpcError as error:
+            _pass_on(context, error)
+        return answer
+
+    def _stream(self, path: str, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        fail = self._begin(path, request, context)
+        call = self._channel.unary_stream(path)(request)
+        context.add_callback(call.cancel)
+        try:
+            for answer in itertools.islice(call, fail.after if fail else None):
+                yield answer
+                with self._noted:
+                    self.messages += 1
+                    self._noted.notify_all()
+        except grpc.RpcError as error:
+            _pass_on(context, error)
+        finally:
+            call.cancel()
+        if fail is not None and fail.code != code_pb2.OK:
+            _abort(context, fail)
+
+    def _duplex(
+        self, path: str, requests: Iterator[bytes], context: grpc.ServicerContext
+    ) -> Iterator[bytes]:
+        if (fail := self._begin(path, b"", context)) is not None:
+            _abort(context, fail)
+        call = self._channel.stream_stream(path)(self._note_sent(requests))
+        context.add_callback(call.cancel)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            _pass_on(context, error)
+        finally:
+            call.cancel()
+
+    def _note_sent(self, requests: Iterator[bytes]) -> Iterator[bytes]:
+        for request in requests:
+            with self._noted:
+                self.sent.append(request)
+                self._noted.notify_all()
+            yield request
 
 
 class _Router(grpc.GenericRpcHandler):

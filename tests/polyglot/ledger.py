@@ -20,6 +20,7 @@ from jobledger.v1.worker_service_pb2 import (
     MarkCompletedRequest,
     TransitionJobRequest,
     UpdateProgressRequest,
+    UpdateResult,
 )
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from tests.polyglot.programs import Event
@@ -95,8 +96,8 @@ def jobs_in(event: Event) -> list[Job]:
     return [_parsed(each, Job()) for each in event["jobs"]]
 
 
-def asset_in(event: Event) -> Asset:
-    return _parsed(event["asset"], Asset())
+def result_in(event: Event) -> UpdateResult:
+    return _parsed(event["result"], UpdateResult())
 
 
 def transitions_in(event: Event) -> list[JobTransition]:

@@ -35,6 +35,8 @@ class Program:
     folder_name: str = ""
     unknown: tuple[str, ...] = ()
     """Fields of a job that its stubs, of an older contract, do not have."""
+    claims: bool = False
+    """Whether its worker makes a call for everything. The others use the stream Work."""
 
     @property
     def folder(self) -> Path:
@@ -73,6 +75,7 @@ PROGRAMS = (
             "sh generate.sh",
         ),
         "build/venv/bin/python main.py",
+        claims=True,
     ),
     # Python again, with the stubs of an older contract: old clients go on working.
     Program(
@@ -82,6 +85,7 @@ PROGRAMS = (
         "build/venv/bin/python build/previous/main.py",
         folder_name="python",
         unknown=("stall_timeout", "progress_time", "traceparent"),
+        claims=True,
     ),
     Program("node", ("node", "npm", "protoc"), ("npm ci", "npm run build"), "node build/main.js"),
     Program(
@@ -119,16 +123,15 @@ class Jobs:
     program: Program
     target: str
 
-    def run(self, command: str, **options: Option) -> list[Event]:
-        """Run it to its good end and return what it printed."""
+    def run(self, command: str, *, exit_code: int = 0, **options: Option) -> list[Event]:
+        """Run it to its end and return what it printed."""
         with self.start(command, **options) as running:
-            return running.finish()
+            return running.finish(exit_code=exit_code)
 
     def refused(self, command: str, **options: Option) -> Event:
         """Run it to the failure of its first call and return the error that it printed."""
-        with self.start(command, **options) as running:
-            (error,) = running.finish(exit_code=1)
-            return error
+        (error,) = self.run(command, exit_code=1, **options)
+        return error
 
     @contextmanager
     def start(self, command: str, **options: Option) -> Iterator["Running"]:

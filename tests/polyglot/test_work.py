@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
+from jobledger.v1.error_reason_pb2 import ErrorReason
 from jobledger.v1.job_pb2 import JobStatus
-from tests.polyglot.ledger import Ledger, asset_in, job_in, struct, transitions_in
-from tests.polyglot.programs import Event, Jobs
+from tests.polyglot.ledger import Ledger, job_in, result_in, struct, transitions_in
+from tests.polyglot.programs import Event, Jobs, Program
 
 QUEUED = JobStatus.JOB_STATUS_QUEUED
 PROCESSING = JobStatus.JOB_STATUS_PROCESSING
@@ -40,14 +41,13 @@ def test_a_job_is_created_done_watched_and_read(
     assert job_in(claimed).status == PROCESSING
     assert (job_in(claimed).attempt, job_in(claimed).worker_id) == (1, "wörker")
     assert job_in(claimed).HasField("lease_expire_time")
-    assert job_in(progressed).progress == 50
-    assert job_in(progressed).progress_message == "40 of 80"
-    assert (progressed["applied"], progressed["cancel_requested"]) == (True, False)
-    assert [asset_in(linked)] == ledger.assets(job)
-    assert asset_in(linked).storage_path == f"results/{job.id}"
-    assert job_in(ended) == ledger.get(job)
-    assert job_in(ended).status == JobStatus.JOB_STATUS_COMPLETED
-    assert job_in(ended).result == struct(made)
+    assert result_in(progressed).applied
+    assert [result_in(linked).asset] == ledger.assets(job)
+    assert result_in(linked).asset.storage_path == f"results/{job.id}"
+    done = ledger.get(job)
+    assert result_in(ended).version == done.version
+    assert (done.status, done.progress_message) == (JobStatus.JOB_STATUS_COMPLETED, "40 of 80")
+    assert done.result == struct(made)
 
     (changed,) = jobs.run("watch", user=kind, job=job.id)
     assert changed["event"] == "changed"
@@ -72,7 +72,7 @@ def test_a_job_ends_partial_and_its_watcher_sees_what_is_missing(
         )
         seen = [job_in(event) for event in watcher.finish()]
     assert names(worked)[-1] == "ended"
-    assert seen[-1] == job_in(worked[-1]) == ledger.get(job)
+    assert seen[-1] == ledger.get(job)
     assert (seen[-1].status, seen[-1].progress) == (JobStatus.JOB_STATUS_PARTIAL, 100)
     assert (seen[-1].error.reason, seen[-1].error.message) == ("SOME_MISSING", "2 of 5")
     assert seen[-1].result == struct({"done": 3})
@@ -80,22 +80,34 @@ def test_a_job_ends_partial_and_its_watcher_sees_what_is_missing(
 
 def test_a_job_ends_failed_and_keeps_its_progress(jobs: Jobs, ledger: Ledger, kind: str) -> None:
     job = ledger.create(kind, job_type=kind)
-    worked = jobs.run("work", worker="w", type=kind, outcome="failed", message="no disk")
-    ended = job_in(worked[-1])
-    assert ended == ledger.get(job)
+    jobs.run("work", worker="w", type=kind, outcome="failed", message="no disk")
+    ended = ledger.get(job)
     assert (ended.status, ended.progress) == (JobStatus.JOB_STATUS_FAILED, 50)
     assert (ended.error.reason, ended.error.message) == ("NOT_DONE", "no disk")
     assert not ended.HasField("result")
 
 
-def test_a_worker_without_work_says_so(jobs: Jobs, kind: str) -> None:
-    assert jobs.run("work", worker="w", type=kind, wait=1) == [{"event": "idle"}]
-
-
-def test_a_worker_waits_for_work(jobs: Jobs, ledger: Ledger, kind: str) -> None:
-    with jobs.start("work", worker="w", type=kind, wait=30) as worker:
+def test_a_worker_waits_for_work(program: Program, jobs: Jobs, ledger: Ledger, kind: str) -> None:
+    if program.claims:
+        assert jobs.run("work", worker="w", type=kind, wait=1) == [{"event": "idle"}]
+    with jobs.start("work", worker="w", type=kind) as worker:
         ledger.create(kind, job_type=kind)
         assert names(worker.finish()) == ["claimed", "progressed", "linked", "ended"]
+
+
+def test_an_update_that_is_refused_says_why(
+    program: Program, jobs: Jobs, ledger: Ledger, kind: str
+) -> None:
+    job = ledger.create(kind, job_type=kind)
+    if program.claims:
+        error = jobs.run("work", worker="w", type=kind, message="x" * 513, exit_code=1)[-1]
+        assert error["reason"] == "INVALID_FIELD"
+        return
+    _, progressed, _, ended = jobs.run("work", worker="w", type=kind, message="x" * 513)
+    assert result_in(progressed).error.reason == ErrorReason.ERROR_REASON_INVALID_FIELD
+    # The others are applied.
+    assert result_in(ended).version == ledger.get(job).version
+    assert ledger.get(job).status == JobStatus.JOB_STATUS_COMPLETED
 
 
 def test_an_attempt_without_news_is_lost(jobs: Jobs, ledger: Ledger, kind: str) -> None:

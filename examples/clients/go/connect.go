@@ -12,8 +12,8 @@ import (
 	pb "example.com/jobs/jobledgerv1"
 )
 
-// Claims and watches are not in the first entry's reach: a claim whose answer was lost
-// may have taken a job, and a watch has its own loop, which knows where to resume.
+// Streams are not in the first entry's reach: whoever opens one knows where to go on. Nor are
+// claims: one whose answer was lost may have taken a job.
 const serviceConfig = `{"methodConfig": [
 	{
 		"name": [{"service": "jobledger.v1.JobService"}, {"service": "jobledger.v1.WorkerService"}],
@@ -26,6 +26,7 @@ const serviceConfig = `{"methodConfig": [
 		"name": [
 			{"service": "jobledger.v1.JobService", "method": "WatchJob"},
 			{"service": "jobledger.v1.JobService", "method": "WatchJobs"},
+			{"service": "jobledger.v1.WorkerService", "method": "Work"},
 			{"service": "jobledger.v1.WorkerService", "method": "ClaimJobs"}
 		]
 	}

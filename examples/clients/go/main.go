@@ -50,7 +50,7 @@ type options struct {
 	server, user, job, kind, requestID, worker, outcome, message string
 	parameters, result                                           *structpb.Struct
 	labels                                                       map[string]string
-	pageSize, attempt, wait, stallTimeout                        int
+	pageSize, attempt, stallTimeout                              int
 	afterVersion, assetSize                                      int64
 }
 
@@ -71,7 +71,6 @@ func parse(arguments []string) (*options, func(context.Context, *client, *option
 	flags.StringVar(&o.message, "message", "half done", "what the worker says")
 	flags.IntVar(&o.pageSize, "page-size", 0, "jobs a page")
 	flags.IntVar(&o.attempt, "attempt", 0, "the caller's attempt (default: not fenced)")
-	flags.IntVar(&o.wait, "wait", 10, "`seconds` to wait for a job")
 	flags.Int64Var(&o.afterVersion, "after-version", 0, "the last version seen")
 	flags.Int64Var(&o.assetSize, "asset-size", 0, "`bytes` of what the worker made")
 	flags.Func("parameters", "`file` with the input", structInto(&o.parameters))

@@ -6,81 +6,75 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "example.com/jobs/jobledgerv1"
 )
 
-const lease = 60 * time.Second
+const heartbeat = 20 * time.Second // A third of the lease, which is a minute unless set.
 
-// work does one job, if there is one. Each call carries the attempt: should the lease
-// expire and the job pass to another worker, this one is refused instead of heard.
+// work does one job, as soon as there is one, over the stream that carries all of a worker's
+// work: jobs to it, updates of them from it, and a result for each update.
 func work(ctx context.Context, c *client, o *options) error {
-	wait := time.Duration(o.wait) * time.Second
-	waiting, cancel := context.WithTimeout(ctx, wait+deadline)
-	defer cancel()
-	claim, err := c.workers.ClaimJobs(waiting, &pb.ClaimJobsRequest{
-		WorkerId: o.worker, JobTypes: []string{o.kind}, MaxJobs: 1,
-		LeaseDuration: durationpb.New(lease), Wait: durationpb.New(wait),
-	})
+	stream, err := c.workers.Work(ctx)
 	if err != nil {
 		return err
 	}
-	if len(claim.GetJobs()) == 0 {
-		print(event{"event": "idle"})
-		return nil
+	requests := make(chan *pb.WorkRequest, 2)
+	requests <- &pb.WorkRequest{
+		Hello: &pb.WorkHello{WorkerId: o.worker, JobTypes: []string{o.kind}},
+		Slots: proto.Int32(1),
 	}
-	job := claim.GetJobs()[0]
-	print(event{"event": "claimed", "job": message(job)})
-
-	// Work that takes longer than the lease reports within it; a report without
-	// progress is a sign of life. Where cancel_requested is true, tidy up and fail.
-	progress, err := unary(ctx, c.workers.UpdateProgress, &pb.UpdateProgressRequest{
-		JobId: job.GetId(), Attempt: &job.Attempt,
-		Progress: proto.Int32(50), ProgressMessage: &o.message,
-	})
-	if err != nil {
-		return err
+	go func() { // Where Send fails, Recv says why.
+		for err == nil {
+			request := &pb.WorkRequest{} // It renews the leases; without any no more jobs come.
+			select {
+			case request = <-requests:
+			case <-time.After(heartbeat):
+			}
+			err = stream.Send(request)
+		}
+	}()
+	for unanswered := []string{"progressed", "linked", "ended"}; len(unanswered) > 0; {
+		answer, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		for _, job := range answer.GetJobs() {
+			print(event{"event": "claimed", "job": message(job)})
+			requests <- do(job, o)
+		}
+		for _, result := range answer.GetResults() { // One for each update, in their order.
+			print(event{"event": unanswered[0], "result": message(result)})
+			unanswered = unanswered[1:]
+		}
+		// A signal in the answer would say that the job is cancelled or lost: stop it.
 	}
-	print(event{
-		"event": "progressed", "job": message(progress.GetJob()),
-		"applied": progress.GetApplied(), "cancel_requested": progress.GetCancelRequested(),
-	})
-
-	asset, err := unary(ctx, c.workers.CreateAsset, &pb.CreateAssetRequest{
-		JobId: job.GetId(), Attempt: &job.Attempt,
-		AssetType: "application/octet-stream", StoragePath: "results/" + job.GetId(),
-		FileSize: o.assetSize, RequestId: fmt.Sprintf("attempt-%d", job.GetAttempt()),
-	})
-	if err != nil {
-		return err
-	}
-	print(event{"event": "linked", "asset": message(asset.GetAsset())})
-
-	ended, err := end(ctx, c, o, job)
-	if err == nil {
-		print(event{"event": "ended", "job": message(ended.GetJob())})
-	}
-	return err
+	return nil
 }
 
-func end(ctx context.Context, c *client, o *options, job *pb.Job) (interface{ GetJob() *pb.Job }, error) {
+// do does a job and reports on it. Each update carries the attempt: should the lease expire
+// and the job pass to another worker, it is refused instead of heard.
+func do(job *pb.Job, o *options) *pb.WorkRequest {
+	id, attempt := job.GetId(), job.GetAttempt()
+	progress := &pb.ProgressUpdate{Progress: proto.Int32(50), ProgressMessage: &o.message}
+	made := &pb.AssetUpdate{RequestId: fmt.Sprintf("attempt-%d", attempt), Asset: &pb.Asset{
+		AssetType: "application/octet-stream", StoragePath: "results/" + id, FileSize: o.assetSize,
+	}}
+	finish := &pb.FinishUpdate{Status: pb.JobStatus_JOB_STATUS_COMPLETED, Result: o.result}
 	switch o.outcome {
-	case "completed":
-		return unary(ctx, c.workers.MarkCompleted, &pb.MarkCompletedRequest{
-			JobId: job.GetId(), Attempt: &job.Attempt, Result: o.result,
-		})
 	case "partial":
-		return unary(ctx, c.workers.MarkPartial, &pb.MarkPartialRequest{
-			JobId: job.GetId(), Attempt: &job.Attempt, Result: o.result,
-			Error: &pb.JobError{Reason: "SOME_MISSING", Message: o.message},
-		})
-	default:
-		return unary(ctx, c.workers.MarkFailed, &pb.MarkFailedRequest{
-			JobId: job.GetId(), Attempt: &job.Attempt, Result: o.result,
-			Error: &pb.JobError{Reason: "NOT_DONE", Message: o.message},
-		})
+		finish.Status = pb.JobStatus_JOB_STATUS_PARTIAL
+		finish.Error = &pb.JobError{Reason: "SOME_MISSING", Message: o.message}
+	case "failed":
+		finish.Status = pb.JobStatus_JOB_STATUS_FAILED
+		finish.Error = &pb.JobError{Reason: "NOT_DONE", Message: o.message}
 	}
+	// What is ready goes in one message. No slots: no more jobs.
+	return &pb.WorkRequest{Slots: proto.Int32(0), Updates: []*pb.JobUpdate{
+		{JobId: id, Attempt: attempt, Update: &pb.JobUpdate_Progress{Progress: progress}},
+		{JobId: id, Attempt: attempt, Update: &pb.JobUpdate_Asset{Asset: made}},
+		{JobId: id, Attempt: attempt, Update: &pb.JobUpdate_Finish{Finish: finish}},
+	}}
 }
 
 func complete(ctx context.Context, c *client, o *options) error {

@@ -10,8 +10,8 @@ import grpc
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 
-# Claims and watches are not in the first entry's reach: a claim whose answer was lost may
-# have taken a job, and a watch has its own loop, which knows where to resume.
+# Streams are not in the first entry's reach: whoever opens one knows where to go on. Nor are
+# claims: one whose answer was lost may have taken a job.
 SERVICE_CONFIG = {
     "methodConfig": [
         {
@@ -31,6 +31,7 @@ SERVICE_CONFIG = {
             "name": [
                 {"service": "jobledger.v1.JobService", "method": "WatchJob"},
                 {"service": "jobledger.v1.JobService", "method": "WatchJobs"},
+                {"service": "jobledger.v1.WorkerService", "method": "Work"},
                 {"service": "jobledger.v1.WorkerService", "method": "ClaimJobs"},
             ]
         },

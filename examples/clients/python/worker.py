@@ -47,12 +47,7 @@ def work(client: Client, options: Namespace) -> None:
         ),
         timeout=DEADLINE,
     )
-    emit(
-        "progressed",
-        job=as_json(progress.job),
-        applied=progress.applied,
-        cancel_requested=progress.cancel_requested,
-    )
+    emit("progressed", result={"applied": progress.applied})
 
     linked = client.workers.CreateAsset(
         CreateAssetRequest(
@@ -65,9 +60,9 @@ def work(client: Client, options: Namespace) -> None:
         ),
         timeout=DEADLINE,
     )
-    emit("linked", asset=as_json(linked.asset))
+    emit("linked", result={"asset": as_json(linked.asset)})
 
-    emit("ended", job=as_json(end(client, options, job)))
+    emit("ended", result={"version": str(end(client, options, job).version)})
 
 
 def end(client: Client, options: Namespace, job: Job) -> Job:

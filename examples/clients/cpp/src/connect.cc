@@ -3,8 +3,8 @@
 namespace jobs {
 namespace {
 
-// Claims and watches are not in the first entry's reach: a claim whose answer was lost may
-// have taken a job, and a watch has its own loop, which knows where to resume.
+// Streams are not in the first entry's reach: whoever opens one knows where to go on. Nor are
+// claims: one whose answer was lost may have taken a job.
 constexpr char kServiceConfig[] = R"({"methodConfig": [
   {
     "name": [{"service": "jobledger.v1.JobService"}, {"service": "jobledger.v1.WorkerService"}],
@@ -17,6 +17,7 @@ constexpr char kServiceConfig[] = R"({"methodConfig": [
     "name": [
       {"service": "jobledger.v1.JobService", "method": "WatchJob"},
       {"service": "jobledger.v1.JobService", "method": "WatchJobs"},
+      {"service": "jobledger.v1.WorkerService", "method": "Work"},
       {"service": "jobledger.v1.WorkerService", "method": "ClaimJobs"}
     ]
   }

@@ -41,9 +41,9 @@ class CallFailed : public std::exception {
 template <class Stub, class Request, class Response>
 Response Unary(Stub& stub,
                grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
-               const Request& request, std::chrono::seconds limit = kDeadline) {
+               const Request& request) {
   grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + limit);
+  context.set_deadline(std::chrono::system_clock::now() + kDeadline);
   Response response;
   if (grpc::Status status = (stub.*method)(&context, request, &response); !status.ok()) {
     throw CallFailed(std::move(status));

@@ -37,7 +37,7 @@ const std::map<std::string, Command> kCommands = {
     {"work",
      {jobs::Work,
       {"server", "worker", "type"},
-      {"wait", "outcome", "message", "result", "asset-size"}}},
+      {"outcome", "message", "result", "asset-size"}}},
     {"complete", {jobs::Complete, {"server", "job"}, {"attempt", "result"}}},
 };
 

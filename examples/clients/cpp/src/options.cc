@@ -78,10 +78,6 @@ const std::map<std::string, Setter> kSetters = {
        o.after_version = ParseNumber<std::int64_t>(text);
      }},
     {"worker", [](Options& o, const std::string& text) { o.worker = text; }},
-    {"wait",
-     [](Options& o, const std::string& text) {
-       o.wait = std::chrono::seconds(ParseNumber<std::uint32_t>(text));
-     }},
     {"outcome",
      [](Options& o, const std::string& text) {
        o.outcome = OneOf({"completed", "partial", "failed"}, text);

@@ -3,7 +3,6 @@
 
 #include <google/protobuf/struct.pb.h>
 
-#include <chrono>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -26,7 +25,6 @@ struct Options {
   std::int32_t page_size = 0;
   std::int64_t after_version = 0;
   std::string worker;
-  std::chrono::seconds wait{10};
   std::string outcome = "completed";
   std::string message = "half done";
   std::optional<google::protobuf::Struct> result;

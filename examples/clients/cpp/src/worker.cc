@@ -1,91 +1,90 @@
 #include "worker.h"
 
-#include <string>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
 
 #include "print.h"
 
 namespace jobs {
 namespace {
 
-using jobledger::v1::ClaimJobsRequest;
-using jobledger::v1::CreateAssetRequest;
-using jobledger::v1::Job;
-using jobledger::v1::MarkCompletedRequest;
-using jobledger::v1::MarkFailedRequest;
-using jobledger::v1::MarkPartialRequest;
-using jobledger::v1::UpdateProgressRequest;
-using jobledger::v1::WorkerService;
+using namespace jobledger::v1;
 
-// The part that all ways to end a job have in common.
-template <class Request>
-Request Ending(const Job& job, const Options& options) {
-  Request request;
-  request.set_job_id(job.id());
-  request.set_attempt(job.attempt());
-  if (options.result) {
-    *request.mutable_result() = *options.result;
-  }
-  return request;
+constexpr std::chrono::seconds kHeartbeat{20};  // A third of the lease, a minute unless set.
+
+// Each update carries the attempt: should the lease expire and the job pass to another worker,
+// it is refused instead of heard.
+JobUpdate& AddUpdate(WorkRequest& request, const Job& job) {
+  JobUpdate& update = *request.add_updates();
+  update.set_job_id(job.id());
+  update.set_attempt(job.attempt());
+  return update;
 }
 
-Job End(WorkerService::Stub& workers, const Job& job, const Options& options) {
-  if (options.outcome == "completed") {
-    const auto request = Ending<MarkCompletedRequest>(job, options);
-    return Unary(workers, &WorkerService::Stub::MarkCompleted, request).job();
+// What is ready goes in one message. No slots: no more jobs.
+WorkRequest Do(const Job& job, const Options& options) {
+  WorkRequest request;
+  request.set_slots(0);
+  ProgressUpdate& progress = *AddUpdate(request, job).mutable_progress();
+  progress.set_progress(50);
+  progress.set_progress_message(options.message);
+  AssetUpdate& made = *AddUpdate(request, job).mutable_asset();
+  made.mutable_asset()->set_asset_type("application/octet-stream");
+  made.mutable_asset()->set_storage_path("results/" + job.id());
+  made.mutable_asset()->set_file_size(options.asset_size);
+  made.set_request_id("attempt-" + std::to_string(job.attempt()));
+  FinishUpdate& finish = *AddUpdate(request, job).mutable_finish();
+  finish.set_status(JOB_STATUS_COMPLETED);
+  if (options.outcome != "completed") {
+    const bool partial = options.outcome == "partial";
+    finish.set_status(partial ? JOB_STATUS_PARTIAL : JOB_STATUS_FAILED);
+    finish.mutable_error()->set_reason(partial ? "SOME_MISSING" : "NOT_DONE");
+    finish.mutable_error()->set_message(options.message);
   }
-  if (options.outcome == "partial") {
-    auto request = Ending<MarkPartialRequest>(job, options);
-    request.mutable_error()->set_reason("SOME_MISSING");
-    request.mutable_error()->set_message(options.message);
-    return Unary(workers, &WorkerService::Stub::MarkPartial, request).job();
+  if (options.result) {
+    *finish.mutable_result() = *options.result;
   }
-  auto request = Ending<MarkFailedRequest>(job, options);
-  request.mutable_error()->set_reason("NOT_DONE");
-  request.mutable_error()->set_message(options.message);
-  return Unary(workers, &WorkerService::Stub::MarkFailed, request).job();
+  return request;
 }
 
 }  // namespace
 
 void Work(const Client& client, const Options& options) {
-  ClaimJobsRequest request;
-  request.set_worker_id(options.worker);
-  request.add_job_types(options.type);
-  request.set_max_jobs(1);
-  request.mutable_lease_duration()->set_seconds(60);
-  request.mutable_wait()->set_seconds(options.wait.count());
-  const auto claim = Unary(*client.workers, &WorkerService::Stub::ClaimJobs, request,
-                           options.wait + kDeadline);
-  if (claim.jobs().empty()) {
-    Print("idle");
-    return;
+  grpc::ClientContext context;
+  const auto stream = client.workers->Work(&context);
+  WorkRequest first;
+  first.mutable_hello()->set_worker_id(options.worker);
+  first.mutable_hello()->add_job_types(options.type);
+  first.set_slots(1);
+  stream->Write(first);  // Where it fails, reading says why.
+  std::mutex writing;
+  // Any message renews the leases; without one no more jobs come.
+  std::jthread heartbeats([&](const std::stop_token& stop) {
+    std::condition_variable_any silent;
+    std::unique_lock lock(writing);
+    while (!silent.wait_for(lock, stop, kHeartbeat, [&] { return stop.stop_requested(); })) {
+      stream->Write({});
+    }
+  });
+  const char* const events[] = {"progressed", "linked", "ended"};
+  auto next = std::begin(events);
+  for (WorkResponse answer; next != std::end(events) && stream->Read(&answer);) {
+    for (const Job& job : answer.jobs()) {
+      Print("claimed", {{"job", Json(job)}});
+      const std::scoped_lock lock(writing);
+      stream->Write(Do(job, options));
+    }
+    for (const UpdateResult& result : answer.results()) {  // One for each update, in their order.
+      Print(*next++, {{"result", Json(result)}});
+    }
+    // A signal would say that the job is cancelled or lost: stop it.
   }
-  const Job& job = claim.jobs(0);
-  Print("claimed", {{"job", Json(job)}});
-
-  // Work that takes longer than the lease reports within it; a report without progress is a
-  // sign of life. Where cancel_requested is true, tidy up and fail.
-  UpdateProgressRequest report;
-  report.set_job_id(job.id());
-  report.set_attempt(job.attempt());
-  report.set_progress(50);
-  report.set_progress_message(options.message);
-  const auto progress = Unary(*client.workers, &WorkerService::Stub::UpdateProgress, report);
-  Print("progressed", {{"job", Json(progress.job())},
-                       {"applied", Json(progress.applied())},
-                       {"cancel_requested", Json(progress.cancel_requested())}});
-
-  CreateAssetRequest made;
-  made.set_job_id(job.id());
-  made.set_attempt(job.attempt());
-  made.set_asset_type("application/octet-stream");
-  made.set_storage_path("results/" + job.id());
-  made.set_file_size(options.asset_size);
-  made.set_request_id("attempt-" + std::to_string(job.attempt()));
-  const auto linked = Unary(*client.workers, &WorkerService::Stub::CreateAsset, made);
-  Print("linked", {{"asset", Json(linked.asset())}});
-
-  Print("ended", {{"job", Json(End(*client.workers, job, options))}});
+  heartbeats = {};
+  stream->WritesDone();
+  if (grpc::Status status = stream->Finish(); !status.ok()) {
+    throw CallFailed(std::move(status));
+  }
 }
 
 void Complete(const Client& client, const Options& options) {

@@ -6,8 +6,8 @@
 
 namespace jobs {
 
-// Does one job, if there is one. Each call carries the attempt: should the lease expire and
-// the job pass to another worker, this one is refused instead of heard. Throws CallFailed.
+// Does one job, as soon as there is one, over the stream that carries all of a worker's work:
+// jobs to it, updates of them from it, and a result for each update. Throws CallFailed.
 void Work(const Client& client, const Options& options);
 
 // Ends a job as COMPLETED. Throws CallFailed.

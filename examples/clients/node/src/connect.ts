@@ -4,14 +4,15 @@ import {
   fromBinary,
   toBinary,
   type DescMessage,
+  type DescMethodBiDiStreaming,
   type DescMethodServerStreaming,
   type DescMethodUnary,
   type MessageInitShape,
   type MessageShape,
 } from "@bufbuild/protobuf";
 
-// Claims and watches are not in the first entry's reach: a claim whose answer was lost may
-// have taken a job, and a watch has its own loop, which knows where to resume.
+// Streams are not in the first entry's reach: whoever opens one knows where to go on. Nor are
+// claims: one whose answer was lost may have taken a job.
 const SERVICE_CONFIG = {
   methodConfig: [
     {
@@ -28,6 +29,7 @@ const SERVICE_CONFIG = {
       name: [
         { service: "jobledger.v1.JobService", method: "WatchJob" },
         { service: "jobledger.v1.JobService", method: "WatchJobs" },
+        { service: "jobledger.v1.WorkerService", method: "Work" },
         { service: "jobledger.v1.WorkerService", method: "ClaimJobs" },
       ],
     },
@@ -45,14 +47,13 @@ export function connect(target: string): grpc.Client {
   });
 }
 
-export const DEADLINE_MS = 10_000;
+const DEADLINE_MS = 10_000;
 
 /** Makes one call, with a deadline; rejects with a grpc.ServiceError. */
 export function unary<I extends DescMessage, O extends DescMessage>(
   client: grpc.Client,
   method: DescMethodUnary<I, O>,
   request: MessageInitShape<I>,
-  deadlineMs = DEADLINE_MS,
 ): Promise<MessageShape<O>> {
   return new Promise((resolve, reject) => {
     client.makeUnaryRequest(
@@ -61,7 +62,7 @@ export function unary<I extends DescMessage, O extends DescMessage>(
       deserialize(method.output),
       create(method.input, request),
       new grpc.Metadata(),
-      { deadline: Date.now() + deadlineMs },
+      { deadline: Date.now() + DEADLINE_MS },
       (error, answer) => (error ? reject(error) : resolve(answer!)),
     );
   });
@@ -78,6 +79,18 @@ export function streaming<I extends DescMessage, O extends DescMessage>(
     serialize(method.input),
     deserialize(method.output),
     create(method.input, request),
+  );
+}
+
+/** Opens a stream in both directions; iterating it throws a grpc.ServiceError. */
+export function duplex<I extends DescMessage, O extends DescMessage>(
+  client: grpc.Client,
+  method: DescMethodBiDiStreaming<I, O>,
+): grpc.ClientDuplexStream<MessageShape<I>, MessageShape<O>> {
+  return client.makeBidiStreamRequest(
+    path(method),
+    serialize(method.input),
+    deserialize(method.output),
   );
 }
 

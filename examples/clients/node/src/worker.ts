@@ -1,80 +1,76 @@
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import type * as grpc from "@grpc/grpc-js";
 
-import { DEADLINE_MS, unary } from "./connect.js";
-import { AssetSchema } from "./generated/jobledger/v1/asset_pb.js";
-import { JobSchema } from "./generated/jobledger/v1/job_pb.js";
-import { WorkerService } from "./generated/jobledger/v1/worker_service_pb.js";
+import { duplex, unary } from "./connect.js";
+import { JobSchema, JobStatus, type Job } from "./generated/jobledger/v1/job_pb.js";
+import {
+  UpdateResultSchema,
+  WorkerService,
+  WorkRequestSchema,
+} from "./generated/jobledger/v1/worker_service_pb.js";
 import type { Options } from "./main.js";
 import { json, print } from "./print.js";
 
+/** A third of the lease, which is a minute unless set. */
+const HEARTBEAT_MS = 20_000;
+
+type Request = MessageInitShape<typeof WorkRequestSchema>;
+
 /**
- * Does one job, if there is one. Each call carries the attempt: should the lease expire and
- * the job pass to another worker, this one is refused instead of heard.
+ * Does one job, as soon as there is one, over the stream that carries all of a worker's work:
+ * jobs to it, updates of them from it, and a result for each update.
  */
 export async function work(client: grpc.Client, options: Options): Promise<void> {
-  const claim = await unary(
-    client,
-    WorkerService.method.claimJobs,
-    {
-      workerId: options.worker,
-      jobTypes: [options.type],
-      maxJobs: 1,
-      leaseDuration: { seconds: 60n },
-      wait: { seconds: BigInt(options.wait) },
-    },
-    options.wait * 1000 + DEADLINE_MS,
-  );
-  const [job] = claim.jobs;
-  if (job === undefined) {
-    print({ event: "idle" });
-    return;
+  const stream = duplex(client, WorkerService.method.work);
+  const send = (request: Request) => stream.write(create(WorkRequestSchema, request));
+  send({ hello: { workerId: options.worker, jobTypes: [options.type] }, slots: 1 });
+  // Any message renews the leases; without one no more jobs come.
+  const heartbeats = setInterval(() => send({}), HEARTBEAT_MS);
+  const unanswered = ["progressed", "linked", "ended"];
+  try {
+    for await (const { jobs, results } of stream) {
+      for (const job of jobs) {
+        print({ event: "claimed", job: json(JobSchema, job) });
+        send(finish(job, options));
+        stream.end();
+      }
+      // One for each update, in their order.
+      for (const result of results) {
+        print({ event: unanswered.shift(), result: json(UpdateResultSchema, result) });
+      }
+      // A signal would say that the job is cancelled or lost: stop it.
+    }
+  } finally {
+    clearInterval(heartbeats);
   }
-  print({ event: "claimed", job: json(JobSchema, job) });
-  const held = { jobId: job.id, attempt: job.attempt };
-
-  // Work that takes longer than the lease reports within it; a report without progress is a
-  // sign of life. Where cancelRequested is true, tidy up and fail.
-  const progress = await unary(client, WorkerService.method.updateProgress, {
-    ...held,
-    progress: 50,
-    progressMessage: options.message,
-  });
-  print({
-    event: "progressed",
-    job: json(JobSchema, progress.job),
-    applied: progress.applied,
-    cancel_requested: progress.cancelRequested,
-  });
-
-  const linked = await unary(client, WorkerService.method.createAsset, {
-    ...held,
-    assetType: "application/octet-stream",
-    storagePath: `results/${job.id}`,
-    fileSize: options.assetSize,
-    requestId: `attempt-${job.attempt}`,
-  });
-  print({ event: "linked", asset: json(AssetSchema, linked.asset) });
-
-  const ended = await end(client, options, held);
-  print({ event: "ended", job: json(JobSchema, ended.job) });
 }
 
-type Held = { jobId: string; attempt: number };
-
-function end(client: grpc.Client, { outcome, result, message }: Options, held: Held) {
-  const { markCompleted, markPartial, markFailed } = WorkerService.method;
-  switch (outcome) {
-    case "completed":
-      return unary(client, markCompleted, { ...held, result });
-    case "partial": {
-      const error = { reason: "SOME_MISSING", message };
-      return unary(client, markPartial, { ...held, result, error });
-    }
-    case "failed": {
-      const error = { reason: "NOT_DONE", message };
-      return unary(client, markFailed, { ...held, result, error });
-    }
-  }
+/**
+ * Does a job and reports on it. Each update carries the attempt: should the lease expire and
+ * the job pass to another worker, it is refused instead of heard.
+ */
+function finish(job: Job, { message, outcome, result, assetSize }: Options): Request {
+  const held = { jobId: job.id, attempt: job.attempt };
+  const progress = { progress: 50, progressMessage: message };
+  const asset = {
+    assetType: "application/octet-stream",
+    storagePath: `results/${job.id}`,
+    fileSize: assetSize,
+  };
+  const made = { asset, requestId: `attempt-${job.attempt}` };
+  const end = {
+    completed: { status: JobStatus.COMPLETED },
+    partial: { status: JobStatus.PARTIAL, error: { reason: "SOME_MISSING", message } },
+    failed: { status: JobStatus.FAILED, error: { reason: "NOT_DONE", message } },
+  }[outcome];
+  // What is ready goes in one message.
+  return {
+    updates: [
+      { ...held, update: { case: "progress", value: progress } },
+      { ...held, update: { case: "asset", value: made } },
+      { ...held, update: { case: "finish", value: { ...end, result } } },
+    ],
+  };
 }
 
 export async function complete(client: grpc.Client, options: Options): Promise<void> {

@@ -10,7 +10,7 @@ use tonic::{Code, Request, Response, Status};
 use crate::pb::job_service_client::JobServiceClient;
 use crate::pb::worker_service_client::WorkerServiceClient;
 
-pub const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The pauses between the five attempts of a call, before their jitter.
 const PAUSES: [Duration; 4] = [
@@ -67,7 +67,7 @@ pub async fn unary<M: Clone, R>(
 ) -> Result<R, Status> {
     let deadline = Instant::now() + DEADLINE;
     for pause in PAUSES {
-        match once_until(deadline, request.clone(), &call).await {
+        match once(deadline, request.clone(), &call).await {
             Err(status) if status.code() == Code::Unavailable => {
                 let pause = pause.mul_f64(0.8 + 0.4 * fastrand::f64()).min(Duration::from_secs(3));
                 if Instant::now() + pause >= deadline {
@@ -78,19 +78,10 @@ pub async fn unary<M: Clone, R>(
             answer => return answer,
         }
     }
-    once_until(deadline, request, &call).await
+    once(deadline, request, &call).await
 }
 
-/// Makes a call that is not safe to repeat.
-pub async fn once<M, R>(
-    limit: Duration,
-    request: M,
-    call: impl AsyncFn(Request<M>) -> Result<Response<R>, Status>,
-) -> Result<R, Status> {
-    once_until(Instant::now() + limit, request, &call).await
-}
-
-async fn once_until<M, R>(
+async fn once<M, R>(
     deadline: Instant,
     message: M,
     call: &impl AsyncFn(Request<M>) -> Result<Response<R>, Status>,

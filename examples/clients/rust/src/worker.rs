@@ -5,15 +5,22 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use prost_types::Struct;
 use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use crate::Service;
-use crate::connect::{Client, DEADLINE, once, unary};
+use crate::connect::unary;
+use crate::pb::job_update::Update;
 use crate::pb::{
-    ClaimJobsRequest, CreateAssetRequest, Job, JobError, MarkCompletedRequest, MarkFailedRequest,
-    MarkPartialRequest, UpdateProgressRequest,
+    Asset, AssetUpdate, FinishUpdate, Job, JobError, JobStatus, JobUpdate, MarkCompletedRequest,
+    ProgressUpdate, WorkHello, WorkRequest,
 };
 use crate::print::{message, print, read_struct};
+
+/// A third of the lease, which is a minute unless set.
+const HEARTBEAT: Duration = Duration::from_secs(20);
 
 #[derive(Args)]
 pub struct Work {
@@ -25,9 +32,6 @@ pub struct Work {
     /// The type of jobs that it can do
     #[arg(long)]
     r#type: String,
-    /// Seconds to wait for a job
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    wait: u32,
     /// How the work ends
     #[arg(long, value_enum, default_value = "completed")]
     outcome: Outcome,
@@ -49,83 +53,77 @@ enum Outcome {
     Failed,
 }
 
-/// Does one job, if there is one. Each call carries the attempt: should the lease expire and
-/// the job pass to another worker, this one is refused instead of heard.
+/// Does one job, as soon as there is one, over the stream that carries all of a worker's work:
+/// jobs to it, updates of them from it, and a result for each update.
 pub async fn work(options: Work) -> Result<(), Status> {
-    let client = options.service.client();
-    let wait = Duration::from_secs(options.wait.into());
-    let request = ClaimJobsRequest {
+    let hello = WorkHello {
         worker_id: options.worker.clone(),
         job_types: vec![options.r#type.clone()],
-        max_jobs: 1,
-        lease_duration: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
-        wait: Some(prost_types::Duration { seconds: options.wait.into(), nanos: 0 }),
-    };
-    // Once: a claim whose answer was lost may have taken a job.
-    let claim =
-        once(wait + DEADLINE, request, async |r| client.workers().claim_jobs(r).await).await?;
-    let Some(job) = claim.jobs.into_iter().next() else {
-        print(json!({"event": "idle"}));
-        return Ok(());
-    };
-    print(json!({"event": "claimed", "job": message(&job)}));
-
-    // Work that takes longer than the lease reports within it; a report without progress is a
-    // sign of life. Where cancel_requested is true, tidy up and fail.
-    let request = UpdateProgressRequest {
-        job_id: job.id.clone(),
-        attempt: Some(job.attempt),
-        progress: Some(50),
-        progress_message: Some(options.message.clone()),
-    };
-    let report = unary(request, async |r| client.workers().update_progress(r).await).await?;
-    print(json!({
-        "event": "progressed",
-        "job": message(&report.job.unwrap_or_default()),
-        "applied": report.applied,
-        "cancel_requested": report.cancel_requested,
-    }));
-
-    let request = CreateAssetRequest {
-        job_id: job.id.clone(),
-        attempt: Some(job.attempt),
-        asset_type: "application/octet-stream".to_owned(),
-        storage_path: format!("results/{}", job.id),
-        file_size: options.asset_size,
-        request_id: format!("attempt-{}", job.attempt),
         ..Default::default()
     };
-    let linked = unary(request, async |r| client.workers().create_asset(r).await).await?;
-    print(json!({"event": "linked", "asset": message(&linked.asset.unwrap_or_default())}));
-
-    let ended = end(&client, job, options).await?;
-    print(json!({"event": "ended", "job": message(&ended)}));
+    let first = WorkRequest { hello: Some(hello), slots: Some(1), updates: vec![] };
+    let (requests, outgoing) = mpsc::channel(1);
+    let heartbeats = requests.clone();
+    tokio::spawn(async move {
+        let mut request = first;
+        // Any message renews the leases; without one no more jobs come.
+        while heartbeats.send(request).await.is_ok() {
+            sleep(HEARTBEAT).await;
+            request = WorkRequest::default();
+        }
+    });
+    let mut client = options.service.client().workers();
+    let mut answers = client.work(ReceiverStream::new(outgoing)).await?.into_inner();
+    let mut unanswered = ["progressed", "linked", "ended"].into_iter();
+    while unanswered.len() > 0
+        && let Some(answer) = answers.message().await?
+    {
+        for job in answer.jobs {
+            print(json!({"event": "claimed", "job": message(&job)}));
+            // Where it is not taken any more, reading says why.
+            let _ = requests.send(finish(job, &options)).await;
+        }
+        // One for each update, in their order.
+        for (result, event) in answer.results.iter().zip(&mut unanswered) {
+            print(json!({"event": event, "result": message(result)}));
+        }
+        // A signal would say that the job is cancelled or lost: stop it.
+    }
     Ok(())
 }
 
-async fn end(client: &Client, job: Job, options: Work) -> Result<Job, Status> {
-    let (job_id, attempt, result) = (job.id, Some(job.attempt), options.result);
-    let error = |reason: &str| {
-        Some(JobError { reason: reason.to_owned(), message: options.message, details: None })
+/// Does a job and reports on it. Each update carries the attempt: should the lease expire and
+/// the job pass to another worker, it is refused instead of heard.
+fn finish(job: Job, options: &Work) -> WorkRequest {
+    let progress =
+        ProgressUpdate { progress: Some(50), progress_message: Some(options.message.clone()) };
+    let asset = Asset {
+        asset_type: "application/octet-stream".to_owned(),
+        storage_path: format!("results/{}", job.id),
+        file_size: options.asset_size,
+        ..Default::default()
     };
-    let assets = Vec::new();
-    let ended = match options.outcome {
-        Outcome::Completed => {
-            let request = MarkCompletedRequest { job_id, attempt, result, assets };
-            unary(request, async |r| client.workers().mark_completed(r).await).await?.job
-        }
-        Outcome::Partial => {
-            let error = error("SOME_MISSING");
-            let request = MarkPartialRequest { job_id, attempt, result, error, assets };
-            unary(request, async |r| client.workers().mark_partial(r).await).await?.job
-        }
-        Outcome::Failed => {
-            let error = error("NOT_DONE");
-            let request = MarkFailedRequest { job_id, attempt, result, error, assets };
-            unary(request, async |r| client.workers().mark_failed(r).await).await?.job
-        }
+    let request_id = format!("attempt-{}", job.attempt);
+    let (status, reason) = match options.outcome {
+        Outcome::Completed => (JobStatus::Completed, None),
+        Outcome::Partial => (JobStatus::Partial, Some("SOME_MISSING")),
+        Outcome::Failed => (JobStatus::Failed, Some("NOT_DONE")),
     };
-    Ok(ended.unwrap_or_default())
+    let error = reason.map(|reason| JobError {
+        reason: reason.to_owned(),
+        message: options.message.clone(),
+        details: None,
+    });
+    let result = options.result.clone();
+    let updates = [
+        Update::Progress(progress),
+        Update::Asset(AssetUpdate { asset: Some(asset), request_id }),
+        Update::Finish(FinishUpdate { status: status.into(), result, error, assets: vec![] }),
+    ];
+    let of_job =
+        |update| JobUpdate { job_id: job.id.clone(), attempt: job.attempt, update: Some(update) };
+    // What is ready goes in one message. No slots: no more jobs.
+    WorkRequest { hello: None, slots: Some(0), updates: updates.map(of_job).to_vec() }
 }
 
 #[derive(Args)]

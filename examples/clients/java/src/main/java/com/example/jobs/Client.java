@@ -18,8 +18,8 @@ record Client(ManagedChannel channel) implements AutoCloseable {
     static final Duration DEADLINE = Duration.ofSeconds(10);
 
     /**
-     * Claims and watches are not in the first entry's reach: a claim whose answer was lost may
-     * have taken a job, and a watch has its own loop, which knows where to resume.
+     * Streams are not in the first entry's reach: whoever opens one knows where to go on. Nor are
+     * claims: one whose answer was lost may have taken a job.
      */
     private static final String SERVICE_CONFIG = """
             {"methodConfig": [
@@ -37,6 +37,7 @@ record Client(ManagedChannel channel) implements AutoCloseable {
                     "name": [
                         {"service": "jobledger.v1.JobService", "method": "WatchJob"},
                         {"service": "jobledger.v1.JobService", "method": "WatchJobs"},
+                        {"service": "jobledger.v1.WorkerService", "method": "Work"},
                         {"service": "jobledger.v1.WorkerService", "method": "ClaimJobs"}
                     ]
                 }
@@ -64,12 +65,8 @@ record Client(ManagedChannel channel) implements AutoCloseable {
 
     /** For one call: its deadline is counted from here. */
     WorkerServiceBlockingStub workers() {
-        return workers(DEADLINE);
-    }
-
-    WorkerServiceBlockingStub workers(Duration deadline) {
         return WorkerServiceGrpc.newBlockingStub(channel)
-                .withDeadlineAfter(deadline.toSeconds(), TimeUnit.SECONDS);
+                .withDeadlineAfter(DEADLINE.toSeconds(), TimeUnit.SECONDS);
     }
 
     @Override

@@ -32,8 +32,8 @@ public final class Main {
             "list", new Command(Owner::list, "server", "user", "page-size"),
             "watch", new Command(Watch::run, "server", "user", "job", "after-version"),
             "work", new Command(
-                    Worker::work, "server", "worker", "type", "wait", "outcome", "message",
-                    "result", "asset-size"),
+                    Worker::work, "server", "worker", "type", "outcome", "message", "result",
+                    "asset-size"),
             "complete", new Command(Worker::complete, "server", "job", "attempt", "result"));
 
     public static void main(String[] arguments) {

@@ -1,118 +1,114 @@
 package com.example.jobs;
 
-import com.google.protobuf.Struct;
-import com.google.protobuf.util.Durations;
-import java.time.Duration;
+import io.grpc.StatusException;
+import io.grpc.stub.BlockingClientCall;
+import java.util.ArrayDeque;
+import java.util.List;
 import java.util.Map;
-import java.util.Optional;
+import java.util.concurrent.Executors;
+import java.util.concurrent.TimeUnit;
+import jobledger.v1.AssetOuterClass.Asset;
 import jobledger.v1.JobOuterClass.Job;
 import jobledger.v1.JobOuterClass.JobError;
-import jobledger.v1.WorkerServiceOuterClass.ClaimJobsRequest;
-import jobledger.v1.WorkerServiceOuterClass.CreateAssetRequest;
+import jobledger.v1.JobOuterClass.JobStatus;
+import jobledger.v1.WorkerServiceGrpc;
+import jobledger.v1.WorkerServiceOuterClass.AssetUpdate;
+import jobledger.v1.WorkerServiceOuterClass.FinishUpdate;
+import jobledger.v1.WorkerServiceOuterClass.JobUpdate;
 import jobledger.v1.WorkerServiceOuterClass.MarkCompletedRequest;
-import jobledger.v1.WorkerServiceOuterClass.MarkFailedRequest;
-import jobledger.v1.WorkerServiceOuterClass.MarkPartialRequest;
-import jobledger.v1.WorkerServiceOuterClass.UpdateProgressRequest;
+import jobledger.v1.WorkerServiceOuterClass.ProgressUpdate;
+import jobledger.v1.WorkerServiceOuterClass.WorkHello;
+import jobledger.v1.WorkerServiceOuterClass.WorkRequest;
+import jobledger.v1.WorkerServiceOuterClass.WorkResponse;
 
 /** For those who do the work: take a job, report on it, end it. */
 final class Worker {
-    private static final Duration LEASE = Duration.ofSeconds(60);
+    /** In seconds: a third of the lease, which is a minute unless set. */
+    private static final long HEARTBEAT = 20;
 
-    /** How the work turns out: as the command line says. */
-    private record Outcome(String name, String message, Optional<Struct> result, long assetSize) {
-        static Outcome of(Options options) {
-            var name = options.optional("outcome").orElse("completed");
-            if (!name.matches("completed|partial|failed")) {
-                throw new Options.Wrong("--outcome is completed, partial or failed");
+    /**
+     * Does one job, as soon as there is one, over the stream that carries all of a worker's work:
+     * jobs to it, updates of them from it, and a result for each update.
+     */
+    static void work(Client client, Options options) {
+        var hello = WorkHello.newBuilder()
+                .setWorkerId(options.text("worker")).addJobTypes(options.text("type"));
+        var finish = finish(options);
+        var stream = WorkerServiceGrpc.newBlockingV2Stub(client.channel()).work();
+        var heartbeats = Executors.newSingleThreadScheduledExecutor();
+        try {
+            send(stream, WorkRequest.newBuilder().setHello(hello).setSlots(1));
+            // Any message renews the leases; without one no more jobs come.
+            heartbeats.scheduleAtFixedRate(
+                    () -> send(stream, WorkRequest.newBuilder()),
+                    HEARTBEAT, HEARTBEAT, TimeUnit.SECONDS);
+            var unanswered = new ArrayDeque<>(List.of("progressed", "linked", "ended"));
+            for (WorkResponse answer; (answer = stream.read()) != null; ) {
+                for (var job : answer.getJobsList()) {
+                    Lines.print("claimed", Map.of("job", job));
+                    send(stream, doJob(job, options, finish));
+                    stream.halfClose();
+                }
+                // One for each update, in their order.
+                for (var result : answer.getResultsList()) {
+                    Lines.print(unanswered.remove(), Map.of("result", result));
+                }
+                // A signal would say that the job is cancelled or lost: stop it.
             }
-            return new Outcome(
-                    name,
-                    options.optional("message").orElse("half done"),
-                    options.struct("result"),
-                    options.integer64("asset-size").orElse(0L));
+        } catch (StatusException error) {
+            throw error.getStatus().asRuntimeException(error.getTrailers());
+        } catch (InterruptedException stop) {
+            throw new IllegalStateException("interrupted while it worked", stop);
+        } finally {
+            heartbeats.shutdownNow();
         }
     }
 
     /**
-     * Does one job, if there is one. Each call carries the attempt: should the lease expire and
-     * the job pass to another worker, this one is refused instead of heard.
+     * Does a job and reports on it. Each update carries the attempt: should the lease expire and
+     * the job pass to another worker, it is refused instead of heard.
      */
-    static void work(Client client, Options options) {
-        var outcome = Outcome.of(options);
-        var wait = Duration.ofSeconds(options.integer("wait").orElse(10));
-        var claim = client.workers(wait.plus(Client.DEADLINE)).claimJobs(
-                ClaimJobsRequest.newBuilder()
-                        .setWorkerId(options.text("worker"))
-                        .addJobTypes(options.text("type"))
-                        .setMaxJobs(1)
-                        .setLeaseDuration(Durations.fromSeconds(LEASE.toSeconds()))
-                        .setWait(Durations.fromSeconds(wait.toSeconds()))
-                        .build());
-        if (claim.getJobsCount() == 0) {
-            Lines.print("idle", Map.of());
-            return;
-        }
-        var job = claim.getJobs(0);
-        Lines.print("claimed", Map.of("job", job));
-
-        // Work that takes longer than the lease reports within it; a report without progress
-        // is a sign of life. Where cancel_requested is true, tidy up and fail.
-        var progress = client.workers().updateProgress(
-                UpdateProgressRequest.newBuilder()
-                        .setJobId(job.getId())
-                        .setAttempt(job.getAttempt())
-                        .setProgress(50)
-                        .setProgressMessage(outcome.message())
-                        .build());
-        Lines.print("progressed", Map.of(
-                "job", progress.getJob(),
-                "applied", progress.getApplied(),
-                "cancel_requested", progress.getCancelRequested()));
-
-        var linked = client.workers().createAsset(
-                CreateAssetRequest.newBuilder()
-                        .setJobId(job.getId())
-                        .setAttempt(job.getAttempt())
-                        .setAssetType("application/octet-stream")
-                        .setStoragePath("results/" + job.getId())
-                        .setFileSize(outcome.assetSize())
-                        .setRequestId("attempt-" + job.getAttempt())
-                        .build());
-        Lines.print("linked", Map.of("asset", linked.getAsset()));
-
-        Lines.print("ended", Map.of("job", end(client, job, outcome)));
+    private static WorkRequest.Builder doJob(
+            Job job, Options options, FinishUpdate.Builder finish) {
+        var update = JobUpdate.newBuilder().setJobId(job.getId()).setAttempt(job.getAttempt());
+        var progress = ProgressUpdate.newBuilder()
+                .setProgress(50).setProgressMessage(options.optional("message").orElse("half done"));
+        var asset = Asset.newBuilder()
+                .setAssetType("application/octet-stream")
+                .setStoragePath("results/" + job.getId())
+                .setFileSize(options.integer64("asset-size").orElse(0L));
+        var made = AssetUpdate.newBuilder()
+                .setAsset(asset).setRequestId("attempt-" + job.getAttempt());
+        // What is ready goes in one message.
+        return WorkRequest.newBuilder()
+                .addUpdates(update.setProgress(progress))
+                .addUpdates(update.setAsset(made))
+                .addUpdates(update.setFinish(finish));
     }
 
-    private static Job end(Client client, Job job, Outcome outcome) {
-        return switch (outcome.name()) {
-            case "completed" -> {
-                var request = MarkCompletedRequest.newBuilder()
-                        .setJobId(job.getId())
-                        .setAttempt(job.getAttempt());
-                outcome.result().ifPresent(request::setResult);
-                yield client.workers().markCompleted(request.build()).getJob();
-            }
-            case "partial" -> {
-                var request = MarkPartialRequest.newBuilder()
-                        .setJobId(job.getId())
-                        .setAttempt(job.getAttempt())
-                        .setError(error("SOME_MISSING", outcome.message()));
-                outcome.result().ifPresent(request::setResult);
-                yield client.workers().markPartial(request.build()).getJob();
-            }
-            default -> {
-                var request = MarkFailedRequest.newBuilder()
-                        .setJobId(job.getId())
-                        .setAttempt(job.getAttempt())
-                        .setError(error("NOT_DONE", outcome.message()));
-                outcome.result().ifPresent(request::setResult);
-                yield client.workers().markFailed(request.build()).getJob();
-            }
+    /** How the job ends: as the command line says. */
+    private static FinishUpdate.Builder finish(Options options) {
+        var finish = FinishUpdate.newBuilder();
+        options.struct("result").ifPresent(finish::setResult);
+        var error = JobError.newBuilder().setMessage(options.optional("message").orElse("half done"));
+        return switch (options.optional("outcome").orElse("completed")) {
+            case "completed" -> finish.setStatus(JobStatus.JOB_STATUS_COMPLETED);
+            case "partial" -> finish.setStatus(JobStatus.JOB_STATUS_PARTIAL)
+                    .setError(error.setReason("SOME_MISSING"));
+            case "failed" -> finish.setStatus(JobStatus.JOB_STATUS_FAILED)
+                    .setError(error.setReason("NOT_DONE"));
+            default -> throw new Options.Wrong("--outcome is completed, partial or failed");
         };
     }
 
-    private static JobError error(String reason, String message) {
-        return JobError.newBuilder().setReason(reason).setMessage(message).build();
+    /** One at a time: only one thread may write. */
+    private static synchronized void send(
+            BlockingClientCall<WorkRequest, ?> stream, WorkRequest.Builder request) {
+        try {
+            stream.write(request.build());
+        } catch (InterruptedException | StatusException over) {
+            // Reading says why.
+        }
     }
 
     static void complete(Client client, Options options) {
