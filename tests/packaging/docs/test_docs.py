@@ -121,6 +121,23 @@ def test_the_readmes_comparison_is_what_was_measured() -> None:
     assert [row for row in rows if row not in measured] == []
 
 
+def test_the_picture_of_the_peers_shows_what_the_table_says() -> None:
+    page = text_of(ROOT / "docs/project/performance.md").partition("## Compared with")[2]
+    rows = [row.split(" | ") for row in page.splitlines() if re.match(r"\| \w", row)]
+    totals = [f"{float(server) + float(clients):.2f}" for _, server, clients, *_ in rows]
+    picture = (ROOT / "docs/project/peers.svg").read_text(encoding="utf-8")
+    assert re.findall(r">([\d.]+)</text>", picture) == totals
+
+
+@pytest.mark.parametrize("page", pages(), ids=relative)
+def test_the_first_paragraph_says_for_whom_a_page_is(page: Path) -> None:
+    if page.is_relative_to(ROOT / "docs") and not re.match(r"0\d{3}-|README", page.name):
+        text = re.sub(r"<!--.*?-->", "", text_of(page), flags=re.DOTALL).strip()
+        title, _, first = text.partition("\n\n")
+        assert title.startswith("# ")
+        assert first.startswith("For ")
+
+
 @pytest.mark.parametrize("page", pages(), ids=relative)
 def test_the_programs_of_a_page_import_what_there_is(page: Path) -> None:
     for block in blocks(page, "python"):
