@@ -5,7 +5,7 @@
 #   jobledger create checksum --user ada --parameters '{"files": ["README.md", "LICENSE"]}'
 #
 # Needs jq. The job comes on stdin; each line on stdout is progress, an asset or
-# the result; the exit code says how it went. docs/guides/workers.md is the protocol.
+# the result; the exit code says how it went. docs/guides/worker-programs.md is the protocol.
 set -eu
 
 job=$(cat)

@@ -5,7 +5,7 @@
 //   jobledger create wordcount --user ada --parameters '{"text": "to be or not to be"}'
 //
 // The job comes on stdin; each line on stdout is progress, an asset or the
-// result; the exit code says how it went. docs/guides/workers.md is the protocol.
+// result; the exit code says how it went. docs/guides/worker-programs.md is the protocol.
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,4 +1,4 @@
-"""A program for each job, in any language: the protocol of docs/guides/workers.md.
+"""A program for each job, in any language: the protocol of docs/guides/worker-programs.md.
 
 The job goes in as JSON; lines of JSON come out, and an exit code.
 """

@@ -83,7 +83,7 @@ def exec_(
     The program reads the job from stdin, as one JSON object. Each line that it writes to stdout
     is a JSON object: {"progress": 40, "message": "..."}, {"asset": {...}} or, at last, the
     result. Exit code 0 means COMPLETED, 3 PARTIAL, any other FAILED; the last lines of stderr are
-    the error's message. docs/guides/workers.md has the details.
+    the error's message. docs/guides/worker-programs.md has the details.
 
     What the program writes to stderr is passed on; with --concurrency above 1 each line starts
     with the job's id.

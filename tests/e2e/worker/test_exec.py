@@ -1,4 +1,4 @@
-"""`jobledger worker exec`: the protocol of docs/guides/workers.md, promise by promise."""
+"""`jobledger worker exec`: the protocol of docs/guides/worker-programs.md, promise by promise."""
 
 import asyncio
 import hashlib
