@@ -1,0 +1,231 @@
+"""The manifests in deploy/: what they refer to exists, and they keep what hardens a server."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobledger_server.cli.options import DATABASE_SETTINGS
+from jobledger_server.settings import Settings, all_settings
+from tests.support.manifests import (
+    DEPLOY,
+    KUBERNETES,
+    OVERLAYS,
+    documents,
+    env_file,
+    environment,
+    kustomization,
+    objects,
+    of_kind,
+    pods,
+)
+from tests.support.pages import ROOT
+
+UNIT = DEPLOY / "systemd/jobledger.service"
+SETTINGS = {setting.variable for setting in (*DATABASE_SETTINGS, *all_settings())}
+FILES = {s.variable for s in (*DATABASE_SETTINGS, *all_settings()) if s.kind == "file"}
+FOLDERS = [path.parent for path in sorted(KUBERNETES.glob("*/kustomization.yaml"))]
+
+
+def port_of(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
+@pytest.mark.parametrize("file", sorted(DEPLOY.rglob("*.yaml")), ids=lambda file: file.name)
+def test_every_file_is_yaml_without_a_key_that_occurs_twice(file: Path) -> None:
+    assert all(documents(file))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_every_file_of_a_folder_is_used(folder: Path) -> None:
+    made = kustomization(folder)
+    used = {*made.get("resources", ())}
+    used |= {name for each in made.get("configMapGenerator", ()) for name in each.get("envs", ())}
+    there = {path.name for path in folder.iterdir()} - {"kustomization.yaml"}
+    assert there == {name for name in used if "/" not in name}
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+class TestOverlay:
+    """One of the ways to run it on Kubernetes."""
+
+    def test_every_object_has_a_name_of_its_own(self, name: str) -> None:
+        named = [(each["kind"], each["metadata"]["name"]) for each in objects(KUBERNETES / name)]
+        assert len(named) == len(set(named))
+
+    def test_selectors_find_their_pods(self, name: str) -> None:
+        folder = KUBERNETES / name
+        templates = list(pods(folder))
+        labels = [template["metadata"]["labels"] for template in templates]
+
+        def found(selector: dict[str, str]) -> int:
+            return sum(selector.items() <= each.items() for each in labels)
+
+        assert found(of_kind(folder, "Service")[0]["spec"]["selector"]) == 1
+        for kind in ("Deployment", "StatefulSet", "PodDisruptionBudget"):
+            for each in of_kind(folder, kind):
+                assert found(each["spec"]["selector"]["matchLabels"]) == 1
+        for each in of_kind(folder, "NetworkPolicy"):
+            assert found(each["spec"]["podSelector"]["matchLabels"]) == len(templates)
+
+    def test_ports_are_those_that_the_server_listens_on(self, name: str) -> None:
+        folder = KUBERNETES / name
+        server = next(pods(folder))["spec"]["containers"][0]
+        variables = environment(folder, server)
+        ports = {each["name"]: each["containerPort"] for each in server["ports"]}
+        assert ports == {
+            "grpc": port_of(variables["JOBLEDGER_LISTEN"]),
+            "metrics": port_of(variables["JOBLEDGER_METRICS"]),
+        }
+        (service,) = of_kind(folder, "Service")
+        assert {each["targetPort"]: each["port"] for each in service["spec"]["ports"]} == ports
+        policies = of_kind(folder, "NetworkPolicy")
+        opened = {
+            port["port"]
+            for policy in policies
+            for rule in policy["spec"].get("ingress", ())
+            for port in rule["ports"]
+        }
+        assert opened == ports.keys()
+        (monitor,) = objects(KUBERNETES / "monitoring")
+        assert {each["port"] for each in monitor["spec"]["endpoints"]} <= ports.keys()
+        selected = monitor["spec"]["selector"]["matchLabels"]
+        assert selected.items() <= service["metadata"]["labels"].items()
+
+    def test_mounts_have_their_volumes_and_files_are_mounted(self, name: str) -> None:
+        folder = KUBERNETES / name
+        for each in objects(folder):
+            template = each.get("spec", {}).get("template")
+            if template is None:
+                continue
+            spec = template["spec"]
+            claimed = each["spec"].get("volumeClaimTemplates", ())
+            volumes = {volume["name"] for volume in spec.get("volumes", ())}
+            volumes |= {claim["metadata"]["name"] for claim in claimed}
+            for container in spec["containers"]:
+                mounts = {m["name"]: m["mountPath"] for m in container["volumeMounts"]}
+                assert mounts.keys() == volumes
+                for variable, value in environment(folder, container).items():
+                    if variable in FILES:
+                        assert str(Path(value).parent) in mounts.values()
+
+    def test_every_variable_is_a_setting(self, name: str) -> None:
+        folder = KUBERNETES / name
+        for template in pods(folder):
+            for container in template["spec"]["containers"]:
+                assert environment(folder, container).keys() <= SETTINGS
+
+    def test_pods_may_do_as_little_as_possible(self, name: str) -> None:
+        folder = KUBERNETES / name
+        accounts = {each["metadata"]["name"] for each in of_kind(folder, "ServiceAccount")}
+        for template in pods(folder):
+            spec = template["spec"]
+            assert spec["serviceAccountName"] in accounts
+            assert spec["automountServiceAccountToken"] is False
+            assert spec["securityContext"]["runAsNonRoot"] is True
+            # The user of the Dockerfile.
+            user = f"USER {spec['securityContext']['runAsUser']}:"
+            assert user in (ROOT / "Dockerfile").read_text("utf-8")
+            assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+            for container in spec["containers"]:
+                assert container["securityContext"] == {
+                    "allowPrivilegeEscalation": False,
+                    "readOnlyRootFilesystem": True,
+                    "capabilities": {"drop": ["ALL"]},
+                }
+                assert container["resources"]["limits"]["memory"]
+
+    def test_a_server_has_the_time_to_drain(self, name: str) -> None:
+        spec = next(pods(KUBERNETES / name))["spec"]
+        pause = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+        assert spec["terminationGracePeriodSeconds"] > pause + Settings().grace
+
+
+def test_an_update_takes_no_server_away_before_another_one_serves() -> None:
+    (deployment,) = of_kind(KUBERNETES / "postgresql", "Deployment")
+    assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    assert deployment["spec"]["replicas"] > 1
+
+
+def test_a_file_has_one_server() -> None:
+    (stateful_set,) = of_kind(KUBERNETES / "sqlite", "StatefulSet")
+    assert stateful_set["spec"]["replicas"] == 1
+
+
+def test_kustomize_accepts_them_where_it_is_installed(tmp_path: Path) -> None:
+    """With both components too, which patch what both ways to run it have."""
+    kubectl = shutil.which("kubectl")
+    for name in OVERLAYS:
+        folder = tmp_path / name
+        folder.mkdir()
+        shutil.copytree(KUBERNETES, folder / "kubernetes")
+        (folder / "kustomization.yaml").write_text(
+            f"resources: [kubernetes/{name}]\n"
+            "components: [kubernetes/monitoring, kubernetes/service-mesh]\n"
+        )
+        if kubectl is not None:
+            run = subprocess.run(
+                [kubectl, "kustomize", str(folder)], capture_output=True, text=True, check=False
+            )
+            assert run.returncode == 0, run.stderr
+            assert "JOBLEDGER_INSECURE" in run.stdout
+            assert "secretName: jobledger-tls" not in run.stdout
+            assert "ServiceMonitor" in run.stdout
+
+
+def compose() -> Any:
+    (made,) = documents(DEPLOY / "compose.yaml")
+    return made
+
+
+def test_the_services_of_compose_have_what_they_refer_to() -> None:
+    made = compose()
+    for name, service in made["services"].items():
+        assert set(service.get("secrets", ())) <= made["secrets"].keys()
+        assert set(service.get("depends_on", ())) <= made["services"].keys()
+        for volume in service.get("volumes", ()):
+            source = volume.partition(":")[0]
+            assert source in made["volumes"] or (DEPLOY / source).exists(), name
+        variables = service.get("environment", {})
+        assert {v for v in variables if v.startswith("JOBLEDGER_")} <= SETTINGS
+        for variable, value in variables.items():
+            if value.startswith("/run/secrets/"):
+                assert Path(value).name in service["secrets"], variable
+    server = made["services"]["jobledger"]
+    assert int(server["stop_grace_period"].removesuffix("s")) > Settings().grace
+    upstream = "address: jobledger, port_value: 50051"  # a service's name is its host's
+    assert upstream in (DEPLOY / "envoy.yaml").read_text("utf-8")
+    assert port_of(server["environment"]["JOBLEDGER_LISTEN"]) == 50051
+
+
+def test_what_compose_publishes_only_this_machine_can_reach() -> None:
+    published = [port for each in compose()["services"].values() for port in each.get("ports", ())]
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_the_units_settings_exist() -> None:
+    file = DEPLOY / "systemd/jobledger.env"
+    assert env_file(file).keys() <= SETTINGS
+    assert set(re.findall(r"JOBLEDGER_\w+", file.read_text("utf-8"))) <= SETTINGS
+    unit = UNIT.read_text("utf-8")
+    assert int(re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)[0]) > Settings().grace
+
+
+def test_systemd_accepts_the_unit_where_it_is_installed(tmp_path: Path) -> None:
+    """And finds little that a broken server could do."""
+    program = shutil.which("systemd-analyze")
+    text = UNIT.read_text("utf-8")
+    assert text.count("/opt/jobledger/bin/jobledger-server") == 1
+    # What `verify` looks for has to be there.
+    unit = tmp_path / UNIT.name
+    unit.write_text(text.replace("/opt/jobledger/bin/jobledger-server", "/bin/true"))
+    for command in (["verify"], ["security", "--offline=true", "--threshold=20"]):
+        if program is not None:
+            run = subprocess.run(
+                [program, *command, str(unit)], capture_output=True, text=True, check=False
+            )
+            assert run.returncode == 0, run.stdout + run.stderr

@@ -1,0 +1,126 @@
+"""The dashboard and the alerts: each metric and label that they name exists, PromQL is valid."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from jobledger_server.metrics import METRICS
+from tests.support.manifests import DEPLOY, documents
+from tests.support.pages import OBSERVABILITY, blocks
+
+ALERTS = DEPLOY / "prometheus/alerts.yaml"
+DASHBOARD = DEPLOY / "grafana/jobledger.json"
+OF_ALL_TARGETS = {"instance", "job", "le"}
+OF_PROMETHEUS = {"up", "process_cpu_seconds_total", "process_resident_memory_bytes"}
+
+
+def series() -> dict[str, set[str]]:
+    """Return the labels of each series that a server has, by its name."""
+    known: dict[str, set[str]] = {name: set() for name in OF_PROMETHEUS}
+    for metric in METRICS:
+        labels = {label.replace(".", "_") for label in metric.labels}
+        histogram = metric.kind == "histogram"
+        for suffix in ("_bucket", "_sum", "_count") if histogram else ("",):
+            known[metric.prometheus_name + suffix] = labels
+    return known
+
+
+def rules() -> list[Any]:
+    ((made,),) = [each["groups"] for each in documents(ALERTS)]
+    return list(made["rules"])
+
+
+def panels() -> Iterator[Any]:
+    yield from json.loads(DASHBOARD.read_text("utf-8"))["panels"]
+
+
+def queries() -> Iterator[tuple[str, str]]:
+    """Yield the title and the PromQL of each alert and each line of a panel."""
+    for rule in rules():
+        yield rule["alert"], rule["expr"]
+    for panel in panels():
+        for target in panel.get("targets", ()):
+            yield panel["title"], target["expr"]
+
+
+def test_there_are_some() -> None:
+    assert len(list(queries())) > 25
+
+
+@pytest.mark.parametrize(("title", "query"), list(queries()))
+def test_every_metric_and_label_of_a_query_exists(title: str, query: str) -> None:
+    known = series()
+    named = set(re.findall(r"\b(?:jobledger_|grpc_server_|process_|up\b)\w*", query))
+    assert named
+    assert named - known.keys() == set()
+    labels = {
+        label
+        for selector in re.findall(r"{(.*?)}", query)
+        for label in re.findall(r"(\w+)(?:=~|!~|!=|=)", selector)
+    }
+    labels |= {
+        label.strip() for by in re.findall(r"\bby \((.*?)\)", query) for label in by.split(",")
+    }
+    available = OF_ALL_TARGETS.union(*(known[name] for name in named))
+    assert labels - available == set()
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
+def test_every_alert_says_how_grave_it_is_and_what_has_happened(rule: Any) -> None:
+    assert rule["labels"]["severity"] in {"critical", "warning"}
+    shown = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
+    kept = re.search(r"\bby \((.*?)\)", rule["expr"])
+    if kept is not None:  # other labels are gone
+        assert shown <= {label.strip() for label in kept[1].split(",")}
+    assert rule["annotations"]["summary"].endswith(".")
+
+
+def test_the_panels_do_not_overlap() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in panels():
+        at = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(at["x"], at["x"] + at["w"])
+            for y in range(at["y"], at["y"] + at["h"])
+        }
+        assert max(x for x, _ in cells) < 24
+        assert not cells & taken
+        taken |= cells
+
+
+def test_promtool_accepts_them_where_it_is_installed(tmp_path: Path) -> None:
+    """Debian has it in the package `prometheus`; CI installs it."""
+    promtool = shutil.which("promtool")
+    as_rules = [
+        {"record": f"panel:{number}", "expr": query.replace("$__rate_interval", "5m")}
+        for number, (_, query) in enumerate(queries())
+    ]
+    file = tmp_path / "panels.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": as_rules}]}))
+    for command in (
+        ["check", "rules", str(ALERTS), str(file)],
+        ["test", "rules", str(ALERTS.with_name("alerts.test.yaml"))],
+    ):
+        if promtool is not None:
+            run = subprocess.run(
+                [promtool, *command], capture_output=True, text=True, check=False, cwd=tmp_path
+            )
+            assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_prometheus_asks_under_the_name_that_the_alerts_expect() -> None:
+    (shown,) = [block.text for block in blocks(OBSERVABILITY, "yaml")]
+    configured = yaml.safe_load(shown)
+    assert configured["rule_files"] == [ALERTS.name]
+    (job,) = configured["scrape_configs"]
+    assert {job["job_name"]} == {
+        name for _, query in queries() for name in re.findall(r'\bjob="(\w+)"', query)
+    }
