@@ -20,6 +20,7 @@ from jobledger_server.maintenance.retention import Retention
 from jobledger_server.metrics import METRICS, Connections, Sources
 from jobledger_server.rpc.access.access import Access
 from jobledger_server.rpc.admin import serving_admin
+from jobledger_server.rpc.audit import AuditedLedger, Commands
 from jobledger_server.rpc.calls import Calls
 from jobledger_server.rpc.drain import Drain
 from jobledger_server.rpc.health import follow_database
@@ -348,11 +349,13 @@ def _services(
     feed_streams = FeedStreams(
         hub, feed.reader, lambda: feed.tail.epoch, heartbeat=heartbeat, max_age=max_age
     )
-    worker_ledger = WorkerLedger(ledger, long_poll)
+    # Without an access file there are no identities to write down.
+    commands: Commands = ledger if settings.access is None else AuditedLedger(ledger)
+    worker_ledger = WorkerLedger(commands, long_poll)
     return Services(
         jobs=JobService(
             store,
-            ledger,
+            commands,
             reads,
             hub,
             lists=lists,
@@ -375,7 +378,7 @@ def _services(
         ),
         operations=OperationsService(
             store,
-            ledger,
+            commands,
             reads,
             hub,
             OperationsRequests(),

@@ -18,7 +18,13 @@ from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import MAX_PLAIN_MESSAGE_BYTES
 from jobledger_server.rpc.access.access import Access
 from jobledger_server.rpc.access.methods import OPERATIONS, RULES
-from jobledger_server.rpc.access.permissions import Permissions
+from jobledger_server.rpc.access.permissions import (
+    PERMISSIONS,
+    AccessDenied,
+    Permissions,
+    Unauthenticated,
+)
+from jobledger_server.rpc.audit import audit_denial
 from jobledger_server.rpc.drain import OWN_METHODS, Drain
 from jobledger_server.rpc.incoming import INLINE_BYTES, RequestParser, UnparsedRequest, parsed
 from jobledger_server.rpc.measured import CallMetrics
@@ -174,6 +180,9 @@ class Calls:
             except grpc.aio.InternalError:
                 return None  # the client disconnected in the middle of a message
             except Exception as error:  # noqa: BLE001
+                if access is not None and isinstance(error, Unauthenticated | AccessDenied):
+                    known = PERMISSIONS.get()
+                    audit_denial(name, known.identity.name if known else peer, error)
                 status = _released_status(error)
                 call.status = status.code
             else:

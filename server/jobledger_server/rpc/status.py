@@ -53,6 +53,16 @@ def status_of(error: Exception) -> status_pb2.Status:
     return status
 
 
+def reason_of(error: BaseException) -> str:
+    """Return the reason of an error, as callers get it."""
+    status = _known_status(error) if isinstance(error, Exception) else None
+    if status is None:
+        return _name(ErrorReason.ERROR_REASON_INTERNAL)
+    info = error_details_pb2.ErrorInfo()
+    status.details[0].Unpack(info)
+    return str(info.reason)
+
+
 def update_error(error: Exception) -> worker_service_pb2.UpdateError:
     """Return the error of one update of a stream."""
     status = status_of(error)

@@ -32,7 +32,8 @@ class RateLimiter:
         fields = vars(record)
         if "count" not in fields:
             return True
-        kind = record.name, f"{record.msg} {fields.get('text', fields.get('kind', ''))}"
+        part = next((fields[key] for key in ("text", "kind", "caller") if key in fields), "")
+        kind = record.name, f"{record.msg} {part}"
         if kind not in self._merged and len(self._merged) >= MAX_KINDS:
             kind = "", ""
         if kind not in self._merged:

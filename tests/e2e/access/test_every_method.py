@@ -1,5 +1,6 @@
 """Every method of every service, called by every kind of caller."""
 
+import asyncio
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,12 +88,12 @@ async def channel(start: Any, tmp_path: Path) -> Any:
         )
     )
     app = await start(access=file)
-    async with grpc.aio.insecure_channel(app.address) as channel:
+    with grpc.insecure_channel(app.address) as channel:
         yield channel
 
 
 async def code_of(
-    channel: grpc.aio.Channel, path: str, method: MethodDescriptor, token: str | None, user: str
+    channel: grpc.Channel, path: str, method: MethodDescriptor, token: str | None, user: str
 ) -> StatusCode:
     """Call a method for a user, with as little in the request as can be."""
     request = GetMessageClass(method.input_type)()
@@ -106,18 +107,23 @@ async def code_of(
     metadata = [("x-jobledger-user", user)]
     if token is not None:
         metadata.append(("authorization", f"Bearer {token}"))
-    # From an iterator: a refusal may come before the request has left.
-    requests = iter([request.SerializeToString()])
-    call = channel.stream_stream(path)(requests, metadata=metadata, timeout=30)
+    return await asyncio.to_thread(_code, channel, path, request.SerializeToString(), metadata)
+
+
+def _code(channel: grpc.Channel, path: str, request: bytes, metadata: Any) -> StatusCode:
+    # Not by grpc.aio, whose client makes INTERNAL of a refusal that comes before its request has
+    # left.
+    call = channel.stream_stream(path)(iter([request]), metadata=metadata, timeout=30)
     try:
-        await anext(aiter(call), None)
-    except grpc.aio.AioRpcError as error:
-        return error.code()
+        next(call, None)
+    except grpc.RpcError as error:
+        code: StatusCode = error.code()
+        return code
     call.cancel()
     return StatusCode.OK
 
 
-async def test_each_caller_may_call_its_methods_and_no_others(channel: grpc.aio.Channel) -> None:
+async def test_each_caller_may_call_its_methods_and_no_others(channel: grpc.Channel) -> None:
     for path, method in methods():
         for name, (_, for_ada, for_bob) in CALLERS.items():
             for user, allowed in (("ada", for_ada), ("bob", for_bob)):
@@ -126,27 +132,25 @@ async def test_each_caller_may_call_its_methods_and_no_others(channel: grpc.aio.
                 assert {code} & REFUSALS == expected, (method.name, name, user, code)
 
 
-async def test_a_caller_without_identity_may_call_nothing(channel: grpc.aio.Channel) -> None:
+async def test_a_caller_without_identity_may_call_nothing(channel: grpc.Channel) -> None:
     for path, method in methods():
         for token in (None, "unknown", "owner "):
             code = await code_of(channel, path, method, token, "ada")
             assert code is StatusCode.UNAUTHENTICATED, (method.name, token)
 
 
-async def test_health_and_reflection_are_open_to_everybody(channel: grpc.aio.Channel) -> None:
+async def test_health_and_reflection_are_open_to_everybody(channel: grpc.Channel) -> None:
     for path in (
         "/grpc.health.v1.Health/Check",
         "/grpc.health.v1.Health/Watch",
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
     ):
-        call = channel.stream_stream(path)(timeout=30)
-        await call.write(b"")
-        assert await call.read() is not None
-        call.cancel()
+        code = await asyncio.to_thread(_code, channel, path, b"", ())
+        assert (path, code) == (path, StatusCode.OK)
 
 
 async def test_who_may_act_for_some_users_may_not_watch_everybodys_jobs(
-    channel: grpc.aio.Channel,
+    channel: grpc.Channel,
 ) -> None:
     (watch,) = [each for each in methods() if each[1].name == "WatchJobs"]
     for name, expected in (

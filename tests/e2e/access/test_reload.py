@@ -156,7 +156,7 @@ async def test_a_file_that_cannot_be_used_keeps_the_old_rules_and_is_logged_once
         await listing(channel, "ada", "ada")()
         file.write_text(ADA)
         await until(StatusCode.UNAUTHENTICATED, listing(channel, "bob", "bob"))
-        assert caplog.records[-1].message == "access_file_reloaded"
+        assert "access_file_reloaded" in [record.message for record in caplog.records]
 
 
 def test_sighup_makes_the_server_look_at_once(tmp_path: Path, file: Path) -> None:

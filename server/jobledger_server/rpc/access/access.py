@@ -67,9 +67,9 @@ class Access:
         permissions = await self._caller(context)
         if permissions is None:
             raise Unauthenticated
+        PERMISSIONS.set(permissions)
         if method not in permissions.methods:
             raise AccessDenied
-        PERMISSIONS.set(permissions)
         return permissions
 
     @contextmanager

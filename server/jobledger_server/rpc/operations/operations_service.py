@@ -9,8 +9,8 @@ from google.protobuf.message import Message
 from grpc.aio import ServicerContext
 
 from jobledger_server.domain.state_machine import TERMINAL
-from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.reads import Reads
+from jobledger_server.rpc.audit import Commands
 from jobledger_server.rpc.lists import Lists
 from jobledger_server.rpc.operations.operation_messages import operation_message
 from jobledger_server.rpc.operations.operation_requests import OperationsRequests
@@ -33,7 +33,7 @@ class OperationsService:
     def __init__(
         self,
         store: Store,
-        ledger: Ledger,
+        ledger: Commands,
         reads: Reads,
         hub: WatchHub,
         requests: OperationsRequests,

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from jobledger_server.domain.commands import Claim, Report, WorkerCommand
 from jobledger_server.domain.job import Job, JobId
 from jobledger_server.domain.state_machine import Decision
-from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.long_poll import LongPoll
 from jobledger_server.rpc.access.permissions import AccessDenied, work_limits
+from jobledger_server.rpc.audit import Commands, audit
 
 
 class WorkerLedger:
@@ -17,7 +17,7 @@ class WorkerLedger:
     All of WorkerService goes through it, so no method can omit them.
     """
 
-    def __init__(self, ledger: Ledger, long_poll: LongPoll) -> None:
+    def __init__(self, ledger: Commands, long_poll: LongPoll) -> None:
         self._ledger = ledger
         self._long_poll = long_poll
 
@@ -49,7 +49,10 @@ class WorkerLedger:
     ) -> list[Job]:
         """See `LongPoll`. Also raises AccessDenied."""
         self.check_job_types(command.job_types)
-        return await self._long_poll.claim(command, wait, querying)
+        jobs = await self._long_poll.claim(command, wait, querying)
+        if jobs:
+            audit("claim", [job.id for job in jobs])
+        return jobs
 
     def release(self, jobs: Sequence[Job]) -> None:
         """See `LongPoll`."""

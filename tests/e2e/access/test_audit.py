@@ -1,0 +1,195 @@
+"""The audit log: who changed which job with what outcome, who was denied, and nothing else."""
+
+import asyncio
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any, get_args
+
+import grpc
+import pytest
+from google.longrunning import operations_pb2
+from google.longrunning.operations_pb2_grpc import OperationsStub
+
+from jobledger.v1 import job_service_pb2
+from jobledger_server.domain.commands import Command
+from jobledger_server.rpc.audit import CHANGES
+from tests.support.rpc_caller import COMPLETED, Caller, refusal
+from tests.support.server_process import ServerProcess
+from tests.support.work_stream import completed, progressed, released, working
+
+SECRET = "s3cret-parameter"
+
+
+def policy() -> str:
+    text = ""
+    for name, rules in (
+        ("web", 'roles = ["owner"]\nusers = ["ada"]'),
+        ("farm", 'roles = ["worker"]\njob_types = ["render"]'),
+    ):
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        text += f'[[caller]]\nname = "{name}"\ntoken_sha256 = "{digest}"\n{rules}\n'
+    return text
+
+
+@pytest.fixture
+async def channel(start: Any, tmp_path: Path) -> Any:
+    file = tmp_path / "access.toml"
+    file.write_text(policy())
+    app = await start(access=file)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        yield channel
+
+
+@pytest.fixture
+def audit(caplog: pytest.LogCaptureFixture) -> Any:
+    """Return what the audit log has since the last time."""
+    caplog.set_level(logging.INFO, "jobledger.audit")
+
+    def lines() -> list[tuple[str, ...]]:
+        records = [record for record in caplog.records if record.name == "jobledger.audit"]
+        caplog.clear()
+        return [
+            (each.caller, each.change, tuple(each.jobs), each.outcome)
+            if each.message == "change"
+            else (each.caller, each.message, each.method, each.outcome)
+            for each in records
+        ]
+
+    return lines
+
+
+def test_every_command_is_named_or_left_out_on_purpose() -> None:
+    assert set(CHANGES) == set(get_args(Command))
+
+
+async def test_owners_changes_are_logged_with_their_outcomes(
+    channel: grpc.aio.Channel, audit: Any
+) -> None:
+    web = Caller(channel, token="web")
+    many = [job_service_pb2.CreateJobRequest(job_type="render")] * 2
+    batch = await web.BatchCreateJobs(user_id="ada", requests=many)
+    ids = [job.id for job in batch.jobs]
+    one = await web.job()
+    operations = OperationsStub(channel)
+    metadata = [("authorization", "Bearer web"), ("x-jobledger-user", "ada")]
+    request = operations_pb2.CancelOperationRequest(name=f"jobs/{ids[0]}")
+    await operations.CancelOperation(request, metadata=metadata)
+    await web.CancelJob(user_id="ada", job_id=one.id)
+    await web.DeleteJob(user_id="ada", job_id=one.id)
+    await refusal(web.DeleteJob(user_id="ada", job_id=one.id))
+    await refusal(web.DeleteJob(user_id="ada", job_id="anything at all"))
+    await refusal(web.DeleteJob(user_id="ada", job_id=ids[1]))
+    await web.GetJob(user_id="ada", job_id=ids[1])
+    assert audit() == [
+        ("token:web", "create", tuple(ids), "OK"),
+        ("token:web", "create", (one.id,), "OK"),
+        ("token:web", "cancel", (ids[0],), "OK"),
+        ("token:web", "cancel", (one.id,), "OK"),
+        ("token:web", "delete", (one.id,), "OK"),
+        ("token:web", "delete", (one.id,), "JOB_NOT_FOUND"),
+        ("token:web", "delete", (), "JOB_NOT_FOUND"),
+        ("token:web", "delete", (ids[1],), "ILLEGAL_TRANSITION"),
+    ]
+
+
+async def test_workers_changes_are_logged_by_call_and_by_stream(
+    channel: grpc.aio.Channel, audit: Any
+) -> None:
+    web, farm = Caller(channel, token="web"), Caller(channel, token="farm")
+    jobs = [await web.job() for _ in range(3)]
+    foreign = await web.job(job_type="encode")
+    audit()
+    claimed = await farm.ClaimJobs(worker_id="w", job_types=["render"], max_jobs=1)
+    assert [job.id for job in claimed.jobs] == [jobs[0].id]
+    await farm.UpdateProgress(job_id=jobs[0].id, attempt=1, progress=5)
+    await farm.CreateAsset(job_id=jobs[0].id, attempt=1, asset_type="t", storage_path="p")
+    await farm.MarkCompleted(job_id=jobs[0].id, attempt=1)
+    await refusal(
+        farm.TransitionJob(job_id=foreign.id, target_status=COMPLETED, attempt=1, worker_id="w")
+    )
+    assert audit() == [
+        ("token:farm", "claim", (jobs[0].id,), "OK"),
+        ("token:farm", "link_asset", (jobs[0].id,), "OK"),
+        ("token:farm", "change_status", (jobs[0].id,), "OK"),
+        ("token:farm", "change_status", (foreign.id,), "JOB_NOT_FOUND"),
+    ]
+    async with working(channel, slots=2, job_types=["render"], token="farm") as work:
+        second, third = await work.jobs(2)
+        await work.send(
+            updates=[progressed(second, 5), completed(second), released(third), completed(second)]
+        )
+        await work.results(4)
+        await work.send(slots=0)
+    found = audit()
+    assert {line for line in found if line[1] == "claim"} <= {
+        ("token:farm", "claim", ids, "OK")
+        for ids in ((second.id,), (third.id,), (second.id, third.id))
+    }
+    assert [line for line in found if line[1] != "claim"][:3] == [
+        ("token:farm", "change_status", (second.id,), "OK"),
+        ("token:farm", "release", (third.id,), "OK"),
+        ("token:farm", "change_status", (second.id,), "OK"),
+    ]
+
+
+async def test_denials_are_logged_with_the_caller_as_far_as_it_is_known(
+    channel: grpc.aio.Channel, audit: Any
+) -> None:
+    web, farm = Caller(channel, token="web"), Caller(channel, token="farm")
+    await refusal(Caller(channel, token="wrong").ListJobs(user_id="ada"))
+    await refusal(web.ListJobs(user_id="bob"))
+    await refusal(web.CreateJob(user_id="bob", job_type="t"))
+    await refusal(farm.GetJob(user_id="ada", job_id="j"))
+    async with working(channel, job_types=["encode"], token="farm") as work:
+        await refusal(work.read())
+    (nobody, *known) = audit()
+    assert nobody[0].startswith("ipv4:127.0.0.1:")
+    service = "jobledger.v1.JobService"
+    assert nobody[1:] == ("denied", f"{service}/ListJobs", "UNAUTHENTICATED")
+    assert known == [
+        ("token:web", "denied", f"{service}/ListJobs", "ACCESS_DENIED"),
+        ("token:web", "denied", f"{service}/CreateJob", "ACCESS_DENIED"),
+        ("token:farm", "denied", f"{service}/GetJob", "ACCESS_DENIED"),
+        ("token:farm", "denied", "jobledger.v1.WorkerService/Work", "ACCESS_DENIED"),
+    ]
+
+
+async def test_a_server_without_an_access_file_has_no_audit_log(start: Any, audit: Any) -> None:
+    app = await start()
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        await Caller(channel).job()
+    assert audit() == []
+
+
+async def test_no_line_has_what_a_call_carries_and_denials_share_lines(tmp_path: Path) -> None:
+    access = tmp_path / "access.toml"
+    access.write_text(policy())
+    access.chmod(0o600)
+    async with ServerProcess(tmp_path, arguments=["--access", str(access)]) as server:
+        async with grpc.aio.insecure_channel(server.target) as channel:
+            web, farm = Caller(channel, token="web"), Caller(channel, token="farm")
+            job = await web.job(parameters={"a": SECRET}, labels={"l": SECRET}, request_id=SECRET)
+            await farm.ClaimJobs(worker_id="w", job_types=["render"], max_jobs=1)
+            await farm.MarkFailed(job_id=job.id, attempt=1, error={"message": SECRET})
+            await refusal(web.DeleteJob(user_id="ada", job_id=SECRET))
+            for _ in range(300):
+                await refusal(web.ListJobs(user_id=SECRET))
+                await refusal(Caller(channel, token=SECRET).ListJobs(user_id="ada"))
+        await asyncio.to_thread(server.terminate)
+    text = server.log.read_text()
+    assert SECRET not in text
+    assert hashlib.sha256(b"web").hexdigest() not in text
+    lines = [json.loads(line) for line in text.splitlines()]
+    audit = [line for line in lines if line["logger"] == "jobledger.audit"]
+    standard = {"time", "level", "logger", "event", "caller", "outcome"}
+    for line in audit:
+        more = {"change", "jobs"} if line["event"] == "change" else {"method", "count"}
+        assert set(line) == standard | more
+    assert [line["change"] for line in audit if line["event"] == "change"] == [
+        *("create", "claim", "change_status", "delete"),
+    ]
+    denied = [line for line in audit if line["event"] == "denied"]
+    assert sum(line["count"] for line in denied) == 600
+    assert len(denied) < 60
