@@ -94,6 +94,14 @@ def test_every_promise_has_a_test_in_the_appendix() -> None:
     assert held == [name for name in promises if name != untested]
 
 
+def test_every_threat_names_the_test_that_holds_it() -> None:
+    table = text_of(ROOT / "SECURITY.md").partition("| --- | --- | --- |\n")[2].partition("\n\n")[0]
+    rows = [row.strip("| ").split(" | ") for row in table.splitlines()]
+    assert len(rows) > 10
+    for threat, _, tests in rows:
+        assert re.findall(r"`tests/[\w/]+\.py::\w+`", tests), threat
+
+
 @pytest.mark.parametrize("page", pages(), ids=relative)
 def test_every_link_leads_somewhere(page: Path) -> None:
     broken = []
