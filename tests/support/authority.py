@@ -1,5 +1,8 @@
 """A certificate authority for tests: certificates of servers and clients, as a test needs them."""
 
+import asyncio
+import socket
+import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -39,6 +42,8 @@ class Authority:
         made = _builder(self._name, self._name, self._key, days)
         made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         made = made.add_extension(_usage(signs_certificates=True), critical=True)
+        own = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
+        made = made.add_extension(own, critical=False)
         self.certificate = _pem(made.sign(self._key, hashes.SHA256()))
 
     def issue(
@@ -56,6 +61,8 @@ class Authority:
         made = _builder(x509.Name(names), self._name, key, days)
         made = made.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         made = made.add_extension(_usage(signs_certificates=False), critical=True)
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        made = made.add_extension(issuer, critical=False)
         alternatives: list[x509.GeneralName] = [x509.DNSName(each) for each in dns]
         alternatives += [x509.UniformResourceIdentifier(each) for each in uris]
         alternatives += [x509.IPAddress(ip_address(each)) for each in addresses]
@@ -105,3 +112,25 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
 
 def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def der(pair: Pair) -> bytes:
+    """Return the first certificate, in DER."""
+    return ssl.PEM_cert_to_DER_cert(pair.certificate.decode())
+
+
+async def served(address: str) -> bytes:
+    """Return the certificate that the next connection to a server is shown, in DER."""
+
+    def connect() -> bytes:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.set_alpn_protocols(["h2"])
+        host, _, port = address.rpartition(":")
+        with (
+            socket.create_connection((host, int(port)), timeout=30) as plain,
+            context.wrap_socket(plain) as encrypted,
+        ):
+            return encrypted.getpeercert(binary_form=True) or b""
+
+    return await asyncio.to_thread(connect)

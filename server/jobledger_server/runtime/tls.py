@@ -23,6 +23,10 @@ ATTEMPTS = 20
 
 ATTEMPT_SECONDS = 0.05
 
+SETTLE_SECONDS = 1.0
+"""A certificate and its key are replaced one after the other, so files that do not belong together
+are a mistake only after this time."""
+
 log = logging.getLogger("jobledger.server")
 
 _State = tuple[FileState, ...]
@@ -109,6 +113,8 @@ class _Certificate:
         # gRPC asks from threads of its own, maybe from several at once.
         self._lock = threading.Lock()
         self._state: _State | None = files.state()
+        self._bad_state: _State | None = self._state
+        self._bad_since = time.monotonic()
         self.content = files.read()
 
     def renewed(self) -> grpc.ServerCertificateConfiguration | None:
@@ -120,15 +126,23 @@ class _Certificate:
                 state = None
             if state == self._state:
                 return None
-            # Files that cannot be used are not tried, and not logged, again until they change.
-            self._state = state
             try:
                 self.content = self._files.read()
             except BadCertificate as error:
-                log.error("certificate_unusable", extra={"cause": str(error)})  # noqa: TRY400
+                self._unusable(state, error)
                 return None
+            self._state = state
             log.info("certificate_renewed", extra={"file": str(self._files.cert)})
             return self.content
+
+    def _unusable(self, state: _State | None, error: BadCertificate) -> None:
+        """Log files that stay unusable. Then they are not tried again until they change."""
+        now = time.monotonic()
+        if state != self._bad_state:
+            self._bad_state, self._bad_since = state, now
+        if now - self._bad_since >= SETTLE_SECONDS:
+            self._state = state
+            log.error("certificate_unusable", extra={"cause": str(error)})
 
 
 def check_certificate(cert: Path, key: Path) -> str:

@@ -30,7 +30,7 @@ from tests.support.pages import (
     blocks,
     commands,
 )
-from tests.support.server_process import ServerProcess
+from tests.support.server_process import ServerProcess, free_port
 from tests.support.shared_postgres import Databases
 
 DEFAULT_TARGET = "127.0.0.1:50051"
@@ -176,6 +176,30 @@ def test_the_access_files_of_the_page_are_valid_and_its_command_checks_them(
     for text in (texts[0], texts[0] + texts[1], texts[2], "".join(texts)):
         file.write_text(text)
         assert "  methods: " in run([check], tmp_path)
+
+
+def test_the_certificates_of_the_page_make_a_server_that_its_client_can_call(
+    tmp_path: Path,
+) -> None:
+    (makes,) = [block.commands for block in blocks(SECURITY, "console") if "openssl" in block.text]
+    run(makes, tmp_path)
+    target = f"localhost:{free_port()}"
+    serve = only(SECURITY, "--tls-cert server.pem").replace("0.0.0.0:50051", target)
+    environment = {**os.environ, "JOBLEDGER_TLS_CLIENT_CA": "ca.pem"}
+    with subprocess.Popen(
+        script([f"exec {serve}".replace("exec jobledger", "exec .venv/bin/jobledger")]),
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        try:
+            assert server.stderr is not None
+            assert any(json.loads(line)["event"] == "serving" for line in server.stderr)
+            health = only(SECURITY, "--ca-file").replace("localhost:50051", target)
+            assert run([health], tmp_path) == "SERVING\n"
+        finally:
+            server.terminate()
 
 
 def test_a_backup_beside_a_running_server_is_whole(

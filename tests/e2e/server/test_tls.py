@@ -4,8 +4,6 @@ import asyncio
 import json
 import logging
 import shutil
-import socket
-import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,9 +16,10 @@ import pytest
 
 from jobledger import AsyncClient, Client
 from jobledger_server.app import App, open_app
+from jobledger_server.runtime import tls
 from jobledger_server.runtime.tls import BadCertificate, TlsFiles, tls_files
 from jobledger_server.settings import Settings
-from tests.support.authority import Authority, Pair
+from tests.support.authority import Authority, Pair, der, served
 from tests.support.rpc_caller import Caller
 from tests.support.server_process import ServerProcess, run_server
 
@@ -60,27 +59,6 @@ def channel(app: App, authority: Authority, own: Pair | None = None) -> grpc.aio
     shown = () if own is None else (own.key, own.certificate)
     credentials = grpc.ssl_channel_credentials(authority.certificate, *shown)
     return grpc.aio.secure_channel(app.address, credentials, OWN_CONNECTION)
-
-
-async def served(app: App) -> bytes:
-    """Return the certificate that the next connection is shown, in DER."""
-
-    def connect() -> bytes:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        context.set_alpn_protocols(["h2"])
-        host, _, port = app.address.rpartition(":")
-        with (
-            socket.create_connection((host, int(port)), timeout=30) as plain,
-            context.wrap_socket(plain) as encrypted,
-        ):
-            return encrypted.getpeercert(binary_form=True)
-
-    return await asyncio.to_thread(connect)
-
-
-def der(pair: Pair) -> bytes:
-    return ssl.PEM_cert_to_DER_cert(pair.certificate.decode())
 
 
 async def code_of(call: Awaitable[Any]) -> grpc.StatusCode:
@@ -146,9 +124,9 @@ async def test_new_files_are_used_from_the_next_connection_on_and_end_nothing(
         job = await call.job()
         watch = call.WatchJob(job_id=job.id, user_id="ada")
         await watch.read()
-        assert await served(app) == der(first)
+        assert await served(app.address) == der(first)
         second.write(tmp_path, "server")
-        assert await served(app) == der(second)
+        assert await served(app.address) == der(second)
         await call.CancelJob(job_id=job.id, user_id="ada")
         assert (await watch.read()).job.error.reason == "CANCELLED"
         assert await watch.read() is grpc.aio.EOF
@@ -173,7 +151,9 @@ async def test_files_that_cannot_be_used_are_logged_once_and_the_certificate_sta
     sqlite_template: Path,
     authority: Authority,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(tls, "SETTLE_SECONDS", 0.0)
     good = authority.server()
     files = TlsFiles(*good.write(tmp_path, "server"))
 
@@ -192,14 +172,14 @@ async def test_files_that_cannot_be_used_are_logged_once_and_the_certificate_sta
                 caplog.clear()
                 spoil()
                 for _ in range(3):
-                    assert await served(app) == der(good)
+                    assert await served(app.address) == der(good)
             (record,) = caplog.records
             assert record.message == "certificate_unusable"
             assert words in vars(record)["cause"]
             assert "PRIVATE" not in vars(record)["cause"]
             good = authority.server()
             good.write(tmp_path, "server")
-            assert await served(app) == der(good)
+            assert await served(app.address) == der(good)
 
 
 def spoilt(kind: str, folder: Path, authority: Authority) -> TlsFiles:

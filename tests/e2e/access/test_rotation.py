@@ -1,0 +1,136 @@
+"""Certificates, their CAs and the keys of tokens are renewed under load, and no call fails."""
+
+import asyncio
+import itertools
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import pytest
+
+from jobledger.v1 import job_service_pb2 as jobs
+from jobledger.v1.job_service_pb2_grpc import JobServiceStub
+from jobledger_server.app import open_app
+from jobledger_server.settings import Settings
+from tests.support.authority import Authority, Pair, der, served
+from tests.support.token_issuer import AUDIENCE, ISSUER, SigningKey, write_key_set
+
+ROTATIONS = 100
+CALLERS = 4
+
+POLICY = f"""
+[[issuer]]
+name = "accounts"
+issuer = "{ISSUER}"
+audience = "{AUDIENCE}"
+jwks_file = "keys.json"
+
+[[caller]]
+name = "people"
+identity = "jwt:accounts/*"
+roles = ["owner"]
+users_claim = "sub"
+
+[[caller]]
+name = "machines"
+identity = "cn:machine"
+roles = ["owner"]
+users = ["ada"]
+"""
+
+
+@dataclass
+class Load:
+    """Callers that connect anew for each call, and some that stay connected."""
+
+    address: str
+    roots: bytes
+    own: Pair
+    key: SigningKey
+    calls: int = 0
+    failures: list[str] = field(default_factory=list)
+    ended: dict[int, int] = field(default_factory=dict)
+    """By caller: when the last of its rounds that has ended began."""
+    rotation: int = 0
+
+    async def run(self, caller: int) -> None:
+        numbers = itertools.count()
+        async with self._connected(self.own) as lasting:
+            while True:
+                begun, number = self.rotation, next(numbers)
+                async with self._connected(self.own) as fresh:
+                    # Each token is verified: none was seen before.
+                    token = self.key.token(jti=f"{caller}-{number}")
+                    await self._call(fresh, token)
+                    await self._call(fresh, None)
+                await self._call(lasting, self.key.token(jti=f"{caller}-{number}-lasting"))
+                self.ended[caller] = begun
+
+    def _connected(self, own: Pair) -> grpc.aio.Channel:
+        credentials = grpc.ssl_channel_credentials(self.roots, own.key, own.certificate)
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        return grpc.aio.secure_channel(self.address, credentials, options)
+
+    async def _call(self, channel: grpc.aio.Channel, token: str | None) -> None:
+        metadata = [] if token is None else [("authorization", f"Bearer {token}")]
+        try:
+            await JobServiceStub(channel).ListJobs(
+                jobs.ListJobsRequest(user_id="ada"), metadata=metadata, timeout=30
+            )
+        except grpc.aio.AioRpcError as error:
+            self.failures.append(f"{error.code()} {error.details()}")
+        self.calls += 1
+
+    async def rounds(self) -> None:
+        """Wait until each caller has ended a round that began after the last rotation."""
+        while any(self.ended.get(each, -1) < self.rotation for each in range(CALLERS)):
+            await asyncio.sleep(0.001)
+
+
+async def test_certificates_and_keys_are_renewed_100_times_and_no_call_fails(
+    tmp_path: Path, sqlite_template: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    servers = Authority()
+    clients, key = Authority(), SigningKey("ES256", "key-0")
+    cert, private = servers.server().write(tmp_path, "server")
+    client_ca, keys = tmp_path / "clients.pem", tmp_path / "keys.json"
+    client_ca.write_bytes(clients.certificate)
+    write_key_set(keys, [key])
+    access = tmp_path / "access.toml"
+    access.write_text(POLICY)
+    shutil.copy(sqlite_template, tmp_path / "jobledger.db")
+    settings = Settings(
+        listen="127.0.0.1:0",
+        database=f"sqlite:///{tmp_path}/jobledger.db",
+        grace=2.0,
+        access=access,
+        tls_cert=cert,
+        tls_key=private,
+        tls_client_ca=client_ca,
+    )
+    async with open_app(settings) as app:
+        own = clients.issue(common_name="machine")
+        load = Load(app.address, servers.certificate, own, key)
+        running = [asyncio.create_task(load.run(caller)) for caller in range(CALLERS)]
+        for number in range(1, ROTATIONS + 1):
+            # What is next is known to the server before it is used, and what was before stays
+            # until nobody uses it any more.
+            next_clients, next_key = Authority(), SigningKey("ES256", f"key-{number}")
+            pair = servers.server()
+            pair.write(tmp_path, "server")
+            new = tmp_path / "clients.new"
+            new.write_bytes(clients.certificate + next_clients.certificate)
+            new.replace(client_ca)
+            write_key_set(keys, [key, next_key])
+            clients, key = next_clients, next_key
+            load.own, load.key = clients.issue(common_name="machine"), key
+            load.rotation = number
+            assert await served(app.address) == der(pair)
+            await load.rounds()
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running)
+    assert load.failures == []
+    assert "certificate_unusable" not in [record.message for record in caplog.records]
+    assert load.calls >= 3 * CALLERS * ROTATIONS
