@@ -129,6 +129,38 @@ def test_the_readmes_comparison_is_what_was_measured() -> None:
     assert [row for row in rows if row not in measured] == []
 
 
+# Of gRPC, of SQLite and PostgreSQL, of OpenSSL; or with a name in their midst.
+NOT_OURS = {
+    "certificate has expired",
+    "cannot use sslrootcert=",
+    "the database is at revision none, this server needs",
+    "and this server needs 3.35 or newer",
+    "database disk image is malformed",
+    "failed to connect to all addresses",
+    'duplicate key value violates unique constraint "uq_jobs_user_id_request_id"',
+}
+
+
+def test_every_message_that_troubleshooting_explains_is_one_of_ours() -> None:
+    sources = [file for folder in ("server", "client") for file in (ROOT / folder).rglob("*.py")]
+    ours = "\n".join(
+        str(node.value)
+        for file in sources
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+    symptoms = re.findall(
+        r"^\| (.*?) \|", text_of(ROOT / "docs/operate/troubleshooting.md"), re.MULTILINE
+    )
+    said = {
+        part.strip(" :,")
+        for symptom in symptoms
+        for message in re.findall(r"`([^`]+)`", symptom)
+        for part in message.split("\N{HORIZONTAL ELLIPSIS}")
+    }
+    assert {m for m in said if " " in m and m not in ours} == NOT_OURS
+
+
 def test_the_picture_of_the_peers_shows_what_the_table_says() -> None:
     page = text_of(ROOT / "docs/project/performance.md").partition("## Compared with")[2]
     rows = [row.split(" | ") for row in page.splitlines() if re.match(r"\| \w", row)]
