@@ -1,4 +1,4 @@
-"""A browser's calls, gRPC-Web through Envoy, with the configuration that deploy/ shows."""
+"""A browser's calls, gRPC-Web or Connect, through Envoy with the configuration in deploy/."""
 
 import base64
 import contextlib
@@ -23,6 +23,7 @@ from tests.support.server_process import ServerProcess
 
 BUF = Path(sys.executable).with_name("buf")
 ORIGIN = "https://app.example"
+PROTOCOLS = pytest.mark.parametrize("protocol", ["grpcweb", "connect"])
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +33,23 @@ def envoy(server: ServerProcess, tmp_path_factory: pytest.TempPathFactory) -> It
         yield f"http://{target}"
 
 
-def command(url: str, method: str, request: Event) -> list[str]:
+def command(url: str, method: str, request: Event, protocol: str = "grpcweb") -> list[str]:
     return [
         str(BUF),
-        *("curl", "--protocol", "grpcweb", "--schema", str(ROOT)),
+        *("curl", "--protocol", protocol, "--schema", str(ROOT)),
         *("--data", json.dumps(request), f"{url}/jobledger.v1.JobService/{method}"),
     ]
 
 
-def curl(url: str, method: str, request: Event) -> "subprocess.CompletedProcess[str]":
+def curl(
+    url: str, method: str, request: Event, protocol: str = "grpcweb"
+) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        command(url, method, request), capture_output=True, text=True, check=False, timeout=60
+        command(url, method, request, protocol),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
 
 
@@ -57,16 +64,18 @@ def post(url: str, method: str, **headers: str) -> HTTPResponse:
     return opener.open(request, timeout=30)
 
 
-def test_a_unary_call(envoy: str, ledger: Ledger) -> None:
-    answer = curl(envoy, "CreateJob", {"userId": "browser", "jobType": "render"})
+@PROTOCOLS
+def test_a_unary_call(envoy: str, ledger: Ledger, protocol: str) -> None:
+    answer = curl(envoy, "CreateJob", {"userId": "browser", "jobType": "render"}, protocol)
     assert answer.returncode == 0, answer.stderr
     job = job_in(json.loads(answer.stdout))
     assert job == ledger.get(job)
 
 
-def test_a_stream_comes_message_by_message(envoy: str, ledger: Ledger) -> None:
+@PROTOCOLS
+def test_a_stream_comes_message_by_message(envoy: str, ledger: Ledger, protocol: str) -> None:
     job = ledger.create("browser")
-    line = command(envoy, "WatchJob", {"userId": "browser", "jobId": job.id})
+    line = command(envoy, "WatchJob", {"userId": "browser", "jobId": job.id}, protocol)
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as watch:
         try:
             assert watch.stdout is not None
@@ -107,12 +116,15 @@ def read_objects(lines: Iterator[str]) -> Iterator[Event]:
             text = ""
 
 
-def test_a_refusal_keeps_its_details(envoy: str) -> None:
-    answer = curl(envoy, "GetJob", {"userId": "browser", "jobId": "none"})
+@PROTOCOLS
+def test_a_refusal_keeps_its_details(envoy: str, protocol: str) -> None:
+    answer = curl(envoy, "GetJob", {"userId": "browser", "jobId": "none"}, protocol)
     error = json.loads(answer.stderr)
     assert answer.returncode != 0
     assert error["code"] == "not_found"
-    (packed,) = [d["value"] for d in error["details"] if d["type"] == "google.rpc.ErrorInfo"]
+    # Of Connect's details Envoy has the names of the types with their prefix.
+    details = {each["type"].rpartition("/")[2]: each["value"] for each in error["details"]}
+    packed = details["google.rpc.ErrorInfo"]
     info = ErrorInfo.FromString(base64.b64decode(packed + "=="))
     assert (info.domain, info.reason) == ("jobledger", "JOB_NOT_FOUND")
 
