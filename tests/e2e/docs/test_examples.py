@@ -167,3 +167,30 @@ def test_the_worker_and_watcher_work_on_a_running_server(example, tmp_path):
     assert "PROCESSING 50 % page 2" in out.splitlines()
     assert job.status == JobStatus.COMPLETED
     assert asset.url == f"https://reports.example/{job.id}"
+
+
+def test_the_first_worker_and_the_first_client_meet_at_a_server(tmp_path):
+    def program(name: str, target: str) -> list[str]:
+        text = (EXAMPLES / name).read_text(encoding="utf-8")
+        return [sys.executable, "-c", text.replace("127.0.0.1:50051", target)]
+
+    with (
+        ServerProcess(tmp_path) as server,
+        subprocess.Popen(program("hello_worker.py", server.target)) as worker,
+    ):
+        try:
+            client = subprocess.run(
+                program("hello_client.py", server.target),
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=60,
+            )
+        finally:
+            worker.send_signal(signal.SIGINT)
+        assert worker.wait(20) == 0
+    *seen, last, result = client.stdout.splitlines()
+    assert seen[0] == "QUEUED 0 "
+    assert "PROCESSING 40 step 2 of 5" in seen
+    assert last == "COMPLETED 100 step 5 of 5"
+    assert result == "{'greeting': 'Hello Ada'}"
