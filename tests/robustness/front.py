@@ -35,6 +35,14 @@ class Mutation:
         """Answer a call."""
         return await forward(request)
 
+    async def from_worker(self, stream: object, message: Any) -> Any:
+        """Return what the server is sent instead of a message on a stream of Work."""
+        return message
+
+    async def to_worker(self, stream: object, message: Any) -> Any:
+        """Return what the worker is sent instead of a message on a stream of Work."""
+        return message
+
     async def stream(
         self, rpc: str, request: Any, open_: Callable[[Any], Any]
     ) -> AsyncGenerator[Any, None]:
@@ -64,6 +72,13 @@ class _Front(grpc.GenericRpcHandler):
                 await self._stream(rpc, request, opened, context)
 
             return grpc.unary_stream_rpc_method_handler(stream, *codecs)
+        if rpc == "Work":
+            worked = self._channel.stream_stream(details.method, codecs[1], answer)
+
+            async def work(requests: AsyncIterator[Any], context: Any) -> None:
+                await self._work(requests, worked, context)
+
+            return grpc.stream_stream_rpc_method_handler(work, *codecs)
         called = self._channel.unary_unary(details.method, codecs[1], answer)
 
         async def unary(request: Any, context: Any) -> Any:
@@ -73,6 +88,22 @@ class _Front(grpc.GenericRpcHandler):
                 await _pass_on(error, context)
 
         return grpc.unary_unary_rpc_method_handler(unary, *codecs)
+
+    async def _work(self, requests: AsyncIterator[Any], opened: Any, context: Any) -> None:
+        stream = object()
+
+        async def mutated() -> AsyncGenerator[Any, None]:
+            async for message in requests:
+                yield await self._mutation.from_worker(stream, message)
+
+        call = opened(mutated())
+        try:
+            async for message in call:
+                await context.write(await self._mutation.to_worker(stream, message))
+        except grpc.aio.AioRpcError as error:
+            await _pass_on(error, context)
+        finally:
+            call.cancel()
 
     async def _stream(self, rpc: str, request: Any, opened: Any, context: Any) -> None:
         left = self._rng.randint(*CUT_AFTER)

@@ -169,9 +169,15 @@ class SwapsTwoOfAJob(_OfMany):
 class ForgetsOneOnResume(_OfMany):
     """A resumed stream leaves out the first step that its watcher has missed."""
 
+    def __init__(self) -> None:
+        self.told: set[str] = set()
+
     def telling(self, request: Any) -> Tell:
+        before = frozenset(self.told if request.resume_token else ())
+
         def tell(change: Any) -> Iterable[Any]:
-            if request.resume_token and not self.struck and starts(change):
+            self.told.add(change.job.id)
+            if change.job.id in before and not self.struck and starts(change):
                 self.strikes += 1
             else:
                 yield change
@@ -322,3 +328,95 @@ class ForgetsAReport(Mutation):
             return last
         self.answers[request.job_id] = answer = await forward(request)
         return answer
+
+
+class PushesTwice(Mutation):
+    """Two streams of Work are given the same job, in the same attempt."""
+
+    def __init__(self) -> None:
+        self.given: tuple[object, Any] | None = None
+
+    async def to_worker(self, stream: object, message: Any) -> Any:
+        if self.given is not None and self.given[0] is not stream and not self.struck:
+            self.strikes += 1
+            message.jobs.append(self.given[1])
+            self.given = None
+        elif message.jobs:
+            self.given = stream, message.jobs[0]
+        return message
+
+
+class LosesAnUpdate(Mutation):
+    """A report on a stream of Work is acknowledged, and another one is kept."""
+
+    async def from_worker(self, stream: object, message: Any) -> Any:
+        for update in message.updates:
+            if update.HasField("progress") and not self.struck:
+                self.strikes += 1
+                update.progress.progress_message = "lost"
+        return message
+
+
+class AppliesAnUpdateTwice(Mutation):
+    """A report on a stream of Work is applied again after the next one of its job."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+        self._reports: dict[str, list[Any]] = {}
+
+    async def from_worker(self, stream: object, message: Any) -> Any:
+        report = self._channel.unary_unary(
+            "/jobledger.v1.WorkerService/UpdateProgress",
+            worker_service_pb2.UpdateProgressRequest.SerializeToString,
+        )
+        for update in message.updates:
+            if not update.HasField("progress") or self.struck:
+                continue
+            reports = self._reports.setdefault(update.job_id, [])
+            reports.append(update.progress)
+            if len(reports) == 3:  # the second one is answered
+                self.strikes += 1
+                first, second, _ = reports
+                await report(
+                    worker_service_pb2.UpdateProgressRequest(
+                        job_id=update.job_id,
+                        progress=second.progress,
+                        progress_message=first.progress_message,
+                    )
+                )
+        return message
+
+
+class LinksAnAssetTwice(Mutation):
+    """An asset of a stream of Work is linked twice."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+
+    async def from_worker(self, stream: object, message: Any) -> Any:
+        link = self._channel.unary_unary(
+            "/jobledger.v1.WorkerService/CreateAsset",
+            worker_service_pb2.CreateAssetRequest.SerializeToString,
+        )
+        for update in message.updates:
+            if update.HasField("asset") and not self.struck:
+                self.strikes += 1
+                await link(
+                    worker_service_pb2.CreateAssetRequest(
+                        job_id=update.job_id,
+                        asset_type=update.asset.asset.asset_type,
+                        storage_path=update.asset.asset.storage_path,
+                    )
+                )
+        return message
+
+
+class HidesCancellations(Mutation):
+    """A worker is not told that it is to cancel its jobs."""
+
+    async def to_worker(self, stream: object, message: Any) -> Any:
+        kept = [signal for signal in message.signals if not signal.HasField("cancel_requested")]
+        self.strikes += len(message.signals) - len(kept)
+        del message.signals[:]
+        message.signals.extend(kept)
+        return message

@@ -37,3 +37,5 @@ def test_every_promise_is_kept_while_everything_breaks(seed: int) -> None:
     assert set(summary.faults) >= set(KINDS), found
     assert summary.deliveries > summary.changes, found
     assert summary.resumed > 50, found
+    assert len(history.holds) > 100, found
+    assert any(hold.resumed for hold in history.holds), found

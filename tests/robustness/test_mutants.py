@@ -15,10 +15,22 @@ from tests.robustness.checker.validate import judge
 from tests.robustness.checker.violation import Promise, Violation
 from tests.robustness.front import Mutation, standing_before
 
-SMALL = Size(rate=250, writers=3, workers=6, job_watchers=4, abandoned=0.0)
+SMALL = Size(
+    rate=250,
+    writers=3,
+    workers=3,
+    stream_workers=3,
+    job_watchers=4,
+    abandoned=0.0,
+    deaths=0.0,
+    waits=0.0,
+)
 
 IMPATIENT = replace(SMALL, patience=3.0)
 """For servers from which some will never hear."""
+
+WAITING = replace(IMPATIENT, waits=0.3)
+"""For workers that would hear of a cancellation."""
 
 STRIKE_SECONDS = 20.0
 
@@ -74,6 +86,8 @@ async def test_an_honest_server_breaks_no_promise(app: App) -> None:
         (mutations.CreatesTwice, "atomic"),
         (mutations.ClaimsTwice, "atomic"),
         (mutations.ForgetsAReport, "kept"),
+        (mutations.PushesTwice, "atomic"),
+        (mutations.LosesAnUpdate, "kept"),
     ],
 )
 async def test_a_broken_server_is_caught(
@@ -85,6 +99,31 @@ async def test_a_broken_server_is_caught(
         if found[promise]:
             return
     raise AssertionError(f"not caught: {found}")
+
+
+@sqlite
+async def test_a_cancellation_that_does_not_reach_its_worker_is_caught(app: App) -> None:
+    for seed in range(4):
+        found = await judged(app, mutations.HidesCancellations(), WAITING, seed=seed)
+        if found["cancelled"]:
+            return
+    raise AssertionError(f"not caught: {found}")
+
+
+@sqlite
+async def test_an_honest_server_is_not_blamed_for_a_cancellation(app: App) -> None:
+    found = await judged(app, Honest(), replace(SMALL, waits=0.5))
+    assert not any(found.values()), found
+
+
+@sqlite
+@pytest.mark.parametrize("mutation", [mutations.AppliesAnUpdateTwice, mutations.LinksAnAssetTwice])
+async def test_what_is_done_twice_on_a_stream_of_work_is_caught(
+    app: App, mutation: Callable[[grpc.aio.Channel], Mutation]
+) -> None:
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        found = await judged(app, mutation(channel))
+    assert {violation.kind for violation in found["atomic"]} == {"duplicated"}
 
 
 @sqlite

@@ -23,6 +23,7 @@ def snapshot(job: Any) -> Snapshot:
         user_id=job.user_id,
         job_type=job.job_type,
         content=hashlib.blake2b(whole, digest_size=8).digest(),
+        message=job.progress_message,
     )
 
 

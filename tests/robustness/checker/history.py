@@ -23,6 +23,8 @@ class Snapshot:
     user_id: str = "ada"
     job_type: str = "render"
     content: bytes = b""
+    message: str = ""
+    """The progress message."""
 
     @property
     def terminal(self) -> bool:
@@ -54,8 +56,8 @@ class Operation:
     """One thing that a client asked for, repeated with the same content until it was answered.
 
     `mark` names it in what it leaves behind: the label of a created job, the result
-    of an ended one, the storage path of an asset. `assets` are the storage paths
-    that it asked to link. `changed` says that the answer shows a version that was
+    of an ended one, the storage path of an asset, the message of a report. `assets` are
+    the storage paths that it asked to link. `changed` says that the answer shows a version that was
     committed after `sent`, the first time that it was asked for.
     """
 
@@ -67,6 +69,8 @@ class Operation:
     mark: str = ""
     assets: tuple[str, ...] = ()
     told: Snapshot | None = None
+    version: int = 0
+    """The job's version in an answer without the job: a result on a stream of Work."""
     changed: bool = False
 
 
@@ -129,6 +133,31 @@ class Watcher:
         return not self.job_types or job.job_type in self.job_types
 
 
+@dataclass(slots=True)
+class Hold:
+    """A job that a worker held on one stream of Work, in one attempt.
+
+    A `resumed` one was brought from another stream, and `greeted` is when its stream's first
+    message came. `asked` is when the worker was told of a cancellation. A `frozen` worker did not
+    read for a while.
+    """
+
+    worker: str
+    job_id: str
+    attempt: int
+    began: float
+    resumed: bool = False
+    greeted: float | None = None
+    asked: float | None = None
+    ended: float | None = None
+    frozen: bool = False
+
+    def end(self, at: float) -> None:
+        """Note that the job is held no more, unless it is known."""
+        if self.ended is None:
+            self.ended = at
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """What the service holds of a job when all is over; of a deleted one, what it held at its end.
@@ -166,6 +195,7 @@ class History:
 
     operations: list[Operation] = field(default_factory=list)
     watchers: list[Watcher] = field(default_factory=list)
+    holds: list[Hold] = field(default_factory=list)
     records: dict[str, Record] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     refusals: Counter[str] = field(default_factory=Counter)

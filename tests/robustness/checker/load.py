@@ -12,6 +12,7 @@ from tests.robustness.checker.asking import SLOW_READER, Replicas
 from tests.robustness.checker.board import TYPES, USERS, Board
 from tests.robustness.checker.history import History, Watcher
 from tests.robustness.checker.records import any_active, read_all
+from tests.robustness.checker.stream_workers import StreamWorker
 from tests.robustness.checker.timeline import Timeline
 from tests.robustness.checker.watchers import JobsWatcher, watch_jobs_one_by_one
 from tests.robustness.checker.watching_many import all_lines, check_newest
@@ -41,17 +42,22 @@ Work = Coroutine[Any, Any, None]
 class Size:
     """How many clients there are, and how much they do.
 
-    `rate` is in changes a second; `abandoned` and `deleted` are shares of the jobs;
+    `rate` is in changes a second; `abandoned` and `deleted` are shares of the jobs, `deaths`
+    of the messages after which a worker dies or freezes, `waits` of the jobs whose worker waits
+    for a signal;
     `patience` is how many seconds watchers may take to hear of everything when nothing happens
     any more.
     """
 
     rate: float = 360.0
     writers: int = 8
-    workers: int = 12
+    workers: int = 6
+    stream_workers: int = 6
     job_watchers: int = 30
     abandoned: float = 0.02
     deleted: float = 0.25
+    deaths: float = 0.01
+    waits: float = 0.3
     patience: float = 30.0
 
 
@@ -131,6 +137,19 @@ class Load:
             ).run()
             for name in names
         ]
+        for number in range(self._size.stream_workers):
+            name = f"stream-worker-{number}"
+            connections, rng = self._connect(name), self.rng(name)
+            worker = StreamWorker(
+                name,
+                connections,
+                rng,
+                board,
+                history,
+                deaths=self._size.deaths,
+                waits=self._size.waits,
+            )
+            workers.append(worker.run())
         connections, rng = self._connect("deleter"), self.rng("deleter")
         deleter = delete_jobs(connections, rng, board, history, share=self._size.deleted)
         return [*workers, deleter]

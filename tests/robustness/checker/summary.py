@@ -22,6 +22,7 @@ WRITES = ENDS | {
     "CancelJob",
     "DeleteJob",
     "ClaimJobs",
+    "Work",
     "UpdateProgress",
     "ReleaseJob",
     "CreateAsset",

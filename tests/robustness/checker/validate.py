@@ -2,6 +2,7 @@
 
 from tests.robustness.checker import watching_many as many
 from tests.robustness.checker.history import History
+from tests.robustness.checker.holding import check_cancellations
 from tests.robustness.checker.timeline import Timeline
 from tests.robustness.checker.violation import Promise, Violation
 from tests.robustness.checker.watching_one import check_streams
@@ -15,6 +16,7 @@ PROMISES: tuple[Promise, ...] = (
     "atomic",
     "terminal",
     "kept",
+    "cancelled",
 )
 
 
@@ -34,6 +36,7 @@ def judge(history: History) -> dict[Promise, list[Violation]]:
     found += check_kept(history)
     found += check_whole(history)
     found += check_terminal(history)
+    found += check_cancellations(history)
     # Lines of one watcher have a beginning in common, and what is wrong in it too.
     unique = dict.fromkeys(found)
     return {promise: [v for v in unique if v.promise == promise] for promise in PROMISES}

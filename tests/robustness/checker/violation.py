@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Promise = Literal["ordered", "unique", "reliable", "resumable", "atomic", "terminal", "kept"]
+Promise = Literal[
+    "ordered", "unique", "reliable", "resumable", "atomic", "terminal", "kept", "cancelled"
+]
 Kind = Literal["lost", "duplicated", "reordered", "wrong"]
 
 

@@ -8,6 +8,7 @@ from tests.robustness.checker.timeline import observations
 from tests.robustness.checker.violation import Violation
 
 ENDS = frozenset({"MarkCompleted", "MarkPartial", "MarkFailed", "TransitionJob"})
+GIVEN = frozenset({"ClaimJobs", "Work"})
 EDGES = frozenset(
     {("QUEUED", "PROCESSING"), *(("PROCESSING", end) for end in ("COMPLETED", "PARTIAL", "FAILED"))}
 )
@@ -20,6 +21,7 @@ def check_kept(history: History) -> Iterator[Violation]:
             yield Violation("kept", "wrong", f"{count} times {what}")
     versions: dict[tuple[str, int], Operation] = {}
     contents = _contents(history)
+    messages = {(job.job_id, job.version): job.message for job, _ in observations(history)}
     for operation in history.operations:
         if operation.outcome is not Outcome.ACKNOWLEDGED:
             continue
@@ -29,9 +31,13 @@ def check_kept(history: History) -> Iterator[Violation]:
             yield Violation("kept", "lost", f"{where}: the job is not there")
             continue
         yield from _check_found(operation, record, where)
-        if operation.changed and operation.told is not None:
-            key = (operation.job_id, operation.told.version)
-            if contents[key] > 1:
+        version = operation.told.version if operation.told is not None else operation.version
+        if operation.changed and version:
+            key = (operation.job_id, version)
+            said = messages.get(key, operation.mark)
+            if operation.rpc == "UpdateProgress" and said != operation.mark:
+                yield Violation("kept", "lost", f"{where} as version {version}, which says {said}")
+            if contents.get(key, 0) > 1:
                 what = f"{where} as version {key[1]}, which was told otherwise"
                 yield Violation("kept", "lost", what)
             if key in versions:
@@ -42,8 +48,9 @@ def check_kept(history: History) -> Iterator[Violation]:
 
 def _check_found(operation: Operation, record: Record, where: str) -> Iterator[Violation]:
     told = operation.told
-    if told is not None and told.version > record.job.version:
-        what = f"{where} at version {told.version}, has only {record.job.version}"
+    version = operation.version if told is None else told.version
+    if version > record.job.version:
+        what = f"{where} at version {version}, has only {record.job.version}"
         yield Violation("kept", "lost", what)
     if operation.rpc == "CreateJob" and record.created_by != operation.mark:
         yield Violation("kept", "wrong", f"{where}: is that of {record.created_by}")
@@ -59,6 +66,7 @@ def check_whole(history: History) -> Iterator[Violation]:
     """Each operation was done once and wholly, or not at all."""
     yield from _check_created_once(history)
     yield from _check_claimed_once(history)
+    yield from _check_reported_once(history)
     asked: dict[str, list[Operation]] = defaultdict(list)
     for operation in history.operations:
         if operation.assets:
@@ -81,14 +89,28 @@ def _check_created_once(history: History) -> Iterator[Violation]:
 
 def _check_claimed_once(history: History) -> Iterator[Violation]:
     claims = Counter(
-        (o.told.job_id, o.told.attempt)
-        for o in history.operations
-        if o.rpc == "ClaimJobs" and o.told
+        (o.told.job_id, o.told.attempt) for o in history.operations if o.rpc in GIVEN and o.told
     )
     for (job_id, attempt), count in claims.items():
         if count > 1:
             what = f"attempt {attempt} of {job_id} was given to {count} workers"
             yield Violation("atomic", "duplicated", what)
+
+
+def _check_reported_once(history: History) -> Iterator[Violation]:
+    """A report that was sent again is not applied again: its message does not come back."""
+    marks = {o.mark for o in history.operations if o.rpc == "UpdateProgress" and o.mark}
+    messages = {(job.job_id, job.version): job.message for job, _ in observations(history)}
+    last: dict[str, str] = {}
+    over: set[str] = set()
+    for (job_id, version), message in sorted(messages.items()):
+        if message not in marks or message == last.get(job_id):
+            continue
+        if message in over:
+            what = f"UpdateProgress {message} of {job_id} was applied again at version {version}"
+            yield Violation("atomic", "duplicated", what)
+        over.add(last.get(job_id, ""))
+        last[job_id] = message
 
 
 def _check_assets(record: Record, operations: list[Operation]) -> Iterator[Violation]:

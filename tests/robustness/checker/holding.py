@@ -1,0 +1,47 @@
+"""Judges what workers were told of the jobs that they held on streams of Work."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from tests.robustness.checker.history import Fault, History, Hold, Operation, Outcome
+from tests.robustness.checker.violation import Violation
+
+DELIVERY_SECONDS = 2.0
+"""A cancellation reaches the worker within so long after its answer, if nothing is broken."""
+
+RECOVERY_SECONDS = 5.0
+"""After so long a fault is not felt any more."""
+
+
+def check_cancellations(history: History) -> Iterator[Violation]:
+    """A cancellation reaches the worker that holds the job, also over its next stream."""
+    holds: dict[tuple[str, int], list[Hold]] = defaultdict(list)
+    for hold in history.holds:
+        holds[hold.job_id, hold.attempt].append(hold)
+    for operation in history.operations:
+        job = operation.told
+        asked = operation.rpc == "CancelJob" and operation.outcome is Outcome.ACKNOWLEDGED
+        if asked and job is not None and not job.terminal:
+            for hold in holds[job.job_id, job.attempt]:
+                if not _heard(hold, operation, history.faults):
+                    what = f"{hold.worker} was not told to cancel {job.job_id}"
+                    yield Violation("cancelled", "lost", what)
+
+
+def _heard(hold: Hold, cancellation: Operation, faults: list[Fault]) -> bool:
+    """Whether the worker was told in time, or need not have been."""
+    if hold.began > cancellation.answered and hold.resumed:
+        # The first message of a stream has what is to be known of the jobs that it begins with.
+        if hold.greeted is None or (hold.ended is not None and hold.ended <= hold.greeted):
+            return True
+        return hold.asked is not None and hold.asked <= hold.greeted
+    deadline = max(cancellation.answered, hold.began) + DELIVERY_SECONDS
+    if hold.asked is not None and hold.asked <= deadline:
+        return True
+    gone = hold.ended is not None and hold.ended <= deadline
+    broken = any(
+        fault.began <= deadline
+        and (not fault.recovers_from or fault.recovers_from + RECOVERY_SECONDS > cancellation.sent)
+        for fault in faults
+    )
+    return gone or broken or hold.frozen
