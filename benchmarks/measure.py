@@ -118,6 +118,9 @@ class Usage:
     rate: float
     server: float
     database: float | None
+    load: float
+    """Of the generators."""
+
     load_cores: float
     """How many cores the generators used, in all."""
 
@@ -164,6 +167,7 @@ def measure(
         rate=sum(reply["done"] / reply["seconds"] for reply in replies),
         server=used[0],
         database=None if database_pid is None else used[1],
+        load=sum(used[2:]),
         load_cores=sum(used[2:]) / wall,
         replies=replies,
     )
@@ -177,6 +181,7 @@ def together(usages: Sequence[Usage]) -> Usage:
         rate=sum(usage.rate for usage in usages) / len(usages),
         server=sum(usage.server for usage in usages),
         database=sum(databases) if databases else None,
+        load=sum(usage.load for usage in usages),
         load_cores=max(usage.load_cores for usage in usages),
         replies=[reply for usage in usages for reply in usage.replies],
     )

@@ -32,6 +32,7 @@ class Kind(Enum):
 
     SERVER_CPU = "server CPU", 0.02
     DATABASE_CPU = "database CPU", 0.03
+    CLIENT_CPU = "client CPU", 0.03
     STATEMENTS = "statements", 0.05, ("more", "fewer"), 5
     ROUND_TRIPS = "round trips", 0.05, ("more", "fewer"), 5
     WAL = "write-ahead log", 0.05, ("more", "less"), 5

@@ -42,6 +42,8 @@ def measure_lives(run: Run) -> None:
                 (reply,) = usage.replies
                 name = name_of(target)
                 _add_lives(run, f"{work.title}, {name}", reply["lives"])
+                clients = usage.load / usage.done * 1e6
+                run.report.add(Kind.CLIENT_CPU, f"{work.title}, {name}", "µs/lifecycle", clients)
                 if mode != "throttled" and reply["changes"] != jobs * CHANGES:
                     raise BenchmarkError(f"{jobs} jobs on {name} had {reply['changes']} changes")
         if etcd is not None:
