@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 
 import grpc
 
-from jobledger.core.channels import AsyncChannels, Channels, channel_closed
+from jobledger.core.channels import AsyncChannels, Channels, channel_closed, closed_channel_of
 from jobledger.core.options import Headers
 from jobledger.errors import from_rpc_error
 
@@ -74,7 +74,6 @@ def call(
         late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         connected = not late or channels.state() is grpc.ChannelConnectivity.READY
         raise from_rpc_error(error, target=target, timeout=timeout, connected=connected) from error
-    except ValueError:
-        # What grpc raises on a closed channel.
+    except ValueError as error:
         channels.check()
-        raise
+        raise closed_channel_of(error) from error

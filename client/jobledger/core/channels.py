@@ -29,6 +29,11 @@ def channel_closed() -> ClientClosed:
     return ClientClosed("the client's channel is closed", code=grpc.StatusCode.CANCELLED)
 
 
+def closed_channel_of(error: ValueError) -> Exception:
+    """Return what grpc's blocking stack means by an error: it has none of its own for this."""
+    return channel_closed() if "closed" in str(error) else error
+
+
 @dataclass(slots=True, eq=False)
 class Connection:
     """A channel with its stubs, for blocking code."""
@@ -76,6 +81,7 @@ class _Pool(Generic[ConnectionT]):
         self._another: Callable[[], ConnectionT] | None = another
         self._lock = threading.Lock()
         self._opened: list[ConnectionT] = []
+        self._watching: set[Callable[[], object]] = set()
         self._closed = False
 
     def check(self) -> None:
@@ -89,8 +95,12 @@ class _Pool(Generic[ConnectionT]):
             return self._connect()
 
     @contextmanager
-    def for_watch(self) -> Iterator[ConnectionT]:
-        """Count a watch on a connection until the block ends. Raises as `connection`."""
+    def for_watch(self, interrupt: Callable[[], object]) -> Iterator[ConnectionT]:
+        """Count a watch on a connection until the block ends. Raises as `connection`.
+
+        Args:
+            interrupt: called if this is closed meanwhile.
+        """
         with self._lock:
             self._connect()
             connection = min(self._opened, key=lambda opened: opened.watches)
@@ -98,11 +108,13 @@ class _Pool(Generic[ConnectionT]):
                 connection = self._another()
                 self._opened.append(connection)
             connection.watches += 1
+            self._watching.add(interrupt)
         try:
             yield connection
         finally:
             with self._lock:
                 connection.watches -= 1
+                self._watching.discard(interrupt)
 
     def _connect(self) -> ConnectionT:
         # Under the lock, or a client that another thread closes would open a connection.
@@ -115,6 +127,9 @@ class _Pool(Generic[ConnectionT]):
         with self._lock:
             self._closed = True
             opened, self._opened = self._opened, []
+            watching = list(self._watching)
+        for interrupt in watching:
+            interrupt()
         return opened if self._another is not None else []
 
 

@@ -23,6 +23,7 @@ from jobledger.core.channels import (
     Channels,
     Connection,
     channel_closed,
+    closed_channel_of,
 )
 from jobledger.core.options import Headers
 from jobledger.core.reconnecting import (
@@ -92,6 +93,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.requested = False
+        self._interrupted = False
         self._cancel: Callable[[], object] | None = None
 
     # Each writes before it reads, so that of two threads one sees what the other has written.
@@ -99,8 +101,14 @@ class Stop:
     def opened(self, cancel: Callable[[], object]) -> None:
         """Record how the present stream is cancelled."""
         self._cancel = cancel
-        if self.requested:
+        if self.requested or self._interrupted:
             cancel()
+
+    def interrupt(self) -> None:
+        """Cancel the stream: the client was closed, which the loop finds out."""
+        self._interrupted = True
+        if self._cancel is not None:
+            self._cancel()
 
     def request(self) -> None:
         """End the loop: at once, or after its pause between two streams."""
@@ -197,7 +205,7 @@ async def follow_async(
     callbacks = _Callbacks(on_gap, on_disconnect, on_reconnect)
     while True:
         watch.opens()
-        with channels.for_watch() as connection:
+        with channels.for_watch(stop.interrupt) as connection:
             extra = await headers()
             try:
                 call = open_call(connection, watch.request(), extra)
@@ -276,14 +284,13 @@ def follow(
     try:
         while True:
             watch.opens()
-            with channels.for_watch() as connection:
+            with channels.for_watch(stop.interrupt) as connection:
                 extra = headers()
                 try:
                     call = open_call(connection, watch.request(), extra)
-                except ValueError:
-                    # What grpc raises on a closed channel.
+                except ValueError as error:
                     channels.check()
-                    raise
+                    raise closed_channel_of(error) from error
                 stop.opened(call.cancel)
                 try:
                     while not isinstance(

@@ -1,8 +1,9 @@
 """One run of a handler: it is started, stopped if it has to, and its outcome is worked out."""
 
 import asyncio
+import contextlib
 import logging
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from jobledger.core.models import Asset, Job
 from jobledger.worker.context import ClaimedJob, Stop
@@ -10,8 +11,14 @@ from jobledger.worker.handlers import Handler
 from jobledger.worker.outcomes import Completed, Failed, Outcome, Release, failure
 from jobledger.worker.tracing import continued_trace
 
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
 CLEAN_UP: Final = 10.0
 """Seconds that a handler has to clean up before it is cancelled again."""
+
+LAST: Final = 0.1
+"""Of that, after which a handler is ended that a second cancellation has not stopped."""
 
 _logger = logging.getLogger("jobledger.worker")
 
@@ -154,11 +161,21 @@ class Handling:
         self._timers[name] = asyncio.get_running_loop().call_later(seconds, self.stop, why)
 
     def _insist_later(self) -> None:
-        self._timers["insist"] = asyncio.get_running_loop().call_later(CLEAN_UP, self._insist)
+        seconds = CLEAN_UP * LAST if self.abandoned else CLEAN_UP
+        self._timers["insist"] = asyncio.get_running_loop().call_later(seconds, self._insist)
 
     def _insist(self) -> None:
-        self.insisted = True
-        _logger.warning("job %s does not stop; cancelling it again", self.job.id)
         if self._task is not None:
+            if self.abandoned:
+                self._end(self._task)
+            else:
+                _logger.warning("job %s does not stop; cancelling it again", self.job.id)
             self._task.cancel()
+        self.insisted = True
         self._insist_later()
+
+    def _end(self, task: "asyncio.Task[Outcome | None]") -> None:
+        """End a handler that swallows its cancellation, or the worker could not exit."""
+        _logger.error("job %s does not stop; ending its handler", self.job.id)
+        with contextlib.suppress(RuntimeError):  # it swallows this, too
+            cast("Coroutine[Any, Any, Any]", task.get_coro()).close()

@@ -22,6 +22,7 @@ from jobledger import (
     JobledgerError,
     JobNotFound,
     MessageTooLarge,
+    Page,
     Unavailable,
 )
 from jobledger.v1 import worker_service_pb2 as pb
@@ -100,6 +101,20 @@ async def test_metadata_goes_with_each_call_and_with_one(recorder):
         await client.get_job("j", metadata=[("trace", "2")])
     seen = [(m.get("tenant"), m.get("trace")) for m in recorder.metadata]
     assert seen == [("a", "1"), ("a", None), ("a", "2")]
+
+
+async def test_metadata_that_can_be_read_once_goes_with_each_page(recorder):
+    def once():
+        yield "trace", "1"
+
+    with Client(recorder.target, user_id="ada") as client:
+        jobs = client.list_jobs(metadata=once())
+        assert [*jobs.pages(), *jobs.pages()] == [Page((), "")] * 2
+    async with AsyncClient(recorder.target, user_id="ada") as client:
+        assets = client.list_assets("j", metadata=once())
+        for _ in range(2):
+            assert [page async for page in assets.pages()] == [Page((), "")]
+    assert [metadata.get("trace") for metadata in recorder.metadata] == ["1"] * 4
 
 
 async def test_a_token_function_is_asked_for_each_call(recorder):
@@ -345,6 +360,47 @@ async def test_closing_the_channel_below_a_client_is_no_cancelled_task(server):
             for call in (claim, rest, client.get_job(job.id)):
                 with pytest.raises(ClientClosed, match="channel"):
                     await call
+
+
+async def test_closing_a_client_ends_its_watches_on_a_channel_of_the_callers_own(server):
+    async with grpc.aio.insecure_channel(server.target, CHANNEL_OPTIONS) as channel:
+        client = AsyncClient(channel=channel, user_id="ada")
+        job = await client.create_job("render")
+        changes = client.watch(job.id)
+        await anext(changes)
+        rest = asyncio.ensure_future(anext(changes))
+        await asyncio.sleep(0)
+        await client.close()
+        with pytest.raises(ClientClosed, match="closed"):
+            await rest
+        other = AsyncClient(channel=channel, user_id="ada")
+        assert (await other.get_job(job.id)).id == job.id
+    with grpc.insecure_channel(server.target, CHANNEL_OPTIONS) as blocking_channel:
+        blocking = Client(channel=blocking_channel, user_id="ada")
+        news = blocking.watch(job.id)
+        next(news)
+        following = asyncio.ensure_future(asyncio.to_thread(next, news))
+        await asyncio.sleep(0.05)  # The thread reads; sooner or later makes no difference.
+        blocking.close()
+        with pytest.raises(ClientClosed, match="closed"):
+            await following
+
+
+def test_a_blocking_client_says_that_the_channel_below_it_is_closed(server):
+    channel = grpc.insecure_channel(server.target)
+    used, unused = (Client(channel=channel, user_id="ada") for _ in range(2))
+    job = used.create_job("render")
+    watch = used.watch(job.id)
+    next(watch)
+    channel.close()
+    for client in (used, unused):
+        for call in (
+            lambda client: client.get_job(job.id),
+            lambda client: next(client.watch(job.id)),
+            lambda client: [*client.list_jobs()],
+        ):
+            with pytest.raises(ClientClosed, match="channel"):
+                call(client)
 
 
 async def test_a_stream_of_work_of_a_closed_client_says_that_it_is_closed(server):

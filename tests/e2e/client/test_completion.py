@@ -1,8 +1,6 @@
 """wait_all() and as_completed(): many jobs over one stream, with both clients."""
 
 import asyncio
-import math
-import time
 import uuid
 
 import grpc
@@ -18,6 +16,7 @@ from jobledger import (
     JobStatus,
     NewJob,
 )
+from jobledger.core.streams import Stop, Watch
 from jobledger.core.sync.completion import as_completed
 
 
@@ -122,11 +121,12 @@ def test_what_finished_in_a_gap_is_read_after_the_second_listing():
         yield FeedEvent(job=None, synced=True)
         raise AssertionError("nobody asked for the job")
 
-    assert list(as_completed(events(), {"j": None}, lambda _: done, math.inf)) == [done]
+    watch = Watch(events(), Stop())
+    assert list(as_completed(watch, {"j": None}, lambda _: done, None)) == [done]
 
 
 def test_reading_what_finished_before_ends_with_the_timeout_too():
-    events = iter([FeedEvent(job=None, synced=True)])
-    done = as_completed(events, {"j": None}, lambda _: pytest.fail("read"), time.monotonic())
+    watch = Watch((event for event in [FeedEvent(job=None, synced=True)]), Stop())
+    done = as_completed(watch, {"j": None}, lambda _: pytest.fail("read"), 0.0)
     with pytest.raises(DeadlineExceeded):
         next(done)

@@ -20,6 +20,7 @@ from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.rpc.workers import work_streams, worker_requests
 from jobledger_server.settings import Settings
 from jobledger_server.store import StoreUnavailable
+from jobledger_server.watch.held_jobs import HeldJobs
 from jobledger_server.watch.hub import WatchHub
 from tests.support.databases import several_servers
 from tests.support.gated_store import Gate
@@ -463,6 +464,23 @@ async def test_a_cancellation_at_another_server_is_pushed(start: Start) -> None:
             await Caller(other).ReleaseJob(job_id=job.id, attempt=1)
             (signal,) = await worker.signals()
             assert signal.HasField("lease_lost")
+
+
+async def test_a_result_does_not_come_before_a_signal_that_its_update_found(
+    channel: grpc.aio.Channel, call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a change at another server, whose notification comes later."""
+    monkeypatch.setattr(HeldJobs, "offer", lambda *_: False)
+    asked, ended = await call.running(), await call.running()
+    async with working(channel, holding=[asked, ended]) as worker:
+        await call.CancelJob(job_id=asked.id, user_id="ada", reason="enough")
+        await call.MarkCompleted(job_id=ended.id, attempt=1)
+        await worker.send(updates=[progressed(asked, 10), progressed(ended, 10)])
+        assert [result.applied for result in await worker.results(2)] == [True, False]
+        signals = {signal.job_id: signal for signal in await worker.signals(2)}
+        assert signals[asked.id].cancel_requested.reason == "enough"
+        assert signals[ended.id].HasField("lease_lost")
+        assert len(worker.messages) == 2  # the answer to hello, and all of this
 
 
 @pytest.mark.parametrize("buffered", [True, False])

@@ -341,7 +341,7 @@ async def test_a_handler_that_swallows_its_cancellation_is_cancelled_again(
     @worker.handler("render")
     async def render(job):
         started.set()
-        while len(cancelled) < 3:
+        while len(cancelled) < 2:
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
@@ -354,6 +354,38 @@ async def test_a_handler_that_swallows_its_cancellation_is_cancelled_again(
     worker.stop()
     await run
     assert len(service.requests("ReleaseJob")) == 1
+
+
+@pytest.mark.parametrize("why", ["timeout", "shutdown"])
+async def test_a_handler_that_swallows_every_cancellation_is_ended(
+    service, fake_client, running, monkeypatch, why
+):
+    monkeypatch.setattr("jobledger.worker.handling.CLEAN_UP", 0.05)
+    worker = Worker(fake_client, grace=0)
+    started = asyncio.Event()
+    cleaned = []
+
+    @worker.handler("render", timeout=0.05 if why == "timeout" else None)
+    async def render(job):
+        started.set()
+        try:
+            while True:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+        finally:
+            cleaned.append(job.id)
+
+    job = service.offer()
+    run = running(worker)
+    await started.wait()
+    if why == "shutdown":
+        worker.stop()
+        await run
+        assert [request.job_id for request in service.requests("ReleaseJob")] == [job.id]
+    else:
+        assert (await service.called("TransitionJob")).error.reason == "TIMED_OUT"
+    assert cleaned == [job.id]
+    assert not [task for task in asyncio.all_tasks() if "Handling" in repr(task.get_coro())]
 
 
 async def test_cancelling_run_releases_its_jobs_too(service, fake_client, running):

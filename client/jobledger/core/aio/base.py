@@ -68,7 +68,9 @@ class AsyncCalls:
         if channel is None:
             self._channels = AsyncChannels(connect, partial(connect, OWN_CONNECTION))
         else:
-            self._channels = AsyncChannels(partial(AsyncConnection, channel), None)
+            # Its stubs are made at once: those of a closed channel would crash the interpreter.
+            connection = AsyncConnection(channel)
+            self._channels = AsyncChannels(lambda: connection, None)
 
     async def _call(
         self,
@@ -128,6 +130,12 @@ class AsyncCalls:
     async def _headers(self, metadata: Metadata) -> Headers:
         given = (*self._metadata, *headers_of(metadata))
         return (*await bearer_async(self._token), *given, *trace_headers(given))
+
+    def _checked(self, options: CallOptions) -> CallOptions:
+        """Check the options of several calls before the first; metadata may be an iterator."""
+        check_names(options, CallOptions)
+        self._limit(options.get("timeout", DEFAULT), None, "timeout")
+        return {**options, "metadata": headers_of(options.get("metadata", ()))}
 
     @staticmethod
     def _limit(given: Timeout, default: float | None, name: str) -> float | None:

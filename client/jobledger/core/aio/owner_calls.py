@@ -1,7 +1,5 @@
 """The calls of a job's owner: create, read, list, watch, cancel, delete."""
 
-import math
-import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
 from functools import partial
@@ -15,7 +13,14 @@ from jobledger.core.feed_watch import FeedWatch
 from jobledger.core.job_watch import JobWatch
 from jobledger.core.models import Asset, FeedEvent, Job, JobChange, JobStatus, Transition
 from jobledger.core.new_job import NewJob
-from jobledger.core.options import DEFAULT, CallOptions, Metadata, Timeout, seconds_of
+from jobledger.core.options import (
+    DEFAULT,
+    CallOptions,
+    Metadata,
+    Timeout,
+    headers_of,
+    seconds_of,
+)
 from jobledger.core.page import Page
 from jobledger.core.requests import text, texts
 from jobledger.core.streams import AsyncWatch, OnError, OnReconnect
@@ -162,6 +167,7 @@ class AsyncOwnerCalls(AsyncCalls):
             user_id=user_id,
             all_users=all_users,
         )
+        options = self._checked(options)
 
         async def read(token: str) -> Page[Job]:
             request.page_token = token
@@ -331,7 +337,7 @@ class AsyncOwnerCalls(AsyncCalls):
                 job = change.job
         return job
 
-    async def as_completed(
+    def as_completed(
         self,
         job_ids: Iterable[str],
         *,
@@ -363,8 +369,7 @@ class AsyncOwnerCalls(AsyncCalls):
             JobledgerError: what `watch_jobs` raises.
         """
         waiting = dict.fromkeys(texts(job_ids, "job_ids"))
-        if not waiting:
-            return
+        headers = headers_of(metadata)
         request = self._requests.watch_jobs(
             job_types=(), labels=None, resume_token="", user_id=user_id, all_users=False
         )
@@ -374,16 +379,12 @@ class AsyncOwnerCalls(AsyncCalls):
             timeout=timeout,
             connect_timeout=connect_timeout,
             reconnect_timeout=reconnect_timeout,
-            metadata=metadata,
+            metadata=headers,
             on_disconnect=on_disconnect,
             on_reconnect=on_reconnect,
         )
-        limit = seconds_of(timeout, "timeout")
-        deadline = math.inf if limit is None else time.monotonic() + limit
-        async with watch:
-            get_job = partial(self.get_job, user_id=user_id, metadata=metadata)
-            async for job in as_completed(watch, waiting, get_job, deadline):
-                yield job
+        get_job = partial(self.get_job, user_id=user_id, metadata=headers)
+        return as_completed(watch, waiting, get_job, seconds_of(timeout, "timeout"))
 
     async def wait_all(
         self,
@@ -487,6 +488,7 @@ class AsyncOwnerCalls(AsyncCalls):
             JobNotFound: the owner has no such job.
         """
         request = self._requests.list_assets(job_id, page_size, user_id)
+        options = self._checked(options)
 
         async def read(token: str) -> Page[Asset]:
             request.page_token = token
@@ -519,6 +521,7 @@ class AsyncOwnerCalls(AsyncCalls):
             JobNotFound: the owner has no such job.
         """
         request = self._requests.list_transitions(job_id, page_size, user_id)
+        options = self._checked(options)
 
         async def read(token: str) -> Page[Transition]:
             request.page_token = token

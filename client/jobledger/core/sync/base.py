@@ -69,7 +69,9 @@ class Calls:
         if channel is None:
             self._channels = Channels(connect, partial(connect, OWN_CONNECTION))
         else:
-            self._channels = Channels(partial(Connection, channel), None)
+            # Its stubs are made at once: those of a closed channel would crash the interpreter.
+            connection = Connection(channel)
+            self._channels = Channels(lambda: connection, None)
 
     def _call(
         self,
@@ -129,6 +131,12 @@ class Calls:
     def _headers(self, metadata: Metadata) -> Headers:
         given = (*self._metadata, *headers_of(metadata))
         return (*bearer(self._token), *given, *trace_headers(given))
+
+    def _checked(self, options: CallOptions) -> CallOptions:
+        """Check the options of several calls before the first; metadata may be an iterator."""
+        check_names(options, CallOptions)
+        self._limit(options.get("timeout", DEFAULT), None, "timeout")
+        return {**options, "metadata": headers_of(options.get("metadata", ()))}
 
     @staticmethod
     def _limit(given: Timeout, default: float | None, name: str) -> float | None:

@@ -274,6 +274,8 @@ class _Stream:
                 self.held.remove(command.job_id, command.attempt)
                 self._may_claim.set()
         if isinstance(answer, Decision):
+            # Else the signal of a change at another server could come after this result.
+            self.held.observe(answer.job)
             linked = answer.assets[0] if isinstance(command, LinkAsset) else None
             self._answer(result, result_message(answer, linked))
         else:
