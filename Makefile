@@ -203,8 +203,8 @@ docs-check: $(INSTALLED) ## check the docs: made pages, words, spelling, names, 
 .PHONY: lock
 lock: $(UV) ## renew the lock files
 	$(COMPILE) pyproject.toml --all-extras --group dev --group docs --group bench -o requirements.lock
-	$(COMPILE) pyproject.toml --extra postgres --extra metrics --extra otel --extra jwt --extra cli \
-		--group image \
+	$(COMPILE) pyproject.toml --extra postgres --extra metrics --extra otel --extra admin --extra jwt \
+		--extra cli --group image \
 		-c requirements.lock -o requirements-image.lock
 	$(COMPILE) --group codegen -o requirements-codegen.lock
 	$(COMPILE) --group polyglot -o requirements-polyglot.lock

@@ -1,10 +1,12 @@
 """The figures for Prometheus, asked for as Prometheus does."""
 
 import asyncio
+import hashlib
 import re
 import socket
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -199,6 +201,36 @@ async def test_limits_and_waiting_claims_are_measured(start: Start) -> None:
     assert figures["jobledger_claims_waiting"] == 1
     assert figures['jobledger_store_connections_max{pool="writers"}'] >= 1
     assert figures["jobledger_feed_lag_seconds"] < 30
+
+
+async def test_quotas_of_an_identity_are_measured(start: Start, tmp_path: Path) -> None:
+    address, access = f"127.0.0.1:{free_port()}", tmp_path / "access.toml"
+    access.write_text(
+        f"""
+[[caller]]
+name = "ada"
+token_sha256 = "{hashlib.sha256(b"token").hexdigest()}"
+roles = ["owner"]
+users = ["ada"]
+quotas = {{ jobs_per_second = 1 }}
+"""
+    )
+    app = await start(metrics=address, access=access)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel, token="token")
+        requests = [{"job_type": "t"}] * 100
+        await call.BatchCreateJobs(user_id="ada", requests=requests)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call.job()
+        figures = await scraped(address)
+    refused = [
+        (name, count)
+        for name, count in figures.items()
+        if name.startswith("jobledger_limit_refused_total") and count
+    ]
+    assert refused == [
+        ('jobledger_limit_refused_total{limit="jobs created a second",scope="caller"}', 1)
+    ]
 
 
 def test_a_port_that_is_taken_is_told_in_words() -> None:

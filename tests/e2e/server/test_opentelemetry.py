@@ -113,6 +113,23 @@ async def test_a_jobs_wait_and_run_are_spans_of_its_creators_trace(
     assert run.status.code == run.status.STATUS_CODE_ERROR
 
 
+async def test_concurrent_calls_are_answered_while_all_is_sent(
+    collector: Collector, start: Start
+) -> None:
+    """gRPC's own observability stalls a server under 64 calls at once (grpc#43079)."""
+    app = await start(otlp=collector.endpoint)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        job = await call.job()
+
+        async def calls() -> None:
+            for _ in range(10):
+                await call.GetJob(job_id=job.id, user_id="ada")
+
+        await asyncio.gather(*(calls() for _ in range(64)))
+    await asyncio.to_thread(collector.wait_for, lambda: len(collector.spans) == 641)
+
+
 async def test_metrics_are_those_of_prometheus(collector: Collector, start: Start) -> None:
     app = await start(otlp=collector.endpoint)
     async with grpc.aio.insecure_channel(app.address) as channel:
