@@ -38,7 +38,7 @@ class Site:
 
     def copy(self, file: Path) -> None:
         target = place(file)
-        if target is None or target in self._copied:
+        if target is None or target in self._copied or not file.exists():
             return
         self._copied.add(target)
         staged = STAGED / target
