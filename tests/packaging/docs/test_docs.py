@@ -179,6 +179,12 @@ def test_the_first_paragraph_says_for_whom_a_page_is(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", pages(), ids=relative)
+def test_what_is_inside_a_list_is_indented_for_the_site_too(page: Path) -> None:
+    """With fewer than four spaces the site ends the list; GitHub does not."""
+    assert re.findall(r"^ {1,3}```.*$", text_of(page), re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("page", pages(), ids=relative)
 def test_the_programs_of_a_page_import_what_there_is(page: Path) -> None:
     for block in blocks(page, "python"):
         if block.text.startswith(("async def", "def", "class")) or "import" in block.text:
