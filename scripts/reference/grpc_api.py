@@ -92,7 +92,7 @@ def type_of(field: FieldDescriptorProto, maps: Mapping[str, DescriptorProto]) ->
     entry = maps.get(field.type_name.rpartition(".")[2])
     if entry is not None:
         key, value = entry.field
-        return f"map<{type_of(key, {})}, {type_of(value, {})}>"
+        return f"map&lt;{type_of(key, {})}, {type_of(value, {})}&gt;"
     if field.type_name:
         kind = reference(field.type_name)
     else:
