@@ -8,6 +8,7 @@ alone.
 import os
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -88,9 +89,11 @@ def _resource() -> "Resource":
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
 
     found = Resource.create()
+    # Servers would otherwise be one to a collector, and so would processes of one server.
+    ours = {"service.instance.id": str(found.attributes.get("service.instance.id") or uuid.uuid4())}
     if str(found.attributes["service.name"]).startswith("unknown_service"):
-        return found.merge(Resource({"service.name": "jobledger"}))
-    return found
+        ours["service.name"] = "jobledger"
+    return found.merge(Resource(ours))
 
 
 def _metrics_data(registry: Registry[Any], resource: "Resource", begun: int) -> "MetricsData":
