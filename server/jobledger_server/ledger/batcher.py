@@ -108,6 +108,11 @@ class Batcher(Generic[Item, Result]):
         self._new_future: Callable[[], asyncio.Future[Result]]
         self.task: asyncio.Task[None] | None = None
 
+    @property
+    def held(self) -> int:
+        """The weight that is queued or being processed."""
+        return self._items.held
+
     async def __aenter__(self) -> Self:
         # Bound once, because get_running_loop makes a system call each time.
         self._new_future = asyncio.get_running_loop().create_future

@@ -30,8 +30,8 @@ USUAL_WEIGHT = 10
 """The weight of a usual claim, for the limit of waiting claims."""
 
 PAUSE_SECONDS = 0.005
-"""How much later a full batch that found no job is answered. Otherwise callers that poll in vain,
-one poll after the other, would take all of the event loop."""
+"""How much later a batch that found no job is answered, if a full one waits. Otherwise callers that
+poll in vain, one poll after the other, would take all of the event loop."""
 
 MAX_LOST_RACES = 3
 """After this many lost races in a row against other servers, claims are answered with no jobs."""
@@ -106,8 +106,8 @@ class Claims:
                 self._failed(error, sum(not each.jobs for each in allocations))
             # Jobs that were started before the error belong to their workers.
             return [each.jobs or error for each in allocations]
-        full = sum(map(_weigh, allocations)) >= MAX_BATCH
-        if full and not any(each.jobs for each in allocations):
+        crowded = self.batcher.held >= sum(map(_weigh, allocations)) + MAX_BATCH
+        if crowded and not any(each.jobs for each in allocations):
             await asyncio.sleep(PAUSE_SECONDS)
         return [each.jobs for each in allocations]
 

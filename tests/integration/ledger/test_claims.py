@@ -200,18 +200,20 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     return jobs
 
 
-async def test_a_full_batch_of_claims_that_finds_nothing_is_answered_later_and_no_other(
+async def test_claims_that_find_nothing_are_answered_later_while_a_full_batch_waits(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     types = [f"t-{number}" for number in range(claims.MAX_BATCH)]
-    for pause, polled in ((3600, types[1:]), (0.1, types)):
-        monkeypatch.setattr(claims, "PAUSE_SECONDS", pause)
-        began = time.monotonic()
-        assert await ledger.claim(claim(*polled)) == []
-    assert time.monotonic() - began >= 0.1
+    full, nearly_full = claim(*types), claim(*types[1:])
     monkeypatch.setattr(claims, "PAUSE_SECONDS", 3600)
-    job = await created(ledger, types[0])
-    assert [each.id for each in await ledger.claim(claim(*types))] == [job.id]
+    assert await asyncio.gather(ledger.claim(full), ledger.claim(nearly_full)) == [[], []]
+    jobs = [await created(ledger, types[0]) for _ in range(2)]
+    got = await asyncio.gather(ledger.claim(full), ledger.claim(full))
+    assert [[job.id] for job in jobs] == [[job.id for job in each] for each in got]
+    monkeypatch.setattr(claims, "PAUSE_SECONDS", 0.1)
+    began = time.monotonic()
+    assert await asyncio.gather(ledger.claim(full), ledger.claim(full)) == [[], []]
+    assert time.monotonic() - began >= 0.1
 
 
 async def test_a_claim_is_given_and_reads_no_more_bytes_than_an_answer_holds(

@@ -20,7 +20,7 @@ DEADLINE = 10.0
 LONGEST_P99 = 0.25
 """Seconds; what the contract allows beside any abuse."""
 
-USUAL_P99 = 0.02
+USUAL_P99 = 0.03
 """Seconds; a p99 that a good client may have on a machine that also does something else. Where it
 is served faster alone, one wait for the disk or for a processor would be five times that."""
 
@@ -57,11 +57,11 @@ class Good:
     def assert_served(self, alone: "Good") -> None:
         """Assert the measure of all abuse: no failed call, and p99 near what it was without.
 
-        The p99 may be five times what it was without the abuse, and 250 ms.
+        The p99 may be five times what it was without the abuse. That is at most 250 ms, unless
+        the machine is so busy that it was more than 50 ms without: then nothing follows from it.
         """
         assert self.failed == [], f"{self}; alone: {alone}"
-        longest = min(LONGEST_P99, 5 * max(alone.p99, USUAL_P99))
-        assert self.p99 <= longest, f"{self}; alone: {alone}"
+        assert self.p99 <= 5 * max(alone.p99, USUAL_P99), f"{self}; alone: {alone}"
 
     def __str__(self) -> str:
         return (

@@ -21,7 +21,7 @@ from tests.robustness.checker.facts import snapshot
 from tests.robustness.checker.history import History, Hold, Operation, Outcome
 
 LEASE = Duration(seconds=5)
-SLOTS = 4
+SLOTS = 8
 
 BEAT_SECONDS = 1.0
 """Between two messages of a worker; a lease lasts for five."""
