@@ -20,6 +20,7 @@ from benchmarks.scenarios import (
     limits,
     reactions,
     restart,
+    security,
     watch,
 )
 from benchmarks.targets import DATABASES
@@ -38,6 +39,7 @@ SCENARIOS = {
     "growth": growth.SCENARIO,
     "restart": restart.SCENARIO,
     "limits": limits.SCENARIO,
+    "security": security.SCENARIO,
 }
 
 

@@ -113,12 +113,14 @@ class Server:
     Args:
         command: what serves, where it is not this tree's `jobledger-server`.
         url: of the database, where it is reached by another way than its own.
+        credentials: of a client, where the server speaks TLS.
     """
 
     def __init__(
         self,
         database: Database,
         *arguments: str,
+        credentials: grpc.ChannelCredentials | None = None,
         command: Sequence[str] = (str(PROGRAMS / "jobledger-server"),),
         environment: Mapping[str, str] | None = None,
         url: str | None = None,
@@ -131,6 +133,7 @@ class Server:
             *("--database", url or database.url, *arguments),
         ]
         self._environment = environment
+        self._credentials = credentials
         self._log = Path(tempfile.mkdtemp(dir=database.folder)) / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -158,12 +161,17 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
+    def _channel(self, options: Sequence[tuple[str, int]]) -> grpc.Channel:
+        if self._credentials is None:
+            return grpc.insecure_channel(self.target, options)
+        return grpc.secure_channel(self.target, self._credentials, options)
+
     def _serves(self) -> bool:
         # By a socket first: a channel that finds no one would try again much later.
         if not listens(self._port):
             return False
         options = [("grpc.use_local_subchannel_pool", 1)]
-        with grpc.insecure_channel(self.target, options) as channel:
+        with self._channel(options) as channel:
             try:
                 answer = health_pb2_grpc.HealthStub(channel).Check(_SERVICE, timeout=30)
             except grpc.RpcError as error:

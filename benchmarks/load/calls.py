@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import ssl
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -75,6 +76,10 @@ class Target:
             raise Wrong(f"{job.id} has version {answer.job.version}, not {job.version}")
         return 1
 
+    async def list(self) -> int:
+        await self.jobs.ListJobs(job_service_pb2.ListJobsRequest(user_id=USER, page_size=100))
+        return 1
+
     async def create(self) -> int:
         await self.jobs.CreateJob(next(self._requests))
         return 1
@@ -126,6 +131,63 @@ class Calls:
 
     def __init__(self) -> None:
         self._targets: dict[str, Target] = {}
+
+    async def open(
+        self, target: str, token: str = "", ca: str = "", cert: str = "", key: str = ""
+    ) -> Reply:
+        """Connect to a server with a token, and with TLS if a CA is given."""
+        tls = None
+        if ca:
+            tls = ssl.create_default_context(cafile=ca)
+            tls.set_alpn_protocols(["h2"])
+            if cert:
+                tls.load_cert_chain(cert, key)
+        self._targets[target] = Target(await connect(target, tls=tls, token=token))
+        return {}
+
+    async def abuse(
+        self, target: str, token: str, operations: Sequence[str], in_flight: int, seconds: float
+    ) -> Reply:
+        """Keep calls going that the server may refuse; return how many it refused."""
+        made = Target(await connect(target, token=token))
+        end = time.monotonic() + seconds
+        done = refused = 0
+
+        async def caller(operation: str) -> None:
+            nonlocal done, refused
+            while time.monotonic() < end:
+                try:
+                    done += await getattr(made, operation)()
+                except CallFailed:
+                    refused += 1
+
+        async with asyncio.TaskGroup() as callers:
+            for number in range(in_flight):
+                callers.create_task(caller(operations[number % len(operations)]))
+        made.connection.close()
+        return {"done": done, "refused": refused}
+
+    async def steady(
+        self, target: str, tokens: Sequence[str], every: float, seconds: float
+    ) -> Reply:
+        """Create jobs at even intervals, one caller for each token; return the seconds of each."""
+        callers = [Target(await connect(target, token=token)) for token in tokens]
+        begin = time.monotonic()
+        each: list[float] = []
+
+        async def caller(made: Target, offset: float) -> None:
+            for number in range(round(seconds / every)):
+                due = begin + offset + number * every
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+                await made.create()
+                each.append(time.monotonic() - due)
+
+        async with asyncio.TaskGroup() as running:
+            for number, made in enumerate(callers):
+                running.create_task(caller(made, every * number / len(callers)))
+        for made in callers:
+            made.connection.close()
+        return {"done": len(each), "each": each}
 
     async def prepare(self, target: str, jobs: int) -> Reply:
         """Create and start jobs until there are that many; return their ids.

@@ -2,11 +2,12 @@
 
 A grpc.aio client uses nearly as much processor time as the bare server that it calls, and
 where there are few cores takes it from that server. This is what it takes to call a grpc
-server on the same machine, and no more: no TLS, no deadlines, no compression, no
-retries. RFC 9113 has the frames, RFC 7541 the headers.
+server on the same machine, and no more: no deadlines, no compression, no retries. RFC 9113 has the
+frames, RFC 7541 the headers.
 """
 
 import asyncio
+import ssl
 import struct
 from abc import ABC, abstractmethod
 from collections import deque
@@ -110,8 +111,12 @@ class Connection(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def __init__(self, target: str, *, reads: bool = True) -> None:
+    def __init__(
+        self, target: str, *, reads: bool = True, tls: bool = False, token: str = ""
+    ) -> None:
         self._target = target
+        self._scheme = b"\x87" if tls else b"\x86"  # :scheme https, http
+        self._token = token
         self._reads = reads
         self._calls: dict[int, Call] = {}
         self._headers: dict[tuple[str, str], int] = {}
@@ -130,13 +135,15 @@ class Connection(asyncio.Protocol):
         self._next_id += 2
         self._calls[call.id] = call
         headers = (
-            b"\x83\x86"  # :method POST, :scheme http
+            b"\x83"  # :method POST
+            + self._scheme
             + self._header(":path", path)
             + self._header(":authority", self._target)
             + self._header("content-type", "application/grpc")
             + self._header("user-agent", "jobledger-benchmark")
             + self._header("te", "trailers")
             + self._header("grpc-accept-encoding", "identity")
+            + (self._header("authorization", f"Bearer {self._token}") if self._token else b"")
         )
         self._write(_HEADERS, _END_HEADERS, call.id, headers)
 
@@ -274,7 +281,7 @@ class Connection(asyncio.Protocol):
             return bytes([0x80 | _STATIC_HEADERS + len(self._headers) - number])
         self._headers[name, value] = len(self._headers)
         texts = (name.encode(), value.encode())
-        return b"\x40" + b"".join(bytes([len(text)]) + text for text in texts)
+        return b"\x40" + b"".join(_length(len(text)) + text for text in texts)
 
     def _write(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """Write a frame: all that come together at once."""
@@ -288,15 +295,37 @@ class Connection(asyncio.Protocol):
         self._out.clear()
 
 
-async def connect(target: str, *, reads: bool = True) -> Connection:
+def _length(size: int) -> bytes:
+    """Return the length of a text: one byte, or HPACK's number of several."""
+    if size < 127:
+        return bytes([size])
+    rest, number = size - 127, b"\x7f"
+    while rest >= 128:
+        number += bytes([rest & 0x7F | 0x80])
+        rest >>= 7
+    return number + bytes([rest])
+
+
+async def connect(
+    target: str,
+    *,
+    reads: bool = True,
+    tls: ssl.SSLContext | None = None,
+    token: str = "",
+) -> Connection:
     """Connect to a server.
 
     Args:
         target: its HOST:PORT.
         reads: whether the server may send without end; else a few KiB of each call.
+        tls: how to encrypt; else the connection is plain text.
+        token: the bearer token to send with each call.
     """
     host, _, port = target.rpartition(":")
     _, connection = await asyncio.get_running_loop().create_connection(
-        lambda: Connection(target, reads=reads), host, int(port)
+        lambda: Connection(target, reads=reads, tls=tls is not None, token=token),
+        host,
+        int(port),
+        ssl=tls,
     )
     return connection

@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
+import grpc
+
 from benchmarks import postgres
 from benchmarks.measure import (
     GENERATORS,
@@ -66,11 +68,17 @@ class Run:
             self._cluster = self.enter(postgres.cluster())
         return self.enter(new_database(name, self.folder, self._cluster))
 
-    def serving(self, database: str | Database, *arguments: str) -> Server:
+    def serving(
+        self,
+        database: str | Database,
+        *arguments: str,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> Server:
         """Serve on a database, a new one where only its kind is named, until the run ends."""
         if isinstance(database, str):
             database = self.database(database)
-        return self.enter(Server(database, *arguments, *self.arguments.serve))
+        given = (*arguments, *self.arguments.serve)
+        return self.enter(Server(database, *given, credentials=credentials))
 
     def bare(self) -> Other:
         """Start the ceiling; it ends with the run."""

@@ -28,6 +28,7 @@ SMALLER = {
     "lifecycle": ("--lifecycles", "10"),
     "growth": ("--jobs", "20000", "--calls", "2"),
     "restart": ("--watches", "16"),
+    "security": ("--in-flight", "8", "--jobs", "32"),
     "limits": ("--watches", "100", "--stall", "0.2", "--minutes", "0"),
 }
 """Options that make a scenario small, where it has some of its own."""

@@ -45,6 +45,10 @@ _UNCHANGED: AbstractContextManager[None] = nullcontext()
 REQUEST_SECONDS = 20
 """How long a request of one message may take to arrive after its headers."""
 
+QUOTA_SECONDS = 0.25
+"""A call beyond a quota is refused after this time. A caller that repeats it at once would
+otherwise take as much of the server as one without a quota."""
+
 LARGE_REQUESTS = frozenset(
     {
         "/jobledger.v1.JobService/CreateJob",
@@ -183,6 +187,7 @@ class Calls:
                 if access is not None and isinstance(error, Unauthenticated | AccessDenied):
                     known = PERMISSIONS.get()
                     audit_denial(name, known.identity.name if known else peer, error)
+                over_quota = isinstance(error, LimitExceeded) and bool(error.caller)
                 status = _released_status(error)
                 call.status = status.code
             else:
@@ -195,6 +200,8 @@ class Calls:
             # An aborting task keeps this frame, and so the request, until it is collected as
             # garbage.
             request = None
+            if over_quota:
+                await asyncio.sleep(QUOTA_SECONDS)
             return await context.abort_with_status(rpc_status.to_status(status))
 
         return answer

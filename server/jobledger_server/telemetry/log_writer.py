@@ -8,6 +8,7 @@ import logging
 import os
 import select
 import threading
+import time
 from collections import deque
 
 from jobledger_server.telemetry.library_logs import without_private_data
@@ -15,6 +16,10 @@ from jobledger_server.telemetry.rate_limiter import LIMIT_SECONDS, RateLimiter
 
 QUEUE_BYTES = 4 * 1024 * 1024
 """Bytes of lines that wait to be written at most. Further lines are lost, and counted."""
+
+LINGER_SECONDS = 0.01
+"""Lines that follow within this time are written together. To wake the thread for each line costs
+the process several times as much as the line."""
 
 CLOSE_SECONDS = 2.0
 """How long the process waits at its end for the last lines to be written."""
@@ -72,7 +77,9 @@ class LogWriter(logging.Handler):
 
     def _run(self) -> None:
         while True:
-            self._wake_up.wait(LIMIT_SECONDS if self._limiter.active else None)
+            woken = self._wake_up.wait(LIMIT_SECONDS if self._limiter.active else None)
+            if woken and not self._closing:
+                time.sleep(LINGER_SECONDS)
             self._wake_up.clear()
             closing = self._closing
             self._put_due(closing=closing)
