@@ -126,6 +126,82 @@ async def test_a_flood_of_progress_is_at_most_ten_a_second_and_the_newest_arrive
     assert (progress[-1], messages[-1]) == (99, "step 999")
 
 
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_a_report_that_is_waited_for_is_sent_at_once_and_committed(
+    service, fake_client, running, blocking, monkeypatch
+):
+    monkeypatch.setattr("jobledger.worker.runner.INTERVAL", 60.0)  # between others
+    worker = Worker(fake_client, lease=600)
+    committed = []
+
+    def newest():
+        request = service.requests("UpdateProgress")[-1]
+        committed.append((request.progress, request.progress_message))
+
+    if blocking:
+
+        @worker.handler("render")
+        def render_blocking(job):
+            for step in range(20):
+                job.progress(step, f"step {step}", wait=True)
+                newest()
+    else:
+
+        @worker.handler("render")
+        async def render(job):
+            for step in range(20):
+                await job.progress(step, f"step {step}", wait=True)
+                newest()
+
+    service.offer()
+    running(worker)
+    end = await service.called("TransitionJob")
+    assert committed == [(step, f"step {step}") for step in range(20)]
+    assert not end.HasField("progress")
+
+
+async def test_a_report_is_waited_for_until_the_service_takes_it(service, fake_client, running):
+    worker = Worker(fake_client)
+    service.rules["UpdateProgress"] = service.refuse(grpc.StatusCode.UNAVAILABLE, 3)
+
+    @worker.handler("render")
+    async def render(job):
+        await job.progress(7, wait=True)
+        return {"reports": len(service.requests("UpdateProgress"))}
+
+    service.offer()
+    running(worker)
+    assert (await service.called("TransitionJob")).result["reports"] == 4
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_who_waits_for_a_report_can_be_stopped(service, fake_client, running, blocking):
+    worker = Worker(fake_client, grace=0)
+    service.rules["UpdateProgress"] = service.refuse(grpc.StatusCode.UNAVAILABLE)
+    stopped = []
+
+    def render_blocking(job):
+        with pytest.raises(asyncio.CancelledError):
+            job.progress(7, wait=True)
+        stopped.append(job.id)
+        raise asyncio.CancelledError
+
+    async def render(job):
+        with pytest.raises(asyncio.CancelledError):
+            await job.progress(7, wait=True)
+        stopped.append(job.id)
+        raise asyncio.CancelledError
+
+    worker.handler("render")(render_blocking if blocking else render)
+    job = service.offer()
+    run = running(worker)
+    await service.called("UpdateProgress", 2)
+    worker.stop()
+    await run
+    assert stopped == [job.id]
+    assert [request.job_id for request in service.requests("ReleaseJob")] == [job.id]
+
+
 async def test_a_single_report_is_on_the_wire_at_once(service, fake_client, running):
     worker = Worker(fake_client)
 

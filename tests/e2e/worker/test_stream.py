@@ -122,18 +122,11 @@ async def test_no_message_is_larger_than_the_service_takes(service, fake_client,
 
 
 async def test_no_more_than_a_thousand_updates_wait_for_a_result(service, fake_client, running):
-    worker = Worker(fake_client, lease=60)
-    under_way, most = 0, 0
+    worker = Worker(fake_client, lease=600, grace=60)
     full = asyncio.Event()
 
     async def wait(request, context):
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
-        if under_way == 1000:
-            full.set()
         await full.wait()
-        under_way -= 1
 
     service.rules["CreateAsset"] = wait
 
@@ -143,11 +136,17 @@ async def test_no_more_than_a_thousand_updates_wait_for_a_result(service, fake_c
         await asyncio.gather(*(job.add_asset("image/png", url=url) for _ in range(1500)))
 
     service.offer()
-    running(worker)
-    await service.called("TransitionJob")
+    run = running(worker)
+    await service.called("CreateAsset", 1000)
+    # What the worker sends now comes after any update that it would send.
+    worker.stop()
+    while not service.messages[-1].HasField("slots"):
+        await asyncio.sleep(0.001)
+    assert service.streamed == 1000
+    full.set()
+    await run
     requests = service.requests("CreateAsset")
     assert len({request.request_id for request in requests}) == len(requests) == 1500
-    assert most == 1000
 
 
 # --- signals -----------------------------------------------------------------------------------
@@ -239,7 +238,7 @@ async def test_a_handler_that_goes_on_without_its_lease_takes_up_its_slot(
 async def test_a_worker_that_stops_takes_no_more_and_releases_what_comes_too_late(
     service, fake_client, running
 ):
-    waiting = Waiting(fake_client, running, grace=60)
+    waiting = Waiting(fake_client, running, concurrency=2, grace=60)
     service.offer()
     await waiting.started.acquire()
     waiting.worker.stop()
