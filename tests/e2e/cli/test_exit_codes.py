@@ -119,7 +119,7 @@ def test_a_worker_that_the_service_refuses_exits_with_2(jobledger):
     assert run.returncode == 2
     started, error = run.stderr.splitlines()
     assert "started" in started
-    assert error.startswith("error: lease_duration: ")
+    assert error.startswith("error: hello.lease_duration: ")
 
 
 def test_a_missing_user_is_2_and_says_how_to_give_one(jobledger):
