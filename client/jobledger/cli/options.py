@@ -67,7 +67,12 @@ def _connection_options() -> list[click.Parameter]:
             help="The address of the service.",
         ),
         option("--user", type=_not_empty, metavar="USER", help="The owner of the jobs."),
-        option("--token", type=_not_empty, metavar="TOKEN", help="A bearer token."),
+        option(
+            "--token",
+            type=_not_empty,
+            metavar="TOKEN",
+            help="A bearer token. Others can see it in the list of processes: prefer a file.",
+        ),
         option(
             "--token-file",
             type=_not_empty,

@@ -1,0 +1,159 @@
+"""Identities at random: nothing but a whole proof lets anybody in, and nothing is a bug."""
+
+import base64
+import binascii
+import json
+import random
+import shutil
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc import StatusCode
+
+from jobledger.v1 import job_service_pb2 as jobs
+from jobledger.v1.job_service_pb2_grpc import JobServiceStub
+from jobledger_server.app import open_app
+from jobledger_server.settings import Settings
+from tests.support.authority import Authority
+from tests.support.token_issuer import AUDIENCE, ISSUER, SigningKey, write_key_set
+
+SEED = 7
+EXAMPLES = 400
+
+POLICY = f"""
+[[issuer]]
+name = "accounts"
+issuer = "{ISSUER}"
+audience = "{AUDIENCE}"
+jwks_file = "keys.json"
+
+[[caller]]
+name = "people"
+identity = "jwt:accounts/*"
+roles = ["owner"]
+users_claim = "sub"
+
+[[caller]]
+name = "web"
+identity = "spiffe://example.org/web"
+roles = ["owner"]
+users = ["ada"]
+
+[[proxy]]
+identity = "cn:proxy"
+"""
+
+TEXT = "abcXYZ019-_.=/:;,\"'\\*{}[] @%~"
+
+PIECES = (
+    *("URI=", "DNS=", "Subject=", "By=", "Hash=", "spiffe://example.org/web", '"', "\\", ",", ";"),
+    *("spiffe://example.org/other", "CN=web", "O=x", "=", "uri=", " ", "spiffe://"),
+)
+
+
+def mutated(chance: random.Random, text: str) -> str:
+    """Change a text in one to three places."""
+    for _ in range(chance.randint(1, 3)):
+        at = chance.randrange(len(text) + 1)
+        match chance.randrange(5):
+            case 0:
+                text = text[:at] + chance.choice(TEXT) + text[at:]
+            case 1:
+                text = text[:at] + text[at + chance.randint(1, 9) :]
+            case 2:
+                text = text[:at] + chance.choice(TEXT) + text[at + 1 :]
+            case 3:
+                text = text[at:] + text[:at]
+            case _:
+                parts = text.split(".")
+                chance.shuffle(parts)
+                text = ".".join(parts)
+    return text
+
+
+def content(token: str) -> list[bytes] | None:
+    """Return what a token's parts say: of one content there are several spellings."""
+    try:
+        return [base64.urlsafe_b64decode(part + "==") for part in token.split(".")]
+    except (binascii.Error, ValueError):
+        return None
+
+
+async def code_of(channel: grpc.aio.Channel, metadata: list[tuple[str, str]]) -> StatusCode:
+    request = jobs.ListJobsRequest(user_id="ada")
+    try:
+        await JobServiceStub(channel).ListJobs(request, metadata=metadata, timeout=30)
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return StatusCode.OK
+
+
+@pytest.fixture
+async def channel(tmp_path: Path, sqlite_template: Path) -> object:
+    """Connect as the trusted proxy, over mutual TLS."""
+    authority = Authority()
+    cert, key = authority.server().write(tmp_path, "server")
+    client_ca, access = tmp_path / "clients.pem", tmp_path / "access.toml"
+    client_ca.write_bytes(authority.certificate)
+    access.write_text(POLICY)
+    write_key_set(tmp_path / "keys.json", KEYS)
+    shutil.copy(sqlite_template, tmp_path / "jobledger.db")
+    settings = Settings(
+        listen="127.0.0.1:0",
+        database=f"sqlite:///{tmp_path}/jobledger.db",
+        grace=2.0,
+        access=access,
+        tls_cert=cert,
+        tls_key=key,
+        tls_client_ca=client_ca,
+    )
+    own = authority.issue(common_name="proxy")
+    credentials = grpc.ssl_channel_credentials(authority.certificate, own.key, own.certificate)
+    async with (
+        open_app(settings) as app,
+        grpc.aio.secure_channel(app.address, credentials) as channel,
+    ):
+        yield channel
+
+
+KEYS = [SigningKey(name, name) for name in ("RS256", "ES256", "EdDSA")]
+
+
+async def test_no_changed_token_lets_anybody_in(
+    channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    chance = random.Random(SEED)
+    whole = [key.token() for key in KEYS]
+    for token in whole:
+        assert await code_of(channel, [("authorization", f"Bearer {token}")]) is StatusCode.OK
+    for _ in range(EXAMPLES):
+        token = chance.choice(whole)
+        changed = mutated(chance, token).strip()
+        code = await code_of(channel, [("authorization", f"Bearer {changed}")])
+        if content(changed) == content(token):
+            assert code in (StatusCode.OK, StatusCode.UNAUTHENTICATED), changed
+        else:
+            assert code is StatusCode.UNAUTHENTICATED, changed
+    for record in caplog.records:
+        text = json.dumps(vars(record), default=str)
+        assert not any(token[:40] in text for token in whole)
+        assert record.message != "internal_error"
+
+
+async def test_no_report_of_a_proxy_is_a_bug_or_lets_in_whom_it_does_not_name(
+    channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    chance = random.Random(SEED)
+    seen = set()
+    for _ in range(EXAMPLES):
+        report = "".join(chance.choices(PIECES, k=chance.randint(1, 12))).strip()
+        code = await code_of(channel, [("x-forwarded-client-cert", report)])
+        seen.add(code)
+        if code is StatusCode.OK:
+            assert "spiffe://example.org/web" in report, report
+            assert "uri=" in report.lower(), report
+        else:
+            assert code in (StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED), report
+    assert len(seen) > 1
+    assert "internal_error" not in [record.message for record in caplog.records]
