@@ -222,9 +222,8 @@ class Claimable(Struct, frozen=True):
 class Transaction(Protocol):
     """One writing transaction. Its writes are invisible to others until it commits."""
 
-    @property
-    def now(self) -> Instant:
-        """The database server's time, read when the transaction began."""
+    async def now(self) -> Instant:
+        """Return the database server's time. It is read once, at the latest by the first call."""
 
     async def load_jobs(
         self, ids: Collection[JobId], owned: Collection[Owned] = ()

@@ -150,7 +150,7 @@ class Claims:
             allocated = allocate(found, allocations)
             jobs = await transaction.load_unlocked_jobs([job.id for job, _ in allocated])
             self._contended |= len(jobs) < len(allocated)
-            now = transaction.now
+            now = await transaction.now()
             decided = [
                 (decision, allocation)
                 for claimable, allocation in allocated

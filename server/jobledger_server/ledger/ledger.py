@@ -261,7 +261,7 @@ class Ledger:
             async with self._store.transaction() as transaction:
                 working_set = await load_working_set(transaction, commands, find_created=look_up)
                 found = bool(working_set.created)
-                now = transaction.now
+                now = await transaction.now()
                 self.outages.answered(now)
                 resumed_at = self.outages.resumed_at
                 new_id = partial(self._ids.new_id, now)

@@ -54,7 +54,7 @@ class Driver(Protocol):
         """Begin a transaction that may write, at the latest with the next `fetch`."""
 
     async def now(self) -> Instant:
-        """Return the database server's time."""
+        """Return the database server's time, as it was read first in the transaction."""
 
     async def fetch(self, statement: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
         """Run a statement and return all its rows."""

@@ -60,8 +60,7 @@ class SqlStore:
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[SqlTransaction]:
         async with self._connections.transaction() as driver:
-            now = await driver.now()
-            transaction = SqlTransaction(driver, self._statements, self._cache, now)
+            transaction = SqlTransaction(driver, self._statements, self._cache)
             yield transaction
             await driver.commit()
             transaction.committed()

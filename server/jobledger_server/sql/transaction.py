@@ -30,21 +30,17 @@ from jobledger_server.store import Change, Claimable, Owned
 class SqlTransaction:
     """See `store.Transaction`."""
 
-    def __init__(
-        self, driver: Driver, statements: Statements, cache: JobCache, now: Instant
-    ) -> None:
+    def __init__(self, driver: Driver, statements: Statements, cache: JobCache) -> None:
         self._driver = driver
         self._statements = statements
         self._dialect = statements.dialect
         self._cache = cache
-        self._now = now
         self._loaded: dict[JobId, Change] = {}
         self._written: list[Change] = []
         self._write_id: WriteId | None = None
 
-    @property
-    def now(self) -> Instant:
-        return self._now
+    async def now(self) -> Instant:
+        return await self._driver.now()
 
     async def load_jobs(
         self, ids: Collection[JobId], owned: Collection[Owned] = ()
@@ -111,7 +107,7 @@ class SqlTransaction:
         return [Claimable(*row) for row in await self._driver.fetch(statement, values)]
 
     async def append(self, decisions: Sequence[Decision], *, last: bool = False) -> list[Change]:
-        batch = _Batch(decisions, self._loaded, self._now)
+        batch = _Batch(decisions, self._loaded, await self.now())
         deletions = self._deletions(batch.deleted) if batch.deleted else ()
 
         def writes(after: int) -> Writes:

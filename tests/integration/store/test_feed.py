@@ -366,7 +366,7 @@ async def test_jobs_that_ended_long_ago_are_found_and_no_others(
     assert (none.jobs, none.through, none.more) == ([], 4, False)
     # One that ended a moment ago, by a clock that was wrong then, does not hide the others.
     async with store.transaction() as transaction:
-        now = transaction.now
+        now = await transaction.now()
     async with database.writer.begin() as connection:
         await connection.execute(
             text(f"UPDATE jobs SET complete_time = {now} WHERE id = '{old[0].id}'")

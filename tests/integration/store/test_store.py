@@ -241,7 +241,7 @@ async def test_the_transactions_time_is_the_databases(store: SqlStore, database:
         "postgresql": "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
     }[database.dialect.name]
     async with store.transaction() as transaction, database.reader.connect() as connection:
-        ours = transaction.now
+        ours = await transaction.now()
         theirs = (await connection.exec_driver_sql(clock)).scalar_one()
     assert abs(theirs - ours) < 1_000_000
 

@@ -77,6 +77,7 @@ class PostgresqlDriver:
         self._connection = connection
         self._may_begin = False
         self._begun = False
+        self._now: Instant | None = None
 
     def is_broken_by(self, error: BaseException) -> bool:
         return self._connection.is_closed() or isinstance(error, PROTOCOL_ERRORS)
@@ -93,7 +94,9 @@ class PostgresqlDriver:
         self._may_begin = True
 
     async def now(self) -> Instant:
-        return Instant(await self._connection.fetchval(f"SELECT {CLOCK}"))
+        if self._now is None:
+            self._now = Instant(await self._connection.fetchval(f"SELECT {CLOCK}"))
+        return self._now
 
     async def fetch(self, statement: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
         await self._begin()
@@ -103,10 +106,13 @@ class PostgresqlDriver:
         await self._begin()
         # `xmin` is the transaction that wrote this version of the row: 32 bits of its id.
         found = await self._connection.fetch(
-            "SELECT id, xmin::text FROM jobs WHERE id = ANY($1) ORDER BY id FOR UPDATE",
+            f"SELECT id, xmin::text, {CLOCK} FROM jobs "  # noqa: S608
+            "WHERE id = ANY($1) ORDER BY id FOR UPDATE",
             list(write_ids),
         )
-        return [job_id for job_id, write_id in found if write_id == write_ids[job_id]]
+        if found and self._now is None:  # so that it is no statement of its own
+            self._now = Instant(found[0][2])
+        return [job_id for job_id, write_id, _ in found if write_id == write_ids[job_id]]
 
     async def append(
         self,

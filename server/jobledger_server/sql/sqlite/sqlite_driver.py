@@ -69,6 +69,7 @@ class SqliteDriver:
         self._generation = generation
         self._changes = 0
         self._version: int | None = None
+        self._now: Instant | None = None
 
     def is_broken_by(self, error: BaseException) -> bool:  # noqa: ARG002
         return False  # a file does not disconnect
@@ -83,7 +84,9 @@ class SqliteDriver:
         self._changes = self._connection.total_changes
 
     async def now(self) -> Instant:
-        return Instant(machine_clock())
+        if self._now is None:
+            self._now = Instant(machine_clock())
+        return self._now
 
     async def fetch(self, statement: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
         return list(await self._connection.execute_fetchall(statement, values))
