@@ -4,8 +4,10 @@ Only paths, addresses and the database are others. Probes are asked as Kubernete
 """
 
 import hashlib
+import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +32,7 @@ from tests.support.manifests import (
     pods,
 )
 from tests.support.pages import DEPLOY as DEPLOY_PAGE
-from tests.support.pages import blocks
+from tests.support.pages import Block, blocks
 from tests.support.postgres_server import PostgresServer
 from tests.support.server_process import free_port
 
@@ -233,14 +235,39 @@ def test_the_pages_commands_install_the_unit(machine: Machine) -> None:
     assert machine.path(line.removeprefix("EnvironmentFile=-")).exists()
 
 
-def test_the_pages_secrets_are_those_that_the_manifests_mount() -> None:
-    (block,) = [each for each in blocks(DEPLOY_PAGE, "console") if "create secret" in each.text]
+def secrets_made(block: Block, machine: Machine) -> dict[str, set[str]]:
+    """Return the keys of the Secrets that a page's commands create, by their names.
+
+    kubectl itself says so where it is installed; it needs no cluster for that.
+    """
+    kubectl = shutil.which("kubectl")
     made: dict[str, set[str]] = {}
     for line in block.commands:
         if " create secret " in line:
-            _, _, _, kind, name, *files = shlex.split(line)
+            _, *arguments = shlex.split(line)
+            kind, name, *files = arguments[2:]
             keys = {file.removeprefix("--from-file=").partition("=")[0] for file in files}
             made[name] = {"tls.crt", "tls.key"} if kind == "tls" else keys
+            if kubectl is not None:
+                dry = ["--dry-run=client", "-o", "json"]
+                run = subprocess.run(
+                    [kubectl, *arguments, *dry],
+                    cwd=machine.path("/secrets"),
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                )
+                secret = json.loads(run.stdout)
+                assert (secret["metadata"]["name"], set(secret["data"])) == (name, made[name])
+    return made
+
+
+def test_the_pages_secrets_are_those_that_the_manifests_mount(machine: Machine) -> None:
+    (block,) = [each for each in blocks(DEPLOY_PAGE, "console") if "create secret" in each.text]
+    for file in ("/tls/tls.crt", "/tls/tls.key", "/access/access.toml"):
+        machine.write(f"/secrets/{Path(file).name}", machine.path(file).read_bytes())
+    machine.write("/secrets/database-url.txt", b"postgresql://u:p@db.example/jobledger")
+    made = secrets_made(block, machine)
     folder = KUBERNETES / "postgresql"
     used: dict[str, set[str]] = {}
     for template in pods(folder):
