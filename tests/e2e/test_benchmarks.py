@@ -49,7 +49,7 @@ def test_a_benchmark_explains_itself(
 def test_every_benchmark_that_a_page_names_can_be_run() -> None:
     texts = [text_of(page) for page in pages() if page.parent.name != "decisions"]
     named = set(re.findall(r'make bench ARGS="([^"]+)"', "\n".join(texts)))
-    assert {"run unary", "compare REV_A REV_B"} <= named
+    assert "compare main ." in named
     for arguments in named:
         parser().parse_args(shlex.split(arguments))
 

@@ -88,6 +88,8 @@ def test_its_metadata_names_the_license_and_the_extras(wheel: Path) -> None:
         "postgres",
         "jwt",
         "metrics",
+        "otel",
+        "admin",
         "testing",
     }
     bare = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
