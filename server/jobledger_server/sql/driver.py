@@ -41,6 +41,9 @@ class Driver(Protocol):
     committing: bool
     """Whether a commit was sent. If it is not answered, its outcome is unknown."""
 
+    time: Instant | None
+    """The database server's time, as the transaction has read it first."""
+
     def is_broken_by(self, error: BaseException) -> bool:
         """Return whether the connection that raised this is broken, and its transaction lost."""
 
@@ -54,7 +57,7 @@ class Driver(Protocol):
         """Begin a transaction that may write, at the latest with the next `fetch`."""
 
     async def now(self) -> Instant:
-        """Return the database server's time, as it was read first in the transaction."""
+        """Return `time`, and read it if it is not known."""
 
     async def fetch(self, statement: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
         """Run a statement and return all its rows."""

@@ -89,7 +89,10 @@ class Statements:
         self.lock_owned_jobs = prepared(
             dialect.locked(jobs_by_id.where(readable).order_by(jobs.c.id))
         )
-        self.lock_unlocked_jobs = prepared(dialect.locked(jobs_by_id, skip=True))
+        # With the time, which a claim always needs.
+        self.lock_unlocked_jobs = prepared(
+            dialect.locked(jobs_by_id.add_columns(dialect.clock), skip=True)
+        )
         self.find_created = prepared(
             dialect.with_pairs(
                 select(jobs).where(jobs.c.request_id != _NONE),

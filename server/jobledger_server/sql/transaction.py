@@ -66,7 +66,8 @@ class SqlTransaction:
             # All in one statement, so that all are locked in the order of their ids.
             missing = requested
         if missing and not owned:
-            await self._load(self._statements.lock_jobs, missing)
+            bound = bind_ids(self._dialect, "ids", missing)
+            self._add(await self._fetch(self._statements.lock_jobs, bound))
         elif missing:
             of_any_owner = [job_id for job_id in ids if job_id in missing]
             pairs = [pair for pair in owned if pair[0] in missing]
@@ -75,11 +76,12 @@ class SqlTransaction:
         return self._jobs()
 
     async def load_unlocked_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
-        await self._load(self._statements.lock_unlocked_jobs, ids)
+        bound = bind_ids(self._dialect, "ids", ids)
+        rows = await self._fetch(self._statements.lock_unlocked_jobs, bound)
+        if rows and self._driver.time is None:
+            self._driver.time = Instant(rows[0][-1])
+        self._add([row[:-1] for row in rows])
         return self._jobs()
-
-    async def _load(self, statement: Prepared, ids: Collection[JobId]) -> None:
-        self._add(await self._fetch(statement, bind_ids(self._dialect, "ids", ids)))
 
     def _add(self, rows: Sequence[Sequence[Any]]) -> None:
         self._loaded.update((change.job.id, change) for change in map(change_from_row, rows))

@@ -26,7 +26,7 @@ CEILINGS = {
     "reports on jobs of another server": {"sqlite": 6, "postgresql": 5},
     "heartbeats": {"sqlite": 4, "postgresql": 4},
     "transitions": {"sqlite": 7, "postgresql": 5},
-    "claims": {"sqlite": 8, "postgresql": 6},
+    "claims": {"sqlite": 8, "postgresql": 5},
     "claims in vain": {"sqlite": 1, "postgresql": 1},
     "refusals": {"sqlite": 3, "postgresql": 4},
     "deletions": {"sqlite": 8, "postgresql": 8},

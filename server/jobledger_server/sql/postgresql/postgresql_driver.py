@@ -77,7 +77,7 @@ class PostgresqlDriver:
         self._connection = connection
         self._may_begin = False
         self._begun = False
-        self._now: Instant | None = None
+        self.time: Instant | None = None
 
     def is_broken_by(self, error: BaseException) -> bool:
         return self._connection.is_closed() or isinstance(error, PROTOCOL_ERRORS)
@@ -94,9 +94,9 @@ class PostgresqlDriver:
         self._may_begin = True
 
     async def now(self) -> Instant:
-        if self._now is None:
-            self._now = Instant(await self._connection.fetchval(f"SELECT {CLOCK}"))
-        return self._now
+        if self.time is None:
+            self.time = Instant(await self._connection.fetchval(f"SELECT {CLOCK}"))
+        return self.time
 
     async def fetch(self, statement: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
         await self._begin()
@@ -110,8 +110,8 @@ class PostgresqlDriver:
             "WHERE id = ANY($1) ORDER BY id FOR UPDATE",
             list(write_ids),
         )
-        if found and self._now is None:  # so that it is no statement of its own
-            self._now = Instant(found[0][2])
+        if found and self.time is None:  # so that it is no statement of its own
+            self.time = Instant(found[0][2])
         return [job_id for job_id, write_id, _ in found if write_id == write_ids[job_id]]
 
     async def append(

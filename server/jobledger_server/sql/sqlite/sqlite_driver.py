@@ -69,7 +69,7 @@ class SqliteDriver:
         self._generation = generation
         self._changes = 0
         self._version: int | None = None
-        self._now: Instant | None = None
+        self.time: Instant | None = None
 
     def is_broken_by(self, error: BaseException) -> bool:  # noqa: ARG002
         return False  # a file does not disconnect
@@ -84,9 +84,9 @@ class SqliteDriver:
         self._changes = self._connection.total_changes
 
     async def now(self) -> Instant:
-        if self._now is None:
-            self._now = Instant(machine_clock())
-        return self._now
+        if self.time is None:
+            self.time = Instant(machine_clock())
+        return self.time
 
     async def fetch(self, statement: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
         return list(await self._connection.execute_fetchall(statement, values))
