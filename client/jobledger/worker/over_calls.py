@@ -47,6 +47,7 @@ class CallUpdates:
         """Whether any call was answered, be it with a refusal."""
         self._client = client
         self._worker_id = worker_id
+        self._failing = False
 
     async def report(self, job: Job, report: Report) -> Reported:
         answer = await self._noted(
@@ -100,6 +101,12 @@ class CallUpdates:
         self.answered = True
         return answer
 
+    def recovered(self) -> None:
+        """Log the end of an outage: claims, or a stream in their place, are answered."""
+        if self._failing:
+            self._failing = False
+            _logger.warning("the service answers again")
+
     # --- claims -------------------------------------------------------------------------------
 
     async def claim(
@@ -128,12 +135,15 @@ class CallUpdates:
                 elif not is_transient(error):
                     raise
                 pause = backoff.pause(error)
-                _logger.warning("claim failed (%s); next try in %.1f s", error, pause)
+                level = logging.DEBUG if self._failing else logging.WARNING
+                self._failing = True
+                _logger.log(level, "claim failed (%s); trying until one succeeds", error)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await until.wait()
             else:
                 backoff.reset()
+                self.recovered()
 
     async def _claim(
         self,

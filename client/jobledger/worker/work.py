@@ -182,6 +182,7 @@ class Work:
         return 0 if self._stopping else self._slots.usable
 
     def answered(self, sent: float) -> None:
+        self._calls.recovered()
         if self.updates is not self._over_stream and not self._closed.is_set():
             _logger.info("work goes over a stream again")
             self.updates = self._over_stream

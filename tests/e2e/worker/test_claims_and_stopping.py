@@ -87,7 +87,7 @@ async def test_a_worker_never_claims_more_than_it_can_run(service, fake_client, 
 
 
 @both_ways
-async def test_work_goes_on_after_transient_errors(service, fake_client, running, way):
+async def test_work_goes_on_after_transient_errors(service, fake_client, running, way, caplog):
     worker = Worker(fake_client)
     method, times = ("Work", 2) if way == "stream" else ("ClaimJobs", 3)
     service.rules[method] = service.refuse(grpc.StatusCode.UNAVAILABLE, times)
@@ -100,6 +100,10 @@ async def test_work_goes_on_after_transient_errors(service, fake_client, running
     running(worker)
     await service.called("TransitionJob")
     assert len(service.requests(method)) >= times + 1
+    # However often a claim is tried, an outage has one line, and so has its end.
+    logged = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert [words for words in logged if "claim failed" in words] == logged[: way == "calls"]
+    assert logged[1:] == ["the service answers again"] * (way == "calls")
 
 
 @both_ways
