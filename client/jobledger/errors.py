@@ -24,6 +24,7 @@ proxy answered or nobody did, it follows from the status code, and is JobledgerE
 code says no more. The grpc error is the `__cause__`.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import cast
 
@@ -36,6 +37,14 @@ from jobledger.v1.error_reason_pb2 import ErrorReason
 from jobledger.v1.worker_service_pb2 import UpdateError
 
 DOMAIN = "jobledger"
+
+_NO_CONNECTION = "no connection (check the address, and that both sides use TLS or neither does)"
+
+# gRPC's words before the cause. If it changes them, its whole message stays.
+_CONNECTING = re.compile(
+    r"^failed to connect to all addresses; last error: (\w+: )?(\S+: )?"
+    r"(Failed to connect to remote host: )?"
+)
 
 _DETAIL_TYPES: dict[str, type[Message]] = {
     kind.DESCRIPTOR.full_name: kind
@@ -272,7 +281,9 @@ def from_rpc_error(
         within = "" if timeout is None else f" within {timeout:g} s"
         # What gRPC says of a deadline of its own names no cause.
         cause = message if message != "Deadline Exceeded" else "it is connected"
-        message = f"no answer from {target}{within}: {cause if connected else 'no connection'}"
+        message = f"no answer from {target}{within}: {cause if connected else _NO_CONNECTION}"
+    elif code is grpc.StatusCode.UNAVAILABLE and (cause := _CONNECTING.sub("", message)) != message:
+        message = f"cannot connect to {target or 'the server'}: {cause}"
     elif code is grpc.StatusCode.UNAVAILABLE and not info.reason and target not in message:
         # gRPC names an address that the target was resolved to, if any.
         message = f"{target}: {message}"

@@ -50,8 +50,8 @@ _STATUSES = [status.value for status in JobStatus if status is not JobStatus.UNK
 def jobledger() -> None:
     """Create, list, watch, cancel, delete and run the jobs of a Jobledger service.
 
-    The options below may also follow the command. What is not given is taken from the
-    environment, then from a profile in ~/.config/jobledger/config.toml.
+    The options below may also follow the command. Options that are not given are taken
+    from the environment, then from a profile in ~/.config/jobledger/config.toml.
     """
 
 
@@ -80,7 +80,7 @@ def jobledger() -> None:
     metavar="N",
     default=1,
     show_default=True,
-    help="How many attempts may be lost with their workers before the job is FAILED.",
+    help="How often the job may be started. With 2 it is started again once if its worker dies.",
 )
 @click.option(
     "--queue-timeout",

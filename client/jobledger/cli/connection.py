@@ -128,7 +128,7 @@ def _check(ca_file: str | None, cert: str | None, key: str | None) -> None:
         try:
             context.load_verify_locations(ca_file)
         except ssl.SSLError:
-            raise click.UsageError(f"{ca_file} holds no certificates in PEM format") from None
+            raise click.UsageError(f"{ca_file} contains no certificates in PEM format") from None
     if cert is not None and key is not None:
         try:
             # Without a password for the key OpenSSL would ask the terminal.

@@ -100,7 +100,7 @@ def _connection_options() -> list[click.Parameter]:
             metavar="SECONDS",
             default=DEFAULTS["timeout"],
             show_default=True,
-            help="For one call with its retries, or for a watch to connect.",
+            help="How long one call may take, retries included, or a watch may take to connect.",
         ),
         option(
             "--profile",

@@ -27,8 +27,8 @@ _EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}  # n
 def health(timeout: float, **options: Any) -> None:
     """Print the server's health; exit with 0 if it is SERVING.
 
-    It connects on this machine, trusts the server's own certificate, and shows it where the
-    server requires a certificate.
+    It connects on this machine, trusts the server's own certificate, and presents it if the
+    server requires a client certificate.
     """
     settings = Settings(**options)
     try:

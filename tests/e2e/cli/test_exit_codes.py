@@ -38,7 +38,8 @@ def test_health_is_0_while_the_service_serves_and_6_when_it_is_gone(own_server, 
     jobledger = shell(own_server.target, "")
     assert jobledger.ok("health") == "SERVING\n"
     own_server.kill()
-    assert_refused(jobledger("--timeout", "5", "health"), 6, "")
+    words = f"error: cannot connect to {own_server.target}: Connection refused"
+    assert_refused(jobledger("--timeout", "5", "health"), 6, words)
 
 
 def test_health_is_6_while_the_service_drains(shell):

@@ -159,7 +159,7 @@ async def test_interceptors_see_each_call(recorder):
 
 
 async def test_the_message_of_a_deadline_names_the_address_the_time_and_the_cause(silent):
-    expected = rf"no answer from {silent.target} within 0\.3 s: no connection"
+    expected = rf"no answer from {silent.target} within 0\.3 s: no connection \(check the address"
     with (
         Client(silent.target, user_id="ada") as client,
         pytest.raises(DeadlineExceeded, match=expected),

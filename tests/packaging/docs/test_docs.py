@@ -136,7 +136,6 @@ NOT_OURS = {
     "the database is at revision none, this server needs",
     "and this server needs 3.35 or newer",
     "database disk image is malformed",
-    "failed to connect to all addresses",
     'duplicate key value violates unique constraint "uq_jobs_user_id_request_id"',
 }
 

@@ -33,7 +33,8 @@ def read_access_file(path: Path) -> Policy:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
-        raise BadAccessFile(f"cannot read the access file {path}: {error}") from None
+        cause = error.strerror if isinstance(error, OSError) else error
+        raise BadAccessFile(f"cannot read the access file {path}: {cause}") from None
     if unknown := content.keys() - {"caller", "issuer", "proxy"}:
         raise BadAccessFile(f"{path} has an unknown key `{min(unknown)}`")
     callers = [_Caller(each) for each in _tables(path, content, "caller", _CALLER_KEYS)]
