@@ -140,7 +140,7 @@ async def test_a_file_that_cannot_be_used_keeps_the_old_rules_and_is_logged_once
     app: Any, file: Path, channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "jobledger.access"):
-        for content in ("[[caller]]\nname = 'ada'", "not toml", ""):
+        for content in ("[[caller]]\nname = 'ada'", "not toml", "", "x = " + "[" * 5000):
             caplog.clear()
             file.write_text(content)
             async with asyncio.timeout(30):

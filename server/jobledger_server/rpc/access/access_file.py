@@ -21,7 +21,8 @@ from jobledger_server.rpc.validation import Checker, InvalidRequest
 ANY = "*"
 """In `users` and `job_types`: all of them."""
 
-_KINDS = ("spiffe://", "dns:", "cn:", "jwt:")
+_CERTIFICATE_KINDS = ("spiffe://", "dns:", "cn:")
+_KINDS = (*_CERTIFICATE_KINDS, "jwt:")
 
 
 class BadAccessFile(Exception):
@@ -32,7 +33,8 @@ def read_access_file(path: Path) -> Policy:
     """Read an access file. Raises BadAccessFile."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
+        # Not only TOMLDecodeError: of a long number or deep lists Python itself says so.
         cause = error.strerror if isinstance(error, OSError) else error
         raise BadAccessFile(f"cannot read the access file {path}: {cause}") from None
     if unknown := content.keys() - {"caller", "issuer", "proxy"}:
@@ -50,9 +52,7 @@ def read_access_file(path: Path) -> Policy:
             key=lambda prefix: -len(prefix[0]),
         ),
         issuers=_issuers(path, content),
-        proxies=frozenset(
-            each.text("identity") for each in _tables(path, content, "proxy", {"identity"}, "")
-        ),
+        proxies=frozenset(map(_proxy, _tables(path, content, "proxy", {"identity"}, ""))),
     )
 
 
@@ -74,10 +74,18 @@ class _Table:
             raise self.error(f"needs `{key}`, a text")
         return value
 
+    def identity(self) -> str:
+        name = self.text("identity")
+        if name.startswith("dns:") and name != name.lower():
+            # Names of certificates are compared in lower case: this one would be nobody's.
+            raise self.error("`identity`: write DNS names in lower case")
+        return name
+
     def texts(self, key: str) -> frozenset[str]:
         value = self.entries.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise self.error(f"`{key}` must be a list of strings")
+        # Not empty: an empty user would stand for all users in ListJobs and WatchJobs.
+        if not isinstance(value, list) or not all(isinstance(i, str) and i for i in value):
+            raise self.error(f"`{key}` must be a list of strings that are not empty")
         return frozenset(value)
 
 
@@ -122,7 +130,7 @@ class _Caller:
         """Return the identity that the caller must have, maybe with ANY at its end."""
         if "token_sha256" in self.table.entries or "identity" not in self.table.entries:
             return None
-        name = self.table.text("identity")
+        name = self.table.identity()
         start = name.removesuffix(ANY)
         if not name.startswith(_KINDS) or ANY in start or start in _KINDS[1:]:
             raise self.table.error(
@@ -230,6 +238,14 @@ def _by(
             raise BadAccessFile(f"{table.path}: {words}")
         found[key] = rule
     return found
+
+
+def _proxy(table: _Table) -> str:
+    name = table.identity()
+    if not name.startswith(_CERTIFICATE_KINDS) or name.endswith(ANY):
+        kinds = ", ".join(_CERTIFICATE_KINDS)
+        raise table.error(f"[[proxy]] has the `identity` of a certificate: {kinds} and a name")
+    return name
 
 
 def _issuers(path: Path, content: Mapping[str, Any]) -> Sequence[IssuerSettings]:

@@ -43,6 +43,9 @@ def policy(tmp_path: Path, content: str) -> Policy:
         (f"{TOKEN}methods = ['JobService/Get']", "'JobService/Get' is none"),
         (f"{TOKEN}roles = ['owner']", "needs `users`"),
         (f"{TOKEN}roles = ['owner']\nusers = 'ada'", "`users` must be a list of strings"),
+        # An empty user is how ListJobs asks for all users' jobs.
+        (f"{TOKEN}roles = ['owner']\nusers = ['']", "`users` must be a list of strings"),
+        (f"{TOKEN}roles = ['owner']\nusers = ['ada', '']", "`users` must be a list of strings"),
         (f"{TOKEN}methods = ['JobService/GetJob']", "needs `users`"),
         (f"{TOKEN}roles = ['owner', 'operator']", "needs `users`"),
         (f"{TOKEN}roles = ['owner']\nusers_claim = 'sub'", "`users_claim` is for"),
@@ -68,6 +71,7 @@ def policy(tmp_path: Path, content: str) -> Policy:
         (JWT.replace("accounts/*", "*/x") + OPERATOR, "only its end may be"),
         (JWT.replace("accounts/*", "acc*") + OPERATOR, "stands after '/' or ':'"),
         (JWT.replace("accounts/*", "*") + OPERATOR, "`identity` begins with"),
+        (JWT.replace("jwt:accounts/*", "dns:Web.example") + OPERATOR, "in lower case"),
         (f"{JWT}{OPERATOR}{JWT}{OPERATOR}".replace("'a'", "'b'", 1), "the same identity"),
         (f"{TOKEN}{OPERATOR}{ISSUER}", "needs `audience`"),
         (f"{TOKEN}{OPERATOR}{ISSUER}audience = 'j'", "needs `jwks_file` or `jwks_url`"),
@@ -82,6 +86,13 @@ def policy(tmp_path: Path, content: str) -> Policy:
         (f"{TOKEN}{OPERATOR}{ISSUER}audience = 'j'\nalgorithms = ['none']", "unknown key"),
         (f"{TOKEN}{OPERATOR}[[proxy]]\nname = 'envoy'", "unknown key `name`"),
         (f"{TOKEN}{OPERATOR}[[proxy]]", "needs `identity`"),
+        (f"{TOKEN}{OPERATOR}[[proxy]]\nidentity = 'envoy'", "of a certificate"),
+        (f"{TOKEN}{OPERATOR}[[proxy]]\nidentity = 'dns:*'", "of a certificate"),
+        (f"{TOKEN}{OPERATOR}[[proxy]]\nidentity = 'spiffe://a/*'", "of a certificate"),
+        (f"{TOKEN}{OPERATOR}[[proxy]]\nidentity = 'jwt:a/b'", "of a certificate"),
+        (f"{TOKEN}{OPERATOR}[[proxy]]\nidentity = 'dns:Envoy.example'", "in lower case"),
+        (f"x = {'[' * 5000}", "cannot read"),
+        (f"x = {'7' * 5000}", "cannot read"),
     ],
 )
 def test_a_bad_file_is_refused_in_words(tmp_path: Path, content: str, words: str) -> None:
