@@ -51,6 +51,8 @@ async def verified(
             leeway=CLOCK_SKEW_SECONDS,
             options=_OPTIONS,
         )
+        # PyJWT takes a text for `exp` too: here that fails.
+        until = claims["exp"] + CLOCK_SKEW_SECONDS
     except Exception:  # noqa: BLE001
         # Anybody may send anything here, and the reason is nobody's business.
         return None
@@ -58,7 +60,7 @@ async def verified(
     if not claims["sub"] or len(name) > MAX_IDENTITY_CHARACTERS or not name.isprintable():
         return None
     identity = Identity(name, {claim: claims[claim] for claim in kept if claim in claims})
-    return Verified(identity, claims["exp"] + CLOCK_SKEW_SECONDS)
+    return Verified(identity, until)
 
 
 @lru_cache(256)
