@@ -6,6 +6,7 @@ declarations.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -246,7 +247,12 @@ class Settings:
 def is_loopback(listen: str) -> bool:
     """Whether only programs on this machine can connect to the address."""
     host = listen.rpartition(":")[0].strip("[]")
-    return host in ("localhost", "::1") or host.startswith("127.") or listen.startswith("unix:")
+    if host == "localhost" or listen.startswith("unix:"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False  # any other name, also 127.example.org, may be an address of any machine
 
 
 def all_settings() -> Iterator[Setting]:
