@@ -5,7 +5,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -67,13 +67,17 @@ def write_key_set(path: Path, keys: Sequence[SigningKey]) -> None:
 
 
 class KeyServer:
-    """Serves a key set over https. `content` may be replaced; `requests` counts."""
+    """Serves a key set over https. `content` may be replaced; `requests` counts.
+
+    While `endless` is set, an answer begins with blanks, one after the other.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.content = b""
         self.status = 200
         self.requests = 0
+        self.endless = threading.Event()
 
 
 @contextmanager
@@ -89,9 +93,14 @@ def key_server(authority: Authority, folder: Path) -> Iterator[KeyServer]:
             self.send_response(served.status)
             if served.status == 302:
                 self.send_header("location", served.url)
-            self.send_header("content-length", str(len(served.content)))
+            if not served.endless.is_set():
+                self.send_header("content-length", str(len(served.content)))
             self.end_headers()
-            self.wfile.write(served.content)
+            with suppress(OSError):
+                while served.endless.is_set():
+                    self.wfile.write(b" ")
+                    time.sleep(0.02)
+                self.wfile.write(served.content)
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -105,6 +114,7 @@ def key_server(authority: Authority, folder: Path) -> Iterator[KeyServer]:
     try:
         yield served
     finally:
+        served.endless.clear()
         server.shutdown()
         thread.join()
         server.server_close()

@@ -1,5 +1,6 @@
 """Who a caller is: by its certificate, by a JSON Web Token, and by what a proxy says of it."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -465,6 +466,88 @@ async def test_unknown_keys_cannot_make_the_server_fetch_more_often(
                 unknown = altered(token, {"kid": f"unknown-{number}"})
                 assert await answer(channel, unknown) == UNKNOWN
             assert served.requests <= 1 + (time.monotonic() - begun) / issuer_minimum()
+
+
+async def test_a_url_whose_answer_does_not_end_holds_no_call(
+    tmp_path: Path,
+    sqlite_template: Path,
+    authority: Authority,
+    keys: dict[str, SigningKey],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from jobledger_server.rpc.access import issuers
+
+    monkeypatch.setattr(issuers, "MIN_REFRESH_SECONDS", 0.0)
+    monkeypatch.setattr(issuers, "FETCH_SECONDS", 0.5)
+    with key_server(authority, tmp_path) as served:
+        served.content = key_set([keys["ES256"]])
+        served.endless.set()
+        async with (
+            serving(tmp_path, sqlite_template, of_url(served, tmp_path, authority)) as app,
+            grpc.aio.insecure_channel(app.address) as channel,
+        ):
+            assert await answer(channel, keys["ES256"].token()) == UNKNOWN
+            served.endless.clear()
+            assert await answer(channel, keys["ES256"].token()) == LET_IN
+
+
+async def test_the_access_file_is_followed_while_keys_are_fetched(
+    tmp_path: Path,
+    sqlite_template: Path,
+    authority: Authority,
+    keys: dict[str, SigningKey],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from jobledger_server.rpc.access import issuers
+
+    monkeypatch.setattr(issuers, "FETCH_SECONDS", 600.0)
+    with key_server(authority, tmp_path) as served:
+        served.content = key_set([keys["ES256"]])
+        served.endless.set()
+        policy = of_url(served, tmp_path, authority)
+        async with (
+            serving(tmp_path, sqlite_template, policy) as app,
+            grpc.aio.insecure_channel(app.address) as channel,
+        ):
+            waits = asyncio.ensure_future(answer(channel, keys["ES256"].token()))
+            async with asyncio.timeout(30):
+                while not served.requests:
+                    await asyncio.sleep(0.01)
+                # The issuer is trusted no more.
+                (tmp_path / "access.toml").write_text(CERTIFICATES + policy.partition("\n\n")[2])
+                app.reload()
+                while await answer(channel, "secret", "bob") != LET_IN:
+                    await asyncio.sleep(0.01)
+            served.endless.clear()
+            assert await waits == UNKNOWN
+    assert served.requests == 1
+
+
+async def test_a_stream_ends_when_who_vouched_for_its_caller_is_trusted_no_more(
+    tmp_path: Path, sqlite_template: Path, keys: dict[str, SigningKey]
+) -> None:
+    write_key_set(tmp_path / "keys.json", list(keys.values()))
+    async with (
+        serving(tmp_path, sqlite_template, CERTIFICATES + TOKENS) as app,
+        grpc.aio.insecure_channel(app.address) as channel,
+    ):
+        by_jwt, by_token = [
+            JobServiceStub(channel).WatchJobs(
+                jobs.WatchJobsRequest(user_id=user), metadata=[("authorization", f"Bearer {token}")]
+            )
+            for user, token in (("ada", keys["ES256"].token()), ("bob", "secret"))
+        ]
+        await by_jwt.read()
+        await by_token.read()
+        trusting = CERTIFICATES + TOKENS
+        (tmp_path / "access.toml").write_text(trusting.replace(ISSUER, f"{ISSUER}/other"))
+        app.reload()
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            async with asyncio.timeout(30):
+                while True:
+                    await by_jwt.read()
+        assert ended.value.code() is StatusCode.UNAVAILABLE
+        assert not by_token.done()
 
 
 def issuer_minimum() -> float:

@@ -264,7 +264,15 @@ def test_off_loopback_the_server_needs_protection_or_a_word(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "listen",
     [
-        *("0.0.0.0:1", "[::]:1", "10.0.0.1:1", ":1", "0:1", "host.example:1", "[::ffff:10.0.0.1]:1"),
+        *(
+            "0.0.0.0:1",
+            "[::]:1",
+            "10.0.0.1:1",
+            ":1",
+            "0:1",
+            "host.example:1",
+            "[::ffff:10.0.0.1]:1",
+        ),
         # Names that begin like an address of this machine, and belong to somebody else.
         *("127.example.org:1", "127.0.0.1.example.org:1"),
     ],

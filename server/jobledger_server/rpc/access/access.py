@@ -103,7 +103,7 @@ class Access:
         seen = self._state
         while True:
             for issuer in tuple(self._issuers.values()):
-                await issuer.renew()
+                issuer.renew()
             asked = True
             try:
                 async with asyncio.timeout(POLL_SECONDS):
@@ -144,6 +144,7 @@ class Access:
         return issuer
 
     def _reload(self) -> None:
+        before = self._policy
         try:
             self._load()
         except BadAccessFile as error:
@@ -151,9 +152,13 @@ class Access:
             log.error("access_file_unusable", extra={"cause": str(error)})  # noqa: TRY400
             return
         log.info("access_file_reloaded", extra={"file": str(self._path)})
+        policy = self._policy
+        same_trust = (before.issuers, before.proxies) == (policy.issuers, policy.proxies)
         for call in self._open:
-            permissions = call.permissions
-            if not call.ended and self._policy.permissions(permissions.identity) != permissions:
+            identity = call.permissions.identity
+            # An issuer or a proxy vouched for an identity without a static token, maybe.
+            stays = same_trust or identity.token
+            if not call.ended and not (stays and policy.permissions(identity) == call.permissions):
                 call.ended = True
                 call.task.cancel()
 
@@ -205,7 +210,11 @@ class Access:
         # Imports an optional extra.
         from jobledger_server.rpc.access.json_web_tokens import verified  # noqa: PLC0415
 
-        found = await verified(token, self._issuers, self._policy.claims)
+        issuers = self._issuers
+        found = await verified(token, issuers, self._policy.claims)
+        if issuers is not self._issuers:
+            # The file was read again meanwhile, and may trust other issuers.
+            return await self._bearer(token, digest)
         if found is None:
             return None
         permissions = self._policy.permissions(found.identity)

@@ -2,12 +2,16 @@
 
 import asyncio
 import logging
+import socket
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPResponse, HTTPSConnection
 from pathlib import Path
-from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, build_opener
+from threading import Timer
+from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, Request, build_opener
 
 from jobledger_server.rpc.access.key_set import BadKeySet, Key, KeySet
 from jobledger_server.runtime.file_state import FileState, file_state
@@ -80,27 +84,30 @@ class Issuer:
         """Return the key that a token names, or None. For an unknown one the keys are renewed."""
         key = self._keys.find(kid)
         if key is None:
-            await self._renew(MIN_REFRESH_SECONDS)
+            self.renew(MIN_REFRESH_SECONDS)
+            if self._fetching is not None:
+                # Shielded: other calls may wait for the same answer.
+                await asyncio.shield(self._fetching)
             key = self._keys.find(kid)
         return key
 
-    async def renew(self) -> None:
-        """Renew the keys if they are old, or their file has changed. A failure is logged."""
-        await self._renew(REFRESH_SECONDS)
+    def renew(self, at_least: float = REFRESH_SECONDS) -> None:
+        """Read the keys' file if it has changed, or begin to fetch them if they are old.
 
-    async def _renew(self, at_least: float) -> None:
+        Waits for no fetch, and logs failures.
+
+        Args:
+            at_least: How many seconds old the keys of a URL are then.
+        """
         if self.settings.jwks_file is not None:
             try:
                 self.read_file()
             except BadKeySet as error:
                 self._log_failure(error)
             return
-        if self._fetching is None:
-            if self._fetched and time.monotonic() - self._fetched < at_least:
-                return
+        fresh = self._fetched and time.monotonic() - self._fetched < at_least
+        if self._fetching is None and not fresh:
             self._fetching = asyncio.ensure_future(self._fetch())
-        # Shielded: other calls may wait for the same answer.
-        await asyncio.shield(self._fetching)
 
     async def _fetch(self) -> None:
         try:
@@ -124,6 +131,30 @@ class Issuer:
         log.warning("issuer_keys_unavailable", extra=facts)
 
 
+class _Connection(HTTPSConnection):
+    """Ends after FETCH_SECONDS, however slowly the other side sends: a timeout is for each read."""
+
+    def connect(self) -> None:
+        super().connect()
+        end = Timer(FETCH_SECONDS, _end, (self.sock,))
+        end.daemon = True
+        end.start()
+
+
+def _end(connection: socket.socket) -> None:
+    with suppress(OSError):  # it may have ended by itself
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+class _Https(HTTPSHandler):
+    def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__(context=context)
+        self._tls = context
+
+    def https_open(self, req: Request) -> HTTPResponse:
+        return self.do_open(_Connection, req, context=self._tls)
+
+
 class _NoRedirects(HTTPRedirectHandler):
     """The keys are where the access file says, or nowhere."""
 
@@ -135,7 +166,7 @@ def _get(settings: IssuerSettings) -> bytes:
     context = ssl.create_default_context(
         cafile=None if settings.jwks_ca_file is None else str(settings.jwks_ca_file)
     )
-    opener: OpenerDirector = build_opener(HTTPSHandler(context=context), _NoRedirects())
+    opener: OpenerDirector = build_opener(_Https(context), _NoRedirects())
     with opener.open(settings.jwks_url, timeout=FETCH_SECONDS) as answer:
         content: bytes = answer.read(MAX_KEY_SET_BYTES + 1)
     if len(content) > MAX_KEY_SET_BYTES:
