@@ -13,6 +13,9 @@ Reply = dict[str, Any]
 """What a program answers to a command."""
 
 USER = "benchmark"
+COMMITS_USER = "commits"
+"""The owner of jobs that are made many in one commit."""
+
 JOB_TYPE = "render"
 
 PARAMETERS = {

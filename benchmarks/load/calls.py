@@ -11,7 +11,7 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
-from benchmarks.load import BATCH, JOB_TYPE, USER, Reply, Wrong
+from benchmarks.load import BATCH, COMMITS_USER, JOB_TYPE, USER, Reply, Wrong
 from benchmarks.load.http2 import Call, CallFailed, Connection, connect
 from benchmarks.load.messages import create_requests, report, update
 from jobledger.v1 import job_pb2, job_service_pb2, worker_service_pb2
@@ -242,6 +242,17 @@ class Calls:
             done += await call()
             each.append(time.monotonic() - begin)
         return {"done": done, "seconds": sum(each), "each": each}
+
+    async def commit(self, target: str, jobs: int) -> Reply:
+        """Create jobs in one commit; return when that was asked for."""
+        stub = (await self._target(target)).jobs
+        request = job_service_pb2.BatchCreateJobsRequest(user_id=COMMITS_USER)
+        for each in itertools.islice(create_requests(), jobs):
+            request.requests.append(each)
+            request.requests[-1].user_id = COMMITS_USER
+        begin = time.monotonic()
+        await stub.BatchCreateJobs(request)
+        return {"begin": begin}
 
     async def update(self, target: str, streams: int, window: int, seconds: float) -> Reply:
         """Report over streams of Work, each on its share of the jobs and its own connection.

@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from benchmarks.load import USER, Reply, Wrong
+from benchmarks.load import COMMITS_USER, USER, Reply, Wrong
 from benchmarks.load.http2 import STREAMS_PER_CONNECTION, Call, Connection, connect
 from jobledger.v1.job_service_pb2 import (
     WatchJobRequest,
@@ -48,6 +48,16 @@ class Watches:
         begin = time.monotonic()
         await group.open(target, [_WATCH_JOBS], streams)
         return {"seconds": time.monotonic() - begin}
+
+    async def watch_commits(self, name: str, target: str, streams: int) -> Reply:
+        """Open streams of WatchJobs of the owner of commits; each message is one delivery."""
+        group = self._groups[name] = _Group()
+        request = WatchJobsRequest(user_id=COMMITS_USER).SerializeToString()
+        await group.open(
+            target, [(WATCH_JOBS, request, WatchJobsResponse)], streams, watch=_Counted
+        )
+        gc.freeze()
+        return {}
 
     async def stall(self, target: str, job_ids: list[str], streams: int) -> Reply:
         """Open streams of WatchJob and WatchJobs in turn, and wait for the first bytes of each.
@@ -114,16 +124,22 @@ class _Group:
         self.complete = asyncio.Event()
         self.closing = False
         self._failure: Exception | None = None
+        self._counted = b"", 0
 
     async def open(
-        self, target: str, openings: list[Opening], streams: int, at_once: int = AT_ONCE
+        self,
+        target: str,
+        openings: list[Opening],
+        streams: int,
+        at_once: int = AT_ONCE,
+        watch: "type[_Watch] | None" = None,
     ) -> None:
         turn = asyncio.Semaphore(at_once)
 
         async def open_in_turn(connection: Connection, opening: Opening) -> None:
             async with turn:
                 path, body, kind = opening
-                await self.open_one(connection, path, body, _Watch(self, kind))
+                await self.open_one(connection, path, body, (watch or _Watch)(self, kind))
 
         async with asyncio.TaskGroup() as tasks:
             for number in range(streams):
@@ -145,6 +161,12 @@ class _Group:
         self.changes += changes
         if self.changes >= self.wanted:
             self.complete.set()
+
+    def changes_in(self, body: bytes) -> int:
+        """Count the changes of a message of WatchJobs. All streams may receive the same one."""
+        if body != self._counted[0]:
+            self._counted = body, len(WatchJobsResponse.FromString(body).changes)
+        return self._counted[1]
 
     def fail(self, why: Exception) -> None:
         self._failure = self._failure or why
@@ -203,3 +225,15 @@ class _Stalled(_Watch):
     def received(self, data: bytes) -> None:  # noqa: ARG002
         if not self.opened.done():
             self.opened.set_result(None)
+
+
+class _Counted(_Watch):
+    """A stream of WatchJobs of whose messages the changes are counted and nothing else."""
+
+    __slots__ = ()
+
+    def message(self, body: bytes) -> None:
+        if self.opened.done():
+            self._group.add((time.monotonic(), 0.0), self._group.changes_in(body))
+        else:
+            super().message(body)

@@ -18,6 +18,9 @@ from benchmarks.targets import Server
 NO_HEARTBEATS = ("--heartbeat", "3600", "--max-watch-age", "0")
 """They would be taken for deliveries, and a watch that ends for a failure."""
 
+COMMIT = 200
+"""Changes of a large commit."""
+
 SETTLE_SECONDS = 0.1
 PATIENCE_SECONDS = 30.0
 
@@ -27,9 +30,10 @@ P99_BAR = 20.0
 
 
 def measure(run: Run) -> None:
-    """Measure watches: an idle one's memory, one change to all of them, steady changes to many."""
+    """Measure watches: idle memory, one change and one large commit to all, steady changes."""
     servers = [run.serving(name, *NO_HEARTBEATS) for name in run.databases]
     _measure_fanout(run, servers[0])
+    _measure_commits(run, servers[0])
     _measure_delivery(run, servers)
 
 
@@ -115,6 +119,40 @@ def _measure_fanout(run: Run, server: Server) -> None:
         last = change[1], ceiling[1]
         run.report.add(Kind.TIME, f"{title}: all have it", "ms", *last, bar=FANOUT_BAR)
     ours.close()
+
+
+def _measure_commits(run: Run, server: Server) -> None:
+    """Open watches of one owner's jobs, and make a commit of many changes."""
+    run.tell("opening the watches of one owner")
+    watchers, target = run.generators, server.target
+    each = run.arguments.watches // len(watchers)
+    watches = each * len(watchers)
+    all_do(watchers, "watches.watch_commits", name="commits", target=target, streams=each)
+    title = f"a commit of {COMMIT} changes to {watches:,} WatchJobs"
+    messages = 0
+
+    def commit() -> tuple[list[float], float]:
+        """Make one; return when each message came, in ms since it was asked for, and the CPU."""
+        time.sleep(SETTLE_SECONDS)
+        used = cpu_seconds(server.pid)
+        begin = watchers[0].do("calls.commit", target=target, jobs=COMMIT)["begin"]
+        how = {"name": "commits", "changes": COMMIT * each, "patience": PATIENCE_SECONDS}
+        replies = all_do(watchers, "watches.collect", **how)
+        used = cpu_seconds(server.pid) - used
+        if sum(reply["changes"] for reply in replies) != COMMIT * watches:
+            raise BenchmarkError("not every watch received every change")
+        times = sorted(at - begin for reply in replies for at, _ in reply["deliveries"])
+        return [since * 1000 for since in times], used / watches * 1e6
+
+    commit()  # every stream does some things for the first time
+    for _ in run.each_round():
+        times, cpu = commit()
+        messages = max(messages, len(times))
+        run.report.add(Kind.SERVER_CPU, title, "µs/watch", cpu)
+        run.report.add(Kind.TIME, f"{title}: half have it", "ms", times[len(times) // 2])
+        run.report.add(Kind.TIME, f"{title}: all have it", "ms", times[-1])
+    run.report.note(f"A commit of {COMMIT} changes took {messages / watches:g} messages a watch.")
+    all_do(watchers, "watches.close", name="commits")
 
 
 def _measure_delivery(run: Run, servers: Sequence[Server]) -> None:
