@@ -22,13 +22,14 @@ class ChangeBuffer:
     A change read from the table replaces earlier changes of the same job that the table
     no longer holds. If the change at `seq` was read from the table, `as_of` is the feed's
     head at that read: jobs deleted up to `as_of` may be missing from the buffer. Otherwise
-    `as_of` is 0.
+    `as_of` is 0. `version` is another number after each modification.
     """
 
     def __init__(self, seq: int, *, max_changes: int = MAX_CHANGES) -> None:
         self.floor = seq
         self.seq = seq
         self.as_of = 0
+        self.version = 0
         self._max_changes = max_changes
         self._changes: deque[Change] = deque()
         self._sizes: deque[int] = deque()  # of the changes, in the same order
@@ -38,6 +39,7 @@ class ChangeBuffer:
     def add(self, change: Change) -> None:
         """Append the next change."""
         job = change.job
+        self.version += 1
         self._changes.append(change)
         owned = self._by_owner.get(job.user_id)
         if owned is None:
@@ -74,6 +76,7 @@ class ChangeBuffer:
 
     def restart(self, seq: int) -> None:
         """Drop everything and continue after `seq`, in a feed that may be another one."""
+        self.version += 1
         self._changes.clear()
         self._sizes.clear()
         self._by_owner.clear()

@@ -91,6 +91,8 @@ class FeedReader:
         self._store = store
         self._buffer = buffer
         self._turns = Turns(READERS)
+        # Thousands of watches that a commit wakes read the same, one after the other.
+        self._last_read: tuple[object, FeedSlice] | None = None
 
     @property
     def seq(self) -> int:
@@ -131,6 +133,13 @@ class FeedReader:
                 raise ForeignCursor
             whole = page.through == head
             return FeedSlice(page.changes, page.through, whole, as_of=head, from_table=True)
+        key = buffer.version, seq, user_id, as_of
+        if self._last_read is None or self._last_read[0] != key:
+            self._last_read = key, self._read_buffer(seq, user_id, as_of)
+        return self._last_read[1]
+
+    def _read_buffer(self, seq: int, user_id: str | None, as_of: int) -> FeedSlice:
+        buffer = self._buffer
         changes = buffer.after(seq, user_id, as_of)
         count = _fitting(changes)
         if count < len(changes):

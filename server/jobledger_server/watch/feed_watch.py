@@ -90,15 +90,16 @@ class FeedWatch:
             return self._cursor_at(self._reader.seq, self._reader.as_of)
         return self._cursor
 
-    def offer(self, change: Change) -> bool:
-        """Take note of a change; return whether the watch is to be woken for it."""
-        if not self._idle or change.seq <= self._cursor.seq:
+    def offer(self, changes: Sequence[Change]) -> bool:
+        """Take note of a commit's changes; return whether the watch is to be woken for them."""
+        if not self._idle:
             return False
-        if not self.selection.matches(change.job):
-            return False
-        self._cursor = self._cursor_at(change.seq - 1, change.as_of)
-        self._idle = False
-        return True
+        for change in changes:
+            if change.seq > self._cursor.seq and self.selection.matches(change.job):
+                self._cursor = self._cursor_at(change.seq - 1, change.as_of)
+                self._idle = False
+                return True
+        return False
 
     def wake(self) -> None:
         """Wake the watch: there may be an update."""
@@ -173,5 +174,9 @@ class FeedWatch:
         as_of = max(self._as_of, as_of)
         return Cursor(seq, as_of=as_of if as_of > seq else 0)
 
-    def _matching(self, changes: Sequence[Change]) -> list[Change]:
-        return [change for change in changes if self.selection.matches(change.job)]
+    def _matching(self, changes: Sequence[Change]) -> Sequence[Change]:
+        """Return which of the owner's changes match."""
+        selection = self.selection
+        if not selection.job_types and not selection.labels:
+            return changes
+        return [change for change in changes if selection.matches(change.job)]

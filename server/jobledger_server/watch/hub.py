@@ -101,21 +101,23 @@ class WatchHub:
 
     def deliver(self, changes: Sequence[Change]) -> None:
         """Take changes that leave no gap. Those that were taken before are ignored."""
-        for change in changes:
-            if change.seq > self.seq:
-                for job_watch in self._job_watches.get(change.job.id, ()):
-                    job_watch.offer(change)
-                    self._schedule_wake(job_watch)
-                for user_id in (change.job.user_id, None):
-                    for feed_watch in self._feed_watches.get(user_id, ()):
-                        if feed_watch.offer(change):
-                            self._schedule_wake(feed_watch)
-                for held_jobs in self._holders.of(change.job.id):
-                    # Woken at once: one stream holds a job, and thousands may watch it.
-                    if held_jobs.offer(change):
-                        held_jobs.wake()
-                self._observe(change)
-                self._buffer.add(change)
+        new = [change for change in changes if change.seq > self.seq]
+        of_owner: dict[str | None, list[Change]] = {None: new}
+        for change in new:
+            of_owner.setdefault(change.job.user_id, []).append(change)
+            for job_watch in self._job_watches.get(change.job.id, ()):
+                job_watch.offer(change)
+                self._schedule_wake(job_watch)
+            for held_jobs in self._holders.of(change.job.id):
+                # Woken at once: one stream holds a job, and thousands may watch it.
+                if held_jobs.offer(change):
+                    held_jobs.wake()
+            self._observe(change)
+            self._buffer.add(change)
+        for user_id, owned in of_owner.items():
+            for feed_watch in self._feed_watches.get(user_id, ()):
+                if feed_watch.offer(owned):
+                    self._schedule_wake(feed_watch)
         if not self._waking:
             self._wake_some()
 

@@ -7,9 +7,13 @@ from typing import Any
 import grpc
 import pytest
 
+from jobledger.v1 import job_service_pb2
 from jobledger_server.app import App
 from jobledger_server.domain.job import Job
 from jobledger_server.rpc import messages
+from jobledger_server.rpc.jobs import feed_streams
+from jobledger_server.store import Change
+from jobledger_server.watch.change_buffer import ChangeBuffer
 from tests.support.rpc_caller import Caller
 
 WATCHERS = 40
@@ -45,6 +49,43 @@ async def test_a_change_is_serialized_once_for_all_who_watch_its_job(
     assert [change.job.version for change in changes] == [version] * 2 * WATCHERS
     # Once for each kind of stream, and once for the caller's own answer.
     assert serialized == [version] * 3
+
+
+async def test_a_commit_is_serialized_once_for_all_who_watch_its_jobs(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    after = ChangeBuffer.after
+
+    def noted(*arguments: Any) -> list[Change]:
+        changes = after(*arguments)
+        read.append(len(changes))
+        return changes
+
+    serialized: list[int] = []
+    changes_message = feed_streams.changes_message
+
+    def made(changes: Any, token: str) -> bytes:
+        serialized.append(len(changes))
+        return changes_message(changes, token)
+
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        streams = [call.WatchJobs(user_id="ada") for _ in range(WATCHERS)]
+        for stream in streams:
+            while not (await stream.read()).synced:
+                pass
+        monkeypatch.setattr(ChangeBuffer, "after", noted)
+        monkeypatch.setattr(feed_streams, "changes_message", made)
+        request = job_service_pb2.CreateJobRequest(job_type="render")
+        await call.BatchCreateJobs(user_id="ada", requests=[request] * 50)
+        told = await asyncio.gather(*(stream.read() for stream in streams))
+        for stream in streams:
+            stream.cancel()
+    assert [len(message.changes) for message in told] == [50] * WATCHERS
+    assert serialized == [50]
+    # It was also read from the change buffer once.
+    assert [count for count in read if count] == [50]
 
 
 async def test_all_who_watch_one_job_are_handed_the_same_bytes(

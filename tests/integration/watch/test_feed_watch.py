@@ -11,7 +11,7 @@ from jobledger_server.domain.commands import ChangeStatus, Create, CreateAll, De
 from jobledger_server.domain.job import MEMORY_OVERHEAD_BYTES, Job, JobStatus, Payload
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.store import START_OF_ACTIVE, FeedPage, StoreUnavailable
+from jobledger_server.store import START_OF_ACTIVE, Change, FeedPage, StoreUnavailable
 from jobledger_server.watch import change_buffer as window_module
 from jobledger_server.watch import feed_reader as feed_module
 from jobledger_server.watch.change_buffer import ChangeBuffer
@@ -294,6 +294,17 @@ async def test_every_place_in_a_page_of_the_table_says_as_of_when_it_was_read(
         cursors.append(watch.cursor)
         assert cursors == [Cursor(seq, as_of=6) for seq in seqs]
     assert counting.reads == 0
+
+
+async def test_what_was_read_is_not_told_of_a_feed_that_starts_over(
+    buffer: ChangeBuffer, feed: FeedReader
+) -> None:
+    before, after = creation("ada").job, creation("ada").job
+    for job in (before, after):  # the same sequence numbers again
+        buffer.restart(0)
+        buffer.add(Change(job, 1))
+        watch = FeedWatch(feed, ADA, Cursor(0))
+        assert [change.job for change in (await next_update(watch)).changes] == [job]
 
 
 async def test_a_draining_server_ends_it_at_its_place(hub: WatchHub, feed: FeedReader) -> None:
