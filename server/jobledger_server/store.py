@@ -39,6 +39,9 @@ ErrorKind = Literal[
 Owned = tuple[JobId, str]
 """A job's id, and the user id of the owner that it must have."""
 
+Typed = tuple[JobId, str]
+"""A job's id, and one of the types that it may have."""
+
 
 class StoreError(Exception):
     """The database failed a statement."""
@@ -226,7 +229,10 @@ class Transaction(Protocol):
         """Return the database server's time. It is read once, at the latest by the first call."""
 
     async def load_jobs(
-        self, ids: Collection[JobId], owned: Collection[Owned] = ()
+        self,
+        ids: Collection[JobId],
+        owned: Collection[Owned] = (),
+        typed: Collection[Typed] = (),
     ) -> dict[JobId, Job]:
         """Return the jobs that exist, and lock them until the end of the transaction.
 
@@ -237,6 +243,7 @@ class Transaction(Protocol):
             ids: Jobs of any owner.
             owned: Jobs of one owner each. A job of another owner is not returned, and is
                 neither read nor locked.
+            typed: Jobs of certain types, each with each of its types. Likewise.
         """
 
     async def load_unlocked_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:

@@ -40,7 +40,7 @@ from jobledger_server.sql.tables import (
     jobs,
     tombstones,
 )
-from jobledger_server.store import Owned
+from jobledger_server.store import Owned, Typed
 
 # In the text and not bound: otherwise the planner cannot use a partial index.
 _NONE = text("''")
@@ -54,11 +54,23 @@ def bind_ids(dialect: Dialect, name: str, ids: Collection[JobId]) -> dict[str, A
 def bind_owned(
     dialect: Dialect, ids: Collection[JobId], owned: Collection[Owned]
 ) -> dict[str, Any]:
-    """Return the parameters of the statements that read or lock jobs, `owned` for their owners."""
+    """Return the parameters of the statement that reads jobs, `owned` for their owners."""
     return {
         **bind_ids(dialect, "ids", {*ids, *(job_id for job_id, _ in owned)}),
         **bind_ids(dialect, "any_owner", ids),
         **dialect.bind_list("owned", [f"{job_id}/{user_id}" for job_id, user_id in owned]),
+    }
+
+
+def bind_locked(
+    dialect: Dialect, ids: Collection[JobId], owned: Collection[Owned], typed: Collection[Typed]
+) -> dict[str, Any]:
+    """Return the parameters of the statement that locks some jobs for owners or types."""
+    requested = {*ids, *(job_id for job_id, _ in owned), *(job_id for job_id, _ in typed)}
+    return {
+        **bind_owned(dialect, ids, owned),
+        **bind_ids(dialect, "ids", requested),
+        **dialect.bind_list("typed", [f"{job_id}/{job_type}" for job_id, job_type in typed]),
     }
 
 
@@ -84,10 +96,12 @@ class Statements:
             dialect.one_of(jobs.c.id, "any_owner"), dialect.one_of(id_and_owner, "owned")
         )
         self.read_jobs = prepared(jobs_by_id.where(readable))
+        id_and_type = cast(jobs.c.id, Text).concat("/").concat(jobs.c.job_type)
+        lockable = or_(readable, dialect.one_of(id_and_type, "typed"))
         # In the order of the ids, so that transactions do not deadlock.
         self.lock_jobs = prepared(dialect.locked(jobs_by_id.order_by(jobs.c.id)))
-        self.lock_owned_jobs = prepared(
-            dialect.locked(jobs_by_id.where(readable).order_by(jobs.c.id))
+        self.lock_some_jobs = prepared(
+            dialect.locked(jobs_by_id.where(lockable).order_by(jobs.c.id))
         )
         # With the time, which a claim always needs.
         self.lock_unlocked_jobs = prepared(

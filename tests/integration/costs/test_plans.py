@@ -8,7 +8,7 @@ from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.postgresql.postgresql_driver import FEED_LOCKED, batch_statement
 from jobledger_server.sql.rows import report_rows
-from jobledger_server.sql.statements import Statements, bind_owned
+from jobledger_server.sql.statements import Statements, bind_locked, bind_owned
 from tests.support.query_plans import plan
 
 JOBS = 10_000
@@ -55,10 +55,16 @@ def requests_made_before(statements: Statements) -> Found:
 
 
 def owned(statements: Statements, ids: Sequence[str]) -> list[Found]:
-    wanted = bind_owned(statements.dialect, [], [(id_, "ada") for id_ in ids])
+    pairs = [(id_, "ada") for id_ in ids]
+    typed = bind_locked(statements.dialect, [], pairs[::2], [(id_, "render") for id_ in ids])
     index = "sqlite_autoindex_jobs_1" if statements.dialect.name == "sqlite" else "pk_jobs"
-    both = (statements.read_jobs, statements.lock_owned_jobs)
-    return [(index, each.text, each.values(wanted)) for each in both]
+    return [
+        (index, each.text, each.values(wanted))
+        for each, wanted in (
+            (statements.read_jobs, bind_owned(statements.dialect, [], pairs)),
+            (statements.lock_some_jobs, typed),
+        )
+    ]
 
 
 def reports(statements: Statements, ids: Sequence[str]) -> Found:
