@@ -15,8 +15,6 @@ T = TypeVar("T")
 GENERATORS = 2
 """Processes that make the load together, where one would be the limit itself."""
 
-UPDATES = "updates over Work"
-
 
 @dataclass(frozen=True)
 class Work:
@@ -74,7 +72,7 @@ def batches(in_flight: int) -> Work:
 
 def updates(streams: int, window: int) -> Work:
     shared, options = {"streams": streams}, {"window": window}
-    return Work(UPDATES, "update", "calls.update", 1, shared, options)
+    return Work("updates over Work", "update", "calls.update", 1, shared, options)
 
 
 def lifecycles(

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from benchmarks.counting import count
 from benchmarks.measure import (
-    UPDATES,
     Target,
     Work,
     batches,
@@ -24,7 +23,6 @@ BARS = {
     "CreateJob": (0.80, 0.85),
     "UpdateProgress": (0.80, 0.85),
     "GetJob": (0.85, 0.85),
-    UPDATES: (0.70, 0.70),
 }
 """Of the ceiling's rates, on SQLite and on PostgreSQL."""
 
