@@ -77,6 +77,12 @@ class Dialect(Protocol):
         A column of `kept` keeps its value where the new one is NULL.
         """
 
+    def deletion(self, table: Table, condition: str) -> WriteStatement:
+        """Return the statement that deletes rows of a table. Each row given is the id of a job.
+
+        The condition has `{in_ids}` where a column is to be one of these ids.
+        """
+
     def driver(self, connection: Any) -> Driver:
         """Wrap the driver's own connection for a batch."""
 

@@ -20,13 +20,11 @@ if TYPE_CHECKING:
 
 
 WriteStatement = Callable[[int], str]
-"""A statement that inserts or updates rows. Each dialect chooses what its text depends on."""
+"""A statement that inserts, updates or deletes rows. Each dialect chooses what its text depends
+on."""
 
 Writes = Sequence[tuple[WriteStatement, Sequence[Row]]]
-"""Statements of the dialect's `insertion` and `change`, each with at least one row."""
-
-Deletion = tuple[str, Sequence[Any]]
-"""A statement that deletes rows, and its values."""
+"""Statements of the dialect's `insertion`, `change` and `deletion`, each with at least one row."""
 
 NEW_SEQS = ("seq", "change_seq", "start_seq")
 """The columns whose values may be counted from the newest sequence number; see `append`."""
@@ -73,7 +71,7 @@ class Driver(Protocol):
         count: int,
         writes: Callable[[int], Writes],
         *,
-        deletions: Sequence[Deletion],
+        deletions: Writes,
         new: int,
         last: bool,
     ) -> tuple[int, WriteId]:

@@ -123,14 +123,12 @@ class Statements:
                 "requests",
             )
         )
-        latest, starts = (
-            select(seq).where(dialect.one_of(jobs.c.id, "ids"))
-            for seq in (jobs.c.change_seq, jobs.c.start_seq)
+        self.delete_changes = dialect.deletion(
+            changes,
+            "changes.seq IN (SELECT change_seq FROM jobs WHERE id {in_ids}"
+            " UNION SELECT start_seq FROM jobs WHERE id {in_ids})",
         )
-        self.delete_changes = prepared(
-            delete(changes).where(changes.c.seq.in_(latest.union(starts)))
-        )
-        self.delete_jobs = prepared(delete(jobs).where(dialect.one_of(jobs.c.id, "ids")))
+        self.delete_jobs = dialect.deletion(jobs, "id {in_ids}")
         self.insert_jobs = dialect.insertion(jobs, job_rows.columns)
         self.update_jobs = dialect.change(
             jobs, jobs.c.id, mutable_rows.columns, kept=HISTORY_COLUMNS

@@ -5,7 +5,7 @@ from typing import Any
 
 from jobledger_server.domain.job import Asset, Instant, Job, JobId, JobStatus, is_id
 from jobledger_server.domain.state_machine import Decision, was_just_started
-from jobledger_server.sql.driver import Deletion, Driver, Prepared, Writes, WriteStatement
+from jobledger_server.sql.driver import Driver, Prepared, Writes, WriteStatement
 from jobledger_server.sql.history import NO_HISTORY, with_transition
 from jobledger_server.sql.job_cache import JobCache, WriteId
 from jobledger_server.sql.rows import (
@@ -114,11 +114,11 @@ class SqlTransaction:
 
     async def append(self, decisions: Sequence[Decision], *, last: bool = False) -> list[Change]:
         batch = _Batch(decisions, self._loaded, await self.now())
-        deletions = self._deletions(batch.deleted) if batch.deleted else ()
 
         def writes(after: int) -> Writes:
             return batch.writes(self._statements, after=after)
 
+        deletions = batch.deletions(self._statements)
         seq, write_id = await self._driver.append(
             batch.count, writes, deletions=deletions, new=len(batch.created), last=last
         )
@@ -136,11 +136,6 @@ class SqlTransaction:
                 self._cache.put(change, self._write_id)
             else:
                 self._cache.discard(change.job.id)
-
-    def _deletions(self, ids: Collection[JobId]) -> Sequence[Deletion]:
-        bound = bind_ids(self._dialect, "ids", ids)
-        statements = (self._statements.delete_changes, self._statements.delete_jobs)
-        return [(statement.text, statement.values(bound)) for statement in statements]
 
     async def _fetch(
         self, statement: Prepared, parameters: Mapping[str, Any]
@@ -206,6 +201,11 @@ class _Batch:
                 history = histories.get(job.id, NO_HISTORY)
                 histories[job.id] = with_transition(history, decision.transition, job, seq)
         return histories
+
+    def deletions(self, statements: Statements) -> Writes:
+        """Return the statements that delete jobs, and their rows in the feed, before the writes."""
+        ids = [(job_id,) for job_id in self.deleted]
+        return [(statements.delete_changes, ids), (statements.delete_jobs, ids)] if ids else ()
 
     def writes(self, statements: Statements, *, after: int) -> Writes:
         """Return the statements with their rows, at the sequence numbers after this one."""

@@ -29,7 +29,7 @@ CEILINGS = {
     "claims": {"sqlite": 8, "postgresql": 5},
     "claims in vain": {"sqlite": 1, "postgresql": 1},
     "refusals": {"sqlite": 3, "postgresql": 4},
-    "deletions": {"sqlite": 8, "postgresql": 8},
+    "deletions": {"sqlite": 8, "postgresql": 5},
 }
 """Round trips of one batch: to the database's server, or to the thread of SQLite's connection."""
 

@@ -29,6 +29,7 @@ from jobledger_server.sql.postgresql.postgresql_driver import (
     PROTOCOL_ERRORS,
     Insertion,
     PostgresqlDriver,
+    deletion_statement,
     update_statement,
 )
 from jobledger_server.sql.tables import ID
@@ -130,6 +131,9 @@ class PostgresqlDialect:
         self, table: Table, key: Column[Any], columns: Sequence[str], *, kept: Collection[str] = ()
     ) -> WriteStatement:
         return update_statement(table, key, columns, kept)
+
+    def deletion(self, table: Table, condition: str) -> WriteStatement:
+        return deletion_statement(table, condition)
 
     def driver(self, connection: Any) -> Driver:
         return PostgresqlDriver(connection)

@@ -9,7 +9,7 @@ import asyncpg
 from sqlalchemy import JSON, BigInteger, Column, Integer, LargeBinary, Table
 
 from jobledger_server.domain.job import Instant, JobId
-from jobledger_server.sql.driver import NEW_SEQS, Deletion, Writes, WriteStatement
+from jobledger_server.sql.driver import NEW_SEQS, Writes, WriteStatement
 from jobledger_server.sql.job_cache import WriteId
 from jobledger_server.sql.tables import ID, jobs
 
@@ -69,6 +69,16 @@ def update_statement(
     return update
 
 
+def deletion_statement(table: Table, condition: str) -> WriteStatement:
+    """See `dialect.Dialect.deletion`: the text depends on the number of the parameter."""
+
+    def delete(first: int) -> str:
+        in_ids = condition.format(in_ids=f"= ANY(${first}::uuid[])")
+        return f"DELETE FROM {table.name} USING counter WHERE {in_ids}"  # noqa: S608
+
+    return delete
+
+
 class PostgresqlDriver:
     """See `driver.Driver`."""
 
@@ -119,11 +129,13 @@ class PostgresqlDriver:
         count: int,
         writes: Callable[[int], Writes],
         *,
-        deletions: Sequence[Deletion],
+        deletions: Writes,
         new: int,
         last: bool,
     ) -> tuple[int, WriteId]:
-        if new >= COPY_FROM_ROWS or deletions:
+        # A creation may use the request id of a deleted job, and the parts of one statement have no
+        # order.
+        if new >= COPY_FROM_ROWS or (new and deletions):
             seq, writer = await self._append_in_steps(count, writes, deletions)
         else:
             if last and not self._begun:
@@ -131,7 +143,7 @@ class PostgresqlDriver:
             else:
                 await self._begin()
             feed = LOCK_FEED if count else FEED_LOCKED
-            seq, writer = await self._write_at_once(feed, count, writes(0))
+            seq, writer = await self._write_at_once(feed, count, (*deletions, *writes(0)))
         # A row keeps only 32 bits of the transaction's id: see `unchanged`.
         return seq, str(writer & 0xFFFF_FFFF)
 
@@ -144,13 +156,13 @@ class PostgresqlDriver:
         return seq, writer
 
     async def _append_in_steps(
-        self, count: int, writes: Callable[[int], Writes], deletions: Sequence[Deletion]
+        self, count: int, writes: Callable[[int], Writes], deletions: Writes
     ) -> tuple[int, int]:
         """Lock the feed first: before a deletion, and since a copy cannot add to values."""
         await self._begin()
         seq, writer = await self._write_at_once(LOCK_FEED, count, ())
-        for statement, values in deletions:
-            await self._connection.fetch(statement, *values)
+        if deletions:
+            await self._write_at_once(FEED_LOCKED, seq, deletions)
         rest = []
         for writing, rows in writes(seq - count):
             if (

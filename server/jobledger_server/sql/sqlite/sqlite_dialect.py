@@ -117,6 +117,10 @@ class SqliteDialect:
         )
         return _of_rows(1 + len(columns), change)
 
+    def deletion(self, table: Table, condition: str) -> WriteStatement:
+        in_ids = condition.format(in_ids="IN (SELECT column1 FROM ids)")
+        return _of_rows(1, f"WITH ids AS {{rows}} DELETE FROM {table.name} WHERE {in_ids}")  # noqa: S608
+
     def driver(self, connection: Any) -> Driver:
         return SqliteDriver(connection, self._generation)
 

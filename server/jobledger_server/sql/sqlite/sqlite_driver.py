@@ -9,7 +9,7 @@ from typing import Any
 import aiosqlite
 
 from jobledger_server.domain.job import Instant, JobId
-from jobledger_server.sql.driver import Deletion, Writes, WriteStatement
+from jobledger_server.sql.driver import Writes, WriteStatement
 from jobledger_server.sql.job_cache import WriteId
 from jobledger_server.sql.rows import Row
 
@@ -17,7 +17,7 @@ ROWS_PER_STATEMENT = 64
 """Rows that one statement writes at most; a power of two."""
 
 NARROW, NARROW_ROWS_PER_STATEMENT = 2, 1024
-"""The same for rows of two values, such as those of renewed leases."""
+"""The same for rows of up to two values, such as those of renewed leases."""
 
 # A transaction that reads first and then writes fails at once if another process wrote in
 # between. So it takes the lock when it begins.
@@ -102,7 +102,7 @@ class SqliteDriver:
         count: int,
         writes: Callable[[int], Writes],
         *,
-        deletions: Sequence[Deletion],
+        deletions: Writes,
         new: int,  # noqa: ARG002
         last: bool,  # noqa: ARG002
     ) -> tuple[int, WriteId]:
@@ -110,11 +110,9 @@ class SqliteDriver:
         if count or version is None:
             ((before, version),) = await self._connection.execute_fetchall(_FEED)
             self._check_generation(version)
-        for deletion in deletions:
-            await self._connection.execute_fetchall(*deletion)
         # One after the other: after some errors (disk full) SQLite has rolled back by itself, and
         # a further statement would be a transaction of its own.
-        for statement, rows in writes(before):
+        for statement, rows in (*deletions, *writes(before)):
             await self._write(statement, rows)
         self._generation.expect(self._connection, version, self._connection.total_changes)
         return before + count, self._generation.number
@@ -128,7 +126,7 @@ class SqliteDriver:
     async def _write(self, statement: WriteStatement, rows: Sequence[Row]) -> None:
         # The driver releases the interpreter lock for each statement, and must wait for the event
         # loop to get it back. A statement for each row would do that too often.
-        most = NARROW_ROWS_PER_STATEMENT if len(rows[0]) == NARROW else ROWS_PER_STATEMENT
+        most = NARROW_ROWS_PER_STATEMENT if len(rows[0]) <= NARROW else ROWS_PER_STATEMENT
         if len(rows) > most:
             starts = range(0, len(rows), most)
             parts = [_values(rows[start : start + most], most) for start in starts]
