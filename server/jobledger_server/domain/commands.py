@@ -81,12 +81,6 @@ class Report(Struct, frozen=True, kw_only=True):
     job_types: frozenset[str] | None = None
 
 
-class RenewAll(Struct, frozen=True):
-    """Renew the leases of these jobs, each by a heartbeat. A refused one renews nothing."""
-
-    reports: tuple[Report, ...]
-
-
 class LinkAsset(Struct, frozen=True, kw_only=True):
     """Link an asset to a running job. Idempotent if `request_id` is not empty."""
 
@@ -133,11 +127,17 @@ class Purge(Struct, frozen=True, kw_only=True):
     age: Micros
 
 
+class ApplyAll(Struct, frozen=True):
+    """Apply heartbeats or purges together. One that is refused does nothing."""
+
+    commands: tuple[Report | Purge, ...]
+
+
 WorkerCommand = ChangeStatus | Report | LinkAsset | Release
 """A worker's command on one job. If `job_types` is given, jobs of other types are not found."""
 
 JobCommand = WorkerCommand | Cancel | Expire | Delete | Purge
 """A command on one job, identified by its id."""
 
-Command = Create | CreateAll | RenewAll | JobCommand
+Command = Create | CreateAll | ApplyAll | JobCommand
 """Any command except a claim, which names no job."""

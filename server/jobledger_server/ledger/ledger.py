@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self, get_args
 
 from jobledger_server.domain.commands import (
+    ApplyAll,
     Cancel,
     ChangeStatus,
     Claim,
@@ -18,7 +19,7 @@ from jobledger_server.domain.commands import (
     CreateAll,
     Delete,
     JobCommand,
-    RenewAll,
+    Purge,
     Report,
 )
 from jobledger_server.domain.errors import DomainError
@@ -128,6 +129,11 @@ class Ledger:
         """What batches commands and claims."""
         return self._batcher, self._claims.batcher
 
+    @property
+    def processed(self) -> int:
+        """How many commands and claims were processed so far; ApplyAll and CreateAll are one."""
+        return int(sum(batcher.sizes.sum for batcher in self.batchers))
+
     async def apply(self, command: Create | JobCommand) -> Decision:
         """Return the decision on the command, once it is durable.
 
@@ -151,28 +157,28 @@ class Ledger:
         """Return the created jobs, in the order of their creations. Raises as `apply` does."""
         return [decision.job for decision in await self._batcher.submit(command)]
 
-    async def renew_all(self, reports: Sequence[Report]) -> Sequence[Decision]:
-        """Return the decisions on those heartbeats that are not refused, once they are durable.
+    async def apply_all(self, commands: Sequence[Report | Purge]) -> Sequence[Decision]:
+        """Return the decisions on those commands that are not refused, once they are durable.
 
-        They are one command, or several if their jobs are large. Raises as `apply` does, if it
-        is unknown of a heartbeat whether it is refused.
+        They are batched as one command, or several if their jobs are large. Raises as `apply`
+        does, if it is unknown of a command whether it is refused.
         """
-        renewals = map(self._batcher.submit, self._renewals(reports))
-        return [decision for decisions in await asyncio.gather(*renewals) for decision in decisions]
+        parts = map(self._batcher.submit, self._parts(commands))
+        return [decision for decisions in await asyncio.gather(*parts) for decision in decisions]
 
-    def _renewals(self, reports: Sequence[Report]) -> Iterator[RenewAll]:
-        """Put reports together, up to the bytes of jobs that one batch reads."""
+    def _parts(self, commands: Sequence[Report | Purge]) -> Iterator[ApplyAll]:
+        """Put commands together, up to the bytes of jobs that one batch reads."""
         read_bytes = self._sizes.read_counter()
-        part: list[Report] = []
+        part: list[Report | Purge] = []
         size = 0
-        for report in reports:
-            part.append(report)
-            size += read_bytes(report.job_id, None)
+        for command in commands:
+            part.append(command)
+            size += read_bytes(command.job_id, None)
             if size >= MAX_BATCH_BYTES:
-                yield RenewAll(tuple(part))
+                yield ApplyAll(tuple(part))
                 part, size = [], 0
         if part:
-            yield RenewAll(tuple(part))
+            yield ApplyAll(tuple(part))
 
     async def claim(self, command: Claim, wanted: Callable[[], bool] = lambda: True) -> list[Job]:
         """Return the jobs that the worker has now leased, oldest first.
@@ -204,8 +210,8 @@ class Ledger:
         def bytes_of(command: Command) -> int:
             if isinstance(command, Create | CreateAll):
                 return 0
-            if isinstance(command, RenewAll):
-                return sum(read_bytes(report.job_id, None) for report in command.reports)
+            if isinstance(command, ApplyAll):
+                return sum(read_bytes(each.job_id, None) for each in command.commands)
             user_id = command.user_id if isinstance(command, Cancel | Delete) else None
             return read_bytes(command.job_id, user_id)
 
@@ -291,7 +297,7 @@ class Ledger:
 
 def _weigh(command: Command) -> int:
     match command:
-        case CreateAll(creations=parts) | RenewAll(reports=parts):
+        case CreateAll(creations=parts) | ApplyAll(commands=parts):
             return len(parts)
     return 1
 

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobledger_server.domain.commands import (
+    ApplyAll,
     Cancel,
     Command,
     Create,
     CreateAll,
     Delete,
     LinkAsset,
-    RenewAll,
+    Report,
     WorkerCommand,
 )
 from jobledger_server.domain.decisions import NewId, create, decide
@@ -24,8 +25,8 @@ MAX_TYPES = 16
 a value for each job and type. Its commands are refused all the same."""
 
 Outcome = Sequence[Decision] | DomainError
-"""The outcome of a command: one decision, or its refusal. CreateAll has one for each job, RenewAll
-one for each job whose heartbeat is not refused."""
+"""The outcome of a command: one decision, or its refusal. CreateAll has one for each job, ApplyAll
+one for each of its commands that is not refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,8 @@ class WorkingSet:
         try:
             if isinstance(command, CreateAll):
                 return self._create_all(command, now, new_id)
-            if isinstance(command, RenewAll):
-                return self._renew_all(command, now, new_id, resumed_at)
+            if isinstance(command, ApplyAll):
+                return self._apply_all(command, now, new_id, resumed_at)
             if isinstance(command, Create):
                 decision = self._create(command, now, new_id)
             else:
@@ -89,12 +90,12 @@ class WorkingSet:
                 raise
         return decisions
 
-    def _renew_all(
-        self, command: RenewAll, now: Instant, new_id: NewId, resumed_at: Instant | None
+    def _apply_all(
+        self, command: ApplyAll, now: Instant, new_id: NewId, resumed_at: Instant | None
     ) -> Sequence[Decision]:
         decisions: list[Decision] = []
-        for report in command.reports:
-            outcome = self.decide(report, now, new_id, resumed_at)
+        for each in command.commands:
+            outcome = self.decide(each, now, new_id, resumed_at)
             if not isinstance(outcome, DomainError):
                 decisions += outcome
         return decisions
@@ -140,9 +141,9 @@ async def load_working_set(
         elif isinstance(command, CreateAll):
             each = command.creations
             created.update((c.user_id, c.request_id) for c in each if c.request_id)
-        elif isinstance(command, RenewAll):
-            for report in command.reports:
-                load(report.job_id, report.job_types)
+        elif isinstance(command, ApplyAll):
+            for part in command.commands:
+                load(part.job_id, part.job_types if isinstance(part, Report) else None)
         elif isinstance(command, Cancel | Delete):
             owned.add((command.job_id, command.user_id))
         elif isinstance(command, WorkerCommand):

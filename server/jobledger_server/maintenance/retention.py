@@ -7,22 +7,24 @@ the database's clock.
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
 
 from jobledger_server.domain.commands import Purge
-from jobledger_server.domain.errors import JobNotFound, LimitExceeded
-from jobledger_server.domain.job import JobId, Micros
+from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.domain.job import Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.store import Store, StoreError
 
 BATCH = 100
-"""Jobs purged together: few, so that callers' commands do not wait long."""
+"""Jobs purged together at most: more cost no less each."""
+
+FEWEST = 20
+"""Jobs purged together at least. While nobody calls, each batch has so many more than the last."""
 
 PAUSE = 0.25
 """Pause after each batch, as a part of the time that it took."""
 
 JOBS = 1000
-"""Jobs found together: a search costs as much as purging a batch."""
+"""Jobs found together: a search costs as much as purging a batch of BATCH."""
 
 DELETIONS = 1000
 """Deletions compacted together."""
@@ -50,6 +52,7 @@ class Retention:
         self._ledger = ledger
         self._jobs = jobs
         self._deletions = deletions
+        self._batch = FEWEST
         self._through = 0  # no job to purge is left up to this sequence number
 
     async def run(self) -> None:
@@ -79,17 +82,19 @@ class Retention:
         """Purge what one search finds; return how many jobs, and whether there may be more."""
         loop = asyncio.get_running_loop()
         old = await self._store.find_purgeable(age, after=self._through, limit=JOBS)
-        for first in range(0, len(old.jobs), BATCH):
+        purges = [Purge(job_id=job_id, age=age) for job_id in old.jobs]
+        processed = self._ledger.processed
+        while purges:
             began = loop.time()
-            await self._purge_batch(old.jobs[first : first + BATCH], age)
+            await self._ledger.apply_all(purges[: self._batch])
+            del purges[: self._batch]
+            # As many as callers had commands in the meantime: they wait about twice as long at
+            # most, and the purges keep up with creations, for a job takes several commands.
+            calls = self._ledger.processed - processed - 1
+            processed += calls + 1
+            size = max(FEWEST, calls) if calls else self._batch + FEWEST
+            self._batch = min(BATCH, size)
             # Some of the time is left to callers.
             await asyncio.sleep((loop.time() - began) * PAUSE)
         self._through = old.through
         return len(old.jobs), old.more
-
-    async def _purge_batch(self, ids: Sequence[JobId], age: Micros) -> None:
-        purges = (self._ledger.apply(Purge(job_id=job_id, age=age)) for job_id in ids)
-        for outcome in await asyncio.gather(*purges, return_exceptions=True):
-            # A job may have been deleted meanwhile, by another server too.
-            if isinstance(outcome, BaseException) and not isinstance(outcome, JobNotFound):
-                raise outcome

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Protocol
 
 from jobledger_server.domain.commands import (
+    ApplyAll,
     Cancel,
     ChangeStatus,
     Create,
@@ -21,7 +22,6 @@ from jobledger_server.domain.commands import (
     LinkAsset,
     Purge,
     Release,
-    RenewAll,
     Report,
 )
 from jobledger_server.domain.job import Job, is_id
@@ -44,7 +44,7 @@ CHANGES: dict[type, str | None] = {
     Release: "release",
     # Reports are far too many, and change no state.
     Report: None,
-    RenewAll: None,
+    ApplyAll: None,
     # The service's own.
     Expire: None,
     Purge: None,
@@ -61,7 +61,7 @@ class Commands(Protocol):
 
     async def create_all(self, command: CreateAll) -> list[Job]: ...
 
-    async def renew_all(self, reports: Sequence[Report]) -> Sequence[Decision]: ...
+    async def apply_all(self, commands: Sequence[Report | Purge]) -> Sequence[Decision]: ...
 
 
 class AuditedLedger:
@@ -102,9 +102,9 @@ class AuditedLedger:
         audit("create", [job.id for job in jobs])
         return jobs
 
-    async def renew_all(self, reports: Sequence[Report]) -> Sequence[Decision]:
-        """See `Ledger`. Renewals are not in the audit log."""
-        return await self._ledger.renew_all(reports)
+    async def apply_all(self, commands: Sequence[Report | Purge]) -> Sequence[Decision]:
+        """See `Ledger`. Heartbeats and purges are not in the audit log."""
+        return await self._ledger.apply_all(commands)
 
 
 def audit(change: str, jobs: Sequence[str], error: BaseException | None = None) -> None:

@@ -42,7 +42,7 @@ async def test_1000_idle_jobs_cost_at_most_10_statements_a_minute_and_no_change(
         seq = (await store.feed_head()).seq
         counted.reset()
         for _ in range(RENEWALS):
-            renewed = await ledger.renew_all(heartbeats(jobs))
+            renewed = await ledger.apply_all(heartbeats(jobs))
             assert len(renewed) == len(jobs)
         statements = [each for each in counted.statements if each not in TRANSACTIONS]
         assert 0 < len(statements) <= 10, statements
@@ -62,7 +62,7 @@ async def test_a_refused_heartbeat_renews_nothing_and_the_others_are_renewed(
         Report(job_id=JobId("nowhere"), attempt=1),
         Report(job_id=jobs[1].id, attempt=1, job_types=frozenset({"other"})),
     ]
-    renewed = await ledger.renew_all([*wrong, *heartbeats(jobs[2:])])
+    renewed = await ledger.apply_all([*wrong, *heartbeats(jobs[2:])])
     assert [decision.job.id for decision in renewed] == [jobs[2].id]
     after = await store.read_jobs([job.id for job in jobs])
     assert [after[job.id] for job in jobs[:2]] == jobs[:2]
@@ -77,11 +77,11 @@ async def test_no_renewal_reads_many_more_bytes_than_a_batch_may(
     load = ledger_module.load_working_set
 
     async def counted(transaction: object, commands: list[object], **options: object) -> object:
-        sizes.append(sum(len(command.reports) for command in commands))
+        sizes.append(sum(len(command.commands) for command in commands))
         return await load(transaction, commands, **options)
 
     monkeypatch.setattr(ledger_module, "load_working_set", counted)
-    assert len(await ledger.renew_all(heartbeats(jobs))) == 8
+    assert len(await ledger.apply_all(heartbeats(jobs))) == 8
     assert sizes == [5, 3]  # the fifth fills a megabyte
 
 

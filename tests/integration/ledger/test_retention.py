@@ -1,8 +1,9 @@
 """Retention: what is removed and when, by whom, and what watchers are told of it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import pairwise
 
 import pytest
 from sqlalchemy import text
@@ -92,6 +93,58 @@ async def test_it_goes_in_batches_and_says_when_there_is_more(
     retention = Retention(store, ledger, jobs=HOUR, deletions=HOUR)
     assert [await retention.purge_some() for _ in range(3)] == [True, True, False]
     assert await ids(store) == set()
+
+
+async def purged_beside(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch, *, callers: int
+) -> list[tuple[int, int]]:
+    """Purge 26 jobs beside callers; return how many each commit created, and how many it purged."""
+    monkeypatch.setattr(module, "FEWEST", 2)
+    monkeypatch.setattr(module, "BATCH", 6)
+    commits: list[tuple[int, int]] = []
+
+    def publish(changes: Sequence[Change]) -> None:
+        purged = sum(change.deleted for change in changes)
+        commits.append((len(changes) - purged, purged))
+
+    async def call() -> None:
+        while True:
+            await ledger.apply(Create(user_id="bob", job_type="t"))
+
+    async with Ledger(store, publish, max_waiting=1000) as ledger, AsyncExitStack() as stack:
+        await asyncio.gather(*(ended(ledger) for _ in range(26)))
+        for _ in range(callers):
+            await stack.enter_async_context(cancelled_at_the_end(asyncio.create_task(call())))
+        await asyncio.sleep(0)
+        commits.clear()
+        assert not await Retention(store, ledger, jobs=NOW, deletions=HOUR).purge_some()
+    return commits
+
+
+async def test_while_nobody_calls_each_batch_is_larger_than_the_last(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = await purged_beside(store, monkeypatch, callers=0)
+    assert [purged for _, purged in commits] == [2, 4, 6, 6, 6, 2]
+
+
+async def test_a_batch_has_as_many_purges_as_callers_had_commands_since_the_last(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = await purged_beside(store, monkeypatch, callers=3)
+    batches = []
+    calls = 0
+    for created, purged in commits:
+        calls += created
+        if purged:
+            batches.append((calls, purged))
+            calls = 0
+    left = 26 - batches[0][1]
+    for (calls, _), (_, purged) in pairwise(batches):
+        assert calls
+        assert purged == min(left, 6, max(2, calls))
+        left -= purged
+    assert left == 0
 
 
 async def test_several_servers_remove_each_job_once(

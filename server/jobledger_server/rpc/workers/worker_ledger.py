@@ -36,7 +36,7 @@ class WorkerLedger:
             limits.of(Report(job_id=job_id, attempt=attempt))
             for job_id, attempt in attempts.items()
         ]
-        return await self._ledger.renew_all(reports)
+        return await self._ledger.apply_all(reports)
 
     def check_job_types(self, job_types: frozenset[str]) -> None:
         """Raise AccessDenied unless the caller may claim jobs of these types."""
