@@ -186,7 +186,7 @@ class Calls:
             except Exception as error:  # noqa: BLE001
                 if access is not None and isinstance(error, Unauthenticated | AccessDenied):
                     known = PERMISSIONS.get()
-                    audit_denial(name, known.identity.name if known else peer, error)
+                    audit_denial(name, known.identity.name if known else _address(peer), error)
                 over_quota = isinstance(error, LimitExceeded) and bool(error.caller)
                 status = _released_status(error)
                 call.status = status.code
@@ -230,6 +230,15 @@ def admitted(behavior: Behavior, admission: Admission) -> Behavior:
             return await behavior(request, context)
 
     return serve
+
+
+def _address(peer: str) -> str:
+    """Return the address of a peer without its port.
+
+    The audit log limits the lines of each caller. If each connection was one, those of many
+    connections would crowd out the lines of others.
+    """
+    return peer.rpartition(":")[0]
 
 
 async def _read_message(context: Context) -> bytes:

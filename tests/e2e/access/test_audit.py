@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import logging
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,6 +16,7 @@ from google.longrunning.operations_pb2_grpc import OperationsStub
 from jobledger.v1 import job_service_pb2
 from jobledger_server.domain.commands import Command
 from jobledger_server.rpc.audit import CHANGES
+from jobledger_server.telemetry.rate_limiter import MAX_KINDS
 from tests.support.rpc_caller import COMPLETED, Caller, refusal
 from tests.support.server_process import ServerProcess
 from tests.support.work_stream import completed, progressed, released, working
@@ -145,7 +147,7 @@ async def test_denials_are_logged_with_the_caller_as_far_as_it_is_known(
     async with working(channel, job_types=["encode"], token="farm") as work:
         await refusal(work.read())
     (nobody, *known) = audit()
-    assert nobody[0].startswith("ipv4:127.0.0.1:")
+    assert nobody[0] == "ipv4:127.0.0.1"
     service = "jobledger.v1.JobService"
     assert nobody[1:] == ("denied", f"{service}/ListJobs", "UNAUTHENTICATED")
     assert known == [
@@ -193,3 +195,26 @@ async def test_no_line_has_what_a_call_carries_and_denials_share_lines(tmp_path:
     denied = [line for line in audit if line["event"] == "denied"]
     assert sum(line["count"] for line in denied) == 600
     assert len(denied) < 60
+
+
+async def test_a_flood_of_connections_hides_no_denial_of_an_identity(tmp_path: Path) -> None:
+    access = tmp_path / "access.toml"
+    access.write_text(policy())
+    access.chmod(0o600)
+    own = [("grpc.use_local_subchannel_pool", 1)]
+    async with ServerProcess(tmp_path, arguments=["--access", str(access)]) as server:
+        async with AsyncExitStack() as stack:
+            channels = [
+                await stack.enter_async_context(grpc.aio.insecure_channel(server.target, own))
+                for _ in range(MAX_KINDS + 20)
+            ]
+            for number in range(3):
+                for channel in channels:
+                    await refusal(Caller(channel, token="wrong").ListJobs(user_id="ada"))
+                if number < 2:
+                    await refusal(Caller(channels[0], token="web").ListJobs(user_id="bob"))
+        await asyncio.to_thread(server.terminate)
+    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    denied = [line for line in lines if line["event"] == "denied"]
+    assert sum(line["count"] for line in denied if line["caller"] == "token:web") == 2
+    assert {line["caller"] for line in denied} == {"token:web", "ipv4:127.0.0.1"}
