@@ -20,6 +20,7 @@ class _Unfinished:
     """The unfinished jobs of a user: those counted, and those that are being created."""
 
     counted: int = 0
+    created: int = 0
     counted_at: float = float("-inf")
     creating: int = 0
     counting: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -60,6 +61,7 @@ class CreationQuotas:
         try:
             yield
             unfinished.counted += count
+            unfinished.created += count
         finally:
             unfinished.creating -= count
 
@@ -71,6 +73,9 @@ class CreationQuotas:
         async with known.counting:
             now = self._clock()
             if now - known.counted_at >= COUNT_SECONDS:
-                known.counted = await self._store.count_active(user_id, limit=most)
+                created = known.created
+                counted = await self._store.count_active(user_id, limit=most)
+                # What was committed meanwhile may be missing in it.
+                known.counted = counted + known.created - created
                 known.counted_at = now
         return known

@@ -1,0 +1,45 @@
+"""Quotas for creations: what is created while jobs are counted counts too."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from jobledger_server.admission.quotas import QUOTAS, Quotas
+from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.rpc.jobs.creation_quotas import COUNT_SECONDS, CreationQuotas
+
+
+class SlowCount:
+    """A database that had no jobs when a count began, and answers when it is let go."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    async def count_active(self, _user_id: str, *, limit: int) -> int:
+        self.asked.set()
+        await self.answers.wait()
+        return 0
+
+
+async def test_jobs_created_during_a_count_are_not_forgotten() -> None:
+    now = 0.0
+    store: Any = SlowCount()
+    quotas = CreationQuotas(store, clock=lambda: now)
+    QUOTAS.set(Quotas("eve", unfinished_jobs=10))
+
+    async def create(count: int) -> None:
+        async with quotas.creating("ada", count):
+            pass
+
+    async with quotas.creating("ada", 10):
+        now = 2 * COUNT_SECONDS
+        store.asked.clear()
+        store.answers.clear()
+        late = asyncio.ensure_future(create(10))
+        await store.asked.wait()
+    store.answers.set()
+    with pytest.raises(LimitExceeded):
+        await late
