@@ -12,6 +12,8 @@ from typing import Any
 
 import grpc
 import pytest
+from google.longrunning import operations_pb2
+from google.longrunning.operations_pb2_grpc import OperationsStub
 from grpc import StatusCode
 
 from tests.support.rpc_caller import Caller, decoded, refusal
@@ -95,13 +97,21 @@ async def test_open_calls_end_when_their_callers_permissions_change_and_others_s
                 worker_id="w", job_types=["render"], max_jobs=9, wait={"seconds": 60}
             )
         )
-        while app.claim_waiters.count("render") < 1:
+        wait = asyncio.ensure_future(
+            OperationsStub(channel).WaitOperation(
+                operations_pb2.WaitOperationRequest(name=f"jobs/{jobs[0].id}"),
+                metadata=[("authorization", "Bearer ada")],
+                timeout=60,
+            )
+        )
+        while app.claim_waiters.count("render") < 1 or app.hub.watches < 4:
             await asyncio.sleep(0.01)
             claim.done() and claim.result()
+            wait.done() and wait.result()
         file.write_text(BOB)
         app.reload()
         refused = [await refusal(_to_the_end(stream)) for stream in ended]
-        refused += [decoded(await _failure(work.end())), await refusal(claim)]
+        refused += [decoded(await _failure(work.end())), await refusal(claim), await refusal(wait)]
     for each in refused:
         assert (each.code, each.reason) == (StatusCode.UNAVAILABLE, "UNAVAILABLE")
         assert each.message == "stream reached its maximum age; reconnect"
