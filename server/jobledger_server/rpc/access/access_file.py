@@ -268,6 +268,9 @@ def _issuer(table: _Table) -> IssuerSettings:
         raise table.error("needs `jwks_file` or `jwks_url`")
     if url and (urlsplit(url).scheme != "https" or not urlsplit(url).netloc):
         raise table.error("`jwks_url` begins with https://")
+    if "@" in urlsplit(url).netloc:
+        # Errors of urllib repeat a part of them, and those are logged.
+        raise table.error("`jwks_url` has no user and password")
     ca_file = table.text("jwks_ca_file", "")
     if ca_file and not url:
         raise table.error("`jwks_ca_file` is for `jwks_url`")

@@ -80,6 +80,10 @@ def policy(tmp_path: Path, content: str) -> Policy:
             "begins with https://",
         ),
         (
+            f"{TOKEN}{OPERATOR}{ISSUER}audience = 'j'\njwks_url = 'https://me:secret@a/j'",
+            "no user and password",
+        ),
+        (
             f"{TOKEN}{OPERATOR}{ISSUER}audience = 'j'\njwks_file = 'j'\njwks_url = 'https://a/j'",
             "needs `jwks_file` or `jwks_url`",
         ),
