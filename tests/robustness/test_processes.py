@@ -285,6 +285,7 @@ async def test_an_sqlite_file_that_another_process_holds_is_told_and_found_again
         (("--database", "sqlite:////nowhere/at/all.db"), "No such file or directory"),
         (("--database", "postgresql://u:secret@127.0.0.1:1/n"), "u:***@127.0.0.1:1/n"),
         (("--listen", "nonsense"), "has no port"),
+        (("--listen", "127.0.0.1:80000"), "has no port from 0 to 65535"),
         (("--listen", "256.1.1.1:0", "--insecure"), "cannot listen on 256.1.1.1:0"),
         (("--grace", "-1"), "--grace"),
     ],

@@ -86,8 +86,11 @@ def _type(setting: Setting) -> Any:
 
 
 def _address(text: str) -> str:
-    if ":" not in text:
-        raise click.BadParameter(f"{text!r} has no port")
+    _, colon, port = text.rpartition(":")
+    # gRPC would serve port 80000 as 14464, what is left of it in 16 bits.
+    valid = port.isdecimal() and int(port) < 2**16
+    if not colon or not (valid or text.startswith("unix")):
+        raise click.BadParameter(f"{text!r} has no port from 0 to 65535")
     return text
 
 
