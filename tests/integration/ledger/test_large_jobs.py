@@ -52,9 +52,11 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     loaded: list[int] = []
     load_jobs = SqlTransaction.load_jobs
 
-    async def counted(self: SqlTransaction, ids: Collection[JobId], owned: Any = ()) -> Any:
-        loaded.append(len({*ids, *(job_id for job_id, _ in owned)}))
-        return await load_jobs(self, ids, owned)
+    async def counted(
+        self: SqlTransaction, ids: Collection[JobId], owned: Any = (), typed: Any = ()
+    ) -> Any:
+        loaded.append(len({*ids, *(job_id for job_id, _ in (*owned, *typed))}))
+        return await load_jobs(self, ids, owned, typed)
 
     monkeypatch.setattr(SqlTransaction, "load_jobs", counted)
     return loaded
