@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
@@ -56,13 +57,14 @@ class Handling:
         self._outlet = outlet
         self._reasons = {Stop.NOT}
         self._task: asyncio.Task[Outcome | None] | None = None
+        self._context = contextvars.copy_context()
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     # --- for the runner -----------------------------------------------------------------------
 
     def start(self) -> "asyncio.Task[Outcome | None]":
         """Start the handler; one that was stopped before does not begin."""
-        self._task = asyncio.create_task(self._handle())
+        self._task = asyncio.create_task(self._handle(), context=self._context)
         if self.thrown:
             self._task.cancel()
         if self._handler.timeout is not None:
@@ -178,4 +180,5 @@ class Handling:
         """End a handler that swallows its cancellation, or the worker could not exit."""
         _logger.error("job %s does not stop; ending its handler", self.job.id)
         with contextlib.suppress(RuntimeError):  # it swallows this, too
-            cast("Coroutine[Any, Any, Any]", task.get_coro()).close()
+            # In its own context, which it may have changed and wants to restore.
+            self._context.run(cast("Coroutine[Any, Any, Any]", task.get_coro()).close)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import os
 import signal
@@ -367,16 +368,19 @@ async def test_a_handler_that_swallows_every_cancellation_is_ended(
     monkeypatch.setattr("jobledger.worker.handling.CLEAN_UP", 0.05)
     worker = Worker(fake_client, grace=0)
     started = asyncio.Event()
+    variable = contextvars.ContextVar[str]("variable")
     cleaned = []
 
     @worker.handler("render", timeout=0.05 if why == "timeout" else None)
     async def render(job):
         started.set()
+        token = variable.set(job.id)
         try:
             while True:
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.Event().wait()
         finally:
+            variable.reset(token)  # ValueError in another context
             cleaned.append(job.id)
 
     job = service.offer()
