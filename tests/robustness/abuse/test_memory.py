@@ -20,7 +20,6 @@ token_sha256 = "{hashlib.sha256(b"good-token").hexdigest()}"
 roles = ["owner", "worker"]
 users = ["*"]
 job_types = ["*"]
-users = ["*"]
 """
 
 EMPTY_ASSETS = b"\x2a\x00" * 500_000
