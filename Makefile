@@ -64,8 +64,8 @@ wheel: $(INSTALLED) ## build the distribution into dist/
 
 # --- develop -------------------------------------------------------------------------------------
 
-# The tests wait more than they work: four processes on two cores.
-IN_PARALLEL := -n 4 --dist worksteal
+# The tests wait more than they work: five processes on two cores.
+IN_PARALLEL := -n 5 --dist worksteal
 FAST := -k "not postgresql" tests/unit tests/e2e/rpc
 # What another version can break: pure code, and each part of the whole on both databases.
 VERSIONS := tests/unit $(addprefix tests/e2e/,rpc/test_jobs.py rpc/test_claims.py \
@@ -73,7 +73,7 @@ VERSIONS := tests/unit $(addprefix tests/e2e/,rpc/test_jobs.py rpc/test_claims.p
 	worker/test_real_server.py cli/test_output.py)
 
 .PHONY: test
-test: $(INSTALLED) ## run the tests in four processes; ARGS="-k watch" runs some of them
+test: $(INSTALLED) ## run the tests in five processes; ARGS="-k watch" runs some of them
 	@$(PYTHON) -m pytest $(IN_PARALLEL) $(ARGS)
 
 .PHONY: test-fast

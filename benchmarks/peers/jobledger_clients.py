@@ -21,7 +21,7 @@ def own(target: str) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
 
         def live(jobs: int) -> list[Life]:
-            reply = runner.run(lives.live(target, jobs))
+            reply = runner.run(lives.live(target, jobs, one_watch=True))
             lived: list[Life] = reply["lives"]
             return lived
 

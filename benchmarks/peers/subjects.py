@@ -93,7 +93,7 @@ def fastapi(folder: Path) -> Iterator[Subject]:
 
 @contextmanager
 def jobledger(database: str, folder: Path) -> Iterator[Subject]:
-    """Serve Jobledger, with a watch of each job as its observer."""
+    """Serve Jobledger, with one watch of all jobs as their observer."""
     clients = [sys.executable, "-m", "benchmarks.peers.jobledger_clients"]
     with new_database(database, folder) as made, Server(made) as server:
         owners, worker = ([*clients, role, server.target] for role in ("owners", "worker"))

@@ -124,6 +124,7 @@ async def test_jobs_of_a_worker_that_is_stopped_are_claimed_by_another_at_once(
         assert (done.status, done.max_attempts) == (COMPLETED, 1)
 
 
+@pytest.mark.slow
 async def test_a_worker_whose_server_vanishes_for_a_third_of_its_lease_keeps_its_jobs(
     own_server, running
 ):
@@ -169,6 +170,7 @@ async def test_a_worker_whose_server_vanishes_for_a_third_of_its_lease_keeps_its
             assert len([asset async for asset in client.list_assets(job.id)]) == 1
 
 
+@pytest.mark.slow
 async def test_an_outage_of_three_leases_costs_a_worker_neither_an_attempt_nor_a_result(
     own_server, running
 ):
@@ -204,6 +206,7 @@ async def test_an_outage_of_three_leases_costs_a_worker_neither_an_attempt_nor_a
             assert (done.status, done.result["attempt"]) == (COMPLETED, attempt)
 
 
+@pytest.mark.slow
 async def test_a_worker_that_stops_in_an_outage_does_not_wait_until_it_is_over(own_server, running):
     async with AsyncClient(own_server.target, user_id="ada") as client:
         worker = Worker(client, lease=LEASE, grace=0)
