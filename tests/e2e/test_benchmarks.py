@@ -54,14 +54,8 @@ def test_every_benchmark_that_a_page_names_can_be_run() -> None:
         parser().parse_args(shlex.split(arguments))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        # It starts seven servers.
-        pytest.param(name, marks=pytest.mark.slow if name == "security" else ())
-        for name in sorted(SCENARIOS)
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(SCENARIOS))
 def test_a_scenario_gives_figures_with_units(name: str, tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     assert main(["run", name, *SMALL, *SMALLER[name], "--json", str(file)]) == 0

@@ -15,6 +15,8 @@ from tests.robustness.checker.validate import judge
 from tests.robustness.checker.violation import Promise, Violation
 from tests.robustness.front import Mutation, standing_before
 
+pytestmark = pytest.mark.slow  # whole runs of the checker
+
 SMALL = Size(
     rate=250,
     writers=3,
@@ -102,7 +104,6 @@ async def test_a_broken_server_is_caught(
 
 
 @sqlite
-@pytest.mark.slow
 async def test_a_cancellation_that_does_not_reach_its_worker_is_caught(app: App) -> None:
     for seed in range(4):
         found = await judged(app, mutations.HidesCancellations(), WAITING, seed=seed)
@@ -112,7 +113,6 @@ async def test_a_cancellation_that_does_not_reach_its_worker_is_caught(app: App)
 
 
 @sqlite
-@pytest.mark.slow
 async def test_an_honest_server_is_not_blamed_for_a_cancellation(app: App) -> None:
     found = await judged(app, Honest(), replace(SMALL, waits=0.5))
     assert not any(found.values()), found
