@@ -54,7 +54,7 @@ def test_every_benchmark_that_a_page_names_can_be_run() -> None:
         parser().parse_args(shlex.split(arguments))
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # each starts servers of its own, and makes load
 @pytest.mark.parametrize("name", sorted(SCENARIOS))
 def test_a_scenario_gives_figures_with_units(name: str, tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
@@ -65,6 +65,7 @@ def test_a_scenario_gives_figures_with_units(name: str, tmp_path: Path) -> None:
     assert all(value > 0 for f in figures if f["kind"] == "rate" for value, _ in f["rounds"])
 
 
+@pytest.mark.slow
 def test_a_profile_says_where_the_time_goes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["profile", "CreateJob", "--seconds", "1"]) == 0
     printed = capsys.readouterr().out
@@ -72,6 +73,7 @@ def test_a_profile_says_where_the_time_goes(capsys: pytest.CaptureFixture[str]) 
     assert "(jobledger_server/" in printed
 
 
+@pytest.mark.slow
 def test_a_comparison_has_each_figure_of_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,7 @@ async def to_the_next_page(stream: Any, watch: FeedWatch) -> list[Any]:
     return told
 
 
+@pytest.mark.slow
 async def test_however_much_changes_the_server_keeps_no_more_for_those_who_stall(
     start: Start, monkeypatch: pytest.MonkeyPatch, watches: list[FeedWatch]
 ) -> None:
