@@ -560,7 +560,7 @@ async def test_an_old_stream_is_asked_to_move_and_told_where_to_go_on(start: Sta
 
 
 async def test_an_old_stream_ends_by_itself_however_late_its_server_is(start: Start) -> None:
-    app = await start(max_watch_age=0.2)
+    app = await start(max_watch_age=0.5)
     async with (
         grpc.aio.insecure_channel(app.address) as channel,
         watching(Caller(channel).WatchJobs()) as stream,

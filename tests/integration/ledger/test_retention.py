@@ -142,7 +142,8 @@ async def test_a_batch_has_as_many_purges_as_callers_had_commands_since_the_last
     left = 26 - batches[0][1]
     for (calls, _), (_, purged) in pairwise(batches):
         assert calls
-        assert purged == min(left, 6, max(2, calls))
+        # Some of the commands may have come since its size was chosen.
+        assert min(left, 2) <= purged <= min(left, 6, max(2, calls))
         left -= purged
     assert left == 0
 
