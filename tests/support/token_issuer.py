@@ -19,6 +19,21 @@ from tests.support.authority import Authority
 ISSUER = "https://accounts.example"
 AUDIENCE = "jobledger"
 
+PEOPLE = f"""
+[[issuer]]
+name = "accounts"
+issuer = "{ISSUER}"
+audience = "{AUDIENCE}"
+jwks_file = "keys.json"
+
+[[caller]]
+name = "people"
+identity = "jwt:accounts/*"
+roles = ["owner"]
+users_claim = "sub"
+"""
+"""Rules of an access file: the users of this issuer's tokens act for themselves."""
+
 
 class SigningKey:
     """A private key, and its public part for a JSON Web Key Set."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from jobledger_server.domain.errors import LimitExceeded
 
 MAX_REMEMBERED = 10_000
-"""Callers at most whose rates are known. The one that called longest ago is forgotten first."""
+"""Callers at most whose rates are known. The one that called longest ago is removed first."""
 
 
 ROUNDING = 1e-6

@@ -1,8 +1,8 @@
 """Channelz on a port of its own, and reflection of it.
 
 It shows what gRPC has open in this process: servers, connections, calls, and who calls. It knows no
-identities, so only programs on this machine may ask. gRPC's admin package adds CSDS to it, which
-tells of xDS, and this server uses none.
+identities, so only programs on this machine may ask. gRPC's admin package adds CSDS, the
+state of xDS, which this server does not use.
 """
 
 from collections.abc import AsyncIterator

@@ -27,7 +27,7 @@ class Traces:
     """Makes spans with a tracer."""
 
     def __init__(self, tracer: "Tracer") -> None:
-        # An optional extra. Whoever has a tracer has the rest.
+        # An optional extra. A server that has a tracer has the rest.
         from opentelemetry.context import Context  # noqa: PLC0415
         from opentelemetry.trace import SpanKind, StatusCode  # noqa: PLC0415
         from opentelemetry.trace.propagation import tracecontext  # noqa: PLC0415

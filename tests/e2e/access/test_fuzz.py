@@ -16,24 +16,14 @@ from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger_server.app import open_app
 from jobledger_server.settings import Settings
 from tests.support.authority import Authority
-from tests.support.token_issuer import AUDIENCE, ISSUER, SigningKey, write_key_set
+from tests.support.token_issuer import PEOPLE, SigningKey, write_key_set
 
 SEED = 7
 EXAMPLES = 400
 
-POLICY = f"""
-[[issuer]]
-name = "accounts"
-issuer = "{ISSUER}"
-audience = "{AUDIENCE}"
-jwks_file = "keys.json"
-
-[[caller]]
-name = "people"
-identity = "jwt:accounts/*"
-roles = ["owner"]
-users_claim = "sub"
-
+POLICY = (
+    PEOPLE
+    + """
 [[caller]]
 name = "web"
 identity = "spiffe://example.org/web"
@@ -43,6 +33,7 @@ users = ["ada"]
 [[proxy]]
 identity = "cn:proxy"
 """
+)
 
 TEXT = "abcXYZ019-_.=/:;,\"'\\*{}[] @%~"
 

@@ -27,6 +27,7 @@ from tests.support.rpc_caller import decoded
 from tests.support.token_issuer import (
     AUDIENCE,
     ISSUER,
+    PEOPLE,
     KeyServer,
     SigningKey,
     key_server,
@@ -210,24 +211,15 @@ async def test_a_trusted_proxy_says_who_its_client_is_and_others_cannot(
 
 # --- JSON Web Tokens -----------------------------------------------------------------------------
 
-TOKENS = f"""
-[[issuer]]
-name = "accounts"
-issuer = "{ISSUER}"
-audience = "{AUDIENCE}"
-jwks_file = "keys.json"
-
-[[caller]]
-name = "people"
-identity = "jwt:accounts/*"
-roles = ["owner"]
-users_claim = "sub"
-
+TOKENS = (
+    PEOPLE
+    + """
 [[caller]]
 name = "staff"
 identity = "jwt:accounts/staff:*"
 roles = ["operator"]
 """
+)
 
 
 @asynccontextmanager

@@ -14,30 +14,21 @@ from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger_server.app import open_app
 from jobledger_server.settings import Settings
 from tests.support.authority import Authority, Pair, der, served
-from tests.support.token_issuer import AUDIENCE, ISSUER, SigningKey, write_key_set
+from tests.support.token_issuer import PEOPLE, SigningKey, write_key_set
 
 ROTATIONS = 100
 CALLERS = 4
 
-POLICY = f"""
-[[issuer]]
-name = "accounts"
-issuer = "{ISSUER}"
-audience = "{AUDIENCE}"
-jwks_file = "keys.json"
-
-[[caller]]
-name = "people"
-identity = "jwt:accounts/*"
-roles = ["owner"]
-users_claim = "sub"
-
+POLICY = (
+    PEOPLE
+    + """
 [[caller]]
 name = "machines"
 identity = "cn:machine"
 roles = ["owner"]
 users = ["ada"]
 """
+)
 
 
 @dataclass

@@ -29,7 +29,7 @@ def forwarded_name(metadata: Metadata) -> str | None:
     """Return the name of the certificate that a proxy reports.
 
     It is nothing if the report names nobody, and None if there is no report. Of several reports
-    the last one counts: the nearest proxy wrote it, and whoever called may have written the
+    the last one counts: the nearest proxy wrote it, and the caller may have written the
     others.
     """
     reports = [value for key, value in metadata if key == PROXY_HEADER]

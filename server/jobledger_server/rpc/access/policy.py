@@ -1,4 +1,4 @@
-"""The policy of an access file: who may do what. Whoever it does not name may do nothing."""
+"""The policy of an access file: who may do what. A caller that no rule names may do nothing."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
