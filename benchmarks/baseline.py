@@ -132,6 +132,13 @@ class Bare(JobServiceServicer, WorkerServiceServicer):
         self._finish(job, request.target_status, request.result)
         return workers_pb.TransitionJobResponse(job=job)
 
+    async def MarkCompleted(  # noqa: N802
+        self, request: workers_pb.MarkCompletedRequest, _context: Context
+    ) -> workers_pb.MarkCompletedResponse:
+        job = self._jobs[request.job_id]
+        self._finish(job, job_pb2.JOB_STATUS_COMPLETED, request.result)
+        return workers_pb.MarkCompletedResponse(job=job)
+
     async def UpdateProgress(  # noqa: N802
         self, request: workers_pb.UpdateProgressRequest, _context: Context
     ) -> workers_pb.UpdateProgressResponse:
@@ -200,10 +207,10 @@ class Bare(JobServiceServicer, WorkerServiceServicer):
         job.status = status
         job.progress = 100
         job.ClearField("lease_expire_time")
-        job.complete_time.seconds = int(time.time())
         job.result.CopyFrom(result)
         self._keep(self._ended, job)
         self._change(job)
+        job.complete_time.CopyFrom(job.update_time)
 
     async def CreateAsset(  # noqa: N802
         self, request: workers_pb.CreateAssetRequest, _context: Context

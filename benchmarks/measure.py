@@ -82,6 +82,7 @@ def lifecycles(
     title: str = "lifecycle",
     every_update: bool = True,
     one_watch: bool = False,
+    unary: bool = False,
 ) -> Work:
     return Work(
         title,
@@ -89,7 +90,7 @@ def lifecycles(
         "lives.live",
         options={"jobs": jobs, "in_flight": in_flight, "one_watch": one_watch},
         timed=False,
-        worker={"every_update": every_update},
+        worker={"every_update": every_update, "unary": unary},
     )
 
 
@@ -124,6 +125,9 @@ class Usage:
 
     replies: list[dict[str, Any]]
 
+    worker: dict[str, Any] = field(default_factory=dict)
+    """What the worker replied at the end, where there was one."""
+
     @property
     def microseconds(self) -> float:
         """Of the server, for each unit."""
@@ -153,8 +157,7 @@ def measure(
     replies = all_do(callers, work.command, target=server.target, **how)
     wall = time.monotonic() - begin
     used = [cpu_seconds(pid) - begun for pid, begun in zip(pids, before, strict=True)]
-    if work.worker is not None:
-        generators[-1].do("lives.rest")
+    worker = {} if work.worker is None else generators[-1].do("lives.rest")
     done = sum(reply["done"] for reply in replies)
     if not done:
         raise BenchmarkError("no call was answered in time: give it more --seconds")
@@ -168,6 +171,7 @@ def measure(
         load=sum(used[2:]),
         load_cores=sum(used[2:]) / wall,
         replies=replies,
+        worker=worker,
     )
 
 

@@ -18,7 +18,11 @@ MODES = {
     "every update": {},
     "every update, one watch of all": {"one_watch": True},
     "throttled": {"every_update": False},
+    "unary calls, one watch of all": {"unary": True, "one_watch": True},
 }
+OBSERVER_BAR = 10.0
+"""Milliseconds: p99 from the commit of a completion to its observer."""
+
 WARM_UP = 2 * IN_FLIGHT
 
 
@@ -26,9 +30,16 @@ def measure_lives(run: Run) -> None:
     """Measure whole lives of jobs: created, claimed, reported on, completed, watched; and etcd.
 
     The handlers do nothing else. With every update each report waits for its acknowledgement,
-    and a job has eight changes; throttled, the worker library sends what it would send. Each job
+    and a job has eight changes; throttled, the worker library sends what it would send; unary
+    calls are those of the client, without the worker library and its stream. Each job
     has a watch of its own, or one watch of their owner's jobs observes all. The
     ceiling is the same on the bare server. Where etcd is installed, keys are put eight times.
+
+    How soon a completion is observed is measured from three times. When the handler returned:
+    that includes its way to the server. When the database's clock was read for the decision: that
+    includes the commit. When the worker had MarkCompleted's answer, which follows the commit and
+    which the worker library keeps for itself: that may be below 0, since observers are sent the
+    completion at the same time.
     """
     targets = run.targets()
     etcd = run.enter(_serving_etcd(run.folder)) if shutil.which("etcd") else None
@@ -42,6 +53,11 @@ def measure_lives(run: Run) -> None:
                 (reply,) = usage.replies
                 name = name_of(target)
                 _add_lives(run, f"{work.title}, {name}", reply["lives"])
+                _add_times(run, f"{work.title}, {name}: decision to its watch", reply["delays"])
+                if answered := usage.worker.get("answered"):
+                    observed = [at - answered[job] for job, at in reply["observed"].items()]
+                    title = f"{work.title}, {name}: MarkCompleted's answer to its watch"
+                    _add_times(run, title, observed, bar=OBSERVER_BAR if target.database else None)
                 clients = usage.load / usage.done * 1e6
                 run.report.add(Kind.CLIENT_CPU, f"{work.title}, {name}", "µs/lifecycle", clients)
                 if mode != "throttled" and reply["changes"] != jobs * CHANGES:
@@ -59,9 +75,14 @@ def measure_lives(run: Run) -> None:
 
 
 def _add_lives(run: Run, title: str, lives: Sequence[Life]) -> None:
-    took = percentiles([observed - completed for completed, observed, _ in lives])
-    for name, value in zip(("p50", "p99"), took, strict=True):
-        run.report.add(Kind.TIME, f"{title}: handler's return to its watch, {name}", "ms", value)
+    took = [observed - completed for completed, observed, _ in lives]
+    _add_times(run, f"{title}: handler's return to its watch", took)
+
+
+def _add_times(run: Run, title: str, seconds: Sequence[float], *, bar: float | None = None) -> None:
+    """Add the p50 and the p99, which may have a bar, in milliseconds."""
+    for name, value, at_most in zip(("p50", "p99"), percentiles(seconds), (None, bar), strict=True):
+        run.report.add(Kind.TIME, f"{title}, {name}", "ms", value, bar_value=at_most)
 
 
 SCENARIO = Scenario(measure_lives, {"lifecycles": (1000, "lifecycles a round")})

@@ -10,10 +10,10 @@ import pytest
 
 from benchmarks import compare, counting
 from benchmarks.__main__ import COMMANDS, SCENARIOS, main, parser
-from benchmarks.load import IN_FLIGHT
+from benchmarks.load import CHANGES, IN_FLIGHT
 from benchmarks.measure import Work, lifecycles, measure
 from benchmarks.peers import table
-from benchmarks.processes import BenchmarkError, Generator
+from benchmarks.processes import ANSWER_SECONDS, BenchmarkError, Generator
 from benchmarks.targets import Server, new_database
 from tests.support.pages import pages, text_of
 
@@ -104,6 +104,23 @@ def test_jobledger_lives_the_lifecycles_of_its_peers(monkeypatch: pytest.MonkeyP
     measured = table.measure("jobledger-sqlite", 3 * IN_FLIGHT)
     assert measured.rate > 0
     assert measured.updates_seen > 1
+
+
+def test_a_worker_of_unary_calls_makes_each_change_of_a_whole_lifecycle(tmp_path: Path) -> None:
+    work = lifecycles(3, one_watch=True, unary=True)
+    with (
+        new_database("SQLite", tmp_path) as database,
+        Server(database) as server,
+        Generator() as owners,
+        Generator() as worker,
+    ):
+        usage = measure(server, [owners, worker], work)
+        (streams,) = database.fetch("SELECT count(*) FROM jobs WHERE worker_id = 'worker-1'")
+    (reply,) = usage.replies
+    assert reply["changes"] == 3 * CHANGES
+    assert streams == (0,)  # that is the worker of the worker library
+    assert usage.worker["answered"].keys() == reply["observed"].keys()
+    assert all(0 < delay < ANSWER_SECONDS for delay in reply["delays"])
 
 
 class OneTooMany(Generator):
