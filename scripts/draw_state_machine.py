@@ -155,13 +155,16 @@ def examples() -> Columns:
             order.append(target)
     columns: dict[str, Sequence[Example]] = {}
     for status, example in found.items():
+        if status in TERMINAL:
+            columns["terminal"] = [*columns.get("terminal", ()), example]
+            continue
         if status is not JobStatus.PROCESSING:
             columns[status.value] = [example]
             continue
         leased = example.job
         expiring = replace(leased, lease_expire_time=NOW)
-        columns["PROCESSING, leased"] = [example]
-        columns["PROCESSING, claimable"] = [
+        columns["leased"] = [example]
+        columns["claimable"] = [
             Example(_after(leased, example.release(), NOW), leased),
             Example(_after(expiring, Expire(job_id=leased.id), NOW), leased),
         ]
@@ -284,9 +287,6 @@ TRANSIT_ROWS: Mapping[str, Row] = {
     "the report that finished it, with the same content": lambda it: (
         [it.changed_by] if it.changed_by and it.is_terminal else []
     ),
-    "to any state, with another `attempt`": lambda it: [
-        replace(it.to(target), attempt=9) for target in JobStatus
-    ],
     "to any state, with another `expected_version`": lambda it: [
         replace(it.to(target), expected_version=9) for target in JobStatus
     ],
@@ -298,7 +298,6 @@ REPORT_ROWS: Mapping[str, Row] = {
     "with the job's `attempt` and more progress": lambda it: [
         replace(it.report(+1), attempt=it.job.attempt)
     ],
-    "with another `attempt`": lambda it: [replace(it.report(+1), attempt=9)],
 }
 LINK_ROWS: Mapping[str, Row] = {
     "without a `request_id`, or with a new one": lambda it: [
@@ -306,23 +305,32 @@ LINK_ROWS: Mapping[str, Row] = {
         it.link(LINK, NEW),
     ],
     "with the job's `attempt`": lambda it: [replace(it.link(LINK, NEW), attempt=it.job.attempt)],
-    "with another `attempt`": lambda it: [replace(it.link(LINK, NEW), attempt=9)],
     "again, with the same `request_id`": lambda it: [it.link(LINK, KNOWN)] * it.has_run,
     "something else, with the same `request_id`": lambda it: (
         [it.link(OTHER_LINK, KNOWN)] * it.has_run
     ),
+}
+EVERY_ROWS: Mapping[str, Row] = {
+    "with another `attempt`": lambda it: [
+        *(replace(it.to(target), attempt=9) for target in JobStatus),
+        replace(it.report(+1), attempt=9),
+        replace(it.link(LINK, NEW), attempt=9),
+        replace(it.release(), attempt=9),
+    ],
+    "for another owner's job": lambda it: [
+        it.cancel(STRANGER),
+        Delete(job_id=it.id, user_id=STRANGER),
+    ],
 }
 RELEASE_ROWS: Mapping[str, Row] = {
     "with the job's `attempt`": lambda it: [it.release()],
     "the same, after cancellation was requested": lambda it: (
         [Request(it.cancelled(), it.release())] * (it.job.leased or it.is_terminal)
     ),
-    "with another `attempt`": lambda it: [replace(it.release(), attempt=9)],
 }
 CANCEL_ROWS: Mapping[str, Row] = {
     "by its owner": lambda it: [it.cancel()],
     "by its owner, again": lambda it: [Request(it.cancelled(), it.cancel())],
-    "by anyone else": lambda it: [it.cancel(STRANGER)],
 }
 TIME_ROWS: Mapping[str, Row] = {
     "`queue_expire_time`": _passes("queue_expire_time"),
@@ -344,7 +352,6 @@ TIME_ROWS: Mapping[str, Row] = {
 }
 DELETE_ROWS: Mapping[str, Row] = {
     "by its owner": lambda it: [Delete(job_id=it.id, user_id=OWNER)],
-    "by anyone else": lambda it: [Delete(job_id=it.id, user_id=STRANGER)],
 }
 
 PROCESSING_INSIDE = """\
@@ -416,6 +423,7 @@ def draw() -> str:
     parts = {
         "diagram": diagram(),
         "transitions": transitions(columns),
+        "every": grid(EVERY_ROWS, columns),
         "claim": grid(CLAIM_ROWS, columns),
         "transit": grid(TRANSIT_ROWS, columns),
         "report": grid(REPORT_ROWS, columns),
