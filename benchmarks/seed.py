@@ -35,9 +35,6 @@ EACH = 100
 
 TEMPLATE = 2 * EACH
 
-LARGE_OWNERS = 20
-"""The large jobs of each copy go to the next of these; each copy has a small owner of its own."""
-
 JOB_TYPES = ("render", "upscale", "caption", "train", "export", "transcode", "thumbnail")
 
 QUEUED, RUNNING, PARTIAL, FAILED = 1, 1, 6, 12
@@ -84,7 +81,7 @@ class Filled:
         return (self.copies + 1) * TEMPLATE
 
     def pick(self, which: str) -> Job:
-        """Pick a job at random: any, a large owner's, a small owner's, or a running one."""
+        """Pick a job at random: any, the large owner's, a small owner's, or a running one."""
         of = [one for one in self.template if which in (one[1], one[3], "any")]
         job_id, owner, job_type, _ = self._random.choice(of)
         number = self._random.randint(1, self.copies)
@@ -138,8 +135,7 @@ def _copies(filled: Filled, database: Database) -> Iterator[str]:
         changed = {
             "id": database.id_of(f"'{prefix}' || substr(CAST(id AS VARCHAR(36)), 14)"),
             "job_id": database.id_of(f"'{prefix}' || substr(CAST(job_id AS VARCHAR(36)), 14)"),
-            "user_id": f"CASE user_id WHEN 'large' THEN '{_owner('large', number)}'"
-            f" ELSE '{_owner('small', number)}' END",
+            "user_id": f"CASE user_id WHEN 'small' THEN 'small-{number}' ELSE user_id END",
             "request_id": f"CASE request_id WHEN '' THEN '' ELSE request_id || '-{number}' END",
             "create_time": f"{(filled.oldest + number) * 1000}",
             "change_seq": f"change_seq + {number * seq}",
@@ -186,4 +182,5 @@ def _prefix(milliseconds: int) -> str:
 
 
 def _owner(owner: str, number: int) -> str:
-    return f"{owner}-{number % LARGE_OWNERS if owner == 'large' else number}"
+    """Return the owner of a copied job: half of all jobs are the large owner's."""
+    return owner if owner == "large" else f"{owner}-{number}"
