@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks", description="Measures Jobledger on this machine."
     )
     commands = whole.add_subparsers(metavar="COMMAND", required=True)
-    run = commands.add_parser("run", help="measure one scenario")
+    run = commands.add_parser("run", help="measure one scenario, or all")
     names = run.add_subparsers(metavar="SCENARIO", required=True)
     for name, scenario in SCENARIOS.items():
         command = _add_parser(names, name, scenario.measure.__doc__)
@@ -76,6 +76,9 @@ def parser() -> argparse.ArgumentParser:
                 help=f"{what}; default: {default:,}",
             )
         command.set_defaults(command=_run, name=name)
+    command = _add_parser(names, "all", _run_all.__doc__)
+    _add_common_arguments(command)
+    command.set_defaults(command=_run_all)
     for name, module in COMMANDS.items():
         command = _add_parser(commands, name, module.__doc__)
         module.add_arguments(command)
@@ -119,6 +122,18 @@ def _run(arguments: argparse.Namespace) -> int:
             "that make it would be the limit itself."
         )
     run.report.publish(arguments.json)
+    return 0
+
+
+def _run_all(arguments: argparse.Namespace) -> int:
+    """Measure all scenarios, one after the other; each has a --json file with its name."""
+    for name, scenario in SCENARIOS.items():
+        each = argparse.Namespace(**vars(arguments), name=name)
+        for option, (default, _) in scenario.options.items():
+            setattr(each, option.replace("-", "_"), default)
+        if (file := arguments.json) is not None:
+            each.json = file.with_stem(f"{file.stem}-{name}")
+        _run(each)
     return 0
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ SMALLER = {
 
 
 @pytest.mark.parametrize(
-    "command", [*(("run", name) for name in SCENARIOS), *((c,) for c in COMMANDS)]
+    "command", [*(("run", name) for name in (*SCENARIOS, "all")), *((c,) for c in COMMANDS)]
 )
 def test_a_benchmark_explains_itself(
     command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
@@ -63,6 +64,19 @@ def test_a_scenario_gives_figures_with_units(name: str, tmp_path: Path) -> None:
     assert figures
     assert all(figure["unit"] and figure["rounds"] for figure in figures)
     assert all(value > 0 for f in figures if f["kind"] == "rate" for value, _ in f["rounds"])
+
+
+@pytest.mark.slow
+def test_all_scenarios_run_with_their_default_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in set(SCENARIOS) - {"batches", "reactions"}:  # two that need no time by default
+        monkeypatch.delitem(SCENARIOS, name)
+    options = {"jobs": (2, "jobs of each round")}
+    monkeypatch.setitem(SCENARIOS, "reactions", replace(SCENARIOS["reactions"], options=options))
+    assert main(["run", "all", *SMALL, "--json", str(tmp_path / "run.json")]) == 0
+    assert {file.name for file in tmp_path.iterdir()} == {"run-batches.json", "run-reactions.json"}
+    assert capsys.readouterr().out.count("sqlalchemy") == 2
 
 
 @pytest.mark.slow
