@@ -90,7 +90,7 @@ def test_a_stream_that_the_server_moves_goes_on_where_it_was(
     assert [each.after_version for each in asked] == [0, 1]
 
 
-def test_heartbeats_are_not_news(program: Program, tmp_path: Path, kind: str) -> None:
+def test_heartbeats_are_no_updates(program: Program, tmp_path: Path, kind: str) -> None:
     with (
         ServerProcess(tmp_path, arguments=["--heartbeat", "0.1"]) as server,
         Gateway(server.target) as gateway,

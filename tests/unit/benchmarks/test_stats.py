@@ -32,7 +32,7 @@ def test_ten_percent_more_is_named_despite_two_percent_of_noise() -> None:
     assert {noisy(1 / 1.1, seed).verdict for seed in range(100)} == {"FASTER"}
 
 
-def test_equal_code_is_not_told_apart() -> None:
+def test_equal_code_shows_no_difference() -> None:
     assert {noisy(1.0, seed).verdict for seed in range(500)} == {"no difference seen"}
 
 

@@ -96,12 +96,12 @@ SPOILT: dict[str, tuple[str, list[Spoil]]] = {
 }
 
 
-def test_a_story_without_a_fault_breaks_no_promise() -> None:
+def test_a_correct_history_of_work_streams_breaks_no_promise() -> None:
     assert not any(judge(story()).values()), judge(story())
 
 
 @pytest.mark.parametrize("name", SPOILT)
-def test_what_breaks_a_promise_is_found(name: str) -> None:
+def test_a_history_that_breaks_a_promise_is_found(name: str) -> None:
     broken, spoils = SPOILT[name]
     promise, _, words = broken.partition(": ")
     history = story()
@@ -131,7 +131,7 @@ ALLOWED: dict[str, list[Spoil]] = {
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-def test_what_is_allowed_is_not_held_against_anybody(name: str) -> None:
+def test_allowed_behavior_is_no_violation(name: str) -> None:
     history = story()
     for spoil in ALLOWED[name]:
         spoil(history)

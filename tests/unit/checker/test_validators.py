@@ -91,7 +91,7 @@ ALL, OTHER, ONE = 0, 1, 2
 UNKNOWN = {"outcome": Outcome.UNKNOWN, "told": None, "changed": False}
 
 
-def test_a_history_without_fault_is_found_without_fault() -> None:
+def test_a_correct_history_breaks_no_promise() -> None:
     assert not any(judge(story()).values())
 
 
@@ -224,7 +224,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("name", SPOILT)
-def test_what_breaks_a_promise_is_found(name: str) -> None:
+def test_a_history_that_breaks_a_promise_is_found(name: str) -> None:
     broken, spoil = SPOILT[name]
     promise, _, words = broken.partition(": ")
     history = story()
@@ -262,14 +262,14 @@ ALLOWED = {
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-def test_what_is_allowed_is_not_held_against_anybody(name: str) -> None:
+def test_allowed_behavior_is_no_violation(name: str) -> None:
     history = story()
     ALLOWED[name](history)
     found = judge(history)
     assert not any(found.values()), found
 
 
-def test_who_goes_back_to_an_older_place_is_told_again_from_there() -> None:
+def test_a_watcher_that_resumes_at_an_older_cursor_gets_changes_again() -> None:
     history = story()
     watcher = history.watchers[ALL]
     back = replace_stream(watcher.streams[1], after=Place(0, 2))
@@ -285,7 +285,7 @@ def replace_stream(stream, **fields):
     return replace(stream, messages=list(stream.messages), **fields)
 
 
-def test_a_summary_counts_what_a_deletion_took_along_and_voids_a_run_without_load() -> None:
+def test_a_summary_counts_undelivered_changes_and_voids_a_run_without_load() -> None:
     history = story()
     assert summarize(history).unheard == 0
     messages(history, ALL, 1).pop(4)
@@ -297,7 +297,7 @@ def test_a_summary_counts_what_a_deletion_took_along_and_voids_a_run_without_loa
     assert not summarize(history).void
 
 
-def test_a_recovery_counts_until_the_first_change_that_was_asked_for_after_the_fault() -> None:
+def test_a_recovery_lasts_until_the_first_change_requested_after_the_failure() -> None:
     history = story()
     stream = history.watchers[OTHER].streams[0]
     history.watchers = [history.watchers[OTHER]]

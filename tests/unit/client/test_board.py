@@ -100,7 +100,7 @@ def test_soon_after_the_listing_the_rate_is_that_of_the_time_since(board, clock)
     assert board.rate() == pytest.approx(5.0)
 
 
-def test_silence_is_since_the_last_event_of_any_kind(board, clock):
+def test_idle_time_counts_from_the_last_event_of_any_kind(board, clock):
     assert (board.connected, board.silence()) == (False, 0)
     board.take(HEARTBEAT)
     clock.now += 30

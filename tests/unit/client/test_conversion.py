@@ -26,7 +26,7 @@ def test_every_json_value_comes_back_as_it_was():
     assert type(plain["int"]) is int
 
 
-def test_nothing_stays_nothing():
+def test_an_absent_struct_stays_absent():
     assert to_struct(None, "result") is None
 
 
@@ -47,7 +47,7 @@ def test_only_a_mapping_is_an_object(value):
         ({"a": "\ud800"}, "surrogates"),
     ],
 )
-def test_what_json_cannot_hold_is_refused_with_its_place(value, place):
+def test_a_value_that_json_cannot_hold_is_refused_by_its_path(value, place):
     with pytest.raises(ValueError, match=place):
         to_struct(value, "parameters")
 

@@ -90,19 +90,19 @@ def test_the_grpc_error_stays_the_cause():
         (grpc.StatusCode.UNKNOWN, JobledgerError),
     ],
 )
-def test_an_answer_without_a_reason_is_read_by_its_code(code, kind):
+def test_an_error_without_a_reason_is_classified_by_its_code(code, kind):
     error = from_rpc_error(Answer(code, None, None))
     assert type(error) is kind
     assert (error.code, error.reason, error.details) == (code, "", [])
     assert str(error) == code.name
 
 
-def test_a_reason_of_another_service_is_not_taken_for_ours():
+def test_the_reason_of_another_service_is_ignored():
     foreign = answer(grpc.StatusCode.NOT_FOUND, info("JOB_NOT_FOUND", domain="example.com"))
     assert type(from_rpc_error(foreign)) is JobledgerError
 
 
-def test_a_reason_of_a_newer_service_is_kept_and_read_by_its_code():
+def test_an_unknown_reason_is_kept_and_classified_by_its_code():
     error = from_rpc_error(answer(grpc.StatusCode.UNAVAILABLE, info("LOST_IN_SPACE")))
     assert (type(error), error.reason) == (Unavailable, "LOST_IN_SPACE")
 

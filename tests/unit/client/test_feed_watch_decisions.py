@@ -77,11 +77,11 @@ def test_only_the_last_change_of_a_message_has_its_token(make):
     assert watch.request().resume_token == "2"
 
 
-def test_heartbeats_are_for_those_who_ask(make):
+def test_heartbeats_are_yielded_only_on_request(make):
     assert make(heartbeats=True).accept(heartbeat("1"))
 
 
-def test_it_goes_on_after_the_last_message_of_any_kind_with_the_same_filters(make):
+def test_it_resumes_after_the_last_message_of_any_kind_with_the_same_filters(make):
     watch = make(labels={"k": "v"})
     assert watch.request().resume_token == ""
     for message in (job("1"), synced("2"), job("3"), heartbeat("4")):
@@ -94,7 +94,7 @@ def test_it_goes_on_after_the_last_message_of_any_kind_with_the_same_filters(mak
         )
 
 
-def test_a_message_without_a_token_moves_nothing(make):
+def test_a_message_without_a_token_leaves_the_cursor(make):
     watch = make(resume_token="mine")
     watch.accept(job(""))
     assert watch.request().resume_token == "mine"
@@ -108,14 +108,14 @@ def test_synced_of_a_resumed_stream_is_not_another_listing(make):
     assert watch.request().resume_token == "2"
 
 
-def test_a_listing_that_broke_is_synced_by_the_stream_that_ends_it(make):
+def test_an_interrupted_listing_is_synced_by_the_stream_that_completes_it(make):
     watch = make()
     watch.accept(job("1"))
     watch.broken(LOST)
     assert watch.accept(synced("2"))
 
 
-def test_catching_up_with_a_token_of_ones_own_is_synced_once(make):
+def test_a_watch_resumed_by_the_callers_token_yields_synced_once(make):
     watch = make(resume_token="mine")
     assert watch.accept(synced("1"))
     watch.broken(LOST)
@@ -124,7 +124,7 @@ def test_catching_up_with_a_token_of_ones_own_is_synced_once(make):
 
 @pytest.mark.parametrize("refusal", [EXPIRED, INVALID])
 @pytest.mark.parametrize("own", ["mine", ""])
-def test_a_refused_token_begins_the_listing_anew(make, refusal, own):
+def test_a_refused_token_restarts_the_listing(make, refusal, own):
     watch = make(resume_token=own)
     watch.accept(synced("1"))
     watch.broken(LOST)
@@ -134,7 +134,7 @@ def test_a_refused_token_begins_the_listing_anew(make, refusal, own):
 
 
 @pytest.mark.parametrize("refusal", [EXPIRED, INVALID])
-def test_a_refused_token_is_raised_where_nobody_wants_to_begin_anew(make, refusal):
+def test_a_refused_token_is_raised_without_on_gap(make, refusal):
     watch = make(relist=False, resume_token="mine")
     with pytest.raises(type(refusal)) as raised:
         watch.broken(refusal)
@@ -142,7 +142,7 @@ def test_a_refused_token_is_raised_where_nobody_wants_to_begin_anew(make, refusa
 
 
 @pytest.mark.parametrize("refusal", [EXPIRED, INVALID])
-def test_where_no_token_was_sent_none_was_refused(make, refusal):
+def test_a_token_refusal_is_raised_if_no_token_was_sent(make, refusal):
     with pytest.raises(type(refusal)):
         make().broken(refusal)
 
@@ -153,7 +153,7 @@ def test_other_refusals_are_no_gaps(make):
         make(resume_token="mine").broken(invalid)
 
 
-def test_beginning_anew_is_not_reconnecting_and_has_no_limit(make):
+def test_a_new_listing_does_not_count_as_a_reconnect(make):
     watch = make(resume_token="mine", connect_timeout=0, reconnect_timeout=0)
     assert watch.broken(EXPIRED) == GAP
     with pytest.raises(Unavailable):
@@ -170,7 +170,7 @@ def test_pauses_grow_where_one_listing_follows_the_other(make):
 
 
 @pytest.mark.parametrize("heard", [job("1"), heartbeat("1")])
-def test_pauses_begin_anew_after_news_but_not_after_synced(make, heard):
+def test_pauses_restart_after_a_change_but_not_after_synced(make, heard):
     watch = make()
     for _ in range(3):
         watch.accept(synced("0"))

@@ -83,7 +83,7 @@ async def outcome_of(function, *reasons, returned):
 
 @pytest.mark.parametrize(("function", "outcomes"), WHILE_IT_RUNS)
 @pytest.mark.parametrize("why", ["CANCELLED", "TIMED_OUT", "SHUTDOWN"])
-async def test_a_handler_that_is_stopped(function, outcomes, why):
+async def test_how_a_stopped_handler_ends(function, outcomes, why):
     assert await outcome_of(function, Stop[why], returned=False) == outcomes[why]
 
 

@@ -17,7 +17,7 @@ def test_a_long_lease_is_renewed_more_often_so_that_cancellations_arrive_in_time
     assert lease(clock, 86400.0).renew_at == pytest.approx(115.0)
 
 
-def test_jobs_that_were_claimed_together_are_not_always_renewed_together():
+def test_renewals_of_jobs_claimed_together_are_spread():
     assert len({Lease(60.0, 0.0).renew_at for _ in range(100)}) > 50
     assert all(9.0 <= Lease(30.0, 0.0).renew_at <= 10.0 for _ in range(100))
 
@@ -45,7 +45,7 @@ def test_an_answer_that_overtook_another_shortens_nothing(clock):
     assert held.deadline == pytest.approx(175.0)
 
 
-def test_a_renewal_does_not_take_longer_than_is_left_of_the_lease(clock):
+def test_the_timeout_of_a_renewal_is_within_the_rest_of_the_lease(clock):
     held = lease(clock)
     assert held.renewal_timeout == held.call_timeout == pytest.approx(10.0)
     clock.now = 152.0
@@ -56,7 +56,7 @@ def test_a_renewal_does_not_take_longer_than_is_left_of_the_lease(clock):
 
 
 @pytest.mark.parametrize("duration", [5.0, 60.0, 86400.0])
-def test_two_frozen_calls_do_not_use_up_a_lease(clock, duration):
+def test_two_renewals_that_time_out_leave_time_in_the_lease(clock, duration):
     held = lease(clock, duration)
     renewals = held.renew_at + 2 * (held.call_timeout + held.longest_pause)
     assert renewals < held.deadline

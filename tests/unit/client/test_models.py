@@ -55,7 +55,7 @@ def test_a_message_becomes_plain_values(job):
     assert job.stall_timeout == timedelta(seconds=90.5)
 
 
-def test_what_is_not_set_is_none_or_empty():
+def test_unset_fields_are_none_or_empty():
     job = Job.from_proto(job_pb2.Job(id="j"))
     assert (job.result, job.error, job.start_time, job.lease_expire_time) == (None,) * 4
     assert (job.parameters, job.labels) == ({}, {})
@@ -128,7 +128,7 @@ def test_a_job_cannot_be_changed(job, name):
         setattr(job, name, 1)
 
 
-def test_reading_what_is_missing_inserts_nothing(job):
+def test_reading_a_missing_key_inserts_nothing(job):
     with pytest.raises(KeyError):
         job.parameters["missing"]
     with pytest.raises(KeyError):
@@ -136,7 +136,7 @@ def test_reading_what_is_missing_inserts_nothing(job):
     assert job.to_proto() == MESSAGE
 
 
-def test_the_repr_says_which_job_it_is_and_where_it_stands(job):
+def test_the_repr_has_the_id_and_status_of_the_job(job):
     assert repr(job) == "<Job j 'render' FAILED 40 % attempt=2 version=7>"
 
 

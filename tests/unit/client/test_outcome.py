@@ -34,12 +34,12 @@ def test_a_class_is_spelled_as_a_reason(name, reason):
 
 
 @given(st.text(min_size=1))
-def test_every_name_makes_a_reason_that_the_service_takes(name):
+def test_every_class_name_becomes_a_valid_reason(name):
     assert REASON.fullmatch(reason_of(name))
 
 
 @given(st.text())
-def test_every_message_is_one_that_the_service_takes(text):
+def test_every_message_becomes_a_valid_one(text):
     message = failure(ValueError(text)).message
     assert 1 <= len(message) <= 4096
     assert "\0" not in message
@@ -66,7 +66,7 @@ def test_an_exception_whose_text_fails_is_reported_by_its_name():
     assert failure(Broken()) == Failed("Broken", "BROKEN")
 
 
-def test_a_group_of_one_is_that_one():
+def test_an_exception_group_of_one_is_reported_as_its_member():
     group = ExceptionGroup("unhandled errors in a TaskGroup", [ValueError("disk full")])
     assert failure(ExceptionGroup("outer", [group])) == Failed("disk full", "VALUE_ERROR")
 

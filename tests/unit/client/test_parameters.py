@@ -204,7 +204,7 @@ def with_option(option, job, params: "Layer"):
         functools.partial(with_option, "option"),
     ],
 )
-def test_a_second_parameter_is_given_the_parameters(function):
+def test_a_second_parameter_of_a_handler_receives_the_parameters(function):
     assert with_parameters(function)(Job()) == Layer("a")
 
 

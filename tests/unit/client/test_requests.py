@@ -333,14 +333,14 @@ def test_a_watch_of_many_jobs_asks_for_exactly_these(wire, case):
         ("ada", {"user_id": "bob", "all_users": True}),
     ],
 )
-def test_everybodys_jobs_are_asked_for_only_by_saying_so(user_id, options):
+def test_jobs_of_all_users_are_requested_only_explicitly(user_id, options):
     client = Wire(user_id=user_id).client
     for ask in (client.watch_jobs, client.list_jobs):
         with pytest.raises(ValueError, match="user_id"):
             ask(**options)
 
 
-def test_what_creates_carries_a_fresh_request_id_so_that_a_retry_is_safe(wire):
+def test_a_creating_call_carries_a_fresh_request_id(wire):
     create = [wire.sent("CreateJob", lambda c: c.create_job("render")) for _ in range(2)]
     link = wire.sent("CreateAsset", lambda c: c.create_asset("j", "x", url="https://a/b"))
     batch = wire.sent("BatchCreateJobs", lambda c: c.create_jobs([NewJob("render")] * 2))
@@ -348,14 +348,14 @@ def test_what_creates_carries_a_fresh_request_id_so_that_a_retry_is_safe(wire):
     assert len({uuid.UUID(value) for value in ids}) == 5
 
 
-def test_a_client_starts_jobs_under_one_name_so_that_a_retry_is_safe(wire):
+def test_a_client_starts_jobs_under_one_worker_id(wire):
     starts = [wire.sent("TransitionJob", lambda c: c.start_job("j")) for _ in range(2)]
     assert {start.worker_id for start in starts} == {wire.client.worker_id}
     assert 10 < len(wire.client.worker_id) <= 128
     assert wire.client.worker_id != Wire().client.worker_id
 
 
-def test_a_client_claims_under_the_name_that_it_starts_under(wire):
+def test_a_client_claims_under_the_worker_id_that_it_starts_under(wire):
     claim = wire.sent("ClaimJobs", lambda c: c.claim_jobs(["render"]))
     assert claim.worker_id == wire.client.worker_id
     assert claim.lease_duration.seconds == 60
@@ -384,13 +384,13 @@ def test_a_time_span_that_is_none_is_refused_at_once(wire, span):
 
 
 @pytest.mark.parametrize("number", [0, -1, 1.5, True, "2"])
-def test_a_claim_for_no_number_of_jobs_is_refused_at_once(wire, number):
+def test_a_claim_with_a_bad_number_of_jobs_is_refused_at_once(wire, number):
     with pytest.raises((TypeError, ValueError), match=r"^max_jobs: "):
         wire.client.claim_jobs(["render"], max_jobs=number)
 
 
 @pytest.mark.parametrize("job_types", ["render", [7], None])
-def test_a_claim_for_what_is_no_list_of_types_is_refused_at_once(wire, job_types):
+def test_a_claim_with_a_bad_list_of_types_is_refused_at_once(wire, job_types):
     with pytest.raises(TypeError, match=r"^job_types: "):
         wire.client.claim_jobs(job_types)
 

@@ -32,7 +32,7 @@ def render_in_thread(job: BlockingJob, params: Scene) -> Completed:
 
 
 @pytest.mark.parametrize("function", [render, render_in_thread])
-def test_a_run_has_the_outcome_the_reports_and_the_assets(function):
+def test_run_handler_returns_the_outcome_the_reports_and_the_assets(function):
     run = run_handler(function, {"scene": "castle", "frames": 3})
     log = Asset("text/plain", storage_path="log")
     assert run.outcome == Completed({"frames": 3}, (log,))
@@ -41,7 +41,7 @@ def test_a_run_has_the_outcome_the_reports_and_the_assets(function):
     assert run.raised is None
 
 
-def test_an_argument_that_there_is_not_is_refused():
+def test_an_unknown_argument_is_refused():
     with pytest.raises(TypeError, match="atempt: "):
         run_handler(render, {"scene": "castle"}, atempt=2)  # type: ignore[call-arg]
 
@@ -53,7 +53,7 @@ async def test_in_an_event_loop_a_run_is_awaited():
         run_handler(render, {"scene": "castle"})
 
 
-def test_what_a_handler_raises_is_its_outcome_and_at_hand():
+def test_an_exception_of_a_handler_is_its_outcome_and_is_kept():
     def broken(job):
         raise OSError("disk full")
 
@@ -75,7 +75,7 @@ def test_parameters_are_what_a_worker_would_get():
 
 
 @pytest.mark.parametrize("on_cancel", ["raise", "flag"])
-def test_a_cancellation_comes_with_the_report_that_was_named(on_cancel):
+def test_cancel_after_cancels_with_that_report(on_cancel):
     async def steps(job):
         for step in range(10):
             await job.progress(step)
@@ -96,7 +96,7 @@ def test_a_cancellation_comes_with_the_report_that_was_named(on_cancel):
         assert run.reports == [Report(0), Report(1), Report(2)]
 
 
-def test_a_question_counts_as_a_report_for_a_cancellation():
+def test_a_progress_call_without_values_counts_for_cancel_after():
     async def steps(job):
         try:
             while True:
@@ -110,7 +110,7 @@ def test_a_question_counts_as_a_report_for_a_cancellation():
         run_handler(steps, cancel_after=0)
 
 
-def test_the_job_and_the_worker_around_can_be_given():
+def test_the_job_and_the_worker_can_be_given():
     async def middleware(job, call_next):
         await job.progress(1, job.state)
         return await call_next(job)

@@ -10,7 +10,7 @@ REPORTS = st.tuples(
 )
 
 
-def test_at_first_there_is_nothing_to_report():
+def test_a_new_throttle_has_nothing_to_report():
     assert not Throttle().pending
 
 
@@ -36,7 +36,7 @@ def test_progress_never_decreases_and_a_new_message_is_sent_nevertheless():
     assert throttle.pending == Report(50, "again")
 
 
-def test_what_came_while_a_report_was_under_way_stays():
+def test_a_report_offered_during_a_send_is_kept():
     throttle = Throttle()
     throttle.offer(10, "a")
     sent = throttle.pending
@@ -45,7 +45,7 @@ def test_what_came_while_a_report_was_under_way_stays():
     assert throttle.pending == Report(20, None)
 
 
-def test_an_empty_message_is_one():
+def test_an_empty_message_is_reported():
     throttle = Throttle()
     throttle.offer(None, "")
     assert throttle.pending
@@ -54,7 +54,7 @@ def test_an_empty_message_is_one():
 
 
 @given(st.lists(REPORTS | st.just("send")))
-def test_whatever_arrives_when_the_last_state_is_what_was_reported_last(steps):
+def test_the_last_sent_state_is_the_last_reported_state(steps):
     throttle = Throttle()
     known_progress, known_message = 0, ""
     progress, message = 0, ""

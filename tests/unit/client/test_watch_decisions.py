@@ -35,7 +35,7 @@ def message(version, status="PROCESSING", *, heartbeat=False):
     return WatchJobResponse(job=job, heartbeat=heartbeat)
 
 
-def test_only_greater_versions_are_news(make):
+def test_only_greater_versions_are_updates(make):
     watch = make()
     given = [1, 1, 3, 2, 3, 4]
     assert [bool(watch.accept(message(version))) for version in given] == [
@@ -44,13 +44,13 @@ def test_only_greater_versions_are_news(make):
     assert watch.request() == WatchJobRequest(job_id="j", user_id="ada", after_version=4)
 
 
-def test_heartbeats_are_not_news(make):
+def test_heartbeats_are_no_updates(make):
     watch = make()
     assert not watch.accept(message(1, heartbeat=True))
     assert watch.request().after_version == 0
 
 
-def test_what_the_caller_has_seen_before_is_not_news(make):
+def test_a_version_that_the_caller_has_seen_is_no_update(make):
     watch = make(after_version=5)
     assert not watch.accept(message(5))
     assert watch.accept(message(6))
@@ -58,7 +58,7 @@ def test_what_the_caller_has_seen_before_is_not_news(make):
 
 @pytest.mark.parametrize("status", ["COMPLETED", "PARTIAL", "FAILED"])
 @pytest.mark.parametrize("version", [3, 5, 6])
-def test_the_terminal_state_is_news_whatever_its_version_and_ends_the_watch(make, status, version):
+def test_the_terminal_state_is_an_update_at_any_version_and_ends_the_watch(make, status, version):
     watch = make(after_version=5)
     assert not watch.ended
     assert watch.accept(message(version, status))
@@ -88,7 +88,7 @@ def test_pauses_have_full_jitter(make):
 
 
 @pytest.mark.parametrize("heard", [message(7), message(5, heartbeat=True)])
-def test_pauses_begin_anew_after_a_message(make, heard):
+def test_pauses_restart_after_a_message(make, heard):
     watch = make(after_version=5)
     for _ in range(5):
         watch.broken(LOST)
@@ -96,7 +96,7 @@ def test_pauses_begin_anew_after_a_message(make, heard):
     assert watch.broken(LOST).seconds == 0.1
 
 
-def test_pauses_go_on_growing_where_each_stream_breaks_after_its_greeting(make):
+def test_pauses_keep_growing_if_each_stream_breaks_after_its_first_message(make):
     watch = make(after_version=5)
     pauses = []
     for _ in range(4):
@@ -105,7 +105,7 @@ def test_pauses_go_on_growing_where_each_stream_breaks_after_its_greeting(make):
     assert pauses == [0.1, 0.2, 0.4, 0.8]
 
 
-def test_the_servers_delay_is_the_least_and_is_spread(make):
+def test_the_servers_retry_delay_is_the_minimum_and_gets_jitter(make):
     retry = RetryInfo(retry_delay=Duration(seconds=2))
     told = Unavailable("drains", code=grpc.StatusCode.UNAVAILABLE, details=[retry])
     assert make(uniform=lambda low, high: low).broken(told).seconds == 2.0
@@ -140,7 +140,7 @@ def test_the_time_to_reconnect_counts_from_the_move(make, clock):
         watch.broken(LOST)
 
 
-def test_pauses_grow_where_streams_are_moved_before_they_are_old(make):
+def test_pauses_grow_if_new_streams_are_moved(make):
     watch = make(after_version=5)
     pauses = []
     for _ in range(4):
@@ -150,12 +150,12 @@ def test_pauses_grow_where_streams_are_moved_before_they_are_old(make):
     assert pauses == [0.1, 0.2, 0.4, 0.8]
 
 
-def test_a_stream_on_which_nothing_came_was_not_moved(make):
+def test_a_stream_without_a_message_counts_as_failed_and_not_as_moved(make):
     with pytest.raises(Unavailable):
         make(connect_timeout=0).broken(MOVED)
 
 
-def test_a_watch_that_never_got_through_has_a_limit_of_its_own(make, clock):
+def test_a_watch_that_never_connected_is_limited_by_the_connect_timeout(make, clock):
     watch = make(connect_timeout=10)
     assert watch.patience() == 10
     watch.broken(LOST)
@@ -184,7 +184,7 @@ def test_a_watch_that_never_got_through_has_a_limit_of_its_own(make, clock):
         (JobledgerError("", code=grpc.StatusCode.UNAUTHENTICATED), False),
     ],
 )
-def test_what_another_stream_may_mend_is_tried_again_and_nothing_else(make, failure, transient):
+def test_only_errors_that_a_new_stream_may_fix_are_retried(make, failure, transient):
     assert is_transient(failure) is transient
     if not transient:
         with pytest.raises(type(failure)) as raised:
@@ -234,14 +234,14 @@ def test_a_stream_may_be_silent_for_three_heartbeats(make, clock):
     assert watch.patience() == SILENCE == 45.0
 
 
-def test_an_attempt_to_reconnect_waits_no_longer_than_the_timeout_but_gets_its_chance(make, clock):
+def test_a_reconnect_is_tried_even_shortly_before_the_timeout(make, clock):
     watch = make(connect_timeout=20)
     assert watch.patience() == 20
     clock.now += 19
     assert watch.patience() == ATTEMPT
 
 
-def test_the_time_to_wait_for_a_job_is_over_when_it_is_over(make, clock):
+def test_waiting_for_a_job_times_out_with_the_last_error_as_cause(make, clock):
     watch = make(timeout=8)
     watch.accept(message(1))
     assert watch.patience() == 8
@@ -253,7 +253,7 @@ def test_the_time_to_wait_for_a_job_is_over_when_it_is_over(make, clock):
     assert raised.value.__cause__ is LOST
 
 
-def test_of_a_job_that_does_not_finish_in_time_nothing_else_is_to_blame(make, clock):
+def test_a_timeout_of_the_wait_itself_names_no_other_cause(make, clock):
     watch = make(timeout=8)
     watch.accept(message(1))
     clock.now += 9

@@ -47,7 +47,7 @@ def cancelled(job: Job) -> Job:
     return decide(job, CANCEL, now=NOW, new_id=ids()).job
 
 
-def test_cancelling_a_queued_job_ends_it_at_once_by_both_transitions() -> None:
+def test_cancelling_a_queued_job_fails_it_at_once_by_both_transitions() -> None:
     job = replace(job_in(QUEUED), run_timeout=RUN_TIMEOUT)
     decision = decide(job, CANCEL, now=NOW, new_id=ids())
     ended = replace(
@@ -90,7 +90,7 @@ def test_cancelling_a_queued_job_ends_it_at_once_by_both_transitions() -> None:
 
 
 @pytest.mark.parametrize("state", [RELEASED, LEFT])
-def test_cancelling_a_job_that_waits_for_its_next_worker_ends_it_at_once(state: State) -> None:
+def test_cancelling_a_job_that_waits_for_its_next_worker_fails_it_at_once(state: State) -> None:
     job = job_in(state)
     assert decide(job, CANCEL, now=NOW, new_id=ids()) == Decision(
         job=replace(
@@ -108,7 +108,7 @@ def test_cancelling_a_job_that_waits_for_its_next_worker_ends_it_at_once(state: 
     )
 
 
-def test_cancelling_a_held_job_asks_its_worker_to() -> None:
+def test_cancelling_a_leased_job_asks_its_worker() -> None:
     job = job_in(HELD)
     assert decide(job, CANCEL, now=NOW, new_id=ids()) == Decision(
         job=replace(
@@ -117,7 +117,7 @@ def test_cancelling_a_held_job_asks_its_worker_to() -> None:
     )
 
 
-def test_without_a_reason_the_error_still_says_something() -> None:
+def test_a_cancellation_without_a_reason_has_a_default_message() -> None:
     for state in (QUEUED, RELEASED):
         decision = decide(job_in(state), replace(CANCEL, reason=""), now=NOW, new_id=ids())
         assert decision.job.error == JobError("CANCELLED", "cancelled")
@@ -131,7 +131,7 @@ def test_cancelling_again_changes_neither_the_time_nor_the_reason() -> None:
     assert decision == Decision(job=job, changed=False)
 
 
-def test_reports_of_a_worker_that_was_asked_do_not_put_the_end_off() -> None:
+def test_reports_do_not_extend_the_grace_of_a_cancellation() -> None:
     job = cancelled(job_in(HELD))
     for seconds in (10, 20, 34):
         report = Report(job_id=JOB_ID, attempt=1)
@@ -143,7 +143,7 @@ def test_reports_of_a_worker_that_was_asked_do_not_put_the_end_off() -> None:
 
 
 @pytest.mark.parametrize("target", list(ENDED_BY))
-def test_a_worker_that_was_asked_ends_the_job_as_it_sees_fit(target: JobStatus) -> None:
+def test_a_worker_asked_to_cancel_may_finish_the_job_with_any_outcome(target: JobStatus) -> None:
     job, end = cancelled(job_in(HELD)), replace(ENDED_BY[target], attempt=1)
     ended = decide(job, end, now=NOW, new_id=ids()).job
     assert (ended.status, ended.error) == (target, end.error)
@@ -152,7 +152,7 @@ def test_a_worker_that_was_asked_ends_the_job_as_it_sees_fit(target: JobStatus) 
 
 
 @pytest.mark.parametrize(("worker", "actor"), [(WORKER, WORKER), ("", "worker")])
-def test_giving_back_a_cancelled_job_ends_it(worker: str, actor: str) -> None:
+def test_releasing_a_cancelled_job_fails_it(worker: str, actor: str) -> None:
     job = cancelled(replace(job_in(HELD), worker_id=worker))
     release = Release(job_id=JOB_ID, attempt=1)
     assert decide(job, release, now=NOW, new_id=ids()) == Decision(
@@ -169,7 +169,7 @@ def test_giving_back_a_cancelled_job_ends_it(worker: str, actor: str) -> None:
     )
 
 
-def test_an_end_that_the_service_gave_is_nobodys_to_repeat() -> None:
+def test_a_terminal_state_set_by_the_service_cannot_be_repeated_by_a_report() -> None:
     """It has no report's fingerprint, so that even the same words are another report."""
     job = decide(job_in(RELEASED), CANCEL, now=NOW, new_id=ids()).job
     same = replace(ENDED_BY[JobStatus.FAILED], error=job.error)
@@ -178,7 +178,7 @@ def test_an_end_that_the_service_gave_is_nobodys_to_repeat() -> None:
 
 
 @pytest.mark.parametrize("state", [QUEUED, RELEASED, LEFT])
-def test_what_was_cancelled_at_once_stays_as_it_is(state: State) -> None:
+def test_cancelling_a_cancelled_job_again_changes_nothing(state: State) -> None:
     job = decide(job_in(state), CANCEL, now=NOW, new_id=ids()).job
     for command in (CANCEL, Expire(job_id=JOB_ID)):
         decision = decide(job, command, now=Instant(10**15), new_id=ids())

@@ -75,7 +75,7 @@ def test_a_new_job_is_queued_at_version_one_with_nothing_done() -> None:
     )
 
 
-def test_what_is_not_said_is_one_attempt_seven_days_to_wait_and_for_ever_to_run() -> None:
+def test_defaults_are_one_attempt_seven_days_in_the_queue_and_no_run_timeout() -> None:
     job = create(None, Create(user_id=OWNER, job_type="render"), now=NOW, new_id=ids()).job
     week = 7 * 24 * 3600 * 1_000_000
     assert (job.max_attempts, job.queue_timeout, job.run_timeout) == (1, week, None)
@@ -84,7 +84,7 @@ def test_what_is_not_said_is_one_attempt_seven_days_to_wait_and_for_ever_to_run(
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_repeating_a_creation_gives_the_job_as_it_stands_now(state: State) -> None:
+def test_repeating_a_creation_returns_the_job_in_its_present_state(state: State) -> None:
     existing = job_in(state)
     decision = create(existing, COMMAND, now=NOW, new_id=ids())
     assert decision == Decision(job=existing, changed=False)

@@ -76,11 +76,11 @@ def test_the_deadline_is_the_earliest_of_the_times_that_apply(
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_every_job_has_a_deadline_until_it_has_ended(state: State) -> None:
+def test_every_job_that_is_not_terminal_has_a_deadline(state: State) -> None:
     assert (deadline(job_in(state)) is None) == (state in ENDED)
 
 
-def test_a_worker_has_thirty_seconds_to_end_a_job_that_is_cancelled() -> None:
+def test_a_worker_has_thirty_seconds_to_finish_a_cancelled_job() -> None:
     assert CANCEL_GRACE == 30 * SECOND
 
 
@@ -137,7 +137,7 @@ def test_a_deadline_is_due_to_the_microsecond(job: Job, reason: str | None) -> N
         (replace(job_in(LEFT), max_attempts=1), 700, "QUEUE_EXPIRED"),
     ],
 )
-def test_which_cause_is_told_where_several_have_passed(
+def test_the_reported_reason_where_several_deadlines_have_passed(
     job: Job, now: int, reason: str | None
 ) -> None:
     decision = expire(job, now * SECOND)
@@ -149,7 +149,7 @@ def test_which_cause_is_told_where_several_have_passed(
         assert not decision.job.leased
 
 
-def test_a_queued_job_that_nobody_took_passes_through_processing() -> None:
+def test_a_queued_job_that_expires_passes_through_processing() -> None:
     job, now = replace(job_in(QUEUED), run_timeout=RUN_TIMEOUT), Instant(601 * SECOND)
     decision = expire(job, now)
     via = decision.via
@@ -214,7 +214,7 @@ def test_a_queued_job_that_nobody_took_passes_through_processing() -> None:
         ),
     ],
 )
-def test_the_service_ends_a_job_with_all_that_is_known_of_it(job: Job, error: JobError) -> None:
+def test_a_job_failed_by_the_service_keeps_what_was_reported(job: Job, error: JobError) -> None:
     now = Instant(20 * SECOND)
     decision = expire(job, now)
     assert decision == Decision(
@@ -244,7 +244,7 @@ def test_the_service_ends_a_job_with_all_that_is_known_of_it(job: Job, error: Jo
 
 
 @pytest.mark.parametrize("how", ["released", "left"])
-def test_the_time_to_wait_counts_anew_each_time_a_job_comes_to_wait(how: str) -> None:
+def test_the_queue_timeout_starts_anew_each_time_a_job_is_requeued(how: str) -> None:
     job = job_in(QUEUED)
     take = Claim(
         worker_id="w", job_types=frozenset(), max_jobs=1, lease_duration=Micros(60 * SECOND)
@@ -264,7 +264,7 @@ def test_the_time_to_wait_counts_anew_each_time_a_job_comes_to_wait(how: str) ->
         assert deadline(job) == left_at + QUEUE_TIMEOUT
 
 
-def test_the_time_to_run_counts_from_the_first_start_over_all_attempts() -> None:
+def test_the_run_timeout_counts_from_the_first_start_over_all_attempts() -> None:
     job = replace(job_in(QUEUED), run_timeout=Micros(100 * SECOND))
     take = Claim(
         worker_id="w", job_types=frozenset(), max_jobs=1, lease_duration=Micros(40 * SECOND)
@@ -287,12 +287,12 @@ def test_the_time_to_run_counts_from_the_first_start_over_all_attempts() -> None
     assert (ended.start_time, ended.attempt) == (10 * SECOND, 3)
 
 
-def test_waiting_in_the_queue_takes_nothing_from_the_time_to_run() -> None:
+def test_waiting_in_the_queue_does_not_use_up_the_run_timeout() -> None:
     job = replace(job_in(QUEUED), run_timeout=RUN_TIMEOUT)
     assert job.run_expire_time is None
     assert deadline(job) == 601 * SECOND
 
 
-def test_time_does_nothing_to_a_job_that_has_ended() -> None:
+def test_no_deadline_changes_a_terminal_job() -> None:
     job = replace(job_in(COMPLETED), run_expire_time=instant(5), cancel_request_time=instant(3))
     assert expire(job, 10**15) == Decision(job=job, changed=False)

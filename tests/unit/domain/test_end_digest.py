@@ -35,7 +35,7 @@ def test_the_digest_is_the_same_in_every_version(command: ChangeStatus, digest: 
     assert outcome_digest(command).hex() == digest
 
 
-def test_who_says_it_and_what_it_expected_is_not_content() -> None:
+def test_the_caller_and_its_fences_are_not_in_the_digest() -> None:
     said_otherwise = replace(FULL, worker_id="worker-9", attempt=3, expected_version=8)
     assert outcome_digest(said_otherwise) == outcome_digest(FULL)
 
@@ -65,7 +65,7 @@ def test_who_says_it_and_what_it_expected_is_not_content() -> None:
         replace(FULL, assets=(LINK, replace(OTHER_LINK, url="b.txt", storage_path=""))),
     ],
 )
-def test_every_word_of_the_outcome_is_content(other: ChangeStatus) -> None:
+def test_every_field_of_the_outcome_is_in_the_digest(other: ChangeStatus) -> None:
     assert outcome_digest(other) != outcome_digest(FULL)
 
 

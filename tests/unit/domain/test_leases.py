@@ -116,24 +116,24 @@ def test_a_claim_of_a_job_that_ran_before_is_its_next_attempt_from_nothing(state
 
 
 @pytest.mark.parametrize("state", [QUEUED, RELEASED, LEFT])
-def test_a_job_can_be_claimed_until_the_moment_its_time_to_wait_is_over(state: State) -> None:
+def test_a_job_can_be_claimed_until_its_queue_timeout_expires(state: State) -> None:
     job = job_in(state)
     assert job.queue_expire_time is not None
     assert claim(job, CLAIM, Instant(job.queue_expire_time - 1)) is not None
     assert claim(job, CLAIM, job.queue_expire_time) is None
 
 
-def test_a_waiting_job_whose_time_to_run_is_over_is_given_to_nobody() -> None:
+def test_a_requeued_job_whose_run_timeout_expired_cannot_be_claimed() -> None:
     job = replace(job_in(LEFT), run_timeout=RUN_TIMEOUT, run_expire_time=Instant(10 * SECOND))
     assert claim(job, CLAIM, Instant(10 * SECOND - 1)) is not None
     assert claim(job, CLAIM, Instant(10 * SECOND)) is None
 
 
-def test_a_held_job_is_not_claimed_even_where_its_lease_is_over() -> None:
+def test_a_leased_job_cannot_be_claimed_even_if_its_lease_expired() -> None:
     assert claim(job_in(HELD), CLAIM, Instant(LEASE_EXPIRED_AT)) is None
 
 
-def test_giving_back_leaves_the_job_as_it_was_without_its_worker() -> None:
+def test_a_release_clears_only_the_worker_and_the_lease() -> None:
     job = replace(job_in(HELD), run_timeout=RUN_TIMEOUT, run_expire_time=Instant(3602 * SECOND))
     release = Release(job_id=JOB_ID, attempt=1)
     assert decide(job, release, now=NOW, new_id=ids()) == Decision(
@@ -150,7 +150,7 @@ def test_giving_back_leaves_the_job_as_it_was_without_its_worker() -> None:
     )
 
 
-def test_a_lease_that_expires_leaves_the_job_as_it_was_without_its_worker() -> None:
+def test_an_expired_lease_clears_only_the_worker_and_the_lease() -> None:
     job = replace(job_in(HELD), run_timeout=RUN_TIMEOUT, run_expire_time=Instant(3602 * SECOND))
     now = Instant(LEASE_EXPIRED_AT)
     assert decide(job, Expire(job_id=JOB_ID), now=now, new_id=ids()) == Decision(
@@ -182,14 +182,14 @@ def test_a_job_has_as_many_attempts_as_it_was_created_with(max_attempts: int) ->
     assert job.attempt == max_attempts
 
 
-def test_a_nameless_worker_can_fall_silent_too() -> None:
+def test_the_lease_of_a_worker_without_a_name_expires_too() -> None:
     job = replace(job_in(HELD), worker_id="", max_attempts=1)
     assert expired(job).error == JobError(
         "LEASE_EXPIRED", "the worker lost its lease, and no attempts are left"
     )
 
 
-def test_giving_back_uses_up_no_attempt_however_often_it_is_done() -> None:
+def test_a_release_uses_up_no_attempt_however_often_it_is_repeated() -> None:
     job = replace(job_in(QUEUED), max_attempts=2)
     for attempt in range(1, 6):
         job = claimed(job)
@@ -204,7 +204,7 @@ def test_giving_back_uses_up_no_attempt_however_often_it_is_done() -> None:
     assert job.error.reason == "LEASE_EXPIRED"
 
 
-def test_starting_by_name_uses_attempts_up_as_claiming_does() -> None:
+def test_a_start_uses_up_an_attempt_as_a_claim_does() -> None:
     start = ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING)
     job = replace(job_in(QUEUED), max_attempts=2)
     job = expired(after(job, start))
@@ -240,7 +240,7 @@ def test_the_old_holder_is_fenced_out_when_someone_else_has_the_job() -> None:
         assert repr(refusal.value) == repr(LeaseLost(JOB_ID, 2))
 
 
-def test_the_new_holder_is_not_taken_for_the_old_one_that_ended_alike() -> None:
+def test_identical_outcomes_of_two_attempts_are_distinguished_by_the_attempt() -> None:
     """Word for word the same end, by two workers: each is answered by its own attempt."""
     ended = after(claimed(job_in(LEFT)), replace(END, attempt=2))
     assert name_of(ended, outcome_of(ended, replace(END, attempt=2))) == "repeats"
@@ -248,7 +248,7 @@ def test_the_new_holder_is_not_taken_for_the_old_one_that_ended_alike() -> None:
 
 
 @pytest.mark.parametrize("late_by", [0, 1, 24 * 3600 * SECOND])
-def test_an_expired_lease_is_good_until_somebody_takes_note(late_by: int) -> None:
+def test_an_expired_lease_is_valid_until_its_expiry_is_applied(late_by: int) -> None:
     job, now = job_in(HELD), LEASE_EXPIRED_AT + late_by
     assert after(job, replace(END, attempt=1), now).status is JobStatus.COMPLETED
     renewed = after(job, Report(job_id=JOB_ID, attempt=1), now)
@@ -274,14 +274,14 @@ def test_expiry_that_comes_after_something_else_changes_nothing() -> None:
         assert (decision.job, decision.changed) == (moved_on, False)
 
 
-def test_giving_back_again_changes_nothing_until_the_job_is_taken() -> None:
+def test_a_repeated_release_changes_nothing_until_the_job_is_claimed() -> None:
     release = Release(job_id=JOB_ID, attempt=1)
     job = after(job_in(HELD), release)
     assert name_of(job, outcome_of(job, release)) == "repeats"
     assert outcome_of(claimed(job), release) == "lease"
 
 
-def test_a_silent_worker_does_not_get_its_attempt_back_by_giving_the_job_back_too_late() -> None:
+def test_a_release_after_the_lease_expired_does_not_restore_the_attempt() -> None:
     job = expired(job_in(HELD))
     assert after(job, Release(job_id=JOB_ID, attempt=1)).releases == 0
 
@@ -294,7 +294,7 @@ def test_each_report_renews_the_lease_for_as_long_as_it_was_claimed_for() -> Non
     assert (job.version, job.update_time) == (2, NOW)
 
 
-def test_asking_to_cancel_does_not_touch_the_lease() -> None:
+def test_a_cancellation_request_does_not_change_the_lease() -> None:
     job = job_in(HELD)
     asked = after(job, Cancel(job_id=JOB_ID, user_id=job.user_id))
     assert asked.lease_expire_time == job.lease_expire_time
@@ -322,7 +322,7 @@ def ended_by_the_service(reason: str) -> Job:
 
 
 @pytest.mark.parametrize("reason", ["LEASE_EXPIRED", "STALLED", "RUN_EXPIRED", "CANCELLED"])
-def test_a_late_worker_learns_that_its_lease_is_lost_where_that_ended_the_job(reason: str) -> None:
+def test_a_late_report_is_refused_as_lease_lost_if_that_failed_the_job(reason: str) -> None:
     job = ended_by_the_service(reason)
     lost: type[Exception] = LeaseLost if reason in LOST else JobTerminal
     done = ChangeStatus(job_id=JOB_ID, target=JobStatus.COMPLETED)
@@ -340,7 +340,7 @@ def test_a_late_worker_learns_that_its_lease_is_lost_where_that_ended_the_job(re
 
 
 @pytest.mark.parametrize("reason", ["LEASE_EXPIRED", "STALLED", "RUN_EXPIRED", "CANCELLED"])
-def test_a_release_can_be_repeated_where_it_ended_a_cancelled_job(reason: str) -> None:
+def test_a_release_that_failed_a_cancelled_job_can_be_repeated(reason: str) -> None:
     job = ended_by_the_service(reason)
     release = Release(job_id=JOB_ID, attempt=1)
     if reason == "CANCELLED":

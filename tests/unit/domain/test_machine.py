@@ -239,7 +239,7 @@ def test_the_transitions_are_those_of_the_contract() -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_a_job_waits_where_it_has_not_ended_and_nobody_holds_it(state: State) -> None:
+def test_a_job_is_claimable_if_it_is_neither_terminal_nor_leased(state: State) -> None:
     assert is_claimable(job_in(state)) is (state in WAITING)
     assert job_in(state).leased is (state is HELD)
 
@@ -266,7 +266,7 @@ def test_every_transition_from_every_state(state: State, target: JobStatus) -> N
 
 @pytest.mark.parametrize("target", list(ENDED_BY))
 @pytest.mark.parametrize("state", STATES)
-def test_repeating_the_report_that_ended_a_job_changes_nothing(
+def test_repeating_the_report_that_finished_a_job_changes_nothing(
     state: State, target: JobStatus
 ) -> None:
     job = job_in(state)
@@ -281,7 +281,7 @@ def test_repeating_the_report_that_ended_a_job_changes_nothing(
 
 
 @pytest.mark.parametrize("state", ENDED)
-def test_another_worker_may_repeat_the_end_but_not_change_a_word_of_it(state: State) -> None:
+def test_another_worker_may_repeat_an_outcome_but_not_alter_it(state: State) -> None:
     job, end = job_in(state), ENDED_BY[state.status]
     assert name_of(job, outcome_of(job, replace(end, worker_id="worker-2"))) == "repeats"
     for other in (
@@ -346,7 +346,7 @@ def test_every_link_in_every_state(state: State) -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_every_giving_back_in_every_state(state: State) -> None:
+def test_every_release_in_every_state(state: State) -> None:
     job = job_in(state)
     for fence, attempt in attempts(state).items():
         if attempt is not None:
@@ -371,7 +371,7 @@ def test_every_cancellation_in_every_state(state: State) -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_every_passing_of_time_in_every_state(state: State) -> None:
+def test_every_expiry_in_every_state(state: State) -> None:
     job = job_in(state)
     for when, now, resumed_at in (
         ("early", EARLY, None),
@@ -470,7 +470,9 @@ def test_refusals_carry_the_facts(state: State) -> None:
         Release(job_id=JOB_ID, attempt=0),
     ],
 )
-def test_what_needs_a_started_job_says_so_of_a_queued_one(command: JobCommand) -> None:
+def test_a_report_on_a_queued_job_is_refused_because_it_was_not_started(
+    command: JobCommand,
+) -> None:
     with pytest.raises(IllegalTransition) as refusal:
         decide(job_in(QUEUED), command, now=NOW, new_id=ids())
     assert repr(refusal.value) == repr(
@@ -480,7 +482,7 @@ def test_what_needs_a_started_job_says_so_of_a_queued_one(command: JobCommand) -
 
 @pytest.mark.parametrize("command", [LinkAsset, Release])
 @pytest.mark.parametrize("state", [COMPLETED, PARTIAL, FAILED])
-def test_what_needs_a_running_job_says_so_of_one_that_has_ended(
+def test_a_report_on_a_terminal_job_is_refused_as_terminal(
     state: State, command: type[LinkAsset | Release]
 ) -> None:
     asked: JobCommand = Release(job_id=JOB_ID, attempt=1)
@@ -491,7 +493,7 @@ def test_what_needs_a_running_job_says_so_of_one_that_has_ended(
     assert repr(refusal.value) == repr(JobTerminal(JOB_ID, state.status, "PROCESSING"))
 
 
-def test_starting_a_held_job_is_refused_with_what_is_possible_instead() -> None:
+def test_starting_a_leased_job_is_refused_with_the_allowed_statuses() -> None:
     with pytest.raises(IllegalTransition) as refusal:
         decide(
             job_in(HELD),

@@ -30,14 +30,14 @@ def expire(job: Job, now: int, resumed_at: int | None = RESUMED) -> Decision:
     return decide(job, Expire(job_id=JOB_ID), now=Instant(now), new_id=ids(), resumed_at=at)
 
 
-def test_it_is_good_for_a_whole_lease_from_the_end_of_the_outage_on() -> None:
+def test_a_lease_is_extended_to_a_full_lease_after_the_outage() -> None:
     assert expire(JOB, RESUMED + SECOND) == Decision(
         job=replace(JOB, lease_expire_time=Instant(RESUMED + LEASE)), changed=False, renewed=True
     )
 
 
 @pytest.mark.parametrize("max_attempts", [1, 3])
-def test_a_holder_that_does_not_come_back_loses_it_a_lease_later(max_attempts: int) -> None:
+def test_a_worker_that_does_not_return_loses_the_extended_lease(max_attempts: int) -> None:
     job = replace(JOB, max_attempts=max_attempts)
     extended = expire(job, RESUMED).job
     assert expire(extended, RESUMED + LEASE - 1) == Decision(
@@ -53,21 +53,21 @@ def test_a_holder_that_does_not_come_back_loses_it_a_lease_later(max_attempts: i
         assert (lost.status, lost.leased) == (JobStatus.PROCESSING, False)
 
 
-def test_a_holder_that_comes_back_keeps_its_attempt() -> None:
+def test_a_worker_that_returns_after_an_outage_keeps_its_attempt() -> None:
     extended = expire(replace(JOB, max_attempts=1), RESUMED).job
     end = replace(ENDED_BY[JobStatus.COMPLETED], attempt=1)
     done = decide(extended, end, now=Instant(RESUMED + LEASE - 1), new_id=ids()).job
     assert done.status is JobStatus.COMPLETED
 
 
-def test_to_say_it_again_changes_nothing() -> None:
+def test_a_lease_is_extended_only_once_for_one_outage() -> None:
     """By another server, whose outage ended a little earlier or later."""
     extended = expire(JOB, RESUMED).job
     for resumed_at in (RESUMED - SECOND, RESUMED, RESUMED + SECOND):
         assert expire(extended, RESUMED + 2 * SECOND, resumed_at).job == extended
 
 
-def test_where_nobody_said_it_within_a_lease_there_is_nothing_left_to_extend() -> None:
+def test_a_lease_is_not_extended_when_the_outage_is_a_lease_ago() -> None:
     """Its holder has had the time: what was reported meanwhile would have renewed it."""
     assert not expire(JOB, RESUMED + LEASE).job.leased
 

@@ -97,7 +97,7 @@ def test_a_start_of_a_waiting_job_is_its_next_attempt_and_no_transition(state: S
     )
 
 
-def test_a_start_without_a_lease_is_given_an_hour_and_without_a_timeout_may_run_for_ever() -> None:
+def test_a_start_defaults_to_a_lease_of_an_hour_and_no_run_timeout() -> None:
     started = decide(job_in(QUEUED), START, now=NOW, new_id=ids()).job
     assert started.lease_duration == 3600_000_000
     assert started.lease_expire_time == 3605_000_000
@@ -119,7 +119,7 @@ def test_a_start_without_a_lease_is_given_an_hour_and_without_a_timeout_may_run_
         (JobStatus.FAILED, 10, 40),
     ],
 )
-def test_an_end_sets_progress_outcome_and_time_and_takes_every_deadline_away(
+def test_finishing_sets_progress_outcome_and_time_and_clears_every_deadline(
     state: State, target: JobStatus, reported: int | None, progress: int
 ) -> None:
     job = job_in(state)
@@ -160,7 +160,7 @@ def test_an_end_sets_progress_outcome_and_time_and_takes_every_deadline_away(
     assert name_of(decision.job, outcome_of(decision.job, end)) == "repeats"
 
 
-def test_a_transition_names_its_actor_as_well_as_it_can() -> None:
+def test_a_transition_records_its_actor_as_far_as_it_is_known() -> None:
     def ender(started_by: str, ended_by: str) -> str:
         job = replace(job_in(HELD), worker_id=started_by)
         end = replace(ENDED_BY[JobStatus.COMPLETED], worker_id=ended_by)
@@ -204,7 +204,7 @@ def test_only_the_worker_that_started_a_job_may_start_it_again() -> None:
         (0, None, None),
     ],
 )
-def test_progress_never_goes_backwards_by_any_door(
+def test_no_kind_of_report_lowers_the_progress(
     progress: int | None, message: str | None, after: tuple[int, str] | None
 ) -> None:
     job = job_in(HELD)
@@ -244,7 +244,7 @@ def test_progress_by_transition_may_change_the_lease_and_a_late_one_does_not() -
 
 
 @pytest.mark.parametrize("state", [RELEASED, LEFT])
-def test_a_report_on_a_job_that_nobody_holds_gives_it_no_lease(state: State) -> None:
+def test_a_report_on_an_unleased_job_starts_no_lease(state: State) -> None:
     job = job_in(state)
     report = Report(job_id=JOB_ID, progress=50)
     assert outcome_of(job, report) == Decision(

@@ -18,7 +18,7 @@ def ended() -> Job:
 
 
 @pytest.mark.parametrize("later", [0, 999, 1000, 5000])
-def test_its_age_is_counted_from_its_end(later: int) -> None:
+def test_the_age_of_a_terminal_job_counts_from_its_complete_time(later: int) -> None:
     job = ended()
     assert job.complete_time is not None
     now = Instant(job.complete_time + later)
@@ -30,7 +30,7 @@ def test_its_age_is_counted_from_its_end(later: int) -> None:
 
 
 @pytest.mark.parametrize("target", [None, JobStatus.PROCESSING])
-def test_what_has_not_ended_stays_however_old(target: JobStatus | None) -> None:
+def test_a_job_that_is_not_terminal_is_never_purged(target: JobStatus | None) -> None:
     job = creation().job
     if target is not None:
         job = step(job, ChangeStatus(job_id=job.id, target=target)).job

@@ -39,7 +39,7 @@ STARTED = claimed(replace(job_in(QUEUED), stall_timeout=LIMIT))
 STALLS_AT = NOW + LIMIT
 
 
-def test_an_attempt_may_go_without_news_from_its_start_on() -> None:
+def test_the_stall_timeout_counts_from_the_start_of_the_attempt() -> None:
     assert STARTED.progress_time == NOW
     assert deadline(STARTED) == STALLS_AT
     assert after(STARTED, Expire(job_id=JOB_ID), STALLS_AT - 1).job == STARTED
@@ -54,7 +54,7 @@ def test_an_attempt_may_go_without_news_from_its_start_on() -> None:
         ChangeStatus(job_id=JOB_ID, target=JobStatus.PROCESSING, attempt=1, progress=1),
     ],
 )
-def test_news_begin_the_time_anew(news: JobCommand) -> None:
+def test_new_progress_restarts_the_stall_timeout(news: JobCommand) -> None:
     job = after(STARTED, news, STALLS_AT - 1).job
     assert (job.progress_time, deadline(job)) == (STALLS_AT - 1, STALLS_AT - 1 + LIMIT)
 
@@ -68,7 +68,7 @@ def test_news_begin_the_time_anew(news: JobCommand) -> None:
         Cancel(job_id=JOB_ID, user_id=OWNER),
     ],
 )
-def test_nothing_else_does(command: JobCommand) -> None:
+def test_no_other_command_restarts_the_stall_timeout(command: JobCommand) -> None:
     job = after(STARTED, command, STALLS_AT - 1).job
     assert (job.progress_time, deadline(job)) == (NOW, STALLS_AT)
 
@@ -83,7 +83,7 @@ def test_an_attempt_without_news_is_lost_although_its_lease_is_not() -> None:
 
 
 @pytest.mark.parametrize(("lease", "reason"), [(LEASE, "STALLED"), (LIMIT, "LEASE_EXPIRED")])
-def test_where_no_attempt_is_left_the_job_fails(lease: Micros, reason: str) -> None:
+def test_a_stalled_job_without_attempts_left_fails(lease: Micros, reason: str) -> None:
     job = replace(STARTED, max_attempts=1, lease_expire_time=Instant(NOW + lease))
     failed = after(job, Expire(job_id=JOB_ID), STALLS_AT).job
     assert failed.error is not None
@@ -98,7 +98,7 @@ def test_a_job_that_waits_does_not_stall() -> None:
     assert deadline(reported) == waiting.queue_expire_time
 
 
-def test_the_time_begins_anew_after_an_outage() -> None:
+def test_the_stall_timeout_restarts_after_an_outage() -> None:
     expire, resumed = Expire(job_id=JOB_ID), STALLS_AT + SECOND
     decision = after(STARTED, expire, resumed, resumed)
     assert (decision.changed, decision.renewed) == (False, True)

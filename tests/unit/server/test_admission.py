@@ -46,7 +46,7 @@ def test_many_connections_cannot_shut_out_another_one() -> None:
     assert refused.value.scope == "server"
 
 
-def test_what_cannot_be_refused_is_counted() -> None:
+def test_admission_that_cannot_be_refused_counts_against_the_limit() -> None:
     answers = Admission("bytes", total=10, each=5)
     answers.acquire(ADA, 5)
     answers.acquire(ADA, 5, refuse=False)
@@ -56,7 +56,7 @@ def test_what_cannot_be_refused_is_counted() -> None:
     answers.acquire(ADA)
 
 
-def test_what_is_heavier_than_its_limit_is_admitted_alone() -> None:
+def test_a_request_heavier_than_the_limit_is_admitted_alone() -> None:
     queued = Admission("bytes", total=10, each=5)
     queued.acquire(ADA, 20)
     with pytest.raises(LimitExceeded):
@@ -65,7 +65,7 @@ def test_what_is_heavier_than_its_limit_is_admitted_alone() -> None:
     queued.acquire(ADA)
 
 
-def test_nothing_stays_of_a_caller_that_has_left() -> None:
+def test_a_caller_releases_all_that_it_held() -> None:
     watches = Admission("watches", total=10, each=2)
     token = CALLER.set(ADA)
     try:
@@ -85,7 +85,7 @@ def test_callers_are_served_in_turn_whatever_one_of_them_queues() -> None:
     assert [queue.pop() for _ in range(len(queue))] == ["eve 0", "ada", "eve 1", "grace", "eve 2"]
 
 
-def test_who_asks_for_much_at_once_waits_for_those_who_ask_for_little() -> None:
+def test_heavy_requests_wait_for_light_ones_of_other_callers() -> None:
     queue: FairQueue[str] = FairQueue()
     for _ in range(2):
         queue.put(EVE, "eve", 1000)
@@ -94,7 +94,7 @@ def test_who_asks_for_much_at_once_waits_for_those_who_ask_for_little() -> None:
     assert [queue.pop() for _ in range(5)] == ["eve", "ada", "ada", "ada", "eve"]
 
 
-def test_the_service_itself_is_never_refused() -> None:
+def test_the_services_own_work_is_never_refused_admission() -> None:
     queued = Admission("commands", total=1, each=1)
     queued.acquire(SERVICE, 5)
     queued.acquire(SERVICE, 5)
@@ -102,7 +102,7 @@ def test_the_service_itself_is_never_refused() -> None:
         queued.acquire(ADA)
 
 
-def test_made_up_names_gain_a_connection_nothing() -> None:
+def test_invented_user_names_gain_a_connection_no_extra_turns() -> None:
     queue: FairQueue[str] = FairQueue()
     for number in range(1000):
         queue.put(Caller("2.2.2.2:2", f"made up {number}"), "eve")
@@ -110,7 +110,7 @@ def test_made_up_names_gain_a_connection_nothing() -> None:
     assert [queue.pop() for _ in range(2)] == ["eve", "ada"]
 
 
-async def test_places_go_to_callers_in_turn_and_a_cancelled_wait_loses_none() -> None:
+async def test_slots_go_to_callers_in_turn_and_a_cancelled_wait_loses_none() -> None:
     turns = Turns(1)
     served: list[str] = []
     release = asyncio.Event()
@@ -135,7 +135,7 @@ async def test_places_go_to_callers_in_turn_and_a_cancelled_wait_loses_none() ->
         pass
 
 
-async def test_who_leaves_at_the_moment_when_a_place_is_passed_on_loses_none() -> None:
+async def test_a_cancelled_waiter_does_not_lose_the_slot_that_it_was_given() -> None:
     turns = Turns(1)
 
     async def wait() -> None:

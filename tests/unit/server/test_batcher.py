@@ -34,7 +34,7 @@ async def submitted(batcher: Batcher[int, int], *numbers: int) -> list[asyncio.T
     return tasks
 
 
-async def test_what_arrives_during_a_batch_is_the_next_batch() -> None:
+async def test_items_that_arrive_during_a_batch_form_the_next_batch() -> None:
     gate = Gate()
     work = Work(gate)
     async with Batcher("numbers", work, max_batch=10, max_waiting=10) as batcher:
@@ -53,7 +53,7 @@ async def test_a_batch_is_never_larger_than_allowed() -> None:
     assert work.batches == [[1, 2], [3, 4], [5]]
 
 
-async def test_an_items_error_is_its_own() -> None:
+async def test_the_error_of_one_item_fails_no_other_item() -> None:
     async with Batcher("numbers", Work(), max_batch=10, max_waiting=10) as batcher:
         good, bad, also_good = await submitted(batcher, 1, -1, 2)
         assert (await good, await also_good) == (2, 4)
@@ -61,7 +61,7 @@ async def test_an_items_error_is_its_own() -> None:
             await bad
 
 
-async def test_what_the_batch_raises_is_everybodys_answer_and_the_next_batch_is_done() -> None:
+async def test_an_exception_of_a_batch_fails_all_its_items_and_the_next_batch_runs() -> None:
     async with Batcher("numbers", Work(), max_batch=2, max_waiting=10) as batcher:
         for task in await submitted(batcher, 13, 1):
             with pytest.raises(RuntimeError, match="unlucky"):
@@ -69,7 +69,7 @@ async def test_what_the_batch_raises_is_everybodys_answer_and_the_next_batch_is_
         assert await batcher.submit(2) == 4
 
 
-async def test_a_caller_that_goes_away_takes_nothing_with_it() -> None:
+async def test_a_cancelled_caller_cancels_neither_its_item_nor_others() -> None:
     gate = Gate()
     work = Work(gate)
     async with Batcher("numbers", work, max_batch=10, max_waiting=10) as batcher:
@@ -81,7 +81,7 @@ async def test_a_caller_that_goes_away_takes_nothing_with_it() -> None:
     assert work.batches == [[1, 2]]
 
 
-async def test_more_than_may_wait_is_refused_at_once() -> None:
+async def test_an_item_above_the_waiting_limit_is_refused_at_once() -> None:
     CALLER.set(Caller("1.1.1.1:1", "ada"))
     gate = Gate()
     async with Batcher("numbers", Work(gate), max_batch=1, max_waiting=3) as batcher:
@@ -95,7 +95,7 @@ async def test_more_than_may_wait_is_refused_at_once() -> None:
         assert await asyncio.gather(*doing, *waiting) == [2, 4, 6]
 
 
-async def test_the_services_own_work_is_never_refused_and_callers_share_what_is_left() -> None:
+async def test_the_batcher_never_refuses_the_service_and_callers_share_the_rest() -> None:
     gate = Gate()
     work = Work(gate)
     eve, ada = Caller("2.2.2.2:2"), Caller("1.1.1.1:1", "ada")
@@ -115,7 +115,7 @@ async def test_the_services_own_work_is_never_refused_and_callers_share_what_is_
     assert work.batches == [[1, 2], [4, 6], [5, 7]]
 
 
-async def test_what_was_taken_is_finished_before_the_end() -> None:
+async def test_accepted_items_are_finished_before_the_batcher_closes() -> None:
     gate = Gate()
     work = Work(gate)
     async with Batcher("numbers", work, max_batch=1, max_waiting=10) as batcher:
@@ -148,7 +148,7 @@ async def ticks(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
 
 
 @pytest.mark.usefixtures("endless_ticks")
-async def test_callers_that_come_back_are_waited_for_and_a_single_one_waits_for_nobody() -> None:
+async def test_a_batch_waits_for_returning_callers_and_a_single_caller_does_not_wait() -> None:
     work = Work()
     async with Batcher("numbers", work, max_batch=10, max_waiting=10) as batcher:
         assert [await batcher.submit(n) for n in (1, 2, 3)] == [2, 4, 6]
@@ -165,7 +165,7 @@ async def test_callers_that_come_back_are_waited_for_and_a_single_one_waits_for_
 
 
 @pytest.mark.usefixtures("endless_ticks")
-async def test_what_fills_a_batch_by_its_bytes_waits_for_nobody() -> None:
+async def test_a_batch_that_is_full_by_bytes_does_not_wait() -> None:
     work = Work()
     async with Batcher(
         "numbers", work, max_batch=10, max_batch_bytes=10, max_waiting=10, measure=lambda n: n
@@ -177,7 +177,7 @@ async def test_what_fills_a_batch_by_its_bytes_waits_for_nobody() -> None:
 
 
 @pytest.mark.usefixtures("endless_ticks")
-async def test_one_who_waits_for_others_is_not_woken_for_each_of_them(
+async def test_a_waiting_batch_is_not_woken_for_each_item(
     ticks: list[Callable[[], None]],
 ) -> None:
     """Woken too early, it would begin another tick."""
@@ -193,7 +193,7 @@ async def test_one_who_waits_for_others_is_not_woken_for_each_of_them(
     assert (work.batches[1:], len(ticks)) == ([[1, 2, 3, 4]], 1)
 
 
-async def test_callers_that_do_not_come_back_cost_two_quiet_ticks(
+async def test_callers_that_do_not_return_cost_two_idle_ticks(
     ticks: list[Callable[[], None]],
 ) -> None:
     work = Work()
@@ -205,7 +205,7 @@ async def test_callers_that_do_not_come_back_cost_two_quiet_ticks(
 
 
 @pytest.mark.usefixtures("endless_ticks")
-async def test_callers_that_keep_coming_are_not_waited_for_without_end(
+async def test_a_batch_waits_for_a_bounded_number_of_ticks(
     monkeypatch: pytest.MonkeyPatch, ticks: list[Callable[[], None]]
 ) -> None:
     """So that of very many one part is answered while the database works for another."""

@@ -23,7 +23,7 @@ def change(seq: int, user_id: str = "ada", size: int = 0) -> Change:
 
 
 @pytest.mark.parametrize("user_id", [None, "ada", "bob"])
-def test_from_its_floor_on_it_has_everything(user_id: str | None) -> None:
+def test_the_buffer_returns_every_change_after_its_floor(user_id: str | None) -> None:
     buffer = ChangeBuffer(10, max_changes=4)
     changes = [change(seq, "bob" if seq % 3 else "ada") for seq in range(11, 31)]
     for count, added in enumerate(changes, start=1):
@@ -37,7 +37,7 @@ def test_from_its_floor_on_it_has_everything(user_id: str | None) -> None:
             assert buffer.after(cursor, user_id) == expected
 
 
-def test_it_is_bounded_by_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_buffer_is_bounded_by_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_BYTES", 100_000)
     buffer = ChangeBuffer(0)
     for seq in range(1, 10):
@@ -49,7 +49,7 @@ def test_it_is_bounded_by_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [c.seq for c in buffer.after(10)] == [11]
 
 
-def test_in_another_feed_it_begins_empty() -> None:
+def test_a_restarted_buffer_is_empty() -> None:
     buffer = ChangeBuffer(0)
     buffer.add(change(1))
     buffer.restart(50)
@@ -102,7 +102,7 @@ def traced() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("traced")
-def test_an_owner_who_has_left_it_costs_nothing() -> None:
+def test_an_owner_without_buffered_changes_uses_no_memory() -> None:
     changes = [change(seq, f"user-{seq}") for seq in range(1, 2001)]
     buffer = ChangeBuffer(0, max_changes=2)
     before, _ = tracemalloc.get_traced_memory()
@@ -115,7 +115,7 @@ def test_an_owner_who_has_left_it_costs_nothing() -> None:
     ("kind", "details", "changes"), [(large, 0, 300), (large, 256 * 1024, 100), (small, 0, 2000)]
 )
 @pytest.mark.usefixtures("traced")
-def test_what_it_and_the_store_keep_takes_no_more_memory_than_they_count(
+def test_buffer_and_job_cache_use_no_more_memory_than_they_count(
     monkeypatch: pytest.MonkeyPatch, kind: Callable[..., Change], details: int, changes: int
 ) -> None:
     bound = 4 * 1024 * 1024
@@ -139,6 +139,6 @@ def test_what_it_and_the_store_keep_takes_no_more_memory_than_they_count(
 @pytest.mark.parametrize(
     "change", [large(1, details=0), large(1, details=256 * 1024), small(1, details=0)]
 )
-def test_a_change_takes_no_more_of_a_message_than_was_counted_for_it(change: Change) -> None:
+def test_an_encoded_change_is_no_larger_than_its_counted_size(change: Change) -> None:
     counted = CHANGE_BYTES + change.job.content_bytes
     assert len(changes_message([change], "")) <= counted

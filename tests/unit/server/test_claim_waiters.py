@@ -7,7 +7,7 @@ from jobledger_server.store import Change
 from tests.support.store_writer import creation
 
 
-def test_a_claim_that_is_woken_and_ends_without_asking_wakes_the_next() -> None:
+def test_a_woken_claim_that_is_cancelled_before_it_queries_wakes_the_next() -> None:
     claim_waiters = ClaimWaiters()
     with ExitStack() as leaving, ExitStack() as staying:
         first = leaving.enter_context(claim_waiters.waiting(["render"]))
@@ -20,7 +20,7 @@ def test_a_claim_that_is_woken_and_ends_without_asking_wakes_the_next() -> None:
     assert claim_waiters.count("render") == 0
 
 
-def test_a_claim_that_asked_after_it_was_woken_wakes_nobody_when_it_ends() -> None:
+def test_a_woken_claim_that_has_queried_wakes_no_other_when_it_ends() -> None:
     claim_waiters = ClaimWaiters()
     with ExitStack() as leaving, ExitStack() as staying:
         first = leaving.enter_context(claim_waiters.waiting(["render"]))

@@ -24,7 +24,7 @@ class SlowCount:
         return 0
 
 
-async def test_jobs_created_during_a_count_are_not_forgotten() -> None:
+async def test_jobs_created_during_a_count_are_counted() -> None:
     now = 0.0
     store: Any = SlowCount()
     quotas = CreationQuotas(store, clock=lambda: now)

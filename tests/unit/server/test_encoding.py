@@ -141,7 +141,7 @@ def test_responses_hold_their_jobs(jobs: list[Job]) -> None:
 
 
 @given(JOBS, st.integers(0, 2))
-def test_a_heartbeat_repeats_the_job_of_a_message_and_nothing_else(job: Job, steps: int) -> None:
+def test_a_heartbeat_repeats_only_the_job_of_the_last_message(job: Job, steps: int) -> None:
     step = Transition(
         job_id=job.id,
         from_status=JobStatus.QUEUED,

@@ -56,7 +56,7 @@ def taken(held: HeldJobs, *unless: JobId) -> list[Signal]:
         HELD,
     ],
 )
-def test_what_came_before_the_workers_attempt_is_no_signal(held: HeldJobs, past: Job) -> None:
+def test_changes_before_the_workers_attempt_send_no_signal(held: HeldJobs, past: Job) -> None:
     assert not held.offer(Change(past, 1))
     assert taken(held) == []
     assert len(held) == 1
@@ -90,7 +90,7 @@ def test_a_lost_lease_replaces_a_cancellation(
     assert not holders.of(HELD.id)
 
 
-def test_nothing_is_sent_of_a_job_whose_own_finish_has_no_outcome_yet(held: HeldJobs) -> None:
+def test_no_signal_is_sent_for_a_job_whose_finish_has_no_result_yet(held: HeldJobs) -> None:
     held.offer(Change(REQUEUED, 1))
     assert taken(held, HELD.id) == []
     held.remove(HELD.id, 2)
@@ -114,6 +114,6 @@ def test_a_job_on_two_streams_is_offered_to_both(holders: Holders, held: HeldJob
         assert taken(held) == taken(other) == [LOST]
 
 
-def test_the_end_of_all_streams_is_known_to_each(holders: Holders, held: HeldJobs) -> None:
+def test_draining_reaches_each_stream(holders: Holders, held: HeldJobs) -> None:
     holders.drain()
     assert held.draining.is_set()

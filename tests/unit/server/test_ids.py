@@ -19,13 +19,13 @@ def test_ids_go_up_within_a_millisecond_and_when_the_clock_goes_back() -> None:
     assert made == sorted(set(made))
 
 
-def test_the_end_of_each_id_is_random() -> None:
+def test_the_last_bits_of_each_id_are_random() -> None:
     ids = IdSource()
     ends = {ids.new_id(NOW)[-8:] for _ in range(1000)}
     assert len(ends) > 990  # of four billion
 
 
-def test_an_id_is_one_at_the_beginning_of_time_too() -> None:
+def test_an_id_is_valid_at_time_zero() -> None:
     assert uuid.UUID(IdSource().new_id(0)).int >> 80 == 0
 
 

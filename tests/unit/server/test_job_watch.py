@@ -41,7 +41,7 @@ def change(version: int, *steps: Transition, status: JobStatus = JobStatus.PROCE
     return Change(replace(JOB, version=version, status=status), version, steps)
 
 
-async def test_what_was_offered_before_the_read_and_is_newer_is_news() -> None:
+async def test_a_change_newer_than_the_read_is_an_update_even_if_it_came_first() -> None:
     slot = JobWatch(JOB.id)
     slot.offer(change(2, step(2)))
     slot.offer(change(3))
@@ -49,7 +49,7 @@ async def test_what_was_offered_before_the_read_and_is_newer_is_news() -> None:
     assert await slot.next_update(NOW) == JobUpdate(change(3).job, (step(2),))
 
 
-async def test_what_the_read_has_seen_is_not_news() -> None:
+async def test_a_change_that_the_read_has_seen_is_no_update() -> None:
     slot = JobWatch(JOB.id)
     slot.offer(change(2, step(2)))
     slot.offer(change(3))
@@ -57,7 +57,7 @@ async def test_what_the_read_has_seen_is_not_news() -> None:
     assert await slot.next_update(NOW) is None
 
 
-async def test_of_what_was_offered_only_the_steps_after_the_read_are_news() -> None:
+async def test_only_transitions_after_the_read_are_in_the_update() -> None:
     slot = JobWatch(JOB.id)
     slot.offer(change(2, step(2)))
     slot.offer(change(3, step(3, JobStatus.FAILED), status=JobStatus.FAILED))
@@ -80,7 +80,7 @@ async def test_progress_conflates_and_transitions_do_not() -> None:
     assert (update.job.version, update.transitions, update.last) == (1000, (step(2), end), True)
 
 
-async def test_a_change_offered_twice_is_told_once() -> None:
+async def test_a_change_offered_twice_is_delivered_once() -> None:
     slot = JobWatch(JOB.id)
     slot.sent_up_to(1)
     slot.offer(change(2, step(2)))
@@ -91,7 +91,7 @@ async def test_a_change_offered_twice_is_told_once() -> None:
     assert await slot.next_update(NOW) == JobUpdate(change(3).job, ())
 
 
-async def test_news_wakes_who_waits_for_it() -> None:
+async def test_an_offered_change_wakes_the_waiting_watch() -> None:
     slot = JobWatch(JOB.id)
     slot.sent_up_to(1)
     waiting = asyncio.create_task(slot.next_update(60))
@@ -101,7 +101,7 @@ async def test_news_wakes_who_waits_for_it() -> None:
     assert await waiting == JobUpdate(change(2).job, (step(2),))
 
 
-async def test_a_deleted_job_is_not_found_but_its_known_end_is_told_first() -> None:
+async def test_a_known_terminal_state_is_delivered_before_the_not_found_of_a_deletion() -> None:
     slot = JobWatch(JOB.id)
     slot.sent_up_to(1)
     end = change(3, step(3, JobStatus.COMPLETED), status=JobStatus.COMPLETED)
@@ -112,7 +112,7 @@ async def test_a_deleted_job_is_not_found_but_its_known_end_is_told_first() -> N
         await slot.next_update(NOW)
 
 
-async def test_a_draining_server_still_tells_a_known_end() -> None:
+async def test_a_draining_watch_still_delivers_a_known_terminal_state() -> None:
     slot = JobWatch(JOB.id)
     slot.sent_up_to(1)
     slot.offer(change(2, step(2)))

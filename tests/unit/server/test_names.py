@@ -8,7 +8,7 @@ import pytest
 from jobledger_server.rpc.validation import Checker, InvalidRequest
 
 
-def test_of_all_characters_none_but_the_control_characters_is_refused() -> None:
+def test_only_control_characters_are_refused() -> None:
     for code in range(sys.maxunicode + 1):
         check = Checker()
         check.name("name", f"a{chr(code)}b", 3)

@@ -25,7 +25,7 @@ def done(limit: RateLimit, caller: str, rate: float) -> int:
     return 1000
 
 
-def test_a_second_s_worth_at_once_and_then_by_the_rate() -> None:
+def test_a_burst_of_one_second_and_then_the_rate() -> None:
     clock = Clock()
     limit = RateLimit("calls a second", clock)
     assert done(limit, "eve", 10) == 10
@@ -51,7 +51,7 @@ def test_callers_have_rates_of_their_own() -> None:
     assert done(limit, "ada", 2) == 2
 
 
-def test_something_heavy_is_let_in_once_and_paid_for_afterwards() -> None:
+def test_a_request_heavier_than_the_rate_is_admitted_once_and_delays_the_next() -> None:
     clock = Clock()
     limit = RateLimit("jobs created a second", clock)
     limit.take("eve", 10, 100)
@@ -62,7 +62,7 @@ def test_something_heavy_is_let_in_once_and_paid_for_afterwards() -> None:
     limit.take("eve", 10)
 
 
-def test_the_callers_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_remembered_callers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quotas, "MAX_REMEMBERED", 3)
     limit = RateLimit("calls a second", Clock())
     for name in ("eve", "b", "c", "eve", "d"):

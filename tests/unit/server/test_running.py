@@ -22,5 +22,5 @@ run(work)
 """
 
 
-def test_a_task_that_waits_while_it_is_cancelled_does_not_keep_the_process() -> None:
+def test_a_task_that_ignores_its_cancellation_does_not_block_the_exit() -> None:
     subprocess.run([sys.executable, "-c", STUBBORN], check=True, timeout=30)

@@ -12,7 +12,7 @@ VALID = f"00-{TRACE}-{PARENT}-01"
     "value",
     [VALID, f"00-{TRACE}-{PARENT}-00", f"01-{TRACE}-{PARENT}-01", f"cc-{TRACE}-{PARENT}-01-later"],
 )
-def test_valid_ones_of_every_version_are_kept(value: str) -> None:
+def test_a_valid_traceparent_of_any_version_is_kept(value: str) -> None:
     assert traceparent_of([("tracestate", "a=1"), ("traceparent", value)]) == value
 
 
@@ -34,5 +34,5 @@ def test_valid_ones_of_every_version_are_kept(value: str) -> None:
         (VALID, VALID),
     ],
 )
-def test_malformed_ones_are_ignored(values: tuple[str | bytes, ...]) -> None:
+def test_a_malformed_traceparent_is_ignored(values: tuple[str | bytes, ...]) -> None:
     assert traceparent_of([("traceparent", each) for each in values]) == ""

@@ -9,7 +9,7 @@ LONG = 30.0
 Timers = list[asyncio.TimerHandle]
 
 
-async def test_who_waits_is_woken() -> None:
+async def test_set_wakes_the_waiter() -> None:
     wake_up = WakeUp()
     waiting = asyncio.create_task(wake_up.wait(LONG))
     await asyncio.sleep(0)
@@ -19,14 +19,14 @@ async def test_who_waits_is_woken() -> None:
     assert await wake_up.wait(0.001) is False
 
 
-async def test_a_ring_that_nobody_waited_for_is_not_lost() -> None:
+async def test_a_set_without_a_waiter_is_kept_for_the_next_wait() -> None:
     wake_up = WakeUp()
     wake_up.set()
     assert await wake_up.wait(LONG) is True
     assert await wake_up.wait(0.001) is False
 
 
-async def test_a_waiter_that_is_cancelled_leaves_it_as_it_was() -> None:
+async def test_a_cancelled_waiter_leaves_the_event_usable() -> None:
     wake_up = WakeUp()
     waiting = asyncio.create_task(wake_up.wait(LONG))
     await asyncio.sleep(0)
@@ -37,7 +37,7 @@ async def test_a_waiter_that_is_cancelled_leaves_it_as_it_was() -> None:
     assert await wake_up.wait(LONG) is True
 
 
-async def test_one_timer_serves_all_waits_and_the_last_is_as_patient_as_it_says(
+async def test_one_timer_serves_all_waits_and_each_wait_lasts_its_full_timeout(
     timers: Timers,
 ) -> None:
     wake_up = WakeUp()
@@ -53,7 +53,7 @@ async def test_one_timer_serves_all_waits_and_the_last_is_as_patient_as_it_says(
     assert loop.time() - begin >= 0.05
 
 
-async def test_a_less_patient_waiter_does_not_wait_for_the_timer_of_the_one_before() -> None:
+async def test_a_shorter_wait_does_not_wait_for_the_timer_of_a_longer_one() -> None:
     wake_up = WakeUp()
     waiting = asyncio.create_task(wake_up.wait(LONG))
     await asyncio.sleep(0)
@@ -63,7 +63,7 @@ async def test_a_less_patient_waiter_does_not_wait_for_the_timer_of_the_one_befo
         assert await wake_up.wait(0.001) is False
 
 
-async def test_a_bell_that_is_silenced_keeps_no_timer(timers: Timers) -> None:
+async def test_a_closed_event_keeps_no_timer(timers: Timers) -> None:
     wake_up = WakeUp()
     waiting = asyncio.create_task(wake_up.wait(LONG))
     await asyncio.sleep(0)
