@@ -23,8 +23,6 @@ def _default(setting: Setting) -> str:
     match setting.kind:
         case _ if setting.default is None:
             return setting.none
-        case "seconds":
-            return f"{setting.default:g} seconds"
         case "duration":
             return f"`{duration_text(setting.default)}`"
         case "strings":

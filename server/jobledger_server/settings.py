@@ -14,7 +14,6 @@ Kind = Literal[
     "address",  # HOST:PORT
     "count",  # an integer of at least 1
     "fraction",  # more than 0, at most 1
-    "seconds",  # a number of seconds
     "duration",  # a number of seconds, or with a unit: 90s, 5m, 2h, 30d
     "file",
     "switch",
@@ -38,7 +37,7 @@ class Setting(NamedTuple):
     """How a default of None is shown."""
 
     at_least: float = 0
-    """The lowest allowed number of seconds."""
+    """The shortest allowed duration in seconds."""
 
 
 _KEY = "setting"
@@ -122,11 +121,11 @@ class Settings:
         none="none",
     )
     grace: float = _setting(
-        20.0, "seconds", "How long calls in progress may take to finish after SIGTERM or SIGINT."
+        20.0, "duration", "How long calls in progress may take to finish after SIGTERM or SIGINT."
     )
     heartbeat: float = _setting(
         15.0,
-        "seconds",
+        "duration",
         "Interval after which a watch without updates is sent a heartbeat. The Python clients "
         "give up on a stream after 45 seconds without a message: stay well below.",
         at_least=0.05,

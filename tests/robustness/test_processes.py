@@ -288,6 +288,10 @@ async def test_an_sqlite_file_that_another_process_holds_is_told_and_found_again
         (("--listen", "127.0.0.1:80000"), "has no port from 0 to 65535"),
         (("--listen", "256.1.1.1:0", "--insecure"), "cannot listen on 256.1.1.1:0"),
         (("--grace", "-1"), "--grace"),
+        (("--grace", "nan"), "'nan' is not a duration"),
+        (("--heartbeat", "0.01"), "'0.01' is less than 0.05 seconds"),
+        (("--caller-share", "nan"), "'nan' is not a number above 0 and up to 1"),
+        (("--caller-share", "a lot"), "'a lot' is not a number above 0 and up to 1"),
     ],
 )
 def test_a_bad_setting_is_refused_in_words(

@@ -15,7 +15,6 @@ _METAVARS = {
     "address": "HOST:PORT",
     "count": "N",
     "fraction": "FRACTION",
-    "seconds": "SECONDS",
     "duration": "TIME",
     "file": "FILE",
     "url": "URL",
@@ -70,11 +69,9 @@ def _type(setting: Setting) -> Any:
         case "count":
             return click.IntRange(1)
         case "fraction":
-            return click.FloatRange(0, 1, min_open=True)
-        case "seconds":
-            return click.FloatRange(setting.at_least)
+            return _fraction
         case "duration":
-            return duration
+            return lambda text: duration(text, setting.at_least)
         case "file":
             return click.Path(path_type=Path)
         case "address":
@@ -83,6 +80,16 @@ def _type(setting: Setting) -> Any:
             return click.Choice(setting.kind)
         case _:
             return None
+
+
+def _fraction(text: str) -> float:
+    try:
+        fraction = float(text)
+    except ValueError:
+        fraction = 0.0
+    if not 0 < fraction <= 1:
+        raise click.BadParameter(f"{text!r} is not a number above 0 and up to 1")
+    return fraction
 
 
 def _address(text: str) -> str:

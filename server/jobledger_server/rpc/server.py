@@ -51,6 +51,9 @@ OPTIONS = (
     ("grpc.keepalive_timeout_ms", 20_000),
 )
 
+LARGEST_OPTION = 2**31 - 1
+"""gRPC's options have 32 bits. Of a time in milliseconds this means no limit."""
+
 MAX_FOREIGN_STREAMS = 1_000
 """Streams of health and reflection, of all callers together."""
 
@@ -156,7 +159,8 @@ async def serving(
             async with asyncio.timeout(settings.grace / 2):
                 await drain.finished()
         except TimeoutError:
-            log.warning("grace_period_exceeded", extra={"calls": calls.running.total()})
+            if running := calls.running.total():
+                log.warning("grace_period_exceeded", extra={"calls": running})
         await server.stop(max(0.0, deadline - loop.time()))
         # gRPC does not wait for the handlers that it has cancelled, and they may still read.
         with suppress(TimeoutError):
@@ -210,4 +214,4 @@ def _options(settings: Settings, max_connections: int) -> list[tuple[str, int]]:
         # A stream that is still open then belongs to a client that does not read.
         grace = settings.max_watch_age * 1.25 + STREAM_END_SECONDS
         options["grpc.max_connection_age_grace_ms"] = round(grace * 1000)
-    return list(options.items())
+    return [(name, min(value, LARGEST_OPTION)) for name, value in options.items()]

@@ -41,6 +41,17 @@ def test_a_server_told_no_time_does_not_start(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_server_serves_with_extreme_settings(tmp_path: Path) -> None:
+    longest, most = f"{LONGEST_SECONDS}s", str(10**12)
+    settings = {"max-watch-age": longest, "max-connection-idle": longest, "heartbeat": longest}
+    settings |= {"max-streams": most, "max-watches": most, "max-waiting": most, "grace": "0"}
+    arguments = [each for name, value in settings.items() for each in (f"--{name}", value)]
+    with ServerProcess(tmp_path, arguments=arguments) as server:
+        assert server.terminate() == 0
+    log = [json.loads(line) for line in server.log.read_text().splitlines()]
+    assert not [line for line in log if line["level"] != "info"]
+
+
 async def test_void_tokens_makes_every_token_void_and_touches_no_job(database_url: str) -> None:
     settings = Settings(listen="127.0.0.1:0", database=database_url, grace=1.0)
 
