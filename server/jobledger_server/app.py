@@ -3,7 +3,13 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -254,7 +260,10 @@ def _recorded(lock: Lock, tail: Tail, hub: WatchHub) -> Publish:
 
     def publish(changes: Sequence[Change]) -> None:
         if changes:
-            lock.record(FeedHead(tail.epoch, changes[-1].seq))
+            # If the disk is full, the last record stays: it is still a lower bound. The changes are
+            # committed already.
+            with suppress(OSError):
+                lock.record(FeedHead(tail.epoch, changes[-1].seq))
         hub.publish(changes)
 
     return publish

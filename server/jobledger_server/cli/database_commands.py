@@ -48,7 +48,7 @@ def void_tokens(database: str, **_: Any) -> None:
 
 async def _void_tokens(url: str) -> None:
     parsed = parse_url(url)
-    with exclusive(parsed):
+    with exclusive(parsed, create=False):
         database = open_database(parsed)
         try:
             await require_head(database)

@@ -1,7 +1,9 @@
 """What `jobledger-server` is told at the command line, beyond what a running server shows."""
 
 import json
+import os
 import re
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +73,41 @@ async def test_void_tokens_makes_every_token_void_and_touches_no_job(database_ur
         refused = await refusal(call.WatchJobs(resume_token=token).read())
         assert refused.reason == "INVALID_TOKEN"
         assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job
+
+
+def test_void_tokens_creates_no_database(tmp_path: Path) -> None:
+    done = run_server("void-tokens", cwd=tmp_path)
+    error = "Error: cannot use the database sqlite:///jobledger.db: No such file or directory\n"
+    assert (done.returncode, done.stderr) == (1, error)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_an_error_in_words(tmp_path: Path) -> None:
+    (tmp_path / "jobledger.db.lock").symlink_to("/dev/full")
+    done = run_server("migrate", cwd=tmp_path)
+    error = "Error: cannot use the database sqlite:///jobledger.db: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, error)
+
+
+async def test_changes_are_delivered_although_the_lock_file_cannot_be_written(
+    tmp_path: Path, sqlite_template: Path
+) -> None:
+    shutil.copy(sqlite_template, tmp_path / "jobledger.db")
+    database = f"sqlite:///{tmp_path}/jobledger.db"
+    async with (
+        open_app(Settings(listen="127.0.0.1:0", database=database, grace=1.0)) as app,
+        grpc.aio.insecure_channel(app.address) as channel,
+    ):
+        descriptors = Path("/proc/self/fd").iterdir()
+        (lock,) = (each for each in descriptors if os.path.realpath(each).endswith(".db.lock"))
+        with Path("/dev/full").open("rb+", buffering=0) as full:
+            os.dup2(full.fileno(), int(lock.name))
+        call = Caller(channel)
+        job = await call.job()
+        async with watching(call.WatchJob(job_id=job.id, user_id="ada")) as stream:
+            assert (await stream.read()).job == job
+            await call.CancelJob(job_id=job.id, user_id="ada")
+            assert (await stream.read()).job.status != job.status
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ class Lock:
         return last is not None and last.epoch == head.epoch and last.seq <= head.seq
 
     def record(self, head: FeedHead) -> None:
-        """Record the feed's head, for the next server."""
+        """Record the feed's head, for the next server. Raises OSError."""
         # In one write, so that a killed process leaves a whole record. It need not be durable: an
         # older head is still a lower bound.
         os.pwrite(self._file, f"{os.getpid():<10}\n{head.epoch:<32} {head.seq:<20}\n".encode(), 0)
@@ -53,10 +53,14 @@ def _read_head(file: int) -> FeedHead | None:
 
 
 @contextmanager
-def exclusive(url: URL) -> Iterator[Lock | None]:
+def exclusive(url: URL, *, create: bool = True) -> Iterator[Lock | None]:
     """Lock an SQLite database during the block. On PostgreSQL this does nothing.
 
     The operating system releases the lock when the process ends in any way.
+
+    Args:
+        url: The database.
+        create: Whether to create the file if it is missing.
 
     Raises:
         DatabaseInUse: Another process holds the lock.
@@ -67,11 +71,10 @@ def exclusive(url: URL) -> Iterator[Lock | None]:
         return
     # The resolved path: a symbolic link names the same database.
     path = Path(str(url.database)).resolve()
-    try:
+    with _translating(url):
+        if not create:
+            path.stat()
         file = _open(Path(f"{path}.lock"))
-    except OSError as error:
-        message = f"cannot use the database sqlite:///{url.database}: {error.strerror}"
-        raise StoreUnavailable(message) from error
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -81,11 +84,23 @@ def exclusive(url: URL) -> Iterator[Lock | None]:
                 f"another jobledger-server (process {owner}) uses the database {url.database}: "
                 "an SQLite file is for one server at a time; for several use PostgreSQL"
             ) from None
-        lock = Lock(file)
-        _check(path, url)
+        with _translating(url):
+            lock = Lock(file)
+            _check(path, url)
         yield lock
     finally:
         os.close(file)
+
+
+@contextmanager
+def _translating(url: URL) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        cause = error.strerror if isinstance(error, OSError) else error
+        raise StoreUnavailable(
+            f"cannot use the database sqlite:///{url.database}: {cause}"
+        ) from error
 
 
 def _open(path: Path) -> int:
@@ -99,17 +114,11 @@ def _check(path: Path, url: URL) -> None:
     Creates the file: SQLite would make it readable by everybody. SQLite's other files get the
     mode of this one.
     """
-    try:
-        os.close(_open(path))
-        if path.stat().st_nlink > 1:
-            raise DatabaseInUse(
-                f"the database {url.database} is a file with several names (hard links): SQLite "
-                "would keep a write-ahead log for each name and damage it. Remove the others"
-            )
-        with closing(sqlite3.connect(path)) as connection:
-            connection.execute("PRAGMA schema_version").fetchone()
-    except (OSError, sqlite3.Error) as error:
-        cause = error.strerror if isinstance(error, OSError) else error
-        raise StoreUnavailable(
-            f"cannot use the database sqlite:///{url.database}: {cause}"
-        ) from error
+    os.close(_open(path))
+    if path.stat().st_nlink > 1:
+        raise DatabaseInUse(
+            f"the database {url.database} is a file with several names (hard links): SQLite "
+            "would keep a write-ahead log for each name and damage it. Remove the others"
+        )
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA schema_version").fetchone()
