@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+LONG_AGO = timedelta(days=-400)
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,12 @@ class Authority:
         addresses: tuple[str, ...] = (),
         common_name: str = "",
         days: int = 30,
+        starts_in: timedelta = LONG_AGO,
     ) -> Pair:
         """Issue a certificate. With a negative number of days it has expired."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if common_name else []
-        made = _builder(x509.Name(names), self._name, key, days)
+        made = _builder(x509.Name(names), self._name, key, days, starts_in)
         made = made.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         made = made.add_extension(_usage(signs_certificates=False), critical=True)
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
@@ -76,13 +80,17 @@ class Authority:
         )
         return Pair(_pem(made.sign(self._key, hashes.SHA256())), private)
 
-    def server(self, **names: int) -> Pair:
+    def server(self, **times: Any) -> Pair:
         """Issue the certificate of a server on this machine."""
-        return self.issue(dns=("localhost",), addresses=("127.0.0.1",), **names)
+        return self.issue(dns=("localhost",), addresses=("127.0.0.1",), **times)
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: int
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    days: int,
+    starts_in: timedelta = LONG_AGO,
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
@@ -91,7 +99,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=400))
+        .not_valid_before(now + starts_in)
         .not_valid_after(now + timedelta(days=days))
     )
 

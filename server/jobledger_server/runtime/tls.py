@@ -27,6 +27,9 @@ SETTLE_SECONDS = 1.0
 """A certificate and its key are replaced one after the other, so files that do not belong together
 are a mistake only after this time."""
 
+RETRY_SECONDS = 1.0
+"""Between attempts to read files that were a mistake: a certificate may become valid later."""
+
 log = logging.getLogger("jobledger.server")
 
 _State = tuple[FileState, ...]
@@ -112,37 +115,34 @@ class _Certificate:
         self._files = files
         # gRPC asks from threads of its own, maybe from several at once.
         self._lock = threading.Lock()
-        self._state: _State | None = files.state()
-        self._bad_state: _State | None = self._state
-        self._bad_since = time.monotonic()
+        self._used = self._seen = files.state()
+        self._seen_since = self._next_read = time.monotonic()
         self.content = files.read()
 
     def renewed(self) -> grpc.ServerCertificateConfiguration | None:
         """Return the files' content if it has changed and can be used, else None."""
         with self._lock:
             try:
-                state: _State | None = self._files.state()
+                state = self._files.state()
             except BadCertificate:
-                state = None
-            if state == self._state:
+                state = ()
+            now = time.monotonic()
+            if state != self._seen:
+                self._seen, self._seen_since, self._next_read = state, now, now
+            if state == self._used or now < self._next_read:
                 return None
             try:
                 self.content = self._files.read()
             except BadCertificate as error:
-                self._unusable(state, error)
+                if now - self._seen_since >= SETTLE_SECONDS:
+                    if self._next_read == self._seen_since:
+                        facts = {"cause": str(error)}
+                        log.error("certificate_unusable", extra=facts)  # noqa: TRY400
+                    self._next_read = now + RETRY_SECONDS
                 return None
-            self._state = state
+            self._used = state
             log.info("certificate_renewed", extra={"file": str(self._files.cert)})
             return self.content
-
-    def _unusable(self, state: _State | None, error: BadCertificate) -> None:
-        """Log files that stay unusable. Then they are not tried again until they change."""
-        now = time.monotonic()
-        if state != self._bad_state:
-            self._bad_state, self._bad_since = state, now
-        if now - self._bad_since >= SETTLE_SECONDS:
-            self._state = state
-            log.error("certificate_unusable", extra={"cause": str(error)})
 
 
 def check_certificate(cert: Path, key: Path) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,18 @@ async def test_files_that_cannot_be_used_are_logged_once_and_the_certificate_sta
             good = authority.server()
             good.write(tmp_path, "server")
             assert await served(app.address) == der(good)
+
+
+async def test_a_certificate_that_is_not_valid_yet_is_used_once_it_is(
+    tmp_path: Path, sqlite_template: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls, "SETTLE_SECONDS", 0.0)
+    files = TlsFiles(*authority.server().write(tmp_path, "server"))
+    async with serving(tmp_path, sqlite_template, files) as app, asyncio.timeout(30):
+        early = authority.server(starts_in=timedelta(seconds=3))
+        early.write(tmp_path, "server")
+        while await served(app.address) != der(early):
+            await asyncio.sleep(0.1)
 
 
 def spoilt(kind: str, folder: Path, authority: Authority) -> TlsFiles:
