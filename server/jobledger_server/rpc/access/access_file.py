@@ -72,6 +72,8 @@ class _Table:
         value = self.entries.get(key, default)
         if not isinstance(value, str) or not (value or value == default):
             raise self.error(f"needs `{key}`, a text")
+        if not value.isprintable():
+            raise self.error(f"`{key}` has characters that cannot be printed")
         return value
 
     def identity(self) -> str:
@@ -266,11 +268,8 @@ def _issuer(table: _Table) -> IssuerSettings:
     file, url = table.text("jwks_file", ""), table.text("jwks_url", "")
     if bool(file) == bool(url):
         raise table.error("needs `jwks_file` or `jwks_url`")
-    if url and (urlsplit(url).scheme != "https" or not urlsplit(url).netloc):
-        raise table.error("`jwks_url` begins with https://")
-    if "@" in urlsplit(url).netloc:
-        # Errors of urllib repeat a part of them, and those are logged.
-        raise table.error("`jwks_url` has no user and password")
+    if url:
+        _check_url(table, url)
     ca_file = table.text("jwks_ca_file", "")
     if ca_file and not url:
         raise table.error("`jwks_ca_file` is for `jwks_url`")
@@ -283,3 +282,16 @@ def _issuer(table: _Table) -> IssuerSettings:
         jwks_url=url,
         jwks_ca_file=folder / ca_file if ca_file else None,
     )
+
+
+def _check_url(table: _Table, url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme == "https" and parts.hostname and parts.port != 0
+    except ValueError:  # of brackets, and of a port
+        usable = False
+    if not usable:
+        raise table.error("`jwks_url` begins with https:// and a host")
+    if "@" in parts.netloc:
+        # Errors of urllib repeat a part of them, and those are logged.
+        raise table.error("`jwks_url` has no user and password")

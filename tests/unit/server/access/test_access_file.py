@@ -79,6 +79,14 @@ def policy(tmp_path: Path, content: str) -> Policy:
             f"{TOKEN}{OPERATOR}{ISSUER}audience = 'j'\njwks_url = 'http://a/j'",
             "begins with https://",
         ),
+        *(
+            (f"{TOKEN}{OPERATOR}{ISSUER}audience = 'j'\njwks_url = '{url}'", "https:// and a host")
+            for url in ("https://", "https:///j", "https://[a/j", "https://a:99999/j")
+        ),
+        (
+            f'{TOKEN}{OPERATOR}{ISSUER}audience = "j"\njwks_file = "a\\u0000"',
+            "`jwks_file` has characters that cannot be printed",
+        ),
         (
             f"{TOKEN}{OPERATOR}{ISSUER}audience = 'j'\njwks_url = 'https://me:secret@a/j'",
             "no user and password",
