@@ -28,6 +28,8 @@ CLOSE_SECONDS = 2.0
 INTERVAL = "OTEL_METRIC_EXPORT_INTERVAL"
 """OpenTelemetry's variable of the milliseconds between two exports."""
 
+MAX_INTERVAL = 2**31 - 1
+
 
 @contextmanager
 def sending_spans(endpoint: str) -> Iterator[Traces]:
@@ -55,14 +57,17 @@ def sending_spans(endpoint: str) -> Iterator[Traces]:
 
 @contextmanager
 def sending_metrics(endpoint: str, registry: Registry[Any]) -> Iterator[None]:
-    """Send the metrics to the collector during the block, regularly and at its end."""
+    """Send the metrics to the collector during the block, regularly and at its end.
+
+    Raises MetricsUnavailable.
+    """
     # `sending_spans` comes first, and says so if they are missing.
     from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import (  # noqa: PLC0415
         OTLPMetricExporter,
     )
 
     exporter, resource = OTLPMetricExporter(endpoint), _resource()
-    interval = int(os.environ.get(INTERVAL, "60000")) / 1000
+    interval = _interval()
     begun, stop = time.time_ns(), threading.Event()
 
     def send() -> None:
@@ -81,6 +86,14 @@ def sending_metrics(endpoint: str, registry: Registry[Any]) -> Iterator[None]:
     finally:
         stop.set()
         thread.join(CLOSE_SECONDS)
+
+
+def _interval() -> float:
+    """Return the seconds between two exports."""
+    text = os.environ.get(INTERVAL) or "60000"
+    if not (text.isdecimal() and 0 < int(text) <= MAX_INTERVAL):
+        raise MetricsUnavailable(f"{INTERVAL}={text} is not a number of milliseconds")
+    return int(text) / 1000
 
 
 @cache

@@ -14,7 +14,7 @@ from jobledger_server.metrics import METRICS
 from jobledger_server.telemetry.otlp import CLOSE_SECONDS
 from tests.support.collector import Collector, attributes
 from tests.support.rpc_caller import Caller, watching
-from tests.support.server_process import ServerProcess, free_port
+from tests.support.server_process import ServerProcess, free_port, run_server
 
 Start = Callable[..., Any]
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -179,6 +179,17 @@ async def test_the_last_metrics_and_spans_are_sent_at_the_end(
     assert "jobledger.jobs.created" in collector.metrics
     assert {each["service.name"] for each in collector.resources} == {"our-jobs"}
     assert len({each["service.instance.id"] for each in collector.resources}) == 1
+
+
+@pytest.mark.parametrize("interval", ["0", "-1", "soon", "9" * 20])
+def test_an_interval_that_is_none_is_refused_in_words(tmp_path: Path, interval: str) -> None:
+    otlp = ("--otlp", "http://127.0.0.1:1")
+    run = run_server(
+        "serve", "--listen", "[::1]:0", *otlp, cwd=tmp_path, OTEL_METRIC_EXPORT_INTERVAL=interval
+    )
+    assert run.returncode == 1
+    error = f"Error: OTEL_METRIC_EXPORT_INTERVAL={interval} is not a number of milliseconds"
+    assert run.stderr.splitlines()[-1] == error
 
 
 async def test_a_collector_that_is_away_holds_up_nothing(tmp_path: Path) -> None:
