@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 Kind = Literal[
     "address",  # HOST:PORT
+    "listen",  # HOST:PORT or unix:FILE
     "count",  # an integer of at least 1
     "fraction",  # more than 0, at most 1
     "duration",  # a number of seconds, or with a unit: 90s, 5m, 2h, 30d
@@ -69,9 +70,9 @@ class Settings:
 
     listen: str = _setting(
         "127.0.0.1:50051",
-        "address",
-        "Address to serve. With port 0 the server chooses a free port and logs it. Off loopback it "
-        "needs --tls-cert, --access or --insecure.",
+        "listen",
+        "Address to serve, or unix:FILE for a Unix socket. With port 0 the server chooses a free "
+        "port and logs it. Off loopback it needs --tls-cert, --access or --insecure.",
     )
     tls_cert: Path | None = _setting(  # noqa: RUF009
         None,

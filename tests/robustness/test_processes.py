@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -286,6 +287,9 @@ async def test_an_sqlite_file_that_another_process_holds_is_told_and_found_again
         (("--database", "postgresql://u:secret@127.0.0.1:1/n"), "u:***@127.0.0.1:1/n"),
         (("--listen", "nonsense"), "has no port"),
         (("--listen", "127.0.0.1:80000"), "has no port from 0 to 65535"),
+        (("--listen", "unix-host:x", "--insecure"), "has no port from 0 to 65535"),
+        (("--listen", "unix:/nowhere/at/all"), "or it cannot be created"),
+        (("--metrics", "unix:a"), "has no port from 0 to 65535"),
         (("--listen", "256.1.1.1:0", "--insecure"), "cannot listen on 256.1.1.1:0"),
         (("--grace", "-1"), "--grace"),
         (("--grace", "nan"), "'nan' is not a duration"),
@@ -326,6 +330,20 @@ def test_a_busy_port_is_refused_in_words(serve: Serve, tmp_path: Path) -> None:
         f"Error: cannot listen on {server.target}: another server is running there, or it is not "
         "an address of this machine"
     )
+
+
+def test_a_socket_of_another_server_is_refused_and_left_to_it(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path)
+    # The path of a socket has at most 107 bytes.
+    with tempfile.TemporaryDirectory() as folder:
+        server.target = f"unix:{folder}/socket"
+        for _ in range(2):  # a socket that was left behind is used again
+            with server:
+                other = ("--listen", server.target, "--database", f"sqlite:///{tmp_path}/other.db")
+                run = run_server("serve", *other)
+                assert run.returncode == 1
+                assert f"cannot listen on {server.target}: another server" in run.stderr
+                assert run_server("health", "--listen", server.target).stdout == "SERVING\n"
 
 
 async def test_an_sqlite_file_is_for_one_server_whichever_way_that_one_ends(

@@ -13,6 +13,7 @@ from jobledger_server.settings import Setting, Settings, all_settings
 
 _METAVARS = {
     "address": "HOST:PORT",
+    "listen": "HOST:PORT",
     "count": "N",
     "fraction": "FRACTION",
     "duration": "TIME",
@@ -76,6 +77,8 @@ def _type(setting: Setting) -> Any:
             return click.Path(path_type=Path)
         case "address":
             return _address
+        case "listen":
+            return lambda text: text if text.startswith("unix:") else _address(text)
         case tuple():
             return click.Choice(setting.kind)
         case _:
@@ -95,8 +98,7 @@ def _fraction(text: str) -> float:
 def _address(text: str) -> str:
     _, colon, port = text.rpartition(":")
     # gRPC would serve port 80000 as 14464, what is left of it in 16 bits.
-    valid = port.isdecimal() and int(port) < 2**16
-    if not colon or not (valid or text.startswith("unix")):
+    if not (colon and port.isdecimal() and int(port) < 2**16):
         raise click.BadParameter(f"{text!r} has no port from 0 to 65535")
     return text
 

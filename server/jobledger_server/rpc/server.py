@@ -24,7 +24,7 @@ from jobledger_server.rpc.jobs.job_service import JobService
 from jobledger_server.rpc.operations.operations_service import OperationsService
 from jobledger_server.rpc.reflection import add_reflection
 from jobledger_server.rpc.workers.worker_service import WorkerService
-from jobledger_server.runtime.port import PortUnavailable
+from jobledger_server.runtime.port import PortUnavailable, check_socket_file
 from jobledger_server.settings import Settings
 
 OPTIONS = (
@@ -114,6 +114,7 @@ async def serving(
     Raises:
         PortUnavailable: The server cannot listen on the address.
     """
+    check_socket_file(settings.listen)
     server = grpc.aio.server(options=_options(settings, max_connections))
     handlers = Handlers(server, calls, drain, limits)
     for descriptor, service in zip(_DESCRIPTORS, services, strict=True):

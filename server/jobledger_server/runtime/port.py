@@ -1,17 +1,20 @@
 """The port that the server listens on, and how several processes share it."""
 
+import errno
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 class PortUnavailable(Exception):
     """The server cannot listen on the address."""
 
     def __init__(self, listen: str) -> None:
+        cause = "is not an address of this machine"
+        if listen.startswith("unix:"):
+            cause = "cannot be created"
         super().__init__(
-            f"cannot listen on {listen}: another server is running there, or it is not an address "
-            "of this machine"
+            f"cannot listen on {listen}: another server is running there, or it {cause}"
         )
 
 
@@ -24,6 +27,18 @@ class Unprotected(Exception):
             "--tls-cert and --tls-key (and --tls-client-ca, to require certificates of clients), "
             "or --access; or --insecure if a service mesh or a proxy protects the server"
         )
+
+
+def check_socket_file(listen: str) -> None:
+    """Raise PortUnavailable if another server listens at a Unix socket.
+
+    gRPC would take the file from that server, which would remove it when it stops.
+    """
+    if listen.startswith("unix:"):
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)  # noqa: FBT003
+            if probe.connect_ex(listen.removeprefix("unix:")) in (0, errno.EAGAIN):
+                raise PortUnavailable(listen)
 
 
 @contextmanager
