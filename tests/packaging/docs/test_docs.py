@@ -87,7 +87,7 @@ def test_every_test_that_a_page_names_exists(page: Path) -> None:
 def test_every_promise_has_a_test_in_the_appendix() -> None:
     promised, _, appendix = text_of(ROOT / "docs/concepts/guarantees.md").partition("\n## Appendix")
     promises = re.findall(r"^\*\*(\d+\. )?", promised, re.MULTILINE)
-    assert len(promises) > 80
+    assert len(promises) > 70
     held = re.findall(r"^\| (\d+)( \| `tests/.*::\w+`)", appendix, re.MULTILINE)
     assert [f"{number}. " for number, _ in held] == promises
     assert len(set(promises)) == len(promises)
