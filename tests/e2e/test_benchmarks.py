@@ -57,7 +57,7 @@ def test_every_benchmark_that_a_page_names_can_be_run() -> None:
 
 @pytest.mark.slow  # each starts servers of its own, and makes load
 @pytest.mark.parametrize("name", sorted(SCENARIOS))
-def test_a_scenario_gives_figures_with_units(name: str, tmp_path: Path) -> None:
+def test_a_scenario_prints_results_with_units(name: str, tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     assert main(["run", name, *SMALL, *SMALLER[name], "--json", str(file)]) == 0
     figures = json.loads(file.read_text())["figures"]
@@ -80,7 +80,7 @@ def test_all_scenarios_run_with_their_default_options(
 
 
 @pytest.mark.slow
-def test_a_profile_says_where_the_time_goes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_profile_shows_where_the_time_is_spent(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["profile", "CreateJob", "--seconds", "1"]) == 0
     printed = capsys.readouterr().out
     assert "µs of the server's CPU for each" in printed
@@ -88,7 +88,7 @@ def test_a_profile_says_where_the_time_goes(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.slow
-def test_a_comparison_has_each_figure_of_both(
+def test_a_comparison_has_each_result_of_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, small in (
@@ -112,7 +112,7 @@ def test_a_comparison_has_each_figure_of_both(
     assert {figure["word"] for figure in figures} == {"too few rounds"}
 
 
-def test_jobledger_lives_the_lifecycles_of_its_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobledger_runs_the_same_lifecycles_as_its_peers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are not installed here."""
     monkeypatch.setattr(table, "WARM_UP", IN_FLIGHT)
     measured = table.measure("jobledger-sqlite", 3 * IN_FLIGHT)
@@ -145,7 +145,7 @@ class OneTooMany(Generator):
         return {**reply, "done": reply["done"] + 1}
 
 
-def test_a_run_fails_where_an_acknowledged_change_is_not_in_the_database(tmp_path: Path) -> None:
+def test_a_run_fails_if_an_acknowledged_change_is_not_in_the_database(tmp_path: Path) -> None:
     work = Work.calls("CreateJob", "create", 2)
     with new_database("SQLite", tmp_path) as database, Server(database) as server:
         with Generator() as honest:

@@ -81,7 +81,7 @@ def configuration(image: str) -> dict[str, Any]:
     return json.loads(buildah("inspect", "--type", "image", image))["Docker"]["config"]
 
 
-def test_its_python_is_the_one_that_the_dockerfile_names(container: str) -> None:
+def test_the_image_has_the_python_that_the_dockerfile_names(container: str) -> None:
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     (named,) = re.findall(
         r"^ARG PYTHON=.*/python:(3\.\d+)\.\d+-.*@sha256:[0-9a-f]{64}$", text, re.MULTILINE
@@ -90,7 +90,7 @@ def test_its_python_is_the_one_that_the_dockerfile_names(container: str) -> None
     assert buildah("run", *ISOLATED, container, "--", "python", "-c", version).strip() == named
 
 
-def test_it_says_what_it_is(image: str) -> None:
+def test_the_image_has_its_labels(image: str) -> None:
     labels = configuration(image)["Labels"]
     labels = {name.removeprefix("org.opencontainers.image."): labels[name] for name in labels}
     assert labels.items() >= {
@@ -102,7 +102,7 @@ def test_it_says_what_it_is(image: str) -> None:
     }
 
 
-def test_it_has_what_the_lock_names_and_not_what_built_it(container: str) -> None:
+def test_the_image_has_the_locked_packages_and_no_build_tools(container: str) -> None:
     program = (
         "import importlib.metadata as m\n"
         "names = ((d.name.lower().replace('_', '-'), d.version) for d in m.distributions())\n"
@@ -116,7 +116,7 @@ def test_it_has_what_the_lock_names_and_not_what_built_it(container: str) -> Non
     assert "hatchling" not in " ".join(installed)
 
 
-def test_it_serves_as_nobody_in_particular_says_so_and_stops_when_asked(
+def test_the_image_serves_as_an_unprivileged_user_is_healthy_and_stops_on_sigterm(
     image: str, container: str
 ) -> None:
     config = configuration(image)

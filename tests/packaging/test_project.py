@@ -19,7 +19,7 @@ def locked(lock: str, name: str) -> tuple[int, ...]:
     return tuple(map(int, version.split(".")))
 
 
-def test_every_python_that_it_claims_is_tested() -> None:
+def test_every_python_version_in_the_classifiers_is_tested() -> None:
     """`make test-pythons` tests all but the one of .venv, which all other tests run on."""
     run = subprocess.run(
         ["make", "--no-print-directory", "--eval=claimed:; @echo $(CLAIMED_PYTHONS)", "claimed"],
@@ -33,7 +33,7 @@ def test_every_python_that_it_claims_is_tested() -> None:
     assert PROJECT["project"]["requires-python"] == f">={CLAIMED[0]}"
 
 
-def test_the_image_has_a_python_that_is_claimed() -> None:
+def test_the_image_has_a_python_version_of_the_classifiers() -> None:
     (python,) = re.findall(
         r"^ARG PYTHON=docker\.io/library/python:(3\.\d+)\.\d+-slim-\w+@sha256:[0-9a-f]{64}$",
         (ROOT / "Dockerfile").read_text("utf-8"),
@@ -59,7 +59,7 @@ def test_the_image_runs_what_the_tests_run(name: str) -> None:
     assert locked("requirements-image.lock", name) == locked("requirements.lock", name)
 
 
-def test_no_lock_names_where_packages_come_from() -> None:
+def test_locks_have_hashes_and_no_package_index() -> None:
     locks = list(ROOT.glob("requirements*.lock"))
     assert len(locks) == len(list(ROOT.glob("*.lock"))) == 6
     for lock in locks:

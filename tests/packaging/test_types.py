@@ -61,12 +61,12 @@ CHECKERS = [mypy, pytest.param(pyright, marks=pytest.mark.polyglot)]
 
 
 @pytest.mark.parametrize("checker", CHECKERS)
-def test_exactly_the_wrong_lines_are_errors(checker):
+def test_type_checkers_report_exactly_the_wrong_lines(checker):
     found, output = checker(PROGRAM)
     assert found == WRONG, output
 
 
 @pytest.mark.parametrize("checker", CHECKERS)
-def test_the_programs_of_the_readme_are_right(checker):
+def test_type_checkers_accept_the_programs_of_the_readme(checker):
     found, output = checker(*EXAMPLES)
     assert found == set(), output

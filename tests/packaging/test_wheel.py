@@ -23,7 +23,7 @@ def names_in(wheel: Path) -> set[str]:
         return set(archive.namelist())
 
 
-def test_its_top_level_names_are_ours_alone(wheel: Path) -> None:
+def test_the_top_level_names_of_the_wheel_are_the_projects_own(wheel: Path) -> None:
     assert {name.split("/")[0] for name in names_in(wheel)} == {
         "jobledger",
         "jobledger_server",
@@ -36,7 +36,7 @@ def test_every_package_is_typed(wheel: Path, package: str) -> None:
     assert f"{package}/py.typed" in names_in(wheel)
 
 
-def test_it_holds_every_file_of_the_packages_and_no_tests(wheel: Path) -> None:
+def test_the_wheel_has_every_file_of_the_packages_and_no_tests(wheel: Path) -> None:
     shipped = {name for name in names_in(wheel) if ".dist-info/" not in name}
     expected = {
         str(path.relative_to((ROOT / package).parent))
@@ -65,7 +65,7 @@ def test_a_wheel_that_is_built_from_the_sdist_holds_the_same(wheel: Path, tmp_pa
     assert names_in(again) == names_in(wheel)
 
 
-def test_the_migrations_are_in_it(wheel: Path) -> None:
+def test_the_wheel_has_the_migrations(wheel: Path) -> None:
     migrations = [
         name.removeprefix("jobledger_server/sql/migrations/")
         for name in names_in(wheel)
@@ -75,7 +75,7 @@ def test_the_migrations_are_in_it(wheel: Path) -> None:
     assert [name for name in migrations if name.startswith("versions/0")]
 
 
-def test_its_metadata_names_the_license_and_the_extras(wheel: Path) -> None:
+def test_the_metadata_of_the_wheel_names_the_license_and_the_extras(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         metadata = Parser().parsestr(archive.read("jobledger-0.1.0.dist-info/METADATA").decode())
         text = archive.read("jobledger-0.1.0.dist-info/licenses/LICENSE").decode()

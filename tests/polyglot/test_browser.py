@@ -65,7 +65,7 @@ def post(url: str, method: str, **headers: str) -> HTTPResponse:
 
 
 @PROTOCOLS
-def test_a_unary_call(envoy: str, ledger: Ledger, protocol: str) -> None:
+def test_a_browser_makes_a_unary_call(envoy: str, ledger: Ledger, protocol: str) -> None:
     answer = curl(envoy, "CreateJob", {"userId": "browser", "jobType": "render"}, protocol)
     assert answer.returncode == 0, answer.stderr
     job = job_in(json.loads(answer.stdout))
@@ -73,7 +73,9 @@ def test_a_unary_call(envoy: str, ledger: Ledger, protocol: str) -> None:
 
 
 @PROTOCOLS
-def test_a_stream_comes_message_by_message(envoy: str, ledger: Ledger, protocol: str) -> None:
+def test_a_browser_gets_a_stream_message_by_message(
+    envoy: str, ledger: Ledger, protocol: str
+) -> None:
     job = ledger.create("browser")
     line = command(envoy, "WatchJob", {"userId": "browser", "jobId": job.id}, protocol)
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as watch:
@@ -147,7 +149,7 @@ def test_a_page_of_an_allowed_origin_may_call_and_read_the_details(envoy: str) -
     assert "grpc-status-details-bin" in answer.headers["access-control-expose-headers"]
 
 
-def test_a_page_of_another_origin_may_not(envoy: str) -> None:
+def test_a_page_of_another_origin_may_not_call(envoy: str) -> None:
     answer = post(
         envoy, "POST", Origin="https://evil.example", Content_Type="application/grpc-web+proto"
     )
@@ -157,6 +159,6 @@ def test_a_page_of_another_origin_may_not(envoy: str) -> None:
 @pytest.mark.parametrize(
     "path", ["jobledger.v1.WorkerService/ClaimJobs", "grpc.health.v1.Health/Check"]
 )
-def test_what_is_not_for_browsers_is_not_passed_on(envoy: str, path: str) -> None:
+def test_the_proxy_refuses_paths_that_are_not_for_browsers(envoy: str, path: str) -> None:
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(f"{envoy}/{path}", timeout=30)

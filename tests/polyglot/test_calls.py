@@ -51,7 +51,7 @@ def test_every_call_but_a_stream_has_a_deadline(
     assert all(5 < (each or 0) <= 10.2 for each in seconds.values()), seconds
 
 
-def test_a_call_is_repeated_where_the_service_is_away_even_with_the_largest_parameters(
+def test_a_call_is_retried_if_the_service_is_unavailable_even_with_the_largest_parameters(
     jobs: Jobs, gateway: Gateway, ledger: Ledger, kind: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "largest.json"

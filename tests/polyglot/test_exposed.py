@@ -70,7 +70,7 @@ async def test_floods_fail_no_call_of_others(
     assert server.peak_memory < 200 * MIB
 
 
-async def test_large_creations_of_one_address_hold_up_no_other(
+async def test_large_creations_of_one_address_delay_no_other(
     exposed: tuple[ServerProcess, str],
 ) -> None:
     _, envoy = exposed
@@ -112,7 +112,9 @@ async def test_a_request_that_is_sent_in_part_is_ended(exposed: tuple[ServerProc
                 await asyncio.sleep(0.05)
 
 
-async def test_an_address_has_so_many_calls_at_once(exposed: tuple[ServerProcess, str]) -> None:
+async def test_concurrent_calls_of_an_address_are_limited(
+    exposed: tuple[ServerProcess, str],
+) -> None:
     _, envoy = exposed
     async with grpc.aio.insecure_channel(envoy) as channel:
         call = Caller(channel)

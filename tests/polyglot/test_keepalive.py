@@ -14,7 +14,7 @@ from tests.support.server_process import ServerProcess
 
 
 @pytest.mark.timeout(180)
-def test_a_watch_finds_that_its_peer_is_dead(
+def test_keepalive_detects_a_dead_peer_of_a_watch(
     programs: list[Program], server: ServerProcess, ledger: Ledger, kind: str
 ) -> None:
     job = ledger.create(kind)

@@ -93,7 +93,7 @@ def next_line(output: IO[str] | None) -> Line:
     return json.loads(output.readline())
 
 
-def test_poll_and_wait_give_the_job_that_has_completed(
+def test_poll_and_wait_return_the_completed_job(
     ask: Callable[..., list[Line]], ada: Client
 ) -> None:
     job = ada.start_job(ada.create_job("render", {"frames": 240}).id)
@@ -108,7 +108,7 @@ def test_poll_and_wait_give_the_job_that_has_completed(
         assert job_in(followed["response"]) == job_in(followed["metadata"]) == ended
 
 
-def test_wait_returns_when_the_job_ends(
+def test_wait_returns_when_the_job_finishes(
     operations: Path, server: ServerProcess, ada: Client
 ) -> None:
     job = ada.start_job(ada.create_job("render").id)
@@ -154,7 +154,7 @@ def test_a_failed_job_is_an_error_with_its_reason(
     assert job_in(told["metadata"]) == ended
 
 
-def test_wait_operation_ends_with_a_cancellation(
+def test_wait_operation_returns_when_the_job_is_cancelled(
     operations: Path, server: ServerProcess, ada: Client, ask: Callable[..., list[Line]]
 ) -> None:
     job = ada.create_job("render")
@@ -169,7 +169,7 @@ def test_wait_operation_ends_with_a_cancellation(
     assert job_in(told["metadata"]).error.reason == "CANCELLED"
 
 
-def test_a_list_goes_over_its_pages(ask: Callable[..., list[Line]], ada: Client) -> None:
+def test_a_list_of_operations_reads_all_pages(ask: Callable[..., list[Line]], ada: Client) -> None:
     ids = [ada.create_job("paged").id for _ in range(5)]
     listed = ask("list", 'metadata.job_type="paged" AND done=false')
     assert [line["name"] for line in listed] == [f"jobs/{job_id}" for job_id in reversed(ids)]

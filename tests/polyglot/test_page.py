@@ -21,7 +21,7 @@ def service_config() -> dict[str, Any]:
     return config
 
 
-def test_its_service_config_is_that_of_the_programs() -> None:
+def test_the_service_config_of_the_page_is_that_of_the_programs() -> None:
     """Of Python's; that the others behave alike is tested on each of them."""
     folder = ROOT / "examples/clients/python"
     tree = ast.parse((folder / "connect.py").read_text("utf-8"))

@@ -22,7 +22,9 @@ def expected(error: Event, **facts: object) -> Event:
     return {**PLAIN, "message": error["message"], **facts}
 
 
-def test_a_transition_that_is_not_in_the_table(jobs: Jobs, ledger: Ledger, kind: str) -> None:
+def test_a_transition_that_is_not_in_the_table_is_refused(
+    jobs: Jobs, ledger: Ledger, kind: str
+) -> None:
     job = ledger.create(kind)
     error = jobs.refused("complete", job=job.id)
     assert error["precondition_violations"] == [
@@ -46,7 +48,7 @@ def test_a_transition_that_is_not_in_the_table(jobs: Jobs, ledger: Ledger, kind:
     )
 
 
-def test_an_ended_job_never_changes_but_the_same_end_may_be_repeated(
+def test_a_terminal_job_never_changes_but_the_same_outcome_may_be_repeated(
     jobs: Jobs, ledger: Ledger, kind: str, tmp_path: Path
 ) -> None:
     job = ledger.complete(ledger.start(ledger.create(kind)))
@@ -66,7 +68,7 @@ def test_an_ended_job_never_changes_but_the_same_end_may_be_repeated(
     )
 
 
-def test_an_attempt_that_is_not_the_jobs(jobs: Jobs, ledger: Ledger, kind: str) -> None:
+def test_a_report_of_another_attempt_is_refused(jobs: Jobs, ledger: Ledger, kind: str) -> None:
     job = ledger.start(ledger.create(kind))
     error = jobs.refused("complete", job=job.id, attempt=7)
     assert error == expected(
@@ -96,7 +98,7 @@ def test_a_create_without_a_request_id_makes_a_job_each_time(jobs: Jobs, kind: s
     assert job_in(first).id != job_in(second).id
 
 
-def test_a_foreign_job_does_not_exist(jobs: Jobs, ledger: Ledger, kind: str) -> None:
+def test_a_job_of_another_owner_is_not_found(jobs: Jobs, ledger: Ledger, kind: str) -> None:
     job = ledger.create(kind)
     for command in ("get", "watch"):
         error = jobs.refused(command, user="eve", job=job.id)

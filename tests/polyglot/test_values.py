@@ -65,7 +65,7 @@ def test_a_byte_more_than_the_largest_is_refused(jobs: Jobs, kind: str, tmp_path
 
 
 @pytest.mark.parametrize("size", [2**53 + 1, 2**63 - 1])
-def test_a_size_beyond_what_a_double_holds_is_exact(
+def test_a_file_size_beyond_a_doubles_precision_is_exact(
     jobs: Jobs, ledger: Ledger, kind: str, size: int
 ) -> None:
     job = ledger.create(kind, job_type=kind)
@@ -84,5 +84,5 @@ def test_a_list_of_several_pages_is_read_to_its_end(jobs: Jobs, ledger: Ledger, 
     assert listed == [[made[4], made[3]], [made[2], made[1]], [made[0]]]
 
 
-def test_a_list_of_nothing_is_one_empty_page(jobs: Jobs, kind: str) -> None:
+def test_an_empty_list_is_one_empty_page(jobs: Jobs, kind: str) -> None:
     assert jobs.run("list", user=kind) == [{"event": "page", "jobs": []}]

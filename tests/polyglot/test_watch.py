@@ -34,7 +34,7 @@ def check_the_whole_story(ledger: Ledger, job: Job, events: list[Event]) -> None
     assert job_in(events[-1]).status == COMPLETED
 
 
-def test_each_change_is_told_as_it_happens(jobs: Jobs, ledger: Ledger, kind: str) -> None:
+def test_each_change_is_delivered_as_it_happens(jobs: Jobs, ledger: Ledger, kind: str) -> None:
     job = ledger.create(kind)
     with jobs.start("watch", user=kind, job=job.id) as watcher:
         events = [watcher.event()]
@@ -46,7 +46,7 @@ def test_each_change_is_told_as_it_happens(jobs: Jobs, ledger: Ledger, kind: str
     check_the_whole_story(ledger, job, events)
 
 
-def test_a_server_killed_and_started_again_costs_a_watcher_nothing(
+def test_a_watch_loses_nothing_when_the_server_is_killed_and_restarted(
     program: Program, own_server: ServerProcess, kind: str
 ) -> None:
     jobs = Jobs(program, own_server.target)
@@ -71,7 +71,7 @@ def test_a_server_killed_and_started_again_costs_a_watcher_nothing(
         check_the_whole_story(ledger, job, events)
 
 
-def test_a_stream_that_the_server_moves_goes_on_where_it_was(
+def test_a_watch_resumes_when_its_stream_reaches_its_maximum_age(
     program: Program, gateway: Gateway, ledger: Ledger, kind: str
 ) -> None:
     jobs = Jobs(program, gateway.target)
@@ -118,7 +118,7 @@ def test_a_watch_waits_for_as_long_as_the_server_asks(
 @pytest.mark.parametrize(
     "code", [code_pb2.OK, code_pb2.INTERNAL, code_pb2.UNKNOWN, code_pb2.DEADLINE_EXCEEDED]
 )
-def test_what_a_proxy_makes_of_a_stream_is_not_the_end(
+def test_a_stream_broken_by_a_proxy_is_resumed(
     program: Program, gateway: Gateway, ledger: Ledger, kind: str, code: int
 ) -> None:
     job = ledger.start(ledger.create(kind))
@@ -130,9 +130,7 @@ def test_what_a_proxy_makes_of_a_stream_is_not_the_end(
     check_the_whole_story(ledger, job, events)
 
 
-def test_a_watch_goes_on_after_the_version_it_is_given(
-    jobs: Jobs, ledger: Ledger, kind: str
-) -> None:
+def test_a_watch_starts_after_the_given_version(jobs: Jobs, ledger: Ledger, kind: str) -> None:
     job = ledger.start(ledger.create(kind))
     ended = ledger.complete(job)
     (event,) = jobs.run("watch", user=kind, job=job.id, after_version=job.version)
@@ -140,7 +138,7 @@ def test_a_watch_goes_on_after_the_version_it_is_given(
     assert transitions_in(event) == ledger.transitions(job)[1:]
 
 
-def test_a_watch_of_an_ended_job_tells_its_end_even_where_it_was_seen(
+def test_a_watch_of_a_terminal_job_delivers_it_even_after_its_last_version(
     jobs: Jobs, ledger: Ledger, kind: str
 ) -> None:
     job = ledger.complete(ledger.start(ledger.create(kind)))

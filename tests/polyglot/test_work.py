@@ -59,7 +59,7 @@ def test_a_job_is_created_done_watched_and_read(
     assert job_in(read) == ledger.get(job)
 
 
-def test_a_job_ends_partial_and_its_watcher_sees_what_is_missing(
+def test_a_job_finishes_partial_and_its_watcher_sees_what_is_missing(
     jobs: Jobs, ledger: Ledger, kind: str, tmp_path: Path
 ) -> None:
     result = tmp_path / "result.json"
@@ -78,7 +78,7 @@ def test_a_job_ends_partial_and_its_watcher_sees_what_is_missing(
     assert seen[-1].result == struct({"done": 3})
 
 
-def test_a_job_ends_failed_and_keeps_its_progress(jobs: Jobs, ledger: Ledger, kind: str) -> None:
+def test_a_job_fails_and_keeps_its_progress(jobs: Jobs, ledger: Ledger, kind: str) -> None:
     job = ledger.create(kind, job_type=kind)
     jobs.run("work", worker="w", type=kind, outcome="failed", message="no disk")
     ended = ledger.get(job)
@@ -95,7 +95,7 @@ def test_a_worker_waits_for_work(program: Program, jobs: Jobs, ledger: Ledger, k
         assert names(worker.finish()) == ["claimed", "progressed", "linked", "ended"]
 
 
-def test_an_update_that_is_refused_says_why(
+def test_an_update_that_is_refused_has_a_reason(
     program: Program, jobs: Jobs, ledger: Ledger, kind: str
 ) -> None:
     job = ledger.create(kind, job_type=kind)

@@ -26,7 +26,7 @@ def seed(capsys: pytest.CaptureFixture[str]) -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_every_promise_is_kept_while_everything_breaks(seed: int) -> None:
+def test_every_guarantee_holds_under_load_and_injected_failures(seed: int) -> None:
     """`make test-robustness` does the same for longer."""
     history = uvloop.run(run(Options(seed=seed, duration=15.0)))
     violations, summary = judge(history), summarize(history)

@@ -64,7 +64,7 @@ class Honest(Mutation):
 
 
 @sqlite
-async def test_an_honest_server_breaks_no_promise(app: App) -> None:
+async def test_a_correct_server_breaks_no_promise(app: App) -> None:
     found = await judged(app, Honest(), SMALL)
     assert not any(found.values()), found
 
@@ -92,7 +92,7 @@ async def test_an_honest_server_breaks_no_promise(app: App) -> None:
         (mutations.LosesAnUpdate, "kept"),
     ],
 )
-async def test_a_broken_server_is_caught(
+async def test_a_server_that_breaks_a_promise_is_detected(
     app: App, mutation: Callable[[], Mutation], promise: Promise
 ) -> None:
     # A strike can fall where it does no harm, such as on a job that is deleted just then.
@@ -104,7 +104,7 @@ async def test_a_broken_server_is_caught(
 
 
 @sqlite
-async def test_a_cancellation_that_does_not_reach_its_worker_is_caught(app: App) -> None:
+async def test_a_cancellation_that_does_not_reach_its_worker_is_detected(app: App) -> None:
     for seed in range(4):
         found = await judged(app, mutations.HidesCancellations(), WAITING, seed=seed)
         if found["cancelled"]:
@@ -113,14 +113,14 @@ async def test_a_cancellation_that_does_not_reach_its_worker_is_caught(app: App)
 
 
 @sqlite
-async def test_an_honest_server_is_not_blamed_for_a_cancellation(app: App) -> None:
+async def test_a_correct_server_passes_the_check_of_cancellations(app: App) -> None:
     found = await judged(app, Honest(), replace(SMALL, waits=0.5))
     assert not any(found.values()), found
 
 
 @sqlite
 @pytest.mark.parametrize("mutation", [mutations.AppliesAnUpdateTwice, mutations.LinksAnAssetTwice])
-async def test_what_is_done_twice_on_a_stream_of_work_is_caught(
+async def test_an_update_applied_twice_on_a_work_stream_is_detected(
     app: App, mutation: Callable[[grpc.aio.Channel], Mutation]
 ) -> None:
     async with grpc.aio.insecure_channel(app.address) as channel:
@@ -129,7 +129,7 @@ async def test_what_is_done_twice_on_a_stream_of_work_is_caught(
 
 
 @sqlite
-async def test_an_end_that_leaves_something_behind_is_caught(app: App) -> None:
+async def test_a_finish_that_is_applied_in_part_is_detected(app: App) -> None:
     async with grpc.aio.insecure_channel(app.address) as channel:
         found = await judged(app, mutations.LinksWithoutCompleting(channel))
     assert found["atomic"]

@@ -90,7 +90,7 @@ async def through(server: ServerProcess, begin: Act, end: Act) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-async def test_who_comes_back_after_an_outage_of_three_leases_keeps_its_job(
+async def test_a_worker_that_returns_after_an_outage_of_three_leases_keeps_its_job(
     tmp_path: Path, postgres: Databases, postgres_template: str
 ) -> None:
     own = await asyncio.to_thread(PostgresServer)

@@ -47,7 +47,7 @@ async def set_for_user(url: str, **settings: str) -> None:
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
 @pytest.mark.parametrize("ignored", ["", IGNORED], ids=["refused", "ignored"])
-async def test_a_pooler_that_drops_the_sessions_settings_is_refused_with_what_to_set(
+async def test_a_pooler_that_drops_session_settings_is_refused_with_the_setting_to_change(
     url: str, mode: str, ignored: str
 ) -> None:
     with pooled(url, pool_mode=mode, ignore_startup_parameters=ignored) as through:
@@ -57,7 +57,7 @@ async def test_a_pooler_that_drops_the_sessions_settings_is_refused_with_what_to
         await database.close()
 
 
-async def test_a_pooler_of_transactions_is_named_when_a_prepared_statement_is_lost(
+async def test_a_lost_prepared_statement_is_explained_by_transaction_pooling(
     url: str,
 ) -> None:
     """With settings of the user, not of the sessions: nothing else shows it earlier."""
@@ -80,7 +80,7 @@ async def test_a_pooler_of_transactions_is_named_when_a_prepared_statement_is_lo
         await work(through)
 
 
-async def test_behind_a_pooler_of_sessions_everything_works(url: str) -> None:
+async def test_the_server_works_behind_a_session_pooler(url: str) -> None:
     await set_for_user(
         url,
         plan_cache_mode="force_custom_plan",

@@ -95,7 +95,7 @@ async def test_every_acknowledged_change_survives_kill_9(serve: Serve) -> None:
             assert (await call.GetJob(job_id=job_id, user_id="ada")).job.version >= version
 
 
-async def test_sigterm_drains(serve: Serve) -> None:
+async def test_sigterm_drains_the_server(serve: Serve) -> None:
     """NOT_SERVING, watchers are sent elsewhere, running calls finish, exit code 0."""
     server = serve()
     async with connected(server) as channel:
@@ -198,7 +198,9 @@ async def test_the_log_is_json_with_a_line_for_each_transition(serve: Serve) -> 
     assert (last["version"], last["attempt"], last["actor"]) == (3, 1, "w1")
 
 
-async def test_a_postgresql_that_goes_away_is_told_and_found_again(tmp_path: Path) -> None:
+async def test_an_outage_of_postgresql_is_unavailable_and_ends_without_a_restart(
+    tmp_path: Path,
+) -> None:
     """UNAVAILABLE while it is gone, recovery without a restart, and the watch goes on."""
     from tests.support.databases import migrated
 
@@ -239,7 +241,7 @@ async def test_a_postgresql_that_goes_away_is_told_and_found_again(tmp_path: Pat
         postgres.close()
 
 
-async def test_a_frozen_postgresql_is_told_in_time_and_its_late_answer_is_no_loss(
+async def test_a_frozen_postgresql_is_unavailable_in_time_and_loses_no_change(
     tmp_path: Path,
 ) -> None:
     from tests.support.databases import migrated
@@ -261,7 +263,7 @@ async def test_a_frozen_postgresql_is_told_in_time_and_its_late_answer_is_no_los
         postgres.close()
 
 
-async def test_an_sqlite_file_that_another_process_holds_is_told_and_found_again(
+async def test_an_sqlite_file_locked_by_another_process_is_unavailable_until_released(
     tmp_path: Path,
 ) -> None:
     async with ServerProcess(tmp_path) as server, connected(server) as channel:
@@ -298,7 +300,7 @@ async def test_an_sqlite_file_that_another_process_holds_is_told_and_found_again
         (("--caller-share", "a lot"), "'a lot' is not a number above 0 and up to 1"),
     ],
 )
-def test_a_bad_setting_is_refused_in_words(
+def test_a_bad_setting_is_refused_with_an_explanation(
     tmp_path: Path, arguments: tuple[str, ...], words: str
 ) -> None:
     default = f"sqlite:///{tmp_path}/x.db"
@@ -309,7 +311,7 @@ def test_a_bad_setting_is_refused_in_words(
     assert "Traceback" not in run.stderr
 
 
-def test_a_file_that_is_no_database_is_refused_in_words_and_left_alone(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_refused_and_left_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "notes.txt"
     file.write_text("not a database, but long enough to be looked at as one " * 10)
     run = run_server("serve", "--database", f"sqlite:///{file}", "--listen", "127.0.0.1:0")
@@ -320,7 +322,7 @@ def test_a_file_that_is_no_database_is_refused_in_words_and_left_alone(tmp_path:
     assert file.read_text().startswith("not a database")
 
 
-def test_a_busy_port_is_refused_in_words(serve: Serve, tmp_path: Path) -> None:
+def test_a_port_in_use_is_refused_with_an_explanation(serve: Serve, tmp_path: Path) -> None:
     server = serve()
     run = run_server(
         "serve", "--listen", server.target, "--database", f"sqlite:///{tmp_path}/other.db"
@@ -346,7 +348,7 @@ def test_a_socket_of_another_server_is_refused_and_left_to_it(tmp_path: Path) ->
                 assert run_server("health", "--listen", server.target).stdout == "SERVING\n"
 
 
-async def test_an_sqlite_file_is_for_one_server_whichever_way_that_one_ends(
+async def test_an_sqlite_file_is_locked_by_one_server_until_it_exits_or_is_killed(
     tmp_path: Path,
 ) -> None:
     async with ServerProcess(tmp_path) as server:

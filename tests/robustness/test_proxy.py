@@ -51,7 +51,7 @@ async def client(proxy: Proxy) -> AsyncIterator[Client]:
     client.writer.close()
 
 
-async def test_it_delays_each_direction(proxy: Proxy, client: Client) -> None:
+async def test_the_proxy_delays_each_direction(proxy: Proxy, client: Client) -> None:
     proxy.delay = 0.1
     begin = time.monotonic()
     assert await client.echoed()
@@ -62,7 +62,7 @@ async def test_it_delays_each_direction(proxy: Proxy, client: Client) -> None:
     assert time.monotonic() - begin < 0.2
 
 
-async def test_it_cuts(proxy: Proxy, client: Client) -> None:
+async def test_the_proxy_cuts_connections(proxy: Proxy, client: Client) -> None:
     proxy.cut()
     with pytest.raises((OSError, asyncio.IncompleteReadError)):
         await client.echoed()
@@ -70,9 +70,7 @@ async def test_it_cuts(proxy: Proxy, client: Client) -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_black_hole_swallows_without_a_word_and_gives_back(
-    proxy: Proxy, client: Client
-) -> None:
+async def test_the_proxy_holds_back_data_and_releases_it(proxy: Proxy, client: Client) -> None:
     proxy.swallow()
     waiting = asyncio.create_task(client.echoed())
     done, _ = await asyncio.wait([waiting], timeout=MOMENT)
@@ -81,7 +79,7 @@ async def test_a_black_hole_swallows_without_a_word_and_gives_back(
     assert await waiting
 
 
-async def test_a_half_close_tells_one_side_only(proxy: Proxy, client: Client) -> None:
+async def test_the_proxy_half_closes_towards_one_side_only(proxy: Proxy, client: Client) -> None:
     class ToTheServer(random.Random):
         def choice(self, sides):
             return sides[1]
@@ -91,7 +89,7 @@ async def test_a_half_close_tells_one_side_only(proxy: Proxy, client: Client) ->
     assert await client.reader.read() == b"bye"
 
 
-async def test_who_comes_while_the_server_is_away_is_turned_away(proxy: Proxy) -> None:
+async def test_the_proxy_closes_connections_while_the_server_is_unavailable(proxy: Proxy) -> None:
     async with Proxy("127.0.0.1:1") as lost:
         host, _, port = lost.target.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))

@@ -43,7 +43,7 @@ def steps(told: list[Event]) -> list[int]:
 
 
 @several_servers
-async def test_whoever_goes_on_elsewhere_after_any_message_is_told_each_step_once(
+async def test_a_watch_resumed_on_another_server_gets_each_transition_once(
     tmp_path: Path, database_url: str
 ) -> None:
     """Though one replica took the changes one by one, and the other all at once."""
@@ -70,7 +70,7 @@ async def test_whoever_goes_on_elsewhere_after_any_message_is_told_each_step_onc
 
 
 @several_servers
-async def test_whoever_was_not_told_of_a_deleted_jobs_start_is_not_told_what_followed_it(
+async def test_a_watch_that_missed_the_start_of_a_deleted_job_gets_only_the_deletion(
     tmp_path: Path, database_url: str
 ) -> None:
     """One replica was away and found the job deleted; the other has seen all of it."""

@@ -139,7 +139,7 @@ def server(database: str) -> Iterator[SeveralProcesses]:
         yield server
 
 
-def test_one_line_says_that_all_serve(steady: SeveralProcesses) -> None:
+def test_one_log_line_says_that_all_processes_serve(steady: SeveralProcesses) -> None:
     start = steady.lines[:3]
     # One alone at first: a setting that cannot be used is reported once. The order of the other
     # two lines is open: each process writes its own.
@@ -150,7 +150,7 @@ def test_one_line_says_that_all_serve(steady: SeveralProcesses) -> None:
     assert {line.get("processes") for line in start} == {None, 2}
 
 
-async def test_what_is_done_through_one_process_is_watched_through_another(
+async def test_changes_through_one_process_reach_watches_of_another(
     steady: SeveralProcesses,
 ) -> None:
     async with AsyncExitStack() as stack:
@@ -169,7 +169,7 @@ async def test_what_is_done_through_one_process_is_watched_through_another(
             assert await stream.read() is grpc.aio.EOF
 
 
-async def test_each_process_has_figures_of_its_own(
+async def test_each_process_has_its_own_metrics(
     steady: SeveralProcesses, metrics_ports: tuple[int, int]
 ) -> None:
     def watches(port: int) -> str:
@@ -187,7 +187,7 @@ async def test_each_process_has_figures_of_its_own(
 
 
 @pytest.mark.parametrize("arguments", [(), ("--processes", "2")], ids=["one", "several"])
-def test_another_server_on_the_port_is_refused_in_words(
+def test_another_server_on_the_port_is_refused_with_an_explanation(
     steady: SeveralProcesses, database: str, arguments: tuple[str, ...]
 ) -> None:
     run = run_server("--listen", steady.target, "--database", database, *arguments)
@@ -218,7 +218,7 @@ async def test_sigterm_drains_every_process(server: SeveralProcesses) -> None:
         assert server.events_of(child)[-2:] == ["draining", "stopped"]
 
 
-def test_a_signal_while_it_starts_ends_it_with_0(server: SeveralProcesses) -> None:
+def test_a_signal_during_startup_exits_with_0(server: SeveralProcesses) -> None:
     server.until(ONE_SERVES)
     while len(psutil.Process(server.process.pid).children()) < 2:
         time.sleep(0.005)  # then the other is there, and does not serve yet
@@ -228,7 +228,7 @@ def test_a_signal_while_it_starts_ends_it_with_0(server: SeveralProcesses) -> No
     assert "serving" not in [line["event"] for line in server.lines]
 
 
-async def test_a_process_that_is_killed_is_replaced_and_its_callers_hear_nothing_of_it(
+async def test_a_killed_process_is_replaced_without_an_error_for_its_callers(
     server: SeveralProcesses,
 ) -> None:
     await asyncio.to_thread(server.until, "serving")
@@ -263,7 +263,7 @@ async def test_a_process_that_is_killed_is_replaced_and_its_callers_hear_nothing
     assert await asyncio.to_thread(server.process.wait) == 0
 
 
-def test_no_process_stays_behind_when_the_first_is_killed(server: SeveralProcesses) -> None:
+def test_all_processes_exit_when_the_first_is_killed(server: SeveralProcesses) -> None:
     server.until("serving")
     server.process.kill()
     server.until_all_have_ended()
@@ -274,7 +274,7 @@ def test_no_process_stays_behind_when_the_first_is_killed(server: SeveralProcess
         socket.create_connection((host, int(port)))
 
 
-def test_a_setting_that_no_process_can_use_is_told_once(database: str, tmp_path: Path) -> None:
+def test_a_setting_that_no_process_can_use_is_reported_once(database: str, tmp_path: Path) -> None:
     access = tmp_path / "access.toml"
     run = run_server("--processes", "2", "--database", database, "--access", str(access))
     assert run.returncode == 1
@@ -292,7 +292,7 @@ def test_a_setting_that_no_process_can_use_is_told_once(database: str, tmp_path:
         ),
     ],
 )
-def test_what_several_processes_cannot_do_is_refused_in_words(
+def test_settings_that_several_processes_cannot_share_are_refused(
     tmp_path: Path, arguments: tuple[str, ...], words: str
 ) -> None:
     run = run_server("--database", f"sqlite:///{tmp_path}/x.db", *arguments)
@@ -301,7 +301,7 @@ def test_what_several_processes_cannot_do_is_refused_in_words(
     assert not list(tmp_path.iterdir())
 
 
-def test_who_ends_again_and_again_is_started_less_and_less_often() -> None:
+def test_a_process_that_keeps_failing_is_restarted_with_growing_pauses() -> None:
     pauses = [pause_before(restart) for restart in range(1, 9)]
     assert pauses == [0, 1, 2, 4, 8, 16, 30, 30]
     assert pause_before(100_000) == 30

@@ -90,7 +90,7 @@ async def to_the_next_page(stream: Any, watch: FeedWatch) -> list[Any]:
 
 
 @pytest.mark.slow
-async def test_however_much_changes_the_server_keeps_no_more_for_those_who_stall(
+async def test_stalled_watches_use_bounded_memory_under_any_number_of_changes(
     start: Start, monkeypatch: pytest.MonkeyPatch, watches: list[FeedWatch]
 ) -> None:
     monkeypatch.setattr(
@@ -151,7 +151,7 @@ async def test_however_much_changes_the_server_keeps_no_more_for_those_who_stall
             assert (last.from_status, last.to_status) == (PROCESSING, COMPLETED)
 
 
-async def test_a_watcher_that_reads_nothing_costs_its_message_and_not_the_job_as_well(
+async def test_a_stalled_watch_keeps_its_message_but_not_the_job(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor all that comes after it in its page."""

@@ -137,7 +137,7 @@ async def execute(url: str, *statements: str) -> None:
     await connection.close()
 
 
-async def test_nothing_acknowledged_is_lost_when_a_synchronous_standby_takes_over(
+async def test_a_failover_to_a_synchronous_standby_loses_no_acknowledged_change(
     primary: PostgresServer,
 ) -> None:
     url = await asyncio.to_thread(migrated, primary.create_database())
@@ -170,7 +170,7 @@ async def test_nothing_acknowledged_is_lost_when_a_synchronous_standby_takes_ove
         standby.close()
 
 
-async def test_a_dump_under_load_is_whole_and_another_database(
+async def test_a_dump_under_load_is_complete_and_has_another_database_identity(
     primary: PostgresServer, other: PostgresServer
 ) -> None:
     url = await asyncio.to_thread(migrated, primary.create_database())

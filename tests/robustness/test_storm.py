@@ -150,7 +150,7 @@ async def started_elsewhere(server: ServerProcess, job_ids: list[str]) -> None:
 
 
 @pytest.mark.slow
-async def test_2000_watches_come_back_at_once_after_kill_9_and_miss_nothing(
+async def test_2000_watches_reconnect_after_kill_9_and_miss_nothing(
     database_url: str, tmp_path: Path
 ) -> None:
     for name in ("server", "other"):

@@ -136,7 +136,7 @@ async def test_workers_changes_are_logged_by_call_and_by_stream(
     ]
 
 
-async def test_denials_are_logged_with_the_caller_as_far_as_it_is_known(
+async def test_denials_are_logged_with_what_is_known_of_the_caller(
     channel: grpc.aio.Channel, audit: Any
 ) -> None:
     web, farm = Caller(channel, token="web"), Caller(channel, token="farm")
@@ -165,7 +165,9 @@ async def test_a_server_without_an_access_file_has_no_audit_log(start: Any, audi
     assert audit() == []
 
 
-async def test_no_line_has_what_a_call_carries_and_denials_share_lines(tmp_path: Path) -> None:
+async def test_the_audit_log_has_no_request_content_and_merges_repeated_denials(
+    tmp_path: Path,
+) -> None:
     access = tmp_path / "access.toml"
     access.write_text(policy())
     access.chmod(0o600)

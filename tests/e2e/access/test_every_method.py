@@ -149,7 +149,7 @@ async def test_health_and_reflection_are_open_to_everybody(channel: grpc.Channel
         assert (path, code) == (path, StatusCode.OK)
 
 
-async def test_who_may_act_for_some_users_may_not_watch_everybodys_jobs(
+async def test_a_caller_limited_to_some_users_may_not_watch_all_jobs(
     channel: grpc.Channel,
 ) -> None:
     (watch,) = [each for each in methods() if each[1].name == "WatchJobs"]

@@ -111,7 +111,7 @@ async def channel(tmp_path: Path, sqlite_template: Path) -> object:
 KEYS = [SigningKey(name, name) for name in ("RS256", "ES256", "EdDSA")]
 
 
-async def test_no_changed_token_lets_anybody_in(
+async def test_no_altered_token_is_accepted(
     channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
 ) -> None:
     chance = random.Random(SEED)
@@ -132,7 +132,7 @@ async def test_no_changed_token_lets_anybody_in(
         assert record.message != "internal_error"
 
 
-async def test_no_report_of_a_proxy_is_a_bug_or_lets_in_whom_it_does_not_name(
+async def test_no_proxy_header_causes_an_internal_error_or_admits_another_identity(
     channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
 ) -> None:
     chance = random.Random(SEED)

@@ -162,7 +162,7 @@ async def test_a_certificate_names_its_holder(
             assert (names, await answer(await connected(**names))) == (names, expected)
 
 
-async def test_a_token_decides_also_where_there_is_a_certificate(
+async def test_a_token_takes_precedence_over_a_certificate(
     tmp_path: Path, sqlite_template: Path, authority: Authority
 ) -> None:
     async with mutual(tmp_path, sqlite_template, authority) as connected:
@@ -173,7 +173,7 @@ async def test_a_token_decides_also_where_there_is_a_certificate(
         assert await answer(channel, authorization="Basic am86") == UNKNOWN
 
 
-async def test_a_trusted_proxy_says_who_its_client_is_and_others_cannot(
+async def test_only_a_trusted_proxy_may_name_its_client(
     tmp_path: Path, sqlite_template: Path, authority: Authority
 ) -> None:
     web = "URI=spiffe://example.org/web"
@@ -334,7 +334,7 @@ def bad_tokens(keys: dict[str, SigningKey]) -> Iterator[tuple[str, str]]:
     yield "a text as claims", jwt.api_jws.encode(b'"ada"', rsa.private, "RS256", {"kid": rsa.kid})
 
 
-async def test_a_token_that_is_not_perfect_is_nobodys(
+async def test_an_invalid_token_is_unauthenticated(
     tmp_path: Path, sqlite_template: Path, keys: dict[str, SigningKey]
 ) -> None:
     async with accounts(tmp_path, sqlite_template, keys) as channel:
@@ -352,7 +352,7 @@ async def test_clocks_may_differ_by_less_than_half_a_minute(
             assert await answer(channel, keys["EdDSA"].token(**claims)) == LET_IN
 
 
-async def test_a_remembered_token_expires_too(
+async def test_a_cached_token_expires_too(
     tmp_path: Path,
     sqlite_template: Path,
     keys: dict[str, SigningKey],
@@ -379,7 +379,7 @@ class _Later:
         return datetime.now(tz) + timedelta(seconds=36)
 
 
-async def test_keys_in_a_file_are_read_when_they_change_and_old_ones_are_forgotten(
+async def test_a_changed_key_file_is_reloaded_and_old_keys_are_refused(
     tmp_path: Path, sqlite_template: Path, keys: dict[str, SigningKey]
 ) -> None:
     first, second = keys["ES256"], SigningKey("ES256", "second")
@@ -411,7 +411,7 @@ def of_url(served: KeyServer, folder: Path, authority: Authority) -> str:
     )
 
 
-async def test_keys_at_a_url_are_kept_and_fetched_again_for_a_key_that_is_new(
+async def test_keys_from_a_url_are_cached_and_fetched_again_for_an_unknown_key(
     tmp_path: Path,
     sqlite_template: Path,
     authority: Authority,
@@ -460,7 +460,7 @@ async def test_unknown_keys_cannot_make_the_server_fetch_more_often(
             assert served.requests <= 1 + (time.monotonic() - begun) / issuer_minimum()
 
 
-async def test_a_url_whose_answer_does_not_end_holds_no_call(
+async def test_a_key_url_that_never_finishes_its_answer_blocks_no_call(
     tmp_path: Path,
     sqlite_template: Path,
     authority: Authority,
@@ -483,7 +483,7 @@ async def test_a_url_whose_answer_does_not_end_holds_no_call(
             assert await answer(channel, keys["ES256"].token()) == LET_IN
 
 
-async def test_the_access_file_is_followed_while_keys_are_fetched(
+async def test_the_access_file_is_reloaded_while_keys_are_fetched(
     tmp_path: Path,
     sqlite_template: Path,
     authority: Authority,
@@ -515,7 +515,7 @@ async def test_the_access_file_is_followed_while_keys_are_fetched(
     assert served.requests == 1
 
 
-async def test_a_stream_ends_when_who_vouched_for_its_caller_is_trusted_no_more(
+async def test_a_stream_ends_when_its_callers_issuer_is_no_longer_trusted(
     tmp_path: Path, sqlite_template: Path, keys: dict[str, SigningKey]
 ) -> None:
     write_key_set(tmp_path / "keys.json", list(keys.values()))
@@ -548,7 +548,7 @@ def issuer_minimum() -> float:
     return MIN_REFRESH_SECONDS
 
 
-async def test_a_url_whose_certificate_nobody_vouches_for_gives_no_keys(
+async def test_a_key_url_with_an_untrusted_certificate_is_refused(
     tmp_path: Path, sqlite_template: Path, authority: Authority, keys: dict[str, SigningKey]
 ) -> None:
     with key_server(authority, tmp_path) as served:

@@ -130,14 +130,14 @@ async def test_unfinished_jobs_are_limited_for_each_user(callers: Any) -> None:
     assert is_own(await refusal(eve.job()), "unfinished jobs of a user", "3")
 
 
-async def test_creations_at_once_do_not_pass_the_limit_together(callers: Any) -> None:
+async def test_concurrent_creations_together_stay_within_the_limit(callers: Any) -> None:
     served = await callers(caller("eve", unfinished_jobs=10))
     eve = await served.calls("eve")
     made = await asyncio.gather(*(eve.job() for _ in range(50)), return_exceptions=True)
     assert sum(isinstance(each, grpc.aio.AioRpcError) for each in made) == 40
 
 
-async def test_open_watches_are_limited_below_or_above_the_share_of_others(callers: Any) -> None:
+async def test_a_quota_of_watches_may_be_below_or_above_the_default_share(callers: Any) -> None:
     served = await callers(
         caller("eve", watches=2), caller("gateway", watches=8), max_watches=10, caller_share=0.4
     )
@@ -165,7 +165,9 @@ async def test_open_streams_of_workers_are_limited(callers: Any) -> None:
             assert await other.end() is StatusCode.OK
 
 
-async def test_bytes_that_wait_are_limited(callers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_queued_request_bytes_are_limited(
+    callers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     served = await callers(caller("eve", waiting_bytes=100_000))
     eve, free = await served.calls("eve"), await served.calls("free")
     large = {"text": "x" * 60_000}

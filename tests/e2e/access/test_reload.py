@@ -169,7 +169,7 @@ async def test_a_file_that_cannot_be_used_keeps_the_old_rules_and_is_logged_once
         assert "access_file_reloaded" in [record.message for record in caplog.records]
 
 
-def test_sighup_makes_the_server_look_at_once(tmp_path: Path, file: Path) -> None:
+def test_sighup_reloads_the_access_file_at_once(tmp_path: Path, file: Path) -> None:
     file.write_text(ADA)
     file.chmod(0o600)
     with ServerProcess(tmp_path, arguments=["--access", str(file)]) as server:

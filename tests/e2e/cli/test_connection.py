@@ -64,7 +64,7 @@ def test_options_may_follow_the_command(jobledger, client):
         assert job.id in jobledger.ok(*arguments)
 
 
-def test_they_may_follow_the_command_of_a_worker_too(jobledger):
+def test_options_may_follow_the_worker_command_too(jobledger):
     run = jobledger("worker", "exec", "render", "--token", "a b", "--", "true")
     assert_usage(run, "token")
     # What follows -- is the program's.
@@ -72,7 +72,7 @@ def test_they_may_follow_the_command_of_a_worker_too(jobledger):
     assert_usage(run, "token")
 
 
-def test_a_commands_help_names_where_they_are_explained(jobledger):
+def test_a_commands_help_says_where_the_options_are_explained(jobledger):
     assert "jobledger --help" in jobledger.ok("list", "--help")
     assert "--ca-file" not in jobledger.ok("list", "--help")
     assert "--ca-file" in jobledger.ok("--help")
@@ -214,7 +214,7 @@ def test_a_ca_and_a_certificate_make_a_connection_with_mutual_tls(jobledger, gua
         assert jobledger("list", "--timeout", "1", *fewer).returncode == 6
 
 
-def test_a_profile_names_files_from_where_it_is(jobledger, config, guarded, pem):
+def test_file_paths_in_a_profile_are_relative_to_it(jobledger, config, guarded, pem):
     (pem / "token").write_text("of-the-profile\n")
     config.write_text(
         f'[profiles.default]\nserver = "{guarded.target}"\ntoken_file = "../../token"\n'

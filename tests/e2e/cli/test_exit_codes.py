@@ -34,7 +34,7 @@ def test_no_such_job_is_4(jobledger):
         assert_refused(jobledger(command, str(uuid.uuid4())), 4, "")
 
 
-def test_health_is_0_while_the_service_serves_and_6_when_it_is_gone(own_server, shell):
+def test_health_is_0_while_the_service_serves_and_6_when_it_is_unreachable(own_server, shell):
     jobledger = shell(own_server.target, "")
     assert jobledger.ok("health") == "SERVING\n"
     own_server.kill()
@@ -65,7 +65,7 @@ def test_a_request_id_that_was_used_with_other_content_is_5(jobledger):
     assert_refused(jobledger("create", "bake", "--request-id", "r"), 5, "")
 
 
-def test_an_argument_that_the_service_refuses_is_2_and_named(jobledger):
+def test_an_argument_that_the_service_refuses_exits_with_2_and_is_named(jobledger):
     assert_refused(jobledger("create", "no spaces"), 2, "job_type")
 
 
@@ -123,7 +123,7 @@ def test_a_worker_that_the_service_refuses_exits_with_2(jobledger):
     assert error.startswith("error: hello.lease_duration: ")
 
 
-def test_a_missing_user_is_2_and_says_how_to_give_one(jobledger):
+def test_a_missing_user_exits_with_2_and_an_explanation(jobledger):
     del jobledger.environment["JOBLEDGER_USER"]
     for command in (["list"], ["watch", "--all"], ["top", "--once"]):
         assert_refused(jobledger(*command), 2, "JOBLEDGER_USER")
@@ -143,7 +143,7 @@ def test_an_unreachable_server_is_6_and_named(shell, command):
     assert_refused(shell("localhost:1", "ada")("--timeout", "2", *command), 6, "localhost:1")
 
 
-def test_so_is_an_address_that_accepts_and_never_answers(shell):
+def test_an_address_that_accepts_and_never_answers_is_6_and_named(shell):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         target = f"127.0.0.1:{silent.getsockname()[1]}"
         jobledger = shell(target, "ada")
@@ -260,7 +260,7 @@ def test_other_refusals_have_their_codes(shell, code, reason, exit_code, words):
         assert_refused(shell(target, "ada")("get", "x"), exit_code, words)
 
 
-def test_an_answer_of_nobody_we_know_is_70(shell):
+def test_an_answer_with_an_unknown_error_is_70(shell):
     def answer(request, context):
         raise RuntimeError("boom")
 

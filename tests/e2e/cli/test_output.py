@@ -101,7 +101,7 @@ def test_list_is_aligned_and_newest_first(jobledger, client):
     assert {row.index("render") for row in rows} == {head.index("TYPE")}
 
 
-def test_list_narrows_and_limits(jobledger, client):
+def test_list_has_filters_and_a_limit(jobledger, client):
     one, two, three = (client.create_job(kind, labels={"n": kind}).id for kind in ("a", "b", "b"))
     client.start_job(one)
 
@@ -169,7 +169,7 @@ def test_transitions_are_listed_oldest_first(jobledger, done):
     assert steps == ["PROCESSING", "COMPLETED"]
 
 
-def test_assets_are_listed_with_where_they_are(jobledger, done):
+def test_assets_are_listed_with_their_urls(jobledger, done):
     head, row = jobledger.ok("assets", done.id).splitlines()
     assert head.split() == ["ID", "SIZE", "TYPE", "WHERE"]
     assert row.split()[1:] == ["7", "image/png", "https://example.com/a.png"]
@@ -185,7 +185,7 @@ def test_create_takes_time_spans_as_people_write_them(jobledger, client):
     assert job.run_expire_time - job.start_time == timedelta(seconds=90)
 
 
-def test_cancel_says_what_became_of_the_job(jobledger, client, done):
+def test_cancel_prints_the_resulting_state(jobledger, client, done):
     queued, running = client.create_job("render"), client.create_job("render")
     client.start_job(running.id)
     assert jobledger.ok("cancel", queued.id) == f"cancelled {queued.id}\n"

@@ -44,7 +44,7 @@ def rows(screen, *words):
     return [line for line in screen if all(word in line for word in words)]
 
 
-def test_jobs_are_drawn_as_they_change_and_leave_after_they_finish(
+def test_jobs_are_drawn_as_they_change_and_removed_after_they_finish(
     jobledger, client, on_a_terminal
 ):
     waits = client.create_job("render")
@@ -89,7 +89,7 @@ def test_owners_are_shown_where_there_are_several(jobledger, client, on_a_termin
 @pytest.mark.parametrize(
     ("width", "height"), [(200, 50), (120, 20), (80, 24), (60, 10), (40, 6), (30, 4), (20, 3)]
 )
-def test_it_fits_any_terminal_and_says_how_many_more_there_are(
+def test_top_fits_any_terminal_and_counts_the_hidden_jobs(
     jobledger, client, on_a_terminal, width, height
 ):
     for number in range(60):
@@ -112,7 +112,7 @@ def test_it_fits_any_terminal_and_says_how_many_more_there_are(
         assert len(rows(shown, "PROCESSING")) == min(len(shown), 30)
 
 
-def test_it_follows_a_terminal_that_changes_its_size(jobledger, client, on_a_terminal):
+def test_top_adapts_when_the_terminal_is_resized(jobledger, client, on_a_terminal):
     for _ in range(30):
         client.create_job("render")
     terminal = on_a_terminal(jobledger, width=120, height=20)
@@ -144,9 +144,7 @@ def test_the_terminal_is_restored(jobledger, client, on_a_terminal, number, code
     assert drawn.rindex(ORIGINAL) > drawn.rindex(ALTERNATE)
 
 
-def test_it_continues_when_the_server_is_killed_and_says_that_it_reconnects(
-    shell, own_server, on_a_terminal
-):
+def test_top_reconnects_when_the_server_is_killed_and_reports_it(shell, own_server, on_a_terminal):
     with Client(own_server.target, user_id="ada") as client:
         job = client.start_job(client.create_job("render").id)
         terminal = on_a_terminal(shell(own_server.target, "ada"))
@@ -167,7 +165,7 @@ def test_a_wrong_address_is_reported_after_the_screen_is_restored(shell, on_a_te
     assert terminal.drawn.rindex(ORIGINAL) > terminal.drawn.rindex(ALTERNATE)
 
 
-def test_after_a_gap_the_jobs_are_listed_again_and_a_note_follows_at_the_end(
+def test_after_a_gap_top_lists_the_jobs_again_and_reports_the_gap_at_exit(
     shell, fault_server, on_a_terminal
 ):
     expired = fault_server.rich(grpc.StatusCode.OUT_OF_RANGE, "RESUME_TOKEN_EXPIRED")

@@ -103,7 +103,7 @@ async def test_metadata_goes_with_each_call_and_with_one(recorder):
     assert seen == [("a", "1"), ("a", None), ("a", "2")]
 
 
-async def test_metadata_that_can_be_read_once_goes_with_each_page(recorder):
+async def test_metadata_given_as_a_generator_is_sent_with_each_page(recorder):
     def once():
         yield "trace", "1"
 
@@ -117,7 +117,7 @@ async def test_metadata_that_can_be_read_once_goes_with_each_page(recorder):
     assert [metadata.get("trace") for metadata in recorder.metadata] == ["1"] * 4
 
 
-async def test_a_token_function_is_asked_for_each_call(recorder):
+async def test_a_token_function_is_called_for_each_call(recorder):
     tokens = iter("abcd")
     with Client(recorder.target, user_id="ada", token=lambda: next(tokens)) as client:
         client.get_job("j")
@@ -210,7 +210,7 @@ def test_a_wrong_address_is_an_error_after_the_time_to_connect(method):
         connecting_calls(client)[method]()
 
 
-async def test_so_it_is_for_asyncio():
+async def test_a_wrong_address_is_an_error_after_the_time_to_connect_for_asyncio_too():
     async with AsyncClient("127.0.0.1:1", user_id="ada", connect_timeout=0.3) as client:
         with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1"):
             await client.wait("j")
@@ -218,7 +218,7 @@ async def test_so_it_is_for_asyncio():
             await client.wait_all(["j"], connect_timeout=0.1)
 
 
-def test_an_address_that_says_nothing_is_an_error_that_names_it(silent, monkeypatch):
+def test_an_address_that_never_answers_is_an_error_that_names_it(silent, monkeypatch):
     monkeypatch.setattr("jobledger.core.reconnecting.ATTEMPT", 0.3)
     with (
         Client(silent.target, user_id="ada") as client,
@@ -231,7 +231,7 @@ def test_an_address_that_says_nothing_is_an_error_that_names_it(silent, monkeypa
 
 
 @pytest.mark.parametrize("kind", ["sync", "async", "async callbacks"])
-async def test_a_watch_says_when_it_is_cut_off_and_when_it_goes_on(fault_server, kind):
+async def test_a_watch_calls_on_disconnect_and_on_reconnect(fault_server, kind):
     aborts = fault_server.aborts(grpc.StatusCode.UNAVAILABLE, "cable cut")
     fault_server.says(fault_server.message(1), then=aborts)
     fault_server.says(then=aborts)
@@ -289,7 +289,7 @@ async def test_a_watch_is_a_context_manager_that_ends_its_stream(fault_server):
 # --- lists ---------------------------------------------------------------------------------------
 
 
-async def test_a_list_can_be_read_by_its_pages_and_go_on_from_a_token(server):
+async def test_a_list_can_be_read_by_pages_and_resumed_from_a_token(server):
     owner = f"user-{uuid.uuid4()}"
     with Client(server.target, user_id=owner) as client:
         ids = [client.create_job("render").id for _ in range(5)][::-1]
@@ -322,7 +322,7 @@ async def test_a_call_after_close_says_that_the_client_is_closed(server):
         await anext(asynchronous.watch("j"))
 
 
-def test_closing_while_a_token_is_asked_for_says_that_the_client_is_closed(server):
+def test_closing_during_a_token_function_raises_client_closed(server):
     """In this moment the connection is chosen, and the call not yet made."""
     clients: list[Client] = []
 
@@ -335,7 +335,7 @@ def test_closing_while_a_token_is_asked_for_says_that_the_client_is_closed(serve
         next(clients[0].watch("j"))
 
 
-async def test_closing_while_a_token_is_awaited_says_that_the_client_is_closed(server):
+async def test_closing_during_an_async_token_function_raises_client_closed(server):
     clients: list[AsyncClient] = []
 
     async def token():
@@ -347,7 +347,7 @@ async def test_closing_while_a_token_is_awaited_says_that_the_client_is_closed(s
         await anext(clients[0].watch("j"))
 
 
-async def test_closing_the_channel_below_a_client_is_no_cancelled_task(server):
+async def test_closing_the_channel_below_a_client_raises_client_closed_in_its_calls(server):
     async with grpc.aio.insecure_channel(server.target, CHANNEL_OPTIONS) as channel:
         client = AsyncClient(channel=channel, user_id="ada")
         job = await client.create_job("render")
@@ -414,7 +414,7 @@ async def test_a_stream_of_work_of_a_closed_client_says_that_it_is_closed(server
         await client.open_work()
 
 
-async def test_a_program_without_handlers_opens_a_stream_of_work(server):
+async def test_open_work_opens_a_stream_without_the_worker_library(server):
     async with AsyncClient(server.target, metadata={"x-origin": "a"}) as client:
         stream = await client.open_work()
         hello = pb.WorkHello(worker_id=client.worker_id, job_types=["of-no-job"])
@@ -477,7 +477,7 @@ def test_a_client_may_be_shared_between_threads(server):
         (MessageTooLarge, ValueError),
     ],
 )
-def test_an_error_is_also_what_python_programs_catch(kind, base):
+def test_errors_are_also_pythons_builtin_exceptions(kind, base):
     error = kind("words", code=grpc.StatusCode.ABORTED, reason="R", metadata={"a": "b"})
     assert isinstance(error, base)
     again = pickle.loads(pickle.dumps(error))

@@ -90,7 +90,7 @@ async def test_waiting_ends_with_its_timeout(client):
         await client.wait_all(ids, timeout=0.5)
 
 
-def test_all_of_it_goes_over_one_stream_and_survives_its_breaks_and_a_gap(fault_server):
+def test_waiting_for_many_jobs_uses_one_stream_and_survives_breaks_and_a_gap(fault_server):
     """The scripted server has WatchJobs alone: any other call would fail."""
     say, news = fault_server.says, fault_server.news
     aborts = fault_server.aborts(grpc.StatusCode.UNAVAILABLE)
@@ -111,7 +111,7 @@ def test_all_of_it_goes_over_one_stream_and_survives_its_breaks_and_a_gap(fault_
     assert tokens == ["", "4", "5", "", "10"]
 
 
-def test_what_finished_in_a_gap_is_read_after_the_second_listing():
+def test_a_job_that_finished_in_a_gap_is_read_after_the_second_listing():
     """A listing has no terminal jobs: what finished in a gap would be waited for indefinitely."""
     done = Job(id="j", job_type="render", version=3, status=JobStatus.COMPLETED)
 
@@ -125,7 +125,7 @@ def test_what_finished_in_a_gap_is_read_after_the_second_listing():
     assert list(as_completed(watch, {"j": None}, lambda _: done, None)) == [done]
 
 
-def test_reading_what_finished_before_ends_with_the_timeout_too():
+def test_reading_jobs_that_finished_before_obeys_the_timeout():
     watch = Watch((event for event in [FeedEvent(job=None, synced=True)]), Stop())
     done = as_completed(watch, {"j": None}, lambda _: pytest.fail("read"), 0.0)
     with pytest.raises(DeadlineExceeded):

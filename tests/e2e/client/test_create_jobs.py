@@ -34,7 +34,7 @@ async def listed(server, owner):
         return [job async for job in client.list_jobs(page_size=1000)]
 
 
-async def test_the_jobs_come_back_in_their_order_with_all_that_was_given(create, server):
+async def test_created_jobs_are_returned_in_order_with_all_their_fields(create, server):
     jobs = await create(
         NewJob(
             f"t{i}",
@@ -55,7 +55,7 @@ async def test_the_jobs_come_back_in_their_order_with_all_that_was_given(create,
     assert await listed(server, create.owner) == list(reversed(jobs))
 
 
-async def test_a_repetition_by_hand_gives_the_jobs_that_exist(create, server):
+async def test_a_repeated_create_jobs_returns_the_existing_jobs(create, server):
     jobs = [NewJob("render", request_id="a"), NewJob("render", request_id="b")]
     assert await create(jobs) == await create(jobs)
     assert len(await listed(server, create.owner)) == 2
@@ -65,7 +65,7 @@ async def test_a_repetition_by_hand_gives_the_jobs_that_exist(create, server):
     assert len(await listed(server, create.owner)) == 6
 
 
-async def test_what_is_wrong_is_told_with_its_place_and_nothing_is_made(create, server):
+async def test_an_invalid_job_is_named_by_its_index_and_none_is_created(create, server):
     good = NewJob("render")
     with pytest.raises(InvalidField) as refused:
         await create([good, NewJob("no good"), good, NewJob("render", max_attempts=-1)])
@@ -80,7 +80,7 @@ async def test_what_is_wrong_is_told_with_its_place_and_nothing_is_made(create, 
     assert len(await listed(server, create.owner)) == 1
 
 
-async def test_what_cannot_be_asked_is_told_before_a_call(create, server):
+async def test_an_invalid_argument_of_create_jobs_is_refused_before_any_call(create, server):
     with pytest.raises(ValueError, match="1001"):
         await create(NewJob("render") for _ in range(1001))
     with pytest.raises(ValueError, match=r"jobs\[1\]\.parameters"):
@@ -92,7 +92,7 @@ async def test_what_cannot_be_asked_is_told_before_a_call(create, server):
     assert len(await listed(server, create.owner)) == 1000
 
 
-async def test_the_jobs_may_be_anothers(create, server):
+async def test_create_jobs_can_create_for_another_user(create, server):
     other = f"user-{uuid.uuid4()}"
     (job,) = await create([NewJob("render")], user_id=other)
     assert job.user_id == other

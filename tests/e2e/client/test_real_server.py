@@ -92,12 +92,12 @@ async def test_the_async_client_does_the_same(server):
             await client.get_job(job.id)
 
 
-def test_a_partial_job_tells_what_is_missing(client, running):
+def test_a_partial_job_has_its_missing_parts(client, running):
     job = client.mark_partial(running.id, {"done": 3}, error="2 are missing")
     assert (job.status, job.error.message) == (PARTIAL, "2 are missing")
 
 
-def test_lists_go_over_all_pages_and_filters_narrow_them(client):
+def test_lists_read_all_pages_and_apply_filters(client):
     ids = [client.create_job(f"type{n % 2}", labels={"n": str(n)}).id for n in range(7)]
     client.start_job(ids[0])
 
@@ -125,12 +125,12 @@ def test_a_start_may_be_repeated_by_the_same_client_only(client, running):
         client.start_job(running.id, worker_id="another")
 
 
-def test_an_end_may_be_repeated(client, running):
+def test_a_terminal_report_may_be_repeated(client, running):
     done = client.mark_completed(running.id, {"a": 1})
     assert client.mark_completed(running.id, {"a": 1}) == done
 
 
-def test_an_invalid_request_tells_every_violation(client):
+def test_an_invalid_request_reports_every_violation(client):
     with pytest.raises(InvalidField) as raised:
         client.create_job("", labels={"": "x"})
     assert len(raised.value.violations) == 2
@@ -145,7 +145,7 @@ class DamagesTokens(grpc.UnaryUnaryClientInterceptor):
         return continuation(client_call_details, request)
 
 
-def test_a_damaged_page_token_is_told(server):
+def test_a_damaged_page_token_is_refused(server):
     with grpc.insecure_channel(server.target) as channel:
         client = Client(channel=grpc.intercept_channel(channel, DamagesTokens()), user_id="ada")
         with pytest.raises(InvalidToken):
@@ -158,7 +158,7 @@ def test_another_owners_job_is_not_found(client, running):
             call(running.id, user_id="somebody-else")
 
 
-def test_an_illegal_transition_tells_what_is_allowed(client):
+def test_an_illegal_transition_names_the_allowed_statuses(client):
     job = client.create_job("render")
     with pytest.raises(IllegalTransition) as raised:
         client.mark_completed(job.id)
@@ -167,7 +167,7 @@ def test_an_illegal_transition_tells_what_is_allowed(client):
     assert raised.value.metadata["job_id"] == job.id
 
 
-def test_a_terminal_job_refuses_another_end(client, running):
+def test_a_terminal_job_refuses_another_terminal_state(client, running):
     client.mark_completed(running.id)
     with pytest.raises(JobTerminal) as raised:
         client.mark_failed(running.id, "no")
@@ -207,7 +207,7 @@ def test_watching_after_a_version_yields_only_what_is_newer(client, running):
     assert [step.version for step in message.transitions] == [done.version]
 
 
-def test_watching_what_is_not_there_is_refused(client):
+def test_watching_an_absent_job_is_refused(client):
     with pytest.raises(JobNotFound):
         next(client.watch(str(uuid.uuid4())))
 
@@ -226,7 +226,7 @@ def test_a_client_with_more_watches_than_a_connection_has_streams_still_makes_ca
     assert {[*watch][-1].job.status for watch in watches} == {FAILED}
 
 
-async def test_so_does_an_async_client(server):
+async def test_an_async_client_with_more_watches_than_a_connection_has_streams_makes_calls(server):
     async with AsyncClient(server.target, user_id=f"user-{uuid.uuid4()}") as client:
         job = await client.create_job("render")
         watches = [client.watch(job.id) for _ in range(120)]

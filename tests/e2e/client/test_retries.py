@@ -75,7 +75,7 @@ def test_every_unary_rpc_of_the_contract_is_covered():
 
 
 @pytest.mark.parametrize("method", UNARY)
-def test_each_unary_call_survives_a_short_absence_with_the_same_request(flaky, method):
+def test_each_unary_call_is_retried_with_the_same_request_during_a_short_outage(flaky, method):
     flaky.refusals = 2
     with Client(flaky.target, user_id="ada") as client:
         UNARY[method](client)
@@ -83,7 +83,7 @@ def test_each_unary_call_survives_a_short_absence_with_the_same_request(flaky, m
     assert len(set(flaky.requests)) == 1
 
 
-async def test_the_async_client_survives_a_short_absence_too(flaky):
+async def test_the_async_client_retries_during_a_short_outage_too(flaky):
     flaky.refusals = 2
     async with AsyncClient(flaky.target, user_id="ada") as client:
         await client.create_job("render")
@@ -98,7 +98,7 @@ def test_the_largest_request_is_retried_too(flaky):
     assert len(flaky.requests) == 2
 
 
-def test_a_long_absence_is_told_within_the_timeout(flaky):
+def test_a_long_outage_is_reported_within_the_timeout(flaky):
     flaky.refusals = 100
     with (
         Client(flaky.target, user_id="ada") as client,
@@ -115,7 +115,7 @@ def test_only_unavailable_is_retried(flaky):
     assert len(flaky.requests) == 1
 
 
-def test_a_claim_is_not_repeated_for_it_may_have_taken_jobs(flaky):
+def test_a_claim_is_not_retried_because_it_may_have_claimed_jobs(flaky):
     flaky.refusals = 100
     with Client(flaky.target) as client, pytest.raises(Unavailable):
         client.claim_jobs(["render"])
@@ -123,7 +123,7 @@ def test_a_claim_is_not_repeated_for_it_may_have_taken_jobs(flaky):
 
 
 @pytest.mark.parametrize("wait", [0, 1.0])
-def test_a_claim_may_take_as_long_as_it_waits_and_a_call_in_all(flaky, wait):
+def test_the_deadline_of_a_claim_is_its_wait_plus_the_call_timeout(flaky, wait):
     flaky.delay = 0.6
     with Client(flaky.target, timeout=0.2) as client:
         if wait:
@@ -147,7 +147,7 @@ def test_grpc_itself_does_not_retry_watches(flaky, watch):
     assert len(flaky.requests) == 1
 
 
-async def test_hundreds_of_calls_in_flight_survive_a_short_absence(flaky):
+async def test_hundreds_of_calls_in_flight_survive_a_short_outage(flaky):
     flaky.refusals = 600
     async with AsyncClient(flaky.target, user_id="ada") as client:
         await asyncio.gather(*(client.get_job("j") for _ in range(200)))

@@ -51,7 +51,7 @@ async def test_the_async_client_speaks_tls_and_shows_its_token(doorman):
     assert doorman.shown == ["Bearer t"]
 
 
-def test_a_server_that_nobody_vouches_for_is_not_spoken_to(doorman):
+def test_a_server_with_an_untrusted_certificate_gets_no_call(doorman):
     credentials = grpc.ssl_channel_credentials()
     with (
         Client(doorman.target, user_id="ada", credentials=credentials, token="t") as client,

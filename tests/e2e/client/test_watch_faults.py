@@ -38,7 +38,7 @@ def versions(messages):
         grpc.StatusCode.DEADLINE_EXCEEDED,
     ],
 )
-async def test_a_broken_stream_is_resumed_after_what_was_seen(fault_server, collect, code):
+async def test_a_broken_watch_resumes_after_the_last_version_seen(fault_server, collect, code):
     say, message = fault_server.says, fault_server.message
     say(message(1), message(3), then=fault_server.aborts(code))
     say(then=fault_server.aborts(code))
@@ -51,7 +51,9 @@ async def test_a_broken_stream_is_resumed_after_what_was_seen(fault_server, coll
     }
 
 
-async def test_an_ok_without_the_terminal_state_is_not_the_end(fault_server, collect):
+async def test_a_stream_that_ends_with_ok_before_the_terminal_state_is_resumed(
+    fault_server, collect
+):
     fault_server.says(fault_server.message(1))
     fault_server.says(fault_server.message(2, "FAILED"))
     assert versions(await collect(fault_server.target, "j")) == [1, 2]
@@ -63,7 +65,7 @@ async def test_a_server_restored_from_a_backup_still_ends_the_watch(fault_server
     assert versions(messages) == [4]
 
 
-async def test_a_silent_stream_is_given_up_and_opened_again(fault_server, collect, monkeypatch):
+async def test_a_silent_stream_is_cancelled_and_reopened(fault_server, collect, monkeypatch):
     monkeypatch.setattr(reconnecting, "SILENCE", 0.3)
     fault_server.says(fault_server.message(1), then=fault_server.falls_silent)
     fault_server.says(fault_server.message(2, "PARTIAL"))
@@ -71,9 +73,7 @@ async def test_a_silent_stream_is_given_up_and_opened_again(fault_server, collec
     assert await asyncio.to_thread(fault_server.ended.wait, 10)
 
 
-def test_a_caller_may_take_longer_over_a_message_than_a_stream_may_be_silent(
-    fault_server, monkeypatch
-):
+def test_a_slow_caller_does_not_make_its_stream_time_out(fault_server, monkeypatch):
     monkeypatch.setattr(reconnecting, "SILENCE", 0.2)
     fault_server.says(fault_server.message(1), fault_server.message(2, "COMPLETED"))
     with Client(fault_server.target, user_id="ada") as client:
@@ -93,7 +93,9 @@ async def test_the_servers_delay_is_respected(fault_server, collect):
     assert time.monotonic() - start >= 0.4
 
 
-async def test_nobody_notices_that_an_old_stream_is_moved(fault_server, collect, caplog):
+async def test_a_stream_at_its_maximum_age_is_replaced_without_notice(
+    fault_server, collect, caplog
+):
     caplog.set_level(logging.INFO, "jobledger")
     fault_server.says(fault_server.message(1), then=fault_server.moves())
     fault_server.says(fault_server.message(1), fault_server.message(2, "COMPLETED"))
@@ -132,7 +134,7 @@ async def test_the_last_error_is_raised_when_the_reconnect_timeout_is_over(fault
     assert time.monotonic() - start < 10
 
 
-async def test_a_server_that_never_was_there_is_given_up_too(collect):
+async def test_a_server_that_never_answered_is_an_error_after_the_timeout(collect):
     with pytest.raises(Unavailable):
         await collect("127.0.0.1:1", "j", connect_timeout=0.3)
 
@@ -258,7 +260,7 @@ def test_a_watch_leaves_no_thread_behind(fault_server):
         assert not watchdogs[0].is_alive()
 
 
-def test_wait_returns_the_job_as_it_ended(fault_server):
+def test_wait_returns_the_job_in_its_terminal_state(fault_server):
     fault_server.says(
         fault_server.message(1), then=fault_server.aborts(grpc.StatusCode.UNAVAILABLE)
     )
@@ -267,7 +269,7 @@ def test_wait_returns_the_job_as_it_ended(fault_server):
         assert client.wait("j").version == 2
 
 
-async def test_wait_gives_up_after_its_timeout_though_news_go_on(fault_server):
+async def test_wait_times_out_even_while_updates_arrive(fault_server):
     def chatters(request, context):
         gone = threading.Event()
         context.add_callback(gone.set)

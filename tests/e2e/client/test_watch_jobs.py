@@ -42,7 +42,7 @@ def listing(news):
     return None
 
 
-def test_first_what_has_not_ended_then_synced_then_each_change(client):
+def test_a_feed_watch_yields_active_jobs_then_synced_then_each_change(client):
     waits = client.create_job("render")
     runs = client.start_job(client.create_job("render").id)
     ended = client.start_job(client.create_job("render").id)
@@ -59,7 +59,7 @@ def test_first_what_has_not_ended_then_synced_then_each_change(client):
         assert (message.deleted, message.job.id) == (True, ended.id)
 
 
-async def test_the_async_client_follows_too(server):
+async def test_the_async_client_watches_the_feed_too(server):
     async with AsyncClient(server.target, user_id=f"user-{uuid.uuid4()}") as client:
         job = await client.create_job("render")
         async with client.watch_jobs() as news:
@@ -69,7 +69,7 @@ async def test_the_async_client_follows_too(server):
             assert (await anext(news)).job == started
 
 
-def test_only_the_jobs_that_were_asked_for(client):
+def test_a_feed_watch_yields_only_jobs_that_match_its_filters(client):
     mine = client.create_job("render", labels={"team": "a"})
     client.create_job("render", labels={"team": "b"})
     client.create_job("bake", labels={"team": "a"})
@@ -81,7 +81,7 @@ def test_only_the_jobs_that_were_asked_for(client):
         assert {mine.id, theirs.id} <= set(listing(news))
 
 
-def test_a_token_goes_on_in_another_process_and_lists_nothing(client):
+def test_a_resume_token_works_in_another_process_without_a_listing(client):
     job = client.create_job("render")
     client.create_job("render")
     with client.watch_jobs() as news:
@@ -109,7 +109,7 @@ def test_a_token_from_within_a_message_repeats_changes_and_skips_none(client):
 
 
 @pytest.mark.parametrize("spoil", [lambda token: "x" + token, lambda token: token])
-def test_a_token_that_is_damaged_or_of_other_filters_is_refused_or_a_gap(client, spoil):
+def test_a_damaged_or_foreign_token_is_refused_or_reported_as_a_gap(client, spoil):
     job = client.create_job("render")
     with client.watch_jobs() as news:
         token = spoil(next(news).resume_token)
@@ -184,7 +184,7 @@ def check(follower, done):
     assert not any(message.heartbeat for message in follower.messages)
 
 
-async def test_every_transition_of_every_job_once_though_the_server_is_killed(own_server):
+async def test_every_transition_is_yielded_once_although_the_server_is_killed(own_server):
     count = 40
     followers = [Follower(count), Follower(count)]
     with Client(own_server.target, user_id="ada") as blocking:
@@ -213,7 +213,7 @@ async def test_every_transition_of_every_job_once_though_the_server_is_killed(ow
         check(follower, done)
 
 
-async def test_nobody_notices_that_streams_are_moved(start, caplog):
+async def test_streams_at_their_maximum_age_are_replaced_without_notice(start, caplog):
     """Many short streams, of the watch of all jobs and of a watch of each."""
     caplog.set_level(logging.DEBUG, "jobledger")
     app = await start(max_watch_age=0.2)
@@ -249,7 +249,7 @@ async def test_nobody_notices_that_streams_are_moved(start, caplog):
     assert logged.total() > 2 * count
 
 
-def test_a_restored_database_is_a_gap_and_the_listing_is_what_it_holds(own_server):
+def test_a_restored_database_is_a_gap_followed_by_a_listing_of_its_jobs(own_server):
     with Client(own_server.target, user_id="ada") as client:
         kept = client.create_job("render")
         path = own_server.database.removeprefix("sqlite:///")

@@ -56,7 +56,9 @@ async def test_a_broken_stream_is_resumed_after_the_last_message(fault_server, c
     assert {request.user_id for request in fault_server.requests} == {"ada"}
 
 
-async def test_nobody_notices_that_an_old_stream_is_moved(fault_server, collect_jobs, caplog):
+async def test_a_stream_at_its_maximum_age_is_replaced_without_notice(
+    fault_server, collect_jobs, caplog
+):
     caplog.set_level(logging.INFO, "jobledger")
     say, news = fault_server.says, fault_server.news
     say(news("1", "a"), then=fault_server.moves())
@@ -69,7 +71,9 @@ async def test_nobody_notices_that_an_old_stream_is_moved(fault_server, collect_
     assert [r for r in caplog.records if r.name.startswith("jobledger")] == []
 
 
-async def test_a_silent_stream_is_given_up_and_resumed(fault_server, collect_jobs, monkeypatch):
+async def test_a_silent_feed_stream_is_cancelled_and_resumed(
+    fault_server, collect_jobs, monkeypatch
+):
     monkeypatch.setattr(reconnecting, "SILENCE", 0.3)
     fault_server.says(fault_server.news("1", "a"), then=fault_server.falls_silent)
     fault_server.says(fault_server.news("2", "a", 2))
@@ -80,7 +84,7 @@ async def test_a_silent_stream_is_given_up_and_resumed(fault_server, collect_job
 
 @pytest.mark.parametrize("refusal", [EXPIRED, FOREIGN])
 @pytest.mark.parametrize("own", ["", "mine"])
-async def test_a_gap_is_told_between_what_came_before_and_the_new_listing(
+async def test_on_gap_is_called_between_the_old_changes_and_the_new_listing(
     fault_server, collect_jobs, refusal, own
 ):
     say, news = fault_server.says, fault_server.news
@@ -99,7 +103,7 @@ async def test_a_gap_is_told_between_what_came_before_and_the_new_listing(
 
 
 @pytest.mark.parametrize("refusal", [EXPIRED, FOREIGN])
-async def test_a_token_of_ones_own_that_is_refused_at_once_is_a_gap_too(
+async def test_the_callers_own_token_refused_at_once_is_a_gap_too(
     fault_server, collect_jobs, refusal
 ):
     fault_server.says(then=fault_server.refuses(fault_server.rich(*refusal)))
@@ -127,7 +131,7 @@ async def test_without_on_gap_a_gap_is_an_error(fault_server, collect_jobs, refu
     assert len(fault_server.requests) == 2
 
 
-async def test_what_on_gap_raises_ends_the_watch(fault_server, collect_jobs):
+async def test_an_exception_of_on_gap_ends_the_watch(fault_server, collect_jobs):
     def on_gap(error):
         raise error
 
@@ -156,7 +160,7 @@ async def test_the_async_client_awaits_on_gap_before_it_lists_again(fault_server
     assert seen == [1]
 
 
-async def test_heartbeats_with_their_tokens_are_for_those_who_ask(fault_server, collect_jobs):
+async def test_heartbeats_with_their_tokens_are_yielded_only_on_request(fault_server, collect_jobs):
     say, news = fault_server.says, fault_server.news
     say(news("1", synced=True), news("2", heartbeat=True), then=fault_server.falls_silent)
     messages = await collect_jobs(fault_server.target, 2, heartbeats=True)
@@ -170,12 +174,12 @@ async def test_other_refusals_are_raised(fault_server, collect_jobs):
         await collect_jobs(fault_server.target, 1, all_users=True, on_gap=print)
 
 
-async def test_a_server_that_never_was_there_is_given_up_after_the_time_to_connect(collect_jobs):
+async def test_a_server_that_never_answered_is_an_error_after_connect_timeout(collect_jobs):
     with pytest.raises(Unavailable):
         await collect_jobs("127.0.0.1:1", 1, connect_timeout=0.3)
 
 
-async def test_the_time_to_connect_is_over_with_the_first_message(fault_server, collect_jobs):
+async def test_connect_timeout_ends_with_the_first_message(fault_server, collect_jobs):
     fault_server.says(fault_server.news("1", "a"))
     for _ in range(3):
         fault_server.says(then=fault_server.aborts(grpc.StatusCode.UNAVAILABLE))

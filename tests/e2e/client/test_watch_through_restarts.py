@@ -91,7 +91,9 @@ async def test_a_watch_yields_every_transition_once_and_in_order(own_server, int
         assert [step.to_status for step in steps] == [PROCESSING, COMPLETED]
 
 
-async def test_a_job_that_ended_while_nobody_was_connected_is_told_with_all_steps(own_server):
+async def test_a_job_that_finished_during_a_disconnect_is_delivered_with_all_transitions(
+    own_server,
+):
     async with AsyncClient(own_server.target, user_id="ada") as client:
         job = await client.create_job("render")
         news = client.watch(job.id)
@@ -107,7 +109,7 @@ async def test_a_job_that_ended_while_nobody_was_connected_is_told_with_all_step
     assert rest[-1].job.status == JobStatus.FAILED
 
 
-async def test_an_acknowledged_change_is_never_unsaid_by_a_kill(own_server):
+async def test_a_kill_loses_no_acknowledged_change(own_server):
     """With a request id, what is repeated until it is answered is done exactly once."""
     async with AsyncClient(own_server.target, user_id="ada") as client:
 
@@ -128,7 +130,7 @@ async def test_an_acknowledged_change_is_never_unsaid_by_a_kill(own_server):
     assert sorted(stored) == sorted(answered)
 
 
-async def test_a_frozen_server_is_left_and_found_again(own_server, monkeypatch):
+async def test_a_watch_survives_a_server_that_freezes_and_continues(own_server, monkeypatch):
     monkeypatch.setattr("jobledger.core.reconnecting.SILENCE", 1.0)
     async with AsyncClient(own_server.target, user_id="ada") as client:
         job = await client.create_job("render")

@@ -262,7 +262,7 @@ def secrets_made(block: Block, machine: Machine) -> dict[str, set[str]]:
     return made
 
 
-def test_the_pages_secrets_are_those_that_the_manifests_mount(machine: Machine) -> None:
+def test_the_secrets_of_the_page_are_the_ones_that_the_manifests_mount(machine: Machine) -> None:
     (block,) = [each for each in blocks(DEPLOY_PAGE, "console") if "create secret" in each.text]
     for file in ("/tls/tls.crt", "/tls/tls.key", "/access/access.toml"):
         machine.write(f"/secrets/{Path(file).name}", machine.path(file).read_bytes())

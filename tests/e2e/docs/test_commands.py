@@ -140,7 +140,7 @@ def test_the_quickstarts_buf_curl_creates_a_job(
     assert job.status == JobStatus.QUEUED
 
 
-def test_the_tutorials_way_to_postgresql_ends_with_a_server_that_serves(
+def test_the_tutorials_postgresql_steps_start_a_working_server(
     postgres: Databases, tmp_path: Path
 ) -> None:
     database = postgres.create_database()
@@ -154,7 +154,7 @@ def test_the_tutorials_way_to_postgresql_ends_with_a_server_that_serves(
         assert client.create_job("render").version == 1
 
 
-def test_health_as_the_page_asks_for_it(server: ServerProcess, tmp_path: Path) -> None:
+def test_the_health_command_of_the_page_works(server: ServerProcess, tmp_path: Path) -> None:
     assert run([only(DEPLOY, " health")], tmp_path, server.target) == "SERVING\n"
 
 
@@ -202,7 +202,7 @@ def test_the_certificates_of_the_page_make_a_server_that_its_client_can_call(
             server.terminate()
 
 
-def test_a_backup_beside_a_running_server_is_whole(
+def test_a_backup_of_a_running_server_is_complete(
     tmp_path: Path,
 ) -> None:
     with (
@@ -225,7 +225,7 @@ def queries(kind: str) -> list[Block]:
     return [b for b in blocks(DATABASES, "sql") if b.text.startswith((f"-- {kind}\n", "-- both\n"))]
 
 
-def test_every_query_says_for_which_database_it_is() -> None:
+def test_every_sql_query_of_the_page_names_its_database() -> None:
     firsts = {block.text.partition("\n")[0] for block in blocks(DATABASES, "sql")}
     assert firsts == {"-- SQLite", "-- PostgreSQL", "-- both"}
     assert len(queries("SQLite")) == len(queries("PostgreSQL"))
@@ -247,7 +247,7 @@ def check(rows: list[list[dict[str, Any]]], job: Any, where: Path) -> None:
     assert json.loads(run([decode], where)) == {"frames": 240}
 
 
-def test_the_queries_for_sqlite(tmp_path: Path) -> None:
+def test_the_queries_for_sqlite_run(tmp_path: Path) -> None:
     with ServerProcess(tmp_path) as server, Client(server.target, user_id="ada") as client:
         job = client.start_job(client.create_job("render", {"frames": 240}).id)
     with closing(sqlite3.connect(tmp_path / "jobledger.db")) as database:
@@ -259,7 +259,7 @@ def test_the_queries_for_sqlite(tmp_path: Path) -> None:
     assert [str(r["id"]) for r in stuck] == [job.id]
 
 
-async def test_the_queries_for_postgresql(
+async def test_the_queries_for_postgresql_run(
     postgres: Databases, postgres_template: str, tmp_path: Path
 ) -> None:
     import asyncpg

@@ -84,7 +84,7 @@ def jobs_told(out: str) -> dict[str, tuple[str, str]]:
     return {job: (status, lines) for job, status, lines in found}
 
 
-def test_the_demo_tells_the_transitions_and_assets_of_each_job_and_cleans_up(example):
+def test_the_demo_prints_the_transitions_and_assets_of_each_job_and_cleans_up(example):
     code, out, err = example.run("demo.py")
     assert (code, err) == (0, "")
     jobs = jobs_told(out)
@@ -103,7 +103,7 @@ def test_the_demo_tells_the_transitions_and_assets_of_each_job_and_cleans_up(exa
     assert list(example.temporary.iterdir()) == []
 
 
-def test_the_demo_draws_bars_on_a_terminal_and_keeps_its_output_where_told(example, tmp_path):
+def test_the_demo_draws_bars_on_a_terminal_and_writes_to_the_given_folder(example, tmp_path):
     output = tmp_path / "kept"
     ours, theirs = pty.openpty()
     terminal = {"TERM": "xterm-256color", "COLUMNS": "120"}

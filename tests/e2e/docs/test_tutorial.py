@@ -57,7 +57,7 @@ def events(web: str, job_id: str) -> list[dict[str, Any]]:
     return [json.loads(line.removeprefix("data: ")) for line in lines if line]
 
 
-def test_a_picture_is_ordered_followed_and_rendered_once(tmp_path: Path) -> None:
+def test_a_picture_of_the_tutorial_is_ordered_watched_and_rendered_once(tmp_path: Path) -> None:
     with (
         ServerProcess(tmp_path) as server,
         program("web.py", server, tmp_path) as web,

@@ -57,9 +57,7 @@ def test_result_is_the_job_once_it_has_completed(ada: Client, operations: Operat
     assert future.metadata == ended
 
 
-def test_whoever_waits_for_the_result_gets_it_when_the_job_ends(
-    ada: Client, operations: OperationsClient
-) -> None:
+def test_result_returns_when_the_job_finishes(ada: Client, operations: OperationsClient) -> None:
     job = ada.start_job(ada.create_job("render").id)
     future, done = future_of(operations, job), threading.Event()
     future.add_done_callback(lambda _: done.set())
@@ -108,7 +106,7 @@ def test_a_failed_job_is_an_exception_with_its_reason_and_details(
     assert future.cancelled() is (reason == "CANCELLED")
 
 
-def test_cancel_ends_a_queued_job_and_leaves_one_that_has_ended(
+def test_cancel_fails_a_queued_job_and_leaves_a_terminal_one(
     ada: Client, operations: OperationsClient
 ) -> None:
     future = future_of(operations, ada.create_job("render"))
@@ -127,7 +125,7 @@ def test_cancel_asks_the_worker_of_a_running_job(ada: Client, operations: Operat
     assert future.metadata.HasField("cancel_request_time")
 
 
-def test_the_list_goes_over_its_pages(ada: Client, operations: OperationsClient) -> None:
+def test_the_google_client_lists_all_pages(ada: Client, operations: OperationsClient) -> None:
     ids = [ada.create_job("paged").id for _ in range(60)]
     listed = operations.list_operations(
         "jobs", 'metadata.job_type="paged" AND done=false', metadata=OWNER
@@ -151,7 +149,9 @@ def test_a_deleted_operation_is_not_found_with_the_services_reason(
     assert caught.value.metadata == {"job_id": job.id}
 
 
-def test_its_stub_can_wait(ada: Client, operations: OperationsClient) -> None:
+def test_wait_operation_works_over_the_google_stub(
+    ada: Client, operations: OperationsClient
+) -> None:
     job = ada.start_job(ada.create_job("render").id)
     request = operations_pb2.WaitOperationRequest(name=f"jobs/{job.id}")
     waiting = operations.operations_stub.WaitOperation.future(request, metadata=OWNER, timeout=30)
@@ -161,7 +161,9 @@ def test_its_stub_can_wait(ada: Client, operations: OperationsClient) -> None:
     assert operations.operations_stub.WaitOperation(request, metadata=OWNER).done
 
 
-async def test_the_asynchronous_future_does_the_same(server: ServerProcess, ada: Client) -> None:
+async def test_the_asynchronous_google_future_returns_the_result(
+    server: ServerProcess, ada: Client
+) -> None:
     job = ada.start_job(ada.create_job("render").id)
     async with grpc.aio.insecure_channel(server.target) as channel:
         operations = OperationsAsyncClient(channel)

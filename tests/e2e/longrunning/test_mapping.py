@@ -11,7 +11,7 @@ from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import COMPLETED, FAILED, PARTIAL, PROCESSING, QUEUED, Caller, refusal
 
 
-async def test_a_job_that_has_not_ended_is_neither_answer_nor_error(
+async def test_a_job_that_is_not_terminal_has_neither_response_nor_error(
     call: Caller, operations: Operations
 ) -> None:
     for job in (await call.job(parameters={"frames": 240}), await call.running()):
@@ -32,7 +32,7 @@ async def test_completed_is_the_job_as_the_response(call: Caller, operations: Op
     assert (job.status, job.result["pages"]) == (COMPLETED, 4)
 
 
-async def test_partial_is_a_response_and_what_is_missing_stands_in_both(
+async def test_partial_is_a_response_and_the_missing_parts_are_in_response_and_metadata(
     call: Caller, operations: Operations
 ) -> None:
     job = await call.running()
@@ -88,7 +88,7 @@ async def test_an_error_without_details_has_its_reason_alone(
     assert packed.Is(error_details_pb2.ErrorInfo.DESCRIPTOR)
 
 
-async def test_cancelling_a_queued_job_ends_it_with_code_1(
+async def test_cancelling_a_queued_job_finishes_the_operation_with_code_1(
     call: Caller, operations: Operations
 ) -> None:
     job = await call.job()

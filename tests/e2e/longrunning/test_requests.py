@@ -51,7 +51,7 @@ async def test_an_absent_job_and_another_owners_are_the_same_byte_for_byte(
     "name",
     ["", "jobs", "jobs/", "job/x", "/jobs/x", "jobs/x/y", "operations/x", f"jobs/{'x' * 37}"],
 )
-async def test_a_name_that_is_none_is_refused(operations: Operations, name: str) -> None:
+async def test_an_invalid_operation_name_is_refused(operations: Operations, name: str) -> None:
     for verb in BY_NAME:
         assert fields_of(await refusal(getattr(operations, verb)(name=name))) == ["name"]
 
@@ -162,7 +162,7 @@ async def test_a_filter_of_very_much_white_space_is_refused_at_once(
 
 @one_database
 @in_turn("name", ["", "jobs/", "operations", "users/ada/jobs"])
-async def test_there_is_one_collection(operations: Operations, name: str) -> None:
+async def test_a_list_of_another_collection_is_refused(operations: Operations, name: str) -> None:
     assert fields_of(await refusal(operations.List(name=name))) == ["name"]
 
 
@@ -202,7 +202,7 @@ async def test_a_page_token_is_good_for_its_own_query_only(
 
 
 @one_database
-async def test_bytes_that_are_no_request_are_refused_as_such(app: App) -> None:
+async def test_bytes_that_are_no_request_are_invalid_argument(app: App) -> None:
     async with grpc.aio.insecure_channel(app.address) as channel:
         method = channel.unary_unary("/google.longrunning.Operations/GetOperation")
         refused = await refusal(method(b"\xff\xff", metadata=(("x-jobledger-user", "ada"),)))
@@ -291,7 +291,7 @@ ADA = ("x-jobledger-user", "ada")
         ("all", None, "INVALID_FIELD"),
     ],
 )
-async def test_the_access_file_is_heeded(
+async def test_the_access_file_applies_to_operations(
     ask: Ask, token: str | None, owner: Any, answer: str
 ) -> None:
     for verb in (*BY_NAME, "List"):

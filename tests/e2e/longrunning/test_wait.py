@@ -49,7 +49,7 @@ async def until_waiting(app: App, watches: int = 1) -> None:
             await asyncio.sleep(0)
 
 
-async def test_a_completion_wakes_it_and_the_database_is_asked_once(
+async def test_a_completion_ends_the_wait_with_one_database_query(
     app: App, call: Caller, operations: Operations, reads: Counter[str]
 ) -> None:
     job = await call.running()
@@ -66,7 +66,7 @@ async def test_a_completion_wakes_it_and_the_database_is_asked_once(
     assert app.hub.watches == 0
 
 
-async def test_a_job_that_has_ended_is_told_at_once(
+async def test_a_wait_for_a_terminal_job_returns_at_once(
     app: App, call: Caller, operations: Operations
 ) -> None:
     job = await call.ended()
@@ -115,7 +115,7 @@ async def test_a_timeout_returns_the_newest_state_undone(
     assert reads == {"read_jobs": 1}
 
 
-async def test_a_timeout_of_nothing_asks_and_does_not_wait(
+async def test_a_timeout_of_zero_reads_the_state_and_does_not_wait(
     call: Caller, operations: Operations
 ) -> None:
     job = await call.running()
@@ -152,7 +152,7 @@ async def test_a_wait_lasts_no_longer_than_a_watch_and_returns_the_newest_state(
 @pytest.mark.parametrize(
     "timeout", [Duration(seconds=-1), Duration(nanos=-1), Duration(seconds=366 * 24 * 3600)]
 )
-async def test_a_timeout_that_is_none_is_refused(operations: Operations, timeout: Duration) -> None:
+async def test_an_invalid_timeout_is_refused(operations: Operations, timeout: Duration) -> None:
     refused = await refusal(operations.Wait(name="jobs/x", timeout=timeout))
     assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
     assert refused.details["BadRequest"].field_violations[0].field == "timeout"
@@ -176,7 +176,7 @@ async def test_an_expiry_ends_the_wait(call: Caller, operations: Operations) -> 
     assert job_in(operation.metadata).error.reason == "QUEUE_EXPIRED"
 
 
-async def test_a_caller_that_goes_away_leaves_nothing_behind(
+async def test_a_cancelled_wait_releases_its_subscription(
     app: App, call: Caller, operations: Operations
 ) -> None:
     job = await call.running()
@@ -186,7 +186,7 @@ async def test_a_caller_that_goes_away_leaves_nothing_behind(
     await until_waiting(app, 0)
 
 
-async def test_a_job_that_ends_and_is_deleted_is_told_as_it_ended(
+async def test_a_wait_for_a_job_that_finishes_and_is_deleted_returns_its_terminal_state(
     app: App, call: Caller, operations: Operations
 ) -> None:
     job = await call.running()
@@ -199,7 +199,7 @@ async def test_a_job_that_ends_and_is_deleted_is_told_as_it_ended(
     assert (await waiting).done
 
 
-async def test_a_draining_server_sends_those_who_wait_elsewhere(database_url: str) -> None:
+async def test_a_draining_server_ends_waits_with_unavailable(database_url: str) -> None:
     settings = Settings(listen="127.0.0.1:0", database=database_url, grace=5.0)
     async with open_app(settings) as app:
         channel = grpc.aio.insecure_channel(app.address)
@@ -226,7 +226,7 @@ async def test_more_waits_than_watches_are_allowed_are_refused(start: Start) -> 
 
 
 @several_servers
-async def test_an_end_on_another_server_wakes_it(
+async def test_a_completion_through_another_server_ends_the_wait(
     start: Start, app: App, call: Caller, operations: Operations
 ) -> None:
     other = await start()

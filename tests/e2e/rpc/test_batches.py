@@ -21,7 +21,7 @@ async def count(call: Caller, user_id: str = "ada") -> int:
     return len((await call.ListJobs(user_id=user_id, page_size=1000)).jobs)
 
 
-async def test_all_are_made_in_their_order(call: Caller, app: App) -> None:
+async def test_a_batch_creates_its_jobs_in_order(call: Caller, app: App) -> None:
     requests = [
         creation(job_type=f"t{i}", labels={"n": str(i)}, max_attempts=i + 1) for i in range(200)
     ]
@@ -39,7 +39,7 @@ async def test_all_are_made_in_their_order(call: Caller, app: App) -> None:
     assert list(listed) == list(reversed(jobs))
 
 
-async def test_a_thousand_are_taken_and_more_or_none_are_not(call: Caller) -> None:
+async def test_a_batch_has_between_one_and_a_thousand_jobs(call: Caller) -> None:
     jobs = (await call.BatchCreateJobs(user_id="ada", requests=[creation()] * 1000)).jobs
     assert len(jobs) == 1000
     for requests in ([creation()] * 1001, []):
@@ -49,7 +49,9 @@ async def test_a_thousand_are_taken_and_more_or_none_are_not(call: Caller) -> No
     assert await count(call) == 1000
 
 
-async def test_every_violation_is_named_with_its_place_and_nothing_is_made(call: Caller) -> None:
+async def test_every_violation_of_a_batch_is_named_by_index_and_no_job_is_created(
+    call: Caller,
+) -> None:
     requests = [
         creation(),
         creation(job_type="no good"),
@@ -68,7 +70,7 @@ async def test_every_violation_is_named_with_its_place_and_nothing_is_made(call:
     assert await count(call) == 0
 
 
-async def test_a_repetition_gives_the_jobs_that_exist(call: Caller) -> None:
+async def test_a_repeated_batch_returns_the_existing_jobs(call: Caller) -> None:
     requests = [creation(request_id=f"r{i}") for i in range(5)]
     first = await call.BatchCreateJobs(user_id="ada", requests=requests)
     assert await call.BatchCreateJobs(user_id="ada", requests=requests) == first
@@ -87,7 +89,7 @@ async def test_a_repetition_gives_the_jobs_that_exist(call: Caller) -> None:
 
 
 @pytest.mark.parametrize("within", [False, True])
-async def test_a_reused_request_id_is_named_by_its_place_and_nothing_is_made(
+async def test_a_reused_request_id_is_named_by_index_and_no_job_is_created(
     call: Caller, *, within: bool
 ) -> None:
     used = creation(request_id="used")
@@ -111,7 +113,7 @@ async def test_a_reused_request_id_is_named_by_its_place_and_nothing_is_made(
     assert (fresh.job_type, job.version) == ("else", 1)
 
 
-async def test_a_refused_batch_does_not_touch_its_neighbours(call: Caller) -> None:
+async def test_a_refused_batch_does_not_affect_other_calls(call: Caller) -> None:
     await call.job(request_id="used")
     bad = [creation(request_id="x"), creation(request_id="used", job_type="other")]
     outcomes = await asyncio.gather(
@@ -141,7 +143,7 @@ async def test_a_batch_larger_than_a_message_may_be_is_refused(call: Caller) -> 
     assert [len(job.parameters["blob"]) for job in jobs] == [200_000] * 5
 
 
-async def test_a_worker_that_waits_is_given_each_of_them(
+async def test_a_waiting_worker_is_given_each_job_of_a_batch(
     app: App, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claim_waiters, "POLL_SECONDS", 3600)  # it is woken, or goes without

@@ -73,7 +73,7 @@ async def test_one_job_is_claimed_by_default(call: Caller) -> None:
     assert len((await call.ClaimJobs(worker_id="w", job_types=["render"])).jobs) == 1
 
 
-async def test_a_worker_with_more_slots_than_an_answer_holds_is_given_what_fits(
+async def test_a_claim_returns_as_many_jobs_as_fit_in_a_message(
     call: Caller,
 ) -> None:
     """A client that takes 4 MiB, as gRPC's do: none of the jobs is lost to it."""
@@ -87,7 +87,7 @@ async def test_a_worker_with_more_slots_than_an_answer_holds_is_given_what_fits(
     assert given == [job.id for job in made]
 
 
-async def test_a_waiting_claim_is_woken_by_a_creation_and_asks_no_oftener(
+async def test_a_waiting_claim_is_woken_by_a_creation_and_does_not_poll_more_often(
     app: App, call: Caller, claims_made: list[Claim]
 ) -> None:
     claim = asyncio.ensure_future(
@@ -102,7 +102,9 @@ async def test_a_waiting_claim_is_woken_by_a_creation_and_asks_no_oftener(
     assert len(claims_made) <= 2
 
 
-async def test_one_job_wakes_one_of_many(app: App, call: Caller, claims_made: list[Claim]) -> None:
+async def test_one_job_wakes_one_of_many_waiting_claims(
+    app: App, call: Caller, claims_made: list[Claim]
+) -> None:
     claims = [
         asyncio.ensure_future(
             call.ClaimJobs(worker_id=f"w{i}", job_types=["render"], wait=seconds(2))
@@ -152,7 +154,7 @@ async def test_a_claim_is_woken_by_a_creation_through_another_server(
     assert len(claims_made) <= 2
 
 
-async def test_what_a_caller_claimed_that_went_away_is_given_back(gated: App) -> None:
+async def test_jobs_claimed_for_a_caller_that_disconnected_are_released(gated: App) -> None:
     """The claim has begun its commit when its caller goes: the job's one attempt is not lost."""
     async with grpc.aio.insecure_channel(gated.address) as channel:
         call = Caller(channel)
@@ -173,7 +175,7 @@ async def test_what_a_caller_claimed_that_went_away_is_given_back(gated: App) ->
         assert (await call.MarkCompleted(job_id=job.id, attempt=2)).job.status == COMPLETED
 
 
-async def test_a_draining_server_lets_waiting_claims_go_with_nothing(
+async def test_a_draining_server_answers_waiting_claims_with_no_job(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claim_waiters, "POLL_SECONDS", 3600)  # it is woken, or cut off
@@ -195,7 +197,7 @@ async def test_a_draining_server_lets_waiting_claims_go_with_nothing(
     await channel.close()
 
 
-async def test_a_job_given_back_waits_again_and_keeps_its_attempts(call: Caller) -> None:
+async def test_a_released_job_is_claimable_again_and_keeps_its_attempts(call: Caller) -> None:
     job = await call.job()
     await call.ClaimJobs(worker_id="w", job_types=["render"])
     await call.UpdateProgress(job_id=job.id, attempt=1, progress=60)
@@ -216,7 +218,7 @@ async def test_a_job_given_back_waits_again_and_keeps_its_attempts(call: Caller)
     ]
 
 
-async def test_a_job_that_is_not_held_cannot_be_given_back(call: Caller) -> None:
+async def test_a_job_that_is_not_leased_cannot_be_released(call: Caller) -> None:
     job = await call.job()
     queued = await refusal(call.ReleaseJob(job_id=job.id, attempt=0))
     assert queued.reason == "ILLEGAL_TRANSITION"
@@ -224,7 +226,7 @@ async def test_a_job_that_is_not_held_cannot_be_given_back(call: Caller) -> None
     assert (await refusal(call.ReleaseJob(job_id=ended.id, attempt=1))).reason == "JOB_TERMINAL"
 
 
-async def test_a_queued_job_is_cancelled_at_once_through_processing(call: Caller) -> None:
+async def test_a_cancelled_queued_job_fails_at_once_through_processing(call: Caller) -> None:
     job = await call.job()
     stream = call.WatchJob(job_id=job.id, user_id="ada")
     await stream.read()
@@ -242,7 +244,7 @@ async def test_a_queued_job_is_cancelled_at_once_through_processing(call: Caller
     assert (await call.CancelJob(job_id=job.id, user_id="ada", reason="again")).job == ended
 
 
-async def test_a_running_jobs_worker_is_asked_and_ends_it_as_it_sees_fit(call: Caller) -> None:
+async def test_a_worker_asked_to_cancel_may_finish_with_any_outcome(call: Caller) -> None:
     job = await call.running()
     stream = call.WatchJob(job_id=job.id, user_id="ada")
     await stream.read()
@@ -258,7 +260,7 @@ async def test_a_running_jobs_worker_is_asked_and_ends_it_as_it_sees_fit(call: C
     assert (await call.CancelJob(job_id=job.id, user_id="ada")).job == ended
 
 
-async def test_a_job_asked_to_cancel_ends_when_it_is_given_back(call: Caller) -> None:
+async def test_a_job_with_a_cancellation_request_fails_when_released(call: Caller) -> None:
     job = await call.running()
     await call.CancelJob(job_id=job.id, user_id="ada")
     ended = (await call.ReleaseJob(job_id=job.id, attempt=1)).job
@@ -269,7 +271,7 @@ async def test_a_job_asked_to_cancel_ends_when_it_is_given_back(call: Caller) ->
     )
 
 
-async def test_another_owners_job_cannot_be_cancelled_and_looks_absent(call: Caller) -> None:
+async def test_another_owners_job_cannot_be_cancelled_and_is_not_found(call: Caller) -> None:
     job = await call.job()
     foreign = await refusal(call.CancelJob(job_id=job.id, user_id="eve"))
     assert (foreign.code, foreign.reason) == (StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
@@ -296,7 +298,7 @@ async def test_another_owners_job_cannot_be_cancelled_and_looks_absent(call: Cal
         ),
     ],
 )
-async def test_a_timeout_ends_a_job_and_its_watcher_sees_it(
+async def test_a_timeout_fails_a_job_and_its_watcher_sees_it(
     call: Caller, fields: dict[str, Any], reason: str, message: str
 ) -> None:
     job = await call.job(**fields)
@@ -312,7 +314,7 @@ async def test_a_timeout_ends_a_job_and_its_watcher_sees_it(
     assert steps[-1].actor == "system"
 
 
-async def test_a_start_by_name_has_a_lease_of_an_hour_or_as_asked(call: Caller) -> None:
+async def test_a_start_has_a_lease_of_an_hour_or_as_requested(call: Caller) -> None:
     for fields, lease in (({}, 3600), ({"lease_duration": seconds(5)}, 5)):
         job = await call.job()
         job = (await call.TransitionJob(job_id=job.id, target_status=PROCESSING, **fields)).job

@@ -20,7 +20,7 @@ def struct(**values: Any) -> Struct:
     return made
 
 
-async def test_a_whole_life(call: Caller) -> None:
+async def test_a_job_goes_from_creation_to_completion(call: Caller) -> None:
     parameters = struct(frames=240, scene={"name": "Café 🎬", "layers": [1, None, True]})
     job = await call.job(parameters=parameters, labels={"team": "red"})
     assert uuid.UUID(job.id).version == 7
@@ -72,7 +72,9 @@ async def test_a_whole_life(call: Caller) -> None:
     ("end", "status", "progress"),
     [("MarkPartial", PARTIAL, 100), ("MarkFailed", FAILED, 30)],
 )
-async def test_an_end_with_an_error(call: Caller, end: str, status: int, progress: int) -> None:
+async def test_a_job_is_failed_with_its_error(
+    call: Caller, end: str, status: int, progress: int
+) -> None:
     job = await call.running()
     await call.UpdateProgress(job_id=job.id, progress=30)
     error = {"reason": "DISK_FULL", "message": "no space", "details": struct(free=0)}
@@ -136,7 +138,7 @@ async def test_a_creation_can_be_repeated_by_its_request_id(call: Caller) -> Non
     assert (await call.job(**fields)).id != job.id
 
 
-async def test_an_asset_can_be_linked_again_by_its_request_id_even_after_the_end(
+async def test_an_asset_link_can_be_repeated_by_its_request_id_even_when_terminal(
     call: Caller,
 ) -> None:
     job = await call.running()
@@ -181,7 +183,7 @@ async def test_a_full_last_page_has_no_token(call: Caller) -> None:
     assert (len(page.jobs), page.next_page_token) == (3, "")
 
 
-async def test_a_page_of_huge_jobs_stays_below_what_a_client_takes(call: Caller) -> None:
+async def test_a_page_of_huge_jobs_stays_below_the_message_limit_of_a_client(call: Caller) -> None:
     for _ in range(20):
         await call.job(parameters=struct(pad="x" * 250_000))
     page = await call.ListJobs(user_id="ada", page_size=1000)
@@ -273,7 +275,7 @@ async def test_assets_and_transitions_are_paged_oldest_first(call: Caller) -> No
     assert second.next_page_token == ""
 
 
-async def test_a_deleted_job_is_gone_with_all_that_is_its_own(call: Caller) -> None:
+async def test_a_deleted_job_is_gone_with_its_assets_and_transitions(call: Caller) -> None:
     job = await call.running()
     await call.MarkCompleted(job_id=job.id, assets=[ASSET])
     await call.DeleteJob(job_id=job.id, user_id="ada")
@@ -284,7 +286,7 @@ async def test_a_deleted_job_is_gone_with_all_that_is_its_own(call: Caller) -> N
     assert (await refusal(call.MarkCompleted(job_id=job.id))).reason == "JOB_NOT_FOUND"
 
 
-async def test_what_goes_in_comes_out_exactly(app: App) -> None:
+async def test_every_field_of_a_job_is_read_back_exactly(app: App) -> None:
     """Numbers and text that databases and JSON like to bend."""
     tricky = struct(
         tiny=5e-324,

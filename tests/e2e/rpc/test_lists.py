@@ -62,7 +62,7 @@ async def test_a_list_that_takes_too_long_is_answered_with_unavailable_and_when_
         assert "RetryInfo" in refused.details
 
 
-async def test_callers_list_by_turns_and_none_waits_without_end() -> None:
+async def test_callers_list_in_turn_and_none_waits_indefinitely() -> None:
     turns = Lists()
     order: list[str] = []
     release = asyncio.Event()

@@ -71,7 +71,9 @@ async def test_tokens_survive_restarts(database_url: str) -> None:
 
 
 @SQLITE
-async def test_no_token_of_what_a_restore_undid_is_taken(database_url: str, tmp_path: Path) -> None:
+async def test_a_token_of_changes_that_a_restore_undid_is_refused(
+    database_url: str, tmp_path: Path
+) -> None:
     file = Path(database_url.removeprefix("sqlite:///"))
     async with serving(database_url) as call:
         await call.job()
@@ -91,7 +93,7 @@ async def test_no_token_of_what_a_restore_undid_is_taken(database_url: str, tmp_
 
 
 @SQLITE
-async def test_no_token_of_the_original_is_taken_by_a_copy(
+async def test_a_copy_of_a_database_refuses_tokens_of_the_original(
     database_url: str, tmp_path: Path
 ) -> None:
     async with serving(database_url) as call:
@@ -105,7 +107,7 @@ async def test_no_token_of_the_original_is_taken_by_a_copy(
 
 
 @SQLITE
-async def test_a_note_that_cannot_be_read_costs_the_tokens_and_nothing_else(
+async def test_an_unreadable_lock_file_voids_the_tokens_and_nothing_else(
     database_url: str,
 ) -> None:
     async with serving(database_url) as call:
@@ -116,7 +118,7 @@ async def test_a_note_that_cannot_be_read_costs_the_tokens_and_nothing_else(
 
 
 @POSTGRESQL
-async def test_no_token_is_taken_by_another_cluster(database_url: str) -> None:
+async def test_another_cluster_refuses_the_tokens(database_url: str) -> None:
     """A standby that took over, or a restore, has another timeline or another identifier."""
     async with serving(database_url) as call:
         token = await newest_token(call)
@@ -137,7 +139,7 @@ async def test_no_token_is_taken_by_another_cluster(database_url: str) -> None:
 
 
 @POSTGRESQL
-async def test_no_token_is_taken_by_a_table_that_was_restored_from_a_dump(
+async def test_a_table_restored_from_a_dump_refuses_the_tokens(
     database_url: str,
 ) -> None:
     async with serving(database_url) as call:
@@ -156,7 +158,7 @@ async def test_no_token_is_taken_by_a_table_that_was_restored_from_a_dump(
 
 
 @POSTGRESQL
-async def test_a_user_without_privileges_is_enough(database_url: str) -> None:
+async def test_the_database_identity_can_be_read_by_an_unprivileged_user(database_url: str) -> None:
     """What tells one cluster from another can be asked by anybody."""
     role = "plain_" + database_url.rpartition("_")[2]
     database = open_database(parse_url(database_url))
@@ -195,7 +197,7 @@ async def hole(_store: SqlStore, database: Database) -> None:
 
 @pytest.mark.parametrize("why", [forgotten_deletion, hole])
 @pytest.mark.parametrize("user_id", ["ada", "nobody"])
-async def test_no_token_stands_past_what_its_stream_was_sent_when_a_server_begins_again(
+async def test_no_token_is_ahead_of_its_stream_when_the_feed_restarts(
     database_url: str,
     store: SqlStore,
     monkeypatch: pytest.MonkeyPatch,

@@ -28,7 +28,9 @@ async def created(channel: Channel, *traceparents: str, **fields: Any) -> Any:
     return (await JobServiceStub(channel).CreateJob(request, metadata=metadata)).job
 
 
-async def test_it_is_kept_and_given_to_each_attempt(call: Caller, channel: Channel) -> None:
+async def test_a_traceparent_is_kept_and_given_to_each_attempt(
+    call: Caller, channel: Channel
+) -> None:
     job = await created(channel, VALID, max_attempts=2)
     assert job.traceparent == VALID
     assert (await call.GetJob(job_id=job.id, user_id="ada")).job.traceparent == VALID
@@ -45,7 +47,7 @@ async def test_it_is_kept_and_given_to_each_attempt(call: Caller, channel: Chann
     assert ended.traceparent == VALID
 
 
-async def test_all_jobs_of_a_batch_have_it(channel: Channel) -> None:
+async def test_all_jobs_of_a_batch_have_the_traceparent(channel: Channel) -> None:
     request = pb.BatchCreateJobsRequest(
         user_id="ada", requests=[pb.CreateJobRequest(job_type=each) for each in ("a", "b")]
     )
@@ -60,5 +62,5 @@ async def test_a_retry_of_another_trace_returns_the_job_as_it_is(channel: Channe
     assert other == first
 
 
-async def test_a_malformed_one_is_ignored(channel: Channel) -> None:
+async def test_a_malformed_traceparent_of_a_creation_is_ignored(channel: Channel) -> None:
     assert (await created(channel, VALID.upper())).traceparent == ""

@@ -50,7 +50,9 @@ def assert_ordered_and_unique(messages: list[Message]) -> None:
 
 
 @in_turn("end", ["MarkCompleted", "MarkPartial", "MarkFailed"])
-async def test_reliable_every_transition_and_the_end_are_delivered(call: Caller, end: str) -> None:
+async def test_reliable_every_transition_and_the_terminal_state_are_delivered(
+    call: Caller, end: str
+) -> None:
     job = await call.job()
     stream = call.WatchJob(job_id=job.id, user_id="ada")
     first = await stream.read()
@@ -170,7 +172,7 @@ async def test_ending_a_deleted_job_is_not_found(call: Caller, start: Start) -> 
     assert (late.code, late.reason) == (grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
 
 
-async def test_ending_a_draining_server_says_when_to_come_back(database_url: str) -> None:
+async def test_ending_a_draining_server_sends_a_retry_delay(database_url: str) -> None:
     settings = Settings(listen="127.0.0.1:0", database=database_url, grace=5.0)
     async with open_app(settings) as app:
         channel = grpc.aio.insecure_channel(app.address)
@@ -186,7 +188,7 @@ async def test_ending_a_draining_server_says_when_to_come_back(database_url: str
     await channel.close()
 
 
-async def test_a_silent_watch_says_that_it_is_alive(start: Start) -> None:
+async def test_an_idle_watch_sends_heartbeats(start: Start) -> None:
     app = await start(heartbeat=0.05)
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
@@ -236,9 +238,7 @@ async def test_a_change_between_reading_and_the_first_message_is_not_lost(
     assert steps_of(messages) == [(QUEUED, PROCESSING), (PROCESSING, COMPLETED)]
 
 
-async def test_a_watcher_that_stops_reading_changes_nothing_for_the_others(
-    app: App, call: Caller
-) -> None:
+async def test_a_watcher_that_stops_reading_does_not_affect_others(app: App, call: Caller) -> None:
     job = await call.job(parameters={"pad": "x" * 200_000})
     async with grpc.aio.insecure_channel(app.address, SMALL_WINDOW) as channel:
         stalled = [Caller(channel).WatchJob(job_id=job.id, user_id="ada") for _ in range(20)]
@@ -261,7 +261,7 @@ async def test_a_watcher_that_stops_reading_changes_nothing_for_the_others(
             assert len(messages) < 10
 
 
-async def test_a_watcher_that_goes_away_gives_its_place_back(app: App, call: Caller) -> None:
+async def test_a_watcher_that_disconnects_frees_its_slot(app: App, call: Caller) -> None:
     job = await call.job()
     stream = call.WatchJob(job_id=job.id, user_id="ada")
     await stream.read()

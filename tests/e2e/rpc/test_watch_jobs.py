@@ -76,7 +76,7 @@ def steps(events: list[Event], job_id: str) -> list[tuple[int, int]]:
 WHOLE = [(QUEUED, PROCESSING), (PROCESSING, COMPLETED)]
 
 
-async def test_what_has_not_ended_comes_first_then_synced_then_every_change(call: Caller) -> None:
+async def test_active_jobs_come_first_then_synced_then_every_change(call: Caller) -> None:
     ended = await call.ended()
     waiting, running = await call.job(), await call.running()
     async with watching(call.WatchJobs(user_id="ada")) as stream:
@@ -195,7 +195,7 @@ async def test_filters_hold_for_the_listing_and_for_what_follows(
         assert [m.job for m in missed] == [m.job for m in fresh]
 
 
-async def test_a_deletion_is_told_and_is_a_jobs_last_word(call: Caller) -> None:
+async def test_a_deletion_is_delivered_and_is_the_last_change_of_its_job(call: Caller) -> None:
     job = await call.ended(labels={"k": "v"})
     other = await call.job()
     async with watching(call.WatchJobs(user_id="ada")) as stream:
@@ -214,7 +214,7 @@ async def test_a_deletion_is_told_and_is_a_jobs_last_word(call: Caller) -> None:
         assert (again.job, again.deleted) == (gone.job, True)
 
 
-async def test_resumable_after_any_message_nothing_is_lost_and_nothing_told_twice(
+async def test_resumable_after_any_message_without_loss_or_duplicates(
     call: Caller,
 ) -> None:
     waiting = await call.job()
@@ -267,7 +267,7 @@ async def test_resumable_on_another_server_and_across_a_restart(
     assert steps(messages, job.id) == WHOLE
 
 
-async def test_a_watcher_that_is_far_behind_reads_on_from_its_own_place(
+async def test_a_watcher_that_is_far_behind_continues_from_its_own_cursor(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its place has left the window: pages from the table, and back into the window."""
@@ -301,7 +301,7 @@ async def test_a_watcher_that_is_far_behind_reads_on_from_its_own_place(
     assert steps(fresh, last.id) == WHOLE
 
 
-async def test_a_watcher_that_stops_reading_is_not_cut_off_and_loses_nothing(
+async def test_a_watcher_that_stops_reading_stays_connected_and_loses_nothing(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(change_buffer.ChangeBuffer.__init__, "__kwdefaults__", {"max_changes": 20})
@@ -326,7 +326,7 @@ async def test_a_watcher_that_stops_reading_is_not_cut_off_and_loses_nothing(
                 )
 
 
-async def test_a_job_that_changes_while_the_listing_goes_on_is_told_as_it_stands(
+async def test_a_job_that_changes_during_the_listing_is_delivered_in_its_present_state(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed_reader, "PAGE", 1)
@@ -368,7 +368,7 @@ async def test_a_job_that_changes_while_the_listing_goes_on_is_told_as_it_stands
         assert versions(rest, third.id)[-1] == 3
 
 
-async def test_a_silent_stream_says_that_it_is_alive_and_how_far_it_has_come(
+async def test_an_idle_feed_watch_sends_heartbeats_with_its_newest_token(
     start: Start,
 ) -> None:
     app = await start(heartbeat=0.05)
@@ -398,7 +398,7 @@ async def test_a_silent_stream_says_that_it_is_alive_and_how_far_it_has_come(
 
 
 @several_servers
-async def test_a_change_through_another_server_comes_in_the_same_order_to_all(
+async def test_changes_through_another_server_arrive_in_the_same_order_at_all_watchers(
     start: Start,
 ) -> None:
     here, there = await start(), await start()
@@ -470,9 +470,7 @@ async def test_a_damaged_token_is_refused(call: Caller, token: str) -> None:
         "{epoch}/٣/",
     ],
 )
-async def test_a_token_that_somebody_made_up_is_refused(
-    call: Caller, app: App, content: str
-) -> None:
+async def test_an_invented_token_is_refused(call: Caller, app: App, content: str) -> None:
     epoch = (await app.store.feed_head()).epoch
     made_up = token(Selection().key(), content.format(epoch=epoch))
     refused = await refusal(call.WatchJobs(resume_token=made_up).read())
@@ -490,7 +488,7 @@ async def test_a_token_of_another_request_is_refused(call: Caller) -> None:
         assert (await refusal(stream.read())).reason == "INVALID_TOKEN"
 
 
-async def test_a_token_of_a_feed_that_was_renamed_is_refused(call: Caller, app: App) -> None:
+async def test_a_token_of_an_older_epoch_is_refused(call: Caller, app: App) -> None:
     """As every token is after a restore."""
     async with watching(call.WatchJobs()) as stream:
         (synced,) = await until_synced(stream)
@@ -508,7 +506,7 @@ async def test_a_token_of_a_feed_that_was_renamed_is_refused(call: Caller, app: 
         assert (await until_synced(stream))[-1].resume_token != synced.resume_token
 
 
-async def test_a_token_older_than_the_known_deletions_has_expired(call: Caller, app: App) -> None:
+async def test_a_token_before_the_compacted_sequence_has_expired(call: Caller, app: App) -> None:
     async with watching(call.WatchJobs()) as stream:
         (synced,) = await until_synced(stream)
         job = await call.ended()
@@ -538,7 +536,7 @@ async def test_a_bad_filter_names_every_violation(call: Caller) -> None:
     assert fields == {"user_id", "job_types[1]", "labels"}
 
 
-async def test_an_old_stream_is_asked_to_move_and_told_where_to_go_on(start: Start) -> None:
+async def test_a_stream_at_its_maximum_age_ends_with_the_token_to_resume_with(start: Start) -> None:
     app = await start(max_watch_age=0.2)
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
@@ -559,7 +557,7 @@ async def test_an_old_stream_is_asked_to_move_and_told_where_to_go_on(start: Sta
         assert moved.details["RetryInfo"].retry_delay.ToTimedelta().total_seconds() == 0
 
 
-async def test_an_old_stream_ends_by_itself_however_late_its_server_is(start: Start) -> None:
+async def test_a_stream_at_its_maximum_age_ends_even_on_a_blocked_server(start: Start) -> None:
     app = await start(max_watch_age=0.5)
     async with (
         grpc.aio.insecure_channel(app.address) as channel,
@@ -573,7 +571,7 @@ async def test_an_old_stream_ends_by_itself_however_late_its_server_is(start: St
     assert decoded(ended.value).metadata["resume_token"]
 
 
-async def test_a_draining_server_says_where_to_go_on(start: Start) -> None:
+async def test_a_draining_server_sends_the_token_to_resume_with(start: Start) -> None:
     app = await start()
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
@@ -597,7 +595,7 @@ async def test_watches_of_many_jobs_count_as_watches(start: Start) -> None:
             assert (await refusal(call.WatchJobs().read())).reason == "LIMIT_EXCEEDED"
 
 
-async def test_a_watcher_that_leaves_in_the_middle_of_a_message_is_no_error(
+async def test_a_watcher_that_disconnects_within_a_message_logs_no_error(
     start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = await start()

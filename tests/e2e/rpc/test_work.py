@@ -102,7 +102,7 @@ async def test_a_job_is_pushed_as_soon_as_it_is_created(
         assert job == await stored(call, job)
 
 
-async def test_a_worker_that_takes_no_more_is_pushed_none(
+async def test_a_worker_without_free_slots_is_pushed_no_job(
     app: App, channel: grpc.aio.Channel, call: Caller
 ) -> None:
     async with working(channel, slots=5) as worker:
@@ -117,7 +117,7 @@ async def test_a_worker_that_takes_no_more_is_pushed_none(
         assert job.id == made.id
 
 
-async def test_no_message_has_more_jobs_than_a_client_takes(
+async def test_pushed_messages_stay_below_the_message_limit_of_a_client(
     channel: grpc.aio.Channel, call: Caller
 ) -> None:
     made = [await call.job(parameters={"text": "x" * 120_000}) for _ in range(60)]
@@ -128,7 +128,7 @@ async def test_no_message_has_more_jobs_than_a_client_takes(
     assert max(message.ByteSize() for message in worker.messages) <= MAX_ANSWER_BYTES
 
 
-async def test_streams_take_turns(
+async def test_jobs_are_pushed_to_work_streams_in_turn(
     channel: grpc.aio.Channel, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wait = ClaimWaiter.wait
@@ -160,7 +160,7 @@ async def test_streams_take_turns(
                 assert job.id == made.id
 
 
-async def test_a_worker_from_which_nothing_comes_is_pushed_nothing(
+async def test_a_silent_worker_is_pushed_no_job(
     app: App, channel: grpc.aio.Channel, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(work_streams, "QUIET_PART", 0.0)  # already while it says hello
@@ -249,7 +249,7 @@ async def test_results_are_in_the_order_of_the_updates(
     assert (await stored(call, jobs[3])).progress == 30
 
 
-async def test_what_was_sent_before_the_end_has_its_result_before_the_end(
+async def test_updates_sent_before_half_close_have_their_results_before_the_stream_ends(
     channel: grpc.aio.Channel, call: Caller
 ) -> None:
     job = await call.running()
@@ -288,7 +288,7 @@ async def test_updates_of_a_message_are_committed_together_and_answered_afterwar
             assert commits == 1
 
 
-async def test_what_is_wrong_with_one_update_concerns_no_other(
+async def test_an_invalid_update_does_not_affect_the_others_of_its_message(
     channel: grpc.aio.Channel, call: Caller
 ) -> None:
     job, ended, queued = await call.running(), await call.ended(), await call.job()
@@ -348,7 +348,7 @@ async def test_an_unavailable_database_fails_its_updates_and_not_the_stream(
         assert done.applied
 
 
-async def test_a_bug_is_reported_by_its_id_only(
+async def test_a_programming_error_on_a_work_stream_is_reported_by_its_id_only(
     app: App,
     channel: grpc.aio.Channel,
     call: Caller,
@@ -372,7 +372,7 @@ async def test_a_bug_is_reported_by_its_id_only(
         ]
 
 
-async def test_what_was_read_before_a_stream_broke_is_committed_all_the_same(
+async def test_updates_read_before_a_stream_broke_are_committed(
     app: App, channel: grpc.aio.Channel, call: Caller
 ) -> None:
     jobs = [await call.running() for _ in range(20)]
@@ -386,7 +386,7 @@ async def test_what_was_read_before_a_stream_broke_is_committed_all_the_same(
     assert (await stored(call, jobs[0])).progress == 60
 
 
-async def test_progress_without_news_renews_the_lease_and_is_no_change(
+async def test_an_empty_progress_update_renews_the_lease_and_is_no_change(
     channel: grpc.aio.Channel, call: Caller
 ) -> None:
     job = await call.running()
@@ -399,7 +399,9 @@ async def test_progress_without_news_renews_the_lease_and_is_no_change(
     assert renewed.ToNanoseconds() > job.lease_expire_time.ToNanoseconds()
 
 
-async def test_no_more_is_read_than_can_wait(gated: App, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_more_updates_are_read_than_the_queue_limit(
+    gated: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(work_streams, "MAX_WAITING", 5)
     put = Ledger.put
     queued = 0
@@ -466,7 +468,7 @@ async def test_a_cancellation_at_another_server_is_pushed(start: Start) -> None:
             assert signal.HasField("lease_lost")
 
 
-async def test_a_result_does_not_come_before_a_signal_that_its_update_found(
+async def test_a_signal_found_by_an_update_is_sent_with_its_result(
     channel: grpc.aio.Channel, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a change at another server, whose notification comes later."""
@@ -651,7 +653,7 @@ def pushed(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     return event
 
 
-async def test_jobs_that_were_not_sent_are_released_where_the_stream_breaks(
+async def test_jobs_that_were_not_sent_are_released_when_the_stream_breaks(
     app: App, call: Caller, pushed: asyncio.Event
 ) -> None:
     made = [await call.job(parameters={"text": "x" * 250_000}) for _ in range(10)]
@@ -735,7 +737,9 @@ async def test_a_draining_server_answers_what_it_has_read_and_uses_up_no_attempt
         assert (await stored(Caller(channel), job)).attempt == 1
 
 
-async def test_an_old_stream_moves_when_all_it_sent_is_answered(start: Start) -> None:
+async def test_a_work_stream_at_its_maximum_age_ends_after_answering_all_updates(
+    start: Start,
+) -> None:
     app = await start(max_watch_age=1)
     async with grpc.aio.insecure_channel(app.address) as channel:
         job = await Caller(channel).running()
@@ -751,7 +755,7 @@ async def test_an_old_stream_moves_when_all_it_sent_is_answered(start: Start) ->
             assert len(await worker.results(10)) == 10
 
 
-async def test_a_stream_ends_where_the_feed_starts_over(
+async def test_a_work_stream_ends_when_the_feed_restarts(
     app: App, channel: grpc.aio.Channel, call: Caller
 ) -> None:
     """It may have missed changes of the jobs that it holds."""
@@ -765,7 +769,7 @@ async def test_a_stream_ends_where_the_feed_starts_over(
         assert (await worker.finish(job))[0].applied
 
 
-async def test_a_stream_that_broke_takes_no_job(
+async def test_a_claim_of_a_broken_stream_releases_its_job(
     app: App, channel: grpc.aio.Channel, call: Caller
 ) -> None:
     """A claim that was under way when it broke gives its job back, and uses up no attempt."""
@@ -776,7 +780,7 @@ async def test_a_stream_that_broke_takes_no_job(
     assert await claimed_elsewhere(call, wait={"seconds": 20}) == [made.id]
 
 
-async def test_an_idle_stream_has_heartbeats(start: Start) -> None:
+async def test_an_idle_work_stream_sends_heartbeats(start: Start) -> None:
     app = await start(heartbeat=0.05)
     async with grpc.aio.insecure_channel(app.address) as channel, working(channel) as worker:
         for _ in range(3):

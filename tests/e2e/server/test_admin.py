@@ -38,7 +38,7 @@ async def test_channelz_knows_the_server_and_its_calls(admin: grpc.aio.Channel) 
     assert max(each.data.calls_succeeded for each in servers) >= 1
 
 
-async def test_tools_can_ask_what_is_there(admin: grpc.aio.Channel) -> None:
+async def test_the_admin_port_offers_reflection(admin: grpc.aio.Channel) -> None:
     stream = reflection_pb2_grpc.ServerReflectionStub(admin).ServerReflectionInfo()
     await stream.write(reflection_pb2.ServerReflectionRequest(list_services=""))
     listed = (await stream.read()).list_services_response.service
@@ -50,7 +50,7 @@ async def test_tools_can_ask_what_is_there(admin: grpc.aio.Channel) -> None:
     }
 
 
-async def test_the_servers_own_port_has_none_of_it(start: Start, address: str) -> None:
+async def test_the_main_port_does_not_serve_channelz(start: Start, address: str) -> None:
     app = await start(admin=address)
     async with grpc.aio.insecure_channel(app.address) as channel:
         channelz = channelz_pb2_grpc.ChannelzStub(channel)
@@ -60,13 +60,13 @@ async def test_the_servers_own_port_has_none_of_it(start: Start, address: str) -
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "192.0.2.1:9000"])
-async def test_other_machines_are_never_served(listen: str) -> None:
+async def test_the_admin_port_is_refused_off_loopback(listen: str) -> None:
     with pytest.raises(AdminUnavailable, match="loopback"):
         async with serving_admin(listen):
             pass
 
 
-async def test_a_port_that_is_taken_is_told_in_words(address: str) -> None:
+async def test_a_port_in_use_is_reported_with_an_explanation(address: str) -> None:
     async with serving_admin(address):
         with pytest.raises(AdminUnavailable, match=address):
             async with serving_admin(address):

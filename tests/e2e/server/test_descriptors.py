@@ -25,6 +25,6 @@ def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
     assert limits_under("ulimit -S -n 200 && ulimit -H -n 1000") == (1000, 500)
 
 
-def test_descriptors_are_kept_for_others_than_connections() -> None:
+def test_file_descriptors_are_reserved_for_other_uses_than_connections() -> None:
     assert limits_under("ulimit -n 400") == (400, 400 - RESERVED)
     assert limits_under("ulimit -n 200") == (200, 100)

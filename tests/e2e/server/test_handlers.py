@@ -43,12 +43,14 @@ async def memory_after_refusals(app: App) -> int:
             gc.enable()
 
 
-async def test_of_a_request_that_cannot_be_read_nothing_is_kept(app: App) -> None:
+async def test_a_refused_request_stays_in_no_traceback(app: App) -> None:
     """Else anybody could fill the server's memory with calls that have ended."""
     assert await memory_after_refusals(app) < CALLS * len(REQUEST) / 4
 
 
-async def test_a_request_that_is_kept_is_seen(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_memory_test_detects_a_kept_request(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Shows that the test above can fail."""
     kept = []
 
@@ -128,7 +130,7 @@ OF_OTHER_SERVICES = (
 
 @pytest.mark.parametrize("method", OF_OTHER_SERVICES)
 @pytest.mark.parametrize("data", [b"\xff\xff", b"\x0a\x02\xff\xfe"])
-async def test_a_malformed_message_to_another_service_is_its_senders_fault(
+async def test_a_malformed_message_to_another_service_is_no_internal_error(
     start: Callable[..., Awaitable[App]],
     caplog: pytest.LogCaptureFixture,
     method: str,

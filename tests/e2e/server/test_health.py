@@ -87,7 +87,7 @@ async def test_health_stays_serving_while_the_database_is_unavailable(
         watch.cancel()
 
 
-async def test_health_follows_the_database_where_that_is_asked_for(tmp_path: Path) -> None:
+async def test_health_follows_the_database_with_that_setting(tmp_path: Path) -> None:
     """As a whole and for each service; watches of health are told."""
     async with (
         outages("postgresql", tmp_path, "--health-database") as (server, begin, end),

@@ -47,7 +47,7 @@ def of(logger: str, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [line for line in lines if line["logger"] == logger]
 
 
-def test_of_a_librarys_message_the_constant_part_is_kept(log: Log) -> None:
+def test_only_the_constant_part_of_a_librarys_message_is_logged(log: Log) -> None:
     library = logging.getLogger("grpc.library")
     try:
         b"Bearer secret\xff".decode()
@@ -65,7 +65,7 @@ def test_of_a_librarys_message_the_constant_part_is_kept(log: Log) -> None:
     }
 
 
-async def test_a_bug_of_ours_keeps_its_traceback_whoever_logs_it(log: Log) -> None:
+async def test_a_programming_error_is_logged_with_its_traceback_by_any_logger(log: Log) -> None:
     async def broken() -> None:
         # Any code of ours that fails: a handler of something that is no server.
         Handlers(None, None, None, None).add_generic_rpc_handlers([])
@@ -79,7 +79,7 @@ async def test_a_bug_of_ours_keeps_its_traceback_whoever_logs_it(log: Log) -> No
     assert "add_generic_rpc_handlers" in line["exception"]
 
 
-def test_what_is_repeated_is_one_line_a_second_with_its_count(
+def test_repeated_records_are_one_line_a_second_with_a_count(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rate_limiter, "LIMIT_SECONDS", 3600.0)
@@ -96,7 +96,7 @@ def test_what_is_repeated_is_one_line_a_second_with_its_count(
     ]
 
 
-def test_other_handlers_have_each_record_as_it_was(
+def test_other_handlers_get_each_record_unchanged(
     log: Log, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(3):
@@ -105,7 +105,7 @@ def test_other_handlers_have_each_record_as_it_was(
     assert [line["count"] for line in log.lines()] == [1, 2]
 
 
-def test_a_bug_that_is_hit_often_has_its_traceback_once_a_second(
+def test_a_repeated_programming_error_has_its_traceback_once_a_second(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rate_limiter, "LIMIT_SECONDS", 3600.0)
@@ -122,7 +122,7 @@ def test_a_bug_that_is_hit_often_has_its_traceback_once_a_second(
     assert {line.get("error") for line in lines} == {None, "ValueError"}
 
 
-def test_kinds_that_somebody_makes_up_are_not_kept(log: Log) -> None:
+def test_the_number_of_remembered_log_kinds_is_bounded(log: Log) -> None:
     for number in range(1000):
         logging.getLogger("some.library").warning(f"kind{number}")  # noqa: G004
     lines = of("some.library", log.lines())
@@ -130,7 +130,7 @@ def test_kinds_that_somebody_makes_up_are_not_kept(log: Log) -> None:
     assert len(lines) <= 2 * (rate_limiter.MAX_KINDS + 1)
 
 
-def test_lines_that_the_queue_has_no_room_for_are_counted(
+def test_lines_dropped_by_a_full_queue_are_counted(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_writer, "QUEUE_BYTES", 100_000)

@@ -38,7 +38,7 @@ async def scraped(address: str) -> dict[str, float]:
     return {name: float(value) for name, value in pairs}
 
 
-async def test_the_figures_follow_the_service(start: Start) -> None:
+async def test_the_metrics_follow_the_service(start: Start) -> None:
     address = f"127.0.0.1:{free_port()}"
     app = await start(metrics=address)
     before = await scraped(address)
@@ -119,7 +119,7 @@ async def test_calls_are_counted_as_grfc_a66_has_it(start: Start) -> None:
     assert figures[f'grpc_server_call_duration_seconds_bucket{of_create[:-1]},le="100.0"}}'] == 1
 
 
-async def test_the_life_of_jobs_is_measured(start: Start) -> None:
+async def test_the_queue_and_run_times_of_jobs_are_measured(start: Start) -> None:
     address = f"127.0.0.1:{free_port()}"
     app = await start(metrics=address)
     async with grpc.aio.insecure_channel(app.address) as channel:
@@ -159,7 +159,7 @@ async def test_the_life_of_jobs_is_measured(start: Start) -> None:
     assert figures['jobledger_batch_duration_seconds_count{batch="claims"}'] == 2
 
 
-async def test_types_of_jobs_beyond_a_number_are_one(start: Start) -> None:
+async def test_job_types_beyond_a_limit_share_one_label(start: Start) -> None:
     """A caller may choose any name, and each would be a time series."""
     address = f"127.0.0.1:{free_port()}"
     app = await start(metrics=address)
@@ -233,7 +233,7 @@ quotas = {{ jobs_per_second = 1 }}
     ]
 
 
-def test_a_port_that_is_taken_is_told_in_words() -> None:
+def test_a_port_in_use_is_reported_with_an_explanation() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with (

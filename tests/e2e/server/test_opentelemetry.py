@@ -113,7 +113,7 @@ async def test_a_jobs_wait_and_run_are_spans_of_its_creators_trace(
     assert run.status.code == run.status.STATUS_CODE_ERROR
 
 
-async def test_concurrent_calls_are_answered_while_all_is_sent(
+async def test_concurrent_calls_are_answered_while_telemetry_is_exported(
     collector: Collector, start: Start
 ) -> None:
     """gRPC's own observability stalls a server under 64 calls at once (grpc#43079)."""
@@ -164,7 +164,7 @@ async def test_metrics_are_those_of_prometheus(collector: Collector, start: Star
     assert len(of_create.bucket_counts) == len(of_create.explicit_bounds) + 1
 
 
-async def test_the_last_metrics_and_spans_are_sent_at_the_end(
+async def test_the_last_metrics_and_spans_are_exported_at_shutdown(
     tmp_path: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for variable in ("OTEL_METRIC_EXPORT_INTERVAL", "OTEL_BSP_SCHEDULE_DELAY"):
@@ -192,7 +192,7 @@ def test_an_interval_that_is_none_is_refused_in_words(tmp_path: Path, interval: 
     assert run.stderr.splitlines()[-1] == error
 
 
-async def test_a_collector_that_is_away_holds_up_nothing(tmp_path: Path) -> None:
+async def test_an_unavailable_collector_delays_no_call(tmp_path: Path) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
     async with ServerProcess(tmp_path, arguments=("--otlp", nobody)) as server:
         async with grpc.aio.insecure_channel(server.target) as channel:

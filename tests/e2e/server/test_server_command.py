@@ -24,19 +24,19 @@ from tests.support.server_process import ServerProcess, run_server
     ("text", "seconds"),
     [("90s", 90), ("90", 90), ("1.5m", 90), ("2h", 7200), ("30d", 2_592_000), ("0", 0)],
 )
-def test_a_time_has_a_unit_or_is_seconds(text: str, seconds: float) -> None:
+def test_a_duration_has_a_unit_or_is_seconds(text: str, seconds: float) -> None:
     assert duration(text) == seconds
 
 
 @pytest.mark.parametrize(
     "text", ["", "d", "-1s", "5 weeks", "nan", "inf", "1e400", f"{LONGEST_SECONDS + 1}s"]
 )
-def test_what_is_no_time_is_refused_in_words(text: str) -> None:
+def test_an_invalid_duration_is_refused_with_an_explanation(text: str) -> None:
     with pytest.raises(click.BadParameter, match="write 90s, 5m, 2h or 30d"):
         duration(text)
 
 
-def test_a_server_told_no_time_does_not_start(tmp_path: Path) -> None:
+def test_a_server_does_not_start_with_an_invalid_duration(tmp_path: Path) -> None:
     done = run_server("serve", "--retain-terminal", "soon", cwd=tmp_path)
     assert done.returncode == 2
     assert "'soon' is not a duration" in done.stderr
@@ -54,7 +54,7 @@ def test_a_server_serves_with_extreme_settings(tmp_path: Path) -> None:
     assert not [line for line in log if line["level"] != "info"]
 
 
-async def test_void_tokens_makes_every_token_void_and_touches_no_job(database_url: str) -> None:
+async def test_void_tokens_voids_every_token_and_changes_no_job(database_url: str) -> None:
     settings = Settings(listen="127.0.0.1:0", database=database_url, grace=1.0)
 
     async def newest(call: Caller) -> Any:
@@ -136,7 +136,7 @@ def test_a_database_url_comes_from_one_source(tmp_path: Path, command: str) -> N
     assert "cannot read the database URL from url: No such file" in missing.stderr
 
 
-def test_a_bad_database_url_is_an_error_in_words_and_not_repeated(tmp_path: Path) -> None:
+def test_a_bad_database_url_is_explained_and_not_repeated(tmp_path: Path) -> None:
     (tmp_path / "url").write_text("postgresql://u:secret@h:abc/n")
     done = run_server("serve", "--database-file", "url", cwd=tmp_path)
     assert done.returncode == 1
@@ -148,7 +148,7 @@ def modes(folder: Path) -> dict[str, int]:
     return {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.glob("kept*")}
 
 
-def test_what_the_server_creates_is_its_owners(tmp_path: Path) -> None:
+def test_files_that_the_server_creates_are_readable_by_their_owner_only(tmp_path: Path) -> None:
     with ServerProcess(tmp_path, database=f"sqlite:///{tmp_path}/kept.db") as server:
         names = ("kept.db", "kept.db-shm", "kept.db-wal", "kept.db.lock")
         assert modes(tmp_path) == dict.fromkeys(names, 0o600)
@@ -172,7 +172,7 @@ def test_files_that_others_may_read_are_named_in_the_log(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
-def test_another_name_of_a_file_does_not_admit_a_second_server(
+def test_a_second_server_is_refused_under_any_name_of_the_file(
     tmp_path: Path, link: Callable[[Path, Path], None]
 ) -> None:
     other = tmp_path / "elsewhere" / "other.db"

@@ -43,7 +43,7 @@ main()
         "grpc.aio.server = serving",
     ],
 )
-def test_a_part_that_ends_by_an_error_ends_the_server(tmp_path: Path, breaks: str) -> None:
+def test_a_task_that_fails_stops_the_server(tmp_path: Path, breaks: str) -> None:
     run = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(breaks=breaks)],
         cwd=tmp_path,

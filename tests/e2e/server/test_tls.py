@@ -265,7 +265,7 @@ def test_the_server_does_not_start_without_its_certificate(tmp_path: Path) -> No
     assert (run.returncode, run.stderr) == (1, error)
 
 
-def test_off_loopback_the_server_needs_protection_or_a_word(tmp_path: Path) -> None:
+def test_off_loopback_the_server_needs_tls_access_or_the_insecure_option(tmp_path: Path) -> None:
     run = run_server("serve", "--listen", "0.0.0.0:0", cwd=tmp_path)
     assert run.returncode == 1
     assert run.stderr.startswith("Error: 0.0.0.0:0 can be reached from other machines")
@@ -290,7 +290,7 @@ def test_off_loopback_the_server_needs_protection_or_a_word(tmp_path: Path) -> N
         *("127.example.org:1", "127.0.0.1.example.org:1"),
     ],
 )
-def test_what_protects_a_server_off_loopback(listen: str) -> None:
+def test_tls_access_or_insecure_allow_a_server_off_loopback(listen: str) -> None:
     assert Settings(listen=listen).unprotected
     for protected in ({"tls_cert": Path("a")}, {"access": Path("a")}, {"insecure": True}):
         assert not Settings(listen=listen, **protected).unprotected
@@ -299,12 +299,12 @@ def test_what_protects_a_server_off_loopback(listen: str) -> None:
 @pytest.mark.parametrize(
     "listen", ["127.0.0.1:1", "127.8.8.8:1", "[::1]:1", "localhost:1", "unix:a"]
 )
-def test_on_loopback_it_needs_none(listen: str) -> None:
+def test_on_loopback_the_server_needs_no_protection(listen: str) -> None:
     assert not Settings(listen=listen).unprotected
 
 
 @pytest.mark.parametrize("kind", ["plain", "tls", "mutual"])
-def test_the_health_command_asks_the_server_that_has_the_same_settings(
+def test_the_health_command_calls_the_server_of_the_same_settings(
     tmp_path: Path, authority: Authority, files: TlsFiles, kind: str
 ) -> None:
     given = {"JOBLEDGER_TLS_CERT": str(files.cert), "JOBLEDGER_TLS_KEY": str(files.key)}

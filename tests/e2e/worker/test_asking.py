@@ -17,7 +17,7 @@ def way(request):
 
 
 @pytest.mark.parametrize("blocking", [False, True])
-async def test_a_cancellation_is_raised_by_the_call_that_asks(
+async def test_a_cancellation_is_raised_by_the_next_progress_call(
     service, fake_client, running, blocking
 ):
     service.rules["UpdateProgress"] = asks_to_cancel
@@ -64,7 +64,7 @@ async def test_with_a_flag_a_cancellation_is_known_when_the_call_returns(
 
 
 @pytest.mark.parametrize("blocking", [False, True])
-async def test_a_lost_lease_is_raised_by_the_call_that_asks(
+async def test_a_lost_lease_is_raised_by_the_next_progress_call(
     service, fake_client, running, blocking
 ):
     service.rules["UpdateProgress"] = refuse_with("LEASE_LOST")
@@ -93,7 +93,7 @@ async def test_a_lost_lease_is_raised_by_the_call_that_asks(
     assert service.requests("TransitionJob") == []
 
 
-async def test_asking_all_the_time_makes_no_more_than_ten_reports_a_second(
+async def test_progress_calls_in_a_loop_send_at_most_ten_reports_a_second(
     service, fake_client, running
 ):
     async def render(job):
@@ -111,7 +111,9 @@ async def test_asking_all_the_time_makes_no_more_than_ten_reports_a_second(
 
 
 @pytest.mark.parametrize("outage", ["refuses", "hangs"])
-async def test_an_outage_does_not_stop_a_handler_that_asks(service, fake_client, running, outage):
+async def test_an_outage_does_not_stop_a_handler_that_calls_progress(
+    service, fake_client, running, outage
+):
     async def hang(request, context):
         await asyncio.Event().wait()
 
@@ -126,7 +128,7 @@ async def test_an_outage_does_not_stop_a_handler_that_asks(service, fake_client,
     assert end.target_status == JobStatus.JOB_STATUS_COMPLETED
 
 
-async def test_the_service_cancels_a_job_and_its_handler_knows_when_it_asks(
+async def test_a_handler_sees_a_cancellation_by_the_service_at_its_next_progress_call(
     client, running, job_type
 ):
     worker = Worker(client)

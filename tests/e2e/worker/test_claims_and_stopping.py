@@ -23,7 +23,7 @@ by_calls = pytest.mark.parametrize("way", ["calls"])
 both_ways = pytest.mark.parametrize("way", ["stream", "calls"])
 
 
-async def test_a_worker_says_what_it_can_run_and_how_much_of_it(service, fake_client, running):
+async def test_a_worker_sends_its_job_types_and_free_slots(service, fake_client, running):
     worker = Worker(fake_client, concurrency=3, lease=7)
     for job_type in ("a", "b"):
 
@@ -88,7 +88,9 @@ async def test_a_worker_never_claims_more_than_it_can_run(service, fake_client, 
 
 
 @both_ways
-async def test_work_goes_on_after_transient_errors(service, fake_client, running, way, caplog):
+async def test_a_worker_continues_after_transient_errors(
+    service, fake_client, running, way, caplog
+):
     worker = Worker(fake_client)
     method, times = ("Work", 2) if way == "stream" else ("ClaimJobs", 3)
     service.rules[method] = service.refuse(grpc.StatusCode.UNAVAILABLE, times)
@@ -203,7 +205,7 @@ async def test_leases_are_renewed_during_the_grace(service, fake_client, running
     assert len(service.requests("TransitionJob")) == 1
 
 
-async def test_what_a_cancelled_handler_still_returns_at_shutdown_counts(
+async def test_the_outcome_of_a_handler_cancelled_at_shutdown_is_reported(
     service, fake_client, running
 ):
     worker = Worker(fake_client, grace=0)
@@ -268,7 +270,7 @@ async def test_jobs_of_a_claim_that_is_answered_while_stopping_are_released(
 
 
 @by_calls
-async def test_a_claim_that_brings_nothing_is_cancelled_when_the_worker_stops(
+async def test_an_unanswered_claim_is_cancelled_when_the_worker_stops(
     service, fake_client, running
 ):
     worker = Worker(fake_client)
@@ -314,7 +316,7 @@ async def test_a_plain_function_is_stopped_by_its_next_call_and_its_job_released
     assert service.requests("ReleaseJob") == [pb.ReleaseJobRequest(job_id=job.id, attempt=1)]
 
 
-async def test_a_thread_that_does_not_stop_is_left_behind_and_its_job_released(
+async def test_a_thread_that_does_not_stop_is_abandoned_and_its_job_released(
     service, fake_client, running, monkeypatch
 ):
     monkeypatch.setattr("jobledger.worker.handling.CLEAN_UP", 0.1)
@@ -554,7 +556,7 @@ async def test_a_worker_runs_once(service, fake_client, running):
         await worker.run()
 
 
-async def test_without_a_name_a_handlers_type_is_its_functions(service, fake_client, running):
+async def test_a_handlers_job_type_defaults_to_its_functions_name(service, fake_client, running):
     worker = Worker(fake_client)
 
     @worker.handler

@@ -128,7 +128,7 @@ async def test_a_mapping_or_a_dataclass_is_the_result(service, fake_client, runn
 
 @pytest.mark.parametrize("blocking", [False, True])
 @pytest.mark.parametrize("returned", [7, "done", [1, 2], Completed, Rendered])
-async def test_what_is_no_outcome_makes_the_job_failed(
+async def test_a_return_value_that_is_no_outcome_makes_the_job_failed(
     service, fake_client, running, returned, blocking
 ):
     def blocking_render(job):
@@ -277,7 +277,7 @@ async def test_a_cancelled_handler_gets_a_cancelled_error(service, fake_client, 
     assert seen == [(True, "not needed")]
 
 
-async def test_a_handler_that_asked_for_a_flag_gets_nothing_else(service, fake_client, running):
+async def test_a_handler_with_a_cancellation_flag_is_not_interrupted(service, fake_client, running):
     service.rules["UpdateProgress"] = asks_to_cancel
 
     async def render(job):
@@ -293,7 +293,9 @@ async def test_a_handler_that_asked_for_a_flag_gets_nothing_else(service, fake_c
 
 
 @pytest.mark.parametrize("on_cancel", ["raise", "flag"])
-async def test_what_a_cancelled_handler_returns_counts(service, fake_client, running, on_cancel):
+async def test_the_outcome_of_a_cancelled_handler_is_reported(
+    service, fake_client, running, on_cancel
+):
     service.rules["UpdateProgress"] = asks_to_cancel
 
     async def render(job):
@@ -448,7 +450,7 @@ async def test_an_asset_that_comes_too_late_stops_its_handler(service, fake_clie
     assert service.requests("TransitionJob") == service.requests("ReleaseJob") == []
 
 
-async def test_an_asset_that_the_service_refuses_is_the_handlers_to_deal_with(
+async def test_an_asset_that_the_service_refuses_raises_in_the_handler(
     service, fake_client, running
 ):
     service.rules["CreateAsset"] = service.refuse(grpc.StatusCode.INVALID_ARGUMENT)

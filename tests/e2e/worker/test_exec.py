@@ -81,7 +81,7 @@ def worker(server, client, job_type, tmp_path):
     worker.close()
 
 
-async def test_the_job_is_a_json_object_on_stdin_and_then_its_end(worker, client):
+async def test_the_program_reads_the_job_as_json_on_stdin_followed_by_eof(worker, client):
     job = await worker.run(
         "import json, sys; job = json.loads(sys.stdin.read()); print(json.dumps({'job': job}))",
         {"scene": "castle"},
@@ -93,7 +93,7 @@ async def test_the_job_is_a_json_object_on_stdin_and_then_its_end(worker, client
     assert given["parameters"]["scene"] == "castle"
 
 
-async def test_progress_assets_and_the_last_other_object_are_told(worker, client):
+async def test_json_lines_on_stdout_report_progress_assets_and_the_result(worker, client):
     job = await worker.run(
         """
 import json
@@ -118,7 +118,7 @@ for line in [
     )
 
 
-async def test_progress_is_told_while_the_program_runs(worker, client, job_type, tmp_path):
+async def test_progress_is_reported_while_the_program_runs(worker, client, job_type, tmp_path):
     go = tmp_path / "go"
     program = f"""
 import os, time
@@ -134,7 +134,7 @@ while not os.path.exists({str(go)!r}):
     assert (await client.wait(job.id, timeout=20)).status == COMPLETED
 
 
-async def test_what_is_no_protocol_goes_to_the_workers_stderr(worker):
+async def test_other_output_of_a_program_goes_to_the_workers_stderr(worker):
     job = await worker.run(
         "print('starting'); print('[1]'); print('{\"progress\": \"much\"}'); print('NaN');"
         "print('{\"a\": NaN}'); import sys; print('from stderr', file=sys.stderr)"
@@ -145,7 +145,7 @@ async def test_what_is_no_protocol_goes_to_the_workers_stderr(worker):
         assert f"{line}\n" in worker.stderr
 
 
-async def test_a_program_need_not_read_nor_say_anything(worker):
+async def test_a_program_may_close_stdin_and_stdout(worker):
     job = await worker.run("import os; os.close(0); os.close(1)", {"blob": "x" * 200_000})
     assert job.status == COMPLETED
 
@@ -175,7 +175,7 @@ async def test_a_program_that_dies_of_a_signal_is_failed_with_its_name(worker):
         ({"asset_type": "image/png", "url": "https://a/b", "file_size": "7"}, "file_size"),
     ],
 )
-async def test_an_asset_that_is_none_makes_the_job_failed(worker, asset, words):
+async def test_an_invalid_asset_line_makes_the_job_failed(worker, asset, words):
     line = json.dumps({"asset": asset})
     job = await worker.run(f"import time; print({line!r}, flush=True); time.sleep(60)")
     assert job.status == FAILED
@@ -195,7 +195,7 @@ async def test_a_big_result_arrives(worker):
 
 
 @pytest.mark.parametrize("session", [False, True])
-async def test_what_a_program_leaves_behind_does_not_hold_its_job(worker, session):
+async def test_child_processes_that_outlive_a_program_do_not_delay_its_job(worker, session):
     job = await worker.run(
         "import subprocess; "
         f"p = subprocess.Popen(['sleep', '60'], start_new_session={session}); "
@@ -209,7 +209,7 @@ async def test_what_a_program_leaves_behind_does_not_hold_its_job(worker, sessio
     assert await gone(pid)
 
 
-async def test_what_a_program_has_said_counts_though_the_service_is_slower_than_it(
+async def test_the_last_output_of_a_program_is_reported_even_by_a_slow_service(
     service, fake_client, running, monkeypatch
 ):
     monkeypatch.setattr("jobledger.cli.program.LAST_WORDS", 0.05)
@@ -251,7 +251,7 @@ async def gone(pid):
     return True
 
 
-async def test_a_cancelled_job_ends_its_program_and_all_that_it_started(worker, client, job_type):
+async def test_a_cancelled_job_stops_its_program_and_its_child_processes(worker, client, job_type):
     job, pids = await cancelled(worker, client, job_type)
     done = await client.wait(job.id, timeout=20)
     assert (done.status, done.error.reason, done.error.message) == (
@@ -263,7 +263,7 @@ async def test_a_cancelled_job_ends_its_program_and_all_that_it_started(worker, 
         assert await gone(pid)
 
 
-async def test_a_cancelled_program_is_asked_first_and_may_tidy_up(
+async def test_a_cancelled_program_gets_sigterm_first_and_may_clean_up(
     worker, client, job_type, tmp_path
 ):
     file = tmp_path / "tidied"
@@ -274,7 +274,7 @@ async def test_a_cancelled_program_is_asked_first_and_may_tidy_up(
     assert file.exists()
 
 
-async def test_a_program_that_does_not_hear_sigterm_is_killed(worker, client, job_type):
+async def test_a_program_that_ignores_sigterm_is_killed(worker, client, job_type):
     deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
     job, pids = await cancelled(worker, client, job_type, deaf)
     done = await client.wait(job.id, timeout=25)
@@ -283,7 +283,7 @@ async def test_a_program_that_does_not_hear_sigterm_is_killed(worker, client, jo
         assert await gone(pid)
 
 
-async def test_a_worker_that_is_stopped_ends_its_programs_and_gives_the_jobs_back(
+async def test_a_stopping_worker_stops_its_programs_and_releases_their_jobs(
     worker, client, job_type
 ):
     program = [sys.executable, "-c", CHILDREN.format(setup="")]
@@ -334,7 +334,7 @@ print("no end", file=sys.stderr, end="")
             assert lines.count(f"{job.id} | {text}") == 1
 
 
-def test_the_message_is_the_last_lines_that_fit():
+def test_the_error_message_is_the_last_lines_of_stderr_that_fit():
     assert last_lines(b"") == ""
     lines = [f"line {number}" for number in range(20)]
     assert last_lines("\n".join(lines).encode()) == "\n".join(lines[-10:])
@@ -343,7 +343,7 @@ def test_the_message_is_the_last_lines_that_fit():
     assert "\0" not in last_lines(b"\xff\0")
 
 
-def test_an_exit_without_words_has_some_nevertheless():
+def test_an_exit_code_without_stderr_has_a_default_message():
     assert outcome_of(0, None, b"noise") == Completed(None)
     assert outcome_of(3, {"a": 1}, b"") == Partial({"a": 1})
     assert outcome_of(7, None, b"") == Failed("exit code 7", "EXIT_7")

@@ -243,7 +243,9 @@ async def test_a_handler_that_takes_too_long_is_cancelled_and_its_job_failed(
     assert end.error.message == "not finished within 0.2 s"
 
 
-async def test_what_a_handler_still_returns_after_its_timeout_counts(service, fake_client, running):
+async def test_the_outcome_of_a_handler_after_its_timeout_is_reported(
+    service, fake_client, running
+):
     worker = Worker(fake_client)
 
     @worker.handler("render", timeout=0.1)
@@ -258,7 +260,7 @@ async def test_what_a_handler_still_returns_after_its_timeout_counts(service, fa
     assert (await service.called("TransitionJob")).result["frames"] == 3
 
 
-async def test_a_thread_that_does_not_stop_after_its_timeout_is_left_behind(
+async def test_a_thread_that_does_not_stop_after_its_timeout_is_abandoned(
     service, fake_client, running, monkeypatch
 ):
     monkeypatch.setattr("jobledger.worker.handling.CLEAN_UP", 0.1)

@@ -24,7 +24,7 @@ JOBS = [
 ]
 
 
-def test_each_worker_of_the_page_has_a_job_here():
+def test_each_worker_of_the_page_is_tested():
     assert len(WORKERS) == len(JOBS)
 
 

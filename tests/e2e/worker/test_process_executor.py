@@ -65,7 +65,7 @@ async def test_a_process_does_one_job_after_the_other_and_ends_with_the_worker(
     assert await gone(int(pids.pop()))
 
 
-async def test_its_parameters_can_have_a_type(service, fake_client, running):
+async def test_parameters_of_a_process_handler_can_have_a_type(service, fake_client, running):
     worker = Worker(fake_client)
     worker.handler("render", executor="process")(process_handlers.typed)
     service.offer(parameters={"scene": "castle"})
@@ -84,7 +84,7 @@ async def test_its_parameters_can_have_a_type(service, fake_client, running):
         (process_handlers.needs_state, "RUNTIME_ERROR", "lifespan"),
     ],
 )
-async def test_what_it_raises_makes_the_job_failed_and_is_in_the_workers_log(
+async def test_an_exception_in_a_process_fails_the_job_and_is_logged_by_the_worker(
     service, fake_client, running, caplog, function, reason, words
 ):
     end = await end_of(service, fake_client, running, function)
@@ -94,7 +94,7 @@ async def test_what_it_raises_makes_the_job_failed_and_is_in_the_workers_log(
     assert "process_handlers.py" in caplog.text or reason == "TYPE_ERROR"
 
 
-async def test_what_the_service_refuses_is_raised_in_the_process(service, fake_client, running):
+async def test_a_refusal_of_the_service_is_raised_in_the_process(service, fake_client, running):
     import grpc
 
     service.rules["CreateAsset"] = service.refuse(grpc.StatusCode.INVALID_ARGUMENT)
@@ -106,7 +106,7 @@ async def test_what_the_service_refuses_is_raised_in_the_process(service, fake_c
     ("function", "words"),
     [(process_handlers.exits, "exited with 3"), (process_handlers.killed, "was ended by SIGKILL")],
 )
-async def test_a_process_that_dies_costs_its_job_and_no_other(
+async def test_a_process_that_dies_fails_its_own_job_only(
     service, fake_client, running, function, words
 ):
     worker = Worker(fake_client, concurrency=2)
@@ -124,7 +124,7 @@ async def test_a_process_that_dies_costs_its_job_and_no_other(
     assert (await service.called("TransitionJob", 3)).error.reason == "PROCESS_DIED"
 
 
-async def test_a_process_that_was_killed_while_idle_costs_no_job(service, fake_client, running):
+async def test_a_process_killed_while_idle_fails_no_job(service, fake_client, running):
     worker = Worker(fake_client)
     worker.handler("render", executor="process")(process_handlers.pid)
     service.offer()
@@ -194,7 +194,9 @@ async def test_a_process_that_does_not_stop_is_killed(
         assert "never retrieved" not in caplog.text
 
 
-async def test_its_log_is_the_workers(service, fake_client, running, caplog):
+async def test_log_records_of_a_process_reach_the_workers_log(
+    service, fake_client, running, caplog
+):
     await end_of(service, fake_client, running, process_handlers.logs)
     records = {each.name: each for each in caplog.records}
     job_id = service.requests("TransitionJob")[0].job_id

@@ -171,9 +171,7 @@ async def test_a_worker_whose_server_vanishes_for_a_third_of_its_lease_keeps_its
 
 
 @pytest.mark.slow
-async def test_an_outage_of_three_leases_costs_a_worker_neither_an_attempt_nor_a_result(
-    own_server, running
-):
+async def test_an_outage_of_three_leases_loses_neither_attempts_nor_results(own_server, running):
     """What was done meanwhile is sent afterwards; what was not is released and done again."""
     async with AsyncClient(own_server.target, user_id="ada") as client:
         worker = Worker(client, concurrency=2, lease=LEASE)
@@ -207,7 +205,7 @@ async def test_an_outage_of_three_leases_costs_a_worker_neither_an_attempt_nor_a
 
 
 @pytest.mark.slow
-async def test_a_worker_that_stops_in_an_outage_does_not_wait_until_it_is_over(own_server, running):
+async def test_a_worker_that_stops_in_an_outage_does_not_wait_for_its_end(own_server, running):
     async with AsyncClient(own_server.target, user_id="ada") as client:
         worker = Worker(client, lease=LEASE, grace=0)
         ended = asyncio.Event()
@@ -258,7 +256,7 @@ async def test_hundreds_of_running_jobs_survive_the_death_of_the_server(own_serv
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-async def test_a_crowd_of_workers_that_are_killed_completes_each_job_once(
+async def test_many_workers_that_are_killed_complete_each_job_once(
     server, client, job_type, start_worker, tmp_path
 ):
     def start():

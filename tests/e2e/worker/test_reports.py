@@ -37,9 +37,7 @@ async def test_the_lease_of_a_handler_that_never_reports_is_renewed(service, fak
     await service.called("TransitionJob")
 
 
-async def test_a_claim_that_waited_longer_than_a_lease_brings_a_whole_one(
-    service, fake_client, running
-):
+async def test_a_job_claimed_after_a_long_wait_has_a_full_lease(service, fake_client, running):
     worker = Worker(fake_client, lease=LEASE)
 
     @worker.handler("render")
@@ -55,9 +53,7 @@ async def test_a_claim_that_waited_longer_than_a_lease_brings_a_whole_one(
 
 
 @pytest.mark.parametrize("way", ["calls"])
-async def test_a_lease_of_which_nobody_knows_when_it_began_is_renewed_at_once(
-    service, fake_client, running
-):
+async def test_a_lease_of_unknown_start_is_renewed_at_once(service, fake_client, running):
     worker = Worker(fake_client, lease=3)
     started: list[float] = []
 
@@ -127,7 +123,7 @@ async def test_a_flood_of_progress_is_at_most_ten_a_second_and_the_newest_arrive
 
 
 @pytest.mark.parametrize("blocking", [False, True])
-async def test_a_report_that_is_waited_for_is_sent_at_once_and_committed(
+async def test_a_report_with_wait_is_sent_at_once_and_committed(
     service, fake_client, running, blocking, monkeypatch
 ):
     monkeypatch.setattr("jobledger.worker.runner.INTERVAL", 60.0)  # between others
@@ -160,7 +156,9 @@ async def test_a_report_that_is_waited_for_is_sent_at_once_and_committed(
     assert not end.HasField("progress")
 
 
-async def test_a_report_is_waited_for_until_the_service_takes_it(service, fake_client, running):
+async def test_a_report_with_wait_is_retried_until_the_service_accepts_it(
+    service, fake_client, running
+):
     worker = Worker(fake_client)
     service.rules["UpdateProgress"] = service.refuse(grpc.StatusCode.UNAVAILABLE, 3)
 
@@ -175,7 +173,9 @@ async def test_a_report_is_waited_for_until_the_service_takes_it(service, fake_c
 
 
 @pytest.mark.parametrize("blocking", [False, True])
-async def test_who_waits_for_a_report_can_be_stopped(service, fake_client, running, blocking):
+async def test_a_handler_that_waits_for_a_report_can_be_stopped(
+    service, fake_client, running, blocking
+):
     worker = Worker(fake_client, grace=0)
     service.rules["UpdateProgress"] = service.refuse(grpc.StatusCode.UNAVAILABLE)
     stopped = []
@@ -202,7 +202,7 @@ async def test_who_waits_for_a_report_can_be_stopped(service, fake_client, runni
     assert [request.job_id for request in service.requests("ReleaseJob")] == [job.id]
 
 
-async def test_a_single_report_is_on_the_wire_at_once(service, fake_client, running):
+async def test_a_single_report_is_sent_at_once(service, fake_client, running):
     worker = Worker(fake_client)
 
     @worker.handler("render")
@@ -219,7 +219,7 @@ async def test_a_single_report_is_on_the_wire_at_once(service, fake_client, runn
     assert not end.HasField("progress_message") or end.progress_message == "decoded"
 
 
-async def test_what_was_reported_last_comes_with_the_end_if_it_has_not_come_before(
+async def test_the_last_report_is_sent_with_the_outcome_if_not_sent_before(
     service, fake_client, running, way
 ):
     worker = Worker(fake_client)
@@ -248,7 +248,7 @@ async def test_what_was_reported_last_comes_with_the_end_if_it_has_not_come_befo
 
 
 @pytest.mark.parametrize("percent", [-1, 101, float("nan"), float("inf")])
-async def test_a_percentage_that_is_none_is_the_handlers_mistake(
+async def test_an_invalid_percentage_is_an_error_of_the_handler(
     service, fake_client, running, percent
 ):
     worker = Worker(fake_client)
@@ -265,7 +265,7 @@ async def test_a_percentage_that_is_none_is_the_handlers_mistake(
     assert service.requests("UpdateProgress") == []
 
 
-async def test_a_message_that_the_service_would_not_take_is_made_fit(service, fake_client, running):
+async def test_an_invalid_progress_message_is_made_valid(service, fake_client, running):
     worker = Worker(fake_client)
 
     @worker.handler("render")
@@ -280,9 +280,7 @@ async def test_a_message_that_the_service_would_not_take_is_made_fit(service, fa
     assert message.startswith("a\N{REPLACEMENT CHARACTER}b?x")
 
 
-async def test_a_report_that_the_service_refuses_does_not_cost_the_lease(
-    service, fake_client, running
-):
+async def test_a_refused_report_does_not_lose_the_lease(service, fake_client, running):
     worker = Worker(fake_client, lease=LEASE)
     done = asyncio.Event()
 

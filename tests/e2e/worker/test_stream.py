@@ -99,7 +99,7 @@ async def test_what_is_ready_goes_into_one_message(service, fake_client, running
     assert max(sizes) >= 50
 
 
-async def test_no_message_is_larger_than_the_service_takes(service, fake_client, running):
+async def test_messages_stay_below_the_message_limit_of_the_service(service, fake_client, running):
     worker = Worker(fake_client, concurrency=12)
     go = asyncio.Event()
 
@@ -121,7 +121,7 @@ async def test_no_message_is_larger_than_the_service_takes(service, fake_client,
     assert max(len(message.updates) for message in service.messages) == 4
 
 
-async def test_no_more_than_a_thousand_updates_wait_for_a_result(service, fake_client, running):
+async def test_at_most_a_thousand_updates_are_unanswered(service, fake_client, running):
     worker = Worker(fake_client, lease=600, grace=60)
     full = asyncio.Event()
 
@@ -183,7 +183,7 @@ async def test_a_lost_lease_stops_a_handler_at_once_and_its_slot_is_used_again(
     assert (await service.called("TransitionJob")).job_id == following.id
 
 
-async def test_a_signal_of_another_attempt_is_nothing_to_a_handler(service, fake_client, running):
+async def test_a_signal_for_another_attempt_is_ignored(service, fake_client, running):
     waiting = Waiting(fake_client, running)
     job = service.offer(attempt=2)
     await waiting.started.acquire()
@@ -196,7 +196,7 @@ async def test_a_signal_of_another_attempt_is_nothing_to_a_handler(service, fake
 # --- slots and leases --------------------------------------------------------------------------
 
 
-async def test_a_handler_that_goes_on_without_its_lease_takes_up_its_slot(
+async def test_a_handler_that_runs_on_without_its_lease_keeps_its_slot(
     service, fake_client, running
 ):
     worker = Worker(fake_client)
@@ -235,7 +235,7 @@ async def test_a_handler_that_goes_on_without_its_lease_takes_up_its_slot(
     assert most == 1
 
 
-async def test_a_worker_that_stops_takes_no_more_and_releases_what_comes_too_late(
+async def test_a_stopping_worker_claims_no_more_and_releases_late_jobs(
     service, fake_client, running
 ):
     waiting = Waiting(fake_client, running, concurrency=2, grace=60)
@@ -253,7 +253,7 @@ async def test_a_worker_that_stops_takes_no_more_and_releases_what_comes_too_lat
     assert [end.job_id for end in service.requests("TransitionJob")] != ["late"]
 
 
-async def test_a_worker_without_jobs_is_heard_of_each_third_of_its_lease(
+async def test_an_idle_worker_sends_a_heartbeat_every_third_of_its_lease(
     service, fake_client, running
 ):
     Waiting(fake_client, running, lease=0.3)
@@ -290,7 +290,7 @@ async def test_any_answer_renews_all_leases(service, fake_client, running):
 # --- streams that end --------------------------------------------------------------------------
 
 
-async def test_what_was_not_answered_is_sent_again_and_nothing_else(service, fake_client, running):
+async def test_only_unanswered_updates_are_sent_again(service, fake_client, running):
     """The next stream begins with the jobs that are still held, and with the updates in order."""
     worker = Worker(fake_client, concurrency=3)
     go = asyncio.Event()
@@ -335,7 +335,7 @@ async def test_what_was_not_answered_is_sent_again_and_nothing_else(service, fak
     assert again == list(first.updates)
 
 
-async def test_jobs_that_a_worker_lost_are_not_brought_along(service, fake_client, running):
+async def test_a_new_stream_does_not_list_lost_jobs(service, fake_client, running):
     waiting = Waiting(fake_client, running, concurrency=2)
     lost, held = service.offer(), service.offer()
     for _ in range(2):
@@ -348,7 +348,7 @@ async def test_jobs_that_a_worker_lost_are_not_brought_along(service, fake_clien
     assert again.hello.holding == [pb.HeldJob(job_id=held.id, attempt=1)]
 
 
-async def test_a_stream_on_which_nothing_is_answered_is_left(service, fake_client, running):
+async def test_a_stream_without_answers_is_replaced(service, fake_client, running):
     silent = []
 
     async def hang_once(request, context):
@@ -370,7 +370,7 @@ async def test_a_stream_on_which_nothing_is_answered_is_left(service, fake_clien
 
 
 @without_streams
-async def test_a_service_that_does_not_know_the_stream_is_asked_once(service, fake_client, running):
+async def test_an_unimplemented_work_stream_is_tried_once(service, fake_client, running):
     async with busy(service, fake_client, running, jobs=5, lease=LEASE):
         await service.called("UpdateProgress", 50)
     assert len(service.requests("Work")) == 1
@@ -383,7 +383,7 @@ async def hang(requests, context):
 
 @with_streams
 @pytest.mark.parametrize("how", ["breaks", "hangs", "is forbidden"])
-async def test_where_a_stream_does_not_get_through_calls_keep_the_jobs(
+async def test_without_a_working_stream_unary_calls_keep_the_leases(
     service, fake_client, running, how
 ):
     service.rules["Work"] = {
@@ -400,7 +400,7 @@ async def test_where_a_stream_does_not_get_through_calls_keep_the_jobs(
 
 
 @with_streams
-async def test_a_stream_that_stops_getting_through_costs_no_job(service, fake_client, running):
+async def test_a_stream_that_stops_working_loses_no_job(service, fake_client, running):
     async with busy(service, fake_client, running, jobs=3, lease=LEASE):
         await service.called("UpdateProgress", 10)
         service.rules["Work"] = hang
@@ -427,7 +427,7 @@ async def test_a_stream_that_works_again_is_used_again(service, fake_client, run
 
 
 @with_streams
-async def test_an_unavailable_service_is_no_reason_to_do_without_streams_for_longer(
+async def test_an_unavailable_service_does_not_lengthen_the_fallback_to_unary_calls(
     service, fake_client, running, monkeypatch
 ):
     detours = []
@@ -457,7 +457,7 @@ async def test_an_unavailable_service_is_no_reason_to_do_without_streams_for_lon
 
 
 @with_streams
-async def test_an_answer_that_is_too_large_for_the_channel_is_no_reason_to_hang(service, running):
+async def test_an_answer_too_large_for_the_channel_does_not_block_the_worker(service, running):
     options = [("grpc.max_receive_message_length", 3000)]
     async with (
         grpc.aio.insecure_channel(f"127.0.0.1:{service.port}", options) as channel,
@@ -477,7 +477,7 @@ async def test_an_answer_that_is_too_large_for_the_channel_is_no_reason_to_hang(
 # --- the real service --------------------------------------------------------------------------
 
 
-async def test_all_that_a_worker_does_with_the_real_service_goes_over_one_stream(
+async def test_a_worker_uses_one_stream_for_all_calls_to_the_real_service(
     running, job_type, server
 ):
     async with (
@@ -513,7 +513,7 @@ async def test_all_that_a_worker_does_with_the_real_service_goes_over_one_stream
 
 
 @pytest.mark.parametrize("on_cancel", ["raise", "flag"])
-async def test_a_handler_knows_of_a_cancellation_before_it_or_its_worker_asks(
+async def test_a_cancellation_is_pushed_to_the_handler_without_a_report(
     server, running, job_type, on_cancel
 ):
     async with (
@@ -546,9 +546,7 @@ async def test_a_handler_knows_of_a_cancellation_before_it_or_its_worker_asks(
     assert (done.error.reason, done.error.message) == ("CANCELLED", "not needed")
 
 
-async def test_the_reason_of_a_cancellation_comes_while_a_handler_reports(
-    server, running, job_type
-):
+async def test_a_cancellation_during_reports_arrives_with_its_reason(server, running, job_type):
     async with AsyncClient(server.target, user_id="ada") as client:
         worker = Worker(client, lease=5)
         reasons = []

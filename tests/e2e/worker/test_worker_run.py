@@ -74,7 +74,9 @@ async def test_a_worker_of_a_module_runs_with_the_commands_connection(
 
 
 @pytest.mark.parametrize("options", [[], ["--reload"]])
-async def test_its_handlers_can_run_in_processes(start, client, job_type, tmp_path, options):
+async def test_handlers_of_worker_run_can_run_in_processes(
+    start, client, job_type, tmp_path, options
+):
     in_process = TASKS.replace("({job_type!r})", '({job_type!r}, executor="process")')
     answer = "multiprocessing.parent_process() is not None"
     source = in_process.format(job_type=job_type, answer=answer)
@@ -96,7 +98,7 @@ async def test_its_handlers_can_run_in_processes(start, client, job_type, tmp_pa
         ("tasks:worker", "1 / 0", "tasks cannot be imported: division by zero"),
     ],
 )
-async def test_what_cannot_be_run_is_wrong_usage(start, tmp_path, target, source, words):
+async def test_a_target_that_cannot_be_run_is_a_usage_error(start, tmp_path, target, source, words):
     (tmp_path / "tasks.py").write_text(source)
     process = start(target)
     _, stderr = await asyncio.to_thread(process.communicate, timeout=20)

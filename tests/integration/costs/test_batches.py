@@ -79,7 +79,7 @@ async def together(ledger: Ledger, commands: list[object]) -> list[JobId]:
     return [decision.job.id for decision in decisions]
 
 
-async def test_creations_cost_no_more_however_many_they_are(
+async def test_creations_cost_a_fixed_number_of_statements(
     ledger: Ledger, assert_cheap: AssertCheap
 ) -> None:
     await together(ledger, [creation(0)])
@@ -92,7 +92,7 @@ async def test_creations_cost_no_more_however_many_they_are(
     assert_cheap("many creations")
 
 
-async def test_repeated_creations_are_looked_for_until_none_is_repeated_any_more(
+async def test_request_ids_are_queried_only_while_creations_are_repeated(
     ledger: Ledger, assert_cheap: AssertCheap
 ) -> None:
     once = [creation(number) for number in range(3)]
@@ -108,7 +108,7 @@ async def test_repeated_creations_are_looked_for_until_none_is_repeated_any_more
     assert_cheap("few creations")
 
 
-async def test_reports_cost_no_more_however_many_they_are(
+async def test_reports_cost_a_fixed_number_of_statements(
     ledger: Ledger, counted: Counted, assert_cheap: AssertCheap
 ) -> None:
     ids = await together(ledger, [creation(number) for number in range(CALLERS)])
@@ -121,7 +121,7 @@ async def test_reports_cost_no_more_however_many_they_are(
     assert_cheap("heartbeats")
 
 
-async def test_jobs_that_another_server_wrote_cost_no_more(
+async def test_jobs_written_by_another_server_cost_a_fixed_number_of_statements(
     ledger: Ledger, database_url: str, counted: Counted, assert_cheap: AssertCheap
 ) -> None:
     other = SqlStore(open_database(parse_url(database_url)))
@@ -133,7 +133,7 @@ async def test_jobs_that_another_server_wrote_cost_no_more(
     assert_cheap("reports on jobs of another server")
 
 
-async def test_transitions_cost_no_more_however_many_they_are(
+async def test_transitions_cost_a_fixed_number_of_statements(
     ledger: Ledger, counted: Counted, assert_cheap: AssertCheap
 ) -> None:
     ids = await together(ledger, [creation(number) for number in range(CALLERS)])
@@ -143,7 +143,7 @@ async def test_transitions_cost_no_more_however_many_they_are(
     assert_cheap("transitions")
 
 
-async def test_claims_cost_one_search_more_and_no_transaction_where_there_is_nothing(
+async def test_a_claim_that_finds_nothing_costs_one_query_and_no_transaction(
     ledger: Ledger, counted: Counted, assert_cheap: AssertCheap
 ) -> None:
     await together(ledger, [creation(number) for number in range(CALLERS)])
@@ -155,7 +155,7 @@ async def test_claims_cost_one_search_more_and_no_transaction_where_there_is_not
     assert_cheap("claims in vain")
 
 
-async def test_refused_commands_cost_what_is_read_for_them(
+async def test_refused_commands_cost_only_their_reads(
     ledger: Ledger, assert_cheap: AssertCheap
 ) -> None:
     results = await asyncio.gather(
@@ -166,7 +166,7 @@ async def test_refused_commands_cost_what_is_read_for_them(
     assert_cheap("refusals")
 
 
-async def test_deletions_cost_no_more_however_many_they_are(
+async def test_deletions_cost_a_fixed_number_of_statements(
     ledger: Ledger, counted: Counted, assert_cheap: AssertCheap
 ) -> None:
     ids = await together(ledger, [creation(number) for number in range(CALLERS)])

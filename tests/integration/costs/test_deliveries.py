@@ -19,7 +19,7 @@ from tests.support.rpc_caller import Caller
 WATCHERS = 40
 
 
-async def test_a_change_is_serialized_once_for_all_who_watch_its_job(
+async def test_a_change_is_serialized_once_for_all_watchers_of_its_job(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serialized: list[int] = []
@@ -51,7 +51,7 @@ async def test_a_change_is_serialized_once_for_all_who_watch_its_job(
     assert serialized == [version] * 3
 
 
-async def test_a_commit_is_serialized_once_for_all_who_watch_its_jobs(
+async def test_a_commit_is_serialized_once_for_all_watchers_of_its_jobs(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
@@ -88,7 +88,7 @@ async def test_a_commit_is_serialized_once_for_all_who_watch_its_jobs(
     assert [count for count in read if count] == [50]
 
 
-async def test_all_who_watch_one_job_are_handed_the_same_bytes(
+async def test_all_watchers_of_a_job_are_sent_the_same_bytes_object(
     start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same object: not a byte is copied for the next watcher before gRPC has it."""

@@ -46,7 +46,7 @@ async def test_a_poll_of_a_feed_that_has_not_moved_is_one_statement(
         assert len(counted.statements) == POLLS, counted.statements
 
 
-async def test_a_reaper_with_nothing_to_reap_asks_once_and_writes_nothing(
+async def test_a_reaper_with_nothing_to_reap_queries_once_and_writes_nothing(
     store: SqlStore, database: Database, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reaper = Reaper(store, ledger)

@@ -69,7 +69,7 @@ async def test_a_refused_heartbeat_renews_nothing_and_the_others_are_renewed(
     assert after[jobs[2].id] == renewed[0].job
 
 
-async def test_no_renewal_reads_many_more_bytes_than_a_batch_may(
+async def test_lease_renewals_read_no_more_bytes_than_a_batch_may(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = await claimed(ledger, 8, parameters=b"x" * 250_000)

@@ -90,7 +90,7 @@ class Counted:
         return (self._hot - hot) / (self._updates - updates)
 
 
-async def test_postgresql_logs_no_more_for_each_write_than_was_measured(
+async def test_postgresql_writes_no_more_wal_for_each_change_than_was_measured(
     own_postgres: PostgresServer,
 ) -> None:
     url = await asyncio.to_thread(migrated, own_postgres.create_database())
@@ -119,7 +119,7 @@ async def test_postgresql_logs_no_more_for_each_write_than_was_measured(
     await connection.close()
 
 
-async def test_sqlite_logs_no_more_for_a_report_than_was_measured(tmp_path: Path) -> None:
+async def test_sqlite_writes_no_more_wal_for_a_report_than_was_measured(tmp_path: Path) -> None:
     file = tmp_path / "jobledger.db"
     url = await asyncio.to_thread(migrated, f"sqlite:///{file}")
     log = Path(f"{file}-wal")
@@ -136,7 +136,7 @@ async def test_sqlite_logs_no_more_for_a_report_than_was_measured(tmp_path: Path
         assert (log.stat().st_size - before) / (20 * len(jobs)) < 1700
 
 
-async def test_the_row_that_locks_the_feed_has_one_version_under_a_long_snapshot(
+async def test_commits_do_not_update_the_row_that_locks_the_feed(
     own_postgres: PostgresServer,
 ) -> None:
     """As while `pg_dump` runs: nothing that a commit leaves there can be removed until its end."""

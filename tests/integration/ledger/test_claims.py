@@ -84,7 +84,7 @@ def pass_time(database: Database) -> PassTime:
     return pass_time
 
 
-async def test_the_oldest_go_first_whatever_their_type(ledger: Ledger) -> None:
+async def test_claims_get_the_oldest_jobs_of_any_type_first(ledger: Ledger) -> None:
     made = [await created(ledger, job_type) for job_type in "abacb"]
     assert await ledger.claim(claim("x")) == []
     first = await ledger.claim(claim("a", "b", max_jobs=3))
@@ -128,7 +128,7 @@ async def test_a_claim_of_many_jobs_leaves_some_for_the_others(ledger: Ledger) -
     assert [len(jobs) for jobs in got] == [5, 4, 1]
 
 
-async def test_claims_of_other_types_are_served_however_much_of_one_is_older(
+async def test_claims_are_served_even_behind_many_older_jobs_of_another_type(
     ledger: Ledger,
 ) -> None:
     """Of each type only so many are found as there are claims that want it."""
@@ -141,7 +141,7 @@ async def test_claims_of_other_types_are_served_however_much_of_one_is_older(
     assert [len(jobs) for jobs in got] == [2] * 10
 
 
-async def test_a_job_that_is_cancelled_meanwhile_is_either_given_out_or_ended(
+async def test_a_job_cancelled_during_a_claim_is_either_claimed_or_failed(
     ledger: Ledger, store: SqlStore
 ) -> None:
     for _ in range(10):
@@ -160,9 +160,7 @@ async def test_a_job_that_is_cancelled_meanwhile_is_either_given_out_or_ended(
             assert after.status is JobStatus.FAILED
 
 
-async def test_a_job_that_is_deleted_meanwhile_stays_deleted(
-    ledger: Ledger, store: SqlStore
-) -> None:
+async def test_a_job_deleted_during_a_claim_stays_deleted(ledger: Ledger, store: SqlStore) -> None:
     await created(ledger)
     (job,) = await ledger.claim(claim())
     await ledger.apply(Release(job_id=job.id, attempt=1))
@@ -216,7 +214,7 @@ async def test_claims_that_find_nothing_are_answered_later_while_a_full_batch_wa
     assert time.monotonic() - began >= 0.1
 
 
-async def test_a_claim_is_given_and_reads_no_more_bytes_than_an_answer_holds(
+async def test_a_claim_returns_and_reads_no_more_bytes_than_an_answer_holds(
     ledger: Ledger, store: SqlStore, loaded: list[Job]
 ) -> None:
     made = [await created(ledger, parameters=Payload(bytes(250_000))) for _ in range(17)]
@@ -265,7 +263,7 @@ async def test_reports_do_not_make_a_claim_read_more(ledger: Ledger, loaded: lis
     assert [job.id for job in loaded] == [job.id for job in given]
 
 
-async def test_what_is_overdue_does_not_stand_before_what_can_be_claimed(
+async def test_overdue_jobs_do_not_block_claimable_ones(
     ledger: Ledger, pass_time: PassTime
 ) -> None:
     overdue = await created(ledger)
@@ -275,7 +273,7 @@ async def test_what_is_overdue_does_not_stand_before_what_can_be_claimed(
     assert await ledger.claim(claim()) == []
 
 
-async def test_a_reaper_that_is_turned_away_says_so_instead_of_trying_on(
+async def test_a_reaper_that_is_refused_raises_the_error(
     ledger: Ledger, store: SqlStore, monkeypatch: pytest.MonkeyPatch, pass_time: PassTime
 ) -> None:
     job = await created(ledger)
@@ -292,7 +290,7 @@ async def test_a_reaper_that_is_turned_away_says_so_instead_of_trying_on(
 
 
 @pytest.mark.timeout(240)
-async def test_50_claimers_over_10000_jobs_none_is_given_twice_and_none_is_left(
+async def test_50_claimers_claim_each_of_10000_jobs_exactly_once(
     ledger: Ledger, other: Ledger
 ) -> None:
     total = 10_000
@@ -314,7 +312,7 @@ async def test_50_claimers_over_10000_jobs_none_is_given_twice_and_none_is_left(
     assert set(given) == {job.id for job in made}
 
 
-async def test_a_lost_lease_passes_the_job_on_and_fences_the_old_worker_out(
+async def test_an_expired_lease_requeues_the_job_and_fences_out_its_old_worker(
     ledger: Ledger, store: SqlStore, pass_time: PassTime
 ) -> None:
     await created(ledger, max_attempts=2)
@@ -400,7 +398,7 @@ async def test_a_postponed_deadline_is_found_and_corrected_once(
         assert await deadline_in_row() == job.lease_expire_time
 
 
-async def test_a_job_given_back_is_claimed_at_once_and_no_attempt_is_used_up(
+async def test_a_released_job_is_claimed_at_once_and_uses_up_no_attempt(
     ledger: Ledger,
 ) -> None:
     await created(ledger)
@@ -422,7 +420,7 @@ async def test_a_job_given_back_is_claimed_at_once_and_no_attempt_is_used_up(
         ({}, False, 7 * 24 * 3600 + 1, "QUEUE_EXPIRED"),
     ],
 )
-async def test_every_job_ends_by_itself(
+async def test_the_reaper_fails_every_expired_job(
     ledger: Ledger,
     store: SqlStore,
     published: list[Change],
@@ -449,7 +447,7 @@ async def test_every_job_ends_by_itself(
     assert await Reaper(store, ledger).reap() == 0
 
 
-async def test_completion_against_expiry_leaves_the_first_whole(
+async def test_of_a_completion_and_an_expiry_only_the_first_takes_effect(
     ledger: Ledger, other: Ledger, store: SqlStore, pass_time: PassTime
 ) -> None:
     """Both orders, forced; then both at once through two servers, many times."""
@@ -486,7 +484,7 @@ async def test_completion_against_expiry_leaves_the_first_whole(
         assert after.version == 3
 
 
-async def test_a_heartbeat_against_expiry_either_saves_the_lease_or_learns_of_its_loss(
+async def test_a_heartbeat_racing_expiry_either_renews_the_lease_or_reports_its_loss(
     ledger: Ledger, other: Ledger, store: SqlStore, pass_time: PassTime
 ) -> None:
     for _ in range(20):
@@ -509,7 +507,7 @@ async def test_a_heartbeat_against_expiry_either_saves_the_lease_or_learns_of_it
         await ledger.apply(ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
 
 
-async def test_two_reapers_do_everything_once(
+async def test_two_reapers_expire_each_job_once(
     ledger: Ledger, other: Ledger, store: SqlStore, database: Database
 ) -> None:
     for _ in range(150):
@@ -523,7 +521,7 @@ async def test_two_reapers_do_everything_once(
     assert (await store.feed_head()).seq == 150 * 3
 
 
-async def test_a_cancellation_against_completion_leaves_one_of_the_two_whole(
+async def test_of_a_cancellation_and_a_completion_only_one_takes_effect(
     ledger: Ledger, other: Ledger, store: SqlStore
 ) -> None:
     for _ in range(20):
@@ -539,7 +537,7 @@ async def test_a_cancellation_against_completion_leaves_one_of_the_two_whole(
         assert asked.changed == (after.cancel_request_time is not None)
 
 
-async def test_a_worker_that_does_not_heed_a_cancellation_is_ended_after_the_grace_period(
+async def test_a_job_whose_worker_ignores_a_cancellation_fails_after_the_grace_period(
     ledger: Ledger, store: SqlStore, pass_time: PassTime
 ) -> None:
     await created(ledger, max_attempts=9)
@@ -559,7 +557,7 @@ async def test_a_worker_that_does_not_heed_a_cancellation_is_ended_after_the_gra
     assert steps[-1].actor == "system"
 
 
-async def test_the_databases_clock_decides_however_wrong_the_servers_is(
+async def test_the_databases_clock_decides_even_if_the_servers_clock_is_wrong(
     ledger: Ledger, store: SqlStore, monkeypatch: pytest.MonkeyPatch, database: Database
 ) -> None:
     """On PostgreSQL a server an hour ahead neither expires nor extends anything."""
@@ -586,7 +584,7 @@ async def test_the_databases_clock_decides_however_wrong_the_servers_is(
         assert job.lease_expire_time == Instant(job.update_time + LEASE)
 
 
-async def test_what_is_due_and_what_waits_is_found_by_an_index_however_much_else_there_is(
+async def test_due_and_claimable_jobs_are_found_by_an_index(
     ledger: Ledger, database: Database
 ) -> None:
     """A plan, not a time: no poll reads jobs that are not due and do not wait."""

@@ -16,7 +16,7 @@ def creation(request_id: str, job_type: str = "t") -> Create:
     return Create(user_id="ada", job_type=job_type, request_id=request_id)
 
 
-async def test_a_neighbour_in_the_batch_is_not_given_a_job_of_a_refused_call(
+async def test_a_call_in_the_same_batch_gets_no_job_of_a_refused_call(
     store: SqlStore, ledger: Ledger
 ) -> None:
     """It was never made: who is given it has an id of nothing."""
@@ -33,7 +33,7 @@ async def test_a_neighbour_in_the_batch_is_not_given_a_job_of_a_refused_call(
     assert (await store.feed_head()).seq == before + 1
 
 
-async def test_a_neighbour_with_the_same_request_is_given_the_same_job(
+async def test_a_call_in_the_same_batch_with_the_same_request_gets_the_same_job(
     store: SqlStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At once: the database does not have to refuse the second one first."""

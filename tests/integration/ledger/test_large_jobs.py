@@ -134,7 +134,7 @@ async def test_large_creations_come_in_small_batches(
     assert max(written) < 1024 * 1024 + SIZE
 
 
-async def test_large_jobs_of_another_owner_are_asked_for_as_those_that_do_not_exist(
+async def test_large_jobs_of_another_owner_are_read_as_if_they_did_not_exist(
     ledger: Ledger, store: SqlStore, monkeypatch: Any
 ) -> None:
     """In smaller batches, how long the answers take would tell that there are such jobs."""
@@ -156,7 +156,7 @@ async def test_large_jobs_of_another_owner_are_asked_for_as_those_that_do_not_ex
     assert len(loaded) <= 2
 
 
-def test_sizes_of_the_jobs_that_were_seen_last_are_known(monkeypatch: Any) -> None:
+def test_the_sizes_of_the_most_recent_jobs_are_kept(monkeypatch: Any) -> None:
     monkeypatch.setattr("jobledger_server.ledger.job_sizes.MAX_JOBS", 2)
     sizes = JobSizes()
     for job_id in ("a", "b", "a", "c"):

@@ -120,7 +120,7 @@ LARGE_ASSETS = tuple(AssetLink("image/png", "u" * 100, "p" * 100, 1) for _ in ra
     [{"result": LARGE}, {"error": JobError("r", "m", LARGE)}, {"assets": LARGE_ASSETS}],
     ids=lambda content: next(iter(content)),
 )
-async def test_what_waits_of_one_caller_is_bounded_by_its_bytes(
+async def test_queued_commands_of_one_caller_are_bounded_by_bytes(
     store: SqlStore, content: dict[str, Any]
 ) -> None:
     CALLER.set(Caller("1.1.1.1:1", "w1"))
@@ -149,7 +149,7 @@ async def test_commands_that_arrive_together_are_one_commit(
     assert commits == 1
 
 
-async def test_a_refused_command_does_not_touch_its_neighbours(
+async def test_a_refused_command_does_not_affect_the_rest_of_its_batch(
     ledger: Ledger, store: SqlStore
 ) -> None:
     job, other = await running(ledger), await running(ledger)
@@ -210,7 +210,7 @@ async def test_one_asset_request_id_in_one_batch_links_one_asset(
     assert await store.list_assets(job.id, after=None, limit=10) == list(first.assets)
 
 
-async def test_a_job_can_end_be_deleted_and_made_again_in_one_batch(ledger: Ledger) -> None:
+async def test_a_job_can_be_finished_deleted_and_recreated_in_one_batch(ledger: Ledger) -> None:
     job = await running(ledger, request_id="r")
     ended, deleted, gone, made = await together(
         ledger,
@@ -240,14 +240,14 @@ async def test_a_caller_is_never_answered_before_its_commit(
     assert await gated.read_jobs([job.id]) == {job.id: job}
 
 
-async def test_watchers_are_told_before_the_caller_is_answered(
+async def test_watchers_are_notified_before_the_caller_is_answered(
     ledger: Ledger, published: list[Change]
 ) -> None:
     job = await created(ledger)
     assert [change.job for change in published] == [job]
 
 
-async def test_a_crash_between_load_and_commit_leaves_nothing_and_no_hole(
+async def test_a_crash_between_load_and_commit_writes_nothing_and_leaves_no_hole(
     gated_ledger: Ledger, gated: GatedStore, published: list[Change]
 ) -> None:
     job = await running(gated_ledger)
@@ -277,7 +277,9 @@ async def test_a_crash_between_load_and_commit_leaves_nothing_and_no_hole(
     assert [change.seq for change in published] == [3, 4, 5]
 
 
-async def test_what_changes_nothing_takes_no_place(ledger: Ledger, store: SqlStore) -> None:
+async def test_a_command_that_changes_nothing_takes_no_sequence_number(
+    ledger: Ledger, store: SqlStore
+) -> None:
     job = await running(ledger)
     job = (await ledger.apply(Report(job_id=job.id, progress=5))).job
     again = ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING, worker_id="w1")
@@ -287,7 +289,7 @@ async def test_what_changes_nothing_takes_no_place(ledger: Ledger, store: SqlSto
     assert (await store.feed_head()).seq == 3
 
 
-async def test_places_follow_the_order_of_the_commands(
+async def test_sequence_numbers_follow_the_order_of_the_commands(
     ledger: Ledger, published: list[Change]
 ) -> None:
     await together(ledger, *(Create(user_id="ada", job_type=f"t{i}") for i in range(50)))
@@ -317,7 +319,7 @@ async def test_two_ledgers_on_one_database_take_one_request_id_once(store: SqlSt
     ],
     ids=["breaks a rule", "is too long", "is too large"],
 )
-async def test_a_row_that_the_database_refuses_is_only_its_callers_error(
+async def test_a_row_that_the_database_refuses_fails_only_its_own_command(
     ledger: Ledger, store: SqlStore, bad: Create
 ) -> None:
     """Were a bad value to slip through the checks, its neighbours are done all the same."""
@@ -339,7 +341,9 @@ async def test_a_row_that_the_database_refuses_is_only_its_callers_error(
     ],
     ids=["breaks a rule", "is too large", "is no text"],
 )
-async def test_so_it_is_among_many_new_jobs(ledger: Ledger, store: SqlStore, bad: Create) -> None:
+async def test_a_row_that_the_database_refuses_among_many_new_jobs_fails_only_its_own_command(
+    ledger: Ledger, store: SqlStore, bad: Create
+) -> None:
     """PostgreSQL is given these in another way, of which the driver says other things."""
     good = [Create(user_id="ada", job_type=f"t{i}") for i in range(2 * COPY_FROM_ROWS)]
     outcomes = await together(ledger, *good[:COPY_FROM_ROWS], bad, *good[COPY_FROM_ROWS:])
@@ -349,7 +353,7 @@ async def test_so_it_is_among_many_new_jobs(ledger: Ledger, store: SqlStore, bad
     assert (await store.feed_head()).seq == len(good)
 
 
-async def test_an_id_says_when_what_it_names_was_made(ledger: Ledger) -> None:
+async def test_an_id_contains_the_creation_time(ledger: Ledger) -> None:
     """So that ids order by their times, those of other servers too."""
 
     def millis(uuid7: str) -> int:

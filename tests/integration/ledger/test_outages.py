@@ -40,14 +40,14 @@ def test_a_server_that_polls_regularly_has_no_outage(serving: Outages) -> None:
     assert after(serving, *range(SECOND, 100 * SECOND, MAX_GAP)) == 0
 
 
-def test_a_database_that_was_unavailable_is_back_with_its_first_answer(serving: Outages) -> None:
+def test_an_outage_of_the_database_ends_with_its_first_answer(serving: Outages) -> None:
     serving.failed()
     serving.failed()
     assert serving.resumed_at == NOW
     assert after(serving, SECOND // 2, SECOND) == SECOND // 2
 
 
-def test_a_process_that_was_frozen_is_back_with_its_first_answer(serving: Outages) -> None:
+def test_an_outage_of_a_frozen_process_ends_with_its_first_answer(serving: Outages) -> None:
     assert after(serving, SECOND, SECOND + MAX_GAP) == 0
     assert after(serving, SECOND + 2 * MAX_GAP + 1) == SECOND + 2 * MAX_GAP + 1
 
@@ -132,7 +132,7 @@ async def writes_refused(database: Database) -> AsyncIterator[None]:
             yield
 
 
-async def test_an_expiry_that_was_seen_before_an_outage_extends_the_lease_after_it(
+async def test_an_expiry_decided_before_an_outage_extends_the_lease_if_applied_after_it(
     restarted: Ledger, let_leases_expire: LetLeasesExpire, database: Database
 ) -> None:
     """As one that waited in a batch while the one before it was refused."""
@@ -155,7 +155,7 @@ async def test_without_an_outage_a_lease_that_expired_is_lost(
     assert (await store.read_jobs([job.id]))[job.id].status is JobStatus.FAILED
 
 
-async def test_a_backlog_is_worked_off_and_what_comes_due_later_is_not_held_up(
+async def test_extended_leases_do_not_delay_later_expiries(
     ledger: Ledger, restarted: Ledger, store: SqlStore, let_leases_expire: LetLeasesExpire
 ) -> None:
     """What was extended is not due any more, so that it does not stand before the rest."""

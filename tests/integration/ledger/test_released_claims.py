@@ -50,7 +50,7 @@ async def test_one_release_that_fails_does_not_stop_the_others(
     assert [(after[job.id].leased, after[job.id].releases) for job in jobs[1:]] == [(False, 1)] * 2
 
 
-async def test_what_an_unavailable_database_did_not_release_is_released_when_it_answers(
+async def test_a_release_that_failed_is_retried_until_the_database_answers(
     store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(long_poll, "RETRY_SECONDS", 0.01)
@@ -75,7 +75,7 @@ async def test_what_an_unavailable_database_did_not_release_is_released_when_it_
     assert not refusals
 
 
-async def test_the_end_does_not_wait_for_a_database_that_is_unavailable(
+async def test_shutdown_does_not_wait_for_an_unavailable_database(
     store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(long_poll, "RETRY_SECONDS", 3600)

@@ -62,7 +62,7 @@ async def ids(store: SqlStore) -> set[JobId]:
     return {job.id for job in page.jobs}
 
 
-async def test_what_ended_long_ago_goes_with_a_tombstone_and_the_rest_stays(
+async def test_old_terminal_jobs_are_purged_with_a_tombstone_and_the_rest_stays(
     store: SqlStore, ledger: Ledger, published: list[Change], aged: Aged
 ) -> None:
     old, young = [await ended(ledger) for _ in range(3)], await ended(ledger)
@@ -76,14 +76,16 @@ async def test_what_ended_long_ago_goes_with_a_tombstone_and_the_rest_stays(
     assert sum(change.deleted for change in page.changes) == 3
 
 
-async def test_without_retention_nothing_goes(store: SqlStore, ledger: Ledger, aged: Aged) -> None:
+async def test_without_retention_nothing_is_purged(
+    store: SqlStore, ledger: Ledger, aged: Aged
+) -> None:
     job = await ended(ledger)
     await aged(job, by=10_000 * HOUR)
     assert not await Retention(store, ledger, jobs=None, deletions=HOUR).purge_some()
     assert len(await ids(store)) == 1
 
 
-async def test_it_goes_in_batches_and_says_when_there_is_more(
+async def test_jobs_are_purged_in_batches_that_report_if_there_are_more(
     store: SqlStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, aged: Aged
 ) -> None:
     monkeypatch.setattr(module, "BATCH", 2)
@@ -121,14 +123,14 @@ async def purged_beside(
     return commits
 
 
-async def test_while_nobody_calls_each_batch_is_larger_than_the_last(
+async def test_purge_batches_grow_while_there_are_no_calls(
     store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commits = await purged_beside(store, monkeypatch, callers=0)
     assert [purged for _, purged in commits] == [2, 4, 6, 6, 6, 2]
 
 
-async def test_a_batch_has_as_many_purges_as_callers_had_commands_since_the_last(
+async def test_a_purge_batch_is_as_large_as_the_number_of_calls_since_the_last(
     store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commits = await purged_beside(store, monkeypatch, callers=3)
@@ -148,7 +150,7 @@ async def test_a_batch_has_as_many_purges_as_callers_had_commands_since_the_last
     assert left == 0
 
 
-async def test_several_servers_remove_each_job_once(
+async def test_several_servers_purge_each_job_once(
     store: SqlStore, ledger: Ledger, aged: Aged
 ) -> None:
     jobs = [await ended(ledger) for _ in range(50)]
@@ -167,7 +169,7 @@ async def test_several_servers_remove_each_job_once(
     assert page.head.seq == 50 * 3 + 50
 
 
-async def test_deletions_are_known_for_a_while(store: SqlStore, ledger: Ledger) -> None:
+async def test_tombstones_are_kept_for_the_configured_time(store: SqlStore, ledger: Ledger) -> None:
     job = await ended(ledger)
     await ledger.apply(Delete(job_id=job.id, user_id="ada"))
     await Retention(store, ledger, jobs=None, deletions=HOUR).purge_some()
@@ -176,7 +178,7 @@ async def test_deletions_are_known_for_a_while(store: SqlStore, ledger: Ledger) 
     assert (await store.feed_head()).compacted_seq == 4
 
 
-async def test_it_outlives_a_database_that_goes_away(
+async def test_retention_continues_after_an_outage_of_the_database(
     store: SqlStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, aged: Aged
 ) -> None:
     monkeypatch.setattr(module, "POLL_SECONDS", 0.01)

@@ -88,7 +88,7 @@ def refused(run: Run, *statements: str) -> str:
     return str(caught.value)
 
 
-def test_a_well_formed_row_is_taken(run: Run) -> None:
+def test_a_valid_row_is_accepted(run: Run) -> None:
     run(insert("jobs", JOB), insert("assets", ASSET))
 
 
@@ -164,7 +164,7 @@ def test_a_job_cannot_be_updated_into_breaking_a_rule(run: Run) -> None:
     assert "status" in refused(run, "UPDATE jobs SET status = 'LOST'")
 
 
-def test_two_jobs_cannot_share_a_place_in_the_feed_or_a_request_id(run: Run) -> None:
+def test_two_jobs_cannot_share_a_sequence_number_or_a_request_id(run: Run) -> None:
     run(insert("jobs", JOB, request_id="'r'"))
     refused(run, insert("jobs", JOB, id=OTHER_ID, request_id="'r'"))
     run(insert("jobs", JOB, id=OTHER_ID, request_id="'r'", user_id="'bob'"))
@@ -173,13 +173,13 @@ def test_two_jobs_cannot_share_a_place_in_the_feed_or_a_request_id(run: Run) -> 
     refused(run, insert("changes", change, job_id=OTHER_ID))
 
 
-def test_an_orphan_is_refused(run: Run) -> None:
+def test_an_asset_without_its_job_is_refused(run: Run) -> None:
     refused(run, insert("assets", ASSET))
     run(insert("jobs", JOB), insert("assets", ASSET))
     refused(run, f"UPDATE assets SET job_id = {OTHER_ID}")
 
 
-def test_a_deleted_job_takes_its_own_along(run: Run) -> None:
+def test_deleting_a_job_deletes_its_rows_in_other_tables(run: Run) -> None:
     run(insert("jobs", JOB), insert("assets", ASSET))
     run("DELETE FROM jobs")
     assert run("SELECT count(*) FROM assets") == [(0,)]
@@ -198,7 +198,7 @@ def test_an_asset_that_breaks_a_rule_is_refused(run: Run, changed: dict[str, str
     refused(run, insert("assets", ASSET, **changed))
 
 
-def test_there_is_one_feed(run: Run) -> None:
+def test_a_second_feed_row_is_refused(run: Run) -> None:
     refused(
         run,
         "INSERT INTO feed (id, epoch, compacted_seq, database_identity) VALUES (2, 'x', 0, '')",

@@ -46,7 +46,7 @@ async def copying(watcher: asyncpg.Connection) -> int:
     return found
 
 
-async def test_what_else_is_new_of_a_job_that_is_copied_comes_after_it(store: SqlStore) -> None:
+async def test_a_transition_of_a_copied_job_is_written_after_the_job(store: SqlStore) -> None:
     many = [creation() for _ in range(MANY)]
     start = step(many[0].job, ChangeStatus(job_id=many[0].job.id, target=JobStatus.PROCESSING))
     await append(store, *many, start)
@@ -54,7 +54,7 @@ async def test_what_else_is_new_of_a_job_that_is_copied_comes_after_it(store: Sq
     assert found == {start.job.id: (start.job, [start.transition])}
 
 
-async def test_a_copy_that_is_cut_off_leaves_nothing_and_can_be_done_again(
+async def test_a_copy_whose_connection_breaks_writes_nothing_and_can_be_repeated(
     store: SqlStore, database_url: str
 ) -> None:
     many = [creation() for _ in range(MANY)]
@@ -69,9 +69,7 @@ async def test_a_copy_that_is_cut_off_leaves_nothing_and_can_be_done_again(
     assert found == {decision.job.id: decision.job for decision in many}
 
 
-async def test_who_is_cancelled_while_copying_leaves_nothing(
-    store: SqlStore, database_url: str
-) -> None:
+async def test_a_cancelled_copy_writes_nothing(store: SqlStore, database_url: str) -> None:
     many = [creation() for _ in range(MANY)]
     async with writes_held_up(database_url) as other:
         task = asyncio.create_task(append(store, *many))
@@ -82,7 +80,7 @@ async def test_who_is_cancelled_while_copying_leaves_nothing(
     assert [change.seq for change in await append(store, creation())] == [1]
 
 
-async def test_a_copy_that_takes_too_long_is_given_up(
+async def test_a_copy_that_takes_too_long_is_aborted(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgresql_engines, "COMMAND_SECONDS", 0.3)

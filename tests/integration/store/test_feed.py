@@ -86,7 +86,7 @@ def assert_told_once_and_in_order(changes: Iterable[Change]) -> dict[JobId, list
     return steps
 
 
-async def test_a_job_stands_in_the_feed_at_its_latest_change(store: SqlStore) -> None:
+async def test_a_job_is_in_the_feed_at_its_latest_change(store: SqlStore) -> None:
     first = await saved(store)
     second = await saved(store)
     first = await moved(store, first, PROCESSING)
@@ -98,7 +98,7 @@ async def test_a_job_stands_in_the_feed_at_its_latest_change(store: SqlStore) ->
     assert (list(last.changes), last.through) == ([], 3)
 
 
-async def test_a_start_whose_job_went_on_is_told_at_its_own_place(store: SqlStore) -> None:
+async def test_a_start_is_in_the_feed_at_its_own_sequence_number(store: SqlStore) -> None:
     """Else a reader that has passed it would never learn of it."""
     job = await saved(store, labels={"k": "v"})
     started = await moved(store, job, PROCESSING, worker_id="w", progress=7, progress_message="off")
@@ -111,7 +111,7 @@ async def test_a_start_whose_job_went_on_is_told_at_its_own_place(store: SqlStor
     assert {change.as_of for change in (*first, *second)} == {4}
 
 
-async def test_a_start_on_the_way_to_a_cancellation_is_told_as_it_was(store: SqlStore) -> None:
+async def test_the_start_within_a_cancellation_is_in_the_feed_as_a_start(store: SqlStore) -> None:
     job = await saved(store)
     cancelled = step(job, Cancel(job_id=job.id, user_id="ada", reason="enough"))
     assert cancelled.via is not None
@@ -122,7 +122,9 @@ async def test_a_start_on_the_way_to_a_cancellation_is_told_as_it_was(store: Sql
     assert [t.version for c in (*first, *second) for t in c.transitions] == [2, 3]
 
 
-async def test_a_cancellation_that_began_sooner_is_not_told_of_the_start(store: SqlStore) -> None:
+async def test_a_start_in_the_feed_has_no_later_cancellation_of_an_earlier_time(
+    store: SqlStore,
+) -> None:
     """Of two servers' transactions the one that commits later can have the earlier time."""
     job = await saved(store)
     started = await moved(store, job, PROCESSING, worker_id="w")
@@ -151,7 +153,7 @@ async def test_the_feed_is_paged_without_gaps_or_repetitions(store: SqlStore) ->
         assert [final[job.id].job for job in (jobs[0], *ended[2:])] == [jobs[0], *ended[2:]]
 
 
-async def test_one_owners_part_of_the_feed_is_whole(store: SqlStore) -> None:
+async def test_the_feed_of_one_owner_is_complete(store: SqlStore) -> None:
     ours, theirs = [], []
     for _ in range(4):
         ours.append(await moved(store, await saved(store, "ada"), PROCESSING))
@@ -188,7 +190,7 @@ async def test_a_page_is_bounded_by_bytes_and_nothing_is_missing(store: SqlStore
     assert [steps[job.id] for job in jobs] == [[2, 3]] * 4 + [[]] * 5
 
 
-async def test_what_a_page_cannot_take_is_not_read(store: SqlStore) -> None:
+async def test_jobs_that_do_not_fit_in_a_page_are_not_read(store: SqlStore) -> None:
     """Sizes come first: 200 jobs of 100 kB are not read to return two of them."""
     for _ in range(20):
         await append(store, *(creation(parameters=BLOB) for _ in range(10)))
@@ -222,7 +224,7 @@ async def test_other_owners_changes_are_not_scanned(store: SqlStore, database: D
     assert "ix_changes_user_id_seq" in found
 
 
-async def test_the_newest_changes_begin_where_they_fit(store: SqlStore) -> None:
+async def test_newest_from_returns_the_first_change_that_fits_the_limits(store: SqlStore) -> None:
     assert await store.newest_from(limit=10, max_bytes=1) == 0
     for size in (0, 500_000, 100, 100_000, 100_000):
         await saved(store, parameters=Payload(bytes(size)))
@@ -305,7 +307,7 @@ async def test_active_jobs_are_listed_as_they_are_unless_they_changed_since(
     assert await listed(store, head - 1, limit=10) == [[third, other]]
 
 
-async def test_active_jobs_are_found_by_an_index_however_many_have_ended(
+async def test_active_jobs_are_found_by_an_index_among_many_terminal_ones(
     store: SqlStore, database: Database
 ) -> None:
     created = await append(store, *(creation() for _ in range(2000)))
@@ -330,7 +332,7 @@ async def test_active_jobs_are_found_by_an_index_however_many_have_ended(
         assert "TEMP B-TREE" not in found
 
 
-async def test_deletions_are_forgotten_oldest_first_and_a_reader_from_before_is_told(
+async def test_deletions_are_compacted_oldest_first_and_an_older_cursor_is_refused(
     store: SqlStore,
 ) -> None:
     for _ in range(3):
@@ -351,9 +353,7 @@ async def test_deletions_are_forgotten_oldest_first_and_a_reader_from_before_is_
     assert (await store.feed_head()).compacted_seq == deleted[2]
 
 
-async def test_jobs_that_ended_long_ago_are_found_and_no_others(
-    store: SqlStore, database: Database
-) -> None:
+async def test_only_old_terminal_jobs_are_purgeable(store: SqlStore, database: Database) -> None:
     await moved(store, await saved(store), PROCESSING)
     old = [await finished(store) for _ in range(3)]
     ids = [job.id for job in old]
@@ -381,7 +381,7 @@ def test_an_id_is_not_before_the_first_of_its_time() -> None:
     assert first_id(now) == "018bcfe5-687b-7000-8000-000000000000"
 
 
-async def test_a_feed_is_renamed_by_one_of_those_who_ask(store: SqlStore) -> None:
+async def test_the_epoch_is_renewed_once_for_all_servers_that_ask(store: SqlStore) -> None:
     head = await store.feed_head()
     first, second = [await store.renew_epoch(head.epoch) for _ in range(2)]
     assert first.epoch != head.epoch
@@ -389,7 +389,7 @@ async def test_a_feed_is_renamed_by_one_of_those_who_ask(store: SqlStore) -> Non
     assert (first.seq, first.compacted_seq) == (head.seq, head.compacted_seq)
 
 
-async def test_a_database_is_recognised_as_long_as_it_is_the_same(
+async def test_the_identity_of_an_unchanged_database_is_verified(
     store: SqlStore, database: Database
 ) -> None:
     head = await store.verify_identity()
@@ -399,7 +399,7 @@ async def test_a_database_is_recognised_as_long_as_it_is_the_same(
     assert (await store.verify_identity()).epoch != head.epoch
 
 
-async def test_whoever_finds_the_database_away_has_its_identity_verified_next(
+async def test_after_any_failed_read_the_database_identity_is_verified(
     store: SqlStore, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tail need not have seen it: other reads replace the connections that broke."""

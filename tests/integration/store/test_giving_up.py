@@ -50,7 +50,7 @@ async def cut_off(database_url: str, pid: int) -> None:
     await connection.close()
 
 
-async def test_nothing_stays_of_a_transaction_whose_task_is_cancelled(store: SqlStore) -> None:
+async def test_a_cancelled_transaction_leaves_no_trace(store: SqlStore) -> None:
     written = asyncio.Event()
 
     async def write() -> None:
@@ -68,7 +68,7 @@ async def test_nothing_stays_of_a_transaction_whose_task_is_cancelled(store: Sql
     assert (await store.feed_head()).seq == 1
 
 
-async def test_nothing_stays_of_a_transaction_whose_rollback_is_cancelled(
+async def test_a_transaction_whose_rollback_is_cancelled_leaves_no_trace(
     store: SqlStore, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its connection must not go back to the pool: what it wrote would be the next one's."""
@@ -96,7 +96,7 @@ async def test_nothing_stays_of_a_transaction_whose_rollback_is_cancelled(
     assert (await store.feed_head()).seq == 1
 
 
-async def test_a_transaction_that_sqlalchemy_runs_leaves_nothing_where_it_fails(
+async def test_a_failed_sqlalchemy_transaction_leaves_no_trace(
     store: SqlStore, database: Database
 ) -> None:
     """Deletions are forgotten by two statements: here the second one fails."""
@@ -160,7 +160,7 @@ async def test_reads_that_are_cancelled_while_they_connect_leave_nothing_open(
 
 
 @several_servers
-async def test_who_waited_too_long_for_a_statement_does_not_wait_for_a_rollback(
+async def test_after_a_statement_timeout_there_is_no_wait_for_a_rollback(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgresql_engines, "COMMAND_SECONDS", 0.3)
@@ -180,7 +180,7 @@ async def test_who_waited_too_long_for_a_statement_does_not_wait_for_a_rollback(
 
 
 @several_servers
-async def test_a_transaction_that_is_cut_off_can_be_done_again(
+async def test_a_transaction_whose_connection_broke_is_reported_as_repeatable(
     store: SqlStore, database_url: str
 ) -> None:
     with pytest.raises(StoreUnavailable) as refused:
@@ -191,7 +191,7 @@ async def test_a_transaction_that_is_cut_off_can_be_done_again(
 
 
 @several_servers
-async def test_a_commit_that_is_cut_off_is_not_done_again(
+async def test_a_commit_whose_connection_broke_is_reported_as_not_repeatable(
     store: SqlStore, database_url: str
 ) -> None:
     """It may have been done: who asked is told that nobody knows."""
@@ -204,7 +204,7 @@ async def test_a_commit_that_is_cut_off_is_not_done_again(
 
 
 @several_servers
-async def test_where_one_connection_is_cut_off_those_at_rest_are_let_go(
+async def test_after_one_broken_connection_the_idle_ones_are_replaced(
     store: SqlStore, database_url: str
 ) -> None:
     async with store.transaction() as one, store.transaction() as other:
@@ -222,7 +222,7 @@ async def test_where_one_connection_is_cut_off_those_at_rest_are_let_go(
 
 
 @several_servers
-async def test_a_deletion_waits_for_the_counter_with_nothing_that_its_holder_can_wait_for(
+async def test_a_deletion_that_waits_for_the_feed_blocks_no_holder_of_the_feed(
     store: SqlStore, database_url: str
 ) -> None:
     """Else the one who creates a job with the request id of a deleted one would wait for ever."""

@@ -76,7 +76,7 @@ async def test_every_command_leaves_in_memory_what_it_leaves_in_the_row(store: S
     assert await store.read_jobs([job.id]) == await loaded(store, job.id) == {job.id: ended}
 
 
-async def test_what_somebody_changed_by_hand_is_seen(store: SqlStore, database: Database) -> None:
+async def test_a_change_by_hand_is_seen(store: SqlStore, database: Database) -> None:
     job, other = await running(store), await running(store)
     await by_hand(database, f"UPDATE jobs SET max_attempts = 7 WHERE id = '{job.id}'")
     found = await loaded(store, job.id, other.id)
@@ -84,7 +84,7 @@ async def test_what_somebody_changed_by_hand_is_seen(store: SqlStore, database: 
     assert found[other.id] == other
 
 
-async def test_what_another_process_changed_is_seen(store: SqlStore, database_url: str) -> None:
+async def test_a_change_by_another_process_is_seen(store: SqlStore, database_url: str) -> None:
     """On SQLite no other server may: but whoever opens the file can."""
     job = await running(store)
     assert await loaded(store, job.id) == {job.id: job}
@@ -118,7 +118,7 @@ async def test_a_job_that_another_server_is_changing_is_waited_for(
     await other.close()
 
 
-async def test_what_was_rolled_back_is_not_remembered(store: SqlStore) -> None:
+async def test_a_rolled_back_change_is_not_cached(store: SqlStore) -> None:
     job = await running(store)
     with pytest.raises(RuntimeError, match="crash"):
         async with store.transaction() as transaction:
@@ -128,7 +128,7 @@ async def test_what_was_rolled_back_is_not_remembered(store: SqlStore) -> None:
     assert await loaded(store, job.id) == {job.id: job}
 
 
-async def test_what_a_commit_wrote_that_did_not_say_so_is_seen(
+async def test_a_commit_whose_outcome_is_unknown_is_seen(
     store: SqlStore, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = await running(store)
@@ -155,7 +155,7 @@ async def test_what_a_commit_wrote_that_did_not_say_so_is_seen(
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-async def test_nothing_is_written_after_what_failed_and_was_undone_by_the_database(
+async def test_nothing_is_written_after_the_database_has_rolled_back_by_itself(
     store: SqlStore, database: Database
 ) -> None:
     """As where the disk is full: SQLite rolls back by itself, and is in no transaction then."""
@@ -172,7 +172,7 @@ async def test_nothing_is_written_after_what_failed_and_was_undone_by_the_databa
 
 
 @pytest.mark.parametrize("look", ["feed_head", "verify_identity", "overdue"])
-async def test_all_is_forgotten_when_the_database_was_away_whoever_finds_out(
+async def test_any_failed_read_of_an_unavailable_database_clears_the_cache(
     store: SqlStore, look: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = await running(store)
@@ -194,7 +194,7 @@ async def test_all_is_forgotten_when_the_database_was_away_whoever_finds_out(
     assert len(read) == 1
 
 
-async def test_a_deleted_job_is_forgotten(store: SqlStore) -> None:
+async def test_a_deleted_job_is_removed_from_the_cache(store: SqlStore) -> None:
     job = await finished(store)
     await append(store, step(job, Delete(job_id=job.id, user_id="ada")))
     assert await loaded(store, job.id) == {}
@@ -234,7 +234,7 @@ async def test_any_number_of_jobs_is_written_and_changed_at_once(
     assert await count(database, "SELECT count(*) FROM jobs WHERE start_seq > 0") == number
 
 
-def test_no_more_is_remembered_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_bounded_by_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_module, "MAX_JOBS", 3)
     memory = JobCache()
     jobs = [Change(creation().job, seq) for seq in range(4)]
@@ -249,7 +249,7 @@ def test_no_more_is_remembered_than_allowed(monkeypatch: pytest.MonkeyPatch) -> 
     assert memory.find(ids) == {}
 
 
-def test_no_more_content_is_remembered_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_bounded_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_module, "MAX_BYTES", 100_000)
     memory = JobCache()
     small, large = (

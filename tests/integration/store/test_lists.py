@@ -18,7 +18,7 @@ from tests.support.store_writer import finished, saved
 NOTHING = JobQuery(user_id="ada", labels={"nothing": "has this"})
 
 
-async def test_a_list_with_a_selective_filter_scans_so_many_jobs_and_says_where_it_goes_on(
+async def test_a_list_with_a_selective_filter_scans_a_bounded_number_of_jobs(
     store: SqlStore, database: Database
 ) -> None:
     """Each job that passes is on one page, and only the last page says that it is the last."""
@@ -79,7 +79,7 @@ async def make_lists_endless(database: Database) -> None:
         )
 
 
-async def test_a_list_that_takes_too_long_is_ended_and_so_is_one_that_nobody_waits_for(
+async def test_a_list_is_aborted_after_its_timeout_or_when_its_caller_is_gone(
     store: SqlStore, database: Database
 ) -> None:
     """Its connection is good for the next one, and no statement goes on."""
@@ -109,7 +109,7 @@ async def test_a_list_that_takes_too_long_is_ended_and_so_is_one_that_nobody_wai
             assert (await connection.execute(text(running))).scalar_one() == 0
 
 
-async def test_a_list_that_is_cancelled_again_has_ended_when_its_task_has(
+async def test_a_list_cancelled_twice_stops_before_its_task_ends(
     store: SqlStore, database: Database
 ) -> None:
     """Else a task that nobody knows uses its connection, also when the store is closed."""

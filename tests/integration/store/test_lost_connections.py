@@ -49,7 +49,7 @@ def confused(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 @several_servers
-async def test_a_confused_connection_is_let_go_and_the_batch_done_by_another(
+async def test_a_connection_with_a_protocol_error_is_replaced_and_the_batch_repeated(
     ledger: Ledger, confused: list[object]
 ) -> None:
     decision = await ledger.apply(CREATE)
@@ -58,7 +58,7 @@ async def test_a_confused_connection_is_let_go_and_the_batch_done_by_another(
 
 
 @several_servers
-async def test_a_read_by_a_confused_connection_says_that_it_can_be_repeated(
+async def test_a_read_that_fails_with_a_protocol_error_is_reported_as_repeatable(
     ledger: Ledger, store: SqlStore, confused: list[object]
 ) -> None:
     with pytest.raises(StoreUnavailable) as refused:
@@ -91,7 +91,7 @@ async def behind_proxy(
 
 
 @several_servers
-async def test_peers_that_are_dead_without_a_word_hold_up_nothing(
+async def test_unresponsive_connections_delay_no_command(
     behind_proxy: tuple[Database, Proxy],
 ) -> None:
     """One connection breaks, the others never answer again: none of them is waited for."""
@@ -114,7 +114,7 @@ async def test_peers_that_are_dead_without_a_word_hold_up_nothing(
 
 
 @several_servers
-async def test_the_end_waits_for_no_peer_that_is_dead_without_a_word(
+async def test_closing_does_not_wait_for_unresponsive_connections(
     behind_proxy: tuple[Database, Proxy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a limit each of them is waited for as long as a statement."""
@@ -128,7 +128,7 @@ async def test_the_end_waits_for_no_peer_that_is_dead_without_a_word(
 
 
 @several_servers
-async def test_creations_that_were_cut_off_are_not_done_again(
+async def test_creations_whose_connection_broke_are_not_repeated(
     behind_proxy: tuple[Database, Proxy], database_url: str
 ) -> None:
     """They are one statement, which commits by itself: as here, it may be done all the same."""
@@ -156,7 +156,7 @@ async def test_creations_that_were_cut_off_are_not_done_again(
 
 
 @several_servers
-async def test_a_creation_that_is_repeated_over_a_dead_connection_is_given_its_job(
+async def test_a_repeated_creation_after_a_dead_connection_returns_its_job(
     ledger: Ledger, confused: list[object]
 ) -> None:
     """As after a restart of the database: the connections are dead, and answers were lost."""

@@ -105,14 +105,16 @@ async def test_several_may_migrate_at_once(empty_url: str) -> None:
         await database.close()
 
 
-async def test_a_database_without_a_schema_is_refused_with_the_way_out(empty_url: str) -> None:
+async def test_a_database_without_a_schema_is_refused_with_the_command_to_run(
+    empty_url: str,
+) -> None:
     database = open_database(parse_url(empty_url))
     with pytest.raises(SchemaError, match="run `jobledger-server migrate`"):
         await require_head(database)
     await database.close()
 
 
-async def test_a_database_of_a_newer_server_is_refused_and_left_alone(empty_url: str) -> None:
+async def test_a_database_of_a_newer_server_is_refused_and_left_unchanged(empty_url: str) -> None:
     database = open_database(parse_url(empty_url))
     await migrate(database)
     async with database.writer.begin() as connection:

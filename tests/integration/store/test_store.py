@@ -54,7 +54,7 @@ async def test_only_the_jobs_that_exist_are_read(store: SqlStore) -> None:
     assert await store.read_jobs([]) == {}
 
 
-async def test_nothing_is_seen_before_the_commit_and_nothing_stays_of_a_rollback(
+async def test_changes_are_visible_only_after_the_commit(
     store: SqlStore,
 ) -> None:
     decision = creation()
@@ -67,7 +67,7 @@ async def test_nothing_is_seen_before_the_commit_and_nothing_stays_of_a_rollback
     assert (await store.feed_head()).seq == 0
 
 
-async def test_places_are_dense_across_rollbacks(store: SqlStore) -> None:
+async def test_sequence_numbers_are_dense_across_rollbacks(store: SqlStore) -> None:
     assert [c.seq for c in await append(store, creation(), creation())] == [1, 2]
     with pytest.raises(RuntimeError):
         async with store.transaction() as transaction:
@@ -83,7 +83,7 @@ async def test_the_epoch_stays(store: SqlStore) -> None:
     assert (await store.feed_head()).epoch == before.epoch != ""
 
 
-async def test_a_loaded_job_is_nobody_elses_until_the_end(store: SqlStore) -> None:
+async def test_a_loaded_job_is_locked_until_the_end_of_the_transaction(store: SqlStore) -> None:
     """Two transactions that load, decide and write one job lose no update."""
     job = await moved(store, await saved(store), JobStatus.PROCESSING)
 
@@ -213,7 +213,7 @@ async def test_creation_times_bound_the_list_exclusively(store: SqlStore) -> Non
     assert (await store.list_jobs(between, before=None, limit=10)).jobs == [jobs[1]]
 
 
-async def test_a_deleted_job_takes_its_own_along_and_leaves_a_tombstone(store: SqlStore) -> None:
+async def test_deleting_a_job_deletes_its_rows_and_leaves_a_tombstone(store: SqlStore) -> None:
     job = await moved(store, await saved(store, labels={"k": "v"}), JobStatus.PROCESSING)
     job = await moved(store, job, JobStatus.COMPLETED, assets=(AssetLink("t", "", "p", 1),))
     other = await finished(store)
@@ -270,7 +270,7 @@ async def test_readers_cannot_write(database: Database) -> None:
                 await connection.execute(text("DELETE FROM jobs"))
 
 
-async def test_a_history_is_whole_or_not_there_whoever_deletes_the_job_meanwhile(
+async def test_a_history_is_complete_or_absent_during_a_deletion(
     store: SqlStore,
 ) -> None:
     """Else a watcher would be told an end without the steps that led to it."""

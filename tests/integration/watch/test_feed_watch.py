@@ -81,7 +81,7 @@ async def next_update(watch: FeedWatch, max_wait: float = MAX_WAIT) -> FeedUpdat
     return update
 
 
-async def test_one_that_sleeps_keeps_up_with_a_feed_that_has_nothing_for_it(
+async def test_an_idle_watch_follows_a_feed_without_matching_changes_and_reads_no_table(
     ledger: Ledger, hub: WatchHub, feed: FeedReader, counting: CountingStore
 ) -> None:
     watch = FeedWatch(feed, ADA, Cursor(0))
@@ -101,7 +101,7 @@ async def test_one_that_sleeps_keeps_up_with_a_feed_that_has_nothing_for_it(
     assert counting.reads == 0
 
 
-async def test_what_comes_while_the_table_is_read_is_not_slept_over(
+async def test_a_change_committed_while_the_table_is_read_is_delivered(
     ledger: Ledger, hub: WatchHub, feed: FeedReader, counting: CountingStore
 ) -> None:
     for _ in range(7):
@@ -121,7 +121,7 @@ async def test_what_comes_while_the_table_is_read_is_not_slept_over(
     assert counting.reads == 1
 
 
-async def test_a_sleeper_is_woken_for_what_it_follows_and_nothing_else(
+async def test_a_waiting_watch_is_woken_only_by_matching_changes(
     ledger: Ledger, hub: WatchHub, feed: FeedReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     woken: list[FeedWatch] = []
@@ -147,7 +147,7 @@ async def test_a_sleeper_is_woken_for_what_it_follows_and_nothing_else(
     assert [change.job for change in update.changes] == [job]
 
 
-async def test_one_ahead_of_its_server_is_not_told_again_what_it_knows(
+async def test_a_cursor_ahead_of_the_server_gets_no_change_twice(
     store: SqlStore, ledger: Ledger, hub: WatchHub, feed: FeedReader
 ) -> None:
     """Another server update it; this one has yet to poll_now."""
@@ -165,7 +165,7 @@ async def test_one_ahead_of_its_server_is_not_told_again_what_it_knows(
 
 
 @pytest.mark.parametrize("filled", [False, True])
-async def test_from_any_place_everything_is_told_by_window_and_table(
+async def test_a_watch_from_any_cursor_gets_every_transition_from_buffer_and_table(
     ledger: Ledger,
     hub: WatchHub,
     feed: FeedReader,
@@ -208,7 +208,7 @@ async def test_from_any_place_everything_is_told_by_window_and_table(
         assert steps == expected
 
 
-async def test_of_a_deleted_job_whose_start_was_passed_over_only_the_deletion_is_told(
+async def test_of_a_deleted_job_whose_start_was_skipped_only_the_deletion_is_delivered(
     store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once it read the table, which has forgotten the job; then the buffer, which has not."""
@@ -237,7 +237,7 @@ async def test_of_a_deleted_job_whose_start_was_passed_over_only_the_deletion_is
         assert [change.seq for change in (await next_update(elsewhere)).changes] == [seq]
 
 
-async def test_a_server_that_has_not_seen_such_a_deletion_yet_asks_the_table(
+async def test_a_server_that_has_not_seen_a_skipped_deletion_reads_the_table(
     counting: CountingStore, store: SqlStore
 ) -> None:
     job = await finished(store)
@@ -263,7 +263,7 @@ async def test_a_server_that_has_not_seen_such_a_deletion_yet_asks_the_table(
         (1, {"ada": [1, 2, 5], "bob": [3, 5], "eve": [5]}),
     ],
 )
-async def test_every_place_in_a_page_of_the_table_says_as_of_when_it_was_read(
+async def test_every_cursor_within_a_page_has_the_head_at_which_it_was_read(
     counting: CountingStore,
     store: SqlStore,
     monkeypatch: pytest.MonkeyPatch,
@@ -296,7 +296,7 @@ async def test_every_place_in_a_page_of_the_table_says_as_of_when_it_was_read(
     assert counting.reads == 0
 
 
-async def test_what_was_read_is_not_told_of_a_feed_that_starts_over(
+async def test_a_restarted_feed_delivers_nothing_read_before(
     buffer: ChangeBuffer, feed: FeedReader
 ) -> None:
     before, after = creation("ada").job, creation("ada").job
@@ -307,7 +307,9 @@ async def test_what_was_read_is_not_told_of_a_feed_that_starts_over(
         assert [change.job for change in (await next_update(watch)).changes] == [job]
 
 
-async def test_a_draining_server_ends_it_at_its_place(hub: WatchHub, feed: FeedReader) -> None:
+async def test_draining_ends_a_feed_watch_and_keeps_its_cursor(
+    hub: WatchHub, feed: FeedReader
+) -> None:
     watch = FeedWatch(feed, ADA, Cursor(0))
     with hub.subscribe_to_feed(watch):
         await next_update(watch)
@@ -321,7 +323,7 @@ async def test_a_draining_server_ends_it_at_its_place(hub: WatchHub, feed: FeedR
     assert watch.cursor == Cursor(0)
 
 
-async def test_what_a_reader_may_stall_over_is_cut_by_its_bytes(
+async def test_each_update_is_bounded_by_bytes(
     ledger: Ledger, hub: WatchHub, store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blob = Payload(b"x" * 40_000)
@@ -348,7 +350,7 @@ async def test_what_a_reader_may_stall_over_is_cut_by_its_bytes(
         assert max(sizes) == 3
 
 
-async def test_a_change_buffer_is_filled_with_no_more_than_it_holds(
+async def test_filling_a_change_buffer_reads_no_more_than_it_holds(
     ledger: Ledger, store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many large jobs there are: the newest count."""
@@ -368,7 +370,7 @@ async def test_a_change_buffer_is_filled_with_no_more_than_it_holds(
 
 
 @pytest.mark.parametrize("answered", [0, 1])
-async def test_a_change_buffer_begins_with_what_the_database_answers_in_time(
+async def test_a_change_buffer_starts_with_the_changes_that_were_read_in_time(
     ledger: Ledger, store: SqlStore, monkeypatch: pytest.MonkeyPatch, answered: int
 ) -> None:
     """The tail reads on from there, and nobody misses anything."""

@@ -114,7 +114,7 @@ class Reader:
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_no_job_is_told_without_its_steps_wherever_one_reads(
+async def test_a_reader_that_changes_servers_gets_every_transition_once(
     store: SqlStore, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     rng = random.Random(seed)

@@ -82,7 +82,7 @@ async def news_of(watch: JobWatch, version: int) -> list[tuple[int, list[int]]]:
     return seen
 
 
-async def test_a_commit_is_handed_on_at_once_without_a_look(
+async def test_a_commit_is_delivered_at_once_without_a_poll(
     here: Ledger, hub: WatchHub, poll_now: asyncio.Event
 ) -> None:
     job = await created(here)
@@ -111,7 +111,7 @@ async def test_a_change_behind_a_gap_is_held_back_until_the_gap_is_read(
         await asyncio.wait([task])
 
 
-async def test_a_change_behind_a_page_that_passed_over_its_job_is_held_back(
+async def test_a_change_behind_a_page_that_skipped_its_job_is_held_back(
     store: SqlStore, hub: WatchHub, poll_now: asyncio.Event
 ) -> None:
     """A busy server can read a page of the table before it learns of its own commits."""
@@ -135,7 +135,7 @@ async def test_a_change_behind_a_page_that_passed_over_its_job_is_held_back(
     assert hub.seq == 7
 
 
-async def test_what_another_server_commits_is_seen_without_any_hint(
+async def test_commits_of_another_server_are_seen_without_a_notification(
     elsewhere: Ledger, hub: WatchHub, tail: None
 ) -> None:
     job = await created(elsewhere)
@@ -178,7 +178,7 @@ async def test_two_servers_that_race_leave_no_gap(
     assert hub.seq == 53
 
 
-async def test_the_tail_outlives_a_database_that_goes_away(
+async def test_the_tail_continues_after_an_outage_of_the_database(
     elsewhere: Ledger, hub: WatchHub, store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away = asyncio.Event()
@@ -223,7 +223,7 @@ def unfinished(timers: list[asyncio.TimerHandle]) -> int:
     return sum(timer.when() > soon and not timer.cancelled() for timer in timers)
 
 
-async def test_a_watcher_that_is_gone_leaves_no_timer(
+async def test_a_cancelled_wait_leaves_no_timer(
     hub: WatchHub, buffer: ChangeBuffer, store: SqlStore, timers: list[asyncio.TimerHandle]
 ) -> None:
     """It would be kept, and all that it knows, for as long as it was going to wait."""
@@ -278,7 +278,7 @@ async def test_a_database_that_was_restored_ends_every_watch_and_the_next_ones_w
         assert (await news_of(watch, 3))[-1][0] == 3
 
 
-async def test_many_watchers_are_woken_a_few_at_a_time_and_none_is_forgotten(
+async def test_many_watchers_are_woken_a_few_at_a_time_and_all_are_woken(
     here: Ledger, store: SqlStore, poll_now: asyncio.Event
 ) -> None:
     hub = WatchHub(ChangeBuffer(0), poll_now.set, max_watches=1000)
@@ -302,7 +302,7 @@ async def test_many_watchers_are_woken_a_few_at_a_time_and_none_is_forgotten(
     assert len(served) == 500
 
 
-async def test_a_hole_in_the_feed_is_told_counted_and_ends_every_watch(
+async def test_a_hole_in_the_feed_is_logged_counted_and_ends_every_watch(
     here: Ledger,
     hub: WatchHub,
     store: SqlStore,
@@ -331,7 +331,7 @@ async def test_a_hole_in_the_feed_is_told_counted_and_ends_every_watch(
     await asyncio.wait([task])
 
 
-async def test_a_transition_is_not_lost_where_its_job_went_on_beyond_the_page(
+async def test_a_transition_is_delivered_if_its_job_changed_again_beyond_the_page(
     elsewhere: Ledger,
     hub: WatchHub,
     store: SqlStore,
@@ -354,7 +354,7 @@ async def test_a_transition_is_not_lost_where_its_job_went_on_beyond_the_page(
     await asyncio.wait([task])
 
 
-async def test_a_server_that_was_away_longer_than_deletions_are_known_begins_anew(
+async def test_a_tail_behind_the_compacted_sequence_restarts_the_feed(
     elsewhere: Ledger, hub: WatchHub, store: SqlStore, poll_now: asyncio.Event
 ) -> None:
     job = await created(elsewhere)

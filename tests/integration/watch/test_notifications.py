@@ -60,7 +60,7 @@ async def until_listening(database_url: str, count: int) -> None:
             pass
 
 
-async def test_a_commit_is_seen_by_the_other_server_without_a_look(
+async def test_a_notification_delivers_a_commit_to_another_server_without_a_poll(
     start: Start, database_url: str, no_polling: None
 ) -> None:
     here, there = await start(), await start()
@@ -69,7 +69,7 @@ async def test_a_commit_is_seen_by_the_other_server_without_a_look(
     await sees_the_end(there, here)
 
 
-async def test_listeners_that_are_cut_off_come_back(
+async def test_listeners_reconnect_after_a_broken_connection(
     start: Start, database_url: str, no_polling: None
 ) -> None:
     here, there = await start(), await start()
@@ -81,13 +81,15 @@ async def test_listeners_that_are_cut_off_come_back(
     await sees_the_end(there, here)
 
 
-async def test_without_hints_everything_works_by_looking(start: Start, database_url: str) -> None:
+async def test_without_notifications_changes_are_found_by_polling(
+    start: Start, database_url: str
+) -> None:
     here, there = await start(feed="poll"), await start(feed="poll")
     assert await listeners(database_url) == 0
     await sees_the_end(here, there)
 
 
-async def test_a_server_does_not_look_for_its_own_commits(
+async def test_a_server_does_not_poll_for_its_own_commits(
     start: Start, database_url: str, no_polling: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = await start()

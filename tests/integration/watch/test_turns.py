@@ -51,7 +51,7 @@ async def synced(feed: FeedReader, selection: Selection, caller: Caller) -> None
 
 @pytest.mark.parametrize("good", [Caller("there", "good"), Caller("here", "good")])
 @pytest.mark.parametrize("selection", [Selection(), SELECTIVE, Selection(user_id="ada")])
-async def test_many_that_resume_hold_up_nobody_elses_watch(
+async def test_many_resuming_watches_of_one_caller_do_not_delay_others(
     counting: CountingStore, selection: Selection, good: Caller
 ) -> None:
     feed = FeedReader(counting, ChangeBuffer(JOBS))
@@ -66,7 +66,7 @@ async def test_many_that_resume_hold_up_nobody_elses_watch(
     assert counting.pages == 21 * JOBS / 10
 
 
-async def test_one_that_waits_for_its_turn_says_that_it_is_alive_and_misses_nothing(
+async def test_a_watch_that_waits_for_its_turn_sends_heartbeats_and_misses_nothing(
     counting: CountingStore,
 ) -> None:
     counting.gate = gate = Gate()
@@ -88,7 +88,7 @@ async def test_one_that_waits_for_its_turn_says_that_it_is_alive_and_misses_noth
         seen += len(update.changes) if update else 0
 
 
-async def test_one_that_finds_nothing_for_long_says_how_far_it_has_come(
+async def test_a_watch_without_matches_reports_its_cursor_while_it_reads(
     counting: CountingStore,
 ) -> None:
     watch = FeedWatch(FeedReader(counting, ChangeBuffer(JOBS)), SELECTIVE, Cursor(0))

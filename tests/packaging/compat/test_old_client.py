@@ -32,14 +32,14 @@ def kind(request: pytest.FixtureRequest) -> str:
     return f"k{uuid.uuid4().hex}"
 
 
-def test_an_older_contract_is_among_them() -> None:
+def test_the_kept_contracts_include_one_before_watch_jobs() -> None:
     with grpc.insecure_channel("127.0.0.1:1") as channel:
         methods = {file.stem: set(OldClient(file, channel).methods) for file in SETS}
     assert "WatchJobs" not in methods["before-watch-jobs"]
     assert "WatchJobs" in methods["jobledger-v0.1"]
 
 
-def test_it_takes_a_job_from_its_creation_to_a_partial_end(client: OldClient, kind: str) -> None:
+def test_an_old_client_takes_a_job_from_creation_to_partial(client: OldClient, kind: str) -> None:
     facts = {"user_id": "ada", "job_type": kind, "request_id": kind, "labels": {"a": "b"}}
     job = client.CreateJob(**facts).job
     assert client.CreateJob(**facts).job == job
@@ -68,7 +68,7 @@ def test_it_takes_a_job_from_its_creation_to_a_partial_end(client: OldClient, ki
     assert asset.file_size == 2**53 + 1
 
 
-def test_it_watches_from_where_it_was(client: OldClient, kind: str) -> None:
+def test_an_old_client_resumes_a_watch_after_a_version(client: OldClient, kind: str) -> None:
     job = client.CreateJob(user_id="ada", job_type=kind).job
     (claimed,) = client.ClaimJobs(worker_id="w", job_types=[kind]).jobs
     ended = client.MarkCompleted(job_id=job.id, attempt=1, result={"n": 1}).job
@@ -77,7 +77,7 @@ def test_it_watches_from_where_it_was(client: OldClient, kind: str) -> None:
     assert [step.version for step in message.transitions] == [ended.version]
 
 
-def test_it_lists_page_by_page(client: OldClient, kind: str) -> None:
+def test_an_old_client_lists_page_by_page(client: OldClient, kind: str) -> None:
     made = [client.CreateJob(user_id=kind, job_type=kind).job for _ in range(3)]
     first = client.ListJobs(user_id=kind, page_size=2)
     second = client.ListJobs(user_id=kind, page_size=2, page_token=first.next_page_token)
@@ -93,7 +93,7 @@ def test_it_lists_page_by_page(client: OldClient, kind: str) -> None:
         ("UpdateProgress", {"progress": 101}, "INVALID_ARGUMENT", "INVALID_FIELD"),
     ],
 )
-def test_it_is_told_why_it_is_refused(
+def test_an_old_client_gets_the_code_and_reason_of_a_refusal(
     client: OldClient, kind: str, call: str, fields: dict[str, object], code: str, reason: str
 ) -> None:
     job = client.CreateJob(user_id="ada", job_type=kind).job
@@ -103,7 +103,7 @@ def test_it_is_told_why_it_is_refused(
     assert (refusal.code.name, refusal.reason) == (code, reason)
 
 
-def test_it_cancels_and_deletes(client: OldClient, kind: str) -> None:
+def test_an_old_client_cancels_and_deletes(client: OldClient, kind: str) -> None:
     job = client.CreateJob(user_id="ada", job_type=kind).job
     cancelled = client.CancelJob(job_id=job.id, user_id="ada", reason="no need").job
     assert cancelled.status == client.number("JOB_STATUS_FAILED")

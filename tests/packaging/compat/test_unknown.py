@@ -116,7 +116,7 @@ def test_a_status_that_the_client_does_not_know_is_unknown(client: Client) -> No
     assert [job.status for job in client.list_jobs()] == [JobStatus.UNKNOWN]
 
 
-def test_a_status_that_the_client_does_not_know_is_not_the_end_of_a_watch(client: Client) -> None:
+def test_an_unknown_status_does_not_end_a_watch(client: Client) -> None:
     seen = [(message.job.version, message.job.status) for message in client.watch("j")]
     assert seen == [(2, JobStatus.UNKNOWN), (3, JobStatus.COMPLETED)]
 

@@ -40,7 +40,7 @@ def test_every_file_is_yaml_without_a_key_that_occurs_twice(file: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_every_file_of_a_folder_is_used(folder: Path) -> None:
+def test_kustomizations_list_every_file_of_their_folder(folder: Path) -> None:
     made = kustomization(folder)
     used = {*made.get("resources", ())}
     used |= {name for each in made.get("configMapGenerator", ()) for name in each.get("envs", ())}
@@ -144,18 +144,18 @@ class TestOverlay:
         assert spec["terminationGracePeriodSeconds"] > pause + Settings().grace
 
 
-def test_an_update_takes_no_server_away_before_another_one_serves() -> None:
+def test_a_rolling_update_keeps_all_servers_available() -> None:
     (deployment,) = of_kind(KUBERNETES / "postgresql", "Deployment")
     assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     assert deployment["spec"]["replicas"] > 1
 
 
-def test_a_file_has_one_server() -> None:
+def test_the_sqlite_manifest_has_one_replica() -> None:
     (stateful_set,) = of_kind(KUBERNETES / "sqlite", "StatefulSet")
     assert stateful_set["spec"]["replicas"] == 1
 
 
-def test_kustomize_accepts_them_where_it_is_installed(tmp_path: Path) -> None:
+def test_kustomize_accepts_the_manifests_if_installed(tmp_path: Path) -> None:
     """With both components too, which patch what both ways to run it have."""
     kubectl = shutil.which("kubectl")
     for name in OVERLAYS:
@@ -181,7 +181,7 @@ def compose() -> Any:
     return made
 
 
-def test_the_services_of_compose_have_what_they_refer_to() -> None:
+def test_compose_defines_everything_that_its_services_refer_to() -> None:
     made = compose()
     for name, service in made["services"].items():
         assert set(service.get("secrets", ())) <= made["secrets"].keys()
@@ -201,7 +201,7 @@ def test_the_services_of_compose_have_what_they_refer_to() -> None:
     assert port_of(server["environment"]["JOBLEDGER_LISTEN"]) == 50051
 
 
-def test_what_compose_publishes_only_this_machine_can_reach() -> None:
+def test_compose_publishes_ports_on_loopback_only() -> None:
     published = [port for each in compose()["services"].values() for port in each.get("ports", ())]
     assert published
     assert all(port.startswith("127.0.0.1:") for port in published)
@@ -215,7 +215,7 @@ def test_the_units_settings_exist() -> None:
     assert int(re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)[0]) > Settings().grace
 
 
-def test_systemd_accepts_the_unit_where_it_is_installed(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit_if_installed(tmp_path: Path) -> None:
     """And finds little that a broken server could do."""
     program = shutil.which("systemd-analyze")
     text = UNIT.read_text("utf-8")

@@ -50,7 +50,7 @@ def queries() -> Iterator[tuple[str, str]]:
             yield panel["title"], target["expr"]
 
 
-def test_there_are_some() -> None:
+def test_the_monitoring_files_contain_queries() -> None:
     assert len(list(queries())) > 25
 
 
@@ -73,7 +73,7 @@ def test_every_metric_and_label_of_a_query_exists(title: str, query: str) -> Non
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
-def test_every_alert_says_how_grave_it_is_and_what_has_happened(rule: Any) -> None:
+def test_every_alert_has_a_severity_and_a_summary(rule: Any) -> None:
     assert rule["labels"]["severity"] in {"critical", "warning"}
     shown = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
     kept = re.search(r"\bby \((.*?)\)", rule["expr"])
@@ -96,7 +96,7 @@ def test_the_panels_do_not_overlap() -> None:
         taken |= cells
 
 
-def test_promtool_accepts_them_where_it_is_installed(tmp_path: Path) -> None:
+def test_promtool_accepts_the_rules_if_installed(tmp_path: Path) -> None:
     """Debian has it in the package `prometheus`; CI installs it."""
     promtool = shutil.which("promtool")
     as_rules = [
@@ -116,7 +116,7 @@ def test_promtool_accepts_them_where_it_is_installed(tmp_path: Path) -> None:
             assert run.returncode == 0, run.stdout + run.stderr
 
 
-def test_prometheus_asks_under_the_name_that_the_alerts_expect() -> None:
+def test_the_scrape_config_has_the_job_name_of_the_alerts() -> None:
     (shown,) = [block.text for block in blocks(OBSERVABILITY, "yaml")]
     configured = yaml.safe_load(shown)
     assert configured["rule_files"] == [ALERTS.name]

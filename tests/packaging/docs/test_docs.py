@@ -102,7 +102,7 @@ def test_every_threat_names_the_test_that_holds_it() -> None:
 
 
 @pytest.mark.parametrize("page", pages(), ids=relative)
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_every_link_has_a_target(page: Path) -> None:
     broken = []
     for link in links(page):
         if re.match(r"https?://", link):
@@ -159,7 +159,7 @@ def test_every_message_that_troubleshooting_explains_is_one_of_ours() -> None:
     assert {m for m in said if " " in m and m not in ours} == NOT_OURS
 
 
-def test_the_picture_of_the_peers_shows_what_the_table_says() -> None:
+def test_the_picture_of_the_peers_shows_the_values_of_the_table() -> None:
     page = text_of(ROOT / "docs/project/performance.md").partition("## Compared with")[2]
     rows = [row.split(" | ") for row in page.splitlines() if re.match(r"\| \w", row)]
     totals = [f"{float(server) + float(clients):.2f}" for _, server, clients, *_ in rows]
@@ -177,13 +177,13 @@ def test_the_first_paragraph_says_for_whom_a_page_is(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", pages(), ids=relative)
-def test_what_is_inside_a_list_is_indented_for_the_site_too(page: Path) -> None:
+def test_content_of_lists_is_indented_for_the_site(page: Path) -> None:
     """With fewer than four spaces the site ends the list; GitHub does not."""
     assert re.findall(r"^ {1,3}```.*$", text_of(page), re.MULTILINE) == []
 
 
 @pytest.mark.parametrize("page", pages(), ids=relative)
-def test_the_programs_of_a_page_import_what_there_is(page: Path) -> None:
+def test_programs_of_a_page_import_only_existing_names(page: Path) -> None:
     for block in blocks(page, "python"):
         if block.text.startswith(("async def", "def", "class")) or "import" in block.text:
             for node in ast.walk(ast.parse(block.text)):

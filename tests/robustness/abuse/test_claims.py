@@ -71,7 +71,7 @@ def server(database_url: str, tmp_path: Path) -> ServerProcess:
         pytest.param(100, [], 100, id="nothing, of a hundred types"),
     ],
 )
-async def test_claims_with_distinct_sets_of_types_hold_up_nobody(
+async def test_claims_with_distinct_sets_of_types_delay_no_other_client(
     server: ServerProcess, types: int, shared: list[str], max_jobs: int
 ) -> None:
     alone = await served_alone(server.target)

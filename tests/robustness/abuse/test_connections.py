@@ -74,7 +74,7 @@ async def _until_a_new_client_is_served(target: str) -> None:
 
 @pytest.mark.slow
 @sqlite_only
-async def test_2000_idle_connections_disturb_nobody(server: ServerProcess) -> None:
+async def test_2000_idle_connections_delay_no_other_client(server: ServerProcess) -> None:
     alone = await served_alone(server.target)
     async with attack(idle, server.target, connections=2_000) as attacker:
         await attacker.begun()
@@ -100,7 +100,7 @@ async def test_a_connection_without_calls_is_closed_and_one_with_a_watch_is_not(
                 assert unused.closed.is_set()
 
 
-async def test_where_connections_are_short_the_oldest_without_a_call_is_closed(
+async def test_near_the_connection_limit_the_oldest_idle_connection_is_closed(
     tmp_path: Path,
 ) -> None:
     async with (
@@ -122,7 +122,7 @@ async def test_where_connections_are_short_the_oldest_without_a_call_is_closed(
             assert await stream.read() is not None
 
 
-async def test_where_connections_are_short_those_with_a_call_under_way_stay(tmp_path: Path) -> None:
+async def test_near_the_connection_limit_connections_with_calls_stay_open(tmp_path: Path) -> None:
     async with (
         ServerProcess(tmp_path, arguments=("--max-connections", "40")) as server,
         grpc.aio.insecure_channel(server.target) as channel,
@@ -158,7 +158,7 @@ async def test_more_connections_than_allowed_are_closed(start: Callable[..., obj
 
 
 @sqlite_only
-async def test_a_closed_window_holds_a_watch_no_longer_than_its_connection(
+async def test_a_watch_blocked_by_flow_control_ends_at_its_maximum_age(
     start: Callable[..., object],
 ) -> None:
     app = await start(max_watches=1, max_watch_age=0.2, heartbeat=0.05)
@@ -180,7 +180,7 @@ async def test_a_closed_window_holds_a_watch_no_longer_than_its_connection(
 
 
 @sqlite_only
-async def test_a_connection_has_so_many_streams_and_further_calls_wait(
+async def test_streams_of_a_connection_are_limited_and_further_calls_wait(
     start: Callable[..., object],
 ) -> None:
     app = await start(max_streams=2)
@@ -196,7 +196,7 @@ async def test_a_connection_has_so_many_streams_and_further_calls_wait(
             await call.GetJob(job_id=job.id, user_id="ada")
 
 
-async def test_a_connection_that_many_callers_share_has_as_many_streams_as_the_setting_says(
+async def test_a_shared_connection_has_as_many_streams_as_the_setting_allows(
     start: Callable[..., object],
 ) -> None:
     app = await start(max_streams=1_020)

@@ -101,7 +101,9 @@ def reports(target: str) -> object:
 
 
 @pytest.mark.parametrize("what", CALLS)
-async def test_large_creations_of_one_client(server: ServerProcess, what: str) -> None:
+async def test_large_creations_of_one_client_do_not_delay_others(
+    server: ServerProcess, what: str
+) -> None:
     alone = await served_alone(server.target)
     before = server.peak_memory
     async with attack(creations, server.target, what=what) as attacker:
@@ -117,7 +119,7 @@ async def test_large_creations_of_one_client(server: ServerProcess, what: str) -
     assert server.peak_memory - before < 700 * MIB
 
 
-async def test_reports_on_one_job_as_fast_as_it_goes(server: ServerProcess) -> None:
+async def test_a_flood_of_reports_on_one_job_does_not_delay_others(server: ServerProcess) -> None:
     alone = await served_alone(server.target)
     before = server.peak_memory
     async with attack(reports, server.target) as attacker:

@@ -32,7 +32,7 @@ def failing(target: str) -> None:
     raise OSError(target)
 
 
-async def test_an_attack_begins_and_reports_when_it_is_asked_to() -> None:
+async def test_an_attack_starts_and_reports_on_request() -> None:
     target = "127.0.0.1:9"
     async with attack(waiting, target, word="so") as waiter, attack(polling, target) as poller:
         await waiter.begun()
@@ -64,7 +64,7 @@ async def test_a_good_client_alone_is_served(server: ServerProcess) -> None:
 
 @pytest.mark.slow
 @sqlite_only
-async def test_a_server_that_stands_still_or_dies_fails_the_measure(server: ServerProcess) -> None:
+async def test_a_server_that_freezes_or_dies_fails_the_measurement(server: ServerProcess) -> None:
     alone = await served_alone(server.target, 1)
     async with good_client(server.target) as held_up:
         server.signal(signal.SIGSTOP)

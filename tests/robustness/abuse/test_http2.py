@@ -48,7 +48,7 @@ async def attacked(
         (attacks.reconnects, {}),
     ],
 )
-async def test_no_call_of_others_fails(
+async def test_an_http2_attack_fails_no_call_of_other_clients(
     server: ServerProcess, attack_with: Callable[..., object], options: dict[str, object]
 ) -> None:
     good = await attacked(server, attack_with, **options)
@@ -64,20 +64,22 @@ async def test_no_call_of_others_fails(
         (attacks.settings_flood, {}),
     ],
 )
-async def test_others_are_served_as_quickly_as_ever(
+async def test_an_http2_attack_does_not_slow_down_other_clients(
     server: ServerProcess, attack_with: Callable[..., object], options: dict[str, object]
 ) -> None:
     alone = await served_alone(server.target)
     (await attacked(server, attack_with, **options)).assert_served(alone)
 
 
-async def test_others_are_served_in_time_while_one_connection_resets_its_calls(
+async def test_rapid_resets_of_one_connection_do_not_delay_other_clients(
     server: ServerProcess,
 ) -> None:
     # Not five times what it is alone: a reset call costs gRPC itself most, before it is anyone's.
     assert (await attacked(server, attacks.rapid_reset)).p99 <= LONGEST_P99
 
 
-async def test_500_half_sent_messages_hold_no_more_than_their_bytes(server: ServerProcess) -> None:
+async def test_500_half_sent_messages_use_no_more_memory_than_their_bytes(
+    server: ServerProcess,
+) -> None:
     good = await attacked(server, attacks.half_sent)
     assert good.p50 < 2 * LONGEST_P99, good

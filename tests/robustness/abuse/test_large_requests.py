@@ -221,7 +221,7 @@ def frozen_heap() -> Iterator[None]:
 
 @pytest.mark.usefixtures("frozen_heap")
 @pytest.mark.parametrize("method", methods())
-async def test_no_request_holds_the_event_loop(
+async def test_no_request_blocks_the_event_loop(
     start: Callable[..., Awaitable[App]], method: str
 ) -> None:
     app = await start()
@@ -245,7 +245,7 @@ FAT = b"\x0a\x00" + b"\xc2\x3e\x0bxxxxxxxxxxx" * 4000
 
 @pytest.mark.parametrize("method", ["JobService/GetJob", "WorkerService/Work"])
 @sqlite_only
-async def test_the_event_loop_parses_no_fat_request(
+async def test_the_event_loop_parses_no_large_request(
     start: Callable[..., Awaitable[App]], monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """300 of them would hold it for half a second."""

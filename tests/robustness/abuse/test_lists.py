@@ -61,7 +61,7 @@ def server(database_url: str, tmp_path: Path) -> Iterator[ServerProcess]:
         yield server
 
 
-async def test_a_hundred_lists_for_a_label_that_nothing_has_hold_up_nobody(
+async def test_a_hundred_lists_for_an_unused_label_delay_no_other_client(
     server: ServerProcess,
 ) -> None:
     alone = await served_alone(server.target)

@@ -102,9 +102,7 @@ def odd_calls(target: str, *, methods: Sequence[str]) -> Mapping[str, object]:
 
 
 @sqlite_only
-async def test_nothing_that_a_caller_sends_gets_into_the_log(
-    tmp_path: Path, database_url: str
-) -> None:
+async def test_no_request_content_gets_into_the_log(tmp_path: Path, database_url: str) -> None:
     access = tmp_path / "access.toml"
     digest = hashlib.sha256(TOKEN.encode()).hexdigest()
     access.write_text(
@@ -163,7 +161,9 @@ async def many_transitions(call: Caller) -> None:
 
 
 @sqlite_only
-async def test_a_log_that_nobody_reads_stops_nobody(tmp_path: Path, database_url: str) -> None:
+async def test_a_blocked_log_pipe_does_not_block_the_server(
+    tmp_path: Path, database_url: str
+) -> None:
     server = ServerProcess(tmp_path, database=database_url)
     with nobody_reads(server.log) as end:
         async with server, grpc.aio.insecure_channel(server.target) as channel:
@@ -183,7 +183,7 @@ async def test_a_log_that_nobody_reads_stops_nobody(tmp_path: Path, database_url
 
 
 @sqlite_only
-async def test_a_server_whose_log_nobody_reads_ends_when_it_is_asked_to(
+async def test_a_server_with_a_blocked_log_pipe_stops_on_sigterm(
     tmp_path: Path, database_url: str
 ) -> None:
     server = ServerProcess(tmp_path, database=database_url)
@@ -197,7 +197,7 @@ REPORTS = 5_000
 
 
 @sqlite_only
-async def test_late_reports_share_a_line(tmp_path: Path, database_url: str) -> None:
+async def test_late_reports_are_merged_into_one_log_line(tmp_path: Path, database_url: str) -> None:
     server = ServerProcess(tmp_path, database=database_url)
     begun = time.monotonic()
     async with server, grpc.aio.insecure_channel(server.target) as channel:

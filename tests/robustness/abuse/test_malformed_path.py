@@ -20,7 +20,7 @@ def malformed_paths(target: str) -> Mapping[str, object]:
     return {"sent": len(PATHS)}
 
 
-async def test_a_path_that_is_not_utf8_stops_nothing(server: ServerProcess) -> None:
+async def test_a_path_that_is_not_utf8_does_not_stop_the_server(server: ServerProcess) -> None:
     async with (
         good_client(server.target) as good,
         attack(malformed_paths, server.target) as attacker,

@@ -16,7 +16,7 @@ from tests.support.server_process import MIB, ServerProcess
 
 @pytest.mark.slow
 @sqlite_only
-async def test_answers_that_nobody_reads(proxied_server: ServerProcess) -> None:
+async def test_unread_answers_do_not_delay_other_clients(proxied_server: ServerProcess) -> None:
     alone = await served_alone(proxied_server.target)
     async with grpc.aio.insecure_channel(proxied_server.target) as channel:
         blob = Struct(fields={"blob": Value(string_value="x" * 250_000)})

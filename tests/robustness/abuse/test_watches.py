@@ -107,7 +107,7 @@ async def seconds_to_sync(call: Caller, token: str) -> float:
     return time.monotonic() - begin
 
 
-async def test_old_tokens_of_one_caller_hold_up_nobody_elses_watch(
+async def test_many_old_tokens_of_one_caller_do_not_delay_other_watches(
     proxied_server: ServerProcess,
 ) -> None:
     options = [("grpc.use_local_subchannel_pool", 1)]
@@ -129,7 +129,7 @@ async def test_old_tokens_of_one_caller_hold_up_nobody_elses_watch(
 
 
 @sqlite_only
-async def test_watches_that_do_not_read_take_a_message_each(
+async def test_a_watch_that_does_not_read_uses_the_memory_of_one_message(
     proxied_server: ServerProcess,
 ) -> None:
     async with grpc.aio.insecure_channel(proxied_server.target) as channel:

@@ -77,7 +77,9 @@ def unread_updates(target: str) -> object:
     return asyncio.run(flood())
 
 
-async def test_the_largest_messages_one_after_the_other(server: ServerProcess) -> None:
+async def test_a_flood_of_the_largest_work_messages_does_not_delay_other_clients(
+    server: ServerProcess,
+) -> None:
     alone = await served_alone(server.target)
     before = server.peak_memory
     async with attack(updates, server.target) as attacker:
@@ -93,7 +95,9 @@ async def test_the_largest_messages_one_after_the_other(server: ServerProcess) -
     assert server.peak_memory - before < 100 * MIB
 
 
-async def test_a_worker_that_reads_no_result_is_soon_not_read_from(server: ServerProcess) -> None:
+async def test_the_server_stops_reading_from_a_worker_that_reads_no_results(
+    server: ServerProcess,
+) -> None:
     alone = await served_alone(server.target)
     before = server.peak_memory
     async with (

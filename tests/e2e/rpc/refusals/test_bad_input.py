@@ -79,7 +79,7 @@ async def test_a_bad_field_is_refused(
     assert "secret" not in refused.message
 
 
-async def test_the_largest_job_allowed_is_taken_and_comes_back_whole(call: Caller) -> None:
+async def test_the_largest_job_allowed_is_accepted_and_read_back_unchanged(call: Caller) -> None:
     overhead = struct(a="").ByteSize()
     parameters = nested(31)
     largest = struct(a="x" * (262_144 - overhead - 8))
@@ -106,7 +106,7 @@ async def test_a_struct_nested_too_deeply_is_refused(app: App, unchanged: Any, d
         assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
 
 
-async def test_a_struct_of_32_levels_is_taken_and_can_be_watched(app: App, call: Caller) -> None:
+async def test_a_struct_of_32_levels_is_accepted_and_can_be_watched(app: App, call: Caller) -> None:
     async with grpc.aio.insecure_channel(app.address) as channel:
         method = channel.unary_unary("/jobledger.v1.JobService/CreateJob")
         await method(nested_bytes(32))
@@ -118,7 +118,7 @@ async def test_a_struct_of_32_levels_is_taken_and_can_be_watched(app: App, call:
 
 
 @in_turn("data", [b"\xff\xff\xff", b"\x0a\x02\xc3\x28", b"\x0a\xff\xff\xff\xff\x0f"])
-async def test_bytes_that_are_no_message_are_the_callers_fault(
+async def test_bytes_that_are_no_message_are_invalid_argument(
     app: App, unchanged: Any, data: bytes
 ) -> None:
     async with unchanged(), grpc.aio.insecure_channel(app.address) as channel:
@@ -152,7 +152,7 @@ async def test_a_negative_version_cannot_be_resumed_after(call: Caller) -> None:
     await assert_invalid(stream.read(), "after_version")
 
 
-async def test_an_operator_can_allow_other_schemes(start: Any) -> None:
+async def test_an_operator_can_allow_other_url_schemes(start: Any) -> None:
     app = await start(url_schemes=frozenset({"s3"}))
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
@@ -169,7 +169,7 @@ async def test_failed_without_a_message_changes_nothing(call: Caller, unchanged:
             await assert_invalid(call.MarkFailed(job_id=job.id, error=error), "error.message")
 
 
-async def test_a_second_end_with_other_content_changes_nothing(
+async def test_a_second_terminal_report_with_other_content_changes_nothing(
     call: Caller, unchanged: Any
 ) -> None:
     job = await call.running()
@@ -187,9 +187,7 @@ async def test_a_second_end_with_other_content_changes_nothing(
 
 
 @in_turn("cursor", ["x", "-1", "", "9" * 30])
-async def test_a_page_token_that_somebody_made_up_is_the_callers_fault(
-    call: Caller, cursor: str
-) -> None:
+async def test_an_invented_page_token_is_invalid_argument(call: Caller, cursor: str) -> None:
     job = await call.ended()
     made_up = token(("transitions", job.id), cursor)
     refused = await refusal(call.ListTransitions(job_id=job.id, user_id="ada", page_token=made_up))

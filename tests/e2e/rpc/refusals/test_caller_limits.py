@@ -38,7 +38,7 @@ async def scope_of(reading: Awaitable[Any]) -> str:
 
 
 @sqlite_only
-async def test_one_owner_leaves_watches_to_the_others_on_its_connection(start: Start) -> None:
+async def test_one_owner_cannot_use_up_the_watches_of_a_connection(start: Start) -> None:
     app = await start(**SHARE)
     async with grpc.aio.insecure_channel(app.address) as channel, AsyncExitStack() as open_watches:
         call = Caller(channel)
@@ -59,7 +59,7 @@ async def test_one_owner_leaves_watches_to_the_others_on_its_connection(start: S
 
 
 @sqlite_only
-async def test_one_owner_leaves_waits_for_operations_to_the_others(start: Start) -> None:
+async def test_one_owner_cannot_use_up_the_operation_waits(start: Start) -> None:
     app = await start(**SHARE)
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
@@ -84,7 +84,7 @@ async def test_one_owner_leaves_waits_for_operations_to_the_others(start: Start)
 
 
 @sqlite_only
-async def test_few_watches_are_of_all_owners_jobs(start: Start) -> None:
+async def test_watches_of_all_owners_have_a_smaller_limit(start: Start) -> None:
     """Each of them is sent every change: with 4,000 a good client's calls failed."""
     app = await start(max_watches=160)  # 2 in all, 1 for each
     async with grpc.aio.insecure_channel(app.address) as channel:
@@ -102,7 +102,7 @@ async def test_few_watches_are_of_all_owners_jobs(start: Start) -> None:
 
 
 @sqlite_only
-async def test_one_worker_leaves_claims_to_the_others(start: Start) -> None:
+async def test_one_worker_cannot_use_up_the_claims(start: Start) -> None:
     limited = await start(**SHARE)
     async with grpc.aio.insecure_channel(limited.address) as channel:
         call = Caller(channel)
@@ -117,7 +117,7 @@ async def test_one_worker_leaves_claims_to_the_others(start: Start) -> None:
 
 
 @sqlite_only
-async def test_one_connection_leaves_streams_of_workers_to_the_others(start: Start) -> None:
+async def test_one_connection_cannot_use_up_the_work_streams(start: Start) -> None:
     app = await start(**SHARE)
 
     async def work(channel: grpc.aio.Channel) -> Any:
@@ -143,7 +143,7 @@ async def test_one_connection_leaves_streams_of_workers_to_the_others(start: Sta
 
 
 @sqlite_only
-async def test_one_connection_leaves_health_watches_to_the_others(
+async def test_one_connection_cannot_use_up_the_health_watches(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rpc_server, "MAX_FOREIGN_STREAMS", 8)

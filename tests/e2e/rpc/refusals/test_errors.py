@@ -40,7 +40,7 @@ async def test_a_bad_field_names_every_violation_not_just_the_first(call: Caller
     assert all(v.description for v in violations)
 
 
-async def test_a_bad_page_token(call: Caller) -> None:
+async def test_a_bad_page_token_is_invalid_argument_with_a_reason(call: Caller) -> None:
     refused = await refusal(call.ListJobs(user_id="ada", page_token="what?"))
     assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_TOKEN")
     (violation,) = refused.details["BadRequest"].field_violations
@@ -79,14 +79,14 @@ async def test_an_absent_job_and_another_owners_are_the_same_byte_for_byte(
         ("CreateAsset", {"asset_type": "t", "storage_path": "p"}),
     ],
 )
-async def test_a_worker_learns_that_there_is_no_such_job(
+async def test_a_report_on_an_absent_job_is_not_found(
     call: Caller, method: str, fields: dict[str, Any]
 ) -> None:
     refused = await refusal(getattr(call, method)(job_id="nowhere", **fields))
     assert (refused.code, refused.reason) == (StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
 
 
-async def test_a_transition_that_is_not_in_the_table(call: Caller) -> None:
+async def test_a_transition_that_is_not_in_the_table_is_refused(call: Caller) -> None:
     job = await call.job()
     refused = await refusal(call.TransitionJob(job_id=job.id, target_status=COMPLETED))
     assert (refused.code, refused.reason) == (
@@ -108,7 +108,7 @@ async def test_a_transition_that_is_not_in_the_table(call: Caller) -> None:
     assert refused.metadata["target"] == "DELETED"
 
 
-async def test_a_report_on_a_job_that_was_not_started(call: Caller) -> None:
+async def test_a_report_on_a_job_that_was_not_started_is_refused(call: Caller) -> None:
     job = await call.job()
     for called in (
         call.UpdateProgress(job_id=job.id, progress=1),
@@ -119,7 +119,7 @@ async def test_a_report_on_a_job_that_was_not_started(call: Caller) -> None:
         assert refused.message == f"job {job.id} is QUEUED; this needs PROCESSING"
 
 
-async def test_a_job_that_has_ended(call: Caller) -> None:
+async def test_a_report_on_a_terminal_job_is_refused(call: Caller) -> None:
     job = await call.ended()
     error = {"message": "no"}
     for called in (
@@ -145,7 +145,9 @@ async def test_a_job_that_has_ended(call: Caller) -> None:
         ("CreateAsset", {"asset_type": "t", "storage_path": "p"}),
     ],
 )
-async def test_a_stale_attempt(call: Caller, method: str, fields: dict[str, Any]) -> None:
+async def test_a_report_with_a_stale_attempt_is_refused(
+    call: Caller, method: str, fields: dict[str, Any]
+) -> None:
     job = await call.running()
     refused = await refusal(getattr(call, method)(job_id=job.id, attempt=0, **fields))
     assert (refused.code, refused.reason) == (StatusCode.ABORTED, "LEASE_LOST")
@@ -153,7 +155,7 @@ async def test_a_stale_attempt(call: Caller, method: str, fields: dict[str, Any]
     assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job
 
 
-async def test_another_version_than_expected(call: Caller) -> None:
+async def test_a_report_with_another_version_than_expected_is_refused(call: Caller) -> None:
     job = await call.running()
     refused = await refusal(
         call.TransitionJob(job_id=job.id, target_status=COMPLETED, expected_version=1)
@@ -180,9 +182,7 @@ async def test_a_request_id_used_for_something_else(call: Caller) -> None:
 
 
 @in_turn("key", ["bad key {}", "\U0001f600" * 60 + "{}", "%" * 60 + "{}"])
-async def test_many_violations_are_named_as_far_as_a_status_has_room(
-    call: Caller, key: str
-) -> None:
+async def test_a_status_names_as_many_violations_as_fit(call: Caller, key: str) -> None:
     """Clients cut off trailers that are larger than 8 KiB, and say nothing of what was wrong."""
     labels = {key.format(n)[:250]: "" for n in range(32)}
     requests = [job_service_pb2.CreateJobRequest(labels=labels)] * 100
@@ -195,7 +195,9 @@ async def test_many_violations_are_named_as_far_as_a_status_has_room(
     assert refused.message.endswith(f"and {refused.metadata['more']} more")
 
 
-async def test_too_many_waiting(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_exceeded_limit_is_resource_exhausted_with_retry_info(
+    call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def full(*_: object, **__: object) -> None:
         raise LimitExceeded("waiting things", 7, scope="caller")
 
@@ -207,7 +209,9 @@ async def test_too_many_waiting(call: Caller, monkeypatch: pytest.MonkeyPatch) -
     assert refused.details["RetryInfo"].retry_delay.seconds == 1
 
 
-async def test_the_database_is_away(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unavailable_database_is_unavailable_with_retry_info(
+    call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def away(*_: object, **__: object) -> None:
         raise StoreUnavailable("connection to 10.1.2.3 refused, password x")
 
@@ -218,7 +222,7 @@ async def test_the_database_is_away(call: Caller, monkeypatch: pytest.MonkeyPatc
     assert refused.message == "the database does not answer"
 
 
-async def test_a_bug_is_told_by_its_id_only_and_the_log_has_the_rest(
+async def test_a_programming_error_is_reported_by_its_id_only_and_logged_in_full(
     call: Caller, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def broken(*_: object, **__: object) -> None:
@@ -238,7 +242,7 @@ async def test_a_bug_is_told_by_its_id_only_and_the_log_has_the_rest(
         assert "a secret of the inside" in str(record.exc_info)
 
 
-async def test_a_bug_in_a_watch_is_told_by_its_id_only(
+async def test_a_programming_error_in_a_watch_is_reported_by_its_id_only(
     call: Caller, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def broken(*_: object, **__: object) -> None:

@@ -160,7 +160,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> set[tuple[str, str]]:
         (lock_held, "timeout", DOES_NOT_ANSWER),
     ],
 )
-async def test_what_passes_by_itself_is_unavailable_and_the_server_goes_on(
+async def test_a_temporary_database_error_is_unavailable_and_reads_continue(
     start: Start,
     served: list[Database],
     database_url: str,
@@ -214,7 +214,7 @@ async def test_a_table_that_is_missing_is_internal_and_the_log_says_what_is_miss
         await call.job()
 
 
-async def test_what_breaks_a_rule_of_the_schema_is_counted_once_and_its_values_are_not_logged(
+async def test_a_constraint_violation_is_counted_once_and_its_values_are_not_logged(
     ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
     bad = Create(user_id="ada", job_type="", labels={"secret": "password"})
@@ -271,7 +271,7 @@ async def test_a_server_does_not_start_on_a_damaged_file(tmp_path: Path) -> None
     assert "Traceback" not in str(refused.value)
 
 
-async def test_an_error_of_the_disk_is_counted_and_nothing_is_lost_by_it(tmp_path: Path) -> None:
+async def test_a_disk_error_is_counted_and_loses_no_change(tmp_path: Path) -> None:
     metrics = f"127.0.0.1:{free_port()}"
     server = ServerProcess(tmp_path, arguments=("--metrics", metrics))
     async with server, grpc.aio.insecure_channel(server.target) as channel:
@@ -317,7 +317,7 @@ async def test_a_postgresql_that_is_stopped_or_frozen_is_counted(tmp_path: Path)
         postgres.close()
 
 
-async def test_many_that_fail_alike_are_one_line_a_second(
+async def test_repeated_database_errors_are_logged_once_a_second(
     store: SqlStore, database: Database, database_url: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async with read_only(database, database_url), Ledger(store, len, max_waiting=100) as ledger:
@@ -331,7 +331,9 @@ async def test_many_that_fail_alike_are_one_line_a_second(
     assert sum(int(line.partition('"count": ')[2].partition("}")[0]) for line in lines) == 50
 
 
-def test_an_sqlite_that_is_too_old_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_sqlite_that_is_too_old_is_refused_with_an_explanation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
     with pytest.raises(BadDatabaseUrl, match=r"needs 3\.35 or newer"):
         open_database(parse_url("sqlite:///jobledger.db"))

@@ -124,7 +124,7 @@ async def now(call: Caller, job: job_pb2.Job) -> job_pb2.Job:
     return (await call.GetJob(job_id=job.id, user_id="ada")).job
 
 
-def test_every_method_is_here() -> None:
+def test_every_method_of_the_contract_is_tested() -> None:
     service = workers.DESCRIPTOR.services_by_name["WorkerService"]
     here = {method.partition(" ")[0] for method in ON_A_JOB}
     assert {method.name for method in service.methods} == {"ClaimJobs", *here}
@@ -169,7 +169,7 @@ async def test_a_job_of_another_type_does_not_exist(
 
 
 @in_turn("method", ON_A_JOB)
-async def test_a_job_of_an_own_type_is_worked_on(
+async def test_a_job_of_an_allowed_type_can_be_worked_on(
     channel: grpc.aio.Channel, everything: Caller, method: str
 ) -> None:
     own = await everything.running(job_type="render")
