@@ -9,11 +9,10 @@ are safe to repeat.
 
 import asyncio
 import contextlib
-import copy
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Protocol, cast
 
 import grpc
@@ -38,15 +37,11 @@ from jobledger.v1.worker_service_pb2 import (
 )
 
 MAX_WAITING: Final = 1000
-"""Updates without a result; the service reads no more either, and takes as many in a message."""
+"""Updates that are sent without a result; the service reads no more either, and takes as many in a
+message."""
 
 MAX_BYTES: Final = 1024 * 1024 - 64
 """Of a message, besides `slots` and the length of `hello`. The service takes 1 MiB."""
-
-PATIENCE: Final = 0.2
-MAX_PATIENCE: Final = 10.0
-"""Of the lease, and in seconds: a stream on which something waits for an answer for so long while
-nothing comes is left for another one. A frozen server must not use up the lease."""
 
 HEARTBEAT: Final = 0.3
 """Of the lease: a message is sent at least so often, for the service asks for one each third."""
@@ -73,8 +68,8 @@ class _Update:
     message: JobUpdate
     size: int
     # None: nobody waits for the result.
-    result: asyncio.Future[UpdateResult] | None
-    sent: float = field(default=0.0)
+    result: asyncio.Future[UpdateResult] | None = None
+    sent: float = 0.0
 
 
 class WorkStream:
@@ -84,20 +79,28 @@ class WorkStream:
         open_call: opens a stream.
         listener: whom it is for.
         lease: seconds.
+        patience: seconds. A stream on which something waits for an answer for so long while
+            nothing comes is left for another one.
     """
 
     def __init__(
-        self, open_call: Callable[[], Awaitable[WorkCall]], listener: Listener, *, lease: float
+        self,
+        open_call: Callable[[], Awaitable[WorkCall]],
+        listener: Listener,
+        *,
+        lease: float,
+        patience: float,
     ) -> None:
-        self.is_open = self.was_open = False
-        """Whether `hello` was answered on the present stream, and on it or the last one."""
+        self.is_open = False
+        """Whether `hello` was answered on the present stream."""
+        self.was_of_use = False
+        """Whether it was on this stream or the last one, and an update too if one came with it."""
         self._open_call = open_call
         self._listener = listener
         self._heartbeat = lease * HEARTBEAT
-        self._patience = min(lease * PATIENCE, MAX_PATIENCE)
+        self._patience = patience
         self._unsent: deque[_Update] = deque()
         self._sent: deque[_Update] = deque()
-        self._room = asyncio.Semaphore(MAX_WAITING)
         self._due = asyncio.Event()
         self._slots: int | None = None  # as the service knows them
         self._opened = self._heard = 0.0
@@ -111,7 +114,8 @@ class WorkStream:
 
         Raises:
             MessageTooLarge: an update is larger than a message.
-            JobledgerError: the last update was refused, or `fail` was called.
+            Unavailable: `fail` was called.
+            JobledgerError: the last update was refused.
         """
         # With its tag and length in the message.
         sizes = [update.ByteSize() + 5 for update in updates]
@@ -120,22 +124,18 @@ class WorkStream:
                 f"an update has {max(sizes)} bytes, and a message at most {MAX_BYTES}",
                 code=grpc.StatusCode.RESOURCE_EXHAUSTED,
             )
+        waiting = [_Update(update, size) for update, size in zip(updates, sizes, strict=True)]
         result: asyncio.Future[UpdateResult] = asyncio.get_running_loop().create_future()
-        waiting: list[_Update] = []
+        waiting[-1].result = result
+        self._unsent.extend(waiting)
+        self._due.set()
         try:
-            for update, size in zip(updates, sizes, strict=True):
-                await self._room.acquire()
-                last = len(waiting) == len(updates) - 1
-                waiting.append(_Update(update, size, result if last else None))
-                self._unsent.append(waiting[-1])
-                self._due.set()
             answer = await result
         except asyncio.CancelledError:
             # What was sent keeps its place, for its result will come.
             for each in waiting:
                 if each in self._unsent:
                     self._unsent.remove(each)
-                    self._room.release()
             raise
         if answer.HasField("error"):
             raise from_update_error(answer.error)
@@ -152,15 +152,12 @@ class WorkStream:
         if self._call is not None and not self.is_open:
             self._call.cancel()
 
-    def fail(self, error: JobledgerError) -> None:
-        """Raise an error in every `send` under way."""
+    def fail(self) -> None:
+        """Raise Unavailable in every `send` under way."""
         for update in (*self._sent, *self._unsent):
-            self._room.release()
             if update.result is not None and not update.result.done():
-                # Each raises its own: a traceback grows with each raise.
-                own = copy.copy(error)
-                own.__cause__ = error.__cause__
-                update.result.set_exception(own)
+                error = Unavailable("no stream of work", code=grpc.StatusCode.UNAVAILABLE)
+                update.result.set_exception(error)
         self._sent.clear()
         self._unsent.clear()
 
@@ -168,7 +165,7 @@ class WorkStream:
         """Open a stream and serve it to its end; return why it ended, None after `close`."""
         self._opened = self._heard = time.monotonic()
         self._slots = None
-        self.was_open = False
+        self.was_of_use = False
         try:
             call = self._call = await self._open_call()
         except JobledgerError as failure:
@@ -189,9 +186,7 @@ class WorkStream:
     def _send_again(self) -> None:
         """Put what was sent and has no result before what was not sent."""
         for update in reversed(self._sent):
-            if update.result is not None and update.result.done():
-                self._room.release()  # nobody waits for it
-            else:
+            if update.result is None or not update.result.done():  # else nobody waits for it
                 self._unsent.appendleft(update)
         self._sent.clear()
 
@@ -220,20 +215,23 @@ class WorkStream:
     def _receive(self, response: WorkResponse) -> None:
         self._heard = time.monotonic()
         if not self.is_open:
-            self.is_open = self.was_open = True
+            self.is_open = True
             self._listener.answered(self._opened)
+        if response.results or not self._sent:
+            self.was_of_use = True
         for result in response.results:
             if not self._sent or self._sent[0].message.job_id != result.job_id:
                 raise InternalError(
                     "the result of an update that was not sent", code=grpc.StatusCode.INTERNAL
                 )
             update = self._sent.popleft()
-            self._room.release()
             if update.result is not None and not update.result.done():
                 update.result.set_result(result)
             # Where the database is unavailable, no lease was renewed either.
             if not result.HasField("error"):
                 self._listener.answered(update.sent)
+        if self._unsent:
+            self._due.set()
         self._listener.receive(response)
 
     async def _watch(self, call: WorkCall) -> None:
@@ -252,7 +250,7 @@ class WorkStream:
         with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
             await call.write(self._message(self._listener.hello()))
             while not self._closing or self._unsent:
-                if not self._unsent:
+                if not self._unsent or len(self._sent) >= MAX_WAITING:
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(self._heartbeat):
                             await self._due.wait()
@@ -267,7 +265,9 @@ class WorkStream:
         self._slots = slots
         size = 0 if hello is None else hello.ByteSize()
         now = time.monotonic()
-        while self._unsent and size + self._unsent[0].size <= MAX_BYTES:
+        while self._unsent and len(self._sent) < MAX_WAITING:
+            if size + self._unsent[0].size > MAX_BYTES:
+                break
             update = self._unsent.popleft()
             size += update.size
             update.sent = now

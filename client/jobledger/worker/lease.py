@@ -17,12 +17,8 @@ RENEWAL: Final = 1 / 3
 LONGEST_RENEWAL: Final = 15.0
 MARGIN: Final = 0.1
 MAX_MARGIN: Final = 5.0
-# How long one call may take before it is tried again: a frozen server must not
-# use up the lease.
-CALL: Final = 0.2
-MAX_CALL: Final = 10.0
 # A renewal always gets so long, even where the lease is nearly over.
-SHORTEST_CALL: Final = 0.05
+SHORTEST_RENEWAL: Final = 0.05
 
 
 class Lease:
@@ -66,14 +62,9 @@ class Lease:
         return self.clock() >= self.deadline
 
     @property
-    def call_timeout(self) -> float:
-        """How long a call that starts now may take, in seconds."""
-        return min(self.duration * CALL, MAX_CALL)
-
-    @property
     def renewal_timeout(self) -> float:
         """How long a renewal that starts now may take, in seconds: not beyond the deadline."""
-        return max(min(self.call_timeout, self.deadline - self.clock()), SHORTEST_CALL)
+        return max(self.deadline - self.clock(), SHORTEST_RENEWAL)
 
     @property
     def longest_pause(self) -> float:

@@ -12,7 +12,7 @@ import grpc
 from jobledger.core.aio.client import AsyncClient
 from jobledger.core.models import Asset, Job
 from jobledger.core.retry import Backoff, is_transient
-from jobledger.errors import JobledgerError, JobTerminal, MessageTooLarge
+from jobledger.errors import DeadlineExceeded, JobledgerError, JobTerminal, MessageTooLarge
 from jobledger.worker.lease import Lease
 from jobledger.worker.outcomes import STATUSES, Finish, error_of
 from jobledger.worker.slots import Slots
@@ -40,17 +40,19 @@ class CallUpdates:
     Args:
         client: makes the calls.
         worker_id: the worker's.
+        patience: seconds that an update may take.
     """
 
-    def __init__(self, client: AsyncClient, worker_id: str) -> None:
+    def __init__(self, client: AsyncClient, worker_id: str, patience: float) -> None:
         self.answered = False
         """Whether any call was answered, be it with a refusal."""
         self._client = client
         self._worker_id = worker_id
+        self._patience = patience
         self._failing = False
 
     async def report(self, job: Job, report: Report) -> Reported:
-        answer = await self._noted(
+        answer = await self._sent(
             self._client.update_progress(
                 job.id, report.progress, progress_message=report.message, attempt=job.attempt
             )
@@ -62,7 +64,7 @@ class CallUpdates:
         return Reported(answer.applied, reason)
 
     async def link(self, job: Job, asset: Asset, request_id: str) -> Asset:
-        return await self._noted(
+        return await self._sent(
             self._client.create_asset(
                 job.id,
                 asset.asset_type,
@@ -75,7 +77,7 @@ class CallUpdates:
         )
 
     async def finish(self, job: Job, outcome: Finish, last: Report) -> None:
-        await self._noted(
+        await self._sent(
             self._client.transition_job(
                 job.id,
                 STATUSES[type(outcome)],
@@ -90,7 +92,16 @@ class CallUpdates:
         )
 
     async def release(self, job: Job) -> None:
-        await self._noted(self._client.release_job(job.id, job.attempt))
+        await self._sent(self._client.release_job(job.id, job.attempt))
+
+    async def _sent(self, call: Awaitable[_Answer]) -> _Answer:
+        try:
+            async with asyncio.timeout(self._patience):
+                return await self._noted(call)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"no answer within {self._patience:g} s", code=grpc.StatusCode.DEADLINE_EXCEEDED
+            ) from None
 
     async def _noted(self, call: Awaitable[_Answer]) -> _Answer:
         try:

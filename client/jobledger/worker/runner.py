@@ -19,7 +19,7 @@ from jobledger.worker.context import Stop
 from jobledger.worker.handlers import Handler
 from jobledger.worker.handling import Handling
 from jobledger.worker.lease import Lease
-from jobledger.worker.lease_calls import GONE, attempt, persist
+from jobledger.worker.lease_calls import GONE, persist
 from jobledger.worker.outcomes import (
     Failed,
     Finish,
@@ -199,10 +199,8 @@ class JobRun:
             report = self._throttle.pending
             self._ask()
             try:
-                answer = await attempt(
-                    lambda: self._sender.updates.report(self.job, report),  # noqa: B023
-                    self.lease.renewal_timeout,
-                )
+                async with asyncio.timeout(self.lease.renewal_timeout):
+                    answer = await self._sender.updates.report(self.job, report)
                 self._learn(answer, sent)
             except GONE as error:
                 self.lose(str(error))
@@ -211,6 +209,8 @@ class JobRun:
                 if not is_transient(error) and report:
                     _logger.warning("%s: a report was refused: %s", self._name, error)
                     self._throttle.arrived(report)
+            except TimeoutError:
+                pass  # the lease is over, unless something else has renewed it
             else:
                 backoff.reset()
                 self._throttle.arrived(report)

@@ -20,7 +20,7 @@ from jobledger.core.job_updates import hello
 from jobledger.core.models import Job
 from jobledger.core.retry import Backoff, is_transient
 from jobledger.core.work_stream import WorkStream
-from jobledger.errors import DeadlineExceeded, JobledgerError, MessageTooLarge, Unavailable
+from jobledger.errors import DeadlineExceeded, JobledgerError, MessageTooLarge
 from jobledger.v1.worker_service_pb2 import WorkHello, WorkResponse
 from jobledger.worker.handlers import Handler
 from jobledger.worker.lease import Lease
@@ -39,6 +39,11 @@ LAST_PAUSE: Final = 2.0
 FIRST_DETOUR: Final = 1.0
 LAST_DETOUR: Final = 300.0
 """Seconds of calls until a stream is tried: more each time that calls work and it does not."""
+
+PATIENCE: Final = 0.2
+MAX_PATIENCE: Final = 10.0
+"""Of the lease, and in seconds: how long a call may take, or a stream be silent on which something
+waits for an answer. A frozen server must not use up the lease."""
 
 CLOSE: Final = 5.0
 """Seconds that a stream, or a claim, has to end."""
@@ -81,8 +86,9 @@ class Work:
         self._lease = lease
         self._worker_id = worker_id
         self._state = state
-        self._calls = CallUpdates(client, worker_id)
-        self._stream = WorkStream(client.open_work, self, lease=lease)
+        patience = min(lease * PATIENCE, MAX_PATIENCE)
+        self._calls = CallUpdates(client, worker_id, patience)
+        self._stream = WorkStream(client.open_work, self, lease=lease, patience=patience)
         self._over_stream = StreamUpdates(self._stream)
         self.updates: CallUpdates | StreamUpdates = self._over_stream
         """How updates travel at present."""
@@ -121,7 +127,7 @@ class Work:
                     return
                 if error.reason and not is_transient(error):
                     raise error
-                if self._stream.was_open:
+                if self._stream.was_of_use:
                     failures, detour = 0, FIRST_DETOUR
                     if time.monotonic() - opened > LASTED:
                         backoff.reset()
@@ -130,8 +136,9 @@ class Work:
                 _logger.debug("stream of work ended: %s", error)
                 if isinstance(error, MessageTooLarge) or error.code is UNIMPLEMENTED:
                     detour = LAST_DETOUR
-                elif self._stream.was_open or (
-                    failures < STREAMS and not isinstance(error, DeadlineExceeded)
+                elif not self._stopping and (
+                    self._stream.was_of_use
+                    or (failures < STREAMS and not isinstance(error, DeadlineExceeded))
                 ):
                     await self._pause(backoff.pause(error))
                     continue
@@ -161,7 +168,7 @@ class Work:
 
     def _use_calls(self) -> None:
         self.updates = self._calls
-        self._stream.fail(Unavailable("no stream of work", code=grpc.StatusCode.UNAVAILABLE))
+        self._stream.fail()
 
     def _end_claims(self) -> None:
         self._claims_end.set()

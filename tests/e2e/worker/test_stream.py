@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import time
 from collections import Counter
 
 import grpc
@@ -12,7 +13,8 @@ from jobledger import AsyncClient, JobStatus
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.worker import Completed, Worker
 from jobledger.worker import work as work_module
-from jobledger.worker.work import Work
+from jobledger.worker.work import PATIENCE, Work
+from tests.e2e.worker.conftest import ReportContext
 from tests.support.observed_channel import ObservedChannel
 
 LEASE = 0.9
@@ -364,6 +366,55 @@ async def test_a_stream_without_answers_is_replaced(service, fake_client, runnin
     assert again.hello.holding == [pb.HeldJob(job_id=job.id, attempt=1)]
     assert await service.called("TransitionJob", 2) == silent[0]
     assert called(service) == 0
+
+
+async def test_an_update_is_sent_once_over_a_stream_that_is_slow_but_not_silent(
+    service, fake_client, running
+):
+    answered = asyncio.Event()
+
+    async def wait(request, context):
+        await answered.wait()
+
+    service.rules["TransitionJob"] = wait
+    waiting = Waiting(fake_client, running, lease=10)
+    waiting.go.set()
+    service.offer()
+    await service.called("TransitionJob")
+    until = time.monotonic() + 10 * PATIENCE * 1.2  # what is tested is time itself
+    while time.monotonic() < until:
+        await service.streams[0].signal(job_id="another", attempt=1, lease_lost=pb.LeaseLost())
+        await asyncio.sleep(0.01)
+    answered.set()
+    waiting.worker.stop()
+    await waiting.run
+    assert len(service.requests("TransitionJob")) == len(service.requests("Work")) == 1
+
+
+async def hang_on_streams(request, context):
+    if isinstance(context, ReportContext):
+        await asyncio.Event().wait()
+
+
+async def test_what_no_stream_answers_goes_as_a_call(service, fake_client, running):
+    """Though each stream is opened: a proxy may pass on no more than its first message."""
+    service.rules["TransitionJob"] = hang_on_streams
+    waiting = Waiting(fake_client, running, lease=LEASE)
+    waiting.go.set()
+    service.offer()
+    while not called(service):
+        await service.called("TransitionJob", len(service.requests("TransitionJob")) + 1)
+    assert len(service.requests("Work")) == 2
+
+
+async def test_a_worker_that_stops_waits_for_no_second_stream(service, fake_client, running):
+    service.rules["ReleaseJob"] = hang_on_streams
+    waiting = Waiting(fake_client, running, lease=LEASE)
+    service.offer()
+    await waiting.started.acquire()
+    waiting.worker.stop(now=True)
+    await waiting.run
+    assert len(service.requests("Work")) == called(service) == 1
 
 
 # --- without a stream --------------------------------------------------------------------------
