@@ -20,6 +20,10 @@ def main() -> "NoReturn":
     # clean up handle the signal themselves. A shell ignores SIGINT for what runs in the background.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    # A stream that the caller has closed is None, and the next socket would get its descriptor.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
     # Otherwise gRPC prints lines of its own when it cannot connect. It reads this when it is
     # imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -187,6 +187,28 @@ def test_after_an_outage_the_rest_of_several_jobs_is_not_tried(shell):
     assert others == ["error: Y: not tried", "error: Z: not tried"]
 
 
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("list >&-", 0),
+        ("list 2>&-", 0),
+        ("list <&- >&- 2>&-", 0),
+        ("create render --parameters - <&-", 2),
+        (f"get {uuid.uuid4()} >&- 2>&-", 4),
+    ],
+)
+def test_streams_that_are_closed_are_no_bug(jobledger, command, code):
+    run = subprocess.run(
+        ["/bin/sh", "-c", f"exec {PROGRAM} {command}"],
+        check=False,
+        env=jobledger.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == code, run.stderr
+    assert "Traceback" not in run.stderr
+
+
 @pytest.mark.parametrize("program", [[PROGRAM], [sys.executable, "-m", "jobledger"]])
 def test_grpc_prints_nothing_of_its_own(server, program):
     # At a server without TLS it would print a failed handshake.
