@@ -23,7 +23,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
 from datetime import timedelta
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import Any, Final, TypeAlias, TypeVar, overload
 
 from jobledger.core.aio.client import AsyncClient
 from jobledger.core.conversion import Seconds, to_duration
@@ -213,8 +213,8 @@ class Worker:
 
         Args:
             client: for a worker that was made without one.
-            signals: SIGTERM and SIGINT call `stop`, and a second one `stop(now=True)`. Only in
-                the main thread.
+            signals: SIGTERM and SIGINT call `stop`, and a second one `stop(now=True)`, of each
+                worker that runs. Only in the main thread.
 
         Raises:
             JobledgerError: a claim was refused and always will be: InvalidField, AccessDenied. An
@@ -338,19 +338,19 @@ class Worker:
             yield
             return
         loop = asyncio.get_running_loop()
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        previous = [signal.getsignal(number) for number in numbers]
-        for number in numbers:
-            loop.add_signal_handler(number, self._signalled)
+        if not _signalled:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                _previous[number] = signal.getsignal(number)
+                loop.add_signal_handler(number, _stop_all)
+        _signalled.append(self)
         try:
             yield
         finally:
-            for number, handler in zip(numbers, previous, strict=True):
-                loop.remove_signal_handler(number)
-                signal.signal(number, handler)
-
-    def _signalled(self) -> None:
-        self._stop(now=self._stopping.is_set())
+            _signalled.remove(self)
+            if not _signalled:
+                for number, handler in _previous.items():
+                    loop.remove_signal_handler(number)
+                    signal.signal(number, handler)
 
     @property
     def _runs(self) -> list[JobRun]:
@@ -364,6 +364,16 @@ class Worker:
 
     def _new_slots(self, size: int) -> Slots:
         return Slots(size, self._one_returned.set)
+
+
+# A loop has one handler for a signal, and a program may run several workers.
+_signalled: Final[list[Worker]] = []
+_previous: Final[dict[signal.Signals, Any]] = {}
+
+
+def _stop_all() -> None:
+    for worker in _signalled:
+        worker._stop(now=worker._stopping.is_set())  # noqa: SLF001
 
 
 async def _enter(

@@ -444,6 +444,29 @@ async def test_a_signal_stops_the_worker_and_a_second_one_ends_the_grace(
     assert signal.getsignal(number) == before
 
 
+async def test_a_signal_stops_all_workers_of_a_program(service, fake_client):
+    before = signal.getsignal(signal.SIGTERM)
+    workers = [Worker(fake_client, grace=60) for _ in range(2)]
+    started = asyncio.Semaphore(0)
+
+    async def wait(job):
+        started.release()
+        await asyncio.Event().wait()
+
+    for number, worker in enumerate(workers):
+        worker.handler(f"render-{number}")(wait)
+        service.offer(f"render-{number}")
+    runs = asyncio.gather(*(worker.run() for worker in workers))
+    for _ in workers:
+        await started.acquire()
+    async with asyncio.timeout(20):
+        while not runs.done():
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(0.01)
+    assert len(service.requests("ReleaseJob")) == 2
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 async def test_a_worker_leaves_nothing_behind(service, fake_client, running, caplog):
     before = asyncio.all_tasks()
     worker = Worker(fake_client, concurrency=5, grace=0.05)
