@@ -147,7 +147,7 @@ class ClaimedJob(JobFacts):
     """A job in the hands of an async handler.
 
     If the job is no longer this worker's, the handler is cancelled, and each of these calls
-    raises asyncio.CancelledError.
+    raises asyncio.CancelledError. So it does in what the handler leaves running when it returns.
     """
 
     def __init__(self, holder: AsyncHolder) -> None:

@@ -58,6 +58,7 @@ class Handling:
         self._reasons = {Stop.NOT}
         self._task: asyncio.Task[Outcome | None] | None = None
         self._context = contextvars.copy_context()
+        self._closed = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     # --- for the runner -----------------------------------------------------------------------
@@ -91,7 +92,8 @@ class Handling:
             self.stop(Stop.CANCELLED)
 
     def close(self) -> None:
-        """Stop the timers: the handler has returned."""
+        """Stop the timers, and what the handler left running: it has returned."""
+        self._closed = True
         for timer in self._timers.values():
             timer.cancel()
         if self._task is not None and not self._task.cancelled():
@@ -127,7 +129,9 @@ class Handling:
 
     @property
     def thrown(self) -> Stop:
-        """The reason for which the handler was cancelled."""
+        """The reason for which the handler was cancelled; to what it left running, LOST."""
+        if self._closed:
+            return Stop.LOST
         if self.stopped is Stop.CANCELLED and not self._handler.cancellation_is_thrown:
             return Stop.NOT
         return self.stopped

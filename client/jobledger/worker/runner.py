@@ -87,9 +87,9 @@ class JobRun:
             await self._through(handling)
         finally:
             self.is_handled = False
+            self._handling.close()
             keeping.cancel()
             await asyncio.wait({keeping})
-            self._handling.close()
         sending = asyncio.create_task(self._send(self._conclude()))
         await self._through(sending)
         sending.result()

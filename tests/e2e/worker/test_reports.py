@@ -37,6 +37,43 @@ async def test_the_lease_of_a_handler_that_never_reports_is_renewed(service, fak
     await service.called("TransitionJob")
 
 
+async def test_what_a_handler_leaves_running_is_stopped_by_its_next_call(
+    service, fake_client, running
+):
+    async def hang(request, context):
+        await asyncio.Event().wait()
+
+    service.rules["UpdateProgress"] = hang
+    worker = Worker(fake_client)
+    returned = asyncio.Event()
+    left: list[asyncio.Task[None]] = []
+
+    @worker.handler("render")
+    async def render(job):
+        async def late(call, **arguments):
+            await returned.wait()
+            await call(**arguments)
+
+        calls = [
+            job.progress(1, wait=True),  # waits while the handler returns
+            late(job.progress),
+            late(job.progress, progress=2),
+            late(job.progress, progress=2, wait=True),
+            late(job.add_asset, asset_type="image/png", url="https://example.com/a.png"),
+        ]
+        left.extend(map(asyncio.create_task, calls))
+        await service.called("UpdateProgress")
+
+    service.offer()
+    running(worker)
+    await service.called("TransitionJob")
+    returned.set()
+    async with asyncio.timeout(20):
+        await asyncio.wait(left)
+    assert all(task.cancelled() for task in left)
+    assert service.requests("CreateAsset") == []
+
+
 async def test_a_job_claimed_after_a_long_wait_has_a_full_lease(service, fake_client, running):
     worker = Worker(fake_client, lease=LEASE)
 
