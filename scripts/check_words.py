@@ -29,7 +29,7 @@ WORDS = {
     r"gives? (?:it |a job |jobs |them )?back|given back|falls? silent": "releases; lease expires",
     r"signs? of life": "heartbeat",
     r"figures?|room|houses?|paper": "metrics or numbers, package, architecture, doc",
-    r"resting|at rest|spending|of course": "idle, CPU cost",
+    r"resting|(?<!encryption )at rest|spending|of course": "idle, CPU cost",
     r"for ever|forever|whoever|so many|seldomer|oftener": "indefinitely, any client, N",
     r"beside|other than loopback": "besides; off loopback",
     r"as ever": "as before",
