@@ -85,7 +85,7 @@ test-robustness: $(INSTALLED) ## break everything under load for two minutes, an
 	@$(PYTHON) -m tests.robustness.checker $(ARGS)
 
 # Attacks are judged by how others are served, and a history by how much has happened: nothing else
-# may run meanwhile.
+# may run at the same time.
 ALONE := tests/robustness/abuse tests/robustness/test_history.py
 
 .PHONY: test-slow

@@ -33,7 +33,7 @@ from jobledger_server.rpc.server import OPTIONS
 Context = grpc.aio.ServicerContext[Any, Any]
 
 KEPT = 20_000
-"""Jobs of a type that wait for a worker, and jobs that have ended; the oldest are forgotten."""
+"""Jobs of a type that wait for a worker, and terminal jobs; the oldest are dropped."""
 
 WEEK_SECONDS = 604_800
 HOUR_SECONDS = 3_600

@@ -3,7 +3,7 @@
 Servers of both run side by side, on databases of their own, and are given the same work in
 turn. Each round starts new servers: by where it happens to lie in memory, one process of the same
 code is a few percent slower than another for as long as it lives. So a round gives one ratio of
-each figure. The load always comes from this tree, whatever the revisions are.
+each number. The load always comes from this tree, whatever the revisions are.
 """
 
 import argparse
@@ -196,7 +196,7 @@ def compare(revisions: Sequence[Revision], databases: Sequence[str], rounds: int
 
 
 def summary(report: Report) -> list[str]:
-    """Say which figures differ, and how small a difference could be seen in the others."""
+    """Say which numbers differ, and how small a difference could be seen in the others."""
     figures = report.figures
     different = [figure for figure in figures if figure.differs]
     lines = [

@@ -31,7 +31,7 @@ ROUND_TRIPS = {b"Q", b"S", b"H", b"c"}
 SSL_REQUEST = 80877103
 
 CALLS = 50
-"""One after the other: what the server asks for itself meanwhile is little."""
+"""One after the other: the server's own queries during them are few."""
 
 SECONDS = 0.2
 """Of updates over a stream."""

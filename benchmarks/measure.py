@@ -21,7 +21,7 @@ class Work:
     """Something that a server is given to do by generators, which share it.
 
     Attributes:
-        title: what figures are named after.
+        title: the name of its results.
         unit: what costs are given for, and what generators count as `done`.
         command: of a generator.
         changes: of the database for each unit, where replies do not say how many there were.
@@ -201,7 +201,7 @@ def check(database: Database, before: int, acknowledged: int) -> None:
 def add_usage(
     report: Report, name: str, work: Work, usage: Usage, beside: Usage, *, bar: float | None = None
 ) -> None:
-    """Add a round of what work took, and of what the same took beside it."""
+    """Add a round: what the work took, and what the same work took on the reference."""
     unit = f"µs/{work.unit}"
     report.add(Kind.SERVER_CPU, name, unit, usage.microseconds, beside.microseconds)
     if usage.database is not None:

@@ -83,7 +83,7 @@ def cluster(**settings: str) -> Iterator[Cluster]:
             command,
             folder / "log",
             lambda: not subprocess.run(ready, check=False).returncode,
-            end_by=signal.SIGINT,  # at once, but with its shared memory given back
+            end_by=signal.SIGINT,  # at once, but frees its shared memory
         ) as pid:
             yield Cluster(pid, port)
 

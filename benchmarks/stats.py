@@ -1,4 +1,4 @@
-"""Figures: what was measured in rounds, beside what, and what the rounds say.
+"""Results: what was measured in rounds, against what, and what the rounds say.
 
 Each round gives a value and, where there is one, a reference that was measured in the same round:
 the ceiling, or another revision. What counts is the median of their ratios and its spread: the
@@ -142,7 +142,7 @@ def left_out(rounds: int) -> int:
 
 
 class Report:
-    """The figures of a run, and what a reader must know about them.
+    """The results of a run, and what a reader must know about them.
 
     Args:
         comparing: whether the references are those of another revision, which judge the values;
@@ -165,7 +165,7 @@ class Report:
         bar: float | None = None,
         bar_value: float | None = None,
     ) -> None:
-        """Add a round of a figure.
+        """Add a round of a result.
 
         Args:
             kind: what is measured.

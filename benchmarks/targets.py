@@ -183,7 +183,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Other:
-    """A server that is measured beside ours."""
+    """A server that is measured for comparison."""
 
     target: str
     pid: int

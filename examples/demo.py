@@ -26,11 +26,11 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 USER = "ada"
 AT_ONCE = 3
 
-# Packing these files takes a blink. So that there is something to watch, each job
-# spreads its work over so many seconds.
+# Seconds over which each job spreads its work. Packing these files alone takes too short
+# a time to watch.
 PACE = 2.5
 
-# A demo ends by itself. After so many seconds something is wrong.
+# Seconds after which something is wrong: a demo ends by itself.
 LIMIT = 50.0
 
 ARCHIVES = {
@@ -100,7 +100,7 @@ def open_folder(output: Path | None) -> Iterator[Path]:
 
 
 async def demo(address: str, folder: Path) -> list[str]:
-    """Have all jobs done, tell what became of them, and give what is wrong with it."""
+    """Have all jobs done, print what became of them, and return what is wrong."""
     files = folder / "files"
     files.mkdir()
     async with (

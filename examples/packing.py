@@ -1,6 +1,6 @@
 """Packing files into an archive with a manifest, and verifying one: nothing but file work.
 
-It is done in steps of one file, so that whoever runs it can tell how far it is.
+It is done in steps of one file, so that the caller can report progress.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One more file is done; `done` tells how much of everything is, from 0 to 1."""
+    """One more file is done; `done` is the part of all the work that is done, from 0 to 1."""
 
     file: str
     done: float
@@ -56,7 +56,7 @@ def pack(root: Path, files: Iterable[Path], archive: Path, manifest: Path) -> It
     with tarfile.open(archive, "w:gz") as tar, manifest.open("w") as lines:
         for file, size in sizes.items():
             name = file.relative_to(root).as_posix()
-            # Read once: what is hashed is what is packed, even if the file changes meanwhile.
+            # Read once: what is hashed is what is packed, even if the file changes between the two.
             content = file.read_bytes()
             entry = tar.gettarinfo(file, name)
             entry.size = len(content)

@@ -1,11 +1,14 @@
-"""Finds words in the docs that the field does not use, and names the ones that it does.
+"""Finds words that the field does not use, and names the ones that it does.
 
-Only prose is read: no code, no addresses of links, no names of tests.
+Only prose is read: Markdown without its code and addresses; comments; in Python also docstrings
+and the names of tests.
 """
 
+import io
 import re
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -15,15 +18,15 @@ WORDS = {
     r"told|tells?|untold": "sent, delivered, reported; says",
     r"(?<!in )(?<!into )(?<!one )(?<!take )(?<!takes )places?": "sequence number; cursor; where",
     r"forgotten": "compacted",
-    r"looks?|looked|looking": "poll; read; see",
+    r"(?:looks?|looked|looking)(?! up)": "poll; read; see",
     r"hints?": "notification",
-    r"home|recogni[sz]es?d?": "database identity, verify identity",
+    r"home(?! director)|recogni[sz]es?d?": "database identity, verify identity",
     r"followers?|(?<!flow-control )windows?": "feed watcher, subscription; change buffer",
     r"bells?|rings?|silence": "wake-up event, set, close",
     r"openings|seekers?": "claim waiters, waiter",
     r"heeds?": "honors",
     r"retires?d?": "purge",
-    r"away|faults?|confused|farewell": "unavailable; programming error; protocol error",
+    r"away|faults?(?!-)|confused|farewell": "unavailable; programming error; protocol error",
     r"errands?|sightings?|hand-?overs?": "round trip, delivery, dispatch",
     r"an end|ends? (?:the|a|its|this) job|ended (?:the|a|its) job": "finishes the job",
     r"gives? (?:it |a job |jobs |them )?back|given back|falls? silent": "releases; lease expires",
@@ -40,6 +43,11 @@ PATTERNS = {re.compile(rf"\b(?:{word})\b", re.IGNORECASE): use for word, use in 
 _NOT_PROSE = re.compile(
     r"^ *```.*?^ *```$|<!--.*?-->|`[^`\n]+`|\]\([^()\s]+\)|https?://\S+", re.MULTILINE | re.DOTALL
 )
+_COMMENT = re.compile(r"(?:^|\s)(?:#|//)\s.*")
+_STATEMENT_FOLLOWS = (tokenize.ENCODING, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+
+CHECKED = ("*.md", "*.py", "*.proto", "*.sh", "Makefile", "Dockerfile")
+NOT_OURS = ("generated/", "client/jobledger/core/sync/", "examples/clients/googleapis/")
 
 
 def blanked(match: re.Match[str]) -> str:
@@ -47,21 +55,46 @@ def blanked(match: re.Match[str]) -> str:
     return re.sub(r"[^\n]", " ", match[0])
 
 
-def pages() -> list[Path]:
-    """Return every Markdown file of the repository but those made elsewhere."""
+def files() -> list[Path]:
+    """Return every file of the repository to check, but those generated or made elsewhere."""
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *CHECKED],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     )
-    return [ROOT / name for name in listed.stdout.split() if (ROOT / name).exists()]
+    ours = (name for name in listed.stdout.split() if not name.startswith(NOT_OURS))
+    return [ROOT / name for name in ours if (ROOT / name).exists()]
 
 
-def found_in(text: str) -> list[tuple[int, str, str]]:
+def python_prose(text: str) -> str:
+    """Return comments, docstrings (of attributes too) and names of tests, each on its line."""
+    lines = [""] * (text.count("\n") + 2)
+    last, last_name = tokenize.ENCODING, ""
+    for kind, token, (row, _), _, _ in tokenize.generate_tokens(io.StringIO(text).readline):
+        if kind == tokenize.COMMENT or (kind == tokenize.STRING and last in _STATEMENT_FOLLOWS):
+            for number, line in enumerate(token.split("\n"), start=row - 1):
+                lines[number] += line
+        elif last_name == "def" and token.startswith("test_"):
+            lines[row - 1] += token.replace("_", " ")
+        if kind not in (tokenize.COMMENT, tokenize.NL):
+            last, last_name = kind, token
+    return "\n".join(lines)
+
+
+def prose_of(path: Path) -> str:
+    """Return the prose of a file, with everything else blanked or left out of its lines."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        text = python_prose(text)
+    elif path.suffix != ".md":
+        text = "\n".join("".join(_COMMENT.findall(line)) for line in text.split("\n"))
+    return _NOT_PROSE.sub(blanked, text)
+
+
+def found_in(prose: str) -> list[tuple[int, str, str]]:
     """Return what is found: the number of the line, the word, and what to write."""
-    prose = _NOT_PROSE.sub(blanked, text)
     return sorted(
         (prose.count("\n", 0, match.start()) + 1, match[0], use)
         for pattern, use in PATTERNS.items()
@@ -72,10 +105,10 @@ def found_in(text: str) -> list[tuple[int, str, str]]:
 def main() -> int:
     """Print what was found; 1 if there was anything."""
     count = 0
-    for page in pages():
-        for line, word, instead in found_in(page.read_text(encoding="utf-8")):
+    for path in files():
+        for line, word, instead in found_in(prose_of(path)):
             count += 1
-            print(f"{page.relative_to(ROOT)}:{line}: {word!r}; write: {instead}")
+            print(f"{path.relative_to(ROOT)}:{line}: {word!r}; write: {instead}")
     return int(count > 0)
 
 

@@ -226,7 +226,7 @@ class Calls:
             nonlocal done
             while time.monotonic() < begin + seconds:
                 units = await call()
-                done += units  # not in one: others have added to it meanwhile
+                done += units  # not in one: others have added to it since
 
         async with asyncio.TaskGroup() as callers:
             for _ in range(in_flight):
@@ -257,8 +257,8 @@ class Calls:
     async def update(self, target: str, streams: int, window: int, seconds: float) -> Reply:
         """Report over streams of Work, each on its share of the jobs and its own connection.
 
-        `window` is how many updates of a stream are under way at once. What one message has results
-        of is followed by as many updates in one message.
+        At most `window` updates of a stream are unanswered. A message with N results is followed by
+        a message with N updates.
         """
         running = list((await self._target(target)).running)
         connections = [await connect(target) for _ in range(streams)]

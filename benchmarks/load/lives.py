@@ -246,7 +246,7 @@ class _OneWatch:
 
 
 class Keys:
-    """Commands for etcd: keys that are put as often as a job is changed, and watched meanwhile."""
+    """Commands for etcd: keys that are watched, and put as often as a job is changed."""
 
     async def live(self, target: str, jobs: int, in_flight: int) -> Reply:
         """Put each key CHANGES times, one put after the other, and watch it from before the first.

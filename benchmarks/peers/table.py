@@ -23,7 +23,7 @@ MINIMUM = 500
 
 @dataclass(frozen=True)
 class Measurement:
-    """What so many lifecycles took on one peer. Processor times are ms for each lifecycle.
+    """What a number of lifecycles took on one peer. Processor times are ms for each lifecycle.
 
     Attributes:
         server_cpu: of the server and its database.

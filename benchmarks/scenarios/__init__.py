@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class Run:
-    """One run of a scenario: its options, what it starts, and its figures.
+    """One run of a scenario: its options, what it starts, and its results.
 
     Args:
         arguments: all options, the scenario's own among them.
@@ -38,7 +38,7 @@ class Run:
         stack: what is entered here is left at the end.
 
     Attributes:
-        report: where the figures go.
+        report: where the results go.
         load_cores: the most that generators have used.
     """
 
@@ -102,7 +102,7 @@ class Run:
         ceiling: Work | None = None,
         bars: tuple[float, float] | None = None,
     ) -> dict[Target, Usage]:
-        """Have all do the same in turn, and add what it took of each, beside the first.
+        """Have all do the same in turn, and add what it took of each, compared with the first.
 
         In every second round the order is the other way round. Where there is a `ceiling`, the
         first does that instead. `bars` are of the rates on each database. Raises BenchmarkError.

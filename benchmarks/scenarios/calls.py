@@ -1,4 +1,4 @@
-"""Calls at full speed, beside the same on the bare server: unary calls, streams, batches."""
+"""Calls at full speed, compared with a bare server: unary calls, streams, batches."""
 
 from collections.abc import Sequence
 

@@ -38,7 +38,7 @@ class Protection:
 
 
 def measure_security(run: Run) -> None:
-    """Measure TLS, certificates, tokens and a policy beside plain text, and an abuser's harm."""
+    """Measure TLS, certificates, tokens and a policy against plain text, and an abuser's harm."""
     database = run.databases[0]
     works = [
         Work.calls("GetJob", "get", run.arguments.in_flight, changes=0),
@@ -69,7 +69,7 @@ def measure_security(run: Run) -> None:
 
 
 def _measure_abuse(run: Run, server: Server) -> None:
-    """Measure good callers without an abuser and beside one that is held to its quotas."""
+    """Measure good callers without an abuser, and with one that is held to its quotas."""
     good, abuser = run.generators
     seconds = max(run.seconds, 2 * GOOD_EVERY_SECONDS)
     steady: dict[str, Any] = {

@@ -81,7 +81,7 @@ class App:
     """Set when a task of the server has failed: the process has to stop."""
 
     reload: Callable[[], None]
-    """Looks at the access file at once."""
+    """Checks the access file at once."""
 
 
 @asynccontextmanager

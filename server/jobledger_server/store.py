@@ -393,8 +393,8 @@ class Store(Protocol):
 
         It is the smallest one after which at most `limit` changes and `max_bytes` bytes of
         jobs follow and from which `changes_after` can read. The bytes are an estimate, made
-        without reading contents: up to twice as many may follow. So may what is committed
-        meanwhile.
+        without reading contents: up to twice as many may follow. Changes that are committed after
+        the estimate follow too.
         """
 
     async def active_jobs(

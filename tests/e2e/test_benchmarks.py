@@ -1,4 +1,4 @@
-"""The benchmarks: each scenario gives figures, and fails where a change is not in the database."""
+"""The benchmarks: each scenario has results, and fails if a change is not in the database."""
 
 import json
 import re

@@ -42,7 +42,7 @@ def test_without_the_extra_the_plugin_breaks_no_other_test_and_says_what_to_inst
 ) -> None:
     bare = install("")
     pip = [str(UV), "pip", "install", "--quiet", "--python", str(bare.folder / "bin/python")]
-    # Beside the environment, which other tests share.
+    # Outside the environment, which other tests share.
     subprocess.run([*pip, "--target", str(tmp_path / "pytest"), "pytest"], check=True)
     run = run_pytest(bare, tmp_path, PYTHONPATH=str(tmp_path / "pytest"))
     assert "1 passed, 1 error" in run.stdout, run.stdout + run.stderr

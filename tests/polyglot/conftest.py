@@ -21,7 +21,7 @@ MISSING = {p.name: p.missing() for p in PROGRAMS if p.missing()}
 RUNNABLE = [p for p in PROGRAMS if p.name not in MISSING]
 BUILDS = pytest.StashKey[Builds]()
 SECONDS = pytest.StashKey[dict[str, float]]()
-# Later than the 15 s after which a proxy ends a stream that it was not told about.
+# Later than the 15 s after which a proxy ends a stream that its settings do not name.
 HEARTBEAT = ["--heartbeat", "16"]
 
 

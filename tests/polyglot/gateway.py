@@ -31,7 +31,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Fail:
-    """Answer with this; on a stream, after so many messages of the server."""
+    """Answer with this; on a stream, after `after` messages of the server."""
 
     code: int
     retry_seconds: float | None = None

@@ -50,7 +50,7 @@ class Program:
         """Build it. Raises BuildFailed."""
         for command in self.build:
             done = subprocess.run(
-                # The tests that run meanwhile come first.
+                # The tests that run during the builds come first.
                 ["nice", *command.split()],
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,

@@ -24,7 +24,7 @@ def gateway(server: ServerProcess) -> Iterator[Gateway]:
 
 
 def check_the_whole_story(ledger: Ledger, job: Job, events: list[Event]) -> None:
-    """Versions strictly increase, each transition is told once, the last is the end."""
+    """Versions strictly increase, each transition is delivered once, the last state is terminal."""
     assert {event["event"] for event in events} == {"changed"}
     versions = [job_in(event).version for event in events]
     assert versions == sorted(set(versions))

@@ -1,4 +1,4 @@
-"""A server that stands before the real one and can tell its callers what is not so."""
+"""A server in front of the real one that can give its callers wrong answers."""
 
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -20,8 +20,8 @@ CUT_AFTER = (20, 60)
 class Mutation:
     """How a server is broken: this one is not.
 
-    It is wrong a few times and then not any more: once might hit a stream that is given up at
-    that moment, so that nobody can tell. `struck` says that it has been.
+    It is wrong a few times and then not any more: a single time might hit a stream that ends at
+    that moment, so that no client sees it. `struck` says that it has been wrong.
     """
 
     times = 3

@@ -20,17 +20,17 @@ SOME = 30
 
 
 def starts(change: Any) -> bool:
-    """Whether it tells that its job was started: more of this job is certainly to come."""
+    """Whether the change is the start of its job: more changes of this job will follow."""
     job = change.job
     return bool(change.transitions) and job.status == job_pb2.JOB_STATUS_PROCESSING
 
 
 Tell = Callable[[Any], Iterable[Any]]
-"""Returns the changes that are told in place of one."""
+"""Returns the changes that are sent instead of one."""
 
 
 class _OfMany(Mutation):
-    """Does something to the changes that watches of many jobs are told."""
+    """Alters the changes that watches of many jobs receive."""
 
     async def stream(self, rpc: str, request: Any, open_: Open) -> AsyncGenerator[Any, None]:
         tell: Tell = self.telling(request) if rpc == "WatchJobs" else lambda change: [change]
@@ -50,7 +50,7 @@ class _OfMany(Mutation):
 
 
 class DropsOne(_OfMany):
-    """One change is not told."""
+    """One change is not sent."""
 
     seen = 0
 
@@ -66,7 +66,7 @@ class DropsOne(_OfMany):
 
 
 class DropsEnds(_OfMany):
-    """From some time on a watcher of everything is not told how jobs end."""
+    """From some time on a watcher of everything receives no terminal states."""
 
     seen = 0
 
@@ -84,7 +84,7 @@ class DropsEnds(_OfMany):
 
 
 class DropsDeletions(_OfMany):
-    """A watcher of everything is not told of deletions."""
+    """A watcher of everything receives no deletions."""
 
     def telling(self, request: Any) -> Tell:
         everything = not request.user_id and not request.job_types
@@ -99,7 +99,7 @@ class DropsDeletions(_OfMany):
 
 
 class RepeatsOne(_OfMany):
-    """One change is told twice."""
+    """One change is sent twice."""
 
     seen = 0
 
@@ -115,7 +115,7 @@ class RepeatsOne(_OfMany):
 
 
 class SwapsTwoJobs(_OfMany):
-    """One change is told after changes of other jobs that were committed after it."""
+    """One change is sent after changes of other jobs that were committed after it."""
 
     seen = 0
 
@@ -144,7 +144,7 @@ class SwapsTwoJobs(_OfMany):
 
 
 class SwapsTwoOfAJob(_OfMany):
-    """Two changes of one job are told the wrong way round."""
+    """Two changes of one job are sent in the wrong order."""
 
     seen = 0
 
@@ -207,7 +207,7 @@ class ResumesTooEarly(Mutation):
 
 
 class ChangesAnEndedJob(_OfMany):
-    """Something is told of a job after its end."""
+    """A change of a job is sent after its terminal state."""
 
     def telling(self, request: Any) -> Tell:
         def tell(change: Any) -> Iterable[Any]:
@@ -235,7 +235,7 @@ class EndsAWatchEarly(Mutation):
 
 
 class SkipsAStepOfOneJob(Mutation):
-    """A watch of one job is not told that it was started."""
+    """A watch of one job does not receive its start."""
 
     async def stream(self, rpc: str, request: Any, open_: Open) -> AsyncGenerator[Any, None]:
         async with aclosing(super().stream(rpc, request, open_)) as messages:
@@ -257,7 +257,7 @@ class CompletesWithoutAssets(Mutation):
 
 
 class LinksWithoutCompleting(Mutation):
-    """An end that is not told to have been made leaves an asset behind, and is made after all."""
+    """A finish that is answered with an error leaves an asset, and is applied after all."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
@@ -412,7 +412,7 @@ class LinksAnAssetTwice(Mutation):
 
 
 class HidesCancellations(Mutation):
-    """A worker is not told that it is to cancel its jobs."""
+    """A worker receives no cancellations."""
 
     async def to_worker(self, stream: object, message: Any) -> Any:
         kept = [signal for signal in message.signals if not signal.HasField("cancel_requested")]

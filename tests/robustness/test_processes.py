@@ -132,9 +132,9 @@ async def test_sigterm_drains_the_server(serve: Serve) -> None:
         assert "RetryInfo" in refused.details
         await asyncio.gather(*reporters)
         errors = [answer for answer in answers if isinstance(answer, Exception)]
-        # Each reporter was turned away once, and none in the middle of a call.
+        # Each reporter was refused once, and none in the middle of a call.
         assert [error.code() for error in errors] == [StatusCode.UNAVAILABLE] * 16
-        # By the server itself and with details, not only by a connection that went away.
+        # By the server itself and with details, not only by a lost connection.
         turned_away = [error for error in errors if rpc_status.from_call(error) is not None]
         assert {decoded(error).reason for error in turned_away} == {"UNAVAILABLE"}
         assert await asyncio.to_thread(server.wait) == 0

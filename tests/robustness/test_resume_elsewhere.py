@@ -73,7 +73,7 @@ async def test_a_watch_resumed_on_another_server_gets_each_transition_once(
 async def test_a_watch_that_missed_the_start_of_a_deleted_job_gets_only_the_deletion(
     tmp_path: Path, database_url: str
 ) -> None:
-    """One replica was away and found the job deleted; the other has seen all of it."""
+    """One replica was frozen and found the job deleted; the other has seen all of it."""
     async with two_replicas(tmp_path, database_url) as ((_, here), (server, there)):
         watch = there.WatchJobs()
         assert (await watch.read()).synced

@@ -91,7 +91,7 @@ class SeveralProcesses:
 
 
 async def connected(server: SeveralProcesses, child: int, stack: AsyncExitStack) -> Any:
-    """Return a connection that was dealt to this process: its line on what was done tells."""
+    """Return a connection to this process, identified by its log line of a change."""
     while True:
         channel = grpc.aio.insecure_channel(server.target, options=OWN_CONNECTION)
         job = await Caller(channel).running()
@@ -159,8 +159,8 @@ async def test_changes_through_one_process_reach_watches_of_another(
         job = await here.running()
         async with watching(there.WatchJob(job_id=job.id, user_id="ada")) as stream:
             assert (await stream.read()).job == job
-            # One after the other: what is changed before it was told may be told as one, and a
-            # call is under way from when it is made, not from when it is awaited.
+            # One after the other: changes that were not sent yet may be sent as one, and a
+            # call starts when it is made, not when it is awaited.
             job = (await here.UpdateProgress(job_id=job.id, progress=50)).job
             assert (await stream.read()).job == job
             job = (await here.MarkCompleted(job_id=job.id)).job

@@ -43,7 +43,7 @@ def kept() -> tuple[int, int]:
 
 
 async def change_much(call: Caller, busy: Any, reader: Any, jobs: int) -> set[str]:
-    """Make jobs and report on `busy` meanwhile; return them when `reader` was sent all."""
+    """Create jobs and report on `busy` in turn; return them when `reader` was sent all."""
 
     async def one() -> str:
         job, _ = await asyncio.gather(
@@ -79,7 +79,7 @@ def watches(monkeypatch: pytest.MonkeyPatch) -> list[FeedWatch]:
 
 
 async def to_the_next_page(stream: Any, watch: FeedWatch) -> list[Any]:
-    """Read until the server has read the next page; return what was told.
+    """Read until the server has read the next page; return what was sent.
 
     How many messages that takes is not known: some were on their way.
     """
@@ -98,11 +98,11 @@ async def test_stalled_watches_use_bounded_memory_under_any_number_of_changes(
     )
     monkeypatch.setattr(feed_reader, "PAGE", PAGE)
     monkeypatch.setattr(feed_streams, "CACHED_MESSAGES", WINDOW)
-    # The window; nothing for those who stall, but a page of whoever reads the table just now; and
-    # what the last commit has not let go of yet.
+    # The change buffer; nothing for stalled watches, but a page for each that reads the table just
+    # now; and what the last commit has not released yet.
     limit = WINDOW + PAGE * (STALLED + 1) + AT_ONCE
     app = await start()
-    before = kept()  # by the tests that are loaded beside this one
+    before = kept()  # by other tests that are loaded
     async with AsyncExitStack() as stack:
 
         async def channel(options: Any = ()) -> Caller:
@@ -171,7 +171,7 @@ async def test_a_stalled_watch_keeps_its_message_but_not_the_job(
         streams += [(await stalled()).WatchJobs() for _ in jobs]
         for stream in streams:
             stack.callback(stream.cancel)
-            await stream.initial_metadata()  # with it goes what there is room for of the message
+            await stream.initial_metadata()  # with it goes as much of the message as fits
         assert app.hub.watches == 2 * count
         _, after = kept()
         assert after - before <= 2

@@ -63,7 +63,7 @@ class Written:
 
 @asynccontextmanager
 async def writing(app: App) -> AsyncIterator[Written]:
-    """Run jobs from their creation to their end meanwhile, and begin anew after an error."""
+    """Run jobs from creation to completion during the block, and start over after an error."""
     written, run = Written(), uuid.uuid4()
 
     async def write(call: Caller, number: int) -> None:
@@ -77,7 +77,7 @@ async def writing(app: App) -> AsyncIterator[Written]:
             except grpc.aio.AioRpcError as error:
                 if error.code() is not grpc.StatusCode.UNAVAILABLE:
                     raise
-                await asyncio.sleep(0.05)  # the database is away
+                await asyncio.sleep(0.05)  # the database is unavailable
 
     async with grpc.aio.insecure_channel(app.address) as channel:
         writers = [asyncio.create_task(write(Caller(channel), n)) for n in range(WRITERS)]

@@ -1,4 +1,4 @@
-"""A restart while thousands watch: all come back at once, and each is told everything, once."""
+"""A restart while thousands watch: all reconnect at once, and each gets every change once."""
 
 import asyncio
 import random
@@ -36,7 +36,7 @@ WHOLE = [(QUEUED, PROCESSING), (PROCESSING, COMPLETED)]
 
 
 class Watch:
-    """A watch over as many streams as it takes: all that it was told, and how each broke."""
+    """A watch over as many streams as it takes: all that it received, and how each broke."""
 
     def __init__(self, stub: Any, job: Any) -> None:
         self.versions: list[int] = []
@@ -51,11 +51,11 @@ class Watch:
         raise NotImplementedError
 
     def _serves(self, message: Any) -> bool:
-        """Whether the stream has told by now what there was when it was opened."""
+        """Whether the stream has sent by now what existed when it was opened."""
         raise NotImplementedError
 
     def _changes(self, message: Any) -> Sequence[Any]:
-        """Return the changes that the message tells of."""
+        """Return the changes of the message."""
         raise NotImplementedError
 
     async def begin(self) -> None:
@@ -181,7 +181,7 @@ async def test_2000_watches_reconnect_after_kill_9_and_miss_nothing(
         made = []
 
         async def make_calls() -> None:
-            """As whoever does not watch: none of these calls is tried twice."""
+            """As clients that do not watch: none of these calls is retried."""
             while not made or not served.is_set():
                 job = await call.job(user_id="bystander")
                 assert (await call.GetJob(job_id=job.id, user_id="bystander")).job == job

@@ -1,4 +1,4 @@
-"""Requests that break a rule: each method, its fields, the field at fault, words about it."""
+"""Requests that break a rule: each method, its fields, the invalid field, words about it."""
 
 import math
 from typing import Any

@@ -56,7 +56,7 @@ class GatedStore:
 
 
 class Gate:
-    """Holds up whoever comes, until it is opened."""
+    """Blocks every caller until it is opened."""
 
     def __init__(self) -> None:
         self.reached = asyncio.Event()

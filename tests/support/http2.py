@@ -66,7 +66,7 @@ def message(body: bytes) -> bytes:
 
 
 class Connection:
-    """A connection of an attacker. Blocks; what the server sends is read and thrown away."""
+    """A connection of an attacker. Blocks; what the server sends is read and discarded."""
 
     def __init__(self, target: str, settings: bytes = b"", *, read: bool = True) -> None:
         self.socket = connect(target)
@@ -118,7 +118,7 @@ def connect(target: str) -> socket.socket:
 
 
 def is_open(connected: socket.socket) -> bool:
-    """Whether the other side has not closed a connection; what it has sent is thrown away."""
+    """Whether the other side has not closed a connection; what it has sent is discarded."""
     connected.settimeout(0)
     try:
         while connected.recv(2**16):

@@ -23,7 +23,7 @@ class _Connection:
 
 
 class Proxy:
-    """Stands before one server on an address of its own, also while that server is away.
+    """Stands before one server on an address of its own, also while that server is unavailable.
 
     `delay` is in seconds, for each piece of data in each direction. With a `source` the server
     sees connections from that address.
@@ -95,7 +95,7 @@ class Proxy:
         self._open.set()
 
     def release(self) -> None:
-        """Let through again what was swallowed, as a network does whose fault is over."""
+        """Let through again what was held back, as a network does after a failure."""
         self._open.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -49,7 +49,7 @@ class ServerProcess:
     """`jobledger-server serve` on one port and one database, through all its restarts.
 
     A context manager, sync or async. All methods block; in async tests call them
-    through `asyncio.to_thread` where something else has to go on meanwhile.
+    through `asyncio.to_thread` if other tasks have to run at the same time.
     """
 
     def __init__(

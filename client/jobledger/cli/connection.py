@@ -43,7 +43,7 @@ class Connection:
                     raise click.UsageError("a CA file, a certificate or a key needs TLS")
                 for name in _TLS_FILES:
                     merged.pop(name, None)
-            # A token takes the place of a token file of a later layer, and so the other way.
+            # A token replaces a token file of a later layer, and a token file a token.
             if "token" in layer or "token_file" in layer:
                 merged.pop("token", None)
                 merged.pop("token_file", None)

@@ -37,7 +37,7 @@ class _ConnectionOption(click.Option):
         )
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        # A command's own help shows its own options, and a hint at these.
+        # A command's own help shows its own options, and says where these are explained.
         return super().get_help_record(ctx) if ctx.parent is None else None
 
 

@@ -41,7 +41,7 @@ _WHOLE_IDS: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """One column. Those of a low rank are the first to get room; those of rank 0 always do."""
+    """One column. Narrow terminals omit the columns of the highest rank; never those of rank 0."""
 
     title: str
     rank: int
@@ -73,7 +73,7 @@ def _age(job: Job, now: datetime) -> Text:
 
 
 def _columns(width: int, *, owners: bool) -> list[_Column]:
-    """Return the columns that a terminal of this width has room for."""
+    """Return the columns that fit into a terminal of this width."""
     ids = short_id if width < _WHOLE_IDS else _whole_id
     columns = [
         _Column("JOB", 0, 36, lambda job, _: _text(ids(job)), {}),
@@ -101,7 +101,7 @@ def _whole_id(job: Job) -> str:
 
 
 class View:
-    """How the board looks."""
+    """Draws the board."""
 
     def __init__(self, board: Board, title: str, *, owners: bool) -> None:
         self._board = board

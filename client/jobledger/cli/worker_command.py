@@ -25,7 +25,7 @@ worker.add_command(run)
 
 
 class _ExecCommand(Command):
-    """Takes what follows `--` as the program, whatever it looks like."""
+    """Takes everything after `--` as the program, options too."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own, program = args, []

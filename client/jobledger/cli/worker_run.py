@@ -19,7 +19,7 @@ from jobledger.cli.options import Command, pass_connection
 from jobledger.worker.worker import Worker
 
 POLL: Final = 0.5
-"""Seconds between two looks at the files."""
+"""Seconds between two checks of the files."""
 
 PATIENCE: Final = 1.0
 """Seconds that running jobs have before a reload releases them."""

@@ -48,7 +48,7 @@ async def call_async(
         connected = channels.state() is grpc.ChannelConnectivity.READY
         raise from_rpc_error(error, target=target, timeout=timeout, connected=connected) from error
     except (asyncio.CancelledError, grpc.aio.UsageError) as error:
-        # A channel that is closed cancels its calls, which looks like a cancelled task.
+        # A channel that is closed cancels its calls: the same error as of a cancelled task.
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             raise

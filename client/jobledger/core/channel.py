@@ -16,7 +16,7 @@ AsyncInterceptor: TypeAlias = grpc.aio.ClientInterceptor
 
 # Every unary RPC but ClaimJobs is safe to repeat, because the client always sends a
 # request_id with what creates and a worker_id with what starts; delete_job and
-# transition_job say what a repetition after a lost answer can look like. The
+# transition_job say what a repetition after a lost answer returns. The
 # pauses add up to about four seconds, the time that a restart takes, within the
 # default deadline of ten.
 _RETRY_POLICY: Final = {
@@ -44,8 +44,8 @@ _SERVICE_CONFIG: Final = {
                 {"service": "jobledger.v1.JobService", "method": "WatchJobs"},
             ]
         },
-        # A claim whose answer was lost may have taken jobs; repeated, it would take
-        # more than its caller has room for.
+        # A claim whose answer was lost may have claimed jobs; repeated, it would
+        # claim more than its caller has free slots.
         {"name": [{"service": "jobledger.v1.WorkerService", "method": "ClaimJobs"}]},
         # Only work_stream.py knows which updates of a broken stream to send again.
         {"name": [{"service": "jobledger.v1.WorkerService", "method": "Work"}]},

@@ -99,7 +99,7 @@ class _Pool(Generic[ConnectionT]):
         """Count a watch on a connection until the block ends. Raises as `connection`.
 
         Args:
-            interrupt: called if this is closed meanwhile.
+            interrupt: called if this is closed within the block.
         """
         with self._lock:
             self._connect()

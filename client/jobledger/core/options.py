@@ -68,7 +68,7 @@ def headers_of(metadata: Metadata) -> Headers:
     Raises:
         TypeError: it is neither a mapping nor pairs, a key is no `str`, or a value neither `str`
             nor `bytes`.
-        ValueError: no header can hold it. gRPC would report that as a fault of the server.
+        ValueError: no header can hold it. gRPC would report that as an error of the server.
     """
     if not isinstance(metadata, Iterable):
         raise TypeError(f"metadata: {type(metadata).__name__} is neither a mapping nor pairs")

@@ -64,7 +64,7 @@ class Requests:
 
     @property
     def worker_id(self) -> str:
-        """The same for all calls of one client: the service recognizes by it a repeated start.
+        """The same for all calls of one client, so that the service can identify a repeated start.
 
         In a forked process the client is another worker.
         """

@@ -256,7 +256,7 @@ async def _read_async(
     except grpc.RpcError as error:
         return from_rpc_error(error, target=target)
     except asyncio.CancelledError:
-        # A call that is cancelled looks like a cancelled task.
+        # A cancelled call raises the same error as a cancelled task.
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise

@@ -132,7 +132,7 @@ class WorkStream:
         try:
             answer = await result
         except asyncio.CancelledError:
-            # What was sent keeps its place, for its result will come.
+            # What was sent keeps its slot, because its result will come.
             for each in waiting:
                 if each in self._unsent:
                     self._unsent.remove(each)
@@ -202,7 +202,7 @@ class WorkStream:
         except InternalError as error:
             return error
         except asyncio.CancelledError:
-            # A call that is cancelled looks like a cancelled task.
+            # A cancelled call raises the same error as a cancelled task.
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise

@@ -126,7 +126,7 @@ def _job(function: Function, parameters: JsonObject | None, options: RunOptions)
 
 
 class _Recorder:
-    """Takes the place of a worker's connection to the service."""
+    """Replaces a worker's connection to the service."""
 
     handling: Handling
 

@@ -113,7 +113,7 @@ class CallUpdates:
         return answer
 
     def recovered(self) -> None:
-        """Log the end of an outage: claims, or a stream in their place, are answered."""
+        """Log the end of an outage: claims, or the stream that replaces them, are answered."""
         if self._failing:
             self._failing = False
             _logger.warning("the service answers again")

@@ -78,7 +78,7 @@ class Processes:
         return outcome
 
     def _begin(self, job: BlockingJob) -> "_Child":
-        """Pass the job to a process; to another if one that was idle has died meanwhile."""
+        """Pass the job to an idle process, or to a new one if that has died."""
         while True:
             fresh = not self._idle
             child = self._busy[job.id] = _Child() if fresh else self._idle.pop()

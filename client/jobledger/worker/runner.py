@@ -243,7 +243,7 @@ class JobRun:
             if now >= due:
                 return
             self._to_report.clear()
-            # Meanwhile an answer to another job's update may have renewed the lease.
+            # During the wait an answer to another job's update may renew the lease.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(due - now):
                     await self._to_report.wait()

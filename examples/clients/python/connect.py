@@ -10,8 +10,8 @@ import grpc
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 
-# Streams are not in the first entry's reach: whoever opens one knows where to go on. Nor are
-# claims: one whose answer was lost may have taken a job.
+# gRPC must not retry streams: only the program that opened one knows where to resume. Nor
+# claims: one whose answer was lost may have claimed a job.
 SERVICE_CONFIG = {
     "methodConfig": [
         {

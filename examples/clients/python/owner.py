@@ -50,7 +50,7 @@ def list_jobs(client: Client, options: Namespace) -> None:
     while True:
         page = client.jobs.ListJobs(request, timeout=DEADLINE)
         emit("page", jobs=[as_json(job) for job in page.jobs])
-        # A short page may be followed by others; only the token tells.
+        # More pages may follow a short one: only the token shows it.
         request.page_token = page.next_page_token
         if not request.page_token:
             return

@@ -39,8 +39,8 @@ def work(client: Client, options: Namespace) -> None:
     job = claim.jobs[0]
     emit("claimed", job=as_json(job))
 
-    # Work that takes longer than the lease reports within it; a report without progress is
-    # a sign of life. Where cancel_requested is true, tidy up and fail.
+    # Work that takes longer than the lease must report within it; a report without progress is
+    # a heartbeat. If cancel_requested is true, clean up and fail.
     progress = client.workers.UpdateProgress(
         UpdateProgressRequest(
             job_id=job.id, attempt=job.attempt, progress=50, progress_message=options.message

@@ -128,7 +128,7 @@ def with_news(job: Job, now: Instant) -> Job:
 
 
 def requeue(job: Job, *, released: bool, now: Instant) -> Decision:
-    """End the job's lease and make it claimable. It stays PROCESSING: no transition goes back."""
+    """Clear the lease and make the job claimable. It stays PROCESSING: no transition goes back."""
     requeued = replace(
         job,
         worker_id="",

@@ -31,7 +31,7 @@ USUAL_WEIGHT = 10
 
 PAUSE_SECONDS = 0.005
 """How much later a batch that found no job is answered, if a full one waits. Otherwise callers that
-poll in vain, one poll after the other, would take all of the event loop."""
+poll and find nothing, one poll after the other, would take all of the event loop."""
 
 MAX_LOST_RACES = 3
 """After this many lost races in a row against other servers, claims are answered with no jobs."""

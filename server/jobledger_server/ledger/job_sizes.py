@@ -40,8 +40,8 @@ class JobSizes:
     def read_counter(self) -> ReadBytes:
         """Return a function that returns the bytes that a job adds to a read.
 
-        It counts each large job once, and other jobs as 0. So it counts one that is asked for in
-        another owner's name, since the time that an answer takes would tell that the job exists.
+        It counts each large job once, and other jobs as 0. A large job that is requested in another
+        owner's name counts as 0 too: else the time of the answer would reveal that the job exists.
         """
         counted: set[JobId] = set()
 

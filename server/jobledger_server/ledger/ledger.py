@@ -86,7 +86,7 @@ class Ledger:
         self.outages = Outages()
         self.store_errors: dict[str, int] = dict.fromkeys(get_args(ErrorKind), 0)
         """Failed writes, by the kind of the store's error."""
-        # Whether a batch looks up the request ids of its creations. Nearly all are new, so it is
+        # Whether a batch queries the request ids of its creations. Nearly all are new, so it is
         # set when the database rejects a batch, and cleared when a batch with creations finds no
         # earlier job.
         self._look_up_request_ids = False
@@ -220,7 +220,7 @@ class Ledger:
     async def _apply_batch(
         self, commands: Sequence[Command]
     ) -> Sequence[Sequence[Decision] | Exception]:
-        """Apply a batch. Halve what a constraint rejects until the command at fault is alone."""
+        """Apply a batch. Halve what a constraint rejects until the rejected command is alone."""
         outcomes: list[Sequence[Decision] | Exception] = []
         parts = [commands]  # a stack with the first part on top
         while parts:
@@ -246,13 +246,13 @@ class Ledger:
         """Commit the commands together.
 
         Raises:
-            StoreConflict: A constraint rejected them, and the request ids had been looked up.
+            StoreConflict: A constraint rejected them, although the request ids had been queried.
         """
         try:
             return await self._commit_or_retry(commands)
         except StoreConflict:
-            # Most likely a job with the same request id exists: it was not looked up, or another
-            # server created it just now. So a command that stands alone is tried once more.
+            # Most likely a job with the same request id exists: the ids were not queried, or
+            # another server created it just now. So a command that is alone is tried once more.
             if self._look_up_request_ids and len(commands) > 1:
                 raise
             self._look_up_request_ids = True

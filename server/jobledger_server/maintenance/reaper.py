@@ -49,7 +49,7 @@ class Reaper:
         overdue = await self._overdue()
         expiries = (self._ledger.apply(Expire(job_id=job_id)) for job_id in overdue.jobs)
         for outcome in await asyncio.gather(*expiries, return_exceptions=True):
-            # A job may have been deleted meanwhile.
+            # A job may have been deleted since the query.
             if isinstance(outcome, BaseException) and not isinstance(outcome, JobNotFound):
                 raise outcome
         return len(overdue.jobs)

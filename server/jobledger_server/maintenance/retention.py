@@ -18,7 +18,7 @@ BATCH = 100
 """Jobs purged together at most: more cost no less each."""
 
 FEWEST = 20
-"""Jobs purged together at least. While nobody calls, each batch has so many more than the last."""
+"""The size of the smallest batch. While there are no calls, each batch is larger by this."""
 
 PAUSE = 0.25
 """Pause after each batch, as a part of the time that it took."""

@@ -70,7 +70,7 @@ LASTING = frozenset(
         "/google.longrunning.Operations/WaitOperation",
     }
 )
-"""The methods whose calls may last so long that the caller's permissions change meanwhile."""
+"""The methods whose calls may outlast a change of the caller's permissions."""
 
 READING = ("Get", "List", "Wait")
 """Prefixes of the names of methods that change nothing."""
@@ -84,7 +84,7 @@ class Calls:
     one is logged under an id, and the caller gets the id. A refused call leaves nothing in
     memory.
 
-    It does not use an interceptor: for those gRPC looks up the handler again at every call.
+    It does not use an interceptor: with one, gRPC searches the handler again at every call.
     """
 
     def __init__(

@@ -22,18 +22,18 @@ async def report_serving(
 
 
 async def follow_database(
-    health: aio.HealthServicer, services: Sequence[str], silence: Callable[[], float]
+    health: aio.HealthServicer, services: Sequence[str], since_answer: Callable[[], float]
 ) -> None:
     """Report NOT_SERVING while the database does not answer, until cancelled.
 
     Args:
         health: The service. Once it drains, it ignores what is reported.
         services: The names of the services.
-        silence: Returns the seconds since the database last answered.
+        since_answer: Returns the seconds since the database last answered.
     """
     serving = True
     while True:
-        answers = silence() < DATABASE_SECONDS
+        answers = since_answer() < DATABASE_SECONDS
         if answers is not serving:
             serving = answers
             await report_serving(health, services, serving=serving)

@@ -77,7 +77,7 @@ class _Processes:
         loop = asyncio.get_running_loop()
         for received in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(received, self._stop)
-        # The processes look at their files by themselves, every half second.
+        # The processes check their files by themselves, every half second.
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
         async with asyncio.TaskGroup() as supervising:
             # The first one alone, so that an unusable setting is reported once.

@@ -100,6 +100,6 @@ class Registry(Generic[Source]):
 def _values(values: Values) -> list[tuple[tuple[str, ...], Value]]:
     if not isinstance(values, Mapping):
         return [((), values)]
-    # Copied at once, because the event loop may add an entry meanwhile.
+    # Copied at once, because the event loop may add an entry during the iteration.
     items: list[tuple[str | tuple[str, ...], Value]] = list(values.items())
     return [((labels,) if isinstance(labels, str) else labels, value) for labels, value in items]

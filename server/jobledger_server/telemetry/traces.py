@@ -2,7 +2,7 @@
 
 None lasts as long as a stream: the span of a stream ends with its first message. The spans of a job
 are made when the job has started and finished, with the times that are stored, so that nothing is
-kept meanwhile and any server can make them.
+kept while it runs and any server can make them.
 """
 
 from collections.abc import Collection, Mapping, Sequence

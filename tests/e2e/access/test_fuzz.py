@@ -44,7 +44,7 @@ PIECES = (
 
 
 def mutated(chance: random.Random, text: str) -> str:
-    """Change a text in one to three places."""
+    """Change one to three characters of a text."""
     for _ in range(chance.randint(1, 3)):
         at = chance.randrange(len(text) + 1)
         match chance.randrange(5):

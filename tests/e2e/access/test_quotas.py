@@ -80,7 +80,7 @@ async def test_calls_a_second_are_limited_on_all_connections_of_an_identity(call
     for _ in range(50):
         await free.ListJobs(user_id="ada")
     async with asyncio.timeout(30):
-        while True:  # it may call again after the time that it was told
+        while True:  # it may call again after the retry delay
             try:
                 await eves[0].ListJobs(user_id="ada")
             except grpc.aio.AioRpcError as error:

@@ -157,7 +157,7 @@ async def test_a_file_that_cannot_be_used_keeps_the_old_rules_and_is_logged_once
                 while not caplog.records:
                     await asyncio.sleep(0.02)
             begun = time.monotonic()
-            while time.monotonic() - begun < 1.2:  # two more looks at it
+            while time.monotonic() - begun < 1.2:  # two more checks of the file
                 await listing(channel, "ada", "ada")()
                 await asyncio.sleep(0.05)
             (record,) = caplog.records

@@ -222,7 +222,7 @@ def test_file_paths_in_a_profile_are_relative_to_it(jobledger, config, guarded, 
     )
     del jobledger.environment["JOBLEDGER_SERVER"]
     jobledger.ok("list")
-    # A token takes the place of the profile's file.
+    # A token replaces the profile's file.
     jobledger.ok("list", "--token", "given")
     assert guarded.tokens == ["Bearer of-the-profile", "Bearer given"]
     assert jobledger("list", "--no-tls", "--timeout", "1").returncode == 6

@@ -102,7 +102,7 @@ def test_top_fits_any_terminal_and_counts_the_hidden_jobs(
     # rich leaves out the line break after the last line.
     assert len(screen) == height
     assert max(map(width_of, screen)) <= width
-    # Ids can be copied wherever there is room for them.
+    # Ids can be copied wherever they fit.
     an_id = "[0-9a-f-]{36} " if width >= 60 else "\N{HORIZONTAL ELLIPSIS}[0-9a-f]{3}"
     # All but the header, the titles of the columns and the last line.
     shown = [line for line in screen if re.match(an_id, line)]

@@ -30,7 +30,7 @@ def collect(request: pytest.FixtureRequest) -> Callable[..., Any]:
 
 @pytest.fixture(params=["sync", "async"])
 def collect_jobs(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Follow many jobs with either client, for so many messages; give what was yielded."""
+    """Watch many jobs with either client, for a number of messages; return what was yielded."""
 
     async def collect(target: str, count: int, **options: Any) -> list[FeedEvent]:
         if request.param == "async":

@@ -1,4 +1,4 @@
-"""Retries by grpc's service config, against a server that is away for a while."""
+"""Retries by grpc's service config, against a server that is unavailable for a while."""
 
 import asyncio
 import threading

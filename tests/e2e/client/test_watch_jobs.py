@@ -230,7 +230,7 @@ async def test_streams_at_their_maximum_age_are_replaced_without_notice(start, c
             await client.start_job(job_id)
             for progress in range(8):
                 await client.update_progress(job_id, progress)
-                # Streams have to grow old meanwhile.
+                # Long enough for streams to reach their maximum age.
                 await asyncio.sleep(0.2)
             return await client.mark_completed(job_id)
 

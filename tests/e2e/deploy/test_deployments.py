@@ -49,7 +49,7 @@ users = ["*"]
 
 
 class Machine:
-    """Folders of this test in the place of those that the manifests name."""
+    """Folders of this test instead of those that the manifests name."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

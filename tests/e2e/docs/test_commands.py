@@ -1,4 +1,4 @@
-"""What the pages tell the reader to type does what they say, on a real server."""
+"""The commands of the pages do what the pages say, on a real server."""
 
 import hashlib
 import json

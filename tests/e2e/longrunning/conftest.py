@@ -1,4 +1,4 @@
-"""The service under test beside Jobledger's own: one server, one channel each."""
+"""The service under test and Jobledger's own: one server, one channel each."""
 
 from collections.abc import AsyncIterator, Iterator
 

@@ -43,7 +43,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 async def until_waiting(app: App, watches: int = 1) -> None:
-    """Return when so many calls wait in the hub."""
+    """Return when this number of calls waits in the hub."""
     async with asyncio.timeout(10):
         while app.hub.watches != watches:
             await asyncio.sleep(0)

@@ -153,5 +153,5 @@ async def test_a_waiting_worker_is_given_each_job_of_a_batch(
     while not app.claim_waiters.count("render"):
         await asyncio.sleep(0.005)
     jobs = (await call.BatchCreateJobs(user_id="ada", requests=[creation()] * 3)).jobs
-    async with asyncio.timeout(10):  # at the end of its own wait it would look once more
+    async with asyncio.timeout(10):  # at the end of its wait the claim would poll once more
         assert {job.id for job in (await claim).jobs} == {job.id for job in jobs}

@@ -43,7 +43,7 @@ def claims_made(monkeypatch: pytest.MonkeyPatch) -> list[Claim]:
 
 
 async def waiting(app: App, job_type: str, count: int) -> None:
-    """Return when so many claims wait for a job of this type."""
+    """Return when this number of claims waits for a job of this type."""
     async with asyncio.timeout(20):
         while app.claim_waiters.count(job_type) < count:
             await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Resume tokens and what becomes of the database: they never lie, whatever was put in its place."""
+"""Resume tokens after the database was restored, copied or replaced: none loses a change."""
 
 import shutil
 import sqlite3
@@ -85,7 +85,7 @@ async def test_a_token_of_changes_that_a_restore_undid_is_refused(
         leftover.unlink()
     shutil.copyfile(backup, file)
     async with serving(database_url) as call:
-        for _ in range(3):  # the feed moves past the places that were given out before
+        for _ in range(3):  # the feed moves past the sequence numbers that were assigned before
             await call.job()
         assert not await goes_on(call, late)
         assert not await goes_on(call, early)
@@ -159,7 +159,7 @@ async def test_a_table_restored_from_a_dump_refuses_the_tokens(
 
 @POSTGRESQL
 async def test_the_database_identity_can_be_read_by_an_unprivileged_user(database_url: str) -> None:
-    """What tells one cluster from another can be asked by anybody."""
+    """Any user can query what identifies a cluster."""
     role = "plain_" + database_url.rpartition("_")[2]
     database = open_database(parse_url(database_url))
     async with database.writer.begin() as connection:

@@ -228,7 +228,7 @@ async def test_a_change_between_reading_and_the_first_message_is_not_lost(
         after = gated.store.after_read = Gate()
         stream = call.WatchJob(job_id=job.id, user_id="ada")
         first = asyncio.create_task(stream.read())
-        await after.reached.wait()  # read as QUEUED, and not told yet
+        await after.reached.wait()  # read as QUEUED, and not sent yet
         await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
         await call.MarkCompleted(job_id=job.id)
         after.open()

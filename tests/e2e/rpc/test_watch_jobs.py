@@ -41,7 +41,7 @@ async def until_synced(stream: Any) -> list[Event]:
 
 
 async def news(stream: Any, count: int) -> list[Event]:
-    """Read messages until there were so many changes."""
+    """Read messages until there were this many changes."""
     found: list[Event] = []
     while len(found) < count:
         found += [event for event in events(await stream.read()) if event.job]
@@ -189,7 +189,7 @@ async def test_filters_hold_for_the_listing_and_for_what_follows(
         await create()
         fresh = await news(stream, len(seen))
         assert {m.job.labels["name"] for m in fresh} == seen
-    # Nothing else came meanwhile: who resumes from `synced` is told the same.
+    # There was no other change: a watch resumed from `synced` gets the same.
     async with watching(call.WatchJobs(**filters, resume_token=synced.resume_token)) as stream:
         *missed, _ = await until_synced(stream)
         assert [m.job for m in missed] == [m.job for m in fresh]
@@ -270,7 +270,7 @@ async def test_resumable_on_another_server_and_across_a_restart(
 async def test_a_watcher_that_is_far_behind_continues_from_its_own_cursor(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its place has left the window: pages from the table, and back into the window."""
+    """Its cursor has left the change buffer: it reads the table, and then the buffer again."""
     monkeypatch.setattr(change_buffer.ChangeBuffer.__init__, "__kwdefaults__", {"max_changes": 5})
     monkeypatch.setattr(feed_reader, "PAGE", 3)
     app = await start()
@@ -286,7 +286,7 @@ async def test_a_watcher_that_is_far_behind_continues_from_its_own_cursor(
                 await call.UpdateProgress(job_id=job.id, progress=progress)
         for job in jobs:
             await call.MarkCompleted(job_id=job.id)
-        # Whoever kept up was told of the same places, but not the same of them.
+        # A watch that kept up got the same sequence numbers, with older states of the jobs.
         assert len(await until_ended(healthy, {job.id for job in jobs})) == 33
         async with watching(call.WatchJobs(resume_token=synced.resume_token)) as stream:
             *missed, _ = await until_synced(stream)
@@ -348,9 +348,9 @@ async def test_a_job_that_changes_during_the_listing_is_delivered_in_its_present
             assert listed.job == first
             await gate.reached.wait()
             await call.TransitionJob(job_id=first.id, target_status=PROCESSING)
-            await call.MarkCompleted(job_id=first.id)  # told already, and has ended meanwhile
+            await call.MarkCompleted(job_id=first.id)  # sent already, and terminal since
             await call.TransitionJob(job_id=second.id, target_status=PROCESSING)
-            await call.CancelJob(job_id=third.id, user_id="ada")  # ended before it was told
+            await call.CancelJob(job_id=third.id, user_id="ada")  # terminal before it was sent
             gate.open()
             messages = [listed, *await until_synced(stream)]
         assert versions(messages, first.id) == [1, 2, 3]
@@ -434,7 +434,7 @@ async def test_a_token_is_good_on_every_server(start: Start) -> None:
             await until_synced(stream)
             job = await call.job()
             (message,) = await news(stream, 1)
-        # The other server may not have looked yet: a place ahead of it is no foreign one.
+        # The other server may not have polled yet: it accepts a cursor ahead of its own feed.
         async with watching(other.WatchJobs(resume_token=message.resume_token)) as stream:
             (synced,) = await until_synced(stream)
             await other.CancelJob(job_id=job.id, user_id="ada")
@@ -515,7 +515,7 @@ async def test_a_token_before_the_compacted_sequence_has_expired(call: Caller, a
     from jobledger_server.domain.job import Micros
 
     assert await app.store.compact_deletions(Micros(0), limit=10) == 1
-    # What the window of this server still has, it can tell.
+    # This server can send what its change buffer still has.
     async with watching(call.WatchJobs(resume_token=synced.resume_token)) as stream:
         assert [m.deleted for m in await news(stream, 4)] == [False, False, False, True]
     app.hub.restart(app.hub.seq)
@@ -564,7 +564,7 @@ async def test_a_stream_at_its_maximum_age_ends_even_on_a_blocked_server(start: 
         watching(Caller(channel).WatchJobs()) as stream,
     ):
         await until_synced(stream)
-        time.sleep(1)  # the server's loop is this one; gRPC's own timers run on meanwhile
+        time.sleep(1)  # this blocks the server's loop too; gRPC's own timers run on
         with pytest.raises(grpc.RpcError) as ended:
             while (await stream.read()).heartbeat:
                 pass

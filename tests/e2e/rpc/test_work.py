@@ -63,7 +63,7 @@ async def claimed_elsewhere(call: Caller, count: int = 1, **fields: Any) -> list
 
 
 async def waiting(app: App, count: int) -> None:
-    """Return when so many claims wait for a job."""
+    """Return when this number of claims waits for a job."""
     async with asyncio.timeout(20):
         while app.claim_waiters.count("render") != count:
             await asyncio.sleep(0)

@@ -88,7 +88,7 @@ async def test_health_stays_serving_while_the_database_is_unavailable(
 
 
 async def test_health_follows_the_database_with_that_setting(tmp_path: Path) -> None:
-    """As a whole and for each service; watches of health are told."""
+    """As a whole and for each service; health watches are notified."""
     async with (
         outages("postgresql", tmp_path, "--health-database") as (server, begin, end),
         grpc.aio.insecure_channel(server.target) as channel,

@@ -1,4 +1,4 @@
-"""The figures for Prometheus, asked for as Prometheus does."""
+"""The metrics for Prometheus, scraped as Prometheus does."""
 
 import asyncio
 import hashlib

@@ -56,7 +56,7 @@ async def test_a_call_is_a_span_of_its_callers_trace(collector: Collector, start
     assert untraced.parent_span_id == b""
     assert untraced.trace_id != traced.trace_id
     assert attributes(refused)["rpc.response.status_code"] == "NOT_FOUND"
-    assert refused.status.code == refused.status.STATUS_CODE_UNSET  # not the server's fault
+    assert refused.status.code == refused.status.STATUS_CODE_UNSET  # no error of the server
 
 
 async def test_the_span_of_a_stream_ends_with_its_first_message(

@@ -1,4 +1,4 @@
-"""What `jobledger-server` is told at the command line, beyond what a running server shows."""
+"""The arguments of `jobledger-server`, beyond what a running server shows."""
 
 import json
 import os

@@ -26,7 +26,7 @@ def retries() -> tuple[str, str]:
 async def created_at_once(
     target: str, count: int, *options: tuple[str, str], user_id: str = "ada"
 ) -> list[str]:
-    """Create so many jobs at once over one connection; return how each call ended, as it ends."""
+    """Create many jobs at once over one connection; return how each call ended, as it ends."""
     ended: list[str] = []
     async with grpc.aio.insecure_channel(target, options=options) as channel:
         call = Caller(channel)

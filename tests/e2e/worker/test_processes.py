@@ -120,7 +120,7 @@ async def test_jobs_of_a_worker_that_is_stopped_are_claimed_by_another_at_once(
     second.signal(signal.SIGUSR1)
     for job in jobs:
         done = await client.wait(job.id, timeout=20)
-        # Given back, with no attempt left: it was not used up.
+        # Released without using up its only attempt.
         assert (done.status, done.max_attempts) == (COMPLETED, 1)
 
 
@@ -172,7 +172,7 @@ async def test_a_worker_whose_server_vanishes_for_a_third_of_its_lease_keeps_its
 
 @pytest.mark.slow
 async def test_an_outage_of_three_leases_loses_neither_attempts_nor_results(own_server, running):
-    """What was done meanwhile is sent afterwards; what was not is released and done again."""
+    """Work finished in the outage is reported after it; other work is released and done again."""
     async with AsyncClient(own_server.target, user_id="ada") as client:
         worker = Worker(client, concurrency=2, lease=LEASE)
         gone = asyncio.Event()

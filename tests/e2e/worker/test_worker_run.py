@@ -104,7 +104,7 @@ async def test_a_target_that_cannot_be_run_is_a_usage_error(start, tmp_path, tar
     _, stderr = await asyncio.to_thread(process.communicate, timeout=20)
     assert process.returncode == 2
     assert stderr.splitlines()[-1] == f"error: {words}"
-    # A fault of the module itself is shown where it is.
+    # An error of the module itself is shown with its line.
     assert ("tasks.py" in stderr) == (source in {"import nothing", "1 / 0"})
 
 

@@ -1,4 +1,4 @@
-"""What a batch costs the database: at most so many round trips, however many commands are in it."""
+"""What a batch costs the database: a bounded number of round trips for any number of commands."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -51,7 +51,7 @@ AssertCheap = Callable[..., None]
 
 @pytest.fixture
 def assert_cheap(counted: Counted, database: Database) -> AssertCheap:
-    """Fail if what was counted since the last time is more than so many such batches cost."""
+    """Fail if more was counted since the last call than these batches may cost."""
 
     def assert_cheap(*batches: str) -> None:
         ceiling = sum(CEILINGS[batch][database.dialect.name] for batch in batches)

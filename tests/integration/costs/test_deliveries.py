@@ -1,4 +1,4 @@
-"""What a change costs beside the writing: one serialization, however many are told."""
+"""What a change costs besides the writing: one serialization for any number of watchers."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """What the writes of a job cost the database: bytes of its write-ahead log, and HOT updates.
 
 The bounds are a tenth above what was measured, so that they fail where a column or an index makes
-a write cost more. `docs/operate/scaling.md` has the figures.
+a write cost more. `docs/operate/scaling.md` has the numbers.
 """
 
 import asyncio

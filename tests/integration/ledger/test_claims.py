@@ -68,7 +68,7 @@ PassTime = Callable[[Job, float], Awaitable[None]]
 
 @pytest.fixture
 def pass_time(database: Database) -> PassTime:
-    """Move a job's times back by so many seconds, as if these had passed since."""
+    """Move a job's times back by `seconds`, as if these had passed since."""
 
     async def pass_time(job: Job, seconds: float) -> None:
         shift = int(seconds * SECOND)
@@ -131,7 +131,7 @@ async def test_a_claim_of_many_jobs_leaves_some_for_the_others(ledger: Ledger) -
 async def test_claims_are_served_even_behind_many_older_jobs_of_another_type(
     ledger: Ledger,
 ) -> None:
-    """Of each type only so many are found as there are claims that want it."""
+    """Of each type no more jobs are found than there are claims for it."""
     for job_type in ("a" * 20, "b" * 20, "c" * 20):
         for letter in job_type:
             await created(ledger, letter)
@@ -517,7 +517,7 @@ async def test_two_reapers_expire_each_job_once(
     reapers = [Reaper(store, through) for through in (ledger, other)]
     while any(await asyncio.gather(*(reaper.reap() for reaper in reapers))):
         pass
-    # One creation and two steps each, whoever came first.
+    # One creation and two transitions for each, no matter which reaper came first.
     assert (await store.feed_head()).seq == 150 * 3
 
 

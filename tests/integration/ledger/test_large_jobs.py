@@ -137,7 +137,7 @@ async def test_large_creations_come_in_small_batches(
 async def test_large_jobs_of_another_owner_are_read_as_if_they_did_not_exist(
     ledger: Ledger, store: SqlStore, monkeypatch: Any
 ) -> None:
-    """In smaller batches, how long the answers take would tell that there are such jobs."""
+    """If read in smaller batches, the time of the answers would reveal that they exist."""
     jobs = await large_jobs(ledger)
     counted = CountedStore(store)
     async with Reads(counted, max_waiting=1000) as reads:

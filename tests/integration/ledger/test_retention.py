@@ -1,4 +1,4 @@
-"""Retention: what is removed and when, by whom, and what watchers are told of it."""
+"""Retention: what is purged, when, by which server, and what watchers are sent."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -100,7 +100,7 @@ async def test_jobs_are_purged_in_batches_that_report_if_there_are_more(
 async def purged_beside(
     store: SqlStore, monkeypatch: pytest.MonkeyPatch, *, callers: int
 ) -> list[tuple[int, int]]:
-    """Purge 26 jobs beside callers; return how many each commit created, and how many it purged."""
+    """Purge 26 jobs while callers create; return what each commit created and purged."""
     monkeypatch.setattr(module, "FEWEST", 2)
     monkeypatch.setattr(module, "BATCH", 6)
     commits: list[tuple[int, int]] = []

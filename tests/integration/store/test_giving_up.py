@@ -99,7 +99,7 @@ async def test_a_transaction_whose_rollback_is_cancelled_leaves_no_trace(
 async def test_a_failed_sqlalchemy_transaction_leaves_no_trace(
     store: SqlStore, database: Database
 ) -> None:
-    """Deletions are forgotten by two statements: here the second one fails."""
+    """Deletions are compacted by two statements: here the second one fails."""
     job = await finished(store)
     (deletion,) = await append(store, step(job, Delete(job_id=job.id, user_id="ada")))
     refuse = {
@@ -194,7 +194,7 @@ async def test_a_transaction_whose_connection_broke_is_reported_as_repeatable(
 async def test_a_commit_whose_connection_broke_is_reported_as_not_repeatable(
     store: SqlStore, database_url: str
 ) -> None:
-    """It may have been done: who asked is told that nobody knows."""
+    """It may have been done: the caller gets an unknown outcome."""
     with pytest.raises(StoreUnavailable) as refused:
         async with store.transaction() as transaction:
             pid = await backend(transaction, database_url)
@@ -225,7 +225,7 @@ async def test_after_one_broken_connection_the_idle_ones_are_replaced(
 async def test_a_deletion_that_waits_for_the_feed_blocks_no_holder_of_the_feed(
     store: SqlStore, database_url: str
 ) -> None:
-    """Else the one who creates a job with the request id of a deleted one would wait for ever."""
+    """Else a creation with the request id of the deleted job would wait indefinitely."""
     job = await finished(store, request_id="r")
     holder, observer = [await asyncpg.connect(database_url) for _ in range(2)]
     held_up = "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid))"

@@ -85,7 +85,7 @@ async def test_a_change_by_hand_is_seen(store: SqlStore, database: Database) -> 
 
 
 async def test_a_change_by_another_process_is_seen(store: SqlStore, database_url: str) -> None:
-    """On SQLite no other server may: but whoever opens the file can."""
+    """On SQLite no other server may, but any program that opens the file can."""
     job = await running(store)
     assert await loaded(store, job.id) == {job.id: job}
     other = SqlStore(open_database(parse_url(database_url)))
@@ -215,7 +215,7 @@ async def test_known_and_unknown_jobs_are_loaded_together(
 async def test_any_number_of_jobs_is_written_and_changed_at_once(
     store: SqlStore, database: Database, number: int
 ) -> None:
-    """SQLite writes them so many at a time, and fills up the last time with nothing."""
+    """SQLite writes them in statements of a fixed number of rows, the last one padded."""
     creations = [creation(request_id=f"r-{n}") for n in range(number)]
     changes = await append(store, *creations)
     starts = [

@@ -30,7 +30,7 @@ PATIENCE_SECONDS = 1
 
 @pytest.fixture
 def confused(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """The connections that were confused: the first one that is asked anything."""
+    """The connections with a protocol error: the first one that is used."""
     seen: list[object] = []
 
     def confusing(ask: Callable[..., Any]) -> Callable[..., Any]:
@@ -68,7 +68,7 @@ async def test_a_read_that_fails_with_a_protocol_error_is_reported_as_repeatable
 
 
 async def open_all(database: Database) -> None:
-    """Have all connections at rest in the pool; the first one is the next that is taken."""
+    """Have all connections idle in the pool; the first one is the next that is taken."""
     connections = []
     for _ in range(CONNECTIONS):
         connections.append(await database.writer.connect().start())

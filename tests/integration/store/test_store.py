@@ -273,7 +273,7 @@ async def test_readers_cannot_write(database: Database) -> None:
 async def test_a_history_is_complete_or_absent_during_a_deletion(
     store: SqlStore,
 ) -> None:
-    """Else a watcher would be told an end without the steps that led to it."""
+    """Else a watcher would get a terminal state without the transitions before it."""
     jobs = [await finished(store) for _ in range(30)]
 
     async def delete() -> None:

@@ -150,7 +150,7 @@ async def test_a_waiting_watch_is_woken_only_by_matching_changes(
 async def test_a_cursor_ahead_of_the_server_gets_no_change_twice(
     store: SqlStore, ledger: Ledger, hub: WatchHub, feed: FeedReader
 ) -> None:
-    """Another server update it; this one has yet to poll_now."""
+    """Another server sent it the changes; this one has not polled yet."""
     async with Ledger(store, lambda _: None, max_waiting=10) as elsewhere:
         known = [await created(elsewhere) for _ in range(3)]
     watch = FeedWatch(feed, ADA, Cursor(3))
@@ -211,7 +211,7 @@ async def test_a_watch_from_any_cursor_gets_every_transition_from_buffer_and_tab
 async def test_of_a_deleted_job_whose_start_was_skipped_only_the_deletion_is_delivered(
     store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once it read the table, which has forgotten the job; then the buffer, which has not."""
+    """First it reads the table, where the job is deleted; then the buffer, which still has it."""
     monkeypatch.setattr(feed_module, "PAGE", 1)
     monkeypatch.setattr(feed_module, "SLICE_BYTES", 1)
     job = await moved(store, await saved(store), JobStatus.PROCESSING)
@@ -270,7 +270,7 @@ async def test_every_cursor_within_a_page_has_the_head_at_which_it_was_read(
     slice_bytes: int,
     expected: dict[str, list[int]],
 ) -> None:
-    """A server that was away takes pages, and those who follow it can go on elsewhere."""
+    """A server that was frozen reads pages, and its watches can resume on another server."""
     monkeypatch.setattr(feed_module, "SLICE_BYTES", slice_bytes)
     for user_id in ("ada", "ada", "bob", "ada", "bob", "ada"):
         await saved(store, user_id, parameters=Payload(b"x"))

@@ -1,7 +1,7 @@
 """Readers that hop between servers, while jobs come and go and are deleted, by chance.
 
-The servers' windows are small and stand at different cursors, filled by their own commits, as
-those of others do not reach them, and by pages of the table.
+The servers' change buffers are small and at different cursors. They are filled by the server's
+own commits and by pages of the table, not by the commits of other servers.
 """
 
 import random

@@ -21,7 +21,7 @@ def database_url(postgres: Any, postgres_template: str) -> str:
 
 @pytest.fixture
 def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take away the regular look, so that what is seen is seen by a hint."""
+    """Disable regular polls, so that changes are seen by notifications only."""
     monkeypatch.setattr(tail, "IDLE_SECONDS", 3600)
     monkeypatch.setattr(tail, "BUSY_SECONDS", 3600)
 
@@ -75,7 +75,7 @@ async def test_listeners_reconnect_after_a_broken_connection(
     here, there = await start(), await start()
     await until_listening(database_url, 2)
     assert await listeners(database_url, kill=True) == 2
-    # Whether or not they are back already: on coming back each looks for what it has missed.
+    # They may not have reconnected yet: each polls for what it has missed when it does.
     await sees_the_end(here, there)
     await until_listening(database_url, 2)
     await sees_the_end(there, here)

@@ -220,7 +220,7 @@ def test_systemd_accepts_the_unit_if_installed(tmp_path: Path) -> None:
     program = shutil.which("systemd-analyze")
     text = UNIT.read_text("utf-8")
     assert text.count("/opt/jobledger/bin/jobledger-server") == 1
-    # What `verify` looks for has to be there.
+    # What `verify` checks has to exist.
     unit = tmp_path / UNIT.name
     unit.write_text(text.replace("/opt/jobledger/bin/jobledger-server", "/bin/true"))
     for command in (["verify"], ["security", "--offline=true", "--threshold=20"]):

@@ -1,4 +1,4 @@
-"""A server to attack, in a process of its own. What a test of an attack looks like:
+"""A server to attack, in a process of its own. The form of a test of an attack:
 
     async def test_many_idle_connections(server: ServerProcess) -> None:
         alone = await served_alone(server.target)
@@ -10,7 +10,7 @@
         good.assert_served(alone)
         assert server.peak_memory < 300 * MIB
 
-One that is judged by how others are served has the marker `slow`: nothing else may run meanwhile.
+One that is judged by how others are served has the marker `slow`: no other test may run with it.
 """
 
 from collections.abc import Iterator

@@ -18,7 +18,7 @@ DEADLINE = 10.0
 """Seconds that a call may take."""
 
 LONGEST_P99 = 0.25
-"""Seconds; what the contract allows beside any abuse."""
+"""Seconds; what the contract allows under any abuse."""
 
 USUAL_P99 = 0.03
 """Seconds; a p99 that a good client may have on a machine that also does something else. Where it

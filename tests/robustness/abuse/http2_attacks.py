@@ -162,7 +162,7 @@ def continuation_flood(
 
 
 def half_sent(target: str, *, connections: int = 5, streams: int = 100) -> Mapping[str, object]:
-    """Send half of a message of almost 1 MiB on each stream, as far as the windows let it."""
+    """Send half of a message of almost 1 MiB on each stream, as far as flow control allows."""
     size = 1_000_000
     headers = request_headers(CREATE_JOB)
     opened = [Connection(target) for _ in range(connections)]
@@ -241,7 +241,7 @@ def _repeat(target: str, what: bytes, connections: int, rate: int) -> Mapping[st
 def _flood(
     target: str, chunks: Callable[[], Iterator[bytes]], connections: int, rate: float
 ) -> Mapping[str, object]:
-    """Send chunks over connections in turn, at most so many a second, until the test has enough.
+    """Send chunks over connections in turn, with a maximum rate, until the test has enough.
 
     A connection that the server closes is opened again.
     """

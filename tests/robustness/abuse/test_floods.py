@@ -1,4 +1,4 @@
-"""Much of what is permitted, all at once, from one client: others are served beside it."""
+"""Much of what is permitted, all at once, from one client: others are served all the same."""
 
 import asyncio
 from collections import Counter

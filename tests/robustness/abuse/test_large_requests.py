@@ -50,7 +50,7 @@ ASSETS = [asset_pb2.Asset(asset_type="t", url=f"https://e.example/{'x' * 990}")]
 
 
 def empty_entries(message: bytes, field: int, entries: int) -> bytes:
-    """Return a message with so many empty entries of a repeated field."""
+    """Return a message with `entries` empty entries of a repeated field."""
     return message + bytes([field << 3 | 2, 0]) * entries
 
 

@@ -27,7 +27,7 @@ EMPTY_ASSETS = b"\x2a\x00" * 500_000
 
 
 def send(target: str, *, count: int, token: str, tail: str, times: int) -> object:
-    """Send so many large requests, compressed to some kilobytes; return their codes."""
+    """Send `count` large requests, each compressed to some kilobytes; return their codes."""
     begin()
     codes: Counter[str] = Counter()
     metadata = [("authorization", f"Bearer {token}")] if token else []

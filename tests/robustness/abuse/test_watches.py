@@ -66,7 +66,7 @@ async def _resume(target: str, token: str, count: int) -> Mapping[str, object]:
 
 
 def stall(target: str, *, token: str, count: int) -> Mapping[str, object]:
-    """Resume watches, and have no room for what comes."""
+    """Resume watches, and never read from them."""
     request = message(job_service_pb2.WatchJobsRequest(resume_token=token).SerializeToString())
     headers = request_headers(WATCH_JOBS)
     connection = Connection(target, setting(INITIAL_WINDOW_SIZE, 0))
@@ -88,7 +88,7 @@ async def old_token(call: Caller, **filters: object) -> str:
 
 
 async def create(call: Caller, jobs: int, size: int) -> None:
-    """Create jobs of so many bytes, as many at a time as a message takes."""
+    """Create jobs of `size` bytes, as many at a time as fit in a message."""
     job = job_service_pb2.CreateJobRequest(user_id="ada", job_type="t")
     job.parameters["blob"] = "x" * size
     at_once = 900_000 // size

@@ -1,4 +1,4 @@
-"""Runs the history checker: load, faults, and the judgement afterwards.
+"""Runs the history checker: load, injected failures, and the judgement afterwards.
 
 python -m tests.robustness.checker [--duration SECONDS] [--seed N]
 """

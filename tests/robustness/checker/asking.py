@@ -45,7 +45,7 @@ OPTIONS = (
 )
 
 SLOW_READER = (("grpc.http2.lookahead_bytes", 16_384), ("grpc.http2.bdp_probe", 0))
-"""A small window: the server soon notices that nobody reads."""
+"""A small HTTP/2 buffer: the server soon notices that the client does not read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What the clients of a run tell each other."""
+"""What the clients of a run share with each other."""
 
 import asyncio
 from collections import deque

@@ -49,9 +49,9 @@ class Plant:
 
 
 class Nemesis:
-    """Goes through all kinds of faults in a random order, again and again.
+    """Injects all kinds of failures in a random order, again and again.
 
-    `longest` is how many seconds a fault that lasts may last, `calm` how many there are
+    `longest` is how many seconds a lasting failure may last, `calm` how many there are
     between two.
     """
 
@@ -78,7 +78,7 @@ class Nemesis:
                 if number and time.monotonic() >= until:
                     return
                 await asyncio.sleep(self._rng.uniform(*self._calm))
-                # Everything by itself once, so that its recovery can be told.
+                # Each kind alone once, so that its recovery can be measured.
                 two = number and len(deck) > 1 and self._rng.random() < TWO_AT_ONCE
                 kinds = [deck.pop() for _ in range(2 if two else 1)]
                 replicas = self._rng.sample(range(len(self._plant.servers)), len(kinds))
@@ -167,7 +167,7 @@ async def _listeners_cut(database: str) -> AsyncIterator[None]:
         finally:
             connection.terminate()
     except (OSError, asyncpg.PostgresError):
-        pass  # PostgreSQL is away, and so are they
+        pass  # PostgreSQL is unavailable, and so are they
     yield
 
 

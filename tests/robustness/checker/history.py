@@ -1,4 +1,4 @@
-"""What was recorded of a run: everything that clients sent and were told, and what was left.
+"""What was recorded of a run: everything that clients sent and received, and the final state.
 
 Plain facts without judgement; `validate.py` judges. The split is that of etcd's
 robustness tests (reports and validators) and of Jepsen (history and checker).
@@ -138,7 +138,7 @@ class Hold:
     """A job that a worker held on one stream of Work, in one attempt.
 
     A `resumed` one was brought from another stream, and `greeted` is when its stream's first
-    message came. `asked` is when the worker was told of a cancellation. A `frozen` worker did not
+    message came. `asked` is when the worker received a cancellation. A `frozen` worker did not
     read for a while.
     """
 
@@ -178,7 +178,7 @@ class Fault:
     """Something that was broken on purpose. `replicas` are those whose watchers feel it.
 
     Recovery counts from `recovers_from`: from the end of what lasts, and from the
-    beginning of what is done at once. `alone` says that nothing else was broken meanwhile.
+    beginning of what is done at once. `alone` says that nothing else was broken at that time.
     """
 
     kind: str

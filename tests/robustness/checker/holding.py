@@ -1,4 +1,4 @@
-"""Judges what workers were told of the jobs that they held on streams of Work."""
+"""Judges which signals workers received of the jobs that they held on streams of Work."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ DELIVERY_SECONDS = 2.0
 """A cancellation reaches the worker within so long after its answer, if nothing is broken."""
 
 RECOVERY_SECONDS = 5.0
-"""After so long a fault is not felt any more."""
+"""After this time a failure has no effect any more."""
 
 
 def check_cancellations(history: History) -> Iterator[Violation]:
@@ -29,7 +29,7 @@ def check_cancellations(history: History) -> Iterator[Violation]:
 
 
 def _heard(hold: Hold, cancellation: Operation, faults: list[Fault]) -> bool:
-    """Whether the worker was told in time, or need not have been."""
+    """Whether the worker received it in time, or needed no signal."""
     if hold.began > cancellation.answered and hold.resumed:
         # The first message of a stream has what is to be known of the jobs that it begins with.
         if hold.greeted is None or (hold.ended is not None and hold.ended <= hold.greeted):

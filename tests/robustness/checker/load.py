@@ -81,7 +81,7 @@ class Load:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Create, work and watch during the block, and then until all has ended and is told."""
+        """Create, work and watch during the block, then until all jobs have finished."""
         board, history = self._board, self.history
         history.load_began = time.monotonic()
         async with asyncio.TaskGroup() as clients:
@@ -99,7 +99,7 @@ class Load:
                 board.work.set()
                 await asyncio.gather(*working)
                 await read_all(reader, history)
-                # Of what is not told by then the validators will speak.
+                # The validators report what is not delivered by then.
                 await asyncio.wait(watching, timeout=self._size.patience)
                 timeline = Timeline(history)
                 await _until(lambda: self._all_told(timeline), self._size.patience)

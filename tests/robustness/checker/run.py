@@ -1,4 +1,4 @@
-"""A whole run: three replicas over one PostgreSQL, clients, faults; its history comes out."""
+"""A whole run: three replicas over one PostgreSQL, clients, failures. Gives a history."""
 
 import asyncio
 import subprocess
@@ -20,14 +20,14 @@ from tests.support.server_process import ServerProcess
 REPLICAS = 3
 
 LONG_RUN_SECONDS = 60.0
-"""From here on there is time for longer faults, and for the end of one before the next."""
+"""From here on there is time for longer failures, and for the end of one before the next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How to run. The seed decides what clients and faults do, but not how the times fall.
+    """How to run. The seed decides what clients do and what fails, but not the exact times.
 
-    `logs` is a folder for the logs of the servers, which are thrown away otherwise.
+    `logs` is a folder for the logs of the servers, which are deleted otherwise.
     """
 
     seed: int

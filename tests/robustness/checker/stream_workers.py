@@ -59,7 +59,7 @@ class _Update:
 class _Held:
     job: Any
     asked: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the worker was told to cancel the job, or that it is not its own any more."""
+    """Set when the worker received a cancellation or the loss of the lease."""
 
 
 class StreamWorker:

@@ -81,17 +81,17 @@ def summarize(history: History) -> Summary:
 
 
 def _recoveries(history: History) -> dict[str, list[float | None]]:
-    """Return for each kind of fault how long each watcher that felt it took to go on.
+    """Return for each kind of failure how long each watcher that felt it took to recover.
 
-    Until it was told of a change that was asked for after the fault (see
-    `Fault.recovers_from`). Only of faults that came alone; None where the next one
+    It has recovered when it receives a change that was requested after the failure (see
+    `Fault.recovers_from`). Only failures that came alone count; None if the next one
     began before that, or the load ended.
     """
     timeline = Timeline(history)
     recoveries: dict[str, list[float | None]] = defaultdict(list)
     for fault in history.faults:
         later = [f.began for f in history.faults if f.began > fault.recovers_from]
-        # Without load there is nothing to be told of.
+        # Without load there is nothing to receive.
         too_late = min([history.load_ended, *later])
         for watcher in history.watchers:
             if fault.alone and not watcher.job_id and _feels(watcher, fault):
@@ -111,7 +111,7 @@ def _feels(watcher: Watcher, fault: Fault) -> bool:
 
 
 def _told_again(watcher: Watcher, since: float, timeline: Timeline) -> float:
-    """Return when the watcher was first told of a change that was asked for after `since`."""
+    """Return when the watcher first received a change that was requested after `since`."""
     for stream in watcher.streams:
         if stream.closed is not None and stream.closed < since:
             continue

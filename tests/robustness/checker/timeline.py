@@ -10,8 +10,8 @@ from tests.robustness.checker.history import History, Message, Place, Snapshot, 
 class Timeline:
     """Bounds of the time at which each version of each job was committed.
 
-    A change is committed after it was asked for and before anybody was told of
-    it or of a later one of the same job: real time, as linearizability knows it.
+    A change is committed after it was requested and before any client received it or a
+    later one of the same job: the real-time order of linearizability.
     """
 
     def __init__(self, history: History) -> None:
@@ -57,7 +57,7 @@ class _Steps:
 
 
 def observations(history: History) -> Iterator[tuple[Snapshot, float]]:
-    """Yield every whole job that anybody was told of, and when."""
+    """Yield every whole job that any client received, and when."""
     for operation in history.operations:
         if operation.told is not None:
             yield operation.told, operation.answered
@@ -72,11 +72,11 @@ def observations(history: History) -> Iterator[tuple[Snapshot, float]]:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A message about a job, and what the same line had been told of this job before.
+    """A message about a job, and what the same line had received of this job before.
 
     `before` is the version, None for the first message of the job. `seam` says that it is the
     job's first message in a resumed stream, `listing` that it came before the
-    first stream's `synced`, `gone` that the job's deletion had been told already.
+    first stream's `synced`, `gone` that the job's deletion had been received already.
     """
 
     message: Message

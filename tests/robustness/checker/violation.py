@@ -11,7 +11,7 @@ Kind = Literal["lost", "duplicated", "reordered", "wrong"]
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """`what` says who was told what, for people."""
+    """`what` says which client received what, for people."""
 
     promise: Promise
     kind: Kind

@@ -23,7 +23,7 @@ STAY_SECONDS = (1.0, 8.0)
 """How long a watcher stays with a stream that works: from here to there, by chance."""
 
 GO_BACK = 0.2
-"""How often one who resumes takes an older place than its last: it had not kept the last one."""
+"""How often a watcher resumes from an older cursor than its last, as if it had not stored that."""
 
 TOKEN_REFUSED = ("INVALID_ARGUMENT", "OUT_OF_RANGE")
 
@@ -39,7 +39,7 @@ async def read_stream(
     stay: float,
     take: Callable[[Any], Any],
 ) -> None:
-    """Read until the stream ends, falls silent, or has been stayed with long enough."""
+    """Read until the stream ends, stays silent, or has been read long enough."""
     leave = time.monotonic() + stay
     try:
         while True:
@@ -73,8 +73,8 @@ class JobsWatcher:
     """Watches many jobs, from stream to stream by resume tokens, until it is cancelled.
 
     With `stall` it stops reading that long, now and then, as long as there is work: with its
-    stalls alone it takes longer than the patience of a run to hear of 8,000 changes, which a
-    server has in its window.
+    stalls alone it would take longer than a run may last to receive 8,000 changes, which a
+    server has in its change buffer.
     """
 
     watcher: Watcher
@@ -121,7 +121,7 @@ class JobsWatcher:
                 self._root = len(self._tokens)
 
     def _place(self) -> Place | None:
-        """Return the place to go on from: the last message, or now and then an older one."""
+        """Return the cursor to resume from: the last message, or now and then an older one."""
         for number in reversed(range(self._root, len(self._tokens))):
             if places := list(self._tokens[number]):
                 back = self.rng.randrange(1, 20) if self.rng.random() < GO_BACK else 1
@@ -173,7 +173,7 @@ async def _watch_to_the_end(
 
 
 def _version(watcher: Watcher, rng: random.Random) -> int:
-    """Return the version to go on after: the newest told, or now and then an older one."""
+    """Return the version to resume after: the newest received, or now and then an older one."""
     versions = sorted({m.job.version for s in watcher.streams for m in s.messages if m.job})
     if not versions:
         return 0

@@ -42,7 +42,7 @@ def check_versions(line: Line) -> Iterator[Violation]:
 
 
 def check_steps(line: Line, timeline: Timeline, history: History) -> Iterator[Violation]:
-    """Each message tells the steps since the one before, all of them and once."""
+    """Each message has the transitions since the one before, all of them and once."""
     for told in line.told():
         record = history.records.get(told.job.job_id)
         if record is None:
@@ -73,7 +73,7 @@ def _check_steps_of(
         if job.status != record.job.status:
             what = f"{where} deleted as {job.status}, ended as {record.job.status}"
             yield Violation("terminal", "wrong", what)
-        return  # what it had not told yet went with the job
+        return  # what had not been sent yet was deleted with the job
     for step in steps_between(record, told.before or 0, job.version):
         if step.version in versions:
             continue
@@ -84,7 +84,7 @@ def _check_steps_of(
 
 
 def check_commit_order(line: Line, timeline: Timeline) -> Iterator[Violation]:
-    """What was known before something else was asked for is not told after it."""
+    """A change known before another was requested is not delivered after that one."""
     newest, told_last = float("-inf"), None
     for told in line.told():
         if told.listing:
@@ -103,7 +103,7 @@ def check_commit_order(line: Line, timeline: Timeline) -> Iterator[Violation]:
 
 
 def check_same_order(history: History) -> Iterator[Violation]:
-    """Any two watchers are told what both are told in the same order."""
+    """Any two watchers receive the changes that both receive in the same order."""
     places = {
         line.watcher.name: {
             (told.job.job_id, told.job.version): place
@@ -167,7 +167,7 @@ def check_ends(history: History) -> Iterator[Violation]:
 
 
 def unheard_steps(history: History) -> int:
-    """Count the steps that a deletion took along before some watcher was told them."""
+    """Count the transitions that some watcher had not received before the job was deleted."""
     count = 0
     for line in all_lines(history):
         for told in line.told():

@@ -33,7 +33,7 @@ def _check_messages(watcher: Watcher, stream: Stream, record: Record) -> Iterato
             continue
         if last is not None and last.terminal:
             yield Violation("terminal", "wrong", f"{where} follows the end")
-        # The first message tells the job as it stands, even if that is known.
+        # The first message has the job in its present state, even if that is known.
         repeats = message.heartbeat or number == 0
         if job.version < version:
             what = f"{where} version {job.version} after {version}"

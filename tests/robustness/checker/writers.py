@@ -25,7 +25,7 @@ QUEUE_TIMEOUT = RUN_TIMEOUT = Duration(seconds=20)
 async def create_jobs(
     name: str, replicas: Replicas, rng: random.Random, board: Board, history: History, rate: float
 ) -> None:
-    """Create `rate` jobs a second until told to stop; make up for what an outage cost."""
+    """Create `rate` jobs a second until stopped; make up for what an outage cost."""
     due = time.monotonic() + rng.random() / rate
     for number in itertools.count():
         await pause(board.load, max(0.0, due - time.monotonic()))

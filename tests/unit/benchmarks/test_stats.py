@@ -8,7 +8,7 @@ from benchmarks.stats import Figure, Kind, left_out
 
 
 def of(kind: Kind, *pairs: tuple[float, float]) -> Figure:
-    """Return a figure of pairs: of the first revision and of the second."""
+    """Return a result of pairs: of the first revision and of the second."""
     return Figure(kind, "CreateJob", "µs/call", rounds=[(second, first) for first, second in pairs])
 
 

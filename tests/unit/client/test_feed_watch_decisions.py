@@ -56,7 +56,7 @@ def told(events):
 
 
 def test_only_the_last_change_of_a_message_has_its_token(make):
-    """Whoever stores the token of an earlier one repeats changes, and skips none."""
+    """A caller that stores the token of an earlier one repeats changes, and skips none."""
     watch = make(resume_token="mine")
     message = WatchJobsResponse(
         changes=[JobChange(job=Job(id=each)) for each in "abc"], resume_token="1"

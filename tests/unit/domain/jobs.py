@@ -56,7 +56,7 @@ ENDED_BY = {
     ),
     JobStatus.FAILED: ChangeStatus(job_id=JOB_ID, target=JobStatus.FAILED, error=ERROR),
 }
-"""The report that ended the job of `job_in`, for each terminal state."""
+"""The report that finished the job of `job_in`, for each terminal state."""
 
 
 class State(enum.Enum):
@@ -84,8 +84,8 @@ ENDED = (COMPLETED, PARTIAL, FAILED)
 def job_in(state: State) -> Job:
     """Return a job that was created at 1 s, started at 2 s, reported 40 and left or ended at 4 s.
 
-    It has three attempts, of which it has used one at most, 600 s to wait, and
-    for ever to run.
+    It has three attempts, of which it has used one at most, 600 s to wait, and no
+    run timeout.
     """
     fresh = Job(
         id=JOB_ID,

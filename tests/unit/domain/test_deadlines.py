@@ -109,8 +109,8 @@ def test_a_deadline_is_due_to_the_microsecond(job: Job, reason: str | None) -> N
     assert decision.job.complete_time == (due if reason else None)
 
 
-# Which cause is told where several deadlines have passed, and nobody had looked: the wish to
-# cancel, whichever of them has, before the time to run, that before the lease.
+# Which reason is recorded if several deadlines passed before the reaper came: a cancellation
+# before the run timeout, and that before the lease.
 @pytest.mark.parametrize(
     ("job", "now", "reason"),
     [
@@ -119,7 +119,7 @@ def test_a_deadline_is_due_to_the_microsecond(job: Job, reason: str | None) -> N
         (held_until(lease=20, cancelled=10), 40, "CANCELLED"),
         (held_until(lease=99, cancelled=10, run=20), 40, "CANCELLED"),
         (held_until(lease=20, cancelled=10, run=20), 40, "CANCELLED"),
-        # the grace is not over, but the lease is: nobody is left to end the job
+        # the grace is not over, but the lease is: no worker is left to finish the job
         (held_until(lease=20, cancelled=10), 20, "CANCELLED"),
         (held_until(lease=20, cancelled=10, run=20), 20, "CANCELLED"),
         (held_until(lease=20, cancelled=10, max_attempts=1), 20, "CANCELLED"),

@@ -1,4 +1,4 @@
-"""The fingerprint that tells a repetition of a job's end from another report."""
+"""The fingerprint that distinguishes a repeated terminal report from another report."""
 
 import pytest
 from hypothesis import given

@@ -123,7 +123,7 @@ STALE = table("""
     PARTIAL     lease    lease    lease     lease    lease      lease     lease
     FAILED      lease    lease    lease     lease    lease      lease     lease
 """)
-# … that is, word for word, the report that ended the job, whatever version it expects.
+# … that is, word for word, the report that finished the job, whatever version it expects.
 ENDING_AGAIN = table("""
     target      QUEUED   HELD     RELEASED  LEFT     COMPLETED  PARTIAL   FAILED
     COMPLETED   illegal  moves    moves     moves    repeats    terminal  terminal

@@ -68,7 +68,7 @@ def test_a_lease_is_extended_only_once_for_one_outage() -> None:
 
 
 def test_a_lease_is_not_extended_when_the_outage_is_a_lease_ago() -> None:
-    """Its holder has had the time: what was reported meanwhile would have renewed it."""
+    """Its worker has had the time: any report since then would have renewed it."""
     assert not expire(JOB, RESUMED + LEASE).job.leased
 
 

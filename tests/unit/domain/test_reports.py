@@ -1,4 +1,4 @@
-"""What a start, a report, a link and an end write, field by field."""
+"""What a start, a report, a link and a finish write, field by field."""
 
 import pytest
 from msgspec.structs import replace

@@ -147,7 +147,7 @@ async def test_a_cancelled_waiter_does_not_lose_the_slot_that_it_was_given() -> 
         staying = asyncio.create_task(wait())
         await asyncio.sleep(0)
         for task in leaving:
-            task.cancel()  # it has not run since when the place is passed on
+            task.cancel()  # it has not run since the slot was passed on
     async with asyncio.timeout(1):
         await staying
         await wait()

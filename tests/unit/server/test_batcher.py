@@ -127,7 +127,7 @@ async def test_accepted_items_are_finished_before_the_batcher_closes() -> None:
 
 @pytest.fixture
 def endless_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted, not timed: whoever waits for callers waits until they are there."""
+    """Counted, not timed: a batch that waits for callers waits until they are there."""
     monkeypatch.setattr(batcher_module, "TICK_SECONDS", 3600)
 
 
@@ -159,7 +159,7 @@ async def test_a_batch_waits_for_returning_callers_and_a_single_caller_does_not_
         late = await submitted(batcher, 9)
         await asyncio.gather(*early, *late)
         assert work.batches[4:] == [[7, 8, 9]]
-        # Whoever does not come back is not waited for at the end.
+        # At the end there is no wait for callers that do not return.
         last = await submitted(batcher, 0)
     assert await last[0] == 0
 

@@ -67,5 +67,5 @@ def test_the_number_of_remembered_callers_is_bounded(monkeypatch: pytest.MonkeyP
     limit = RateLimit("calls a second", Clock())
     for name in ("eve", "b", "c", "eve", "d"):
         limit.take(name, 2)
-    assert done(limit, "eve", 2) == 0  # not forgotten, because it called again
+    assert done(limit, "eve", 2) == 0  # still remembered, because it called again
     assert done(limit, "b", 2) == 2

@@ -27,7 +27,7 @@ from jobledger_server.runtime.file_state import FileState, file_state
 from jobledger_server.watch.job_watch import Draining
 
 POLL_SECONDS = 0.5
-"""How often the access file is looked at. A change counts once it is this old, so that no file is
+"""How often the access file is checked. A change counts once it is this old, so that no file is
 read that is half written."""
 
 MAX_REMEMBERED = 10_000
@@ -95,7 +95,7 @@ class Access:
         yield from self._policy.summary()
 
     def reload(self) -> None:
-        """Look at the access file at once."""
+        """Check the access file at once."""
         self._check_now.set()
 
     async def run(self) -> None:
@@ -197,7 +197,7 @@ class Access:
         scheme, _, token = value.partition(" ")
         if scheme.lower() != "bearer" or not token:
             return None
-        # Looked up by its hash, so the time taken reveals nothing about the token.
+        # Found by its hash, so the time taken reveals nothing about the token.
         digest = hashlib.sha256(token.encode()).digest()
         if permissions := self._tokens.get(digest):
             return permissions
@@ -213,7 +213,7 @@ class Access:
         issuers = self._issuers
         found = await verified(token, issuers, self._policy.claims)
         if issuers is not self._issuers:
-            # The file was read again meanwhile, and may trust other issuers.
+            # The file was read again during the await, and may trust other issuers.
             return await self._bearer(token, digest)
         if found is None:
             return None

@@ -56,7 +56,7 @@ class Policy:
 
     @property
     def claims(self) -> frozenset[str]:
-        """The claims of JSON Web Tokens that rules look at."""
+        """The claims of JSON Web Tokens that rules use."""
         rules = (*self.identities.values(), *(rule for _, rule in self.prefixes))
         return frozenset(rule.users_claim for rule in rules if rule.users_claim)
 

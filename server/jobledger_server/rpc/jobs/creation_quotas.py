@@ -75,7 +75,7 @@ class CreationQuotas:
             if now - known.counted_at >= COUNT_SECONDS:
                 created = known.created
                 counted = await self._store.count_active(user_id, limit=most)
-                # What was committed meanwhile may be missing in it.
+                # The count may miss what was committed while it was made.
                 known.counted = counted + known.created - created
                 known.counted_at = now
         return known

@@ -78,7 +78,7 @@ class FeedStreams:
                     unsent = self._serialized(update, tokens.token_at(watch.cursor))
                     del update
                     while unsent:
-                        # The client may not read for a long time. Only messages are held meanwhile.
+                        # The client may not read for a long time. It then holds only messages.
                         await write(unsent.pop(0))
         except Draining as draining:
             draining.resume_token = tokens.token_at(watch.cursor)

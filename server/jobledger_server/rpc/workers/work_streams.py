@@ -52,7 +52,7 @@ worker with many jobs and many updates would renew all of the jobs with each upd
 
 QUIET_PART = 0.5
 """After this part of a lease without a message, a stream is pushed no jobs. It is less than what
-the leases of its jobs last, so a worker that stalls is not pushed others in their place."""
+the leases of its jobs last, so a worker that stalls is not pushed other jobs."""
 
 CLAIM_RETRY_SECONDS = 1.0
 """Before the next claim after one that failed."""

@@ -77,7 +77,7 @@ class Notifications:
                     self._poll_now()
 
             await connection.add_listener(CHANNEL, received)
-            self._poll_now()  # notifications sent meanwhile were missed
+            self._poll_now()  # notifications sent before it were missed
             while True:
                 try:
                     async with asyncio.timeout(PING_SECONDS):

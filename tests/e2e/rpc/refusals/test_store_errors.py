@@ -1,5 +1,5 @@
-"""Real faults of the database: what callers are answered, what the log and the metrics say of them,
-and that the server goes on by itself when they are over."""
+"""Real failures of the database: what callers are answered, what the log and the metrics say,
+and that the server recovers by itself when they are over."""
 
 import asyncio
 import resource

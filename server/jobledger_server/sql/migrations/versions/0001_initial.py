@@ -239,9 +239,9 @@ def upgrade() -> None:
 
 
 def _tune_postgresql() -> None:
-    """Leave room in pages for what is updated often, and have it vacuumed often."""
-    # An update of a job, or of its row in the feed, finds room on its page more often than not.
-    # What does not moves to a page with more room, so a crowded page empties itself.
+    """Leave free space in pages for rows that are updated often, and have them vacuumed often."""
+    # Most updates of a job, or of its row in the feed, find free space on their page. The others
+    # move to a page with more free space, so a full page empties itself.
     op.execute("ALTER TABLE jobs SET (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02)")
     # Each change leaves a dead row. A fraction of the table would be too many of them: most rows
     # are those of finished jobs, which never change.
