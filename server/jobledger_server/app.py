@@ -222,6 +222,7 @@ async def _watched_feed(
     supervisor: Supervisor,
 ) -> AsyncIterator[_WatchedFeed]:
     """Fill the change buffer, and keep the hub up to date during the block."""
+    waiters.sees_every_job = lock is not None
     poll_now = asyncio.Event()
     head = await _verified_head(store, lock)
     buffer = await filled_change_buffer(store, head)

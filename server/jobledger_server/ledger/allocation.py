@@ -15,10 +15,18 @@ MAX_BYTES = 4 * 1024 * 1024
 
 @dataclass(eq=False)
 class Allocation:
-    """The jobs that a claim gets. `wanted` returns False once its caller has left."""
+    """The jobs that a claim gets.
+
+    Attributes:
+        command: The claim.
+        wanted: Returns False once its caller has left.
+        oldest: The oldest claimable job of its types, if it is known without a query.
+        jobs: Those that it got.
+    """
 
     command: Claim
     wanted: Callable[[], bool] = lambda: True
+    oldest: Claimable | None = None
     jobs: list[Job] = field(default_factory=list)
 
 

@@ -2,6 +2,9 @@
 
 If a job woke every waiting claim, all of them would query at once, and all but one in
 vain. A waiter that leaves with an unused wake-up wakes the next one.
+
+The query of a waiter found no job. So if this process sees every job that becomes claimable, the
+one that woke it is the oldest, and it need not query again.
 """
 
 import asyncio
@@ -10,7 +13,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from jobledger_server.domain.state_machine import is_claimable
-from jobledger_server.store import Change
+from jobledger_server.store import Change, Claimable
 
 POLL_SECONDS = 5.0
 """A waiter that is not woken polls this often: a claim elsewhere may have been rolled back."""
@@ -22,16 +25,20 @@ class ClaimWaiter:
     def __init__(self) -> None:
         self.woken_for: str | None = None
         """The type of the job that it was woken for."""
+        self.oldest: Claimable | None = None
+        """That job, if no older one of its types can be claimed. None if that is not known."""
         self._woken = asyncio.Event()
 
-    def wake(self, job_type: str | None) -> None:
-        self.woken_for = job_type
+    def wake(self, job_type: str | None, oldest: Claimable | None = None) -> None:
+        self.woken_for, self.oldest = job_type, oldest
         self._woken.set()
 
-    def reset(self) -> None:
-        """Clear the wake-up: the claim is about to query."""
-        self.woken_for = None
+    def reset(self) -> Claimable | None:
+        """Clear the wake-up: the claim is about to query. Return `oldest`."""
+        oldest = self.oldest
+        self.woken_for = self.oldest = None
         self._woken.clear()
+        return oldest
 
     async def wait(self, max_wait: float) -> None:
         """Return when woken, after `max_wait` seconds, or when it is time to poll."""
@@ -48,13 +55,17 @@ class ClaimWaiters:
 
     def __init__(self) -> None:
         self._waiters: dict[str, dict[ClaimWaiter, None]] = {}  # by job type, first come first
+        self.sees_every_job = False
+        """Whether no other server can make a job claimable."""
         self.draining = False
         self.waiting_claims = 0
 
     def observe(self, change: Change) -> None:
         """Receive a change; wake one waiter if its job is claimable now."""
-        if not change.deleted and is_claimable(change.job):
-            self._wake_one(change.job.job_type)
+        job = change.job
+        if not change.deleted and is_claimable(job):
+            claimable = Claimable(job.id, job.job_type, job.memory_bytes)
+            self._wake_one(job.job_type, claimable if self.sees_every_job else None)
 
     @contextmanager
     def waiting(self, job_types: Collection[str]) -> Iterator[ClaimWaiter]:
@@ -74,7 +85,7 @@ class ClaimWaiters:
             self.waiting_claims -= 1
             self._remove(waiter, job_types)
             if waiter.woken_for is not None:
-                self._wake_one(waiter.woken_for)
+                self._wake_one(waiter.woken_for, waiter.oldest)
 
     def count(self, job_type: str) -> int:
         """Return how many claims wait for a job of this type."""
@@ -87,11 +98,14 @@ class ClaimWaiters:
             for waiter in waiters:
                 waiter.wake(None)
 
-    def _wake_one(self, job_type: str) -> None:
-        for waiter in self._waiters.get(job_type, ()):
+    def _wake_one(self, job_type: str, oldest: Claimable | None) -> None:
+        waiters = self._waiters.get(job_type, ())
+        for waiter in waiters:
             if waiter.woken_for is None:
-                waiter.wake(job_type)
+                waiter.wake(job_type, oldest)
                 return
+        for waiter in waiters:  # Each may get this job, too or instead.
+            waiter.oldest = None
 
     def _remove(self, waiter: ClaimWaiter, job_types: Collection[str]) -> None:
         for job_type in job_types:

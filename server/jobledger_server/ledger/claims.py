@@ -89,14 +89,11 @@ class Claims:
         """The task that claims. None before the `async with` block."""
         return self.batcher.task
 
-    async def claim(self, command: Claim, wanted: Callable[[], bool]) -> list[Job]:
-        """Return the jobs that the worker has now leased, oldest first.
-
-        A claim that is not `wanted` any more when its batch begins gets none.
-
-        Raises LimitExceeded and StoreUnavailable.
-        """
-        return await self.batcher.submit(Allocation(command, wanted))
+    def claim(
+        self, command: Claim, wanted: Callable[[], bool], oldest: Claimable | None
+    ) -> asyncio.Future[list[Job]]:
+        """See `Ledger.claim`. Raises LimitExceeded; the future raises StoreUnavailable."""
+        return self.batcher.put(Allocation(command, wanted, oldest))
 
     async def _serve(self, allocations: Sequence[Allocation]) -> Sequence[list[Job] | Exception]:
         try:
@@ -123,7 +120,14 @@ class Claims:
             lost_races = 0 if started else lost_races + 1
 
     async def _plan(self, allocations: Sequence[Allocation]) -> Sequence[Claimable]:
-        """Return the jobs to start, as a read without locks sees them."""
+        """Return the jobs to start, as the claims know them or a read without locks sees them."""
+        known = {each.oldest.id: each.oldest for each in allocations if each.oldest is not None}
+        if len(known) < len(allocations):
+            known.clear()
+        for each in allocations:
+            each.oldest = None  # if it is gone, the next plan is a read
+        if known:
+            return list(known.values())
         limits: Counter[str] = Counter()
         requested = 0
         for each in allocations:

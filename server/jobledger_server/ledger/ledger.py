@@ -34,6 +34,7 @@ from jobledger_server.ledger.stale_connections import retry_if_stale
 from jobledger_server.ledger.working_set import Outcome, load_working_set
 from jobledger_server.store import (
     Change,
+    Claimable,
     ErrorKind,
     Store,
     StoreConflict,
@@ -180,12 +181,19 @@ class Ledger:
         if part:
             yield ApplyAll(tuple(part))
 
-    async def claim(self, command: Claim, wanted: Callable[[], bool] = lambda: True) -> list[Job]:
+    def claim(
+        self,
+        command: Claim,
+        wanted: Callable[[], bool] = lambda: True,
+        oldest: Claimable | None = None,
+    ) -> asyncio.Future[list[Job]]:
         """Return the jobs that the worker has now leased, oldest first.
 
-        None if the claim is not `wanted` any more when its batch begins. Raises as `apply` does.
+        None if the claim is not `wanted` any more when its batch begins. A claim that knows the
+        `oldest` claimable job of its types needs no query. Raises as `apply` does, but
+        LimitExceeded at once.
         """
-        return await self._claims.claim(command, wanted)
+        return self._claims.claim(command, wanted, oldest)
 
     def _committed(self, changes: Sequence[Change]) -> None:
         self._publish(changes)

@@ -16,7 +16,7 @@ from jobledger_server.domain.commands import Claim, Release
 from jobledger_server.domain.job import Job
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.store import StoreUnavailable
+from jobledger_server.store import Claimable, StoreUnavailable
 
 RETRY_SECONDS = 1.0
 """Interval between attempts to release jobs while the database is unavailable."""
@@ -48,9 +48,9 @@ class LongPoll:
         deadline = loop.time() + wait
         with self._waiters.waiting(command.job_types) as waiter:
             while True:
-                waiter.reset()
+                oldest = waiter.reset()
                 querying()
-                jobs = await self._claim_or_release(command)
+                jobs = await self._claim_or_release(command, oldest)
                 remaining = deadline - loop.time()
                 if jobs or remaining <= 0 or self._waiters.draining:
                     return jobs
@@ -69,10 +69,10 @@ class LongPoll:
         if self._releasing:
             await asyncio.wait(self._releasing)
 
-    async def _claim_or_release(self, command: Claim) -> list[Job]:
+    async def _claim_or_release(self, command: Claim, oldest: Claimable | None) -> list[Job]:
         left = asyncio.Event()
         claiming = asyncio.ensure_future(
-            self._ledger.claim(command, wanted=lambda: not left.is_set())
+            self._ledger.claim(command, wanted=lambda: not left.is_set(), oldest=oldest)
         )
         try:
             return await asyncio.shield(claiming)

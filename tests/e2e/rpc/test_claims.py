@@ -15,6 +15,7 @@ from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.ledger import claim_waiters
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.settings import Settings
+from jobledger_server.sql.sql_store import SqlStore
 from tests.support.databases import several_servers
 from tests.support.gated_store import Gate
 from tests.support.rpc_caller import COMPLETED, FAILED, PROCESSING, QUEUED, Caller, refusal
@@ -34,9 +35,9 @@ def claims_made(monkeypatch: pytest.MonkeyPatch) -> list[Claim]:
     made: list[Claim] = []
     claim = Ledger.claim
 
-    async def counted(self: Ledger, command: Claim, wanted: Callable[[], bool]) -> Any:
+    def counted(self: Ledger, command: Claim, **how: Any) -> Any:
         made.append(command)
-        return await claim(self, command, wanted)
+        return claim(self, command, **how)
 
     monkeypatch.setattr(Ledger, "claim", counted)
     return made
@@ -100,6 +101,33 @@ async def test_a_waiting_claim_is_woken_by_a_creation_and_does_not_poll_more_oft
     assert claimed.id == job.id
     # Once when it came, and, if the job was not there yet, once when it was woken.
     assert len(claims_made) <= 2
+
+
+async def test_a_woken_claim_searches_only_where_another_server_may_have_made_an_older_job(
+    app: App, call: Caller, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searches, waits = [], asyncio.Event()
+    find, wait = SqlStore.find_claimable, claim_waiters.ClaimWaiter.wait
+
+    async def search(store: SqlStore, limits: Any, *, limit: int) -> Any:
+        searches.append(limits)
+        return await find(store, limits, limit=limit)
+
+    async def noted(waiter: claim_waiters.ClaimWaiter, patience: float) -> None:
+        waits.set()
+        await wait(waiter, patience)
+
+    monkeypatch.setattr(SqlStore, "find_claimable", search)
+    monkeypatch.setattr(claim_waiters.ClaimWaiter, "wait", noted)
+    claim = asyncio.ensure_future(
+        call.ClaimJobs(worker_id="w", job_types=["render"], wait=seconds(20))
+    )
+    async with asyncio.timeout(20):
+        await waits.wait()  # its search found none
+    job = await call.job()
+    (claimed,) = (await claim).jobs
+    assert claimed.id == job.id
+    assert len(searches) == (1 if database_url.startswith("sqlite") else 2)
 
 
 async def test_one_job_wakes_one_of_many_waiting_claims(

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -33,7 +33,7 @@ from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.sqlite import sqlite_driver
 from jobledger_server.sql.statements import Statements
 from jobledger_server.sql.tables import jobs
-from jobledger_server.store import Change
+from jobledger_server.store import Change, Claimable
 from tests.support.databases import NoOutages
 from tests.support.query_plans import plan
 from tests.support.seeding import seed
@@ -141,6 +141,43 @@ async def test_claims_are_served_even_behind_many_older_jobs_of_another_type(
     assert [len(jobs) for jobs in got] == [2] * 10
 
 
+def known(job: Job) -> Claimable:
+    return Claimable(job.id, job.job_type, job.memory_bytes)
+
+
+async def test_a_claim_that_knows_the_oldest_job_does_not_search_for_it(
+    ledger: Ledger, searches: list[Mapping[str, int]]
+) -> None:
+    made = [await created(ledger) for _ in range(2)]
+    (job,) = await ledger.claim(claim(), oldest=known(made[0]))
+    assert (job.id, job.attempt, searches) == (made[0].id, 1, [])
+
+
+async def test_a_claim_that_knows_a_job_that_is_gone_gets_another_one(ledger: Ledger) -> None:
+    made = [await created(ledger) for _ in range(2)]
+    await ledger.apply(Cancel(job_id=made[0].id, user_id="ada"))
+    (job,) = await ledger.claim(claim(), oldest=known(made[0]))
+    assert job.id == made[1].id
+
+
+async def test_claims_that_know_the_same_job_get_one_each(ledger: Ledger) -> None:
+    made = [await created(ledger) for _ in range(2)]
+    got = await asyncio.gather(
+        *(ledger.claim(claim(worker=worker), oldest=known(made[0])) for worker in "vw")
+    )
+    assert sorted(job.id for jobs in got for job in jobs) == [job.id for job in made]
+
+
+async def test_claims_search_for_the_oldest_jobs_unless_each_of_a_batch_knows_one(
+    ledger: Ledger,
+) -> None:
+    made = [await created(ledger) for _ in range(3)]
+    got = await asyncio.gather(
+        ledger.claim(claim(), oldest=known(made[2])), ledger.claim(claim(worker="v"))
+    )
+    assert sorted(job.id for jobs in got for job in jobs) == [job.id for job in made[:2]]
+
+
 async def test_a_job_cancelled_during_a_claim_is_either_claimed_or_failed(
     ledger: Ledger, store: SqlStore
 ) -> None:
@@ -181,6 +218,20 @@ async def test_a_claim_that_finds_nothing_waits_for_no_writer(
     async with asyncio.timeout(20), store.transaction() as writing:
         await writing.load_jobs([job.id])
         assert await ledger.claim(claim()) == []
+
+
+@pytest.fixture
+def searches(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, int]]:
+    """The types of every search for claimable jobs."""
+    made: list[Mapping[str, int]] = []
+    find = SqlStore.find_claimable
+
+    async def noted(self: SqlStore, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
+        made.append(limits)
+        return await find(self, limits, limit=limit)
+
+    monkeypatch.setattr(SqlStore, "find_claimable", noted)
+    return made
 
 
 @pytest.fixture

@@ -29,3 +29,39 @@ def test_a_woken_claim_that_has_queried_wakes_no_other_when_it_ends() -> None:
         first.reset()
         leaving.close()
         assert second.woken_for is None
+
+
+def test_a_claim_knows_the_job_that_woke_it_where_no_other_server_makes_jobs() -> None:
+    claim_waiters = ClaimWaiters()
+    job = creation().job
+    for sees_every_job in (False, True):
+        claim_waiters.sees_every_job = sees_every_job
+        with claim_waiters.waiting(["render"]) as waiter:
+            claim_waiters.observe(Change(job, 1))
+            known = waiter.reset()
+            assert (known is not None and known.id == job.id) == sees_every_job
+            assert waiter.reset() is None
+
+
+def test_a_claim_does_not_know_the_oldest_job_if_another_one_found_no_claim() -> None:
+    claim_waiters = ClaimWaiters()
+    claim_waiters.sees_every_job = True
+    first, second, third = (creation().job for _ in range(3))
+    with claim_waiters.waiting(["render"]) as one, claim_waiters.waiting(["render"]) as other:
+        for seq, job in enumerate((first, second), start=1):
+            claim_waiters.observe(Change(job, seq))
+        assert [each.oldest and each.oldest.id for each in (one, other)] == [first.id, second.id]
+        claim_waiters.observe(Change(third, 3))
+        assert [one.reset(), other.reset()] == [None, None]
+
+
+def test_a_claim_that_ends_passes_on_what_it_knows() -> None:
+    claim_waiters = ClaimWaiters()
+    claim_waiters.sees_every_job = True
+    job = creation().job
+    with ExitStack() as leaving, claim_waiters.waiting(["render"]) as staying:
+        leaving.enter_context(claim_waiters.waiting(["render"]))
+        claim_waiters.observe(Change(job, 1))
+        leaving.close()
+    assert staying.oldest is not None
+    assert staying.oldest.id == job.id
