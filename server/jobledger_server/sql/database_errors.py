@@ -89,8 +89,8 @@ def kind_of(error: BaseException) -> ErrorKind:
 def cause_of(error: BaseException) -> str:
     """Return the database's message, without the values that were sent to it."""
     error = _driver_error(error)
-    message = str(error).partition("\n")[0] or type(error).__name__
-    return message[:_MAX_CAUSE]
+    unnamed = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+    return (str(error).partition("\n")[0] or unnamed)[:_MAX_CAUSE]
 
 
 def failure(error: BaseException, *, stale: bool) -> StoreError:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobledger_server.sql.database import Database
-from jobledger_server.sql.database_errors import DROPPED_SETTINGS, pooler_cause
+from jobledger_server.sql.database_errors import DROPPED_SETTINGS, cause_of, pooler_cause
 from jobledger_server.store import StoreUnavailable
 
 HEAD = "0001"
@@ -85,7 +85,7 @@ def _translating(database: Database) -> Iterator[None]:
     try:
         yield
     except database.unavailable_errors as error:
-        cause = pooler_cause(error) or str(getattr(error, "orig", None) or error)
+        cause = pooler_cause(error) or cause_of(error)
         # Without the driver, which the operator did not write.
         name = database.url.set(drivername=database.dialect.name, query={}).render_as_string()
         message = f"cannot use the database {name}: {cause}"

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +81,14 @@ def test_void_tokens_creates_no_database(tmp_path: Path) -> None:
     error = "Error: cannot use the database sqlite:///jobledger.db: No such file or directory\n"
     assert (done.returncode, done.stderr) == (1, error)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_database_that_does_not_answer_is_an_error_in_words(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        database = f"postgresql://u:p@127.0.0.1:{silent.getsockname()[1]}/n"
+        done = run_server("migrate", "--database", database, cwd=tmp_path)
+    error = f"Error: cannot use the database {database.replace(':p', ':***')}: no answer in time\n"
+    assert (done.returncode, done.stderr) == (1, error)
 
 
 def test_a_full_disk_is_an_error_in_words(tmp_path: Path) -> None:

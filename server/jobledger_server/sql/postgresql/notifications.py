@@ -14,6 +14,8 @@ from typing import Any
 import asyncpg
 from sqlalchemy import URL
 
+from jobledger_server.sql.database_errors import cause_of
+
 CHANNEL = "jobledger"
 
 SEND_SECONDS = 0.005
@@ -53,7 +55,7 @@ class Notifications:
             try:
                 await self._exchange()
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                log.warning("notifications_unavailable", extra={"cause": str(error)})
+                log.warning("notifications_unavailable", extra={"cause": cause_of(error)})
             except Exception:
                 log.exception("notifications_failed")
             await asyncio.sleep(RECONNECT_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
