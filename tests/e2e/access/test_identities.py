@@ -7,6 +7,7 @@ import hmac
 import json
 import logging
 import shutil
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,6 +25,7 @@ from jobledger_server.app import App, open_app
 from jobledger_server.settings import Settings
 from tests.support.authority import Authority
 from tests.support.rpc_caller import decoded
+from tests.support.server_process import ServerProcess
 from tests.support.token_issuer import (
     AUDIENCE,
     ISSUER,
@@ -409,6 +411,22 @@ def of_url(served: KeyServer, folder: Path, authority: Authority) -> str:
     return TOKENS.replace(
         'jwks_file = "keys.json"', f'jwks_url = "{served.url}"\njwks_ca_file = "ca.pem"'
     )
+
+
+def test_an_issuer_that_does_not_answer_does_not_delay_the_end_of_the_server(
+    tmp_path: Path,
+) -> None:
+    from jobledger_server.rpc.access.issuers import FETCH_SECONDS
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://localhost:{silent.getsockname()[1]}/keys"
+        access = tmp_path / "access.toml"
+        access.write_text(PEOPLE.replace('jwks_file = "keys.json"', f'jwks_url = "{url}"'))
+        arguments = ("--access", str(access), "--grace", "1")
+        with ServerProcess(tmp_path, arguments=arguments) as server, silent.accept()[0]:
+            asked = time.monotonic()
+            assert server.terminate() == 0
+            assert time.monotonic() - asked < FETCH_SECONDS / 2
 
 
 async def test_keys_from_a_url_are_cached_and_fetched_again_for_an_unknown_key(

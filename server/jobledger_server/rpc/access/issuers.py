@@ -6,11 +6,12 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPResponse, HTTPSConnection
 from pathlib import Path
-from threading import Timer
+from threading import Thread, Timer
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, Request, build_opener
 
 from jobledger_server.rpc.access.key_set import BadKeySet, Key, KeySet
@@ -111,7 +112,7 @@ class Issuer:
 
     async def _fetch(self) -> None:
         try:
-            self._replace(await asyncio.to_thread(_get, self.settings))
+            self._replace(await _fetched(self.settings))
         except Exception as error:  # noqa: BLE001
             # Another program answers here, and may answer anything.
             self._log_failure(error)
@@ -160,6 +161,21 @@ class _NoRedirects(HTTPRedirectHandler):
 
     def redirect_request(self, *_: object) -> None:
         return None
+
+
+async def _fetched(settings: IssuerSettings) -> bytes:
+    """Fetch the keys, in a thread that does not delay the end of the process."""
+    fetched: Future[bytes] = Future()
+    fetched.set_running_or_notify_cancel()  # from here on it cannot be cancelled
+
+    def fetch() -> None:
+        try:
+            fetched.set_result(_get(settings))
+        except Exception as error:  # noqa: BLE001
+            fetched.set_exception(error)
+
+    Thread(target=fetch, name="issuer keys", daemon=True).start()
+    return await asyncio.wrap_future(fetched)
 
 
 def _get(settings: IssuerSettings) -> bytes:
