@@ -16,6 +16,7 @@ from google.longrunning import operations_pb2
 from google.longrunning.operations_pb2_grpc import OperationsStub
 from grpc import StatusCode
 
+from jobledger_server.rpc.access.access import Access
 from tests.support.rpc_caller import Caller, decoded, refusal
 from tests.support.server_process import ServerProcess, run_server
 from tests.support.work_stream import completed, reason, working
@@ -118,6 +119,31 @@ async def test_open_calls_end_when_their_callers_permissions_change_and_others_s
     assert (await refusal(ada.WatchJobs(user_id="ada").read())).code is StatusCode.UNAUTHENTICATED
     await bob.CancelJob(user_id="bob", job_id=jobs[1].id)
     await _to_the_end(stays)
+
+
+async def test_a_call_that_its_client_cancels_while_it_is_ended_is_cancelled(file: Path) -> None:
+    class Context:
+        def invocation_metadata(self) -> Any:
+            return [("authorization", "Bearer ada")]
+
+    file.write_text(ADA)
+    access = Access(file)
+    permissions = await access.permissions(Context(), "/jobledger.v1.JobService/WatchJob")
+
+    async def call() -> None:
+        with access.until_changed(permissions):
+            await asyncio.Event().wait()
+
+    called, following = asyncio.create_task(call()), asyncio.create_task(access.run())
+    await asyncio.sleep(0)
+    file.write_text(BOB)
+    access.reload()
+    while not called.cancelling():
+        await asyncio.sleep(0)
+    called.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await called
+    following.cancel()
 
 
 async def _to_the_end(stream: Any) -> None:

@@ -83,9 +83,8 @@ class Access:
         try:
             yield
         except asyncio.CancelledError:
-            if not call.ended:
-                raise
-            call.task.uncancel()
+            if not call.ended or call.task.uncancel():
+                raise  # the client has cancelled it
             raise Draining(too_old=True) from None
         finally:
             self._open.remove(call)
