@@ -10,6 +10,9 @@ from jobledger_server.telemetry.instruments import Histogram, Registry
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
+REQUEST_SECONDS = 10
+"""How long a connection may take to send its request: each has a thread and a descriptor."""
+
 
 class MetricsUnavailable(Exception):
     """The metrics cannot be served or sent. The message says why."""
@@ -36,6 +39,8 @@ def serving_metrics(listen: str, registry: Registry[Any]) -> Iterator[None]:
         server, thread = prometheus.start_http_server(int(port), host.strip("[]"), collectors)
     except (OSError, ValueError, OverflowError) as error:
         raise MetricsUnavailable(f"cannot serve metrics on {listen}: {error}") from None
+    handler: Any = server.RequestHandlerClass
+    handler.timeout = REQUEST_SECONDS
     try:
         yield
     finally:

@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from jobledger.v1 import job_service_pb2
 from jobledger_server.metrics import METRICS
+from jobledger_server.telemetry import prometheus
 from jobledger_server.telemetry.instruments import Registry
 from jobledger_server.telemetry.job_metrics import MAX_JOB_TYPES
 from jobledger_server.telemetry.prometheus import MetricsUnavailable, serving_metrics
@@ -231,6 +232,18 @@ quotas = {{ jobs_per_second = 1 }}
     assert refused == [
         ('jobledger_limit_refused_total{limit="jobs created a second",scope="caller"}', 1)
     ]
+
+
+async def test_a_connection_without_a_request_is_closed(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prometheus, "REQUEST_SECONDS", 0.1)
+    address = f"127.0.0.1:{free_port()}"
+    await start(metrics=address)
+    reader, writer = await asyncio.open_connection(*address.split(":"))
+    async with asyncio.timeout(30):
+        assert await reader.read() == b""
+    writer.close()
 
 
 def test_a_port_in_use_is_reported_with_an_explanation() -> None:
