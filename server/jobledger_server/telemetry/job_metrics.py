@@ -82,4 +82,5 @@ def _of(histograms: dict, key: object, boundaries: tuple[float, ...]) -> Histogr
 
 
 def _seconds(begin: int, end: int) -> float:
-    return (end - begin) / MICROS_PER_SECOND
+    # The database's clock may have been set back. The sum of a histogram must not decrease.
+    return max(0, end - begin) / MICROS_PER_SECOND

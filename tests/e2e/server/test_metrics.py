@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import re
+import shutil
 import socket
 import urllib.request
 from collections.abc import Callable
@@ -14,12 +15,15 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from jobledger.v1 import job_service_pb2
+from jobledger_server.app import open_app
 from jobledger_server.metrics import METRICS
+from jobledger_server.settings import Settings
+from jobledger_server.sql.sqlite import sqlite_driver
 from jobledger_server.telemetry import prometheus
 from jobledger_server.telemetry.instruments import Registry
 from jobledger_server.telemetry.job_metrics import MAX_JOB_TYPES
 from jobledger_server.telemetry.prometheus import MetricsUnavailable, serving_metrics
-from tests.support.rpc_caller import Caller, watching
+from tests.support.rpc_caller import PROCESSING, Caller, watching
 from tests.support.server_process import free_port
 
 Start = Callable[..., Any]
@@ -158,6 +162,30 @@ async def test_the_queue_and_run_times_of_jobs_are_measured(start: Start) -> Non
     assert figures['jobledger_job_queue_wait_seconds_sum{job_type="render"}'] == waited / 1e6
     assert figures['jobledger_batch_size_count{batch="commands"}'] >= 6
     assert figures['jobledger_batch_duration_seconds_count{batch="claims"}'] == 2
+
+
+async def test_no_time_is_negative_if_the_clock_is_set_back(
+    tmp_path: Path, sqlite_template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, hours = sqlite_driver.machine_clock, 0
+    set_back = lambda: clock() - hours * 3_600_000_000  # noqa: E731
+    monkeypatch.setattr(sqlite_driver, "machine_clock", set_back)
+    address = f"127.0.0.1:{free_port()}"
+    database = shutil.copy(sqlite_template, tmp_path)
+    settings = Settings(listen="127.0.0.1:0", database=f"sqlite:///{database}", metrics=address)
+    async with open_app(settings) as app, grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel)
+        job = await call.job()
+        hours = 1
+        await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
+        hours = 2
+        job = (await call.MarkCompleted(job_id=job.id)).job
+        assert job.create_time.seconds > job.start_time.seconds > job.complete_time.seconds
+        figures = await scraped(address)
+    assert figures['jobledger_job_queue_wait_seconds_sum{job_type="render"}'] == 0
+    of_render = '{job_type="render",status="COMPLETED"}'
+    assert figures[f"jobledger_job_run_time_seconds_sum{of_render}"] == 0
+    assert figures[f"jobledger_job_run_time_seconds_count{of_render}"] == 1
 
 
 async def test_job_types_beyond_a_limit_share_one_label(start: Start) -> None:
