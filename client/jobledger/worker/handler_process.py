@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import logging.handlers
 import multiprocessing
@@ -13,9 +14,10 @@ import threading
 import traceback
 from typing import Any
 
+from jobledger.core.conversion import from_struct, to_struct
 from jobledger.core.models import Asset, Job
 from jobledger.worker.context import JobFacts, Stop
-from jobledger.worker.outcomes import failure, outcome_of
+from jobledger.worker.outcomes import Outcome, Release, failure, outcome_of
 from jobledger.worker.signatures import with_parameters
 from jobledger.worker.tracing import continued_trace
 
@@ -137,10 +139,22 @@ def _run(function: bytes, job: Job, worker: _Worker) -> tuple[str, object]:
     try:
         handler = with_parameters(pickle.loads(function))  # noqa: S301
         with continued_trace(job):
-            return "returned", outcome_of(handler(_ProcessJob(holder, worker)))
+            return "returned", _plain(outcome_of(handler(_ProcessJob(holder, worker))))
     except asyncio.CancelledError:
         return "cancelled", None
     except BaseException as error:  # noqa: BLE001
         return "raised", (traceback.format_exc(), failure(error))
     finally:
         worker.no_more_calls(holder)
+
+
+def _plain(outcome: Outcome | None) -> Outcome | None:
+    """Return the outcome with Python's own types of JSON: others may not be picklable."""
+    if outcome is None or isinstance(outcome, Release):
+        return outcome
+    objects: dict[str, Any] = {
+        name: from_struct(struct)
+        for name in ("result", "details")
+        if (struct := to_struct(getattr(outcome, name, None), name)) is not None
+    }
+    return dataclasses.replace(outcome, **objects)

@@ -7,8 +7,11 @@ import os
 import signal
 import threading
 import time
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from opentelemetry import trace
 
@@ -36,6 +39,13 @@ class Scene:
 
 def typed(job: BlockingJob, params: Scene) -> Scene:
     return params
+
+
+def returns_its_own_types(job: BlockingJob) -> Mapping[str, object]:
+    class Count(int):
+        pass
+
+    return defaultdict(lambda: 1, count=Count(7), nested=MappingProxyType({"a": [1]}))
 
 
 def raises(job: BlockingJob) -> None:

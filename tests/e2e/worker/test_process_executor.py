@@ -10,6 +10,7 @@ import sys
 
 import psutil  # type: ignore[import-untyped]
 import pytest
+from google.protobuf import json_format
 
 from jobledger import JobStatus
 from jobledger.worker import Worker
@@ -48,6 +49,12 @@ async def test_a_handler_in_a_process_reports_links_and_returns(service, fake_cl
     assert (asset.attempt, asset.file_size) == (1, 7)
     reports = [*service.requests("UpdateProgress"), end]
     assert (50, "half of castle") in [(each.progress, each.progress_message) for each in reports]
+
+
+async def test_a_result_need_not_be_picklable(service, fake_client, running):
+    end = await end_of(service, fake_client, running, process_handlers.returns_its_own_types)
+    assert end.target_status == COMPLETED
+    assert json_format.MessageToDict(end.result) == {"count": 7, "nested": {"a": [1]}}
 
 
 async def test_a_process_does_one_job_after_the_other_and_ends_with_the_worker(
