@@ -14,7 +14,7 @@ JobledgerError                 any failed call
 ├── LimitExceeded              a limit of the service; wait `retry_after` seconds
 ├── AccessDenied               the caller may not do this; a PermissionError too
 │   └── Unauthenticated        the caller has no valid identity: see its token and certificate
-├── Unavailable                no server, a draining one, or no database; a ConnectionError too
+├── Unavailable                no server, database or token at present; a ConnectionError too
 ├── DeadlineExceeded           no answer within the timeout; a TimeoutError too
 ├── ClientClosed               the client was closed before or during the call
 └── InternalError              a bug; `correlation_id` finds it in the log
@@ -200,7 +200,10 @@ class Unauthenticated(AccessDenied):
 
 
 class Unavailable(JobledgerError, ConnectionError):
-    """No server was reached, or it drains. Whether a change was made is unknown."""
+    """No server was reached, or it drains. Whether a change was made is unknown.
+
+    Or the function that is to return the token raised OSError.
+    """
 
 
 class DeadlineExceeded(JobledgerError, TimeoutError):

@@ -36,7 +36,7 @@ from jobledger.core.reconnecting import (
     ended_early,
     timed_out,
 )
-from jobledger.errors import JobledgerError, from_rpc_error
+from jobledger.errors import JobledgerError, Unavailable, from_rpc_error
 
 ReadT = TypeVar("ReadT")
 ReadT_co = TypeVar("ReadT_co", covariant=True)
@@ -206,29 +206,32 @@ async def follow_async(
     while True:
         watch.opens()
         with channels.for_watch(stop.interrupt) as connection:
-            extra = await headers()
             try:
-                call = open_call(connection, watch.request(), extra)
+                call = open_call(connection, watch.request(), await headers())
             except grpc.aio.UsageError as error:
                 raise channel_closed() from error
-            stop.opened(call.cancel)
-            try:
-                while not isinstance(
-                    read := await _read_async(call, watch, target), JobledgerError
-                ):
-                    events = watch.accept(read)
-                    await _finish(callbacks.heard())
-                    for event in events:
-                        yield event
-                    if watch.ended:
-                        return
-            finally:
-                call.cancel()
+            except Unavailable as no_token:
+                failure: JobledgerError = no_token
+            else:
+                stop.opened(call.cancel)
+                try:
+                    while not isinstance(
+                        read := await _read_async(call, watch, target), JobledgerError
+                    ):
+                        events = watch.accept(read)
+                        await _finish(callbacks.heard())
+                        for event in events:
+                            yield event
+                        if watch.ended:
+                            return
+                finally:
+                    call.cancel()
+                failure = read
         if stop.requested:
             return
         channels.check()
-        pause = _pause(watch, read)
-        await _finish(callbacks.broken(pause.why, read))
+        pause = _pause(watch, failure)
+        await _finish(callbacks.broken(pause.why, failure))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause.seconds):
                 await closed.wait()
@@ -285,29 +288,32 @@ def follow(
         while True:
             watch.opens()
             with channels.for_watch(stop.interrupt) as connection:
-                extra = headers()
                 try:
-                    call = open_call(connection, watch.request(), extra)
+                    call = open_call(connection, watch.request(), headers())
                 except ValueError as error:
                     channels.check()
                     raise closed_channel_of(error) from error
-                stop.opened(call.cancel)
-                try:
-                    while not isinstance(
-                        read := _read(call, watch, watchdog, target), JobledgerError
-                    ):
-                        events = watch.accept(read)
-                        callbacks.heard()
-                        yield from events
-                        if watch.ended:
-                            return
-                finally:
-                    call.cancel()
+                except Unavailable as no_token:
+                    failure: JobledgerError = no_token
+                else:
+                    stop.opened(call.cancel)
+                    try:
+                        while not isinstance(
+                            read := _read(call, watch, watchdog, target), JobledgerError
+                        ):
+                            events = watch.accept(read)
+                            callbacks.heard()
+                            yield from events
+                            if watch.ended:
+                                return
+                    finally:
+                        call.cancel()
+                    failure = read
             if stop.requested:
                 return
             channels.check()
-            pause = _pause(watch, read)
-            callbacks.broken(pause.why, read)
+            pause = _pause(watch, failure)
+            callbacks.broken(pause.why, failure)
             closed.wait(pause.seconds)
             if stop.requested:
                 return

@@ -4,7 +4,10 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
+import grpc
+
 from jobledger.core.options import Headers
+from jobledger.errors import Unavailable
 
 Token: TypeAlias = str | Callable[[], str]
 AsyncToken: TypeAlias = str | Callable[[], str | Awaitable[str]]
@@ -17,18 +20,29 @@ def check_token(token: AsyncToken | None) -> None:
 
 
 async def bearer_async(token: AsyncToken | None) -> Headers:
-    """Return the header of one call; empty without a token."""
+    """Return the header of one call; empty without a token. Raises Unavailable."""
     if token is None:
         return ()
-    current = token() if callable(token) else token
-    return _header(await current if inspect.isawaitable(current) else current)
+    try:
+        current = token() if callable(token) else token
+        return _header(await current if inspect.isawaitable(current) else current)
+    except OSError as error:
+        raise _unavailable(error) from error
 
 
 def bearer(token: Token | None) -> Headers:
-    """Return the header of one call; empty without a token."""
+    """Return the header of one call; empty without a token. Raises Unavailable."""
     if token is None:
         return ()
-    return _header(token() if callable(token) else token)
+    try:
+        return _header(token() if callable(token) else token)
+    except OSError as error:
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: OSError) -> Unavailable:
+    text = f"there is no token at present: {error}"
+    return Unavailable(text, code=grpc.StatusCode.UNAVAILABLE)
 
 
 def _header(token: str) -> Headers:

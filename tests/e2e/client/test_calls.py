@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import pickle
 import socket
 import threading
@@ -320,6 +321,48 @@ async def test_a_call_after_close_says_that_the_client_is_closed(server):
         await asynchronous.get_job("j")
     with pytest.raises(ClientClosed, match="closed"):
         await anext(asynchronous.watch("j"))
+
+
+class Outage:
+    """A token function that cannot get the token a few times, or ever."""
+
+    def __init__(self, times: float = math.inf) -> None:
+        self.left = times
+
+    def __call__(self) -> str:
+        if self.left:
+            self.left -= 1
+            raise ConnectionResetError("the issuer is away")
+        return "t"
+
+
+async def test_a_call_without_a_token_at_present_is_unavailable(server):
+    words = "^there is no token at present: the issuer is away"
+    with (
+        Client(server.target, user_id="ada", token=Outage()) as client,
+        pytest.raises(Unavailable, match=words),
+    ):
+        client.create_job("render")
+    async with AsyncClient(server.target, user_id="ada", token=Outage()) as asynchronous:
+        with pytest.raises(Unavailable, match=words):
+            await asynchronous.create_job("render")
+
+
+async def test_a_watch_waits_for_a_token(server, ada):
+    job = ada.create_job("render")
+    errors: list[Exception] = []
+    with Client(server.target, user_id="ada", token=Outage(2)) as client:
+        assert next(client.watch(job.id, on_disconnect=errors.append)).job == job
+    async with AsyncClient(server.target, user_id="ada", token=Outage(2)) as asynchronous:
+        changes = asynchronous.watch(job.id, on_disconnect=errors.append)
+        assert (await anext(changes)).job == job
+        with pytest.raises(Unavailable, match="no token"):
+            await anext(
+                AsyncClient(server.target, user_id="ada", token=Outage()).watch(
+                    job.id, connect_timeout=0.1
+                )
+            )
+    assert [type(error) for error in errors] == [Unavailable] * 2
 
 
 def test_closing_during_a_token_function_raises_client_closed(server):

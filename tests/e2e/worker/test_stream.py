@@ -368,6 +368,31 @@ async def test_a_stream_without_answers_is_replaced(service, fake_client, runnin
     assert called(service) == 0
 
 
+async def test_a_worker_waits_for_a_token(service, running):
+    asked = asyncio.Semaphore(0)
+    away = False
+
+    def token():
+        if away:
+            asked.release()
+            raise OSError("the issuer is away")
+        return "t"
+
+    async with AsyncClient(f"127.0.0.1:{service.port}", token=token) as client:
+        waiting = Waiting(client, running)
+        service.offer()
+        await waiting.started.acquire()
+        away = True
+        service.streams[0].end(grpc.StatusCode.UNAVAILABLE)
+        for _ in range(5):
+            await asked.acquire()
+        waiting.go.set()
+        away = False
+        await service.called("TransitionJob")
+        waiting.worker.stop()
+        await waiting.run
+
+
 async def test_an_update_is_sent_once_over_a_stream_that_is_slow_but_not_silent(
     service, fake_client, running
 ):

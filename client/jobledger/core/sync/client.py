@@ -32,6 +32,8 @@ class Client(OwnerCalls, WorkerCalls):
         credentials: for TLS, for instance `grpc.ssl_channel_credentials()`. Default: plain text.
         token: sent with each call as `authorization: Bearer ...`: a text, or a function, called
             for each call, that returns one. It is sent in plain text unless there are credentials.
+            If the function raises OSError, the call raises Unavailable, and a watch or a worker
+            tries again.
         timeout: seconds, or a timedelta, that one call may take, retries included; None: any time.
             Watches have none.
         connect_timeout: seconds, or a timedelta, until the first message of a watch; None: any
