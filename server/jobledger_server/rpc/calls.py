@@ -46,8 +46,15 @@ REQUEST_SECONDS = 20
 """How long a request of one message may take to arrive after its headers."""
 
 QUOTA_SECONDS = 0.25
-"""A call beyond a quota is refused after this time. A caller that repeats it at once would
+"""A call beyond a quota is refused after this time at least. A caller that repeats it at once would
 otherwise take as much of the server as one without a quota."""
+
+MORE_QUOTA_SECONDS = 0.01
+"""It is refused later by this time for each other call of the caller that waits to be refused. So a
+caller is refused 100 times a second at most, and not at once, however many calls it makes."""
+
+MAX_QUOTA_SECONDS = 5.0
+"""It is refused after this time in any case, and a caller with more calls at once more often."""
 
 LARGE_REQUESTS = frozenset(
     {
@@ -96,6 +103,8 @@ class Calls:
         self.running: Counter[str] = Counter()
         """The number of running calls of each peer, by gRPC's name for it."""
         self._metrics = metrics
+        self._over_quota: Counter[str] = Counter()
+        """The number of calls of each identity that wait to be refused."""
         self.rate = RateLimit("calls a second")
 
     def of_message(
@@ -187,7 +196,7 @@ class Calls:
                 if access is not None and isinstance(error, Unauthenticated | AccessDenied):
                     known = PERMISSIONS.get()
                     audit_denial(name, known.identity.name if known else _address(peer), error)
-                over_quota = isinstance(error, LimitExceeded) and bool(error.caller)
+                over_quota = error.caller if isinstance(error, LimitExceeded) else ""
                 status = _released_status(error)
                 call.status = status.code
             else:
@@ -201,10 +210,21 @@ class Calls:
             # garbage.
             request = None
             if over_quota:
-                await asyncio.sleep(QUOTA_SECONDS)
+                await self._delay_refusal(over_quota)
             return await context.abort_with_status(rpc_status.to_status(status))
 
         return answer
+
+    async def _delay_refusal(self, identity: str) -> None:
+        waiting = self._over_quota[identity]
+        self._over_quota[identity] += 1
+        try:
+            more = waiting * MORE_QUOTA_SECONDS
+            await asyncio.sleep(min(QUOTA_SECONDS + more, MAX_QUOTA_SECONDS))
+        finally:
+            self._over_quota[identity] -= 1
+            if not self._over_quota[identity]:
+                del self._over_quota[identity]
 
     def _counted(self, method: str, answer: Any, caller: Caller, context: Context) -> bytes:
         """Serialize an answer, and count its bytes until gRPC has sent them.

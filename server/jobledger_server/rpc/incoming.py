@@ -80,11 +80,18 @@ class RequestParser:
     ) -> None:
         self._thread.shutdown(wait=True)
 
-    async def run(self, size: int, read: Callable[[], Result]) -> Result:
-        """Return the result of `read`, which runs in the thread unless the request is small."""
+    async def run(
+        self, size: int, read: Callable[[], Result], admit: Callable[[], None] = lambda: None
+    ) -> Result:
+        """Return the result of `read`, which runs in the thread unless the request is small.
+
+        `admit` is called just before, and may raise: then the request is not parsed.
+        """
         if size <= INLINE_BYTES:
+            admit()
             return read()
         async with self._turns.turn():
+            admit()
             return await asyncio.get_running_loop().run_in_executor(self._thread, read)
 
 
@@ -102,8 +109,12 @@ class UnparsedRequest(Generic[Request]):
     authorise: Callable[[Request], str]
     parser: RequestParser
 
-    async def read(self, make: Callable[[Request], Result]) -> Result:
+    async def read(
+        self, make: Callable[[Request], Result], admit: Callable[[], None] = lambda: None
+    ) -> Result:
         """Return what `make` converts the request to, for instance a command.
+
+        `admit` is called just before the request is parsed, and may refuse that.
 
         Raises AccessDenied, InvalidRequest and LimitExceeded.
         """
@@ -113,7 +124,7 @@ class UnparsedRequest(Generic[Request]):
             request = parsed(self.parse, data, max_bytes=MAX_MESSAGE_BYTES)
             return self.authorise(request), make(request)
 
-        name, result = await self.parser.run(len(data), read)
+        name, result = await self.parser.run(len(data), read, admit)
         CALLER.set(Caller(self.origin, name))
         return result
 

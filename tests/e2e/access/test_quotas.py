@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from grpc import StatusCode
 
 from jobledger.v1 import job_service_pb2
+from jobledger_server.rpc.calls import MORE_QUOTA_SECONDS
 from tests.support.rpc_caller import Caller, Refusal, decoded, refusal, watching
 from tests.support.work_stream import working
 
@@ -101,6 +103,38 @@ async def test_jobs_created_a_second_count_each_job_of_a_batch(callers: Any) -> 
     assert 190 <= refused.details["RetryInfo"].retry_delay.seconds <= 200
     await free.BatchCreateJobs(user_id="ada", requests=many)
     await eve.ListJobs(user_id="ada")
+
+
+async def test_a_request_is_not_parsed_if_its_caller_can_create_no_job(callers: Any) -> None:
+    served = await callers(caller("eve", jobs_per_second=0.001))
+    eve, free = await served.calls("eve"), await served.calls("free")
+    await eve.job()
+    for labels in ({"": ""}, {"": "x" * 10_000}):  # parsed in the event loop, and in a thread
+        invalid = {"user_id": "ada", "job_type": "t", "labels": labels}
+        for call, reason in ((free, "INVALID_FIELD"), (eve, "LIMIT_EXCEEDED")):
+            assert (await refusal(call.CreateJob(**invalid))).reason == reason
+
+
+async def test_refusals_of_a_caller_come_later_the_more_of_its_calls_wait(callers: Any) -> None:
+    served = await callers(
+        caller("eve", calls_per_second=0.001), caller("bob", calls_per_second=0.001)
+    )
+    eve, bob = await served.calls("eve"), await served.calls("bob")
+    await eve.ListJobs(user_id="ada")
+    await bob.ListJobs(user_id="ada")
+
+    def refused(call: Caller, calls: int) -> asyncio.Future[list[Refusal]]:
+        return asyncio.gather(*(refusal(call.ListJobs(user_id="ada")) for _ in range(calls)))
+
+    begun = time.monotonic()
+    many = refused(eve, 200)
+    await refused(bob, 1)
+    assert not many.done()  # the others do not wait for it
+    await many
+    assert time.monotonic() - begun >= 200 * MORE_QUOTA_SECONDS
+    many = refused(bob, 100)
+    await refused(eve, 1)
+    assert not many.done()  # nor does it, for what was refused before
 
 
 async def test_unfinished_jobs_are_limited_for_each_user(callers: Any) -> None:

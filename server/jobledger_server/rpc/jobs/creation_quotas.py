@@ -43,6 +43,10 @@ class CreationQuotas:
         self._clock = clock
         self._users: OrderedDict[str, _Unfinished] = OrderedDict()
 
+    def check(self) -> None:
+        """Raise LimitExceeded if the caller can create no job now: its request is not parsed."""
+        self._take_rate(0)
+
     @asynccontextmanager
     async def creating(self, user_id: str, count: int = 1) -> AsyncIterator[None]:
         """Create jobs of a user in the block. Raises LimitExceeded."""
@@ -52,8 +56,7 @@ class CreationQuotas:
         if most is not None and unfinished is not None and unfinished.total + count > most:
             limit = "unfinished jobs of a user"
             raise LimitExceeded(limit, most, scope="caller", caller=quotas.caller)
-        if quotas.jobs_per_second is not None:
-            self.rate.take(quotas.caller, quotas.jobs_per_second, count)
+        self._take_rate(count)
         if unfinished is None:
             yield
             return
@@ -64,6 +67,11 @@ class CreationQuotas:
             unfinished.created += count
         finally:
             unfinished.creating -= count
+
+    def _take_rate(self, count: int) -> None:
+        quotas = QUOTAS.get()
+        if quotas.jobs_per_second is not None:
+            self.rate.take(quotas.caller, quotas.jobs_per_second, count)
 
     async def _unfinished(self, user_id: str, most: int) -> _Unfinished:
         known = self._users.setdefault(user_id, _Unfinished())

@@ -66,7 +66,7 @@ class JobService:
         self, request: UnparsedRequest[pb.CreateJobRequest], context: Context
     ) -> bytes:
         read = partial(job_requests.create, traceparent=_traceparent(context))
-        command = await request.read(read)
+        command = await request.read(read, self._creations.check)
         async with self._creations.creating(command.user_id):
             decision = await self._ledger.apply(command)
         return job_response(pb.CreateJobResponse, decision.job)
@@ -75,7 +75,7 @@ class JobService:
         self, request: UnparsedRequest[pb.BatchCreateJobsRequest], context: Context
     ) -> bytes:
         read = partial(job_requests.create_all, traceparent=_traceparent(context))
-        command = await request.read(read)
+        command = await request.read(read, self._creations.check)
         creations = command.creations
         async with self._creations.creating(creations[0].user_id, len(creations)):
             jobs = await self._ledger.create_all(command)
