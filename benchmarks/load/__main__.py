@@ -13,12 +13,14 @@ import traceback
 
 import uvloop
 
+from benchmarks.load.abuse import Abuse
 from benchmarks.load.calls import Calls
 from benchmarks.load.lives import Keys, Lives
 from benchmarks.load.reactions import Reactions
 from benchmarks.load.watches import Watches
 
 PARTS = {
+    "abuse": Abuse,
     "calls": Calls,
     "lives": Lives,
     "keys": Keys,

@@ -38,12 +38,13 @@ class Target:
     returns how many jobs or reports it was of.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, user_id: str = USER) -> None:
         self.connection = connection
+        self._user_id = user_id
         channel: Any = connection
         self.jobs: Any = JobServiceStub(channel)
         self.workers: Any = WorkerServiceStub(channel)
-        self._requests = create_requests()
+        self._requests = create_requests(user_id)
         self.running: deque[RunningJob] = deque()
         """The jobs that were made and started, the one reported on longest ago first."""
         self.claimed: list[str] = []
@@ -71,13 +72,17 @@ class Target:
         """Read the next job, and see that it is as the last answer said."""
         job = self.running[0]
         self.running.rotate(-1)
-        answer = await self.jobs.GetJob(job_service_pb2.GetJobRequest(job_id=job.id, user_id=USER))
+        answer = await self.jobs.GetJob(
+            job_service_pb2.GetJobRequest(job_id=job.id, user_id=self._user_id)
+        )
         if (answer.job.id, answer.job.version) != (job.id, job.version):
             raise Wrong(f"{job.id} has version {answer.job.version}, not {job.version}")
         return 1
 
     async def list(self) -> int:
-        await self.jobs.ListJobs(job_service_pb2.ListJobsRequest(user_id=USER, page_size=100))
+        await self.jobs.ListJobs(
+            job_service_pb2.ListJobsRequest(user_id=self._user_id, page_size=100)
+        )
         return 1
 
     async def create(self) -> int:
@@ -87,7 +92,7 @@ class Target:
     async def create_batch(self) -> int:
         requests = itertools.islice(self._requests, BATCH)
         answer = await self.jobs.BatchCreateJobs(
-            job_service_pb2.BatchCreateJobsRequest(user_id=USER, requests=requests)
+            job_service_pb2.BatchCreateJobsRequest(user_id=self._user_id, requests=requests)
         )
         if len(answer.jobs) != BATCH:
             raise Wrong(f"{len(answer.jobs)} jobs were made of {BATCH}")
@@ -144,28 +149,6 @@ class Calls:
                 tls.load_cert_chain(cert, key)
         self._targets[target] = Target(await connect(target, tls=tls, token=token))
         return {}
-
-    async def abuse(
-        self, target: str, token: str, operations: Sequence[str], in_flight: int, seconds: float
-    ) -> Reply:
-        """Keep calls going that the server may refuse; return how many it refused."""
-        made = Target(await connect(target, token=token))
-        end = time.monotonic() + seconds
-        done = refused = 0
-
-        async def caller(operation: str) -> None:
-            nonlocal done, refused
-            while time.monotonic() < end:
-                try:
-                    done += await getattr(made, operation)()
-                except CallFailed:
-                    refused += 1
-
-        async with asyncio.TaskGroup() as callers:
-            for number in range(in_flight):
-                callers.create_task(caller(operations[number % len(operations)]))
-        made.connection.close()
-        return {"done": done, "refused": refused}
 
     async def steady(
         self, target: str, tokens: Sequence[str], every: float, seconds: float

@@ -262,6 +262,9 @@ class Connection(asyncio.Protocol):
         """Send what may be sent, oldest first."""
         while self._unsent:
             call, data, last = self._unsent[0]
+            if self._calls.get(call.id) is not call:  # it ended before all was sent
+                self._unsent.popleft()
+                continue
             size = min(len(data), self._window, call.window, _MAX_FRAME)
             if data and size <= 0:
                 return

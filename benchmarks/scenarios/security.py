@@ -4,10 +4,10 @@ import hashlib
 import json
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import grpc
 import jwt
@@ -15,14 +15,27 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
 from benchmarks.measure import Usage, Work, in_order, measure, together
-from benchmarks.processes import all_do
+from benchmarks.processes import all_do, cpu_seconds
 from benchmarks.scenarios import Run, Scenario
 from benchmarks.stats import Kind, percentiles
 from benchmarks.targets import Server
 
 GOOD_CALLERS = 10
 GOOD_EVERY_SECONDS = 0.05
-ABUSES = ("create", "create_batch", "list")
+MOST_TIMES = 1.5
+"""A good caller's p99 with an abuser at its limit, at most, as a multiple of that without it."""
+
+BURST_SECONDS = 1.0
+
+ABUSER_IN_FLIGHT = 60
+ABUSER_QUOTAS = """
+calls_per_second = 20
+jobs_per_second = 20
+unfinished_jobs = 1000
+watches = 10
+work_streams = 2
+waiting_bytes = 4194304
+"""
 
 RULES = 'roles = ["owner", "worker"]\nusers = ["*"]\njob_types = ["*"]\n'
 
@@ -54,6 +67,7 @@ def measure_security(run: Run) -> None:
         for work in works:
             measure(server, run.generators, work, min(0.25, run.seconds))
     abused = run.serving(database, "--access", str(_quotas(run.folder)))
+    outcomes: Counter[str] = Counter()
     for turn in run.each_round():
         for work in works:
             usages: dict[str, Usage] = {}
@@ -65,33 +79,53 @@ def measure_security(run: Run) -> None:
                     title = f"{work.title}, {name}"
                     beside = plain.microseconds
                     run.report.add(Kind.SERVER_CPU, title, "µs/call", usage.microseconds, beside)
-        _measure_abuse(run, abused)
+        outcomes += _measure_abuse(run, abused)
+    calls = outcomes.total()
+    refused = outcomes["refused"] / calls
+    run.report.note(f"Of {calls:,} calls of the abuser {refused:.0%} were refused.")
 
 
-def _measure_abuse(run: Run, server: Server) -> None:
-    """Measure good callers without an abuser, and with one that is held to its quotas."""
+def _measure_abuse(run: Run, server: Server) -> Counter[str]:
+    """Measure good callers without an abuser and with one that is held to its quotas.
+
+    First in the second in which it may use what it had not used before, then at its limit. Return
+    how many of its calls were accepted and refused. Fails if a call of a good caller does.
+    """
     good, abuser = run.generators
     seconds = max(run.seconds, 2 * GOOD_EVERY_SECONDS)
-    steady: dict[str, Any] = {
-        "target": server.target,
-        "tokens": [f"good-{number}" for number in range(GOOD_CALLERS)],
-        "every": GOOD_EVERY_SECONDS,
-        "seconds": seconds,
-    }
-    alone = percentiles(good.do("calls.steady", **steady)["each"])
+
+    def create(seconds: float) -> tuple[float, float, float]:
+        """Create jobs; return percentiles in ms, and the server's CPU in ms for each second."""
+        before, begin = cpu_seconds(server.pid), time.monotonic()
+        reply = good.do(
+            "calls.steady",
+            target=server.target,
+            tokens=[f"good-{number}" for number in range(GOOD_CALLERS)],
+            every=GOOD_EVERY_SECONDS,
+            seconds=seconds,
+        )
+        used = (cpu_seconds(server.pid) - before) / (time.monotonic() - begin)
+        return *percentiles(reply["each"]), used * 1e3
+
+    alone = create(seconds)
     abuser.begin(
-        "calls.abuse",
+        "abuse.attack",
         target=server.target,
         token="abuser",
-        operations=ABUSES,
-        in_flight=64,
-        seconds=seconds,
+        in_flight=ABUSER_IN_FLIGHT,
+        seconds=BURST_SECONDS + seconds,
     )
-    beside = percentiles(good.do("calls.steady", **steady)["each"])
-    abuser.end()
-    for title, index in (("p50", 0), ("p99", 1)):
-        name = f"CreateJob of ten good callers beside an abuser, {title}"
-        run.report.add(Kind.TIME, name, "ms", beside[index], alone[index])
+    begins, beside = create(BURST_SECONDS), create(seconds)
+    attack = abuser.end()
+    name = "CreateJob of ten good callers beside an abuser"
+    for when, measured, bars in (
+        ("", beside, (None, MOST_TIMES)),
+        (" in its first second", begins, (None, None)),
+    ):
+        run.report.add(Kind.TIME, f"{name}{when}, p50", "ms", measured[0], alone[0], bar=bars[0])
+        run.report.add(Kind.TIME, f"{name}{when}, p99", "ms", measured[1], alone[1], bar=bars[1])
+    run.report.add(Kind.SERVER_CPU, name, "ms/s", beside[2], alone[2])
+    return Counter({outcome: sum(calls.values()) for outcome, calls in attack.items()})
 
 
 def _protections(folder: Path) -> Iterator[Protection]:
@@ -158,7 +192,7 @@ def _quotas(folder: Path) -> Path:
         digest = hashlib.sha256(name.encode()).hexdigest()
         text += f'[[caller]]\nname = "{name}"\ntoken_sha256 = "{digest}"\n{RULES}'
         if name == "abuser":
-            text += "[caller.quotas]\ncalls_per_second = 20\njobs_per_second = 20\n"
+            text += f"[caller.quotas]{ABUSER_QUOTAS}"
     file.write_text(text)
     return file
 

@@ -1,0 +1,72 @@
+"""The abuser of the benchmark `security`: it does all five kinds of abuse, and quotas hold it."""
+
+import hashlib
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from benchmarks.load.abuse import KINDS, LARGE_STRUCT_BYTES
+from benchmarks.processes import Generator, free_port
+from benchmarks.targets import Server, new_database
+
+
+def figures_of(address: str) -> dict[str, float]:
+    """Return what a server has counted."""
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, value in pairs}
+
+
+def refused_by(limit: str) -> str:
+    return f'jobledger_limit_refused_total{{limit="{limit}",scope="caller"}}'
+
+
+LIMITS = {
+    "calls a second": "calls_per_second = 50",
+    "jobs created a second": "jobs_per_second = 1000",
+    "watches": "watches = 2",
+    "streams of workers": "work_streams = 1",
+    "bytes of requests and answers": "waiting_bytes = 2_000_000",
+}
+"""Quotas by the limits that refusals name."""
+
+
+@pytest.mark.slow
+def test_an_abuser_does_all_that_it_is_said_to_do(tmp_path: Path) -> None:
+    access, metrics = tmp_path / "access.toml", f"127.0.0.1:{free_port()}"
+    access.write_text(
+        "".join(
+            f'[[caller]]\nname = "{name}"\n'
+            f'token_sha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\n'
+            'roles = ["owner", "worker"]\nusers = ["*"]\njob_types = ["*"]\n'
+            "[caller.quotas]\n" + "\n".join(quotas) + "\n"
+            for name, quotas in (("eve", LIMITS.values()), ("slow", ["waiting_bytes = 500_000"]))
+        )
+    )
+    more = ("--access", str(access), "--metrics", metrics)
+    with (
+        new_database("SQLite", tmp_path) as database,
+        Server(database, *more) as server,
+        Generator() as abuser,
+    ):
+        how = {"target": server.target, "seconds": 2}
+        # Few requests, but answers that are not read: without those no limit of bytes is reached.
+        kinds = ["create_batch", "unread"]
+        abuser.do("abuse.attack", token="slow", in_flight=2, kinds=kinds, **how)
+        assert figures_of(metrics)[refused_by("bytes of requests and answers")] > 0
+        abuser.begin("abuse.attack", token="eve", in_flight=36, **how)
+        deadline = time.monotonic() + 30
+        while figures_of(metrics)['jobledger_watches{of="jobs"}'] < 2:  # they stay open
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        attack = abuser.end()
+        seen = figures_of(metrics)
+        (largest,) = database.fetch("SELECT max(length(parameters)) FROM jobs")
+    assert all(attack["refused"].get(kind) for kind in KINDS)
+    assert all(attack["accepted"].get(kind) for kind in KINDS)
+    assert largest[0] > LARGE_STRUCT_BYTES
+    for limit in LIMITS:
+        assert seen[refused_by(limit)] > 0, limit
