@@ -84,6 +84,19 @@ def test_every_test_that_a_page_names_exists(page: Path) -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize("page", pages(), ids=relative)
+def test_every_name_that_a_page_finds_in_a_file_is_in_that_file(page: Path) -> None:
+    """As in "`decide` in [decisions.py](...)"."""
+    named = re.findall(r"((?:`[\w.]+`(?:, | and )?)+) in \[[^\]]+\]\(([^)]+\.py)\)", text_of(page))
+    missing = [
+        f"{name} in {file}"
+        for names, file in named
+        for name in re.findall(r"(\w+)`", names)
+        if not re.search(rf"\b{name}\b", text_of((page.parent / file).resolve()))
+    ]
+    assert missing == []
+
+
 def test_every_promise_has_a_test_in_the_appendix() -> None:
     promised, _, appendix = text_of(ROOT / "docs/concepts/guarantees.md").partition("\n## Appendix")
     promises = re.findall(r"^\*\*(\d+\. )?", promised, re.MULTILINE)
