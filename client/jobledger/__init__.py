@@ -1,4 +1,4 @@
-"""The client of Jobledger, the service that knows where each long-running job stands.
+"""The client of Jobledger, the service that keeps the state of long-running jobs.
 
     from jobledger import Client
 
@@ -15,7 +15,7 @@ A name is imported when it is first used, so that a program loads only what it n
 
 import importlib
 
-# Type checkers take it for true. From `typing` it would be the most of what this module loads.
+# Type checkers treat it as true. Importing it from `typing` would take most of the load time.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jobledger.core.aio.client import AsyncClient

@@ -340,17 +340,17 @@ class Store(Protocol):
     async def find_purgeable(self, age: Micros, *, after: int, limit: int) -> Purgeable:
         """Return jobs that have been terminal for longer than `age`, by the database's clock.
 
-        They are in the order of their latest changes, which is that of their ends. A call reads
-        a bounded part of the feed after the sequence number `after`. What is not purgeable yet
-        has a greater number when it is, so a caller that goes on at `through` never reads an
-        unfinished job twice.
+        They are in the order of their latest changes, which is the order in which they finished.
+        A call reads a bounded part of the feed after the sequence number `after`. A job that
+        changes later gets a greater number, so a caller that continues at `through` never reads
+        an unfinished job twice.
         """
 
     async def feed_head(self) -> FeedHead:
         """Return the newest committed sequence number, and the feed's epoch.
 
-        If the database was unavailable since the last call, to whatever method, its identity is
-        verified first: another one may answer now.
+        If any method found the database unavailable since the last call, its identity is
+        verified first: another database may answer now.
         """
 
     async def verify_identity(self) -> FeedHead:
@@ -409,7 +409,7 @@ class Store(Protocol):
         """Return the jobs that are not terminal and whose latest change is not after `until`.
 
         They are in the order of their owners and ids, the first ones after `after`, and have no
-        transitions. A page is bounded as in `changes_after`. It passes over at most `limit` jobs
+        transitions. A page is bounded as in `changes_after`. It skips at most `limit` jobs
         that changed after `until`, so it may be short, or empty, before the end of the list.
         """
 

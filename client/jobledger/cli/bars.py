@@ -66,7 +66,7 @@ class Bars(AbstractContextManager[Show]):
         from rich.progress import BarColumn, Progress, TaskID, TextColumn  # noqa: PLC0415
         from rich.table import Column  # noqa: PLC0415
 
-        # markup off: a job's text is not for us to interpret. It gets what width the rest leaves.
+        # markup off: a job's text must not be interpreted. It gets the width that is left.
         self._progress = Progress(
             TextColumn("{task.fields[title]}", markup=False),
             BarColumn(bar_width=10),
@@ -78,7 +78,7 @@ class Bars(AbstractContextManager[Show]):
                 table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
             ),
             expand=True,
-            # Notes on the terminal belong above the bars; elsewhere they stay where they were sent.
+            # On a terminal, notes are printed above the bars; elsewhere they go to stderr as usual.
             redirect_stderr=sys.stderr.isatty(),
         )
         self._bars: dict[str, TaskID] = {}

@@ -24,7 +24,7 @@ _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 class _Rank:
     """The position of a job: running ones first, and within that the oldest.
 
-    A job that finishes keeps it, so that rows do not jump about.
+    A job that finishes keeps its position, so that rows do not move.
     """
 
     is_waiting: bool
@@ -33,12 +33,12 @@ class _Rank:
 
 
 class Board:
-    """The jobs that are not terminal, and those that became so a moment ago."""
+    """The jobs that are not terminal, and those that became terminal a moment ago."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._jobs: dict[str, tuple[_Rank, Job]] = {}
-        # In the order in which they will go.
+        # In the order in which they will be removed.
         self._leaving: dict[str, float] = {}
         self._changes: deque[tuple[int, int]] = deque()
         self._heard: float | None = None

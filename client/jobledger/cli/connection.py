@@ -104,7 +104,7 @@ class TokenFile:
             raise click.UsageError(f"the token file {path} is empty")
 
     def __call__(self) -> str:
-        # If it cannot be read, it is being replaced: the token so far may still be good.
+        # If it cannot be read, it is being replaced: the old token may still be valid.
         with contextlib.suppress(OSError, UnicodeDecodeError):
             self._token = self._read() or self._token
         return self._token

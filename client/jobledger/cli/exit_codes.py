@@ -135,7 +135,7 @@ def stoppable() -> Iterator[None]:
     for number, code in codes.items():
         loop.add_signal_handler(number, stop, StoppedError(code))
     if piped:
-        # The writing end of a pipe is never readable, but for the error.
+        # The writing end of a pipe becomes readable only by the error.
         loop.add_reader(output, stop, ReaderLeftError())
     try:
         yield

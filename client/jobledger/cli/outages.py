@@ -8,7 +8,7 @@ from jobledger import JobledgerError
 class Outages:
     """Says when the connection is lost and when it is back, once for all watches of a command.
 
-    Says nothing before the first message: a service that was never there is an error, not a note.
+    Says nothing before the first message: a service that never answered is an error, not a note.
     """
 
     def __init__(self, server: str) -> None:
@@ -30,7 +30,7 @@ class Outages:
             )
 
     def reconnected(self) -> None:
-        """Record that a watch goes on."""
+        """Record that a watch continues."""
         self._disconnected -= 1
         if self._heard and self._disconnected == 0:
             click.echo(f"note: connected to {self._server} again", err=True)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import click
 
 DEFAULT_PROFILE: Final = "default"
-"""What is used, if there is one, where no profile was chosen."""
+"""The profile that is used if none was chosen and it exists."""
 
 _TEXTS: Final = frozenset({"server", "user"})
 _FILES: Final = frozenset({"token_file", "ca_file", "cert", "key"})
@@ -77,13 +77,13 @@ def _checked(file: Path, name: str, profile: object) -> dict[str, Any]:
         wanted = _mistake(key, value)
         if wanted:
             raise click.UsageError(f"{where}: {key} must be {wanted}")
-        # Files are named as seen from the configuration.
+        # File paths are relative to the configuration file.
         options[key] = str(file.parent / Path(value).expanduser()) if key in _FILES else value
     return options
 
 
 def _mistake(key: str, value: object) -> str:
-    """Return what the value of a key must be; empty if it is."""
+    """Return what the value of a key must be; empty if the value is right."""
     match key, value:
         case "tls", bool():
             return ""

@@ -146,7 +146,7 @@ class _Running(asyncio.subprocess.SubprocessStreamProtocol):
             self.tail = (self.tail + chunk)[-CHUNK:]
 
     def close_output(self) -> None:
-        """End its output where it is: what was read is still processed."""
+        """Stop reading its output; what was read is still processed."""
         for stream in (self.stdout, self.stderr):
             assert stream is not None  # noqa: S101
             stream.feed_eof()
@@ -165,8 +165,8 @@ class _Running(asyncio.subprocess.SubprocessStreamProtocol):
             await self.exited.wait()
 
     def signal(self, number: signal.Signals) -> None:
-        # No other group can have this number: the group exists as long as one process in it, and
-        # after that there is none.
+        # No other group can have this number while any process of the group exists; without one,
+        # the signal reaches nothing.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._pid, number)
 

@@ -12,7 +12,7 @@ _ID: Final = 36
 _STATUS: Final = 10
 
 # Fixed widths, so that rows can be shown while more are still being fetched;
-# what has no limit worth keeping comes last.
+# text of any length comes last.
 JOB_COLUMNS: Final = (("ID", _ID), ("STATUS", _STATUS), ("PROGRESS", 8), ("CREATED", 20))
 OWNED_JOB_COLUMNS: Final = (*JOB_COLUMNS, ("USER", 20))
 TRANSITION_COLUMNS: Final = (

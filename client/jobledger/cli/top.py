@@ -1,4 +1,4 @@
-"""Drawing `jobledger top`. Needs rich, which takes its time to load."""
+"""Drawing `jobledger top`. Needs rich, which is slow to load."""
 
 import asyncio
 import signal
@@ -51,7 +51,7 @@ class _Column:
 
 
 def _text(words: str, style: str = "") -> Text:
-    # A job's text is not for us to interpret, neither as markup nor as control sequences.
+    # A job's text must not be interpreted, neither as markup nor as control sequences.
     return Text(clean(words), style=style, no_wrap=True, overflow="ellipsis")
 
 
@@ -63,7 +63,7 @@ def _status(job: Job) -> Text:
 
 
 def _age(job: Job, now: datetime) -> Text:
-    """How long it has run, or waited. Never negative, though two machines' clocks differ."""
+    """How long it has run, or waited. Never negative, even if two machines' clocks differ."""
     since = job.start_time or job.create_time or now
     seconds = max(int(((job.complete_time or now) - since).total_seconds()), 0)
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
@@ -201,7 +201,7 @@ async def draw_live(client: AsyncClient, options: Mapping[str, Any], title: str)
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
     finally:
-        # On the screen that was there before.
+        # On the normal screen, which was restored.
         for note in notes:
             click.echo(note, err=True)
 

@@ -109,7 +109,7 @@ def top(
         raise click.UsageError(
             "the output is not a terminal: use --once, or `jobledger watch --all --json`"
         )
-    # It draws, and rich takes its time to load.
+    # Imports rich, which is slow to load.
     from jobledger.cli.top import draw_live, draw_once  # noqa: PLC0415
 
     options = _filters(all_users=all_users, job_types=job_types, labels=labels)

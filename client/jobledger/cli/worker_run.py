@@ -82,7 +82,7 @@ async def _run_and_reload() -> None:
     """Run this command without --reload in a process; start it again whenever a file changes."""
     command = [sys.executable, "-m", "jobledger"]
     command += [argument for argument in sys.argv[1:] if argument != "--reload"]
-    # A file that changes twice in a second, and keeps its size, would be run as it was.
+    # Without this, a file that changes twice in a second and keeps its size would run unchanged.
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

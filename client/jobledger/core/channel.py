@@ -51,9 +51,9 @@ _SERVICE_CONFIG: Final = {
         {"name": [{"service": "jobledger.v1.WorkerService", "method": "Work"}]},
     ],
     # No retryThrottling: its largest bucket stops all retries after 500 failed
-    # attempts, so 200 calls in flight did not survive a restart. What protects a
-    # server is that five attempts are the most, and that only UNAVAILABLE is
-    # retried: an overloaded one says RESOURCE_EXHAUSTED.
+    # attempts, so 200 calls in flight did not survive a restart. A server is protected
+    # by the limit of five attempts, and because only UNAVAILABLE is retried: an
+    # overloaded server answers RESOURCE_EXHAUSTED.
 }
 
 CHANNEL_OPTIONS: Final[Sequence[Option]] = (
@@ -65,7 +65,7 @@ CHANNEL_OPTIONS: Final[Sequence[Option]] = (
     # data to send, grpc would stop after the second one.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # Recent versions have a limit for every ping, a minute by default, and it counts.
+    # Recent versions have a timeout for any ping, a minute by default, which takes precedence.
     ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
     # A restarted server is found within two seconds.

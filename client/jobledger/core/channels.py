@@ -25,12 +25,12 @@ WATCHES_PER_CONNECTION: Final = 50
 
 
 def channel_closed() -> ClientClosed:
-    """Describe a call on a channel that the caller has made, and closed before the client."""
+    """Return the error of a call on the caller's own channel, closed before the client."""
     return ClientClosed("the client's channel is closed", code=grpc.StatusCode.CANCELLED)
 
 
 def closed_channel_of(error: ValueError) -> Exception:
-    """Return what grpc's blocking stack means by an error: it has none of its own for this."""
+    """Return the error for a ValueError of grpc, which it also raises on a closed channel."""
     return channel_closed() if "closed" in str(error) else error
 
 

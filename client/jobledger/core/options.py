@@ -22,7 +22,7 @@ Timeout: TypeAlias = Seconds | Default | None
 Metadata: TypeAlias = Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]]
 Headers: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
-# Longer than any program runs; what gRPC's clock can still add to the present time.
+# Longer than any program runs, and short enough for gRPC to add it to the present time.
 _LONGEST: Final = 10 * 365 * 86400.0
 
 

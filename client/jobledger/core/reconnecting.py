@@ -26,7 +26,7 @@ FIRST_CAP: Final = 0.1
 LAST_CAP: Final = 5.0
 # Three heartbeats missed.
 SILENCE: Final = 45.0
-# What an attempt gets even if the time to reconnect is nearly over.
+# The least time of an attempt, even if the time to reconnect is nearly over.
 ATTEMPT: Final = 5.0
 # A stream that the server ended sooner had not reached its maximum age. That counts as a failure:
 # otherwise a server that ends every stream would be called ten times a second.
@@ -36,7 +36,7 @@ _RETRIED: Final = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.RESOURCE_EXHAUSTED,
-        # Not the caller's own, which never gets here.
+        # Not a cancellation by the caller, which is never handled here.
         grpc.StatusCode.CANCELLED,
         # A watch has no deadline, so a proxy limits its streams.
         grpc.StatusCode.DEADLINE_EXCEEDED,

@@ -333,12 +333,12 @@ class Requests:
         )
 
     def _owner_or_all(self, user_id: str | None, *, all_users: bool) -> str:
-        """Return the owner as a request names it that may be about all users' jobs."""
+        """Return the owner for a request that may be about all users' jobs; empty means all."""
         if all_users and user_id is not None:
             raise ValueError("user_id: does not go with all_users")
         owner = "" if all_users else self._owner(user_id)
         if not owner and not all_users:
-            # On the wire this would mean all users; nobody may ask for them by mistake.
+            # In the request this would mean all users, which must not be requested by mistake.
             raise ValueError("user_id: is empty; use all_users for everybody's jobs")
         return owner
 

@@ -72,7 +72,7 @@ class _Callbacks:
         self._connected = True
 
     def broken(self, why: Why, error: JobledgerError) -> object:
-        """Call what is to be called after a break; return what it returned."""
+        """Call `on_gap` or `on_disconnect` after a break; return what it returned."""
         if why is Why.GAP:
             return self._on_gap(error) if self._on_gap is not None else None
         if why is Why.LOST and self._connected:
@@ -81,7 +81,7 @@ class _Callbacks:
         return None
 
     def heard(self) -> object:
-        """Call what is to be called with a message; return what it returned."""
+        """Call `on_reconnect` with the first message after a break; return what it returned."""
         if self._connected:
             return None
         self._connected = True

@@ -44,11 +44,11 @@ MAX_BYTES: Final = 1024 * 1024 - 64
 """Of a message, besides `slots` and the length of `hello`. The service takes 1 MiB."""
 
 HEARTBEAT: Final = 0.3
-"""Of the lease: a message is sent at least so often, for the service asks for one each third."""
+"""A part of the lease: messages are sent at least this often. The service expects one a third."""
 
 
 class Listener(Protocol):
-    """Whom a stream is for."""
+    """The worker that uses a stream."""
 
     def hello(self) -> WorkHello:
         """Return the worker as it is when a stream begins."""
@@ -77,7 +77,7 @@ class WorkStream:
 
     Args:
         open_call: opens a stream.
-        listener: whom it is for.
+        listener: the worker that uses it.
         lease: seconds.
         patience: seconds. A stream on which something waits for an answer for so long while
             nothing comes is left for another one.
@@ -209,7 +209,7 @@ class WorkStream:
             return DeadlineExceeded(
                 "nothing came on the stream of work", code=grpc.StatusCode.DEADLINE_EXCEEDED
             )
-        # Never the service's doing unless this side was closed; a proxy's, perhaps.
+        # The service does this only after this side was closed; otherwise it may be a proxy.
         return Unavailable("the stream of work ended", code=grpc.StatusCode.UNAVAILABLE)
 
     def _receive(self, response: WorkResponse) -> None:

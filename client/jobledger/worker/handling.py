@@ -19,7 +19,7 @@ CLEAN_UP: Final = 10.0
 """Seconds that a handler has to clean up before it is cancelled again."""
 
 LAST: Final = 0.1
-"""Of that, after which a handler is ended that a second cancellation has not stopped."""
+"""The part of it after which a handler that ignored a second cancellation is ended."""
 
 _logger = logging.getLogger("jobledger.worker")
 
@@ -138,7 +138,7 @@ class Handling:
 
     @property
     def abandoned(self) -> bool:
-        """Whether a thread that does not stop is left behind."""
+        """Whether a thread that does not stop is abandoned."""
         return self.insisted and bool(self._reasons & {Stop.TIMED_OUT, Stop.SHUTDOWN})
 
     def report(self, progress: int | None, message: str | None) -> None:

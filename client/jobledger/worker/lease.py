@@ -10,19 +10,19 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-# Of the duration: two renewals may fail before the third is the last.
+# A part of the duration: if two renewals fail, there is time for a third.
 RENEWAL: Final = 1 / 3
 # The answer to a renewal also reports a requested cancellation, and the service waits 30 s for the
 # worker to act on one.
 LONGEST_RENEWAL: Final = 15.0
 MARGIN: Final = 0.1
 MAX_MARGIN: Final = 5.0
-# A renewal always gets so long, even where the lease is nearly over.
+# Seconds that a renewal always has, even if the lease is nearly over.
 SHORTEST_RENEWAL: Final = 0.05
 
 
 class Lease:
-    """Until when a job is this worker's, and when to renew that.
+    """Until when a job is leased to this worker, and when to renew the lease.
 
     Args:
         duration: seconds.

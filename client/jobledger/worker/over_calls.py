@@ -23,9 +23,8 @@ MAX_CLAIM: Final = 100
 CLAIM_WAIT: Final = 20.0
 """Seconds that a claim waits for jobs."""
 
-# How long a claim that is under way when no more are to be made may take to bring jobs. One that
-# has brought none by then is cancelled: it waits for jobs to come, and the service takes back what
-# it may find at that moment.
+# How long a claim may still take when no more are to be made. After that it is cancelled: it waits
+# for jobs to be created, and the service releases any that it finds at that moment.
 LAST_CLAIM: Final = 0.25
 LONGEST_PAUSE: Final = 5.0
 
@@ -45,7 +44,7 @@ class CallUpdates:
 
     def __init__(self, client: AsyncClient, worker_id: str, patience: float) -> None:
         self.answered = False
-        """Whether any call was answered, be it with a refusal."""
+        """Whether any call was answered, even with a refusal."""
         self._client = client
         self._worker_id = worker_id
         self._patience = patience
@@ -194,8 +193,8 @@ def _granted(duration: float, sent: float) -> Lease:
     lease = Lease(duration, sent)
     answered = time.monotonic()
     if lease.renew_at <= answered:
-        # The claim has waited for the job; when in that time the lease began,
-        # only the service knows. The first renewal shows.
+        # The claim has waited for the job, and only the service knows when in that time
+        # the lease began. So it is renewed at once.
         lease.renewed(answered)
         lease.renew_now()
     return lease

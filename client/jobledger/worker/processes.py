@@ -1,8 +1,8 @@
 """Handlers that hold the GIL, each job in a process: `executor="process"`.
 
-A process runs one job at a time and is used again for the next. A thread of the worker speaks for
-the process: it passes on what the handler calls, and answers with whether to stop. So a handler in
-a process is to the worker a plain function that can also be killed.
+A process runs one job at a time and is used again for the next. A thread of the worker represents
+the process: it makes the handler's calls, and answers whether to stop. So to the worker a handler
+in a process is a plain function that can also be killed.
 """
 
 import asyncio
@@ -122,7 +122,7 @@ class _Child:
         self._receive()  # that it has
 
     def run(self, job: BlockingJob) -> object:
-        """Speak for the handler until it has returned."""
+        """Make the handler's calls until it has returned."""
         while True:
             kind, value = self._receive()
             match kind:

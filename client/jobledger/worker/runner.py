@@ -1,4 +1,4 @@
-"""One claimed job from its claim to its last call: a handler, a lease, and what is reported.
+"""One claimed job from its claim to its last call: a handler, a lease, and its reports.
 
 Two tasks run side by side. One runs the handler and knows nothing of the other, which reports, and
 renews the lease where nothing else has. However the handler returns, the job then has exactly one
@@ -47,14 +47,14 @@ class Sender(Protocol):
 
     @property
     def updates(self) -> Updates:
-        """How updates travel at present."""
+        """How updates are sent at present."""
 
 
 class JobRun:
     """Runs one job.
 
     Args:
-        sender: has the way that updates go at present.
+        sender: knows how updates are sent at present.
         job: as it was claimed.
         handler: of its type.
         lease: as it was granted.
@@ -79,7 +79,7 @@ class JobRun:
         self._asked: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
-        """Run the job to its outcome. Being cancelled is a shutdown of this job, no way out."""
+        """Run the job to its outcome. Cancelling this call shuts down the job."""
         _logger.info("%s: claimed", self._name)
         handling = self._handling.start()
         keeping = asyncio.create_task(self._keep())
@@ -107,7 +107,7 @@ class JobRun:
     def lose(self, why: str) -> None:
         """Stop the handler, and send nothing: the job is no longer this worker's.
 
-        Of a handler that has returned the answer to its outcome decides.
+        If the handler has returned, the answer to its outcome decides.
         """
         if self.is_handled:
             _logger.warning("%s is no longer this worker's: %s", self._name, why)
@@ -251,7 +251,7 @@ class JobRun:
     # --- the outcome --------------------------------------------------------------------------
 
     def _conclude(self) -> Outcome | None:
-        """Say how the job finishes; None: it is not this worker's to finish."""
+        """Return how the job finishes; None if it is no longer this worker's."""
         if self._handling.lost:
             return Release() if self._expired else None
         outcome = self._handling.conclude()
@@ -282,7 +282,7 @@ class JobRun:
             text = f"the outcome was refused: {error}"
             await self._transition(Failed(clean_message(text), error.reason or error.code.name))
         except Exception as error:
-            # No request can be made of it: it was changed since it was returned.
+            # It cannot be sent: it was changed after it was returned.
             _logger.exception("%s: its outcome cannot be sent", self._name)
             await self._transition(failure(error))
 

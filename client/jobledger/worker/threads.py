@@ -111,15 +111,16 @@ def _work(
     loop: asyncio.AbstractEventLoop,
     ended: "asyncio.Future[Callable[[], object]]",
 ) -> None:
-    # An outcome or an exception travels as what has to be called to get it: a
-    # future does not take every exception.
+    # An outcome or an exception is passed as a function that returns or raises it: a
+    # future does not accept every exception.
     try:
         outcome = function(job)
         end = lambda: outcome  # noqa: E731
     except BaseException as raised:  # noqa: BLE001
         error: BaseException = raised
         if isinstance(raised, KeyboardInterrupt):
-            # No signal: those come to the main thread. Raised there, it would end the worker.
+            # KeyboardInterrupt here is no signal, which only the main thread gets. Raised in the
+            # event loop, it would end the worker.
             error = RuntimeError("the handler raised KeyboardInterrupt")
 
         def end() -> object:

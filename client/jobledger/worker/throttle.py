@@ -1,4 +1,4 @@
-"""What a handler has reported and was not delivered yet.
+"""What a handler has reported and what is not delivered yet.
 
 Pure: no network, no clock. A handler may report as often as it likes: only the newest report is
 sent, at most ten times a second (INTERVAL), and the last one always is.
@@ -30,7 +30,7 @@ class Throttle:
         self._pending = Report()
 
     def offer(self, progress: int | None, message: str | None) -> None:
-        """Take note of a report: progress never decreases, the message may change without it."""
+        """Record a report: progress never decreases; the message may change without it."""
         if progress is not None:
             self._highest = progress = max(progress, self._highest)
         self._pending = Report(

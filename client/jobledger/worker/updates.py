@@ -1,4 +1,4 @@
-"""What a worker sends of its jobs, however it travels."""
+"""What a worker sends about its jobs, over a stream or as calls."""
 
 from typing import NamedTuple, Protocol
 
@@ -20,7 +20,7 @@ class Updates(Protocol):
     """Sends each update once, and returns after its commit. All raise JobledgerError."""
 
     async def report(self, job: Job, report: Report) -> Reported:
-        """Report progress, or nothing but that the worker is alive: both renew the lease."""
+        """Report progress, or send a heartbeat: both renew the lease."""
 
     async def link(self, job: Job, asset: Asset, request_id: str) -> Asset:
         """Link an asset."""

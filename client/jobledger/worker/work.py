@@ -1,7 +1,7 @@
-"""The work of some slots: jobs come, and updates go, over a stream or as calls.
+"""The work of some slots: receives jobs and sends updates, over a stream or as calls.
 
-A stream of Work is the rule. Where none gets through, everything is a call for a while; then a
-stream is tried again. Until `hello` is answered on it, updates go on as calls.
+Usually it uses a stream of Work. If none works, it makes calls for a while, and then tries a
+stream again. Until `hello` is answered on the stream, updates are still sent as calls.
 """
 
 import asyncio
@@ -31,14 +31,14 @@ from jobledger.worker.runner import RELEASE, JobRun
 from jobledger.worker.slots import MAX_SLOTS, Slots
 
 STREAMS: Final = 3
-"""How many streams may break before one is open until calls are tried."""
+"""How many streams in a row may break without being answered before calls are tried."""
 
 LAST_PAUSE: Final = 2.0
 """Seconds between two streams at most, as between two connections of the channel."""
 
 FIRST_DETOUR: Final = 1.0
 LAST_DETOUR: Final = 300.0
-"""Seconds of calls until a stream is tried: more each time that calls work and it does not."""
+"""Seconds of calls until a stream is tried again: more each time that only calls work."""
 
 PATIENCE: Final = 0.2
 MAX_PATIENCE: Final = 10.0
@@ -49,7 +49,7 @@ CLOSE: Final = 5.0
 """Seconds that a stream, or a claim, has to end."""
 
 LASTED: Final = 1.0
-"""Seconds after which the end of a stream is no reason to wait longer before the next one."""
+"""A stream that lasted for these seconds does not lengthen the pause before the next one."""
 
 UNIMPLEMENTED: Final = grpc.StatusCode.UNIMPLEMENTED
 
@@ -91,7 +91,7 @@ class Work:
         self._stream = WorkStream(client.open_work, self, lease=lease, patience=patience)
         self._over_stream = StreamUpdates(self._stream)
         self.updates: CallUpdates | StreamUpdates = self._over_stream
-        """How updates travel at present."""
+        """How updates are sent at present."""
         self._stopping = False
         self._closed = asyncio.Event()
         self._claims_end = asyncio.Event()
@@ -99,7 +99,7 @@ class Work:
         self._serving = group.create_task(self._serve(), name="jobledger-work")
 
     def stop(self) -> None:
-        """Take no more jobs."""
+        """Claim no more jobs."""
         self._stopping = True
         self._end_claims()
         self._stream.wake()
@@ -145,7 +145,7 @@ class Work:
                 if self.updates is self._over_stream:
                     _logger.info("no stream of work (%s); calls do as well", error)
                 answered = await self._work_by_calls(detour)
-                # Where calls are not answered either, the stream is not to blame.
+                # If calls are not answered either, the stream is not the cause.
                 detour = min(2 * detour, LAST_DETOUR) if answered else FIRST_DETOUR
                 failures = STREAMS
         finally:

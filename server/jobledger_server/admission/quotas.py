@@ -47,8 +47,8 @@ QUOTAS: ContextVar[Quotas] = ContextVar("quotas", default=NO_QUOTAS)
 class RateLimit:
     """Limits how often each caller does something, on average.
 
-    A caller may do as much at once as in one second, and something heavier when it has rested:
-    then it waits for longer.
+    A caller may do at once what the rate allows for one second. Something heavier is admitted
+    once its whole allowance is unused, and delays what follows for longer.
 
     Args:
         limit: What is limited, as the error names it: "calls a second".
@@ -60,8 +60,8 @@ class RateLimit:
         self.refused = {"caller": 0}
         """How often something was refused."""
         self._clock = clock
-        # By caller: what it may do now, and since when that is known. Less than nothing after
-        # something heavy.
+        # By caller: how much it may do now, and since when that is known. Negative after something
+        # heavy.
         self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, caller: str, rate: float, weight: int = 1) -> None:

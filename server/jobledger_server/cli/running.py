@@ -56,8 +56,9 @@ async def _and_end_tasks(work: Coroutine[Any, Any, None]) -> None:
 async def end_tasks() -> Collection[asyncio.Task[Any]]:
     """Cancel all other tasks until they end; return those that do not.
 
-    Once is too little: while it is cancelled, a task can await what never comes, as a connection
-    of aiosqlite does whose thread has ended. asyncio would wait for it without end.
+    One cancellation may not be enough: during it a task can await something that never happens,
+    as a connection of aiosqlite does after its thread has ended. asyncio would wait for it
+    indefinitely.
     """
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for _ in range(ATTEMPTS):

@@ -81,8 +81,8 @@ class Job(Struct, frozen=True):
     and so not used up. `outcome_digest` is a digest of the report that finished the job,
     by which a retry of that report is detected; it is None if the service finished the job.
     `traceparent` is the creator's trace context, which each attempt continues.
-    `progress_time` is when the current attempt last had news: it started, or its worker reported
-    something new.
+    `progress_time` is when the current attempt started, or its worker last reported something
+    new.
 
     The columns of the table `jobs` are in the order of these fields. What a report changes is
     together: PostgreSQL logs an update as the bytes from the first to the last that differ.

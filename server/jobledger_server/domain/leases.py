@@ -93,8 +93,8 @@ def expire(job: Job, now: Instant, resumed_at: Instant | None = None) -> Decisio
         job: The job, loaded under its lock: its deadline may have moved since it was found.
         now: The database server's time.
         resumed_at: When the service's last outage ended. Every lease lasts at least one
-            lease duration from then on, so that its holder has time to reconnect. So does the
-            time without news.
+        lease duration from then on, so that its worker has time to reconnect. The stall
+        timeout starts again then, too.
     """
     if job.status in TERMINAL:
         return Decision(job=job, changed=False)
@@ -120,7 +120,7 @@ def expire(job: Job, now: Instant, resumed_at: Instant | None = None) -> Decisio
 
 
 def _extended(job: Job, resumed_at: Instant | None) -> Job:
-    """Return the job with its lease, and its time without news, as if begun at `resumed_at`."""
+    """Return the job with its lease and its stall timeout as if they began at `resumed_at`."""
     if resumed_at is None or job.lease_expire_time is None or job.lease_duration is None:
         return job
     expire_time = Instant(max(job.lease_expire_time, resumed_at + job.lease_duration))

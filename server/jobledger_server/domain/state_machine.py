@@ -112,7 +112,7 @@ def start_attempt(job: Job, *, worker_id: str, lease: Micros, actor: str, now: I
 
 
 def stall_expire_time(stall_timeout: Micros | None, progress_time: Instant) -> Instant | None:
-    """Return when an attempt is lost if no news follows, or None if its job has no such limit."""
+    """Return when an attempt is lost if it reports nothing new; None without a stall timeout."""
     return None if stall_timeout is None else Instant(progress_time + stall_timeout)
 
 

@@ -1,7 +1,7 @@
 """Claim waiters: wakes one waiting claim for each job that becomes claimable.
 
-If a job woke every waiting claim, all of them would query at once, and all but one in
-vain. A waiter that leaves with an unused wake-up wakes the next one.
+If a job woke every waiting claim, all of them would query at once, and only one would find
+it. A waiter that leaves with an unused wake-up wakes the next one.
 
 The query of a waiter found no job. So if this process sees every job that becomes claimable, the
 one that woke it is the oldest, and it need not query again.

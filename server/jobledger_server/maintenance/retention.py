@@ -88,8 +88,8 @@ class Retention:
             began = loop.time()
             await self._ledger.apply_all(purges[: self._batch])
             del purges[: self._batch]
-            # As many as callers had commands in the meantime: they wait about twice as long at
-            # most, and the purges keep up with creations, for a job takes several commands.
+            # As many as callers had commands since the last batch: callers wait about twice as
+            # long at most. The purges keep up with creations, because a job takes several commands.
             calls = self._ledger.processed - processed - 1
             processed += calls + 1
             size = max(FEWEST, calls) if calls else self._batch + FEWEST

@@ -12,7 +12,7 @@ V1 = "grpc.reflection.v1.ServerReflection"
 
 
 def add_reflection(server: Any, services: Sequence[str]) -> None:
-    """Add the reflection of these services, and of itself, to a server or what stands in for it."""
+    """Add the reflection of these services, and of itself, to a server or its stand-in."""
     _describe_v1()
     names = (*services, reflection.SERVICE_NAME, V1)
     servicer: Any = reflection.aio.ReflectionServicer(names)

@@ -6,6 +6,6 @@ FileState = tuple[int, int, int]
 
 
 def file_state(path: Path) -> FileState:
-    """Return what is another one after the file has changed. Raises OSError."""
+    """Return a value that differs once the file has changed. Raises OSError."""
     found = path.stat()
     return found.st_mtime_ns, found.st_ino, found.st_size

@@ -19,7 +19,7 @@ from jobledger_server.runtime.file_state import FileState, file_state
 from jobledger_server.settings import Settings
 
 ATTEMPTS = 20
-"""How often files that change while they are read are read."""
+"""How many times files are read if they change while they are read."""
 
 ATTEMPT_SECONDS = 0.05
 
@@ -55,11 +55,11 @@ class TlsFiles:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """All files that there are."""
+        """All files that are given."""
         return (self.cert, self.key, *(() if self.client_ca is None else (self.client_ca,)))
 
     def state(self) -> _State:
-        """Return what changes when a file is written or replaced. Raises BadCertificate."""
+        """Return a value that differs once a file is written or replaced. Raises BadCertificate."""
         return tuple(_state(path) for path in self.paths)
 
     def read(self) -> grpc.ServerCertificateConfiguration:
@@ -191,7 +191,7 @@ def check_authorities(path: Path) -> None:
 
 
 def _handshake(server: ssl.SSLContext, cert: Path) -> Mapping[str, Any]:
-    """Return the certificate as a client sees it that trusts it. Raises BadCertificate.
+    """Return the certificate as a client that trusts it sees it. Raises BadCertificate.
 
     The standard library reads a certificate in a handshake only, so there is one in memory.
     """

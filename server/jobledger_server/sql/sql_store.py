@@ -117,7 +117,7 @@ class SqlStore:
             rows = (await connection.execute(self._statements.feed.ends, page)).all()
         old: list[JobId] = []
         through = after
-        passed_over = False  # a job that has ended, and not long ago enough
+        passed_over = False  # a terminal job that is not old enough
         for seq, job_id, complete_time in rows:
             if complete_time is not None and complete_time >= before:
                 passed_over = True

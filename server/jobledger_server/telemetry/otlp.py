@@ -1,8 +1,8 @@
 """Metrics and spans for an OpenTelemetry collector, sent over OTLP.
 
 OpenTelemetry's own variables (`OTEL_*`) set what `--otlp` does not: headers, certificates, the
-sampler, the interval, attributes of the resource. Its libraries are an extra and are imported here
-alone.
+sampler, the interval, attributes of the resource. Its libraries are an extra and are imported only
+here.
 """
 
 import os
@@ -102,7 +102,7 @@ def _resource() -> "Resource":
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
 
     found = Resource.create()
-    # Servers would otherwise be one to a collector, and so would processes of one server.
+    # Else a collector could not distinguish servers, nor the processes of one server.
     ours = {"service.instance.id": str(found.attributes.get("service.instance.id") or uuid.uuid4())}
     if str(found.attributes["service.name"]).startswith("unknown_service"):
         ours["service.name"] = "jobledger"
@@ -121,7 +121,7 @@ def _metrics_data(registry: Registry[Any], resource: "Resource", begun: int) -> 
 
     def histogram(labels: dict[str, str], value: Histogram) -> export.HistogramDataPoint:
         buckets = tuple(value.buckets)
-        # The least and the greatest value are not known: what OpenTelemetry has without values.
+        # The minimum and the maximum are not known: OpenTelemetry's values for an empty histogram.
         least, greatest = float("inf"), float("-inf")
         return export.HistogramDataPoint(
             labels,
@@ -159,7 +159,7 @@ def _metrics_data(registry: Registry[Any], resource: "Resource", begun: int) -> 
 
 
 def _run_for(seconds: float, function: Callable[[], object]) -> None:
-    """Run the function, for so long at most: a collector may not answer."""
+    """Run the function, for at most `seconds`: a collector may not answer."""
     thread = threading.Thread(target=function, daemon=True)
     thread.start()
     thread.join(seconds)

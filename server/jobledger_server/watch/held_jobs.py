@@ -1,4 +1,4 @@
-"""The jobs that a worker holds on one stream, and what it has to know of them.
+"""The jobs that a worker holds on one stream, and the signals that it has to get.
 
 A stream costs one entry for each job that it holds, and at most one signal for each:
 a lost lease replaces a cancellation that was not sent yet.
@@ -15,7 +15,7 @@ from jobledger_server.store import Change
 
 
 class Signal(Struct, frozen=True):
-    """Cancellation of a held job was requested, or with `lost` the job is held no more."""
+    """Cancellation of a held job was requested; or, with `lost`, its lease is lost."""
 
     job_id: JobId
     attempt: int
@@ -53,7 +53,7 @@ class HeldJobs:
         self._holders.add(job_id, self)
 
     def remove(self, job_id: JobId, attempt: int) -> None:
-        """Hold a job no more: its worker finished or released it, or knows that it is lost."""
+        """Stop holding a job: its worker finished or released it, or knows that it is lost."""
         if self._attempts.get(job_id) == attempt:
             del self._attempts[job_id]
             self._signals.pop((job_id, attempt), None)

@@ -122,7 +122,7 @@ class WatchHub:
             self._wake_some()
 
     def changes_since(self, seq: int) -> Sequence[Change] | None:
-        """Return what was handed on after `seq`, or None if not all of it is kept any more."""
+        """Return the changes handed on after `seq`, or None if some of them are no longer kept."""
         return None if seq < self._buffer.floor else self._buffer.after(seq)
 
     def _schedule_wake(self, watch: JobWatch | FeedWatch) -> None:
@@ -192,8 +192,8 @@ class WatchHub:
     def restart(self, seq: int) -> None:
         """End every watch at its present cursor, and continue from this sequence number.
 
-        First the watches, then the buffer: a cursor that followed the new `seq` would skip what
-        nobody was sent.
+        First the watches, then the buffer: a cursor that followed the new `seq` would skip
+        changes that were never sent.
         """
         self._end_all()
         self._buffer.restart(seq)

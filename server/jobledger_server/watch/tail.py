@@ -56,7 +56,7 @@ class Tail:
 
     @property
     def lag(self) -> float:
-        """Seconds since all that was committed by then is known to have reached the hub."""
+        """Seconds since the last time at which the hub was known to have every commit."""
         return monotonic() - self._current_at
 
     @property
@@ -127,9 +127,9 @@ class Tail:
         return page.head
 
     async def _start_over(self, head: FeedHead) -> None:
-        """End every watch: its sequence number means something else now, or nothing.
+        """End every watch: its sequence number has another meaning now, or none.
 
-        Clients start again from what the database holds today.
+        Clients start again from what the database holds now.
         """
         log.error(
             "feed_epoch_changed",

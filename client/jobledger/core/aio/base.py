@@ -68,7 +68,7 @@ class AsyncCalls:
         if channel is None:
             self._channels = AsyncChannels(connect, partial(connect, OWN_CONNECTION))
         else:
-            # Its stubs are made at once: those of a closed channel would crash the interpreter.
+            # Its stubs are made at once: making them of a closed channel would crash Python.
             connection = AsyncConnection(channel)
             self._channels = AsyncChannels(lambda: connection, None)
 

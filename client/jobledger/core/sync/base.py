@@ -69,7 +69,7 @@ class Calls:
         if channel is None:
             self._channels = Channels(connect, partial(connect, OWN_CONNECTION))
         else:
-            # Its stubs are made at once: those of a closed channel would crash the interpreter.
+            # Its stubs are made at once: making them of a closed channel would crash Python.
             connection = Connection(channel)
             self._channels = Channels(lambda: connection, None)
 

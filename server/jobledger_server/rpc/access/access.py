@@ -119,7 +119,7 @@ class Access:
         state = self._file_state()
         policy = read_access_file(self._path)
         issuers = {each.issuer: self._issuer(each) for each in policy.issuers}
-        # Nothing fails from here on.
+        # Nothing can fail from here on.
         self._state = state
         self._policy = policy
         self._issuers = issuers
@@ -155,7 +155,7 @@ class Access:
         same_trust = (before.issuers, before.proxies) == (policy.issuers, policy.proxies)
         for call in self._open:
             identity = call.permissions.identity
-            # An issuer or a proxy vouched for an identity without a static token, maybe.
+            # Without a token of the file, it may come from an issuer or a proxy that has changed.
             stays = same_trust or identity.token
             if not call.ended and not (stays and policy.permissions(identity) == call.permissions):
                 call.ended = True
@@ -175,7 +175,7 @@ class Access:
         metadata = context.invocation_metadata() or ()
         authorizations = [value for key, value in metadata if key == "authorization"]
         if authorizations:
-            # A token decides, also over an encrypted connection with a certificate.
+            # A token takes precedence over the certificate of the connection.
             return await self._token_holder(authorizations)
         name = certificate_name(context.auth_context())
         if name in self._policy.proxies:

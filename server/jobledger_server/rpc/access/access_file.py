@@ -79,7 +79,7 @@ class _Table:
     def identity(self) -> str:
         name = self.text("identity")
         if name.startswith("dns:") and name != name.lower():
-            # Names of certificates are compared in lower case: this one would be nobody's.
+            # Names of certificates are compared in lower case: no certificate would match this one.
             raise self.error("`identity`: write DNS names in lower case")
         return name
 

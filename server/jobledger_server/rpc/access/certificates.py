@@ -28,7 +28,7 @@ _KEYS = ("peer_uri", "peer_dns", "x509_common_name")
 def forwarded_name(metadata: Metadata) -> str | None:
     """Return the name of the certificate that a proxy reports.
 
-    It is nothing if the report names nobody, and None if there is no report. Of several reports
+    It is empty if the report has no name, and None if there is no report. Of several reports
     the last one counts: the nearest proxy wrote it, and the caller may have written the
     others.
     """
@@ -60,7 +60,7 @@ def forwarded_name(metadata: Metadata) -> str | None:
 def _name(uris: Sequence[str], dns: Sequence[str], common_names: Sequence[str]) -> str:
     """Return the SPIFFE ID, else the first DNS name, else the common name, else nothing."""
     if any(uri.lower().startswith("spiffe:") for uri in uris):
-        # SPIFFE allows one URI in a certificate: with several it is nobody's.
+        # SPIFFE allows one URI in a certificate: one with several identifies no caller.
         valid = len(uris) == 1 and _SPIFFE.fullmatch(uris[0]) and not _has_dots(uris[0])
         name = uris[0] if valid else ""
     elif dns:

@@ -53,7 +53,7 @@ class Issuer:
     """An issuer with its current keys.
 
     Args:
-        on_change: Called when keys have changed: what they verified may be good no more.
+        on_change: Called when keys have changed: tokens that they verified may be invalid now.
     """
 
     def __init__(self, settings: IssuerSettings, on_change: Callable[[], None]) -> None:
@@ -127,7 +127,7 @@ class Issuer:
             self._on_change()
 
     def _log_failure(self, error: Exception) -> None:
-        # The keys so far stay. The log limits the rate of events that have a `count`.
+        # The old keys stay in use. The log limits the rate of events that have a `count`.
         facts = {"kind": self.settings.name, "cause": str(error), "count": 1}
         log.warning("issuer_keys_unavailable", extra=facts)
 
@@ -157,7 +157,7 @@ class _Https(HTTPSHandler):
 
 
 class _NoRedirects(HTTPRedirectHandler):
-    """The keys are where the access file says, or nowhere."""
+    """Refuses redirects: keys come only from the URL in the access file."""
 
     def redirect_request(self, *_: object) -> None:
         return None

@@ -17,7 +17,7 @@ _OPTIONS: Any = {"require": ["exp", "iss", "aud", "sub"]}
 
 
 class Verified(NamedTuple):
-    """An identity, and the time in seconds since 1970 until which its token is good."""
+    """An identity, and the time in seconds since 1970 until which its token is valid."""
 
     identity: Identity
     until: float
@@ -26,9 +26,9 @@ class Verified(NamedTuple):
 async def verified(
     token: str, issuers: Mapping[str, Issuer], kept: Collection[str]
 ) -> Verified | None:
-    """Return whom a token identifies, or None if nobody.
+    """Return the identity of a token, or None if the token is not valid.
 
-    Its `iss` names the issuer and its `kid` the key, and the key alone says which algorithm.
+    Its `iss` names the issuer and its `kid` the key. The key alone determines the algorithm.
 
     Args:
         token: What the caller sent.
@@ -54,7 +54,7 @@ async def verified(
         # PyJWT takes a text for `exp` too: here that fails.
         until = claims["exp"] + CLOCK_SKEW_SECONDS
     except Exception:  # noqa: BLE001
-        # Anybody may send anything here, and the reason is nobody's business.
+        # Any client may send anything here, and must not get the reason.
         return None
     name = f"jwt:{issuer.settings.name}/{claims['sub']}"
     if not claims["sub"] or len(name) > MAX_IDENTITY_CHARACTERS or not name.isprintable():

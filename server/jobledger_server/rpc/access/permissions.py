@@ -18,7 +18,7 @@ _FOR_ALL_USERS = ("/ListJobs", "/WatchJobs")
 
 
 class Unauthenticated(Exception):
-    """The caller has no identity, or none that can be believed."""
+    """The caller has no identity, or none that can be verified."""
 
 
 class AccessDenied(Exception):
@@ -77,7 +77,7 @@ class Permissions:
 
 
 PERMISSIONS: ContextVar[Permissions | None] = ContextVar("permissions", default=None)
-"""What the caller may do whose call the current task serves; None without an access file."""
+"""What the caller of the current task's call may do; None without an access file."""
 
 
 def work_limits() -> WorkLimits:

@@ -45,7 +45,7 @@ class Policy:
         tokens: Rules by the SHA-256 of a token.
         identities: Rules by the name of an identity.
         prefixes: Rules by the beginning of the name, the longest first.
-        proxies: The names of identities whose word on their own clients counts.
+        proxies: The names of identities that are trusted to report the identities of their clients.
     """
 
     tokens: Mapping[bytes, Rule]
@@ -79,14 +79,14 @@ class Policy:
             yield f"  job types: {', '.join(types) or 'none'}"
 
     def token(self, digest: bytes) -> Permissions | None:
-        """Return what the holder of a token may do, or None if nobody's token has this SHA-256."""
+        """Return what the holder of a token may do, or None if no token has this SHA-256."""
         rule = self.tokens.get(digest)
         if rule is None:
             return None
         return rule.permissions(Identity(f"token:{rule.name}", token=digest))
 
     def permissions(self, identity: Identity) -> Permissions:
-        """Return what an identity may do: of several rules the one that names it most exactly."""
+        """Return what an identity may do, by the most specific rule that names it."""
         if identity.token:
             return self.token(identity.token) or Permissions(identity, frozenset())
         rule = self.identities.get(identity.name)

@@ -12,7 +12,7 @@ from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.store import Store
 
 COUNT_SECONDS = 1.0
-"""For so long a count of unfinished jobs is used, and creations are added to it."""
+"""How long a count of unfinished jobs is used. Creations are added to it."""
 
 
 @dataclass(slots=True)
@@ -33,8 +33,8 @@ class _Unfinished:
 class CreationQuotas:
     """Counts the creations of callers that have quotas for them.
 
-    Jobs that other servers create are known COUNT_SECONDS later, so several servers together
-    may create that many more.
+    Jobs that other servers create are counted up to COUNT_SECONDS later, so several servers
+    together may exceed the quota by what they create in that time.
     """
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:

@@ -48,8 +48,8 @@ class FeedStreams:
         self._epoch = epoch
         self._heartbeat = heartbeat
         self._max_age = max_age
-        # Thousands of watches may send the same changes, so they are serialized once. What leads
-        # from one cursor to another serves all that are at the first.
+        # Thousands of watches may send the same changes, so they are serialized once. A message
+        # from one cursor to another serves all watches that are at the first.
         self._messages: OrderedDict[tuple[Cursor, str], bytes] = OrderedDict()
         self._cached_bytes = 0
 

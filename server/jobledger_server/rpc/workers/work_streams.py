@@ -115,7 +115,7 @@ class WorkStreams:
 
     async def _read(self, stream: "_Stream", read: Read) -> None:
         try:
-            # Not as long as the stream may last: this one does nothing yet.
+            # Not the maximum age of the stream: a stream without a first message does nothing.
             async with asyncio.timeout(REQUEST_SECONDS):
                 data = await read()
             if data is grpc.aio.EOF:
@@ -217,7 +217,7 @@ class _Stream:
         await self._room()
 
     def end(self) -> None:
-        """No message comes any more."""
+        """Record that no message will follow."""
         self._ended = True
         self._wake_up.set()
 
@@ -290,7 +290,7 @@ class _Stream:
             self._wake_up.set()
 
     async def _renew(self) -> None:
-        """Renew the lease of each held job, and take note of those that are held no more.
+        """Renew the lease of each held job, and note the jobs whose leases are lost.
 
         Raises LimitExceeded and StoreError if not all leases could be renewed.
         """
@@ -352,7 +352,7 @@ class _Stream:
         for job in jobs:
             self.held.add(job.id, job.attempt)
         self._wake_up.set()
-        # What followed the claim before its jobs were held here: a cancellation may have.
+        # Changes since the claim, before its jobs were held here: a cancellation, for instance.
         missed = self._hub.changes_since(self._queried)
         if missed is None:
             await self._renew()

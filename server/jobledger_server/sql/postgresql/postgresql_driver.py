@@ -26,8 +26,8 @@ sequence number, which is counted from the newest one or is final."""
 
 CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
-# If the server disconnects between two messages, the driver's protocol state is wrong: it then
-# reports that another operation is in progress, which is an earlier one that never ended.
+# If the server disconnects between two messages, the driver's protocol state is wrong: it
+# reports that another operation is in progress, namely an earlier one that never ended.
 PROTOCOL_ERRORS: tuple[type[Exception], ...] = (asyncpg.InternalClientError,)
 
 
