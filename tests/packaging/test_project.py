@@ -42,7 +42,7 @@ def test_the_image_has_a_python_version_of_the_classifiers() -> None:
     assert python in CLAIMED
 
 
-def test_the_range_of_protobuf_is_from_the_compilers_own_to_the_one_that_tests_run_on() -> None:
+def test_the_protobuf_range_is_from_the_compilers_to_the_tested_version() -> None:
     (protobuf,) = (it for it in PROJECT["project"]["dependencies"] if it.startswith("protobuf"))
     low, high = re.fullmatch(r"protobuf>=([\d.]+),<(\d+)", protobuf).groups()
     generated = re.findall(
@@ -72,7 +72,7 @@ def yaml(path: str) -> Any:
     return safe_load((ROOT / path).read_text("utf-8"))
 
 
-def test_the_workflow_runs_what_a_change_has_to_pass_on_every_python_that_is_claimed() -> None:
+def test_the_workflow_runs_the_required_checks_on_every_python_of_the_classifiers() -> None:
     workflow = yaml(".github/workflows/ci.yaml")
     _, python, *steps = workflow["jobs"]["run"]["steps"]
     assert set(python["with"]["python-version"].split()) == set(CLAIMED)

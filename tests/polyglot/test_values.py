@@ -18,7 +18,7 @@ WORDS = (
 )
 
 
-def test_every_character_arrives_as_it_was(
+def test_every_character_arrives_unchanged(
     jobs: Jobs, ledger: Ledger, kind: str, tmp_path: Path
 ) -> None:
     given = {WORDS: {"in": [WORDS, "tab\t, line\n and \u0001"]}, "": "empty key"}

@@ -110,7 +110,7 @@ def test_an_update_that_is_refused_has_a_reason(
     assert ledger.get(job).status == JobStatus.JOB_STATUS_COMPLETED
 
 
-def test_an_attempt_without_news_is_lost(jobs: Jobs, ledger: Ledger, kind: str) -> None:
+def test_an_attempt_without_new_progress_is_lost(jobs: Jobs, ledger: Ledger, kind: str) -> None:
     if "stall_timeout" in ledger.unknown:  # an old client watches what others have created
         job = ledger.create(kind, job_type=kind, stall_timeout={"seconds": 1})
     else:

@@ -334,7 +334,7 @@ def test_a_port_in_use_is_refused_with_an_explanation(serve: Serve, tmp_path: Pa
     )
 
 
-def test_a_socket_of_another_server_is_refused_and_left_to_it(tmp_path: Path) -> None:
+def test_a_unix_socket_of_another_server_is_refused_and_left_in_use(tmp_path: Path) -> None:
     server = ServerProcess(tmp_path)
     # The path of a socket has at most 107 bytes.
     with tempfile.TemporaryDirectory() as folder:

@@ -216,7 +216,7 @@ def test_sighup_does_not_end_a_server_without_an_access_file(tmp_path: Path) -> 
         assert server.terminate() == 0
 
 
-def test_check_access_says_who_may_do_what_or_what_is_wrong(file: Path) -> None:
+def test_check_access_prints_the_permissions_or_the_error(file: Path) -> None:
     file.write_text(ADA + WORKER)
     run = run_server("check-access", str(file))
     assert (run.returncode, run.stderr) == (0, "")

@@ -111,7 +111,7 @@ def test_an_argument_that_the_service_refuses_exits_with_2_and_is_named(jobledge
         (["create", "render", "--parameters", '{"n": 9007199254740993}'], "parameters.n"),
     ],
 )
-def test_wrong_usage_is_2_and_says_how(jobledger, arguments, words):
+def test_wrong_usage_exits_with_2_and_shows_the_usage(jobledger, arguments, words):
     assert_refused(jobledger(*arguments), 2, words)
 
 
@@ -340,7 +340,7 @@ main()
         ("socket.__new__", 2),
     ],
 )
-def test_an_interrupt_while_it_starts_is_130_and_prints_nothing(jobledger, event, count):
+def test_an_interrupt_during_startup_is_130_and_prints_nothing(jobledger, event, count):
     run = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, event, str(count), "watch", "--all"],
         env=jobledger.environment,

@@ -52,7 +52,7 @@ def test_a_time_span_is_shown_in_seconds(jobledger, client, given, shown):
     assert client.get_job(job["id"]).stall_timeout == timedelta(seconds=seconds)
 
 
-def test_get_shows_what_is_set(jobledger, done):
+def test_get_shows_the_fields_that_are_set(jobledger, done):
     lines = dict(line.split(maxsplit=1) for line in jobledger.ok("get", done.id).splitlines())
     assert lines["id"] == done.id
     assert lines["status"] == "COMPLETED"

@@ -137,7 +137,7 @@ def test_signals_stop_it_quietly(jobledger, number, code):
     assert (process.returncode, out, err.strip()) == (code, "", "")
 
 
-def test_it_exits_when_its_reader_closes_the_pipe_though_nothing_happens(jobledger):
+def test_watch_all_exits_when_its_reader_closes_the_pipe_of_an_idle_feed(jobledger):
     with following(jobledger, "--all") as process:
         until_synced(process)
         process.stdout.close()
@@ -160,7 +160,7 @@ def test_lines_go_to_a_file_too(jobledger, client, tmp_path):
     assert (first["job"]["id"], second["synced"]) == (job.id, True)
 
 
-def test_lines_need_nothing_that_draws(jobledger):
+def test_watch_all_needs_no_drawing_library(jobledger):
     program = """
 import sys
 sys.modules["rich"] = None

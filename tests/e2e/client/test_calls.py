@@ -94,7 +94,7 @@ def silent():
 # --- metadata, tokens, interceptors --------------------------------------------------------------
 
 
-async def test_metadata_goes_with_each_call_and_with_one(recorder):
+async def test_metadata_of_the_client_and_of_one_call_are_sent(recorder):
     with Client(recorder.target, user_id="ada", metadata={"tenant": "a"}) as client:
         client.get_job("j", metadata={"trace": "1"})
         client.get_job("j")
@@ -186,7 +186,7 @@ async def test_a_server_that_is_connected_but_slow_is_named_so(recorder):
 
 
 @pytest.mark.parametrize("timeout", [None, float("inf"), 1e12])
-def test_a_call_without_a_limit_is_made(recorder, timeout):
+def test_a_call_without_a_timeout_is_made(recorder, timeout):
     with Client(recorder.target, user_id="ada", timeout=timeout) as client:
         client.get_job("j")
         client.get_job("j", timeout=timeout)
@@ -405,7 +405,7 @@ async def test_closing_the_channel_below_a_client_raises_client_closed_in_its_ca
                     await call
 
 
-async def test_closing_a_client_ends_its_watches_on_a_channel_of_the_callers_own(server):
+async def test_closing_a_client_ends_its_watches_on_the_callers_own_channel(server):
     async with grpc.aio.insecure_channel(server.target, CHANNEL_OPTIONS) as channel:
         client = AsyncClient(channel=channel, user_id="ada")
         job = await client.create_job("render")
@@ -493,7 +493,7 @@ def test_an_async_client_may_be_made_outside_of_a_running_loop(server):
     assert asyncio.run(main()).job_type == "render"
 
 
-def test_an_async_client_of_another_loop_says_so(server):
+def test_an_async_client_used_in_another_loop_raises_an_error(server):
     client = AsyncClient(server.target, user_id="ada")
     asyncio.run(client.create_job("render"))
     with pytest.raises(JobledgerError, match="another event loop"):

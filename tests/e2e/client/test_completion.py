@@ -68,7 +68,7 @@ async def test_all_are_returned_in_the_order_of_their_ids(client, server, owner)
     assert (await client.get_job(other)).status is JobStatus.PROCESSING
 
 
-async def test_nothing_to_wait_for_makes_no_call():
+async def test_waiting_for_no_jobs_makes_no_call():
     async with AsyncClient("127.0.0.1:1", user_id="ada") as client:
         assert await client.wait_all([]) == []
 

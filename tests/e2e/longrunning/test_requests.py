@@ -26,7 +26,7 @@ def fields_of(refused: Any) -> list[str]:
 
 
 @in_turn("verb", BY_NAME)
-async def test_an_absent_job_and_another_owners_are_the_same_byte_for_byte(
+async def test_an_absent_job_and_another_owners_job_give_identical_answers(
     call: Caller, operations: Operations, verb: str
 ) -> None:
     job = await call.ended()

@@ -64,7 +64,7 @@ async def test_a_claim_gives_the_oldest_jobs_under_a_lease(call: Caller) -> None
     assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job
 
 
-async def test_a_claim_with_no_wait_and_no_job_comes_back_empty(call: Caller) -> None:
+async def test_a_claim_without_wait_returns_no_job_if_there_is_none(call: Caller) -> None:
     assert not (await call.ClaimJobs(worker_id="w", job_types=["render"])).jobs
 
 

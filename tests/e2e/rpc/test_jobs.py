@@ -202,7 +202,7 @@ async def test_a_page_size_of_0_means_50(call: Caller) -> None:
     assert page.next_page_token
 
 
-async def test_every_filter_goes_through(call: Caller) -> None:
+async def test_every_filter_of_a_list_is_applied(call: Caller) -> None:
     first = await call.job(labels={"team/a": "red"})
     second = await call.job(job_type="export", labels={"team/a": "red"})
     third = await call.running()

@@ -168,7 +168,7 @@ async def test_an_empty_service_is_in_sync_at_once(call: Caller) -> None:
         ({"labels": {"tier": ""}}, set()),
     ],
 )
-async def test_filters_hold_for_the_listing_and_for_what_follows(
+async def test_filters_apply_to_the_listing_and_to_the_changes(
     call: Caller, filters: dict[str, Any], seen: set[str]
 ) -> None:
     async def create() -> None:

@@ -526,7 +526,7 @@ async def test_a_lease_that_expires_is_pushed_and_its_slot_stays_empty_until_the
         assert (again.id, again.attempt) == (made.id, 2)
 
 
-async def test_a_job_that_somebody_else_finishes_or_deletes_is_lost(
+async def test_a_job_finished_or_deleted_by_another_caller_is_lost(
     channel: grpc.aio.Channel, call: Caller
 ) -> None:
     for _ in range(2):
@@ -616,7 +616,7 @@ async def test_a_worker_resumes_at_another_server(start: Start) -> None:
             assert (again.id, again.attempt) == (lost.id, 2)
 
 
-async def test_what_a_worker_claims_to_hold_is_checked(
+async def test_jobs_that_a_worker_says_it_holds_are_verified(
     channel: grpc.aio.Channel, call: Caller
 ) -> None:
     held, ended, queued = await call.running(), await call.ended(), await call.job()

@@ -156,7 +156,7 @@ print("at the end", file=__import__("sys").stderr)
 """
 
 
-def test_what_a_library_prints_is_counted_and_not_passed_on() -> None:
+def test_output_of_libraries_is_counted_and_not_logged() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PRINTING], capture_output=True, text=True, check=True, timeout=60
     )

@@ -182,7 +182,9 @@ async def test_the_last_metrics_and_spans_are_exported_at_shutdown(
 
 
 @pytest.mark.parametrize("interval", ["0", "-1", "soon", "9" * 20])
-def test_an_interval_that_is_none_is_refused_in_words(tmp_path: Path, interval: str) -> None:
+def test_an_invalid_export_interval_is_refused_with_an_explanation(
+    tmp_path: Path, interval: str
+) -> None:
     otlp = ("--otlp", "http://127.0.0.1:1")
     run = run_server(
         "serve", "--listen", "[::1]:0", *otlp, cwd=tmp_path, OTEL_METRIC_EXPORT_INTERVAL=interval

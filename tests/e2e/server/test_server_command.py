@@ -91,7 +91,7 @@ def test_a_database_that_does_not_answer_is_an_error_in_words(tmp_path: Path) ->
     assert (done.returncode, done.stderr) == (1, error)
 
 
-def test_a_full_disk_is_an_error_in_words(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_with_an_explanation(tmp_path: Path) -> None:
     (tmp_path / "jobledger.db.lock").symlink_to("/dev/full")
     done = run_server("migrate", cwd=tmp_path)
     error = "Error: cannot use the database sqlite:///jobledger.db: No space left on device\n"

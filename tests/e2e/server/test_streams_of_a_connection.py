@@ -54,7 +54,7 @@ async def jobs_of(target: str, user_id: str) -> int:
                 return count
 
 
-async def test_of_thousands_of_calls_at_once_over_one_connection_none_is_refused(
+async def test_thousands_of_concurrent_calls_over_one_connection_are_not_refused(
     tmp_path: Path,
 ) -> None:
     """Those beyond the connection's streams wait in the client."""
@@ -62,7 +62,7 @@ async def test_of_thousands_of_calls_at_once_over_one_connection_none_is_refused
         assert Counter(await created_at_once(server.target, 3000)) == {"OK": 3000}
 
 
-async def test_calls_whose_connection_breaks_are_repeated_as_the_page_says(tmp_path: Path) -> None:
+async def test_calls_on_a_broken_connection_are_retried_as_the_page_says(tmp_path: Path) -> None:
     async with ServerProcess(tmp_path) as server, Proxy(server.target) as proxy:
 
         async def cut(user_id: str) -> None:

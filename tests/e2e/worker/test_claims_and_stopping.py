@@ -364,7 +364,7 @@ async def test_a_handler_that_swallows_its_cancellation_is_cancelled_again(
 
 
 @pytest.mark.parametrize("why", ["timeout", "shutdown"])
-async def test_a_handler_that_swallows_every_cancellation_is_ended(
+async def test_a_handler_that_swallows_every_cancellation_is_closed(
     service, fake_client, running, monkeypatch, why
 ):
     monkeypatch.setattr("jobledger.worker.handling.CLEAN_UP", 0.05)

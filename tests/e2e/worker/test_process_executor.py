@@ -57,7 +57,7 @@ async def test_a_result_need_not_be_picklable(service, fake_client, running):
     assert json_format.MessageToDict(end.result) == {"count": 7, "nested": {"a": [1]}}
 
 
-async def test_a_process_does_one_job_after_the_other_and_ends_with_the_worker(
+async def test_a_process_runs_one_job_after_the_other_and_exits_with_the_worker(
     service, fake_client, running
 ):
     worker = Worker(fake_client)
@@ -257,7 +257,7 @@ async def text_of(file):
     return file.read_text()
 
 
-async def test_processes_end_with_a_worker_that_is_killed(server, client, job_type, tmp_path):
+async def test_processes_exit_when_their_worker_is_killed(server, client, job_type, tmp_path):
     file = tmp_path / "pid"
     with worker_process(server, job_type, tmp_path, process_handlers.deaf):
         await client.create_job(job_type, {"file": str(file)})

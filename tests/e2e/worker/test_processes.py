@@ -40,7 +40,7 @@ async def test_a_job_whose_worker_was_killed_is_finished_by_another(
     assert done.result["pid"] == rescuer.process.pid
 
 
-async def test_a_job_whose_worker_was_killed_fails_where_no_attempt_is_left(
+async def test_a_job_whose_worker_was_killed_fails_if_no_attempt_is_left(
     server, client, job_type, start_worker
 ):
     victim = start_worker(server.target, job_type)

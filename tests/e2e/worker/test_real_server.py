@@ -110,7 +110,7 @@ async def test_a_result_that_is_too_big_makes_the_job_failed_at_once(client, run
         assert done.attempt == 1
 
 
-async def test_a_result_as_deep_as_the_service_takes_is_accepted_and_a_deeper_one_refused_at_once(
+async def test_a_result_at_the_depth_limit_is_accepted_and_a_deeper_one_refused_at_once(
     client, running, job_type
 ):
     worker = Worker(client)

@@ -37,7 +37,7 @@ async def test_the_lease_of_a_handler_that_never_reports_is_renewed(service, fak
     await service.called("TransitionJob")
 
 
-async def test_what_a_handler_leaves_running_is_stopped_by_its_next_call(
+async def test_tasks_that_a_handler_leaves_running_are_stopped_by_their_next_call(
     service, fake_client, running
 ):
     async def hang(request, context):

@@ -87,7 +87,7 @@ async def test_the_work_of_all_jobs_shares_one_stream(service, fake_client, runn
     assert len({request.job_id for request in service.requests("UpdateProgress")}) == 20
 
 
-async def test_what_is_ready_goes_into_one_message(service, fake_client, running):
+async def test_all_ready_updates_are_sent_in_one_message(service, fake_client, running):
     waiting = Waiting(fake_client, running, concurrency=100)
     for _ in range(100):
         service.offer()
@@ -421,7 +421,7 @@ async def hang_on_streams(request, context):
         await asyncio.Event().wait()
 
 
-async def test_what_no_stream_answers_goes_as_a_call(service, fake_client, running):
+async def test_an_update_that_no_stream_answers_is_sent_as_a_call(service, fake_client, running):
     """Though each stream is opened: a proxy may pass on no more than its first message."""
     service.rules["TransitionJob"] = hang_on_streams
     waiting = Waiting(fake_client, running, lease=LEASE)

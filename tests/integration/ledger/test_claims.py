@@ -249,7 +249,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     return jobs
 
 
-async def test_claims_that_find_nothing_are_answered_later_while_a_full_batch_waits(
+async def test_empty_claims_are_answered_later_while_a_full_batch_waits(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     types = [f"t-{number}" for number in range(claims.MAX_BATCH)]
@@ -282,7 +282,7 @@ async def test_a_claim_returns_and_reads_no_more_bytes_than_an_answer_holds(
     ]
 
 
-async def test_claims_that_arrive_together_read_no_more_bytes_at_once_than_one_transaction_may(
+async def test_claims_that_arrive_together_read_no_more_bytes_than_one_transaction_may(
     ledger: Ledger, store: SqlStore, loaded: list[Job]
 ) -> None:
     for _ in range(60):
@@ -390,7 +390,7 @@ async def test_an_expired_lease_requeues_the_job_and_fences_out_its_old_worker(
     )
 
 
-async def test_a_worker_that_only_renews_its_lease_loses_a_job_that_may_not_stall(
+async def test_a_worker_that_only_renews_its_lease_loses_a_job_with_a_stall_timeout(
     ledger: Ledger, store: SqlStore, pass_time: PassTime
 ) -> None:
     await created(ledger, max_attempts=2, stall_timeout=Micros(300 * SECOND))

@@ -56,7 +56,7 @@ async def test_a_job_that_was_written_here_is_not_read_again(
         assert await loaded(store, *names) == {job.id: job for job in jobs}
 
 
-async def test_every_command_leaves_in_memory_what_it_leaves_in_the_row(store: SqlStore) -> None:
+async def test_after_every_command_the_cached_job_equals_its_row(store: SqlStore) -> None:
     link = AssetLink("png", "https://a.example/1", "", 5)
     job = await running(store, parameters=Payload(b"\n\x03\n\x01a"), labels={"k": "v"})
     commands = (

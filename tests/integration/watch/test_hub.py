@@ -252,7 +252,7 @@ async def test_a_draining_hub_ends_every_watch_and_takes_no_more(hub: WatchHub) 
 @pytest.mark.parametrize(
     "restore", ["DELETE FROM changes WHERE seq > 1", "UPDATE feed SET epoch = 'other'"]
 )
-async def test_a_database_that_was_restored_ends_every_watch_and_the_next_ones_work(
+async def test_a_restored_database_ends_every_watch_and_new_watches_work(
     here: Ledger,
     hub: WatchHub,
     tail: None,

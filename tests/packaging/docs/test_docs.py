@@ -106,7 +106,7 @@ def test_every_promise_has_a_test_in_the_appendix() -> None:
     assert len(set(promises)) == len(promises)
 
 
-def test_every_threat_names_the_test_that_holds_it() -> None:
+def test_every_threat_names_its_test() -> None:
     table = text_of(ROOT / "SECURITY.md").partition("| --- | --- | --- |\n")[2].partition("\n\n")[0]
     rows = [row.strip("| ").split(" | ") for row in table.splitlines()]
     assert len(rows) > 10
@@ -152,7 +152,7 @@ NOT_OURS = {
 }
 
 
-def test_every_message_that_troubleshooting_explains_is_one_of_ours() -> None:
+def test_every_message_that_troubleshooting_explains_exists_in_the_code() -> None:
     sources = [file for folder in ("server", "client") for file in (ROOT / folder).rglob("*.py")]
     ours = "\n".join(
         str(node.value)
@@ -181,7 +181,7 @@ def test_the_picture_of_the_peers_shows_the_values_of_the_table() -> None:
 
 
 @pytest.mark.parametrize("page", pages(), ids=relative)
-def test_the_first_paragraph_says_for_whom_a_page_is(page: Path) -> None:
+def test_the_first_paragraph_of_a_page_names_its_readers(page: Path) -> None:
     if page.is_relative_to(ROOT / "docs") and not re.match(r"0\d{3}-|README", page.name):
         text = re.sub(r"<!--.*?-->", "", text_of(page), flags=re.DOTALL).strip()
         title, _, first = text.partition("\n\n")

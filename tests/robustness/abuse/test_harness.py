@@ -55,7 +55,7 @@ async def test_only_loopback_is_attacked() -> None:
 
 @pytest.mark.slow
 @sqlite_only
-async def test_a_good_client_alone_is_served(server: ServerProcess) -> None:
+async def test_a_client_alone_meets_the_latency_bound(server: ServerProcess) -> None:
     alone = await served_alone(server.target, 1)
     assert alone.calls > 30
     alone.assert_served(alone)

@@ -50,5 +50,5 @@ def test_five_rounds_are_enough_for_counts(second: float, word: str) -> None:
     assert of(Kind.STATEMENTS, *[(4.0, second)] * 5).verdict == word
 
 
-def test_too_few_rounds_say_nothing() -> None:
+def test_too_few_rounds_give_no_verdict() -> None:
     assert of(Kind.SERVER_CPU, *[(100.0, 200.0)] * 6).verdict == "too few rounds"

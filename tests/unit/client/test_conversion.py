@@ -59,5 +59,5 @@ def test_bottomless_nesting_is_refused_without_exhausting_the_stack():
         to_struct(value, "parameters")
 
 
-def test_infinite_numbers_are_left_to_the_server():
+def test_infinite_numbers_are_refused_by_the_server_only():
     assert math.isnan(to_struct({"a": math.nan}, "parameters")["a"])

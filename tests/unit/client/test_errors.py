@@ -131,7 +131,7 @@ def test_an_invalid_field_lists_every_violation():
     assert error.violations == [("job_type", "is empty"), ("labels[a]", "is too long")]
 
 
-def test_facts_become_attributes():
+def test_metadata_of_an_error_becomes_attributes():
     def read(reason, **metadata):
         return from_rpc_error(answer(grpc.StatusCode.ABORTED, info(reason, **metadata)))
 

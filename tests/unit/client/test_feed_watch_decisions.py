@@ -160,7 +160,7 @@ def test_a_new_listing_does_not_count_as_a_reconnect(make):
         watch.broken(LOST)
 
 
-def test_pauses_grow_where_one_listing_follows_the_other(make):
+def test_pauses_grow_if_listings_follow_each_other(make):
     watch = make()
     pauses = []
     for _ in range(4):

@@ -95,7 +95,7 @@ async def test_a_reason_that_comes_after_the_handler_has_returned_changes_nothin
     assert await outcome_of(function, why, returned=True) == outcome
 
 
-async def test_of_several_reasons_a_cancellation_is_the_jobs_outcome_and_then_a_timeout():
+async def test_a_cancellation_takes_precedence_over_a_timeout_and_a_shutdown():
     every = [Stop.SHUTDOWN, Stop.TIMED_OUT, Stop.CANCELLED]
     assert await outcome_of(hang, *every, returned=False) == CANCELLED
     assert await outcome_of(hang, *every[:2], returned=False) == TIMED_OUT

@@ -39,7 +39,7 @@ def test_a_renewal_counts_from_when_it_was_sent(clock):
     assert held.deadline == pytest.approx(175.0)
 
 
-def test_an_answer_that_overtook_another_shortens_nothing(clock):
+def test_an_older_renewal_does_not_shorten_the_lease(clock):
     held = lease(clock)
     held.renewed(120.0)
     held.renewed(110.0)

@@ -76,7 +76,7 @@ def test_a_long_message_is_cut_and_marked():
     assert (len(message), message[-1]) == (4096, "\N{HORIZONTAL ELLIPSIS}")
 
 
-def test_only_what_is_missing_needs_an_error():
+def test_only_failed_and_partial_with_a_message_have_an_error():
     assert error_of(Completed({"a": 1})) is None
     assert error_of(Partial({"a": 1})) is None
     error = error_of(Partial({"a": 1}, "no sound", "NO_SOUND", details={"track": 2}))

@@ -67,7 +67,7 @@ def convert(**parameters):
         ({"layers": [{"name": "a"}]}, [Layer("a")]),
     ],
 )
-def test_a_value_becomes_what_its_field_says(given, value):
+def test_a_value_is_converted_to_the_type_of_its_field(given, value):
     ((name, _),) = given.items()
     found = getattr(convert(**given), name)
     assert (found, type(found)) == (value, type(value))
@@ -106,7 +106,7 @@ def test_unknown_parameters_are_ignored_so_that_owners_can_be_newer_than_workers
     assert convert(newer=True) == Everything()
 
 
-def test_what_the_dataclass_itself_refuses_is_refused():
+def test_a_value_that_the_dataclass_refuses_is_refused():
     @dataclass
     class Positive:
         number: int
@@ -130,7 +130,7 @@ class Ints:
 
 
 @pytest.mark.parametrize("kind", [Bytes, Ints, set[int], complex])
-def test_a_type_that_json_cannot_become_is_refused_when_the_handler_is_registered(kind):
+def test_a_type_that_no_json_value_fits_is_refused_when_the_handler_is_registered(kind):
     with pytest.raises(TypeError, match="is not a type that JSON can be converted to"):
         converter(kind)
 

@@ -291,7 +291,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_each_call_sends_exactly_this(wire, case):
+def test_each_call_sends_exactly_the_expected_request(wire, case):
     call, method, request = CASES[case]
     assert wire.sent(method, call) == request
 
@@ -312,7 +312,7 @@ WATCHES = {
 
 
 @pytest.mark.parametrize("case", WATCHES)
-def test_a_watch_of_many_jobs_asks_for_exactly_these(wire, case):
+def test_a_watch_of_many_jobs_sends_exactly_the_expected_request(wire, case):
     options, fields = WATCHES[case]
     news = wire.client.watch_jobs(**options)
     first = wire.threads.submit(next, news)
@@ -442,7 +442,7 @@ def test_a_reason_goes_only_with_a_message(wire, error):
         wire.client.mark_partial("j", error=error, reason="NO_DISK")
 
 
-def test_a_channel_of_ones_own_is_not_closed_with_the_client():
+def test_the_callers_own_channel_is_not_closed_with_the_client():
     class Channel:
         closed = False
 

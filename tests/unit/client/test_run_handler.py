@@ -69,7 +69,7 @@ def test_parameters_that_do_not_fit_are_refused_as_in_a_worker():
         run_handler(render, {"scene": object()})
 
 
-def test_parameters_are_what_a_worker_would_get():
+def test_run_handler_converts_parameters_as_a_worker_does():
     outcome = run_handler(lambda job: job.parameters, {"whole": 3.0, "pair": (1, 2)}).outcome
     assert outcome.result == {"whole": 3, "pair": [1, 2]}
 

@@ -69,7 +69,7 @@ def test_every_field_of_the_outcome_is_in_the_digest(other: ChangeStatus) -> Non
     assert outcome_digest(other) != outcome_digest(FULL)
 
 
-def test_text_does_not_slide_from_one_field_into_the_next() -> None:
+def test_text_moved_between_adjacent_fields_changes_the_digest() -> None:
     def digest(asset_type: str, url: str) -> bytes:
         link = AssetLink(asset_type=asset_type, url=url, storage_path="", file_size=0)
         return outcome_digest(replace(BARE, assets=(link,)))

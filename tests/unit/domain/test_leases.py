@@ -96,7 +96,7 @@ def test_a_claim_starts_a_queued_job() -> None:
 
 
 @pytest.mark.parametrize("state", [RELEASED, LEFT])
-def test_a_claim_of_a_job_that_ran_before_is_its_next_attempt_from_nothing(state: State) -> None:
+def test_a_claim_of_a_requeued_job_starts_its_next_attempt_without_progress(state: State) -> None:
     job = replace(job_in(state), run_timeout=RUN_TIMEOUT, run_expire_time=Instant(3602 * SECOND))
     assert claim(job, CLAIM, NOW) == Decision(
         job=replace(
@@ -213,7 +213,7 @@ def test_a_start_uses_up_an_attempt_as_a_claim_does() -> None:
 
 
 @pytest.mark.parametrize("state", [RELEASED, LEFT])
-def test_the_old_holder_is_fenced_out_before_anyone_else_has_the_job(state: State) -> None:
+def test_the_old_worker_is_fenced_out_before_the_job_is_claimed_again(state: State) -> None:
     job = job_in(state)
     for command in (
         Report(job_id=JOB_ID, attempt=1, progress=50),
@@ -227,7 +227,7 @@ def test_the_old_holder_is_fenced_out_before_anyone_else_has_the_job(state: Stat
         assert repr(refusal.value) == repr(LeaseLost(JOB_ID, 1))
 
 
-def test_the_old_holder_is_fenced_out_when_someone_else_has_the_job() -> None:
+def test_the_old_worker_is_fenced_out_after_the_job_is_claimed_again() -> None:
     job = claimed(job_in(LEFT))
     for command in (
         Report(job_id=JOB_ID, attempt=1, progress=50),
@@ -259,7 +259,7 @@ def test_an_expired_lease_is_valid_until_its_expiry_is_applied(late_by: int) -> 
     assert linked.lease_expire_time == LEASE_EXPIRED_AT, "a link does not renew the lease"
 
 
-def test_expiry_that_comes_after_something_else_changes_nothing() -> None:
+def test_an_expiry_changes_nothing_if_the_job_has_changed_since() -> None:
     """What the reaper saw overdue may be completed, renewed or taken anew when it gets there."""
     job, now = job_in(HELD), LEASE_EXPIRED_AT
     for moved_on in (

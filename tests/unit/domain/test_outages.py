@@ -79,11 +79,11 @@ def test_a_lease_that_was_renewed_after_the_outage_is_not_extended() -> None:
     assert not expire(renewed, renewed.lease_expire_time).job.leased
 
 
-def test_a_lease_that_has_not_expired_is_left_alone() -> None:
+def test_a_lease_that_has_not_expired_is_not_extended() -> None:
     assert expire(JOB, 62 * SECOND, 61 * SECOND).job == JOB
 
 
-def test_the_time_to_run_and_the_grace_of_a_cancellation_are_not_extended() -> None:
+def test_an_outage_extends_neither_the_run_timeout_nor_the_cancellation_grace() -> None:
     running = replace(JOB, run_timeout=RUN_TIMEOUT, run_expire_time=Instant(100 * SECOND))
     error = expire(running, RESUMED).job.error
     assert error is not None

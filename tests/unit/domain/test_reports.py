@@ -230,7 +230,7 @@ def test_no_kind_of_report_lowers_the_progress(
         assert outcome_of(job, command) == expected
 
 
-def test_progress_by_transition_may_change_the_lease_and_a_late_one_does_not() -> None:
+def test_progress_by_a_transition_may_change_the_lease_unless_it_is_late() -> None:
     job = job_in(HELD)
     command = replace(START, attempt=1, progress=41, lease_duration=Micros(7_000_000))
     decision = decide(job, command, now=NOW, new_id=ids())

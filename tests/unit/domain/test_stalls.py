@@ -73,7 +73,7 @@ def test_no_other_command_restarts_the_stall_timeout(command: JobCommand) -> Non
     assert (job.progress_time, deadline(job)) == (NOW, STALLS_AT)
 
 
-def test_an_attempt_without_news_is_lost_although_its_lease_is_not() -> None:
+def test_a_stalled_attempt_is_lost_although_its_lease_is_valid() -> None:
     job = after(STARTED, Report(job_id=JOB_ID, attempt=1), STALLS_AT).job
     lost = after(job, Expire(job_id=JOB_ID), STALLS_AT).job
     assert (lost.status, lost.leased, lost.stall_expire_time) == (JobStatus.PROCESSING, False, None)

@@ -48,7 +48,7 @@ async def test_a_bad_page_token_is_invalid_argument_with_a_reason(call: Caller) 
 
 
 @in_turn(("method", "fields"), FOREIGN_CALLS)
-async def test_an_absent_job_and_another_owners_are_the_same_byte_for_byte(
+async def test_an_absent_job_and_another_owners_job_give_identical_answers(
     app: App, call: Caller, method: str, fields: dict[str, Any]
 ) -> None:
     job = await call.ended()
