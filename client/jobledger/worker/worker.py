@@ -110,8 +110,8 @@ class Worker:
         self._slots = [self._shared]
         self._started = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        # While the lifespan is entered, which nothing else could stop.
-        self._working: asyncio.Task[None] | None = None
+        # None once the lifespan is entered: until then nothing else could stop the worker.
+        self._entering: asyncio.Task[Any] | None = None
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
 
@@ -236,7 +236,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         cancelled = False
         with self._signals() if signals else contextlib.nullcontext():
-            self._working = working = asyncio.create_task(self._work(self._client))
+            working = asyncio.create_task(self._work(self._client))
             while not working.done():
                 try:
                     await asyncio.wait({working})
@@ -271,14 +271,17 @@ class Worker:
                 await self._client.close()
 
     async def _work(self, client: AsyncClient) -> None:
+        self._entering = asyncio.current_task()
         try:
             async with AsyncExitStack() as stack:
                 if self._owns_client:
                     stack.push_async_callback(client.close)
+                if self._stopping.is_set():
+                    return
                 state = None
                 if self._lifespan is not None:
                     state = await _enter(stack, self._lifespan())
-                self._working = None
+                self._entering = None
                 for handler in self._handlers.values():
                     if handler.processes is not None:
                         stack.push_async_callback(asyncio.to_thread, handler.processes.close)
@@ -312,8 +315,8 @@ class Worker:
 
     def _stop(self, *, now: bool) -> None:
         self._stopping.set()
-        if self._working is not None:
-            self._working.cancel()
+        if self._entering is not None:
+            self._entering.cancel()
         if now:
             self._hurrying.set()
         self._one_returned.set()

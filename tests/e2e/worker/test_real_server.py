@@ -196,3 +196,29 @@ async def test_plain_functions_run_at_the_same_time(client, running, job_type):
         done = await client.wait(job.id, timeout=20)
         (asset,) = [asset async for asset in client.list_assets(job.id)]
         assert done.result["asset"] == asset.id
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="new in Python 3.12")
+async def test_a_worker_whose_tasks_start_at_once_stops_as_any_other(
+    client, running, job_type, caplog
+):
+    caplog.set_level("INFO", "jobledger.worker")
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+    started, done = asyncio.Event(), asyncio.Event()
+    worker = Worker(client, grace=30)
+
+    @worker.handler(job_type)
+    async def render(job):
+        started.set()
+        await done.wait()
+
+    job = await client.create_job(job_type)
+    run = running(worker)
+    await started.wait()
+    worker.stop()
+    async with asyncio.timeout(20):
+        while "stopping; jobs running" not in caplog.text:
+            await asyncio.sleep(0.01)
+    done.set()
+    await run
+    assert (await client.get_job(job.id)).status == JobStatus.COMPLETED
