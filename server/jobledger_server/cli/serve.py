@@ -12,7 +12,7 @@ from jobledger_server.app import open_app
 from jobledger_server.cli.options import database_options, settings_options
 from jobledger_server.cli.running import expected_errors, run
 from jobledger_server.runtime import parent
-from jobledger_server.runtime.descriptors import raise_descriptor_limit
+from jobledger_server.runtime.descriptors import open_standard_files, raise_descriptor_limit
 from jobledger_server.runtime.processes import serve_with_processes
 from jobledger_server.runtime.supervision import ServerFailed
 from jobledger_server.settings import Settings
@@ -30,6 +30,7 @@ def serve(child: int | None, url_schemes: tuple[str, ...], **options: Any) -> No
     An SQLite database is migrated first. A PostgreSQL database has to be migrated before,
     with `jobledger-server migrate`.
     """
+    open_standard_files()
     raise_descriptor_limit()
     settings = Settings(
         url_schemes=frozenset(url_schemes), shares_port=child is not None, **options

@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 from jobledger_server.runtime.descriptors import RESERVED
+from tests.support.server_process import free_port, run_server
 
 PROGRAM = """
 import resource
@@ -28,3 +30,14 @@ def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
 def test_file_descriptors_are_reserved_for_other_uses_than_connections() -> None:
     assert limits_under("ulimit -n 400") == (400, 400 - RESERVED)
     assert limits_under("ulimit -n 200") == (200, 100)
+
+
+def test_a_server_runs_without_standard_files(tmp_path: Path) -> None:
+    program = Path(sys.executable).with_name("jobledger-server")
+    listen = f"127.0.0.1:{free_port()}"
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", program, "serve", "--listen", listen]
+    with subprocess.Popen(closed, cwd=tmp_path) as server:
+        while run_server("health", "--listen", listen).returncode:
+            assert server.poll() is None
+        server.terminate()
+        assert server.wait(30) == 0
