@@ -17,6 +17,7 @@ from jobledger_server.admission.admission import Admission
 from jobledger_server.admission.caller import CALLER, Caller
 from jobledger_server.admission.fair_queue import FairQueue
 from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.store import StoreUnavailable
 from jobledger_server.telemetry.instruments import COUNTS, LATENCY_SECONDS, Histogram
 
 Item = TypeVar("Item")
@@ -54,7 +55,8 @@ class Batcher(Generic[Item, Result]):
     item of another is in the next batch or the one after.
 
     A caller that is cancelled does not affect its batch: the item is processed anyway.
-    The end of the `async with` block waits until every accepted item is processed.
+    The end of the `async with` block waits until every accepted item is processed. If the
+    database is unavailable then, items that wait fail without being tried.
 
     Args:
         name: What is batched, as errors name it: "commands".
@@ -224,6 +226,10 @@ class Batcher(Generic[Item, Result]):
             results = [error] * len(batch)
         self.sizes.record(len(batch))
         self.seconds.record(perf_counter() - begun)
+        if self._closed and all(isinstance(result, StoreUnavailable) for result in results):
+            # Each further batch would take seconds to fail, and the process would not end.
+            rest = [self._queue.pop() for _ in range(len(self._queue))]
+            batch, results = [*batch, *rest], [*results, *[results[0]] * len(rest)]
         for pending, result in zip(batch, results, strict=True):
             self._items.release(pending.caller, pending.weight)
             self._bytes.release(pending.caller, pending.bytes)

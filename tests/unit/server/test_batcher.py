@@ -9,6 +9,7 @@ from jobledger_server.admission.caller import CALLER, SERVICE, Caller
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.ledger import batcher as batcher_module
 from jobledger_server.ledger.batcher import Batcher
+from jobledger_server.store import StoreUnavailable
 from tests.support.gated_store import Gate
 
 
@@ -123,6 +124,24 @@ async def test_accepted_items_are_finished_before_the_batcher_closes() -> None:
         await gate.reached.wait()
         asyncio.get_running_loop().call_soon(gate.open)
     assert [task.result() for task in tasks] == [2, 4, 6]
+
+
+async def test_items_that_wait_fail_at_the_close_while_the_database_is_unavailable() -> None:
+    gate = Gate()
+    batches = []
+
+    async def fail(batch: Sequence[int]) -> Sequence[int]:
+        batches.append(batch)
+        await gate()
+        raise StoreUnavailable("no answer")
+
+    async with Batcher("numbers", fail, max_batch=1, max_waiting=10) as batcher:
+        tasks = await submitted(batcher, 1, 2, 3)
+        await gate.reached.wait()
+        asyncio.get_running_loop().call_soon(gate.open)
+    assert batches == [[1]]
+    assert [type(task.exception()) for task in tasks] == [StoreUnavailable] * 3
+    assert batcher.held == 0
 
 
 @pytest.fixture
