@@ -63,7 +63,7 @@ class ClaimWaiters:
     def observe(self, change: Change) -> None:
         """Receive a change; wake one waiter if its job is claimable now."""
         job = change.job
-        if not change.deleted and is_claimable(job):
+        if job.job_type in self._waiters and not change.deleted and is_claimable(job):
             claimable = Claimable(job.id, job.job_type, job.memory_bytes)
             self._wake_one(job.job_type, claimable if self.sees_every_job else None)
 
