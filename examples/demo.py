@@ -83,7 +83,7 @@ def main() -> int:
         return 1
     print(f"All as it should be, after {time.monotonic() - began:.0f} seconds.")
     if output is not None:
-        print(f"Kept in {output}. Unpack an archive in files/, and beside what was in it")
+        print(f"Kept in {output}. Unpack an archive in files/, and next to its content")
         print("`sha256sum --check` takes its manifest.")
     return 0
 

@@ -43,10 +43,13 @@ PATTERNS = {re.compile(rf"\b(?:{word})\b", re.IGNORECASE): use for word, use in 
 _NOT_PROSE = re.compile(
     r"^ *```.*?^ *```$|<!--.*?-->|`[^`\n]+`|\]\([^()\s]+\)|https?://\S+", re.MULTILINE | re.DOTALL
 )
-_COMMENT = re.compile(r"(?:^|\s)(?:#|//)\s.*")
+_COMMENT = re.compile(r"(?:^|\s)(?:#|//+|/?\*+)\s.*")
 _STATEMENT_FOLLOWS = (tokenize.ENCODING, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
 
-CHECKED = ("*.md", "*.py", "*.proto", "*.sh", "Makefile", "Dockerfile")
+CHECKED = (
+    "*.md", "*.py", "*.proto", "*.sh", "Makefile", "Dockerfile",
+    "*.cc", "*.h", "*.go", "*.java", "*.rs", "*.ts", "*.mjs", "*.toml", "*.yaml", "*.yml",
+)  # fmt: skip
 NOT_OURS = ("generated/", "client/jobledger/core/sync/", "examples/clients/googleapis/")
 
 

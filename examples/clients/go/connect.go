@@ -12,8 +12,8 @@ import (
 	pb "example.com/jobs/jobledgerv1"
 )
 
-// Streams are not in the first entry's reach: whoever opens one knows where to go on. Nor are
-// claims: one whose answer was lost may have taken a job.
+// gRPC must not retry streams: only the program that opened one knows where to resume. Nor
+// claims: one whose answer was lost may have claimed a job.
 const serviceConfig = `{"methodConfig": [
 	{
 		"name": [{"service": "jobledger.v1.JobService"}, {"service": "jobledger.v1.WorkerService"}],

@@ -50,7 +50,7 @@ func list(ctx context.Context, c *client, o *options) error {
 			return err
 		}
 		print(event{"event": "page", "jobs": messages(page.GetJobs())})
-		// A short page may be followed by others; only the token tells.
+		// More pages may follow a short one: only the token shows it.
 		if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
 			return nil
 		}
@@ -106,7 +106,7 @@ func hasEnded(job *pb.Job) bool {
 	return false
 }
 
-// isTransient tells whether another stream may succeed.
+// isTransient returns whether another stream may succeed.
 func isTransient(err error) bool {
 	if err == io.EOF { // OK before the job has ended: never the server's, a proxy's perhaps.
 		return true

@@ -66,9 +66,9 @@ func run(ctx context.Context, server, verb, argument string) error {
 			Name: argument, Timeout: durationpb.New(30 * time.Second),
 		})
 		if err != nil {
-			return told("answered", nil, nil, err)
+			return report("answered", nil, nil, err)
 		}
-		return told("answered", longrunning.InternalNewOperation(client, op), nil, nil)
+		return report("answered", longrunning.InternalNewOperation(client, op), nil, nil)
 	case "cancel":
 		return act(ctx, client, argument, (*longrunning.Operation).Cancel)
 	case "delete":
@@ -86,15 +86,15 @@ func follow(
 ) error {
 	found, err := client.GetOperation(ctx, &longrunningpb.GetOperationRequest{Name: name})
 	if err != nil {
-		return told("found", nil, nil, err)
+		return report("found", nil, nil, err)
 	}
 	op := longrunning.InternalNewOperation(client, found)
-	if err := told("found", op, nil, nil); err != nil {
+	if err := report("found", op, nil, nil); err != nil {
 		return err
 	}
 	var job jobledgerv1.Job
 	err = ask(op, ctx, &job)
-	return told("followed", op, &job, err)
+	return report("followed", op, &job, err)
 }
 
 func act(
@@ -102,7 +102,7 @@ func act(
 	do func(*longrunning.Operation, context.Context, ...gax.CallOption) error,
 ) error {
 	op := longrunning.InternalNewOperation(client, &longrunningpb.Operation{Name: name})
-	return told("acted", op, nil, do(op, ctx))
+	return report("acted", op, nil, do(op, ctx))
 }
 
 func list(ctx context.Context, client *autogen.OperationsClient, filter string) error {
@@ -115,17 +115,17 @@ func list(ctx context.Context, client *autogen.OperationsClient, filter string) 
 			return nil
 		}
 		if err != nil {
-			return told("listed", nil, nil, err)
+			return report("listed", nil, nil, err)
 		}
-		err = told("listed", longrunning.InternalNewOperation(client, op), nil, nil)
+		err = report("listed", longrunning.InternalNewOperation(client, op), nil, nil)
 		if err != nil {
 			return err
 		}
 	}
 }
 
-// told prints what is known of an operation, its response and the error of a call on it.
-func told(event string, op *longrunning.Operation, response proto.Message, failure error) error {
+// report prints what is known of an operation, its response and the error of a call on it.
+func report(event string, op *longrunning.Operation, response proto.Message, failure error) error {
 	line := map[string]any{"event": event}
 	if fault, ok := apierror.FromError(failure); ok {
 		line["error"] = map[string]any{

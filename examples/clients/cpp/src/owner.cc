@@ -63,7 +63,7 @@ void List(const Client& client, const Options& options) {
   do {
     const auto page = Unary(*client.jobs, &JobService::Stub::ListJobs, request);
     Print("page", {{"jobs", JsonList(page.jobs())}});
-    // A short page may be followed by others; only the token tells.
+    // More pages may follow a short one: only the token shows it.
     request.set_page_token(page.next_page_token());
   } while (!request.page_token().empty());
 }

@@ -61,8 +61,8 @@ void Watch(const Client& client, const Options& options) {
   request.set_after_version(options.after_version);
   for (int failures = 0;; ++failures) {
     grpc::ClientContext context;
-    // Else a service that is away fails the call at once, and between calls this library may
-    // look after a connection only every 5 s (grpc/grpc#28866): it would come back late.
+    // Else an unavailable service fails the call at once, and between calls this library may
+    // check a connection only every 5 s (grpc/grpc#28866): it would reconnect late.
     context.set_wait_for_ready(true);
     const auto stream = client.jobs->WatchJob(&context, request);
     WatchJobResponse response;

@@ -10,7 +10,7 @@ namespace jobs {
 // jobs to it, updates of them from it, and a result for each update. Throws CallFailed.
 void Work(const Client& client, const Options& options);
 
-// Ends a job as COMPLETED. Throws CallFailed.
+// Finishes a job as COMPLETED. Throws CallFailed.
 void Complete(const Client& client, const Options& options);
 
 }  // namespace jobs

@@ -11,8 +11,8 @@ import {
   type MessageShape,
 } from "@bufbuild/protobuf";
 
-// Streams are not in the first entry's reach: whoever opens one knows where to go on. Nor are
-// claims: one whose answer was lost may have taken a job.
+// gRPC must not retry streams: only the program that opened one knows where to resume. Nor
+// claims: one whose answer was lost may have claimed a job.
 const SERVICE_CONFIG = {
   methodConfig: [
     {

@@ -40,7 +40,7 @@ export async function list(client: grpc.Client, options: Options): Promise<void>
       pageToken,
     });
     print({ event: "page", jobs: page.jobs.map((job) => json(JobSchema, job)) });
-    // A short page may be followed by others; only the token tells.
+    // More pages may follow a short one: only the token shows it.
     pageToken = page.nextPageToken;
   } while (pageToken !== "");
 }

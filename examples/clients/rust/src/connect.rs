@@ -26,7 +26,7 @@ pub fn endpoint(server: &str) -> Result<Endpoint, tonic::transport::Error> {
     // `https` and tonic's feature `tls-ring` where the service has TLS.
     let endpoint = Endpoint::from_shared(format!("http://{server}"))?
         .connect_timeout(Duration::from_secs(5))
-        // A ping after so much silence, only while calls are under way.
+        // A ping after this time without data, only while calls are under way.
         .http2_keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10));
     Ok(endpoint)
@@ -60,7 +60,7 @@ impl Client {
 }
 
 /// Makes a call that is safe to repeat: up to five times within its deadline, for as long as
-/// the service is away. What a service config does where the library knows them.
+/// the service is unavailable. Other gRPC libraries do this by a service config.
 pub async fn unary<M: Clone, R>(
     request: M,
     call: impl AsyncFn(Request<M>) -> Result<Response<R>, Status>,
@@ -87,7 +87,7 @@ async fn once<M, R>(
     call: &impl AsyncFn(Request<M>) -> Result<Response<R>, Status>,
 ) -> Result<R, Status> {
     let mut request = Request::new(message);
-    // Tells the service. Here it does not count connecting, hence the other limit.
+    // Sent to the service. In this library it does not include connecting, hence the other limit.
     request.set_timeout(deadline.saturating_duration_since(Instant::now()));
     match timeout_at(deadline, call(request)).await {
         Ok(Ok(answer)) => Ok(answer.into_inner()),

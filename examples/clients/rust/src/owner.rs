@@ -101,7 +101,7 @@ pub async fn list(options: List) -> Result<(), Status> {
     loop {
         let page = unary(request.clone(), async |r| client.jobs().list_jobs(r).await).await?;
         print(json!({"event": "page", "jobs": messages(&page.jobs)}));
-        // A short page may be followed by others; only the token tells.
+        // More pages may follow a short one: only the token shows it.
         if page.next_page_token.is_empty() {
             return Ok(());
         }

@@ -53,8 +53,8 @@ pub async fn watch(options: Watch) -> Result<(), Status> {
     }
 }
 
-/// Reads one stream and tells whether it brought the job's end. Leaves in the request where
-/// the next one goes on.
+/// Reads one stream; returns whether it delivered the job's terminal state. Sets in the request
+/// where the next one resumes.
 async fn follow(
     client: &Client,
     request: &mut WatchJobRequest,

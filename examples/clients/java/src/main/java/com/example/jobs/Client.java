@@ -18,8 +18,8 @@ record Client(ManagedChannel channel) implements AutoCloseable {
     static final Duration DEADLINE = Duration.ofSeconds(10);
 
     /**
-     * Streams are not in the first entry's reach: whoever opens one knows where to go on. Nor are
-     * claims: one whose answer was lost may have taken a job.
+     * gRPC must not retry streams: only the program that opened one knows where to resume. Nor
+     * claims: one whose answer was lost may have claimed a job.
      */
     private static final String SERVICE_CONFIG = """
             {"methodConfig": [

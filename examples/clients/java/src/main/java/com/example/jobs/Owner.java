@@ -39,7 +39,7 @@ final class Owner {
         do {
             var page = client.jobs().listJobs(request.build());
             Lines.print("page", Map.of("jobs", page.getJobsList()));
-            // A short page may be followed by others; only the token tells.
+            // More pages may follow a short one: only the token shows it.
             request.setPageToken(page.getNextPageToken());
         } while (!request.getPageToken().isEmpty());
     }

@@ -86,7 +86,7 @@ final class Watch {
         };
     }
 
-    /** Tells whether another stream may succeed. */
+    /** Returns whether another stream may succeed. */
     private static boolean isTransient(StatusRuntimeException error, Failure failure) {
         return switch (error.getStatus().getCode()) {
             case UNAVAILABLE, RESOURCE_EXHAUSTED, CANCELLED, DEADLINE_EXCEEDED -> true;
