@@ -23,7 +23,7 @@ from tests.support.databases import NoOutages, migrated
 from tests.support.rpc_caller import Caller
 from tests.support.shared_postgres import Administrator, Databases, shared_postgres
 
-# How long an example takes to make says how busy the machine is.
+# The time to generate an example depends on how busy the machine is.
 hypothesis.settings.register_profile(
     "jobledger", suppress_health_check=[hypothesis.HealthCheck.too_slow], deadline=None
 )

@@ -1,4 +1,4 @@
-"""The real server as a process: one for the whole session, and one for each test that ends it."""
+"""The real server as a process: one for the whole session, and one for each test that stops it."""
 
 from collections.abc import Iterator
 
@@ -25,7 +25,7 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProce
 
 @pytest.fixture
 def ada(server: ServerProcess) -> Iterator[Client]:
-    """Return a client of the user `ada`, of whom other tests with the same server may know."""
+    """Return a client of the user `ada`, whom other tests of the same server may use too."""
     with Client(server.target, user_id="ada") as client:
         yield client
 

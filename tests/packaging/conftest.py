@@ -1,4 +1,4 @@
-"""What ships is built once; every environment is installed from that and from the lock."""
+"""The wheel is built once; every environment is installed from it and from the lock."""
 
 import subprocess
 import sys

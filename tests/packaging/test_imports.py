@@ -1,4 +1,4 @@
-"""Who may import from the tests."""
+"""Which modules may import from the tests."""
 
 import ast
 from collections.abc import Iterator

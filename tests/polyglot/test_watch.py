@@ -1,4 +1,4 @@
-"""A watch survives whatever happens to its stream: each change once, and always the end."""
+"""A watch survives every failure of its stream: each change once, and always the terminal state."""
 
 from collections.abc import Iterator
 from pathlib import Path

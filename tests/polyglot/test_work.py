@@ -1,4 +1,4 @@
-"""From creation to every kind of end, with an owner and a worker in the same language."""
+"""From creation to every terminal state, with an owner and a worker in the same language."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Each judge catches the server that breaks its promise, and lets an honest one pass."""
+"""Each validator detects the server that breaks its promise, and accepts a correct one."""
 
 import asyncio
 from collections.abc import Callable
@@ -29,7 +29,7 @@ SMALL = Size(
 )
 
 IMPATIENT = replace(SMALL, patience=3.0)
-"""For servers from which some will never hear."""
+"""For servers that never send some changes."""
 
 WAITING = replace(IMPATIENT, waits=0.3)
 """For workers that would hear of a cancellation."""
@@ -54,7 +54,7 @@ async def judged(
 
 
 class Honest(Mutation):
-    """Strikes without being wrong."""
+    """Counts strikes without altering anything."""
 
     times = 400
 

@@ -201,7 +201,7 @@ async def test_the_log_is_json_with_a_line_for_each_transition(serve: Serve) -> 
 async def test_an_outage_of_postgresql_is_unavailable_and_ends_without_a_restart(
     tmp_path: Path,
 ) -> None:
-    """UNAVAILABLE while it is gone, recovery without a restart, and the watch goes on."""
+    """UNAVAILABLE during the outage, recovery without a restart, and the watch continues."""
     from tests.support.databases import migrated
 
     postgres = await asyncio.to_thread(PostgresServer)

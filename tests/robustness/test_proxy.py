@@ -1,4 +1,4 @@
-"""The proxy does to what goes through it what it says, or the checker would break nothing."""
+"""The proxy really does what its methods say; else the checker would test nothing."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""Going on at another replica than the one that gave the token, in the cases that are hard."""
+"""Resuming at another replica than the one that gave the token, in the difficult cases."""
 
 import signal
 from collections.abc import AsyncIterator

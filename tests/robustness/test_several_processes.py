@@ -1,4 +1,4 @@
-"""`serve --processes N`: one server to those who call it, several processes to those who run it."""
+"""`serve --processes N`: one server for its callers, several processes for its operators."""
 
 import asyncio
 import json

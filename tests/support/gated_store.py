@@ -9,7 +9,7 @@ from jobledger_server.store import Store, Transaction
 
 
 async def _pass() -> None:
-    """Hold nobody up."""
+    """Block no caller."""
 
 
 class _Gated:

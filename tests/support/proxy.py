@@ -81,7 +81,7 @@ class Proxy:
                 writer.write_eof()
 
     def swallow(self) -> None:
-        """Let nothing through any more, and nobody know: a black hole."""
+        """Let nothing more through, without an error on either side: a black hole."""
         self._open.clear()
 
     def swallow_open_ones(self) -> None:

@@ -20,7 +20,7 @@ PARTIAL = job_pb2.JOB_STATUS_PARTIAL
 FAILED = job_pb2.JOB_STATUS_FAILED
 
 SMALL_WINDOW = [
-    # Nearly nothing is on its way to one who does not read: the server is held up at once.
+    # Small buffers: if the client does not read, the server blocks almost at once.
     ("grpc.http2.lookahead_bytes", 1024),
     ("grpc.http2.bdp_probe", 0),
     ("grpc.use_local_subchannel_pool", 1),

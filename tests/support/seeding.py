@@ -1,4 +1,4 @@
-"""Many jobs at once, written to the database by hand: for tests of how much else there is."""
+"""Many jobs at once, written to the database by hand: for tests on large tables."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What decides who may call does not touch the database, so one kind of database is enough."""
+"""Access control does not use the database, so one kind of database is enough."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The audit log: who changed which job with what outcome, who was denied, and nothing else."""
+"""The audit log: changes of jobs with their callers and outcomes, and denials; nothing else."""
 
 import asyncio
 import hashlib
@@ -46,7 +46,7 @@ async def channel(start: Any, tmp_path: Path) -> Any:
 
 @pytest.fixture
 def audit(caplog: pytest.LogCaptureFixture) -> Any:
-    """Return what the audit log has since the last time."""
+    """Return the lines of the audit log since the last call."""
     caplog.set_level(logging.INFO, "jobledger.audit")
 
     def lines() -> list[tuple[str, ...]]:

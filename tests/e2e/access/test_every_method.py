@@ -95,7 +95,7 @@ async def channel(start: Any, tmp_path: Path) -> Any:
 async def code_of(
     channel: grpc.Channel, path: str, method: MethodDescriptor, token: str | None, user: str
 ) -> StatusCode:
-    """Call a method for a user, with as little in the request as can be."""
+    """Call a method for a user, with a minimal request."""
     request = GetMessageClass(method.input_type)()
     if "user_id" in method.input_type.fields_by_name:
         request.user_id = user

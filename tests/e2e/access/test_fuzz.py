@@ -1,4 +1,4 @@
-"""Identities at random: nothing but a whole proof lets anybody in, and nothing is a bug."""
+"""Random identities: only valid proof gives access, and none causes an internal error."""
 
 import base64
 import binascii
@@ -64,7 +64,7 @@ def mutated(chance: random.Random, text: str) -> str:
 
 
 def content(token: str) -> list[bytes] | None:
-    """Return what a token's parts say: of one content there are several spellings."""
+    """Return the decoded parts of a token: one content has several encodings."""
     try:
         return [base64.urlsafe_b64decode(part + "==") for part in token.split(".")]
     except (binascii.Error, ValueError):

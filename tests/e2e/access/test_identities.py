@@ -151,10 +151,10 @@ async def test_a_certificate_names_its_holder(
         ({"common_name": "cron.example"}, DENIED),
         ({"common_name": web}, DENIED),
         ({"dns": ("jo",)}, DENIED),
-        # The SPIFFE ID counts, and what stands besides it does not.
+        # The SPIFFE ID counts, and the other names do not.
         ({"uris": ("spiffe://example.org/other",), "common_name": "jo"}, DENIED),
         ({"dns": ("other.example", "cron.example")}, DENIED),
-        # With several URIs it is no SPIFFE certificate, and nobody's.
+        # With several URIs it is no SPIFFE certificate, and identifies no caller.
         ({"uris": (web, "spiffe://example.org/other"), "common_name": "jo"}, UNKNOWN),
         ({"uris": ("spiffe://example.org/../web",), "common_name": "jo"}, UNKNOWN),
         ({}, UNKNOWN),
@@ -207,7 +207,7 @@ async def test_only_a_trusted_proxy_may_name_its_client(
             assert (report, found) == (report, expected)
             assert await answer(cron, x_forwarded_client_cert=report) == DENIED
         assert await answer(proxy) == DENIED
-        # Also of a proxy's client a token decides.
+        # A token takes precedence for a proxy's client too.
         assert await answer(proxy, "secret", "bob", x_forwarded_client_cert=web) == LET_IN
 
 
@@ -453,7 +453,7 @@ async def test_keys_from_a_url_are_cached_and_fetched_again_for_an_unknown_key(
             assert await answer(channel, second.token()) == LET_IN
             assert await answer(channel, first.token()) == LET_IN
             assert served.requests == 2
-            # Where the URL does not answer, or answers nonsense, the keys so far stay.
+            # If the URL does not answer, or answers nonsense, the old keys stay in use.
             for status, content in ((500, b""), (200, b"<html>"), (302, b""), (200, b"[" * 9999)):
                 served.status, served.content = status, content
                 unknown = SigningKey("ES256", "third")
@@ -523,7 +523,7 @@ async def test_the_access_file_is_reloaded_while_keys_are_fetched(
             async with asyncio.timeout(30):
                 while not served.requests:
                     await asyncio.sleep(0.01)
-                # The issuer is trusted no more.
+                # The issuer is no longer trusted.
                 (tmp_path / "access.toml").write_text(CERTIFICATES + policy.partition("\n\n")[2])
                 app.reload()
                 while await answer(channel, "secret", "bob") != LET_IN:

@@ -1,4 +1,4 @@
-"""Quotas of an identity: each of them, whose limit it is, and that others are not touched."""
+"""Quotas of an identity: each of them, its scope, and that other callers are not affected."""
 
 import asyncio
 import hashlib
@@ -160,7 +160,7 @@ async def test_unfinished_jobs_are_limited_for_each_user(callers: Any) -> None:
                 await asyncio.sleep(0.1)
             else:
                 break
-    # Two of ada's are unfinished by the one without quotas and this one: one more is left.
+    # Two of ada's jobs are unfinished, one by each of the two callers: one more may be created.
     assert is_own(await refusal(eve.job()), "unfinished jobs of a user", "3")
 
 

@@ -1,4 +1,4 @@
-"""The access file is followed: who may call changes with it, also for calls that are open."""
+"""The access file is reloaded: permissions change with it, also for open calls."""
 
 import asyncio
 import hashlib

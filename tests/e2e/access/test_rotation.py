@@ -105,8 +105,8 @@ async def test_certificates_and_keys_are_renewed_100_times_and_no_call_fails(
         load = Load(app.address, servers.certificate, own, key)
         running = [asyncio.create_task(load.run(caller)) for caller in range(CALLERS)]
         for number in range(1, ROTATIONS + 1):
-            # What is next is known to the server before it is used, and what was before stays
-            # until nobody uses it any more.
+            # The server knows the next key or CA before it is used, and keeps the old one until no
+            # caller uses it.
             next_clients, next_key = Authority(), SigningKey("ES256", f"key-{number}")
             pair = servers.server()
             pair.write(tmp_path, "server")

@@ -50,7 +50,7 @@ class Shell:
 
 @pytest.fixture
 def user() -> str:
-    """A user of whom no other test knows."""
+    """A user that no other test uses."""
     return f"user-{uuid.uuid4()}"
 
 

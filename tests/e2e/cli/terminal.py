@@ -1,4 +1,4 @@
-"""A terminal of a size of our own, for programs that draw on a whole screen."""
+"""A terminal of a chosen size, for programs that draw on a whole screen."""
 
 import fcntl
 import os
@@ -59,14 +59,14 @@ class Terminal:
         return _CONTROL.sub("", whole).replace("\r", "").split("\n")
 
     def until(self, reached: Callable[[list[str]], object]) -> list[str]:
-        """Read until a picture is as wanted; give it."""
+        """Read until a picture satisfies a condition; return it."""
         deadline = time.monotonic() + 30
         while not reached(self.screen):
             assert self._read(deadline), "\n".join(self.screen)
         return self.screen
 
     def finish(self) -> tuple[int, str]:
-        """Read to the end; give the exit code and what went to stderr."""
+        """Read to the end; return the exit code and stderr."""
         deadline = time.monotonic() + 30
         while self._read(deadline):
             pass

@@ -12,7 +12,7 @@ from jobledger import AsyncClient, Client, FeedEvent, JobChange
 
 @pytest.fixture(params=["sync", "async"])
 def collect(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Watch to the end with either client; give what was yielded."""
+    """Watch to the end with either client; return what was yielded."""
 
     async def collect(target: str, job_id: str, **options: Any) -> list[JobChange]:
         if request.param == "async":

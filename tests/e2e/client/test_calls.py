@@ -366,7 +366,7 @@ async def test_a_watch_waits_for_a_token(server, ada):
 
 
 def test_closing_during_a_token_function_raises_client_closed(server):
-    """In this moment the connection is chosen, and the call not yet made."""
+    """At this moment the connection is chosen, and the call not yet made."""
     clients: list[Client] = []
 
     def token():

@@ -1,4 +1,4 @@
-"""Both clients follow many jobs of the real server."""
+"""Both clients watch many jobs of the real server."""
 
 import asyncio
 import contextlib
@@ -162,7 +162,7 @@ async def answered(call, *arguments):
 
 
 async def work(client, job_id, steps):
-    """Take a job to its end."""
+    """Start and complete a job."""
     await answered(client.start_job, job_id)
     for progress in range(steps):
         await answered(client.update_progress, job_id, progress)

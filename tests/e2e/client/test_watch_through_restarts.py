@@ -1,4 +1,4 @@
-"""Watches go on through the death and the draining of the real server."""
+"""Watches continue when the real server is killed or drained."""
 
 import asyncio
 import contextlib
@@ -98,7 +98,7 @@ async def test_a_job_that_finished_during_a_disconnect_is_delivered_with_all_tra
         job = await client.create_job("render")
         news = client.watch(job.id)
         await anext(news)
-        # Not reading, the watch does not notice: when it asks again, all is over.
+        # It does not read, so it does not notice; when it reconnects, the job has finished.
         await asyncio.to_thread(own_server.kill)
         await asyncio.to_thread(own_server.start)
         await client.start_job(job.id)
@@ -110,7 +110,7 @@ async def test_a_job_that_finished_during_a_disconnect_is_delivered_with_all_tra
 
 
 async def test_a_kill_loses_no_acknowledged_change(own_server):
-    """With a request id, what is repeated until it is answered is done exactly once."""
+    """With a request id, a call repeated until it is answered takes effect exactly once."""
     async with AsyncClient(own_server.target, user_id="ada") as client:
 
         async def create(number):

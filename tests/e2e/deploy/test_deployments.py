@@ -1,6 +1,6 @@
 """What the manifests start, started here: the same commands and variables, on files of this test.
 
-Only paths, addresses and the database are others. Probes are asked as Kubernetes and Docker do.
+Only paths, addresses and the database differ. Probes are run as Kubernetes and Docker do.
 """
 
 import hashlib
@@ -154,7 +154,7 @@ def test_kubernetes_on_postgresql(machine: Machine, postgres: PostgresServer) ->
     (deployment,) = of_kind(folder, "Deployment")
     server = deployment["spec"]["template"]["spec"]["containers"][0]
     variables = environment(folder, server)
-    # Started too early, it ends with a word on what is missing, and Kubernetes starts it again.
+    # Started too early, it exits and says what is missing, and Kubernetes starts it again.
     assert machine.run(server["args"], variables).wait(PATIENCE) == 1
     assert machine.run(migrate["args"], environment(folder, migrate)).wait(PATIENCE) == 0
     startup, *others = probes(server)

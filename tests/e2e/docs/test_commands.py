@@ -232,7 +232,7 @@ def test_every_sql_query_of_the_page_names_its_database() -> None:
 
 
 def check(rows: list[list[dict[str, Any]]], job: Any, where: Path) -> None:
-    """Hold what the queries gave against the one job that there is."""
+    """Compare the results of the queries with the only job."""
     newest, counted, payload, feed, stuck = rows
     assert str(newest[0]["id"]) == job.id
     created = job.create_time.strftime("%Y-%m-%d %H:%M:%S.%f")

@@ -47,7 +47,7 @@ class Example:
         )
 
     def run(self, name: str, *arguments: str, **options) -> tuple[int, str, str]:
-        """Give the exit code and what was written on stdout and stderr."""
+        """Return the exit code, stdout and stderr."""
         with self.start(name, *arguments, **options) as process:
             out, err = process.communicate(timeout=100)
         return process.returncode, out, err
@@ -96,7 +96,7 @@ def test_the_demo_prints_the_transitions_and_assets_of_each_job_and_cleans_up(ex
         assert lines.count("  asset  ") == (2 if job.startswith("pack") else 0)
     assert "FILES_MISSING: left out: docs/handbook.pdf" in jobs["pack papers.tar.gz"][1]
     assert "ARCHIVE_DAMAGED: Compressed file ended" in jobs["verify client-cut.tar.gz"][1]
-    # Whatever is not a terminal gets plain lines while it runs.
+    # If its output is not a terminal, it prints plain lines.
     assert re.search(r"^pack server.tar.gz +5\d %  server/", out, re.MULTILINE)
     assert "\x1b" not in out
     assert example.left_running() == []
@@ -125,7 +125,7 @@ def test_the_demo_draws_bars_on_a_terminal_and_writes_to_the_given_folder(exampl
 
 
 def check_with_sha256sum(files: Path, name: str, unpacked: Path) -> int:
-    """Do what the demo says at its end; give how many files are right."""
+    """Run the command that the demo shows at its end; return how many files are right."""
     unpacked.mkdir()
     subprocess.run(["tar", "-xzf", files / f"{name}.tar.gz"], cwd=unpacked, check=True)
     command = ["sha256sum", "-c", str(files / f"{name}.sha256")]

@@ -1,4 +1,4 @@
-"""The programs of docs/guides/python.md run as they stand, but for the address."""
+"""The programs of docs/guides/python.md run unchanged, except for the address."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The tutorial's programs are those of the page, and do together what it says."""
+"""The tutorial's programs are those of the page, and work together as it says."""
 
 import contextlib
 import json

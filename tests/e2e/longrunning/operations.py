@@ -1,4 +1,4 @@
-"""Calls google.longrunning.Operations with the generated stub, as itself and in a user's name."""
+"""Calls google.longrunning.Operations with the generated stub, for a user or for none."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from google.longrunning.operations_pb2_grpc import OperationsStub
 from jobledger.v1 import job_pb2
 
 one_database = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-"""For tests of what is decided before the database is asked."""
+"""For tests of requests that are refused before any query."""
 
 
 class Operations:

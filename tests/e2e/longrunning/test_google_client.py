@@ -23,7 +23,7 @@ from tests.support.server_process import ServerProcess
 
 OWNER = [("x-jobledger-user", "ada")]
 OFTEN = {"initial": 0.05, "maximum": 0.1, "timeout": 60}
-"""How often to ask: the default of a second and more would make these tests slow."""
+"""The interval of polls: the default of a second and more would make these tests slow."""
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ async def test_the_asynchronous_google_future_returns_the_result(
 
 
 def test_a_future_outlives_its_server(tmp_path: Path) -> None:
-    """Polling goes on at the next one: each poll is repeated while nobody answers."""
+    """Polling continues at the next server: each poll is repeated until it is answered."""
     with ServerProcess(tmp_path) as server, grpc.insecure_channel(server.target) as channel:
         with Client(server.target, user_id="ada") as ada:
             job = ada.start_job(ada.create_job("render").id)

@@ -284,7 +284,7 @@ ADA = ("x-jobledger-user", "ada")
         ("one", ("x-jobledger-user", "bob"), "ACCESS_DENIED"),
         ("one", ("x-jobledger-user-bin", b"bob"), "ACCESS_DENIED"),
         ("one", ("x-jobledger-user-bin", b"\xff"), "INVALID_FIELD"),
-        ("one", None, "JOB_NOT_FOUND"),  # whom else could it mean
+        ("one", None, "JOB_NOT_FOUND"),  # it may act for one user only
         ("two", ("x-jobledger-user", "bob"), "JOB_NOT_FOUND"),
         ("two", None, "INVALID_FIELD"),
         ("all", ("x-jobledger-user", "eve"), "JOB_NOT_FOUND"),

@@ -25,7 +25,7 @@ READS = ("read_jobs", "read_histories", "list_jobs", "list_assets")
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Counts what the server asks its database for its callers."""
+    """Counts the reads that the server makes for its callers."""
     counted: Counter[str] = Counter()
 
     def counting(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Claiming, giving back and cancelling over the wire."""
+"""Claiming, releasing and cancelling over the wire."""
 
 import asyncio
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def seconds(value: float) -> Duration:
 
 @pytest.fixture
 def claims_made(monkeypatch: pytest.MonkeyPatch) -> list[Claim]:
-    """Every question for work that reached the ledger."""
+    """Every claim that reached the ledger."""
     made: list[Claim] = []
     claim = Ledger.claim
 
@@ -77,7 +77,7 @@ async def test_one_job_is_claimed_by_default(call: Caller) -> None:
 async def test_a_claim_returns_as_many_jobs_as_fit_in_a_message(
     call: Caller,
 ) -> None:
-    """A client that takes 4 MiB, as gRPC's do: none of the jobs is lost to it."""
+    """A client accepts messages up to 4 MiB, gRPC's default, and gets all of the jobs."""
     made = [await call.job(parameters={"text": "x" * 120_000}) for _ in range(60)]
     given: list[str] = []
     while len(given) < len(made):
@@ -99,7 +99,7 @@ async def test_a_waiting_claim_is_woken_by_a_creation_and_does_not_poll_more_oft
     job = await call.job()
     (claimed,) = (await claim).jobs
     assert claimed.id == job.id
-    # Once when it came, and, if the job was not there yet, once when it was woken.
+    # One query when it arrived, and one when it was woken if there was no job before.
     assert len(claims_made) <= 2
 
 
@@ -145,7 +145,7 @@ async def test_one_job_wakes_one_of_many_waiting_claims(
     await call.job()
     answers = await asyncio.gather(*claims)
     assert sorted(len(answer.jobs) for answer in answers) == [0] * 9 + [1]
-    # Each asked when it came; one was woken; the rest asked once more when their time was over.
+    # Each queried when it arrived; one was woken; the rest queried again at their timeouts.
     assert len(claims_made) <= 10 + 1 + 9
 
 
@@ -198,7 +198,7 @@ async def test_jobs_claimed_for_a_caller_that_disconnected_are_released(gated: A
         (claimed,) = (
             await call.ClaimJobs(worker_id="here", job_types=["render"], wait=seconds(20))
         ).jobs
-        # The first attempt was that of the caller who left.
+        # The first attempt was that of the caller that disconnected.
         assert (claimed.id, claimed.attempt, claimed.worker_id) == (job.id, 2, "here")
         assert (await call.MarkCompleted(job_id=job.id, attempt=2)).job.status == COMPLETED
 
@@ -220,7 +220,7 @@ async def test_a_draining_server_answers_waiting_claims_with_no_job(
         channel = grpc.aio.insecure_channel(draining.address)
         claim = Caller(channel).ClaimJobs(worker_id="w", job_types=["render"], wait=seconds(20))
         async with asyncio.timeout(20):
-            await waits.wait()  # asked, and given nothing
+            await waits.wait()  # queried, and got no job
     assert not (await claim).jobs
     await channel.close()
 

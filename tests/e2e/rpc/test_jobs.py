@@ -287,7 +287,7 @@ async def test_a_deleted_job_is_gone_with_its_assets_and_transitions(call: Calle
 
 
 async def test_every_field_of_a_job_is_read_back_exactly(app: App) -> None:
-    """Numbers and text that databases and JSON like to bend."""
+    """Numbers and text that databases and JSON may alter."""
     tricky = struct(
         tiny=5e-324,
         huge=1.7976931348623157e308,

@@ -86,7 +86,7 @@ async def test_callers_list_in_turn_and_none_waits_indefinitely() -> None:
     assert order.index("few") <= CONCURRENT_LISTS + 1
     assert len(order) == len(many) + 1
     assert few.done()
-    # What was cancelled while it waited, or took too long, takes no turn from the others.
+    # Lists that were cancelled while they waited, or timed out, use no turn.
     with pytest.raises(StoreUnavailable):
         async with turns.turn():
             raise TimeoutError

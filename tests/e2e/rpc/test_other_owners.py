@@ -23,7 +23,7 @@ Ask = Callable[[str], Awaitable[Any]]
 
 
 def asking(call: Caller, channel: grpc.aio.Channel) -> dict[str, Ask]:
-    """Return every call about one job that its owner may make, made by somebody else."""
+    """Return every call about one job that its owner may make, made by another user."""
     operations = OperationsStub(channel)
 
     def of_job(method: str) -> Ask:
@@ -98,7 +98,7 @@ async def test_a_command_on_another_owners_job_waits_for_no_lock_on_it(
 async def test_a_large_job_of_another_owner_takes_as_long_as_one_that_is_not_there(
     call: Caller, channel: grpc.aio.Channel, method: str
 ) -> None:
-    """One after the other, many times: neither is slower much more often than half the times."""
+    """Called in turn, many times: neither is slower in much more than half of the pairs."""
     job = await call.job(parameters={"text": "x" * 250_000})
     ask = asking(call, channel)[method]
     slower = 0

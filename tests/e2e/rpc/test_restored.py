@@ -41,7 +41,7 @@ async def newest_token(call: Caller) -> str:
 
 
 async def goes_on(call: Caller, token: str) -> bool:
-    """Whether the token is taken; if not, it is refused as it should be."""
+    """Return whether the token is accepted; if not, check its refusal."""
     async with watching(call.WatchJobs(resume_token=token)) as stream:
         try:
             message = await stream.read()
@@ -183,7 +183,7 @@ async def serving_from(gated: GatedStore, url: str, monkeypatch: pytest.MonkeyPa
 
 
 async def forgotten_deletion(store: SqlStore, _database: Database) -> None:
-    """What a server that could not read the feed for long comes back to."""
+    """The changes that a server finds after it could not read the feed for a long time."""
     gone = await finished(store)
     await append(store, step(gone, Delete(job_id=gone.id, user_id=gone.user_id)))
     assert await store.compact_deletions(Micros(0), limit=10) == 1

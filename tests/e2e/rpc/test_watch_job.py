@@ -136,7 +136,7 @@ async def test_resumable_across_a_restart(database_url: str) -> None:
 
 
 async def test_conflating_the_newest_snapshot_is_never_skipped(app: App, call: Caller) -> None:
-    """A watcher that does not read for a while finds the newest, and every transition."""
+    """A watcher that does not read for a while gets the newest state, and every transition."""
     job = await call.job(parameters={"pad": "x" * 100_000})
     async with grpc.aio.insecure_channel(
         app.address, options=[("grpc.http2.lookahead_bytes", 0), ("grpc.http2.bdp_probe", 0)]
@@ -166,7 +166,9 @@ async def test_ending_a_deleted_job_is_not_found(call: Caller, start: Start) -> 
     await stream.read()
     await call.MarkCompleted(job_id=job.id)
     await call.DeleteJob(job_id=job.id, user_id="ada")
-    (end,) = await until_the_end(stream)  # the end comes first, though the job is gone
+    (end,) = await until_the_end(
+        stream
+    )  # the terminal state comes first, although the job is deleted
     assert end.job.status == COMPLETED
     late = await refusal(call.WatchJob(job_id=job.id, user_id="ada").read())
     assert (late.code, late.reason) == (grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
@@ -256,8 +258,8 @@ async def test_a_watcher_that_stops_reading_does_not_affect_others(app: App, cal
         for stream in (healthy, *stalled):
             messages = await until_the_end(stream)
             assert messages[-1].job.status == COMPLETED
-            # What one has missed is conflated: the server keeps one message for it, and those
-            # that were on their way.
+            # The server conflates changes for a watcher that does not read: it keeps one
+            # message, and those that gRPC has buffered.
             assert len(messages) < 10
 
 

@@ -1,4 +1,4 @@
-"""Connections of the maximum age: the server says GOAWAY, and no call fails of it."""
+"""Connections at the maximum age: the server sends GOAWAY, and no call fails because of it."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The limit of open files: raised at the start, and shared with what is no connection."""
+"""The limit of open files: raised at the start, and partly reserved for other uses."""
 
 import subprocess
 import sys

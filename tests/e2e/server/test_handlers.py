@@ -1,4 +1,4 @@
-"""What every call goes through, whichever service it is for."""
+"""What applies to every call of every service."""
 
 import asyncio
 import gc
@@ -44,7 +44,7 @@ async def memory_after_refusals(app: App) -> int:
 
 
 async def test_a_refused_request_stays_in_no_traceback(app: App) -> None:
-    """Else anybody could fill the server's memory with calls that have ended."""
+    """Else any client could fill the server's memory with finished calls."""
     assert await memory_after_refusals(app) < CALLS * len(REQUEST) / 4
 
 
@@ -106,7 +106,7 @@ async def test_reflection_answers_under_both_of_its_names(app: App, version: str
 async def test_a_draining_server_ends_the_streams_of_other_services_itself(
     database_url: str, opened: Callable[[grpc.aio.Channel], Awaitable[Any]]
 ) -> None:
-    """They would be cut off at the end of the grace, and hold up everybody until then."""
+    """Else they would last to the end of the grace period, and delay the shutdown."""
     settings = Settings(listen="127.0.0.1:0", database=database_url, grace=3.0)
     async with AsyncExitStack() as serving:
         app = await serving.enter_async_context(app_module.open_app(settings))

@@ -59,7 +59,7 @@ async def outages(
 async def test_health_stays_serving_while_the_database_is_unavailable(
     tmp_path: Path, kind: str
 ) -> None:
-    """A restart would not help, and the server recovers by itself."""
+    """Restarting would not help: the server recovers by itself."""
     async with (
         outages(kind, tmp_path) as (server, begin, end),
         grpc.aio.insecure_channel(server.target) as channel,

@@ -79,7 +79,7 @@ async def test_the_span_of_a_stream_ends_with_its_first_message(
 async def test_a_jobs_wait_and_run_are_spans_of_its_creators_trace(
     collector: Collector, start: Start
 ) -> None:
-    """They are made at their ends, so that a job that lasts for hours is no open span."""
+    """They are created when they end, so that a job of hours has no open span."""
     app = await start(otlp=collector.endpoint)
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)

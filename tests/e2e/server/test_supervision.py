@@ -1,4 +1,4 @@
-"""A server a part of which has ended by an error drains and ends; it does not live on deaf."""
+"""A server drains and exits when one of its tasks fails, instead of running without it."""
 
 import json
 import subprocess

@@ -286,7 +286,7 @@ def test_off_loopback_the_server_needs_tls_access_or_the_insecure_option(tmp_pat
             "host.example:1",
             "[::ffff:10.0.0.1]:1",
         ),
-        # Names that begin like an address of this machine, and belong to somebody else.
+        # Names that begin like an address of this machine, but are other hosts.
         *("127.example.org:1", "127.0.0.1.example.org:1"),
     ],
 )
@@ -318,7 +318,7 @@ def test_the_health_command_calls_the_server_of_the_same_settings(
         credentials = grpc.ssl_channel_credentials(authority.certificate, own.key, own.certificate)
     with ServerProcess(tmp_path, environment=given, credentials=credentials) as server:
         port = server.target.rpartition(":")[2]
-        # As in a container: it listens on every address, and the question comes from inside.
+        # As in a container: it listens on every address, and the call comes from inside.
         run = run_server("health", JOBLEDGER_LISTEN=f"0.0.0.0:{port}", **given)
         assert (run.returncode, run.stdout) == (0, "SERVING\n"), run.stderr
         log = [json.loads(line) for line in server.log.read_text().splitlines()]

@@ -103,7 +103,7 @@ async def test_a_worker_continues_after_transient_errors(
     running(worker)
     await service.called("TransitionJob")
     assert len(service.requests(method)) >= times + 1
-    # However often a claim is tried, an outage has one line, and so has its end.
+    # An outage has one log line, and so has its end, after any number of tries.
     logged = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert [words for words in logged if "claim failed" in words] == logged[: way == "calls"]
     assert logged[1:] == ["the service answers again"] * (way == "calls")
@@ -181,7 +181,7 @@ async def test_a_job_that_does_not_finish_within_the_grace_is_released(
     await run
     assert service.requests("ReleaseJob") == [pb.ReleaseJobRequest(job_id=job.id, attempt=3)]
     assert service.requests("TransitionJob") == []
-    # Released only when nothing works on it any more.
+    # Released only when its handler has stopped.
     assert cleaned == [[]]
 
 

@@ -403,7 +403,7 @@ async def test_a_handler_whose_job_was_finished_by_others_is_stopped(service, fa
 
     service.rules["UpdateProgress"] = ended
     assert await lost_handler(service, fake_client, running) == []
-    # At the first word of it, not when the lease is over.
+    # At the first such answer, not when the lease is over.
     assert len(service.requests("UpdateProgress")) == 1
 
 
@@ -423,7 +423,7 @@ async def test_a_handler_without_a_renewal_in_time_is_stopped_by_the_workers_own
     service.rules["UpdateProgress"] = refuse if silence == "refuses" else hang
     if way == "stream":
         service.rules["Work"] = hang_again
-    # Nobody said that another worker has the job: so it is released.
+    # No answer said that another worker has the job: so it is released.
     assert len(await lost_handler(service, fake_client, running)) == 1
     started = service.times("Work")[0]
     assert max(service.times("UpdateProgress")) - started <= LEASE

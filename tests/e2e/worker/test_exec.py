@@ -204,7 +204,7 @@ async def test_child_processes_that_outlive_a_program_do_not_delay_its_job(worke
     assert job.status == COMPLETED
     pid = int(job.result["pid"])
     if session:
-        # It has left the program's process group: what it does is its own affair.
+        # It has left the program's process group, so it is not stopped.
         os.kill(pid, signal.SIGKILL)
     assert await gone(pid)
 

@@ -1,4 +1,4 @@
-"""What docs/guides/workers.md and testing.md say in Python runs."""
+"""The Python programs of docs/guides/workers.md and testing.md run."""
 
 import asyncio
 import os

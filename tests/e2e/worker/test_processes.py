@@ -288,7 +288,7 @@ async def test_many_workers_that_are_killed_complete_each_job_once(
         # Each attempt was one worker's, and the last is the one that counts.
         assert attempts == sorted(set(attempts))
         assert attempts[-1] == end.attempt == end.result["attempt"]
-    # The killing has hit what it was to hit.
+    # The kills have interrupted running jobs.
     assert any(end.attempt > 1 for end in ends)
 
 

@@ -1,7 +1,7 @@
 """A worker of the tests, as a process: worker_program.py TARGET TYPE [MODE [ARGUMENT]].
 
-It says on stdout what happens, a word and its facts a line. SIGUSR1 lets what it
-holds come to its end.
+It prints one event a line on stdout: a word and its facts. SIGUSR1 lets the jobs that it
+holds finish.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ async def hold(
 
 
 async def insist(client: AsyncClient, job_type: str, go: asyncio.Event) -> None:
-    """Hold a job without the library's care, and complete it late."""
+    """Hold a job without the library, which would stop it, and complete it late."""
     say("ready")
     (job,) = await client.claim_jobs([job_type], lease_duration=LEASE, wait=60)
     say("started", job.id, job.attempt)
@@ -55,7 +55,7 @@ async def insist(client: AsyncClient, job_type: str, go: asyncio.Event) -> None:
 
 
 async def crowd(client: AsyncClient, job_type: str, directory: str) -> None:
-    """Do short jobs, of which each leaves a line for each of its attempts."""
+    """Run short jobs; each attempt writes a line."""
     worker = Worker(client, concurrency=4, lease=LEASE)
 
     @worker.handler(job_type)

@@ -20,14 +20,14 @@ CALLERS = 50
 CEILINGS = {
     "few creations": {"sqlite": 5, "postgresql": 2},
     "many creations": {"sqlite": 5, "postgresql": 6},
-    "new creations, looked for": {"sqlite": 6, "postgresql": 5},
+    "new creations, with a query": {"sqlite": 6, "postgresql": 5},
     "repeated creations": {"sqlite": 3, "postgresql": 4},
     "reports": {"sqlite": 6, "postgresql": 4},
     "reports on jobs of another server": {"sqlite": 6, "postgresql": 5},
     "heartbeats": {"sqlite": 4, "postgresql": 4},
     "transitions": {"sqlite": 7, "postgresql": 5},
     "claims": {"sqlite": 8, "postgresql": 5},
-    "claims in vain": {"sqlite": 1, "postgresql": 1},
+    "claims that find nothing": {"sqlite": 1, "postgresql": 1},
     "refusals": {"sqlite": 3, "postgresql": 4},
     "deletions": {"sqlite": 8, "postgresql": 5},
 }
@@ -99,11 +99,11 @@ async def test_request_ids_are_queried_only_while_creations_are_repeated(
     ids = await together(ledger, once)
     assert_cheap("few creations")
     assert (await together(ledger, [*once, creation(3)]))[:3] == ids
-    assert_cheap("few creations", "new creations, looked for")
+    assert_cheap("few creations", "new creations, with a query")
     assert await together(ledger, once) == ids
     assert_cheap("repeated creations")
     await together(ledger, [creation(100)])
-    assert_cheap("new creations, looked for")
+    assert_cheap("new creations, with a query")
     await together(ledger, [creation(101)])
     assert_cheap("few creations")
 
@@ -152,7 +152,7 @@ async def test_a_claim_that_finds_nothing_costs_one_query_and_no_transaction(
     assert {len(jobs) for jobs in await asyncio.gather(*map(ledger.claim, claims))} == {1}
     assert_cheap("claims")
     assert await ledger.claim(claims[0]) == []
-    assert_cheap("claims in vain")
+    assert_cheap("claims that find nothing")
 
 
 async def test_refused_commands_cost_only_their_reads(

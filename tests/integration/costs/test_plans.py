@@ -12,7 +12,7 @@ from jobledger_server.sql.statements import Statements, bind_locked, bind_owned
 from tests.support.query_plans import plan
 
 JOBS = 10_000
-"""So few that PostgreSQL, left to itself, reads all of them to find these."""
+"""So few that PostgreSQL, by its default settings, would read the whole table."""
 
 CHANGED = 60
 CREATED = 500

@@ -1,4 +1,4 @@
-"""SQLite makes no file for what a statement might have to undo."""
+"""SQLite makes no temporary file to be able to undo a statement."""
 
 import os
 import subprocess

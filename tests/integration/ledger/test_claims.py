@@ -213,7 +213,7 @@ async def test_a_job_deleted_during_a_claim_stays_deleted(ledger: Ledger, store:
 async def test_a_claim_that_finds_nothing_waits_for_no_writer(
     ledger: Ledger, store: SqlStore
 ) -> None:
-    """Nor does anybody wait for it: it begins no transaction."""
+    """And no writer waits for it: it begins no transaction."""
     job = await created(ledger, "other")
     async with asyncio.timeout(20), store.transaction() as writing:
         await writing.load_jobs([job.id])
@@ -310,7 +310,7 @@ async def test_reports_do_not_make_a_claim_read_more(ledger: Ledger, loaded: lis
     reports = (Report(job_id=job.id, attempt=1, progress=5) for job in running)
     *_, given = await asyncio.gather(*map(ledger.apply, reports), ledger.claim(claim()))
     assert len(given) == 1
-    # The jobs that are reported on are remembered, and of those that wait one is read.
+    # The running jobs are cached, and of the claimable ones one is read.
     assert [job.id for job in loaded] == [job.id for job in given]
 
 
@@ -356,7 +356,7 @@ async def test_50_claimers_claim_each_of_10000_jobs_exactly_once(
 
     through = itertools.cycle((ledger, other))
     await asyncio.gather(*(claimer(i, next(through)) for i in range(50)))
-    # On PostgreSQL the last claims of one may have passed over what the other held.
+    # On PostgreSQL the last claims of one server may have skipped jobs that the other had locked.
     while got := await ledger.claim(claim(*types, max_jobs=100)):
         given.extend(job.id for job in got)
     assert len(given) == total
@@ -613,7 +613,7 @@ async def test_the_databases_clock_decides_even_if_the_servers_clock_is_wrong(
 ) -> None:
     """On PostgreSQL a server an hour ahead neither expires nor extends anything."""
     if database.dialect.name == "sqlite":
-        # One machine, one clock: it is the database's, and must be heeded.
+        # On SQLite the machine's clock is the database's, and decides.
         await created(ledger, queue_timeout=Micros(1800 * SECOND))
         skewed = (sqlite_driver.machine_clock() + 3600 * SECOND) * 1000
         monkeypatch.setattr(sqlite_driver.time, "time_ns", lambda: skewed)

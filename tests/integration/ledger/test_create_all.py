@@ -19,7 +19,7 @@ def creation(request_id: str, job_type: str = "t") -> Create:
 async def test_a_call_in_the_same_batch_gets_no_job_of_a_refused_call(
     store: SqlStore, ledger: Ledger
 ) -> None:
-    """It was never made: who is given it has an id of nothing."""
+    """It was never created: the other call would return an id of no job."""
     await ledger.apply(creation("used"))
     before = (await store.feed_head()).seq
     refused = CreateAll((creation("fresh"), creation("used", "other")))

@@ -1,4 +1,4 @@
-"""Group commit: what would be lost, mixed up or answered too early without it."""
+"""Group commit: no change is lost, reordered or answered too early."""
 
 import asyncio
 import json
@@ -231,7 +231,7 @@ async def test_a_caller_is_never_answered_before_its_commit(
     gate = gated.before_commit = Gate()
     caller = asyncio.create_task(created(gated_ledger))
     await gate.reached.wait()
-    # Everything is written, only not committed: nobody knows of it.
+    # Everything is written, only not committed: no caller was answered.
     assert not caller.done()
     assert published == []
     assert (await gated.list_jobs(JobQuery(user_id="ada"), before=None, limit=10)).jobs == []
@@ -322,7 +322,7 @@ async def test_two_ledgers_on_one_database_take_one_request_id_once(store: SqlSt
 async def test_a_row_that_the_database_refuses_fails_only_its_own_command(
     ledger: Ledger, store: SqlStore, bad: Create
 ) -> None:
-    """Were a bad value to slip through the checks, its neighbours are done all the same."""
+    """If a bad value passed the checks, the rest of its batch would still be applied."""
     good = [Create(user_id="ada", job_type=f"t{i}") for i in range(9)]
     outcomes = await together(ledger, *good[:4], bad, *good[4:])
     assert [isinstance(outcome, Decision) for outcome in outcomes] == [True] * 4 + [False] + [
@@ -344,7 +344,7 @@ async def test_a_row_that_the_database_refuses_fails_only_its_own_command(
 async def test_a_row_that_the_database_refuses_among_many_new_jobs_fails_only_its_own_command(
     ledger: Ledger, store: SqlStore, bad: Create
 ) -> None:
-    """PostgreSQL is given these in another way, of which the driver says other things."""
+    """They are copied to PostgreSQL, and the driver raises other errors for a copy."""
     good = [Create(user_id="ada", job_type=f"t{i}") for i in range(2 * COPY_FROM_ROWS)]
     outcomes = await together(ledger, *good[:COPY_FROM_ROWS], bad, *good[COPY_FROM_ROWS:])
     refused = [n for n, outcome in enumerate(outcomes) if not isinstance(outcome, Decision)]

@@ -21,7 +21,7 @@ NOW = Instant(1_700_000_000 * SECOND)
 
 
 def after(outages: Outages, *answers: int) -> int | None:
-    """Let the database answer so long after NOW; return when an outage ended, likewise."""
+    """Let the database answer some seconds after NOW; return when an outage ended, likewise."""
     for answer in answers:
         outages.answered(Instant(NOW + answer))
     return None if outages.resumed_at is None else outages.resumed_at - NOW
@@ -29,7 +29,7 @@ def after(outages: Outages, *answers: int) -> int | None:
 
 @pytest.fixture
 def serving() -> Outages:
-    """What a server knows that has started."""
+    """What a server knows after its start."""
     outages = Outages()
     assert outages.resumed_at is None
     assert after(outages, 0) == 0
@@ -86,7 +86,7 @@ LetLeasesExpire = Callable[..., Awaitable[None]]
 
 @pytest.fixture
 def let_leases_expire(database: Database) -> LetLeasesExpire:
-    """Have all leases expire so long ago."""
+    """Have all leases expire some seconds ago."""
 
     async def let_leases_expire(seconds: int = 1) -> None:
         until = f"(SELECT MAX(update_time) FROM jobs) - {seconds * SECOND}"
@@ -118,7 +118,7 @@ async def test_a_start_extends_the_leases_that_expired_before_it(
 
 @asynccontextmanager
 async def writes_refused(database: Database) -> AsyncIterator[None]:
-    """Have the database take no writes; polls see nothing of that."""
+    """Have the database refuse writes; polls do not notice it."""
     pragma, characteristics = "PRAGMA query_only", "SET SESSION CHARACTERISTICS AS TRANSACTION READ"
     refuse, allow = {
         "sqlite": (f"{pragma}=ON", f"{pragma}=OFF"),
@@ -135,7 +135,7 @@ async def writes_refused(database: Database) -> AsyncIterator[None]:
 async def test_an_expiry_decided_before_an_outage_extends_the_lease_if_applied_after_it(
     restarted: Ledger, let_leases_expire: LetLeasesExpire, database: Database
 ) -> None:
-    """As one that waited in a batch while the one before it was refused."""
+    """As an expiry that waited in a batch while the batch before it failed."""
     (job,) = await claimed(restarted)
     restarted.outages.resumed_at = Instant(1)
     await let_leases_expire()
@@ -158,7 +158,7 @@ async def test_without_an_outage_a_lease_that_expired_is_lost(
 async def test_extended_leases_do_not_delay_later_expiries(
     ledger: Ledger, restarted: Ledger, store: SqlStore, let_leases_expire: LetLeasesExpire
 ) -> None:
-    """What was extended is not due any more, so that it does not stand before the rest."""
+    """An extended lease is no longer due, so that it does not block the rest."""
     jobs = await claimed(ledger, 3 * BATCH + 1)
     await let_leases_expire()
     await ledger.apply(Create(user_id="ada", job_type="other", queue_timeout=Micros(1)))

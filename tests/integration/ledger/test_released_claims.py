@@ -1,4 +1,4 @@
-"""Claims whose callers left: what they got is released, whatever happens to some of it."""
+"""Claims whose callers disconnected: their jobs are released, even if some releases fail."""
 
 import asyncio
 from contextlib import suppress
@@ -26,7 +26,7 @@ CLAIM = Claim(
 async def test_one_release_that_fails_does_not_stop_the_others(
     store: SqlStore, max_waiting: int
 ) -> None:
-    """Nor does a caller that is at its limit: releases are the service's own work."""
+    """Not even a caller at its limit: releases are the service's own work."""
     gated = GatedStore(store)
     async with Ledger(gated, lambda _: None, max_waiting=max_waiting) as ledger:
         creation = Create(user_id="ada", job_type="render")

@@ -32,7 +32,7 @@ Aged = Callable[..., Awaitable[None]]
 
 @pytest.fixture
 def aged(database: Database) -> Aged:
-    """Have jobs ended so much earlier."""
+    """Move the times at which jobs finished back."""
 
     async def aged(*jobs: Job, by: int) -> None:
         async with database.writer.begin() as connection:

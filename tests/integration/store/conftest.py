@@ -9,6 +9,6 @@ from jobledger_server.cli.running import end_tasks
 
 @pytest.fixture(autouse=True)
 async def ended_tasks() -> AsyncIterator[None]:
-    """End what a test that fails leaves behind: asyncio would wait for it without end."""
+    """Cancel the tasks that a failed test leaves: asyncio would wait for them indefinitely."""
     yield
     assert not await end_tasks()

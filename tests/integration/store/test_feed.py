@@ -99,7 +99,7 @@ async def test_a_job_is_in_the_feed_at_its_latest_change(store: SqlStore) -> Non
 
 
 async def test_a_start_is_in_the_feed_at_its_own_sequence_number(store: SqlStore) -> None:
-    """Else a reader that has passed it would never learn of it."""
+    """Else a reader whose cursor is already after it would never get it."""
     job = await saved(store, labels={"k": "v"})
     started = await moved(store, job, PROCESSING, worker_id="w", progress=7, progress_message="off")
     await saved(store)
@@ -209,7 +209,7 @@ async def test_jobs_that_do_not_fit_in_a_page_are_not_read(store: SqlStore) -> N
 
 
 async def test_other_owners_changes_are_not_scanned(store: SqlStore, database: Database) -> None:
-    """However many there are, and whatever the database knows of them."""
+    """For any number of changes, and any statistics of the planner."""
     first = await saved(store)
     await append(store, *(creation("bob") for _ in range(2000)))
     last = await moved(store, await saved(store), PROCESSING)

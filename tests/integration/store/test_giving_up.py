@@ -1,4 +1,4 @@
-"""What becomes of a transaction that does not get to its end, and of its connection."""
+"""What happens to a transaction that is not completed, and to its connection."""
 
 import asyncio
 import gc
@@ -71,7 +71,7 @@ async def test_a_cancelled_transaction_leaves_no_trace(store: SqlStore) -> None:
 async def test_a_transaction_whose_rollback_is_cancelled_leaves_no_trace(
     store: SqlStore, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its connection must not go back to the pool: what it wrote would be the next one's."""
+    """Its connection must not return to the pool: the next transaction would commit its writes."""
     gate = Gate()
     driver_of = database.dialect.driver
 
@@ -124,7 +124,7 @@ async def test_a_failed_sqlalchemy_transaction_leaves_no_trace(
 
 @pytest.fixture
 def no_collection() -> Iterator[None]:
-    """Let nothing that is left open be closed as garbage."""
+    """Keep garbage collection from closing what is left open."""
     gc.collect()
     gc.disable()
     yield

@@ -1,4 +1,4 @@
-"""What the store remembers of jobs is never taken for what their rows hold when it is not."""
+"""The store never uses a cached job whose row has changed."""
 
 import asyncio
 from typing import Any

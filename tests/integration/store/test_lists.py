@@ -1,4 +1,4 @@
-"""What a list reads of the database, how long it may take, and what it leaves behind."""
+"""What a list reads, how long it may take, and that it leaves nothing open."""
 
 import asyncio
 import threading
@@ -63,9 +63,9 @@ async def test_a_page_of_large_jobs_is_cut_before_they_are_read(store: SqlStore)
 
 
 async def make_lists_endless(database: Database) -> None:
-    """Replace the table of jobs by a view that nobody waits for to its end.
+    """Replace the table of jobs by a view that takes far too long to read.
 
-    It has one: where the test fails, SQLite's thread does not go on without end.
+    It does end: if the test fails, SQLite's thread does not run indefinitely.
     """
     numbers = "SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000000"
     endless = {
@@ -82,7 +82,7 @@ async def make_lists_endless(database: Database) -> None:
 async def test_a_list_is_aborted_after_its_timeout_or_when_its_caller_is_gone(
     store: SqlStore, database: Database
 ) -> None:
-    """Its connection is good for the next one, and no statement goes on."""
+    """Its connection can be used again, and no statement keeps running."""
     job = await finished(store)
     await make_lists_endless(database)
     query = JobQuery(user_id="ada")
@@ -112,7 +112,7 @@ async def test_a_list_is_aborted_after_its_timeout_or_when_its_caller_is_gone(
 async def test_a_list_cancelled_twice_stops_before_its_task_ends(
     store: SqlStore, database: Database
 ) -> None:
-    """Else a task that nobody knows uses its connection, also when the store is closed."""
+    """Else an unsupervised task would use its connection, even when the store is closed."""
     await saved(store)
     await make_lists_endless(database)
     listing = asyncio.create_task(store.list_jobs(JobQuery(user_id="ada"), before=None, limit=10))

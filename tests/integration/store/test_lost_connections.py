@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL that break, one or all: the next batch is done all the same."""
+"""Connections to PostgreSQL that break, one or all: the next batch still succeeds."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -131,7 +131,7 @@ async def test_closing_does_not_wait_for_unresponsive_connections(
 async def test_creations_whose_connection_broke_are_not_repeated(
     behind_proxy: tuple[Database, Proxy], database_url: str
 ) -> None:
-    """They are one statement, which commits by itself: as here, it may be done all the same."""
+    """They are one statement, which commits by itself: it may have been committed, as here."""
     database, proxy = behind_proxy
     holder, observer = [await asyncpg.connect(database_url) for _ in range(2)]
     held_up = "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid))"

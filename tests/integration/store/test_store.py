@@ -247,7 +247,7 @@ async def test_the_transactions_time_is_the_databases(store: SqlStore, database:
 
 
 async def test_a_commit_is_on_the_disk_before_it_is_acknowledged(database: Database) -> None:
-    """No test can cut the power, so this reads the settings that make it so."""
+    """No test can cut the power, so this checks the settings that guarantee it."""
     settings = {
         "sqlite": {
             "PRAGMA synchronous": 2,

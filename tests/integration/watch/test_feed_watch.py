@@ -1,4 +1,4 @@
-"""A watch: its cursor, its sleep, and when it reads the table. Over the real store and hub."""
+"""A watch: its cursor, its waits, and when it reads the table. With the real store and hub."""
 
 import asyncio
 import tracemalloc

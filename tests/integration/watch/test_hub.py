@@ -51,7 +51,7 @@ async def here(store: SqlStore, hub: WatchHub) -> AsyncIterator[Ledger]:
 
 @pytest.fixture
 async def elsewhere(store: SqlStore) -> AsyncIterator[Ledger]:
-    """The ledger of another server on the same database: the hub hears nothing of it."""
+    """The ledger of another server on the same database: the hub gets none of its commits."""
     async with Ledger(store, lambda _: None, max_waiting=100) as ledger:
         yield ledger
 
@@ -226,7 +226,7 @@ def unfinished(timers: list[asyncio.TimerHandle]) -> int:
 async def test_a_cancelled_wait_leaves_no_timer(
     hub: WatchHub, buffer: ChangeBuffer, store: SqlStore, timers: list[asyncio.TimerHandle]
 ) -> None:
-    """It would be kept, and all that it knows, for as long as it was going to wait."""
+    """Else the timer would keep the watch in memory for as long as it was going to wait."""
     of_feed = FeedWatch(FeedReader(store, buffer), Selection(), Cursor(0))
     with hub.subscribe_to_feed(of_feed), hub.subscribe(JobId("a")) as of_job:
         assert (await of_feed.next_update(MAX_WAIT)).synced

@@ -1,4 +1,4 @@
-"""Who reads the table when many resume at once: one page a turn, and one caller after the other."""
+"""Reads of the table when many watches resume at once: one page a turn, callers in turn."""
 
 import asyncio
 from typing import Any

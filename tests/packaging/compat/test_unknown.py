@@ -1,4 +1,4 @@
-"""What a newer peer says more than this version knows is survived, on both sides."""
+"""Both sides tolerate what a newer peer sends that this version does not know."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

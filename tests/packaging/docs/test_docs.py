@@ -1,4 +1,4 @@
-"""What the pages name exists: tests, files, settings, targets; what they copy is the original."""
+"""What the pages name exists: tests, files, settings, targets; what they copy is up to date."""
 
 import ast
 import importlib

@@ -30,7 +30,7 @@ from typing import Any
 from tests.support.pages import ROOT
 
 LONGEST_SECONDS = 30
-"""After so long an attack is ended by its own alarm."""
+"""Seconds after which an attack is ended by its own alarm."""
 
 BEGUN = "begun"
 

@@ -127,7 +127,7 @@ async def good_client(target: str, user_id: str = "good") -> AsyncIterator[Good]
 
 
 async def served_alone(target: str, seconds: float = 1.0) -> Good:
-    """Return how a good client is served for so long while nobody else calls."""
+    """Return how a good client is served for some seconds while no other client calls."""
     async with good_client(target) as good:
         await asyncio.sleep(seconds)
     assert good.failed == [], good

@@ -1,4 +1,4 @@
-"""Claims do not stand between those who write."""
+"""Floods of claims do not delay clients that write."""
 
 import asyncio
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Connections that nobody uses: they leave descriptors for others, and are closed."""
+"""Unused connections: they leave descriptors for others, and are closed."""
 
 import asyncio
 from collections.abc import Callable

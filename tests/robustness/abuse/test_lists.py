@@ -1,4 +1,4 @@
-"""Lists hold up nobody, however much their owner has and however little passes their filters."""
+"""Lists delay no other client, even of owners with many jobs and with filters that match none."""
 
 import asyncio
 from collections import Counter
@@ -22,7 +22,7 @@ SECONDS = 3
 
 
 def listing(target: str) -> Mapping[str, object]:
-    """Go through all that an owner has, again and again, for a label that nothing has."""
+    """List all jobs of an owner, again and again, for a label that none has."""
     return asyncio.run(_list(target))
 
 
@@ -71,7 +71,7 @@ async def test_a_hundred_lists_for_an_unused_label_delay_no_other_client(
             await asyncio.sleep(SECONDS)
         report = await attacker.report()
     good.assert_served(alone)
-    # None takes too long, for none reads more than a part.
+    # None times out, because none reads more than a part.
     assert set(report) <= {"OK", "RESOURCE_EXHAUSTED"}
     assert report["OK"] > LISTS
     assert server.peak_memory < 300 * MIB

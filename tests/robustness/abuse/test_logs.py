@@ -1,4 +1,4 @@
-"""What callers do neither stops the log nor gets into it."""
+"""Callers can neither stop the log nor write into it."""
 
 import asyncio
 import fcntl

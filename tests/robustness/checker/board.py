@@ -12,7 +12,7 @@ TYPES = ("render", "encode", "index")
 
 @dataclass(slots=True)
 class Board:
-    """Jobs that are new, for who wants to watch one; and ended ones, for who deletes some."""
+    """New jobs, for clients that watch one; and terminal ones, for clients that delete some."""
 
     fresh: deque[Snapshot] = field(default_factory=lambda: deque(maxlen=50))
     ended: deque[Snapshot] = field(default_factory=deque)

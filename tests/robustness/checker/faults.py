@@ -71,7 +71,7 @@ class Nemesis:
         self._calm = calm
 
     async def run(self, until: float) -> None:
-        """Break and repair until then, at least every kind once; in the end all is whole."""
+        """Break and repair until a time, every kind at least once; at the end everything works."""
         for number in itertools.count():
             deck = self._rng.sample(KINDS, len(KINDS))
             while deck:

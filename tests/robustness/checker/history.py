@@ -113,7 +113,7 @@ class Stream:
 
 @dataclass(slots=True)
 class Watcher:
-    """One who watches, through all its streams. `job_id` is empty for one of many jobs.
+    """A watcher, with all its streams. `job_id` is empty for a watch of many jobs.
 
     `left` says that it did not stay until the end of the run, so that nothing is
     owed to it.
@@ -153,7 +153,7 @@ class Hold:
     frozen: bool = False
 
     def end(self, at: float) -> None:
-        """Note that the job is held no more, unless it is known."""
+        """Record that the job is no longer held, unless that is known."""
         if self.ended is None:
             self.ended = at
 

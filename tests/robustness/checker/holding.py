@@ -24,7 +24,7 @@ def check_cancellations(history: History) -> Iterator[Violation]:
         if asked and job is not None and not job.terminal:
             for hold in holds[job.job_id, job.attempt]:
                 if not _heard(hold, operation, history.faults):
-                    what = f"{hold.worker} was not told to cancel {job.job_id}"
+                    what = f"{hold.worker} received no cancellation of {job.job_id}"
                     yield Violation("cancelled", "lost", what)
 
 

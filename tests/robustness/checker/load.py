@@ -1,4 +1,4 @@
-"""The clients of a run, from their beginning until all that they know is what there is."""
+"""The clients of a run, from their start until they know the final state of all jobs."""
 
 import asyncio
 import random
@@ -190,7 +190,7 @@ async def _all_ended(replicas: Replicas) -> bool:
 
 
 async def _until(condition: Callable[[], Awaitable[bool]], seconds: float) -> None:
-    """Wait until it holds, but not longer."""
+    """Wait until a condition is true, for a limited time."""
     deadline = time.monotonic() + seconds
     while not await condition() and time.monotonic() < deadline:
         await asyncio.sleep(0.1)

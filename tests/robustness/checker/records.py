@@ -19,7 +19,7 @@ ACTIVE = (job_pb2.JOB_STATUS_QUEUED, job_pb2.JOB_STATUS_PROCESSING)
 
 
 class Unreadable(Exception):
-    """The service does not answer though nothing is broken any more."""
+    """The service does not answer, although everything is repaired."""
 
 
 async def read_record(replicas: Replicas, job_id: str, user_id: str) -> Record | None:

@@ -304,7 +304,7 @@ class StreamWorker:
             status=status,
             result=result,
             assets=[asset_pb2.Asset(asset_type="image/png", storage_path=p) for p in paths],
-            error=job_pb2.JobError(reason="STOPPED", message="told to stop") if failed else None,
+            error=job_pb2.JobError(reason="STOPPED", message="stopped") if failed else None,
         )
         done = await self._update(rpc, job, mark, paths, finish=finish)
         if done:

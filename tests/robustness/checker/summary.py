@@ -1,4 +1,4 @@
-"""What a run was: counts, rates, what was broken, and how soon all was well again."""
+"""A run in numbers: counts, rates, failures, and the times of recovery."""
 
 import statistics
 from collections import Counter, defaultdict
@@ -135,7 +135,7 @@ def describe(summary: Summary, violations: Mapping[Promise, Sequence[Violation]]
         f"jobs        {summary.jobs:,}, {summary.deleted} deleted",
         f"deliveries  {told}, on {summary.streams:,} streams, {summary.resumed} of them resumed",
         f"{counted}, otherwise wrong {kinds['wrong']}",
-        f"{summary.unheard} steps went with a deletion before a watcher was told of them",
+        f"{summary.unheard} steps were deleted before a watcher received them",
         "broken      " + ", ".join(f"{p} {len(found)}" for p, found in violations.items()),
     ]
     for kind, count in sorted(summary.faults.items()):
@@ -160,5 +160,7 @@ def _recovered(samples: Sequence[float | None]) -> str:
     )
     overtaken = len(samples) - len(seconds)
     return (
-        f"{words}; {overtaken} were overtaken by the next fault or the end" if overtaken else words
+        f"{words}; {overtaken} did not recover before the next failure or the end"
+        if overtaken
+        else words
     )

@@ -29,7 +29,7 @@ def check_versions(line: Line) -> Iterator[Violation]:
     name = line.watcher.name
     for told in line.told():
         job = told.job
-        where = f"{name} was told of {job.job_id} at version {job.version}"
+        where = f"{name} received {job.job_id} at version {job.version}"
         if told.gone:
             yield Violation("unique", "duplicated", f"{where} after its deletion")
         elif told.before is None or job.version > told.before:
@@ -46,7 +46,7 @@ def check_steps(line: Line, timeline: Timeline, history: History) -> Iterator[Vi
     for told in line.told():
         record = history.records.get(told.job.job_id)
         if record is None:
-            what = f"{line.watcher.name} was told of {told.job.job_id}, which never was"
+            what = f"{line.watcher.name} received {told.job.job_id}, which never existed"
             yield Violation("kept", "wrong", what)
             continue
         yield from _check_steps_of(told, record, line, timeline)
@@ -93,8 +93,8 @@ def check_commit_order(line: Line, timeline: Timeline) -> Iterator[Violation]:
         if not told.message.deleted and timeline.known_by(job.job_id, job.version) < newest:
             assert told_last is not None
             what = (
-                f"{line.watcher.name} was told of {job.job_id} at version {job.version} after "
-                f"{told_last.job_id} at version {told_last.version}, which was asked for later"
+                f"{line.watcher.name} received {job.job_id} at version {job.version} after "
+                f"{told_last.job_id} at version {told_last.version}, which was requested later"
             )
             yield Violation("ordered", "reordered", what)
         since = timeline.not_before(job.job_id, job.version)
@@ -120,7 +120,7 @@ def check_same_order(history: History) -> Iterator[Violation]:
             if place is None:
                 continue
             if place < last:
-                what = f"{one} and {other} were told of {last_key} and {key} in different orders"
+                what = f"{one} and {other} received {last_key} and {key} in different orders"
                 yield Violation("ordered", "reordered", what)
             elif place > last:
                 last, last_key = place, key

@@ -29,7 +29,7 @@ def _check_messages(watcher: Watcher, stream: Stream, record: Record) -> Iterato
         where = f"{watcher.name}, {watcher.job_id}, message {number}:"
         job = message.job
         if job is None or job.job_id != watcher.job_id:
-            yield Violation("reliable", "wrong", f"{where} tells of {job}")
+            yield Violation("reliable", "wrong", f"{where} is about {job}")
             continue
         if last is not None and last.terminal:
             yield Violation("terminal", "wrong", f"{where} follows the end")
@@ -69,7 +69,7 @@ def _check_end(watcher: Watcher, stream: Stream, record: Record) -> Iterator[Vio
     over = last is not None and last.terminal
     if stream.end == "OK":
         if not over:
-            yield Violation("terminal", "lost", f"{where}, and nobody told the job's end")
+            yield Violation("terminal", "lost", f"{where}, without the job's terminal state")
     elif stream.end == "NOT_FOUND":
         if not record.deleted:
             yield Violation("kept", "wrong", f"{where}, and the job is there")
@@ -78,7 +78,7 @@ def _check_end(watcher: Watcher, stream: Stream, record: Record) -> Iterator[Vio
 
 
 def _check_all_told(watcher: Watcher, record: Record) -> Iterator[Violation]:
-    """Who stayed has heard the end, unless the job was deleted first."""
+    """A watcher that stayed has received the terminal state, unless the job was deleted first."""
     ended = watcher.streams and watcher.streams[-1].end in ("OK", "NOT_FOUND")
     if not watcher.left and not ended:
         version = max(

@@ -38,7 +38,7 @@ def check_kept(history: History) -> Iterator[Violation]:
             if operation.rpc == "UpdateProgress" and said != operation.mark:
                 yield Violation("kept", "lost", f"{where} as version {version}, which says {said}")
             if contents.get(key, 0) > 1:
-                what = f"{where} as version {key[1]}, which was told otherwise"
+                what = f"{where} as version {key[1]}, which was sent with other content"
                 yield Violation("kept", "lost", what)
             if key in versions:
                 what = f"{where} as version {key[1]}, like {versions[key].rpc} before"
@@ -77,7 +77,7 @@ def check_whole(history: History) -> Iterator[Violation]:
         yield from _check_path(record)
     for (job_id, version), count in _contents(history).items():
         if count > 1:
-            what = f"{job_id} at version {version} was told with {count} contents"
+            what = f"{job_id} at version {version} was sent with {count} contents"
             yield Violation("atomic", "wrong", what)
 
 

@@ -80,7 +80,7 @@ SPOILT: dict[str, tuple[str, list[Spoil]]] = {
         [operation(7, told=replace(A4, message="other"))],
     ),
     "two updates of one version": ("kept: like UpdateProgress", [operation(3, version=3)]),
-    "an end that is another": ("kept: ended by", [operation(5, mark="other")]),
+    "a finish that is another": ("kept: ended by", [operation(5, mark="other")]),
     "a report that is applied again": (
         "atomic: applied again",
         [operation(4, told=replace(A5, message="m1"))],

@@ -98,10 +98,10 @@ def test_a_correct_history_breaks_no_promise() -> None:
 SPOILT = {
     # of many jobs
     "a step is left out": ("reliable", change(ALL, 0, 3, steps=())),
-    "a start is not told": ("reliable", both(forget(OTHER, 0, 3))),
-    "the end is not told": ("reliable", forget(ALL, 1, 5)),
-    "the deletion is not told": ("reliable", forget(OTHER, 0, 10)),
-    "nothing is told of a job": (
+    "a start is not sent": ("reliable", both(forget(OTHER, 0, 3))),
+    "the terminal state is not sent": ("reliable", forget(ALL, 1, 5)),
+    "the deletion is not sent": ("reliable", forget(OTHER, 0, 10)),
+    "nothing is sent of a job": (
         "reliable",
         lambda h: h.watchers[OTHER].streams[0].messages.__delitem__(slice(1, None)),
     ),
@@ -164,10 +164,13 @@ SPOILT = {
     "a watch of one job breaks in an odd way": ("reliable: INTERNAL", end(ONE, 0, "INTERNAL")),
     "a version of one job twice": ("unique", change(ONE, 1, 1, heartbeat=False)),
     "an older version of one job": ("ordered", change(ONE, 1, 0, job=A1)),
-    "OK before the end": ("terminal", forget(ONE, 1, 3)),
-    "more after the end": ("terminal", insert(ONE, 1, 4, Message(9.8, A5, heartbeat=True))),
+    "OK before the terminal state": ("terminal", forget(ONE, 1, 3)),
+    "more after the terminal state": (
+        "terminal",
+        insert(ONE, 1, 4, Message(9.8, A5, heartbeat=True)),
+    ),
     "not found but there": ("kept", end(ONE, 1, "NOT_FOUND")),
-    "a watch without an end": ("reliable", both(forget(ONE, 1, 3), end(ONE, 1, "left"))),
+    "a watch without a terminal state": ("reliable", both(forget(ONE, 1, 3), end(ONE, 1, "left"))),
     "another job than asked for": ("reliable", change(ONE, 1, 2, job=B3)),
     # of what was done
     "a watched job is not there": ("kept: not there any more", lambda h: h.records.pop("a")),
@@ -181,21 +184,21 @@ SPOILT = {
         "kept: like UpdateProgress",
         also(done("UpdateProgress", 5, A3, mark="other")),
     ),
-    "an acknowledged version is told otherwise": (
-        "kept: told otherwise",
+    "an acknowledged version is sent with other content": (
+        "kept: sent with other content",
         change(OTHER, 0, 5, job=replace(A3, content=b"other")),
     ),
-    "an acknowledged end is another": ("kept", record("a", ended_by="")),
+    "an acknowledged terminal state is another": ("kept", record("a", ended_by="")),
     "an acknowledged asset is not there": ("kept", record("a", assets=("y", "z"))),
     "an acknowledged deletion is not made": ("kept: still there", record("b", deleted=False)),
     "a request makes two jobs": ("atomic", again),
     "a claim is given twice": ("atomic", also(done("ClaimJobs", 3, A2))),
-    "an end with half of its assets": ("atomic", record("a", assets=("x", "y"))),
-    "assets without their end": (
+    "a finish with half of its assets": ("atomic", record("a", assets=("x", "y"))),
+    "assets without their finish": (
         "atomic",
         both(record("a", ended_by=""), operation(8, **UNKNOWN)),
     ),
-    "an end without its assets": (
+    "a finish without its assets": (
         "atomic",
         both(record("a", assets=("x",)), operation(8, **UNKNOWN)),
     ),
@@ -205,21 +208,27 @@ SPOILT = {
         operation(6, outcome=Outcome.REFUSED),
     ),
     "an asset from nowhere": ("atomic", record("a", assets=("w", "x", "y", "z"))),
-    "two ends": (
+    "two terminal states": (
         "atomic",
         record("a", steps=(START["a"], END["a"], replace(END["a"], version=5))),
     ),
-    "no end of one that has ended": ("atomic: by the steps", record("a", steps=(START["a"],))),
+    "no transition to the terminal state": (
+        "atomic: by the steps",
+        record("a", steps=(START["a"],)),
+    ),
     "no start": ("atomic", record("a", steps=(END["a"],))),
     "two contents of one version": (
         "atomic",
         change(OTHER, 0, 5, job=replace(A3, content=b"other")),
     ),
-    "a job without an end": (
+    "a job without a terminal state": (
         "terminal",
         record("a", job=A4, steps=(START["a"],), ended_by=""),
     ),
-    "a change after the end": ("terminal", insert(OTHER, 0, 11, Message(9.7, job("a", 6)))),
+    "a change after the terminal state": (
+        "terminal",
+        insert(OTHER, 0, 11, Message(9.7, job("a", 6))),
+    ),
 }
 
 
@@ -234,13 +243,13 @@ def test_a_history_that_breaks_a_promise_is_found(name: str) -> None:
 
 ALLOWED = {
     "progress is skipped": forget(OTHER, 0, 5),
-    "the last progress is skipped and its place taken by the end": forget(ALL, 1, 2),
-    "a step is told with a later version": both(
+    "the last progress is skipped before the terminal state": forget(ALL, 1, 2),
+    "a step is sent with a later version": both(
         forget(OTHER, 0, 3), change(OTHER, 0, 4, steps=(START["a"],))
     ),
-    "an end that its deletion took along": forget(ALL, 1, 4),
-    "an end of unknown outcome was made": operation(8, **UNKNOWN),
-    "an end of unknown outcome was not made": both(
+    "a terminal state that was deleted before it was sent": forget(ALL, 1, 4),
+    "a finish of unknown outcome was applied": operation(8, **UNKNOWN),
+    "a finish of unknown outcome was not applied": both(
         operation(7, **UNKNOWN), record("b", ended_by="")
     ),
     "an asset of unknown outcome was not linked": both(
@@ -253,7 +262,7 @@ ALLOWED = {
         insert(ALL, 1, 7, Message(11.6, job("a", 6, "COMPLETED"), deleted=True)),
         insert(OTHER, 0, 12, Message(11.6, job("a", 6, "COMPLETED"), deleted=True)),
     ),
-    "changes asked for at the same time are told either way": both(
+    "changes requested at the same time are sent in either order": both(
         operation(5, sent=5.1),
         swap(ALL, 1, 0, 2),
         swap(OTHER, 0, 5, 6),

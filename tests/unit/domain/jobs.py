@@ -60,15 +60,15 @@ ENDED_BY = {
 
 
 class State(enum.Enum):
-    """Where a job can stand: its status, and where it is PROCESSING, who has it."""
+    """The states of a job: its status and, in PROCESSING, whether it is leased."""
 
     QUEUED = JobStatus.QUEUED, "never started"
-    HELD = JobStatus.PROCESSING, "held by a worker"
-    RELEASED = JobStatus.PROCESSING, "given back, and waiting"
-    LEFT = JobStatus.PROCESSING, "left by a dead worker, and waiting"
-    COMPLETED = JobStatus.COMPLETED, "ended"
-    PARTIAL = JobStatus.PARTIAL, "ended"
-    FAILED = JobStatus.FAILED, "ended"
+    HELD = JobStatus.PROCESSING, "leased to a worker"
+    RELEASED = JobStatus.PROCESSING, "released, and claimable"
+    LEFT = JobStatus.PROCESSING, "requeued after its lease expired, and claimable"
+    COMPLETED = JobStatus.COMPLETED, "terminal"
+    PARTIAL = JobStatus.PARTIAL, "terminal"
+    FAILED = JobStatus.FAILED, "terminal"
 
     @property
     def status(self) -> JobStatus:

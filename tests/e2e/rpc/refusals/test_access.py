@@ -1,4 +1,4 @@
-"""Who may call what, in whose name."""
+"""Which callers may call which methods for which users."""
 
 import hashlib
 from collections.abc import Callable

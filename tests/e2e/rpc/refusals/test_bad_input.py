@@ -59,7 +59,7 @@ async def assert_invalid(called: Any, field: str, words: str = "") -> Refusal:
 
 @pytest.fixture
 def unchanged(app: App) -> Callable[[], AbstractAsyncContextManager[None]]:
-    """Return what fails where anything is changed within its block."""
+    """Return a context manager that fails if anything is changed within its block."""
 
     @asynccontextmanager
     async def unchanged() -> AsyncIterator[None]:

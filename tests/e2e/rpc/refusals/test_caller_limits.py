@@ -1,4 +1,4 @@
-"""One caller leaves the rest of each limit to the others; the service's own work needs none."""
+"""One caller cannot use up a limit; the service's own work is not limited."""
 
 import asyncio
 import hashlib

@@ -183,7 +183,7 @@ async def test_a_request_id_used_for_something_else(call: Caller) -> None:
 
 @in_turn("key", ["bad key {}", "\U0001f600" * 60 + "{}", "%" * 60 + "{}"])
 async def test_a_status_names_as_many_violations_as_fit(call: Caller, key: str) -> None:
-    """Clients cut off trailers that are larger than 8 KiB, and say nothing of what was wrong."""
+    """Clients drop trailers larger than 8 KiB, and the violations with them."""
     labels = {key.format(n)[:250]: "" for n in range(32)}
     requests = [job_service_pb2.CreateJobRequest(labels=labels)] * 100
     refused = await refusal(call.BatchCreateJobs(user_id="ada", requests=requests))

@@ -49,7 +49,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Database]:
 
 @asynccontextmanager
 async def through_the_writer(database: Database, begin: str, end: str) -> AsyncIterator[None]:
-    """Say something to SQLite on the connection that writes, and take it back."""
+    """Set a pragma on SQLite's writing connection, and undo it."""
     writer = database.writer.execution_options(without_begin=True)
     for statement in (begin, end):
         async with writer.connect() as connection:
@@ -76,7 +76,7 @@ async def by_somebody_else(url: str, begin: str, end: str) -> AsyncIterator[None
 
 
 def disk_full(database: Database, url: str) -> AbstractAsyncContextManager[None]:
-    """SQLite by its own limit, PostgreSQL by a trigger: to have it happen takes a disk."""
+    """SQLite by its own limit; PostgreSQL by a trigger: a real full disk is hard to make."""
     if database.dialect.name == "sqlite":
         # As few pages as there are.
         return through_the_writer(
@@ -111,7 +111,7 @@ def table_missing(url: str) -> AbstractAsyncContextManager[None]:
 
 
 def lock_held(database: Database, url: str) -> AbstractAsyncContextManager[None]:
-    """What every write needs is held by somebody else for longer than a write waits."""
+    """Another session holds a lock that every write needs for longer than a write waits."""
     return _sqlite_held(url) if database.dialect.name == "sqlite" else _postgresql_held(url)
 
 
@@ -278,7 +278,7 @@ async def test_a_disk_error_is_counted_and_loses_no_change(tmp_path: Path) -> No
         call = Caller(channel)
         pad = {"parameters": {"pad": "x" * 200_000}}
         jobs = [await call.job(**pad)]
-        # As of now no file may grow: to write beyond is EFBIG.
+        # From now on no file may grow: a write beyond its end fails with EFBIG.
         written = (tmp_path / "jobledger.db-wal").stat().st_size
         unlimited = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (written, unlimited[1]))

@@ -133,7 +133,7 @@ def test_every_method_of_the_contract_is_tested() -> None:
 async def test_a_job_of_another_type_is_not_read(
     channel: grpc.aio.Channel, everything: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So its answer takes as long as that of a job that is not there."""
+    """So the time of the answer does not reveal that the job exists."""
     foreign, own = await everything.running(job_type="encode"), await everything.running()
     read: list[str] = []
     original = transaction.change_from_row
