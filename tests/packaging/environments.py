@@ -11,7 +11,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from tests.support.pages import ROOT
-from tests.support.server_process import free_port
+from tests.support.ports import free_port
 
 UV = ROOT / ".venv/uv/bin/uv"
 

@@ -18,7 +18,7 @@ import pytest
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from tests.packaging.environments import health_of
-from tests.support.server_process import free_port
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "localhost/jobledger-test-python"

@@ -11,7 +11,8 @@ import grpc
 from jobledger.v1.job_service_pb2 import ListJobsRequest
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from tests.support.pages import ROOT
-from tests.support.server_process import ServerProcess, free_port
+from tests.support.ports import free_port
+from tests.support.server_process import ServerProcess
 
 ENVOY = ROOT / ".venv/polyglot/bin/envoy"
 

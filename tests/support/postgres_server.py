@@ -6,12 +6,13 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import uuid
 from pathlib import Path
+
+from tests.support.ports import free_port
 
 BECOME = """
 import os, sys
@@ -64,7 +65,7 @@ class PostgresServer:
             self._binaries = self._copied(self._binaries)
             os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self.port = free_port()
         if primary is None:
             encoding = ("--encoding=UTF8", "--locale=C")
             self._run("initdb", "--auth=trust", *encoding, "--no-sync", "-U", "u")
@@ -189,10 +190,3 @@ class PostgresServer:
         for process in (pid, *map(int, children)):
             with contextlib.suppress(ProcessLookupError):  # a backend may end at any moment
                 os.kill(process, what)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

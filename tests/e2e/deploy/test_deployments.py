@@ -33,8 +33,8 @@ from tests.support.manifests import (
 )
 from tests.support.pages import DEPLOY as DEPLOY_PAGE
 from tests.support.pages import Block, blocks
+from tests.support.ports import free_port
 from tests.support.postgres_server import PostgresServer
-from tests.support.server_process import free_port
 
 BIN = Path(sys.executable).parent
 PATIENCE = 60

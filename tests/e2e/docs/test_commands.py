@@ -30,7 +30,8 @@ from tests.support.pages import (
     blocks,
     commands,
 )
-from tests.support.server_process import ServerProcess, free_port
+from tests.support.ports import free_port
+from tests.support.server_process import ServerProcess
 from tests.support.shared_postgres import Databases
 
 DEFAULT_TARGET = "127.0.0.1:50051"

@@ -9,8 +9,8 @@ from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from jobledger_server.rpc.admin import AdminUnavailable, serving_admin
+from tests.support.ports import free_port
 from tests.support.rpc_caller import Caller
-from tests.support.server_process import free_port
 
 Start = Callable[..., Any]
 

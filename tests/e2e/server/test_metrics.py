@@ -23,8 +23,8 @@ from jobledger_server.telemetry import prometheus
 from jobledger_server.telemetry.instruments import Registry
 from jobledger_server.telemetry.job_metrics import MAX_JOB_TYPES
 from jobledger_server.telemetry.prometheus import MetricsUnavailable, serving_metrics
+from tests.support.ports import free_port
 from tests.support.rpc_caller import PROCESSING, Caller, watching
-from tests.support.server_process import free_port
 
 Start = Callable[..., Any]
 

@@ -13,8 +13,9 @@ from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger_server.metrics import METRICS
 from jobledger_server.telemetry.otlp import CLOSE_SECONDS
 from tests.support.collector import Collector, attributes
+from tests.support.ports import free_port
 from tests.support.rpc_caller import Caller, watching
-from tests.support.server_process import ServerProcess, free_port, run_server
+from tests.support.server_process import ServerProcess, run_server
 
 Start = Callable[..., Any]
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

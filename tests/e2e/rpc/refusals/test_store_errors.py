@@ -23,9 +23,10 @@ from jobledger_server.sql.database_url import BadDatabaseUrl, parse_url
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreFault, StoreUnavailable
 from jobledger_server.telemetry.logs import logging_to_stderr
+from tests.support.ports import free_port
 from tests.support.postgres_server import PostgresServer
 from tests.support.rpc_caller import Caller, Refusal, refusal
-from tests.support.server_process import ServerProcess, free_port
+from tests.support.server_process import ServerProcess
 
 Start = Callable[..., Awaitable[App]]
 Fault = Callable[[Database, str], AbstractAsyncContextManager[None]]
