@@ -563,9 +563,9 @@ async def test_a_stream_at_its_maximum_age_ends_even_on_a_blocked_server(start: 
         grpc.aio.insecure_channel(app.address) as channel,
         watching(Caller(channel).WatchJobs()) as stream,
     ):
-        await until_synced(stream)
-        time.sleep(1)  # this blocks the server's loop too; gRPC's own timers run on
         with pytest.raises(grpc.RpcError) as ended:
+            await until_synced(stream)
+            time.sleep(1)  # this blocks the server's loop too; gRPC's own timers run on
             while (await stream.read()).heartbeat:
                 pass
     assert decoded(ended.value).metadata["resume_token"]
