@@ -16,7 +16,7 @@ from jobledger_server.settings import Settings
 from tests.support.authority import Authority, Pair, der, served
 from tests.support.token_issuer import PEOPLE, SigningKey, write_key_set
 
-ROTATIONS = 100
+ROTATIONS = 25
 CALLERS = 4
 
 POLICY = (
@@ -79,7 +79,7 @@ class Load:
             await asyncio.sleep(0.001)
 
 
-async def test_certificates_and_keys_are_renewed_100_times_and_no_call_fails(
+async def test_certificates_and_keys_are_renewed_25_times_and_no_call_fails(
     tmp_path: Path, sqlite_template: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     servers = Authority()

@@ -10,7 +10,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ import pytest
 
 from jobledger import Client, JobStatus
 from tests.support.authority import Authority
+from tests.support.forked import Forked
 from tests.support.manifests import (
     DEPLOY,
     KUBERNETES,
@@ -36,7 +36,6 @@ from tests.support.pages import Block, blocks
 from tests.support.ports import free_port
 from tests.support.postgres_server import PostgresServer
 
-BIN = Path(sys.executable).parent
 PATIENCE = 60
 TOKEN = "a-token-of-this-test"
 ACCESS = f"""
@@ -91,19 +90,22 @@ class Machine:
             adapted[name] = value
         return adapted
 
-    def run(self, arguments: Sequence[str], variables: Mapping[str, str]) -> Any:
+    def run(self, arguments: Sequence[str], variables: Mapping[str, str]) -> Forked:
         """Start `jobledger-server` with these arguments."""
         clean = {k: v for k, v in os.environ.items() if not k.startswith("JOBLEDGER_")}
-        return subprocess.Popen(
-            [BIN / "jobledger-server", *arguments],
-            env={**clean, **self.adapted(variables)},
-            cwd=self.path("/data"),
-        )
+        with Path(os.devnull).open("rb") as nothing, (self.folder / "log").open("ab") as log:
+            return Forked(
+                "jobledger-server",
+                arguments,
+                files=(nothing, log, log),
+                env={**clean, **self.adapted(variables)},
+                cwd=self.path("/data"),
+            )
 
     def probe(self, command: Sequence[str], variables: Mapping[str, str]) -> int:
         process = self.run(command[1:], variables)
         assert command[0] == "jobledger-server"
-        return int(process.wait(PATIENCE))
+        return process.wait(PATIENCE)
 
 
 @pytest.fixture
@@ -122,7 +124,7 @@ def serving(
     process = machine.run(arguments, variables)
     try:
         while machine.probe(health, variables) != 0:
-            assert process.poll() is None, "the server has ended"
+            assert process.poll() is None, (machine.folder / "log").read_text("utf-8")
         yield
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0

@@ -13,6 +13,7 @@ from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
+from tests.support.databases import sqlite_only
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import COMPLETED, FAILED, PROCESSING, QUEUED, Caller, refusal
 
@@ -30,6 +31,7 @@ async def answer(call: Caller, method: str, **fields: Any) -> Any:
     return await (called.read() if method == "WatchJob" else called)
 
 
+@sqlite_only
 async def test_a_bad_field_names_every_violation_not_just_the_first(call: Caller) -> None:
     refused = await refusal(
         call.CreateJob(user_id="", job_type="no spaces", labels={"": "x"}, request_id="x" * 129)
@@ -40,6 +42,7 @@ async def test_a_bad_field_names_every_violation_not_just_the_first(call: Caller
     assert all(v.description for v in violations)
 
 
+@sqlite_only
 async def test_a_bad_page_token_is_invalid_argument_with_a_reason(call: Caller) -> None:
     refused = await refusal(call.ListJobs(user_id="ada", page_token="what?"))
     assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_TOKEN")
@@ -181,6 +184,7 @@ async def test_a_request_id_used_for_something_else(call: Caller) -> None:
     assert refused.details["ResourceInfo"].resource_type == "jobledger.v1.Asset"
 
 
+@sqlite_only
 @in_turn("key", ["bad key {}", "\U0001f600" * 60 + "{}", "%" * 60 + "{}"])
 async def test_a_status_names_as_many_violations_as_fit(call: Caller, key: str) -> None:
     """Clients drop trailers larger than 8 KiB, and the violations with them."""
@@ -195,6 +199,7 @@ async def test_a_status_names_as_many_violations_as_fit(call: Caller, key: str) 
     assert refused.message.endswith(f"and {refused.metadata['more']} more")
 
 
+@sqlite_only
 async def test_an_exceeded_limit_is_resource_exhausted_with_retry_info(
     call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +214,7 @@ async def test_an_exceeded_limit_is_resource_exhausted_with_retry_info(
     assert refused.details["RetryInfo"].retry_delay.seconds == 1
 
 
+@sqlite_only
 async def test_an_unavailable_database_is_unavailable_with_retry_info(
     call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +228,7 @@ async def test_an_unavailable_database_is_unavailable_with_retry_info(
     assert refused.message == "the database does not answer"
 
 
+@sqlite_only
 async def test_a_programming_error_is_reported_by_its_id_only_and_logged_in_full(
     call: Caller, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -242,6 +249,7 @@ async def test_a_programming_error_is_reported_by_its_id_only_and_logged_in_full
         assert "a secret of the inside" in str(record.exc_info)
 
 
+@sqlite_only
 async def test_a_programming_error_in_a_watch_is_reported_by_its_id_only(
     call: Caller, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -255,6 +263,7 @@ async def test_a_programming_error_in_a_watch_is_reported_by_its_id_only(
     assert "a secret of the inside" in str(caplog.records[-1].exc_info)
 
 
+@sqlite_only
 async def test_an_unknown_method_is_unimplemented(app: App) -> None:
     async with grpc.aio.insecure_channel(app.address) as channel:
         method = channel.unary_unary("/jobledger.v1.JobService/DoMagic")
