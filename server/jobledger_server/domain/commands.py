@@ -127,17 +127,11 @@ class Purge(Struct, frozen=True, kw_only=True):
     age: Micros
 
 
-class ApplyAll(Struct, frozen=True):
-    """Apply heartbeats or purges together. One that is refused does nothing."""
-
-    commands: tuple[Report | Purge, ...]
-
-
 WorkerCommand = ChangeStatus | Report | LinkAsset | Release
 """A worker's command on one job. If `job_types` is given, jobs of other types are not found."""
 
 JobCommand = WorkerCommand | Cancel | Expire | Delete | Purge
 """A command on one job, identified by its id."""
 
-Command = Create | CreateAll | ApplyAll | JobCommand
+Command = Create | CreateAll | JobCommand
 """Any command except a claim, which names no job."""

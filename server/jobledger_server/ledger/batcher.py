@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from jobledger_server.admission.admission import Admission
 from jobledger_server.admission.caller import CALLER, Caller
@@ -39,10 +39,12 @@ it raises is the result of every item of the batch."""
 
 @dataclass(eq=False, slots=True)
 class _Pending(Generic[Item, Result]):
-    """An item whose result is pending."""
+    """Items whose results are pending: one, or several that were put together."""
 
-    item: Item
-    future: asyncio.Future[Result]
+    items: Sequence[Item]
+    together: bool
+    future: asyncio.Future[Any]
+    """Of all results if they were put `together`, else of the only one."""
     caller: Caller
     weight: int
     bytes: int
@@ -104,10 +106,11 @@ class Batcher(Generic[Item, Result]):
         self.seconds = Histogram(LATENCY_SECONDS)
         """How long each batch took to process."""
         self._queue: FairQueue[_Pending[Item, Result]] = FairQueue()
-        self._wake_at = 1  # the length of the queue at which `put` wakes the task
+        self._queued = 0  # items in the queue
+        self._wake_at = 1  # the number of them at which `put` wakes the task
         self._wake_up = asyncio.Event()
         self._closed = False
-        self._new_future: Callable[[], asyncio.Future[Result]]
+        self._new_future: Callable[[], asyncio.Future[Any]]
         self.task: asyncio.Task[None] | None = None
 
     @property
@@ -138,10 +141,22 @@ class Batcher(Generic[Item, Result]):
 
     def put(self, item: Item) -> asyncio.Future[Result]:
         """Queue the item and return the future of its result. Raises LimitExceeded."""
+        return self._put([item], together=False)
+
+    def put_all(self, items: Sequence[Item]) -> asyncio.Future[Sequence[Result | Exception]]:
+        """Queue items for the same batch and return the future of their results, in order.
+
+        Raises LimitExceeded.
+        """
+        return self._put(items, together=True)
+
+    def _put(self, items: Sequence[Item], *, together: bool) -> asyncio.Future[Any]:
         if self._closed:
             raise LimitExceeded(f"waiting {self.name}", self._max_waiting)
         caller = CALLER.get()
-        pending = _Pending(item, self._new_future(), caller, self._weigh(item), self._measure(item))
+        weight, size = sum(map(self._weigh, items)), sum(map(self._measure, items))
+        pending: _Pending[Item, Result]
+        pending = _Pending(items, together, self._new_future(), caller, weight, size)
         self._items.acquire(caller, pending.weight)
         try:
             self._bytes.acquire(caller, pending.bytes)
@@ -149,7 +164,8 @@ class Batcher(Generic[Item, Result]):
             self._items.release(caller, pending.weight)
             raise
         self._queue.put(caller, pending, pending.weight)
-        if len(self._queue) >= self._wake_at:  # not for each item: waking costs as much as deciding
+        self._queued += len(items)
+        if self._queued >= self._wake_at:  # not for each item: waking costs as much as deciding
             self._wake_up.set()
         return pending.future
 
@@ -169,8 +185,7 @@ class Batcher(Generic[Item, Result]):
                 if callers > 1:
                     await self._linger(callers)
                 batch = self._next_batch()
-                await self._process(batch)
-                callers = len(batch) + len(self._queue)
+                callers = await self._process(batch) + self._queued
                 del batch  # or its results would stay in memory until the next batch
             if self._closed:
                 return
@@ -183,8 +198,9 @@ class Batcher(Generic[Item, Result]):
         while len(self._queue) and weight < self._max_batch and size < self._max_batch_bytes:
             pending = self._queue.pop()
             batch.append(pending)
+            self._queued -= len(pending.items)
             weight += pending.weight
-            size += pending.bytes + read_bytes(pending.item)
+            size += pending.bytes + sum(map(read_bytes, pending.items))
         return batch
 
     async def _linger(self, callers: int) -> None:
@@ -198,13 +214,13 @@ class Batcher(Generic[Item, Result]):
         expected = min(callers, self._max_batch)
         quiet = 0
         for _ in range(MAX_TICKS):
-            arrived = len(self._queue)
+            arrived = self._queued
             full = arrived >= expected or self._bytes.held >= self._max_batch_bytes
             if full or quiet == QUIET_TICKS or self._closed:
                 break
             self._wake_at = expected
             await self._tick()
-            quiet = quiet + 1 if len(self._queue) == arrived else 0
+            quiet = quiet + 1 if self._queued == arrived else 0
         self._wake_at = 1
 
     async def _tick(self) -> None:
@@ -217,29 +233,39 @@ class Batcher(Generic[Item, Result]):
         finally:
             tick.cancel()
 
-    async def _process(self, batch: Sequence[_Pending[Item, Result]]) -> None:
+    async def _process(self, batch: Sequence[_Pending[Item, Result]]) -> int:
+        """Process a batch; return how many items it had."""
         results: Sequence[Result | Exception]
+        items = [item for pending in batch for item in pending.items]
         begun = perf_counter()
         try:
-            results = await self._flush([pending.item for pending in batch])
+            results = await self._flush(items)
         except Exception as error:  # noqa: BLE001
-            results = [error] * len(batch)
-        self.sizes.record(len(batch))
+            results = [error] * len(items)
+        self.sizes.record(len(items))
         self.seconds.record(perf_counter() - begun)
         if self._closed and all(isinstance(result, StoreUnavailable) for result in results):
             # Each further batch would take seconds to fail, and the process would not end.
-            rest = [self._queue.pop() for _ in range(len(self._queue))]
-            batch, results = [*batch, *rest], [*results, *[results[0]] * len(rest)]
-        for pending, result in zip(batch, results, strict=True):
+            batch = [*batch, *(self._queue.pop() for _ in range(len(self._queue)))]
+            results = [*results, *[results[0]] * self._queued]
+            self._queued = 0
+        begin = 0
+        for pending in batch:
             self._items.release(pending.caller, pending.weight)
             self._bytes.release(pending.caller, pending.bytes)
-            future = pending.future
-            if future.done():  # its caller was cancelled
-                continue
-            if isinstance(result, Exception):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
+            end = begin + len(pending.items)
+            _settle(pending.future, results[begin:end] if pending.together else results[begin])
+            begin = end
+        return len(items)
+
+
+def _settle(future: asyncio.Future[Any], outcome: object) -> None:
+    if future.done():  # its caller was cancelled
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
 
 
 def _admission(limit: str, total: int, share: float, quota: str = "") -> Admission:

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self, get_args
 
 from jobledger_server.domain.commands import (
-    ApplyAll,
     Cancel,
     ChangeStatus,
     Claim,
@@ -22,7 +22,7 @@ from jobledger_server.domain.commands import (
     Purge,
     Report,
 )
-from jobledger_server.domain.errors import DomainError
+from jobledger_server.domain.errors import DomainError, LimitExceeded
 from jobledger_server.domain.job import Job
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.batcher import Batcher
@@ -44,14 +44,17 @@ from jobledger_server.store import (
 
 MAX_BATCH = 512
 """Commands in a transaction: enough that the cost of the commit hardly counts, few enough that
-the first of them does not wait long for the last."""
+the first of them does not wait long for the last. The commands of one message stay together."""
 
 MAX_BATCH_BYTES = 1024 * 1024
-"""Bytes of payloads in one transaction, and one command more. A small command waits for the batch
+"""Bytes of payloads in one transaction, and one message more. A small command waits for the batch
 that is under way and for its own, so both are short; more would make nothing cheaper."""
 
 log = logging.getLogger("jobledger.ledger")
 transition_log = logging.getLogger("jobledger.transition")
+
+Answer = Callable[[Decision | BaseException], None]
+"""Called with the decision on a command, or with why there is none."""
 
 Publish = Callable[[Sequence[Change]], None]
 """Called with the changes of each commit, before its callers are answered.
@@ -132,7 +135,7 @@ class Ledger:
 
     @property
     def processed(self) -> int:
-        """How many commands and claims were processed so far; ApplyAll and CreateAll are one."""
+        """How many commands and claims were processed so far; CreateAll is one."""
         return int(sum(batcher.sizes.sum for batcher in self.batchers))
 
     async def apply(self, command: Create | JobCommand) -> Decision:
@@ -146,13 +149,20 @@ class Ledger:
         (decision,) = await self._batcher.submit(command)
         return decision
 
-    def put(self, command: JobCommand) -> asyncio.Future[Sequence[Decision]]:
-        """Queue a command and return a future of a sequence with its one decision.
+    def put(self, commands: Sequence[tuple[JobCommand, Answer]]) -> None:
+        """Queue commands for the same batch, and call what each is given with.
 
-        For callers that send many commands without waiting for each. The future raises as
-        `apply` does, but LimitExceeded is raised at once.
+        It is given the decision, once that is durable, or what `apply` raises: LimitExceeded at
+        once, CancelledError if the ledger itself fails. For callers that do not wait.
         """
-        return self._batcher.put(command)
+        answers = iter([answer for _, answer in commands])
+        for part in self._parts([command for command, _ in commands]):
+            waiting = list(islice(answers, len(part)))
+            try:
+                self._batcher.put_all(part).add_done_callback(partial(_answer_all, waiting))
+            except LimitExceeded as refusal:
+                for answer in waiting:
+                    answer(refusal)
 
     async def create_all(self, command: CreateAll) -> list[Job]:
         """Return the created jobs, in the order of their creations. Raises as `apply` does."""
@@ -161,25 +171,31 @@ class Ledger:
     async def apply_all(self, commands: Sequence[Report | Purge]) -> Sequence[Decision]:
         """Return the decisions on those commands that are not refused, once they are durable.
 
-        They are batched as one command, or several if their jobs are large. Raises as `apply`
-        does, if it is unknown of a command whether it is refused.
+        Raises as `apply` does, if it is unknown of a command whether it is refused.
         """
-        parts = map(self._batcher.submit, self._parts(commands))
-        return [decision for decisions in await asyncio.gather(*parts) for decision in decisions]
+        parts = map(self._batcher.put_all, self._parts(commands))
+        decisions: list[Decision] = []
+        for outcomes in await asyncio.gather(*parts):
+            for outcome in outcomes:
+                if not isinstance(outcome, Exception):
+                    decisions += outcome
+                elif not isinstance(outcome, DomainError):
+                    raise outcome
+        return decisions
 
-    def _parts(self, commands: Sequence[Report | Purge]) -> Iterator[ApplyAll]:
+    def _parts(self, commands: Sequence[JobCommand]) -> Iterator[Sequence[JobCommand]]:
         """Put commands together, up to the bytes of jobs that one batch reads."""
         read_bytes = self._sizes.read_counter()
-        part: list[Report | Purge] = []
+        part: list[JobCommand] = []
         size = 0
         for command in commands:
             part.append(command)
             size += read_bytes(command.job_id, None)
             if size >= MAX_BATCH_BYTES:
-                yield ApplyAll(tuple(part))
+                yield part
                 part, size = [], 0
         if part:
-            yield ApplyAll(tuple(part))
+            yield part
 
     def claim(
         self,
@@ -218,8 +234,6 @@ class Ledger:
         def bytes_of(command: Command) -> int:
             if isinstance(command, Create | CreateAll):
                 return 0
-            if isinstance(command, ApplyAll):
-                return sum(read_bytes(each.job_id, None) for each in command.commands)
             user_id = command.user_id if isinstance(command, Cancel | Delete) else None
             return read_bytes(command.job_id, user_id)
 
@@ -304,10 +318,7 @@ class Ledger:
 
 
 def _weigh(command: Command) -> int:
-    match command:
-        case CreateAll(creations=parts) | ApplyAll(commands=parts):
-            return len(parts)
-    return 1
+    return len(command.creations) if isinstance(command, CreateAll) else 1
 
 
 def _content_bytes(command: Command) -> int:
@@ -321,6 +332,17 @@ def _content_bytes(command: Command) -> int:
         addresses = sum(len(link.url) + len(link.storage_path) for link in command.assets)
         return len(command.result or b"") + len(details or b"") + addresses
     return 0
+
+
+def _answer_all(
+    answers: Sequence[Answer], future: asyncio.Future[Sequence[Sequence[Decision] | Exception]]
+) -> None:
+    if future.cancelled():
+        for answer in answers:
+            answer(asyncio.CancelledError())
+        return
+    for answer, outcome in zip(answers, future.result(), strict=True):
+        answer(outcome if isinstance(outcome, Exception) else outcome[0])
 
 
 def _to_write(outcomes: Sequence[Outcome]) -> Iterator[Decision]:

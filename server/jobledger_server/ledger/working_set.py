@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobledger_server.domain.commands import (
-    ApplyAll,
     Cancel,
     Command,
     Create,
     CreateAll,
     Delete,
     LinkAsset,
-    Report,
     WorkerCommand,
 )
 from jobledger_server.domain.decisions import NewId, create, decide
@@ -25,8 +23,7 @@ MAX_TYPES = 16
 a value for each job and type. Its commands are refused all the same."""
 
 Outcome = Sequence[Decision] | DomainError
-"""The outcome of a command: one decision, or its refusal. CreateAll has one for each job, ApplyAll
-one for each of its commands that is not refused."""
+"""The outcome of a command: one decision, or its refusal. CreateAll has one for each job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +44,6 @@ class WorkingSet:
         try:
             if isinstance(command, CreateAll):
                 return self._create_all(command, now, new_id)
-            if isinstance(command, ApplyAll):
-                return self._apply_all(command, now, new_id, resumed_at)
             if isinstance(command, Create):
                 decision = self._create(command, now, new_id)
             else:
@@ -88,16 +83,6 @@ class WorkingSet:
                 self.created.update(before)
                 refusal.index = index
                 raise
-        return decisions
-
-    def _apply_all(
-        self, command: ApplyAll, now: Instant, new_id: NewId, resumed_at: Instant | None
-    ) -> Sequence[Decision]:
-        decisions: list[Decision] = []
-        for each in command.commands:
-            outcome = self.decide(each, now, new_id, resumed_at)
-            if not isinstance(outcome, DomainError):
-                decisions += outcome
         return decisions
 
     def _apply(self, decision: Decision) -> None:
@@ -141,9 +126,6 @@ async def load_working_set(
         elif isinstance(command, CreateAll):
             each = command.creations
             created.update((c.user_id, c.request_id) for c in each if c.request_id)
-        elif isinstance(command, ApplyAll):
-            for part in command.commands:
-                load(part.job_id, part.job_types if isinstance(part, Report) else None)
         elif isinstance(command, Cancel | Delete):
             owned.add((command.job_id, command.user_id))
         elif isinstance(command, WorkerCommand):

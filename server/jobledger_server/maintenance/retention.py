@@ -86,12 +86,12 @@ class Retention:
         processed = self._ledger.processed
         while purges:
             began = loop.time()
-            await self._ledger.apply_all(purges[: self._batch])
-            del purges[: self._batch]
+            part, purges = purges[: self._batch], purges[self._batch :]
+            await self._ledger.apply_all(part)
             # As many as callers had commands since the last batch: callers wait about twice as
             # long at most. The purges keep up with creations, because a job takes several commands.
-            calls = self._ledger.processed - processed - 1
-            processed += calls + 1
+            calls = self._ledger.processed - processed - len(part)
+            processed += calls + len(part)
             size = max(FEWEST, calls) if calls else self._batch + FEWEST
             self._batch = min(BATCH, size)
             # Some of the time is left to callers.

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Protocol
 
 from jobledger_server.domain.commands import (
-    ApplyAll,
     Cancel,
     ChangeStatus,
     Create,
@@ -26,7 +25,7 @@ from jobledger_server.domain.commands import (
 )
 from jobledger_server.domain.job import Job, is_id
 from jobledger_server.domain.state_machine import Decision
-from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.ledger.ledger import Answer, Ledger
 from jobledger_server.rpc.access.permissions import PERMISSIONS
 from jobledger_server.rpc.status import reason_of
 
@@ -44,7 +43,6 @@ CHANGES: dict[type, str | None] = {
     Release: "release",
     # Reports are far too many, and change no state.
     Report: None,
-    ApplyAll: None,
     # The service's own.
     Expire: None,
     Purge: None,
@@ -57,7 +55,7 @@ class Commands(Protocol):
 
     async def apply(self, command: Create | JobCommand) -> Decision: ...
 
-    def put(self, command: JobCommand) -> asyncio.Future[Sequence[Decision]]: ...
+    def put(self, commands: Sequence[tuple[JobCommand, Answer]]) -> None: ...
 
     async def create_all(self, command: CreateAll) -> list[Job]: ...
 
@@ -83,14 +81,9 @@ class AuditedLedger:
         audit(change, [decision.job.id])
         return decision
 
-    def put(self, command: JobCommand) -> asyncio.Future[Sequence[Decision]]:
+    def put(self, commands: Sequence[tuple[JobCommand, Answer]]) -> None:
         """See `Ledger`."""
-        future = self._ledger.put(command)
-        change = CHANGES[type(command)]
-        if change is not None:
-            # Called in the context of the caller.
-            future.add_done_callback(partial(_audit_outcome, change, command))
-        return future
+        self._ledger.put([(each, partial(_audit, each, answer)) for each, answer in commands])
 
     async def create_all(self, command: CreateAll) -> list[Job]:
         """See `Ledger`."""
@@ -122,11 +115,12 @@ def audit_denial(method: str, caller: str, error: Exception) -> None:
     log.warning("denied", extra=facts)
 
 
-def _audit_outcome(
-    change: str, command: JobCommand, future: asyncio.Future[Sequence[Decision]]
-) -> None:
-    if not future.cancelled():
-        audit(change, _named(command), future.exception())
+def _audit(command: JobCommand, answer: Answer, outcome: Decision | BaseException) -> None:
+    """Pass an answer on, and audit it. Called in the context of the caller."""
+    change = CHANGES[type(command)]
+    if change is not None and not isinstance(outcome, asyncio.CancelledError):
+        audit(change, _named(command), None if isinstance(outcome, Decision) else outcome)
+    answer(outcome)
 
 
 def _named(command: Create | JobCommand) -> Sequence[str]:

@@ -406,10 +406,10 @@ async def test_no_more_updates_are_read_than_the_queue_limit(
     put = Ledger.put
     queued = 0
 
-    def counted(self: Ledger, command: Any) -> Any:
+    def counted(self: Ledger, commands: Any) -> None:
         nonlocal queued
-        queued += 1
-        return put(self, command)
+        queued += len(commands)
+        put(self, commands)
 
     monkeypatch.setattr(Ledger, "put", counted)
     async with grpc.aio.insecure_channel(gated.address) as channel:

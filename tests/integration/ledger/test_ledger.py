@@ -127,12 +127,13 @@ async def test_queued_commands_of_one_caller_are_bounded_by_bytes(
     command = ChangeStatus(job_id=JobId("j"), target=JobStatus.COMPLETED, **content)
     # Ten commands, or 2,684 bytes.
     async with Ledger(store, lambda _: None, max_waiting=1_000_000, share=1e-5) as ledger:
-        waiting = ledger.put(command)
-        with pytest.raises(LimitExceeded) as refused:
-            ledger.put(command)
-        assert refused.value.limit == "bytes of waiting commands"
-        with pytest.raises(JobNotFound):
-            await waiting
+        answers: list[object] = []
+        ledger.put([(command, answers.append)])
+        ledger.put([(command, answers.append)])
+        (refused,) = answers
+        assert isinstance(refused, LimitExceeded)
+        assert refused.limit == "bytes of waiting commands"
+    assert isinstance(answers[1], JobNotFound)
 
 
 async def test_commands_that_arrive_together_are_one_commit(

@@ -62,6 +62,16 @@ async def test_the_error_of_one_item_fails_no_other_item() -> None:
             await bad
 
 
+async def test_items_that_are_put_together_share_a_batch_and_no_error() -> None:
+    work = Work()
+    async with Batcher("numbers", work, max_batch=2, max_waiting=10) as batcher:
+        first, rest = batcher.put(1), batcher.put_all([-1, 2, 3])
+        assert await first == 2
+        error, *doubled = await rest
+        assert (str(error), doubled) == ("-1", [4, 6])
+    assert work.batches == [[1, -1, 2, 3]]
+
+
 async def test_an_exception_of_a_batch_fails_all_its_items_and_the_next_batch_runs() -> None:
     async with Batcher("numbers", Work(), max_batch=2, max_waiting=10) as batcher:
         for task in await submitted(batcher, 13, 1):

@@ -65,8 +65,6 @@ Read = Callable[[], Awaitable[Any]]
 Write = Callable[[bytes], Awaitable[None]]
 """Sends a serialized WorkResponse."""
 
-Outcome = asyncio.Future[Sequence[Decision]] | Exception
-
 
 class WorkStreams:
     """Serves streams of work."""
@@ -238,34 +236,22 @@ class _Stream:
 
     def _put(self, updates: Sequence[Update]) -> None:
         """Put updates into the ledger's next batch, all of them before any other task runs."""
+        commands = []
         for job_id, command in updates:
             result = _Result()
             self._results.append(result)
             if isinstance(command, InvalidRequest):
                 self._refuse(result, job_id, command)
                 continue
-            outcome = self._outcome(command)
-            if isinstance(outcome, Exception):
-                self._refuse(result, job_id, outcome)
-                continue
             if _finishes(command):
                 self._finishing[command.job_id] += 1
-            outcome.add_done_callback(partial(self._decided, result, command))
-
-    def _outcome(self, command: WorkerCommand) -> Outcome:
-        try:
-            return self._ledger.put(command)
-        except (InvalidRequest, LimitExceeded) as refusal:
-            return refusal
+            commands.append((command, partial(self._decided, result, command)))
+        self._ledger.put(commands)
 
     def _decided(
-        self,
-        result: _Result,
-        command: WorkerCommand,
-        outcome: asyncio.Future[Sequence[Decision]],
+        self, result: _Result, command: WorkerCommand, answer: Decision | BaseException
     ) -> None:
-        """Take the outcome of an update."""
-        answer = _answer_of(outcome)
+        """Take the answer to an update."""
         if _finishes(command):
             self._finishing[command.job_id] -= 1
             if not self._finishing[command.job_id]:
@@ -279,7 +265,8 @@ class _Stream:
             linked = answer.assets[0] if isinstance(command, LinkAsset) else None
             self._answer(result, result_message(answer, linked))
         else:
-            self._refuse(result, command.job_id, answer)
+            error = answer if isinstance(answer, Exception) else Draining()
+            self._refuse(result, command.job_id, error)
 
     def _refuse(self, result: _Result, job_id: str, error: Exception) -> None:
         self._answer(result, pb.UpdateResult(job_id=job_id, error=update_error(error)))
@@ -419,15 +406,3 @@ class _Stream:
 def _finishes(command: WorkerCommand) -> bool:
     """Whether the command ends what its worker holds."""
     return isinstance(command, ChangeStatus | Release)
-
-
-def _answer_of(outcome: Outcome) -> Decision | Exception:
-    if isinstance(outcome, Exception):
-        return outcome
-    if outcome.cancelled():
-        return Draining()
-    error = outcome.exception()
-    if error is not None:
-        return error if isinstance(error, Exception) else RuntimeError(repr(error))
-    (decision,) = outcome.result()
-    return decision

@@ -1,14 +1,15 @@
 """The ledger as WorkerService uses it: with the job types and the fencing of its caller."""
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from jobledger_server.domain.commands import Claim, Report, WorkerCommand
+from jobledger_server.domain.commands import Claim, JobCommand, Report, WorkerCommand
 from jobledger_server.domain.job import Job, JobId
 from jobledger_server.domain.state_machine import Decision
+from jobledger_server.ledger.ledger import Answer
 from jobledger_server.ledger.long_poll import LongPoll
 from jobledger_server.rpc.access.permissions import AccessDenied, work_limits
 from jobledger_server.rpc.audit import Commands, audit
+from jobledger_server.rpc.validation import InvalidRequest
 
 
 class WorkerLedger:
@@ -25,9 +26,16 @@ class WorkerLedger:
         """See `Ledger`. Also raises InvalidRequest."""
         return await self._ledger.apply(work_limits().of(command))
 
-    def put(self, command: WorkerCommand) -> asyncio.Future[Sequence[Decision]]:
-        """See `Ledger`. Also raises InvalidRequest."""
-        return self._ledger.put(work_limits().of(command))
+    def put(self, commands: Sequence[tuple[WorkerCommand, Answer]]) -> None:
+        """See `Ledger`. An answer may be InvalidRequest too."""
+        limits = work_limits()
+        limited: list[tuple[JobCommand, Answer]] = []
+        for command, answer in commands:
+            try:
+                limited.append((limits.of(command), answer))
+            except InvalidRequest as refusal:
+                answer(refusal)
+        self._ledger.put(limited)
 
     async def renew_all(self, attempts: Mapping[JobId, int]) -> Sequence[Decision]:
         """See `Ledger`. The jobs are given with their worker's attempts."""
