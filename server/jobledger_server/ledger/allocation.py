@@ -37,7 +37,7 @@ def allocate(
 
     The claims take turns, so that a claim of many jobs leaves some for the others. A claim
     gets at most as many jobs as it requested and as its response holds; all claims together
-    get at most what one transaction starts.
+    get at most what one transaction starts. A job whose type no claim has stays unallocated.
     """
     quotas = {each: _Quota(each.command.max_jobs) for each in allocations}
     turns: dict[str, deque[Allocation]] = {}  # by job type
@@ -49,7 +49,7 @@ def allocate(
     for job in found:
         if allocated and size + job.size > MAX_BYTES:
             break
-        turn = turns[job.job_type]
+        turn = turns.get(job.job_type)
         while turn and not quotas[turn[0]].admits(job):
             turn.popleft()
         if turn:

@@ -114,7 +114,8 @@ class Claims:
             # A claim is served once it has any job, even if it requested more.
             unserved = [each for each in allocations if not each.jobs and each.wanted()]
             planned = await self._plan(unserved)
-            if not planned:
+            unserved = [each for each in unserved if each.wanted()]  # some left during the read
+            if not planned or not unserved:
                 return
             started = await retry_if_stale(partial(self._start, unserved, planned))
             lost_races = 0 if started else lost_races + 1

@@ -153,6 +153,26 @@ async def test_a_claim_that_knows_the_oldest_job_does_not_search_for_it(
     assert (job.id, job.attempt, searches) == (made[0].id, 1, [])
 
 
+async def test_a_claim_whose_caller_leaves_during_the_search_gets_no_job(
+    ledger: Ledger, store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [await created(ledger, job_type) for job_type in "ab"]
+    left = asyncio.Event()
+    find = SqlStore.find_claimable
+
+    async def found(self: SqlStore, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
+        claimable = await find(self, limits, limit=limit)
+        left.set()
+        return claimable
+
+    monkeypatch.setattr(SqlStore, "find_claimable", found)
+    leaving, staying = await asyncio.gather(
+        ledger.claim(claim("a"), wanted=lambda: not left.is_set()), ledger.claim(claim("b"))
+    )
+    assert (leaving, [job.id for job in staying]) == ([], [made[1].id])
+    assert (await store.read_jobs([made[0].id]))[made[0].id].attempt == 0
+
+
 async def test_a_claim_that_knows_a_job_that_is_gone_gets_another_one(ledger: Ledger) -> None:
     made = [await created(ledger) for _ in range(2)]
     await ledger.apply(Cancel(job_id=made[0].id, user_id="ada"))
