@@ -25,7 +25,7 @@ def _default(setting: Setting) -> str:
             return setting.none
         case "duration":
             return f"`{duration_text(setting.default)}`"
-        case "strings":
+        case "schemes":
             return ", ".join(f"`{word}`" for word in sorted(setting.default))
         case "switch":
             return "on" if setting.default else "off"

@@ -19,7 +19,7 @@ Kind = Literal[
     "file",
     "switch",
     "url",
-    "strings",  # a set; the flag is repeated
+    "schemes",  # a set of URL schemes; the flag is repeated
 ]
 
 
@@ -215,7 +215,7 @@ class Settings:
     )
     url_schemes: frozenset[str] = _setting(
         frozenset({"http", "https"}),
-        "strings",
+        "schemes",
         "An allowed scheme of asset URLs, for instance s3. Repeat the flag for each; in the "
         "variable, separate them by spaces.",
         flag="--url-scheme",

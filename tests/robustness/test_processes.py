@@ -291,6 +291,8 @@ async def test_an_sqlite_file_locked_by_another_process_is_unavailable_until_rel
         (("--listen", "127.0.0.1:80000"), "has no port from 0 to 65535"),
         (("--listen", "unix-host:x", "--insecure"), "has no port from 0 to 65535"),
         (("--listen", "unix:/nowhere/at/all"), "or it cannot be created"),
+        (("--url-scheme", "s3://"), "'s3://' is not a URL scheme"),
+        (("--url-scheme", ""), "'' is not a URL scheme"),
         (("--metrics", "unix:a"), "has no port from 0 to 65535"),
         (("--listen", "256.1.1.1:0", "--insecure"), "cannot listen on 256.1.1.1:0"),
         (("--grace", "-1"), "--grace"),

@@ -1,5 +1,6 @@
 """Options of the command line, generated from the declared settings."""
 
+import re
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -19,7 +20,7 @@ _METAVARS = {
     "duration": "TIME",
     "file": "FILE",
     "url": "URL",
-    "strings": "TEXT",
+    "schemes": "SCHEME",
 }
 
 
@@ -49,7 +50,7 @@ def _option(setting: Setting) -> Callable[[Callable[..., None]], Callable[..., N
         shown = bool(setting.none)
     elif setting.kind == "duration":
         default = duration_text(default)
-    elif setting.kind == "strings":
+    elif setting.kind == "schemes":
         default = sorted(default)
     return click.option(
         flags,
@@ -60,7 +61,7 @@ def _option(setting: Setting) -> Callable[[Callable[..., None]], Callable[..., N
         show_envvar=True,
         default=default,
         show_default=setting.none or shown,
-        multiple=setting.kind == "strings",
+        multiple=setting.kind == "schemes",
         help=setting.help,
     )
 
@@ -75,6 +76,8 @@ def _type(setting: Setting) -> Any:
             return lambda text: duration(text, setting.at_least)
         case "file":
             return click.Path(path_type=Path)
+        case "schemes":
+            return _scheme
         case "address":
             return _address
         case "listen":
@@ -93,6 +96,12 @@ def _fraction(text: str) -> float:
     if not 0 < fraction <= 1:
         raise click.BadParameter(f"{text!r} is not a number above 0 and up to 1")
     return fraction
+
+
+def _scheme(text: str) -> str:
+    if not re.fullmatch("[a-z][a-z0-9+.-]*", text.lower()):
+        raise click.BadParameter(f"{text!r} is not a URL scheme: write for instance s3")
+    return text.lower()
 
 
 def _address(text: str) -> str:
