@@ -17,7 +17,7 @@ from jobledger_server.admission.quotas import QUOTAS, RateLimit
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import MAX_PLAIN_MESSAGE_BYTES
 from jobledger_server.rpc.access.access import Access
-from jobledger_server.rpc.access.methods import OPERATIONS, RULES
+from jobledger_server.rpc.access.methods import OPERATIONS, OWN_METHODS, RULES
 from jobledger_server.rpc.access.permissions import (
     PERMISSIONS,
     AccessDenied,
@@ -25,7 +25,7 @@ from jobledger_server.rpc.access.permissions import (
     Unauthenticated,
 )
 from jobledger_server.rpc.audit import audit_denial
-from jobledger_server.rpc.drain import OWN_METHODS, Drain
+from jobledger_server.rpc.drain import Drain
 from jobledger_server.rpc.incoming import INLINE_BYTES, RequestParser, UnparsedRequest, parsed
 from jobledger_server.rpc.measured import CallMetrics
 from jobledger_server.rpc.owner import owner_of

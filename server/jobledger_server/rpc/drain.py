@@ -20,9 +20,6 @@ QUIET_SECONDS = 0.1
 RETRY_SECONDS = 1.0
 """How long to wait for clients that retry at once."""
 
-OWN_METHODS = ("/jobledger.", "/google.longrunning.")
-"""Prefixes of the paths of Jobledger's own services. All others are gRPC's: health, reflection."""
-
 Context = grpc.aio.ServicerContext[Any, Any]
 
 

@@ -25,9 +25,9 @@ WORKER_SERVICE = "/jobledger.v1.WorkerService/"
 OPERATIONS = "/google.longrunning.Operations/"
 """google.longrunning's service. The owner is in its metadata."""
 
-OWN_SERVICES = (JOB_SERVICE, WORKER_SERVICE, OPERATIONS)
-"""Prefixes of the paths of the services that have rules. All others are gRPC's own, health and
-reflection, which every caller may use."""
+OWN_METHODS = ("/jobledger.", "/google.longrunning.")
+"""Prefixes of the paths of Jobledger's own services, whose methods need rules. All others are
+gRPC's, health and reflection, which every caller may use."""
 
 _OWNERS = frozenset({Role.OWNER})
 _READERS = frozenset({Role.OWNER, Role.OPERATOR})
