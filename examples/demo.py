@@ -83,8 +83,8 @@ def main() -> int:
         return 1
     print(f"All as it should be, after {time.monotonic() - began:.0f} seconds.")
     if output is not None:
-        print(f"Kept in {output}. Unpack an archive in files/, and next to its content")
-        print("`sha256sum --check` takes its manifest.")
+        print(f"Kept in {output}. To verify an archive in files/, unpack it")
+        print("and run `sha256sum --check` on its manifest there.")
     return 0
 
 

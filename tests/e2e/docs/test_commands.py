@@ -102,7 +102,7 @@ def test_the_lines_of_the_command_lines_page_create_list_show_cancel_and_delete_
     assert [line for line in lines if line.startswith(f"{job_id}  QUEUED")]
 
 
-def test_its_pipeline_deletes_old_failed_jobs_and_no_others(
+def test_the_pipeline_of_the_page_deletes_old_failed_jobs_and_no_others(
     server: ServerProcess, ada: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JOBLEDGER_SERVER", server.target)
@@ -114,7 +114,7 @@ def test_its_pipeline_deletes_old_failed_jobs_and_no_others(
     assert old not in list(ada.list_jobs())
 
 
-def test_its_profiles_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_profiles_of_the_page_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (block,) = blocks(CLI, "toml")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     file = tmp_path / "jobledger" / "config.toml"
@@ -126,7 +126,7 @@ def test_its_profiles_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert staging["ca_file"] == str(Path.home() / "certificates" / "staging.pem")
 
 
-def test_its_exit_codes_are_those_of_the_help() -> None:
+def test_the_exit_codes_of_the_page_are_those_of_the_help() -> None:
     rows = re.findall(r"^\| ([0-9, ]+) \| (.+) \|$", CLI.read_text(), re.MULTILINE)
     shown = {number for codes, _ in rows for number in codes.split(", ")}
     assert shown == set(re.findall(r"^ +(\d+)  ", EXIT_CODES, re.MULTILINE))

@@ -81,7 +81,7 @@ def test_a_picture_of_the_tutorial_is_ordered_watched_and_rendered_once(tmp_path
     assert file.read_bytes().startswith(b"\x89PNG")
 
 
-def test_its_tests_pass() -> None:
+def test_the_tests_of_the_tutorial_pass() -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     here = [
         "-c",

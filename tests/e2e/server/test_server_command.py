@@ -83,7 +83,7 @@ def test_void_tokens_creates_no_database(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_database_that_does_not_answer_is_an_error_in_words(tmp_path: Path) -> None:
+def test_a_database_that_does_not_answer_is_an_error_with_an_explanation(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         database = f"postgresql://u:p@127.0.0.1:{silent.getsockname()[1]}/n"
         done = run_server("migrate", "--database", database, cwd=tmp_path)

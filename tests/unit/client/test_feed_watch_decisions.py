@@ -81,7 +81,7 @@ def test_heartbeats_are_yielded_only_on_request(make):
     assert make(heartbeats=True).accept(heartbeat("1"))
 
 
-def test_it_resumes_after_the_last_message_of_any_kind_with_the_same_filters(make):
+def test_a_feed_watch_resumes_after_the_last_message_with_the_same_filters(make):
     watch = make(labels={"k": "v"})
     assert watch.request().resume_token == ""
     for message in (job("1"), synced("2"), job("3"), heartbeat("4")):

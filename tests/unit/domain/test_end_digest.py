@@ -96,7 +96,7 @@ ends = st.builds(
 
 
 @given(ends, ends)
-def test_digests_are_equal_exactly_where_the_contents_are(
+def test_digests_are_equal_exactly_if_the_contents_are(
     one: ChangeStatus, other: ChangeStatus
 ) -> None:
     assert (outcome_digest(one) == outcome_digest(other)) == (one == other)

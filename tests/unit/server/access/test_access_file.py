@@ -107,12 +107,14 @@ def policy(tmp_path: Path, content: str) -> Policy:
         (f"x = {'7' * 5000}", "cannot read"),
     ],
 )
-def test_a_bad_file_is_refused_in_words(tmp_path: Path, content: str, words: str) -> None:
+def test_a_bad_access_file_is_refused_with_an_explanation(
+    tmp_path: Path, content: str, words: str
+) -> None:
     with pytest.raises(BadAccessFile, match=words):
         policy(tmp_path, content)
 
 
-def test_a_file_that_is_not_there_is_refused_in_words(tmp_path: Path) -> None:
+def test_a_missing_access_file_is_refused_with_an_explanation(tmp_path: Path) -> None:
     with pytest.raises(BadAccessFile, match="cannot read the access file"):
         read_access_file(tmp_path / "nowhere.toml")
 
