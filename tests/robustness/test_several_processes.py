@@ -21,6 +21,7 @@ import pytest
 
 from jobledger import CHANNEL_OPTIONS, AsyncClient
 from jobledger_server.runtime.processes import pause_before
+from tests.support.ports import free_port
 from tests.support.rpc_caller import COMPLETED, Caller, decoded, watching
 from tests.support.shared_postgres import Administrator, Databases
 
@@ -105,11 +106,11 @@ async def connected(server: SeveralProcesses, child: int, stack: AsyncExitStack)
 def metrics_ports() -> tuple[int, int]:
     """Two ports, one after the other, that are free."""
     while True:
-        with socket.create_server(("127.0.0.1", 0)) as first, socket.socket() as second:
-            port = first.getsockname()[1]
+        port = free_port()
+        with socket.socket() as second:
             try:
                 second.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
+            except OSError:
                 continue
             return port, port + 1
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.ports import free_port
 from tests.support.postgres_server import BECOME
 
 NOT_FOUND = "no PgBouncer to test with: install Debian's `pgbouncer`"
@@ -24,9 +25,7 @@ def pooled(url: str, **settings: str) -> Iterator[str]:
         raise RuntimeError(NOT_FOUND)
     server, _, database = url.rpartition("/")
     host, port = server.rpartition("@")[2].split(":")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        own_port = probe.getsockname()[1]
+    own_port = free_port()
     with tempfile.TemporaryDirectory(prefix="jobledger-pgbouncer-") as folder:
         Path(folder).chmod(0o755)
         file = Path(folder, "pgbouncer.ini")
