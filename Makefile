@@ -73,8 +73,8 @@ VERSIONS := tests/unit $(addprefix tests/e2e/,rpc/test_jobs.py rpc/test_claims.p
 	worker/test_real_server.py cli/test_output.py)
 
 .PHONY: test
-test: $(INSTALLED) ## run the tests in five processes; ARGS="-k watch" runs some of them
-	@$(PYTHON) -m pytest $(IN_PARALLEL) $(ARGS)
+test: $(INSTALLED) ## run the tests in five processes, without those of `make check`; ARGS="-k watch" runs some of them
+	@$(PYTHON) -m pytest $(IN_PARALLEL) --ignore=tests/packaging/docs $(ARGS)
 
 .PHONY: test-fast
 test-fast: $(INSTALLED) ## run the tests of pure code, and of the whole server on SQLite, in a minute
