@@ -68,7 +68,7 @@ class SqliteDriver:
         self._connection = connection
         self._generation = generation
         self._changes = 0
-        self._version: int | None = None
+        self._feed: tuple[int, int] | None = None  # the newest number, and the data's version
         self.time: Instant | None = None
 
     def is_broken_by(self, error: BaseException) -> bool:  # noqa: ARG002
@@ -92,8 +92,7 @@ class SqliteDriver:
         return list(await self._connection.execute_fetchall(statement, values))
 
     async def unchanged(self, write_ids: Mapping[JobId, WriteId]) -> Collection[JobId]:
-        ((version,),) = await self._connection.execute_fetchall("PRAGMA data_version")
-        self._check_generation(version)
+        await self._read_feed()
         generation = self._generation.number
         return [job_id for job_id, write_id in write_ids.items() if write_id == generation]
 
@@ -106,22 +105,22 @@ class SqliteDriver:
         new: int,  # noqa: ARG002
         last: bool,  # noqa: ARG002
     ) -> tuple[int, WriteId]:
-        before, version = 0, self._version
-        if count or version is None:
-            ((before, version),) = await self._connection.execute_fetchall(_FEED)
-            self._check_generation(version)
+        before, version = await self._read_feed()
         # One after the other: after some errors (disk full) SQLite has rolled back by itself, and
         # a further statement would be a transaction of its own.
         for statement, rows in (*deletions, *writes(before)):
             await self._write(statement, rows)
+        self._feed = before + count, version
         self._generation.expect(self._connection, version, self._connection.total_changes)
         return before + count, self._generation.number
 
-    def _check_generation(self, version: int) -> None:
-        """Check once in a transaction, which locks the file, whether anything wrote before it."""
-        if self._version is None:
-            self._version = version
+    async def _read_feed(self) -> tuple[int, int]:
+        """Read the feed, once in a transaction: it locks the file, so nothing else writes."""
+        if self._feed is None:
+            ((seq, version),) = await self._connection.execute_fetchall(_FEED)
+            self._feed = seq, version
             self._generation.check(self._connection, version, self._changes)
+        return self._feed
 
     async def _write(self, statement: WriteStatement, rows: Sequence[Row]) -> None:
         # The driver releases the interpreter lock for each statement, and must wait for the event
