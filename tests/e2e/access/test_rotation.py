@@ -3,8 +3,11 @@
 import asyncio
 import itertools
 import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 import grpc
 import pytest
@@ -12,12 +15,15 @@ import pytest
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger_server.app import open_app
+from jobledger_server.rpc.access import issuers
 from jobledger_server.settings import Settings
 from tests.support.authority import Authority, Pair, der, served
-from tests.support.token_issuer import PEOPLE, SigningKey, write_key_set
+from tests.support.token_issuer import PEOPLE, SigningKey, key_server, key_set, write_key_set
 
-ROTATIONS = 25
+FEW_ROTATIONS, ROTATIONS = 25, 100
 CALLERS = 4
+FETCH_SECONDS = 0.05
+"""What the test has for MIN_REFRESH_SECONDS."""
 
 POLICY = (
     PEOPLE
@@ -79,21 +85,79 @@ class Load:
             await asyncio.sleep(0.001)
 
 
-async def test_certificates_and_keys_are_renewed_25_times_and_no_call_fails(
-    tmp_path: Path, sqlite_template: Path, caplog: pytest.LogCaptureFixture
+Publish = Callable[[Sequence[SigningKey]], Awaitable[None]]
+"""Publishes keys. Returns when tokens may be signed with them."""
+
+
+@asynccontextmanager
+async def keys_in_a_file(folder: Path) -> AsyncIterator[tuple[str, Publish]]:
+    async def publish(keys: Sequence[SigningKey]) -> None:
+        write_key_set(folder / "keys.json", keys)
+
+    yield POLICY, publish
+
+
+@asynccontextmanager
+async def keys_at_a_url(folder: Path) -> AsyncIterator[tuple[str, Publish]]:
+    """Publish keys at an https URL, and not more often than the server fetches new ones."""
+    authority = Authority()
+    (folder / "issuer.pem").write_bytes(authority.certificate)
+    with (
+        key_server(authority, folder) as served,
+        # Else it takes ten minutes.
+        mock.patch.object(issuers, "MIN_REFRESH_SECONDS", FETCH_SECONDS),
+    ):
+
+        async def publish(keys: Sequence[SigningKey]) -> None:
+            # The last fetch has ended: callers used its keys.
+            await asyncio.sleep(FETCH_SECONDS)
+            served.content = key_set(keys)
+
+        where = f'jwks_url = "{served.url}"\njwks_ca_file = "issuer.pem"'
+        yield POLICY.replace('jwks_file = "keys.json"', where), publish
+        # Each key was fetched when it was first used, and not once for each call.
+        assert ROTATIONS <= served.requests <= ROTATIONS + 2
+
+
+@pytest.mark.parametrize(
+    ("published", "rotations"),
+    [
+        (keys_in_a_file, FEW_ROTATIONS),
+        pytest.param(keys_in_a_file, ROTATIONS, marks=pytest.mark.slow),
+        pytest.param(keys_at_a_url, ROTATIONS, marks=pytest.mark.slow),
+    ],
+)
+async def test_certificates_and_keys_are_rotated_and_no_call_fails(
+    published: Callable[[Path], AbstractAsyncContextManager[tuple[str, Publish]]],
+    rotations: int,
+    tmp_path: Path,
+    sqlite_template: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    async with published(tmp_path) as (policy, publish):
+        load = await rotated(tmp_path, sqlite_template, policy, publish, rotations)
+    assert load.failures == []
+    logged = {record.message for record in caplog.records}
+    assert not logged & {"certificate_unusable", "issuer_keys_unavailable"}
+    assert load.calls >= 3 * CALLERS * rotations
+
+
+async def rotated(
+    folder: Path, template: Path, policy: str, publish: Publish, rotations: int
+) -> Load:
+    """Serve, and rotate everything under load; return that."""
     servers = Authority()
     clients, key = Authority(), SigningKey("ES256", "key-0")
-    cert, private = servers.server().write(tmp_path, "server")
-    client_ca, keys = tmp_path / "clients.pem", tmp_path / "keys.json"
+    cert, private = servers.server().write(folder, "server")
+    client_ca = folder / "clients.pem"
     client_ca.write_bytes(clients.certificate)
-    write_key_set(keys, [key])
-    access = tmp_path / "access.toml"
-    access.write_text(POLICY)
-    shutil.copy(sqlite_template, tmp_path / "jobledger.db")
+    await publish([key])
+    access = folder / "access.toml"
+    access.write_text(policy)
+    shutil.copy(template, folder / "jobledger.db")
     settings = Settings(
         listen="127.0.0.1:0",
-        database=f"sqlite:///{tmp_path}/jobledger.db",
+        database=f"sqlite:///{folder}/jobledger.db",
         grace=2.0,
         access=access,
         tls_cert=cert,
@@ -104,16 +168,16 @@ async def test_certificates_and_keys_are_renewed_25_times_and_no_call_fails(
         own = clients.issue(common_name="machine")
         load = Load(app.address, servers.certificate, own, key)
         running = [asyncio.create_task(load.run(caller)) for caller in range(CALLERS)]
-        for number in range(1, ROTATIONS + 1):
+        for number in range(1, rotations + 1):
             # The server knows the next key or CA before it is used, and keeps the old one until no
             # caller uses it.
             next_clients, next_key = Authority(), SigningKey("ES256", f"key-{number}")
             pair = servers.server()
-            pair.write(tmp_path, "server")
-            new = tmp_path / "clients.new"
+            pair.write(folder, "server")
+            new = folder / "clients.new"
             new.write_bytes(clients.certificate + next_clients.certificate)
             new.replace(client_ca)
-            write_key_set(keys, [key, next_key])
+            await publish([key, next_key])
             clients, key = next_clients, next_key
             load.own, load.key = clients.issue(common_name="machine"), key
             load.rotation = number
@@ -122,6 +186,4 @@ async def test_certificates_and_keys_are_renewed_25_times_and_no_call_fails(
         for task in running:
             task.cancel()
         await asyncio.wait(running)
-    assert load.failures == []
-    assert "certificate_unusable" not in [record.message for record in caplog.records]
-    assert load.calls >= 3 * CALLERS * ROTATIONS
+    return load
