@@ -49,11 +49,12 @@ QUOTA_SECONDS = 0.25
 """A call beyond a quota is refused after this time at least. A caller that repeats it at once would
 otherwise take as much of the server as one without a quota."""
 
-MORE_QUOTA_SECONDS = 0.01
-"""It is refused later by this time for each other call of the caller that waits to be refused. So a
-caller is refused 100 times a second at most, and not at once, however many calls it makes."""
+MORE_SECONDS = 0.01
+"""A call beyond a quota, or that is denied, is refused later by this time for each call of the
+caller that waits to be refused. So a caller is refused about 100 times a second at most, and not at
+once, however many calls it makes."""
 
-MAX_QUOTA_SECONDS = 5.0
+MAX_REFUSAL_SECONDS = 5.0
 """It is refused after this time in any case, and a caller with more calls at once more often."""
 
 LARGE_REQUESTS = frozenset(
@@ -103,8 +104,8 @@ class Calls:
         self.running: Counter[str] = Counter()
         """The number of running calls of each peer, by gRPC's name for it."""
         self._metrics = metrics
-        self._over_quota: Counter[str] = Counter()
-        """The number of calls of each identity that wait to be refused."""
+        self._refused: Counter[str] = Counter()
+        """The number of calls that wait to be refused, by identity, or by address without one."""
         self.rate = RateLimit("calls a second")
 
     def of_message(
@@ -193,10 +194,7 @@ class Calls:
             except grpc.aio.InternalError:
                 return None  # the client disconnected in the middle of a message
             except Exception as error:  # noqa: BLE001
-                if access is not None and isinstance(error, Unauthenticated | AccessDenied):
-                    known = PERMISSIONS.get()
-                    audit_denial(name, known.identity.name if known else _address(peer), error)
-                over_quota = error.caller if isinstance(error, LimitExceeded) else ""
+                refused, delay = _refused(name, peer, error)
                 status = _released_status(error)
                 call.status = status.code
             else:
@@ -209,22 +207,21 @@ class Calls:
             # An aborting task keeps this frame, and so the request, until it is collected as
             # garbage.
             request = None
-            if over_quota:
-                await self._delay_refusal(over_quota)
+            if refused:
+                await self._delay_refusal(refused, delay)
             return await context.abort_with_status(rpc_status.to_status(status))
 
         return answer
 
-    async def _delay_refusal(self, identity: str) -> None:
-        waiting = self._over_quota[identity]
-        self._over_quota[identity] += 1
+    async def _delay_refusal(self, caller: str, least: float) -> None:
+        self._refused[caller] += 1
+        more = self._refused[caller] * MORE_SECONDS
         try:
-            more = waiting * MORE_QUOTA_SECONDS
-            await asyncio.sleep(min(QUOTA_SECONDS + more, MAX_QUOTA_SECONDS))
+            await asyncio.sleep(min(least + more, MAX_REFUSAL_SECONDS))
         finally:
-            self._over_quota[identity] -= 1
-            if not self._over_quota[identity]:
-                del self._over_quota[identity]
+            self._refused[caller] -= 1
+            if not self._refused[caller]:
+                del self._refused[caller]
 
     def _counted(self, method: str, answer: Any, caller: Caller, context: Context) -> bytes:
         """Serialize an answer, and count its bytes until gRPC has sent them.
@@ -250,6 +247,19 @@ def admitted(behavior: Behavior, admission: Admission) -> Behavior:
             return await behavior(request, context)
 
     return serve
+
+
+def _refused(method: str, peer: str, error: Exception) -> tuple[str, float]:
+    """Return the caller whose refusals are delayed, or "", and for how long at least.
+
+    A denial is audited.
+    """
+    if isinstance(error, Unauthenticated | AccessDenied):
+        known = PERMISSIONS.get()
+        caller = known.identity.name if known else _address(peer)
+        audit_denial(method, caller, error)
+        return caller, 0.0
+    return (error.caller, QUOTA_SECONDS) if isinstance(error, LimitExceeded) else ("", 0.0)
 
 
 def _address(peer: str) -> str:

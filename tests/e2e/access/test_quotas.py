@@ -13,7 +13,7 @@ import pytest
 from grpc import StatusCode
 
 from jobledger.v1 import job_service_pb2
-from jobledger_server.rpc.calls import MORE_QUOTA_SECONDS
+from jobledger_server.rpc.calls import MORE_SECONDS
 from tests.support.rpc_caller import Caller, Refusal, decoded, refusal, watching
 from tests.support.work_stream import working
 
@@ -131,10 +131,25 @@ async def test_refusals_of_a_caller_come_later_the_more_of_its_calls_wait(caller
     await refused(bob, 1)
     assert not many.done()  # the others do not wait for it
     await many
-    assert time.monotonic() - begun >= 200 * MORE_QUOTA_SECONDS
+    assert time.monotonic() - begun >= 200 * MORE_SECONDS
     many = refused(bob, 100)
     await refused(eve, 1)
     assert not many.done()  # nor does it, for what was refused before
+
+
+async def test_denials_come_later_the_more_calls_of_a_caller_wait_for_one(callers: Any) -> None:
+    """Else a client that repeats calls with an expired token would slow down everybody."""
+    worker = caller("eve").replace('"owner", "worker"', '"worker"').replace('users = ["*"]', "")
+    served = await callers(worker)
+    free = await served.calls("free")
+    for name, reason in (("nobody", "UNAUTHENTICATED"), ("eve", "ACCESS_DENIED")):
+        call = await served.calls(name)
+        begun = time.monotonic()
+        denied = asyncio.gather(*(refusal(call.ListJobs(user_id="ada")) for _ in range(100)))
+        await free.ListJobs(user_id="ada")
+        assert not denied.done()
+        assert {each.reason for each in await denied} == {reason}
+        assert time.monotonic() - begun >= 50 * MORE_SECONDS
 
 
 async def test_unfinished_jobs_are_limited_for_each_user(callers: Any) -> None:
