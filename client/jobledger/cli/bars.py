@@ -9,7 +9,7 @@ from typing import TypeAlias
 from jobledger import AsyncClient, JobChange, JobStatus
 from jobledger.cli.exit_codes import FAILED_JOB, PARTIAL_JOB, flush, write
 from jobledger.cli.outages import Outages
-from jobledger.cli.render import clean, job_message, to_json
+from jobledger.cli.render import NARROW, clean, fitting_id, job_message, to_json
 
 Show: TypeAlias = Callable[[JobChange], None]
 
@@ -63,13 +63,17 @@ class Bars(AbstractContextManager[Show]):
 
     def __init__(self) -> None:
         # Half of the start-up time of a command that draws nothing.
+        from rich.console import Console  # noqa: PLC0415
         from rich.progress import BarColumn, Progress, TaskID, TextColumn  # noqa: PLC0415
         from rich.table import Column  # noqa: PLC0415
 
+        console = Console()
+        self._width = console.width
+        bars = [BarColumn(bar_width=10)] if self._width >= NARROW else []
         # markup off: a job's text must not be interpreted. It gets the width that is left.
         self._progress = Progress(
             TextColumn("{task.fields[title]}", markup=False),
-            BarColumn(bar_width=10),
+            *bars,
             TextColumn("{task.percentage:>3.0f} %"),
             TextColumn("{task.fields[status]:<10}", markup=False),
             TextColumn(
@@ -77,6 +81,7 @@ class Bars(AbstractContextManager[Show]):
                 markup=False,
                 table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
             ),
+            console=console,
             expand=True,
             # On a terminal, notes are printed above the bars; elsewhere they go to stderr as usual.
             redirect_stderr=sys.stderr.isatty(),
@@ -93,10 +98,11 @@ class Bars(AbstractContextManager[Show]):
     def _show(self, change: JobChange) -> None:
         job = change.job
         message, status = clean(job_message(job)), job.status.value
+        title = clean(fitting_id(job, self._width))
         bar = self._bars.get(job.id)
         if bar is not None:
             self._progress.update(bar, completed=job.progress, status=status, description=message)
             return
         self._bars[job.id] = self._progress.add_task(
-            message, completed=job.progress, title=clean(job.id), status=status
+            message, completed=job.progress, title=title, status=status
         )

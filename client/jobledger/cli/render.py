@@ -8,6 +8,9 @@ from typing import Any, Final
 
 from jobledger import Asset, FeedEvent, Job, JobChange, Transition
 
+NARROW: Final = 60
+"""A terminal with fewer columns cannot show both a whole id and the status."""
+
 _ID: Final = 36
 _STATUS: Final = 10
 
@@ -119,9 +122,9 @@ def job_message(job: Job) -> str:
     return f"{job.error.reason}: {job.error.message}" if job.error else job.progress_message
 
 
-def short_id(job: Job) -> str:
-    """Return the random part of an id, for terminals that are too narrow for all of it."""
-    return f"\N{HORIZONTAL ELLIPSIS}{job.id[-12:]}"
+def fitting_id(job: Job, width: int) -> str:
+    """Return a job's id, or its random part where a terminal is too narrow for all of it."""
+    return job.id if width >= NARROW else f"\N{HORIZONTAL ELLIPSIS}{job.id[-12:]}"
 
 
 def clean(text: str) -> str:

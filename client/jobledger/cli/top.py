@@ -18,7 +18,7 @@ from rich.text import Text
 from jobledger import AsyncClient, Job, JobledgerError, JobStatus
 from jobledger.cli.board import Board
 from jobledger.cli.exit_codes import flush, stoppable, write
-from jobledger.cli.render import clean, job_message, short_id
+from jobledger.cli.render import clean, fitting_id, job_message
 
 _REDRAW: Final = 0.25
 # One heartbeat missed.
@@ -35,8 +35,6 @@ _STYLES: Final = {
 
 _RIGHT: Final = {"width": 3, "justify": "right"}
 _GAP: Final = 2
-# Narrower than this, an id is cut so that the status still fits.
-_WHOLE_IDS: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +72,8 @@ def _age(job: Job, now: datetime) -> Text:
 
 def _columns(width: int, *, owners: bool) -> list[_Column]:
     """Return the columns that fit into a terminal of this width."""
-    ids = short_id if width < _WHOLE_IDS else _whole_id
     columns = [
-        _Column("JOB", 0, 36, lambda job, _: _text(ids(job)), {}),
+        _Column("JOB", 0, 36, lambda job, _: _text(fitting_id(job, width)), {}),
         _Column("TYPE", 2, 14, lambda job, _: _text(job.job_type), {"max_width": 14}),
         _Column("OWNER", 3, 16, lambda job, _: _text(job.user_id), {"max_width": 16}),
         _Column("STATUS", 0, 10, lambda job, _: _status(job), {"width": 10}),
@@ -94,10 +91,6 @@ def _columns(width: int, *, owners: bool) -> list[_Column]:
             chosen.append(column.title)
             left -= column.width + _GAP
     return [column for column in columns if column.title in chosen]
-
-
-def _whole_id(job: Job) -> str:
-    return job.id
 
 
 class View:

@@ -67,10 +67,10 @@ def test_a_job_named_twice_is_watched_once(jobledger, client, running):
     assert len(jobledger.ok("watch", job_id, job_id).splitlines()) == 1
 
 
-def on_a_terminal(jobledger, *arguments):
+def on_a_terminal(jobledger, *arguments, width=100):
     """Run with a terminal as stdout; return the exit code and what was drawn."""
     ours, theirs = pty.openpty()
-    jobledger.environment |= {"TERM": "xterm-256color", "COLUMNS": "100"}
+    jobledger.environment |= {"TERM": "xterm-256color", "COLUMNS": str(width)}
     process = jobledger.start(*arguments, stdout=theirs)
     os.close(theirs)
     drawn = read_to_end(ours)
@@ -98,6 +98,17 @@ def test_bars_are_drawn_on_a_terminal(jobledger, client, running):
     # A job's text is shown as it is: neither markup nor control sequences.
     assert "NO_DISK: disk [red]full" in drawn
     assert "\x1b[2J" not in drawn
+
+
+def test_a_narrow_terminal_shows_the_end_of_an_id_the_percent_and_the_status(
+    jobledger, client, running
+):
+    job_id = running()
+    client.update_progress(job_id, 40)
+    client.mark_failed(job_id, "disk full", reason="NO_DISK")
+    code, drawn = on_a_terminal(jobledger, "watch", job_id, width=40)
+    assert code == 1
+    assert f"\N{HORIZONTAL ELLIPSIS}{job_id[-12:]}  40 % FAILED" in drawn
 
 
 def test_json_is_json_on_a_terminal_too(jobledger, client, running):
