@@ -168,6 +168,7 @@ async def rotated(
         own = clients.issue(common_name="machine")
         load = Load(app.address, servers.certificate, own, key)
         running = [asyncio.create_task(load.run(caller)) for caller in range(CALLERS)]
+        await load.rounds()  # the first keys have been fetched
         for number in range(1, rotations + 1):
             # The server knows the next key or CA before it is used, and keeps the old one until no
             # caller uses it.
