@@ -107,7 +107,8 @@ async def test_stalled_watches_use_bounded_memory_under_any_number_of_changes(
 
         async def channel(options: Any = ()) -> Caller:
             opened = grpc.aio.insecure_channel(app.address, options)
-            return Caller(await stack.enter_async_context(opened))
+            # The watches are open until the test ends.
+            return Caller(await stack.enter_async_context(opened), timeout=120)
 
         call = await channel()
         busy = await call.running(parameters=BIG)
