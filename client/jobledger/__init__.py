@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         Transition,
     )
     from jobledger.core.new_job import NewJob
-    from jobledger.core.options import CallOptions
+    from jobledger.core.options import CallOptions, WatchOptions
     from jobledger.core.page import Page
     from jobledger.core.streams import AsyncWatch, Watch
     from jobledger.core.sync.client import Client
@@ -107,6 +107,7 @@ __all__ = [
     "Unavailable",
     "VersionMismatch",
     "Watch",
+    "WatchOptions",
     "Worker",
     "__version__",
 ]
@@ -127,7 +128,7 @@ _MODULES = {
         "Transition",
     ],
     "core.new_job": ["NewJob"],
-    "core.options": ["CallOptions"],
+    "core.options": ["CallOptions", "WatchOptions"],
     "core.page": ["Page"],
     "core.streams": ["AsyncWatch", "Watch"],
     "core.sync.client": ["Client"],

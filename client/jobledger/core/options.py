@@ -1,12 +1,13 @@
-"""What each call can be given besides its arguments: how long it may take, extra metadata."""
+"""What each call, or watch, can be given besides its arguments: timeouts, metadata, callbacks."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from enum import Enum
 from typing import Final, TypeAlias, TypedDict
 
 from jobledger.core.conversion import Seconds
+from jobledger.errors import JobledgerError
 
 
 class Default(Enum):
@@ -20,6 +21,8 @@ DEFAULT: Final = Default.DEFAULT
 
 Timeout: TypeAlias = Seconds | Default | None
 Metadata: TypeAlias = Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]]
+OnError: TypeAlias = Callable[[JobledgerError], object]
+OnReconnect: TypeAlias = Callable[[], object]
 Headers: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
 # Longer than any program runs, and short enough for gRPC to add it to the present time.
@@ -37,6 +40,23 @@ class CallOptions(TypedDict, total=False):
     """Seconds, or a timedelta, that the call may take, retries included; None: any time."""
     metadata: Metadata
     """Sent with the call, besides the client's own."""
+
+
+class WatchOptions(TypedDict, total=False):
+    """Keyword arguments that every call that watches accepts."""
+
+    connect_timeout: Timeout
+    """Seconds until the first message; None: no limit. Default: the client's."""
+    reconnect_timeout: Seconds | None
+    """Seconds from a break until the watch gives up. Default: no limit."""
+    on_disconnect: OnError | None
+    """Called with the error when the connection breaks. With AsyncClient it may be a coroutine
+    function."""
+    on_reconnect: OnReconnect | None
+    """Called when the watch goes on after a break. With AsyncClient it may be a coroutine
+    function."""
+    metadata: Metadata
+    """Sent with each stream, besides the client's own."""
 
 
 def seconds_of(timeout: Seconds | None, name: str) -> float | None:

@@ -25,7 +25,7 @@ from jobledger.core.channels import (
     channel_closed,
     closed_channel_of,
 )
-from jobledger.core.options import Headers
+from jobledger.core.options import Headers, OnError, WatchOptions
 from jobledger.core.reconnecting import (
     EventT,
     Pause,
@@ -43,9 +43,6 @@ ReadT_co = TypeVar("ReadT_co", covariant=True)
 
 AsyncCall: TypeAlias = grpc.aio.UnaryStreamCall[Any, ReadT]
 
-OnError: TypeAlias = Callable[[JobledgerError], object]
-OnReconnect: TypeAlias = Callable[[], object]
-
 _logger = logging.getLogger("jobledger")
 
 
@@ -57,18 +54,13 @@ class Call(Protocol[ReadT_co]):
     def cancel(self) -> object: ...
 
 
-class _Callbacks:
+class Callbacks:
     """The callbacks of a watch, each called once for a break."""
 
-    def __init__(
-        self,
-        on_gap: OnError | None,
-        on_disconnect: OnError | None,
-        on_reconnect: OnReconnect | None,
-    ) -> None:
+    def __init__(self, on_gap: OnError | None, options: WatchOptions) -> None:
         self._on_gap = on_gap
-        self._on_disconnect = on_disconnect
-        self._on_reconnect = on_reconnect
+        self._on_disconnect = options.get("on_disconnect")
+        self._on_reconnect = options.get("on_reconnect")
         self._connected = True
 
     def broken(self, why: Why, error: JobledgerError) -> object:
@@ -196,13 +188,10 @@ async def follow_async(
     headers: Callable[[], Awaitable[Headers]],
     target: str,
     closed: asyncio.Event,
-    on_gap: OnError | None,
-    on_disconnect: OnError | None,
-    on_reconnect: OnReconnect | None,
+    callbacks: Callbacks,
 ) -> AsyncGenerator[EventT, None]:
     """Yield the events of a watch, over any number of streams. Raises JobledgerError."""
     watch = begin()
-    callbacks = _Callbacks(on_gap, on_disconnect, on_reconnect)
     while True:
         watch.opens()
         with channels.for_watch(stop.interrupt) as connection:
@@ -276,13 +265,10 @@ def follow(
     headers: Callable[[], Headers],
     target: str,
     closed: threading.Event,
-    on_gap: OnError | None,
-    on_disconnect: OnError | None,
-    on_reconnect: OnReconnect | None,
+    callbacks: Callbacks,
 ) -> Generator[EventT, None, None]:
     """Yield the events of a watch, over any number of streams. Raises JobledgerError."""
     watch = begin()
-    callbacks = _Callbacks(on_gap, on_disconnect, on_reconnect)
     watchdog = _Watchdog()
     try:
         while True:

@@ -74,6 +74,8 @@ def client():
         ("timeout", lambda c: c.get_job("j", timeout="1")),
         ("connect_timeout", lambda c: c.watch("j", connect_timeout="1")),
         ("timeot: ", lambda c: c.get_job("j", timeot=1)),
+        ("on_error: ", lambda c: c.watch("j", on_error=print)),
+        ("heartbeats: ", lambda c: c.wait_all(["j"], heartbeats=True)),
         ("labls: ", lambda c: c.create_job("t", labls={"a": "b"})),
         ("job_type: ", lambda c: next(c.list_jobs(job_type=["t"]))),
         ("metadata", lambda c: c.get_job("j", metadata={"k": 1})),

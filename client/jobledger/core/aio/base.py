@@ -17,14 +17,16 @@ from jobledger.core.options import (
     Default,
     Headers,
     Metadata,
+    OnError,
     Timeout,
+    WatchOptions,
     check_names,
     headers_of,
     seconds_of,
 )
 from jobledger.core.reconnecting import EventT, Reconnecting, RequestT, ResponseT
 from jobledger.core.requests import Requests, text
-from jobledger.core.streams import AsyncCall, AsyncWatch, OnError, OnReconnect, Stop, follow_async
+from jobledger.core.streams import AsyncCall, AsyncWatch, Callbacks, Stop, follow_async
 from jobledger.core.tokens import AsyncToken, bearer_async, check_token
 from jobledger.core.tracing import trace_headers
 
@@ -95,19 +97,17 @@ class AsyncCalls:
         self,
         open_call: Callable[[AsyncConnection, RequestT, Headers], AsyncCall[ResponseT]],
         watch: Callable[..., Reconnecting[RequestT, ResponseT, EventT]],
+        options: WatchOptions,
         *,
-        connect_timeout: Timeout,
-        reconnect_timeout: Seconds | None,
         timeout: Seconds | None = None,
-        metadata: Metadata = (),
         on_gap: OnError | None = None,
-        on_disconnect: OnError | None,
-        on_reconnect: OnReconnect | None,
     ) -> AsyncWatch[EventT]:
+        check_names(options, WatchOptions)
+        connect_timeout = options.get("connect_timeout", DEFAULT)
         begin = partial(
             watch,
             connect_timeout=self._limit(connect_timeout, self._connect_timeout, "connect_timeout"),
-            reconnect_timeout=seconds_of(reconnect_timeout, "reconnect_timeout"),
+            reconnect_timeout=seconds_of(options.get("reconnect_timeout"), "reconnect_timeout"),
             timeout=seconds_of(timeout, "timeout"),
         )
         stop = Stop()
@@ -117,12 +117,10 @@ class AsyncCalls:
                 open_call,
                 begin,
                 stop,
-                headers=partial(self._headers, headers_of(metadata)),
+                headers=partial(self._headers, headers_of(options.get("metadata", ()))),
                 target=self._target,
                 closed=self._closed,
-                on_gap=on_gap,
-                on_disconnect=on_disconnect,
-                on_reconnect=on_reconnect,
+                callbacks=Callbacks(on_gap, options),
             ),
             stop,
         )

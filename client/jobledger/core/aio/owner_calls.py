@@ -14,16 +14,15 @@ from jobledger.core.job_watch import JobWatch
 from jobledger.core.models import Asset, FeedEvent, Job, JobChange, JobStatus, Transition
 from jobledger.core.new_job import NewJob
 from jobledger.core.options import (
-    DEFAULT,
     CallOptions,
-    Metadata,
-    Timeout,
+    OnError,
+    WatchOptions,
     headers_of,
     seconds_of,
 )
 from jobledger.core.page import Page
 from jobledger.core.requests import text, texts
-from jobledger.core.streams import AsyncWatch, OnError, OnReconnect
+from jobledger.core.streams import AsyncWatch
 
 
 class AsyncOwnerCalls(AsyncCalls):
@@ -181,12 +180,8 @@ class AsyncOwnerCalls(AsyncCalls):
         job_id: str,
         *,
         after_version: int = 0,
-        connect_timeout: Timeout = DEFAULT,
-        reconnect_timeout: Seconds | None = None,
-        on_disconnect: OnError | None = None,
-        on_reconnect: OnReconnect | None = None,
-        metadata: Metadata = (),
         user_id: str | None = None,
+        **options: Unpack[WatchOptions],
     ) -> AsyncWatch[JobChange]:
         """Watch a job until it is terminal, over any number of connections.
 
@@ -199,14 +194,8 @@ class AsyncOwnerCalls(AsyncCalls):
             job_id: the job.
             after_version: the version of the last change that was seen; only newer ones follow,
                 or the terminal state.
-            connect_timeout: seconds until the first message; None: no limit. Default: the
-                client's.
-            reconnect_timeout: seconds from a break until the watch gives up. Default: no limit.
-            on_disconnect: called with the error when the connection breaks. May be a coroutine
-                function.
-            on_reconnect: called when the watch goes on after a break. May be a coroutine function.
-            metadata: sent with each stream, besides the client's own.
             user_id: the owner.
+            **options: see WatchOptions.
 
         Raises:
             InvalidField: `job_id` is no UUID.
@@ -217,11 +206,7 @@ class AsyncOwnerCalls(AsyncCalls):
         return self._watch(
             lambda service, request, headers: service.jobs.WatchJob(request, metadata=headers),
             partial(JobWatch, self._requests.watch_job(job_id, after_version, user_id)),
-            connect_timeout=connect_timeout,
-            reconnect_timeout=reconnect_timeout,
-            metadata=metadata,
-            on_disconnect=on_disconnect,
-            on_reconnect=on_reconnect,
+            options,
         )
 
     def watch_jobs(
@@ -234,11 +219,7 @@ class AsyncOwnerCalls(AsyncCalls):
         resume_token: str = "",
         on_gap: OnError | None = None,
         heartbeats: bool = False,
-        connect_timeout: Timeout = DEFAULT,
-        reconnect_timeout: Seconds | None = None,
-        on_disconnect: OnError | None = None,
-        on_reconnect: OnReconnect | None = None,
-        metadata: Metadata = (),
+        **options: Unpack[WatchOptions],
     ) -> AsyncWatch[FeedEvent]:
         """Watch many jobs, over any number of connections, until it is closed.
 
@@ -262,11 +243,7 @@ class AsyncOwnerCalls(AsyncCalls):
                 raised.
             heartbeats: yield these too: no job, but a newer token, after each 15 s without a
                 change. For programs that keep the token of a quiet watch for long.
-            connect_timeout: see `watch`.
-            reconnect_timeout: see `watch`.
-            on_disconnect: see `watch`.
-            on_reconnect: see `watch`.
-            metadata: see `watch`.
+            **options: see WatchOptions.
 
         Raises:
             InvalidField: a filter breaks its rule.
@@ -286,12 +263,8 @@ class AsyncOwnerCalls(AsyncCalls):
         return self._watch(
             lambda service, request, headers: service.jobs.WatchJobs(request, metadata=headers),
             partial(FeedWatch, request, relist=on_gap is not None, heartbeats=heartbeats),
-            connect_timeout=connect_timeout,
-            reconnect_timeout=reconnect_timeout,
-            metadata=metadata,
+            options,
             on_gap=on_gap,
-            on_disconnect=on_disconnect,
-            on_reconnect=on_reconnect,
         )
 
     async def wait(
@@ -299,24 +272,16 @@ class AsyncOwnerCalls(AsyncCalls):
         job_id: str,
         *,
         timeout: Seconds | None = None,
-        connect_timeout: Timeout = DEFAULT,
-        reconnect_timeout: Seconds | None = None,
-        on_disconnect: OnError | None = None,
-        on_reconnect: OnReconnect | None = None,
-        metadata: Metadata = (),
         user_id: str | None = None,
+        **options: Unpack[WatchOptions],
     ) -> Job:
         """Wait until a job is terminal; return it.
 
         Args:
             job_id: the job.
             timeout: seconds, or a timedelta. Default: no limit.
-            connect_timeout: see `watch`.
-            reconnect_timeout: see `watch`.
-            on_disconnect: see `watch`.
-            on_reconnect: see `watch`.
-            metadata: see `watch`.
             user_id: the owner.
+            **options: see WatchOptions.
 
         Raises:
             DeadlineExceeded: `timeout` has passed.
@@ -325,12 +290,8 @@ class AsyncOwnerCalls(AsyncCalls):
         watch = self._watch(
             lambda service, request, headers: service.jobs.WatchJob(request, metadata=headers),
             partial(JobWatch, self._requests.watch_job(job_id, 0, user_id)),
+            options,
             timeout=timeout,
-            connect_timeout=connect_timeout,
-            reconnect_timeout=reconnect_timeout,
-            metadata=metadata,
-            on_disconnect=on_disconnect,
-            on_reconnect=on_reconnect,
         )
         async with watch:
             async for change in watch:
@@ -342,12 +303,8 @@ class AsyncOwnerCalls(AsyncCalls):
         job_ids: Iterable[str],
         *,
         timeout: Seconds | None = None,
-        connect_timeout: Timeout = DEFAULT,
-        reconnect_timeout: Seconds | None = None,
-        on_disconnect: OnError | None = None,
-        on_reconnect: OnReconnect | None = None,
-        metadata: Metadata = (),
         user_id: str | None = None,
+        **options: Unpack[WatchOptions],
     ) -> AsyncIterator[Job]:
         """Yield each of these jobs once it is terminal, in the order in which they finish.
 
@@ -356,12 +313,8 @@ class AsyncOwnerCalls(AsyncCalls):
         Args:
             job_ids: any number; one that occurs twice is yielded once.
             timeout: seconds, or a timedelta, for all of them. Default: no limit.
-            connect_timeout: see `watch`.
-            reconnect_timeout: see `watch`.
-            on_disconnect: see `watch`.
-            on_reconnect: see `watch`.
-            metadata: see `watch`.
             user_id: the owner.
+            **options: see WatchOptions.
 
         Raises:
             JobNotFound: the owner has no such job, or it was deleted before it was yielded.
@@ -369,19 +322,15 @@ class AsyncOwnerCalls(AsyncCalls):
             JobledgerError: what `watch_jobs` raises.
         """
         waiting = dict.fromkeys(texts(job_ids, "job_ids"))
-        headers = headers_of(metadata)
+        headers = headers_of(options.get("metadata", ()))
         request = self._requests.watch_jobs(
             job_types=(), labels=None, resume_token="", user_id=user_id, all_users=False
         )
         watch = self._watch(
             lambda service, request, headers: service.jobs.WatchJobs(request, metadata=headers),
             partial(FeedWatch, request, relist=True, heartbeats=False),
+            {**options, "metadata": headers},
             timeout=timeout,
-            connect_timeout=connect_timeout,
-            reconnect_timeout=reconnect_timeout,
-            metadata=headers,
-            on_disconnect=on_disconnect,
-            on_reconnect=on_reconnect,
         )
         get_job = partial(self.get_job, user_id=user_id, metadata=headers)
         return as_completed(watch, waiting, get_job, seconds_of(timeout, "timeout"))
@@ -391,12 +340,8 @@ class AsyncOwnerCalls(AsyncCalls):
         job_ids: Iterable[str],
         *,
         timeout: Seconds | None = None,
-        connect_timeout: Timeout = DEFAULT,
-        reconnect_timeout: Seconds | None = None,
-        on_disconnect: OnError | None = None,
-        on_reconnect: OnReconnect | None = None,
-        metadata: Metadata = (),
         user_id: str | None = None,
+        **options: Unpack[WatchOptions],
     ) -> list[Job]:
         """Wait until all of these jobs are terminal; return them in the order of `job_ids`.
 
@@ -404,16 +349,7 @@ class AsyncOwnerCalls(AsyncCalls):
         """
         ids = texts(job_ids, "job_ids")
         jobs = {}
-        async for job in self.as_completed(
-            ids,
-            timeout=timeout,
-            connect_timeout=connect_timeout,
-            reconnect_timeout=reconnect_timeout,
-            on_disconnect=on_disconnect,
-            on_reconnect=on_reconnect,
-            metadata=metadata,
-            user_id=user_id,
-        ):
+        async for job in self.as_completed(ids, timeout=timeout, user_id=user_id, **options):
             jobs[job.id] = job
         return [jobs[job_id] for job_id in ids]
 

@@ -18,14 +18,16 @@ from jobledger.core.options import (
     Default,
     Headers,
     Metadata,
+    OnError,
     Timeout,
+    WatchOptions,
     check_names,
     headers_of,
     seconds_of,
 )
 from jobledger.core.reconnecting import EventT, Reconnecting, RequestT, ResponseT
 from jobledger.core.requests import Requests, text
-from jobledger.core.streams import Call, OnError, OnReconnect, Stop, Watch, follow
+from jobledger.core.streams import Call, Callbacks, Stop, Watch, follow
 from jobledger.core.tokens import Token, bearer, check_token
 from jobledger.core.tracing import trace_headers
 
@@ -96,19 +98,17 @@ class Calls:
         self,
         open_call: Callable[[Connection, RequestT, Headers], Call[ResponseT]],
         watch: Callable[..., Reconnecting[RequestT, ResponseT, EventT]],
+        options: WatchOptions,
         *,
-        connect_timeout: Timeout,
-        reconnect_timeout: Seconds | None,
         timeout: Seconds | None = None,
-        metadata: Metadata = (),
         on_gap: OnError | None = None,
-        on_disconnect: OnError | None,
-        on_reconnect: OnReconnect | None,
     ) -> Watch[EventT]:
+        check_names(options, WatchOptions)
+        connect_timeout = options.get("connect_timeout", DEFAULT)
         begin = partial(
             watch,
             connect_timeout=self._limit(connect_timeout, self._connect_timeout, "connect_timeout"),
-            reconnect_timeout=seconds_of(reconnect_timeout, "reconnect_timeout"),
+            reconnect_timeout=seconds_of(options.get("reconnect_timeout"), "reconnect_timeout"),
             timeout=seconds_of(timeout, "timeout"),
         )
         stop = Stop()
@@ -118,12 +118,10 @@ class Calls:
                 open_call,
                 begin,
                 stop,
-                headers=partial(self._headers, headers_of(metadata)),
+                headers=partial(self._headers, headers_of(options.get("metadata", ()))),
                 target=self._target,
                 closed=self._closed,
-                on_gap=on_gap,
-                on_disconnect=on_disconnect,
-                on_reconnect=on_reconnect,
+                callbacks=Callbacks(on_gap, options),
             ),
             stop,
         )
