@@ -175,7 +175,7 @@ class Reconnecting(ABC, Generic[RequestT, ResponseT, EventT]):
     def _why(self, failure: JobledgerError) -> Why:
         if self.is_gap(failure):
             return Why.GAP
-        if not is_transient(failure):
+        if not may_reconnect(failure):
             raise failure
         # A draining server gives a delay, because another one needs a moment to start. A stream
         # without any message cannot have reached its maximum age.
@@ -183,8 +183,8 @@ class Reconnecting(ABC, Generic[RequestT, ResponseT, EventT]):
         return Why.MOVED if moved and self._broken_since is None else Why.LOST
 
 
-def is_transient(failure: JobledgerError) -> bool:
-    """Whether another stream may succeed.
+def may_reconnect(failure: JobledgerError) -> bool:
+    """Whether a watch may go on over another stream.
 
     INTERNAL with a reason is a bug of the server, without one a stream that was
     reset by a proxy or the network (RST_STREAM).

@@ -14,7 +14,7 @@ from jobledger import (
     Unavailable,
 )
 from jobledger.core.job_watch import JobWatch
-from jobledger.core.reconnecting import ATTEMPT, OLD, SILENCE, Pause, Why, is_transient, timed_out
+from jobledger.core.reconnecting import ATTEMPT, OLD, SILENCE, Pause, Why, may_reconnect, timed_out
 from jobledger.v1.job_pb2 import Job, JobStatus
 from jobledger.v1.job_service_pb2 import WatchJobRequest, WatchJobResponse
 
@@ -185,7 +185,7 @@ def test_a_watch_that_never_connected_is_limited_by_the_connect_timeout(make, cl
     ],
 )
 def test_only_errors_that_a_new_stream_may_fix_are_retried(make, failure, transient):
-    assert is_transient(failure) is transient
+    assert may_reconnect(failure) is transient
     if not transient:
         with pytest.raises(type(failure)) as raised:
             make().broken(failure)
