@@ -28,7 +28,7 @@ from jobledger.v1.worker_service_pb2_grpc import (
     WorkerServiceServicer,
     add_WorkerServiceServicer_to_server,
 )
-from jobledger_server.rpc.server import OPTIONS
+from jobledger_server.rpc.serving.server import OPTIONS
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

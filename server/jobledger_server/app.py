@@ -25,20 +25,20 @@ from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.maintenance.retention import Retention
 from jobledger_server.metrics import METRICS, Connections, Sources
 from jobledger_server.rpc.access.access import Access
-from jobledger_server.rpc.admin import serving_admin
-from jobledger_server.rpc.audit import AuditedLedger, Commands
-from jobledger_server.rpc.calls import Calls
-from jobledger_server.rpc.drain import Drain
-from jobledger_server.rpc.health import follow_database
+from jobledger_server.rpc.access.audit import AuditedLedger, Commands
 from jobledger_server.rpc.incoming import RequestParser
 from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
 from jobledger_server.rpc.jobs.feed_streams import FeedStreams
 from jobledger_server.rpc.jobs.job_service import JobService
 from jobledger_server.rpc.lists import Lists
-from jobledger_server.rpc.measured import CallMetrics
 from jobledger_server.rpc.operations.operation_requests import OperationsRequests
 from jobledger_server.rpc.operations.operations_service import OperationsService
-from jobledger_server.rpc.server import Services, Serving, serving, stream_limits
+from jobledger_server.rpc.serving.admin import serving_admin
+from jobledger_server.rpc.serving.calls import Calls
+from jobledger_server.rpc.serving.drain import Drain
+from jobledger_server.rpc.serving.health import follow_database
+from jobledger_server.rpc.serving.measured import CallMetrics
+from jobledger_server.rpc.serving.server import Services, Serving, serving, stream_limits
 from jobledger_server.rpc.workers.work_requests import WorkRequests
 from jobledger_server.rpc.workers.work_streams import WorkStreams
 from jobledger_server.rpc.workers.worker_ledger import WorkerLedger

@@ -12,7 +12,7 @@ from jobledger_server.admission.quotas import RateLimit
 from jobledger_server.ledger.batcher import Batcher
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.rpc.measured import CallMetrics
+from jobledger_server.rpc.serving.measured import CallMetrics
 from jobledger_server.telemetry.instruments import Metric, Value
 from jobledger_server.telemetry.job_metrics import JobMetrics
 from jobledger_server.telemetry.logs import lines_lost

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from jobledger_server.rpc.access.access_file import BadAccessFile
-from jobledger_server.rpc.admin import AdminUnavailable
+from jobledger_server.rpc.serving.admin import AdminUnavailable
 from jobledger_server.runtime.port import PortUnavailable, Unprotected
 from jobledger_server.runtime.supervision import ServerFailed
 from jobledger_server.runtime.tls import BadCertificate

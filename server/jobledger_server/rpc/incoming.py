@@ -24,6 +24,9 @@ from jobledger_server.rpc.validation import InvalidRequest
 Request = TypeVar("Request")
 Result = TypeVar("Result")
 
+REQUEST_SECONDS = 20
+"""How long a request of one message, or the first message of a stream, may take to arrive."""
+
 MAX_FIELDS = 4096
 """Fields of a request at most, counting each list entry. The largest list allowed has 1,000."""
 

@@ -15,7 +15,7 @@ from google.longrunning.operations_pb2_grpc import OperationsStub
 
 from jobledger.v1 import job_service_pb2
 from jobledger_server.domain.commands import Command
-from jobledger_server.rpc.audit import CHANGES
+from jobledger_server.rpc.access.audit import CHANGES
 from jobledger_server.telemetry.rate_limiter import MAX_KINDS
 from tests.support.rpc_caller import COMPLETED, Caller, refusal
 from tests.support.server_process import ServerProcess

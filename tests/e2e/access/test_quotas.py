@@ -13,7 +13,7 @@ import pytest
 from grpc import StatusCode
 
 from jobledger.v1 import job_service_pb2
-from jobledger_server.rpc.calls import MORE_SECONDS
+from jobledger_server.rpc.serving.calls import MORE_SECONDS
 from tests.support.rpc_caller import Caller, Refusal, decoded, refusal, watching
 from tests.support.work_stream import working
 

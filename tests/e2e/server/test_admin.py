@@ -8,7 +8,7 @@ import pytest
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from jobledger_server.rpc.admin import AdminUnavailable, serving_admin
+from jobledger_server.rpc.serving.admin import AdminUnavailable, serving_admin
 from tests.support.ports import free_port
 from tests.support.rpc_caller import Caller
 

@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from jobledger_server import app as app_module
 from jobledger_server.app import App
-from jobledger_server.rpc import calls
+from jobledger_server.rpc.serving import calls
 from jobledger_server.rpc.status import status_of
 from jobledger_server.settings import Settings
 from tests.support.http2 import DATA, END_HEADERS, HEADERS, Connection, frame, request_headers

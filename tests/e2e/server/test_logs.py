@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from jobledger_server.rpc.handlers import Handlers
+from jobledger_server.rpc.serving.handlers import Handlers
 from jobledger_server.telemetry import log_writer, rate_limiter
 from jobledger_server.telemetry.log_writer import LogWriter
 from jobledger_server.telemetry.logs import JsonFormatter

@@ -25,8 +25,8 @@ from jobledger.v1 import asset_pb2, job_pb2
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1 import worker_service_pb2 as workers
 from jobledger_server.app import App
-from jobledger_server.rpc import calls
 from jobledger_server.rpc.incoming import parsed
+from jobledger_server.rpc.serving import calls
 from jobledger_server.rpc.workers import work_requests
 from tests.support.databases import sqlite_only
 from tests.support.rpc_caller import COMPLETED, FAILED, PARTIAL, PROCESSING, QUEUED, Caller

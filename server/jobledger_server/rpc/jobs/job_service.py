@@ -9,7 +9,7 @@ from grpc.aio import ServicerContext
 from jobledger.v1 import job_service_pb2 as pb
 from jobledger_server.domain.job import Asset, AssetId, Transition
 from jobledger_server.ledger.reads import Reads
-from jobledger_server.rpc.audit import Commands
+from jobledger_server.rpc.access.audit import Commands
 from jobledger_server.rpc.incoming import UnparsedRequest
 from jobledger_server.rpc.jobs import job_requests
 from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas

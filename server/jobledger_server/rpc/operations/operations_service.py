@@ -10,7 +10,7 @@ from grpc.aio import ServicerContext
 
 from jobledger_server.domain.state_machine import TERMINAL
 from jobledger_server.ledger.reads import Reads
-from jobledger_server.rpc.audit import Commands
+from jobledger_server.rpc.access.audit import Commands
 from jobledger_server.rpc.lists import Lists
 from jobledger_server.rpc.operations.operation_messages import operation_message
 from jobledger_server.rpc.operations.operation_requests import OperationsRequests

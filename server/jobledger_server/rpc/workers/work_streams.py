@@ -22,15 +22,12 @@ from jobledger_server.domain.commands import (
     Release,
     WorkerCommand,
 )
-from jobledger_server.domain.errors import (
-    LimitExceeded,
-)
+from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.job import MICROS_PER_SECOND, Job, JobId
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES, MAX_CLAIMED_JOBS
 from jobledger_server.domain.state_machine import Decision
-from jobledger_server.rpc.calls import REQUEST_SECONDS
 from jobledger_server.rpc.encoding import encoded_field
-from jobledger_server.rpc.incoming import RequestParser
+from jobledger_server.rpc.incoming import REQUEST_SECONDS, RequestParser
 from jobledger_server.rpc.messages import job_bytes, result_message, signal_message
 from jobledger_server.rpc.status import update_error
 from jobledger_server.rpc.stream_age import StreamAge

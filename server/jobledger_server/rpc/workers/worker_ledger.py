@@ -7,8 +7,8 @@ from jobledger_server.domain.job import Job, JobId
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.ledger import Answer
 from jobledger_server.ledger.long_poll import LongPoll
+from jobledger_server.rpc.access.audit import Commands, audit
 from jobledger_server.rpc.access.permissions import AccessDenied, work_limits
-from jobledger_server.rpc.audit import Commands, audit
 from jobledger_server.rpc.validation import InvalidRequest
 
 

@@ -18,7 +18,7 @@ from jobledger.v1 import job_service_pb2
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_server.app import App
-from jobledger_server.rpc import server as rpc_server
+from jobledger_server.rpc.serving import server as rpc_server
 from tests.support.rpc_caller import Caller, decoded, watching
 
 Start = Callable[..., Awaitable[App]]

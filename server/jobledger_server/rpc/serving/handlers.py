@@ -10,10 +10,10 @@ from google.protobuf.message_factory import GetMessageClass
 from jobledger_server.admission.admission import Admission
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import MAX_REFLECTION_BYTES
-from jobledger_server.rpc.calls import Behavior, Calls, Context, admitted
-from jobledger_server.rpc.drain import Drain, until_draining
 from jobledger_server.rpc.incoming import parsed
-from jobledger_server.rpc.measured import size_of
+from jobledger_server.rpc.serving.calls import Behavior, Calls, Context, admitted
+from jobledger_server.rpc.serving.drain import Drain, until_draining
+from jobledger_server.rpc.serving.measured import size_of
 from jobledger_server.rpc.validation import InvalidRequest
 
 CLAIM = "/jobledger.v1.WorkerService/ClaimJobs"

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from jobledger_server.rpc.reflection import add_reflection
+from jobledger_server.rpc.serving.reflection import add_reflection
 from jobledger_server.settings import is_loopback
 
 CHANNELZ = "grpc.channelz.v1.Channelz"

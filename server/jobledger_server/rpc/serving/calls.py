@@ -17,6 +17,7 @@ from jobledger_server.admission.quotas import QUOTAS, RateLimit
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import MAX_PLAIN_MESSAGE_BYTES
 from jobledger_server.rpc.access.access import Access
+from jobledger_server.rpc.access.audit import audit_denial
 from jobledger_server.rpc.access.methods import OPERATIONS, OWN_METHODS, RULES
 from jobledger_server.rpc.access.permissions import (
     PERMISSIONS,
@@ -24,11 +25,16 @@ from jobledger_server.rpc.access.permissions import (
     Permissions,
     Unauthenticated,
 )
-from jobledger_server.rpc.audit import audit_denial
-from jobledger_server.rpc.drain import Drain
-from jobledger_server.rpc.incoming import INLINE_BYTES, RequestParser, UnparsedRequest, parsed
-from jobledger_server.rpc.measured import CallMetrics
+from jobledger_server.rpc.incoming import (
+    INLINE_BYTES,
+    REQUEST_SECONDS,
+    RequestParser,
+    UnparsedRequest,
+    parsed,
+)
 from jobledger_server.rpc.owner import owner_of
+from jobledger_server.rpc.serving.drain import Drain
+from jobledger_server.rpc.serving.measured import CallMetrics
 from jobledger_server.rpc.status import status_of
 from jobledger_server.rpc.validation import Checker
 
@@ -41,9 +47,6 @@ Serve = Callable[[Any, Context, str, Permissions | None], Awaitable[Any]]
 """Serves an admitted call: its request or requests, context, caller's origin and permissions."""
 
 _UNCHANGED: AbstractContextManager[None] = nullcontext()
-
-REQUEST_SECONDS = 20
-"""How long a request of one message may take to arrive after its headers."""
 
 QUOTA_SECONDS = 0.25
 """A call beyond a quota is refused after this time at least. A caller that repeats it at once would

@@ -16,13 +16,13 @@ from grpc_health.v1.health import aio as health_aio
 from jobledger.v1 import job_service_pb2, worker_service_pb2
 from jobledger_server.admission.admission import Admission
 from jobledger_server.domain.limits import MAX_MESSAGE_BYTES
-from jobledger_server.rpc.calls import Calls
-from jobledger_server.rpc.drain import Drain
-from jobledger_server.rpc.handlers import Handlers, Limits
-from jobledger_server.rpc.health import report_serving
 from jobledger_server.rpc.jobs.job_service import JobService
 from jobledger_server.rpc.operations.operations_service import OperationsService
-from jobledger_server.rpc.reflection import add_reflection
+from jobledger_server.rpc.serving.calls import Calls
+from jobledger_server.rpc.serving.drain import Drain
+from jobledger_server.rpc.serving.handlers import Handlers, Limits
+from jobledger_server.rpc.serving.health import report_serving
+from jobledger_server.rpc.serving.reflection import add_reflection
 from jobledger_server.rpc.workers.worker_service import WorkerService
 from jobledger_server.runtime.port import PortUnavailable, check_socket_file
 from jobledger_server.settings import Settings

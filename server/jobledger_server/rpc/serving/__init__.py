@@ -1,0 +1,1 @@
+"""The gRPC server: its options, handlers and draining, and what every call goes through."""
