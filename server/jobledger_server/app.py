@@ -46,7 +46,7 @@ from jobledger_server.rpc.workers.worker_requests import WorkerRequests
 from jobledger_server.rpc.workers.worker_service import WorkerService
 from jobledger_server.runtime.connections import free_connections
 from jobledger_server.runtime.descriptors import connections_allowed
-from jobledger_server.runtime.file_modes import warn_of_readable_files
+from jobledger_server.runtime.files import warn_of_readable_files
 from jobledger_server.runtime.port import Unprotected
 from jobledger_server.runtime.supervision import Supervisor
 from jobledger_server.runtime.tls import server_credentials, tls_files

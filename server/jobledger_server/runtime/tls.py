@@ -15,7 +15,7 @@ from typing import Any
 
 import grpc
 
-from jobledger_server.runtime.file_state import FileState, file_state
+from jobledger_server.runtime.files import FileState, file_state
 from jobledger_server.settings import Settings
 
 ATTEMPTS = 20

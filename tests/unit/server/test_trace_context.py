@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobledger_server.rpc.trace_context import traceparent_of
+from jobledger_server.rpc.jobs.trace_context import traceparent_of
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 VALID = f"00-{TRACE}-{PARENT}-01"

@@ -23,7 +23,7 @@ from jobledger_server.rpc.access.permissions import (
     Unauthenticated,
 )
 from jobledger_server.rpc.owner import Metadata
-from jobledger_server.runtime.file_state import FileState, file_state
+from jobledger_server.runtime.files import FileState, file_state
 from jobledger_server.watch.job_watch import Draining
 
 POLL_SECONDS = 0.5

@@ -15,7 +15,7 @@ from threading import Thread, Timer
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, Request, build_opener
 
 from jobledger_server.rpc.access.key_set import BadKeySet, Key, KeySet
-from jobledger_server.runtime.file_state import FileState, file_state
+from jobledger_server.runtime.files import FileState, file_state
 
 REFRESH_SECONDS = 300.0
 """Keys of a URL are fetched again after this time."""

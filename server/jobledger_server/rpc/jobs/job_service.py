@@ -14,6 +14,7 @@ from jobledger_server.rpc.incoming import UnparsedRequest
 from jobledger_server.rpc.jobs import job_requests
 from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
 from jobledger_server.rpc.jobs.feed_streams import FeedStreams
+from jobledger_server.rpc.jobs.trace_context import traceparent_of
 from jobledger_server.rpc.lists import Lists
 from jobledger_server.rpc.messages import (
     WatchMessage,
@@ -26,7 +27,6 @@ from jobledger_server.rpc.messages import (
 )
 from jobledger_server.rpc.pages import Page, id_from, job_page, message_bytes, number_from
 from jobledger_server.rpc.stream_age import StreamAge
-from jobledger_server.rpc.trace_context import traceparent_of
 from jobledger_server.store import Store
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.job_watch import JobUpdate

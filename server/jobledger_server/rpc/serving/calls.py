@@ -103,7 +103,7 @@ class Calls:
     ) -> None:
         self._drain = drain
         self._access = access
-        self._intake = parser
+        self._parser = parser
         self.running: Counter[str] = Counter()
         """The number of running calls of each peer, by gRPC's name for it."""
         self._metrics = metrics
@@ -115,7 +115,7 @@ class Calls:
         self, method: str, behavior: Behavior, parse: Callable[[bytes], Any]
     ) -> Behavior:
         """Wrap a method whose request is one message. gRPC passes it as a stream of bytes."""
-        parser = self._intake
+        parser = self._parser
         large = method in LARGE_REQUESTS
 
         async def serve(
@@ -235,7 +235,7 @@ class Calls:
         data: bytes = answer if type(answer) is bytes else answer.SerializeToString()
         size = len(data)
         if size > INLINE_BYTES:
-            held = self._intake.held
+            held = self._parser.held
             held.acquire(caller, size, refuse=method.rpartition("/")[2].startswith(READING))
             sent: Any = lambda _: held.release(caller, size)  # noqa: E731
             context.add_done_callback(sent)

@@ -1,11 +1,19 @@
-"""Warns of files with secrets or jobs that other users of the machine can access."""
+"""What the system says of a file: whether it has changed, and who can access it."""
 
 import logging
 import stat
 from collections.abc import Iterable
 from pathlib import Path
 
+FileState = tuple[int, int, int]
+
 log = logging.getLogger("jobledger.server")
+
+
+def file_state(path: Path) -> FileState:
+    """Return what is another one after the file was written or replaced. Raises OSError."""
+    found = path.stat()
+    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def warn_of_readable_files(files: Iterable[Path | None]) -> None:
