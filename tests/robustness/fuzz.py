@@ -64,6 +64,10 @@ INTEGERS = (
 NUMBERS = (0.0, -0.0, 1.5, 1e308, 5e-324, math.nan, math.inf, -math.inf)
 COUNTS = (0, 1, 1, 2, 3, 5, 33, 101, 1001)
 
+MAX_BYTES = 4 * 1024 * 1024
+"""Bytes of the equal messages in one field at most; the service accepts 1.25 MiB in all. Where
+messages in messages are repeated, 1,001 of 1,001 would be a gigabyte."""
+
 
 class Fuzz:
     """Makes messages. The same seed and the same `known` strings make the same ones."""
@@ -106,8 +110,9 @@ class Fuzz:
                 values[self._text()] = self._text()
         elif field.message_type is not None:
             if count:
-                self._fill(values.add(), depth + 1)
-                values.extend([values[0]] * (count - 1))
+                first = values.add()
+                self._fill(first, depth + 1)
+                values.extend([first] * (min(count, MAX_BYTES // (first.ByteSize() + 1)) - 1))
         else:
             values.extend([self._scalar(field)] * count)
 
