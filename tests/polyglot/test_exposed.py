@@ -118,10 +118,11 @@ async def test_concurrent_calls_of_an_address_are_limited(
     _, envoy = exposed
     async with grpc.aio.insecure_channel(envoy) as channel:
         call = Caller(channel)
-        calls = [call.ListJobs(user_id="ada") for _ in range(1_000)]
+        # 500, and 100 more a second: on a slow machine 1,000 calls may take as long as that allows.
+        calls = [call.ListJobs(user_id="ada", page_size=1) for _ in range(2_000)]
         answers = await asyncio.gather(*calls, return_exceptions=True)
     refused = [answer for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
     assert {error.code() for error in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
-    assert 500 <= len(answers) - len(refused) < 1_000
+    assert 500 <= len(answers) - len(refused) < len(calls)
     served = [a for a in answers if isinstance(a, job_service_pb2.ListJobsResponse)]
     assert len(served) + len(refused) == len(answers)
