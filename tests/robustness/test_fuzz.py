@@ -66,7 +66,7 @@ def server(
 
 
 @pytest.mark.parametrize(
-    "count", [pytest.param(200, id="few"), pytest.param(1_000, id="many", marks=pytest.mark.slow)]
+    "count", [pytest.param(200, id="few"), pytest.param(4_000, id="many", marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize(("service", "method"), METHODS)
 async def test_no_request_is_an_internal_error(
