@@ -13,6 +13,7 @@ import struct
 import sys
 from collections.abc import Collection
 from contextlib import suppress
+from pathlib import Path
 
 INTERVAL_SECONDS = 0.25
 
@@ -44,7 +45,7 @@ async def free_connections(address: str, allowed: int, busy: Collection[str]) ->
     while sys.platform == "linux" and port.isdigit():
         await asyncio.sleep(INTERVAL_SECONDS)
         with suppress(OSError):  # no free descriptor, not even for this
-            if len(_descriptors()) <= most:
+            if _count_descriptors() <= most:
                 continue
             # By port alone: a peer's address can be written in more than one way.
             ports = {peer.rpartition(":")[2] for peer in busy}
@@ -88,6 +89,11 @@ def _close_unused(port: int, most: int, busy: Collection[str]) -> int:
 
 def _descriptors() -> list[int]:
     return [int(name) for name in os.listdir("/proc/self/fd")]  # noqa: PTH208
+
+
+def _count_descriptors() -> int:
+    """Count the open descriptors. Linux before 6.2 says 0, and then they are listed."""
+    return Path("/proc/self/fd").stat().st_size or len(_descriptors())
 
 
 def _duplicate(number: int) -> socket.socket:
