@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Executable, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from jobledger_server.domain.job import Asset, AssetId, JobId, first_id
+from jobledger_server.domain.job import Asset, AssetId, Job, JobId, first_id
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES, MAX_SCANNED_JOBS
 from jobledger_server.sql.feed_pages import fitting
 from jobledger_server.sql.feed_statements import ANSWER_SIZE
@@ -20,6 +20,9 @@ from jobledger_server.sql.tables import assets, jobs
 from jobledger_server.store import JobPage, JobQuery
 
 Result = TypeVar("Result")
+
+STEP = 100
+"""Jobs that are read at once. Others are served between two steps."""
 
 
 class JobLists:
@@ -86,9 +89,12 @@ async def _job_page(
     ids = [job_id for job_id, _ in found[:count]]
     if count < len(found):
         rest = ids[-1]
-    page = select(jobs).where(jobs.c.id.in_(ids)).order_by(newest_first)
-    rows = (await connection.execute(page)).all() if ids else ()
-    return JobPage([job_from_row(row) for row in rows], rest)
+    listed: list[Job] = []
+    for start in range(0, count, STEP):
+        step = ids[start : start + STEP]
+        page = select(jobs).where(jobs.c.id.in_(step)).order_by(newest_first)
+        listed += [job_from_row(row) for row in (await connection.execute(page)).all()]
+    return JobPage(listed, rest)
 
 
 def _span(query: JobQuery, before: JobId | None) -> list[ColumnElement[bool]]:
