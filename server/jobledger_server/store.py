@@ -104,7 +104,7 @@ class FeedHead(Struct, frozen=True):
     compacted_seq: int = 0
 
 
-class Change(Struct, frozen=True):
+class Change(Struct, frozen=True, gc=False):
     """One change of a job.
 
     Attributes:

@@ -73,7 +73,7 @@ class JobError(Struct, frozen=True):
     details: Payload | None = None
 
 
-class Job(Struct, frozen=True):
+class Job(Struct, frozen=True, gc=False):
     """A long-running job, as of one `version`.
 
     A PROCESSING job is leased by a worker while it has a `lease_expire_time`. Without one
