@@ -13,9 +13,12 @@ from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from jobledger.v1.job_service_pb2 import CreateJobRequest, WatchJobRequest
+from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger_server import app as app_module
 from jobledger_server.app import App
 from jobledger_server.rpc.serving import calls
+from jobledger_server.rpc.serving.measured import MeasuredCall
 from jobledger_server.rpc.status import status_of
 from jobledger_server.settings import Settings
 from tests.support.http2 import DATA, END_HEADERS, HEADERS, Connection, frame, request_headers
@@ -61,6 +64,48 @@ async def test_the_memory_test_detects_a_kept_request(
     monkeypatch.setattr(calls, "status_of", keeping)
     assert await memory_after_refusals(app) > CALLS * len(REQUEST) * 3 / 4
     assert len(kept) == CALLS
+
+
+async def refused(channel: grpc.aio.Channel) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match="user_id"):
+        await JobServiceStub(channel).CreateJob(CreateJobRequest())
+
+
+async def refused_stream(channel: grpc.aio.Channel) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match="job_id"):
+        await JobServiceStub(channel).WatchJob(WatchJobRequest()).read()
+
+
+async def answered(channel: grpc.aio.Channel) -> None:
+    await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+
+
+async def cancelled(channel: grpc.aio.Channel) -> None:
+    stream = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+    await stream.read()
+    stream.cancel()
+
+
+def calls_in_memory() -> int:
+    return sum(type(each) is MeasuredCall for each in gc.get_objects())
+
+
+@pytest.mark.parametrize("call", [answered, refused, refused_stream, cancelled])
+async def test_a_call_that_has_ended_is_freed_without_a_garbage_collection(
+    app: App, call: Callable[[grpc.aio.Channel], Awaitable[None]]
+) -> None:
+    """Else a caller who is refused often fills the memory, and then everybody waits for it."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with grpc.aio.insecure_channel(app.address) as channel:
+            for _ in range(CALLS):
+                await call(channel)
+        async with asyncio.timeout(10):
+            while calls_in_memory():
+                await asyncio.sleep(0.01)
+    finally:
+        gc.enable()
 
 
 async def watch_health(channel: grpc.aio.Channel) -> Any:

@@ -207,12 +207,13 @@ class Calls:
                 running[peer] -= 1
                 if not running[peer]:
                     del running[peer]
-            # An aborting task keeps this frame, and so the request, until it is collected as
-            # garbage.
-            request = None
             if refused:
                 await self._delay_refusal(refused, delay)
-            return await context.abort_with_status(rpc_status.to_status(status))
+            abort = context.abort_with_status(rpc_status.to_status(status))
+            # gRPC's call keeps the exception of the abort, and that this frame. If the frame kept
+            # the call, both would stay in memory until they are collected as garbage.
+            del request, context, call
+            return await abort
 
         return answer
 
