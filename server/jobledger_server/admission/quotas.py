@@ -11,8 +11,10 @@ from jobledger_server.domain.errors import LimitExceeded
 MAX_REMEMBERED = 10_000
 """Callers at most whose rates are known. The one that called longest ago is removed first."""
 
-
 ROUNDING = 1e-6
+
+CALL_BYTES = 32 * 1024
+"""Bytes of a request or an answer that take about as much of a processor as a small call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,8 @@ class Quotas:
 
     Attributes:
         caller: Its identity, which errors name.
-        calls_per_second: Calls of Jobledger's own services.
+        calls_per_second: Calls of Jobledger's own services. A request or an answer counts as one
+            more for each CALL_BYTES.
         jobs_per_second: Jobs that it creates.
         unfinished_jobs: Jobs that are not terminal, of each user for whom it creates some.
         watches: Open watches, and waits for operations.
@@ -66,19 +69,24 @@ class RateLimit:
 
     def take(self, caller: str, rate: float, weight: int = 1) -> None:
         """Count something that a caller does. Raises LimitExceeded if that is too often."""
-        now, most = self._clock(), max(rate, 1.0)
-        level, since = self._levels.get(caller, (most, now))
-        level = min(most, level + (now - since) * rate)
+        level = self._level(caller, rate)
         if level < 1 - ROUNDING:
-            self._keep(caller, level, now)
             self.refused["caller"] += 1
             raise LimitExceeded(
                 self.limit, rate, scope="caller", caller=caller, retry_after=(1 - level) / rate
             )
-        self._keep(caller, level - weight, now)
+        self._levels[caller] = level - weight, self._clock()
 
-    def _keep(self, caller: str, level: float, now: float) -> None:
+    def add(self, caller: str, rate: float, weight: int) -> None:
+        """Count something more for what a caller was already admitted to do."""
+        self._levels[caller] = self._level(caller, rate) - weight, self._clock()
+
+    def _level(self, caller: str, rate: float) -> float:
+        now, most = self._clock(), max(rate, 1.0)
+        level, since = self._levels.get(caller, (most, now))
+        level = min(most, level + (now - since) * rate)
         self._levels[caller] = level, now
         self._levels.move_to_end(caller)
         if len(self._levels) > MAX_REMEMBERED:
             self._levels.popitem(last=False)
+        return level

@@ -10,9 +10,11 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import struct_pb2
 from grpc import StatusCode
 
 from jobledger.v1 import job_service_pb2
+from jobledger_server.admission.quotas import CALL_BYTES
 from jobledger_server.rpc.serving.calls import MORE_SECONDS
 from tests.support.rpc_caller import Caller, Refusal, decoded, refusal, watching
 from tests.support.work_stream import working
@@ -91,6 +93,23 @@ async def test_calls_a_second_are_limited_on_all_connections_of_an_identity(call
                 await asyncio.sleep(delay.nanos / 1e9)
             else:
                 break
+
+
+@pytest.mark.parametrize("large", ["request", "answer"])
+async def test_large_messages_count_as_several_calls(callers: Any, large: str) -> None:
+    """Else a caller within its quotas keeps the disk busy for everybody."""
+    served = await callers(caller("eve", calls_per_second=2))
+    eve, free = await served.calls("eve"), await served.calls("free")
+    parameters = struct_pb2.Struct()
+    parameters["text"] = "x" * 7 * CALL_BYTES
+    if large == "request":
+        await refusal(eve.CreateJob(user_id="ada", job_type="", parameters=parameters))
+    else:
+        job = await free.job(parameters=parameters)
+        await eve.GetJob(job_id=job.id, user_id=job.user_id)
+    refused = await refusal(eve.ListJobs(user_id="bob"))
+    assert is_own(refused, "calls a second", "2")
+    assert refused.details["RetryInfo"].retry_delay.seconds >= 1
 
 
 async def test_jobs_created_a_second_count_each_job_of_a_batch(callers: Any) -> None:

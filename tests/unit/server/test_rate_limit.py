@@ -62,6 +62,18 @@ def test_a_request_heavier_than_the_rate_is_admitted_once_and_delays_the_next() 
     limit.take("eve", 10)
 
 
+def test_what_is_added_later_delays_the_next_but_refuses_nothing() -> None:
+    clock = Clock()
+    limit = RateLimit("calls a second", clock)
+    limit.take("eve", 10)
+    limit.add("eve", 10, 20)
+    with pytest.raises(LimitExceeded) as refused:
+        limit.take("eve", 10)
+    assert refused.value.retry_after == pytest.approx(1.2)
+    clock.now += 1.2
+    assert done(limit, "eve", 10) == 1
+
+
 def test_the_number_of_remembered_callers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quotas, "MAX_REMEMBERED", 3)
     limit = RateLimit("calls a second", Clock())

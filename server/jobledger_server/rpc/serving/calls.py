@@ -13,7 +13,7 @@ from grpc_status import rpc_status
 
 from jobledger_server.admission.admission import Admission
 from jobledger_server.admission.caller import CALLER, Caller
-from jobledger_server.admission.quotas import QUOTAS, RateLimit
+from jobledger_server.admission.quotas import CALL_BYTES, QUOTAS, RateLimit
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import MAX_PLAIN_MESSAGE_BYTES
 from jobledger_server.rpc.access.access import Access
@@ -122,6 +122,7 @@ class Calls:
             _: Any, context: Context, origin: str, permissions: Permissions | None
         ) -> Any:
             data = await _read_message(context)
+            self._count_bytes(origin, len(data))
             metadata = context.invocation_metadata() or ()
 
             def authorise(request: Any) -> str:
@@ -147,6 +148,7 @@ class Calls:
             answer = self._counted(method, answer, caller, context)
             call: Any = context
             call.sent += len(answer)
+            self._count_bytes(origin, len(answer))
             return answer
 
         return self._answering(method, serve)
@@ -216,6 +218,12 @@ class Calls:
             return await abort
 
         return answer
+
+    def _count_bytes(self, caller: str, size: int) -> None:
+        """Count a large request or answer as several calls of a caller who has a quota for them."""
+        rate = QUOTAS.get().calls_per_second
+        if rate is not None and size >= CALL_BYTES:
+            self.rate.add(caller, rate, size // CALL_BYTES)
 
     async def _delay_refusal(self, caller: str, least: float) -> None:
         self._refused[caller] += 1
