@@ -52,9 +52,9 @@ QUOTA_SECONDS = 0.25
 """A call beyond a quota is refused after this time at least. A caller that repeats it at once would
 otherwise take as much of the server as one without a quota."""
 
-MORE_SECONDS = 0.01
+MORE_SECONDS = 0.02
 """A call beyond a quota, or that is denied, is refused later by this time for each call of the
-caller that waits to be refused. So a caller is refused about 100 times a second at most, and not at
+caller that waits to be refused. So a caller is refused about 50 times a second at most, and not at
 once, however many calls it makes."""
 
 MAX_REFUSAL_SECONDS = 5.0
