@@ -10,10 +10,10 @@ from typing import Any
 
 from google.protobuf.struct_pb2 import Struct
 
-from benchmarks.load import JOB_TYPE, Reply
+from benchmarks.load import BATCH, JOB_TYPE, Reply
 from benchmarks.load.calls import WORK, Target
 from benchmarks.load.http2 import Call, CallFailed, connect
-from benchmarks.load.messages import update
+from benchmarks.load.messages import create_requests, update
 from benchmarks.load.watches import WATCH_JOBS
 from jobledger.v1.job_service_pb2 import (
     BatchCreateJobsRequest,
@@ -69,6 +69,8 @@ class _Attack:
         # Of its own: else the jobs that it may leave unfinished would be used up at once.
         self._user = f"abuser-{uuid.uuid4().hex}"
         self._large = itertools.cycle(_large_requests(self._user))
+        # Made once: else the abuser takes much of the processors that it shares with the server.
+        self._batch = _batch(self._user)
         self._unread = itertools.cycle(_unread_calls(self._user))
         self.accepted: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
@@ -97,7 +99,7 @@ class _Attack:
         await made.create()
 
     async def create_batch(self, made: Target) -> None:
-        await made.create_batch()
+        await made.jobs.BatchCreateJobs(self._batch)
 
     async def list(self, made: Target) -> None:
         await made.jobs.ListJobs(ListJobsRequest(user_id=self._user, page_size=LARGEST_PAGE))
@@ -139,6 +141,13 @@ async def _leave(made: Target, path: str, messages: Sequence[Any]) -> None:
     for message in messages:
         made.connection.send(call, message.SerializeToString(), last=path != WORK)
     await call.begun
+
+
+def _batch(user_id: str) -> BatchCreateJobsRequest:
+    requests = list(itertools.islice(create_requests(user_id), BATCH))
+    for request in requests:
+        request.request_id = ""  # it is created again at each call
+    return BatchCreateJobsRequest(user_id=user_id, requests=requests)
 
 
 def _unread_calls(user_id: str) -> Iterator[tuple[str, list[Any]]]:
