@@ -23,11 +23,12 @@ def plot(medians: Mapping[str, tuple[float, float]]) -> str:
     for row, (name, (server, clients)) in enumerate(medians.items()):
         y = TOP + ROW * row
         end = LEFT + (server + clients) * scale
+        total = round(server, 2) + round(clients, 2)  # of what the table shows
         parts += [
             f'<text x="0" y="{y + 20}">{escape(name)}</text>',
             rectangle(LEFT, y + 4, server * scale, 24, SERVER),
             rectangle(LEFT + server * scale, y + 4, clients * scale, 24, CLIENTS),
-            f'<text x="{end + 8:.1f}" y="{y + 20}">{server + clients:.2f}</text>',
+            f'<text x="{end + 8:.1f}" y="{y + 20}">{total:.2f}</text>',
         ]
     return "\n".join([*parts, "</svg>\n"])
 
