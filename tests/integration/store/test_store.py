@@ -15,6 +15,7 @@ from jobledger_server.domain.job import (
     JobStatus,
     Payload,
 )
+from jobledger_server.sql import job_lists
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import JobQuery, StoreConflict
@@ -167,6 +168,17 @@ async def test_jobs_are_listed_newest_first_and_by_owner(store: SqlStore) -> Non
     rest = await store.list_jobs(query, before=page.next_before, limit=3)
     assert rest.next_before is None
     assert [*page.jobs, *rest.jobs] == jobs[::-1]
+
+
+@pytest.mark.parametrize("limit", [4, 5, 6])
+async def test_a_page_that_is_read_in_steps_has_each_job_once(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr(job_lists, "STEP", 2)
+    jobs = [await saved(store) for _ in range(5)]
+    page = await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=limit)
+    assert page.jobs == jobs[::-1][:limit]
+    assert (page.next_before is None) == (limit > 4)
 
 
 async def test_the_jobs_of_all_owners_are_listed_newest_first(store: SqlStore) -> None:
