@@ -13,7 +13,7 @@ MAX_REMEMBERED = 10_000
 
 ROUNDING = 1e-6
 
-CALL_BYTES = 32 * 1024
+CALL_BYTES = 16 * 1024
 """Bytes of a request or an answer that take about as much of a processor as a small call."""
 
 
