@@ -14,7 +14,7 @@ MAX_REMEMBERED = 10_000
 ROUNDING = 1e-6
 
 CALL_BYTES = 16 * 1024
-"""Bytes of a request or an answer that take about as much of a processor as a small call."""
+"""A request or an answer counts as one call more for each time that it has as many bytes."""
 
 
 @dataclass(frozen=True, slots=True)
