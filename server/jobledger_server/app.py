@@ -25,7 +25,7 @@ from jobledger_server.maintenance.reaper import Reaper
 from jobledger_server.maintenance.retention import Retention
 from jobledger_server.metrics import METRICS, Connections, Sources
 from jobledger_server.rpc.access.access import Access
-from jobledger_server.rpc.access.audit import AuditedLedger, Commands
+from jobledger_server.rpc.access.audit import audit
 from jobledger_server.rpc.incoming import RequestParser
 from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
 from jobledger_server.rpc.jobs.feed_streams import FeedStreams
@@ -38,10 +38,9 @@ from jobledger_server.rpc.serving.calls import Calls
 from jobledger_server.rpc.serving.drain import Drain
 from jobledger_server.rpc.serving.health import follow_database
 from jobledger_server.rpc.serving.measured import CallMetrics
-from jobledger_server.rpc.serving.server import Services, Serving, serving, stream_limits
+from jobledger_server.rpc.serving.server import Services, Serving, open_calls, serving
 from jobledger_server.rpc.workers.work_requests import WorkRequests
 from jobledger_server.rpc.workers.work_streams import WorkStreams
-from jobledger_server.rpc.workers.worker_ledger import WorkerLedger
 from jobledger_server.rpc.workers.worker_requests import WorkerRequests
 from jobledger_server.rpc.workers.worker_service import WorkerService
 from jobledger_server.runtime.connections import free_connections
@@ -99,7 +98,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
     waiting, share = settings.max_waiting, settings.caller_share
     max_connections = connections_allowed(settings.max_connections)
     access = Access(settings.access) if settings.access else None
-    limits, lists = stream_limits(settings), Lists()
+    limits, lists = open_calls(settings), Lists()
     jobs = JobMetrics()
     async with (
         _tracing(settings) as traces,
@@ -112,6 +111,8 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
             max_waiting=waiting,
             share=share,
             sizes=reads.sizes,
+            # Without an access file there are no identities to write down.
+            observe=None if access is None else audit,
         ) as ledger,
         supervisor.running("reaper", Reaper(store, ledger).run()),
         supervisor.running("retention", _retention(settings, store, ledger).run()),
@@ -135,9 +136,9 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
                 *(each for batcher in batchers for each in batcher.admissions),
                 parser.held,
                 lists.admission,
-                *limits,
+                *limits.values(),
             ),
-            rates=(served.rate, creations.rate),
+            rates=(served.rate, creations.rate, creations),
             connections=connections,
         )
         for task in (*reads.tasks, *ledger.tasks):
@@ -359,13 +360,10 @@ def _services(
     feed_streams = FeedStreams(
         hub, feed.reader, lambda: feed.tail.epoch, heartbeat=heartbeat, max_age=max_age
     )
-    # Without an access file there are no identities to write down.
-    commands: Commands = ledger if settings.access is None else AuditedLedger(ledger)
-    worker_ledger = WorkerLedger(commands, long_poll)
     return Services(
         jobs=JobService(
             store,
-            commands,
+            ledger,
             reads,
             hub,
             lists=lists,
@@ -375,10 +373,12 @@ def _services(
             max_watch_age=max_age,
         ),
         workers=WorkerService(
-            worker_ledger,
+            ledger,
+            long_poll,
             requests,
             WorkStreams(
-                worker_ledger,
+                ledger,
+                long_poll,
                 hub,
                 WorkRequests(settings.url_schemes),
                 parser,
@@ -388,7 +388,7 @@ def _services(
         ),
         operations=OperationsService(
             store,
-            commands,
+            ledger,
             reads,
             hub,
             OperationsRequests(),

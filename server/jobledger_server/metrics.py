@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobledger_server.admission.admission import Admission
-from jobledger_server.admission.quotas import RateLimit
+from jobledger_server.admission.rates import RateLimit
 from jobledger_server.ledger.batcher import Batcher
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
 from jobledger_server.rpc.serving.measured import CallMetrics
 from jobledger_server.telemetry.instruments import Metric, Value
 from jobledger_server.telemetry.job_metrics import JobMetrics
@@ -35,12 +36,15 @@ class Sources:
     ledger: Ledger
     batchers: Sequence[Batcher[Any, Any]]
     admissions: Sequence[Admission]
-    rates: Sequence[RateLimit]
+    rates: Sequence[RateLimit | CreationQuotas]
     connections: Callable[[], Connections]
 
 
 def _refused(sources: Sources) -> Mapping[tuple[str, ...], Value]:
-    limits: tuple[Admission | RateLimit, ...] = (*sources.admissions, *sources.rates)
+    limits: tuple[Admission | RateLimit | CreationQuotas, ...] = (
+        *sources.admissions,
+        *sources.rates,
+    )
     return {
         (limit.limit, scope): count for limit in limits for scope, count in limit.refused.items()
     }

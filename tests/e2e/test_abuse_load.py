@@ -25,11 +25,11 @@ def refused_by(limit: str) -> str:
 
 
 LIMITS = {
-    "calls a second": "calls_per_second = 100",
-    "jobs created a second": "jobs_per_second = 200",
+    "calls_per_second": "calls_per_second = 100",
+    "jobs_per_second": "jobs_per_second = 200",
     "watches": "watches = 2",
-    "streams of workers": "work_streams = 1",
-    "bytes of requests and answers": "waiting_bytes = 2_000_000",
+    "work_streams": "work_streams = 1",
+    "waiting_bytes": "waiting_bytes = 2_000_000",
 }
 """Quotas by the limits that refusals name."""
 
@@ -56,7 +56,7 @@ def test_an_abuser_does_all_that_it_is_said_to_do(tmp_path: Path) -> None:
         # Few requests, but answers that are not read: without those no limit of bytes is reached.
         kinds = ["create_batch", "unread"]
         abuser.do("abuse.attack", token="slow", in_flight=2, kinds=kinds, **how)
-        assert figures_of(metrics)[refused_by("bytes of requests and answers")] > 0
+        assert figures_of(metrics)[refused_by("waiting_bytes")] > 0
         # Alone: a large request counts as many calls, and would leave few for the others.
         large = abuser.do("abuse.attack", token="eve", in_flight=2, kinds=["large"], **how)
         others = [kind for kind in KINDS if kind != "large"]

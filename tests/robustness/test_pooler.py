@@ -18,6 +18,7 @@ from jobledger_server.sql.schema import require_head
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreError, StoreUnavailable
 from tests.support.databases import NoOutages, migrated
+from tests.support.ledger_calls import apply
 from tests.support.pooler import pooled
 from tests.support.postgres_server import PostgresServer
 from tests.support.rpc_caller import COMPLETED, Caller
@@ -71,7 +72,7 @@ async def test_a_lost_prepared_statement_is_explained_by_transaction_pooling(
             ledger.outages = NoOutages()
             for _ in range(20):
                 create = Create(user_id="ada", job_type="t")
-                await asyncio.gather(store.feed_head(), ledger.apply(create), store.feed_head())
+                await asyncio.gather(store.feed_head(), apply(ledger, create), store.feed_head())
 
     with (
         pooled(url, pool_mode="transaction", ignore_startup_parameters=IGNORED) as through,

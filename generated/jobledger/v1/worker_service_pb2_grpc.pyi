@@ -94,10 +94,12 @@ class WorkerServiceStub:
     jobs until its next message.
 
     Each update has one result, after its commit. The results are in the order
-    of the updates. Those of one job are applied in this order, and the updates
-    of a message are committed together if they fit one commit. An error
-    concerns its own update only. The server stops reading while 1000 updates of
-    the stream have no result.
+    of the updates. Those of one job are applied in this order, and up to 100
+    updates of a message are committed together. An error concerns its own
+    update only. The server stops reading while 1000 updates of the stream have
+    no result, while 64 KiB of results were not sent, and while the caller sends
+    more updates than its quota allows. A stream from which nothing came for two
+    leases, 20 seconds at least, ends with LIMIT_EXCEEDED.
 
     A stream that breaks loses nothing: open another one, at any server, with
     the jobs that the worker still holds in `holding`, and send the updates
@@ -204,10 +206,12 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     jobs until its next message.
 
     Each update has one result, after its commit. The results are in the order
-    of the updates. Those of one job are applied in this order, and the updates
-    of a message are committed together if they fit one commit. An error
-    concerns its own update only. The server stops reading while 1000 updates of
-    the stream have no result.
+    of the updates. Those of one job are applied in this order, and up to 100
+    updates of a message are committed together. An error concerns its own
+    update only. The server stops reading while 1000 updates of the stream have
+    no result, while 64 KiB of results were not sent, and while the caller sends
+    more updates than its quota allows. A stream from which nothing came for two
+    leases, 20 seconds at least, ends with LIMIT_EXCEEDED.
 
     A stream that breaks loses nothing: open another one, at any server, with
     the jobs that the worker still holds in `holding`, and send the updates
@@ -335,10 +339,12 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         jobs until its next message.
 
         Each update has one result, after its commit. The results are in the order
-        of the updates. Those of one job are applied in this order, and the updates
-        of a message are committed together if they fit one commit. An error
-        concerns its own update only. The server stops reading while 1000 updates of
-        the stream have no result.
+        of the updates. Those of one job are applied in this order, and up to 100
+        updates of a message are committed together. An error concerns its own
+        update only. The server stops reading while 1000 updates of the stream have
+        no result, while 64 KiB of results were not sent, and while the caller sends
+        more updates than its quota allows. A stream from which nothing came for two
+        leases, 20 seconds at least, ends with LIMIT_EXCEEDED.
 
         A stream that breaks loses nothing: open another one, at any server, with
         the jobs that the worker still holds in `holding`, and send the updates

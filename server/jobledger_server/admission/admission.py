@@ -1,11 +1,10 @@
 """Admission: a limit on what each caller, and all callers together, have under way."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from jobledger_server.admission.caller import CALLER, SERVICE, Caller
-from jobledger_server.admission.quotas import QUOTAS
+from jobledger_server.admission.caller import SERVICE, Caller, Quotas
 from jobledger_server.domain.errors import LimitExceeded
 
 Key = TypeVar("Key")
@@ -19,18 +18,25 @@ class Admission:
     come one after the other can hold up to 1 + ln(n) times the total.
 
     Args:
-        limit: What is limited, as the error names it: "watches".
+        limit: What is limited, as errors and metrics name it: "watches".
         total: The limit for all callers together.
         each: The limit for one caller.
-        quota: The attribute of Quotas that is an identity's own limit, instead of `each`.
+        quota: Returns an identity's own limit, which replaces `each`, or None.
     """
 
-    def __init__(self, limit: str, *, total: int, each: int, quota: str = "") -> None:
+    def __init__(
+        self,
+        limit: str,
+        *,
+        total: int,
+        each: int,
+        quota: Callable[[Quotas], int | None] = lambda _: None,
+    ) -> None:
         self._quota = quota
         self.limit = limit
         self.total = total
         self._each = each
-        self._by_caller: dict[Caller, int] = {}
+        self._by_caller: dict[tuple[str, str], int] = {}
         self._by_origin: dict[str, int] = {}
         self.held = 0
         """What all callers hold now."""
@@ -38,13 +44,12 @@ class Admission:
         """How often something was refused, by the scope of the limit."""
 
     @contextmanager
-    def admit(self, weight: int = 1) -> Iterator[None]:
-        """Hold `weight` for the caller of the current call during the block.
+    def admit(self, caller: Caller, weight: int = 1) -> Iterator[None]:
+        """Hold `weight` for a caller during the block.
 
         Raises:
             LimitExceeded: The caller, or all callers together, hold too much.
         """
-        caller = CALLER.get()
         self.acquire(caller, weight)
         try:
             yield
@@ -68,22 +73,20 @@ class Admission:
         """
         if not weight:
             return
-        own, of_origin = self._by_caller.get(caller, 0), self._by_origin.get(caller.origin, 0)
+        key = caller.key
+        own, of_origin = self._by_caller.get(key, 0), self._by_origin.get(caller.origin, 0)
         if refuse and caller is not SERVICE:
-            each, identity = self._each, ""
-            if self._quota:
-                quotas = QUOTAS.get()
-                own_quota, identity = getattr(quotas, self._quota), quotas.caller
-                each = each if own_quota is None else own_quota
+            quota = self._quota(caller.quotas)
+            each = self._each if quota is None else quota
             if own and own + weight > each:
                 self.refused["caller"] += 1
-                raise LimitExceeded(self.limit, each, scope="caller", caller=identity)
+                raise LimitExceeded(self.limit, each, scope="caller", caller=caller.identity)
             if self.held and self.held + weight > self.total:
                 origins = len(self._by_origin) + (not of_origin)
                 if of_origin + weight > self.total // origins:
                     self.refused["server"] += 1
                     raise LimitExceeded(self.limit, self.total)
-        self._by_caller[caller] = own + weight
+        self._by_caller[key] = own + weight
         self._by_origin[caller.origin] = of_origin + weight
         self.held += weight
 
@@ -92,7 +95,7 @@ class Admission:
         if not weight:
             return
         self.held -= weight
-        _subtract(self._by_caller, caller, weight)
+        _subtract(self._by_caller, caller.key, weight)
         _subtract(self._by_origin, caller.origin, weight)
 
 

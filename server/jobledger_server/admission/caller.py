@@ -1,27 +1,122 @@
-"""The caller of a call, as limits and fair queueing distinguish callers.
+"""The caller of a call: who it is, what it may do, and how much.
 
-A client without an identity can give itself any name, so callers are distinguished by
-their connections first, and by the names that they give themselves second.
+It is made once for each call and passed on from there. What was handed no caller cannot act.
 """
 
-from contextvars import ContextVar
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec import Struct
 
 
-class Caller(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    """The limits of an identity, from the access file. None: only what holds for every caller.
+
+    Attributes:
+        calls_per_second: Calls of Jobledger's own services. A request or an answer counts as one
+            more for each CALL_BYTES.
+        updates_per_second: Updates on streams of Work.
+        jobs_per_second: Jobs that it creates.
+        unfinished_jobs: Jobs that are not terminal, of each user for whom it creates some.
+        watches: Open watches, and waits for operations.
+        work_streams: Open streams of workers.
+        waiting_bytes: Bytes of requests and answers under way, and of changes that wait.
+    """
+
+    calls_per_second: float | None = None
+    updates_per_second: float | None = None
+    jobs_per_second: float | None = None
+    unfinished_jobs: int | None = None
+    watches: int | None = None
+    work_streams: int | None = None
+    waiting_bytes: int | None = None
+
+
+NO_QUOTAS = Quotas()
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who calls.
+
+    Attributes:
+        name: `spiffe://DOMAIN/PATH`, `dns:NAME` or `cn:NAME` of a certificate,
+            `jwt:ISSUER/SUBJECT`, or `token:NAME`. Empty without an access file.
+        claims: What a JSON Web Token says, else nothing.
+        token: The SHA-256 of a token of the access file, else nothing.
+    """
+
+    name: str = ""
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    token: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """What a caller may do: nothing, unless a rule says so.
+
+    Attributes:
+        identity: Who it is.
+        methods: The paths of the methods that it may call.
+        users: The users that it may act for.
+        any_user: The paths of the methods that it may call for any user.
+        job_types: The types of the jobs that it may work on, or None for all.
+        fenced: As a worker it must send the attempt with each command.
+        quotas: How much it may do.
+    """
+
+    identity: Identity = Identity()
+    methods: frozenset[str] = frozenset()
+    users: frozenset[str] = frozenset()
+    any_user: frozenset[str] = frozenset()
+    job_types: frozenset[str] | None = frozenset()
+    fenced: bool = False
+    quotas: Quotas = NO_QUOTAS
+
+    @property
+    def only_user(self) -> str:
+        """The user that the caller may act for if that is exactly one, else nothing."""
+        return next(iter(self.users)) if len(self.users) == 1 and not self.any_user else ""
+
+
+NOTHING_PERMITTED = Permissions()
+
+
+class Caller(Struct, frozen=True, eq=False, gc=False):
     """Makes a call.
 
-    `origin` is the caller's identity, or its connection if it has no identity. `name` is
-    the owner or worker that its request names, because behind a proxy thousands of callers
-    share a connection. It is empty if there is an identity.
+    Limits and fair queueing distinguish callers by their connections first, and by the names
+    that they give themselves second, because a client without an identity can give itself any
+    name.
+
+    Attributes:
+        origin: The caller's identity, or its connection if it has no identity.
+        name: The owner or worker that its request names, because behind a proxy thousands of
+            callers share a connection. It is empty if there is an identity.
+        permissions: What it may do.
     """
 
     origin: str
     name: str = ""
+    permissions: Permissions = NOTHING_PERMITTED
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What distinguishes it from other callers."""
+        return self.origin, self.name
+
+    @property
+    def identity(self) -> str:
+        """The name of its identity, or nothing."""
+        return self.permissions.identity.name
+
+    @property
+    def quotas(self) -> Quotas:
+        """How much it may do."""
+        return self.permissions.quotas
 
 
 SERVICE = Caller("")
 """The service itself, for instance the reaper and retention. No limit applies to it."""
-
-CALLER: ContextVar[Caller] = ContextVar("caller", default=SERVICE)
-"""The caller of the call that the current task serves."""

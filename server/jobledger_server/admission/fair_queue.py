@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from heapq import heappop, heappush
 from typing import Generic, TypeVar
 
-from jobledger_server.admission.caller import CALLER, Caller
+from jobledger_server.admission.caller import Caller
 
 Item = TypeVar("Item")
 
@@ -52,7 +52,7 @@ class FairQueue(Generic[Item]):
 
     def put(self, caller: Caller, item: Item, weight: int = 1) -> None:
         """Append an item to the caller's queue."""
-        origin, name = caller
+        origin, name = caller.key
         queues = self._queues.get(origin)
         if queues is None:
             queues = self._queues[origin] = {}
@@ -96,9 +96,9 @@ class Turns:
         self._waiters: FairQueue[asyncio.Future[None]] = FairQueue()
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for the turn of the current call's caller, and hold it during the block."""
-        await self._acquire(CALLER.get())
+    async def turn(self, caller: Caller) -> AsyncIterator[None]:
+        """Wait for the caller's turn, and hold it during the block."""
+        await self._acquire(caller)
         try:
             yield
         finally:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from jobledger_server.domain.commands import Claim
-from jobledger_server.domain.job import Job
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
+from jobledger_server.domain.state_machine import Decision
 from jobledger_server.store import Claimable
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -15,19 +15,19 @@ MAX_BYTES = 4 * 1024 * 1024
 
 @dataclass(eq=False)
 class Allocation:
-    """The jobs that a claim gets.
+    """A claim, and the jobs that it gets.
 
     Attributes:
         command: The claim.
         wanted: Returns False once its caller has left.
         oldest: The oldest claimable job of its types, if it is known without a query.
-        jobs: Those that it got.
+        decisions: The starts of those that it got.
     """
 
     command: Claim
     wanted: Callable[[], bool] = lambda: True
     oldest: Claimable | None = None
-    jobs: list[Job] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
 
 
 def allocate(

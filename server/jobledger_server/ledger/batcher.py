@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from jobledger_server.admission.admission import Admission
-from jobledger_server.admission.caller import CALLER, Caller
+from jobledger_server.admission.caller import Caller, Quotas
+from jobledger_server.admission.endings import ShuttingDown
 from jobledger_server.admission.fair_queue import FairQueue
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.store import StoreUnavailable
@@ -36,15 +37,16 @@ Flush = Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]]
 """Processes a batch and returns one result for each item, in the same order. An error that
 it raises is the result of every item of the batch."""
 
+Observe = Callable[[Caller, Item, Result | Exception], None]
+"""Called with each result, before the one who put the item gets it."""
+
 
 @dataclass(eq=False, slots=True)
 class _Pending(Generic[Item, Result]):
-    """Items whose results are pending: one, or several that were put together."""
+    """Items that were put together, and whose results are pending."""
 
     items: Sequence[Item]
-    together: bool
-    future: asyncio.Future[Any]
-    """Of all results if they were put `together`, else of the only one."""
+    future: asyncio.Future[Sequence[Result | Exception]]
     caller: Caller
     weight: int
     bytes: int
@@ -61,7 +63,7 @@ class Batcher(Generic[Item, Result]):
     database is unavailable then, items that wait fail without being tried.
 
     Args:
-        name: What is batched, as errors name it: "commands".
+        name: What is batched: "commands". Errors and metrics name the limits after it.
         flush: Processes a batch.
         max_batch: A batch is complete when its items have this weight.
         max_batch_bytes: It is also complete when it holds and reads this many bytes.
@@ -72,6 +74,7 @@ class Batcher(Generic[Item, Result]):
         measure: Returns the bytes that an item holds in memory. By default none.
         read_counter: Called for each batch. It returns a function that returns the bytes
             that an item adds to what the batch reads. By default none.
+        observe: Called with each result. By default nothing is.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Batcher(Generic[Item, Result]):
         weigh: Callable[[Item], int] = lambda _: 1,
         measure: Callable[[Item], int] = lambda _: 0,
         read_counter: Callable[[], Callable[[Item], int]] = lambda: lambda _: 0,
+        observe: Observe[Item, Result] | None = None,
     ) -> None:
         self.name = name
         self._flush = flush
@@ -95,11 +99,11 @@ class Batcher(Generic[Item, Result]):
         self._weigh = weigh
         self._measure = measure
         self._read_counter = read_counter
-        self._items = _admission(f"waiting {name}", max_waiting, share)
+        self._observe = observe
+        self._items = _admission(f"waiting_{name}", max_waiting, share)
         self._bytes = _admission(
-            f"bytes of waiting {name}", max_waiting_bytes, share, "waiting_bytes"
+            f"waiting_{name}_bytes", max_waiting_bytes, share, lambda quotas: quotas.waiting_bytes
         )
-        self._max_waiting = max_waiting
         self.admissions = self._items, self._bytes
         self.sizes = Histogram(COUNTS)
         """Items of each batch."""
@@ -135,35 +139,34 @@ class Batcher(Generic[Item, Result]):
         if self.task is not None:
             await asyncio.wait([self.task])
 
-    async def submit(self, item: Item) -> Result:
-        """Return the item's result, or raise it if it is an error. Raises LimitExceeded."""
-        return await self.put(item)
+    async def submit(self, item: Item, caller: Caller) -> Result:
+        """Return the item's result, or raise it if it is an error. Raises as `put` does."""
+        (result,) = await self.put([item], caller)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
-    def put(self, item: Item) -> asyncio.Future[Result]:
-        """Queue the item and return the future of its result. Raises LimitExceeded."""
-        return self._put([item], together=False)
-
-    def put_all(self, items: Sequence[Item]) -> asyncio.Future[Sequence[Result | Exception]]:
+    def put(
+        self, items: Sequence[Item], caller: Caller
+    ) -> asyncio.Future[Sequence[Result | Exception]]:
         """Queue items for the same batch and return the future of their results, in order.
 
-        Raises LimitExceeded.
+        Raises:
+            LimitExceeded: Too much waits, of this caller or of all.
+            ShuttingDown: The batcher accepts nothing more.
         """
-        return self._put(items, together=True)
-
-    def _put(self, items: Sequence[Item], *, together: bool) -> asyncio.Future[Any]:
         if self._closed:
-            raise LimitExceeded(f"waiting {self.name}", self._max_waiting)
-        caller = CALLER.get()
+            raise ShuttingDown
         weight, size = sum(map(self._weigh, items)), sum(map(self._measure, items))
         pending: _Pending[Item, Result]
-        pending = _Pending(items, together, self._new_future(), caller, weight, size)
-        self._items.acquire(caller, pending.weight)
+        pending = _Pending(items, self._new_future(), caller, weight, size)
+        self._items.acquire(caller, weight)
         try:
-            self._bytes.acquire(caller, pending.bytes)
+            self._bytes.acquire(caller, size)
         except LimitExceeded:
-            self._items.release(caller, pending.weight)
+            self._items.release(caller, weight)
             raise
-        self._queue.put(caller, pending, pending.weight)
+        self._queue.put(caller, pending, weight)
         self._queued += len(items)
         if self._queued >= self._wake_at:  # not for each item: waking costs as much as deciding
             self._wake_up.set()
@@ -254,19 +257,20 @@ class Batcher(Generic[Item, Result]):
             self._items.release(pending.caller, pending.weight)
             self._bytes.release(pending.caller, pending.bytes)
             end = begin + len(pending.items)
-            _settle(pending.future, results[begin:end] if pending.together else results[begin])
+            settled = results[begin:end]
             begin = end
+            if self._observe is not None:
+                for item, result in zip(pending.items, settled, strict=True):
+                    self._observe(pending.caller, item, result)
+            if not pending.future.done():  # else its caller was cancelled
+                pending.future.set_result(settled)
         return len(items)
 
 
-def _settle(future: asyncio.Future[Any], outcome: object) -> None:
-    if future.done():  # its caller was cancelled
-        return
-    if isinstance(outcome, Exception):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)
-
-
-def _admission(limit: str, total: int, share: float, quota: str = "") -> Admission:
+def _admission(
+    limit: str,
+    total: int,
+    share: float,
+    quota: Callable[[Quotas], int | None] = lambda _: None,
+) -> Admission:
     return Admission(limit, total=total, each=max(1, int(total * share)), quota=quota)

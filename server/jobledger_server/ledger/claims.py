@@ -14,11 +14,10 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from jobledger_server.domain.commands import Claim
-from jobledger_server.domain.job import Job
 from jobledger_server.domain.leases import claim
+from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.allocation import Allocation, allocate
-from jobledger_server.ledger.batcher import Batcher
+from jobledger_server.ledger.batcher import Batcher, Observe
 from jobledger_server.ledger.stale_connections import retry_if_stale
 from jobledger_server.store import Change, Claimable, Store, StoreError
 
@@ -46,6 +45,7 @@ class Claims:
         failed: Called with each error of the store, and the number of claims that it fails.
         max_waiting: Claims of usual weight that may wait to be served.
         share: The fraction of it that one caller may use, up to 1.
+        observe: Observes the outcome of each claim.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Claims:
         *,
         max_waiting: int,
         share: float = 1.0,
+        observe: Observe[Allocation, Sequence[Decision]] | None = None,
     ) -> None:
         self._store = store
         self._committed = committed
@@ -63,13 +64,14 @@ class Claims:
         # Whether other servers claim the same jobs at the moment. If they do, planned jobs are
         # often gone when they are loaded, so the transaction searches again for unlocked ones.
         self._contended = False
-        self.batcher = Batcher(
+        self.batcher: Batcher[Allocation, Sequence[Decision]] = Batcher(
             "claims",
             self._serve,
             max_batch=MAX_BATCH,
             max_waiting=max_waiting * USUAL_WEIGHT,
             share=share,
             weigh=_weigh,
+            observe=observe,
         )
 
     async def __aenter__(self) -> Self:
@@ -89,30 +91,26 @@ class Claims:
         """The task that claims. None before the `async with` block."""
         return self.batcher.task
 
-    def claim(
-        self, command: Claim, wanted: Callable[[], bool], oldest: Claimable | None
-    ) -> asyncio.Future[list[Job]]:
-        """See `Ledger.claim`. Raises LimitExceeded; the future raises StoreUnavailable."""
-        return self.batcher.put(Allocation(command, wanted, oldest))
-
-    async def _serve(self, allocations: Sequence[Allocation]) -> Sequence[list[Job] | Exception]:
+    async def _serve(
+        self, allocations: Sequence[Allocation]
+    ) -> Sequence[Sequence[Decision] | Exception]:
         try:
             await self._fill(allocations)
         except Exception as error:  # noqa: BLE001
             if isinstance(error, StoreError):
-                self._failed(error, sum(not each.jobs for each in allocations))
+                self._failed(error, sum(not each.decisions for each in allocations))
             # Jobs that were started before the error belong to their workers.
-            return [each.jobs or error for each in allocations]
+            return [each.decisions or error for each in allocations]
         crowded = self.batcher.held >= sum(map(_weigh, allocations)) + MAX_BATCH
-        if crowded and not any(each.jobs for each in allocations):
+        if crowded and not any(each.decisions for each in allocations):
             await asyncio.sleep(PAUSE_SECONDS)
-        return [each.jobs for each in allocations]
+        return [each.decisions for each in allocations]
 
     async def _fill(self, allocations: Sequence[Allocation]) -> None:
         lost_races = 0
         while lost_races < MAX_LOST_RACES:
             # A claim is served once it has any job, even if it requested more.
-            unserved = [each for each in allocations if not each.jobs and each.wanted()]
+            unserved = [each for each in allocations if not each.decisions and each.wanted()]
             planned = await self._plan(unserved)
             unserved = [each for each in unserved if each.wanted()]  # some left during the read
             if not planned or not unserved:
@@ -166,7 +164,7 @@ class Claims:
                 return False
             changes = await transaction.append([decision for decision, _ in decided], last=True)
         for decision, allocation in decided:
-            allocation.jobs.append(decision.job)
+            allocation.decisions.append(decision)
         self._committed(changes)
         return True
 

@@ -6,35 +6,32 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from itertools import islice
+from itertools import chain
 from types import TracebackType
-from typing import Any, Self, get_args
+from typing import Any, Self, cast, get_args
 
+from jobledger_server.admission.caller import Caller
+from jobledger_server.admission.endings import ShuttingDown
 from jobledger_server.domain.commands import (
     Cancel,
     ChangeStatus,
-    Claim,
     Command,
     Create,
     CreateAll,
     Delete,
-    JobCommand,
-    Purge,
-    Report,
 )
-from jobledger_server.domain.errors import DomainError, LimitExceeded
-from jobledger_server.domain.job import Job
+from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.state_machine import Decision
+from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.batcher import Batcher
 from jobledger_server.ledger.claims import Claims
 from jobledger_server.ledger.ids import IdSource
 from jobledger_server.ledger.job_sizes import JobSizes
 from jobledger_server.ledger.outages import Outages
 from jobledger_server.ledger.stale_connections import retry_if_stale
-from jobledger_server.ledger.working_set import Outcome, load_working_set
+from jobledger_server.ledger.working_set import load_working_set
 from jobledger_server.store import (
     Change,
-    Claimable,
     ErrorKind,
     Store,
     StoreConflict,
@@ -53,8 +50,12 @@ that is under way and for its own, so both are short; more would make nothing ch
 log = logging.getLogger("jobledger.ledger")
 transition_log = logging.getLogger("jobledger.transition")
 
-Answer = Callable[[Decision | BaseException], None]
-"""Called with the decision on a command, or with why there is none."""
+Outcome = Sequence[Decision] | Exception
+"""What became of a command: the decisions on it, once they are durable, or why there are none.
+CreateAll has a decision for each job, a claim one for each job that it started."""
+
+Observe = Callable[[Caller, Command | Allocation, Outcome], None]
+"""Called with each outcome, before the one who submitted the command gets it."""
 
 Publish = Callable[[Sequence[Change]], None]
 """Called with the changes of each commit, before its callers are answered.
@@ -72,6 +73,7 @@ class Ledger:
         max_waiting: Commands that may wait for the database, and claims likewise.
         share: The fraction of `max_waiting` that one caller may use, up to 1.
         sizes: The sizes of large jobs, if others record them too.
+        observe: Observes every outcome.
     """
 
     def __init__(
@@ -82,8 +84,10 @@ class Ledger:
         max_waiting: int,
         share: float = 1.0,
         sizes: JobSizes | None = None,
+        observe: Observe | None = None,
     ) -> None:
         self._store = store
+        self._observe = observe
         self._sizes = JobSizes() if sizes is None else sizes
         self._publish = publish
         self._ids = IdSource()
@@ -104,9 +108,15 @@ class Ledger:
             weigh=_weigh,
             measure=_content_bytes,
             read_counter=self._read_counter,
+            observe=observe,
         )
         self._claims = Claims(
-            store, self._committed, self._record_error, max_waiting=max_waiting, share=share
+            store,
+            self._committed,
+            self._record_error,
+            max_waiting=max_waiting,
+            share=share,
+            observe=observe,
         )
         self._exit_stack = AsyncExitStack()
 
@@ -138,78 +148,56 @@ class Ledger:
         """How many commands and claims were processed so far; CreateAll is one."""
         return int(sum(batcher.sizes.sum for batcher in self.batchers))
 
-    async def apply(self, command: Create | JobCommand) -> Decision:
-        """Return the decision on the command, once it is durable.
+    def submit(
+        self, commands: Sequence[Command] | Sequence[Allocation], caller: Caller
+    ) -> asyncio.Future[Sequence[Outcome]]:
+        """Queue commands for the next batch, or claims, and return the future of their outcomes.
 
-        Raises:
-            DomainError: The command is refused.
-            LimitExceeded: Too many commands wait. It is a DomainError too.
-            StoreError: The write failed.
+        A command that is refused has its DomainError as its outcome, LimitExceeded if too
+        much waits; one that could not be written a StoreError; one that came too late
+        ShuttingDown. The future is cancelled if the ledger itself fails.
+
+        Commands that are submitted together are decided in their order. So are those of one
+        caller.
         """
-        (decision,) = await self._batcher.submit(command)
-        return decision
+        batcher: Batcher[Any, Sequence[Decision]] = self._batcher
+        parts: Sequence[Sequence[Command | Allocation]] = [commands]
+        if commands and isinstance(commands[0], Allocation):
+            batcher = self._claims.batcher
+        elif len(commands) != 1:
+            parts = list(self._parts(cast("Sequence[Command]", commands)))
+        pending = [self._put(batcher, part, caller) for part in parts]
+        return pending[0] if len(pending) == 1 else asyncio.ensure_future(_joined(pending))
 
-    def put(self, commands: Sequence[tuple[JobCommand, Answer]]) -> None:
-        """Queue commands for the same batch, and call what each is given with.
+    def _put(
+        self,
+        batcher: Batcher[Any, Sequence[Decision]],
+        commands: Sequence[Command | Allocation],
+        caller: Caller,
+    ) -> asyncio.Future[Sequence[Outcome]]:
+        try:
+            return batcher.put(commands, caller)
+        except (LimitExceeded, ShuttingDown) as refusal:
+            if self._observe is not None:
+                for command in commands:
+                    self._observe(caller, command, refusal)
+            refused = asyncio.get_running_loop().create_future()
+            refused.set_result([refusal] * len(commands))
+            return refused
 
-        It is given the decision, once that is durable, or what `apply` raises: LimitExceeded at
-        once, CancelledError if the ledger itself fails. For callers that do not wait.
-        """
-        answers = iter([answer for _, answer in commands])
-        for part in self._parts([command for command, _ in commands]):
-            waiting = list(islice(answers, len(part)))
-            try:
-                self._batcher.put_all(part).add_done_callback(partial(_answer_all, waiting))
-            except LimitExceeded as refusal:
-                for answer in waiting:
-                    answer(refusal)
-
-    async def create_all(self, command: CreateAll) -> list[Job]:
-        """Return the created jobs, in the order of their creations. Raises as `apply` does."""
-        return [decision.job for decision in await self._batcher.submit(command)]
-
-    async def apply_all(self, commands: Sequence[Report | Purge]) -> Sequence[Decision]:
-        """Return the decisions on those commands that are not refused, once they are durable.
-
-        Raises as `apply` does, if it is unknown of a command whether it is refused.
-        """
-        parts = map(self._batcher.put_all, self._parts(commands))
-        decisions: list[Decision] = []
-        for outcomes in await asyncio.gather(*parts):
-            for outcome in outcomes:
-                if not isinstance(outcome, Exception):
-                    decisions += outcome
-                elif not isinstance(outcome, DomainError):
-                    raise outcome
-        return decisions
-
-    def _parts(self, commands: Sequence[JobCommand]) -> Iterator[Sequence[JobCommand]]:
+    def _parts(self, commands: Sequence[Command]) -> Iterator[Sequence[Command]]:
         """Put commands together, up to the bytes of jobs that one batch reads."""
-        read_bytes = self._sizes.read_counter()
-        part: list[JobCommand] = []
+        read_bytes = self._read_counter()
+        part: list[Command] = []
         size = 0
         for command in commands:
             part.append(command)
-            size += read_bytes(command.job_id, None)
+            size += read_bytes(command)
             if size >= MAX_BATCH_BYTES:
                 yield part
                 part, size = [], 0
         if part:
             yield part
-
-    def claim(
-        self,
-        command: Claim,
-        wanted: Callable[[], bool] = lambda: True,
-        oldest: Claimable | None = None,
-    ) -> asyncio.Future[list[Job]]:
-        """Return the jobs that the worker has now leased, oldest first.
-
-        None if the claim is not `wanted` any more when its batch begins. A claim that knows the
-        `oldest` claimable job of its types needs no query. Raises as `apply` does, but
-        LimitExceeded at once.
-        """
-        return self._claims.claim(command, wanted, oldest)
 
     def _committed(self, changes: Sequence[Change]) -> None:
         self._publish(changes)
@@ -239,11 +227,9 @@ class Ledger:
 
         return bytes_of
 
-    async def _apply_batch(
-        self, commands: Sequence[Command]
-    ) -> Sequence[Sequence[Decision] | Exception]:
+    async def _apply_batch(self, commands: Sequence[Command]) -> Sequence[Outcome]:
         """Apply a batch. Halve what a constraint rejects until the rejected command is alone."""
-        outcomes: list[Sequence[Decision] | Exception] = []
+        outcomes: list[Outcome] = []
         parts = [commands]  # a stack with the first part on top
         while parts:
             part = parts.pop()
@@ -334,21 +320,28 @@ def _content_bytes(command: Command) -> int:
     return 0
 
 
-def _answer_all(
-    answers: Sequence[Answer], future: asyncio.Future[Sequence[Sequence[Decision] | Exception]]
-) -> None:
-    if future.cancelled():
-        for answer in answers:
-            answer(asyncio.CancelledError())
-        return
-    for answer, outcome in zip(answers, future.result(), strict=True):
-        answer(outcome if isinstance(outcome, Exception) else outcome[0])
+def decisions_of(outcomes: Sequence[Outcome]) -> Sequence[Decision]:
+    """Return the decisions on the only command that was submitted, or raise why there are none."""
+    (outcome,) = outcomes
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def decision_of(outcomes: Sequence[Outcome]) -> Decision:
+    """Return the only decision on the only command, or raise why there is none."""
+    (decision,) = decisions_of(outcomes)
+    return decision
+
+
+async def _joined(pending: Sequence[asyncio.Future[Sequence[Outcome]]]) -> Sequence[Outcome]:
+    return list(chain.from_iterable(await asyncio.gather(*pending)))
 
 
 def _to_write(outcomes: Sequence[Outcome]) -> Iterator[Decision]:
     """Return the decisions to write, in order."""
     for outcome in outcomes:
-        if not isinstance(outcome, DomainError):
+        if not isinstance(outcome, Exception):
             for decision in outcome:
                 if decision.via is not None:
                     yield decision.via
@@ -357,7 +350,7 @@ def _to_write(outcomes: Sequence[Outcome]) -> Iterator[Decision]:
 
 
 def _log_late_reports(outcomes: Sequence[Outcome]) -> None:
-    decided = (outcome for outcome in outcomes if not isinstance(outcome, DomainError))
+    decided = (outcome for outcome in outcomes if not isinstance(outcome, Exception))
     late = [each.job.id for outcome in decided for each in outcome if not each.applied]
     if late:
         log.info("late_progress_reports", extra={"count": len(late), "job": late[-1]})

@@ -11,11 +11,12 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from jobledger_server.admission.caller import CALLER, SERVICE
+from jobledger_server.admission.caller import SERVICE, Caller
 from jobledger_server.domain.commands import Claim, Release
 from jobledger_server.domain.job import Job
+from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
-from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.ledger.ledger import Ledger, Outcome, decisions_of
 from jobledger_server.store import Claimable, StoreUnavailable
 
 RETRY_SECONDS = 1.0
@@ -38,11 +39,16 @@ class LongPoll:
         self._closing = asyncio.Event()
 
     async def claim(
-        self, command: Claim, wait: float, querying: Callable[[], None] = lambda: None
+        self,
+        command: Claim,
+        wait: float,
+        caller: Caller,
+        querying: Callable[[], None] = lambda: None,
     ) -> list[Job]:
         """Return jobs as soon as there are any, or none after `wait` seconds or when draining.
 
-        `querying` is called before each query for jobs. Raises LimitExceeded and StoreUnavailable.
+        `querying` is called before each query for jobs. Raises LimitExceeded, ShuttingDown and
+        StoreUnavailable.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
@@ -50,7 +56,7 @@ class LongPoll:
             while True:
                 oldest = waiter.reset()
                 querying()
-                jobs = await self._claim_or_release(command, oldest)
+                jobs = await self._claim_or_release(command, oldest, caller)
                 remaining = deadline - loop.time()
                 if jobs or remaining <= 0 or self._waiters.draining:
                     return jobs
@@ -69,19 +75,21 @@ class LongPoll:
         if self._releasing:
             await asyncio.wait(self._releasing)
 
-    async def _claim_or_release(self, command: Claim, oldest: Claimable | None) -> list[Job]:
+    async def _claim_or_release(
+        self, command: Claim, oldest: Claimable | None, caller: Caller
+    ) -> list[Job]:
         left = asyncio.Event()
-        claiming = asyncio.ensure_future(
-            self._ledger.claim(command, wanted=lambda: not left.is_set(), oldest=oldest)
-        )
+        claim = Allocation(command, wanted=lambda: not left.is_set(), oldest=oldest)
+        claiming = self._ledger.submit([claim], caller)
         try:
-            return await asyncio.shield(claiming)
+            started = decisions_of(await asyncio.shield(claiming))
         except asyncio.CancelledError:
             # The caller is gone. Its claim gets nothing, unless it is under way: then without a
             # release the claimed jobs would wait until their leases expire, and lose an attempt.
             left.set()
             self._start(self._release_claimed(claiming))
             raise
+        return [decision.job for decision in started]
 
     def release(self, jobs: Sequence[Job]) -> None:
         """Release claimed jobs that could not be sent to their worker, soon after the call."""
@@ -92,15 +100,14 @@ class LongPoll:
         self._releasing.add(releasing)
         releasing.add_done_callback(self._releasing.discard)
 
-    async def _release_claimed(self, claiming: asyncio.Future[list[Job]]) -> None:
+    async def _release_claimed(self, claiming: asyncio.Future[Sequence[Outcome]]) -> None:
         try:
-            jobs = await claiming
+            started = decisions_of(await claiming)
         except Exception:  # noqa: BLE001
             return  # nothing was claimed
-        await self._release(jobs)
+        await self._release([decision.job for decision in started])
 
     async def _release(self, jobs: Sequence[Job]) -> None:
-        CALLER.set(SERVICE)  # no limit of the caller applies
         while jobs := await self._release_some(jobs):
             with suppress(TimeoutError):
                 async with asyncio.timeout(RETRY_SECONDS):
@@ -110,13 +117,14 @@ class LongPoll:
         """Release jobs; return those to try again."""
         last = self._closing.is_set()
         unreleased = []
-        releases = [self._ledger.apply(Release(job_id=job.id, attempt=job.attempt)) for job in jobs]
-        for job, outcome in zip(
-            jobs, await asyncio.gather(*releases, return_exceptions=True), strict=True
-        ):
+        # No limit of the caller applies.
+        outcomes = await self._ledger.submit(
+            [Release(job_id=job.id, attempt=job.attempt) for job in jobs], SERVICE
+        )
+        for job, outcome in zip(jobs, outcomes, strict=True):
             if isinstance(outcome, StoreUnavailable) and not last:
                 unreleased.append(job)
-            elif isinstance(outcome, BaseException):
+            elif isinstance(outcome, Exception):
                 facts = {"job": job.id, "attempt": job.attempt, "cause": repr(outcome)}
                 log.warning("release_failed", extra=facts)
         return unreleased

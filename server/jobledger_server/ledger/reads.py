@@ -7,6 +7,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+from jobledger_server.admission.caller import Caller
 from jobledger_server.domain.errors import JobNotFound
 from jobledger_server.domain.job import Job, JobId, Transition
 from jobledger_server.ledger.batcher import Batcher
@@ -71,13 +72,16 @@ class Reads:
         """What batches reads of jobs and of their histories."""
         return self._jobs, self._histories
 
-    async def job(self, job_id: JobId, user_id: str) -> Job:
-        """Return the job. Raises JobNotFound, LimitExceeded, StoreUnavailable."""
-        return await self._jobs.submit((job_id, user_id))
+    async def job(self, job_id: JobId, user_id: str, caller: Caller) -> Job:
+        """Return a user's job.
 
-    async def history(self, job_id: JobId, user_id: str) -> History:
+        Raises JobNotFound, LimitExceeded, ShuttingDown and StoreUnavailable.
+        """
+        return await self._jobs.submit((job_id, user_id), caller)
+
+    async def history(self, job_id: JobId, user_id: str, caller: Caller) -> History:
         """Return the job with its transitions. Raises as `job` does."""
-        return await self._histories.submit((job_id, user_id))
+        return await self._histories.submit((job_id, user_id), caller)
 
     async def _read_jobs(self, requests: Sequence[Owned]) -> Sequence[Job | Exception]:
         found = await retry_if_stale(partial(self._store.read_jobs, owned=set(requests)))

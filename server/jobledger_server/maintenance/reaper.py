@@ -8,8 +8,9 @@ import asyncio
 import logging
 import random
 
+from jobledger_server.admission.caller import SERVICE
 from jobledger_server.domain.commands import Expire
-from jobledger_server.domain.errors import JobNotFound, LimitExceeded
+from jobledger_server.domain.errors import JobNotFound
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.store import Overdue, Store, StoreError
 
@@ -37,7 +38,7 @@ class Reaper:
             try:
                 while await self.reap() == BATCH:
                     pass
-            except (StoreError, LimitExceeded) as error:
+            except StoreError as error:
                 # The jobs stay overdue until the next poll.
                 log.warning("expiry_scan_failed", extra={"cause": repr(error)})
             except Exception:
@@ -47,10 +48,10 @@ class Reaper:
     async def reap(self) -> int:
         """Expire overdue jobs, at most BATCH; return how many were found."""
         overdue = await self._overdue()
-        expiries = (self._ledger.apply(Expire(job_id=job_id)) for job_id in overdue.jobs)
-        for outcome in await asyncio.gather(*expiries, return_exceptions=True):
+        expiries = [Expire(job_id=job_id) for job_id in overdue.jobs]
+        for outcome in await self._ledger.submit(expiries, SERVICE):
             # A job may have been deleted since the query.
-            if isinstance(outcome, BaseException) and not isinstance(outcome, JobNotFound):
+            if isinstance(outcome, Exception) and not isinstance(outcome, JobNotFound):
                 raise outcome
         return len(overdue.jobs)
 

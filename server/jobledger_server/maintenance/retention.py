@@ -8,8 +8,9 @@ import asyncio
 import logging
 import random
 
+from jobledger_server.admission.caller import SERVICE
 from jobledger_server.domain.commands import Purge
-from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.domain.errors import DomainError
 from jobledger_server.domain.job import Micros
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.store import Store, StoreError
@@ -65,7 +66,7 @@ class Retention:
             try:
                 if await self.purge_some():
                     pause = 0.0
-            except (StoreError, LimitExceeded) as error:
+            except StoreError as error:
                 log.warning("retention_scan_failed", extra={"cause": repr(error)})
             except Exception:
                 log.exception("retention_scan_failed")
@@ -87,7 +88,10 @@ class Retention:
         while purges:
             began = loop.time()
             part, purges = purges[: self._batch], purges[self._batch :]
-            await self._ledger.apply_all(part)
+            for outcome in await self._ledger.submit(part, SERVICE):
+                # A job may have been deleted since the search.
+                if isinstance(outcome, Exception) and not isinstance(outcome, DomainError):
+                    raise outcome
             # As many as callers had commands since the last batch: callers wait about twice as
             # long at most. The purges keep up with creations, because a job takes several commands.
             calls = self._ledger.processed - processed - len(part)

@@ -1,4 +1,4 @@
-"""Incoming requests: bytes that are parsed only once the caller is authorised.
+"""Incoming requests: bytes that are parsed only once their caller is known.
 
 Requests must neither block the event loop nor fill the memory. So the size is checked before
 anything is parsed, large requests are parsed in a thread of their own, one at a time and
@@ -9,23 +9,25 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from google.protobuf.message import DecodeError
 
 from jobledger_server.admission.admission import Admission
-from jobledger_server.admission.caller import CALLER, Caller
+from jobledger_server.admission.caller import Caller
 from jobledger_server.admission.fair_queue import Turns
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import MAX_MESSAGE_BYTES
-from jobledger_server.rpc.validation import InvalidRequest
+from jobledger_server.rpc.access.permissions import check_user
+from jobledger_server.rpc.call import Call
+from jobledger_server.rpc.methods import OPERATIONS, Method
+from jobledger_server.rpc.owner import owner_of
+from jobledger_server.rpc.validation import Checker, InvalidRequest
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
-
-REQUEST_SECONDS = 20
-"""How long a request of one message, or the first message of a stream, may take to arrive."""
 
 MAX_FIELDS = 4096
 """Fields of a request at most, counting each list entry. The largest list allowed has 1,000."""
@@ -47,7 +49,7 @@ def parsed(parse: Callable[[bytes], Request], data: bytes, *, max_bytes: int) ->
         InvalidRequest: The bytes are not a valid message.
     """
     if len(data) > max_bytes:
-        raise LimitExceeded("bytes in a message", max_bytes, scope="request")
+        raise LimitExceeded("message_bytes", max_bytes, scope="request")
     if len(data) > INLINE_BYTES and _has_too_many_fields(data):
         raise InvalidRequest([("request", f"has more than {MAX_FIELDS} fields")])
     try:
@@ -66,7 +68,10 @@ class RequestParser:
     def __init__(self, share: float) -> None:
         each = max(MAX_MESSAGE_BYTES, int(HELD_BYTES * share))
         self.held = Admission(
-            "bytes of requests and answers", total=HELD_BYTES, each=each, quota="waiting_bytes"
+            "waiting_bytes",
+            total=HELD_BYTES,
+            each=each,
+            quota=lambda quotas: quotas.waiting_bytes,
         )
         """The bytes of the requests and answers of running calls."""
         self._turns = Turns(1)
@@ -84,7 +89,11 @@ class RequestParser:
         self._thread.shutdown(wait=True)
 
     async def run(
-        self, size: int, read: Callable[[], Result], admit: Callable[[], None] = lambda: None
+        self,
+        caller: Caller,
+        size: int,
+        read: Callable[[], Result],
+        admit: Callable[[], None] = lambda: None,
     ) -> Result:
         """Return the result of `read`, which runs in the thread unless the request is small.
 
@@ -93,27 +102,39 @@ class RequestParser:
         if size <= INLINE_BYTES:
             admit()
             return read()
-        async with self._turns.turn():
+        async with self._turns.turn(caller):
             admit()
             return await asyncio.get_running_loop().run_in_executor(self._thread, read)
 
 
+def authorised(caller: Caller, method: Method, request: Any, call: Call) -> Caller:
+    """Return the caller of a parsed request, with the name that it gives itself.
+
+    Raises AccessDenied for what it may not do.
+    """
+    check_user(caller.permissions, method, request, call.metadata)
+    if caller.identity:
+        return caller
+    if method.path.startswith(OPERATIONS):
+        name = owner_of(Checker(), call.metadata)
+    else:
+        name = getattr(request, "user_id", "") or getattr(request, "worker_id", "")
+    return Caller(caller.origin, name, caller.permissions)
+
+
 @dataclass(slots=True)
 class UnparsedRequest(Generic[Request]):
-    """A request that is not parsed yet. It can be read once.
-
-    `authorise` takes the parsed request and returns the name that the caller gives itself. It
-    raises AccessDenied for what the caller may not do.
-    """
+    """A request that is not parsed yet. It can be read once."""
 
     data: bytes
-    origin: str
-    parse: Callable[[bytes], Request]
-    authorise: Callable[[Request], str]
+    method: Method
     parser: RequestParser
 
     async def read(
-        self, make: Callable[[Request], Result], admit: Callable[[], None] = lambda: None
+        self,
+        call: Call,
+        make: Callable[[Request], Result],
+        admit: Callable[[Caller], None] = lambda _: None,
     ) -> Result:
         """Return what `make` converts the request to, for instance a command.
 
@@ -122,13 +143,14 @@ class UnparsedRequest(Generic[Request]):
         Raises AccessDenied, InvalidRequest and LimitExceeded.
         """
         data, self.data = self.data, b""
+        caller = call.caller
 
-        def read() -> tuple[str, Result]:
-            request = parsed(self.parse, data, max_bytes=MAX_MESSAGE_BYTES)
-            return self.authorise(request), make(request)
+        def read() -> tuple[Caller, Result]:
+            parse: Any = self.method.request.FromString
+            request = parsed(parse, data, max_bytes=MAX_MESSAGE_BYTES)
+            return authorised(caller, self.method, request, call), make(request)
 
-        name, result = await self.parser.run(len(data), read, admit)
-        CALLER.set(Caller(self.origin, name))
+        call.caller, result = await self.parser.run(caller, len(data), read, partial(admit, caller))
         return result
 
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from jobledger_server.admission.admission import Admission
+from jobledger_server.admission.caller import Caller
 from jobledger_server.admission.fair_queue import Turns
 from jobledger_server.domain.limits import LIST_SECONDS
 from jobledger_server.store import StoreUnavailable
@@ -27,15 +28,15 @@ class Lists:
         self._turns = Turns(CONCURRENT_LISTS)
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def turn(self, caller: Caller) -> AsyncIterator[None]:
         """Wait for the caller's turn, and hold it during the block.
 
         Raises:
             LimitExceeded: Too many lists are running or waiting.
             StoreUnavailable: The block took longer than LIST_SECONDS.
         """
-        with self.admission.admit():
-            async with self._turns.turn():
+        with self.admission.admit(caller):
+            async with self._turns.turn(caller):
                 try:
                     async with asyncio.timeout(LIST_SECONDS):
                         yield

@@ -3,7 +3,7 @@
 import asyncio
 import random
 
-from jobledger_server.watch.job_watch import Draining
+from jobledger_server.admission.endings import StreamTooOld
 
 
 class StreamAge:
@@ -26,9 +26,9 @@ class StreamAge:
     def max_wait(self, heartbeat: float) -> float:
         """Return how many seconds the stream may wait for the next update.
 
-        Raises Draining, with `too_old`, once the stream has reached its age.
+        Raises StreamTooOld once the stream has reached its age.
         """
         left = self._end - self._loop.time()
         if left <= 0:
-            raise Draining(too_old=True)
+            raise StreamTooOld
         return min(heartbeat, left)

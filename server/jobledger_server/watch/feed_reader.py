@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from jobledger_server.admission.caller import Caller
 from jobledger_server.admission.fair_queue import Turns
 from jobledger_server.store import (
     ActivePage,
@@ -105,13 +106,20 @@ class FeedReader:
         return self._buffer.as_of
 
     async def after(
-        self, seq: int, user_id: str | None, *, as_of: int = 0, max_wait: float | None = None
+        self,
+        seq: int,
+        user_id: str | None,
+        *,
+        caller: Caller,
+        as_of: int = 0,
+        max_wait: float | None = None,
     ) -> FeedSlice:
         """Return the changes after `seq`. Does not await if the change buffer has them all.
 
         Args:
             seq: The reader's sequence number.
             user_id: The owner, or None for all owners.
+            caller: Who reads: callers take turns at the table.
             as_of: The reader may have missed changes of jobs deleted up to this sequence
                 number, so it gets only their deletions.
             max_wait: Seconds to wait at most for a turn to read the table.
@@ -124,7 +132,7 @@ class FeedReader:
         """
         buffer = self._buffer
         if seq < buffer.floor or as_of > max(seq, buffer.seq):
-            async with self._turn(max_wait):
+            async with self._turn(caller, max_wait):
                 page = await self._store.changes_after(
                     seq, limit=PAGE, max_bytes=PAGE_BYTES, user_id=user_id
                 )
@@ -153,6 +161,7 @@ class FeedReader:
         *,
         until: int,
         user_id: str | None,
+        caller: Caller,
         max_wait: float | None = None,
     ) -> ActivePage:
         """Return the active jobs after a position whose latest changes are not after `until`.
@@ -161,17 +170,17 @@ class FeedReader:
             StoreUnavailable: The database does not answer.
             TimeoutError: The turn did not come within `max_wait` seconds.
         """
-        async with self._turn(max_wait):
+        async with self._turn(caller, max_wait):
             return await self._store.active_jobs(
                 after, until=until, limit=PAGE, max_bytes=PAGE_BYTES, user_id=user_id
             )
 
     @asynccontextmanager
-    async def _turn(self, max_wait: float | None) -> AsyncIterator[None]:
+    async def _turn(self, caller: Caller, max_wait: float | None) -> AsyncIterator[None]:
         """Hold a turn to read one page during the block. Raises TimeoutError."""
         async with AsyncExitStack() as stack:
             async with asyncio.timeout(max_wait):
-                await stack.enter_async_context(self._turns.turn())
+                await stack.enter_async_context(self._turns.turn(caller))
             yield
 
     async def check(self, seq: int) -> None:

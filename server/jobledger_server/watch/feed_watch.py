@@ -8,10 +8,11 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from jobledger_server.admission.caller import Caller
+from jobledger_server.admission.endings import Ending
 from jobledger_server.domain.job import Job
 from jobledger_server.store import ActivePosition, Change
 from jobledger_server.watch.feed_reader import FeedReader
-from jobledger_server.watch.job_watch import Draining
 from jobledger_server.watch.wake_up import WakeUp
 
 
@@ -71,8 +72,11 @@ class FeedWatch:
     then `cursor` follows the feed, however rarely a change matches.
     """
 
-    def __init__(self, reader: FeedReader, selection: Selection, cursor: Cursor) -> None:
+    def __init__(
+        self, reader: FeedReader, selection: Selection, cursor: Cursor, caller: Caller
+    ) -> None:
         self.selection = selection
+        self.caller = caller
         self.wake_scheduled = False  # set and cleared by the hub
         self._reader = reader
         self._cursor = cursor
@@ -80,7 +84,7 @@ class FeedWatch:
         self._as_of = cursor.as_of
         self._synced = False
         self._idle = False
-        self._draining = False
+        self._ending: Ending | None = None
         self._wake_up = WakeUp()
 
     @property
@@ -109,11 +113,11 @@ class FeedWatch:
         """Release the wake-up's timer: the client is gone."""
         self._wake_up.close()
 
-    def drain(self) -> None:
+    def end(self, ending: Ending) -> None:
         """End the watch at its present cursor, whatever the hub publishes from here on."""
         self._cursor = self.cursor
         self._idle = False
-        self._draining = True
+        self._ending = ending
         self.wake()
 
     async def next_update(self, max_wait: float) -> FeedUpdate | None:
@@ -123,7 +127,7 @@ class FeedWatch:
         in time. The cursor has then moved as far as was read.
 
         Raises:
-            Draining: The stream has to end.
+            Ending: The stream has to end.
             FeedCompacted: Deletions after the cursor are no longer known.
             ForeignCursor: The cursor is ahead of the feed.
             StoreUnavailable: The database does not answer.
@@ -131,7 +135,7 @@ class FeedWatch:
         loop = asyncio.get_running_loop()
         end = loop.time() + max_wait
         left = max_wait
-        while not self._draining:
+        while self._ending is None:
             self._cursor = self.cursor
             listed = self._cursor.listed
             try:
@@ -144,12 +148,16 @@ class FeedWatch:
             go_on = await self._wake_up.wait(left) if self._idle else left > 0
             if not go_on:
                 return None
-        raise Draining
+        raise self._ending
 
     async def _list(self, listed: ActivePosition, max_wait: float) -> FeedUpdate:
         after = self._cursor
         page = await self._reader.active(
-            listed, until=after.seq, user_id=self.selection.user_id, max_wait=max_wait
+            listed,
+            until=after.seq,
+            user_id=self.selection.user_id,
+            caller=self.caller,
+            max_wait=max_wait,
         )
         self._cursor = Cursor(after.seq, page.next_after)
         return FeedUpdate(self._matching(page.changes), after)
@@ -157,7 +165,11 @@ class FeedWatch:
     async def _read(self, max_wait: float) -> FeedUpdate:
         after = self._cursor
         part = await self._reader.after(
-            after.seq, self.selection.user_id, as_of=self._as_of, max_wait=max_wait
+            after.seq,
+            self.selection.user_id,
+            caller=self.caller,
+            as_of=self._as_of,
+            max_wait=max_wait,
         )
         self._cursor = self._cursor_at(part.through, part.as_of)
         if part.from_table:

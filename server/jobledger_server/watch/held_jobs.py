@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from msgspec import Struct
 
+from jobledger_server.admission.endings import Ending
 from jobledger_server.domain.job import Job, JobId
 from jobledger_server.store import Change
 
@@ -33,8 +34,10 @@ class HeldJobs:
 
     def __init__(self, holders: "Holders", wake: Callable[[], None]) -> None:
         self.wake = wake
-        self.draining = asyncio.Event()
-        """Set when the stream has to end: the server is shutting down, or the feed starts over."""
+        self.ended = asyncio.Event()
+        """Set when the stream has to end."""
+        self.ending: Ending | None = None
+        """Why it has to end."""
         self._holders = holders
         self._attempts: dict[JobId, int] = {}
         self._signals: dict[tuple[JobId, int], Signal] = {}
@@ -138,7 +141,8 @@ class Holders:
             if not holders:
                 del self._by_job[job_id]
 
-    def drain(self) -> None:
+    def end(self, ending: Callable[[], Ending]) -> None:
         """End every stream."""
         for held_jobs in self._streams:
-            held_jobs.draining.set()
+            held_jobs.ending = held_jobs.ending or ending()
+            held_jobs.ended.set()

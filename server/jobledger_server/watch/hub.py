@@ -7,12 +7,14 @@ from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 from jobledger_server.admission.admission import Admission
+from jobledger_server.admission.caller import Caller
+from jobledger_server.admission.endings import Ending, FeedRestarted, ShuttingDown
 from jobledger_server.domain.job import JobId
 from jobledger_server.store import Change
 from jobledger_server.watch.change_buffer import ChangeBuffer
 from jobledger_server.watch.feed_watch import FeedWatch
 from jobledger_server.watch.held_jobs import HeldJobs, Holders
-from jobledger_server.watch.job_watch import Draining, JobWatch
+from jobledger_server.watch.job_watch import JobWatch
 
 Key = TypeVar("Key")
 Watch = TypeVar("Watch", JobWatch, FeedWatch)
@@ -58,10 +60,12 @@ class WatchHub:
         self._on_gap = on_gap
         self._observe = observe
         each = max(1, int(max_watches * share))
-        self._admission = Admission("watches", total=max_watches, each=each, quota="watches")
+        self._admission = Admission(
+            "watches", total=max_watches, each=each, quota=lambda quotas: quotas.watches
+        )
         of_all = max(1, max_watches // WATCHES_PER_ALL_OWNERS_WATCH)
         self._of_all_owners = Admission(
-            "watches of all owners' jobs",
+            "watches_of_all_users",
             total=of_all,
             each=max(1, int(of_all * ONE_CALLERS_ALL_OWNERS_WATCHES)),
         )
@@ -145,36 +149,38 @@ class WatchHub:
             asyncio.get_running_loop().call_soon(self._wake_some)
 
     @contextmanager
-    def subscribe(self, job_id: JobId) -> Iterator[JobWatch]:
-        """Receive every change of the job from now on. Raises LimitExceeded and Draining."""
+    def subscribe(self, job_id: JobId, caller: Caller) -> Iterator[JobWatch]:
+        """Receive every change of the job from now on. Raises LimitExceeded and ShuttingDown."""
         watch = JobWatch(job_id)
-        with self._registered(self._job_watches, job_id, watch):
+        with self._registered(self._job_watches, job_id, watch, caller):
             yield watch
 
     @contextmanager
     def subscribe_to_feed(self, watch: FeedWatch) -> Iterator[None]:
-        """Wake the watch for every matching change. Raises LimitExceeded and Draining."""
+        """Wake the watch for every matching change. Raises LimitExceeded and ShuttingDown."""
         user_id = watch.selection.user_id
-        admitted = nullcontext() if user_id is not None else self._of_all_owners.admit()
-        with admitted, self._registered(self._feed_watches, user_id, watch):
+        admitted = nullcontext() if user_id is not None else self._of_all_owners.admit(watch.caller)
+        with admitted, self._registered(self._feed_watches, user_id, watch, watch.caller):
             yield
 
     @contextmanager
     def holding(self, wake: Callable[[], None]) -> Iterator[HeldJobs]:
         """Yield the jobs that a stream holds, none at first; `wake` is called for each signal.
 
-        Raises Draining.
+        Raises ShuttingDown.
         """
         if self._draining:
-            raise Draining
+            raise ShuttingDown
         with self._holders.opened(wake) as held_jobs:
             yield held_jobs
 
     @contextmanager
-    def _registered(self, watches: dict[Key, set[Watch]], key: Key, watch: Watch) -> Iterator[None]:
+    def _registered(
+        self, watches: dict[Key, set[Watch]], key: Key, watch: Watch, caller: Caller
+    ) -> Iterator[None]:
         if self._draining:
-            raise Draining
-        with self._admission.admit():
+            raise ShuttingDown
+        with self._admission.admit(caller):
             watches.setdefault(key, set()).add(watch)
             try:
                 yield
@@ -187,7 +193,7 @@ class WatchHub:
     def drain(self) -> None:
         """End every watch, and accept no more."""
         self._draining = True
-        self._end_all()
+        self._end_all(ShuttingDown)
 
     def restart(self, seq: int) -> None:
         """End every watch at its present cursor, and continue from this sequence number.
@@ -195,14 +201,14 @@ class WatchHub:
         First the watches, then the buffer: a cursor that followed the new `seq` would skip
         changes that were never sent.
         """
-        self._end_all()
+        self._end_all(FeedRestarted)
         self._buffer.restart(seq)
 
-    def _end_all(self) -> None:
+    def _end_all(self, ending: Callable[[], Ending]) -> None:
         for job_watches in self._job_watches.values():
             for job_watch in job_watches:
-                job_watch.drain()
+                job_watch.end(ending())
         for feed_watches in self._feed_watches.values():
             for feed_watch in feed_watches:
-                feed_watch.drain()
-        self._holders.drain()
+                feed_watch.end(ending())
+        self._holders.end(ending)

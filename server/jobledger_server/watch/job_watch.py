@@ -6,25 +6,12 @@ and a job has few transitions.
 
 from msgspec import Struct
 
+from jobledger_server.admission.endings import Ending
 from jobledger_server.domain.errors import JobNotFound
 from jobledger_server.domain.job import Job, JobId, Transition
 from jobledger_server.domain.state_machine import TERMINAL
 from jobledger_server.store import Change
 from jobledger_server.watch.wake_up import WakeUp
-
-
-class Draining(Exception):
-    """The stream ends although its watch could go on; the client reconnects.
-
-    The server is shutting down, or its feed starts over; with `too_old` only this stream
-    ends, because it reached its maximum age. `resume_token` is where a watch of many jobs
-    continues.
-    """
-
-    def __init__(self, *, too_old: bool = False) -> None:
-        super().__init__()
-        self.too_old = too_old
-        self.resume_token = ""
 
 
 class JobUpdate(Struct, frozen=True):
@@ -54,7 +41,7 @@ class JobWatch:
         self._job: Job | None = None
         self._transitions: list[Transition] = []
         self._deleted = False
-        self._draining = False
+        self._ending: Ending | None = None
         self._wake_up = WakeUp()
 
     def offer(self, change: Change) -> None:
@@ -83,9 +70,9 @@ class JobWatch:
         """Release the wake-up's timer: the client is gone."""
         self._wake_up.close()
 
-    def drain(self) -> None:
-        """End the watch: the server is shutting down, or the feed starts over."""
-        self._draining = True
+    def end(self, ending: Ending) -> None:
+        """End the watch, with the reason that `next_update` raises."""
+        self._ending = ending
         self.wake()
 
     async def next_update(self, max_wait: float) -> JobUpdate | None:
@@ -93,11 +80,11 @@ class JobWatch:
 
         Raises:
             JobNotFound: The job was deleted.
-            Draining: The stream has to end. A known terminal state is returned first.
+            Ending: The stream has to end. A known terminal state is returned first.
         """
         while True:
             job, transitions = self._job, self._transitions
-            if job is not None and (not self._draining or job.status in TERMINAL):
+            if job is not None and (self._ending is None or job.status in TERMINAL):
                 self._job = None
                 if not transitions:
                     return JobUpdate(job, ())
@@ -105,7 +92,7 @@ class JobWatch:
                 return JobUpdate(job, tuple(transitions))
             if self._deleted:
                 raise JobNotFound(self.job_id)
-            if self._draining:
-                raise Draining
+            if self._ending is not None:
+                raise self._ending
             if not await self._wake_up.wait(max_wait):
                 return None

@@ -14,7 +14,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc import StatusCode
 
 from jobledger.v1 import job_service_pb2, worker_service_pb2
-from jobledger_server.rpc.access.methods import RULES
+from jobledger_server.rpc.methods import METHODS
 
 READS = {"GetJob", "ListJobs", "CancelJob", "DeleteJob", "ListAssets", "ListTransitions"}
 WATCHES = {"WatchJob", "WatchJobs"}
@@ -72,9 +72,9 @@ def methods() -> Iterator[tuple[str, MethodDescriptor]]:
 
 
 def test_every_method_has_a_rule_and_every_rule_a_method() -> None:
-    assert set(RULES) == {path for path, _ in methods()}
+    assert set(METHODS) == {path for path, _ in methods()}
     assert {method.name for _, method in methods()} == OWNERS | WORKERS
-    assert all(RULES.values())
+    assert all(method.roles for method in METHODS.values())
 
 
 @pytest.fixture

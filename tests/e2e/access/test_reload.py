@@ -115,7 +115,7 @@ async def test_open_calls_end_when_their_callers_permissions_change_and_others_s
         refused += [decoded(await _failure(work.end())), await refusal(claim), await refusal(wait)]
     for each in refused:
         assert (each.code, each.reason) == (StatusCode.UNAVAILABLE, "UNAVAILABLE")
-        assert each.message == "stream reached its maximum age; reconnect"
+        assert each.message == "the caller's permissions have changed: call again"
     assert (await refusal(ada.WatchJobs(user_id="ada").read())).code is StatusCode.UNAUTHENTICATED
     await bob.CancelJob(user_id="bob", job_id=jobs[1].id)
     await _to_the_end(stays)
@@ -128,10 +128,10 @@ async def test_a_call_that_its_client_cancels_while_it_is_ended_is_cancelled(fil
 
     file.write_text(ADA)
     access = Access(file)
-    permissions = await access.permissions(Context(), "/jobledger.v1.JobService/WatchJob")
+    caller = await access.caller(Context(), Context().invocation_metadata())
 
     async def call() -> None:
-        with access.until_changed(permissions):
+        with access.until_changed(caller):
             await asyncio.Event().wait()
 
     called, following = asyncio.create_task(call()), asyncio.create_task(access.run())

@@ -13,6 +13,7 @@ from jobledger_server.app import App, open_app
 from jobledger_server.domain.commands import Claim
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.ledger import claim_waiters
+from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.settings import Settings
 from jobledger_server.sql.sql_store import SqlStore
@@ -33,13 +34,13 @@ def seconds(value: float) -> Duration:
 def claims_made(monkeypatch: pytest.MonkeyPatch) -> list[Claim]:
     """Every claim that reached the ledger."""
     made: list[Claim] = []
-    claim = Ledger.claim
+    submit = Ledger.submit
 
-    def counted(self: Ledger, command: Claim, **how: Any) -> Any:
-        made.append(command)
-        return claim(self, command, **how)
+    def counted(self: Ledger, commands: Any, caller: Any) -> Any:
+        made.extend(each.command for each in commands if isinstance(each, Allocation))
+        return submit(self, commands, caller)
 
-    monkeypatch.setattr(Ledger, "claim", counted)
+    monkeypatch.setattr(Ledger, "submit", counted)
     return made
 
 

@@ -6,7 +6,7 @@ import pytest
 from grpc import StatusCode
 
 from jobledger import AsyncClient, Client
-from jobledger_server.admission.caller import CALLER, Caller
+from jobledger_server.admission.caller import SERVICE, Caller
 from jobledger_server.app import App
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import MAX_SCANNED_JOBS
@@ -68,8 +68,7 @@ async def test_callers_list_in_turn_and_none_waits_indefinitely() -> None:
     release = asyncio.Event()
 
     async def list_as(name: str) -> None:
-        CALLER.set(Caller("origin", name))
-        async with turns.turn():
+        async with turns.turn(Caller("origin", name)):
             order.append(name)
             await release.wait()
 
@@ -88,7 +87,7 @@ async def test_callers_list_in_turn_and_none_waits_indefinitely() -> None:
     assert few.done()
     # Lists that were cancelled while they waited, or timed out, use no turn.
     with pytest.raises(StoreUnavailable):
-        async with turns.turn():
+        async with turns.turn(SERVICE):
             raise TimeoutError
-    async with asyncio.timeout(5), turns.turn(), turns.turn():
+    async with asyncio.timeout(5), turns.turn(SERVICE), turns.turn(SERVICE):
         pass

@@ -13,11 +13,18 @@ from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_server import app as app_module
 from jobledger_server.app import App
-from jobledger_server.domain.commands import Cancel
+from jobledger_server.domain.commands import Report
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.ledger.claim_waiters import ClaimWaiter
 from jobledger_server.ledger.ledger import Ledger
-from jobledger_server.rpc.workers import work_streams, worker_requests
+from jobledger_server.ledger.long_poll import LongPoll
+from jobledger_server.rpc.workers import (
+    work_leases,
+    work_results,
+    work_slots,
+    work_streams,
+    worker_requests,
+)
 from jobledger_server.settings import Settings
 from jobledger_server.store import StoreUnavailable
 from jobledger_server.watch.held_jobs import HeldJobs
@@ -163,7 +170,7 @@ async def test_jobs_are_pushed_to_work_streams_in_turn(
 async def test_a_silent_worker_is_pushed_no_job(
     app: App, channel: grpc.aio.Channel, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work_streams, "QUIET_PART", 0.0)  # already while it says hello
+    monkeypatch.setattr(work_slots, "QUIET_PART", 0.0)  # already while it says hello
     async with working(channel, slots=1) as worker:
         made = await call.job()
         assert app.claim_waiters.count("render") == 0
@@ -402,16 +409,16 @@ async def test_an_empty_progress_update_renews_the_lease_and_is_no_change(
 async def test_no_more_updates_are_read_than_the_queue_limit(
     gated: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work_streams, "MAX_WAITING", 5)
-    put = Ledger.put
+    monkeypatch.setattr(work_results, "MAX_WAITING", 5)
+    submit = Ledger.submit
     queued = 0
 
-    def counted(self: Ledger, commands: Any) -> None:
+    def counted(self: Ledger, commands: Any, caller: Any) -> Any:
         nonlocal queued
-        queued += len(commands)
-        put(self, commands)
+        queued += sum(isinstance(each, Report) and each.progress is not None for each in commands)
+        return submit(self, commands, caller)
 
-    monkeypatch.setattr(Ledger, "put", counted)
+    monkeypatch.setattr(Ledger, "submit", counted)
     async with grpc.aio.insecure_channel(gated.address) as channel:
         call = Caller(channel)
         job = await call.running()
@@ -490,15 +497,15 @@ async def test_a_cancellation_right_after_the_claim_is_pushed(
     channel: grpc.aio.Channel, call: Caller, monkeypatch: pytest.MonkeyPatch, *, buffered: bool
 ) -> None:
     """It is committed before the stream knows of its job."""
-    claim = Ledger.claim
+    claim = LongPoll.claim
 
-    async def cancelled(self: Ledger, *arguments: Any, **options: Any) -> Any:
-        jobs = await claim(self, *arguments, **options)
+    async def cancelled(self: LongPoll, *arguments: Any) -> Any:
+        jobs = await claim(self, *arguments)
         for job in jobs:
-            await self.apply(Cancel(job_id=job.id, user_id="ada", reason="at once"))
+            await call.CancelJob(job_id=job.id, user_id="ada", reason="at once")
         return jobs
 
-    monkeypatch.setattr(Ledger, "claim", cancelled)
+    monkeypatch.setattr(LongPoll, "claim", cancelled)
     if not buffered:
         monkeypatch.setattr(WatchHub, "changes_since", lambda *_: None)
     made = await call.job()
@@ -549,7 +556,7 @@ async def test_a_job_finished_or_deleted_by_another_caller_is_lost(
 async def test_an_empty_message_renews_all_leases_and_is_no_change(
     app: App, channel: grpc.aio.Channel, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work_streams, "RENEWALS_PER_LEASE", 10**9)
+    monkeypatch.setattr(work_leases, "RENEWALS_PER_LEASE", 10**9)
     for _ in range(3):
         await call.job()
     async with working(channel, slots=3) as worker:
@@ -675,15 +682,15 @@ async def test_jobs_that_were_not_sent_are_released_when_the_stream_breaks(
 async def test_a_worker_that_does_not_read_is_given_one_message(
     app: App, call: Caller, pushed: asyncio.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim = Ledger.claim
+    claim = LongPoll.claim
     claims = 0
 
-    def counted(self: Ledger, *arguments: Any, **options: Any) -> Any:
+    def counted(self: LongPoll, *arguments: Any) -> Any:
         nonlocal claims
         claims += 1
-        return claim(self, *arguments, **options)
+        return claim(self, *arguments)
 
-    monkeypatch.setattr(Ledger, "claim", counted)
+    monkeypatch.setattr(LongPoll, "claim", counted)
     made = [await call.job(parameters={"text": "x" * 250_000}) for _ in range(30)]
     async with (
         grpc.aio.insecure_channel(app.address, SMALL_WINDOW) as stalled,

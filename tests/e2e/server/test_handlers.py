@@ -17,8 +17,9 @@ from jobledger.v1.job_service_pb2 import CreateJobRequest, WatchJobRequest
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger_server import app as app_module
 from jobledger_server.app import App
-from jobledger_server.rpc.serving import calls
-from jobledger_server.rpc.serving.measured import MeasuredCall
+from jobledger_server.rpc.call import Call
+from jobledger_server.rpc.methods import METHODS
+from jobledger_server.rpc.serving import arrivals, calls, handlers
 from jobledger_server.rpc.status import status_of
 from jobledger_server.settings import Settings
 from tests.support.http2 import DATA, END_HEADERS, HEADERS, Connection, frame, request_headers
@@ -87,7 +88,7 @@ async def cancelled(channel: grpc.aio.Channel) -> None:
 
 
 def calls_in_memory() -> int:
-    return sum(type(each) is MeasuredCall for each in gc.get_objects())
+    return sum(type(each) is Call for each in gc.get_objects())
 
 
 @pytest.mark.parametrize("call", [answered, refused, refused_stream, cancelled])
@@ -199,7 +200,9 @@ async def test_a_malformed_message_to_another_service_is_no_internal_error(
 async def test_a_request_that_does_not_arrive_in_time_is_refused(
     app: App, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls, "REQUEST_SECONDS", 1)
+    monkeypatch.setattr(arrivals, "MAX_UNTIMED", 0)
+    monkeypatch.setattr(arrivals, "PROMPT_SECONDS", 0.1)
+    monkeypatch.setattr(arrivals, "REQUEST_SECONDS", 1)
     headers = request_headers(b"/jobledger.v1.JobService/CreateJob")
     with Connection(app.address) as slow:
         slow.send(frame(HEADERS, END_HEADERS, 1, headers), frame(DATA, 0, 1, b"\0\0\0\1\0half"))
@@ -212,7 +215,9 @@ async def test_a_request_that_does_not_arrive_in_time_is_refused(
 async def test_a_request_that_did_not_arrive_in_time_may_be_sent_again(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls, "REQUEST_SECONDS", 0.1)
+    monkeypatch.setattr(arrivals, "MAX_UNTIMED", 0)
+    monkeypatch.setattr(arrivals, "PROMPT_SECONDS", 0.1)
+    monkeypatch.setattr(arrivals, "REQUEST_SECONDS", 0.2)
     async with grpc.aio.insecure_channel(app.address) as channel, asyncio.timeout(10):
         only_headers = channel.stream_unary("/jobledger.v1.JobService/CreateJob")()
         with pytest.raises(grpc.aio.AioRpcError) as late:
@@ -223,3 +228,43 @@ async def test_a_request_that_did_not_arrive_in_time_may_be_sent_again(
         "caller",
     )
     assert "RetryInfo" in refusal.details
+
+
+async def test_requests_that_do_not_arrive_are_few_for_each_address(
+    app: App, call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gRPC waits for some of them; of the rest all but a few are refused after a moment."""
+    monkeypatch.setattr(arrivals, "MAX_UNTIMED", 5)
+    monkeypatch.setattr(arrivals, "PROMPT_SECONDS", 0.1)
+    unfinished = 5 + arrivals.MAX_SLOW_EACH
+    headers = request_headers(b"/jobledger.v1.JobService/CreateJob")
+    with Connection(app.address) as slow:
+        for stream in range(1, 2 * (unfinished + 20), 2):
+            half = b"\0\0\0\1\0half"
+            slow.send(frame(HEADERS, END_HEADERS, stream, headers), frame(DATA, 0, stream, half))
+        async with asyncio.timeout(10):
+            while len(slow.answered) < 20:
+                await asyncio.sleep(0.01)
+        assert (await call.job()).version == 1
+        assert len(slow.answered) == 20
+
+
+async def test_a_request_that_arrives_in_parts_is_served_at_once(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrivals, "MAX_UNTIMED", 0)
+    async with grpc.aio.insecure_channel(app.address) as channel, asyncio.timeout(10):
+        call = channel.stream_unary("/jobledger.v1.JobService/CreateJob")()
+        await call.write(CreateJobRequest(user_id="ada", job_type="t").SerializeToString())
+        await call.done_writing()
+        assert await call
+
+
+async def test_a_method_that_is_not_in_the_table_stops_the_server(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = {path: each for path, each in METHODS.items() if not path.endswith("/GetJob")}
+    monkeypatch.setattr(handlers, "METHODS", some)
+    with pytest.raises(LookupError, match=r"JobService/GetJob is not in rpc/methods\.py"):
+        async with app_module.open_app(Settings(listen="127.0.0.1:0", database=database_url)):
+            pass

@@ -257,9 +257,7 @@ quotas = {{ jobs_per_second = 1 }}
         for name, count in figures.items()
         if name.startswith("jobledger_limit_refused_total") and count
     ]
-    assert refused == [
-        ('jobledger_limit_refused_total{limit="jobs created a second",scope="caller"}', 1)
-    ]
+    assert refused == [('jobledger_limit_refused_total{limit="jobs_per_second",scope="caller"}', 1)]
 
 
 async def test_a_connection_without_a_request_is_closed(

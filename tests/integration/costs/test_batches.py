@@ -13,6 +13,7 @@ from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.postgresql.postgresql_driver import COPY_FROM_ROWS as COPIED
 from jobledger_server.sql.sql_store import SqlStore
 from tests.support.counted import Counted, counting
+from tests.support.ledger_calls import apply, claim_jobs
 from tests.support.store_writer import moved, saved
 
 CALLERS = 50
@@ -41,7 +42,7 @@ async def counted(
     """What is run from now on; the connections are open already."""
     with counting(database, monkeypatch) as counted:
         await together(ledger, [creation(-1)])
-        await ledger.claim(claim_of("other", 0))
+        await claim_jobs(ledger, claim_of("other", 0))
         counted.reset()
         yield counted
 
@@ -75,7 +76,7 @@ def claim_of(job_type: str, number: int) -> Claim:
 
 
 async def together(ledger: Ledger, commands: list[object]) -> list[JobId]:
-    decisions = await asyncio.gather(*(ledger.apply(command) for command in commands))
+    decisions = await asyncio.gather(*(apply(ledger, command) for command in commands))
     return [decision.job.id for decision in decisions]
 
 
@@ -151,7 +152,7 @@ async def test_a_claim_that_finds_nothing_costs_one_query_and_no_transaction(
     claims = [claim_of("render", number) for number in range(CALLERS + 1)]  # one is waiting before
     assert {len(jobs) for jobs in await asyncio.gather(*map(ledger.claim, claims))} == {1}
     assert_cheap("claims")
-    assert await ledger.claim(claims[0]) == []
+    assert await claim_jobs(ledger, claims[0]) == []
     assert_cheap("claims that find nothing")
 
 
@@ -159,7 +160,7 @@ async def test_refused_commands_cost_only_their_reads(
     ledger: Ledger, assert_cheap: AssertCheap
 ) -> None:
     results = await asyncio.gather(
-        *(ledger.apply(Report(job_id=JobId(f"j-{n}"), progress=1)) for n in range(CALLERS)),
+        *(apply(ledger, Report(job_id=JobId(f"j-{n}"), progress=1)) for n in range(CALLERS)),
         return_exceptions=True,
     )
     assert len(results) == CALLERS

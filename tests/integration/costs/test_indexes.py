@@ -20,6 +20,7 @@ from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import START_OF_ACTIVE, JobQuery
 from tests.support.counted import Counted, counting
+from tests.support.ledger_calls import apply, claim_jobs
 from tests.support.query_plans import plan
 from tests.support.seeding import seed, seeded_id
 
@@ -38,14 +39,14 @@ SETTINGS = ("enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_me
 async def do_everything(ledger: Ledger, store: SqlStore) -> None:
     """Run each statement of the store, with a few jobs and a request id for each kind."""
     jobs = [
-        (await ledger.apply(Create(user_id="ada", job_type="t", request_id=f"r{n}"))).job
+        (await apply(ledger, Create(user_id="ada", job_type="t", request_id=f"r{n}"))).job
         for n in range(4)
     ]
-    await ledger.apply(Create(user_id="ada", job_type="t", request_id="r0"))
+    await apply(ledger, Create(user_id="ada", job_type="t", request_id="r0"))
     claim = Claim(
         worker_id="w", job_types=frozenset({"t"}), max_jobs=1, lease_duration=Micros(60_000_000)
     )
-    (job,) = await ledger.claim(claim)
+    (job,) = await claim_jobs(ledger, claim)
     for command in (
         ChangeStatus(job_id=jobs[1].id, target=JobStatus.PROCESSING, worker_id="w"),
         Report(job_id=job.id, attempt=1, progress=1),
@@ -56,7 +57,7 @@ async def do_everything(ledger: Ledger, store: SqlStore) -> None:
         Cancel(job_id=jobs[2].id, user_id="ada"),
         Delete(job_id=job.id, user_id="ada"),
     ):
-        await ledger.apply(command)
+        await apply(ledger, command)
     await store.read_jobs([jobs[1].id])
     await store.read_histories(owned=[(jobs[1].id, "ada")])
     first = JobId(seeded_id(1))

@@ -9,6 +9,7 @@ from jobledger_server.sql.database import Database
 from jobledger_server.sql.postgresql.postgresql_driver import FEED_LOCKED, batch_statement
 from jobledger_server.sql.rows import report_rows
 from jobledger_server.sql.statements import Statements, bind_locked, bind_owned
+from tests.support.ledger_calls import create_all
 from tests.support.query_plans import plan
 
 JOBS = 10_000
@@ -24,7 +25,7 @@ async def filled(ledger: Ledger) -> list[str]:
     for start in range(0, JOBS, 1000):
         numbers = range(start, start + 1000)
         creations = (Create(user_id="ada", job_type="t", request_id=f"r-{n}") for n in numbers)
-        ids += [job.id for job in await ledger.create_all(CreateAll(tuple(creations)))]
+        ids += [job.id for job in await create_all(ledger, CreateAll(tuple(creations)))]
     return ids[:: JOBS // CHANGED][:CHANGED]
 
 

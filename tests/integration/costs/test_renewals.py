@@ -10,6 +10,7 @@ from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from tests.support.counted import counting
+from tests.support.ledger_calls import apply_all, claim_jobs, create_all
 
 RENEWALS = 3
 """In a minute: a worker sends a message each third of a lease, which lasts a minute by default."""
@@ -27,10 +28,10 @@ CLAIM = Claim(
 
 async def claimed(ledger: Ledger, count: int, **fields: object) -> list[Job]:
     creations = (Create(user_id="ada", job_type="render", **fields),) * count
-    await ledger.create_all(CreateAll(creations))
+    await create_all(ledger, CreateAll(creations))
     jobs: list[Job] = []
     while len(jobs) < count:
-        jobs += await ledger.claim(CLAIM)
+        jobs += await claim_jobs(ledger, CLAIM)
     return jobs
 
 
@@ -42,7 +43,7 @@ async def test_1000_idle_jobs_cost_at_most_10_statements_a_minute_and_no_change(
         seq = (await store.feed_head()).seq
         counted.reset()
         for _ in range(RENEWALS):
-            renewed = await ledger.apply_all(heartbeats(jobs))
+            renewed = await apply_all(ledger, heartbeats(jobs))
             assert len(renewed) == len(jobs)
         statements = [each for each in counted.statements if each not in TRANSACTIONS]
         assert 0 < len(statements) <= 10, statements
@@ -62,7 +63,7 @@ async def test_a_refused_heartbeat_renews_nothing_and_the_others_are_renewed(
         Report(job_id=JobId("nowhere"), attempt=1),
         Report(job_id=jobs[1].id, attempt=1, job_types=frozenset({"other"})),
     ]
-    renewed = await ledger.apply_all([*wrong, *heartbeats(jobs[2:])])
+    renewed = await apply_all(ledger, [*wrong, *heartbeats(jobs[2:])])
     assert [decision.job.id for decision in renewed] == [jobs[2].id]
     after = await store.read_jobs([job.id for job in jobs])
     assert [after[job.id] for job in jobs[:2]] == jobs[:2]
@@ -81,7 +82,7 @@ async def test_lease_renewals_read_no_more_bytes_than_a_batch_may(
         return await load(transaction, commands, **options)
 
     monkeypatch.setattr(ledger_module, "load_working_set", counted)
-    assert len(await ledger.apply_all(heartbeats(jobs))) == 8
+    assert len(await apply_all(ledger, heartbeats(jobs))) == 8
     assert sizes == [5, 3]  # the fifth fills a megabyte
 
 

@@ -17,6 +17,7 @@ from jobledger_server.sql.database import open_database
 from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.schema import migrate
 from jobledger_server.sql.sql_store import SqlStore
+from tests.support.ledger_calls import create_all
 
 JOBS = 1000  # so many that a statement changes far more than the 64 KiB that SQLite keeps in memory
 
@@ -34,7 +35,7 @@ async def create_jobs(file, *settings):
                 Create(user_id="ada", job_type="render", request_id=f"{part}-{n}")
                 for n in range(JOBS)
             )
-            await ledger.create_all(CreateAll(tuple(creations)))
+            await create_all(ledger, CreateAll(tuple(creations)))
     await database.close()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from jobledger_server.admission.endings import ShuttingDown
 from jobledger_server.domain.commands import (
     Cancel,
     ChangeStatus,
@@ -19,7 +20,7 @@ from jobledger_server.domain.commands import (
     Release,
     Report,
 )
-from jobledger_server.domain.errors import LeaseLost, LimitExceeded
+from jobledger_server.domain.errors import LeaseLost
 from jobledger_server.domain.job import Instant, Job, JobStatus, Micros, Payload
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
 from jobledger_server.ledger import claims
@@ -35,6 +36,7 @@ from jobledger_server.sql.statements import Statements
 from jobledger_server.sql.tables import jobs
 from jobledger_server.store import Change, Claimable
 from tests.support.databases import NoOutages
+from tests.support.ledger_calls import apply, claim_jobs
 from tests.support.query_plans import plan
 from tests.support.seeding import seed
 
@@ -51,7 +53,7 @@ async def other(store: SqlStore) -> AsyncIterator[Ledger]:
 
 
 async def created(ledger: Ledger, job_type: str = "render", **fields: Any) -> Job:
-    return (await ledger.apply(Create(user_id="ada", job_type=job_type, **fields))).job
+    return (await apply(ledger, Create(user_id="ada", job_type=job_type, **fields))).job
 
 
 def claim(*job_types: str, worker: str = "w", max_jobs: int = 1) -> Claim:
@@ -86,18 +88,18 @@ def pass_time(database: Database) -> PassTime:
 
 async def test_claims_get_the_oldest_jobs_of_any_type_first(ledger: Ledger) -> None:
     made = [await created(ledger, job_type) for job_type in "abacb"]
-    assert await ledger.claim(claim("x")) == []
-    first = await ledger.claim(claim("a", "b", max_jobs=3))
+    assert await claim_jobs(ledger, claim("x")) == []
+    first = await claim_jobs(ledger, claim("a", "b", max_jobs=3))
     assert [job.id for job in first] == [job.id for job in made[:3]]
-    assert [job.id for job in await ledger.claim(claim("a", "b", "c", max_jobs=9))] == [
+    assert [job.id for job in await claim_jobs(ledger, claim("a", "b", "c", max_jobs=9))] == [
         job.id for job in made[3:]
     ]
-    assert await ledger.claim(claim("a", "b", "c", max_jobs=9)) == []
+    assert await claim_jobs(ledger, claim("a", "b", "c", max_jobs=9)) == []
 
 
 async def test_a_claimed_job_is_started_under_a_lease(ledger: Ledger, store: SqlStore) -> None:
     await created(ledger)
-    (job,) = await ledger.claim(claim(worker="w7"))
+    (job,) = await claim_jobs(ledger, claim(worker="w7"))
     assert (job.status, job.attempt, job.worker_id) == (JobStatus.PROCESSING, 1, "w7")
     assert job.lease_expire_time == job.update_time + LEASE
     assert job.queue_expire_time is None
@@ -110,10 +112,10 @@ async def test_claims_that_arrive_together_share_the_jobs_out(ledger: Ledger) ->
     """Of one set of types and of overlapping ones, in one batch."""
     made = [await created(ledger, job_type) for job_type in "ab" * 5]
     got = await asyncio.gather(
-        ledger.claim(claim("a", max_jobs=2)),
-        ledger.claim(claim("a", "b", max_jobs=3)),
-        ledger.claim(claim("b", "a", max_jobs=3)),
-        ledger.claim(claim("a", "b", "c", max_jobs=2)),
+        claim_jobs(ledger, claim("a", max_jobs=2)),
+        claim_jobs(ledger, claim("a", "b", max_jobs=3)),
+        claim_jobs(ledger, claim("b", "a", max_jobs=3)),
+        claim_jobs(ledger, claim("a", "b", "c", max_jobs=2)),
     )
     ids = [job.id for jobs in got for job in jobs]
     assert sorted(ids) == [job.id for job in made]
@@ -123,7 +125,9 @@ async def test_a_claim_of_many_jobs_leaves_some_for_the_others(ledger: Ledger) -
     for _ in range(10):
         await created(ledger)
     got = await asyncio.gather(
-        ledger.claim(claim(max_jobs=30)), ledger.claim(claim(max_jobs=30)), ledger.claim(claim())
+        claim_jobs(ledger, claim(max_jobs=30)),
+        claim_jobs(ledger, claim(max_jobs=30)),
+        claim_jobs(ledger, claim()),
     )
     assert [len(jobs) for jobs in got] == [5, 4, 1]
 
@@ -136,7 +140,10 @@ async def test_claims_are_served_even_behind_many_older_jobs_of_another_type(
         for letter in job_type:
             await created(ledger, letter)
     got = await asyncio.gather(
-        *(ledger.claim(claim(*types, max_jobs=2)) for types in ("a", "ab", "bc", "abc", "c") * 2)
+        *(
+            claim_jobs(ledger, claim(*types, max_jobs=2))
+            for types in ("a", "ab", "bc", "abc", "c") * 2
+        )
     )
     assert [len(jobs) for jobs in got] == [2] * 10
 
@@ -149,7 +156,7 @@ async def test_a_claim_that_knows_the_oldest_job_does_not_search_for_it(
     ledger: Ledger, searches: list[Mapping[str, int]]
 ) -> None:
     made = [await created(ledger) for _ in range(2)]
-    (job,) = await ledger.claim(claim(), oldest=known(made[0]))
+    (job,) = await claim_jobs(ledger, claim(), oldest=known(made[0]))
     assert (job.id, job.attempt, searches) == (made[0].id, 1, [])
 
 
@@ -167,7 +174,8 @@ async def test_a_claim_whose_caller_leaves_during_the_search_gets_no_job(
 
     monkeypatch.setattr(SqlStore, "find_claimable", found)
     leaving, staying = await asyncio.gather(
-        ledger.claim(claim("a"), wanted=lambda: not left.is_set()), ledger.claim(claim("b"))
+        claim_jobs(ledger, claim("a"), wanted=lambda: not left.is_set()),
+        claim_jobs(ledger, claim("b")),
     )
     assert (leaving, [job.id for job in staying]) == ([], [made[1].id])
     assert (await store.read_jobs([made[0].id]))[made[0].id].attempt == 0
@@ -175,15 +183,15 @@ async def test_a_claim_whose_caller_leaves_during_the_search_gets_no_job(
 
 async def test_a_claim_that_knows_a_job_that_is_gone_gets_another_one(ledger: Ledger) -> None:
     made = [await created(ledger) for _ in range(2)]
-    await ledger.apply(Cancel(job_id=made[0].id, user_id="ada"))
-    (job,) = await ledger.claim(claim(), oldest=known(made[0]))
+    await apply(ledger, Cancel(job_id=made[0].id, user_id="ada"))
+    (job,) = await claim_jobs(ledger, claim(), oldest=known(made[0]))
     assert job.id == made[1].id
 
 
 async def test_claims_that_know_the_same_job_get_one_each(ledger: Ledger) -> None:
     made = [await created(ledger) for _ in range(2)]
     got = await asyncio.gather(
-        *(ledger.claim(claim(worker=worker), oldest=known(made[0])) for worker in "vw")
+        *(claim_jobs(ledger, claim(worker=worker), oldest=known(made[0])) for worker in "vw")
     )
     assert sorted(job.id for jobs in got for job in jobs) == [job.id for job in made]
 
@@ -193,7 +201,7 @@ async def test_claims_search_for_the_oldest_jobs_unless_each_of_a_batch_knows_on
 ) -> None:
     made = [await created(ledger) for _ in range(3)]
     got = await asyncio.gather(
-        ledger.claim(claim(), oldest=known(made[2])), ledger.claim(claim(worker="v"))
+        claim_jobs(ledger, claim(), oldest=known(made[2])), claim_jobs(ledger, claim(worker="v"))
     )
     assert sorted(job.id for jobs in got for job in jobs) == [job.id for job in made[:2]]
 
@@ -205,13 +213,13 @@ async def test_a_job_cancelled_during_a_claim_is_either_claimed_or_failed(
         job = await created(ledger)
         next_job = await created(ledger)
         _, (given,) = await asyncio.gather(
-            ledger.apply(Cancel(job_id=job.id, user_id="ada")), ledger.claim(claim())
+            apply(ledger, Cancel(job_id=job.id, user_id="ada")), claim_jobs(ledger, claim())
         )
         after = (await store.read_jobs([job.id]))[job.id]
         assert after.cancel_request_time is not None
         if given.id == job.id:
             assert after.leased
-            assert [each.id for each in await ledger.claim(claim())] == [next_job.id]
+            assert [each.id for each in await claim_jobs(ledger, claim())] == [next_job.id]
         else:
             assert given.id == next_job.id
             assert after.status is JobStatus.FAILED
@@ -219,14 +227,14 @@ async def test_a_job_cancelled_during_a_claim_is_either_claimed_or_failed(
 
 async def test_a_job_deleted_during_a_claim_stays_deleted(ledger: Ledger, store: SqlStore) -> None:
     await created(ledger)
-    (job,) = await ledger.claim(claim())
-    await ledger.apply(Release(job_id=job.id, attempt=1))
+    (job,) = await claim_jobs(ledger, claim())
+    await apply(ledger, Release(job_id=job.id, attempt=1))
     await asyncio.gather(
-        ledger.apply(ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED)),
-        ledger.apply(Delete(job_id=job.id, user_id="ada")),
-        ledger.claim(claim()),
+        apply(ledger, ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED)),
+        apply(ledger, Delete(job_id=job.id, user_id="ada")),
+        claim_jobs(ledger, claim()),
     )
-    assert await ledger.claim(claim()) == []
+    assert await claim_jobs(ledger, claim()) == []
     assert await store.read_jobs([job.id]) == {}
 
 
@@ -237,7 +245,7 @@ async def test_a_claim_that_finds_nothing_waits_for_no_writer(
     job = await created(ledger, "other")
     async with asyncio.timeout(20), store.transaction() as writing:
         await writing.load_jobs([job.id])
-        assert await ledger.claim(claim()) == []
+        assert await claim_jobs(ledger, claim()) == []
 
 
 @pytest.fixture
@@ -275,13 +283,16 @@ async def test_empty_claims_are_answered_later_while_a_full_batch_waits(
     types = [f"t-{number}" for number in range(claims.MAX_BATCH)]
     full, nearly_full = claim(*types), claim(*types[1:])
     monkeypatch.setattr(claims, "PAUSE_SECONDS", 3600)
-    assert await asyncio.gather(ledger.claim(full), ledger.claim(nearly_full)) == [[], []]
+    assert await asyncio.gather(claim_jobs(ledger, full), claim_jobs(ledger, nearly_full)) == [
+        [],
+        [],
+    ]
     jobs = [await created(ledger, types[0]) for _ in range(2)]
-    got = await asyncio.gather(ledger.claim(full), ledger.claim(full))
+    got = await asyncio.gather(claim_jobs(ledger, full), claim_jobs(ledger, full))
     assert [[job.id] for job in jobs] == [[job.id for job in each] for each in got]
     monkeypatch.setattr(claims, "PAUSE_SECONDS", 0.1)
     began = time.monotonic()
-    assert await asyncio.gather(ledger.claim(full), ledger.claim(full)) == [[], []]
+    assert await asyncio.gather(claim_jobs(ledger, full), claim_jobs(ledger, full)) == [[], []]
     assert time.monotonic() - began >= 0.1
 
 
@@ -290,14 +301,14 @@ async def test_a_claim_returns_and_reads_no_more_bytes_than_an_answer_holds(
 ) -> None:
     made = [await created(ledger, parameters=Payload(bytes(250_000))) for _ in range(17)]
     loaded.clear()
-    first = await ledger.claim(claim(max_jobs=60))
+    first = await claim_jobs(ledger, claim(max_jobs=60))
     assert [job.id for job in first] == [job.id for job in made[:12]]
     assert sum(job.memory_bytes for job in first) <= MAX_ANSWER_BYTES
     assert len(loaded) == 12
     # No attempt of those that did not fit is used up.
     left = await store.read_jobs([job.id for job in made[12:]])
     assert {job.attempt for job in left.values()} == {0}
-    assert [job.id for job in await ledger.claim(claim(max_jobs=60))] == [
+    assert [job.id for job in await claim_jobs(ledger, claim(max_jobs=60))] == [
         job.id for job in made[12:]
     ]
 
@@ -314,7 +325,7 @@ async def test_claims_that_arrive_together_read_no_more_bytes_than_one_transacti
         commits.append(len(changes))
 
     async with Ledger(store, committed, max_waiting=100) as claiming:
-        got = await asyncio.gather(*(claiming.claim(claim(max_jobs=1)) for _ in range(60)))
+        got = await asyncio.gather(*(claim_jobs(claiming, claim(max_jobs=1)) for _ in range(60)))
     assert [len(jobs) for jobs in got] == [1] * 60
     assert len(loaded) == 60
     assert max(commits) <= MAX_BYTES // 250_000
@@ -323,12 +334,14 @@ async def test_claims_that_arrive_together_read_no_more_bytes_than_one_transacti
 async def test_reports_do_not_make_a_claim_read_more(ledger: Ledger, loaded: list[Job]) -> None:
     for _ in range(40):
         await created(ledger, "busy")
-    running = await ledger.claim(claim("busy", max_jobs=40))
+    running = await claim_jobs(ledger, claim("busy", max_jobs=40))
     for _ in range(50):
         await created(ledger)
     loaded.clear()
     reports = (Report(job_id=job.id, attempt=1, progress=5) for job in running)
-    *_, given = await asyncio.gather(*map(ledger.apply, reports), ledger.claim(claim()))
+    *_, given = await asyncio.gather(
+        *(apply(ledger, report) for report in reports), claim_jobs(ledger, claim())
+    )
     assert len(given) == 1
     # The running jobs are cached, and of the claimable ones one is read.
     assert [job.id for job in loaded] == [job.id for job in given]
@@ -340,23 +353,19 @@ async def test_overdue_jobs_do_not_block_claimable_ones(
     overdue = await created(ledger)
     await pass_time(overdue, 8 * 24 * 3600)
     job = await created(ledger)
-    assert [given.id for given in await ledger.claim(claim())] == [job.id]
-    assert await ledger.claim(claim()) == []
+    assert [given.id for given in await claim_jobs(ledger, claim())] == [job.id]
+    assert await claim_jobs(ledger, claim()) == []
 
 
 async def test_a_reaper_that_is_refused_raises_the_error(
-    ledger: Ledger, store: SqlStore, monkeypatch: pytest.MonkeyPatch, pass_time: PassTime
+    ledger: Ledger, store: SqlStore, pass_time: PassTime
 ) -> None:
     job = await created(ledger)
     await pass_time(job, 8 * 24 * 3600)
-
-    async def full(_command: object) -> None:
-        raise LimitExceeded("waiting commands", 0)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ledger, "apply", full)
-        with pytest.raises(LimitExceeded):
-            await Reaper(store, ledger).reap()
+    async with Ledger(store, lambda _: None, max_waiting=1) as closed:
+        pass
+    with pytest.raises(ShuttingDown):
+        await Reaper(store, closed).reap()
     assert await Reaper(store, ledger).reap() == 1
 
 
@@ -371,13 +380,13 @@ async def test_50_claimers_claim_each_of_10000_jobs_exactly_once(
 
     async def claimer(number: int, through: Ledger) -> None:
         wanted = claim(*types, worker=f"w{number}", max_jobs=1 + number % 20)
-        while got := await through.claim(wanted):
+        while got := await claim_jobs(through, wanted):
             given.extend(job.id for job in got)
 
     through = itertools.cycle((ledger, other))
     await asyncio.gather(*(claimer(i, next(through)) for i in range(50)))
     # On PostgreSQL the last claims of one server may have skipped jobs that the other had locked.
-    while got := await ledger.claim(claim(*types, max_jobs=100)):
+    while got := await claim_jobs(ledger, claim(*types, max_jobs=100)):
         given.extend(job.id for job in got)
     assert len(given) == total
     assert set(given) == {job.id for job in made}
@@ -387,8 +396,8 @@ async def test_an_expired_lease_requeues_the_job_and_fences_out_its_old_worker(
     ledger: Ledger, store: SqlStore, pass_time: PassTime
 ) -> None:
     await created(ledger, max_attempts=2)
-    (job,) = await ledger.claim(claim(worker="old"))
-    job = (await ledger.apply(Report(job_id=job.id, attempt=1, progress=70))).job
+    (job,) = await claim_jobs(ledger, claim(worker="old"))
+    job = (await apply(ledger, Report(job_id=job.id, attempt=1, progress=70))).job
     assert await Reaper(store, ledger).reap() == 0
     await pass_time(job, 61)
     assert await Reaper(store, ledger).reap() == 1
@@ -396,11 +405,11 @@ async def test_an_expired_lease_requeues_the_job_and_fences_out_its_old_worker(
     assert (left.status, left.worker_id, left.leased) == (JobStatus.PROCESSING, "", False)
     late = ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED, attempt=1)
     with pytest.raises(LeaseLost):
-        await ledger.apply(late)
-    (again,) = await ledger.claim(claim(worker="new"))
+        await apply(ledger, late)
+    (again,) = await claim_jobs(ledger, claim(worker="new"))
     assert (again.attempt, again.progress, again.start_time) == (2, 0, job.start_time)
     with pytest.raises(LeaseLost):
-        await ledger.apply(late)
+        await apply(ledger, late)
     await pass_time(again, 61)
     assert await Reaper(store, ledger).reap() == 1
     ended = (await store.read_jobs([job.id]))[job.id]
@@ -415,13 +424,13 @@ async def test_a_worker_that_only_renews_its_lease_loses_a_job_with_a_stall_time
 ) -> None:
     await created(ledger, max_attempts=2, stall_timeout=Micros(300 * SECOND))
     for attempt, reason in ((1, None), (2, "STALLED")):
-        (job,) = await ledger.claim(claim())
+        (job,) = await claim_jobs(ledger, claim())
         news = Report(job_id=job.id, attempt=attempt, progress=5)
         heartbeat = Report(job_id=job.id, attempt=attempt)
         for report, seconds in ((news, 200), (heartbeat, 99)):
-            await ledger.apply(report)
+            await apply(ledger, report)
             await pass_time(job, seconds)
-            await ledger.apply(heartbeat)
+            await apply(ledger, heartbeat)
             await Reaper(store, ledger).reap()
             held = (await store.read_jobs([job.id]))[job.id]
             assert (held.leased, held.attempt, held.progress) == (True, attempt, 5)
@@ -432,7 +441,7 @@ async def test_a_worker_that_only_renews_its_lease_loses_a_job_with_a_stall_time
         assert (lost.error and lost.error.reason) == reason
         done = ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED, attempt=attempt)
         with pytest.raises(LeaseLost):
-            await ledger.apply(done)
+            await apply(ledger, done)
 
 
 async def test_a_postponed_deadline_is_found_and_corrected_once(
@@ -445,9 +454,9 @@ async def test_a_postponed_deadline_is_found_and_corrected_once(
             return (await connection.execute(text("SELECT deadline FROM jobs"))).scalar_one()
 
     await created(ledger)
-    (job,) = await ledger.claim(claim())
+    (job,) = await claim_jobs(ledger, claim())
     assert await deadline_in_row() == job.lease_expire_time
-    job = (await ledger.apply(Report(job_id=job.id, attempt=1, progress=5))).job
+    job = (await apply(ledger, Report(job_id=job.id, attempt=1, progress=5))).job
     assert await deadline_in_row() < (job.lease_expire_time or 0)
     async with database.writer.begin() as connection:
         await connection.execute(text("UPDATE jobs SET deadline = 1"))
@@ -465,7 +474,7 @@ async def test_a_postponed_deadline_is_found_and_corrected_once(
             lease_duration=lease,
             progress=progress,
         )
-        job = (await ledger.apply(sooner)).job
+        job = (await apply(ledger, sooner)).job
         assert await deadline_in_row() == job.lease_expire_time
 
 
@@ -474,12 +483,12 @@ async def test_a_released_job_is_claimed_at_once_and_uses_up_no_attempt(
 ) -> None:
     await created(ledger)
     for attempt in range(1, 5):
-        (job,) = await ledger.claim(claim())
+        (job,) = await claim_jobs(ledger, claim())
         assert (job.attempt, job.max_attempts) == (attempt, 1)
-        await ledger.apply(Release(job_id=job.id, attempt=attempt))
-        await ledger.apply(Release(job_id=job.id, attempt=attempt))
+        await apply(ledger, Release(job_id=job.id, attempt=attempt))
+        await apply(ledger, Release(job_id=job.id, attempt=attempt))
         with pytest.raises(LeaseLost):
-            await ledger.apply(Report(job_id=job.id, attempt=attempt))
+            await apply(ledger, Report(job_id=job.id, attempt=attempt))
 
 
 @pytest.mark.parametrize(
@@ -503,7 +512,7 @@ async def test_the_reaper_fails_every_expired_job(
 ) -> None:
     job = await created(ledger, **fields)
     if start:
-        (job,) = await ledger.claim(claim())
+        (job,) = await claim_jobs(ledger, claim())
     await pass_time(job, seconds)
     assert await Reaper(store, ledger).reap() == 1
     ended, steps = (await store.read_histories([job.id]))[job.id]
@@ -523,24 +532,24 @@ async def test_of_a_completion_and_an_expiry_only_the_first_takes_effect(
 ) -> None:
     """Both orders, forced; then both at once through two servers, many times."""
     complete_first, expire_first = await created(ledger), await created(ledger)
-    for job in await ledger.claim(claim(max_jobs=2)):
+    for job in await claim_jobs(ledger, claim(max_jobs=2)):
         await pass_time(job, 61)
     done = ChangeStatus(job_id=complete_first.id, target=JobStatus.COMPLETED, attempt=1)
-    assert (await ledger.apply(done)).changed
-    assert not (await ledger.apply(Expire(job_id=complete_first.id))).changed
-    assert (await ledger.apply(Expire(job_id=expire_first.id))).changed
+    assert (await apply(ledger, done)).changed
+    assert not (await apply(ledger, Expire(job_id=complete_first.id))).changed
+    assert (await apply(ledger, Expire(job_id=expire_first.id))).changed
     with pytest.raises(LeaseLost):
-        await ledger.apply(
-            ChangeStatus(job_id=expire_first.id, target=JobStatus.COMPLETED, attempt=1)
+        await apply(
+            ledger, ChangeStatus(job_id=expire_first.id, target=JobStatus.COMPLETED, attempt=1)
         )
 
     for _ in range(20):
         await created(ledger)
-        (job,) = await ledger.claim(claim())
+        (job,) = await claim_jobs(ledger, claim())
         await pass_time(job, 61)
         finish = ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED, attempt=1)
         finished, expired = await asyncio.gather(
-            ledger.apply(finish), other.apply(Expire(job_id=job.id)), return_exceptions=True
+            apply(ledger, finish), apply(other, Expire(job_id=job.id)), return_exceptions=True
         )
         after, steps = (await store.read_histories([job.id]))[job.id]
         if isinstance(finished, LeaseLost):
@@ -560,22 +569,22 @@ async def test_a_heartbeat_racing_expiry_either_renews_the_lease_or_reports_its_
 ) -> None:
     for _ in range(20):
         await created(ledger, max_attempts=5)
-        (job,) = await ledger.claim(claim())
+        (job,) = await claim_jobs(ledger, claim())
         await pass_time(job, 61)
         beat, expired = await asyncio.gather(
-            ledger.apply(Report(job_id=job.id, attempt=1)),
-            other.apply(Expire(job_id=job.id)),
+            apply(ledger, Report(job_id=job.id, attempt=1)),
+            apply(other, Expire(job_id=job.id)),
             return_exceptions=True,
         )
         after = (await store.read_jobs([job.id]))[job.id]
         if isinstance(beat, LeaseLost):
             assert expired.changed
             assert not after.leased
-            await ledger.claim(claim())
+            await claim_jobs(ledger, claim())
         else:
             assert not expired.changed
             assert after.leased
-        await ledger.apply(ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
+        await apply(ledger, ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
 
 
 async def test_two_reapers_expire_each_job_once(
@@ -597,10 +606,10 @@ async def test_of_a_cancellation_and_a_completion_only_one_takes_effect(
 ) -> None:
     for _ in range(20):
         await created(ledger)
-        (job,) = await ledger.claim(claim())
+        (job,) = await claim_jobs(ledger, claim())
         asked, finished = await asyncio.gather(
-            other.apply(Cancel(job_id=job.id, user_id="ada", reason="enough")),
-            ledger.apply(ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED, attempt=1)),
+            apply(other, Cancel(job_id=job.id, user_id="ada", reason="enough")),
+            apply(ledger, ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED, attempt=1)),
         )
         after = (await store.read_jobs([job.id]))[job.id]
         assert after.status is JobStatus.COMPLETED
@@ -612,8 +621,8 @@ async def test_a_job_whose_worker_ignores_a_cancellation_fails_after_the_grace_p
     ledger: Ledger, store: SqlStore, pass_time: PassTime
 ) -> None:
     await created(ledger, max_attempts=9)
-    (job,) = await ledger.claim(claim())
-    await ledger.apply(Cancel(job_id=job.id, user_id="ada", reason="enough"))
+    (job,) = await claim_jobs(ledger, claim())
+    await apply(ledger, Cancel(job_id=job.id, user_id="ada", reason="enough"))
     await pass_time(job, 29)
     assert await Reaper(store, ledger).reap() == 0
     await pass_time(job, 2)
@@ -640,7 +649,7 @@ async def test_the_databases_clock_decides_even_if_the_servers_clock_is_wrong(
         assert len((await store.overdue(limit=10)).jobs) == 1
         return
     await created(ledger)
-    (job,) = await ledger.claim(claim())
+    (job,) = await claim_jobs(ledger, claim())
     real = time.time_ns
     for skew in (3600, -3600):
         with monkeypatch.context() as patch:
@@ -648,7 +657,7 @@ async def test_the_databases_clock_decides_even_if_the_servers_clock_is_wrong(
             patch.setattr(time, "time", lambda skew=skew: real() / 1e9 + skew)
             assert await Reaper(store, ledger).reap() == 0
             report = Report(job_id=job.id, attempt=1, progress=job.progress + 1)
-            job = (await ledger.apply(report)).job
+            job = (await apply(ledger, report)).job
             made = await created(ledger)
         for instant in (job.update_time, made.create_time):
             assert abs(instant - real() // 1000) < 60 * SECOND
@@ -681,4 +690,4 @@ async def test_due_and_claimable_jobs_are_found_by_an_index(
     assert "ix_jobs_claimable" in waiting
     assert "pk_jobs" not in due + waiting
     job = await created(ledger, "few")
-    assert [given.id for given in await ledger.claim(claim("few"))] == [job.id]
+    assert [given.id for given in await claim_jobs(ledger, claim("few"))] == [job.id]

@@ -10,6 +10,7 @@ from jobledger_server.domain.errors import RequestIdReused
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.transaction import SqlTransaction
+from tests.support.ledger_calls import apply, create_all
 
 
 def creation(request_id: str, job_type: str = "t") -> Create:
@@ -20,11 +21,11 @@ async def test_a_call_in_the_same_batch_gets_no_job_of_a_refused_call(
     store: SqlStore, ledger: Ledger
 ) -> None:
     """It was never created: the other call would return an id of no job."""
-    await ledger.apply(creation("used"))
+    await apply(ledger, creation("used"))
     before = (await store.feed_head()).seq
     refused = CreateAll((creation("fresh"), creation("used", "other")))
     outcomes = await asyncio.gather(
-        ledger.create_all(refused), ledger.apply(creation("fresh")), return_exceptions=True
+        create_all(ledger, refused), apply(ledger, creation("fresh")), return_exceptions=True
     )
     assert isinstance(outcomes[0], RequestIdReused)
     assert outcomes[0].index == 1
@@ -37,7 +38,7 @@ async def test_a_call_in_the_same_batch_with_the_same_request_gets_the_same_job(
     store: SqlStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At once: the database does not have to refuse the second one first."""
-    await ledger.apply(creation("before"))
+    await apply(ledger, creation("before"))
     transactions = 0
     begin = store.transaction
 
@@ -48,8 +49,8 @@ async def test_a_call_in_the_same_batch_with_the_same_request_gets_the_same_job(
 
     monkeypatch.setattr(store, "transaction", counted)
     made, single = await asyncio.gather(
-        ledger.create_all(CreateAll((creation("a"), creation("b")))),
-        ledger.apply(creation("b")),
+        create_all(ledger, CreateAll((creation("a"), creation("b")))),
+        apply(ledger, creation("b")),
     )
     assert single.job == made[1]
     assert transactions == 1

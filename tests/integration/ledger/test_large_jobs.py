@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from jobledger_server.admission.caller import SERVICE
 from jobledger_server.domain.commands import Cancel, ChangeStatus, Create, CreateAll, LinkAsset
 from jobledger_server.domain.errors import JobNotFound
 from jobledger_server.domain.job import AssetLink, Job, JobId, JobStatus, Payload
@@ -16,6 +17,7 @@ from jobledger_server.ledger.reads import Reads
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.transaction import SqlTransaction
 from jobledger_server.store import Store
+from tests.support.ledger_calls import apply, create_all
 
 SIZE = 200_000
 JOBS = 60
@@ -44,7 +46,7 @@ class CountedStore:
 
 async def large_jobs(ledger: Ledger) -> list[Job]:
     create = Create(user_id="ada", job_type="t", parameters=Payload(b"\x0a" * SIZE))
-    return [(await ledger.apply(create)).job for _ in range(JOBS)]
+    return [(await apply(ledger, create)).job for _ in range(JOBS)]
 
 
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -71,12 +73,12 @@ async def test_reads_of_large_jobs_come_in_small_batches(
     async with Reads(counted, max_waiting=1000) as reads:
         read = getattr(reads, what)
         for job in jobs:
-            await read(job.id, "ada")  # from here on they are known to be large
+            await read(job.id, "ada", SERVICE)  # from here on they are known to be large
         counted.reads.clear()
-        await asyncio.gather(*(read(job.id, "ada") for job in jobs))
+        await asyncio.gather(*(read(job.id, "ada", SERVICE) for job in jobs))
         assert max(counted.reads) <= AT_ONCE
         counted.reads.clear()
-        await asyncio.gather(*(read(jobs[0].id, "ada") for _ in range(JOBS)))
+        await asyncio.gather(*(read(jobs[0].id, "ada", SERVICE) for _ in range(JOBS)))
         assert len(counted.reads) <= 2  # the same job is read once
 
 
@@ -86,10 +88,10 @@ async def test_one_statement_reads_at_most_64_jobs(
 ) -> None:
     """A job that this process has not seen yet may have 768 KiB: of 512 that would be 384 MiB."""
     create = Create(user_id="ada", job_type="t")
-    jobs = await ledger.create_all(CreateAll([create] * 200))
+    jobs = await create_all(ledger, CreateAll([create] * 200))
     counted = CountedStore(store)
     async with Reads(counted, max_waiting=1000) as reads:
-        await asyncio.gather(*(getattr(reads, what)(job.id, "ada") for job in jobs))
+        await asyncio.gather(*(getattr(reads, what)(job.id, "ada", SERVICE) for job in jobs))
     assert sum(counted.reads) == len(jobs)
     assert max(counted.reads) <= 64
 
@@ -108,11 +110,11 @@ async def test_commands_for_large_jobs_come_in_small_batches(
         [LinkAsset(job_id=job.id, link=link) for job in jobs],
         [Cancel(job_id=job.id, user_id="ada", reason="") for job in jobs],
     ):
-        await asyncio.gather(*map(ledger.apply, commands))
+        await asyncio.gather(*(apply(ledger, each) for each in commands))
         assert max(loaded) <= AT_ONCE
     loaded.clear()
     same = [LinkAsset(job_id=jobs[0].id, link=link) for _ in range(JOBS)]
-    await asyncio.gather(*map(ledger.apply, same))
+    await asyncio.gather(*(apply(ledger, each) for each in same))
     assert len(loaded) <= 2
 
 
@@ -129,7 +131,7 @@ async def test_large_creations_come_in_small_batches(
 
     monkeypatch.setattr(SqlTransaction, "append", measured)
     create = Create(user_id="ada", job_type="t", parameters=Payload(b"\x0a" * SIZE))
-    await asyncio.gather(*(ledger.apply(create) for _ in range(JOBS)))
+    await asyncio.gather(*(apply(ledger, create) for _ in range(JOBS)))
     assert sum(written) == JOBS * SIZE
     assert max(written) < 1024 * 1024 + SIZE
 
@@ -142,16 +144,18 @@ async def test_large_jobs_of_another_owner_are_read_as_if_they_did_not_exist(
     counted = CountedStore(store)
     async with Reads(counted, max_waiting=1000) as reads:
         for job in jobs:
-            await reads.job(job.id, "ada")
+            await reads.job(job.id, "ada", SERVICE)
         counted.reads.clear()
-        asked = (reads.job(job.id, "bob") for job in jobs)
+        asked = (reads.job(job.id, "bob", SERVICE) for job in jobs)
         answers = await asyncio.gather(*asked, return_exceptions=True)
     assert {type(answer) for answer in answers} == {JobNotFound}
     assert len(counted.reads) <= 2
 
     loaded = loads(monkeypatch)
     cancels = (Cancel(job_id=job.id, user_id="bob", reason="") for job in jobs)
-    answers = await asyncio.gather(*map(ledger.apply, cancels), return_exceptions=True)
+    answers = await asyncio.gather(
+        *(apply(ledger, each) for each in cancels), return_exceptions=True
+    )
     assert {type(answer) for answer in answers} == {JobNotFound}
     assert len(loaded) <= 2
 

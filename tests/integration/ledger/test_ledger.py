@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from jobledger_server.admission.caller import CALLER, Caller
+from jobledger_server.admission.caller import Caller
 from jobledger_server.domain.commands import (
     ChangeStatus,
     Command,
@@ -37,6 +37,7 @@ from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change, JobQuery, StoreConflict
 from jobledger_server.telemetry.logs import JsonFormatter
 from tests.support.gated_store import Gate, GatedStore
+from tests.support.ledger_calls import apply
 
 LINK = AssetLink("image/png", "https://e.example/a.png", "", 1)
 
@@ -53,18 +54,18 @@ async def gated_ledger(gated: GatedStore, published: list[Change]) -> AsyncItera
 
 
 async def created(ledger: Ledger, **fields: object) -> Job:
-    return (await ledger.apply(Create(user_id="ada", **{"job_type": "render", **fields}))).job
+    return (await apply(ledger, Create(user_id="ada", **{"job_type": "render", **fields}))).job
 
 
 async def running(ledger: Ledger, **fields: object) -> Job:
     job = await created(ledger, **fields)
     start = ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING, worker_id="w1")
-    return (await ledger.apply(start)).job
+    return (await apply(ledger, start)).job
 
 
 async def together(ledger: Ledger, *commands: Command) -> list[Decision | DomainError]:
     """Apply commands that arrive together: in one batch, in this order."""
-    return await asyncio.gather(*map(ledger.apply, commands), return_exceptions=True)
+    return await asyncio.gather(*(apply(ledger, each) for each in commands), return_exceptions=True)
 
 
 async def test_200_concurrent_commands_on_one_job_lose_no_update(
@@ -123,17 +124,15 @@ LARGE_ASSETS = tuple(AssetLink("image/png", "u" * 100, "p" * 100, 1) for _ in ra
 async def test_queued_commands_of_one_caller_are_bounded_by_bytes(
     store: SqlStore, content: dict[str, Any]
 ) -> None:
-    CALLER.set(Caller("1.1.1.1:1", "w1"))
+    caller = Caller("1.1.1.1:1", "w1")
     command = ChangeStatus(job_id=JobId("j"), target=JobStatus.COMPLETED, **content)
     # Ten commands, or 2,684 bytes.
     async with Ledger(store, lambda _: None, max_waiting=1_000_000, share=1e-5) as ledger:
-        answers: list[object] = []
-        ledger.put([(command, answers.append)])
-        ledger.put([(command, answers.append)])
-        (refused,) = answers
+        first, second = ledger.submit([command], caller), ledger.submit([command], caller)
+        (refused,) = await second
         assert isinstance(refused, LimitExceeded)
-        assert refused.limit == "bytes of waiting commands"
-    assert isinstance(answers[1], JobNotFound)
+        assert refused.limit == "waiting_commands_bytes"
+    assert isinstance((await first)[0], JobNotFound)
 
 
 async def test_commands_that_arrive_together_are_one_commit(
@@ -282,11 +281,11 @@ async def test_a_command_that_changes_nothing_takes_no_sequence_number(
     ledger: Ledger, store: SqlStore
 ) -> None:
     job = await running(ledger)
-    job = (await ledger.apply(Report(job_id=job.id, progress=5))).job
+    job = (await apply(ledger, Report(job_id=job.id, progress=5))).job
     again = ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING, worker_id="w1")
     await together(ledger, Report(job_id=job.id, progress=4), Expire(job_id=job.id), again)
     with pytest.raises(IllegalTransition):
-        await ledger.apply(Delete(job_id=job.id, user_id="ada"))
+        await apply(ledger, Delete(job_id=job.id, user_id="ada"))
     assert (await store.feed_head()).seq == 3
 
 
@@ -360,10 +359,10 @@ async def test_an_id_contains_the_creation_time(ledger: Ledger) -> None:
     def millis(uuid7: str) -> int:
         return int(uuid7.replace("-", "")[:12], 16)
 
-    job = (await ledger.apply(Create(user_id="ada", job_type="render"))).job
+    job = (await apply(ledger, Create(user_id="ada", job_type="render"))).job
     assert millis(job.id) == job.create_time // 1000
-    await ledger.apply(ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING))
-    (asset,) = (await ledger.apply(LinkAsset(job_id=job.id, link=LINK))).assets
+    await apply(ledger, ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING))
+    (asset,) = (await apply(ledger, LinkAsset(job_id=job.id, link=LINK))).assets
     assert millis(asset.id) == asset.create_time // 1000
 
 
@@ -372,11 +371,11 @@ async def test_each_transition_is_one_line_of_the_log(
 ) -> None:
     caplog.set_level(logging.INFO, logger="jobledger")
     job = await created(ledger)
-    await ledger.apply(
-        ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING, worker_id="w1", progress=3)
+    await apply(
+        ledger, ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING, worker_id="w1", progress=3)
     )
-    await ledger.apply(Report(job_id=job.id, progress=7))
-    await ledger.apply(Report(job_id=job.id, progress=5))
+    await apply(ledger, Report(job_id=job.id, progress=7))
+    await apply(ledger, Report(job_id=job.id, progress=5))
     started, late = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
     assert {
         k: started[k] for k in ("event", "job", "from", "to", "version", "attempt", "actor")
@@ -420,7 +419,7 @@ async def test_halving_a_refused_batch_keeps_what_was_committed(store: SqlStore)
     async with Ledger(Halved(store), lambda _: None, max_waiting=100) as ledger:
         users = ["ada", "bob", "bad", "eve"]
         outcomes = await asyncio.gather(
-            *(ledger.apply(Create(user_id=user, job_type="t")) for user in users),
+            *(apply(ledger, Create(user_id=user, job_type="t")) for user in users),
             return_exceptions=True,
         )
     assert [type(outcome) for outcome in outcomes] == [Decision, Decision, RuntimeError, Decision]

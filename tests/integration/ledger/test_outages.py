@@ -14,6 +14,7 @@ from jobledger_server.maintenance.reaper import BATCH, Reaper
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
+from tests.support.ledger_calls import apply, claim_jobs
 
 SECOND = 1_000_000
 LEASE = Micros(60 * SECOND)
@@ -72,12 +73,12 @@ async def restarted(store: SqlStore, ledger: Ledger) -> AsyncIterator[Ledger]:
 async def claimed(ledger: Ledger, count: int = 1) -> list[Job]:
     jobs = []
     for _ in range(count):
-        await ledger.apply(Create(user_id="ada", job_type="render"))
+        await apply(ledger, Create(user_id="ada", job_type="render"))
     while len(jobs) < count:
         claim = Claim(
             worker_id="w", job_types=frozenset(["render"]), max_jobs=100, lease_duration=LEASE
         )
-        jobs += await ledger.claim(claim)
+        jobs += await claim_jobs(ledger, claim)
     return jobs
 
 
@@ -112,7 +113,7 @@ async def test_a_start_extends_the_leases_that_expired_before_it(
     assert restarted.outages.resumed_at is not None
     assert extended.lease_expire_time == restarted.outages.resumed_at + LEASE
     assert await reaper.reap() == 0
-    report = await restarted.apply(Report(job_id=job.id, attempt=1, progress=50))
+    report = await apply(restarted, Report(job_id=job.id, attempt=1, progress=50))
     assert (report.applied, report.job.version) == (True, job.version + 1)
 
 
@@ -141,8 +142,8 @@ async def test_an_expiry_decided_before_an_outage_extends_the_lease_if_applied_a
     await let_leases_expire()
     async with writes_refused(database):
         with pytest.raises(StoreUnavailable):
-            await restarted.apply(Report(job_id=job.id, attempt=1))
-    assert (await restarted.apply(Expire(job_id=job.id))).job.leased
+            await apply(restarted, Report(job_id=job.id, attempt=1))
+    assert (await apply(restarted, Expire(job_id=job.id))).job.leased
 
 
 async def test_without_an_outage_a_lease_that_expired_is_lost(
@@ -161,7 +162,7 @@ async def test_extended_leases_do_not_delay_later_expiries(
     """An extended lease is no longer due, so that it does not block the rest."""
     jobs = await claimed(ledger, 3 * BATCH + 1)
     await let_leases_expire()
-    await ledger.apply(Create(user_id="ada", job_type="other", queue_timeout=Micros(1)))
+    await apply(ledger, Create(user_id="ada", job_type="other", queue_timeout=Micros(1)))
     reaper = Reaper(store, restarted)
     while await reaper.reap():
         pass

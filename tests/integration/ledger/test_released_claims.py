@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 from msgspec.structs import replace
 
-from jobledger_server.admission.caller import CALLER, Caller
+from jobledger_server.admission.caller import SERVICE, Caller
 from jobledger_server.domain.commands import ChangeStatus, Claim, Create
 from jobledger_server.domain.job import JobStatus, Micros
 from jobledger_server.ledger import long_poll
@@ -16,6 +16,7 @@ from jobledger_server.ledger.long_poll import LongPoll
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
 from tests.support.gated_store import Gate, GatedStore
+from tests.support.ledger_calls import apply
 
 CLAIM = Claim(
     worker_id="w", job_types=frozenset({"render"}), max_jobs=3, lease_duration=Micros(60_000_000)
@@ -30,15 +31,15 @@ async def test_one_release_that_fails_does_not_stop_the_others(
     gated = GatedStore(store)
     async with Ledger(gated, lambda _: None, max_waiting=max_waiting) as ledger:
         creation = Create(user_id="ada", job_type="render")
-        jobs = [(await ledger.apply(creation)).job for _ in range(3)]
-        CALLER.set(Caller("1.1.1.1:1", "w"))
+        jobs = [(await apply(ledger, creation)).job for _ in range(3)]
         gate = gated.before_commit = Gate()
         async with LongPoll(ledger, ClaimWaiters()) as claims:  # its end waits for releases
-            claiming = asyncio.create_task(claims.claim(CLAIM, 0))
+            caller = Caller("1.1.1.1:1", "w")
+            claiming = asyncio.create_task(claims.claim(CLAIM, 0, caller))
             await gate.reached.wait()
             # In the batch after the claim's, before the releases: one of the jobs is completed.
             completion = asyncio.create_task(
-                ledger.apply(ChangeStatus(job_id=jobs[0].id, target=JobStatus.COMPLETED))
+                apply(ledger, ChangeStatus(job_id=jobs[0].id, target=JobStatus.COMPLETED))
             )
             await asyncio.sleep(0)
             claiming.cancel()
@@ -64,9 +65,9 @@ async def test_a_release_that_failed_is_retried_until_the_database_answers(
 
     gated = GatedStore(store)
     async with Ledger(gated, lambda _: None, max_waiting=10) as ledger:
-        job = (await ledger.apply(Create(user_id="ada", job_type="render"))).job
+        job = (await apply(ledger, Create(user_id="ada", job_type="render"))).job
         async with LongPoll(ledger, ClaimWaiters()) as claims:
-            claimed = await claims.claim(CLAIM, 0)
+            claimed = await claims.claim(CLAIM, 0, SERVICE)
             gated.before_commit = refused
             claims.release(claimed)
             async with asyncio.timeout(20):
@@ -87,9 +88,9 @@ async def test_shutdown_does_not_wait_for_an_unavailable_database(
 
     gated = GatedStore(store)
     async with Ledger(gated, lambda _: None, max_waiting=10) as ledger:
-        await ledger.apply(Create(user_id="ada", job_type="render"))
+        await apply(ledger, Create(user_id="ada", job_type="render"))
         async with asyncio.timeout(20), LongPoll(ledger, ClaimWaiters()) as claims:
-            claimed = await claims.claim(CLAIM, 0)
+            claimed = await claims.claim(CLAIM, 0, SERVICE)
             gated.before_commit = away
             claims.release(claimed)
             await refused.wait()
@@ -99,15 +100,15 @@ async def test_a_claim_whose_caller_left_before_its_batch_claims_nothing(store: 
     gated = GatedStore(store)
     async with Ledger(gated, lambda _: None, max_waiting=10) as ledger:
         jobs = [
-            (await ledger.apply(Create(user_id="ada", job_type=job_type))).job
+            (await apply(ledger, Create(user_id="ada", job_type=job_type))).job
             for job_type in ("render", "export")
         ]
         gate = gated.before_commit = Gate()
         async with LongPoll(ledger, ClaimWaiters()) as claims:
-            first = asyncio.create_task(claims.claim(CLAIM, 0))
+            first = asyncio.create_task(claims.claim(CLAIM, 0, SERVICE))
             await gate.reached.wait()
             second = asyncio.create_task(
-                claims.claim(replace(CLAIM, job_types=frozenset({"export"})), 0)
+                claims.claim(replace(CLAIM, job_types=frozenset({"export"})), 0, SERVICE)
             )
             await asyncio.sleep(0)
             second.cancel()

@@ -16,15 +16,16 @@ from jobledger_server.maintenance.retention import Retention
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change, JobQuery, Purgeable, StoreUnavailable
+from tests.support.ledger_calls import apply
 
 HOUR = Micros(3600 * 1_000_000)
 NOW = Micros(0)
 
 
 async def ended(ledger: Ledger, **fields: object) -> Job:
-    job = (await ledger.apply(Create(user_id="ada", job_type="t", **fields))).job
-    await ledger.apply(ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING))
-    return (await ledger.apply(ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))).job
+    job = (await apply(ledger, Create(user_id="ada", job_type="t", **fields))).job
+    await apply(ledger, ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING))
+    return (await apply(ledger, ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))).job
 
 
 Aged = Callable[..., Awaitable[None]]
@@ -66,7 +67,7 @@ async def test_old_terminal_jobs_are_purged_with_a_tombstone_and_the_rest_stays(
     store: SqlStore, ledger: Ledger, published: list[Change], aged: Aged
 ) -> None:
     old, young = [await ended(ledger) for _ in range(3)], await ended(ledger)
-    running = (await ledger.apply(Create(user_id="ada", job_type="t"))).job
+    running = (await apply(ledger, Create(user_id="ada", job_type="t"))).job
     await aged(*old, by=2 * HOUR)
     published.clear()
     assert not await Retention(store, ledger, jobs=HOUR, deletions=HOUR).purge_some()
@@ -111,7 +112,7 @@ async def purged_beside(
 
     async def call() -> None:
         while True:
-            await ledger.apply(Create(user_id="bob", job_type="t"))
+            await apply(ledger, Create(user_id="bob", job_type="t"))
 
     async with Ledger(store, publish, max_waiting=1000) as ledger, AsyncExitStack() as stack:
         await asyncio.gather(*(ended(ledger) for _ in range(26)))
@@ -171,7 +172,7 @@ async def test_several_servers_purge_each_job_once(
 
 async def test_tombstones_are_kept_for_the_configured_time(store: SqlStore, ledger: Ledger) -> None:
     job = await ended(ledger)
-    await ledger.apply(Delete(job_id=job.id, user_id="ada"))
+    await apply(ledger, Delete(job_id=job.id, user_id="ada"))
     await Retention(store, ledger, jobs=None, deletions=HOUR).purge_some()
     assert (await store.feed_head()).compacted_seq == 0
     await Retention(store, ledger, jobs=None, deletions=NOW).purge_some()

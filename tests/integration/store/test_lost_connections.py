@@ -17,6 +17,7 @@ from jobledger_server.sql.postgresql import postgresql_dialect, postgresql_engin
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
 from tests.support.databases import several_servers
+from tests.support.ledger_calls import apply
 from tests.support.proxy import Proxy
 
 CREATE = Create(user_id="ada", job_type="render")
@@ -52,7 +53,7 @@ def confused(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 async def test_a_connection_with_a_protocol_error_is_replaced_and_the_batch_repeated(
     ledger: Ledger, confused: list[object]
 ) -> None:
-    decision = await ledger.apply(CREATE)
+    decision = await apply(ledger, CREATE)
     assert decision.changed
     assert len(confused) == 1
 
@@ -105,7 +106,7 @@ async def test_unresponsive_connections_delay_no_command(
                 # A statement that is not answered, and the two seconds that SQLAlchemy gives
                 # a connection to say good-bye, for one connection and for its replacement.
                 async with asyncio.timeout(2 * PATIENCE_SECONDS + 4):
-                    decision = await ledger.apply(CREATE)
+                    decision = await apply(ledger, CREATE)
             except StoreUnavailable:
                 continue
             assert decision.changed
@@ -138,7 +139,7 @@ async def test_creations_whose_connection_broke_are_not_repeated(
     async with Ledger(SqlStore(database), lambda _: None, max_waiting=10) as ledger:
         async with holder.transaction():
             await holder.execute("SELECT 1 FROM feed FOR UPDATE")
-            creating = asyncio.create_task(ledger.apply(CREATE))
+            creating = asyncio.create_task(apply(ledger, CREATE))
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while await observer.fetchval(held_up, holder.get_server_pid()) == 0:
                     pass
@@ -149,7 +150,7 @@ async def test_creations_whose_connection_broke_are_not_repeated(
         async with asyncio.timeout(10):
             while await observer.fetchval("SELECT count(*) FROM changes") == 0:
                 pass
-        await ledger.apply(CREATE)
+        await apply(ledger, CREATE)
     assert await observer.fetchval("SELECT max(seq) FROM changes") == 2
     await holder.close()
     await observer.close()
@@ -161,8 +162,8 @@ async def test_a_repeated_creation_after_a_dead_connection_returns_its_job(
 ) -> None:
     """As after a restart of the database: the connections are dead, and answers were lost."""
     command = Create(user_id="ada", job_type="render", request_id="r")
-    first = await ledger.apply(command)
+    first = await apply(ledger, command)
     confused.clear()  # the next connection is, too
-    again = await ledger.apply(command)
+    again = await apply(ledger, command)
     assert again.job == first.job
     assert not again.changed

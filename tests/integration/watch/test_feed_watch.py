@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from jobledger_server.admission.caller import SERVICE
+from jobledger_server.admission.endings import ShuttingDown
 from jobledger_server.domain.commands import ChangeStatus, Create, CreateAll, Delete, Report
 from jobledger_server.domain.job import MEMORY_OVERHEAD_BYTES, Job, JobStatus, Payload
 from jobledger_server.ledger.ledger import Ledger
@@ -18,8 +20,8 @@ from jobledger_server.watch.change_buffer import ChangeBuffer
 from jobledger_server.watch.feed_reader import FeedReader, ForeignCursor, filled_change_buffer
 from jobledger_server.watch.feed_watch import Cursor, FeedUpdate, FeedWatch, Selection
 from jobledger_server.watch.hub import WatchHub
-from jobledger_server.watch.job_watch import Draining
 from jobledger_server.watch.tail import Tail
+from tests.support.ledger_calls import apply, create_all
 from tests.support.store_writer import append, creation, finished, moved, saved, step
 
 MAX_WAIT = 30.0
@@ -72,7 +74,7 @@ async def ledger(store: SqlStore, hub: WatchHub) -> AsyncIterator[Ledger]:
 
 
 async def created(ledger: Ledger, user_id: str = "ada") -> Job:
-    return (await ledger.apply(Create(user_id=user_id, job_type="t"))).job
+    return (await apply(ledger, Create(user_id=user_id, job_type="t"))).job
 
 
 async def next_update(watch: FeedWatch, max_wait: float = MAX_WAIT) -> FeedUpdate:
@@ -84,7 +86,7 @@ async def next_update(watch: FeedWatch, max_wait: float = MAX_WAIT) -> FeedUpdat
 async def test_an_idle_watch_follows_a_feed_without_matching_changes_and_reads_no_table(
     ledger: Ledger, hub: WatchHub, feed: FeedReader, counting: CountingStore
 ) -> None:
-    watch = FeedWatch(feed, ADA, Cursor(0))
+    watch = FeedWatch(feed, ADA, Cursor(0), SERVICE)
     with hub.subscribe_to_feed(watch):
         assert (await next_update(watch)).synced
         for _ in range(3):
@@ -112,7 +114,7 @@ async def test_a_change_committed_while_the_table_is_read_is_delivered(
         late.append(await created(ledger))
 
     counting.after_read = create
-    watch = FeedWatch(feed, ADA, Cursor(0))
+    watch = FeedWatch(feed, ADA, Cursor(0), SERVICE)
     with hub.subscribe_to_feed(watch):
         first = await next_update(watch)  # synced: nothing for it up to there
         second = await next_update(watch)
@@ -132,13 +134,15 @@ async def test_a_waiting_watch_is_woken_only_by_matching_changes(
         wake(watch)
 
     monkeypatch.setattr(FeedWatch, "wake", noted)
-    watch = FeedWatch(feed, Selection(user_id="ada", job_types=frozenset({"t"})), Cursor(0))
+    watch = FeedWatch(
+        feed, Selection(user_id="ada", job_types=frozenset({"t"})), Cursor(0), SERVICE
+    )
     with hub.subscribe_to_feed(watch):
         await next_update(watch)
         waiting = asyncio.create_task(watch.next_update(MAX_WAIT))
         await asyncio.sleep(0)
         await created(ledger, "bob")
-        await ledger.apply(Create(user_id="ada", job_type="other"))
+        await apply(ledger, Create(user_id="ada", job_type="other"))
         assert woken == []
         job = await created(ledger)
         update = await waiting
@@ -153,7 +157,7 @@ async def test_a_cursor_ahead_of_the_server_gets_no_change_twice(
     """Another server sent it the changes; this one has not polled yet."""
     async with Ledger(store, lambda _: None, max_waiting=10) as elsewhere:
         known = [await created(elsewhere) for _ in range(3)]
-    watch = FeedWatch(feed, ADA, Cursor(3))
+    watch = FeedWatch(feed, ADA, Cursor(3), SERVICE)
     with hub.subscribe_to_feed(watch):
         assert (await next_update(watch)).synced
         assert await watch.next_update(0.01) is None
@@ -176,9 +180,9 @@ async def test_a_watch_from_any_cursor_gets_every_transition_from_buffer_and_tab
 ) -> None:
     jobs = [await created(ledger) for _ in range(4)]
     for job in jobs:
-        await ledger.apply(ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING))
-        await ledger.apply(Report(job_id=job.id, progress=50))
-        await ledger.apply(ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
+        await apply(ledger, ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING))
+        await apply(ledger, Report(job_id=job.id, progress=50))
+        await apply(ledger, ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
     assert buffer.floor == hub.seq - 5
     if filled:  # as a server does at its start, from a table that has conflated everything
         buffer = await filled_change_buffer(counting, await counting.feed_head())
@@ -186,7 +190,7 @@ async def test_a_watch_from_any_cursor_gets_every_transition_from_buffer_and_tab
         hub = WatchHub(buffer, lambda: None, max_watches=10)
         feed = FeedReader(counting, buffer)
     for cursor in range(hub.seq):
-        watch = FeedWatch(feed, ADA, Cursor(cursor))
+        watch = FeedWatch(feed, ADA, Cursor(cursor), SERVICE)
         steps: list[tuple[str, int]] = []
         with hub.subscribe_to_feed(watch):
             while True:
@@ -223,7 +227,7 @@ async def test_of_a_deleted_job_whose_start_was_skipped_only_the_deletion_is_del
     for decision in (report, creation(), end, deletion):
         for change in await append(store, decision):
             buffer.add(change)
-    watch = FeedWatch(FeedReader(store, buffer), ADA, Cursor(0))
+    watch = FeedWatch(FeedReader(store, buffer), ADA, Cursor(0), SERVICE)
     assert [change.job for change in (await next_update(watch)).changes] == [other]
     first = watch.cursor
     assert [change.seq for change in (await next_update(watch)).changes] == [5]
@@ -233,7 +237,7 @@ async def test_of_a_deleted_job_whose_start_was_skipped_only_the_deletion_is_del
     ]
     assert (first, second, watch.cursor) == (Cursor(3, as_of=7), Cursor(5, as_of=7), Cursor(7))
     for cursor, seq in ((first, 5), (second, 7)):  # as by a token, on any server
-        elsewhere = FeedWatch(FeedReader(store, buffer), ADA, cursor)
+        elsewhere = FeedWatch(FeedReader(store, buffer), ADA, cursor, SERVICE)
         assert [change.seq for change in (await next_update(elsewhere)).changes] == [seq]
 
 
@@ -246,14 +250,14 @@ async def test_a_server_that_has_not_seen_a_skipped_deletion_reads_the_table(
     for change in (await store.changes_after(1, limit=10)).changes:
         buffer.add(change)
     await append(store, gone)
-    watch = FeedWatch(FeedReader(counting, buffer), ADA, Cursor(1, as_of=4))
+    watch = FeedWatch(FeedReader(counting, buffer), ADA, Cursor(1, as_of=4), SERVICE)
     assert [(change.seq, change.deleted) for change in (await next_update(watch)).changes] == [
         (4, True)
     ]
     assert await watch.next_update(0.0) is None
     assert counting.reads == 1
     with pytest.raises(ForeignCursor):
-        await next_update(FeedWatch(FeedReader(store, buffer), ADA, Cursor(1, as_of=5)))
+        await next_update(FeedWatch(FeedReader(store, buffer), ADA, Cursor(1, as_of=5), SERVICE))
 
 
 @pytest.mark.parametrize(
@@ -277,7 +281,10 @@ async def test_every_cursor_within_a_page_has_the_head_at_which_it_was_read(
     buffer = ChangeBuffer(0)
     hub = WatchHub(buffer, lambda: None, max_watches=10)
     feed = FeedReader(counting, buffer)
-    asleep = {user: FeedWatch(feed, Selection(user_id=user), Cursor(0)) for user in ("ada", "bob")}
+    asleep = {
+        user: FeedWatch(feed, Selection(user_id=user), Cursor(0), SERVICE)
+        for user in ("ada", "bob")
+    }
     with hub.subscribe_to_feed(asleep["ada"]), hub.subscribe_to_feed(asleep["bob"]):
         for watch in asleep.values():
             assert (await next_update(watch)).synced
@@ -287,7 +294,7 @@ async def test_every_cursor_within_a_page_has_the_head_at_which_it_was_read(
         hub.deliver((await store.changes_after(2, limit=3)).changes)
         assert asleep["bob"].cursor == Cursor(2, as_of=6)
     for user_id, seqs in expected.items():
-        watch = FeedWatch(feed, Selection(user_id=user_id), Cursor(0))
+        watch = FeedWatch(feed, Selection(user_id=user_id), Cursor(0), SERVICE)
         cursors = []
         while not (await next_update(watch)).synced:
             cursors.append(watch.cursor)
@@ -303,22 +310,22 @@ async def test_a_restarted_feed_delivers_nothing_read_before(
     for job in (before, after):  # the same sequence numbers again
         buffer.restart(0)
         buffer.add(Change(job, 1))
-        watch = FeedWatch(feed, ADA, Cursor(0))
+        watch = FeedWatch(feed, ADA, Cursor(0), SERVICE)
         assert [change.job for change in (await next_update(watch)).changes] == [job]
 
 
 async def test_draining_ends_a_feed_watch_and_keeps_its_cursor(
     hub: WatchHub, feed: FeedReader
 ) -> None:
-    watch = FeedWatch(feed, ADA, Cursor(0))
+    watch = FeedWatch(feed, ADA, Cursor(0), SERVICE)
     with hub.subscribe_to_feed(watch):
         await next_update(watch)
         waiting = asyncio.create_task(watch.next_update(MAX_WAIT))
         await asyncio.sleep(0)
         hub.drain()
-        with pytest.raises(Draining):
+        with pytest.raises(ShuttingDown):
             await waiting
-        with pytest.raises(Draining), hub.subscribe_to_feed(watch):
+        with pytest.raises(ShuttingDown), hub.subscribe_to_feed(watch):
             pass
     assert watch.cursor == Cursor(0)
 
@@ -330,14 +337,14 @@ async def test_each_update_is_bounded_by_bytes(
     monkeypatch.setattr(feed_module, "PAGE_BYTES", 3 * (40_000 + MEMORY_OVERHEAD_BYTES + 100))
     monkeypatch.setattr(feed_module, "SLICE_BYTES", 3 * (40_000 + feed_module.CHANGE_BYTES + 100))
     for _ in range(10):
-        await ledger.apply(Create(user_id="ada", job_type="t", parameters=blob))
+        await apply(ledger, Create(user_id="ada", job_type="t", parameters=blob))
     empty = ChangeBuffer(hub.seq)
     for buffer, cursor in (
         (empty, Cursor(0)),  # from the table
         (empty, Cursor(hub.seq, START_OF_ACTIVE)),  # as a listing
         (await filled_change_buffer(store, await store.feed_head()), Cursor(0)),
     ):
-        watch = FeedWatch(FeedReader(store, buffer), ADA, cursor)
+        watch = FeedWatch(FeedReader(store, buffer), ADA, cursor, SERVICE)
         sizes: list[int] = []
         seen: list[int] = []
         while True:
@@ -358,7 +365,7 @@ async def test_filling_a_change_buffer_reads_no_more_than_it_holds(
     for _ in range(20):
         blobs = (Payload(bytes(100_000)) for _ in range(10))
         creations = (Create(user_id="ada", job_type="t", parameters=blob) for blob in blobs)
-        await ledger.create_all(CreateAll(tuple(creations)))
+        await create_all(ledger, CreateAll(tuple(creations)))
     tracemalloc.start()
     try:
         buffer = await filled_change_buffer(store, await store.feed_head())
@@ -390,7 +397,7 @@ async def test_a_change_buffer_starts_with_the_changes_that_were_read_in_time(
     poll_now = asyncio.Event()
     poll_now.set()
     tail = asyncio.create_task(Tail(store, hub, poll_now, head).run())
-    watch = FeedWatch(FeedReader(store, buffer), ADA, Cursor(0))
+    watch = FeedWatch(FeedReader(store, buffer), ADA, Cursor(0), SERVICE)
     seen: list[Job] = []
     with hub.subscribe_to_feed(watch):
         while len(seen) < 5:

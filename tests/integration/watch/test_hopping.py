@@ -8,6 +8,7 @@ import random
 
 import pytest
 
+from jobledger_server.admission.caller import SERVICE
 from jobledger_server.domain.commands import Cancel, ChangeStatus, Delete, Report
 from jobledger_server.domain.job import Job, JobStatus
 from jobledger_server.domain.state_machine import TERMINAL, Decision
@@ -88,7 +89,7 @@ class Reader:
         self._versions: dict[str, int] = {}
 
     async def read(self, server: Server, rng: random.Random) -> None:
-        watch = FeedWatch(server.feed, ADA, self.cursor)
+        watch = FeedWatch(server.feed, ADA, self.cursor, SERVICE)
         with server.hub.subscribe_to_feed(watch):
             for _ in range(rng.randint(1, 3)):
                 update = await watch.next_update(0.0)

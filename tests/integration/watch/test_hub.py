@@ -7,7 +7,8 @@ from contextlib import ExitStack
 import pytest
 from sqlalchemy import text
 
-from jobledger_server.admission.caller import CALLER, Caller
+from jobledger_server.admission.caller import SERVICE, Caller
+from jobledger_server.admission.endings import FeedRestarted, ShuttingDown
 from jobledger_server.domain.commands import ChangeStatus, Create, Delete, Report
 from jobledger_server.domain.errors import JobNotFound, LimitExceeded
 from jobledger_server.domain.job import Job, JobId, JobStatus, Micros
@@ -20,8 +21,9 @@ from jobledger_server.watch.change_buffer import ChangeBuffer
 from jobledger_server.watch.feed_reader import FeedReader
 from jobledger_server.watch.feed_watch import Cursor, FeedWatch, Selection
 from jobledger_server.watch.hub import WatchHub
-from jobledger_server.watch.job_watch import Draining, JobWatch
+from jobledger_server.watch.job_watch import JobWatch
 from jobledger_server.watch.tail import Tail
+from tests.support.ledger_calls import apply
 from tests.support.store_writer import HOLE, append, creation, moved, saved, step
 
 MAX_WAIT = 30.0
@@ -65,11 +67,11 @@ async def tail(store: SqlStore, hub: WatchHub, poll_now: asyncio.Event) -> Async
 
 
 async def created(ledger: Ledger) -> Job:
-    return (await ledger.apply(Create(user_id="ada", job_type="t"))).job
+    return (await apply(ledger, Create(user_id="ada", job_type="t"))).job
 
 
 async def started(ledger: Ledger, job: Job) -> Job:
-    return (await ledger.apply(ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING))).job
+    return (await apply(ledger, ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING))).job
 
 
 async def news_of(watch: JobWatch, version: int) -> list[tuple[int, list[int]]]:
@@ -86,7 +88,7 @@ async def test_a_commit_is_delivered_at_once_without_a_poll(
     here: Ledger, hub: WatchHub, poll_now: asyncio.Event
 ) -> None:
     job = await created(here)
-    with hub.subscribe(job.id) as watch:
+    with hub.subscribe(job.id, SERVICE) as watch:
         watch.sent_up_to(1)
         await started(here, job)
         assert await news_of(watch, 2) == [(2, [2])]
@@ -98,10 +100,10 @@ async def test_a_change_behind_a_gap_is_held_back_until_the_gap_is_read(
     here: Ledger, elsewhere: Ledger, hub: WatchHub, poll_now: asyncio.Event, store: SqlStore
 ) -> None:
     job = await created(here)
-    with hub.subscribe(job.id) as watch:
+    with hub.subscribe(job.id, SERVICE) as watch:
         watch.sent_up_to(1)
         await started(elsewhere, job)
-        await here.apply(Report(job_id=job.id, progress=10))
+        await apply(here, Report(job_id=job.id, progress=10))
         # Handed on now, version 3 would hide that the transition to version 2 is missing.
         assert hub.seq == 1
         assert poll_now.is_set()
@@ -122,7 +124,7 @@ async def test_a_change_behind_a_page_that_skipped_its_job_is_held_back(
     own = await append(store, report)
     for decision in (end, step(end.job, Delete(job_id=job.id, user_id="ada"))):
         await append(store, decision)
-    with hub.subscribe(job.id) as watch:
+    with hub.subscribe(job.id, SERVICE) as watch:
         hub.deliver((await store.changes_after(0, limit=1)).changes)
         assert hub.seq == own[0].seq - 1
         hub.publish(own)
@@ -139,10 +141,10 @@ async def test_commits_of_another_server_are_seen_without_a_notification(
     elsewhere: Ledger, hub: WatchHub, tail: None
 ) -> None:
     job = await created(elsewhere)
-    with hub.subscribe(job.id) as watch:
+    with hub.subscribe(job.id, SERVICE) as watch:
         watch.sent_up_to(1)
         job = await started(elsewhere, job)
-        await elsewhere.apply(ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
+        await apply(elsewhere, ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
         seen = await news_of(watch, 3)
     assert [version for _, steps in seen for version in steps] == [2, 3]
 
@@ -151,10 +153,10 @@ async def test_a_deletion_by_another_server_is_seen(
     here: Ledger, elsewhere: Ledger, hub: WatchHub, tail: None
 ) -> None:
     job = await started(here, await created(here))
-    with hub.subscribe(job.id) as watch:
+    with hub.subscribe(job.id, SERVICE) as watch:
         watch.sent_up_to(2)
-        await here.apply(ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
-        await elsewhere.apply(Delete(job_id=job.id, user_id="ada"))
+        await apply(here, ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
+        await apply(elsewhere, Delete(job_id=job.id, user_id="ada"))
         assert await news_of(watch, 3) == [(3, [3])]
         with pytest.raises(JobNotFound):
             await watch.next_update(MAX_WAIT)
@@ -164,13 +166,13 @@ async def test_two_servers_that_race_leave_no_gap(
     here: Ledger, elsewhere: Ledger, hub: WatchHub, tail: None
 ) -> None:
     job = await started(here, await created(here))
-    with hub.subscribe(job.id) as watch:
+    with hub.subscribe(job.id, SERVICE) as watch:
         watch.sent_up_to(2)
         for progress in range(1, 51):
-            await (here if progress % 2 else elsewhere).apply(
-                Report(job_id=job.id, progress=progress)
+            await apply(
+                here if progress % 2 else elsewhere, Report(job_id=job.id, progress=progress)
             )
-        await elsewhere.apply(ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
+        await apply(elsewhere, ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
         seen = await news_of(watch, 53)
     versions = [version for version, _ in seen]
     assert versions == sorted(set(versions))
@@ -196,7 +198,7 @@ async def test_the_tail_continues_after_an_outage_of_the_database(
         task = asyncio.create_task(Tail(store, hub, poll_now, head).run())
         await away.wait()
     job = await created(elsewhere)
-    with hub.subscribe(job.id) as watch:
+    with hub.subscribe(job.id, SERVICE) as watch:
         watch.sent_up_to(1)
         await started(elsewhere, job)
         poll_now.set()
@@ -206,13 +208,13 @@ async def test_the_tail_continues_after_an_outage_of_the_database(
 
 
 async def test_more_watches_than_allowed_are_refused_until_one_ends(hub: WatchHub) -> None:
-    CALLER.set(Caller("1.1.1.1:1", "ada"))  # for this test's task alone
-    with hub.subscribe(JobId("a")), hub.subscribe(JobId("a")):
-        with hub.subscribe(JobId("b")):
-            with pytest.raises(LimitExceeded) as refused, hub.subscribe(JobId("c")):
+    ada = Caller("1.1.1.1:1", "ada")
+    with hub.subscribe(JobId("a"), ada), hub.subscribe(JobId("a"), ada):
+        with hub.subscribe(JobId("b"), ada):
+            with pytest.raises(LimitExceeded) as refused, hub.subscribe(JobId("c"), ada):
                 pass
             assert (refused.value.limit, refused.value.value) == ("watches", 3)
-        with hub.subscribe(JobId("c")):
+        with hub.subscribe(JobId("c"), ada):
             assert hub.watches == 3
     assert hub.watches == 0
 
@@ -227,8 +229,8 @@ async def test_a_cancelled_wait_leaves_no_timer(
     hub: WatchHub, buffer: ChangeBuffer, store: SqlStore, timers: list[asyncio.TimerHandle]
 ) -> None:
     """Else the timer would keep the watch in memory for as long as it was going to wait."""
-    of_feed = FeedWatch(FeedReader(store, buffer), Selection(), Cursor(0))
-    with hub.subscribe_to_feed(of_feed), hub.subscribe(JobId("a")) as of_job:
+    of_feed = FeedWatch(FeedReader(store, buffer), Selection(), Cursor(0), SERVICE)
+    with hub.subscribe_to_feed(of_feed), hub.subscribe(JobId("a"), SERVICE) as of_job:
         assert (await of_feed.next_update(MAX_WAIT)).synced
         timers.clear()
         waits = [asyncio.create_task(each.next_update(MAX_WAIT)) for each in (of_feed, of_job)]
@@ -240,11 +242,11 @@ async def test_a_cancelled_wait_leaves_no_timer(
 
 
 async def test_a_draining_hub_ends_every_watch_and_takes_no_more(hub: WatchHub) -> None:
-    with hub.subscribe(JobId("a")) as watch:
+    with hub.subscribe(JobId("a"), SERVICE) as watch:
         hub.drain()
-        with pytest.raises(Draining), hub.subscribe(JobId("b")):
+        with pytest.raises(ShuttingDown), hub.subscribe(JobId("b"), SERVICE):
             pass
-        with pytest.raises(Draining):
+        with pytest.raises(ShuttingDown):
             await watch.next_update(MAX_WAIT)
     assert hub.watches == 0
 
@@ -262,18 +264,18 @@ async def test_a_restored_database_ends_every_watch_and_new_watches_work(
     database: Database,
 ) -> None:
     job = await started(here, await created(here))
-    with hub.subscribe(job.id) as watch:
+    with hub.subscribe(job.id, SERVICE) as watch:
         watch.sent_up_to(2)
         async with database.writer.begin() as connection:
             await connection.execute(text("UPDATE jobs SET change_seq = 1"))
             await connection.execute(text(restore))
         poll_now.set()
-        with pytest.raises(Draining):
+        with pytest.raises(FeedRestarted):
             await watch.next_update(MAX_WAIT)
     assert "feed_epoch_changed" in caplog.text
-    with hub.subscribe(job.id) as watch:
+    with hub.subscribe(job.id, SERVICE) as watch:
         watch.sent_up_to(2)
-        await here.apply(Report(job_id=job.id, progress=10))
+        await apply(here, Report(job_id=job.id, progress=10))
         poll_now.set()
         assert (await news_of(watch, 3))[-1][0] == 3
 
@@ -285,7 +287,9 @@ async def test_many_watchers_are_woken_a_few_at_a_time_and_all_are_woken(
     async with Ledger(store, hub.publish, max_waiting=100) as ledger:
         job = await created(ledger)
         with ExitStack() as stack:
-            subscriptions = [stack.enter_context(hub.subscribe(job.id)) for _ in range(500)]
+            subscriptions = [
+                stack.enter_context(hub.subscribe(job.id, SERVICE)) for _ in range(500)
+            ]
             for watch in subscriptions:
                 watch.sent_up_to(1)
             served: list[int] = []
@@ -314,16 +318,16 @@ async def test_a_hole_in_the_feed_is_logged_counted_and_ends_every_watch(
     job = await created(here)
     tail = Tail(store, hub, poll_now, await store.verify_identity())
     task = asyncio.create_task(tail.run())
-    with hub.subscribe(job.id) as watch:
+    with hub.subscribe(job.id, SERVICE) as watch:
         watch.sent_up_to(1)
         async with database.writer.begin() as connection:
             await connection.execute(text(HOLE))
         poll_now.set()
-        with pytest.raises(Draining):
+        with pytest.raises(FeedRestarted):
             await watch.next_update(MAX_WAIT)
     assert "feed_hole_found" in caplog.text
     assert (tail.holes, hub.seq) == (1, 2)
-    with hub.subscribe(job.id) as watch:
+    with hub.subscribe(job.id, SERVICE) as watch:
         watch.sent_up_to(1)
         await started(here, job)
         assert await news_of(watch, 2) == [(2, [2])]
@@ -340,12 +344,12 @@ async def test_a_transition_is_delivered_if_its_job_changed_again_beyond_the_pag
 ) -> None:
     monkeypatch.setattr(tail_module, "PAGE", 2)
     job = await created(elsewhere)
-    with hub.subscribe(job.id) as watch:
+    with hub.subscribe(job.id, SERVICE) as watch:
         watch.sent_up_to(1)
         await started(elsewhere, job)
         for _ in range(3):
             await created(elsewhere)
-        await elsewhere.apply(Report(job_id=job.id, progress=10))
+        await apply(elsewhere, Report(job_id=job.id, progress=10))
         task = asyncio.create_task(Tail(store, hub, poll_now, await store.verify_identity()).run())
         poll_now.set()
         seen = await news_of(watch, 3)
@@ -359,14 +363,14 @@ async def test_a_tail_behind_the_compacted_sequence_restarts_the_feed(
 ) -> None:
     job = await created(elsewhere)
     job = await started(elsewhere, job)
-    await elsewhere.apply(ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
-    await elsewhere.apply(Delete(job_id=job.id, user_id="ada"))
+    await apply(elsewhere, ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
+    await apply(elsewhere, Delete(job_id=job.id, user_id="ada"))
     assert await store.compact_deletions(Micros(0), limit=10) == 1
-    with hub.subscribe(job.id) as watch:
+    with hub.subscribe(job.id, SERVICE) as watch:
         watch.sent_up_to(1)
         task = asyncio.create_task(Tail(store, hub, poll_now, await store.verify_identity()).run())
         poll_now.set()
-        with pytest.raises(Draining):
+        with pytest.raises(FeedRestarted):
             await watch.next_update(MAX_WAIT)
     assert hub.seq == 4
     task.cancel()
@@ -378,7 +382,7 @@ async def test_a_feed_watcher_keeps_its_cursor_when_the_hub_restarts(
 ) -> None:
     """What lies between was never sent to it."""
     for user_id in ("ada", "nobody"):
-        watch = FeedWatch(FeedReader(store, buffer), Selection(user_id=user_id), Cursor(0))
+        watch = FeedWatch(FeedReader(store, buffer), Selection(user_id=user_id), Cursor(0), SERVICE)
         with hub.subscribe_to_feed(watch):
             await watch.next_update(MAX_WAIT)
             known = hub.seq
@@ -389,6 +393,6 @@ async def test_a_feed_watcher_keeps_its_cursor_when_the_hub_restarts(
             hub.restart(head)
             await created(here)
             assert hub.seq == head + 1
-            with pytest.raises(Draining):
+            with pytest.raises(FeedRestarted):
                 await watch.next_update(MAX_WAIT)
             assert watch.cursor == Cursor(known)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from jobledger_server.admission.caller import CALLER, Caller
+from jobledger_server.admission.caller import SERVICE, Caller
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import FeedPage
 from jobledger_server.watch import feed_reader as feed_module
@@ -43,8 +43,7 @@ async def counting(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> Counting
 
 
 async def synced(feed: FeedReader, selection: Selection, caller: Caller) -> None:
-    CALLER.set(caller)
-    watch = FeedWatch(feed, selection, Cursor(0))
+    watch = FeedWatch(feed, selection, Cursor(0), caller)
     while (update := await watch.next_update(MAX_WAIT)) is None or not update.synced:
         pass
 
@@ -77,12 +76,12 @@ async def test_a_watch_that_waits_for_its_turn_sends_heartbeats_and_misses_nothi
         while counting.pages < feed_module.READERS:
             await asyncio.sleep(0)
         for cursor in (Cursor(0), Cursor(0, JOBS)):
-            waiting = FeedWatch(feed, Selection(), cursor)
+            waiting = FeedWatch(feed, Selection(), cursor, SERVICE)
             for _ in range(3):
                 assert await waiting.next_update(0.01) is None
                 assert waiting.cursor == cursor
         gate.open()
-    watch, seen = FeedWatch(feed, Selection(), Cursor(0)), 0
+    watch, seen = FeedWatch(feed, Selection(), Cursor(0), SERVICE), 0
     while seen < JOBS:
         update = await watch.next_update(0.0)
         seen += len(update.changes) if update else 0
@@ -91,7 +90,7 @@ async def test_a_watch_that_waits_for_its_turn_sends_heartbeats_and_misses_nothi
 async def test_a_watch_without_matches_reports_its_cursor_while_it_reads(
     counting: CountingStore,
 ) -> None:
-    watch = FeedWatch(FeedReader(counting, ChangeBuffer(JOBS)), SELECTIVE, Cursor(0))
+    watch = FeedWatch(FeedReader(counting, ChangeBuffer(JOBS)), SELECTIVE, Cursor(0), SERVICE)
     cursors = []
     while (update := await watch.next_update(0.0)) is None:
         cursors.append(watch.cursor.seq)

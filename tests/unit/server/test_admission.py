@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from jobledger_server.admission.admission import Admission
-from jobledger_server.admission.caller import CALLER, SERVICE, Caller
+from jobledger_server.admission.caller import SERVICE, Caller
 from jobledger_server.admission.fair_queue import FairQueue, Turns
 from jobledger_server.domain.errors import LimitExceeded
 
@@ -67,12 +67,8 @@ def test_a_request_heavier_than_the_limit_is_admitted_alone() -> None:
 
 def test_a_caller_releases_all_that_it_held() -> None:
     watches = Admission("watches", total=10, each=2)
-    token = CALLER.set(ADA)
-    try:
-        with watches.admit(), watches.admit():
-            assert watches.held == 2
-    finally:
-        CALLER.reset(token)
+    with watches.admit(ADA), watches.admit(ADA):
+        assert watches.held == 2
     watches.acquire(ADA, 2)
 
 
@@ -116,8 +112,7 @@ async def test_slots_go_to_callers_in_turn_and_a_cancelled_wait_loses_none() -> 
     release = asyncio.Event()
 
     async def work(caller: Caller, name: str) -> None:
-        CALLER.set(caller)
-        async with turns.turn():
+        async with turns.turn(caller):
             served.append(name)
             await release.wait()
 
@@ -131,7 +126,7 @@ async def test_slots_go_to_callers_in_turn_and_a_cancelled_wait_loses_none() -> 
         await asyncio.sleep(0)
         release.set()
     assert served == ["eve 0", "eve 1", "ada", "eve 2"]
-    async with turns.turn():
+    async with turns.turn(SERVICE):
         pass
 
 
@@ -139,10 +134,10 @@ async def test_a_cancelled_waiter_does_not_lose_the_slot_that_it_was_given() -> 
     turns = Turns(1)
 
     async def wait() -> None:
-        async with turns.turn():
+        async with turns.turn(SERVICE):
             pass
 
-    async with turns.turn():
+    async with turns.turn(SERVICE):
         leaving = [asyncio.create_task(wait()) for _ in range(3)]
         staying = asyncio.create_task(wait())
         await asyncio.sleep(0)

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from jobledger_server.admission.caller import CALLER, SERVICE, Caller
+from jobledger_server.admission.caller import SERVICE, Caller
+from jobledger_server.admission.endings import ShuttingDown
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.ledger import batcher as batcher_module
 from jobledger_server.ledger.batcher import Batcher
@@ -29,8 +30,10 @@ class Work:
         return [ValueError(n) if n < 0 else 2 * n for n in batch]
 
 
-async def submitted(batcher: Batcher[int, int], *numbers: int) -> list[asyncio.Task[int]]:
-    tasks = [asyncio.create_task(batcher.submit(n)) for n in numbers]
+async def submitted(
+    batcher: Batcher[int, int], *numbers: int, caller: Caller = SERVICE
+) -> list[asyncio.Task[int]]:
+    tasks = [asyncio.create_task(batcher.submit(n, caller)) for n in numbers]
     await asyncio.sleep(0)  # each task runs until it waits
     return tasks
 
@@ -65,8 +68,8 @@ async def test_the_error_of_one_item_fails_no_other_item() -> None:
 async def test_items_that_are_put_together_share_a_batch_and_no_error() -> None:
     work = Work()
     async with Batcher("numbers", work, max_batch=2, max_waiting=10) as batcher:
-        first, rest = batcher.put(1), batcher.put_all([-1, 2, 3])
-        assert await first == 2
+        first, rest = batcher.put([1], SERVICE), batcher.put([-1, 2, 3], SERVICE)
+        assert await first == [2]
         error, *doubled = await rest
         assert (str(error), doubled) == ("-1", [4, 6])
     assert work.batches == [[1, -1, 2, 3]]
@@ -77,7 +80,7 @@ async def test_an_exception_of_a_batch_fails_all_its_items_and_the_next_batch_ru
         for task in await submitted(batcher, 13, 1):
             with pytest.raises(RuntimeError, match="unlucky"):
                 await task
-        assert await batcher.submit(2) == 4
+        assert await batcher.submit(2, SERVICE) == 4
 
 
 async def test_a_cancelled_caller_cancels_neither_its_item_nor_others() -> None:
@@ -93,15 +96,15 @@ async def test_a_cancelled_caller_cancels_neither_its_item_nor_others() -> None:
 
 
 async def test_an_item_above_the_waiting_limit_is_refused_at_once() -> None:
-    CALLER.set(Caller("1.1.1.1:1", "ada"))
+    ada = Caller("1.1.1.1:1", "ada")
     gate = Gate()
     async with Batcher("numbers", Work(gate), max_batch=1, max_waiting=3) as batcher:
-        doing = await submitted(batcher, 1)
+        doing = await submitted(batcher, 1, caller=ada)
         await gate.reached.wait()
-        waiting = await submitted(batcher, 2, 3)
+        waiting = await submitted(batcher, 2, 3, caller=ada)
         with pytest.raises(LimitExceeded) as refused:
-            await batcher.submit(4)
-        assert (refused.value.limit, refused.value.value) == ("waiting numbers", 3)
+            await batcher.submit(4, ada)
+        assert (refused.value.limit, refused.value.value) == ("waiting_numbers", 3)
         gate.open()
         assert await asyncio.gather(*doing, *waiting) == [2, 4, 6]
 
@@ -111,18 +114,15 @@ async def test_the_batcher_never_refuses_the_service_and_callers_share_the_rest(
     work = Work(gate)
     eve, ada = Caller("2.2.2.2:2"), Caller("1.1.1.1:1", "ada")
     async with Batcher("numbers", work, max_batch=2, max_waiting=4, share=0.5) as batcher:
-        CALLER.set(eve)
-        futures = [batcher.put(1), batcher.put(2)]
+        futures = [batcher.put([1], eve), batcher.put([2], eve)]
         await gate.reached.wait()
         with pytest.raises(LimitExceeded) as refused:
-            batcher.put(3)
+            batcher.put([3], eve)
         assert (refused.value.value, refused.value.scope) == (2, "caller")
-        CALLER.set(ada)
-        futures += [batcher.put(4), batcher.put(5)]
-        CALLER.set(SERVICE)
-        futures += [batcher.put(6), batcher.put(7)]
+        futures += [batcher.put([4], ada), batcher.put([5], ada)]
+        futures += [batcher.put([6], SERVICE), batcher.put([7], SERVICE)]
         gate.open()
-        assert await asyncio.gather(*futures) == [2, 4, 8, 10, 12, 14]
+        assert await asyncio.gather(*futures) == [[2], [4], [8], [10], [12], [14]]
     assert work.batches == [[1, 2], [4, 6], [5, 7]]
 
 
@@ -134,6 +134,25 @@ async def test_accepted_items_are_finished_before_the_batcher_closes() -> None:
         await gate.reached.wait()
         asyncio.get_running_loop().call_soon(gate.open)
     assert [task.result() for task in tasks] == [2, 4, 6]
+
+
+async def test_a_closed_batcher_says_that_the_server_shuts_down() -> None:
+    async with Batcher("numbers", Work(), max_batch=1, max_waiting=10) as batcher:
+        pass
+    with pytest.raises(ShuttingDown):
+        batcher.put([1], SERVICE)
+
+
+async def test_each_result_is_observed_before_it_is_returned() -> None:
+    observed: list[tuple[str, int, int | Exception]] = []
+    ada = Caller("1.1.1.1:1", "ada")
+
+    def observe(caller: Caller, item: int, result: int | Exception) -> None:
+        observed.append((caller.name, item, result))
+
+    async with Batcher("numbers", Work(), max_batch=10, max_waiting=10, observe=observe) as batcher:
+        doubled, error = await batcher.put([1, -1], ada)
+        assert observed == [("ada", 1, doubled), ("ada", -1, error)]
 
 
 async def test_items_that_wait_fail_at_the_close_while_the_database_is_unavailable() -> None:
@@ -180,7 +199,7 @@ async def ticks(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
 async def test_a_batch_waits_for_returning_callers_and_a_single_caller_does_not_wait() -> None:
     work = Work()
     async with Batcher("numbers", work, max_batch=10, max_waiting=10) as batcher:
-        assert [await batcher.submit(n) for n in (1, 2, 3)] == [2, 4, 6]
+        assert [await batcher.submit(n, SERVICE) for n in (1, 2, 3)] == [2, 4, 6]
         assert work.batches == [[1], [2], [3]]
         await asyncio.gather(*await submitted(batcher, 4, 5, 6))
         early = await submitted(batcher, 7, 8)
@@ -228,7 +247,7 @@ async def test_callers_that_do_not_return_cost_two_idle_ticks(
     work = Work()
     async with Batcher("numbers", work, max_batch=10, max_waiting=10) as batcher:
         await asyncio.gather(*await submitted(batcher, 1, 2, 3, 4))
-        assert [await batcher.submit(n) for n in (5, 6)] == [10, 12]
+        assert [await batcher.submit(n, SERVICE) for n in (5, 6)] == [10, 12]
     assert work.batches == [[1, 2, 3, 4], [5], [6]]
     assert len(ticks) == batcher_module.QUIET_TICKS
 

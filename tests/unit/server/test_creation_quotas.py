@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from jobledger_server.admission.quotas import QUOTAS, Quotas
+from jobledger_server.admission.caller import Caller, Permissions, Quotas
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.rpc.jobs.creation_quotas import COUNT_SECONDS, CreationQuotas
 
@@ -28,13 +28,13 @@ async def test_jobs_created_during_a_count_are_counted() -> None:
     now = 0.0
     store: Any = SlowCount()
     quotas = CreationQuotas(store, clock=lambda: now)
-    QUOTAS.set(Quotas("eve", unfinished_jobs=10))
+    eve = Caller("eve", permissions=Permissions(quotas=Quotas(unfinished_jobs=10)))
 
     async def create(count: int) -> None:
-        async with quotas.creating("ada", count):
+        async with quotas.creating(eve, "ada", count):
             pass
 
-    async with quotas.creating("ada", 10):
+    async with quotas.creating(eve, "ada", 10):
         now = 2 * COUNT_SECONDS
         store.asked.clear()
         store.answers.clear()
@@ -43,3 +43,4 @@ async def test_jobs_created_during_a_count_are_counted() -> None:
     store.answers.set()
     with pytest.raises(LimitExceeded):
         await late
+    assert quotas.refused == {"caller": 1}

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from msgspec.structs import replace
 
+from jobledger_server.admission.endings import ShuttingDown
 from jobledger_server.domain.job import Instant, Job, JobId, JobStatus, Micros
 from jobledger_server.store import Change
 from jobledger_server.watch.held_jobs import HeldJobs, Holders, Signal
@@ -115,5 +116,6 @@ def test_a_job_on_two_streams_is_offered_to_both(holders: Holders, held: HeldJob
 
 
 def test_draining_reaches_each_stream(holders: Holders, held: HeldJobs) -> None:
-    holders.drain()
-    assert held.draining.is_set()
+    holders.end(ShuttingDown)
+    assert held.ended.is_set()
+    assert isinstance(held.ending, ShuttingDown)

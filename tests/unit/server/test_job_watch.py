@@ -5,10 +5,11 @@ import asyncio
 import pytest
 from msgspec.structs import replace
 
+from jobledger_server.admission.endings import ShuttingDown
 from jobledger_server.domain.errors import JobNotFound
 from jobledger_server.domain.job import Instant, Job, JobId, JobStatus, Micros, Transition
 from jobledger_server.store import Change
-from jobledger_server.watch.job_watch import Draining, JobUpdate, JobWatch
+from jobledger_server.watch.job_watch import JobUpdate, JobWatch
 
 JOB = Job(
     id=JobId("j"),
@@ -116,8 +117,8 @@ async def test_a_draining_watch_still_delivers_a_known_terminal_state() -> None:
     slot = JobWatch(JOB.id)
     slot.sent_up_to(1)
     slot.offer(change(2, step(2)))
-    slot.drain()
-    with pytest.raises(Draining):
+    slot.end(ShuttingDown())
+    with pytest.raises(ShuttingDown):
         await slot.next_update(NOW)
     end = change(3, step(3, JobStatus.COMPLETED), status=JobStatus.COMPLETED)
     slot.offer(end)

@@ -2,8 +2,9 @@
 
 import pytest
 
-from jobledger_server.admission import quotas
-from jobledger_server.admission.quotas import RateLimit
+from jobledger_server.admission import rates
+from jobledger_server.admission.caller import Caller, Identity, Permissions, Quotas
+from jobledger_server.admission.rates import RateLimit
 from jobledger_server.domain.errors import LimitExceeded
 
 
@@ -15,11 +16,20 @@ class Clock:
         return self.now
 
 
-def done(limit: RateLimit, caller: str, rate: float) -> int:
+def calls(clock: Clock) -> RateLimit:
+    return RateLimit("calls_per_second", lambda quotas: quotas.calls_per_second, clock)
+
+
+def caller(name: str, rate: float | None) -> Caller:
+    quotas = Quotas(calls_per_second=rate)
+    return Caller(name, permissions=Permissions(Identity(name), quotas=quotas))
+
+
+def done(limit: RateLimit, name: str, rate: float) -> int:
     """Return how often a caller may do it now."""
     for count in range(1000):
         try:
-            limit.take(caller, rate)
+            limit.take(caller(name, rate))
         except LimitExceeded:
             return count
     return 1000
@@ -27,7 +37,7 @@ def done(limit: RateLimit, caller: str, rate: float) -> int:
 
 def test_a_burst_of_one_second_and_then_the_rate() -> None:
     clock = Clock()
-    limit = RateLimit("calls a second", clock)
+    limit = calls(clock)
     assert done(limit, "eve", 10) == 10
     clock.now += 0.5
     assert done(limit, "eve", 10) == 5
@@ -37,7 +47,7 @@ def test_a_burst_of_one_second_and_then_the_rate() -> None:
 
 def test_a_rate_below_one_allows_one() -> None:
     clock = Clock()
-    limit = RateLimit("calls a second", clock)
+    limit = calls(clock)
     assert done(limit, "eve", 0.1) == 1
     clock.now += 9
     assert done(limit, "eve", 0.1) == 0
@@ -46,38 +56,56 @@ def test_a_rate_below_one_allows_one() -> None:
 
 
 def test_callers_have_rates_of_their_own() -> None:
-    limit = RateLimit("calls a second", Clock())
+    limit = calls(Clock())
     assert done(limit, "eve", 3) == 3
     assert done(limit, "ada", 2) == 2
 
 
 def test_a_request_heavier_than_the_rate_is_admitted_once_and_delays_the_next() -> None:
     clock = Clock()
-    limit = RateLimit("jobs created a second", clock)
-    limit.take("eve", 10, 100)
+    limit = calls(clock)
+    limit.take(caller("eve", 10), 100)
     with pytest.raises(LimitExceeded) as refused:
-        limit.take("eve", 10)
+        limit.take(caller("eve", 10))
     assert refused.value.retry_after == pytest.approx(9.1)
     clock.now += refused.value.retry_after
-    limit.take("eve", 10)
+    limit.take(caller("eve", 10))
 
 
 def test_what_is_added_later_delays_the_next_but_refuses_nothing() -> None:
     clock = Clock()
-    limit = RateLimit("calls a second", clock)
-    limit.take("eve", 10)
-    limit.add("eve", 10, 20)
+    limit = calls(clock)
+    limit.take(caller("eve", 10))
+    limit.add(caller("eve", 10), 20)
     with pytest.raises(LimitExceeded) as refused:
-        limit.take("eve", 10)
+        limit.take(caller("eve", 10))
     assert refused.value.retry_after == pytest.approx(1.2)
     clock.now += 1.2
     assert done(limit, "eve", 10) == 1
 
 
 def test_the_number_of_remembered_callers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quotas, "MAX_REMEMBERED", 3)
-    limit = RateLimit("calls a second", Clock())
+    monkeypatch.setattr(rates, "MAX_REMEMBERED", 3)
+    limit = calls(Clock())
     for name in ("eve", "b", "c", "eve", "d"):
-        limit.take(name, 2)
+        limit.take(caller(name, 2))
     assert done(limit, "eve", 2) == 0  # still remembered, because it called again
     assert done(limit, "b", 2) == 2
+
+
+def test_a_caller_without_the_quota_is_not_limited() -> None:
+    limit = calls(Clock())
+    eve = caller("eve", None)
+    limit.add(eve, 10_000)
+    limit.take(eve)
+    assert limit.wait_of(eve) == 0
+
+
+def test_a_caller_can_wait_until_it_may_go_on() -> None:
+    clock = Clock()
+    limit, eve = calls(clock), caller("eve", 10)
+    assert limit.wait_of(eve) == 0
+    limit.add(eve, 30)
+    assert limit.wait_of(eve) == pytest.approx(2.1)
+    clock.now += limit.wait_of(eve)
+    assert limit.wait_of(eve) == 0

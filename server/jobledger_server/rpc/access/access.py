@@ -11,20 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from jobledger_server.admission.caller import Caller, Identity, Permissions
+from jobledger_server.admission.endings import PermissionsChanged
 from jobledger_server.rpc.access.access_file import BadAccessFile, read_access_file
 from jobledger_server.rpc.access.certificates import certificate_name, forwarded_name
 from jobledger_server.rpc.access.issuers import Issuer, IssuerSettings
 from jobledger_server.rpc.access.key_set import BadKeySet
-from jobledger_server.rpc.access.permissions import (
-    PERMISSIONS,
-    AccessDenied,
-    Identity,
-    Permissions,
-    Unauthenticated,
-)
+from jobledger_server.rpc.access.permissions import Unauthenticated
 from jobledger_server.rpc.owner import Metadata
 from jobledger_server.runtime.files import FileState, file_state
-from jobledger_server.watch.job_watch import Draining
 
 POLL_SECONDS = 0.5
 """How often the access file is checked. A change counts once it is this old, so that no file is
@@ -57,35 +52,28 @@ class Access:
         self._issuers: dict[str, Issuer] = {}
         self._load()
 
-    async def permissions(self, context: Any, method: str) -> Permissions:
-        """Return what the caller of a call may do, and set PERMISSIONS.
-
-        Raises:
-            Unauthenticated: The caller has no valid identity.
-            AccessDenied: It may not call the method.
-        """
-        permissions = await self._caller(context)
-        if permissions is None:
+    async def caller(self, context: Any, metadata: Metadata) -> Caller:
+        """Return who makes a call. Raises Unauthenticated without a valid identity."""
+        caller = await self._find_caller(context, metadata)
+        if caller is None:
             raise Unauthenticated
-        PERMISSIONS.set(permissions)
-        if method not in permissions.methods:
-            raise AccessDenied
-        return permissions
+        return caller
 
     @contextmanager
-    def until_changed(self, permissions: Permissions) -> Iterator[None]:
-        """End the current task's call when its caller's permissions change, with Draining.
+    def until_changed(self, caller: Caller) -> Iterator[None]:
+        """End the current task's call when its caller's permissions change.
 
-        Its client opens it again, and is then judged by the new ones.
+        Raises PermissionsChanged: its client opens it again, and is then judged by the new ones.
         """
-        call = _OpenCall(cast("asyncio.Task[Any]", asyncio.current_task()), permissions)
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        call = _OpenCall(task, caller.permissions)
         self._open.add(call)
         try:
             yield
         except asyncio.CancelledError:
             if not call.ended or call.task.uncancel():
                 raise  # the client has cancelled it
-            raise Draining(too_old=True) from None
+            raise PermissionsChanged from None
         finally:
             self._open.remove(call)
 
@@ -123,7 +111,11 @@ class Access:
         self._state = state
         self._policy = policy
         self._issuers = issuers
-        self._tokens = {digest: policy.token(digest) for digest in policy.tokens}
+        self._tokens = {
+            digest: _caller(permissions)
+            for digest in policy.tokens
+            if (permissions := policy.token(digest)) is not None
+        }
         self._forget()
 
     def _issuer(self, settings: IssuerSettings) -> Issuer:
@@ -168,11 +160,10 @@ class Access:
             return None
 
     def _forget(self) -> None:
-        self._by_certificate: OrderedDict[str, Permissions] = OrderedDict()
-        self._by_token: OrderedDict[bytes, tuple[Permissions, float]] = OrderedDict()
+        self._by_certificate: OrderedDict[str, Caller] = OrderedDict()
+        self._by_token: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
 
-    async def _caller(self, context: Any) -> Permissions | None:
-        metadata = context.invocation_metadata() or ()
+    async def _find_caller(self, context: Any, metadata: Metadata) -> Caller | None:
         authorizations = [value for key, value in metadata if key == "authorization"]
         if authorizations:
             # A token takes precedence over the certificate of the connection.
@@ -182,14 +173,14 @@ class Access:
             name = _named_by_proxy(name, metadata)
         return self._named(name) if name else None
 
-    def _named(self, name: str) -> Permissions:
-        permissions = self._by_certificate.get(name)
-        if permissions is None:
-            permissions = self._policy.permissions(Identity(name))
-            _remember(self._by_certificate, name, permissions)
-        return permissions
+    def _named(self, name: str) -> Caller:
+        caller = self._by_certificate.get(name)
+        if caller is None:
+            caller = _caller(self._policy.permissions(Identity(name)))
+            _remember(self._by_certificate, name, caller)
+        return caller
 
-    async def _token_holder(self, authorizations: Collection[str | bytes]) -> Permissions | None:
+    async def _token_holder(self, authorizations: Collection[str | bytes]) -> Caller | None:
         value = next(iter(authorizations))
         if len(authorizations) > 1 or not isinstance(value, str):
             return None
@@ -198,14 +189,14 @@ class Access:
             return None
         # Found by its hash, so the time taken reveals nothing about the token.
         digest = hashlib.sha256(token.encode()).digest()
-        if permissions := self._tokens.get(digest):
-            return permissions
+        if caller := self._tokens.get(digest):
+            return caller
         found, until = self._by_token.get(digest, (None, 0.0))
         if found is not None and time.time() < until:
             return found
         return await self._bearer(token, digest) if self._issuers else None
 
-    async def _bearer(self, token: str, digest: bytes) -> Permissions | None:
+    async def _bearer(self, token: str, digest: bytes) -> Caller | None:
         # Imports an optional extra.
         from jobledger_server.rpc.access.json_web_tokens import verified  # noqa: PLC0415
 
@@ -216,9 +207,13 @@ class Access:
             return await self._bearer(token, digest)
         if found is None:
             return None
-        permissions = self._policy.permissions(found.identity)
-        _remember(self._by_token, digest, (permissions, found.until))
-        return permissions
+        caller = _caller(self._policy.permissions(found.identity))
+        _remember(self._by_token, digest, (caller, found.until))
+        return caller
+
+
+def _caller(permissions: Permissions) -> Caller:
+    return Caller(permissions.identity.name, permissions=permissions)
 
 
 def _named_by_proxy(proxy: str, metadata: Metadata) -> str:

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from jobledger_server.admission.quotas import Quotas
+from jobledger_server.admission.caller import Quotas
 from jobledger_server.rpc.access.issuers import IssuerSettings
-from jobledger_server.rpc.access.methods import RULES, Role, methods_of, path_of
 from jobledger_server.rpc.access.policy import Policy, Rule
-from jobledger_server.rpc.access.work_limits import WorkLimits
+from jobledger_server.rpc.methods import METHODS, Role, methods_of, path_of
 from jobledger_server.rpc.validation import Checker, InvalidRequest
 
 ANY = "*"
@@ -118,10 +117,13 @@ _CALLER_KEYS = {
 }
 
 
-_RATES = {"calls_per_second", "jobs_per_second"}
+_RATES = {"calls_per_second", "updates_per_second", "jobs_per_second"}
 _COUNTS = {"unfinished_jobs", "watches", "work_streams", "waiting_bytes"}
 
 MAX_QUOTA = 2**53
+
+DEFAULT_WORK_STREAMS = 64
+"""Streams of Work that an identity may have open, unless its quotas say otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,7 @@ class _Caller:
         users, claim = self.table.texts("users"), self.table.text("users_claim", "")
         if claim and not self.table.text("identity", "").startswith("jwt:"):
             raise self.table.error("`users_claim` is for an `identity` that begins with jwt:")
-        for_users = {path for path in methods if Role.WORKER not in RULES[path]}
+        for_users = {path for path in methods if Role.WORKER not in METHODS[path].roles}
         any_user = methods_of(frozenset({Role.OPERATOR}) & roles)
         if ANY in users:
             any_user |= for_users
@@ -179,7 +181,8 @@ class _Caller:
             users=users - {ANY},
             any_user=any_user,
             users_claim=claim,
-            work=self._work_limits(works=bool(methods - for_users)),
+            job_types=self._job_types(works=bool(methods - for_users)),
+            fenced=self._fenced(),
             quotas=self._quotas(),
         )
 
@@ -193,7 +196,7 @@ class _Caller:
             allowed = (int, float) if key in _RATES else (int,)
             if type(value) not in allowed or not 0 < value < MAX_QUOTA:
                 raise self.table.error(f"`{key}` must be a positive number")
-        return Quotas(**given)
+        return Quotas(**{"work_streams": DEFAULT_WORK_STREAMS, **given})
 
     def _roles(self) -> frozenset[Role]:
         names = self.table.texts("roles")
@@ -207,10 +210,13 @@ class _Caller:
             raise self.table.error(f"`methods`: {min(unknown)!r} is none; write JobService/GetJob")
         return frozenset(path for path in paths.values() if path is not None)
 
-    def _work_limits(self, *, works: bool) -> WorkLimits:
+    def _fenced(self) -> bool:
         fencing = self.table.text("fencing", "optional")
         if fencing not in ("optional", "required"):
             raise self.table.error("fencing is 'optional' or 'required'")
+        return fencing == "required"
+
+    def _job_types(self, *, works: bool) -> frozenset[str] | None:
         job_types = self.table.texts("job_types")
         if works and not job_types:
             raise self.table.error(f"needs `job_types`; [{ANY!r}] means all types")
@@ -221,7 +227,7 @@ class _Caller:
             check.finish()
         except InvalidRequest:
             raise self.table.error("`job_types` must name types of jobs") from None
-        return WorkLimits(None if ANY in job_types else job_types, fenced=fencing == "required")
+        return None if ANY in job_types else job_types
 
 
 def _by(

@@ -1,13 +1,11 @@
 """The policy of an access file: who may do what. A caller that no rule names may do nothing."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from jobledger_server.admission.quotas import NO_QUOTAS, Quotas
+from jobledger_server.admission.caller import NO_QUOTAS, Identity, Permissions, Quotas
 from jobledger_server.rpc.access.issuers import IssuerSettings
-from jobledger_server.rpc.access.permissions import Identity, Permissions
-from jobledger_server.rpc.access.work_limits import UNLIMITED, WorkLimits
 
 MAX_CLAIMED_USERS = 1000
 
@@ -25,7 +23,8 @@ class Rule:
     users: frozenset[str] = frozenset()
     any_user: frozenset[str] = frozenset()
     users_claim: str = ""
-    work: WorkLimits = UNLIMITED
+    job_types: frozenset[str] | None = frozenset()
+    fenced: bool = False
     quotas: Quotas = NO_QUOTAS
 
     def permissions(self, identity: Identity) -> Permissions:
@@ -33,8 +32,15 @@ class Rule:
         users = self.users
         if self.users_claim:
             users |= _claimed_users(identity.claims.get(self.users_claim))
-        quotas = replace(self.quotas, caller=identity.name)
-        return Permissions(identity, self.methods, users, self.any_user, self.work, quotas)
+        return Permissions(
+            identity,
+            self.methods,
+            users,
+            self.any_user,
+            self.job_types,
+            self.fenced,
+            self.quotas,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +77,14 @@ class Policy:
             users = sorted(rule.users) + ["*"] * bool(rule.any_user)
             if rule.users_claim:
                 users.append(f"claim {rule.users_claim}")
-            types = ["*"] if rule.work.job_types is None else sorted(rule.work.job_types)
+            types = ["*"] if rule.job_types is None else sorted(rule.job_types)
             calls = sorted(path.rpartition(".")[2] for path in rule.methods)
             yield f"{rule.name}: {name}"
             yield f"  methods: {', '.join(calls)}"
             yield f"  users: {', '.join(users) or 'none'}"
             yield f"  job types: {', '.join(types) or 'none'}"
+            yield f"  fencing: {'required' if rule.fenced else 'optional'}"
+            yield f"  quotas: {', '.join(_quotas(rule.quotas)) or 'none'}"
 
     def token(self, digest: bytes) -> Permissions | None:
         """Return what the holder of a token may do, or None if no token has this SHA-256."""
@@ -93,6 +101,12 @@ class Policy:
         if rule is None:
             rule = next((r for start, r in self.prefixes if identity.name.startswith(start)), None)
         return Permissions(identity, frozenset()) if rule is None else rule.permissions(identity)
+
+
+def _quotas(quotas: Quotas) -> Iterator[str]:
+    for each in fields(quotas):
+        if (value := getattr(quotas, each.name)) is not None:
+            yield f"{each.name} {value}"
 
 
 def _claimed_users(claim: Any) -> frozenset[str]:

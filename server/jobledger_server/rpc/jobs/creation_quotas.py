@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from jobledger_server.admission.quotas import MAX_REMEMBERED, QUOTAS, RateLimit
+from jobledger_server.admission.caller import Caller
+from jobledger_server.admission.rates import MAX_REMEMBERED, RateLimit
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.store import Store
 
@@ -38,25 +39,27 @@ class CreationQuotas:
     """
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
-        self.rate = RateLimit("jobs created a second")
+        self.rate = RateLimit("jobs_per_second", lambda quotas: quotas.jobs_per_second)
+        self.limit = "unfinished_jobs"
+        self.refused = {"caller": 0}
+        """How often a creation was refused because of the caller's unfinished jobs."""
         self._store = store
         self._clock = clock
         self._users: OrderedDict[str, _Unfinished] = OrderedDict()
 
-    def check(self) -> None:
+    def check(self, caller: Caller) -> None:
         """Raise LimitExceeded if the caller can create no job now: its request is not parsed."""
-        self._take_rate(0)
+        self.rate.take(caller, 0)
 
     @asynccontextmanager
-    async def creating(self, user_id: str, count: int = 1) -> AsyncIterator[None]:
+    async def creating(self, caller: Caller, user_id: str, count: int = 1) -> AsyncIterator[None]:
         """Create jobs of a user in the block. Raises LimitExceeded."""
-        quotas = QUOTAS.get()
-        most = quotas.unfinished_jobs
+        most = caller.quotas.unfinished_jobs
         unfinished = None if most is None else await self._unfinished(user_id, most)
         if most is not None and unfinished is not None and unfinished.total + count > most:
-            limit = "unfinished jobs of a user"
-            raise LimitExceeded(limit, most, scope="caller", caller=quotas.caller)
-        self._take_rate(count)
+            self.refused["caller"] += 1
+            raise LimitExceeded(self.limit, most, scope="caller", caller=caller.identity)
+        self.rate.take(caller, count)
         if unfinished is None:
             yield
             return
@@ -67,11 +70,6 @@ class CreationQuotas:
             unfinished.created += count
         finally:
             unfinished.creating -= count
-
-    def _take_rate(self, count: int) -> None:
-        quotas = QUOTAS.get()
-        if quotas.jobs_per_second is not None:
-            self.rate.take(quotas.caller, quotas.jobs_per_second, count)
 
     async def _unfinished(self, user_id: str, most: int) -> _Unfinished:
         known = self._users.setdefault(user_id, _Unfinished())

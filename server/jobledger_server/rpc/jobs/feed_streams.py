@@ -2,11 +2,13 @@
 
 import re
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from urllib.parse import quote, unquote
 
 from jobledger.v1 import job_service_pb2 as pb
+from jobledger_server.admission.endings import Ending
 from jobledger_server.domain.job import JobId, is_id
+from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.messages import changes_message
 from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.rpc.tokens import read_token, token
@@ -14,7 +16,6 @@ from jobledger_server.store import START_OF_ACTIVE, ActivePosition
 from jobledger_server.watch.feed_reader import FeedReader, ForeignCursor
 from jobledger_server.watch.feed_watch import Cursor, FeedUpdate, FeedWatch, Selection
 from jobledger_server.watch.hub import WatchHub
-from jobledger_server.watch.job_watch import Draining
 
 CACHED_MESSAGES = 1024
 """Serialized messages cached for other watches at most."""
@@ -26,9 +27,6 @@ _CURSOR = re.compile(
     r"(?P<epoch>[^/]*)/(?P<seq>[0-9]{1,18})/((?P<job_id>[^/]{36})/(?P<user_id>[^/]*))?"
     r"(/(?P<as_of>[0-9]{1,18}))?"
 )
-
-Write = Callable[[bytes], Awaitable[None]]
-"""Sends a serialized WatchJobsResponse."""
 
 
 class FeedStreams:
@@ -53,7 +51,7 @@ class FeedStreams:
         self._messages: OrderedDict[tuple[Cursor, str], bytes] = OrderedDict()
         self._cached_bytes = 0
 
-    async def serve(self, selection: Selection, resume_token: str, write: Write) -> None:
+    async def serve(self, selection: Selection, resume_token: str, call: Call) -> None:
         """Serve one stream, until it is cancelled or an error ends it.
 
         Raises:
@@ -62,14 +60,14 @@ class FeedStreams:
             FeedCompacted: Deletions after the token are no longer known.
             LimitExceeded: Too many watches are open.
             StoreUnavailable: The database does not answer.
-            Draining: The server is shutting down, or the stream reached its maximum age. The
-                error has the token to resume from.
+            Ending: The server is shutting down, or the stream reached its maximum age. The error
+                has the token to resume from.
         """
         tokens = _Tokens(self._epoch(), selection)
         start = Cursor(self._reader.seq, START_OF_ACTIVE)
         cursor = tokens.read(resume_token) if resume_token else start
         age = StreamAge(self._max_age)
-        watch = FeedWatch(self._reader, selection, cursor)
+        watch = FeedWatch(self._reader, selection, cursor, call.caller)
         try:
             with self._hub.subscribe_to_feed(watch):
                 await self._reader.check(max(cursor.seq, cursor.as_of))
@@ -79,9 +77,9 @@ class FeedStreams:
                     del update
                     while unsent:
                         # The client may not read for a long time. It then holds only messages.
-                        await write(unsent.pop(0))
-        except Draining as draining:
-            draining.resume_token = tokens.token_at(watch.cursor)
+                        await call.write(unsent.pop(0))
+        except Ending as ending:
+            ending.resume_token = tokens.token_at(watch.cursor)
             raise
 
     def _serialized(self, update: FeedUpdate | None, at: str) -> list[bytes]:

@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
-
-from grpc.aio import ServicerContext
 
 from jobledger.v1 import job_service_pb2 as pb
 from jobledger_server.domain.job import Asset, AssetId, Transition
+from jobledger_server.ledger.ledger import Ledger, decision_of, decisions_of
 from jobledger_server.ledger.reads import Reads
-from jobledger_server.rpc.access.audit import Commands
+from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.incoming import UnparsedRequest
 from jobledger_server.rpc.jobs import job_requests
 from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
@@ -31,8 +29,6 @@ from jobledger_server.store import Store
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.job_watch import JobUpdate
 
-Context = ServicerContext[Any, Any]
-
 
 class JobService:
     """Converts requests to commands and reads, and their results to serialized responses."""
@@ -40,7 +36,7 @@ class JobService:
     def __init__(
         self,
         store: Store,
-        ledger: Commands,
+        ledger: Ledger,
         reads: Reads,
         hub: WatchHub,
         *,
@@ -61,47 +57,46 @@ class JobService:
         self._creations = creations
         self._last_message: tuple[JobUpdate, WatchMessage] | None = None
 
-    # Requests that may be large are unparsed; see calls.py.
-    async def CreateJob(
-        self, request: UnparsedRequest[pb.CreateJobRequest], context: Context
-    ) -> bytes:
-        read = partial(job_requests.create, traceparent=_traceparent(context))
-        command = await request.read(read, self._creations.check)
-        async with self._creations.creating(command.user_id):
-            decision = await self._ledger.apply(command)
+    async def CreateJob(self, request: UnparsedRequest[pb.CreateJobRequest], call: Call) -> bytes:
+        read = partial(job_requests.create, traceparent=traceparent_of(call.metadata))
+        command = await request.read(call, read, self._creations.check)
+        async with self._creations.creating(call.caller, command.user_id):
+            decision = decision_of(await self._ledger.submit([command], call.caller))
         return job_response(pb.CreateJobResponse, decision.job)
 
     async def BatchCreateJobs(
-        self, request: UnparsedRequest[pb.BatchCreateJobsRequest], context: Context
+        self, request: UnparsedRequest[pb.BatchCreateJobsRequest], call: Call
     ) -> bytes:
-        read = partial(job_requests.create_all, traceparent=_traceparent(context))
-        command = await request.read(read, self._creations.check)
+        read = partial(job_requests.create_all, traceparent=traceparent_of(call.metadata))
+        command = await request.read(call, read, self._creations.check)
         creations = command.creations
-        async with self._creations.creating(creations[0].user_id, len(creations)):
-            jobs = await self._ledger.create_all(command)
-        return jobs_response(pb.BatchCreateJobsResponse, map(job_bytes, jobs))
+        async with self._creations.creating(call.caller, creations[0].user_id, len(creations)):
+            decisions = decisions_of(await self._ledger.submit([command], call.caller))
+        jobs = [job_bytes(decision.job) for decision in decisions]
+        return jobs_response(pb.BatchCreateJobsResponse, jobs)
 
-    async def GetJob(self, request: pb.GetJobRequest, _context: Context) -> bytes:
-        job = await self._reads.job(*job_requests.owned_job(request))
+    async def GetJob(self, request: pb.GetJobRequest, call: Call) -> bytes:
+        job = await self._reads.job(*job_requests.owned_job(request), call.caller)
         return job_response(pb.GetJobResponse, job)
 
-    async def ListJobs(self, request: pb.ListJobsRequest, _context: Context) -> bytes:
+    async def ListJobs(self, request: pb.ListJobsRequest, call: Call) -> bytes:
         query = job_requests.query(request)
         page = job_page(request, query.key(), self._store, query)
-        async with self._lists.turn():
+        async with self._lists.turn(call.caller):
             listed = await page.read(job_bytes, len)
         rest = pb.ListJobsResponse(next_page_token=page.next_token)
         return jobs_response(pb.ListJobsResponse, listed) + rest.SerializeToString()
 
-    async def CancelJob(self, request: pb.CancelJobRequest, _context: Context) -> bytes:
-        decision = await self._ledger.apply(job_requests.cancel(request))
+    async def CancelJob(self, request: pb.CancelJobRequest, call: Call) -> bytes:
+        command = job_requests.cancel(request)
+        decision = decision_of(await self._ledger.submit([command], call.caller))
         return job_response(pb.CancelJobResponse, decision.job)
 
-    async def DeleteJob(self, request: pb.DeleteJobRequest, _context: Context) -> bytes:
-        await self._ledger.apply(job_requests.delete(request))
+    async def DeleteJob(self, request: pb.DeleteJobRequest, call: Call) -> bytes:
+        decision_of(await self._ledger.submit([job_requests.delete(request)], call.caller))
         return pb.DeleteJobResponse().SerializeToString()
 
-    async def ListAssets(self, request: pb.ListAssetsRequest, _context: Context) -> bytes:
+    async def ListAssets(self, request: pb.ListAssetsRequest, call: Call) -> bytes:
         job_id, user_id = job_requests.owned_job(request)
 
         async def assets(after: str | None, limit: int) -> tuple[Sequence[Asset], None]:
@@ -109,18 +104,18 @@ class JobService:
             return await self._store.list_assets(job_id, after=last, limit=limit + 1), None
 
         page = Page(request, ("assets", job_id), assets, cursor=lambda asset: asset.id)
-        await self._reads.job(job_id, user_id)
-        async with self._lists.turn():
+        await self._reads.job(job_id, user_id, call.caller)
+        async with self._lists.turn(call.caller):
             listed = await page.read(partial(asset_message, user_id=user_id), message_bytes)
         response = pb.ListAssetsResponse(assets=listed, next_page_token=page.next_token)
         return response.SerializeToString()
 
-    async def ListTransitions(self, request: pb.ListTransitionsRequest, _context: Context) -> bytes:
+    async def ListTransitions(self, request: pb.ListTransitionsRequest, call: Call) -> bytes:
         job_id, user_id = job_requests.owned_job(request)
 
         async def transitions(after: str | None, limit: int) -> tuple[Sequence[Transition], None]:
             version = number_from(after)
-            _, history = await self._reads.history(job_id, user_id)
+            _, history = await self._reads.history(job_id, user_id, call.caller)
             return [each for each in history if each.version > version][: limit + 1], None
 
         page = Page(
@@ -134,31 +129,31 @@ class JobService:
         return response.SerializeToString()
 
     # Writes instead of yielding: gRPC does not close a generator whose write failed (grpc#42295).
-    async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> None:
+    async def WatchJob(self, request: pb.WatchJobRequest, call: Call) -> None:
         job_id, user_id = job_requests.owned_job(request)
         age = StreamAge(self._max_watch_age)
         # Subscribe, then read: the watch keeps what is committed in between.
-        with self._hub.subscribe(job_id) as watch:
-            job, history = await self._reads.history(job_id, user_id)
+        with self._hub.subscribe(job_id, call.caller) as watch:
+            job, history = await self._reads.history(job_id, user_id, call.caller)
             watch.sent_up_to(job.version)
             unsent = tuple(each for each in history if each.version > request.after_version)
             message, last = self._message(JobUpdate(job, unsent))
             # Hold only the message: the client may not read for a long time, and a heartbeat
             # repeats the job from the message.
             del job
-            await context.write(message.serialized)
+            await call.write(message.serialized)
             while not last:
                 update = await watch.next_update(age.max_wait(self._heartbeat))
                 if update is None:
-                    await context.write(message.heartbeat())
+                    await call.write(message.heartbeat())
                 else:
                     message, last = self._message(update)
                     del update
-                    await context.write(message.serialized)
+                    await call.write(message.serialized)
 
-    async def WatchJobs(self, request: pb.WatchJobsRequest, context: Context) -> None:
+    async def WatchJobs(self, request: pb.WatchJobsRequest, call: Call) -> None:
         selection = job_requests.selection(request)
-        await self._feed_streams.serve(selection, request.resume_token, context.write)
+        await self._feed_streams.serve(selection, request.resume_token, call)
 
     def _message(self, update: JobUpdate) -> tuple[WatchMessage, bool]:
         """Return the serialized update, and whether it is the last one of a stream.
@@ -168,7 +163,3 @@ class JobService:
         if self._last_message is None or self._last_message[0] != update:
             self._last_message = update, watch_message(update.job, update.transitions)
         return self._last_message[1], update.last
-
-
-def _traceparent(context: Context) -> str:
-    return traceparent_of(context.invocation_metadata() or ())

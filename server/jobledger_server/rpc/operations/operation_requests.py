@@ -14,8 +14,8 @@ from jobledger_server.domain.limits import (
 )
 from jobledger_server.domain.state_machine import TERMINAL
 from jobledger_server.rpc import fields
-from jobledger_server.rpc.access.permissions import PERMISSIONS
-from jobledger_server.rpc.owner import Metadata, owner_of
+from jobledger_server.rpc.call import Call
+from jobledger_server.rpc.owner import owner_of
 from jobledger_server.rpc.validation import Checker
 from jobledger_server.store import JobQuery
 
@@ -50,19 +50,19 @@ class OperationsRequests:
     user that the caller may act for.
     """
 
-    def owned_job(self, request: NamedRequest, metadata: Metadata) -> tuple[JobId, str]:
+    def owned_job(self, request: NamedRequest, call: Call) -> tuple[JobId, str]:
         """Return the job's id and the owner on whose behalf the call is made."""
         check = Checker()
-        job_id, user_id = _job_id(check, request.name), self._owner(check, metadata)
+        job_id, user_id = _job_id(check, request.name), self._owner(check, call)
         check.finish()
         return job_id, user_id
 
     def wait(
-        self, request: operations_pb2.WaitOperationRequest, metadata: Metadata
+        self, request: operations_pb2.WaitOperationRequest, call: Call
     ) -> tuple[JobId, str, float]:
         """Return the job's id, its owner, and the seconds to wait for a terminal state."""
         check = Checker()
-        job_id, user_id = _job_id(check, request.name), self._owner(check, metadata)
+        job_id, user_id = _job_id(check, request.name), self._owner(check, call)
         timeout: float = LONGEST_WAIT
         if request.HasField("timeout"):
             timeout = (
@@ -71,30 +71,26 @@ class OperationsRequests:
         check.finish()
         return job_id, user_id, timeout
 
-    def cancel(self, request: operations_pb2.CancelOperationRequest, metadata: Metadata) -> Cancel:
-        job_id, user_id = self.owned_job(request, metadata)
+    def cancel(self, request: operations_pb2.CancelOperationRequest, call: Call) -> Cancel:
+        job_id, user_id = self.owned_job(request, call)
         return Cancel(job_id=job_id, user_id=user_id)
 
-    def delete(self, request: operations_pb2.DeleteOperationRequest, metadata: Metadata) -> Delete:
-        job_id, user_id = self.owned_job(request, metadata)
+    def delete(self, request: operations_pb2.DeleteOperationRequest, call: Call) -> Delete:
+        job_id, user_id = self.owned_job(request, call)
         return Delete(job_id=job_id, user_id=user_id)
 
-    def query(self, request: operations_pb2.ListOperationsRequest, metadata: Metadata) -> JobQuery:
+    def query(self, request: operations_pb2.ListOperationsRequest, call: Call) -> JobQuery:
         check = Checker()
         if request.name != COLLECTION:
             check.add("name", f"must be {COLLECTION!r}")
         fields.check_page_size(check, request.page_size)
         statuses, job_types = _filter(check, request.filter)
-        query = JobQuery(
-            user_id=self._owner(check, metadata), statuses=statuses, job_types=job_types
-        )
+        query = JobQuery(user_id=self._owner(check, call), statuses=statuses, job_types=job_types)
         check.finish()
         return query
 
-    def _owner(self, check: Checker, metadata: Metadata) -> str:
-        permissions = PERMISSIONS.get()
-        only = "" if permissions is None else permissions.only_user
-        return owner_of(check, metadata, otherwise=only)
+    def _owner(self, check: Checker, call: Call) -> str:
+        return owner_of(check, call.metadata, otherwise=call.caller.permissions.only_user)
 
 
 def _job_id(check: Checker, name: str) -> JobId:

@@ -1,20 +1,18 @@
 """google.longrunning.Operations: jobs as operations, for generic clients."""
 
 import asyncio
-from typing import Any
 
 from google.longrunning import operations_pb2 as pb
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
-from grpc.aio import ServicerContext
 
 from jobledger_server.domain.state_machine import TERMINAL
+from jobledger_server.ledger.ledger import Ledger, decision_of
 from jobledger_server.ledger.reads import Reads
-from jobledger_server.rpc.access.audit import Commands
+from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.lists import Lists
 from jobledger_server.rpc.operations.operation_messages import operation_message
 from jobledger_server.rpc.operations.operation_requests import OperationsRequests
-from jobledger_server.rpc.owner import Metadata
 from jobledger_server.rpc.pages import job_page, message_bytes
 from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.store import Store
@@ -24,8 +22,6 @@ MARGIN_SECONDS = 0.5
 """A wait ends this long before the call's deadline, so that the answer arrives in time; or a fifth
 of the remaining time, if that is less."""
 
-Context = ServicerContext[Any, Any]
-
 
 class OperationsService:
     """Converts requests to commands and reads, and their results to serialized operations."""
@@ -33,7 +29,7 @@ class OperationsService:
     def __init__(
         self,
         store: Store,
-        ledger: Commands,
+        ledger: Ledger,
         reads: Reads,
         hub: WatchHub,
         requests: OperationsRequests,
@@ -49,35 +45,37 @@ class OperationsService:
         self._requests = requests
         self._max_age = max_age
 
-    async def GetOperation(self, request: pb.GetOperationRequest, context: Context) -> bytes:
-        job = await self._reads.job(*self._requests.owned_job(request, _metadata(context)))
+    async def GetOperation(self, request: pb.GetOperationRequest, call: Call) -> bytes:
+        job = await self._reads.job(*self._requests.owned_job(request, call), call.caller)
         return _serialized(operation_message(job))
 
-    async def ListOperations(self, request: pb.ListOperationsRequest, context: Context) -> bytes:
-        query = self._requests.query(request, _metadata(context))
+    async def ListOperations(self, request: pb.ListOperationsRequest, call: Call) -> bytes:
+        query = self._requests.query(request, call)
         page = job_page(request, ("operations", query.key()), self._store, query)
-        async with self._lists.turn():
+        async with self._lists.turn(call.caller):
             listed = await page.read(operation_message, message_bytes)
         response = pb.ListOperationsResponse(operations=listed, next_page_token=page.next_token)
         return _serialized(response)
 
-    async def CancelOperation(self, request: pb.CancelOperationRequest, context: Context) -> bytes:
-        await self._ledger.apply(self._requests.cancel(request, _metadata(context)))
+    async def CancelOperation(self, request: pb.CancelOperationRequest, call: Call) -> bytes:
+        command = self._requests.cancel(request, call)
+        decision_of(await self._ledger.submit([command], call.caller))
         return Empty().SerializeToString()
 
-    async def DeleteOperation(self, request: pb.DeleteOperationRequest, context: Context) -> bytes:
-        await self._ledger.apply(self._requests.delete(request, _metadata(context)))
+    async def DeleteOperation(self, request: pb.DeleteOperationRequest, call: Call) -> bytes:
+        command = self._requests.delete(request, call)
+        decision_of(await self._ledger.submit([command], call.caller))
         return Empty().SerializeToString()
 
-    async def WaitOperation(self, request: pb.WaitOperationRequest, context: Context) -> bytes:
-        job_id, user_id, timeout = self._requests.wait(request, _metadata(context))
+    async def WaitOperation(self, request: pb.WaitOperationRequest, call: Call) -> bytes:
+        job_id, user_id, timeout = self._requests.wait(request, call)
         loop = asyncio.get_running_loop()
-        until = loop.time() + min(timeout, _max_wait(context))
+        until = loop.time() + min(timeout, _max_wait(call))
         if (left := StreamAge(self._max_age).remaining()) is not None:
             until = min(until, loop.time() + left)
         # Subscribe, then read: the watch keeps what is committed in between.
-        with self._hub.subscribe(job_id) as watch:
-            job = await self._reads.job(job_id, user_id)
+        with self._hub.subscribe(job_id, call.caller) as watch:
+            job = await self._reads.job(job_id, user_id, call.caller)
             watch.sent_up_to(job.version)
             while job.status not in TERMINAL:
                 update = await watch.next_update(max(0.0, until - loop.time()))
@@ -91,11 +89,7 @@ def _serialized(response: Message) -> bytes:
     return response.SerializeToString()
 
 
-def _metadata(context: Context) -> Metadata:
-    return context.invocation_metadata() or ()
-
-
-def _max_wait(context: Context) -> float:
+def _max_wait(call: Call) -> float:
     """Return the seconds that a call can wait and still be answered before its deadline."""
-    left = context.time_remaining()
+    left = call.time_remaining()
     return float("inf") if left is None else left - min(MARGIN_SECONDS, left / 5)

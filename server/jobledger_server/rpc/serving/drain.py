@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 
-from jobledger_server.watch.job_watch import Draining
+from jobledger_server.admission.endings import ShuttingDown
 
 QUIET_SECONDS = 0.1
 """After this long without a call, refused clients have connected to another server."""
@@ -26,7 +26,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class Drain:
     """Counts the running calls of Jobledger's own services, and refuses new ones.
 
-    Each call runs in a `with` block, which raises Draining once `begin` was called.
+    Each call runs in a `with` block, which raises ShuttingDown once `begin` was called.
 
     Args:
         end_streams: Ends the open streams; called by `begin`.
@@ -43,7 +43,7 @@ class Drain:
     def __enter__(self) -> None:
         if self.begun.is_set():
             self._refused.set()
-            raise Draining
+            raise ShuttingDown
         if not self._running:
             self._idle.clear()
         self._running += 1

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,10 +17,11 @@ from jobledger.v1 import job_service_pb2, worker_service_pb2
 from jobledger_server.admission.admission import Admission
 from jobledger_server.domain.limits import MAX_MESSAGE_BYTES
 from jobledger_server.rpc.jobs.job_service import JobService
+from jobledger_server.rpc.methods import WORKER_SERVICE
 from jobledger_server.rpc.operations.operations_service import OperationsService
 from jobledger_server.rpc.serving.calls import Calls
 from jobledger_server.rpc.serving.drain import Drain
-from jobledger_server.rpc.serving.handlers import Handlers, Limits
+from jobledger_server.rpc.serving.handlers import Handlers
 from jobledger_server.rpc.serving.health import report_serving
 from jobledger_server.rpc.serving.reflection import add_reflection
 from jobledger_server.rpc.workers.worker_service import WorkerService
@@ -53,9 +54,6 @@ OPTIONS = (
 
 LARGEST_OPTION = 2**31 - 1
 """gRPC's options have 32 bits. Of a time in milliseconds this means no limit."""
-
-MAX_FOREIGN_STREAMS = 1_000
-"""Streams of health and reflection, of all callers together."""
 
 STREAM_END_SECONDS = 5
 """How long a stream that has reached its age may take to end by itself, on a busy machine."""
@@ -100,7 +98,7 @@ async def serving(
     settings: Settings,
     services: Services,
     calls: Calls,
-    limits: Limits,
+    open_calls: Mapping[str, Admission],
     drain: Drain,
     *,
     credentials: grpc.ServerCredentials | None,
@@ -116,7 +114,7 @@ async def serving(
     """
     check_socket_file(settings.listen)
     server = grpc.aio.server(options=_options(settings, max_connections))
-    handlers = Handlers(server, calls, drain, limits)
+    handlers = Handlers(server, calls, drain, open_calls)
     for descriptor, service in zip(_DESCRIPTORS, services, strict=True):
         handlers.add_service(descriptor, service)
     names = [descriptor.full_name for descriptor in _DESCRIPTORS]
@@ -182,18 +180,16 @@ def _add_health_and_reflection(
     return health
 
 
-def stream_limits(settings: Settings) -> Limits:
-    """Return the limits of the longest calls."""
-
-    def admission(limit: str, total: int, quota: str = "") -> Admission:
-        each = max(1, int(total * settings.caller_share))
-        return Admission(limit, total=total, each=each, quota=quota)
-
-    return Limits(
-        streams=admission("streams of workers", settings.max_watches, "work_streams"),
-        claims=admission("waiting claims", settings.max_watches),
-        foreign=admission("streams of health and reflection", MAX_FOREIGN_STREAMS),
-    )
+def open_calls(settings: Settings) -> Mapping[str, Admission]:
+    """Return the limits of how many of the longest calls are open, by the path of the method."""
+    total = settings.max_watches
+    each = max(1, int(total * settings.caller_share))
+    return {
+        f"{WORKER_SERVICE}Work": Admission(
+            "work_streams", total=total, each=each, quota=lambda quotas: quotas.work_streams
+        ),
+        f"{WORKER_SERVICE}ClaimJobs": Admission("open_claims", total=total, each=each),
+    }
 
 
 def _options(settings: Settings, max_connections: int) -> list[tuple[str, int]]:

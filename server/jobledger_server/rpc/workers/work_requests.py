@@ -64,26 +64,16 @@ class WorkRequests:
     def __init__(self, url_schemes: Collection[str]) -> None:
         self._url_schemes = url_schemes
 
-    def first(self, data: bytes) -> tuple[Hello, WorkMessage]:
-        """Parse and convert the first message of a stream."""
-        message = self.message(data)
-        if message.hello is None:
-            raise InvalidRequest([("hello", "is required in the first message")])
-        return message.hello, message
-
-    def next(self, data: bytes) -> WorkMessage:
-        """Parse and convert a message after the first."""
-        message = self.message(data)
-        if message.hello is not None:
-            raise InvalidRequest([("hello", "is allowed in the first message only")])
-        return message
-
-    def message(self, data: bytes) -> WorkMessage:
+    def message(self, data: bytes, *, first: bool) -> WorkMessage:
+        """Parse and convert a message. The first one has `hello`, and no other."""
         request = parsed(pb.WorkRequest.FromString, data, max_bytes=MAX_MESSAGE_BYTES)
         check = Checker()
         hello, slots = None, None
         if request.HasField("hello"):
             hello = _hello(check.within("hello."), request.hello)
+        if first is not (hello is not None):
+            where = "is required in" if first else "is allowed in"
+            check.add("hello", f"{where} the first message{'' if first else ' only'}")
         if request.HasField("slots"):
             slots = check.number("slots", request.slots, 0, MAX_SLOTS)
         check.at_most("updates", request.updates, MAX_UPDATES)

@@ -1,10 +1,21 @@
 """Converts requests of WorkerService to commands. Raises InvalidRequest."""
 
 from collections.abc import Collection, Sequence
+from typing import TypeVar
+
+from msgspec.structs import replace
 
 from jobledger.v1 import asset_pb2, job_pb2
 from jobledger.v1 import worker_service_pb2 as pb
-from jobledger_server.domain.commands import ChangeStatus, Claim, LinkAsset, Release, Report
+from jobledger_server.admission.caller import Caller
+from jobledger_server.domain.commands import (
+    ChangeStatus,
+    Claim,
+    LinkAsset,
+    Release,
+    Report,
+    WorkerCommand,
+)
 from jobledger_server.domain.job import (
     MICROS_PER_SECOND,
     AssetLink,
@@ -26,10 +37,12 @@ from jobledger_server.domain.limits import (
     MIN_LEASE_SECONDS,
 )
 from jobledger_server.rpc import fields
-from jobledger_server.rpc.validation import Checker
+from jobledger_server.rpc.validation import Checker, InvalidRequest
 
 DEFAULT_CLAIM_LEASE = Micros(60 * MICROS_PER_SECOND)
 """The lease of a claimed job if the request has none."""
+
+Limited = TypeVar("Limited", bound=WorkerCommand)
 
 MarkRequest = pb.MarkCompletedRequest | pb.MarkPartialRequest | pb.MarkFailedRequest
 
@@ -128,6 +141,28 @@ class WorkerRequests:
         )
         check.finish()
         return command
+
+
+def limited(command: Limited, caller: Caller) -> Limited:
+    """Return a worker's command with its caller's limits.
+
+    Raises InvalidRequest if the caller has to send its attempt and does not.
+    """
+    permissions = caller.permissions
+    if permissions.fenced and _without_fence(command):
+        raise InvalidRequest([("attempt", "is required of this caller")])
+    if permissions.job_types is None:
+        return command
+    return replace(command, job_types=permissions.job_types)
+
+
+def _without_fence(command: WorkerCommand) -> bool:
+    if isinstance(command, Release):
+        return not command.attempt
+    if isinstance(command, ChangeStatus) and command.target is JobStatus.PROCESSING:
+        # A start needs no attempt. With an expected version it could be a report on a running job.
+        return command.attempt is None and command.expected_version is not None
+    return command.attempt is None
 
 
 def links(

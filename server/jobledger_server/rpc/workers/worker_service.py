@@ -1,11 +1,15 @@
 """WorkerService: for the workers that run jobs."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
-from grpc.aio import ServicerContext
-
 from jobledger.v1 import worker_service_pb2 as pb
+from jobledger_server.domain.commands import ChangeStatus, WorkerCommand
+from jobledger_server.domain.job import Job
+from jobledger_server.domain.state_machine import Decision
+from jobledger_server.ledger.ledger import Ledger, decision_of
+from jobledger_server.ledger.long_poll import LongPoll
+from jobledger_server.rpc.access.permissions import check_job_types
+from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.incoming import UnparsedRequest
 from jobledger_server.rpc.messages import (
     asset_message,
@@ -15,10 +19,7 @@ from jobledger_server.rpc.messages import (
     progress_response,
 )
 from jobledger_server.rpc.workers.work_streams import WorkStreams
-from jobledger_server.rpc.workers.worker_ledger import WorkerLedger
-from jobledger_server.rpc.workers.worker_requests import WorkerRequests
-
-Context = ServicerContext[Any, Any]
+from jobledger_server.rpc.workers.worker_requests import WorkerRequests, limited
 
 
 class WorkerService:
@@ -26,58 +27,62 @@ class WorkerService:
 
     def __init__(
         self,
-        ledger: WorkerLedger,
+        ledger: Ledger,
+        long_poll: LongPoll,
         requests: WorkerRequests,
         work_streams: WorkStreams,
     ) -> None:
         self._ledger = ledger
+        self._long_poll = long_poll
         self._requests = requests
         self._work_streams = work_streams
 
-    async def ClaimJobs(self, request: pb.ClaimJobsRequest, _context: Context) -> bytes:
-        jobs = await self._ledger.claim(*self._requests.claim(request))
+    async def _decide(self, command: WorkerCommand, call: Call) -> Decision:
+        command = limited(command, call.caller)
+        return decision_of(await self._ledger.submit([command], call.caller))
+
+    async def ClaimJobs(self, request: pb.ClaimJobsRequest, call: Call) -> bytes:
+        claim, wait = self._requests.claim(request)
+        check_job_types(call.caller, claim.job_types)
+        jobs = await self._long_poll.claim(claim, wait, call.caller)
         return jobs_response(pb.ClaimJobsResponse, map(job_bytes, jobs))
 
-    async def ReleaseJob(self, request: pb.ReleaseJobRequest, _context: Context) -> bytes:
-        decision = await self._ledger.apply(self._requests.release(request))
+    async def ReleaseJob(self, request: pb.ReleaseJobRequest, call: Call) -> bytes:
+        decision = await self._decide(self._requests.release(request), call)
         return job_response(pb.ReleaseJobResponse, decision.job)
 
-    # Requests that may be large are unparsed; see calls.py.
     async def TransitionJob(
-        self, request: UnparsedRequest[pb.TransitionJobRequest], _context: Context
+        self, request: UnparsedRequest[pb.TransitionJobRequest], call: Call
     ) -> bytes:
-        decision = await self._ledger.apply(await request.read(self._requests.change_status))
+        command = await request.read(call, self._requests.change_status)
+        decision = await self._decide(command, call)
         return job_response(pb.TransitionJobResponse, decision.job)
 
-    async def UpdateProgress(self, request: pb.UpdateProgressRequest, _context: Context) -> bytes:
-        decision = await self._ledger.apply(self._requests.report(request))
-        return progress_response(decision)
+    async def UpdateProgress(self, request: pb.UpdateProgressRequest, call: Call) -> bytes:
+        return progress_response(await self._decide(self._requests.report(request), call))
 
-    # Writes instead of yielding, as JobService.WatchJob does. Reads instead of iterating, which
-    # would go through two more generators for each message; they are not parsed yet: handlers.py.
-    async def Work(self, _messages: AsyncIterator[bytes], context: Context) -> None:
-        await self._work_streams.serve(context.read, context.write)
+    async def Work(self, _: None, call: Call) -> None:
+        await self._work_streams.serve(call)
 
     async def MarkCompleted(
-        self, request: UnparsedRequest[pb.MarkCompletedRequest], _context: Context
+        self, request: UnparsedRequest[pb.MarkCompletedRequest], call: Call
     ) -> bytes:
-        decision = await self._ledger.apply(await request.read(self._requests.mark))
-        return job_response(pb.MarkCompletedResponse, decision.job)
+        return job_response(pb.MarkCompletedResponse, await self._marked(request, call))
 
     async def MarkPartial(
-        self, request: UnparsedRequest[pb.MarkPartialRequest], _context: Context
+        self, request: UnparsedRequest[pb.MarkPartialRequest], call: Call
     ) -> bytes:
-        decision = await self._ledger.apply(await request.read(self._requests.mark))
-        return job_response(pb.MarkPartialResponse, decision.job)
+        return job_response(pb.MarkPartialResponse, await self._marked(request, call))
 
-    async def MarkFailed(
-        self, request: UnparsedRequest[pb.MarkFailedRequest], _context: Context
-    ) -> bytes:
-        decision = await self._ledger.apply(await request.read(self._requests.mark))
-        return job_response(pb.MarkFailedResponse, decision.job)
+    async def MarkFailed(self, request: UnparsedRequest[pb.MarkFailedRequest], call: Call) -> bytes:
+        return job_response(pb.MarkFailedResponse, await self._marked(request, call))
 
-    async def CreateAsset(self, request: pb.CreateAssetRequest, _context: Context) -> bytes:
-        decision = await self._ledger.apply(self._requests.link_asset(request))
+    async def _marked(self, request: UnparsedRequest[Any], call: Call) -> Job:
+        command: ChangeStatus = await request.read(call, self._requests.mark)
+        return (await self._decide(command, call)).job
+
+    async def CreateAsset(self, request: pb.CreateAssetRequest, call: Call) -> bytes:
+        decision = await self._decide(self._requests.link_asset(request), call)
         (asset,) = decision.assets
         return pb.CreateAssetResponse(
             asset=asset_message(asset, decision.job.user_id)

@@ -99,29 +99,27 @@ async def test_a_caller_without_a_valid_token_is_unauthenticated(
 
 
 @in_turn(
-    ("authorization", "what", "user_id"),
+    ("authorization", "what", "user_id", "missing"),
     [
-        ("Bearer web-token", "create", "eve"),
-        ("Bearer web-token", "watch", "eve"),
-        ("Bearer web-token", "watch many", "eve"),
-        ("Bearer web-token", "watch many", ""),
-        ("Bearer web-token", "list", "eve"),
-        ("Bearer web-token", "list", ""),
-        ("Bearer worker-token", "watch many", "ada"),
-        ("Bearer web-token", "work", "ada"),
-        ("Bearer worker-token", "create", "ada"),
+        ("Bearer web-token", "create", "eve", "users"),
+        ("Bearer web-token", "watch", "eve", "users"),
+        ("Bearer web-token", "watch many", "eve", "users"),
+        ("Bearer web-token", "watch many", "", "users"),
+        ("Bearer web-token", "list", "eve", "users"),
+        ("Bearer web-token", "list", "", "users"),
+        ("Bearer worker-token", "watch many", "ada", "methods"),
+        ("Bearer web-token", "work", "ada", "methods"),
+        ("Bearer worker-token", "create", "ada", "methods"),
     ],
 )
-async def test_what_a_caller_may_not_do_is_denied(
-    ask: Ask, authorization: str | None, what: str, user_id: str
+async def test_a_denial_says_what_the_callers_rule_lacks(
+    ask: Ask, authorization: str | None, what: str, user_id: str, missing: str
 ) -> None:
     refused = await ask(authorization, what, user_id)
     assert (refused.code, refused.reason) == (StatusCode.PERMISSION_DENIED, "ACCESS_DENIED")
-    assert (refused.message, refused.metadata, refused.details) == (
-        "this caller may not make this call",
-        {},
-        {},
-    )
+    assert (refused.metadata["missing"], refused.details) == (missing, {})
+    assert f"in `{missing}`" in refused.message
+    assert refused.metadata["value"] in refused.message
 
 
 @in_turn(

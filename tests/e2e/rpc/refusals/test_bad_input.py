@@ -145,7 +145,7 @@ async def test_a_message_too_big_in_all_its_fields_is_refused(call: Caller, unch
         refused = await refusal(call.MarkCompleted(job_id=job.id, assets=[asset] * 400))
         assert (refused.code, refused.reason) == (StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
         assert refused.metadata == {
-            "limit": "bytes in a message",
+            "limit": "message_bytes",
             "value": "1048576",
             "scope": "request",
         }

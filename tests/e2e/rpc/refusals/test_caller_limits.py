@@ -18,7 +18,7 @@ from jobledger.v1 import job_service_pb2
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_server.app import App
-from jobledger_server.rpc.serving import server as rpc_server
+from jobledger_server.rpc.serving import handlers
 from tests.support.rpc_caller import Caller, decoded, watching
 
 Start = Callable[..., Awaitable[App]]
@@ -146,7 +146,7 @@ async def test_one_connection_cannot_use_up_the_work_streams(start: Start) -> No
 async def test_one_connection_cannot_use_up_the_health_watches(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rpc_server, "MAX_FOREIGN_STREAMS", 8)
+    monkeypatch.setattr(handlers, "MAX_OTHER_STREAMS", 8)
     app = await start(**SHARE)
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with (

@@ -10,6 +10,7 @@ from grpc import StatusCode
 from jobledger.v1 import job_service_pb2
 from jobledger_server.app import App
 from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.ledger.batcher import Batcher
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
@@ -203,14 +204,14 @@ async def test_a_status_names_as_many_violations_as_fit(call: Caller, key: str) 
 async def test_an_exceeded_limit_is_resource_exhausted_with_retry_info(
     call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def full(*_: object, **__: object) -> None:
-        raise LimitExceeded("waiting things", 7, scope="caller")
+    def full(*_: object, **__: object) -> None:
+        raise LimitExceeded("waiting_things", 7, scope="caller")
 
-    monkeypatch.setattr(Ledger, "apply", full)
+    monkeypatch.setattr(Batcher, "put", full)
     refused = await refusal(call.CreateJob(user_id="ada", job_type="t"))
     assert (refused.code, refused.reason) == (StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
-    assert refused.metadata == {"limit": "waiting things", "value": "7", "scope": "caller"}
-    assert refused.details["QuotaFailure"].violations[0].subject == "waiting things"
+    assert refused.metadata == {"limit": "waiting_things", "value": "7", "scope": "caller"}
+    assert refused.details["QuotaFailure"].violations[0].subject == "waiting_things"
     assert refused.details["RetryInfo"].retry_delay.seconds == 1
 
 
@@ -235,7 +236,7 @@ async def test_a_programming_error_is_reported_by_its_id_only_and_logged_in_full
     async def broken(*_: object, **__: object) -> None:
         raise KeyError("a secret of the inside")
 
-    monkeypatch.setattr(Ledger, "apply", broken)
+    monkeypatch.setattr(Ledger, "submit", broken)
     monkeypatch.setattr(SqlStore, "list_jobs", broken)
     for method, fields in (("CreateJob", {"job_type": "t"}), ("ListJobs", {})):
         caplog.clear()

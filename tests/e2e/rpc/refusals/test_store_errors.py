@@ -23,6 +23,7 @@ from jobledger_server.sql.database_url import BadDatabaseUrl, parse_url
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreFault, StoreUnavailable
 from jobledger_server.telemetry.logs import logging_to_stderr
+from tests.support.ledger_calls import apply
 from tests.support.ports import free_port
 from tests.support.postgres_server import PostgresServer
 from tests.support.rpc_caller import Caller, Refusal, refusal
@@ -222,7 +223,7 @@ async def test_a_constraint_violation_is_counted_once_and_its_values_are_not_log
     good = [Create(user_id="ada", job_type="render", request_id=f"r{i}") for i in range(20)]
     for _ in range(2):  # the second time they are repetitions, which is no error
         outcomes = await asyncio.gather(
-            *(ledger.apply(each) for each in [*good, bad]), return_exceptions=True
+            *(apply(ledger, each) for each in [*good, bad]), return_exceptions=True
         )
         assert sum(isinstance(outcome, Exception) for outcome in outcomes) == 1
     assert {kind: n for kind, n in ledger.store_errors.items() if n} == {"constraint": 2}
@@ -246,7 +247,7 @@ async def test_a_file_that_is_damaged_is_internal_and_the_log_says_to_restore_it
     try:
         async with Ledger(store, lambda _: None, max_waiting=10) as ledger:
             with pytest.raises(StoreFault, match=r"damaged.*restore a backup") as refused:
-                await ledger.apply(Create(user_id="ada", job_type="render"))
+                await apply(ledger, Create(user_id="ada", job_type="render"))
     finally:
         await store.close()
     assert refused.value.kind == "corrupt"
@@ -325,7 +326,7 @@ async def test_repeated_database_errors_are_logged_once_a_second(
         with logging_to_stderr("info"):
             for _ in range(50):
                 with pytest.raises(StoreUnavailable):
-                    await ledger.apply(Create(user_id="ada", job_type="render"))
+                    await apply(ledger, Create(user_id="ada", job_type="render"))
     lines = [line for line in capfd.readouterr().err.splitlines() if "write_failed" in line]
     assert sum(ledger.store_errors.values()) == 50
     assert 2 <= len(lines) <= 10

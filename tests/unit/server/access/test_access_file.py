@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from jobledger_server.admission.caller import Identity, Permissions
 from jobledger_server.rpc.access.access_file import BadAccessFile, read_access_file
-from jobledger_server.rpc.access.methods import JOB_SERVICE, WORKER_SERVICE
-from jobledger_server.rpc.access.permissions import Identity, Permissions
 from jobledger_server.rpc.access.policy import Policy
+from jobledger_server.rpc.methods import JOB_SERVICE, WORKER_SERVICE
 
 DIGEST = "0" * 64
 TOKEN = f"[[caller]]\nname = 'a'\ntoken_sha256 = '{DIGEST}'\n"

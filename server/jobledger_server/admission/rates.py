@@ -1,0 +1,84 @@
+"""Rates: how often each caller does something."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from jobledger_server.admission.caller import Caller, Quotas
+from jobledger_server.domain.errors import LimitExceeded
+
+MAX_REMEMBERED = 10_000
+"""Callers at most whose rates are known. The one that called longest ago is removed first."""
+
+ROUNDING = 1e-6
+
+CALL_BYTES = 16 * 1024
+"""A request or an answer counts as one call more for each time that it has as many bytes."""
+
+
+class RateLimit:
+    """Limits how often each caller with a quota does something, on average.
+
+    A caller may do at once what the rate allows for one second. Something heavier is admitted
+    once its whole allowance is unused, and delays what follows for longer.
+
+    Args:
+        limit: What is limited, as errors and metrics name it: "calls_per_second".
+        quota: Returns a caller's rate, or None if it may do this as often as it wants.
+        clock: Returns seconds.
+    """
+
+    def __init__(
+        self,
+        limit: str,
+        quota: Callable[[Quotas], float | None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.limit = limit
+        self.refused = {"caller": 0}
+        """How often something was refused."""
+        self._quota = quota
+        self._clock = clock
+        # By identity: how much it may do now, and since when that is known. Negative after
+        # something heavy.
+        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, caller: Caller, weight: int = 1) -> None:
+        """Count something that a caller does. Raises LimitExceeded if that is too often."""
+        rate = self._quota(caller.quotas)
+        if rate is None:
+            return
+        level = self._level(caller, rate)
+        if level < 1 - ROUNDING:
+            self.refused["caller"] += 1
+            raise LimitExceeded(
+                self.limit,
+                rate,
+                scope="caller",
+                caller=caller.identity,
+                retry_after=(1 - level) / rate,
+            )
+        self._levels[caller.identity] = level - weight, self._clock()
+
+    def add(self, caller: Caller, weight: int) -> None:
+        """Count something more for what a caller was already admitted to do."""
+        rate = self._quota(caller.quotas)
+        if rate is not None:
+            self._levels[caller.identity] = self._level(caller, rate) - weight, self._clock()
+
+    def wait_of(self, caller: Caller) -> float:
+        """Return in how many seconds a caller may do something again, 0 if it may now."""
+        rate = self._quota(caller.quotas)
+        if rate is None:
+            return 0.0
+        return max(0.0, (1 - ROUNDING - self._level(caller, rate)) / rate)
+
+    def _level(self, caller: Caller, rate: float) -> float:
+        now, most = self._clock(), max(rate, 1.0)
+        level, since = self._levels.get(caller.identity, (most, now))
+        level = min(most, level + (now - since) * rate)
+        self._levels[caller.identity] = level, now
+        self._levels.move_to_end(caller.identity)
+        if len(self._levels) > MAX_REMEMBERED:
+            self._levels.popitem(last=False)
+        return level

@@ -1,0 +1,75 @@
+"""One call: who makes it, and what its handler needs of gRPC."""
+
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from jobledger_server.admission.caller import Caller
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+    from jobledger_server.rpc.owner import Metadata
+    from jobledger_server.telemetry.traces import Traces
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+UNKNOWN = Caller("")
+"""The caller of a call that is not authenticated yet. It may do nothing."""
+
+
+def address_of(peer: str) -> str:
+    """Return the address of a peer without its port."""
+    return peer.rpartition(":")[0]
+
+
+class Call:
+    """A call. It counts the bytes of its messages."""
+
+    __slots__ = (
+        "begun",
+        "caller",
+        "context",
+        "metadata",
+        "received",
+        "sent",
+        "span",
+        "status",
+        "traces",
+    )
+
+    def __init__(self, context: Context) -> None:
+        self.begun = perf_counter()
+        self.caller = UNKNOWN
+        self.context = context
+        self.metadata: Metadata = context.invocation_metadata() or ()
+        self.received = self.sent = 0
+        self.status: object = grpc.StatusCode.CANCELLED
+        """A call is cancelled unless it ends otherwise."""
+        self.span: Span | None = None
+        self.traces: Traces | None = None
+
+    async def write(self, message: bytes) -> None:
+        """Send a message of a stream."""
+        self.sent += len(message)
+        if self.span is not None:
+            self.end_span("OK")
+        await self.context.write(message)
+
+    async def read(self) -> Any:
+        """Receive a message of a stream, or grpc.aio.EOF."""
+        message = await self.context.read()
+        if message is not grpc.aio.EOF:
+            self.received += len(message)
+        return message
+
+    def time_remaining(self) -> float | None:
+        """Return the seconds until the caller's deadline, or None if there is none."""
+        return self.context.time_remaining()
+
+    def end_span(self, status: str) -> None:
+        """End the call's span, if it has one that has not ended: that of a stream ends early."""
+        if self.span is not None and self.traces is not None:
+            self.traces.end(self.span, status)
+            self.span = None

@@ -1,0 +1,76 @@
+"""Calls whose request has not arrived yet: how many there may be, and for how long.
+
+gRPC calls the handler of a unary call once its request is complete, and sets no time limit for
+that. So a client that begins requests and sends only a part of each could fill the memory. As
+long as few requests are on their way, gRPC waits for them; beyond that the server reads them
+itself, as a stream of one message, which costs a tenth more of a call and can be ended.
+"""
+
+import asyncio
+from typing import Any
+
+import grpc
+
+from jobledger_server.admission.admission import Admission
+from jobledger_server.admission.caller import Caller
+from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.rpc.call import Context, address_of
+
+MAX_UNTIMED = 64
+"""Requests that gRPC itself waits for at most. Each can hold a message of 1.25 MiB."""
+
+PROMPT_SECONDS = 1.0
+"""A request that takes longer to arrive is slow, and only a few of an address may be."""
+
+REQUEST_SECONDS = 20
+"""How long a request may take to arrive after its headers."""
+
+MAX_SLOW, MAX_SLOW_EACH = 256, 64
+"""Slow requests of all addresses together, and of one."""
+
+
+class Arrivals:
+    """The requests that are on their way."""
+
+    def __init__(self) -> None:
+        self.slow = Admission("slow_requests", total=MAX_SLOW, each=MAX_SLOW_EACH)
+        self._untimed: set[asyncio.Task[Any] | None] = set()
+
+    def begin(self) -> bool:
+        """Whether gRPC may wait for the request of the current task's call.
+
+        gRPC searches for a call's handler in the task that then waits for the request.
+        """
+        task = asyncio.current_task()
+        if task is None or len(self._untimed) >= MAX_UNTIMED:
+            return False
+        self._untimed.add(task)
+        task.add_done_callback(self._untimed.discard)
+        return True
+
+    def arrived(self) -> None:
+        """Take note that the request of the current task's call is complete."""
+        self._untimed.discard(asyncio.current_task())
+
+    async def read(self, context: Context) -> bytes:
+        """Read the request of a call that gRPC does not wait for.
+
+        Raises:
+            LimitExceeded: It did not arrive in time, or too many others of its address are slow.
+            CancelledError: The client has ended the call without a request.
+        """
+        reading = asyncio.ensure_future(context.read())
+        try:
+            await asyncio.wait([reading], timeout=PROMPT_SECONDS)
+            if not reading.done():
+                with self.slow.admit(Caller(address_of(context.peer()))):
+                    await asyncio.wait([reading], timeout=REQUEST_SECONDS - PROMPT_SECONDS)
+            if not reading.done():
+                # Not scope "request": a retry may succeed, for instance if the client was frozen.
+                raise LimitExceeded("request_seconds", REQUEST_SECONDS, scope="caller")
+            data: Any = reading.result()
+        finally:
+            reading.cancel()
+        if data is grpc.aio.EOF:
+            raise asyncio.CancelledError  # gRPC too ends a unary call without a message like this
+        return bytes(data)
