@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from jobledger.core.models import Job
+from jobledger.worker.context import JobFacts
 from jobledger.worker.handler_process import serve
 from jobledger.worker.outcomes import RaisedElsewhere
 from jobledger.worker.threads import BlockingJob
@@ -39,7 +40,8 @@ class Processes:
     def __init__(self, function: Callable[..., object]) -> None:
         self._function = function
         self._idle: list[_Child] = []
-        self._busy: dict[str, _Child] = {}
+        self._busy: dict[tuple[str, int], _Child] = {}
+        """By the job's id and the attempt: a lost attempt may still run during the next one."""
 
     def check(self) -> None:
         """Raise TypeError if processes cannot import the function."""
@@ -70,7 +72,7 @@ class Processes:
         except (EOFError, OSError):
             raise ProcessDied(f"the handler's process {child.last_words()}") from None
         finally:
-            del self._busy[job.id]
+            del self._busy[job.id, job.attempt]
             if usable:
                 self._idle.append(child)
             else:
@@ -81,19 +83,20 @@ class Processes:
         """Pass the job to an idle process, or to a new one if that has died."""
         while True:
             fresh = not self._idle
-            child = self._busy[job.id] = _Child() if fresh else self._idle.pop()
+            child = _Child() if fresh else self._idle.pop()
+            self._busy[job.id, job.attempt] = child
             try:
                 child.begin(pickle.dumps(self._function), job.snapshot)
             except (EOFError, OSError):
                 if fresh:
-                    del self._busy[job.id]
+                    del self._busy[job.id, job.attempt]
                     raise ProcessDied(f"the handler's process {child.last_words()}") from None
             else:
                 return child
 
-    def kill(self, job_id: str) -> None:
+    def kill(self, job: JobFacts) -> None:
         """Kill the process of a job whose handler does not stop."""
-        if (child := self._busy.get(job_id)) is not None:
+        if (child := self._busy.get((job.id, job.attempt))) is not None:
             child.kill()
 
     def close(self) -> None:

@@ -70,13 +70,13 @@ class BlockingJob(JobFacts):
 
 
 def in_thread(
-    function: Callable[[BlockingJob], object], insist: Callable[[str], None] | None = None
+    function: Callable[[BlockingJob], object], insist: Callable[[ClaimedJob], None] | None = None
 ) -> Callable[[ClaimedJob], Awaitable[object]]:
     """Make an async handler of a plain function.
 
     Args:
         function: the handler.
-        insist: called with the job's id if it does not stop; then the thread returns soon.
+        insist: called with the job if it does not stop; then the thread returns soon.
             Without it, a thread that does not stop is left behind.
     """
 
@@ -97,7 +97,7 @@ def in_thread(
             except asyncio.CancelledError:
                 # The thread's own next call raises. Its slot stays taken until it returns.
                 if insist is not None and holder.insisted:
-                    insist(job.id)
+                    insist(job)
                 elif insist is None and holder.abandoned:
                     raise
         return ended.result()()

@@ -13,6 +13,8 @@ import pytest
 from google.protobuf import json_format
 
 from jobledger import JobStatus
+from jobledger.v1 import worker_service_pb2 as pb
+from jobledger.v1.job_pb2 import Job
 from jobledger.worker import Worker
 from tests.e2e.worker import process_handlers
 from tests.e2e.worker.test_endings import asks_to_cancel
@@ -199,6 +201,47 @@ async def test_a_process_that_does_not_stop_is_killed(
         assert service.requests("TransitionJob") == service.requests("ReleaseJob") == []
         gc.collect()
         assert "never retrieved" not in caplog.text
+
+
+@pytest.mark.parametrize("end", ["returns", "is killed"])
+async def test_the_end_of_a_lost_attempt_leaves_the_next_one_alone(
+    service, fake_client, running, monkeypatch, tmp_path, caplog, end
+):
+    first_ended = asyncio.Event()
+
+    async def note_the_end(job, call_next):
+        try:
+            return await call_next(job)
+        finally:
+            if job.attempt == 1:
+                first_ended.set()
+
+    worker = Worker(fake_client, concurrency=2, middleware=[note_the_end])
+    worker.handler("render", executor="process")(process_handlers.computes)
+    started = [tmp_path / f"started {attempt}" for attempt in (1, 2)]
+    go = [tmp_path / f"go {attempt}" for attempt in (1, 2)]
+    first, second = ({"started": str(each), "file": str(go[n])} for n, each in enumerate(started))
+    job = service.offer(parameters=first)
+    running(worker)
+    await text_of(started[0])
+    # Its lease expired, and this worker claims it again.
+    again = Job(id=job.id, job_type="render", status=job.status, attempt=2)
+    again.parameters.update(second)
+    await service.streams[0].push(again)
+    await text_of(started[1])
+    if end == "is killed":
+        monkeypatch.setattr("jobledger.worker.handling.CLEAN_UP", 0.1)
+    await service.streams[0].signal(job_id=job.id, attempt=1, lease_lost=pb.LeaseLost())
+    while "no longer this worker's" not in caplog.text:
+        await asyncio.sleep(0.001)
+    if end == "returns":
+        go[0].touch()
+    async with asyncio.timeout(20):
+        await first_ended.wait()
+    go[1].touch()
+    end_of_second = await service.called("TransitionJob")
+    assert (end_of_second.attempt, end_of_second.error.reason) == (2, "")
+    assert end_of_second.target_status == COMPLETED
 
 
 async def test_log_records_of_a_process_reach_the_workers_log(
