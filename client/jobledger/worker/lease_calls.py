@@ -1,10 +1,11 @@
 """Updates of a leased job: repeated until they are answered or the lease has expired."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from jobledger.core.retry import Backoff, is_transient
+from jobledger.core.retry import Backoff, is_transient, is_unreachable
 from jobledger.errors import (
     IllegalTransition,
     JobledgerError,
@@ -13,6 +14,9 @@ from jobledger.errors import (
     LeaseLost,
 )
 from jobledger.worker.lease import Lease
+
+RELEASE: Final = 5.0
+"""Seconds for which a release is tried while the worker stops."""
 
 _Answer = TypeVar("_Answer")
 
@@ -46,3 +50,34 @@ async def persist(
             if lease.clock() + pause >= (until(error) if callable(until) else until):
                 raise
         await asyncio.sleep(pause)
+
+
+async def release(
+    send: Callable[[], Awaitable[None]], lease: Lease, stopping: Callable[[], bool]
+) -> None:
+    """Release a job: tried as any last call, but not for long while the worker stops.
+
+    Args:
+        send: as of `persist`.
+        lease: of the job.
+        stopping: whether the worker stops.
+
+    Raises:
+        JobledgerError: a refusal, or the error of the last try.
+    """
+    began = lease.clock()
+
+    def until(error: JobledgerError) -> float:
+        limit = began + RELEASE if stopping() else math.inf
+        return min(limit, last_try(error, lease, stopping=stopping()))
+
+    await persist(send, lease, until)
+
+
+def last_try(error: JobledgerError, lease: Lease, *, stopping: bool) -> float:
+    """Return until when the last call is tried: in an outage for as long as the worker runs.
+
+    The service extends the leases that expire in an outage, so the job may still be this worker's
+    after it; the fence decides.
+    """
+    return math.inf if is_unreachable(error) and not stopping else lease.deadline

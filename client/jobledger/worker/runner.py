@@ -8,18 +8,17 @@ outcome: it is finished, it is released, or, if it is no longer this worker's, n
 import asyncio
 import contextlib
 import logging
-import math
 import uuid
 from typing import Any, Final, Protocol
 
 from jobledger.core.models import Asset, Job
-from jobledger.core.retry import Backoff, is_transient, is_unreachable
+from jobledger.core.retry import Backoff, is_transient
 from jobledger.errors import JobledgerError
 from jobledger.worker.context import Stop
 from jobledger.worker.handlers import Handler
 from jobledger.worker.handling import Handling
 from jobledger.worker.lease import Lease
-from jobledger.worker.lease_calls import GONE, persist
+from jobledger.worker.lease_calls import GONE, last_try, persist, release
 from jobledger.worker.outcomes import (
     Failed,
     Finish,
@@ -30,9 +29,6 @@ from jobledger.worker.outcomes import (
 )
 from jobledger.worker.throttle import INTERVAL, Throttle
 from jobledger.worker.updates import Reported, Updates
-
-RELEASE: Final = 5.0
-"""Seconds for which a release is tried."""
 
 ASK: Final = 1.0
 """Seconds that `progress()` waits for an answer."""
@@ -291,28 +287,15 @@ class JobRun:
             # What the handler reported last arrives with its outcome, if not before.
             lambda: self._sender.updates.finish(self.job, outcome, self._throttle.pending),
             self.lease,
-            self._last_try,
+            lambda error: last_try(error, self.lease, stopping=self._shut_down),
         )
         _logger.info("%s: %s", self._name, type(outcome).__name__)
 
     async def _release(self) -> None:
-        until = min(self.lease.clock() + RELEASE, self.lease.deadline)
-        await persist(
-            lambda: self._sender.updates.release(self.job),
-            self.lease,
-            self._last_try if self._expired else until,
+        await release(
+            lambda: self._sender.updates.release(self.job), self.lease, lambda: self._shut_down
         )
         _logger.info("%s: released", self._name)
-
-    def _last_try(self, error: JobledgerError) -> float:
-        """Return until when the last call is tried: in an outage for as long as the worker runs.
-
-        The service extends the leases that expire in an outage, so the job may still be
-        this worker's after it; the fence decides.
-        """
-        if is_unreachable(error) and not self._shut_down:
-            return math.inf
-        return self.lease.deadline
 
     @property
     def _name(self) -> str:

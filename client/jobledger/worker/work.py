@@ -24,10 +24,10 @@ from jobledger.errors import DeadlineExceeded, JobledgerError, MessageTooLarge
 from jobledger.v1.worker_service_pb2 import WorkHello, WorkResponse
 from jobledger.worker.handlers import Handler
 from jobledger.worker.lease import Lease
-from jobledger.worker.lease_calls import persist
+from jobledger.worker.lease_calls import release
 from jobledger.worker.over_calls import CallUpdates
 from jobledger.worker.over_stream import StreamUpdates
-from jobledger.worker.runner import RELEASE, JobRun
+from jobledger.worker.runner import JobRun
 from jobledger.worker.slots import MAX_SLOTS, Slots
 
 STREAMS: Final = 3
@@ -225,8 +225,7 @@ class Work:
 
     async def _release(self, job: Job, lease: Lease) -> None:
         try:
-            until = time.monotonic() + RELEASE
-            await persist(lambda: self.updates.release(job), lease, until)
+            await release(lambda: self.updates.release(job), lease, lambda: self._stopping)
         except JobledgerError as error:
             _logger.warning("job %s came too late, and was not released: %s", job.id, error)
 

@@ -16,7 +16,7 @@ from google.protobuf.duration_pb2 import Duration
 from jobledger import AccessDenied, AsyncClient, Client, JobledgerError
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.v1.job_pb2 import JobStatus
-from jobledger.worker import Completed, Worker, over_calls
+from jobledger.worker import Completed, Release, Worker, over_calls
 from tests.e2e.worker.test_endings import refuse_with
 
 by_calls = pytest.mark.parametrize("way", ["calls"])
@@ -245,6 +245,43 @@ async def test_a_release_is_retried(service, fake_client, running):
     worker.stop()
     await run
     assert len(service.requests("ReleaseJob")) == 3
+
+
+@both_ways
+async def test_a_release_by_a_handler_is_tried_for_as_long_as_the_worker_runs(
+    service, fake_client, running, monkeypatch
+):
+    monkeypatch.setattr("jobledger.worker.lease_calls.RELEASE", 0.0)
+    worker = Worker(fake_client)
+    service.rules["ReleaseJob"] = service.refuse(grpc.StatusCode.UNAVAILABLE, 3)
+
+    @worker.handler("render")
+    async def render(job):
+        return Release()
+
+    service.offer()
+    running(worker)
+    await service.called("ReleaseJob", 4)
+
+
+@both_ways
+async def test_a_worker_that_stops_in_an_outage_gives_up_a_release_after_a_while(
+    service, fake_client, running, monkeypatch
+):
+    monkeypatch.setattr("jobledger.worker.lease_calls.RELEASE", 0.0)
+    worker = Worker(fake_client, grace=0)
+    service.rules["ReleaseJob"] = service.refuse(grpc.StatusCode.UNAVAILABLE)
+
+    @worker.handler("render")
+    async def render(job):
+        return Release()
+
+    service.offer()
+    run = running(worker)
+    await service.called("ReleaseJob", 2)
+    worker.stop()
+    async with asyncio.timeout(20):
+        await run
 
 
 @by_calls

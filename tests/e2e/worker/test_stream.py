@@ -11,6 +11,7 @@ import pytest
 
 from jobledger import AsyncClient, JobStatus
 from jobledger.v1 import worker_service_pb2 as pb
+from jobledger.v1.job_pb2 import Job
 from jobledger.worker import Completed, Worker
 from jobledger.worker import work as work_module
 from jobledger.worker.work import PATIENCE, Work
@@ -252,6 +253,20 @@ async def test_a_stopping_worker_claims_no_more_and_releases_late_jobs(
     waiting.go.set()
     await waiting.run
     assert [end.job_id for end in service.requests("TransitionJob")] != ["late"]
+
+
+async def test_a_job_beyond_the_slots_is_released_also_after_an_outage(
+    service, fake_client, running, monkeypatch
+):
+    monkeypatch.setattr("jobledger.worker.lease_calls.RELEASE", 0.0)
+    service.rules["ReleaseJob"] = service.refuse(grpc.StatusCode.UNAVAILABLE, 3)
+    waiting = Waiting(fake_client, running)
+    service.offer()
+    await waiting.started.acquire()
+    await service.streams[0].push(Job(id="beyond", job_type="render", attempt=1))
+    assert (await service.called("ReleaseJob", 4)).job_id == "beyond"
+    waiting.go.set()
+    await service.called("TransitionJob")
 
 
 async def test_an_idle_worker_sends_a_heartbeat_every_third_of_its_lease(
