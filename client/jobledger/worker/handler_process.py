@@ -11,15 +11,18 @@ import os
 import pickle
 import signal
 import threading
-import traceback
-from typing import Any
+from typing import Any, Final
 
 from jobledger.core.conversion import from_struct, to_struct
 from jobledger.core.models import Asset, Job
 from jobledger.worker.context import JobFacts, Stop
-from jobledger.worker.outcomes import Outcome, Release, failure, outcome_of
+from jobledger.worker.outcomes import Outcome, Release, outcome_of
+from jobledger.worker.raised import raised
 from jobledger.worker.signatures import with_parameters
 from jobledger.worker.tracing import continued_trace
+
+ENDS: Final = ("returned", "raised", "cancelled")
+"""How a handler ends; whatever else a process sends is a call, or a log record."""
 
 
 class _Worker:
@@ -143,7 +146,7 @@ def _run(function: bytes, job: Job, worker: _Worker) -> tuple[str, object]:
     except asyncio.CancelledError:
         return "cancelled", None
     except BaseException as error:  # noqa: BLE001
-        return "raised", (traceback.format_exc(), failure(error))
+        return "raised", raised(error)
     finally:
         worker.no_more_calls(holder)
 

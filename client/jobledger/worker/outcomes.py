@@ -162,7 +162,7 @@ def error_of(outcome: Finish) -> JobError | None:
 
 
 class RaisedElsewhere(Exception):
-    """A handler raised in another process. Its text is the traceback.
+    """A handler raised in another process what cannot be pickled. Its text is the traceback.
 
     Args:
         text: the traceback.

@@ -15,8 +15,7 @@ from typing import Any, Final
 
 from jobledger.core.models import Job
 from jobledger.worker.context import JobFacts
-from jobledger.worker.handler_process import serve
-from jobledger.worker.outcomes import RaisedElsewhere
+from jobledger.worker.handler_process import ENDS, serve
 from jobledger.worker.threads import BlockingJob
 
 STOP: Final = 5.0
@@ -57,27 +56,29 @@ class Processes:
         """Run a job in a process and return what the handler returned.
 
         Raises:
-            RaisedElsewhere: the handler raised.
+            BaseException: what the handler raised; RaisedElsewhere if that cannot be pickled.
             CancelledError: it was stopped.
             ProcessDied: the process ended.
         """
         child = self._begin(job)
-        usable = False
+        kind, value = "", None
         try:
-            outcome = child.run(job)
-            usable = True
-        except (RaisedElsewhere, asyncio.CancelledError):
-            usable = True
-            raise
+            kind, value = child.run(job)
         except (EOFError, OSError):
             raise ProcessDied(f"the handler's process {child.last_words()}") from None
         finally:
             del self._busy[job.id, job.attempt]
-            if usable:
+            if kind:
                 self._idle.append(child)
             else:
                 child.kill()
-        return outcome
+        match kind:
+            case "returned":
+                return value
+            case "raised":
+                raise value.exception()
+            case _:
+                raise asyncio.CancelledError
 
     def _begin(self, job: BlockingJob) -> "_Child":
         """Pass the job to an idle process, or to a new one if that has died."""
@@ -124,20 +125,14 @@ class _Child:
         self._connection.send((function, job))
         self._receive()  # that it has
 
-    def run(self, job: BlockingJob) -> object:
-        """Make the handler's calls until it has returned."""
+    def run(self, job: BlockingJob) -> tuple[str, Any]:
+        """Make the handler's calls until it has ended; return how."""
         while True:
             kind, value = self._receive()
-            match kind:
-                case "returned":
-                    return value
-                case "raised":
-                    raise RaisedElsewhere(*value)
-                case "cancelled":
-                    raise asyncio.CancelledError
-                case _:
-                    answer = _call(job, kind, value)
-                    self._connection.send((*answer, job.cancel_requested, job.cancel_reason))
+            if kind in ENDS:
+                return kind, value
+            answer = _call(job, kind, value)
+            self._connection.send((*answer, job.cancel_requested, job.cancel_reason))
 
     def _receive(self) -> tuple[str, Any]:
         while True:

@@ -52,6 +52,27 @@ def raises(job: BlockingJob) -> None:
     raise FileNotFoundError("no scene 'castle'")
 
 
+class Unpicklable(Exception):
+    def __init__(self, scene: str, frame: int) -> None:
+        super().__init__(f"{scene}: frame {frame}")
+
+
+def raises_unpicklable(job: BlockingJob) -> None:
+    raise Unpicklable("castle", 7)
+
+
+def raises_once(job: BlockingJob) -> dict[str, object]:
+    file = Path(job.parameters["file"])
+    if file.exists():
+        return {"pid": os.getpid()}
+    file.touch()
+    raise ConnectionResetError(104, "reset by peer")
+
+
+def raises_eof(job: BlockingJob) -> None:
+    raise EOFError("the scene is cut off")
+
+
 def returns_nonsense(job: BlockingJob) -> object:
     return [1]
 

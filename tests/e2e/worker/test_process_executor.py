@@ -89,6 +89,8 @@ async def test_parameters_of_a_process_handler_can_have_a_type(service, fake_cli
     ("function", "reason", "words"),
     [
         (process_handlers.raises, "FILE_NOT_FOUND_ERROR", "no scene 'castle'"),
+        (process_handlers.raises_unpicklable, "UNPICKLABLE", "castle: frame 7"),
+        (process_handlers.raises_eof, "EOF_ERROR", "the scene is cut off"),
         (process_handlers.returns_nonsense, "TYPE_ERROR", "the handler returned list"),
         (process_handlers.needs_state, "RUNTIME_ERROR", "lifespan"),
     ],
@@ -101,6 +103,29 @@ async def test_an_exception_in_a_process_fails_the_job_and_is_logged_by_the_work
     assert words in end.error.message
     assert "Traceback" not in end.error.message
     assert "process_handlers.py" in caplog.text or reason == "TYPE_ERROR"
+
+
+async def test_middleware_of_a_process_handler_gets_what_it_raised(
+    service, fake_client, running, tmp_path
+):
+    caught = []
+
+    async def retry(job, call_next):
+        try:
+            return await call_next(job)
+        except ConnectionError as error:
+            caught.append(error)
+            return await call_next(job)
+
+    worker = Worker(fake_client, middleware=[retry])
+    worker.handler("render", executor="process")(process_handlers.raises_once)
+    service.offer(parameters={"file": str(tmp_path / "tried")})
+    running(worker)
+    end = await service.called("TransitionJob")
+    assert end.target_status == COMPLETED
+    (error,) = caught
+    assert (type(error), error.errno) == (ConnectionResetError, 104)
+    assert "process_handlers.py" in str(error.__cause__)
 
 
 async def test_a_refusal_of_the_service_is_raised_in_the_process(service, fake_client, running):
