@@ -75,8 +75,12 @@ def run_handler(
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(run_handler_async(function, parameters, **options))
-    raise RuntimeError("run_handler: an event loop runs in this thread; await run_handler_async")
+        pass  # none does; what is raised below has nothing to do with that
+    else:
+        raise RuntimeError(
+            "run_handler: an event loop runs in this thread; await run_handler_async"
+        )
+    return asyncio.run(run_handler_async(function, parameters, **options))
 
 
 async def run_handler_async(

@@ -259,9 +259,10 @@ class Worker:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            asyncio.run(self._run_and_close(signals=signals))
+            pass  # none does; what is raised below has nothing to do with that
         else:
             raise RuntimeError("run_sync: an event loop runs in this thread; await run() instead")
+        asyncio.run(self._run_and_close(signals=signals))
 
     async def _run_and_close(self, *, signals: bool) -> None:
         try:

@@ -418,3 +418,9 @@ async def test_run_sync_in_an_event_loop_is_refused(fake_client):
     worker = Worker(fake_client)
     with pytest.raises(RuntimeError, match=r"^run_sync: .* await run\(\)"):
         worker.run_sync()
+
+
+def test_an_error_of_run_sync_has_no_other_error_before_it():
+    with pytest.raises(ValueError, match=r"^handler: ") as raised:
+        Worker("127.0.0.1:1").run_sync()
+    assert raised.value.__context__ is None

@@ -136,3 +136,9 @@ def test_a_timeout_and_a_release_are_outcomes_too():
 
     assert run_handler(hang, timeout=0.01).outcome.reason == "TIMED_OUT"
     assert run_handler(lambda job: Release()).outcome == Release()
+
+
+def test_an_error_of_run_handler_has_no_other_error_before_it():
+    with pytest.raises(TypeError, match="there is no such argument") as raised:
+        run_handler(lambda job: None, no_such=1)  # type: ignore[call-arg]
+    assert raised.value.__context__ is None
