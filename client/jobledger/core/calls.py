@@ -1,7 +1,8 @@
 """One unary call, with its failure as a JobledgerError."""
 
 import asyncio
-from collections.abc import Awaitable
+import time
+from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 import grpc
@@ -39,11 +40,14 @@ async def call_async(
     *,
     target: str,
     timeout: float | None,  # noqa: ASYNC109
-    metadata: Headers,
+    headers: Callable[[float | None], Awaitable[Headers]],
 ) -> _Response:
-    """Make one call. Raises JobledgerError."""
+    """Make one call; the timeout is also for its headers. Raises JobledgerError."""
+    began = time.monotonic()
+    metadata = await headers(timeout)
+    left = None if timeout is None else timeout - (time.monotonic() - began)
     try:
-        return await method(request, timeout=timeout, metadata=metadata)
+        return await method(request, timeout=left, metadata=metadata)
     except grpc.RpcError as error:
         connected = channels.state() is grpc.ChannelConnectivity.READY
         raise from_rpc_error(error, target=target, timeout=timeout, connected=connected) from error
@@ -63,11 +67,14 @@ def call(
     *,
     target: str,
     timeout: float | None,
-    metadata: Headers,
+    headers: Callable[[float | None], Headers],
 ) -> _Response:
-    """Make one call. Raises JobledgerError."""
+    """Make one call; the timeout is also for its headers. Raises JobledgerError."""
+    began = time.monotonic()
+    metadata = headers(timeout)
+    left = None if timeout is None else timeout - (time.monotonic() - began)
     try:
-        return method(request, timeout=timeout, metadata=metadata)
+        return method(request, timeout=left, metadata=metadata)
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.CANCELLED:
             channels.check()

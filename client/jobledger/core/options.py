@@ -37,7 +37,8 @@ class CallOptions(TypedDict, total=False):
     """Keyword arguments that every call accepts."""
 
     timeout: Timeout
-    """Seconds, or a timedelta, that the call may take, retries included; None: any time."""
+    """Seconds, or a timedelta, that the call may take, retries and the token function included;
+    None: any time."""
     metadata: Metadata
     """Sent with the call, besides the client's own."""
 

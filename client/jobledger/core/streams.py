@@ -36,7 +36,7 @@ from jobledger.core.reconnecting import (
     ended_early,
     timed_out,
 )
-from jobledger.errors import JobledgerError, Unavailable, from_rpc_error
+from jobledger.errors import DeadlineExceeded, JobledgerError, Unavailable, from_rpc_error
 
 ReadT = TypeVar("ReadT")
 ReadT_co = TypeVar("ReadT_co", covariant=True)
@@ -185,7 +185,7 @@ async def follow_async(
     begin: Callable[[], Reconnecting[RequestT, ResponseT, EventT]],
     stop: Stop,
     *,
-    headers: Callable[[], Awaitable[Headers]],
+    headers: Callable[[float], Awaitable[Headers]],
     target: str,
     closed: asyncio.Event,
     callbacks: Callbacks,
@@ -196,10 +196,10 @@ async def follow_async(
         watch.opens()
         with channels.for_watch(stop.interrupt) as connection:
             try:
-                call = open_call(connection, watch.request(), await headers())
+                call = open_call(connection, watch.request(), await headers(watch.patience()))
             except grpc.aio.UsageError as error:
                 raise channel_closed() from error
-            except Unavailable as no_token:
+            except (Unavailable, DeadlineExceeded) as no_token:
                 failure: JobledgerError = no_token
             else:
                 stop.opened(call.cancel)
@@ -262,7 +262,7 @@ def follow(
     begin: Callable[[], Reconnecting[RequestT, ResponseT, EventT]],
     stop: Stop,
     *,
-    headers: Callable[[], Headers],
+    headers: Callable[[float], Headers],
     target: str,
     closed: threading.Event,
     callbacks: Callbacks,
@@ -275,11 +275,11 @@ def follow(
             watch.opens()
             with channels.for_watch(stop.interrupt) as connection:
                 try:
-                    call = open_call(connection, watch.request(), headers())
+                    call = open_call(connection, watch.request(), headers(watch.patience()))
                 except ValueError as error:
                     channels.check()
                     raise closed_channel_of(error) from error
-                except Unavailable as no_token:
+                except (Unavailable, DeadlineExceeded) as no_token:
                     failure: JobledgerError = no_token
                 else:
                     stop.opened(call.cancel)

@@ -24,8 +24,9 @@ class WorkOpener(AsyncCalls):
 
         Raises:
             ClientClosed: the client, or its channel, is closed.
+            Unavailable, DeadlineExceeded: there is no token at present.
         """
-        metadata = await self._headers(())
+        metadata = await self._headers((), self._timeout)
         try:
             return self._channels.connection().worker.Work(metadata=metadata)
         except grpc.aio.UsageError as error:

@@ -167,9 +167,13 @@ class WorkStream:
         self._slots = None
         self.was_of_use = False
         try:
-            call = self._call = await self._open_call()
+            async with asyncio.timeout(self._patience):
+                call = self._call = await self._open_call()
         except JobledgerError as failure:
             return failure
+        except TimeoutError:
+            code = grpc.StatusCode.DEADLINE_EXCEEDED
+            return DeadlineExceeded("the stream of work was not opened in time", code=code)
         tasks = {asyncio.create_task(self._write(call)), asyncio.create_task(self._watch(call))}
         try:
             error = await self._read(call)

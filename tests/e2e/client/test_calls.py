@@ -6,6 +6,7 @@ import math
 import pickle
 import socket
 import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -363,6 +364,59 @@ async def test_a_watch_waits_for_a_token(server, ada):
                 )
             )
     assert [type(error) for error in errors] == [Unavailable] * 2
+
+
+async def test_a_timeout_is_also_for_the_token_function(server, ada):
+    job = ada.create_job("render")
+    over = threading.Event()
+
+    def slow() -> str:
+        over.wait(20)
+        return "t"
+
+    async def slow_async() -> str:
+        await asyncio.to_thread(slow)
+        return "t"
+
+    began = time.monotonic()
+    with Client(server.target, user_id="ada", token=slow) as client:
+        with pytest.raises(DeadlineExceeded, match=r"token function .* within 0.1 s"):
+            client.get_job(job.id, timeout=0.1)
+        with pytest.raises(DeadlineExceeded, match=r"within 0.1 s: the token function"):
+            client.wait(job.id, timeout=0.1)
+    async with AsyncClient(server.target, user_id="ada", token=slow_async, timeout=0.1) as client:
+        with pytest.raises(DeadlineExceeded, match=r"token function .* within 0.1 s"):
+            await client.get_job(job.id)
+        with pytest.raises(DeadlineExceeded, match=r"within 0.1 s: the token function"):
+            await client.wait(job.id, timeout=0.1)
+        with pytest.raises(DeadlineExceeded, match=r"token function .* within 0.1 s"):
+            await client.open_work()
+    assert time.monotonic() - began < 15
+    over.set()
+
+
+async def test_the_time_of_a_token_function_that_blocks_the_loop_counts(server):
+    started = time.monotonic()
+
+    def slow() -> str:
+        while time.monotonic() - started < 0.2:
+            pass
+        return "t"
+
+    async with AsyncClient(server.target, user_id="ada", token=slow) as client:
+        with pytest.raises(DeadlineExceeded, match=r"token function .* within 0.1 s"):
+            await client.get_job("j", timeout=0.1)
+
+
+def test_what_a_token_function_raises_is_raised_by_the_call(server):
+    def broken() -> str:
+        raise LookupError("no such secret")
+
+    with (
+        Client(server.target, user_id="ada", token=broken) as client,
+        pytest.raises(LookupError, match="no such secret"),
+    ):
+        client.get_job("j")
 
 
 def test_closing_during_a_token_function_raises_client_closed(server):

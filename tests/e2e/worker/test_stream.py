@@ -151,6 +151,24 @@ async def test_at_most_a_thousand_updates_are_unanswered(service, fake_client, r
     assert len({request.request_id for request in requests}) == len(requests) == 1500
 
 
+async def test_a_stream_whose_token_does_not_come_is_opened_again(service, running):
+    hangs = [True]
+
+    async def token() -> str:
+        if hangs:
+            hangs.clear()
+            await asyncio.Event().wait()
+        return "t"
+
+    async with AsyncClient(f"127.0.0.1:{service.port}", token=token, timeout=None) as client:
+        waiting = Waiting(client, running, lease=LEASE)
+        service.offer()
+        await waiting.started.acquire()
+        waiting.go.set()
+        await service.called("TransitionJob")
+        await running.stop()
+
+
 # --- signals -----------------------------------------------------------------------------------
 
 

@@ -90,7 +90,7 @@ class AsyncCalls:
             request,
             target=self._target,
             timeout=None if timeout is None else seconds_of(timeout + extra, "timeout"),
-            metadata=await self._headers(options.get("metadata", ())),
+            headers=partial(self._headers, headers_of(options.get("metadata", ()))),
         )
 
     def _watch(
@@ -125,9 +125,9 @@ class AsyncCalls:
             stop,
         )
 
-    async def _headers(self, metadata: Metadata) -> Headers:
-        given = (*self._metadata, *headers_of(metadata))
-        return (*await bearer_async(self._token), *given, *trace_headers(given))
+    async def _headers(self, metadata: Headers, seconds: float | None) -> Headers:
+        given = (*self._metadata, *metadata)
+        return (*await bearer_async(self._token, seconds), *given, *trace_headers(given))
 
     def _checked(self, options: CallOptions) -> CallOptions:
         """Check the options of several calls before the first; metadata may be an iterator."""

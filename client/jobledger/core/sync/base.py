@@ -91,7 +91,7 @@ class Calls:
             request,
             target=self._target,
             timeout=None if timeout is None else seconds_of(timeout + extra, "timeout"),
-            metadata=self._headers(options.get("metadata", ())),
+            headers=partial(self._headers, headers_of(options.get("metadata", ()))),
         )
 
     def _watch(
@@ -126,9 +126,9 @@ class Calls:
             stop,
         )
 
-    def _headers(self, metadata: Metadata) -> Headers:
-        given = (*self._metadata, *headers_of(metadata))
-        return (*bearer(self._token), *given, *trace_headers(given))
+    def _headers(self, metadata: Headers, seconds: float | None) -> Headers:
+        given = (*self._metadata, *metadata)
+        return (*bearer(self._token, seconds), *given, *trace_headers(given))
 
     def _checked(self, options: CallOptions) -> CallOptions:
         """Check the options of several calls before the first; metadata may be an iterator."""

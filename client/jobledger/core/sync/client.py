@@ -34,8 +34,8 @@ class Client(OwnerCalls, WorkerCalls):
             for each call, that returns one. It is sent in plain text unless there are credentials.
             If the function raises OSError, the call raises Unavailable, and a watch or a worker
             tries again.
-        timeout: seconds, or a timedelta, that one call may take, retries included; None: any time.
-            Watches have none.
+        timeout: seconds, or a timedelta, that one call may take, retries and the token function
+            included; None: any time. Watches have none.
         connect_timeout: seconds, or a timedelta, until the first message of a watch; None: any
             time.
         metadata: sent with every call.
