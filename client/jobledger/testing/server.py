@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
+START: Final = 60.0
+"""Seconds that the server has until it accepts calls: a busy machine may need many."""
+
 STOP: Final = 10.0
 """Seconds that the server has to drain."""
 
@@ -54,15 +57,20 @@ def local_server(folder: Path) -> Iterator[LocalServer]:
         env={name: value for name, value in os.environ.items() if name[:10] != "JOBLEDGER_"},
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         # Ctrl-C is for the caller, who stops the server when nothing needs it any more.
         start_new_session=True,
     )
     addresses: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     reader = threading.Thread(target=_read_log, args=(process.stderr, log, addresses))
     reader.start()
+    address, is_late = None, False
     try:
-        address = addresses.get()
+        try:
+            address = addresses.get(timeout=START)
+        except queue.Empty:
+            is_late = True
         if address is not None:
             yield LocalServer(address, folder)
     finally:
@@ -70,7 +78,8 @@ def local_server(folder: Path) -> Iterator[LocalServer]:
         reader.join()
     if address is None or code != 0:
         lines = "".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-5:])
-        raise ServerFailed(f"the server exited with {code}: {lines}")
+        what = f"does not serve after {START:g} s" if is_late else f"exited with {code}"
+        raise ServerFailed(f"the server {what}: {lines}")
 
 
 def _read_log(lines: IO[str], log: Path, addresses: "queue.SimpleQueue[str | None]") -> None:
@@ -79,9 +88,11 @@ def _read_log(lines: IO[str], log: Path, addresses: "queue.SimpleQueue[str | Non
         for line in lines:
             copy.write(line)
             copy.flush()
-            # A JSON object a line; `serving` comes when it accepts calls.
-            if line.startswith("{") and (entry := json.loads(line))["event"] == "serving":
-                addresses.put(entry["address"])
+            # A JSON object a line, unless something else writes there, too.
+            with suppress(ValueError, LookupError, TypeError):
+                entry = json.loads(line)
+                if entry["event"] == "serving":  # when it accepts calls
+                    addresses.put(entry["address"])
     addresses.put(None)
 
 

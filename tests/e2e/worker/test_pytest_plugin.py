@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -84,4 +85,51 @@ def test_a_server_that_does_not_start_is_reported_with_the_end_of_its_log(tmp_pa
     (tmp_path / "jobledger.db").write_text("this is no database")
     running = local_server(tmp_path)
     with pytest.raises(ServerFailed, match=r"^the server exited with .*database"), running:
+        pass
+
+
+def serves(folder, monkeypatch, program):
+    """Have a program run in place of the server."""
+    file = folder / "server"
+    file.write_text(f"#!{sys.executable}\n{textwrap.dedent(program)}")
+    file.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(file))
+
+
+LINES = [
+    b'{"event": "serv',
+    b"{}",
+    b'{"event": ["serving"]}',
+    b"\xff",
+    b'{"event": "serving", "address": "127.0.0.1:1"}',
+]
+
+
+def test_a_log_line_that_is_no_event_is_passed_over(tmp_path, monkeypatch):
+    program = f"""\
+        import signal, sys
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        sys.stderr.buffer.write(b'\\n'.join({LINES}) + b'\\n')
+        sys.stderr.flush()
+        signal.pause()
+        """
+    serves(tmp_path, monkeypatch, program)
+    with local_server(tmp_path) as server:
+        assert server.target == "127.0.0.1:1"
+
+
+def test_a_server_that_does_not_serve_in_time_is_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr("jobledger.testing.server.START", 1.0)
+    serves(
+        tmp_path,
+        monkeypatch,
+        """\
+        import signal, sys
+        sys.stderr.write("the disk is slow\\n")
+        sys.stderr.flush()
+        signal.pause()
+        """,
+    )
+    running = local_server(tmp_path)
+    with pytest.raises(ServerFailed, match=r"^the server does not serve after 1 s: "), running:
         pass
