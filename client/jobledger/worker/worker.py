@@ -354,7 +354,8 @@ class Worker:
             if not _signalled:
                 for number, handler in _previous.items():
                     loop.remove_signal_handler(number)
-                    signal.signal(number, handler)
+                    if handler is not None:  # not one of Python's, which Python cannot set
+                        signal.signal(number, handler)
 
     @property
     def _runs(self) -> list[JobRun]:

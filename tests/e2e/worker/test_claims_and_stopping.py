@@ -247,6 +247,22 @@ async def test_a_release_is_retried(service, fake_client, running):
     assert len(service.requests("ReleaseJob")) == 3
 
 
+async def test_a_program_whose_signal_handlers_are_not_of_python_can_run_a_worker(
+    service, fake_client, monkeypatch
+):
+    # So it is where a program in C runs Python.
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)
+    worker = Worker(fake_client)
+
+    @worker.handler("render")
+    async def render(job):
+        worker.stop()
+
+    service.offer()
+    await worker.run()
+    assert len(service.requests("TransitionJob")) == 1
+
+
 @both_ways
 async def test_a_release_by_a_handler_is_tried_for_as_long_as_the_worker_runs(
     service, fake_client, running, monkeypatch
