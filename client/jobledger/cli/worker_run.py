@@ -49,8 +49,11 @@ def run(connection: Connection, *, target: str, reload: bool) -> None:
 
     async def work() -> None:
         worker = load(target)
-        async with connection.open_ownerless() as client:
-            await worker.run(client=client)
+        if worker.has_client:
+            await worker.run()
+        else:
+            async with connection.open_ownerless() as client:
+                await worker.run(client=client)
 
     asyncio.run(work())
 

@@ -192,6 +192,11 @@ class Worker:
             _slot_count(concurrency)
         return register
 
+    @property
+    def has_client(self) -> bool:
+        """Whether it was made with a client or an address, or runs already."""
+        return self._client is not None
+
     def stop(self, *, now: bool = False) -> None:
         """Claim no more jobs; `run` returns when the running ones are done or the grace is over.
 
@@ -220,7 +225,7 @@ class Worker:
             JobledgerError: a claim was refused and always will be: InvalidField, AccessDenied. An
                 unavailable service is waited for.
             RuntimeError: the worker has run.
-            ValueError: it has no handlers.
+            ValueError: it has no handlers, or was made with a client and is given another one.
         """
         if self._started:
             raise RuntimeError("run: this worker has run; make another one")
@@ -232,6 +237,8 @@ class Worker:
         if self._client is None:
             self._owns_client = client is None
             self._client = AsyncClient() if client is None else client
+        elif client is not None:
+            raise ValueError("client: this worker was made with one")
         self._started = True
         self._loop = asyncio.get_running_loop()
         cancelled = False

@@ -420,6 +420,19 @@ async def test_run_sync_in_an_event_loop_is_refused(fake_client):
         worker.run_sync()
 
 
+async def test_a_second_client_for_a_worker_is_refused(fake_client):
+    worker = Worker(fake_client)
+
+    @worker.handler
+    async def render(job):
+        pass
+
+    with pytest.raises(ValueError, match=r"^client: this worker was made with one"):
+        await worker.run(client=fake_client)
+    assert worker.has_client
+    assert not Worker().has_client
+
+
 def test_an_error_of_run_sync_has_no_other_error_before_it():
     with pytest.raises(ValueError, match=r"^handler: ") as raised:
         Worker("127.0.0.1:1").run_sync()
