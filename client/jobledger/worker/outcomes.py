@@ -12,6 +12,7 @@ from jobledger.core.models import Asset, JobError, JobStatus
 
 MAX_REASON: Final = 63
 MAX_MESSAGE: Final = 4096
+MAX_LOGGED: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,15 @@ def error_of(outcome: Finish) -> JobError | None:
                 reason=outcome.reason,
                 details=outcome.details,
             )
+
+
+def summary(outcome: Finish) -> str:
+    """Say in one line of a log how a job finished: `Failed (DISK_FULL: no space left)`."""
+    name = type(outcome).__name__
+    if (error := error_of(outcome)) is None:
+        return name
+    message = " ".join(error.message.split())
+    return f"{name} ({error.reason and f'{error.reason}: '}{message:.{MAX_LOGGED}})"
 
 
 class RaisedElsewhere(Exception):

@@ -26,6 +26,7 @@ from jobledger.worker.outcomes import (
     Release,
     clean_message,
     failure,
+    summary,
 )
 from jobledger.worker.throttle import INTERVAL, Throttle
 from jobledger.worker.updates import Reported, Updates
@@ -289,7 +290,7 @@ class JobRun:
             self.lease,
             lambda error: last_try(error, self.lease, stopping=self._shut_down),
         )
-        _logger.info("%s: %s", self._name, type(outcome).__name__)
+        _logger.info("%s: %s", self._name, summary(outcome))
 
     async def _release(self) -> None:
         await release(

@@ -46,6 +46,34 @@ async def test_what_a_handler_returns_is_the_outcome(
     assert end.HasField("result") == (status != FAILED)
 
 
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        (Completed({"a": 1}), "Completed"),
+        (Partial({"a": 1}), "Partial"),
+        (Failed("no space\nleft", "DISK_FULL"), "Failed (DISK_FULL: no space left)"),
+        (Failed("x" * 4096), f"Failed (FAILED: {'x' * 200})"),
+        (Partial({}, "no sound"), "Partial (no sound)"),
+    ],
+)
+async def test_the_log_says_how_a_job_finished_and_why(
+    service, fake_client, running, caplog, outcome, words
+):
+    caplog.set_level("INFO", "jobledger.worker")
+    worker = Worker(fake_client)
+
+    @worker.handler
+    async def render(job):
+        return outcome
+
+    job = service.offer()
+    run = running(worker)
+    await service.called("TransitionJob")
+    worker.stop()
+    await run
+    assert f"job {job.id} (render, attempt 1): {words}" in caplog.messages
+
+
 async def test_a_handler_that_returns_nothing_has_completed_its_job(service, fake_client, running):
     async def render(job):
         pass
