@@ -143,7 +143,9 @@ class Work:
                     await self._pause(backoff.pause(error))
                     continue
                 if self.updates is self._over_stream:
-                    _logger.info("no stream of work (%s); calls do as well", error)
+                    _logger.info(
+                        "no Work stream can be used (%s); using single calls instead", error
+                    )
                 answered = await self._work_by_calls(detour)
                 # If calls are not answered either, the stream is not the cause.
                 detour = min(2 * detour, LAST_DETOUR) if answered else FIRST_DETOUR
@@ -191,7 +193,7 @@ class Work:
     def answered(self, sent: float) -> None:
         self._calls.recovered()
         if self.updates is not self._over_stream and not self._closed.is_set():
-            _logger.info("work goes over a stream again")
+            _logger.info("using a Work stream again")
             self.updates = self._over_stream
         # The service renews leases once in a tenth of the lease, whatever it reads.
         unread = self._lease / 10

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import re
 import time
 from collections import Counter
 
@@ -478,11 +479,14 @@ async def test_a_worker_that_stops_waits_for_no_second_stream(service, fake_clie
 
 
 @without_streams
-async def test_an_unimplemented_work_stream_is_tried_once(service, fake_client, running):
+async def test_an_unimplemented_work_stream_is_tried_once(service, fake_client, running, caplog):
+    caplog.set_level("INFO", "jobledger.worker")
     async with busy(service, fake_client, running, jobs=5, lease=LEASE):
         await service.called("UpdateProgress", 50)
     assert len(service.requests("Work")) == 1
     assert called(service) >= 50
+    (words,) = [each for each in caplog.messages if "stream" in each]
+    assert re.fullmatch(r"no Work stream can be used \(.*\); using single calls instead", words)
 
 
 async def hang(requests, context):
