@@ -233,3 +233,13 @@ async def test_an_async_client_with_more_watches_than_a_connection_has_streams_m
         assert {(await anext(watch)).job.id for watch in watches} == {job.id}
         await client.cancel_job(job.id)
         assert {[news async for news in watch][-1].job.status for watch in watches} == {FAILED}
+
+
+def test_an_id_that_no_job_can_have_is_not_found_and_one_that_is_none_is_refused(client):
+    for call in (client.get_job, client.delete_job, client.wait):
+        for job_id in ("nonsense", "x" * 36):
+            with pytest.raises(JobNotFound):
+                call(job_id)
+        for job_id in ("", "x" * 37):
+            with pytest.raises(InvalidField, match="job_id"):
+                call(job_id)

@@ -117,7 +117,7 @@ class AsyncOwnerCalls(AsyncCalls):
             **options: see CallOptions.
 
         Raises:
-            InvalidField: `job_id` is no UUID.
+            InvalidField: `job_id` is empty, or longer than the 36 characters of a UUID.
             JobNotFound: the owner has no such job.
         """
         request = self._requests.get_job(job_id, user_id)
@@ -198,7 +198,7 @@ class AsyncOwnerCalls(AsyncCalls):
             **options: see WatchOptions.
 
         Raises:
-            InvalidField: `job_id` is no UUID.
+            InvalidField: `job_id` is empty, or longer than the 36 characters of a UUID.
             JobNotFound: the owner has no such job, or it was deleted.
             Unavailable: a timeout has passed.
             JobledgerError: any other failure that a retry cannot mend.
@@ -392,7 +392,7 @@ class AsyncOwnerCalls(AsyncCalls):
             **options: see CallOptions.
 
         Raises:
-            InvalidField: `job_id` is no UUID.
+            InvalidField: `job_id` is empty, or longer than the 36 characters of a UUID.
             IllegalTransition: the job is not terminal.
             JobNotFound: the owner has no such job, or the answer to a first try was lost and the
                 automatic second one found the job deleted.

@@ -118,7 +118,7 @@ class OwnerCalls(Calls):
             **options: see CallOptions.
 
         Raises:
-            InvalidField: `job_id` is no UUID.
+            InvalidField: `job_id` is empty, or longer than the 36 characters of a UUID.
             JobNotFound: the owner has no such job.
         """
         request = self._requests.get_job(job_id, user_id)
@@ -199,7 +199,7 @@ class OwnerCalls(Calls):
             **options: see WatchOptions.
 
         Raises:
-            InvalidField: `job_id` is no UUID.
+            InvalidField: `job_id` is empty, or longer than the 36 characters of a UUID.
             JobNotFound: the owner has no such job, or it was deleted.
             Unavailable: a timeout has passed.
             JobledgerError: any other failure that a retry cannot mend.
@@ -393,7 +393,7 @@ class OwnerCalls(Calls):
             **options: see CallOptions.
 
         Raises:
-            InvalidField: `job_id` is no UUID.
+            InvalidField: `job_id` is empty, or longer than the 36 characters of a UUID.
             IllegalTransition: the job is not terminal.
             JobNotFound: the owner has no such job, or the answer to a first try was lost and the
                 automatic second one found the job deleted.
