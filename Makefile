@@ -15,6 +15,7 @@ POLYGLOT_INSTALLED := $(POLYGLOT)/.installed
 AUDIT := .venv/audit
 AUDIT_INSTALLED := $(AUDIT)/.installed
 LOWEST := .venv/lowest
+NEWEST := .venv/newest
 UV := .venv/uv/bin/uv
 COMPILE := $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
 	--generate-hashes --no-header
@@ -71,6 +72,9 @@ FAST := -k "not postgresql" tests/unit tests/e2e/rpc
 VERSIONS := tests/unit $(addprefix tests/e2e/,rpc/test_jobs.py rpc/test_claims.py \
 	rpc/test_work.py rpc/test_watch_jobs.py client/test_real_server.py \
 	worker/test_real_server.py cli/test_output.py)
+# What a new version of a client's dependency can break.
+CLIENT := tests/unit/client $(addprefix tests/e2e/,client worker/test_real_server.py \
+	cli/test_output.py)
 
 .PHONY: test
 test: $(INSTALLED) ## run the tests in five processes, without those of `make check`; ARGS="-k watch" runs some of them
@@ -118,6 +122,10 @@ test-pythons: $(INSTALLED) ## run pure code, and each part once, on the other Py
 .PHONY: test-lowest
 test-lowest: $(LOWEST)/.installed ## run the tests of `make test-pythons` with the lowest versions that pyproject.toml allows
 	@$(LOWEST)/bin/python -m pytest $(IN_PARALLEL) $(VERSIONS) $(ARGS)
+
+.PHONY: test-newest
+test-newest: $(NEWEST)/.installed ## run the client's tests with the newest versions that pyproject.toml allows a client
+	@$(NEWEST)/bin/python -m pytest $(IN_PARALLEL) $(CLIENT) $(ARGS)
 
 .PHONY: test-image
 test-image: $(INSTALLED) ## build the Dockerfile with buildah and run the image
@@ -271,6 +279,17 @@ $(LOWEST)/.installed: pyproject.toml | $(PYTHON) $(UV)
 	$(UV) pip sync --quiet --python $(LOWEST)/bin/python $(LOWEST)/requirements.txt
 	$(UV) pip install --quiet --no-deps --no-build-isolation --python $(LOWEST)/bin/python -e .
 	@touch $@
+
+# What is newest changes any day: asked for at each run. The server that the tests call runs on the
+# same versions, where only malformed requests differ (decision 0036).
+.PHONY: $(NEWEST)/.installed
+$(NEWEST)/.installed: $(INSTALLED) | $(UV)
+	$(UV) venv --quiet --clear --python $(PYTHON) $(NEWEST)
+	$(SYNC) --python $(NEWEST)/bin/python requirements.lock
+	$(UV) pip compile --quiet --upgrade --no-header --python $(PYTHON) \
+		pyproject.toml --extra cli -o $(NEWEST)/requirements.txt
+	$(UV) pip install --quiet --python $(NEWEST)/bin/python -r $(NEWEST)/requirements.txt
+	$(UV) pip install --quiet --no-deps --no-build-isolation --python $(NEWEST)/bin/python -e .
 
 $(UV): requirements-uv.lock | $(PYTHON)
 	$(PYTHON) -m venv .venv/uv

@@ -54,6 +54,24 @@ def test_the_protobuf_range_is_from_the_compilers_to_the_tested_version() -> Non
     assert locked("requirements.lock", "protobuf")[0] == int(high) - 1
 
 
+def grpc_ranges(requirements: list[str]) -> dict[str, str]:
+    """Return the range of each of gRPC's own packages."""
+    found = (re.match(r"(grpcio[\w-]*)(.*)", it) for it in requirements)
+    return {match[1]: match[2] for match in found if match}
+
+
+def test_only_the_server_holds_grpcio_back() -> None:
+    """Decision 0036: what is wrong with a newer grpcio concerns only servers."""
+    extras = PROJECT["project"]["optional-dependencies"]
+    client = grpc_ranges([*PROJECT["project"]["dependencies"], *extras["cli"]])
+    assert client.keys() == {"grpcio", "grpcio-status", "grpcio-health-checking"}
+    assert set(client.values()) == {">=1.80"}
+    server = grpc_ranges([*extras["server"], *extras["admin"]])
+    assert "grpcio" in server
+    assert all(it.endswith(",<1.84") for it in server.values())
+    assert "\nmake test-newest\n" in (ROOT / ".ci/run").read_text("utf-8")
+
+
 @pytest.mark.parametrize("name", ["grpcio", "protobuf", "sqlalchemy", "asyncpg", "uvloop"])
 def test_the_image_runs_what_the_tests_run(name: str) -> None:
     assert locked("requirements-image.lock", name) == locked("requirements.lock", name)
