@@ -50,8 +50,8 @@ def watch(
 ) -> int:
     """Show the changes of jobs as they happen.
 
-    Given JOB..., it shows a progress bar for each on a terminal, else a line of JSON for each
-    change. It exits when all of them are COMPLETED, PARTIAL or FAILED.
+    Given JOB..., it shows a progress bar for each on a terminal that can draw, else a line of JSON
+    for each change. It exits when all of them are COMPLETED, PARTIAL or FAILED.
 
     With --all or --all-users it prints lines of JSON until you stop it: first each job that is
     not yet COMPLETED, PARTIAL or FAILED, then a line with "synced": true, then each change.
@@ -65,7 +65,7 @@ def watch(
     if all_jobs or all_users:
         if job_ids:
             raise click.UsageError("give JOB... or --all, not both")
-        if sys.stdout.isatty() and not as_json:
+        if _drawable() and not as_json:
             raise click.UsageError("on a terminal use `jobledger top`, or give --json")
         options = _filters(all_users=all_users, job_types=job_types, labels=labels)
         asyncio.run(_print_changes(connection, resume_token=resume_token, **options))
@@ -74,7 +74,7 @@ def watch(
         raise click.UsageError("which jobs? Give JOB..., --all or --all-users")
     if job_types or labels or resume_token:
         raise click.UsageError("--type, --label and --resume need --all or --all-users")
-    draw = sys.stdout.isatty() and not as_json
+    draw = _drawable() and not as_json
 
     async def run() -> int:
         outages = Outages(connection.server)
@@ -104,8 +104,7 @@ def top(
     longest-running at the top, then those that wait, in the order in which they will be claimed.
     A job that finishes stays for five seconds.
     """
-    drawable = sys.stdout.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
-    if not drawable and not once:
+    if not _drawable() and not once:
         raise click.UsageError(
             "the output is not a terminal: use --once, or `jobledger watch --all --json`"
         )
@@ -144,6 +143,11 @@ async def _print_changes(connection: Connection, **options: Any) -> None:
                 outages.heard()
                 write(to_json(event))
                 flush()
+
+
+def _drawable() -> bool:
+    """Whether the output is a terminal that can move its cursor."""
+    return sys.stdout.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
 
 
 def _open(connection: Connection, *, all_users: bool) -> AsyncClient:

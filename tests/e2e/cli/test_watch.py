@@ -67,10 +67,10 @@ def test_a_job_named_twice_is_watched_once(jobledger, client, running):
     assert len(jobledger.ok("watch", job_id, job_id).splitlines()) == 1
 
 
-def on_a_terminal(jobledger, *arguments, width=100):
+def on_a_terminal(jobledger, *arguments, width=100, term="xterm-256color"):
     """Run with a terminal as stdout; return the exit code and what was drawn."""
     ours, theirs = pty.openpty()
-    jobledger.environment |= {"TERM": "xterm-256color", "COLUMNS": str(width)}
+    jobledger.environment |= {"TERM": term, "COLUMNS": str(width)}
     process = jobledger.start(*arguments, stdout=theirs)
     os.close(theirs)
     drawn = read_to_end(ours)
@@ -115,6 +115,15 @@ def test_json_is_json_on_a_terminal_too(jobledger, client, running):
     job_id = running()
     client.mark_completed(job_id)
     code, drawn = on_a_terminal(jobledger, "watch", "--json", job_id)
+    assert code == 0
+    assert json.loads(drawn)["job"]["id"] == job_id
+
+
+@pytest.mark.parametrize("term", ["dumb", "unknown"])
+def test_a_terminal_that_cannot_draw_gets_lines(jobledger, client, running, term):
+    job_id = running()
+    client.mark_completed(job_id)
+    code, drawn = on_a_terminal(jobledger, "watch", job_id, term=term)
     assert code == 0
     assert json.loads(drawn)["job"]["id"] == job_id
 
