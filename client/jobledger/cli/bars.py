@@ -1,72 +1,24 @@
-"""Watching several jobs at once: bars on a terminal, one JSON line per change elsewhere."""
+"""One progress bar for each job, on a terminal. Needs rich, which is slow to load."""
 
-import asyncio
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import TypeAlias
+from contextlib import AbstractContextManager
+from typing import Self
 
-from jobledger import AsyncClient, JobChange, JobStatus
-from jobledger.cli.exit_codes import FAILED_JOB, PARTIAL_JOB, flush, write
-from jobledger.cli.outages import Outages
-from jobledger.cli.render import NARROW, clean, fitting_id, job_message, to_json
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
+from rich.text import Text
 
-Show: TypeAlias = Callable[[JobChange], None]
-
-
-async def watch_all(
-    client: AsyncClient,
-    job_ids: Sequence[str],
-    shown: AbstractContextManager[Show],
-    outages: Outages,
-) -> int:
-    """Watch all jobs until they are terminal; return the exit code of the worst of them."""
-    with shown as show:
-        try:
-            async with asyncio.TaskGroup() as group:
-                watches = [
-                    group.create_task(_watch(client, job_id, show, outages))
-                    for job_id in dict.fromkeys(job_ids)
-                ]
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-    statuses = {watch.result() for watch in watches}
-    if JobStatus.FAILED in statuses:
-        return FAILED_JOB
-    return PARTIAL_JOB if JobStatus.PARTIAL in statuses else 0
+from jobledger import JobChange
+from jobledger.cli.exit_codes import print_note
+from jobledger.cli.job_watches import View
+from jobledger.cli.render import NARROW, clean, fitting_id, job_message
 
 
-async def _watch(client: AsyncClient, job_id: str, show: Show, outages: Outages) -> JobStatus:
-    status = JobStatus.UNKNOWN
-    async with client.watch(
-        job_id, on_disconnect=outages.disconnected, on_reconnect=outages.reconnected
-    ) as changes:
-        async for change in changes:
-            outages.heard()
-            show(change)
-            status = change.job.status
-    return status
-
-
-def lines() -> AbstractContextManager[Show]:
-    """Print each change as a line of JSON."""
-
-    def show(change: JobChange) -> None:
-        write(to_json(change))
-        flush()
-
-    return nullcontext(show)
-
-
-class Bars(AbstractContextManager[Show]):
+class Bars(View, AbstractContextManager["Bars"]):
     """One bar for each job."""
 
     def __init__(self) -> None:
-        # Half of the start-up time of a command that draws nothing.
-        from rich.console import Console  # noqa: PLC0415
-        from rich.progress import BarColumn, Progress, TaskID, TextColumn  # noqa: PLC0415
-        from rich.table import Column  # noqa: PLC0415
-
         console = Console()
         self._width = console.width
         bars = [BarColumn(bar_width=10)] if self._width >= NARROW else []
@@ -83,19 +35,18 @@ class Bars(AbstractContextManager[Show]):
             ),
             console=console,
             expand=True,
-            # On a terminal, notes are printed above the bars; elsewhere they go to stderr as usual.
-            redirect_stderr=sys.stderr.isatty(),
+            redirect_stderr=False,
         )
         self._bars: dict[str, TaskID] = {}
 
-    def __enter__(self) -> Show:
+    def __enter__(self) -> Self:
         self._progress.start()
-        return self._show
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def _show(self, change: JobChange) -> None:
+    def show(self, change: JobChange) -> None:
         job = change.job
         message, status = clean(job_message(job)), job.status.value
         title = clean(fitting_id(job, self._width))
@@ -106,3 +57,10 @@ class Bars(AbstractContextManager[Show]):
         self._bars[job.id] = self._progress.add_task(
             message, completed=job.progress, title=title, status=status
         )
+
+    def note(self, message: str) -> None:
+        if sys.stderr.isatty():
+            # Above the bars. Written to stderr, it would be overwritten by the next bars.
+            self._progress.console.print(Text(f"note: {message}"))
+        else:
+            print_note(message)

@@ -95,6 +95,11 @@ def print_error(message: str) -> None:
     click.echo(f"error: {' '.join(message.split())}", err=True)
 
 
+def print_note(message: str) -> None:
+    """Print what a person should know, and is no error, on stderr."""
+    click.echo(f"note: {message}", err=True)
+
+
 def write(line: str) -> None:
     """Write one line of output."""
     try:

@@ -1,6 +1,6 @@
-"""What a command that watches says on stderr about its connection."""
+"""What a command that watches says about its connection."""
 
-import click
+from collections.abc import Callable
 
 from jobledger import JobledgerError
 
@@ -11,8 +11,9 @@ class Outages:
     Says nothing before the first message: a service that never answered is an error, not a note.
     """
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, note: Callable[[str], None]) -> None:
         self._server = server
+        self._note = note
         self._heard = False
         self._disconnected = 0
 
@@ -25,12 +26,10 @@ class Outages:
         self._disconnected += 1
         if self._heard and self._disconnected == 1:
             reason = " ".join(str(error).removeprefix(f"{self._server}: ").split())
-            click.echo(
-                f"note: lost the connection to {self._server} ({reason}); reconnecting", err=True
-            )
+            self._note(f"lost the connection to {self._server} ({reason}); reconnecting")
 
     def reconnected(self) -> None:
         """Record that a watch continues."""
         self._disconnected -= 1
         if self._heard and self._disconnected == 0:
-            click.echo(f"note: connected to {self._server} again", err=True)
+            self._note(f"connected to {self._server} again")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import click
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -17,7 +16,7 @@ from rich.text import Text
 
 from jobledger import AsyncClient, Job, JobledgerError, JobStatus
 from jobledger.cli.board import Board
-from jobledger.cli.exit_codes import flush, stoppable, write
+from jobledger.cli.exit_codes import flush, print_note, stoppable, write
 from jobledger.cli.render import clean, fitting_id, job_message
 
 _REDRAW: Final = 0.25
@@ -151,7 +150,7 @@ async def draw_live(client: AsyncClient, options: Mapping[str, Any], title: str)
     console = Console()
 
     def on_gap(error: JobledgerError) -> None:
-        notes.append(f"note: the jobs were listed again: {error}")
+        notes.append(f"the jobs were listed again: {error}")
         board.clear()
 
     def on_disconnect(_error: JobledgerError) -> None:
@@ -196,7 +195,7 @@ async def draw_live(client: AsyncClient, options: Mapping[str, Any], title: str)
     finally:
         # On the normal screen, which was restored.
         for note in notes:
-            click.echo(note, err=True)
+            print_note(note)
 
 
 async def draw_once(client: AsyncClient, options: Mapping[str, Any], title: str) -> None:

@@ -3,14 +3,15 @@
 import asyncio
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import click
 
 from jobledger import AsyncClient, JobledgerError
-from jobledger.cli.bars import Bars, lines, watch_all
 from jobledger.cli.connection import Connection
-from jobledger.cli.exit_codes import flush, stoppable, write
+from jobledger.cli.exit_codes import flush, print_note, stoppable, write
+from jobledger.cli.job_watches import Lines, View, watch_all
 from jobledger.cli.options import (
     Command,
     all_users_option,
@@ -77,10 +78,16 @@ def watch(
     draw = _drawable() and not as_json
 
     async def run() -> int:
-        outages = Outages(connection.server)
+        view: AbstractContextManager[View] = nullcontext(Lines())
+        if draw:
+            # Imports rich, which is slow to load.
+            from jobledger.cli.bars import Bars  # noqa: PLC0415
+
+            view = Bars()
         with stoppable():
             async with connection.open_async() as client:
-                return await watch_all(client, job_ids, Bars() if draw else lines(), outages)
+                ids = list(dict.fromkeys(job_ids))
+                return await watch_all(client, ids, view, connection.server)
 
     return asyncio.run(run())
 
@@ -126,9 +133,9 @@ def top(
 
 async def _print_changes(connection: Connection, **options: Any) -> None:
     def on_gap(error: JobledgerError) -> None:
-        click.echo(f"note: cannot resume, listing the jobs again: {error}", err=True)
+        print_note(f"cannot resume, listing the jobs again: {error}")
 
-    outages = Outages(connection.server)
+    outages = Outages(connection.server, print_note)
     with stoppable():
         async with (
             _open(connection, all_users=options["all_users"]) as client,
