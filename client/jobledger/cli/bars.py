@@ -1,66 +1,96 @@
 """One progress bar for each job, on a terminal. Needs rich, which is slow to load."""
 
+import asyncio
+import signal
 import sys
 from contextlib import AbstractContextManager
-from typing import Self
+from typing import Final, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.table import Column
+from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from jobledger import JobChange
-from jobledger.cli.exit_codes import print_note
+from jobledger import Job, JobChange
+from jobledger.cli.exit_codes import flush, print_note
 from jobledger.cli.job_watches import View
 from jobledger.cli.render import NARROW, clean, fitting_id, job_message
 
+_REDRAW: Final = 0.1
+"""Seconds for which changes are collected before they are drawn."""
+
+_HIDE_CURSOR: Final = "\x1b[?25l"
+_SHOW_CURSOR: Final = "\x1b[?25h"
+_ERASE_BELOW: Final = "\r\x1b[J"
+_UP: Final = "\r\x1b[{}A"
+
 
 class Bars(View, AbstractContextManager["Bars"]):
-    """One bar for each job."""
+    """One bar for each job.
+
+    The cursor, which is hidden, stands at the first bar, and each picture erases all that is below
+    it. So nothing stays of a picture whose lines a smaller terminal has wrapped, for a terminal
+    keeps its cursor at the same text, nor of what it echoes, such as ^C.
+    """
 
     def __init__(self) -> None:
-        console = Console()
-        self._width = console.width
-        bars = [BarColumn(bar_width=10)] if self._width >= NARROW else []
-        # markup off: a job's text must not be interpreted. It gets the width that is left.
-        self._progress = Progress(
-            TextColumn("{task.fields[title]}", markup=False),
-            *bars,
-            TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[status]:<10}", markup=False),
-            TextColumn(
-                "{task.description}",
-                markup=False,
-                table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
-            ),
-            console=console,
-            expand=True,
-            redirect_stderr=False,
-        )
-        self._bars: dict[str, TaskID] = {}
+        self._console = Console()
+        self._jobs: dict[str, Job] = {}
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        self._write(_HIDE_CURSOR)
+        self._loop.add_signal_handler(signal.SIGWINCH, self._draw)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self._loop.remove_signal_handler(signal.SIGWINCH)
+        if self._timer is not None:
+            self._timer.cancel()
+        # All of them, also those that the terminal is too small for.
+        self._write(_ERASE_BELOW + self._picture(len(self._jobs)) + _SHOW_CURSOR)
 
     def show(self, change: JobChange) -> None:
-        job = change.job
-        message, status = clean(job_message(job)), job.status.value
-        title = clean(fitting_id(job, self._width))
-        bar = self._bars.get(job.id)
-        if bar is not None:
-            self._progress.update(bar, completed=job.progress, status=status, description=message)
-            return
-        self._bars[job.id] = self._progress.add_task(
-            message, completed=job.progress, title=title, status=status
-        )
+        self._jobs[change.job.id] = change.job
+        if self._timer is None:
+            self._timer = self._loop.call_later(_REDRAW, self._draw)
 
     def note(self, message: str) -> None:
-        if sys.stderr.isatty():
-            # Above the bars. Written to stderr, it would be overwritten by the next bars.
-            self._progress.console.print(Text(f"note: {message}"))
-        else:
-            print_note(message)
+        self._write(_ERASE_BELOW)
+        print_note(message)
+        self._draw()
+
+    def _draw(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        # The cursor takes a line too.
+        picture = self._picture(max(self._console.height - 1, 1))
+        height = picture.count("\n")
+        self._write(_ERASE_BELOW + picture + (_UP.format(height) if height else ""))
+
+    def _picture(self, count: int) -> str:
+        """Draw bars on at most this many lines, and say how many more there are."""
+        jobs = list(self._jobs.values())
+        lines = [self._line(job) for job in jobs]
+        if len(lines) > count:
+            hidden = len(lines) - count + 1
+            lines[count - 1 :] = [Text(f"and {hidden} more", "dim")]
+        with self._console.capture() as capture:
+            for line in lines:
+                line.truncate(self._console.width, overflow="ellipsis")
+                self._console.print(line, no_wrap=True)
+        return capture.get()
+
+    def _line(self, job: Job) -> Text:
+        width = self._console.width
+        # A Text is not interpreted as markup.
+        line = Text(clean(fitting_id(job, width)))
+        if width >= NARROW:
+            bar = self._console.render(ProgressBar(100, job.progress, width=10))
+            line.append(" ").append_tokens((part.text, part.style) for part in bar)
+        return line.append(f" {job.progress:>3} % {job.status:<10} {clean(job_message(job))}")
+
+    def _write(self, text: str) -> None:
+        sys.stdout.write(text)
+        flush()

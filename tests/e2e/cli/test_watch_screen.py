@@ -61,3 +61,48 @@ def test_a_note_stands_above_the_bars(shell, own_server, on_a_terminal):
             )
 
         terminal.until(connected_again)
+
+
+def test_an_interrupt_leaves_each_bar_once(jobledger, client, on_a_terminal):
+    ids = running(client)
+    terminal = on_a_terminal(jobledger, *ids)
+    terminal.until(lambda s: sorted(shown(s)) == sorted(ids))
+    terminal.press("C-c")
+    terminal.until(lambda s: s[-1] == "[exit code 130]")
+    assert sorted(shown(terminal.screen[:-1])) == sorted(ids)
+    assert len(terminal.screen) == len(ids) + 1
+
+
+def test_another_size_of_the_terminal_leaves_nothing_of_the_old_picture(
+    jobledger, client, on_a_terminal
+):
+    ids = running(client, 10)
+    for job_id in ids:
+        client.update_progress(job_id, 40, progress_message=LONG)
+    terminal = on_a_terminal(jobledger, *ids, width=130, height=30)
+    terminal.until(lambda s: sorted(shown(s)) == sorted(ids))
+    for width, height in ((70, 30), (100, 12), (50, 12), (130, 30)):
+        terminal.resize(width, height)
+        # Whole ids and all of the status fit, or the end of an id does.
+        row = rf"{ID} \S{{10}}" if width >= 60 else r"\N{HORIZONTAL ELLIPSIS}\w{12}"
+
+        def fits(screen, row=row):
+            return len(screen) == len(ids) and all(
+                re.match(rf"{row}  40 % PROCESSING a de", line) for line in screen
+            )
+
+        terminal.until(fits)
+
+
+def test_a_terminal_that_is_too_low_counts_the_jobs_that_it_does_not_show(
+    jobledger, client, on_a_terminal
+):
+    ids = running(client, 8)
+    terminal = on_a_terminal(jobledger, *ids, height=6)
+    terminal.until(lambda s: len(shown(s)) == 4 and s[4] == "and 4 more")
+    terminal.resize(100, 4)
+    terminal.until(lambda s: len(shown(s)) == 2 and s[2] == "and 6 more")
+    terminal.press("C-c")
+    # At the end all are printed.
+    terminal.until(lambda s: s[-1] == "[exit code 130]")
+    assert sorted(shown(terminal.history[-9:-1])) == sorted(ids)
