@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Final, Self
 
@@ -25,16 +26,16 @@ _UP: Final = "\r\x1b[{}A"
 
 
 class Bars(View, AbstractContextManager["Bars"]):
-    """One bar for each job.
+    """One bar for each job, in the order given.
 
     The cursor, which is hidden, stands at the first bar, and each picture erases all that is below
     it. So nothing stays of a picture whose lines a smaller terminal has wrapped, for a terminal
     keeps its cursor at the same text, nor of what it echoes, such as ^C.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, job_ids: Sequence[str]) -> None:
         self._console = Console()
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, Job | None] = dict.fromkeys(job_ids)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -71,8 +72,7 @@ class Bars(View, AbstractContextManager["Bars"]):
 
     def _picture(self, count: int) -> str:
         """Draw bars on at most this many lines, and say how many more there are."""
-        jobs = list(self._jobs.values())
-        lines = [self._line(job) for job in jobs]
+        lines = [self._line(job) for job in self._jobs.values() if job is not None]
         if len(lines) > count:
             hidden = len(lines) - count + 1
             lines[count - 1 :] = [Text(f"and {hidden} more", "dim")]

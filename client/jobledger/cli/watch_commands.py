@@ -78,15 +78,15 @@ def watch(
     draw = _drawable() and not as_json
 
     async def run() -> int:
+        ids = list(dict.fromkeys(job_ids))
         view: AbstractContextManager[View] = nullcontext(Lines())
         if draw:
             # Imports rich, which is slow to load.
             from jobledger.cli.bars import Bars  # noqa: PLC0415
 
-            view = Bars()
+            view = Bars(ids)
         with stoppable():
             async with connection.open_async() as client:
-                ids = list(dict.fromkeys(job_ids))
                 return await watch_all(client, ids, view, connection.server)
 
     return asyncio.run(run())

@@ -43,11 +43,17 @@ def shown(lines):
     return [match[0] for line in lines if (match := re.match(ID, line))]
 
 
+def test_bars_stand_in_the_order_in_which_the_jobs_are_named(jobledger, client, on_a_terminal):
+    ids = running(client, 12)[::-1]
+    terminal = on_a_terminal(jobledger, *ids)
+    terminal.until(lambda s: shown(s) == ids)
+
+
 def test_a_note_stands_above_the_bars(shell, own_server, on_a_terminal):
     with Client(own_server.target, user_id="ada") as client:
         ids = running(client)
         terminal = on_a_terminal(shell(own_server.target, "ada"), *ids)
-        terminal.until(lambda s: sorted(shown(s)) == sorted(ids))
+        terminal.until(lambda s: shown(s) == ids)
         own_server.restart()
         client.update_progress(ids[0], 77)
 
@@ -56,7 +62,7 @@ def test_a_note_stands_above_the_bars(shell, own_server, on_a_terminal):
             return (
                 "".join(notes).startswith(f"note: lost the connection to {own_server.target} (")
                 and again == f"note: connected to {own_server.target} again"
-                and sorted(shown(screen[-3:])) == sorted(ids)
+                and shown(screen[-3:]) == ids
                 and any("77 %" in line for line in screen[-3:])
             )
 
@@ -66,10 +72,10 @@ def test_a_note_stands_above_the_bars(shell, own_server, on_a_terminal):
 def test_an_interrupt_leaves_each_bar_once(jobledger, client, on_a_terminal):
     ids = running(client)
     terminal = on_a_terminal(jobledger, *ids)
-    terminal.until(lambda s: sorted(shown(s)) == sorted(ids))
+    terminal.until(lambda s: shown(s) == ids)
     terminal.press("C-c")
     terminal.until(lambda s: s[-1] == "[exit code 130]")
-    assert sorted(shown(terminal.screen[:-1])) == sorted(ids)
+    assert shown(terminal.screen[:-1]) == ids
     assert len(terminal.screen) == len(ids) + 1
 
 
@@ -80,7 +86,7 @@ def test_another_size_of_the_terminal_leaves_nothing_of_the_old_picture(
     for job_id in ids:
         client.update_progress(job_id, 40, progress_message=LONG)
     terminal = on_a_terminal(jobledger, *ids, width=130, height=30)
-    terminal.until(lambda s: sorted(shown(s)) == sorted(ids))
+    terminal.until(lambda s: shown(s) == ids)
     for width, height in ((70, 30), (100, 12), (50, 12), (130, 30)):
         terminal.resize(width, height)
         # Whole ids and all of the status fit, or the end of an id does.
@@ -105,4 +111,4 @@ def test_a_terminal_that_is_too_low_counts_the_jobs_that_it_does_not_show(
     terminal.press("C-c")
     # At the end all are printed.
     terminal.until(lambda s: s[-1] == "[exit code 130]")
-    assert sorted(shown(terminal.history[-9:-1])) == sorted(ids)
+    assert shown(terminal.history[-9:-1]) == ids
