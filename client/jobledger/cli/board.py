@@ -3,12 +3,12 @@
 Pure: no network, no drawing; the clock is a parameter.
 """
 
-import heapq
+from bisect import bisect_left, insort
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from itertools import takewhile
+from typing import Final, TypeAlias
 
 from jobledger import FeedEvent, Job, JobStatus
 
@@ -20,16 +20,9 @@ RATE_SPAN: Final = 10
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class _Rank:
-    """The position of a job: running ones first, and within that the oldest.
-
-    A job that finishes keeps its position, so that rows do not move.
-    """
-
-    is_waiting: bool
-    since: datetime
-    job_id: str
+# The position of a job: running ones first, and within that the oldest. A job that finishes keeps
+# its position, so that rows do not move.
+_Rank: TypeAlias = tuple[bool, datetime, str]
 
 
 class Board:
@@ -37,7 +30,10 @@ class Board:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._jobs: dict[str, tuple[_Rank, Job]] = {}
+        # Kept in order and counted as they change: a picture costs what it shows.
+        self._jobs: dict[str, Job] = {}
+        self._order: list[_Rank] = []
+        self._counts: Counter[JobStatus] = Counter()
         # In the order in which they will be removed.
         self._leaving: dict[str, float] = {}
         self._changes: deque[tuple[int, int]] = deque()
@@ -55,16 +51,20 @@ class Board:
         if self._synced_at is not None:
             self._count(int(self._heard))
         self._leaving.pop(job.id, None)
+        self._drop(job.id)
         if event.deleted:
-            self._jobs.pop(job.id, None)
             return
-        self._jobs[job.id] = (_rank(job), job)
+        self._jobs[job.id] = job
+        self._counts[job.status] += 1
+        insort(self._order, _rank(job))
         if job.is_terminal:
             self._leaving[job.id] = self._heard + LINGER
 
     def clear(self) -> None:
         """Drop everything: the jobs are listed again."""
         self._jobs.clear()
+        self._order.clear()
+        self._counts.clear()
         self._leaving.clear()
         self._changes.clear()
         self._synced_at = None
@@ -72,21 +72,20 @@ class Board:
     def tidy(self) -> None:
         """Drop the jobs that have stayed long enough after they finished."""
         now = self._clock()
-        due = [job_id for job_id, moment in self._leaving.items() if moment <= now]
-        for job_id in due:
-            del self._leaving[job_id], self._jobs[job_id]
+        for job_id, _ in list(takewhile(lambda item: item[1] <= now, self._leaving.items())):
+            del self._leaving[job_id]
+            self._drop(job_id)
 
     def first(self, count: int) -> list[Job]:
         """Return at most `count` jobs from the top."""
-        rows = heapq.nsmallest(count, self._jobs.values(), key=lambda row: row[0])
-        return [job for _, job in rows]
+        return [self._jobs[job_id] for _, _, job_id in self._order[:count]]
 
     def __len__(self) -> int:
         return len(self._jobs)
 
     def counts(self) -> Counter[JobStatus]:
         """Count the jobs by status."""
-        return Counter(job.status for _, job in self._jobs.values())
+        return +self._counts
 
     @property
     def connected(self) -> bool:
@@ -110,6 +109,12 @@ class Board:
         recent = sum(count for second, count in self._changes if second > now - RATE_SPAN)
         return recent / min(max(now - self._synced_at, 1.0), RATE_SPAN)
 
+    def _drop(self, job_id: str) -> None:
+        job = self._jobs.pop(job_id, None)
+        if job is not None:
+            self._counts[job.status] -= 1
+            del self._order[bisect_left(self._order, _rank(job))]
+
     def _count(self, second: int) -> None:
         if self._changes and self._changes[-1][0] == second:
             self._changes[-1] = (second, self._changes[-1][1] + 1)
@@ -120,4 +125,4 @@ class Board:
 
 
 def _rank(job: Job) -> _Rank:
-    return _Rank(job.start_time is None, job.start_time or job.create_time or _EPOCH, job.id)
+    return (job.start_time is None, job.start_time or job.create_time or _EPOCH, job.id)

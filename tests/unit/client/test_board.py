@@ -76,6 +76,23 @@ def test_states_are_counted(board):
     assert counts == {JobStatus.QUEUED: 1, JobStatus.PROCESSING: 1}
 
 
+def test_a_picture_compares_no_jobs_however_many_there_are(board):
+    class Id(str):
+        __slots__ = ()
+        comparisons = 0
+
+        def __lt__(self, other):
+            Id.comparisons += 1
+            return str.__lt__(self, other)
+
+    for number in range(1000):
+        board.take(event(Id(f"{number:04}")))
+    Id.comparisons = 0
+    assert shown(board, 3) == ["0000", "0001", "0002"]
+    assert (len(board), board.counts()) == (1000, {JobStatus.QUEUED: 1000})
+    assert Id.comparisons == 0
+
+
 def test_changes_are_counted_after_the_listing_over_ten_seconds(board, clock):
     for number in range(500):
         board.take(event(str(number)))
