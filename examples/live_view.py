@@ -66,7 +66,7 @@ def lines() -> AbstractContextManager[Show]:
             arrow = f"{step.from_status} -> {step.to_status}"
             print(f"{title(job):<26}{arrow}  {step.reason}".rstrip(), flush=True)
         quarter = job.progress // 25
-        if quarter > quarters.get(job.id, 0):
+        if quarter > quarters.get(job.id, 0) and not job.is_terminal:
             quarters[job.id] = quarter
             print(f"{title(job):<26}{job.progress:>3} %  {job.progress_message}", flush=True)
 

@@ -98,6 +98,9 @@ def test_the_demo_prints_the_transitions_and_assets_of_each_job_and_cleans_up(ex
     assert "ARCHIVE_DAMAGED: Compressed file ended" in jobs["verify client-cut.tar.gz"][1]
     # If its output is not a terminal, it prints plain lines.
     assert re.search(r"^pack server.tar.gz +5\d %  server/", out, re.MULTILINE)
+    for job, (status, _) in jobs.items():
+        *_, last = re.findall(rf"^{re.escape(job)}  .*", out.partition("\nWhat")[0], re.MULTILINE)
+        assert f"-> {status}" in last
     assert "\x1b" not in out
     assert example.left_running() == []
     assert list(example.temporary.iterdir()) == []
