@@ -46,7 +46,7 @@ _STATUSES = [status.value for status in JobStatus if status is not JobStatus.UNK
 @click.command(
     cls=Group, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]}
 )
-@click.version_option(package_name="jobledger")
+@click.version_option(package_name="jobledger", prog_name="jobledger")
 def jobledger() -> None:
     """Create, list, watch, cancel, delete and run the jobs of a Jobledger service.
 

@@ -24,6 +24,8 @@ def main() -> "NoReturn":
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
+    if sys.argv[1:] == ["--version"]:
+        _print_version()
     # Otherwise gRPC prints lines of its own when it cannot connect. It reads this when it is
     # imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -37,3 +39,14 @@ def main() -> "NoReturn":
             raise
         print("error: install 'jobledger[cli]'", file=sys.stderr)  # noqa: T201
         sys.exit(2)
+
+
+def _print_version() -> "NoReturn":
+    """Print what the option of the same name prints, without loading gRPC and all commands."""
+    from jobledger.version import __version__  # noqa: PLC0415
+
+    try:
+        os.write(sys.stdout.fileno(), f"jobledger, version {__version__}\n".encode())
+    except BrokenPipeError:
+        sys.exit(141)
+    sys.exit(0)

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 from datetime import datetime, timedelta
 from importlib.metadata import version
 
@@ -231,3 +233,11 @@ def test_help_lists_the_exit_codes(jobledger):
 
 def test_the_version_is_the_distributions(jobledger):
     assert jobledger.ok("--version").split()[-1] == version("jobledger")
+
+
+def test_the_version_is_printed_without_loading_what_calls_need(jobledger):
+    imports = [sys.executable, "-X", "importtime", "-m", "jobledger", "--version"]
+    run = subprocess.run(imports, capture_output=True, text=True, check=True)
+    assert run.stdout == jobledger.ok("--timeout", "1", "--version")
+    assert "importlib.metadata" in run.stderr
+    assert not re.search(r"\b(grpc|click)$", run.stderr, re.MULTILINE)
