@@ -80,7 +80,8 @@ def jobledger() -> None:
     metavar="N",
     default=1,
     show_default=True,
-    help="How often the job may be started. With 2 it is started again once if its worker dies.",
+    help="How many attempts may be lost before the job fails. With 2 it is started again once if"
+    " its worker dies. An attempt that a worker releases does not count.",
 )
 @click.option(
     "--queue-timeout",
