@@ -282,8 +282,9 @@ jobledger.add_command(worker)
 
 
 @jobledger.command()
+@as_json_option
 @pass_connection
-def health(connection: Connection) -> int:
+def health(connection: Connection, *, as_json: bool) -> int:
     """Check that the service is serving.
 
     Needs neither user nor token.
@@ -300,7 +301,8 @@ def health(connection: Connection) -> int:
             raise from_rpc_error(
                 error, target=connection.server, timeout=connection.timeout
             ) from error
-    write(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+    status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+    write(json.dumps({"status": status}) if as_json else status)
     return 0 if answer.status == health_pb2.HealthCheckResponse.SERVING else UNAVAILABLE
 
 

@@ -1,5 +1,6 @@
 """How the commands exit: a code for scripts, and one line on stderr."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -37,6 +38,7 @@ def test_no_such_job_is_4(jobledger):
 def test_health_is_0_while_the_service_serves_and_6_when_it_is_unreachable(own_server, shell):
     jobledger = shell(own_server.target, "")
     assert jobledger.ok("health") == "SERVING\n"
+    assert json.loads(jobledger.ok("health", "--json")) == {"status": "SERVING"}
     own_server.kill()
     words = f"error: cannot connect to {own_server.target}: Connection refused"
     assert_refused(jobledger("--timeout", "5", "health"), 6, words)
@@ -51,9 +53,11 @@ def test_health_is_6_while_the_service_drains(shell):
     server.start()
     try:
         run = shell(target, "")("health")
+        in_json = shell(target, "")("health", "--json")
     finally:
         server.stop(None).wait()
     assert (run.returncode, run.stdout, run.stderr) == (6, "NOT_SERVING\n", "")
+    assert (in_json.returncode, json.loads(in_json.stdout)) == (6, {"status": "NOT_SERVING"})
 
 
 def test_a_call_that_the_status_does_not_allow_is_5(jobledger, client):
