@@ -4,7 +4,7 @@ import json
 import os
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from jobledger import Client, InvalidField, JobNotFound
+from jobledger import Client, InvalidField, JobNotFound, RequestIdReused
 
 client = Client(os.environ.get("JOBLEDGER_SERVER", "127.0.0.1:50051"), user_id="web")
 
@@ -24,8 +24,10 @@ class Pictures(BaseHTTPRequestHandler):
                 stall_timeout=60,
                 run_timeout=600,
             )
-        except InvalidField as error:
+        except (InvalidField, TypeError, ValueError) as error:  # or not a JSON object
             self.answer(400, {"error": str(error)})
+        except RequestIdReused as error:
+            self.answer(409, {"error": str(error)})
         else:
             self.answer(202, {"id": job.id})
 

@@ -42,13 +42,24 @@ def program(name: str, server: ServerProcess, folder: Path) -> Iterator["subproc
             running.terminate()
 
 
-def order(web: str, parameters: dict[str, Any], key: str) -> str:
-    body = json.dumps(parameters).encode()
+def post(web: str, body: bytes, key: str) -> Any:
     request = urllib.request.Request(
         f"{web}/pictures", body, {"Idempotency-Key": key}, method="POST"
     )
     with urllib.request.urlopen(request, timeout=30) as answer:
-        return str(json.load(answer)["id"])
+        return json.load(answer)
+
+
+def order(web: str, parameters: dict[str, Any], key: str) -> str:
+    return str(post(web, json.dumps(parameters).encode(), key)["id"])
+
+
+def refusal(web: str, body: bytes, key: str) -> tuple[int, str]:
+    """Return the code and the error of a refused order."""
+    with pytest.raises(urllib.error.HTTPError) as raised:
+        post(web, body, key)
+    with raised.value as answer:
+        return answer.code, json.load(answer)["error"]
 
 
 def events(web: str, job_id: str) -> list[dict[str, Any]]:
@@ -79,6 +90,18 @@ def test_a_picture_of_the_tutorial_is_ordered_watched_and_rendered_once(tmp_path
     (file,) = (tmp_path / "pictures").iterdir()
     assert job["result"] == {"file": file.name}
     assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_order_that_the_tutorial_cannot_take_is_refused_with_a_reason(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path) as server, program("web.py", server, tmp_path) as web:
+        assert web.stdout is not None
+        address = web.stdout.readline().strip()
+        order(address, {"width": 160, "height": 100}, "first")
+        code, error = refusal(address, b'{"width": 320, "height": 200}', "first")
+        assert (code, "first" in error) == (409, True)
+        for body in (b"{", b"\xff", b"", b"[]", b'"a"'):
+            code, error = refusal(address, body, "second")
+            assert (code, bool(error)) == (400, True)
 
 
 def test_the_tests_of_the_tutorial_pass() -> None:
