@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sqlite3
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -203,7 +204,7 @@ def test_the_certificates_of_the_page_make_a_server_that_its_client_can_call(
             server.terminate()
 
 
-def test_a_backup_of_a_running_server_is_complete(
+def test_a_backup_of_a_running_server_is_complete_and_private(
     tmp_path: Path,
 ) -> None:
     with (
@@ -213,6 +214,7 @@ def test_a_backup_of_a_running_server_is_complete(
         kept = [client.create_job("render").id for _ in range(20)]
         run([only(BACKUP, ".backup(")], tmp_path)
         client.create_job("render")
+    assert stat.S_IMODE((tmp_path / "jobledger-backup.db").stat().st_mode) == 0o600
     restored = f"sqlite:///{tmp_path}/jobledger-backup.db"
     with (
         ServerProcess(tmp_path, database=restored) as server,
