@@ -7,7 +7,17 @@ LIMIT_SECONDS = 1.0
 """Rate-limited events of one kind share a line in this time."""
 
 MAX_KINDS = 64
-"""Kinds of rate-limited events that are distinguished. All further ones are one kind."""
+"""Kinds of one rate-limited event that are distinguished. All further ones share a line that names
+none of them."""
+
+MAX_CALLER_KINDS = 10_000
+"""The same for events of callers with an identity. No number of addresses can crowd these out."""
+
+NAMING = ("text", "kind", "caller", "address", "method", "outcome")
+"""The fields that make a kind of an event: a line stands only for events that have them in common.
+"""
+
+Kind = tuple[object, ...]
 
 
 class RateLimiter:
@@ -18,7 +28,7 @@ class RateLimiter:
     """
 
     def __init__(self) -> None:
-        self._merged: dict[tuple[str, str], logging.LogRecord | None] = {}  # by kind
+        self._merged: dict[Kind, dict[Kind, logging.LogRecord | None]] = {}  # by event, then kind
         self._next_due = 0.0
         self._tracebacks: dict[tuple[str, str, int], float] = {}  # until when to omit them
 
@@ -32,19 +42,20 @@ class RateLimiter:
         fields = vars(record)
         if "count" not in fields:
             return True
-        part = next((fields[key] for key in ("text", "kind", "caller") if key in fields), "")
-        kind = record.name, f"{record.msg} {part}"
-        if kind not in self._merged and len(self._merged) >= MAX_KINDS:
-            kind = "", ""
-        if kind not in self._merged:
-            if not self._merged:
-                self._next_due = time.monotonic() + LIMIT_SECONDS
-            self._merged[kind] = None
-            return True
-        earlier = self._merged[kind]
+        if not self._merged:
+            self._next_due = time.monotonic() + LIMIT_SECONDS
+        known = "caller" in fields
+        kinds = self._merged.setdefault((record.name, record.msg, known), {})
+        kind: Kind = tuple(fields.get(name) for name in NAMING)
+        if kind not in kinds:
+            if len(kinds) < (MAX_CALLER_KINDS if known else MAX_KINDS):
+                kinds[kind] = None
+                return True
+            kind, fields = (), {name: fields[name] for name in fields.keys() - set(NAMING)}
+        earlier = kinds.get(kind)
         count = fields["count"] + (0 if earlier is None else vars(earlier)["count"])
         # A copy, because other handlers have the record too.
-        self._merged[kind] = logging.makeLogRecord(fields | {"count": count})
+        kinds[kind] = logging.makeLogRecord(fields | {"count": count})
         return False
 
     def due(self, *, closing: bool) -> list[logging.LogRecord]:
@@ -52,9 +63,13 @@ class RateLimiter:
         now = time.monotonic()
         if not closing and now < self._next_due:
             return []
-        due = [record for record in self._merged.values() if record is not None]
-        self._merged = {kind: None for kind, record in self._merged.items() if record}
-        self._next_due = now + LIMIT_SECONDS
+        events, self._merged, self._next_due = self._merged, {}, now + LIMIT_SECONDS
+        due: list[logging.LogRecord] = []
+        for event, kinds in events.items():
+            merged = {kind: record for kind, record in kinds.items() if record is not None}
+            due += merged.values()
+            if merged:
+                self._merged[event] = dict.fromkeys(merged)
         return due
 
     def without_repeated_traceback(

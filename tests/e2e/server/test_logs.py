@@ -6,12 +6,15 @@ import logging
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from jobledger_server.rpc.access.audit import audit_denial
+from jobledger_server.rpc.access.permissions import AccessDenied, Unauthenticated
 from jobledger_server.rpc.serving.handlers import Handlers
 from jobledger_server.telemetry import log_writer, rate_limiter
 from jobledger_server.telemetry.log_writer import LogWriter
@@ -128,6 +131,26 @@ def test_the_number_of_remembered_log_kinds_is_bounded(log: Log) -> None:
     lines = of("some.library", log.lines())
     assert sum(line["count"] for line in lines) == 1000
     assert len(lines) <= 2 * (rate_limiter.MAX_KINDS + 1)
+
+
+def test_denials_of_many_addresses_are_not_those_of_an_identity(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor those of one address: a line names nobody, or the one whose denials it counts."""
+    monkeypatch.setattr(rate_limiter, "LIMIT_SECONDS", 3600.0)
+    for number in range(400):
+        audit_denial("Service/Method", f"ipv4:10.0.0.{number}", Unauthenticated())
+    for _ in range(15):
+        audit_denial("Service/Method", "token:web", AccessDenied())
+    for number in range(400):
+        for _ in range(3):
+            audit_denial("Service/Method", f"ipv4:10.0.0.{number}", Unauthenticated())
+    counts: Counter[str | None] = Counter()
+    for line in of("jobledger.audit", log.lines()):
+        counts[line.get("caller", line.get("address"))] += line["count"]
+    assert counts.pop("token:web") == 15
+    assert counts.pop(None) == (400 - rate_limiter.MAX_KINDS) * 4
+    assert set(counts.values()) == {4}
 
 
 def test_lines_dropped_by_a_full_queue_are_counted(

@@ -24,7 +24,7 @@ from jobledger_server.domain.commands import (
 from jobledger_server.domain.job import is_id
 from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.ledger import Outcome
-from jobledger_server.rpc.access.permissions import AccessDenied
+from jobledger_server.rpc.access.permissions import AccessDenied, Unauthenticated
 from jobledger_server.rpc.status import printed, reason_of
 
 log = logging.getLogger("jobledger.audit")
@@ -62,9 +62,13 @@ def audit(caller: Caller, command: Command | Allocation, outcome: Outcome) -> No
 
 
 def audit_denial(method: str, caller: str, error: Exception) -> None:
-    """Log that a caller was denied a call, and what its rule lacks."""
+    """Log that a caller was denied a call, and what its rule lacks.
+
+    A caller without an identity is its address. There can be any number of them, so after some they
+    share a line; no caller with an identity shares one.
+    """
     facts: dict[str, str | int] = {
-        "caller": caller,
+        "address" if isinstance(error, Unauthenticated) else "caller": caller,
         "method": method,
         "outcome": reason_of(error),
         "count": 1,
