@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Mapping
+from typing import Any
 
 LIMIT_SECONDS = 1.0
 """Rate-limited events of one kind share a line in this time."""
@@ -13,7 +15,10 @@ none of them."""
 MAX_CALLER_KINDS = 10_000
 """The same for events of callers with an identity. No number of addresses can crowd these out."""
 
-NAMING = ("text", "kind", "caller", "address", "method", "outcome")
+MAX_JOBS = 50
+"""Jobs that a line for several events names at most."""
+
+NAMING = ("text", "kind", "caller", "address", "change", "method", "outcome")
 """The fields that make a kind of an event: a line stands only for events that have them in common.
 """
 
@@ -53,9 +58,10 @@ class RateLimiter:
                 return True
             kind, fields = (), {name: fields[name] for name in fields.keys() - set(NAMING)}
         earlier = kinds.get(kind)
-        count = fields["count"] + (0 if earlier is None else vars(earlier)["count"])
         # A copy, because other handlers have the record too.
-        kinds[kind] = logging.makeLogRecord(fields | {"count": count})
+        kinds[kind] = logging.makeLogRecord(
+            fields if earlier is None else fields | _shared(vars(earlier), fields)
+        )
         return False
 
     def due(self, *, closing: bool) -> list[logging.LogRecord]:
@@ -84,6 +90,14 @@ class RateLimiter:
             self._tracebacks.clear()
         self._tracebacks[line] = now + LIMIT_SECONDS
         return record
+
+
+def _shared(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a line for both events says of them."""
+    shared = {"count": earlier["count"] + later["count"]}
+    if "jobs" in later:
+        shared["jobs"] = list(dict.fromkeys((*earlier["jobs"], *later["jobs"])))[:MAX_JOBS]
+    return shared
 
 
 def _raised_at(error: BaseException) -> tuple[str, str, int]:
