@@ -3,8 +3,9 @@
 import json
 import logging
 import os
+import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +14,17 @@ from typing import Any
 from jobledger_server.telemetry.library_logs import CountedStderr
 from jobledger_server.telemetry.log_writer import LogWriter
 
+MAX_LINE_BYTES = select.PIPE_BUF - 1
+"""Bytes of a line without its end. A pipe takes no more at once, and several processes write to it.
+"""
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class JsonFormatter(logging.Formatter):
     """Formats a record as JSON: time, level, logger, event, the constant fields, and `extra`.
+
+    What is too long for MAX_LINE_BYTES is cut.
 
     Args:
         constant: Fields of every line.
@@ -38,7 +45,29 @@ class JsonFormatter(logging.Formatter):
         line.update((k, v) for k, v in vars(record).items() if k not in _STANDARD)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        while len(text := _json(line)) > MAX_LINE_BYTES:
+            _halve_longest(line)
+        return text
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, default=str)  # in ASCII, so its length is its bytes
+
+
+def _halve_longest(line: dict[str, Any]) -> None:
+    """Cut the longest field in half.
+
+    Of a list its first items are left, and its length; of a traceback the end.
+    """
+    key = max(line, key=lambda each: len(_json(line[each])))
+    value = line[key]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        line.setdefault(f"{key.removesuffix('s')}_count", len(value))
+        line[key] = value[: len(value) // 2]
+    else:
+        text = str(value)
+        half = len(text) // 2
+        line[key] = f"...{text[-half:]}" if key == "exception" else f"{text[:half]}..."
 
 
 @contextmanager

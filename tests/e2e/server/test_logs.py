@@ -1,9 +1,11 @@
 """What the log says, and what it leaves out: read from the other end of a pipe."""
 
 import asyncio
+import fcntl
 import json
 import logging
 import os
+import select
 import subprocess
 import sys
 from collections import Counter
@@ -151,6 +153,35 @@ def test_denials_of_many_addresses_are_not_those_of_an_identity(
     assert counts.pop("token:web") == 15
     assert counts.pop(None) == (400 - rate_limiter.MAX_KINDS) * 4
     assert set(counts.values()) == {4}
+
+
+def test_long_lines_of_several_processes_are_not_torn() -> None:
+    """They share standard error, and a pipe takes PIPE_BUF bytes whole."""
+    end, file = os.pipe()
+    fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, 4096)
+    writers = [LogWriter(file, JsonFormatter(child=child)) for child in range(3)]
+    audit = logging.getLogger("jobledger.audit")
+    jobs = [f"01a219bf-8e5b-748b-8f01-{number:012}" for number in range(1000)]
+    facts = {"jobs": jobs, "outcome": "OK", "worker": "\N{GRINNING FACE}" * 1000}
+    failed = (ValueError, ValueError("because " * 1000), None)
+    change = audit.makeRecord(audit.name, logging.INFO, "", 0, "change", (), None, extra=facts)
+    failure = audit.makeRecord(audit.name, logging.ERROR, "", 0, "failure", (), failed)
+    with os.fdopen(end) as reader, ThreadPoolExecutor(1) as pool:
+        for record in [change] * 30 + [failure]:
+            for writer in writers:
+                writer.handle(record)
+        reading = pool.submit(list, reader)
+        assert all(writer.drain() for writer in writers)
+        os.close(file)
+        text = reading.result()
+    assert max(map(len, text)) <= select.PIPE_BUF
+    lines = [json.loads(line) for line in text]
+    assert Counter(line["child"] for line in lines) == {0: 31, 1: 31, 2: 31}
+    changes = [line for line in lines if line["event"] == "change"]
+    assert {line["job_count"] for line in changes} == {1000}
+    assert all(line["jobs"] == jobs[: len(line["jobs"])] != [] for line in changes)
+    (exception,) = {line["exception"] for line in lines if line["event"] == "failure"}
+    assert exception.endswith("because because ")
 
 
 def test_lines_dropped_by_a_full_queue_are_counted(
