@@ -1,4 +1,4 @@
-"""A logging handler whose lines are written by a thread.
+"""Log lines on their way to standard error: a queue, and the thread that writes them.
 
 A log collector that stalls blocks whatever thread writes to it. The event loop never
 writes: lines wait in a bounded queue, and lines that do not fit are counted.
@@ -7,121 +7,114 @@ writes: lines wait in a bounded queue, and lines that do not fit are counted.
 import logging
 import os
 import select
-import threading
 import time
-from collections import deque
+from contextlib import suppress
+from logging.handlers import QueueHandler, QueueListener
+from queue import Empty, SimpleQueue
+from typing import Any
 
 from jobledger_server.telemetry.library_logs import without_private_data
 from jobledger_server.telemetry.rate_limiter import LIMIT_SECONDS, RateLimiter
 
-QUEUE_BYTES = 4 * 1024 * 1024
-"""Bytes of lines that wait to be written at most. Further lines are lost, and counted."""
+MAX_LINES = 4096
+"""Lines that wait to be written at most. Further lines are lost, and counted."""
 
 LINGER_SECONDS = 0.01
-"""Lines that follow within this time are written together. To wake the thread for each line costs
-the process several times as much as the line."""
-
-CLOSE_SECONDS = 2.0
-"""How long the process waits at its end for the last lines to be written."""
+"""How long the thread sleeps when it has been woken. To wake it for each line costs the process
+more than the line."""
 
 
-class LogWriter(logging.Handler):
-    """Formats records in the thread that logs, and writes them in its own thread.
+class LogQueue(QueueHandler):
+    """Formats records in the thread that logs, and queues their lines. It never waits.
 
     Records of libraries lose private data, and events of one kind are rate-limited.
     """
 
-    def __init__(self, file: int, formatter: logging.Formatter) -> None:
-        super().__init__()
+    def __init__(self, formatter: logging.Formatter) -> None:
+        self.lines: SimpleQueue[bytes] = SimpleQueue()
+        super().__init__(self.lines)
         self.setFormatter(formatter)
         self.lost = 0
         """Lines that did not fit into the queue or could not be written."""
         self._reported = 0
-        self._file = file
-        self._lines: deque[bytes] = deque()
-        # Each of the two is written by one thread only.
-        self._bytes_queued = self._bytes_written = 0
         self._limiter = RateLimiter()
-        self._closing = False
-        self._wake_up = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-        self._thread.start()
 
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            if not f"{record.name}.".startswith("jobledger."):
-                record = without_private_data(record)
-            elif record.exc_info and record.exc_info[1] is not None:
-                record = self._limiter.without_repeated_traceback(record, record.exc_info[1])
-            if self._limiter.admits(record):
-                self._put(record)
-        except Exception:  # noqa: BLE001
-            self.handleError(record)
+    def prepare(self, record: logging.LogRecord) -> Any:
+        """Return the line of a record, or nothing if it will share one."""
+        if not f"{record.name}.".startswith("jobledger."):
+            record = without_private_data(record)
+        elif record.exc_info and record.exc_info[1] is not None:
+            record = self._limiter.without_repeated_traceback(record, record.exc_info[1])
+        return self._line(record) if self._limiter.admits(record) else b""
 
-    def drain(self) -> bool:
-        """Stop after the queued lines; return whether they were written in time."""
-        self._closing = True
-        self._wake_up.set()
-        self._thread.join(CLOSE_SECONDS)
-        return not self._thread.is_alive()
-
-    def _put(self, record: logging.LogRecord, *, always: bool = False) -> None:
-        line = self.format(record).encode() + b"\n"
-        if self._bytes_queued - self._bytes_written + len(line) > QUEUE_BYTES and not always:
+    def enqueue(self, line: Any) -> None:
+        """Queue a line, or count it if too many wait."""
+        if line and self.lines.qsize() >= MAX_LINES:
             self.lost += 1
-            return
-        self._bytes_queued += len(line)
-        self._lines.append(line)
-        if not self._wake_up.is_set():
-            self._wake_up.set()
+        elif line:
+            self.lines.put(line)
 
-    def _run(self) -> None:
-        while True:
-            woken = self._wake_up.wait(LIMIT_SECONDS if self._limiter.active else None)
-            if woken and not self._closing:
-                time.sleep(LINGER_SECONDS)
-            self._wake_up.clear()
-            closing = self._closing
-            self._put_due(closing=closing)
-            while self._lines:
-                self._write()
-                self._put_due(closing=closing)
-            if closing:
-                return
+    def put_due(self, *, closing: bool = False) -> float | None:
+        """Queue what waits for its time, and the number of lost lines.
 
-    def _put_due(self, *, closing: bool) -> None:
-        """Queue merged records that are due, and the number of lost lines once there is space."""
+        Returns:
+            After how many seconds to do it again; None: after the next line.
+        """
         with self.lock:  # type: ignore[union-attr]
             for record in self._limiter.due(closing=closing):
-                self._put(record)
-            has_space = self._bytes_queued - self._bytes_written < QUEUE_BYTES // 2
-            if self.lost > self._reported and (has_space or closing):
+                self.enqueue(self._line(record))
+            if self.lost > self._reported:
                 fields = {"lost": self.lost - self._reported}
                 self._reported = self.lost
                 name = "jobledger.log"
                 lost = logging.getLogger(name).makeRecord(
                     name, logging.WARNING, "", 0, "log_lines_lost", (), None, extra=fields
                 )
-                self._put(lost, always=True)
+                self.lines.put(self._line(lost))
+            return LIMIT_SECONDS if self._limiter.active else None
 
-    def _write(self) -> None:
-        """Write the first lines: as many whole ones as a pipe takes atomically.
+    def count_unwritten(self) -> None:
+        """Count a line that cannot be written. A line that says so could not be either."""
+        with self.lock:  # type: ignore[union-attr]
+            self.lost += 1
+            self._reported += 1
 
-        Several processes may write to the same pipe.
-        """
-        lines = [self._lines.popleft()]
-        size = len(lines[0])
-        while self._lines and size + len(self._lines[0]) <= select.PIPE_BUF:
-            lines.append(self._lines.popleft())
-            size += len(lines[-1])
-        data = memoryview(b"".join(lines))
-        while data:
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return self.format(record).encode() + b"\n"
+
+
+class LogWriter(QueueListener):
+    """Writes the lines of a queue to a file, in a thread."""
+
+    def __init__(self, source: LogQueue, file: int) -> None:
+        super().__init__(source.lines)
+        self._source = source
+        self._file = file
+
+    def dequeue(self, block: bool) -> Any:  # noqa: FBT001
+        """Return the next line, or None at the end."""
+        lines = self._source.lines
+        while lines.empty():
+            seconds = self._source.put_due()
+            with suppress(Empty):
+                line = lines.get(block, seconds)
+                time.sleep(LINGER_SECONDS)
+                return line
+        return lines.get()
+
+    def handle(self, line: Any) -> None:
+        """Write a line. A pipe takes it whole, so that several processes can write to one."""
+        rest = memoryview(line)
+        while rest:
             try:
-                data = data[os.write(self._file, data) :]
+                rest = rest[os.write(self._file, rest) :]
             except BlockingIOError:  # another process that shares the file made it non-blocking
                 select.select((), (self._file,), ())
             except OSError:
-                with self.lock:  # type: ignore[union-attr]
-                    self.lost += len(lines)
+                self._source.count_unwritten()
                 break
-        self._bytes_written += size
+
+    def stop(self) -> None:
+        """Write all lines, however long that takes, and end the thread."""
+        self._source.put_due(closing=True)
+        super().stop()

@@ -5,6 +5,7 @@ import logging
 import os
 import select
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from jobledger_server.telemetry.library_logs import CountedStderr
-from jobledger_server.telemetry.log_writer import LogWriter
+from jobledger_server.telemetry.log_writer import LogQueue, LogWriter
 
 MAX_LINE_BYTES = select.PIPE_BUF - 1
 """Bytes of a line without its end. A pipe takes no more at once, and several processes write to it.
 """
+
+CLOSE_SECONDS = 2.0
+"""How long the process waits at its end for the last lines to be written."""
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -79,8 +83,10 @@ def logging_to_stderr(level: str, **constant: Any) -> Iterator[None]:
         constant: Fields of every line.
     """
     stderr = sys.stderr
-    writer = LogWriter(stderr.fileno(), JsonFormatter(**constant))
-    logging.basicConfig(level=logging.WARNING, handlers=[writer], force=True)
+    queue = LogQueue(JsonFormatter(**constant))
+    writer = LogWriter(queue, stderr.fileno())
+    writer.start()
+    logging.basicConfig(level=logging.WARNING, handlers=[queue], force=True)
     logging.getLogger("jobledger").setLevel(level.upper())
     sys.stderr = CountedStderr()
     try:
@@ -88,9 +94,17 @@ def logging_to_stderr(level: str, **constant: Any) -> Iterator[None]:
     finally:
         logging.basicConfig(handlers=[logging.NullHandler()], force=True)
         # If standard error blocks, nothing that is printed later may block the process either.
-        sys.stderr = stderr if writer.drain() else Path(os.devnull).open("w")  # noqa: SIM115
+        sys.stderr = stderr if _stopped(writer) else Path(os.devnull).open("w")  # noqa: SIM115
+
+
+def _stopped(writer: LogWriter) -> bool:
+    """Write the last lines; return whether they were written in time."""
+    stopping = threading.Thread(target=writer.stop, daemon=True)
+    stopping.start()
+    stopping.join(CLOSE_SECONDS)
+    return not stopping.is_alive()
 
 
 def lines_lost() -> int:
     """Return how many lines of this process's log were lost."""
-    return sum(each.lost for each in logging.getLogger().handlers if isinstance(each, LogWriter))
+    return sum(each.lost for each in logging.getLogger().handlers if isinstance(each, LogQueue))

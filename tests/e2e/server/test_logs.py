@@ -19,7 +19,7 @@ from jobledger_server.rpc.access.audit import audit_denial
 from jobledger_server.rpc.access.permissions import AccessDenied, Unauthenticated
 from jobledger_server.rpc.serving.handlers import Handlers
 from jobledger_server.telemetry import log_writer, rate_limiter
-from jobledger_server.telemetry.log_writer import LogWriter
+from jobledger_server.telemetry.log_writer import LogQueue, LogWriter
 from jobledger_server.telemetry.logs import JsonFormatter
 
 
@@ -28,13 +28,22 @@ class Log:
 
     def __init__(self) -> None:
         self._end, self._file = os.pipe()
-        self.writer = LogWriter(self._file, JsonFormatter())
+        self.queue = LogQueue(JsonFormatter())
+        self._writer = LogWriter(self.queue, self._file)
+        self._writer.start()
+
+    def stop(self) -> None:
+        self._writer.stop()
+
+    def close(self) -> None:
+        """Have nobody to read."""
+        os.close(self._end)
 
     def lines(self) -> list[dict[str, Any]]:
         """End the log and return its lines."""
         with os.fdopen(self._end) as reader, ThreadPoolExecutor(1) as pool:
             reading = pool.submit(list, reader)
-            assert self.writer.drain()
+            self.stop()
             os.close(self._file)
             return [json.loads(line) for line in reading.result()]
 
@@ -43,9 +52,9 @@ class Log:
 def log() -> Iterator[Log]:
     log = Log()
     root = logging.getLogger()
-    root.addHandler(log.writer)
+    root.addHandler(log.queue)
     yield log
-    root.removeHandler(log.writer)
+    root.removeHandler(log.queue)
 
 
 def of(logger: str, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -159,7 +168,8 @@ def test_long_lines_of_several_processes_are_not_torn() -> None:
     """They share standard error, and a pipe takes PIPE_BUF bytes whole."""
     end, file = os.pipe()
     fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, 4096)
-    writers = [LogWriter(file, JsonFormatter(child=child)) for child in range(3)]
+    queues = [LogQueue(JsonFormatter(child=child)) for child in range(3)]
+    writers = [LogWriter(queue, file) for queue in queues]
     audit = logging.getLogger("jobledger.audit")
     jobs = [f"01a219bf-8e5b-748b-8f01-{number:012}" for number in range(1000)]
     facts = {"jobs": jobs, "outcome": "OK", "worker": "\N{GRINNING FACE}" * 1000}
@@ -167,11 +177,14 @@ def test_long_lines_of_several_processes_are_not_torn() -> None:
     change = audit.makeRecord(audit.name, logging.INFO, "", 0, "change", (), None, extra=facts)
     failure = audit.makeRecord(audit.name, logging.ERROR, "", 0, "failure", (), failed)
     with os.fdopen(end) as reader, ThreadPoolExecutor(1) as pool:
+        for writer in writers:
+            writer.start()
         for record in [change] * 30 + [failure]:
-            for writer in writers:
-                writer.handle(record)
+            for queue in queues:
+                queue.handle(record)
         reading = pool.submit(list, reader)
-        assert all(writer.drain() for writer in writers)
+        for writer in writers:
+            writer.stop()
         os.close(file)
         text = reading.result()
     assert max(map(len, text)) <= select.PIPE_BUF
@@ -187,7 +200,7 @@ def test_long_lines_of_several_processes_are_not_torn() -> None:
 def test_lines_dropped_by_a_full_queue_are_counted(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_writer, "QUEUE_BYTES", 100_000)
+    monkeypatch.setattr(log_writer, "MAX_LINES", 500)
     own = logging.getLogger("jobledger.test")
     for number in range(3000):  # more than the pipe and the queue hold
         own.error("line", extra={"number": number})
@@ -195,7 +208,14 @@ def test_lines_dropped_by_a_full_queue_are_counted(
     written = [line["number"] for line in lines if line["event"] == "line"]
     reports = [line["lost"] for line in lines if line["event"] == "log_lines_lost"]
     assert written == sorted(written)
-    assert sum(reports) == log.writer.lost == 3000 - len(written) > 0
+    assert sum(reports) == log.queue.lost == 3000 - len(written) > 0
+
+
+def test_a_line_that_cannot_be_written_is_counted_once(log: Log) -> None:
+    log.close()  # as `head` closes its end after some lines
+    logging.getLogger("jobledger.test").error("line")
+    log.stop()
+    assert log.queue.lost == 1
 
 
 PRINTING = """
