@@ -1,8 +1,12 @@
 """Metrics for Prometheus, whose values are read at each scrape."""
 
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.server import ThreadingHTTPServer
 from itertools import accumulate
+from threading import BoundedSemaphore, Thread
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from jobledger_server.telemetry.instruments import Histogram, Registry
@@ -10,8 +14,11 @@ from jobledger_server.telemetry.instruments import Histogram, Registry
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
-REQUEST_SECONDS = 10
-"""How long a connection may take to send its request: each has a thread and a descriptor."""
+REQUEST_SECONDS = 10.0
+"""How long a connection lasts at most: each has a thread and a descriptor."""
+
+MAX_CONNECTIONS = 16
+"""Connections at once. The next one ends the oldest."""
 
 
 class MetricsUnavailable(Exception):
@@ -31,22 +38,66 @@ def serving_metrics(listen: str, registry: Registry[Any]) -> Iterator[None]:
         raise MetricsUnavailable(
             "metrics need their library: pip install 'jobledger[metrics]'"
         ) from None
-    host, _, port = listen.rpartition(":")
     collectors = prometheus.CollectorRegistry()
     collectors.register(_Collector(registry))
     prometheus.ProcessCollector(registry=collectors)
     try:
-        server, thread = prometheus.start_http_server(int(port), host.strip("[]"), collectors)
+        server = _Server(listen, prometheus.MetricsHandler.factory(collectors))
     except (OSError, ValueError, OverflowError) as error:
         raise MetricsUnavailable(f"cannot serve metrics on {listen}: {error}") from None
-    handler: Any = server.RequestHandlerClass
-    handler.timeout = REQUEST_SECONDS
+    thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
     try:
         yield
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    """Serves each connection in a thread, a bounded number of them for a bounded time."""
+
+    request_queue_size = 128
+
+    def __init__(self, listen: str, handler: Any) -> None:
+        self._ends: dict[socket.socket, float] = {}
+        """When each open connection has to end, the oldest first."""
+        self._free = BoundedSemaphore(MAX_CONNECTIONS)
+        name, _, port = listen.rpartition(":")
+        host = name.strip("[]")
+        found = socket.getaddrinfo(
+            host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        self.address_family = found[0][0]
+        super().__init__((host, int(port)), handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection. If there are too many, end the oldest first."""
+        for oldest in tuple(self._ends)[: len(self._ends) + 1 - MAX_CONNECTIONS]:
+            _end(oldest)
+        self._free.acquire()
+        self._ends[request] = monotonic() + REQUEST_SECONDS
+        super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """End the connections that have lasted too long. Called every half second."""
+        now = monotonic()
+        for connection, end in tuple(self._ends.items()):
+            if now >= end:
+                _end(connection)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection that has been served."""
+        super().shutdown_request(request)
+        del self._ends[request]
+        self._free.release()
+
+
+def _end(connection: socket.socket) -> None:
+    """Have the thread of a connection end it: what it reads or writes fails."""
+    with suppress(OSError):  # it has ended
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Collector:

@@ -5,8 +5,10 @@ import hashlib
 import re
 import shutil
 import socket
+import threading
 import urllib.request
 from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -260,16 +262,37 @@ quotas = {{ jobs_per_second = 1 }}
     assert refused == [('jobledger_limit_refused_total{limit="jobs_per_second",scope="caller"}', 1)]
 
 
-async def test_a_connection_without_a_request_is_closed(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("sent", [b"", b"GET /metrics HTTP/1.1\r\n"])
+async def test_a_request_has_a_time_limit_in_all(
+    start: Start, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    monkeypatch.setattr(prometheus, "REQUEST_SECONDS", 0.1)
+    """However often the client sends a further byte."""
+    monkeypatch.setattr(prometheus, "REQUEST_SECONDS", 0.3)
     address = f"127.0.0.1:{free_port()}"
     await start(metrics=address)
     reader, writer = await asyncio.open_connection(*address.split(":"))
+    writer.write(sent)
+    ended = asyncio.create_task(reader.read())
     async with asyncio.timeout(30):
-        assert await reader.read() == b""
+        while not ended.done():
+            if sent:
+                writer.write(b"a")
+            await asyncio.wait([ended], timeout=0.05)
+    with suppress(ConnectionResetError):
+        assert await ended == b""
     writer.close()
+
+
+async def test_connections_that_send_nothing_take_no_thread_and_no_scrape(start: Start) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    await start(metrics=address)
+    threads = threading.active_count()
+    async with AsyncExitStack() as stack:
+        for _ in range(10 * prometheus.MAX_CONNECTIONS):
+            _, writer = await asyncio.open_connection(*address.split(":"))
+            stack.callback(writer.close)
+        assert (await scraped(address))["jobledger_feed_seq"] == 0
+        assert threading.active_count() - threads < 3 * prometheus.MAX_CONNECTIONS
 
 
 def test_a_port_in_use_is_reported_with_an_explanation() -> None:
