@@ -1,15 +1,17 @@
 """The metrics for Prometheus, scraped as Prometheus does."""
 
 import asyncio
+import gzip
 import hashlib
 import re
 import shutil
 import socket
 import threading
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -31,10 +33,20 @@ from tests.support.rpc_caller import PROCESSING, Caller, watching
 Start = Callable[..., Any]
 
 
-async def read_page(address: str) -> str:
+@pytest.fixture(autouse=True)
+def _every_scrape_is_answered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prometheus, "CACHE_SECONDS", 0.0)
+
+
+async def read_page(address: str, headers: Mapping[str, str] = MappingProxyType({})) -> str:
+    request = urllib.request.Request(f"http://{address}/metrics", headers=dict(headers))
+
     def read() -> str:
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
-            return str(answer.read().decode())
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            page: bytes = answer.read()
+            if answer.headers["Content-Encoding"] == "gzip":
+                page = gzip.decompress(page)
+            return page.decode()
 
     return await asyncio.to_thread(read)
 
@@ -281,6 +293,22 @@ async def test_a_request_has_a_time_limit_in_all(
     with suppress(ConnectionResetError):
         assert await ended == b""
     writer.close()
+
+
+async def test_scrapes_within_a_second_share_an_answer(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a few clients that scrape all the time would take a core."""
+    monkeypatch.setattr(prometheus, "CACHE_SECONDS", 3600.0)
+    address = f"127.0.0.1:{free_port()}"
+    app = await start(metrics=address)
+    pages = {await read_page(address)}
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        await Caller(channel).job()
+    pages |= set(await asyncio.gather(*(read_page(address) for _ in range(10))))
+    pages.add(await read_page(address, {"Accept-Encoding": "gzip"}))
+    pages.add(await read_page(address, {"Accept": "application/openmetrics-text"}))
+    assert len(pages) == 1
 
 
 async def test_connections_that_send_nothing_take_no_thread_and_no_scrape(start: Start) -> None:
