@@ -211,7 +211,7 @@ docs-check: $(INSTALLED) ## check the docs: made pages, words, spelling, names, 
 .PHONY: lock
 lock: $(UV) ## renew the lock files
 	$(COMPILE) pyproject.toml --all-extras --group dev --group docs --group bench -o requirements.lock
-	$(COMPILE) pyproject.toml --extra postgres --extra metrics --extra otel --extra admin --extra jwt \
+	$(COMPILE) pyproject.toml --extra postgres --extra otel --extra admin --extra jwt \
 		--extra cli --group image \
 		-c requirements.lock -o requirements-image.lock
 	$(COMPILE) --group codegen -o requirements-codegen.lock

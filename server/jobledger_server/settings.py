@@ -195,7 +195,7 @@ class Settings:
     metrics: str | None = _setting(
         None,
         "address",
-        "Address to serve Prometheus metrics at; needs the extra 'metrics'. Each further process "
+        "Address to serve Prometheus metrics at. Each further process "
         "of `--processes` uses the next port.",
         none="none",
     )

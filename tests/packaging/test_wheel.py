@@ -87,7 +87,6 @@ def test_the_metadata_of_the_wheel_names_the_license_and_the_extras(wheel: Path)
         "server",
         "postgres",
         "jwt",
-        "metrics",
         "otel",
         "admin",
         "testing",

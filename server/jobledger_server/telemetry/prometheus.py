@@ -9,12 +9,23 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import accumulate
 from threading import BoundedSemaphore, Lock, Thread
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from prometheus_client import (
+    CONTENT_TYPE_PLAIN_0_0_4,
+    CollectorRegistry,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
 
 from jobledger_server.telemetry.instruments import Histogram, Registry
-
-if TYPE_CHECKING:
-    from prometheus_client.metrics_core import Metric
 
 REQUEST_SECONDS = 10.0
 """How long a connection lasts at most: each has a thread and a descriptor."""
@@ -24,6 +35,12 @@ MAX_CONNECTIONS = 16
 
 CACHE_SECONDS = 1.0
 """How old an answer may be. To make one takes up to 60 ms of a core."""
+
+FAMILIES: dict[str, Any] = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+    "histogram": HistogramMetricFamily,
+}
 
 
 class MetricsUnavailable(Exception):
@@ -36,18 +53,11 @@ def serving_metrics(listen: str, registry: Registry[Any]) -> Iterator[None]:
 
     Raises MetricsUnavailable.
     """
-    try:
-        # An optional extra.
-        import prometheus_client as prometheus  # noqa: PLC0415
-    except ImportError:
-        raise MetricsUnavailable(
-            "metrics need their library: pip install 'jobledger[metrics]'"
-        ) from None
-    collectors = prometheus.CollectorRegistry()
+    collectors = CollectorRegistry()
     collectors.register(_Collector(registry))
-    prometheus.ProcessCollector(registry=collectors)
+    ProcessCollector(registry=collectors)
     try:
-        server = _Server(listen, lambda: prometheus.generate_latest(collectors))
+        server = _Server(listen, lambda: generate_latest(collectors))
     except (OSError, ValueError, OverflowError) as error:
         raise MetricsUnavailable(f"cannot serve metrics on {listen}: {error}") from None
     thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
@@ -121,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
         compressed = "gzip" in self.headers.get("Accept-Encoding", "")
         page = self.server.page(compressed=compressed)
         self.send_response(HTTPStatus.OK)
-        self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+        self.send_header("Content-Type", CONTENT_TYPE_PLAIN_0_0_4)
         self.send_header("Content-Length", str(len(page)))
         if compressed:
             self.send_header("Content-Encoding", "gzip")
@@ -138,25 +148,16 @@ def _end(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_RDWR)
 
 
-class _Collector:
+class _Collector(Collector):
+    """Shows the metrics to Prometheus' library."""
+
     def __init__(self, registry: Registry[Any]) -> None:
         self._registry = registry
 
-    def collect(self) -> "Iterator[Metric]":
-        from prometheus_client.metrics_core import (  # noqa: PLC0415
-            CounterMetricFamily,
-            GaugeMetricFamily,
-            HistogramMetricFamily,
-        )
-
-        families: dict[str, Any] = {
-            "counter": CounterMetricFamily,
-            "gauge": GaugeMetricFamily,
-            "histogram": HistogramMetricFamily,
-        }
+    def collect(self) -> Iterator[Metric]:
         for metric, values in self._registry.read():
             labels = [label.replace(".", "_") for label in metric.labels]
-            family = families[metric.kind](
+            family = FAMILIES[metric.kind](
                 metric.prometheus_name, metric.description, labels=labels
             )
             for label_values, value in values:
