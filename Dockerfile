@@ -6,8 +6,8 @@
 #     -e JOBLEDGER_TLS_CERT=/tls/tls.crt -e JOBLEDGER_TLS_KEY=/tls/tls.key jobledger
 #   docker run … -e JOBLEDGER_DATABASE=postgresql://user:password@host/name jobledger
 #
-# It serves all addresses of the container, so it needs one of JOBLEDGER_TLS_CERT,
-# JOBLEDGER_ACCESS and JOBLEDGER_INSECURE.
+# It serves all addresses of the container, so it needs JOBLEDGER_TLS_CERT or
+# JOBLEDGER_INSECURE.
 
 # Any image of a Python that pyproject.toml claims, with `python` and its `venv`.
 ARG PYTHON=docker.io/library/python:3.13.15-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b

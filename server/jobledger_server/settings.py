@@ -72,7 +72,7 @@ class Settings:
         "127.0.0.1:50051",
         "listen",
         "Address to serve, or unix:FILE for a Unix socket. With port 0 the server chooses a free "
-        "port and logs it. Off loopback it needs --tls-cert, --access or --insecure.",
+        "port and logs it. Off loopback it needs --tls-cert or --insecure.",
     )
     tls_cert: Path | None = _setting(  # noqa: RUF009
         None,
@@ -93,8 +93,8 @@ class Settings:
     insecure: bool = _setting(
         False,  # noqa: FBT003
         "switch",
-        "Serve off loopback without TLS and without an access file: for a network where a service "
-        "mesh or a proxy protects the server.",
+        "Serve off loopback without TLS: for a network where a service mesh or a proxy encrypts "
+        "connections and decides who may call.",
     )
     processes: int = _setting(
         1,
@@ -234,9 +234,8 @@ class Settings:
 
     @property
     def unprotected(self) -> bool:
-        """Whether programs on other machines can connect, and any of them may do everything."""
-        protected = self.tls_cert is not None or self.access is not None or self.insecure
-        return not (protected or self.only_loopback)
+        """Whether programs on other machines can connect, and nothing encrypts their calls."""
+        return self.tls_cert is None and not (self.insecure or self.only_loopback)
 
     @property
     def only_loopback(self) -> bool:

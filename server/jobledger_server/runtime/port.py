@@ -19,13 +19,13 @@ class PortUnavailable(Exception):
 
 
 class Unprotected(Exception):
-    """The server would serve other machines without any protection."""
+    """The server would serve other machines without encryption."""
 
     def __init__(self, listen: str) -> None:
         super().__init__(
-            f"{listen} can be reached from other machines, and any caller could do everything: set "
-            "--tls-cert and --tls-key (and --tls-client-ca, to require certificates of clients), "
-            "or --access; or --insecure if a service mesh or a proxy protects the server"
+            f"{listen} can be reached from other machines, and tokens and jobs would not be "
+            "encrypted: set --tls-cert and --tls-key (and --tls-client-ca, to require certificates "
+            "of clients), or --insecure if a service mesh or a proxy protects the server"
         )
 
 
