@@ -1,7 +1,9 @@
 """The port that the server listens on, and how several processes share it."""
 
 import errno
+import os
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -39,6 +41,20 @@ def check_socket_file(listen: str) -> None:
             probe.setblocking(False)  # noqa: FBT003
             if probe.connect_ex(listen.removeprefix("unix:")) in (0, errno.EAGAIN):
                 raise PortUnavailable(listen)
+
+
+@contextmanager
+def private_socket_file(listen: str) -> Iterator[None]:
+    """Let a Unix socket that is created in the block be its owner's only."""
+    if not listen.startswith("unix:"):
+        yield
+        return
+    # A later chmod would leave the socket open to others until then.
+    usual = os.umask(stat.S_IXUSR | stat.S_IRWXG | stat.S_IRWXO)
+    try:
+        yield
+    finally:
+        os.umask(usual)
 
 
 @contextmanager

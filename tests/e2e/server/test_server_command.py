@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,23 @@ def test_files_that_others_may_read_are_named_in_the_log(tmp_path: Path) -> None
     named = {line["file"] for line in lines if line["event"] == "file_readable_by_others"}
     assert {str(access), str(url), str(kept)} <= named
     assert {line["mode"] for line in lines if "mode" in line} == {"0640"}
+
+
+async def test_a_unix_socket_is_for_its_owner_only(tmp_path: Path, sqlite_template: Path) -> None:
+    shutil.copy(sqlite_template, tmp_path / "jobledger.db")
+    database = f"sqlite:///{tmp_path}/jobledger.db"
+    # The path of a socket has at most 107 bytes.
+    with tempfile.TemporaryDirectory() as folder:
+        socket_file = Path(folder, "socket")
+        usual = os.umask(0)
+        try:
+            async with open_app(Settings(listen=f"unix:{socket_file}", database=database)) as app:
+                assert stat.S_IMODE(socket_file.stat().st_mode) == 0o600
+                async with grpc.aio.insecure_channel(app.address) as channel:
+                    assert await Caller(channel).job()
+        finally:
+            left = os.umask(usual)
+        assert left == 0
 
 
 @pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])

@@ -25,7 +25,11 @@ from jobledger_server.rpc.serving.handlers import Handlers
 from jobledger_server.rpc.serving.health import report_serving
 from jobledger_server.rpc.serving.reflection import add_reflection
 from jobledger_server.rpc.workers.worker_service import WorkerService
-from jobledger_server.runtime.port import PortUnavailable, check_socket_file
+from jobledger_server.runtime.port import (
+    PortUnavailable,
+    check_socket_file,
+    private_socket_file,
+)
 from jobledger_server.settings import Settings
 
 OPTIONS = (
@@ -120,10 +124,11 @@ async def serving(
     names = [descriptor.full_name for descriptor in _DESCRIPTORS]
     health = _add_health_and_reflection(handlers, names, reflect=settings.reflects)
     try:
-        if credentials is None:
-            port = server.add_insecure_port(settings.listen)
-        else:
-            port = server.add_secure_port(settings.listen, credentials)
+        with private_socket_file(settings.listen):
+            if credentials is None:
+                port = server.add_insecure_port(settings.listen)
+            else:
+                port = server.add_secure_port(settings.listen, credentials)
     except RuntimeError:
         await server.stop(None)
         raise PortUnavailable(settings.listen) from None
