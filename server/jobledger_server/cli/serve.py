@@ -14,6 +14,7 @@ from jobledger_server.cli.running import expected_errors, run
 from jobledger_server.runtime import parent
 from jobledger_server.runtime.descriptors import open_standard_files, raise_descriptor_limit
 from jobledger_server.runtime.processes import serve_with_processes
+from jobledger_server.runtime.signals import end_signals
 from jobledger_server.runtime.supervision import ServerFailed
 from jobledger_server.settings import Settings
 from jobledger_server.sql.database_url import parse_url
@@ -25,7 +26,7 @@ from jobledger_server.telemetry.logs import logging_to_stderr
 @click.option("--child", metavar="NUMBER", type=int, hidden=True)  # for processes.py
 @settings_options
 def serve(child: int | None, url_schemes: tuple[str, ...], **options: Any) -> None:
-    """Serve until SIGTERM or SIGINT, then drain and exit with 0.
+    """Serve until SIGTERM or SIGINT, or until its terminal is closed, then drain and exit with 0.
 
     An SQLite database is migrated first. A PostgreSQL database has to be migrated before,
     with `jobledger-server migrate`.
@@ -58,12 +59,14 @@ def _check_several_processes(settings: Settings) -> None:
 async def _serve(settings: Settings) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for received in (signal.SIGTERM, signal.SIGINT):
+    ends = end_signals()
+    for received in ends:
         loop.add_signal_handler(received, stop.set)
     if settings.shares_port:
         parent.on_exit(stop.set)
     async with open_app(settings) as app:
-        loop.add_signal_handler(signal.SIGHUP, app.reload)
+        if signal.SIGHUP not in ends:
+            loop.add_signal_handler(signal.SIGHUP, app.reload)
         # gRPC leaves a few objects in a cycle at every call. Some thousand are collected in 2 ms,
         # some hundred thousand in 400 ms, in which nobody is served. What exists now lives as long
         # as the process, so that no collection has to visit it (docs/decisions/0045).
@@ -71,7 +74,7 @@ async def _serve(settings: Settings) -> None:
         gc.set_threshold(2_000, 20, 1_000)
         if settings.shares_port:
             parent.report_serving()
-        ends = [asyncio.create_task(event.wait()) for event in (stop, app.failed)]
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        either = [asyncio.create_task(event.wait()) for event in (stop, app.failed)]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if app.failed.is_set():
         raise ServerFailed("a part of the server failed with an unexpected error; see the log")

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from jobledger_server.runtime.port import shared_port
+from jobledger_server.runtime.signals import end_signals
 from jobledger_server.settings import Settings
 
 STEADY_SECONDS = 60.0
@@ -26,7 +27,7 @@ log = logging.getLogger("jobledger.server")
 
 
 def serve_with_processes(settings: Settings) -> int:
-    """Serve with `settings.processes` processes until SIGTERM or SIGINT.
+    """Serve with `settings.processes` processes until one of `end_signals`.
 
     Returns:
         The exit code: 0 if all processes have drained, else that of the first one that
@@ -75,10 +76,10 @@ class _Processes:
 
     async def run(self, count: int, address: str) -> int:
         loop = asyncio.get_running_loop()
-        for received in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(received, self._stop)
         # The processes check their files by themselves, every half second.
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
+        for received in end_signals():
+            loop.add_signal_handler(received, self._stop)
         async with asyncio.TaskGroup() as supervising:
             # The first one alone, so that an unusable setting is reported once.
             for numbers in ([1], range(2, count + 1)):
