@@ -54,7 +54,8 @@ class Retention:
         self._jobs = jobs
         self._deletions = deletions
         self._batch = FEWEST
-        self._through = 0  # no job to purge is left up to this sequence number
+        self._epoch = ""
+        self._through = 0  # no job to purge is left up to this sequence number of the epoch
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -82,6 +83,9 @@ class Retention:
     async def _purge(self, age: Micros) -> tuple[int, bool]:
         """Purge what one search finds; return how many jobs, and whether there may be more."""
         loop = asyncio.get_running_loop()
+        epoch = (await self._store.feed_head()).epoch
+        if epoch != self._epoch:
+            self._epoch, self._through = epoch, 0
         old = await self._store.find_purgeable(age, after=self._through, limit=JOBS)
         purges = [Purge(job_id=job_id, age=age) for job_id in old.jobs]
         processed = self._ledger.processed

@@ -98,6 +98,21 @@ async def test_jobs_are_purged_in_batches_that_report_if_there_are_more(
     assert await ids(store) == set()
 
 
+async def test_retention_starts_over_under_a_new_epoch_whose_feed_may_be_shorter(
+    store: SqlStore, ledger: Ledger, database: Database, aged: Aged
+) -> None:
+    retention = Retention(store, ledger, jobs=HOUR, deletions=NOW)
+    await aged(*[await ended(ledger) for _ in range(3)], by=2 * HOUR)
+    await retention.purge_some()
+    async with database.writer.begin() as connection:  # as a standby that was far behind
+        await connection.execute(text("DELETE FROM changes"))
+        await connection.execute(text("UPDATE feed SET compacted_seq = 0"))
+    await store.renew_epoch((await store.feed_head()).epoch)
+    await aged(await ended(ledger), by=2 * HOUR)
+    await retention.purge_some()
+    assert await ids(store) == set()
+
+
 async def purged_beside(
     store: SqlStore, monkeypatch: pytest.MonkeyPatch, *, callers: int
 ) -> list[tuple[int, int]]:
