@@ -59,6 +59,8 @@ def _check_several_processes(settings: Settings) -> None:
 async def _serve(settings: Settings) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    # Files are about to be read. Without a handler the signal would end the process.
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
     ends = end_signals()
     for received in ends:
         loop.add_signal_handler(received, stop.set)

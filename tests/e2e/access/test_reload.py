@@ -4,7 +4,9 @@ import asyncio
 import hashlib
 import json
 import logging
+import os
 import signal
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ from google.longrunning.operations_pb2_grpc import OperationsStub
 from grpc import StatusCode
 
 from jobledger_server.rpc.access.access import Access
+from tests.support.forked import Forked
 from tests.support.rpc_caller import Caller, decoded, refusal
 from tests.support.server_process import ServerProcess, run_server
 from tests.support.work_stream import completed, reason, working
@@ -214,6 +217,20 @@ def test_sighup_does_not_end_a_server_without_an_access_file(tmp_path: Path) -> 
     with ServerProcess(tmp_path) as server:
         server.signal(signal.SIGHUP)
         assert server.terminate() == 0
+
+
+def test_sighup_does_not_end_a_server_that_starts(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, (tmp_path / "log").open("w+b") as log:
+        database = f"postgresql://u:p@127.0.0.1:{silent.getsockname()[1]}/n"
+        serve = ["serve", "--listen", "127.0.0.1:0", "--database", database]
+        with Path(os.devnull).open("rb") as nothing:
+            server = Forked("jobledger-server", serve, files=(nothing, log, log), env=os.environ)
+        connection, _ = silent.accept()
+        with connection:
+            server.send_signal(signal.SIGHUP)
+            assert server.wait(30) == 1
+        log.seek(0)
+        assert log.read().endswith(b": no answer in time\n")
 
 
 def test_check_access_prints_the_permissions_or_the_error(file: Path) -> None:
