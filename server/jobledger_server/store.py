@@ -311,7 +311,8 @@ class Store(Protocol):
 
         A page has at most `limit` jobs of MAX_ANSWER_BYTES together, or one larger job. It
         scans at most MAX_SCANNED_JOBS jobs of the owner, so it may be short, or empty, before
-        the end of the list. If the call is cancelled, its statement is interrupted.
+        the end of the list. Jobs whose ids are at least ID_AHEAD after `created_before` are
+        not scanned. If the call is cancelled, its statement is interrupted.
         """
 
     async def list_assets(self, job_id: JobId, *, after: AssetId | None, limit: int) -> list[Asset]:

@@ -43,6 +43,10 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
+ID_AHEAD = Micros(10 * MICROS_PER_SECOND)
+"""The time of an id is less than this after the time at which it was made, and never before."""
+
+
 def first_id(instant: Instant) -> JobId:
     """Return a lower bound of the ids of all jobs created at this time or later."""
     millis = f"{max(0, instant // 1000):012x}"

@@ -3,8 +3,11 @@
 import secrets
 import uuid
 
+from jobledger_server.domain.job import ID_AHEAD
+
 _COUNTER_BITS = 42  # 12 bits of rand_a and the first 30 of rand_b: RFC 9562, 6.2, method 1
 _TAIL_BITS = 32
+_AHEAD_MILLIS = ID_AHEAD // 1000
 
 
 class IdSource:
@@ -21,10 +24,11 @@ class IdSource:
     def new_id(self, now_micros: int) -> str:
         """Return an id for this time, in microseconds since the Unix epoch.
 
-        If the time is before that of the previous id, the previous time is used.
+        If the time is before that of the previous id, the previous time is used, unless that
+        is too far ahead of it.
         """
         millis = now_micros // 1000
-        if millis > self._millis:
+        if not self._millis - _AHEAD_MILLIS < millis <= self._millis:
             self._millis = millis
             # The top bit is left 0, so that the counter does not overflow.
             self._counter = secrets.randbits(_COUNTER_BITS - 1)

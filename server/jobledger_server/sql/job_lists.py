@@ -10,7 +10,15 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Executable, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from jobledger_server.domain.job import Asset, AssetId, Job, JobId, first_id
+from jobledger_server.domain.job import (
+    ID_AHEAD,
+    Asset,
+    AssetId,
+    Instant,
+    Job,
+    JobId,
+    first_id,
+)
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES, MAX_SCANNED_JOBS
 from jobledger_server.sql.feed_pages import fitting
 from jobledger_server.sql.feed_statements import ANSWER_SIZE
@@ -73,15 +81,14 @@ async def _job_page(
     connection: AsyncConnection, query: JobQuery, *, before: JobId | None, limit: int
 ) -> JobPage:
     """Read a page of jobs: first how far to scan, then which jobs, then the jobs themselves."""
-    span = _span(query, before)
+    first, end = _range(query, before)
     filters = _filters(query)
     newest_first = jobs.c.id.desc()
     rest = None
     if filters:
-        last = select(jobs.c.id).where(*span).order_by(newest_first)
+        last = select(jobs.c.id).where(*_span(query, first, end)).order_by(newest_first)
         rest = await connection.scalar(last.limit(1).offset(MAX_SCANNED_JOBS - 1))
-        if rest is not None:
-            span.append(jobs.c.id >= rest)
+    span = _span(query, rest or first, end)
     sizes = select(jobs.c.id, ANSWER_SIZE).where(*span, *filters).order_by(newest_first)
     # One more than needed shows whether any follow.
     found = (await connection.execute(sizes.limit(limit + 1))).all()
@@ -97,13 +104,25 @@ async def _job_page(
     return JobPage(listed, rest)
 
 
-def _span(query: JobQuery, before: JobId | None) -> list[ColumnElement[bool]]:
-    """Return the conditions on which jobs are scanned, by an index."""
+def _range(query: JobQuery, before: JobId | None) -> tuple[JobId | None, JobId | None]:
+    """Return the first id of the jobs that are scanned, and the one that they end before."""
+    first = None if query.created_after is None else first_id(query.created_after)
+    if query.created_before is None:
+        return first, before
+    end = first_id(Instant(query.created_before + ID_AHEAD))
+    return first, end if before is None else min(before, end)
+
+
+def _span(query: JobQuery, first: JobId | None, end: JobId | None) -> list[ColumnElement[bool]]:
+    """Return the conditions on which jobs are scanned, by an index.
+
+    Each bound stands once: of two SQLite would scan by one of them, and filter by the other.
+    """
     span = [] if query.user_id is None else [jobs.c.user_id == query.user_id]
-    if before is not None:
-        span.append(jobs.c.id < before)
-    if query.created_after is not None:
-        span.append(jobs.c.id >= first_id(query.created_after))
+    if end is not None:
+        span.append(jobs.c.id < end)
+    if first is not None:
+        span.append(jobs.c.id >= first)
     return span
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from jobledger_server.domain.job import JobId, Payload
+from jobledger_server.domain.job import Instant, JobId, Payload
 from jobledger_server.domain.limits import LIST_SECONDS, MAX_ANSWER_BYTES, MAX_SCANNED_JOBS
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
-from jobledger_server.store import JobQuery, StoreUnavailable
-from tests.support.seeding import seed, seeded_id
+from jobledger_server.store import JobPage, JobQuery, StoreUnavailable
+from tests.support.seeding import FAR, seed, seeded_id
 from tests.support.store_writer import finished, saved
 
 NOTHING = JobQuery(user_id="ada", labels={"nothing": "has this"})
@@ -43,6 +43,19 @@ async def test_a_list_with_a_selective_filter_scans_a_bounded_number_of_jobs(
         assert found == wanted
         # Those that are full, and where a scan ends.
         assert 3 <= pages <= 3 + len(wanted) // 4
+
+
+async def test_jobs_that_were_created_too_late_are_not_scanned(
+    store: SqlStore, database: Database
+) -> None:
+    job = await saved(store)
+    await seed(database, MAX_SCANNED_JOBS + 100)  # their ids are of the year 10889
+    async with database.writer.begin() as connection:
+        await connection.execute(
+            text(f"UPDATE jobs SET create_time = {FAR} WHERE id <> '{job.id}'")
+        )
+    query = JobQuery(user_id="ada", created_before=Instant(job.create_time + 1))
+    assert await store.list_jobs(query, before=None, limit=10) == JobPage([job], None)
 
 
 async def test_another_owners_jobs_are_not_scanned(store: SqlStore, database: Database) -> None:

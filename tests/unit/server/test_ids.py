@@ -2,6 +2,7 @@
 
 import uuid
 
+from jobledger_server.domain.job import ID_AHEAD, Instant, first_id
 from jobledger_server.ledger.ids import IdSource
 
 NOW = 1_795_531_789_039_164
@@ -17,6 +18,13 @@ def test_ids_go_up_within_a_millisecond_and_when_the_clock_goes_back() -> None:
     ids = IdSource()
     made = [ids.new_id(NOW + step) for step in (*[0] * 1000, -5_000_000, 1, 1_000_000, 0)]
     assert made == sorted(set(made))
+
+
+def test_an_id_is_ahead_of_its_time_by_less_than_the_limit_if_the_clock_goes_back() -> None:
+    ids = IdSource()
+    for now in (NOW, NOW - ID_AHEAD + 1000, NOW - ID_AHEAD, NOW - 10 * ID_AHEAD, NOW + 1):
+        made = ids.new_id(now)
+        assert first_id(Instant(now)) <= made < first_id(Instant(now + ID_AHEAD))
 
 
 def test_the_last_bits_of_each_id_are_random() -> None:
