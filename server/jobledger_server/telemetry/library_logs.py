@@ -4,6 +4,7 @@ Only the constant part of a message is logged, and the type of an error without 
 traceback. An error that this package's own code raised is a bug and keeps its traceback.
 """
 
+import inspect
 import io
 import logging
 import os
@@ -12,20 +13,35 @@ import sys
 from pathlib import Path
 from typing import Any
 
+OUTPUT_CHARACTERS = 1000
+"""Characters of one output of a library that are logged at most."""
+
 _CONSTANT = re.compile(r"\w+(?: \w+)*", re.ASCII)
 _OWN_CODE = f"{Path(__file__).parent.parent}{os.sep}"
 _RPC_LIBRARIES = ("grpc", "google")
 
 
 class CountedStderr(io.TextIOBase):
-    """Replaces standard error for libraries: counts the lines that they print, and drops them."""
+    """Replaces standard error for libraries: logs who printed, and only at level debug what."""
 
-    _log = logging.getLogger("stderr")
+    _log = logging.getLogger("jobledger.stderr")
 
     def write(self, text: str) -> int:
         if lines := text.count("\n"):
-            self._log.warning("", exc_info=sys.exception(), extra={"count": lines})
+            logging.getLogger(_printing_module()).warning(
+                "printed to standard error", exc_info=sys.exception(), extra={"count": lines}
+            )
+        if text.strip():
+            self._log.debug("library_output", extra={"text": text[:OUTPUT_CHARACTERS]})
         return len(text)
+
+
+def _printing_module() -> str:
+    """Return the name of the module that prints now, itself or by the module `traceback`."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__") in (__name__, "traceback"):
+        frame = frame.f_back
+    return "" if frame is None else str(frame.f_globals.get("__name__", ""))
 
 
 def without_private_data(record: logging.LogRecord) -> logging.LogRecord:

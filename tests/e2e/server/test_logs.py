@@ -219,23 +219,40 @@ def test_a_line_that_cannot_be_written_is_counted_once(log: Log) -> None:
 
 
 PRINTING = """
-import traceback
+import sys, traceback
 from jobledger_server.telemetry.logs import logging_to_stderr
-with logging_to_stderr("info"):
+with logging_to_stderr(sys.argv[1]):
     try:
         raise ValueError("Bearer secret")
     except ValueError:
         traceback.print_exc()
-print("at the end", file=__import__("sys").stderr)
+print("at the end", file=sys.stderr)
 """
 
 
-def test_output_of_libraries_is_counted_and_not_logged() -> None:
+def printed_at(level: str) -> list[dict[str, Any]]:
+    """Have a library print an error with private data; return the lines of the log."""
     done = subprocess.run(
-        [sys.executable, "-c", PRINTING], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", PRINTING, level],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
     *lines, last = done.stderr.splitlines()
     assert last == "at the end"
-    assert "secret" not in done.stderr
-    assert {json.loads(line)["error"] for line in lines} == {"ValueError"}
-    assert sum(json.loads(line)["count"] for line in lines) >= 3
+    return [json.loads(line) for line in lines]
+
+
+def test_who_printed_is_logged_and_what_was_printed_is_not() -> None:
+    lines = printed_at("info")
+    assert "secret" not in str(lines)
+    kinds = {(line["logger"], line["text"], line["error"]) for line in lines}
+    assert kinds == {("__main__", "printed to standard error", "ValueError")}
+    assert sum(line["count"] for line in lines) >= 3
+
+
+def test_what_libraries_print_is_logged_at_level_debug() -> None:
+    printed = [line["text"] for line in printed_at("debug") if line["event"] == "library_output"]
+    assert "".join(printed).splitlines()[0] == "Traceback (most recent call last):"
+    assert "ValueError: Bearer secret" in "".join(printed)
