@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sqlalchemy import URL, exc
+from sqlalchemy import URL, AdaptedConnection, event, exc
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState, QueuePool
 
 from jobledger_server.sql.database_url import BadDatabaseUrl
 from jobledger_server.sql.dialect import Dialect
@@ -72,7 +72,7 @@ def open_database(url: URL, *, unlimited: bool = False) -> Database:
         BadDatabaseUrl: The URL names what cannot be used here.
     """
     if url.get_backend_name() == "sqlite":
-        return Database(url, *open_sqlite(url, unlimited=unlimited), SqliteDialect())
+        return _database(url, open_sqlite(url, unlimited=unlimited), SqliteDialect())
     try:
         # PostgreSQL's driver is an extra: it is imported only if it is used.
         from jobledger_server.sql.postgresql.postgresql_dialect import (  # noqa: PLC0415
@@ -87,4 +87,27 @@ def open_database(url: URL, *, unlimited: bool = False) -> Database:
         raise BadDatabaseUrl(
             "PostgreSQL needs its driver: pip install 'jobledger[postgres]'"
         ) from None
-    return Database(url, *open_postgresql(url, unlimited=unlimited), PostgresqlDialect())
+    return _database(url, open_postgresql(url, unlimited=unlimited), PostgresqlDialect())
+
+
+def _database(
+    url: URL, engines: tuple[AsyncEngine, AsyncEngine, AsyncEngine], dialect: Dialect
+) -> Database:
+    for engine in engines:
+        _close_open_transactions(engine, dialect)
+    return Database(url, *engines, dialect)
+
+
+def _close_open_transactions(engine: AsyncEngine, dialect: Dialect) -> None:
+    """Have the pool close a connection that returns with an open transaction.
+
+    After a commit that failed, SQLAlchemy returns it as it is. No transaction could begin on it.
+    """
+
+    @event.listens_for(engine.sync_engine, "reset")
+    def returned(
+        connection: AdaptedConnection, record: ConnectionPoolEntry, state: PoolResetState
+    ) -> None:
+        # Without asyncio_safe it was abandoned, and is closed in any case.
+        if state.asyncio_safe and dialect.in_transaction(connection.driver_connection):
+            record.invalidate()

@@ -86,6 +86,9 @@ class Dialect(Protocol):
     def driver(self, connection: Any) -> Driver:
         """Wrap the driver's own connection for a batch."""
 
+    def in_transaction(self, connection: Any) -> bool:
+        """Return whether a transaction is open on the driver's own connection."""
+
     close_timeout: float | None
     """Seconds that closing all connections may take; None without a server to wait for."""
 

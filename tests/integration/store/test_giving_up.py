@@ -19,7 +19,7 @@ from jobledger_server.sql.driver import Driver
 from jobledger_server.sql.postgresql import postgresql_engines
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.transaction import SqlTransaction
-from jobledger_server.store import StoreUnavailable
+from jobledger_server.store import StoreConflict, StoreUnavailable
 from tests.support.databases import several_servers
 from tests.support.gated_store import Gate
 from tests.support.store_writer import append, creation, finished, saved, step
@@ -120,6 +120,43 @@ async def test_a_failed_sqlalchemy_transaction_leaves_no_trace(
     (change,) = (await store.changes_after(deletion.seq - 1, limit=10)).changes
     assert change.deleted
     await saved(store)
+
+
+async def test_a_commit_that_fails_leaves_no_trace(store: SqlStore, database: Database) -> None:
+    """SQLite then leaves the transaction open: the next one could not begin."""
+    orphan = {
+        "sqlite": ["CREATE TRIGGER orphan UPDATE ON feed BEGIN INSERT INTO child VALUES (1); END"],
+        "postgresql": [
+            (
+                "CREATE FUNCTION orphan() RETURNS trigger LANGUAGE plpgsql AS"
+                " $$ BEGIN INSERT INTO child VALUES (1); RETURN NULL; END $$"
+            ),
+            "CREATE TRIGGER orphan AFTER UPDATE ON feed EXECUTE FUNCTION orphan()",
+        ],
+    }[database.dialect.name]
+    async with database.writer.begin() as connection:
+        for statement in (
+            "CREATE TABLE parent (id INTEGER PRIMARY KEY)",
+            "CREATE TABLE child (id INTEGER REFERENCES parent DEFERRABLE INITIALLY DEFERRED)",
+            *orphan,
+        ):
+            await connection.execute(text(statement))
+    head = await store.feed_head()
+    with pytest.raises(StoreConflict):
+        await store.renew_epoch(head.epoch)
+    await saved(store)
+    assert (await store.feed_head()).epoch == head.epoch
+
+
+async def test_no_pool_keeps_a_connection_with_an_open_transaction(database: Database) -> None:
+    for engine in (database.writer, database.reader, database.lists):
+        async with engine.connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            await driver.execute("BEGIN")
+            assert database.dialect.in_transaction(driver)
+        async with engine.connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert not database.dialect.in_transaction(driver)
 
 
 @pytest.fixture

@@ -138,6 +138,9 @@ class PostgresqlDialect:
     def driver(self, connection: Any) -> Driver:
         return PostgresqlDriver(connection)
 
+    def in_transaction(self, connection: Any) -> bool:
+        return bool(connection.is_in_transaction())
+
     @property
     def clock(self) -> ColumnElement[int]:
         # clock_timestamp(), not now(): the transaction may have waited for a lock. In a subquery

@@ -124,6 +124,9 @@ class SqliteDialect:
     def driver(self, connection: Any) -> Driver:
         return SqliteDriver(connection, self._generation)
 
+    def in_transaction(self, connection: Any) -> bool:
+        return bool(connection.in_transaction)
+
     @property
     def clock(self) -> ColumnElement[int]:
         return bindparam("clock", callable_=machine_clock, type_=BigInteger)

@@ -68,7 +68,7 @@ def _engine(url: URL, connections: int) -> AsyncEngine:
         max_overflow=0,
         json_deserializer=labels_from_text,
         hide_parameters=True,  # they are the callers' data, and errors are logged
-        pool_reset_on_return=None,  # every transaction has ended before its connection returns
+        pool_reset_on_return=None,  # a connection in a transaction is not reused: see database.py
     )
 
 
