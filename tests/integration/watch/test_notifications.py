@@ -8,6 +8,8 @@ import asyncpg
 import grpc
 import pytest
 
+from jobledger_server.sql.database_url import parse_url
+from jobledger_server.sql.postgresql import notifications
 from jobledger_server.watch import tail
 from tests.support.rpc_caller import COMPLETED, Caller
 
@@ -108,3 +110,34 @@ async def test_a_server_does_not_poll_for_its_own_commits(
             await Caller(channel).ended()
     # At most the one that comes with connecting, if it was not over yet.
     assert looks <= 1
+
+
+async def test_a_connection_that_postgresql_has_ended_is_reported_and_replaced(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its last word may arrive before the end of the connection, and a command in between."""
+    connect = asyncpg.connect
+    connections: list[Any] = []
+
+    async def connected(*arguments: Any, **options: Any) -> Any:
+        connections.append(await connect(*arguments, **options))
+        return connections[-1]
+
+    monkeypatch.setattr(asyncpg, "connect", connected)
+    monkeypatch.setattr(notifications, "RECONNECT_SECONDS", 0.0)
+    listening = asyncio.Event()
+    notifier = notifications.Notifications(parse_url(database_url), listening.set)
+    task = asyncio.create_task(notifier.run())
+    try:
+        await listening.wait()
+        listening.clear()
+        fields = b"SFATAL\0C57P01\0Mterminating connection\0\0"
+        error = b"E" + (len(fields) + 4).to_bytes(4) + fields
+        connections[0]._protocol.data_received(error)  # noqa: SLF001
+        notifier.committed()
+        await listening.wait()
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+    assert connections[0].is_closed()
+    assert [record.message for record in caplog.records] == ["notifications_unavailable"]

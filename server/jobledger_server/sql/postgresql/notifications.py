@@ -15,6 +15,7 @@ import asyncpg
 from sqlalchemy import URL
 
 from jobledger_server.sql.database_errors import cause_of
+from jobledger_server.sql.postgresql.postgresql_driver import PROTOCOL_ERRORS
 
 CHANNEL = "jobledger"
 
@@ -26,6 +27,14 @@ PING_SECONDS = 5.0
 
 RECONNECT_SECONDS = 1.0
 """Between attempts to connect, on average."""
+
+LOST: tuple[type[Exception], ...] = (
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    *PROTOCOL_ERRORS,
+)
+"""What is raised where PostgreSQL or the connection to it is lost."""
 
 log = logging.getLogger("jobledger.notifications")
 
@@ -54,7 +63,7 @@ class Notifications:
         while True:
             try:
                 await self._exchange()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except LOST as error:
                 log.warning("notifications_unavailable", extra={"cause": cause_of(error)})
             except Exception:
                 log.exception("notifications_failed")
