@@ -2,6 +2,8 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from itertools import pairwise
+from math import inf
 
 from tests.robustness.checker.history import History, Operation, Outcome, Record
 from tests.robustness.checker.timeline import observations
@@ -82,9 +84,21 @@ def check_whole(history: History) -> Iterator[Violation]:
 
 
 def _check_created_once(history: History) -> Iterator[Violation]:
-    for mark, count in Counter(r.created_by for r in history.records.values()).items():
-        if count > 1:
-            yield Violation("atomic", "duplicated", f"CreateJob {mark} made {count} jobs")
+    """A request makes one job at a time: that of a deleted job may be sent again by a late call."""
+    seen: dict[str, float] = {}
+    for snapshot, at in observations(history):
+        seen[snapshot.job_id] = min(at, seen.get(snapshot.job_id, at))
+    deleted: dict[str, float] = {}
+    for operation in history.operations:
+        if operation.rpc == "DeleteJob":
+            deleted.setdefault(operation.job_id, operation.sent)
+    made: dict[str, list[str]] = defaultdict(list)
+    for job_id, record in history.records.items():
+        made[record.created_by].append(job_id)
+    for mark, jobs in made.items():
+        jobs.sort(key=lambda job_id: seen[job_id])
+        if any(deleted.get(job, inf) >= seen[after] for job, after in pairwise(jobs)):
+            yield Violation("atomic", "duplicated", f"CreateJob {mark} made {len(jobs)} jobs")
 
 
 def _check_claimed_once(history: History) -> Iterator[Violation]:

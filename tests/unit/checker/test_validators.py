@@ -78,6 +78,16 @@ def again(history: History) -> None:
     history.records["c"] = Record(twin, steps, created_by="create a")
 
 
+def again_after_its_deletion(history: History) -> None:
+    """`b` is deleted at 10, and its creation is repeated by a call that was late."""
+    steps = (START["b"], END["b"])
+    late = replace(job("c", 4, "FAILED"), attempt=1)
+    history.records["c"] = Record(late, steps, created_by="create b")
+    messages = [Message(12.0, job("c", 1, "QUEUED")), Message(12.1, late, steps)]
+    for watcher, stream in ((ALL, 1), (OTHER, 0)):
+        history.watchers[watcher].streams[stream].messages += messages
+
+
 def both(*spoils: Spoil) -> Spoil:
     def spoil(history: History) -> None:
         for one in spoils:
@@ -192,6 +202,13 @@ SPOILT = {
     "an acknowledged asset is not there": ("kept", record("a", assets=("y", "z"))),
     "an acknowledged deletion is not made": ("kept: still there", record("b", deleted=False)),
     "a request makes two jobs": ("atomic", again),
+    "a request makes two jobs, and one is deleted later": (
+        "atomic: made 2 jobs",
+        both(
+            record("b", created_by="create a"),
+            lambda history: history.operations.pop(1),
+        ),
+    ),
     "a claim is given twice": ("atomic", also(done("ClaimJobs", 3, A2))),
     "a finish with half of its assets": ("atomic", record("a", assets=("x", "y"))),
     "assets without their finish": (
@@ -255,6 +272,7 @@ ALLOWED = {
     "an asset of unknown outcome was not linked": both(
         operation(6, outcome=Outcome.UNKNOWN), record("a", assets=("y", "z"))
     ),
+    "a creation is repeated after the deletion of its job": again_after_its_deletion,
     "a job of one watcher is deleted": both(
         forget(ONE, 1, 3),
         end(ONE, 1, "NOT_FOUND"),
