@@ -138,8 +138,8 @@ class Hold:
     """A job that a worker held on one stream of Work, in one attempt.
 
     A `resumed` one was brought from another stream, and `greeted` is when its stream's first
-    message came. `asked` is when the worker received a cancellation. A `frozen` worker did not
-    read for a while.
+    message came. It is `finishing` if its finish was brought along, which may have been made.
+    `asked` is when the worker received a cancellation. A `frozen` worker did not read for a while.
     """
 
     worker: str
@@ -147,6 +147,7 @@ class Hold:
     attempt: int
     began: float
     resumed: bool = False
+    finishing: bool = False
     greeted: float | None = None
     asked: float | None = None
     ended: float | None = None

@@ -30,6 +30,8 @@ def check_cancellations(history: History) -> Iterator[Violation]:
 
 def _heard(hold: Hold, cancellation: Operation, faults: list[Fault]) -> bool:
     """Whether the worker received it in time, or needed no signal."""
+    if hold.finishing:
+        return True  # the worker is sent the result of its finish
     if hold.began > cancellation.answered and hold.resumed:
         # The first message of a stream has what is to be known of the jobs that it begins with.
         if hold.greeted is None or (hold.ended is not None and hold.ended <= hold.greeted):

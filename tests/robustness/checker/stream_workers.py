@@ -131,8 +131,20 @@ class StreamWorker:
         self._sent.clear()
         self._may_write.set()
         holding = [held.job for held in self._held.values()]
+        finishing = {
+            (update.message.job_id, update.message.attempt)
+            for update in self._unsent
+            if update.message.HasField("finish") or update.message.HasField("release")
+        }
         self._holds = {
-            job.id: Hold(self._name, job.id, job.attempt, began=opened, resumed=True)
+            job.id: Hold(
+                self._name,
+                job.id,
+                job.attempt,
+                began=opened,
+                resumed=True,
+                finishing=(job.id, job.attempt) in finishing,
+            )
             for job in holding
         }
         self._history.holds += self._holds.values()

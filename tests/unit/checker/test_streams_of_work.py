@@ -114,6 +114,7 @@ def test_a_history_that_breaks_a_promise_is_found(name: str) -> None:
 ALLOWED: dict[str, list[Spoil]] = {
     "it is brought along": [resumed()],
     "the job was lost before": [resumed(asked=None, ended=5.8)],
+    "the job's finish is brought along": [resumed(asked=None, finishing=True)],
     "the next stream broke before its first message": [resumed(asked=None, greeted=None)],
     "the job was finished first": [held(asked=None)],
     "the worker was frozen": [held(asked=None, ended=LATE, frozen=True)],
