@@ -15,10 +15,12 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
+from tests.support.databases import several_servers
 from tests.support.postgres_server import PostgresServer
 from tests.support.rpc_caller import COMPLETED, PROCESSING, Caller, decoded, refusal
 from tests.support.server_process import MANY_STREAMS, ServerProcess, run_server
@@ -144,6 +146,24 @@ async def test_sigterm_drains_the_server(serve: Serve) -> None:
     async with connected(server) as channel:
         after = (await Caller(channel).GetJob(job_id=job.id, user_id="ada")).job
     assert after.version == job.version + acknowledged
+
+
+@several_servers
+async def test_a_watch_of_a_draining_server_continues_at_once_at_another_one(serve: Serve) -> None:
+    one, other = serve(), serve()
+    both = f"ipv4:{one.target},{other.target}"
+    async with grpc.aio.insecure_channel(both, options=RECONNECT_AT_ONCE) as channel:
+        call = Caller(channel)
+        job = await call.running()
+        watch = call.WatchJob(job_id=job.id, user_id="ada")
+        await watch.read()
+        one.signal(signal.SIGTERM)
+        ended = await refusal(watch.read())
+        again = call.WatchJob(job_id=job.id, user_id="ada")
+        assert (await again.read()).job == job
+        assert ended.code is StatusCode.UNAVAILABLE
+        assert ended.details["RetryInfo"].retry_delay == Duration()
+        again.cancel()
 
 
 async def test_sigterm_with_watchers_that_do_not_read_ends_within_the_grace_period(

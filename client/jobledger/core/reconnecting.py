@@ -50,7 +50,7 @@ class Why(Enum):
     LOST = auto()
     """The stream broke."""
     MOVED = auto()
-    """The stream reached its maximum age; the next one may go to another server."""
+    """The server ended the stream, by its age or to stop; the next one may go to another server."""
     GAP = auto()
     """The server refused the resume token; the next stream starts with a listing."""
 
@@ -177,8 +177,8 @@ class Reconnecting(ABC, Generic[RequestT, ResponseT, EventT]):
             return Why.GAP
         if not may_reconnect(failure):
             raise failure
-        # A draining server gives a delay, because another one needs a moment to start. A stream
-        # without any message cannot have reached its maximum age.
+        # A server that refuses new streams gives a delay. A stream without any message was neither
+        # at its maximum age nor open when the server began to stop.
         moved = failure.code is grpc.StatusCode.UNAVAILABLE and failure.retry_after == 0.0
         return Why.MOVED if moved and self._broken_since is None else Why.LOST
 

@@ -331,7 +331,7 @@ def _pause(watch: Reconnecting[RequestT, ResponseT, EventT], failure: JobledgerE
         case Why.LOST:
             _logger.info("watch broke (%s); reconnecting in %.1f s", failure, pause.seconds)
         case Why.MOVED:
-            _logger.debug("stream reached its maximum age; reconnecting")
+            _logger.debug("the server ended the stream; reconnecting")
         case Why.GAP:
             _logger.info("watch cannot resume (%s); listing the jobs again", failure)
     return pause

@@ -4,11 +4,12 @@
 class Ending(Exception):
     """The call ends or is refused, at this server and for now; its client calls again.
 
-    `resume_token` is where a watch of many jobs continues.
+    It waits `retry_after` seconds first. `resume_token` is where a watch of many jobs continues.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, retry_after: int = 0) -> None:
         super().__init__()
+        self.retry_after = retry_after
         self.resume_token = ""
 
 

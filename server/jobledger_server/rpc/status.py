@@ -155,13 +155,14 @@ def _ending(error: Ending) -> Refusal:
     facts = {"resume_token": error.resume_token} if error.resume_token else {}
     match error:
         case StreamTooOld():
-            return _unavailable("the stream reached its maximum age: open it again", facts, 0)
+            cause = "the stream reached its maximum age: open it again"
         case PermissionsChanged():
-            return _unavailable("the caller's permissions have changed: call again", facts, 0)
+            cause = "the caller's permissions have changed: call again"
         case FeedRestarted():
-            return _unavailable("the feed starts over: open the stream again", facts, 0)
+            cause = "the feed starts over: open the stream again"
         case _:
-            return _unavailable("this server is shutting down", facts)
+            cause = "this server is shutting down"
+    return _unavailable(cause, facts, error.retry_after)
 
 
 def _domain(error: DomainError) -> Refusal | None:

@@ -245,7 +245,7 @@ async def test_streams_at_their_maximum_age_are_replaced_without_notice(start, c
         versions = [message.job.version for message in messages]
         assert versions == sorted(set(versions))
     logged = Counter(r.message for r in caplog.records if r.name == "jobledger")
-    assert set(logged) == {"stream reached its maximum age; reconnecting"}
+    assert set(logged) == {"the server ended the stream; reconnecting"}
     assert logged.total() > 2 * count
 
 

@@ -1,8 +1,11 @@
-"""Draining: running calls finish, new calls are refused, streams are ended.
+"""Draining: new calls are refused, then gRPC stops, streams are ended, running calls finish.
 
 gRPC's own `stop(grace)` cancels calls that have arrived and were not started yet; their
 callers cannot know whether the change was made. It also waits, for the whole grace
 period, for streams of other services. So both must be gone before it is called.
+
+From then on clients open new calls on other connections, to other servers. So watches end after
+that: before, they would be opened again on this server, and refused.
 """
 
 import asyncio
@@ -15,9 +18,9 @@ import grpc
 from jobledger_server.admission.endings import ShuttingDown
 
 QUIET_SECONDS = 0.1
-"""After this long without a call, refused clients have connected to another server."""
+"""After this long without a call, none has arrived that was not started."""
 
-RETRY_SECONDS = 1.0
+RETRY_SECONDS = 1
 """How long to wait for clients that retry at once."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -29,12 +32,12 @@ class Drain:
     Each call runs in a `with` block, which raises ShuttingDown once `begin` was called.
 
     Args:
-        end_streams: Ends the open streams; called by `begin`.
+        end_streams: Ends the open streams.
     """
 
     def __init__(self, end_streams: Callable[[], None]) -> None:
         self.begun = asyncio.Event()
-        self._end_streams = end_streams
+        self.end_streams = end_streams
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -43,7 +46,7 @@ class Drain:
     def __enter__(self) -> None:
         if self.begun.is_set():
             self._refused.set()
-            raise ShuttingDown
+            raise ShuttingDown(retry_after=RETRY_SECONDS)
         if not self._running:
             self._idle.clear()
         self._running += 1
@@ -54,17 +57,15 @@ class Drain:
             self._idle.set()
 
     def begin(self) -> None:
-        """Refuse new calls and end the open streams."""
+        """Refuse new calls, and end the streams of other services."""
         self.begun.set()
-        self._end_streams()
 
     async def idle(self) -> None:
         """Return when no call runs."""
         await self._idle.wait()
 
-    async def finished(self) -> None:
-        """Return when no call runs and no client retries."""
-        await self.idle()
+    async def quiet(self) -> None:
+        """Return when no client calls any more."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + RETRY_SECONDS
         while loop.time() < deadline:

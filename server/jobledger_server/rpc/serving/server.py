@@ -154,23 +154,33 @@ async def serving(
     try:
         yield Serving(address, calls.running, health, names, terminated)
     finally:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + settings.grace
         await health.enter_graceful_shutdown()
-        drain.begin()
-        try:
-            # Half of the grace period: the rest is for answers that are still being sent.
-            async with asyncio.timeout(settings.grace / 2):
-                await drain.finished()
-        except TimeoutError:
-            if running := calls.running.total():
-                log.warning("grace_period_exceeded", extra={"calls": running})
-        await server.stop(max(0.0, deadline - loop.time()))
-        # gRPC does not wait for the handlers that it has cancelled, and they may still read.
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(deadline):
-                await drain.idle()
+        await _stop(server, drain, calls, settings.grace)
         log.info("stopped")
+
+
+async def _stop(server: grpc.aio.Server, drain: Drain, calls: Calls, grace: float) -> None:
+    """Drain: see drain.py."""
+    deadline = asyncio.get_running_loop().time() + grace
+    drain.begin()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(grace / 2):
+            await drain.quiet()
+    stopping = asyncio.create_task(server.stop(grace))
+    await asyncio.sleep(0)  # it has begun: clients' next calls go to another server
+    drain.end_streams()
+    try:
+        async with asyncio.timeout_at(deadline):
+            await asyncio.shield(stopping)
+    except TimeoutError:
+        if running := calls.running.total():
+            log.warning("grace_period_exceeded", extra={"calls": running})
+        await server.stop(None)
+        await stopping
+    # gRPC does not wait for the handlers that it has cancelled, and they may still read.
+    with suppress(TimeoutError):
+        async with asyncio.timeout_at(deadline):
+            await drain.idle()
 
 
 def _add_health_and_reflection(
