@@ -152,7 +152,7 @@ def test_denials_of_many_addresses_are_not_those_of_an_identity(
     for number in range(400):
         audit_denial("Service/Method", f"ipv4:10.0.0.{number}", Unauthenticated())
     for _ in range(15):
-        audit_denial("Service/Method", "token:web", AccessDenied())
+        audit_denial("Service/Method", "token:web", AccessDenied("users", "eve"))
     for number in range(400):
         for _ in range(3):
             audit_denial("Service/Method", f"ipv4:10.0.0.{number}", Unauthenticated())
