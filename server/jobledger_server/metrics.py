@@ -185,6 +185,15 @@ METRICS: tuple[Metric[Sources], ...] = (
         lambda s: s.hub.seq,
     ),
     Metric(
+        "jobledger.feed.changes",
+        "counter",
+        "{change}",
+        "Changes that this server has handed to its watches: from its own `commit`, or read from "
+        "the `table`, where other servers' changes are.",
+        ("source",),
+        lambda s: s.hub.delivered,
+    ),
+    Metric(
         "jobledger.feed.lag",
         "gauge",
         "s",

@@ -132,12 +132,15 @@ PAGE_BYTES = 4 * 1024 * 1024
 class FeedPage(Struct, frozen=True):
     """A part of the feed in commit order, and the feed's head when it was read.
 
-    No change up to the sequence number `through` is missing.
+    No change up to the sequence number `through` is missing. `deleted` are the jobs that were
+    deleted after `through`, up to the head: of these, changes may be missing. It is None if they
+    were not read.
     """
 
     head: FeedHead
     changes: Sequence[Change]
     through: int
+    deleted: Collection[JobId] | None = None
 
 
 class ActivePosition(Struct, frozen=True):
@@ -362,7 +365,13 @@ class Store(Protocol):
         """
 
     async def changes_after(
-        self, seq: int, *, limit: int, max_bytes: int = PAGE_BYTES, user_id: str | None = None
+        self,
+        seq: int,
+        *,
+        limit: int,
+        max_bytes: int = PAGE_BYTES,
+        user_id: str | None = None,
+        until: int | None = None,
     ) -> FeedPage:
         """Return the changes after the sequence number `seq`, in commit order, without gaps.
 
@@ -384,6 +393,8 @@ class Store(Protocol):
                 The database does not read the contents of many more.
             user_id: The owner, or None for all owners. A call skips a bounded number of
                 other owners' changes, so a page may be short, or empty, before the head.
+            until: The last sequence number to read, of all owners' changes. Then the page has
+                `deleted` too, if the head is at most `limit` after its `through`.
 
         Raises:
             FeedCompacted: Deletions after `seq` are no longer known.

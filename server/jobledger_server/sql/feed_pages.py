@@ -56,16 +56,33 @@ class FeedPageReader:
         """Return the changes after `seq`. `head` was read in the same snapshot."""
         bounds: dict[str, Any] = {"seq": seq, "count": self._limit}
         if self._user_id is None:
-            rows = await self._rows(self._statements.feed.changes, bounds)
-        else:
-            bounds["user_id"] = self._user_id
-            rows = await self._rows(self._statements.feed.owned_changes, bounds)
+            return await self._page(self._statements.feed.changes, bounds, head, head.seq)
+        bounds["user_id"] = self._user_id
+        return await self._page(self._statements.feed.owned_changes, bounds, head, head.seq)
+
+    async def changes_until(self, head: FeedHead, seq: int, until: int) -> FeedPage:
+        """Return the changes after `seq` up to `until`, and the jobs that were deleted later."""
+        until = min(until, head.seq)
+        bounds = {"seq": seq, "until": until, "count": self._limit}
+        page = await self._page(self._statements.feed.changes_until, bounds, head, until)
+        if head.seq - page.through > self._limit:
+            return page
+        later = {"seq": page.through, "until": head.seq}
+        rows = await self._rows(self._statements.feed.deleted_jobs, later)
+        return FeedPage(head, page.changes, page.through, frozenset(job_id for (job_id,) in rows))
+
+    async def _page(
+        self, statement: Executable, bounds: Mapping[str, Any], head: FeedHead, until: int
+    ) -> FeedPage:
+        """Return the changes that the statement finds; `until` is the last that it could."""
+        seq: int = bounds["seq"]
+        rows = await self._rows(statement, bounds)
         entries, all_entries = self._fitting(rows, [row[2] for row in rows])
         changes = await self._read(entries, seq, as_of=head.seq)
         fit, all_fit = self._fitting_jobs(changes)
         if not all_fit:
             return FeedPage(head, fit, fit[-1].seq)
-        return FeedPage(head, fit, head.seq if all_entries else entries[-1][0])
+        return FeedPage(head, fit, until if all_entries else entries[-1][0])
 
     async def active(self, after: ActivePosition, until: int) -> ActivePage:
         """Return the active jobs after a position whose latest changes are up to `until`."""

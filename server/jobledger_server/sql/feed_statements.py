@@ -46,6 +46,7 @@ class FeedStatements:
         sizes = sizes.outerjoin(jobs, jobs.c.id == changes.c.job_id).limit(bindparam("count"))
         after = changes.c.seq > bindparam("seq")
         self.changes = sizes.where(after).order_by(changes.c.seq)
+        self.changes_until = self.changes.where(changes.c.seq <= bindparam("until"))
         self.newest_changes = sizes.where(after).order_by(changes.c.seq.desc())
         # Only one index has this order. With an equation of the owner PostgreSQL might read
         # everybody's changes in the order of `seq`.
@@ -74,8 +75,10 @@ class FeedStatements:
             owner_and_id > tuple_(bindparam("user_id"), bindparam("after_id", type_=ID)),
             jobs.c.user_id <= bindparam("user_id"),
         )
-        self.deletions = select(tombstones).where(
+        deleted = and_(
             tombstones.c.change_seq > bindparam("seq"),
             tombstones.c.change_seq <= bindparam("until"),
         )
+        self.deletions = select(tombstones).where(deleted)
+        self.deleted_jobs = select(tombstones.c.job_id).where(deleted)
         self.jobs = select(jobs).where(dialect.one_of(jobs.c.id, "ids"))

@@ -141,12 +141,18 @@ class SqlStore:
         return FeedHead(*row)
 
     async def changes_after(
-        self, seq: int, *, limit: int, max_bytes: int = PAGE_BYTES, user_id: str | None = None
+        self,
+        seq: int,
+        *,
+        limit: int,
+        max_bytes: int = PAGE_BYTES,
+        user_id: str | None = None,
+        until: int | None = None,
     ) -> FeedPage:
-        return await to_completion(self._changes_after(seq, limit, max_bytes, user_id))
+        return await to_completion(self._changes_after(seq, limit, max_bytes, user_id, until))
 
     async def _changes_after(
-        self, seq: int, limit: int, max_bytes: int, user_id: str | None
+        self, seq: int, limit: int, max_bytes: int, user_id: str | None, until: int | None
     ) -> FeedPage:
         async with self._connections.snapshot() as connection:
             head = FeedHead(*(await connection.execute(self._statements.feed.head)).one())
@@ -155,7 +161,9 @@ class SqlStore:
             if seq >= head.seq:
                 return FeedPage(head, [], seq)
             reader = FeedPageReader(connection, self._statements, limit, max_bytes, user_id)
-            return await reader.changes(head, seq)
+            if until is None:
+                return await reader.changes(head, seq)
+            return await reader.changes_until(head, seq, until)
 
     async def newest_from(self, *, limit: int, max_bytes: int) -> int:
         head = await self.feed_head()

@@ -20,9 +20,9 @@ class ChangeBuffer:
     """The changes after sequence number `floor`, up to and including `seq`.
 
     A change read from the table replaces earlier changes of the same job that the table
-    no longer holds. If the change at `seq` was read from the table, `as_of` is the feed's
-    head at that read: jobs deleted up to `as_of` may be missing from the buffer. Otherwise
-    `as_of` is 0. `version` is another number after each modification.
+    no longer holds. `as_of` is the feed's head when the table was read last, or 0 if the
+    change at `seq` follows all that was read then: jobs deleted up to `as_of` may be missing
+    from the buffer. `version` is another number after each modification.
     """
 
     def __init__(self, seq: int, *, max_changes: int = MAX_CHANGES) -> None:
@@ -52,6 +52,12 @@ class ChangeBuffer:
         self.as_of = change.as_of
         while len(self._changes) > self._max_changes or self._bytes > MAX_BYTES:
             self._drop_oldest()
+
+    def advance(self, seq: int, as_of: int) -> None:
+        """Take note that no change up to `seq` is missing, as of that head of the feed."""
+        self.version += 1
+        self.seq = seq
+        self.as_of = as_of
 
     def after(self, seq: int, user_id: str | None = None, as_of: int = 0) -> list[Change]:
         """Return the changes after `seq`, of one owner or of all.

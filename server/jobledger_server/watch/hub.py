@@ -2,16 +2,19 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TypeVar
+
+from msgspec import structs
 
 from jobledger_server.admission.admission import Admission
 from jobledger_server.admission.caller import Caller
 from jobledger_server.admission.endings import Ending, FeedRestarted, ShuttingDown
 from jobledger_server.domain.job import JobId
-from jobledger_server.store import Change
+from jobledger_server.store import Change, FeedPage
 from jobledger_server.watch.change_buffer import ChangeBuffer
+from jobledger_server.watch.early_changes import EarlyChanges
 from jobledger_server.watch.feed_watch import FeedWatch
 from jobledger_server.watch.held_jobs import HeldJobs, Holders
 from jobledger_server.watch.job_watch import JobWatch
@@ -35,9 +38,11 @@ class WatchHub:
 
     The feed's counter is dense, so the hub knows what it has seen. Changes that follow the
     last sequence number are handed on at once. A commit that leaves a gap, because another
-    one came in between, is dropped, and `on_gap` is called: what is missing is read from
-    the table, in order. So is a commit that follows a page of the table which ended before
-    the head of its read: that page lacks jobs that were deleted up to that head.
+    one came in between, is kept, and `on_gap` is called: what is missing is read from the
+    table, and then the commit is handed on.
+
+    A page of the table lacks jobs that were deleted up to the head of its read. Of these, a
+    commit up to that head is not handed on either, except for the deletion.
 
     Args:
         buffer: The newest changes.
@@ -71,6 +76,11 @@ class WatchHub:
         )
         self._job_watches: dict[JobId, set[JobWatch]] = {}
         self._feed_watches: dict[str | None, set[FeedWatch]] = {}
+        self._early = EarlyChanges()
+        # The jobs that were deleted after the last page, up to the head of its read, if known.
+        self._deleted: Collection[JobId] | None = None
+        self.delivered = {"commit": 0, "table": 0}
+        """Changes handed to watches: from this process's own commits, and read from the table."""
         self._holders = Holders()
         self._to_wake: deque[JobWatch | FeedWatch] = deque()
         self._waking = False
@@ -96,18 +106,59 @@ class WatchHub:
         """The limits of watches."""
         return self._admission, self._of_all_owners
 
+    @property
+    def newest(self) -> int:
+        """The newest sequence number that this process has seen."""
+        return max(self.seq, self._early.last)
+
+    @property
+    def gap_end(self) -> int | None:
+        """The sequence number up to which changes are missing, if this process knows later ones."""
+        first = self._early.first
+        return None if first is None else first - 1
+
     def publish(self, changes: Sequence[Change]) -> None:
         """Take the changes of a commit of this process."""
-        if changes and (changes[0].seq > self.seq + 1 or self.seq < self._buffer.as_of):
+        self._early.add([change for change in changes if change.seq > self.seq])
+        self._deliver_early()
+        if changes and changes[-1].seq > self.seq:
             self._on_gap()
-            return
-        self.deliver(changes)
 
-    def deliver(self, changes: Sequence[Change]) -> None:
-        """Take changes that leave no gap. Those that were taken before are ignored."""
-        new = [change for change in changes if change.seq > self.seq]
-        of_owner: dict[str | None, list[Change]] = {None: new}
-        for change in new:
+    def deliver(self, page: FeedPage) -> None:
+        """Take a page of the table that leaves no gap. What was handed on before is ignored."""
+        if page.through < self.seq or (page.through == self.seq >= self._buffer.as_of):
+            return
+        new = [change for change in page.changes if change.seq > self.seq]
+        self._hand_on(new, page.through, page.head.seq)
+        self.delivered["table"] += len(new)
+        self._deleted = page.deleted
+        if page.deleted is None:
+            self._early.clear()
+        else:
+            self._early.drop(page.through)
+        self._deliver_early()
+
+    def _deliver_early(self) -> None:
+        """Hand on the commits that follow what was handed on."""
+        as_of, deleted = self._buffer.as_of, self._deleted or ()
+        if self.seq < as_of and self._deleted is None:
+            return
+        changes = self._early.take(self.seq)
+        if not changes:
+            return
+        through = changes[-1].seq
+        complete = [
+            structs.replace(change, as_of=as_of) if change.seq < as_of else change
+            for change in changes
+            if change.seq > as_of or change.deleted or change.job.id not in deleted
+        ]
+        self._hand_on(complete, through, as_of if as_of > through else 0)
+        self.delivered["commit"] += len(changes)
+
+    def _hand_on(self, changes: list[Change], through: int, as_of: int) -> None:
+        """Hand on the changes up to the sequence number `through`, as of that head of the feed."""
+        of_owner: dict[str | None, list[Change]] = {None: changes}
+        for change in changes:
             of_owner.setdefault(change.job.user_id, []).append(change)
             for job_watch in self._job_watches.get(change.job.id, ()):
                 job_watch.offer(change)
@@ -118,6 +169,7 @@ class WatchHub:
                     held_jobs.wake()
             self._observe(change)
             self._buffer.add(change)
+        self._buffer.advance(through, as_of)
         for user_id, owned in of_owner.items():
             for feed_watch in self._feed_watches.get(user_id, ()):
                 if feed_watch.offer(owned):
@@ -202,6 +254,8 @@ class WatchHub:
         changes that were never sent.
         """
         self._end_all(FeedRestarted)
+        self._early.clear()
+        self._deleted = None
         self._buffer.restart(seq)
 
     def _end_all(self, ending: Callable[[], Ending]) -> None:

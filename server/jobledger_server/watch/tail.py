@@ -95,7 +95,7 @@ class Tail:
 
     async def _read_missing(self) -> bool:
         begun = monotonic()
-        known = self._hub.seq
+        known = self._hub.newest
         head = await self._store.feed_head()
         if head.epoch != self._epoch or head.seq < known:
             await self._start_over(head)
@@ -103,18 +103,20 @@ class Tail:
         behind = head.seq > self._hub.seq
         while head.seq > self._hub.seq:
             try:
-                head = await self._read_page()
+                await self._read_page(head.seq)
             except FeedCompacted:
                 log.warning("feed_compacted", extra={"known": self._hub.seq, "head": head.seq})
                 self._hub.restart(head.seq)
         self._current_at = begun
         return behind
 
-    async def _read_page(self) -> FeedHead:
-        known = self._hub.seq
-        page = await self._store.changes_after(known, limit=PAGE, max_bytes=PAGE_BYTES)
+    async def _read_page(self, head: int) -> None:
+        """Read up to the head, or to the first commit that the hub has already."""
+        known, gap_end = self._hub.seq, self._hub.gap_end
+        until = head if gap_end is None else min(head, gap_end)
+        page = await self._store.changes_after(known, limit=PAGE, max_bytes=PAGE_BYTES, until=until)
         last = page.changes[-1].seq if page.changes else known
-        if last < page.through and last < page.head.seq:
+        if last < page.through == page.head.seq:
             # The change at the head is always there: no later change can have replaced it.
             self.holes += 1
             log.error(
@@ -122,9 +124,8 @@ class Tail:
                 extra={"after": last, "head": page.head.seq, "holes": self.holes},
             )
             self._hub.restart(page.head.seq)
-            return page.head
-        self._hub.deliver(page.changes)
-        return page.head
+        else:
+            self._hub.deliver(page)
 
     async def _start_over(self, head: FeedHead) -> None:
         """End every watch: its sequence number has another meaning now, or none.

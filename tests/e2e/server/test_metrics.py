@@ -68,6 +68,8 @@ async def test_the_metrics_follow_the_service(start: Start) -> None:
             await stream.read()
             after = await scraped(address)
     assert after["jobledger_feed_seq"] == before["jobledger_feed_seq"] + 2
+    delivered = "jobledger_feed_changes_total{source=%s}"
+    assert (after[delivered % '"commit"'], after[delivered % '"table"']) == (2, 0)
     watches = 'jobledger_watches{of="job"}'
     assert (before[watches], after[watches]) == (0, 1)
     assert after["jobledger_feed_holes_total"] == 0

@@ -98,6 +98,27 @@ async def test_a_job_is_in_the_feed_at_its_latest_change(store: SqlStore) -> Non
     assert (list(last.changes), last.through) == ([], 3)
 
 
+async def test_a_page_up_to_a_change_has_the_jobs_that_were_deleted_later(store: SqlStore) -> None:
+    """So what follows the page can be handed on without reading it."""
+    first, second = await finished(store), await finished(store)
+    kept = await saved(store)
+    for job in (first, second):
+        await append(store, step(job, Delete(job_id=job.id, user_id="ada")))
+    page = await store.changes_after(0, limit=10, until=7)
+    assert [(c.seq, c.job, c.as_of) for c in page.changes] == [(7, kept, 9)]
+    assert (page.through, page.head.seq, page.deleted) == (7, 9, {first.id, second.id})
+    page = await store.changes_after(7, limit=10, until=8)
+    assert [(c.seq, c.deleted) for c in page.changes] == [(8, True)]
+    assert (page.through, page.deleted) == (8, {second.id})
+    # Nothing is missing before it, and nothing is read.
+    page = await store.changes_after(8, limit=10, until=8)
+    assert (list(page.changes), page.through, page.deleted) == ([], 8, {second.id})
+    # There may be too many.
+    assert (await store.changes_after(0, limit=1, until=7)).deleted is None
+    # What the head has become since `until` was read is not in the page.
+    assert (await store.changes_after(0, limit=10, until=99)).through == 9
+
+
 async def test_a_start_is_in_the_feed_at_its_own_sequence_number(store: SqlStore) -> None:
     """Else a reader whose cursor is already after it would never get it."""
     job = await saved(store, labels={"k": "v"})

@@ -161,7 +161,7 @@ async def test_a_cursor_ahead_of_the_server_gets_no_change_twice(
     with hub.subscribe_to_feed(watch):
         assert (await next_update(watch)).synced
         assert await watch.next_update(0.01) is None
-        hub.deliver((await store.changes_after(0, limit=10)).changes)
+        hub.deliver(await store.changes_after(0, limit=10))
         assert await watch.next_update(0.01) is None
         job = await created(ledger)
         assert [change.job for change in (await next_update(watch)).changes] == [job]
@@ -288,10 +288,10 @@ async def test_every_cursor_within_a_page_has_the_head_at_which_it_was_read(
     with hub.subscribe_to_feed(asleep["ada"]), hub.subscribe_to_feed(asleep["bob"]):
         for watch in asleep.values():
             assert (await next_update(watch)).synced
-        hub.deliver((await store.changes_after(0, limit=2)).changes)
+        hub.deliver(await store.changes_after(0, limit=2))
         assert asleep["ada"].cursor == Cursor(0, as_of=6)
         assert asleep["bob"].cursor == Cursor(2, as_of=6)
-        hub.deliver((await store.changes_after(2, limit=3)).changes)
+        hub.deliver(await store.changes_after(2, limit=3))
         assert asleep["bob"].cursor == Cursor(2, as_of=6)
     for user_id, seqs in expected.items():
         watch = FeedWatch(feed, Selection(user_id=user_id), Cursor(0), SERVICE)
@@ -301,6 +301,28 @@ async def test_every_cursor_within_a_page_has_the_head_at_which_it_was_read(
         cursors.append(watch.cursor)
         assert cursors == [Cursor(seq, as_of=6) for seq in seqs]
     assert counting.reads == 0
+
+
+async def test_every_cursor_after_a_gap_has_the_head_at_which_the_gap_was_read(
+    buffer: ChangeBuffer, feed: FeedReader, store: SqlStore
+) -> None:
+    """The gap lacked a job that was deleted since, and another server knows its last changes."""
+    hub = WatchHub(buffer, lambda: None, max_watches=10)
+    job = await moved(store, await saved(store, "ada"), JobStatus.PROCESSING)
+    own = await append(store, creation("ada"), creation("ada"))
+    job = await moved(store, job, JobStatus.COMPLETED)
+    await append(store, step(job, Delete(job_id=job.id, user_id="ada")))
+    awake, asleep = (FeedWatch(feed, Selection(user_id=user), Cursor(0)) for user in ("ada", "bob"))
+    with hub.subscribe_to_feed(awake), hub.subscribe_to_feed(asleep):
+        for watch in (awake, asleep):
+            assert (await next_update(watch)).synced
+        hub.publish(own)
+        hub.deliver(await store.changes_after(0, limit=10, until=hub.gap_end))
+        assert (hub.seq, hub.newest) == (4, 4)
+        assert (awake.cursor, asleep.cursor) == (Cursor(2, as_of=6), Cursor(4, as_of=6))
+        sent = await next_update(awake)
+        assert [change.job for change in sent.changes] == [change.job for change in own]
+        assert awake.cursor == Cursor(4, as_of=6)
 
 
 async def test_a_restarted_feed_delivers_nothing_read_before(

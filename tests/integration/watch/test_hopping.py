@@ -42,10 +42,11 @@ class Server:
             self.hub.publish(changes)
         self._commits.clear()
 
-    async def poll(self, limit: int) -> bool:
-        page = await self._store.changes_after(self.hub.seq, limit=limit)
-        self.hub.deliver(page.changes)
-        return self.hub.seq == page.head.seq
+    async def poll(self, limit: int) -> None:
+        """Read as the tail does, up to the first commit that the hub has already."""
+        head = (await self._store.feed_head()).seq
+        until = min(head, self.hub.gap_end or head)
+        self.hub.deliver(await self._store.changes_after(self.hub.seq, limit=limit, until=until))
 
 
 class Work:

@@ -16,6 +16,7 @@ from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
+from jobledger_server.watch import early_changes
 from jobledger_server.watch import tail as tail_module
 from jobledger_server.watch.change_buffer import ChangeBuffer
 from jobledger_server.watch.feed_reader import FeedReader
@@ -25,6 +26,8 @@ from jobledger_server.watch.job_watch import JobWatch
 from jobledger_server.watch.tail import Tail
 from tests.support.ledger_calls import apply
 from tests.support.store_writer import HOLE, append, creation, moved, saved, step
+
+COMPLETED = JobStatus.COMPLETED
 
 MAX_WAIT = 30.0
 
@@ -113,6 +116,143 @@ async def test_a_change_behind_a_gap_is_held_back_until_the_gap_is_read(
         await asyncio.wait([task])
 
 
+async def read(store: SqlStore, hub: WatchHub, until: int | None = None) -> int:
+    """Read what is missing as the tail does; return how many changes that was."""
+    page = await store.changes_after(hub.seq, limit=10, until=until or hub.gap_end)
+    hub.deliver(page)
+    return len(page.changes)
+
+
+async def test_commits_behind_a_gap_are_not_read_again(
+    here: Ledger, elsewhere: Ledger, hub: WatchHub, store: SqlStore
+) -> None:
+    job = await created(here)
+    with hub.subscribe(job.id) as watch:
+        watch.sent_up_to(1)
+        await created(elsewhere)
+        await started(here, job)
+        await here.apply(Report(job_id=job.id, progress=10))
+        await created(elsewhere)
+        await here.apply(Report(job_id=job.id, progress=20))
+        assert await read(store, hub) == 1
+        assert hub.seq == 4
+        assert await news_of(watch, 3) == [(3, [2])]
+        assert await read(store, hub) == 1
+        assert await news_of(watch, 4) == [(4, [])]
+    assert (hub.seq, hub.delivered) == (6, {"commit": 4, "table": 2})
+
+
+async def test_two_commits_that_arrive_in_the_wrong_order_are_not_read(
+    store: SqlStore, hub: WatchHub
+) -> None:
+    """A claim and a batch of commands commit independently."""
+    first, second = await append(store, creation()), await append(store, creation())
+    hub.publish(second)
+    assert hub.seq == 0
+    hub.publish(first)
+    assert (hub.seq, hub.delivered) == (2, {"commit": 2, "table": 0})
+
+
+async def test_a_tail_reads_a_gap_and_not_what_follows(
+    here: Ledger, elsewhere: Ledger, hub: WatchHub, tail: None, poll_now: asyncio.Event
+) -> None:
+    job = await created(here)
+    for _ in range(3):
+        await created(elsewhere)
+    with hub.subscribe(job.id) as watch:
+        watch.sent_up_to(1)
+        await started(here, job)
+        assert await news_of(watch, 2) == [(2, [2])]
+    assert hub.delivered == {"commit": 2, "table": 3}
+
+
+@pytest.mark.parametrize(("name", "bound"), [("MAX_CHANGES", 2), ("MAX_BYTES", 5000)])
+async def test_commits_behind_a_gap_are_kept_within_bounds_and_the_others_are_read(
+    here: Ledger,
+    elsewhere: Ledger,
+    hub: WatchHub,
+    store: SqlStore,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    bound: int,
+) -> None:
+    monkeypatch.setattr(early_changes, name, bound)
+    await created(elsewhere)
+    for _ in range(4):
+        await created(here)
+    assert await read(store, hub) == 1
+    assert hub.seq == 3
+    assert await read(store, hub, until=5) == 2
+    assert (hub.seq, hub.delivered) == (5, {"commit": 2, "table": 3})
+    # What was kept before does not count any more.
+    await created(elsewhere)
+    for _ in range(4):
+        await created(here)
+    await read(store, hub)
+    assert hub.seq == 8
+
+
+async def test_of_a_job_that_a_gap_lacks_only_the_deletion_is_handed_on(
+    store: SqlStore, hub: WatchHub
+) -> None:
+    """Its start was in the gap, and is gone with it. Other commits behind the gap are handed on."""
+    job = await moved(store, await saved(store), JobStatus.PROCESSING)
+    report = step(job, Report(job_id=job.id, progress=10))
+    other = creation()
+    own = await append(store, report, other)
+    end = await append(store, step(report.job, ChangeStatus(job_id=job.id, target=COMPLETED)))
+    gone = await append(store, step(end[0].job, Delete(job_id=job.id, user_id="ada")))
+    with hub.subscribe(job.id) as watch, hub.subscribe(other.job.id) as beside:
+        hub.publish(own)
+        assert await read(store, hub) == 0
+        assert hub.seq == 4
+        assert await news_of(beside, 1) == [(1, [])]
+        # Up to the head of that read this applies to each commit.
+        hub.publish(end)
+        hub.publish(gone)
+        assert hub.seq == 6
+        with pytest.raises(JobNotFound):
+            await watch.next_update(0.0)
+
+
+async def test_commits_of_a_feed_that_starts_over_are_not_handed_on(
+    here: Ledger, elsewhere: Ledger, hub: WatchHub
+) -> None:
+    """Their sequence numbers belong to other changes now."""
+    await created(elsewhere)
+    job = await created(here)
+    assert hub.newest == 2
+    with hub.subscribe(job.id) as watch:
+        hub.restart(1)
+        with pytest.raises(Draining):
+            await watch.next_update(0.0)
+    assert (hub.seq, hub.newest, hub.gap_end) == (1, 1, None)
+
+
+async def test_a_feed_that_is_behind_a_commit_of_this_server_starts_over(
+    here: Ledger,
+    elsewhere: Ledger,
+    hub: WatchHub,
+    store: SqlStore,
+    poll_now: asyncio.Event,
+    database: Database,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The database was restored, to where the watches were."""
+    head = await store.feed_head()
+    await created(elsewhere)
+    job = await created(here)
+    async with database.writer.begin() as connection:
+        await connection.execute(text("DELETE FROM changes"))
+    with hub.subscribe(job.id) as watch:
+        task = asyncio.create_task(Tail(store, hub, poll_now, head).run())
+        with pytest.raises(Draining):
+            await watch.next_update(MAX_WAIT)
+        task.cancel()
+        await asyncio.wait([task])
+    assert "feed_epoch_changed" in caplog.text
+
+
 async def test_a_change_behind_a_page_that_skipped_its_job_is_held_back(
     store: SqlStore, hub: WatchHub, poll_now: asyncio.Event
 ) -> None:
@@ -125,12 +265,12 @@ async def test_a_change_behind_a_page_that_skipped_its_job_is_held_back(
     for decision in (end, step(end.job, Delete(job_id=job.id, user_id="ada"))):
         await append(store, decision)
     with hub.subscribe(job.id, SERVICE) as watch:
-        hub.deliver((await store.changes_after(0, limit=1)).changes)
+        hub.deliver(await store.changes_after(0, limit=1))
         assert hub.seq == own[0].seq - 1
         hub.publish(own)
         assert await watch.next_update(0.0) is None
         assert poll_now.is_set()
-        hub.deliver((await store.changes_after(hub.seq, limit=10)).changes)
+        hub.deliver(await store.changes_after(hub.seq, limit=10))
         with pytest.raises(JobNotFound):
             await watch.next_update(0.0)
     hub.publish(await append(store, creation()))
