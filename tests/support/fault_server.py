@@ -88,9 +88,9 @@ class FaultServer(job_service_pb2_grpc.JobServiceServicer):
     WatchJobs = WatchJob
 
     @staticmethod
-    def message(version: int, status: str = "PROCESSING", **fields: Any) -> WatchJobResponse:
+    def message(version: int, status: str = "PROCESSING") -> WatchJobResponse:
         job = Job(id="j", version=version, status=JobStatus.Value(f"JOB_STATUS_{status}"))
-        return WatchJobResponse(job=job, **fields)
+        return WatchJobResponse(job=job)
 
     @staticmethod
     def news(

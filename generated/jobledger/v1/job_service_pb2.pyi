@@ -408,11 +408,11 @@ class WatchJobResponse(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     heartbeat: _builtins.bool
     """True if nothing has changed for 15 seconds (the operator can set another
-    time): the stream is alive, and `job` repeats the previous message.
+    time): the stream is alive. Nothing else is set.
     """
     @_builtins.property
     def job(self) -> _job_pb2.Job:
-        """The newest snapshot. Always set."""
+        """The newest snapshot. Always set, except in a heartbeat."""
 
     @_builtins.property
     def transitions(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.JobTransition]:

@@ -140,7 +140,7 @@ class JobServiceServicer(object):
 
         Reliable: every transition is delivered, and so is the terminal state, for
         as long as the job exists. Ordered and unique: `job.version` strictly
-        increases along the stream (heartbeats repeat it). Resumable: with
+        increases along the stream (heartbeats have no job). Resumable: with
         `after_version` the stream continues where an earlier one broke, on any
         server, without losing a transition. Conflating: progress between two
         messages may be skipped, the newest never is.

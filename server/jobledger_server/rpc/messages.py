@@ -4,7 +4,6 @@ Jobs are converted to bytes, because their payloads are stored as bytes; see enc
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -108,26 +107,13 @@ def transition_message(transition: Transition) -> job_pb2.JobTransition:
     )
 
 
-class WatchMessage(NamedTuple):
-    """A serialized WatchJobResponse that starts with its job."""
-
-    serialized: bytes
-    job_size: int
-    """Bytes of the field `job`."""
-
-    def heartbeat(self) -> bytes:
-        """Return a heartbeat that repeats the job."""
-        return self.serialized[: self.job_size] + _HEARTBEAT
+WATCH_HEARTBEAT = job_service_pb2.WatchJobResponse(heartbeat=True).SerializeToString()
 
 
-_HEARTBEAT = job_service_pb2.WatchJobResponse(heartbeat=True).SerializeToString()
-
-
-def watch_message(job: Job, transitions: Sequence[Transition]) -> WatchMessage:
+def watch_message(job: Job, transitions: Sequence[Transition]) -> bytes:
     response = job_service_pb2.WatchJobResponse
-    job_field = job_response(response, job)
     rest = response(transitions=map(transition_message, transitions))
-    return WatchMessage(job_field + rest.SerializeToString(), len(job_field))
+    return job_response(response, job) + rest.SerializeToString()
 
 
 def changes_message(changes: Iterable[Change], resume_token: str) -> bytes:

@@ -21,6 +21,7 @@ from jobledger import (
     Unavailable,
 )
 from jobledger.core import reconnecting
+from jobledger.v1.job_service_pb2 import WatchJobResponse
 from tests.support.observed_channel import ObservedChannel
 
 
@@ -42,7 +43,7 @@ async def test_a_broken_watch_resumes_after_the_last_version_seen(fault_server, 
     say, message = fault_server.says, fault_server.message
     say(message(1), message(3), then=fault_server.aborts(code))
     say(then=fault_server.aborts(code))
-    say(message(3), message(4), message(4, heartbeat=True), message(5, "COMPLETED"))
+    say(message(3), message(4), WatchJobResponse(heartbeat=True), message(5, "COMPLETED"))
     messages = await collect(fault_server.target, "j")
     assert versions(messages) == [1, 3, 4, 5]
     assert [request.after_version for request in fault_server.requests] == [0, 3, 3]

@@ -41,7 +41,7 @@ def watch_job_messages(response: Any, at: float) -> list[Message]:
     return [
         Message(
             at=at,
-            job=snapshot(response.job),
+            job=None if response.heartbeat else snapshot(response.job),
             steps=tuple(map(step, response.transitions)),
             heartbeat=response.heartbeat,
         )

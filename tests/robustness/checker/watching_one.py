@@ -28,13 +28,15 @@ def _check_messages(watcher: Watcher, stream: Stream, record: Record) -> Iterato
     for number, message in enumerate(stream.messages):
         where = f"{watcher.name}, {watcher.job_id}, message {number}:"
         job = message.job
+        if last is not None and last.terminal:
+            yield Violation("terminal", "wrong", f"{where} follows the end")
+        if message.heartbeat and job is None:
+            continue
         if job is None or job.job_id != watcher.job_id:
             yield Violation("reliable", "wrong", f"{where} is about {job}")
             continue
-        if last is not None and last.terminal:
-            yield Violation("terminal", "wrong", f"{where} follows the end")
         # The first message has the job in its present state, even if that is known.
-        repeats = message.heartbeat or number == 0
+        repeats = number == 0
         if job.version < version:
             what = f"{where} version {job.version} after {version}"
             yield Violation("ordered", "reordered", what)

@@ -121,7 +121,7 @@ def _one() -> Watcher:
         after_version=2,
         messages=[
             Message(4.2, A2),
-            Message(5.1, A2, heartbeat=True),
+            Message(5.1, heartbeat=True),
             Message(5.7, A3),
             Message(9.7, A5, (END["a"],)),
         ],

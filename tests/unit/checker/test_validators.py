@@ -17,7 +17,7 @@ from tests.robustness.checker.history import (
 )
 from tests.robustness.checker.summary import summarize
 from tests.robustness.checker.validate import judge
-from tests.unit.checker.histories import A1, A2, A3, A4, A5, B3, END, START, done, job, story
+from tests.unit.checker.histories import A1, A2, A3, A4, B3, END, START, done, job, story
 
 Spoil = Callable[[History], object]
 
@@ -172,12 +172,12 @@ SPOILT = {
         change(ONE, 1, 2, steps=(Step(3, "PROCESSING", "PROCESSING"),)),
     ),
     "a watch of one job breaks in an odd way": ("reliable: INTERNAL", end(ONE, 0, "INTERNAL")),
-    "a version of one job twice": ("unique", change(ONE, 1, 1, heartbeat=False)),
+    "a version of one job twice": ("unique", change(ONE, 1, 1, job=A2, heartbeat=False)),
     "an older version of one job": ("ordered", change(ONE, 1, 0, job=A1)),
     "OK before the terminal state": ("terminal", forget(ONE, 1, 3)),
     "more after the terminal state": (
         "terminal",
-        insert(ONE, 1, 4, Message(9.8, A5, heartbeat=True)),
+        insert(ONE, 1, 4, Message(9.8, heartbeat=True)),
     ),
     "not found but there": ("kept", end(ONE, 1, "NOT_FOUND")),
     "a watch without a terminal state": ("reliable", both(forget(ONE, 1, 3), end(ONE, 1, "left"))),

@@ -30,9 +30,12 @@ def make(clock):
     return make
 
 
-def message(version, status="PROCESSING", *, heartbeat=False):
+HEARTBEAT = WatchJobResponse(heartbeat=True)
+
+
+def message(version, status="PROCESSING"):
     job = Job(version=version, status=JobStatus.Value(f"JOB_STATUS_{status}"))
-    return WatchJobResponse(job=job, heartbeat=heartbeat)
+    return WatchJobResponse(job=job)
 
 
 def test_only_greater_versions_are_updates(make):
@@ -46,8 +49,10 @@ def test_only_greater_versions_are_updates(make):
 
 def test_heartbeats_are_no_updates(make):
     watch = make()
-    assert not watch.accept(message(1, heartbeat=True))
-    assert watch.request().after_version == 0
+    assert watch.accept(message(1))
+    assert not watch.accept(HEARTBEAT)
+    assert not watch.ended
+    assert watch.request().after_version == 1
 
 
 def test_a_version_that_the_caller_has_seen_is_no_update(make):
@@ -87,7 +92,7 @@ def test_pauses_have_full_jitter(make):
     assert {watch.broken(LOST).seconds for _ in range(9)} == {0.0}
 
 
-@pytest.mark.parametrize("heard", [message(7), message(5, heartbeat=True)])
+@pytest.mark.parametrize("heard", [message(7), HEARTBEAT])
 def test_pauses_restart_after_a_message(make, heard):
     watch = make(after_version=5)
     for _ in range(5):

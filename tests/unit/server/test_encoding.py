@@ -141,7 +141,7 @@ def test_responses_hold_their_jobs(jobs: list[Job]) -> None:
 
 
 @given(JOBS, st.integers(0, 2))
-def test_a_heartbeat_repeats_only_the_job_of_the_last_message(job: Job, steps: int) -> None:
+def test_a_message_of_a_watch_holds_its_job_and_transitions(job: Job, steps: int) -> None:
     step = Transition(
         job_id=job.id,
         from_status=JobStatus.QUEUED,
@@ -152,11 +152,9 @@ def test_a_heartbeat_repeats_only_the_job_of_the_last_message(job: Job, steps: i
         reason="",
         time=job.create_time,
     )
-    message = watch_message(job, [step] * steps)
-    heartbeat = job_service_pb2.WatchJobResponse.FromString(message.heartbeat())
-    sent = job_service_pb2.WatchJobResponse.FromString(message.serialized)
+    sent = job_service_pb2.WatchJobResponse.FromString(watch_message(job, [step] * steps))
     assert (sent.job, len(sent.transitions)) == (expected(job), steps)
-    assert heartbeat == job_service_pb2.WatchJobResponse(job=expected(job), heartbeat=True)
+    assert not sent.heartbeat
 
 
 def test_times_have_microseconds() -> None:

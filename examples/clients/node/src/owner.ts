@@ -56,12 +56,13 @@ export async function watch(client: grpc.Client, options: Options): Promise<void
         userId: options.user,
         afterVersion: seen,
       });
-      for await (const { job, transitions, heartbeat } of stream) {
+      for await (const { job, transitions } of stream) {
         if (job === undefined) {
-          continue; // The service always sets it.
+          failures = 0;
+          continue; // A heartbeat.
         }
         const ended = ENDED.has(job.status);
-        const news = !heartbeat && job.version > seen;
+        const news = job.version > seen;
         if (news || ended) {
           seen = job.version;
           print({
@@ -75,7 +76,7 @@ export async function watch(client: grpc.Client, options: Options): Promise<void
         }
         // Not after the snapshot that greets each stream: a server that breaks right
         // after it would be called ten times a second.
-        if (news || heartbeat) {
+        if (news) {
           failures = 0;
         }
       }

@@ -15,7 +15,7 @@ from jobledger_server.rpc.jobs.feed_streams import FeedStreams
 from jobledger_server.rpc.jobs.trace_context import traceparent_of
 from jobledger_server.rpc.lists import Lists
 from jobledger_server.rpc.messages import (
-    WatchMessage,
+    WATCH_HEARTBEAT,
     asset_message,
     job_bytes,
     job_response,
@@ -55,7 +55,7 @@ class JobService:
         self._heartbeat = heartbeat
         self._max_watch_age = max_watch_age
         self._creations = creations
-        self._last_message: tuple[JobUpdate, WatchMessage] | None = None
+        self._last_message: tuple[JobUpdate, bytes] | None = None
 
     async def CreateJob(self, request: UnparsedRequest[pb.CreateJobRequest], call: Call) -> bytes:
         read = partial(job_requests.create, traceparent=traceparent_of(call.metadata))
@@ -138,24 +138,24 @@ class JobService:
             watch.sent_up_to(job.version)
             unsent = tuple(each for each in history if each.version > request.after_version)
             message, last = self._message(JobUpdate(job, unsent))
-            # Hold only the message: the client may not read for a long time, and a heartbeat
-            # repeats the job from the message.
+            # The client may not read for a long time. It then holds only the message.
             del job
-            await call.write(message.serialized)
+            await call.write(message)
             while not last:
+                del message
                 update = await watch.next_update(age.max_wait(self._heartbeat))
                 if update is None:
-                    await call.write(message.heartbeat())
+                    message = WATCH_HEARTBEAT
                 else:
                     message, last = self._message(update)
                     del update
-                    await call.write(message.serialized)
+                await call.write(message)
 
     async def WatchJobs(self, request: pb.WatchJobsRequest, call: Call) -> None:
         selection = job_requests.selection(request)
         await self._feed_streams.serve(selection, request.resume_token, call)
 
-    def _message(self, update: JobUpdate) -> tuple[WatchMessage, bool]:
+    def _message(self, update: JobUpdate) -> tuple[bytes, bool]:
         """Return the serialized update, and whether it is the last one of a stream.
 
         Reuses the last message if another watch was sent the same update.
