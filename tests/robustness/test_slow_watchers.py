@@ -13,7 +13,7 @@ import pytest
 
 from jobledger_server.app import App
 from jobledger_server.domain.job import Job
-from jobledger_server.rpc.jobs import feed_streams
+from jobledger_server.rpc.jobs import feed_streams, shared_messages
 from jobledger_server.store import Change
 from jobledger_server.watch import change_buffer, feed_reader
 from jobledger_server.watch.feed_watch import FeedWatch
@@ -97,7 +97,7 @@ async def test_stalled_watches_use_bounded_memory_under_any_number_of_changes(
         change_buffer.ChangeBuffer.__init__, "__kwdefaults__", {"max_changes": WINDOW}
     )
     monkeypatch.setattr(feed_reader, "PAGE", PAGE)
-    monkeypatch.setattr(feed_streams, "CACHED_MESSAGES", WINDOW)
+    monkeypatch.setattr(shared_messages, "MAX_MESSAGES", WINDOW)
     # The change buffer; nothing for stalled watches, but a page for each that reads the table just
     # now; and what the last commit has not released yet.
     limit = WINDOW + PAGE * (STALLED + 1) + AT_ONCE
@@ -196,7 +196,7 @@ def serialized() -> Iterator[Callable[[], int]]:
 async def test_the_messages_kept_for_other_watchers_are_bounded_by_bytes(
     serialized: Callable[[], int], start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed_streams, "CACHED_BYTES", 200_000)
+    monkeypatch.setattr(shared_messages, "MAX_BYTES", 200_000)
     app = await start()
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)

@@ -77,10 +77,17 @@ class ServerProcess:
     @property
     def peak_memory(self) -> int:
         """The most bytes of memory that the process has held since its start."""
+        return self._memory("VmHWM:")
+
+    @property
+    def memory(self) -> int:
+        """The bytes of memory that the process holds."""
+        return self._memory("VmRSS:")
+
+    def _memory(self, name: str) -> int:
         status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
-        return next(
-            int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")
-        )
+        lines = (line.split() for line in status.splitlines())
+        return next(int(words[1]) * 1024 for words in lines if words[0] == name)
 
     def start(self) -> None:
         """Start the process and wait until its health service says SERVING."""

@@ -1,14 +1,15 @@
 """WatchJobs: a feed watch's updates as messages, each with a token to resume from."""
 
 import re
-from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from urllib.parse import quote, unquote
 
 from jobledger.v1 import job_service_pb2 as pb
 from jobledger_server.admission.endings import Ending
 from jobledger_server.domain.job import JobId, is_id
 from jobledger_server.rpc.call import Call
+from jobledger_server.rpc.jobs.shared_messages import SharedMessages
 from jobledger_server.rpc.messages import changes_message
 from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.rpc.tokens import read_token, token
@@ -16,12 +17,6 @@ from jobledger_server.store import START_OF_ACTIVE, ActivePosition
 from jobledger_server.watch.feed_reader import FeedReader, ForeignCursor
 from jobledger_server.watch.feed_watch import Cursor, FeedUpdate, FeedWatch, Selection
 from jobledger_server.watch.hub import WatchHub
-
-CACHED_MESSAGES = 1024
-"""Serialized messages cached for other watches at most."""
-
-CACHED_BYTES = 8 * 1024 * 1024
-"""Bytes of cached messages at most."""
 
 _CURSOR = re.compile(
     r"(?P<epoch>[^/]*)/(?P<seq>[0-9]{1,18})/((?P<job_id>[^/]{36})/(?P<user_id>[^/]*))?"
@@ -46,10 +41,8 @@ class FeedStreams:
         self._epoch = epoch
         self._heartbeat = heartbeat
         self._max_age = max_age
-        # Thousands of watches may send the same changes, so they are serialized once. A message
-        # from one cursor to another serves all watches that are at the first.
-        self._messages: OrderedDict[tuple[Cursor, str], bytes] = OrderedDict()
-        self._cached_bytes = 0
+        # A message from one cursor to another serves all watches that are at the first.
+        self._messages = SharedMessages()
 
     async def serve(self, selection: Selection, resume_token: str, call: Call) -> None:
         """Serve one stream, until it is cancelled or an error ends it.
@@ -88,23 +81,12 @@ class FeedStreams:
             return [pb.WatchJobsResponse(heartbeat=True, resume_token=at).SerializeToString()]
         messages = []
         if update.changes:
-            messages.append(self._changes(update, at))
+            make = partial(changes_message, update.changes, at)
+            messages.append(self._messages.get((update.after, at), make))
         if update.synced:
             synced = pb.WatchJobsResponse(synced=True, resume_token=at)
             messages.append(synced.SerializeToString())
         return messages
-
-    def _changes(self, update: FeedUpdate, at: str) -> bytes:
-        """Serialize the changes, or reuse the message that another watch was sent."""
-        key = update.after, at
-        message = self._messages.get(key)
-        if message is None:
-            message = self._messages[key] = changes_message(update.changes, at)
-            self._cached_bytes += len(message)
-            while self._cached_bytes > CACHED_BYTES or len(self._messages) > CACHED_MESSAGES:
-                _, oldest = self._messages.popitem(last=False)
-                self._cached_bytes -= len(oldest)
-        return message
 
 
 class _Tokens:

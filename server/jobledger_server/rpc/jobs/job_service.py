@@ -12,6 +12,7 @@ from jobledger_server.rpc.incoming import UnparsedRequest
 from jobledger_server.rpc.jobs import job_requests
 from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
 from jobledger_server.rpc.jobs.feed_streams import FeedStreams
+from jobledger_server.rpc.jobs.shared_messages import SharedMessages
 from jobledger_server.rpc.jobs.trace_context import traceparent_of
 from jobledger_server.rpc.lists import Lists
 from jobledger_server.rpc.messages import (
@@ -55,7 +56,7 @@ class JobService:
         self._heartbeat = heartbeat
         self._max_watch_age = max_watch_age
         self._creations = creations
-        self._last_message: tuple[JobUpdate, bytes] | None = None
+        self._messages = SharedMessages()
 
     async def CreateJob(self, request: UnparsedRequest[pb.CreateJobRequest], call: Call) -> bytes:
         read = partial(job_requests.create, traceparent=traceparent_of(call.metadata))
@@ -156,10 +157,10 @@ class JobService:
         await self._feed_streams.serve(selection, request.resume_token, call)
 
     def _message(self, update: JobUpdate) -> tuple[bytes, bool]:
-        """Return the serialized update, and whether it is the last one of a stream.
-
-        Reuses the last message if another watch was sent the same update.
-        """
-        if self._last_message is None or self._last_message[0] != update:
-            self._last_message = update, watch_message(update.job, update.transitions)
-        return self._last_message[1], update.last
+        """Return the serialized update, and whether it is the last one of a stream."""
+        job, versions = update.job, tuple(each.version for each in update.transitions)
+        # Without a new version only the lease changes. In a restored database a version can be
+        # another one, of another time.
+        key = job.id, job.version, job.update_time, job.lease_expire_time, versions
+        make = partial(watch_message, job, update.transitions)
+        return self._messages.get(key, make), update.last
