@@ -312,7 +312,9 @@ async def test_every_cursor_after_a_gap_has_the_head_at_which_the_gap_was_read(
     own = await append(store, creation("ada"), creation("ada"))
     job = await moved(store, job, JobStatus.COMPLETED)
     await append(store, step(job, Delete(job_id=job.id, user_id="ada")))
-    awake, asleep = (FeedWatch(feed, Selection(user_id=user), Cursor(0)) for user in ("ada", "bob"))
+    awake, asleep = (
+        FeedWatch(feed, Selection(user_id=user), Cursor(0), SERVICE) for user in ("ada", "bob")
+    )
     with hub.subscribe_to_feed(awake), hub.subscribe_to_feed(asleep):
         for watch in (awake, asleep):
             assert (await next_update(watch)).synced

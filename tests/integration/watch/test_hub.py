@@ -127,7 +127,7 @@ async def test_commits_behind_a_gap_are_not_read_again(
     here: Ledger, elsewhere: Ledger, hub: WatchHub, store: SqlStore
 ) -> None:
     job = await created(here)
-    with hub.subscribe(job.id) as watch:
+    with hub.subscribe(job.id, SERVICE) as watch:
         watch.sent_up_to(1)
         await created(elsewhere)
         await started(here, job)
@@ -159,7 +159,7 @@ async def test_a_tail_reads_a_gap_and_not_what_follows(
     job = await created(here)
     for _ in range(3):
         await created(elsewhere)
-    with hub.subscribe(job.id) as watch:
+    with hub.subscribe(job.id, SERVICE) as watch:
         watch.sent_up_to(1)
         await started(here, job)
         assert await news_of(watch, 2) == [(2, [2])]
@@ -202,7 +202,7 @@ async def test_of_a_job_that_a_gap_lacks_only_the_deletion_is_handed_on(
     own = await append(store, report, other)
     end = await append(store, step(report.job, ChangeStatus(job_id=job.id, target=COMPLETED)))
     gone = await append(store, step(end[0].job, Delete(job_id=job.id, user_id="ada")))
-    with hub.subscribe(job.id) as watch, hub.subscribe(other.job.id) as beside:
+    with hub.subscribe(job.id, SERVICE) as watch, hub.subscribe(other.job.id) as beside:
         hub.publish(own)
         assert await read(store, hub) == 0
         assert hub.seq == 4
@@ -222,9 +222,9 @@ async def test_commits_of_a_feed_that_starts_over_are_not_handed_on(
     await created(elsewhere)
     job = await created(here)
     assert hub.newest == 2
-    with hub.subscribe(job.id) as watch:
+    with hub.subscribe(job.id, SERVICE) as watch:
         hub.restart(1)
-        with pytest.raises(Draining):
+        with pytest.raises(FeedRestarted):
             await watch.next_update(0.0)
     assert (hub.seq, hub.newest, hub.gap_end) == (1, 1, None)
 
@@ -244,9 +244,9 @@ async def test_a_feed_that_is_behind_a_commit_of_this_server_starts_over(
     job = await created(here)
     async with database.writer.begin() as connection:
         await connection.execute(text("DELETE FROM changes"))
-    with hub.subscribe(job.id) as watch:
+    with hub.subscribe(job.id, SERVICE) as watch:
         task = asyncio.create_task(Tail(store, hub, poll_now, head).run())
-        with pytest.raises(Draining):
+        with pytest.raises(FeedRestarted):
             await watch.next_update(MAX_WAIT)
         task.cancel()
         await asyncio.wait([task])
