@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 import jwt
@@ -158,6 +159,17 @@ async def test_a_certificate_names_its_holder(
         ({"uris": (web, "spiffe://example.org/other"), "common_name": "jo"}, UNKNOWN),
         ({"uris": ("spiffe://example.org/../web",), "common_name": "jo"}, UNKNOWN),
         ({}, UNKNOWN),
+        # Names are taken as a whole. A caller has one common name.
+        ({"common_name": "jo\0.evil.example"}, UNKNOWN),
+        ({"dns": ("cron.example\0.evil.example",)}, UNKNOWN),
+        ({"uris": (f"{web}\0/evil",)}, UNKNOWN),
+        ({"common_names": ("jo", "eve")}, UNKNOWN),
+        ({"common_names": ("eve", "jo")}, UNKNOWN),
+        ({"organization": "x,CN=jo"}, UNKNOWN),
+        ({"organization": "x,CN=eve", "common_name": "jo"}, LET_IN),
+        ({"dns": ("cron.example,URI=spiffe://example.org/web",)}, UNKNOWN),
+        ({"dns": ("*.example",)}, UNKNOWN),
+        ({"dns": ("",), "common_name": "jo"}, UNKNOWN),
     ]
     async with mutual(tmp_path, sqlite_template, authority) as connected:
         for names, expected in cases:
@@ -179,19 +191,48 @@ async def test_only_a_trusted_proxy_may_name_its_client(
     tmp_path: Path, sqlite_template: Path, authority: Authority
 ) -> None:
     web = "URI=spiffe://example.org/web"
+
+    def cert(**names: Any) -> str:
+        return f'"{quote(authority.issue(**names).certificate)}"'
+
     reports = {
         f"By=spiffe://example.org/envoy;Hash=ab12;{web}": LET_IN,
         f'Hash=ab12;Subject="CN=x,OU=y";{web};DNS=z': LET_IN,
         "DNS=cron.example": LET_IN,
         'Hash=ab;Subject="CN=jo,O=Example"': LET_IN,
         'Subject="O=Example, CN=jo"': LET_IN,
-        # The nearest proxy wrote the last part; the client may have written those before.
-        f"{web},URI=spiffe://example.org/other": DENIED,
-        f"URI=spiffe://example.org/other,{web}": LET_IN,
+        f'By=a;By=b;Hash=ab12;Subject="";{web};DNS=': LET_IN,
+        'Subject="CN=jo,O=Example\\, Inc.";URI=;DNS=': LET_IN,
+        'Subject="O=x\\"y,CN=jo"': LET_IN,
+        # The certificate itself counts more than what the proxy says of it.
+        f"Hash=ab12;Cert={cert(common_name='jo')};{web}": LET_IN,
+        f"Cert={cert(dns=('eve.example',))};{web}": DENIED,
+        f"Cert={cert(dns=(f'e,{web}',))};{web}": UNKNOWN,
+        f"Cert={cert(common_name='jo')};Cert={cert(common_name='jo')}": UNKNOWN,
+        f"DNS=e;Cert={cert(common_name='jo')}": UNKNOWN,
+        'Cert="jo"': UNKNOWN,
+        # The proxy reports one certificate. More may come from its names, or from the client.
+        f"{web},URI=spiffe://example.org/other": UNKNOWN,
+        f"URI=spiffe://example.org/other,{web}": UNKNOWN,
+        f"DNS=e,{web}": UNKNOWN,
         f"{web},Hash=ab12": UNKNOWN,
+        f"{web},": UNKNOWN,
+        f"{web};": UNKNOWN,
         f"{web};URI=spiffe://example.org/other": UNKNOWN,
+        # A name of the certificate adds no key that Envoy writes earlier, or once, or never.
+        f"DNS=e;{web}": UNKNOWN,
+        'DNS=e;Subject="CN=jo"': UNKNOWN,
+        f"{web};Hash=ab12": UNKNOWN,
+        'Subject="CN=jo";Subject="CN=jo"': UNKNOWN,
+        'Subject="CN=jo";Name=x': UNKNOWN,
+        'Subject="CN=jo";URI=https://x;DNS=cron.example': UNKNOWN,
+        "DNS=cron.example\\": UNKNOWN,
+        "DNS=*.example": UNKNOWN,
+        'Subject="O=x\\,CN=jo"': UNKNOWN,
         'Subject="O=x\\\\,CN=jo"': UNKNOWN,
+        'Subject="CN=jo\\,CN=eve"': UNKNOWN,
         'Subject="CN=jo,CN=eve"': UNKNOWN,
+        'Subject="CN=eve,CN=jo"': UNKNOWN,
         'Subject="OU=CN=jo"': UNKNOWN,
         'Subject="CN=jo': UNKNOWN,
         "Hash=ab12": UNKNOWN,

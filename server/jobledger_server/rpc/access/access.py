@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from jobledger_server.rpc.access.access_file import BadAccessFile, read_access_file
-from jobledger_server.rpc.access.certificates import certificate_name, forwarded_name
+from jobledger_server.rpc.access.certificates import (
+    Certificate,
+    forwarded_certificate,
+    peer_certificate,
+)
 from jobledger_server.rpc.access.issuers import Issuer, IssuerSettings
 from jobledger_server.rpc.access.key_set import BadKeySet
 from jobledger_server.rpc.access.permissions import (
@@ -168,7 +172,7 @@ class Access:
             return None
 
     def _forget(self) -> None:
-        self._by_certificate: OrderedDict[str, Permissions] = OrderedDict()
+        self._by_certificate: OrderedDict[Certificate, Permissions] = OrderedDict()
         self._by_token: OrderedDict[bytes, tuple[Permissions, float]] = OrderedDict()
 
     async def _caller(self, context: Any) -> Permissions | None:
@@ -177,16 +181,16 @@ class Access:
         if authorizations:
             # A token takes precedence over the certificate of the connection.
             return await self._token_holder(authorizations)
-        name = certificate_name(context.auth_context())
-        if name in self._policy.proxies:
-            name = _named_by_proxy(name, metadata)
-        return self._named(name) if name else None
+        certificate = peer_certificate(context.auth_context())
+        if certificate.name in self._policy.proxies:
+            certificate = _named_by_proxy(certificate, metadata)
+        return self._named(certificate) if certificate.name else None
 
-    def _named(self, name: str) -> Permissions:
-        permissions = self._by_certificate.get(name)
+    def _named(self, certificate: Certificate) -> Permissions:
+        permissions = self._by_certificate.get(certificate)
         if permissions is None:
-            permissions = self._policy.permissions(Identity(name))
-            _remember(self._by_certificate, name, permissions)
+            permissions = self._policy.permissions(Identity(*certificate))
+            _remember(self._by_certificate, certificate, permissions)
         return permissions
 
     async def _token_holder(self, authorizations: Collection[str | bytes]) -> Permissions | None:
@@ -221,9 +225,9 @@ class Access:
         return permissions
 
 
-def _named_by_proxy(proxy: str, metadata: Metadata) -> str:
-    forwarded = forwarded_name(metadata)
-    return proxy if forwarded is None else forwarded
+def _named_by_proxy(proxy: Certificate, metadata: Metadata) -> Certificate:
+    client = forwarded_certificate(metadata)
+    return proxy if client is None else Certificate(client.name, min(client.until, proxy.until))
 
 
 def _remember(known: OrderedDict[Any, Any], key: Any, value: Any) -> None:

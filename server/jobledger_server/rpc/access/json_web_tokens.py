@@ -59,7 +59,7 @@ async def verified(
     name = f"jwt:{issuer.settings.name}/{claims['sub']}"
     if not claims["sub"] or len(name) > MAX_IDENTITY_CHARACTERS or not name.isprintable():
         return None
-    identity = Identity(name, {claim: claims[claim] for claim in kept if claim in claims})
+    identity = Identity(name, until, {claim: claims[claim] for claim in kept if claim in claims})
     return Verified(identity, until)
 
 

@@ -1,5 +1,6 @@
 """A caller's identity, and what it may do."""
 
+import math
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -32,11 +33,13 @@ class Identity:
     Attributes:
         name: `spiffe://DOMAIN/PATH`, `dns:NAME` or `cn:NAME` of a certificate,
             `jwt:ISSUER/SUBJECT`, or `token:NAME`.
+        until: When its proof expires, in seconds since 1970.
         claims: What a JSON Web Token says, else nothing.
         token: The SHA-256 of a token of the access file, else nothing.
     """
 
     name: str
+    until: float = math.inf
     claims: Mapping[str, Any] = field(default_factory=dict)
     token: bytes = b""
 

@@ -147,7 +147,7 @@ users_claim = "sub"
 
 
 def permissions(tmp_path: Path, name: str, **claims: object) -> Permissions:
-    return policy(tmp_path, RULES).permissions(Identity(name, claims))
+    return policy(tmp_path, RULES).permissions(Identity(name, claims=claims))
 
 
 @pytest.mark.parametrize(
