@@ -9,8 +9,9 @@ import logging
 import shutil
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,12 +20,13 @@ import grpc
 import jwt
 import pytest
 from grpc import StatusCode
+from grpc.experimental.session_cache import ssl_session_cache_lru
 
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger_server.app import App, open_app
 from jobledger_server.settings import Settings
-from tests.support.authority import Authority
+from tests.support.authority import Authority, Pair
 from tests.support.rpc_caller import decoded
 from tests.support.server_process import ServerProcess
 from tests.support.token_issuer import (
@@ -124,12 +126,14 @@ async def mutual(
     files = {"tls_cert": cert, "tls_key": key, "tls_client_ca": client_ca}
     async with serving(folder, template, policy, **files) as app, AsyncExitStack() as channels:
 
-        async def connected(**names: Any) -> grpc.aio.Channel:
-            own = authority.issue(**names)
+        async def connected(
+            own: Pair | None = None, options: Sequence[tuple[str, Any]] = (), **names: Any
+        ) -> grpc.aio.Channel:
+            own = own or authority.issue(**names)
             credentials = grpc.ssl_channel_credentials(
                 authority.certificate, own.key, own.certificate
             )
-            options = [("grpc.use_local_subchannel_pool", 1)]
+            options = [("grpc.use_local_subchannel_pool", 1), *options]
             return await channels.enter_async_context(
                 grpc.aio.secure_channel(app.address, credentials, options)
             )
@@ -174,6 +178,38 @@ async def test_a_certificate_names_its_holder(
     async with mutual(tmp_path, sqlite_template, authority) as connected:
         for names, expected in cases:
             assert (names, await answer(await connected(**names))) == (names, expected)
+
+
+async def test_a_certificate_is_refused_from_its_end_on_also_in_a_resumed_session(
+    tmp_path: Path, sqlite_template: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TLS checks it in a whole handshake only, and a session can be resumed for two days."""
+    web = authority.issue(uris=("spiffe://example.org/web",), days=2)
+    report = f'Cert="{quote(authority.issue(common_name="jo", days=2).certificate)}"'
+    session = ("grpc.ssl_session_cache", ssl_session_cache_lru(1))
+    async with mutual(tmp_path, sqlite_template, authority) as connected:
+        open_before = await connected(own=web, options=[session])
+        proxy = await connected(dns=("envoy.example",))
+        expired_proxy = await connected(dns=("envoy.example",), days=2)
+        names = {"x_forwarded_client_cert": "URI=spiffe://example.org/web"}
+        assert await answer(open_before) == LET_IN
+        assert await answer(proxy, x_forwarded_client_cert=report) == LET_IN
+        assert await answer(expired_proxy, **names) == LET_IN
+        later(monkeypatch, days=2)
+        resumed = await connected(own=web, options=[session])
+        assert await answer(resumed) == UNKNOWN
+        assert await answer(open_before) == UNKNOWN
+        assert await answer(proxy, x_forwarded_client_cert=report) == UNKNOWN
+        assert await answer(proxy, **names) == LET_IN
+        assert await answer(expired_proxy, **names) == UNKNOWN
+
+
+def later(monkeypatch: pytest.MonkeyPatch, **time_passed: float) -> None:
+    """Set the clock of the server forward."""
+    from jobledger_server.rpc.access import access
+
+    real, seconds = time.time, timedelta(**time_passed).total_seconds()
+    monkeypatch.setattr(access.time, "time", lambda: real() + seconds)
 
 
 async def test_a_token_takes_precedence_over_a_certificate(
@@ -401,13 +437,10 @@ async def test_a_cached_token_expires_too(
     keys: dict[str, SigningKey],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from jobledger_server.rpc.access import access as module
-
     token = keys["ES256"].token(exp=int(time.time()) + 5)
     async with accounts(tmp_path, sqlite_template, keys) as channel:
         assert await answer(channel, token) == LET_IN
-        real = time.time
-        monkeypatch.setattr(module.time, "time", lambda: real() + 36)
+        later(monkeypatch, seconds=36)
         monkeypatch.setattr(jwt.api_jwt, "datetime", _Later, raising=True)
         assert await answer(channel, token) == UNKNOWN
 

@@ -184,7 +184,10 @@ class Access:
         certificate = peer_certificate(context.auth_context())
         if certificate.name in self._policy.proxies:
             certificate = _named_by_proxy(certificate, metadata)
-        return self._named(certificate) if certificate.name else None
+        # A session that is resumed, for two days at most, skips TLS's own check of this.
+        if not certificate.name or certificate.until <= time.time():
+            return None
+        return self._named(certificate)
 
     def _named(self, certificate: Certificate) -> Permissions:
         permissions = self._by_certificate.get(certificate)

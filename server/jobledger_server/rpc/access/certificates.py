@@ -13,7 +13,7 @@ PROXY_HEADER = "x-forwarded-client-cert"
 """Envoy's header about the certificate of its own client. Only a trusted proxy is believed."""
 
 MAX_PARSED = 4096
-"""Certificates at most that are remembered, so that not each call parses its own."""
+"""Certificates, and reports of proxies, that are remembered, so that few calls parse their own."""
 
 _SPIFFE = re.compile(r"spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9._-]+)+")
 _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
@@ -45,17 +45,23 @@ def peer_certificate(facts: Mapping[str, Iterable[bytes]] | None) -> Certificate
 
 
 def forwarded_certificate(metadata: Metadata) -> Certificate | None:
-    """Return the certificate of a proxy's client, or None if the proxy reports none.
-
-    A report is one element with each key once: Envoy does not escape the names of certificates,
-    so others may come from a name. Without the certificate itself, its end is not known.
-    """
+    """Return the certificate of a proxy's client, or None if the proxy reports none."""
     reports = [value for key, value in metadata if key == PROXY_HEADER]
     if not reports:
         return None
     if len(reports) > 1 or not isinstance(reports[0], str):
         return NOBODY
-    found = _pairs(reports[0])
+    return _reported(reports[0])
+
+
+@lru_cache(MAX_PARSED)
+def _reported(report: str) -> Certificate:
+    """Return what a report says. Without the certificate itself, its end is not known.
+
+    A report is one element with each key once: Envoy does not escape the names of certificates,
+    so others may come from a name.
+    """
+    found = _pairs(report)
     if found is None:
         return NOBODY
     if "cert" in found:
