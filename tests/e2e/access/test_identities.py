@@ -204,6 +204,49 @@ async def test_a_certificate_is_refused_from_its_end_on_also_in_a_resumed_sessio
         assert await answer(expired_proxy, **names) == UNKNOWN
 
 
+async def test_a_stream_ends_when_its_callers_certificate_or_token_expires(
+    tmp_path: Path,
+    sqlite_template: Path,
+    authority: Authority,
+    keys: dict[str, SigningKey],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_key_set(tmp_path / "keys.json", list(keys.values()))
+    async with mutual(tmp_path, sqlite_template, authority, CERTIFICATES + TOKENS) as connected:
+        web = {"uris": ("spiffe://example.org/web",)}
+        short, long = await connected(**web, days=2), await connected(**web, days=20)
+        day = int(time.time()) + timedelta(days=1).total_seconds()
+        ended = [
+            await watching(short),
+            await watching(long, keys["ES256"].token(exp=day)),
+        ]
+        stay = [await watching(long), await watching(short, "secret", user="bob")]
+        later(monkeypatch, days=2)
+        async with asyncio.timeout(10):
+            for stream in ended:
+                assert await end_of(stream) is StatusCode.UNAVAILABLE
+        assert not any(stream.done() for stream in stay)
+
+
+async def watching(channel: grpc.aio.Channel, token: str | None = None, user: str = "ada") -> Any:
+    """Begin to watch the jobs of a user."""
+    metadata = [] if token is None else [("authorization", f"Bearer {token}")]
+    request = jobs.WatchJobsRequest(user_id=user)
+    stream = JobServiceStub(channel).WatchJobs(request, metadata=metadata)
+    await stream.read()
+    return stream
+
+
+async def end_of(stream: Any) -> StatusCode:
+    """Read a stream until it ends with an error."""
+    try:
+        while await stream.read() is not grpc.aio.EOF:
+            pass
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return StatusCode.OK
+
+
 def later(monkeypatch: pytest.MonkeyPatch, **time_passed: float) -> None:
     """Set the clock of the server forward."""
     from jobledger_server.rpc.access import access

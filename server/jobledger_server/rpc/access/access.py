@@ -46,6 +46,11 @@ class _OpenCall:
     permissions: Permissions
     ended: bool = False
 
+    def end(self) -> None:
+        if not self.ended:
+            self.ended = True
+            self.task.cancel()
+
 
 class Access:
     """The access file as it is now, and the calls that depend on it.
@@ -78,9 +83,10 @@ class Access:
 
     @contextmanager
     def until_changed(self, permissions: Permissions) -> Iterator[None]:
-        """End the current task's call when its caller's permissions change, with Draining.
+        """End the current task's call with Draining when its caller's permissions change.
 
-        Its client opens it again, and is then judged by the new ones.
+        Also when what proves its identity expires. The client opens the call again, and is then
+        judged anew.
         """
         call = _OpenCall(cast("asyncio.Task[Any]", asyncio.current_task()), permissions)
         self._open.add(call)
@@ -118,6 +124,7 @@ class Access:
             if asked or (state == seen and state != self._state):
                 self._reload()
             seen = state
+            self._end_expired()
 
     def _load(self) -> None:
         state = self._file_state()
@@ -161,9 +168,14 @@ class Access:
             identity = call.permissions.identity
             # Without a token of the file, it may come from an issuer or a proxy that has changed.
             stays = same_trust or identity.token
-            if not call.ended and not (stays and policy.permissions(identity) == call.permissions):
-                call.ended = True
-                call.task.cancel()
+            if not (stays and policy.permissions(identity) == call.permissions):
+                call.end()
+
+    def _end_expired(self) -> None:
+        now = time.time()
+        for call in self._open:
+            if call.permissions.identity.until <= now:
+                call.end()
 
     def _file_state(self) -> FileState | None:
         try:
@@ -173,7 +185,7 @@ class Access:
 
     def _forget(self) -> None:
         self._by_certificate: OrderedDict[Certificate, Permissions] = OrderedDict()
-        self._by_token: OrderedDict[bytes, tuple[Permissions, float]] = OrderedDict()
+        self._by_token: OrderedDict[bytes, Permissions] = OrderedDict()
 
     async def _caller(self, context: Any) -> Permissions | None:
         metadata = context.invocation_metadata() or ()
@@ -207,9 +219,9 @@ class Access:
         digest = hashlib.sha256(token.encode()).digest()
         if permissions := self._tokens.get(digest):
             return permissions
-        found, until = self._by_token.get(digest, (None, 0.0))
-        if found is not None and time.time() < until:
-            return found
+        known = self._by_token.get(digest)
+        if known is not None and time.time() < known.identity.until:
+            return known
         return await self._bearer(token, digest) if self._issuers else None
 
     async def _bearer(self, token: str, digest: bytes) -> Permissions | None:
@@ -217,14 +229,14 @@ class Access:
         from jobledger_server.rpc.access.json_web_tokens import verified  # noqa: PLC0415
 
         issuers = self._issuers
-        found = await verified(token, issuers, self._policy.claims)
+        identity = await verified(token, issuers, self._policy.claims)
         if issuers is not self._issuers:
             # The file was read again during the await, and may trust other issuers.
             return await self._bearer(token, digest)
-        if found is None:
+        if identity is None:
             return None
-        permissions = self._policy.permissions(found.identity)
-        _remember(self._by_token, digest, (permissions, found.until))
+        permissions = self._policy.permissions(identity)
+        _remember(self._by_token, digest, permissions)
         return permissions
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import jwt
 
@@ -16,16 +16,9 @@ CLOCK_SKEW_SECONDS = 30
 _OPTIONS: Any = {"require": ["exp", "iss", "aud", "sub"]}
 
 
-class Verified(NamedTuple):
-    """An identity, and the time in seconds since 1970 until which its token is valid."""
-
-    identity: Identity
-    until: float
-
-
 async def verified(
     token: str, issuers: Mapping[str, Issuer], kept: Collection[str]
-) -> Verified | None:
+) -> Identity | None:
     """Return the identity of a token, or None if the token is not valid.
 
     Its `iss` names the issuer and its `kid` the key. The key alone determines the algorithm.
@@ -59,8 +52,7 @@ async def verified(
     name = f"jwt:{issuer.settings.name}/{claims['sub']}"
     if not claims["sub"] or len(name) > MAX_IDENTITY_CHARACTERS or not name.isprintable():
         return None
-    identity = Identity(name, until, {claim: claims[claim] for claim in kept if claim in claims})
-    return Verified(identity, until)
+    return Identity(name, until, {claim: claims[claim] for claim in kept if claim in claims})
 
 
 @lru_cache(256)
