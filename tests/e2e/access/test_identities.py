@@ -228,6 +228,40 @@ async def test_a_stream_ends_when_its_callers_certificate_or_token_expires(
         assert not any(stream.done() for stream in stay)
 
 
+async def test_a_stream_ends_when_the_key_of_its_callers_token_is_removed(
+    tmp_path: Path, sqlite_template: Path, keys: dict[str, SigningKey]
+) -> None:
+    other = SigningKey("ES256", "other")
+    write_key_set(tmp_path / "keys.json", list(keys.values()))
+    write_key_set(tmp_path / "others.json", list(keys.values()))
+    others = (TOKENS.partition("[[caller]]")[0]).replace("keys", "others").replace(ISSUER, "b")
+    rules = CERTIFICATES + TOKENS + others.replace("accounts", "others") + OTHERS
+    async with (
+        serving(tmp_path, sqlite_template, rules) as app,
+        grpc.aio.insecure_channel(app.address) as channel,
+    ):
+        removed = await watching(channel, keys["ES256"].token())
+        stay = [
+            await watching(channel, keys["RS256"].token()),
+            await watching(channel, keys["ES256"].token(iss="b")),
+            await watching(channel, "secret", user="bob"),
+        ]
+        write_key_set(tmp_path / "keys.json", [other, keys["RS256"]])
+        async with asyncio.timeout(10):
+            assert await end_of(removed) is StatusCode.UNAVAILABLE
+        assert not any(stream.done() for stream in stay)
+        assert await answer(channel, keys["ES256"].token()) == UNKNOWN
+
+
+OTHERS = """
+[[caller]]
+name = "others"
+identity = "jwt:others/*"
+roles = ["owner"]
+users_claim = "sub"
+"""
+
+
 async def watching(channel: grpc.aio.Channel, token: str | None = None, user: str = "ada") -> Any:
     """Begin to watch the jobs of a user."""
     metadata = [] if token is None else [("authorization", f"Bearer {token}")]

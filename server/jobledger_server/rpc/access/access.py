@@ -146,7 +146,9 @@ class Access:
                 "[[issuer]] needs its library: pip install 'jobledger[jwt]'"
             ) from None
         known = self._issuers.get(settings.issuer)
-        issuer = known if known and known.settings == settings else Issuer(settings, self._forget)
+        issuer = (
+            known if known and known.settings == settings else Issuer(settings, self._keys_changed)
+        )
         try:
             issuer.read_file()
         except BadKeySet as error:
@@ -169,6 +171,13 @@ class Access:
             # Without a token of the file, it may come from an issuer or a proxy that has changed.
             stays = same_trust or identity.token
             if not (stays and policy.permissions(identity) == call.permissions):
+                call.end()
+
+    def _keys_changed(self, issuer: Issuer) -> None:
+        self._forget()
+        for call in self._open:
+            identity = call.permissions.identity
+            if identity.name.startswith(issuer.identities) and not issuer.has(identity.key):
                 call.end()
 
     def _end_expired(self) -> None:

@@ -54,10 +54,14 @@ class Issuer:
 
     Args:
         on_change: Called when keys have changed: tokens that they verified may be invalid now.
+
+    Attributes:
+        identities: What the names of its tokens' identities begin with.
     """
 
-    def __init__(self, settings: IssuerSettings, on_change: Callable[[], None]) -> None:
+    def __init__(self, settings: IssuerSettings, on_change: Callable[["Issuer"], None]) -> None:
         self.settings = settings
+        self.identities = f"jwt:{settings.name}/"
         self._on_change = on_change
         self._keys = KeySet(())
         self._state: FileState | None = None
@@ -92,6 +96,10 @@ class Issuer:
             key = self._keys.find(kid)
         return key
 
+    def has(self, key: Key | None) -> bool:
+        """Whether this is one of the keys."""
+        return key in self._keys.keys
+
     def renew(self, at_least: float = REFRESH_SECONDS) -> None:
         """Read the keys' file if it has changed, or begin to fetch them if they are old.
 
@@ -124,7 +132,7 @@ class Issuer:
         keys = KeySet.parse(content)
         if keys != self._keys:
             self._keys = keys
-            self._on_change()
+            self._on_change(self)
 
     def _log_failure(self, error: Exception) -> None:
         # The old keys stay in use. The log limits the rate of events that have a `count`.

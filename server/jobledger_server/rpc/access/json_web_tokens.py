@@ -49,10 +49,11 @@ async def verified(
     except Exception:  # noqa: BLE001
         # Any client may send anything here, and must not get the reason.
         return None
-    name = f"jwt:{issuer.settings.name}/{claims['sub']}"
+    name = f"{issuer.identities}{claims['sub']}"
     if not claims["sub"] or len(name) > MAX_IDENTITY_CHARACTERS or not name.isprintable():
         return None
-    return Identity(name, until, {claim: claims[claim] for claim in kept if claim in claims})
+    kept_claims = {claim: claims[claim] for claim in kept if claim in claims}
+    return Identity(name, until, kept_claims, key=key)
 
 
 @lru_cache(256)

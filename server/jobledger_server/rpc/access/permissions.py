@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobledger_server.admission.quotas import NO_QUOTAS, Quotas
+from jobledger_server.rpc.access.key_set import Key
 from jobledger_server.rpc.access.methods import OPERATIONS, WORKER_SERVICE
 from jobledger_server.rpc.access.work_limits import UNLIMITED, WorkLimits
 from jobledger_server.rpc.owner import Metadata, owner_of
@@ -35,12 +36,14 @@ class Identity:
             `jwt:ISSUER/SUBJECT`, or `token:NAME`.
         until: When its proof expires, in seconds since 1970.
         claims: What a JSON Web Token says, else nothing.
+        key: The key that verified it, or None.
         token: The SHA-256 of a token of the access file, else nothing.
     """
 
     name: str
     until: float = math.inf
     claims: Mapping[str, Any] = field(default_factory=dict)
+    key: Key | None = None
     token: bytes = b""
 
 
