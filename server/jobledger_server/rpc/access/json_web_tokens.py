@@ -1,13 +1,11 @@
 """JSON Web Tokens as identities. Imported where the access file has an `[[issuer]]` only."""
 
 from collections.abc import Collection, Mapping
-from functools import lru_cache
 from typing import Any
 
 import jwt
 
 from jobledger_server.rpc.access.issuers import Issuer
-from jobledger_server.rpc.access.key_set import Key
 from jobledger_server.rpc.access.permissions import MAX_IDENTITY_CHARACTERS, Identity
 
 CLOCK_SKEW_SECONDS = 30
@@ -37,7 +35,7 @@ async def verified(
             return None
         claims: dict[str, Any] = jwt.decode(
             token,
-            _public_key(key),
+            key.public,
             algorithms=[key.algorithm],
             audience=list(issuer.settings.audiences),
             issuer=issuer.settings.issuer,
@@ -54,8 +52,3 @@ async def verified(
         return None
     kept_claims = {claim: claims[claim] for claim in kept if claim in claims}
     return Identity(name, until, kept_claims, key=key)
-
-
-@lru_cache(256)
-def _public_key(key: Key) -> Any:
-    return jwt.PyJWK(dict(key.parameters), key.algorithm).key
