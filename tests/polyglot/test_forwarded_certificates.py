@@ -16,6 +16,7 @@ from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger_server.app import open_app
 from jobledger_server.settings import Settings
 from tests.polyglot.envoy import ENVOY
+from tests.support.access_file import write_access_file
 from tests.support.authority import Authority, Pair
 from tests.support.ports import free_port
 
@@ -93,7 +94,7 @@ async def forwarding(
     ca = folder / "ca.pem"
     ca.write_bytes(authority.certificate)
     access = folder / "access.toml"
-    access.write_text(RULES)
+    write_access_file(access, RULES)
     shutil.copy(template, folder / "jobledger.db")
     settings = Settings(
         listen="127.0.0.1:0",

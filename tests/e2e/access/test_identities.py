@@ -26,6 +26,7 @@ from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger_server.app import App, open_app
 from jobledger_server.settings import Settings
+from tests.support.access_file import write_access_file
 from tests.support.authority import Authority, Pair
 from tests.support.rpc_caller import decoded
 from tests.support.server_process import ServerProcess
@@ -61,7 +62,7 @@ def keys() -> dict[str, SigningKey]:
 async def serving(folder: Path, template: Path, policy: str, **given: Any) -> AsyncIterator[App]:
     shutil.copy(template, folder / "jobledger.db")
     access = folder / "access.toml"
-    access.write_text(policy)
+    write_access_file(access, policy)
     settings = Settings(
         listen="127.0.0.1:0",
         database=f"sqlite:///{folder}/jobledger.db",
@@ -572,7 +573,7 @@ def test_an_issuer_that_does_not_answer_does_not_delay_the_end_of_the_server(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://localhost:{silent.getsockname()[1]}/keys"
         access = tmp_path / "access.toml"
-        access.write_text(PEOPLE.replace('jwks_file = "keys.json"', f'jwks_url = "{url}"'))
+        write_access_file(access, PEOPLE.replace('jwks_file = "keys.json"', f'jwks_url = "{url}"'))
         arguments = ("--access", str(access), "--grace", "1")
         with ServerProcess(tmp_path, arguments=arguments) as server, silent.accept()[0]:
             asked = time.monotonic()
@@ -675,7 +676,9 @@ async def test_the_access_file_is_reloaded_while_keys_are_fetched(
                 while not served.requests:
                     await asyncio.sleep(0.01)
                 # The issuer is no longer trusted.
-                (tmp_path / "access.toml").write_text(CERTIFICATES + policy.partition("\n\n")[2])
+                write_access_file(
+                    tmp_path / "access.toml", CERTIFICATES + policy.partition("\n\n")[2]
+                )
                 app.reload()
                 while await answer(channel, "secret", "bob") != LET_IN:
                     await asyncio.sleep(0.01)
@@ -701,7 +704,7 @@ async def test_a_stream_ends_when_its_callers_issuer_is_no_longer_trusted(
         await by_jwt.read()
         await by_token.read()
         trusting = CERTIFICATES + TOKENS
-        (tmp_path / "access.toml").write_text(trusting.replace(ISSUER, f"{ISSUER}/other"))
+        write_access_file(tmp_path / "access.toml", trusting.replace(ISSUER, f"{ISSUER}/other"))
         app.reload()
         with pytest.raises(grpc.aio.AioRpcError) as ended:
             async with asyncio.timeout(30):

@@ -31,8 +31,8 @@ from jobledger_server.runtime.files import FileState, file_state
 from jobledger_server.watch.job_watch import Draining
 
 POLL_SECONDS = 0.5
-"""How often the access file is checked. A change counts once it is this old, so that no file is
-read that is half written."""
+"""How often the access file is checked. A change counts once it is this old, so that a file that is
+being written is not reported as unusable."""
 
 MAX_REMEMBERED = 10_000
 """Tokens and certificates at most whose permissions are remembered."""

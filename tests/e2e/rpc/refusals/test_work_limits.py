@@ -15,6 +15,7 @@ from jobledger.v1.error_reason_pb2 import ErrorReason
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_server.sql import transaction
 from jobledger_server.sql.job_cache import JobCache
+from tests.support.access_file import write_access_file
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import (
     COMPLETED,
@@ -107,7 +108,7 @@ class Worker:
 @pytest.fixture
 async def channel(start: Callable[..., Awaitable[Any]], tmp_path: Path) -> Any:
     file = tmp_path / "access.toml"
-    file.write_text(ACCESS)
+    write_access_file(file, ACCESS)
     app = await start(access=file)
     async with grpc.aio.insecure_channel(app.address) as channel:
         yield channel
