@@ -606,11 +606,13 @@ async def test_keys_from_a_url_are_cached_and_fetched_again_for_an_unknown_key(
             assert await answer(channel, first.token()) == LET_IN
             assert served.requests == 2
             # If the URL does not answer, or answers nonsense, the old keys stay in use.
-            for status, content in ((500, b""), (200, b"<html>"), (302, b""), (200, b"[" * 9999)):
-                served.status, served.content = status, content
-                unknown = SigningKey("ES256", "third")
-                assert await answer(channel, unknown.token()) == UNKNOWN
+            third = SigningKey("ES256", "third")
+            large = b" " * 2**21 + key_set([first, third])
+            bad = (500, b""), (200, b"<html>"), (302, b""), (200, b"[" * 9999), (200, large)
+            for served.status, served.content in bad:
+                assert await answer(channel, third.token()) == UNKNOWN
                 assert await answer(channel, first.token()) == LET_IN
+            assert served.requests == 2 + len(bad)
 
 
 async def test_unknown_keys_cannot_make_the_server_fetch_more_often(

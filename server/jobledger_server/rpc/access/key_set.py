@@ -42,6 +42,11 @@ class KeySet:
             parsed = json.loads(content)
         except (ValueError, RecursionError):
             raise BadKeySet("is not JSON") from None
+        return cls.of(parsed)
+
+    @classmethod
+    def of(cls, parsed: Any) -> Self:
+        """Return the key set that JSON is. Raises BadKeySet if no key of it can be used."""
         entries = parsed.get("keys") if isinstance(parsed, dict) else None
         if not isinstance(entries, list):
             raise BadKeySet("is not a JSON Web Key Set")
