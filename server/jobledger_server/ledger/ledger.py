@@ -11,13 +11,11 @@ from types import TracebackType
 from typing import Any, Self, get_args
 
 from jobledger_server.domain.commands import (
-    Cancel,
     ChangeStatus,
     Claim,
     Command,
     Create,
     CreateAll,
-    Delete,
     JobCommand,
     Purge,
     Report,
@@ -190,7 +188,7 @@ class Ledger:
         size = 0
         for command in commands:
             part.append(command)
-            size += read_bytes(command.job_id, None)
+            size += read_bytes(command.job_id)
             if size >= MAX_BATCH_BYTES:
                 yield part
                 part, size = [], 0
@@ -232,10 +230,7 @@ class Ledger:
         read_bytes = self._sizes.read_counter()
 
         def bytes_of(command: Command) -> int:
-            if isinstance(command, Create | CreateAll):
-                return 0
-            user_id = command.user_id if isinstance(command, Cancel | Delete) else None
-            return read_bytes(command.job_id, user_id)
+            return 0 if isinstance(command, Create | CreateAll) else read_bytes(command.job_id)
 
         return bytes_of
 
