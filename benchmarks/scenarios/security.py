@@ -165,7 +165,7 @@ def _certificates(folder: Path) -> tuple[Path, Path, Path]:
 
 def _access(folder: Path, name: str, identity: str, more: str = "") -> Path:
     file = folder / f"{name}.toml"
-    file.write_text(f'{more}[[caller]]\nname = "{name}"\n{identity}\n{RULES}')
+    file.write_text(f'{more}[[caller]]\nname = "{name}"\n{identity}\n{RULES}[end]\n')
     return file
 
 
@@ -193,7 +193,7 @@ def _quotas(folder: Path) -> Path:
         text += f'[[caller]]\nname = "{name}"\ntoken_sha256 = "{digest}"\n{RULES}'
         if name == "abuser":
             text += f"[caller.quotas]{ABUSER_QUOTAS}"
-    file.write_text(text)
+    file.write_text(f"{text}[end]\n")
     return file
 
 

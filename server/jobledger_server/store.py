@@ -36,12 +36,6 @@ ErrorKind = Literal[
 ]
 """Why the database failed a statement."""
 
-Owned = tuple[JobId, str]
-"""A job's id, and the user id of the owner that it must have."""
-
-Typed = tuple[JobId, str]
-"""A job's id, and one of the types that it may have."""
-
 
 class StoreError(Exception):
     """The database failed a statement."""
@@ -231,22 +225,11 @@ class Transaction(Protocol):
     async def now(self) -> Instant:
         """Return the database server's time. It is read once, at the latest by the first call."""
 
-    async def load_jobs(
-        self,
-        ids: Collection[JobId],
-        owned: Collection[Owned] = (),
-        typed: Collection[Typed] = (),
-    ) -> dict[JobId, Job]:
+    async def load_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
         """Return the jobs that exist, and lock them until the end of the transaction.
 
         Jobs are locked in the order of their ids, so that transactions do not deadlock.
         Call it once, before `append`.
-
-        Args:
-            ids: Jobs of any owner.
-            owned: Jobs of one owner each. A job of another owner is not returned, and is
-                neither read nor locked.
-            typed: Jobs of certain types, each with each of its types. Likewise.
         """
 
     async def load_unlocked_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
@@ -293,19 +276,11 @@ class Store(Protocol):
         raises StoreUnavailable and StoreConflict too.
         """
 
-    async def read_jobs(
-        self, ids: Collection[JobId] = (), owned: Collection[Owned] = ()
-    ) -> dict[JobId, Job]:
-        """Return the jobs that exist.
-
-        Args:
-            ids: Jobs of any owner.
-            owned: Jobs of one owner each. A job of another owner is not read, so that
-                response times do not reveal whether it exists.
-        """
+    async def read_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
+        """Return the jobs that exist."""
 
     async def read_histories(
-        self, ids: Collection[JobId] = (), owned: Collection[Owned] = ()
+        self, ids: Collection[JobId]
     ) -> dict[JobId, tuple[Job, list[Transition]]]:
         """Like `read_jobs`, each job with all its transitions up to its version."""
 

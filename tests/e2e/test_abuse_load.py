@@ -10,6 +10,7 @@ import pytest
 from benchmarks.load.abuse import KINDS, LARGE_STRUCT_BYTES
 from benchmarks.processes import Generator, free_port
 from benchmarks.targets import Server, new_database
+from tests.support.access_file import write_access_file
 
 
 def figures_of(address: str) -> dict[str, float]:
@@ -37,14 +38,15 @@ LIMITS = {
 @pytest.mark.slow
 def test_an_abuser_does_all_that_it_is_said_to_do(tmp_path: Path) -> None:
     access, metrics = tmp_path / "access.toml", f"127.0.0.1:{free_port()}"
-    access.write_text(
+    write_access_file(
+        access,
         "".join(
             f'[[caller]]\nname = "{name}"\n'
             f'token_sha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\n'
             'roles = ["owner", "worker"]\nusers = ["*"]\njob_types = ["*"]\n'
             "[caller.quotas]\n" + "\n".join(quotas) + "\n"
             for name, quotas in (("eve", LIMITS.values()), ("slow", ["waiting_bytes = 500_000"]))
-        )
+        ),
     )
     more = ("--access", str(access), "--metrics", metrics)
     with (

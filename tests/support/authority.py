@@ -56,13 +56,17 @@ class Authority:
         uris: tuple[str, ...] = (),
         addresses: tuple[str, ...] = (),
         common_name: str = "",
-        days: int = 30,
+        common_names: tuple[str, ...] = (),
+        organization: str = "",
+        days: float = 30,
         starts_in: timedelta = LONG_AGO,
     ) -> Pair:
         """Issue a certificate. With a negative number of days it has expired."""
         key = ec.generate_private_key(ec.SECP256R1())
-        names = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if common_name else []
-        made = _builder(x509.Name(names), self._name, key, days, starts_in)
+        names = [(NameOID.ORGANIZATION_NAME, organization)]
+        names += [(NameOID.COMMON_NAME, each) for each in (common_name, *common_names)]
+        subject = x509.Name([x509.NameAttribute(kind, name) for kind, name in names if name])
+        made = _builder(subject, self._name, key, days, starts_in)
         made = made.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         made = made.add_extension(_usage(signs_certificates=False), critical=True)
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
@@ -71,7 +75,7 @@ class Authority:
         alternatives += [x509.UniformResourceIdentifier(each) for each in uris]
         alternatives += [x509.IPAddress(ip_address(each)) for each in addresses]
         if alternatives:
-            critical = not common_name
+            critical = not list(subject)
             made = made.add_extension(x509.SubjectAlternativeName(alternatives), critical=critical)
         private = key.private_bytes(
             serialization.Encoding.PEM,
@@ -89,7 +93,7 @@ def _builder(
     subject: x509.Name,
     issuer: x509.Name,
     key: ec.EllipticCurvePrivateKey,
-    days: int,
+    days: float,
     starts_in: timedelta = LONG_AGO,
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)

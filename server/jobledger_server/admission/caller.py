@@ -3,6 +3,7 @@
 It is made once for each call and passed on from there. What was handed no caller cannot act.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,12 +45,16 @@ class Identity:
     Attributes:
         name: `spiffe://DOMAIN/PATH`, `dns:NAME` or `cn:NAME` of a certificate,
             `jwt:ISSUER/SUBJECT`, or `token:NAME`. Empty without an access file.
+        until: When its proof expires, in seconds since 1970.
         claims: What a JSON Web Token says, else nothing.
+        key: The key that verified the token, or None.
         token: The SHA-256 of a token of the access file, else nothing.
     """
 
     name: str = ""
+    until: float = math.inf
     claims: Mapping[str, Any] = field(default_factory=dict)
+    key: Any = None
     token: bytes = b""
 
 

@@ -14,16 +14,15 @@ LARGE = 16 * 1024
 MAX_JOBS = 16_384
 """Large jobs whose sizes are recorded at most."""
 
-ReadBytes = Callable[[JobId, str | None], int]
-"""Returns the bytes that a job adds to a read by its id alone, or in an owner's name."""
+ReadBytes = Callable[[JobId], int]
+"""Returns the bytes that a job adds to a read."""
 
 
 class JobSizes:
     """The sizes of the large jobs that were written or read last."""
 
     def __init__(self) -> None:
-        # With the owner of each; the most recent one is last.
-        self._sizes: dict[JobId, tuple[int, str]] = {}
+        self._sizes: dict[JobId, int] = {}  # the most recent one is last
 
     def record(self, job: Job) -> None:
         """Record the size of a job that was written or read."""
@@ -33,23 +32,21 @@ class JobSizes:
         if size < LARGE:
             return
         self._sizes.pop(job.id, None)
-        self._sizes[job.id] = size, job.user_id
+        self._sizes[job.id] = size
         if len(self._sizes) > MAX_JOBS:
             del self._sizes[next(iter(self._sizes))]
 
     def read_counter(self) -> ReadBytes:
         """Return a function that returns the bytes that a job adds to a read.
 
-        It counts each large job once, and other jobs as 0. A large job that is requested in another
-        owner's name counts as 0 too: else the time of the answer would reveal that the job exists.
+        It counts each large job once, and other jobs as 0.
         """
         counted: set[JobId] = set()
 
-        def read_bytes(job_id: JobId, user_id: str | None) -> int:
-            size, owner = self._sizes.get(job_id, (0, None))
-            if not size or user_id not in (None, owner) or job_id in counted:
+        def read_bytes(job_id: JobId) -> int:
+            if job_id in counted:
                 return 0
             counted.add(job_id)
-            return size
+            return self._sizes.get(job_id, 0)
 
         return read_bytes

@@ -13,12 +13,10 @@ from typing import Any, Self, cast, get_args
 from jobledger_server.admission.caller import Caller
 from jobledger_server.admission.endings import ShuttingDown
 from jobledger_server.domain.commands import (
-    Cancel,
     ChangeStatus,
     Command,
     Create,
     CreateAll,
-    Delete,
 )
 from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.state_machine import Decision
@@ -220,10 +218,7 @@ class Ledger:
         read_bytes = self._sizes.read_counter()
 
         def bytes_of(command: Command) -> int:
-            if isinstance(command, Create | CreateAll):
-                return 0
-            user_id = command.user_id if isinstance(command, Cancel | Delete) else None
-            return read_bytes(command.job_id, user_id)
+            return 0 if isinstance(command, Create | CreateAll) else read_bytes(command.job_id)
 
         return bytes_of
 

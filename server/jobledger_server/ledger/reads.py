@@ -13,10 +13,13 @@ from jobledger_server.domain.job import Job, JobId, Transition
 from jobledger_server.ledger.batcher import Batcher
 from jobledger_server.ledger.job_sizes import JobSizes
 from jobledger_server.ledger.stale_connections import retry_if_stale
-from jobledger_server.store import Owned, Store
+from jobledger_server.store import Store
 
 MAX_BATCH = 64
 """Jobs in one statement, each of up to 768 KiB. More would not be faster."""
+
+Owned = tuple[JobId, str]
+"""A job's id, and the user id of the owner that it must have."""
 
 History = tuple[Job, list[Transition]]
 """A job and all its transitions up to its version."""
@@ -84,10 +87,9 @@ class Reads:
         return await self._histories.submit((job_id, user_id), caller)
 
     async def _read_jobs(self, requests: Sequence[Owned]) -> Sequence[Job | Exception]:
-        found = await retry_if_stale(partial(self._store.read_jobs, owned=set(requests)))
+        found = await retry_if_stale(partial(self._store.read_jobs, _ids(requests)))
         for read in found.values():
             self.sizes.record(read)
-        # Its owner and another user may request the same job.
         return [
             job
             if (job := found.get(job_id)) is not None and job.user_id == user_id
@@ -96,7 +98,7 @@ class Reads:
         ]
 
     async def _read_histories(self, requests: Sequence[Owned]) -> Sequence[History | Exception]:
-        found = await retry_if_stale(partial(self._store.read_histories, owned=set(requests)))
+        found = await retry_if_stale(partial(self._store.read_histories, _ids(requests)))
         for job, _ in found.values():
             self.sizes.record(job)
         return [
@@ -108,4 +110,8 @@ class Reads:
 
     def _read_counter(self) -> Callable[[Owned], int]:
         read_bytes = self.sizes.read_counter()
-        return lambda owned: read_bytes(*owned)
+        return lambda owned: read_bytes(owned[0])
+
+
+def _ids(requests: Sequence[Owned]) -> set[JobId]:
+    return {job_id for job_id, _ in requests}

@@ -3,24 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jobledger_server.domain.commands import (
-    Cancel,
-    Command,
-    Create,
-    CreateAll,
-    Delete,
-    LinkAsset,
-    WorkerCommand,
-)
+from jobledger_server.domain.commands import Command, Create, CreateAll, LinkAsset
 from jobledger_server.domain.decisions import NewId, create, decide
 from jobledger_server.domain.errors import DomainError, RequestIdReused
 from jobledger_server.domain.job import Asset, Instant, Job, JobId
 from jobledger_server.domain.state_machine import Decision
-from jobledger_server.store import Owned, Transaction, Typed
-
-MAX_TYPES = 16
-"""The jobs of a worker with more types are loaded whatever their types, because the statement has
-a value for each job and type. Its commands are refused all the same."""
+from jobledger_server.store import Transaction
 
 Outcome = Sequence[Decision] | DomainError
 """The outcome of a command: one decision, or its refusal. CreateAll has one for each job."""
@@ -108,17 +96,8 @@ async def load_working_set(
             of its creations.
     """
     ids: set[JobId] = set()
-    owned: set[Owned] = set()
     created: set[tuple[str, str]] = set()
     linked: set[tuple[JobId, str]] = set()
-    typed: set[Typed] = set()
-
-    def load(job_id: JobId, job_types: frozenset[str] | None) -> None:
-        if job_types is None or len(job_types) > MAX_TYPES:
-            ids.add(job_id)
-        else:
-            typed.update((job_id, job_type) for job_type in job_types)
-
     for command in commands:
         if isinstance(command, Create):
             if command.request_id:
@@ -126,17 +105,12 @@ async def load_working_set(
         elif isinstance(command, CreateAll):
             each = command.creations
             created.update((c.user_id, c.request_id) for c in each if c.request_id)
-        elif isinstance(command, Cancel | Delete):
-            owned.add((command.job_id, command.user_id))
-        elif isinstance(command, WorkerCommand):
-            load(command.job_id, command.job_types)
-            if isinstance(command, LinkAsset) and command.request_id:
-                linked.add((command.job_id, command.request_id))
         else:
             ids.add(command.job_id)
-    requested = ids or owned or typed
+            if isinstance(command, LinkAsset) and command.request_id:
+                linked.add((command.job_id, command.request_id))
     return WorkingSet(
-        jobs=await transaction.load_jobs(ids, owned, typed) if requested else {},
+        jobs=await transaction.load_jobs(ids) if ids else {},
         created=await transaction.find_created(created) if created and find_created else {},
         linked=await transaction.find_linked(linked) if linked else {},
     )

@@ -21,7 +21,7 @@ from jobledger_server.sql.history import transitions_from_row
 from jobledger_server.sql.job_cache import JobCache
 from jobledger_server.sql.job_lists import JobLists
 from jobledger_server.sql.rows import job_from_row
-from jobledger_server.sql.statements import Statements, bind_owned
+from jobledger_server.sql.statements import Statements, bind_ids
 from jobledger_server.sql.store_connections import StoreConnections, to_completion
 from jobledger_server.sql.transaction import SqlTransaction
 from jobledger_server.store import (
@@ -35,7 +35,6 @@ from jobledger_server.store import (
     JobPage,
     JobQuery,
     Overdue,
-    Owned,
     Purgeable,
 )
 
@@ -65,27 +64,23 @@ class SqlStore:
             await driver.commit()
             transaction.committed()
 
-    async def read_jobs(
-        self, ids: Collection[JobId] = (), owned: Collection[Owned] = ()
-    ) -> dict[JobId, Job]:
-        rows = await self._read_jobs(ids, owned)
+    async def read_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
+        rows = await self._read_jobs(ids)
         return {job.id: job for job in map(job_from_row, rows)}
 
     async def read_histories(
-        self, ids: Collection[JobId] = (), owned: Collection[Owned] = ()
+        self, ids: Collection[JobId]
     ) -> dict[JobId, tuple[Job, list[Transition]]]:
-        rows = await self._read_jobs(ids, owned)
+        rows = await self._read_jobs(ids)
         jobs = {row[0]: (job_from_row(row), row) for row in rows}
         return {
             job_id: (job, list(transitions_from_row(job, row).values()))
             for job_id, (job, row) in jobs.items()
         }
 
-    async def _read_jobs(
-        self, ids: Collection[JobId], owned: Collection[Owned]
-    ) -> Sequence[Sequence[Any]]:
+    async def _read_jobs(self, ids: Collection[JobId]) -> Sequence[Sequence[Any]]:
         statement = self._statements.read_jobs
-        values = statement.values(bind_owned(self._dialect, ids, owned))
+        values = statement.values(bind_ids(self._dialect, "ids", ids))
         return await self._connections.fetch(statement.text, values)
 
     async def list_jobs(self, query: JobQuery, *, before: JobId | None, limit: int) -> JobPage:

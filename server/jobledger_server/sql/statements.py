@@ -4,12 +4,9 @@ from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import (
-    Text,
     bindparam,
-    cast,
     delete,
     func,
-    or_,
     select,
     text,
     true,
@@ -40,7 +37,6 @@ from jobledger_server.sql.tables import (
     jobs,
     tombstones,
 )
-from jobledger_server.store import Owned, Typed
 
 # In the text and not bound: otherwise the planner cannot use a partial index.
 _NONE = text("''")
@@ -49,29 +45,6 @@ _NONE = text("''")
 def bind_ids(dialect: Dialect, name: str, ids: Collection[JobId]) -> dict[str, Any]:
     """Return the parameters for a list of ids. A text that cannot be an id names no job."""
     return dialect.bind_list(name, [job_id for job_id in ids if is_id(job_id)])
-
-
-def bind_owned(
-    dialect: Dialect, ids: Collection[JobId], owned: Collection[Owned]
-) -> dict[str, Any]:
-    """Return the parameters of the statement that reads jobs, `owned` for their owners."""
-    return {
-        **bind_ids(dialect, "ids", {*ids, *(job_id for job_id, _ in owned)}),
-        **bind_ids(dialect, "any_owner", ids),
-        **dialect.bind_list("owned", [f"{job_id}/{user_id}" for job_id, user_id in owned]),
-    }
-
-
-def bind_locked(
-    dialect: Dialect, ids: Collection[JobId], owned: Collection[Owned], typed: Collection[Typed]
-) -> dict[str, Any]:
-    """Return the parameters of the statement that locks some jobs for owners or types."""
-    requested = {*ids, *(job_id for job_id, _ in owned), *(job_id for job_id, _ in typed)}
-    return {
-        **bind_owned(dialect, ids, owned),
-        **bind_ids(dialect, "ids", requested),
-        **dialect.bind_list("typed", [f"{job_id}/{job_type}" for job_id, job_type in typed]),
-    }
 
 
 class Statements:
@@ -90,19 +63,9 @@ class Statements:
 
         self.dialect = dialect
         jobs_by_id = select(jobs).where(dialect.one_of(jobs.c.id, "ids"))
-        # The owner is part of the condition, so that another owner's job is not read.
-        id_and_owner = cast(jobs.c.id, Text).concat("/").concat(jobs.c.user_id)
-        readable = or_(
-            dialect.one_of(jobs.c.id, "any_owner"), dialect.one_of(id_and_owner, "owned")
-        )
-        self.read_jobs = prepared(jobs_by_id.where(readable))
-        id_and_type = cast(jobs.c.id, Text).concat("/").concat(jobs.c.job_type)
-        lockable = or_(readable, dialect.one_of(id_and_type, "typed"))
+        self.read_jobs = prepared(jobs_by_id)
         # In the order of the ids, so that transactions do not deadlock.
         self.lock_jobs = prepared(dialect.locked(jobs_by_id.order_by(jobs.c.id)))
-        self.lock_some_jobs = prepared(
-            dialect.locked(jobs_by_id.where(lockable).order_by(jobs.c.id))
-        )
         # With the time, which a claim always needs.
         self.lock_unlocked_jobs = prepared(
             dialect.locked(jobs_by_id.add_columns(dialect.clock), skip=True)

@@ -23,8 +23,8 @@ from jobledger_server.sql.rows import (
     report_rows,
     tombstone_row,
 )
-from jobledger_server.sql.statements import Statements, bind_ids, bind_locked
-from jobledger_server.store import Change, Claimable, Owned, Typed
+from jobledger_server.sql.statements import Statements, bind_ids
+from jobledger_server.store import Change, Claimable
 
 
 class SqlTransaction:
@@ -42,41 +42,18 @@ class SqlTransaction:
     async def now(self) -> Instant:
         return await self._driver.now()
 
-    async def load_jobs(
-        self,
-        ids: Collection[JobId],
-        owned: Collection[Owned] = (),
-        typed: Collection[Typed] = (),
-    ) -> dict[JobId, Job]:
-        limited = {*(job_id for job_id, _ in owned), *(job_id for job_id, _ in typed)}
-        requested = {*ids, *limited}
-        known = self._cache.find(requested)
-        if limited:
-            # A job of another owner or type is queried for like one that does not exist.
-            known = {
-                job_id: entry
-                for job_id, entry in known.items()
-                if job_id in ids
-                or (job_id, entry[0].job.user_id) in owned
-                or (job_id, entry[0].job.job_type) in typed
-            }
-        if len(known) == len(requested):
+    async def load_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
+        missing = set(ids)
+        known = self._cache.find(missing)
+        if len(known) == len(missing):
             write_ids = {job_id: write_id for job_id, (_, write_id) in known.items()}
             same = await self._driver.unchanged(write_ids)
             self._loaded.update((job_id, known[job_id][0]) for job_id in same)
-            missing = requested - self._loaded.keys()
-        else:
-            # All in one statement, so that all are locked in the order of their ids.
-            missing = requested
-        if missing and not limited:
+            missing -= self._loaded.keys()
+        # Else all in one statement, so that all are locked in the order of their ids.
+        if missing:
             bound = bind_ids(self._dialect, "ids", missing)
             self._add(await self._fetch(self._statements.lock_jobs, bound))
-        elif missing:
-            of_any = [job_id for job_id in ids if job_id in missing]
-            pairs = [pair for pair in owned if pair[0] in missing]
-            types = [pair for pair in typed if pair[0] in missing]
-            bound = bind_locked(self._dialect, of_any, pairs, types)
-            self._add(await self._fetch(self._statements.lock_some_jobs, bound))
         return self._jobs()
 
     async def load_unlocked_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:

@@ -18,6 +18,7 @@ from jobledger_server.domain.commands import Command
 from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.rpc.access.audit import CHANGES
 from jobledger_server.telemetry.rate_limiter import MAX_KINDS
+from tests.support.access_file import write_access_file
 from tests.support.rpc_caller import COMPLETED, Caller, refusal
 from tests.support.server_process import ServerProcess
 from tests.support.work_stream import completed, progressed, released, working
@@ -39,7 +40,7 @@ def policy() -> str:
 @pytest.fixture
 async def channel(start: Any, tmp_path: Path) -> Any:
     file = tmp_path / "access.toml"
-    file.write_text(policy())
+    write_access_file(file, policy())
     app = await start(access=file)
     async with grpc.aio.insecure_channel(app.address) as channel:
         yield channel
@@ -175,7 +176,7 @@ async def test_the_audit_log_has_no_request_content_and_merges_repeated_denials(
     tmp_path: Path,
 ) -> None:
     access = tmp_path / "access.toml"
-    access.write_text(policy())
+    write_access_file(access, policy())
     access.chmod(0o600)
     async with ServerProcess(tmp_path, arguments=["--access", str(access)]) as server:
         async with grpc.aio.insecure_channel(server.target) as channel:
@@ -236,7 +237,7 @@ async def test_repeated_refusals_of_changes_share_a_line_with_their_jobs(tmp_pat
 
 async def test_a_flood_of_connections_hides_no_denial_of_an_identity(tmp_path: Path) -> None:
     access = tmp_path / "access.toml"
-    access.write_text(policy())
+    write_access_file(access, policy())
     access.chmod(0o600)
     own = [("grpc.use_local_subchannel_pool", 1)]
     async with ServerProcess(tmp_path, arguments=["--access", str(access)]) as server:

@@ -15,6 +15,7 @@ from grpc import StatusCode
 
 from jobledger.v1 import job_service_pb2, worker_service_pb2
 from jobledger_server.rpc.methods import METHODS
+from tests.support.access_file import write_access_file
 
 READS = {"GetJob", "ListJobs", "CancelJob", "DeleteJob", "ListAssets", "ListTransitions"}
 WATCHES = {"WatchJob", "WatchJobs"}
@@ -80,12 +81,13 @@ def test_every_method_has_a_rule_and_every_rule_a_method() -> None:
 @pytest.fixture
 async def channel(start: Any, tmp_path: Path) -> Any:
     file = tmp_path / "access.toml"
-    file.write_text(
+    write_access_file(
+        file,
         "".join(
             f'[[caller]]\nname = "{name}"\n'
             f'token_sha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\n{rules}\n'
             for name, (rules, _, _) in CALLERS.items()
-        )
+        ),
     )
     app = await start(access=file)
     with grpc.insecure_channel(app.address) as channel:

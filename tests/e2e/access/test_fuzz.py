@@ -15,6 +15,7 @@ from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger_server.app import open_app
 from jobledger_server.settings import Settings
+from tests.support.access_file import write_access_file
 from tests.support.authority import Authority
 from tests.support.token_issuer import PEOPLE, SigningKey, write_key_set
 
@@ -87,7 +88,7 @@ async def channel(tmp_path: Path, sqlite_template: Path) -> object:
     cert, key = authority.server().write(tmp_path, "server")
     client_ca, access = tmp_path / "clients.pem", tmp_path / "access.toml"
     client_ca.write_bytes(authority.certificate)
-    access.write_text(POLICY)
+    write_access_file(access, POLICY)
     write_key_set(tmp_path / "keys.json", KEYS)
     shutil.copy(sqlite_template, tmp_path / "jobledger.db")
     settings = Settings(

@@ -9,21 +9,25 @@ import logging
 import shutil
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 import jwt
 import pytest
 from grpc import StatusCode
+from grpc.experimental.session_cache import ssl_session_cache_lru
 
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger_server.app import App, open_app
 from jobledger_server.settings import Settings
-from tests.support.authority import Authority
+from tests.support.access_file import write_access_file
+from tests.support.authority import Authority, Pair
 from tests.support.rpc_caller import decoded
 from tests.support.server_process import ServerProcess
 from tests.support.token_issuer import (
@@ -58,7 +62,7 @@ def keys() -> dict[str, SigningKey]:
 async def serving(folder: Path, template: Path, policy: str, **given: Any) -> AsyncIterator[App]:
     shutil.copy(template, folder / "jobledger.db")
     access = folder / "access.toml"
-    access.write_text(policy)
+    write_access_file(access, policy)
     settings = Settings(
         listen="127.0.0.1:0",
         database=f"sqlite:///{folder}/jobledger.db",
@@ -123,12 +127,14 @@ async def mutual(
     files = {"tls_cert": cert, "tls_key": key, "tls_client_ca": client_ca}
     async with serving(folder, template, policy, **files) as app, AsyncExitStack() as channels:
 
-        async def connected(**names: Any) -> grpc.aio.Channel:
-            own = authority.issue(**names)
+        async def connected(
+            own: Pair | None = None, options: Sequence[tuple[str, Any]] = (), **names: Any
+        ) -> grpc.aio.Channel:
+            own = own or authority.issue(**names)
             credentials = grpc.ssl_channel_credentials(
                 authority.certificate, own.key, own.certificate
             )
-            options = [("grpc.use_local_subchannel_pool", 1)]
+            options = [("grpc.use_local_subchannel_pool", 1), *options]
             return await channels.enter_async_context(
                 grpc.aio.secure_channel(app.address, credentials, options)
             )
@@ -158,10 +164,130 @@ async def test_a_certificate_names_its_holder(
         ({"uris": (web, "spiffe://example.org/other"), "common_name": "jo"}, UNKNOWN),
         ({"uris": ("spiffe://example.org/../web",), "common_name": "jo"}, UNKNOWN),
         ({}, UNKNOWN),
+        # Names are taken as a whole. A caller has one common name.
+        ({"common_name": "jo\0.evil.example"}, UNKNOWN),
+        ({"dns": ("cron.example\0.evil.example",)}, UNKNOWN),
+        ({"uris": (f"{web}\0/evil",)}, UNKNOWN),
+        ({"common_names": ("jo", "eve")}, UNKNOWN),
+        ({"common_names": ("eve", "jo")}, UNKNOWN),
+        ({"organization": "x,CN=jo"}, UNKNOWN),
+        ({"organization": "x,CN=eve", "common_name": "jo"}, LET_IN),
+        ({"dns": ("cron.example,URI=spiffe://example.org/web",)}, UNKNOWN),
+        ({"dns": ("*.example",)}, UNKNOWN),
+        ({"dns": ("",), "common_name": "jo"}, UNKNOWN),
     ]
     async with mutual(tmp_path, sqlite_template, authority) as connected:
         for names, expected in cases:
             assert (names, await answer(await connected(**names))) == (names, expected)
+
+
+async def test_a_certificate_is_refused_from_its_end_on_also_in_a_resumed_session(
+    tmp_path: Path, sqlite_template: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TLS checks it in a whole handshake only, and a session can be resumed for two days."""
+    web = authority.issue(uris=("spiffe://example.org/web",), days=2)
+    report = f'Cert="{quote(authority.issue(common_name="jo", days=2).certificate)}"'
+    session = ("grpc.ssl_session_cache", ssl_session_cache_lru(1))
+    async with mutual(tmp_path, sqlite_template, authority) as connected:
+        open_before = await connected(own=web, options=[session])
+        proxy = await connected(dns=("envoy.example",))
+        expired_proxy = await connected(dns=("envoy.example",), days=2)
+        names = {"x_forwarded_client_cert": "URI=spiffe://example.org/web"}
+        assert await answer(open_before) == LET_IN
+        assert await answer(proxy, x_forwarded_client_cert=report) == LET_IN
+        assert await answer(expired_proxy, **names) == LET_IN
+        later(monkeypatch, days=2)
+        resumed = await connected(own=web, options=[session])
+        assert await answer(resumed) == UNKNOWN
+        assert await answer(open_before) == UNKNOWN
+        assert await answer(proxy, x_forwarded_client_cert=report) == UNKNOWN
+        assert await answer(proxy, **names) == LET_IN
+        assert await answer(expired_proxy, **names) == UNKNOWN
+
+
+async def test_a_stream_ends_when_its_callers_certificate_or_token_expires(
+    tmp_path: Path,
+    sqlite_template: Path,
+    authority: Authority,
+    keys: dict[str, SigningKey],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_key_set(tmp_path / "keys.json", list(keys.values()))
+    async with mutual(tmp_path, sqlite_template, authority, CERTIFICATES + TOKENS) as connected:
+        web = {"uris": ("spiffe://example.org/web",)}
+        short, long = await connected(**web, days=2), await connected(**web, days=20)
+        day = int(time.time()) + timedelta(days=1).total_seconds()
+        ended = [
+            await watching(short),
+            await watching(long, keys["ES256"].token(exp=day)),
+        ]
+        stay = [await watching(long), await watching(short, "secret", user="bob")]
+        later(monkeypatch, days=2)
+        async with asyncio.timeout(10):
+            for stream in ended:
+                assert await end_of(stream) is StatusCode.UNAVAILABLE
+        assert not any(stream.done() for stream in stay)
+
+
+async def test_a_stream_ends_when_the_key_of_its_callers_token_is_removed(
+    tmp_path: Path, sqlite_template: Path, keys: dict[str, SigningKey]
+) -> None:
+    other = SigningKey("ES256", "other")
+    write_key_set(tmp_path / "keys.json", list(keys.values()))
+    write_key_set(tmp_path / "others.json", list(keys.values()))
+    others = (TOKENS.partition("[[caller]]")[0]).replace("keys", "others").replace(ISSUER, "b")
+    rules = CERTIFICATES + TOKENS + others.replace("accounts", "others") + OTHERS
+    async with (
+        serving(tmp_path, sqlite_template, rules) as app,
+        grpc.aio.insecure_channel(app.address) as channel,
+    ):
+        removed = await watching(channel, keys["ES256"].token())
+        stay = [
+            await watching(channel, keys["RS256"].token()),
+            await watching(channel, keys["ES256"].token(iss="b")),
+            await watching(channel, "secret", user="bob"),
+        ]
+        write_key_set(tmp_path / "keys.json", [other, keys["RS256"]])
+        async with asyncio.timeout(10):
+            assert await end_of(removed) is StatusCode.UNAVAILABLE
+        assert not any(stream.done() for stream in stay)
+        assert await answer(channel, keys["ES256"].token()) == UNKNOWN
+
+
+OTHERS = """
+[[caller]]
+name = "others"
+identity = "jwt:others/*"
+roles = ["owner"]
+users_claim = "sub"
+"""
+
+
+async def watching(channel: grpc.aio.Channel, token: str | None = None, user: str = "ada") -> Any:
+    """Begin to watch the jobs of a user."""
+    metadata = [] if token is None else [("authorization", f"Bearer {token}")]
+    request = jobs.WatchJobsRequest(user_id=user)
+    stream = JobServiceStub(channel).WatchJobs(request, metadata=metadata)
+    await stream.read()
+    return stream
+
+
+async def end_of(stream: Any) -> StatusCode:
+    """Read a stream until it ends with an error."""
+    try:
+        while await stream.read() is not grpc.aio.EOF:
+            pass
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return StatusCode.OK
+
+
+def later(monkeypatch: pytest.MonkeyPatch, **time_passed: float) -> None:
+    """Set the clock of the server forward."""
+    from jobledger_server.rpc.access import access
+
+    real, seconds = time.time, timedelta(**time_passed).total_seconds()
+    monkeypatch.setattr(access.time, "time", lambda: real() + seconds)
 
 
 async def test_a_token_takes_precedence_over_a_certificate(
@@ -179,19 +305,48 @@ async def test_only_a_trusted_proxy_may_name_its_client(
     tmp_path: Path, sqlite_template: Path, authority: Authority
 ) -> None:
     web = "URI=spiffe://example.org/web"
+
+    def cert(**names: Any) -> str:
+        return f'"{quote(authority.issue(**names).certificate)}"'
+
     reports = {
         f"By=spiffe://example.org/envoy;Hash=ab12;{web}": LET_IN,
         f'Hash=ab12;Subject="CN=x,OU=y";{web};DNS=z': LET_IN,
         "DNS=cron.example": LET_IN,
         'Hash=ab;Subject="CN=jo,O=Example"': LET_IN,
         'Subject="O=Example, CN=jo"': LET_IN,
-        # The nearest proxy wrote the last part; the client may have written those before.
-        f"{web},URI=spiffe://example.org/other": DENIED,
-        f"URI=spiffe://example.org/other,{web}": LET_IN,
+        f'By=a;By=b;Hash=ab12;Subject="";{web};DNS=': LET_IN,
+        'Subject="CN=jo,O=Example\\, Inc.";URI=;DNS=': LET_IN,
+        'Subject="O=x\\"y,CN=jo"': LET_IN,
+        # The certificate itself counts more than what the proxy says of it.
+        f"Hash=ab12;Cert={cert(common_name='jo')};{web}": LET_IN,
+        f"Cert={cert(dns=('eve.example',))};{web}": DENIED,
+        f"Cert={cert(dns=(f'e,{web}',))};{web}": UNKNOWN,
+        f"Cert={cert(common_name='jo')};Cert={cert(common_name='jo')}": UNKNOWN,
+        f"DNS=e;Cert={cert(common_name='jo')}": UNKNOWN,
+        'Cert="jo"': UNKNOWN,
+        # The proxy reports one certificate. More may come from its names, or from the client.
+        f"{web},URI=spiffe://example.org/other": UNKNOWN,
+        f"URI=spiffe://example.org/other,{web}": UNKNOWN,
+        f"DNS=e,{web}": UNKNOWN,
         f"{web},Hash=ab12": UNKNOWN,
+        f"{web},": UNKNOWN,
+        f"{web};": UNKNOWN,
         f"{web};URI=spiffe://example.org/other": UNKNOWN,
+        # A name of the certificate adds no key that Envoy writes earlier, or once, or never.
+        f"DNS=e;{web}": UNKNOWN,
+        'DNS=e;Subject="CN=jo"': UNKNOWN,
+        f"{web};Hash=ab12": UNKNOWN,
+        'Subject="CN=jo";Subject="CN=jo"': UNKNOWN,
+        'Subject="CN=jo";Name=x': UNKNOWN,
+        'Subject="CN=jo";URI=https://x;DNS=cron.example': UNKNOWN,
+        "DNS=cron.example\\": UNKNOWN,
+        "DNS=*.example": UNKNOWN,
+        'Subject="O=x\\,CN=jo"': UNKNOWN,
         'Subject="O=x\\\\,CN=jo"': UNKNOWN,
+        'Subject="CN=jo\\,CN=eve"': UNKNOWN,
         'Subject="CN=jo,CN=eve"': UNKNOWN,
+        'Subject="CN=eve,CN=jo"': UNKNOWN,
         'Subject="OU=CN=jo"': UNKNOWN,
         'Subject="CN=jo': UNKNOWN,
         "Hash=ab12": UNKNOWN,
@@ -360,13 +515,10 @@ async def test_a_cached_token_expires_too(
     keys: dict[str, SigningKey],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from jobledger_server.rpc.access import access as module
-
     token = keys["ES256"].token(exp=int(time.time()) + 5)
     async with accounts(tmp_path, sqlite_template, keys) as channel:
         assert await answer(channel, token) == LET_IN
-        real = time.time
-        monkeypatch.setattr(module.time, "time", lambda: real() + 36)
+        later(monkeypatch, seconds=36)
         monkeypatch.setattr(jwt.api_jwt, "datetime", _Later, raising=True)
         assert await answer(channel, token) == UNKNOWN
 
@@ -421,7 +573,7 @@ def test_an_issuer_that_does_not_answer_does_not_delay_the_end_of_the_server(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://localhost:{silent.getsockname()[1]}/keys"
         access = tmp_path / "access.toml"
-        access.write_text(PEOPLE.replace('jwks_file = "keys.json"', f'jwks_url = "{url}"'))
+        write_access_file(access, PEOPLE.replace('jwks_file = "keys.json"', f'jwks_url = "{url}"'))
         arguments = ("--access", str(access), "--grace", "1")
         with ServerProcess(tmp_path, arguments=arguments) as server, silent.accept()[0]:
             asked = time.monotonic()
@@ -454,11 +606,13 @@ async def test_keys_from_a_url_are_cached_and_fetched_again_for_an_unknown_key(
             assert await answer(channel, first.token()) == LET_IN
             assert served.requests == 2
             # If the URL does not answer, or answers nonsense, the old keys stay in use.
-            for status, content in ((500, b""), (200, b"<html>"), (302, b""), (200, b"[" * 9999)):
-                served.status, served.content = status, content
-                unknown = SigningKey("ES256", "third")
-                assert await answer(channel, unknown.token()) == UNKNOWN
+            third = SigningKey("ES256", "third")
+            large = b" " * 2**21 + key_set([first, third])
+            bad = (500, b""), (200, b"<html>"), (302, b""), (200, b"[" * 9999), (200, large)
+            for served.status, served.content in bad:
+                assert await answer(channel, third.token()) == UNKNOWN
                 assert await answer(channel, first.token()) == LET_IN
+            assert served.requests == 2 + len(bad)
 
 
 async def test_unknown_keys_cannot_make_the_server_fetch_more_often(
@@ -524,7 +678,9 @@ async def test_the_access_file_is_reloaded_while_keys_are_fetched(
                 while not served.requests:
                     await asyncio.sleep(0.01)
                 # The issuer is no longer trusted.
-                (tmp_path / "access.toml").write_text(CERTIFICATES + policy.partition("\n\n")[2])
+                write_access_file(
+                    tmp_path / "access.toml", CERTIFICATES + policy.partition("\n\n")[2]
+                )
                 app.reload()
                 while await answer(channel, "secret", "bob") != LET_IN:
                     await asyncio.sleep(0.01)
@@ -550,7 +706,7 @@ async def test_a_stream_ends_when_its_callers_issuer_is_no_longer_trusted(
         await by_jwt.read()
         await by_token.read()
         trusting = CERTIFICATES + TOKENS
-        (tmp_path / "access.toml").write_text(trusting.replace(ISSUER, f"{ISSUER}/other"))
+        write_access_file(tmp_path / "access.toml", trusting.replace(ISSUER, f"{ISSUER}/other"))
         app.reload()
         with pytest.raises(grpc.aio.AioRpcError) as ended:
             async with asyncio.timeout(30):

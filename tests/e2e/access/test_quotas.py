@@ -14,6 +14,7 @@ from grpc import StatusCode
 
 from jobledger.v1 import job_service_pb2
 from jobledger_server.admission.rates import CALL_BYTES
+from tests.support.access_file import write_access_file
 from tests.support.rpc_caller import Caller, Refusal, decoded, refusal, watching
 from tests.support.work_stream import working
 
@@ -51,7 +52,7 @@ async def callers(start: Any, tmp_path: Path) -> AsyncIterator[Any]:
 
         async def serve(*limited: str, **settings: Any) -> Callers:
             file = tmp_path / "access.toml"
-            file.write_text("".join(limited) + caller("free"))
+            write_access_file(file, "".join(limited) + caller("free"))
             app = await start(access=file, **settings)
             return Callers(app.address, stack)
 

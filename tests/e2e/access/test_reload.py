@@ -19,6 +19,7 @@ from google.longrunning.operations_pb2_grpc import OperationsStub
 from grpc import StatusCode
 
 from jobledger_server.rpc.access.access import Access
+from tests.support.access_file import write_access_file
 from tests.support.forked import Forked
 from tests.support.rpc_caller import Caller, decoded, refusal
 from tests.support.server_process import ServerProcess, run_server
@@ -42,7 +43,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def app(start: Any, file: Path) -> Any:
-    file.write_text(ADA + BOB + WORKER)
+    write_access_file(file, ADA + BOB + WORKER)
     return await start(access=file)
 
 
@@ -74,10 +75,10 @@ async def test_a_change_of_the_file_changes_who_may_call(
     file: Path, channel: grpc.aio.Channel
 ) -> None:
     await listing(channel, "ada", "ada")()
-    file.write_text(BOB + caller("eve", 'roles = ["operator"]'))
+    write_access_file(file, BOB + caller("eve", 'roles = ["operator"]'))
     await until(StatusCode.UNAUTHENTICATED, listing(channel, "ada", "ada"))
     await listing(channel, "eve", "ada")()
-    file.write_text(ADA + BOB.replace('"bob"]', '"ada"]'))
+    write_access_file(file, ADA + BOB.replace('"bob"]', '"ada"]'))
     await until(StatusCode.OK, listing(channel, "ada", "ada"))
     assert (await refusal(listing(channel, "bob", "bob")())).reason == "ACCESS_DENIED"
 
@@ -112,7 +113,7 @@ async def test_open_calls_end_when_their_callers_permissions_change_and_others_s
             await asyncio.sleep(0.01)
             claim.done() and claim.result()
             wait.done() and wait.result()
-        file.write_text(BOB)
+        write_access_file(file, BOB)
         app.reload()
         refused = [await refusal(_to_the_end(stream)) for stream in ended]
         refused += [decoded(await _failure(work.end())), await refusal(claim), await refusal(wait)]
@@ -129,7 +130,7 @@ async def test_a_call_that_its_client_cancels_while_it_is_ended_is_cancelled(fil
         def invocation_metadata(self) -> Any:
             return [("authorization", "Bearer ada")]
 
-    file.write_text(ADA)
+    write_access_file(file, ADA)
     access = Access(file)
     caller = await access.caller(Context(), Context().invocation_metadata())
 
@@ -139,7 +140,7 @@ async def test_a_call_that_its_client_cancels_while_it_is_ended_is_cancelled(fil
 
     called, following = asyncio.create_task(call()), asyncio.create_task(access.run())
     await asyncio.sleep(0)
-    file.write_text(BOB)
+    write_access_file(file, BOB)
     access.reload()
     while not called.cancelling():
         await asyncio.sleep(0)
@@ -179,7 +180,9 @@ async def test_a_file_that_cannot_be_used_keeps_the_old_rules_and_is_logged_once
     app: Any, file: Path, channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "jobledger.access"):
-        for content in ("[[caller]]\nname = 'ada'", "not toml", "", "x = " + "[" * 5000):
+        end, bad = "\n[end]\n", ("[[caller]]\nname = 'ada'", "not toml", "", "x = " + "[" * 5000)
+        # The last one was cut, and is whole rules.
+        for content in (*(rules + end for rules in bad), ADA):
             caplog.clear()
             file.write_text(content)
             async with asyncio.timeout(30):
@@ -193,16 +196,16 @@ async def test_a_file_that_cannot_be_used_keeps_the_old_rules_and_is_logged_once
             assert record.message == "access_file_unusable"
         file.unlink()
         await listing(channel, "ada", "ada")()
-        file.write_text(ADA)
+        write_access_file(file, ADA)
         await until(StatusCode.UNAUTHENTICATED, listing(channel, "bob", "bob"))
         assert "access_file_reloaded" in [record.message for record in caplog.records]
 
 
 def test_sighup_reloads_the_access_file_at_once(tmp_path: Path, file: Path) -> None:
-    file.write_text(ADA)
+    write_access_file(file, ADA)
     file.chmod(0o600)
     with ServerProcess(tmp_path, arguments=["--access", str(file)]) as server:
-        file.write_text("nothing")
+        write_access_file(file, "nothing")
         server.signal(signal.SIGHUP)
         deadline = time.monotonic() + 30
         while "access_file_unusable" not in server.log.read_text():
@@ -234,14 +237,14 @@ def test_sighup_does_not_end_a_server_that_starts(tmp_path: Path) -> None:
 
 
 def test_check_access_prints_the_permissions_or_the_error(file: Path) -> None:
-    file.write_text(ADA + WORKER)
+    write_access_file(file, ADA + WORKER)
     run = run_server("check-access", str(file))
     assert (run.returncode, run.stderr) == (0, "")
     lines = run.stdout.splitlines()
     assert lines[0] == "ada: token:ada"
     assert "  users: ada" in lines
     assert "  job types: render" in lines
-    file.write_text(ADA.replace("owner", "admin"))
+    write_access_file(file, ADA.replace("owner", "admin"))
     run = run_server("check-access", str(file))
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr == f"Error: {file}: 'ada' `roles` are owner, worker, operator\n"

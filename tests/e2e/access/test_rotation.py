@@ -17,6 +17,7 @@ from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger_server.app import open_app
 from jobledger_server.rpc.access import issuers
 from jobledger_server.settings import Settings
+from tests.support.access_file import write_access_file
 from tests.support.authority import Authority, Pair, der, served
 from tests.support.token_issuer import PEOPLE, SigningKey, key_server, key_set, write_key_set
 
@@ -153,7 +154,7 @@ async def rotated(
     client_ca.write_bytes(clients.certificate)
     await publish([key])
     access = folder / "access.toml"
-    access.write_text(policy)
+    write_access_file(access, policy)
     shutil.copy(template, folder / "jobledger.db")
     settings = Settings(
         listen="127.0.0.1:0",

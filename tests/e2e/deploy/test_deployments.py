@@ -44,6 +44,8 @@ name = "test"
 token_sha256 = "{hashlib.sha256(TOKEN.encode()).hexdigest()}"
 roles = ["owner"]
 users = ["*"]
+
+[end]
 """
 
 

@@ -19,6 +19,7 @@ from jobledger import Client, JobStatus
 from jobledger.cli.exit_codes import EXIT_CODES
 from jobledger.cli.profiles import read_profile
 from jobledger_server.rpc.access.access_file import read_access_file
+from tests.support.access_file import write_access_file
 from tests.support.pages import (
     BACKUP,
     CLI,
@@ -165,18 +166,21 @@ def test_a_token_and_its_line_by_the_pages_command(tmp_path: Path) -> None:
     token, line = re.fullmatch(r"token: (\S+)\n(token_sha256 = '.*')\n", said).groups()
     assert line == f"token_sha256 = '{hashlib.sha256(token.encode()).hexdigest()}'"
     file = tmp_path / "access.toml"
-    file.write_text(f"[[caller]]\nname = 'web'\n{line}\nroles = ['operator']\n")
+    write_access_file(file, f"[[caller]]\nname = 'web'\n{line}\nroles = ['operator']\n")
     read_access_file(file)
 
 
 def test_the_access_files_of_the_page_are_valid_and_its_command_checks_them(
     tmp_path: Path,
 ) -> None:
-    file, texts = tmp_path / "access.toml", [block.text for block in blocks(SECURITY, "toml")]
+    file, (whole, *more) = tmp_path / "access.toml", [b.text for b in blocks(SECURITY, "toml")]
     check = only(SECURITY, "check-access")
+    file.write_text(whole)
+    assert "  methods: " in run([check], tmp_path)
+    first = whole.removesuffix("\n[end]\n")
     # Each alone or with a caller, and all of them in one file.
-    for text in (texts[0], texts[0] + texts[1], texts[2], "".join(texts)):
-        file.write_text(text)
+    for text in (f"{first}\n{more[0]}", more[1], "\n".join([first, *more])):
+        write_access_file(file, text)
         assert "  methods: " in run([check], tmp_path)
 
 

@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from jobledger_server.app import App
 from tests.e2e.longrunning.operations import Operations, job_in, name_of, one_database
+from tests.support.access_file import write_access_file
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import Caller, refusal
 
@@ -249,7 +250,7 @@ Ask = Callable[..., Any]
 async def ask(start: Any, tmp_path: Path) -> AsyncIterator[Ask]:
     """Get an operation with a token, in a user's name; return the reason of the refusal."""
     file = tmp_path / "access.toml"
-    file.write_text(CALLERS)
+    write_access_file(file, CALLERS)
     app = await start(access=file)
     async with grpc.aio.insecure_channel(app.address) as channel:
         operations = Operations(channel)

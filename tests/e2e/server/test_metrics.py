@@ -27,6 +27,7 @@ from jobledger_server.telemetry import prometheus
 from jobledger_server.telemetry.instruments import Registry
 from jobledger_server.telemetry.job_metrics import MAX_JOB_TYPES
 from jobledger_server.telemetry.prometheus import MetricsUnavailable, serving_metrics
+from tests.support.access_file import write_access_file
 from tests.support.ports import free_port
 from tests.support.rpc_caller import PROCESSING, Caller, watching
 
@@ -250,7 +251,8 @@ async def test_limits_and_waiting_claims_are_measured(start: Start) -> None:
 
 async def test_quotas_of_an_identity_are_measured(start: Start, tmp_path: Path) -> None:
     address, access = f"127.0.0.1:{free_port()}", tmp_path / "access.toml"
-    access.write_text(
+    write_access_file(
+        access,
         f"""
 [[caller]]
 name = "ada"
@@ -258,7 +260,7 @@ token_sha256 = "{hashlib.sha256(b"token").hexdigest()}"
 roles = ["owner"]
 users = ["ada"]
 quotas = {{ jobs_per_second = 1 }}
-"""
+""",
     )
     app = await start(metrics=address, access=access)
     async with grpc.aio.insecure_channel(app.address) as channel:

@@ -18,6 +18,7 @@ import pytest
 from jobledger_server.app import open_app
 from jobledger_server.cli.durations import LONGEST_SECONDS, duration
 from jobledger_server.settings import Settings
+from tests.support.access_file import write_access_file
 from tests.support.rpc_caller import Caller, refusal, watching
 from tests.support.server_process import ServerProcess, run_server
 
@@ -167,7 +168,9 @@ def test_files_that_the_server_creates_are_readable_by_their_owner_only(tmp_path
 
 def test_files_that_others_may_read_are_named_in_the_log(tmp_path: Path) -> None:
     access, url, kept = tmp_path / "access.toml", tmp_path / "url", tmp_path / "kept.db"
-    access.write_text(f"[[caller]]\nname='a'\ntoken_sha256='{'0' * 64}'\nroles=['operator']")
+    write_access_file(
+        access, f"[[caller]]\nname='a'\ntoken_sha256='{'0' * 64}'\nroles=['operator']"
+    )
     url.write_text(f"sqlite:///{kept}")
     kept.touch()
     for file in (access, url, kept):

@@ -59,7 +59,7 @@ async def do_everything(ledger: Ledger, store: SqlStore) -> None:
     ):
         await apply(ledger, command)
     await store.read_jobs([jobs[1].id])
-    await store.read_histories(owned=[(jobs[1].id, "ada")])
+    await store.read_histories([jobs[1].id])
     first = JobId(seeded_id(1))
     for query in (
         JobQuery(user_id=None),

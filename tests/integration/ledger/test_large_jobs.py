@@ -8,7 +8,6 @@ import pytest
 
 from jobledger_server.admission.caller import SERVICE
 from jobledger_server.domain.commands import Cancel, ChangeStatus, Create, CreateAll, LinkAsset
-from jobledger_server.domain.errors import JobNotFound
 from jobledger_server.domain.job import AssetLink, Job, JobId, JobStatus, Payload
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.job_sizes import JobSizes
@@ -35,13 +34,13 @@ class CountedStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    async def read_jobs(self, *, owned: Collection[Any]) -> Any:
-        self.reads.append(len(owned))
-        return await self._store.read_jobs(owned=owned)
+    async def read_jobs(self, ids: Collection[JobId]) -> Any:
+        self.reads.append(len(ids))
+        return await self._store.read_jobs(ids)
 
-    async def read_histories(self, *, owned: Collection[Any]) -> Any:
-        self.reads.append(len(owned))
-        return await self._store.read_histories(owned=owned)
+    async def read_histories(self, ids: Collection[JobId]) -> Any:
+        self.reads.append(len(ids))
+        return await self._store.read_histories(ids)
 
 
 async def large_jobs(ledger: Ledger) -> list[Job]:
@@ -54,11 +53,9 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     loaded: list[int] = []
     load_jobs = SqlTransaction.load_jobs
 
-    async def counted(
-        self: SqlTransaction, ids: Collection[JobId], owned: Any = (), typed: Any = ()
-    ) -> Any:
-        loaded.append(len({*ids, *(job_id for job_id, _ in (*owned, *typed))}))
-        return await load_jobs(self, ids, owned, typed)
+    async def counted(self: SqlTransaction, ids: Collection[JobId]) -> Any:
+        loaded.append(len(ids))
+        return await load_jobs(self, ids)
 
     monkeypatch.setattr(SqlTransaction, "load_jobs", counted)
     return loaded
@@ -136,30 +133,6 @@ async def test_large_creations_come_in_small_batches(
     assert max(written) < 1024 * 1024 + SIZE
 
 
-async def test_large_jobs_of_another_owner_are_read_as_if_they_did_not_exist(
-    ledger: Ledger, store: SqlStore, monkeypatch: Any
-) -> None:
-    """If read in smaller batches, the time of the answers would reveal that they exist."""
-    jobs = await large_jobs(ledger)
-    counted = CountedStore(store)
-    async with Reads(counted, max_waiting=1000) as reads:
-        for job in jobs:
-            await reads.job(job.id, "ada", SERVICE)
-        counted.reads.clear()
-        asked = (reads.job(job.id, "bob", SERVICE) for job in jobs)
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-    assert {type(answer) for answer in answers} == {JobNotFound}
-    assert len(counted.reads) <= 2
-
-    loaded = loads(monkeypatch)
-    cancels = (Cancel(job_id=job.id, user_id="bob", reason="") for job in jobs)
-    answers = await asyncio.gather(
-        *(apply(ledger, each) for each in cancels), return_exceptions=True
-    )
-    assert {type(answer) for answer in answers} == {JobNotFound}
-    assert len(loaded) <= 2
-
-
 def test_the_sizes_of_the_most_recent_jobs_are_kept(monkeypatch: Any) -> None:
     monkeypatch.setattr("jobledger_server.ledger.job_sizes.MAX_JOBS", 2)
     sizes = JobSizes()
@@ -177,4 +150,4 @@ def test_the_sizes_of_the_most_recent_jobs_are_kept(monkeypatch: Any) -> None:
         )
     read_bytes = sizes.read_counter()
     ids = ("b", "a", "c", "c")
-    assert [read_bytes(JobId(job_id), None) for job_id in ids] == [0, SIZE, SIZE, 0]
+    assert [read_bytes(JobId(job_id)) for job_id in ids] == [0, SIZE, SIZE, 0]

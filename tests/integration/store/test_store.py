@@ -306,17 +306,3 @@ async def test_active_jobs_of_an_owner_are_counted_up_to_a_limit(store: SqlStore
     await saved(store, user_id="bob")
     assert [await store.count_active("ada", limit=limit) for limit in (1, 3, 9)] == [1, 3, 3]
     assert await store.count_active("eve", limit=9) == 0
-
-
-async def test_a_job_of_another_type_is_not_loaded_whether_it_is_cached_or_not(
-    store: SqlStore, database: Database
-) -> None:
-    rendered, encoded = await saved(store), await saved(store, job_type="encode")
-    pairs = {(job.id, job_type) for job in (rendered, encoded) for job_type in ("render", "x")}
-    for each in (store, SqlStore(database)):  # the second one has cached nothing
-        async with each.transaction() as transaction:
-            assert await transaction.load_jobs((), (), pairs) == {rendered.id: rendered}
-        async with each.transaction() as transaction:
-            both = {encoded.id: encoded, rendered.id: rendered}
-            owned = {(rendered.id, "ada")}
-            assert await transaction.load_jobs({encoded.id}, owned, {(encoded.id, "x")}) == both

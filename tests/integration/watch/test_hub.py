@@ -202,7 +202,7 @@ async def test_of_a_job_that_a_gap_lacks_only_the_deletion_is_handed_on(
     own = await append(store, report, other)
     end = await append(store, step(report.job, ChangeStatus(job_id=job.id, target=COMPLETED)))
     gone = await append(store, step(end[0].job, Delete(job_id=job.id, user_id="ada")))
-    with hub.subscribe(job.id, SERVICE) as watch, hub.subscribe(other.job.id) as beside:
+    with hub.subscribe(job.id, SERVICE) as watch, hub.subscribe(other.job.id, SERVICE) as beside:
         hub.publish(own)
         assert await read(store, hub) == 0
         assert hub.seq == 4

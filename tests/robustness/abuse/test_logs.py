@@ -17,6 +17,7 @@ from jobledger.v1 import worker_service_pb2 as workers
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from tests.robustness.abuse.attacker import attack
 from tests.robustness.abuse.good_client import good_client
+from tests.support.access_file import write_access_file
 from tests.support.databases import sqlite_only
 from tests.support.http2 import (
     CANCEL,
@@ -105,9 +106,10 @@ def odd_calls(target: str, *, methods: Sequence[str]) -> Mapping[str, object]:
 async def test_no_request_content_gets_into_the_log(tmp_path: Path, database_url: str) -> None:
     access = tmp_path / "access.toml"
     digest = hashlib.sha256(TOKEN.encode()).hexdigest()
-    access.write_text(
+    write_access_file(
+        access,
         f"[[caller]]\nname = 'web'\ntoken_sha256 = '{digest}'\nusers = ['*']\n"
-        "roles = ['owner', 'worker']\njob_types = ['*']\n"
+        "roles = ['owner', 'worker']\njob_types = ['*']\n",
     )
     arguments = ["--access", str(access), "--reflection", "--heartbeat", "0.05"]
     server = ServerProcess(tmp_path, database=database_url, arguments=arguments)

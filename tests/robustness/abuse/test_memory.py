@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from tests.robustness.abuse.attacker import attack, begin
+from tests.support.access_file import write_access_file
 from tests.support.databases import sqlite_only
 from tests.support.server_process import MIB, ServerProcess
 
@@ -55,7 +56,7 @@ async def test_a_refused_request_leaves_nothing_in_memory(
     database_url: str, tmp_path: Path, token: str, tail: str, times: int, code: str
 ) -> None:
     access = tmp_path / "access.toml"
-    access.write_text(ACCESS)
+    write_access_file(access, ACCESS)
     access.chmod(0o600)
     arguments = ["--access", str(access)]
     async with ServerProcess(tmp_path, database=database_url, arguments=arguments) as server:

@@ -14,7 +14,11 @@ from typing import Any, cast
 from jobledger_server.admission.caller import Caller, Identity, Permissions
 from jobledger_server.admission.endings import PermissionsChanged
 from jobledger_server.rpc.access.access_file import BadAccessFile, read_access_file
-from jobledger_server.rpc.access.certificates import certificate_name, forwarded_name
+from jobledger_server.rpc.access.certificates import (
+    Certificate,
+    forwarded_certificate,
+    peer_certificate,
+)
 from jobledger_server.rpc.access.issuers import Issuer, IssuerSettings
 from jobledger_server.rpc.access.key_set import BadKeySet
 from jobledger_server.rpc.access.permissions import Unauthenticated
@@ -22,8 +26,8 @@ from jobledger_server.rpc.owner import Metadata
 from jobledger_server.runtime.files import FileState, file_state
 
 POLL_SECONDS = 0.5
-"""How often the access file is checked. A change counts once it is this old, so that no file is
-read that is half written."""
+"""How often the access file is checked. A change counts once it is this old, so that a file that is
+being written is not reported as unusable."""
 
 MAX_REMEMBERED = 10_000
 """Tokens and certificates at most whose permissions are remembered."""
@@ -36,6 +40,11 @@ class _OpenCall:
     task: "asyncio.Task[Any]"
     permissions: Permissions
     ended: bool = False
+
+    def end(self) -> None:
+        if not self.ended:
+            self.ended = True
+            self.task.cancel()
 
 
 class Access:
@@ -63,7 +72,8 @@ class Access:
     def until_changed(self, caller: Caller) -> Iterator[None]:
         """End the current task's call when its caller's permissions change.
 
-        Raises PermissionsChanged: its client opens it again, and is then judged by the new ones.
+        Also when what proves its identity expires. Raises PermissionsChanged: the client opens the
+        call again, and is then judged anew.
         """
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         call = _OpenCall(task, caller.permissions)
@@ -102,6 +112,7 @@ class Access:
             if asked or (state == seen and state != self._state):
                 self._reload()
             seen = state
+            self._end_expired()
 
     def _load(self) -> None:
         state = self._file_state()
@@ -127,7 +138,9 @@ class Access:
                 "[[issuer]] needs its library: pip install 'jobledger[jwt]'"
             ) from None
         known = self._issuers.get(settings.issuer)
-        issuer = known if known and known.settings == settings else Issuer(settings, self._forget)
+        issuer = (
+            known if known and known.settings == settings else Issuer(settings, self._keys_changed)
+        )
         try:
             issuer.read_file()
         except BadKeySet as error:
@@ -149,9 +162,21 @@ class Access:
             identity = call.permissions.identity
             # Without a token of the file, it may come from an issuer or a proxy that has changed.
             stays = same_trust or identity.token
-            if not call.ended and not (stays and policy.permissions(identity) == call.permissions):
-                call.ended = True
-                call.task.cancel()
+            if not (stays and policy.permissions(identity) == call.permissions):
+                call.end()
+
+    def _keys_changed(self, issuer: Issuer) -> None:
+        self._forget()
+        for call in self._open:
+            identity = call.permissions.identity
+            if identity.name.startswith(issuer.identities) and not issuer.has(identity.key):
+                call.end()
+
+    def _end_expired(self) -> None:
+        now = time.time()
+        for call in self._open:
+            if call.permissions.identity.until <= now:
+                call.end()
 
     def _file_state(self) -> FileState | None:
         try:
@@ -160,24 +185,27 @@ class Access:
             return None
 
     def _forget(self) -> None:
-        self._by_certificate: OrderedDict[str, Caller] = OrderedDict()
-        self._by_token: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
+        self._by_certificate: OrderedDict[Certificate, Caller] = OrderedDict()
+        self._by_token: OrderedDict[bytes, Caller] = OrderedDict()
 
     async def _find_caller(self, context: Any, metadata: Metadata) -> Caller | None:
         authorizations = [value for key, value in metadata if key == "authorization"]
         if authorizations:
             # A token takes precedence over the certificate of the connection.
             return await self._token_holder(authorizations)
-        name = certificate_name(context.auth_context())
-        if name in self._policy.proxies:
-            name = _named_by_proxy(name, metadata)
-        return self._named(name) if name else None
+        certificate = peer_certificate(context.auth_context())
+        if certificate.name in self._policy.proxies:
+            certificate = _named_by_proxy(certificate, metadata)
+        # A session that is resumed, for two days at most, skips TLS's own check of this.
+        if not certificate.name or certificate.until <= time.time():
+            return None
+        return self._named(certificate)
 
-    def _named(self, name: str) -> Caller:
-        caller = self._by_certificate.get(name)
+    def _named(self, certificate: Certificate) -> Caller:
+        caller = self._by_certificate.get(certificate)
         if caller is None:
-            caller = _caller(self._policy.permissions(Identity(name)))
-            _remember(self._by_certificate, name, caller)
+            caller = _caller(self._policy.permissions(Identity(*certificate)))
+            _remember(self._by_certificate, certificate, caller)
         return caller
 
     async def _token_holder(self, authorizations: Collection[str | bytes]) -> Caller | None:
@@ -191,9 +219,9 @@ class Access:
         digest = hashlib.sha256(token.encode()).digest()
         if caller := self._tokens.get(digest):
             return caller
-        found, until = self._by_token.get(digest, (None, 0.0))
-        if found is not None and time.time() < until:
-            return found
+        known = self._by_token.get(digest)
+        if known is not None and time.time() < known.permissions.identity.until:
+            return known
         return await self._bearer(token, digest) if self._issuers else None
 
     async def _bearer(self, token: str, digest: bytes) -> Caller | None:
@@ -201,14 +229,14 @@ class Access:
         from jobledger_server.rpc.access.json_web_tokens import verified  # noqa: PLC0415
 
         issuers = self._issuers
-        found = await verified(token, issuers, self._policy.claims)
+        identity = await verified(token, issuers, self._policy.claims)
         if issuers is not self._issuers:
             # The file was read again during the await, and may trust other issuers.
             return await self._bearer(token, digest)
-        if found is None:
+        if identity is None:
             return None
-        caller = _caller(self._policy.permissions(found.identity))
-        _remember(self._by_token, digest, (caller, found.until))
+        caller = _caller(self._policy.permissions(identity))
+        _remember(self._by_token, digest, caller)
         return caller
 
 
@@ -216,9 +244,9 @@ def _caller(permissions: Permissions) -> Caller:
     return Caller(permissions.identity.name, permissions=permissions)
 
 
-def _named_by_proxy(proxy: str, metadata: Metadata) -> str:
-    forwarded = forwarded_name(metadata)
-    return proxy if forwarded is None else forwarded
+def _named_by_proxy(proxy: Certificate, metadata: Metadata) -> Certificate:
+    client = forwarded_certificate(metadata)
+    return proxy if client is None else Certificate(client.name, min(client.until, proxy.until))
 
 
 def _remember(known: OrderedDict[Any, Any], key: Any, value: Any) -> None:

@@ -17,6 +17,10 @@ from jobledger_server.rpc.access.policy import Policy, Rule
 from jobledger_server.rpc.methods import METHODS, Role, methods_of, path_of
 from jobledger_server.rpc.validation import Checker, InvalidRequest
 
+END = "[end]"
+"""The last line. What is left of a file that was written in part may be valid TOML, with fewer
+rules or quotas."""
+
 ANY = "*"
 """In `users` and `job_types`: all of them."""
 
@@ -31,12 +35,15 @@ class BadAccessFile(Exception):
 def read_access_file(path: Path) -> Policy:
     """Read an access file. Raises BadAccessFile."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if text.rstrip().rpartition("\n")[2] != END:
+            raise BadAccessFile(f"{path} may be cut: its last line is not `{END}`")
+        content = tomllib.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         # Not only TOMLDecodeError: of a long number or deep lists Python itself says so.
         cause = error.strerror if isinstance(error, OSError) else error
         raise BadAccessFile(f"cannot read the access file {path}: {cause}") from None
-    if unknown := content.keys() - {"caller", "issuer", "proxy"}:
+    if unknown := content.keys() - {"caller", "issuer", "proxy", "end"}:
         raise BadAccessFile(f"{path} has an unknown key `{min(unknown)}`")
     callers = [_Caller(each) for each in _tables(path, content, "caller", _CALLER_KEYS)]
     if not callers:

@@ -2,6 +2,9 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from jobledger_server.rpc.access.permissions import MAX_IDENTITY_CHARACTERS
 from jobledger_server.rpc.owner import Metadata
@@ -9,62 +12,116 @@ from jobledger_server.rpc.owner import Metadata
 PROXY_HEADER = "x-forwarded-client-cert"
 """Envoy's header about the certificate of its own client. Only a trusted proxy is believed."""
 
+MAX_PARSED = 4096
+"""Certificates, and reports of proxies, that are remembered, so that few calls parse their own."""
+
 _SPIFFE = re.compile(r"spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9._-]+)+")
-_COMMON_NAME = re.compile(r"(?:\A|[,+])\s*CN\s*=\s*([^,+]+?)\s*(?=[,+]|\Z)")
-_ELEMENT = re.compile(r'([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^",;]*)([;,]?)')
+_HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
+_PAIR = re.compile(r'([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^",;]*)([;,]?)')
+
+_KEYS = ("by", "hash", "cert", "chain", "subject", "uri", "dns")
+"""The keys of the header, in the order in which Envoy writes them."""
+
+_REPEATED = ("by", "uri", "dns")
 
 
-def certificate_name(facts: Mapping[str, Iterable[bytes]] | None) -> str:
-    """Return the name of a connection's certificate by gRPC's facts, or nothing."""
-    if not facts or "x509_common_name" not in facts:
-        return ""
-    texts = {key: [value.decode(errors="replace") for value in facts.get(key, ())] for key in _KEYS}
-    return _name(texts["peer_uri"], texts["peer_dns"], texts["x509_common_name"])
+class Certificate(NamedTuple):
+    """Whom a certificate names, or nobody, and until when, in seconds since 1970."""
+
+    name: str
+    until: float
 
 
-_KEYS = ("peer_uri", "peer_dns", "x509_common_name")
+NOBODY = Certificate("", 0.0)
 
 
-def forwarded_name(metadata: Metadata) -> str | None:
-    """Return the name of the certificate that a proxy reports.
+def peer_certificate(facts: Mapping[str, Iterable[bytes]] | None) -> Certificate:
+    """Return the certificate of a connection's client by gRPC's facts.
 
-    It is empty if the report has no name, and None if there is no report. Of several reports
-    the last one counts: the nearest proxy wrote it, and the caller may have written the
-    others.
+    Only of the whole certificate: in gRPC's other facts a name ends at its first NUL.
     """
+    pem = next(iter((facts or {}).get("x509_pem_cert", ())), None)
+    return NOBODY if pem is None else _parsed(pem)
+
+
+def forwarded_certificate(metadata: Metadata) -> Certificate | None:
+    """Return the certificate of a proxy's client, or None if the proxy reports none."""
     reports = [value for key, value in metadata if key == PROXY_HEADER]
     if not reports:
         return None
     if len(reports) > 1 or not isinstance(reports[0], str):
-        return ""
+        return NOBODY
+    return _reported(reports[0])
+
+
+@lru_cache(MAX_PARSED)
+def _reported(report: str) -> Certificate:
+    """Return what a report says. Without the certificate itself, its end is not known.
+
+    A report is one element with each key once: Envoy does not escape the names of certificates,
+    so others may come from a name.
+    """
+    found = _pairs(report)
+    if found is None:
+        return NOBODY
+    if "cert" in found:
+        return _parsed(unquote_to_bytes(found["cert"][0]))
+    uris = found.get("uri", ())
+    if uris and not _is_spiffe(uris):
+        return NOBODY  # what follows may be a part of it
+    common_names = _common_names(*found.get("subject", ()))
+    return Certificate(_name(uris, found.get("dns", ()), common_names), float("inf"))
+
+
+def _pairs(report: str) -> dict[str, list[str]] | None:
+    """Return the values of the one element of a report, or None if it is not as Envoy's is."""
     found: dict[str, list[str]] = {}
-    report, position = reports[0], 0
-    while position < len(report):
-        element = _ELEMENT.match(report, position)
-        if element is None:
-            return ""
-        key, value, end = element.groups()
-        if value.startswith('"'):
-            value = re.sub(r"\\(.)", r"\1", value[1:-1])
-        found.setdefault(key.lower(), []).append(value)
-        position = element.end()
-        if end == "," and position < len(report):
-            found = {}
-    return _name(
-        found.get("uri", ()),
-        found.get("dns", ()),
-        [name for subject in found.get("subject", ()) for name in _common_names(subject)],
-    )
+    position, separator, last = 0, ";", 0
+    while separator == ";":
+        pair = _PAIR.match(report, position)
+        key = pair[1].lower() if pair else ""
+        if pair is None or key not in _KEYS[last:] or (key in found and key not in _REPEATED):
+            return None
+        separator, position, last = pair[3], pair.end(), _KEYS.index(key)
+        value = pair[2].removeprefix('"').removesuffix('"')
+        found.setdefault(key, []).append(value)
+    if separator or position < len(report):
+        return None
+    return {key: present for key, values in found.items() if (present := [*filter(None, values)])}
+
+
+@lru_cache(MAX_PARSED)
+def _parsed(pem: bytes) -> Certificate:
+    # A server that sees no certificate is not slowed by it at its start.
+    from cryptography import x509  # noqa: PLC0415
+
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+        name = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+        try:
+            kind = x509.SubjectAlternativeName
+            others = certificate.extensions.get_extension_for_class(kind).value
+        except x509.ExtensionNotFound:
+            others = kind([])
+        return Certificate(
+            _name(
+                others.get_values_for_type(x509.UniformResourceIdentifier),
+                others.get_values_for_type(x509.DNSName),
+                [str(each.value) for each in name],
+            ),
+            certificate.not_valid_after_utc.timestamp(),
+        )
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        return NOBODY
 
 
 def _name(uris: Sequence[str], dns: Sequence[str], common_names: Sequence[str]) -> str:
     """Return the SPIFFE ID, else the first DNS name, else the common name, else nothing."""
     if any(uri.lower().startswith("spiffe:") for uri in uris):
-        # SPIFFE allows one URI in a certificate: one with several identifies no caller.
-        valid = len(uris) == 1 and _SPIFFE.fullmatch(uris[0]) and not _has_dots(uris[0])
-        name = uris[0] if valid else ""
+        name = uris[0] if _is_spiffe(uris) else ""
     elif dns:
-        name = f"dns:{dns[0].lower()}"
+        host = dns[0].lower()
+        name = f"dns:{host}" if _HOST.fullmatch(host) else ""
     elif len(common_names) == 1 and common_names[0]:
         name = f"cn:{common_names[0]}"
     else:
@@ -72,10 +129,19 @@ def _name(uris: Sequence[str], dns: Sequence[str], common_names: Sequence[str]) 
     return name if len(name) <= MAX_IDENTITY_CHARACTERS and name.isprintable() else ""
 
 
-def _common_names(subject: str) -> list[str]:
-    # Escaped or quoted, a comma may be part of another name: `O=x\\,CN=admin`.
-    return [] if "\\" in subject or '"' in subject else _COMMON_NAME.findall(subject)
+def _is_spiffe(uris: Sequence[str]) -> bool:
+    # SPIFFE allows one URI in a certificate: one with several identifies no caller.
+    return (
+        len(uris) == 1
+        and _SPIFFE.fullmatch(uris[0]) is not None
+        and not any(part in (".", "..") for part in uris[0].split("/"))
+    )
 
 
-def _has_dots(spiffe_id: str) -> bool:
-    return any(part in (".", "..") for part in spiffe_id.split("/"))
+def _common_names(subject: str = "") -> Sequence[str]:
+    """Return the common names of a subject as RFC 2253 writes it; none if one is escaped."""
+    if r"\\" in subject:
+        return ()  # what it escapes depends on who has written it
+    pairs = [part.partition("=") for part in re.split(r"(?<!\\)[,+]", subject)]
+    names = [value.strip() for kind, _, value in pairs if kind.strip() == "CN"]
+    return () if any("\\" in name for name in names) else names

@@ -2,17 +2,14 @@
 
 import asyncio
 import logging
-import socket
 import ssl
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
-from http.client import HTTPResponse, HTTPSConnection
 from pathlib import Path
-from threading import Thread, Timer
-from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, Request, build_opener
+from threading import Thread
+from typing import Any
 
 from jobledger_server.rpc.access.key_set import BadKeySet, Key, KeySet
 from jobledger_server.runtime.files import FileState, file_state
@@ -24,7 +21,7 @@ MIN_REFRESH_SECONDS = 5.0
 """For a token with an unknown key they are fetched at once, but not more often than this."""
 
 FETCH_SECONDS = 5.0
-MAX_KEY_SET_BYTES = 1024 * 1024
+MAX_ANSWER_BYTES = 1024 * 1024
 
 log = logging.getLogger("jobledger.access")
 
@@ -54,10 +51,14 @@ class Issuer:
 
     Args:
         on_change: Called when keys have changed: tokens that they verified may be invalid now.
+
+    Attributes:
+        identities: What the names of its tokens' identities begin with.
     """
 
-    def __init__(self, settings: IssuerSettings, on_change: Callable[[], None]) -> None:
+    def __init__(self, settings: IssuerSettings, on_change: Callable[["Issuer"], None]) -> None:
         self.settings = settings
+        self.identities = f"jwt:{settings.name}/"
         self._on_change = on_change
         self._keys = KeySet(())
         self._state: FileState | None = None
@@ -74,7 +75,7 @@ class Issuer:
             if state == self._state:
                 return
             self._state = state
-            self._replace(path.read_bytes())
+            self._replace(KeySet.parse(path.read_bytes()))
         except OSError as error:
             self._state = None
             raise BadKeySet(f"cannot read {path}: {error.strerror}") from None
@@ -91,6 +92,10 @@ class Issuer:
                 await asyncio.shield(self._fetching)
             key = self._keys.find(kid)
         return key
+
+    def has(self, key: Key | None) -> bool:
+        """Whether this is one of the keys."""
+        return key in self._keys.keys
 
     def renew(self, at_least: float = REFRESH_SECONDS) -> None:
         """Read the keys' file if it has changed, or begin to fetch them if they are old.
@@ -120,11 +125,10 @@ class Issuer:
             self._fetched = time.monotonic()
             self._fetching = None
 
-    def _replace(self, content: bytes) -> None:
-        keys = KeySet.parse(content)
+    def _replace(self, keys: KeySet) -> None:
         if keys != self._keys:
             self._keys = keys
-            self._on_change()
+            self._on_change(self)
 
     def _log_failure(self, error: Exception) -> None:
         # The old keys stay in use. The log limits the rate of events that have a `count`.
@@ -132,40 +136,27 @@ class Issuer:
         log.warning("issuer_keys_unavailable", extra=facts)
 
 
-class _Connection(HTTPSConnection):
-    """Ends after FETCH_SECONDS, however slowly the other side sends: a timeout is for each read."""
+class _BoundedSocket(ssl.SSLSocket):
+    """Receives MAX_ANSWER_BYTES in FETCH_SECONDS at most. A timeout alone is for each read."""
 
-    def connect(self) -> None:
-        super().connect()
-        end = Timer(FETCH_SECONDS, _end, (self.sock,))
-        end.daemon = True
-        end.start()
+    _end = 0.0
+    _received = 0
 
-
-def _end(connection: socket.socket) -> None:
-    with suppress(OSError):  # it may have ended by itself
-        connection.shutdown(socket.SHUT_RDWR)
-
-
-class _Https(HTTPSHandler):
-    def __init__(self, context: ssl.SSLContext) -> None:
-        super().__init__(context=context)
-        self._tls = context
-
-    def https_open(self, req: Request) -> HTTPResponse:
-        return self.do_open(_Connection, req, context=self._tls)
+    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
+        """See `socket.recv_into`, by which all is received."""
+        now = time.monotonic()
+        self._end = self._end or now + FETCH_SECONDS
+        if now >= self._end or self._received > MAX_ANSWER_BYTES:
+            raise BadKeySet("is too large" if now < self._end else "is sent too slowly")
+        self.settimeout(self._end - now)
+        received = super().recv_into(buffer, nbytes, flags)
+        self._received += received
+        return received
 
 
-class _NoRedirects(HTTPRedirectHandler):
-    """Refuses redirects: keys come only from the URL in the access file."""
-
-    def redirect_request(self, *_: object) -> None:
-        return None
-
-
-async def _fetched(settings: IssuerSettings) -> bytes:
+async def _fetched(settings: IssuerSettings) -> KeySet:
     """Fetch the keys, in a thread that does not delay the end of the process."""
-    fetched: Future[bytes] = Future()
+    fetched: Future[KeySet] = Future()
     fetched.set_running_or_notify_cancel()  # from here on it cannot be cancelled
 
     def fetch() -> None:
@@ -178,13 +169,16 @@ async def _fetched(settings: IssuerSettings) -> bytes:
     return await asyncio.wrap_future(fetched)
 
 
-def _get(settings: IssuerSettings) -> bytes:
-    context = ssl.create_default_context(
+def _get(settings: IssuerSettings) -> KeySet:
+    # An optional extra.
+    from jwt import PyJWKClient  # noqa: PLC0415
+
+    tls = ssl.create_default_context(
         cafile=None if settings.jwks_ca_file is None else str(settings.jwks_ca_file)
     )
-    opener: OpenerDirector = build_opener(_Https(context), _NoRedirects())
-    with opener.open(settings.jwks_url, timeout=FETCH_SECONDS) as answer:
-        content: bytes = answer.read(MAX_KEY_SET_BYTES + 1)
-    if len(content) > MAX_KEY_SET_BYTES:
-        raise BadKeySet("is too large")
-    return content
+    tls.sslsocket_class = _BoundedSocket
+    # It follows no redirects: keys come only from the URL in the access file.
+    client = PyJWKClient(
+        settings.jwks_url, cache_jwk_set=False, timeout=FETCH_SECONDS, ssl_context=tls
+    )
+    return KeySet.of(client.fetch_data())

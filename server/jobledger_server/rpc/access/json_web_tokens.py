@@ -1,14 +1,12 @@
 """JSON Web Tokens as identities. Imported where the access file has an `[[issuer]]` only."""
 
 from collections.abc import Collection, Mapping
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import jwt
 
 from jobledger_server.admission.caller import Identity
 from jobledger_server.rpc.access.issuers import Issuer
-from jobledger_server.rpc.access.key_set import Key
 from jobledger_server.rpc.access.permissions import MAX_IDENTITY_CHARACTERS
 
 CLOCK_SKEW_SECONDS = 30
@@ -17,16 +15,9 @@ CLOCK_SKEW_SECONDS = 30
 _OPTIONS: Any = {"require": ["exp", "iss", "aud", "sub"]}
 
 
-class Verified(NamedTuple):
-    """An identity, and the time in seconds since 1970 until which its token is valid."""
-
-    identity: Identity
-    until: float
-
-
 async def verified(
     token: str, issuers: Mapping[str, Issuer], kept: Collection[str]
-) -> Verified | None:
+) -> Identity | None:
     """Return the identity of a token, or None if the token is not valid.
 
     Its `iss` names the issuer and its `kid` the key. The key alone determines the algorithm.
@@ -45,7 +36,7 @@ async def verified(
             return None
         claims: dict[str, Any] = jwt.decode(
             token,
-            _public_key(key),
+            key.public,
             algorithms=[key.algorithm],
             audience=list(issuer.settings.audiences),
             issuer=issuer.settings.issuer,
@@ -57,13 +48,8 @@ async def verified(
     except Exception:  # noqa: BLE001
         # Any client may send anything here, and must not get the reason.
         return None
-    name = f"jwt:{issuer.settings.name}/{claims['sub']}"
+    name = f"{issuer.identities}{claims['sub']}"
     if not claims["sub"] or len(name) > MAX_IDENTITY_CHARACTERS or not name.isprintable():
         return None
-    identity = Identity(name, {claim: claims[claim] for claim in kept if claim in claims})
-    return Verified(identity, until)
-
-
-@lru_cache(256)
-def _public_key(key: Key) -> Any:
-    return jwt.PyJWK(dict(key.parameters), key.algorithm).key
+    kept_claims = {claim: claims[claim] for claim in kept if claim in claims}
+    return Identity(name, until, kept_claims, key=key)

@@ -21,12 +21,12 @@ class Key:
     Attributes:
         kid: The id by which tokens name it, or None.
         algorithm: The one algorithm that it verifies: RS256, ES256 or EdDSA.
-        parameters: The key as it was given.
+        public: The key, as PyJWT takes it.
     """
 
     kid: str | None
     algorithm: str
-    parameters: tuple[tuple[str, str], ...]
+    public: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,11 @@ class KeySet:
             parsed = json.loads(content)
         except (ValueError, RecursionError):
             raise BadKeySet("is not JSON") from None
+        return cls.of(parsed)
+
+    @classmethod
+    def of(cls, parsed: Any) -> Self:
+        """Return the key set that JSON is. Raises BadKeySet if no key of it can be used."""
         entries = parsed.get("keys") if isinstance(parsed, dict) else None
         if not isinstance(entries, list):
             raise BadKeySet("is not a JSON Web Key Set")
@@ -74,26 +79,28 @@ def _key(entry: Any) -> Key | None:
         or not (kid is None or isinstance(kid, str))
     ):
         return None
-    parameters = {name: entry.get(name) for name in _PARAMETERS[algorithm]}
-    if not all(isinstance(value, str) for value in parameters.values()):
+    # An optional extra.
+    import jwt  # noqa: PLC0415
+
+    try:
+        # Without the private part, if somebody has published it.
+        public: Any = jwt.PyJWK({name: entry.get(name) for name in _PUBLIC}, algorithm).key
+    except (jwt.PyJWKError, jwt.InvalidKeyError, AttributeError, TypeError, ValueError):
         return None
-    return Key(kid, algorithm, tuple((name, str(value)) for name, value in parameters.items()))
+    # Its text says nothing of its length: it may begin with zeros.
+    if algorithm == "RS256" and public.key_size < MIN_RSA_BITS:
+        return None
+    return Key(kid, algorithm, public)
 
 
-_PARAMETERS: Mapping[str, Sequence[str]] = {
-    "RS256": ("kty", "n", "e"),
-    "ES256": ("kty", "crv", "x", "y"),
-    "EdDSA": ("kty", "crv", "x"),
-}
+_PUBLIC = ("kty", "crv", "x", "y", "n", "e")
 
 
 def _algorithm(entry: Mapping[str, Any]) -> str | None:
     """Return the algorithm for a kind of key. So no token can choose another one."""
     match entry.get("kty"), entry.get("crv"):
         case "RSA", _:
-            modulus = entry.get("n")
-            bits = len(modulus) * 6 if isinstance(modulus, str) else 0
-            return "RS256" if bits >= MIN_RSA_BITS else None
+            return "RS256"
         case "EC", "P-256":
             return "ES256"
         case "OKP", "Ed25519":

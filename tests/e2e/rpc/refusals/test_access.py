@@ -13,6 +13,7 @@ from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1 import worker_service_pb2 as workers
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
+from tests.support.access_file import write_access_file
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import decoded
 
@@ -44,7 +45,7 @@ Ask = Callable[..., Any]
 async def ask(start: Any, tmp_path: Path) -> Any:
     """Make a call with a token; return None or the refusal."""
     file = tmp_path / "access.toml"
-    file.write_text(CALLERS)
+    write_access_file(file, CALLERS)
     app = await start(access=file)
     async with grpc.aio.insecure_channel(app.address) as channel:
 

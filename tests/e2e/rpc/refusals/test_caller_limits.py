@@ -19,6 +19,7 @@ from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_server.app import App
 from jobledger_server.rpc.serving import handlers
+from tests.support.access_file import write_access_file
 from tests.support.rpc_caller import Caller, decoded, watching
 
 Start = Callable[..., Awaitable[App]]
@@ -169,12 +170,13 @@ async def test_an_identity_is_one_caller_on_all_its_connections(
     start: Start, tmp_path: Path
 ) -> None:
     access = tmp_path / "access.toml"
-    access.write_text(
+    write_access_file(
+        access,
         "".join(
             f'[[caller]]\nname = "{name}"\nroles = ["owner"]\nusers = ["*"]\n'
             f'token_sha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\n'
             for name in ("eve", "ada")
-        )
+        ),
     )
     access.chmod(0o600)
     app = await start(access=access, **SHARE)

@@ -13,8 +13,7 @@ from jobledger.v1 import job_pb2
 from jobledger.v1 import worker_service_pb2 as workers
 from jobledger.v1.error_reason_pb2 import ErrorReason
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
-from jobledger_server.sql import transaction
-from jobledger_server.sql.job_cache import JobCache
+from tests.support.access_file import write_access_file
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import (
     COMPLETED,
@@ -107,7 +106,7 @@ class Worker:
 @pytest.fixture
 async def channel(start: Callable[..., Awaitable[Any]], tmp_path: Path) -> Any:
     file = tmp_path / "access.toml"
-    file.write_text(ACCESS)
+    write_access_file(file, ACCESS)
     app = await start(access=file)
     async with grpc.aio.insecure_channel(app.address) as channel:
         yield channel
@@ -128,30 +127,6 @@ def test_every_method_of_the_contract_is_tested() -> None:
     service = workers.DESCRIPTOR.services_by_name["WorkerService"]
     here = {method.partition(" ")[0] for method in ON_A_JOB}
     assert {method.name for method in service.methods} == {"ClaimJobs", *here}
-
-
-async def test_a_job_of_another_type_is_not_read(
-    channel: grpc.aio.Channel, everything: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """So the time of the answer does not reveal that the job exists."""
-    foreign, own = await everything.running(job_type="encode"), await everything.running()
-    read: list[str] = []
-    original = transaction.change_from_row
-
-    def noting(row: Any) -> Any:
-        read.append(str(row[0]))
-        return original(row)
-
-    monkeypatch.setattr(transaction, "change_from_row", noting)
-    monkeypatch.setattr(JobCache, "find", lambda *_: {})
-    renderer = Worker(channel, "renderer")
-    for method, more in ON_A_JOB.items():
-        fields = {"attempt": 1, **more}
-        _, reason, _ = await renderer.refused(method, job_id=foreign.id, **fields)
-        assert reason == "JOB_NOT_FOUND"
-    assert read == []
-    await renderer.call("UpdateProgress", job_id=own.id, attempt=1, progress=1)
-    assert read == [own.id]
 
 
 @in_turn("method", ON_A_JOB)

@@ -9,6 +9,7 @@ from jobledger_server.admission.caller import Identity, Permissions
 from jobledger_server.rpc.access.access_file import BadAccessFile, read_access_file
 from jobledger_server.rpc.access.policy import Policy
 from jobledger_server.rpc.methods import JOB_SERVICE, WORKER_SERVICE
+from tests.support.access_file import write_access_file
 
 DIGEST = "0" * 64
 TOKEN = f"[[caller]]\nname = 'a'\ntoken_sha256 = '{DIGEST}'\n"
@@ -19,7 +20,7 @@ ISSUER = "[[issuer]]\nname = 'accounts'\nissuer = 'https://a.example'\n"
 
 def policy(tmp_path: Path, content: str) -> Policy:
     file = tmp_path / "access.toml"
-    file.write_text(content)
+    write_access_file(file, content)
     return read_access_file(file)
 
 
@@ -114,6 +115,27 @@ def test_a_bad_access_file_is_refused_with_an_explanation(
         policy(tmp_path, content)
 
 
+def test_an_access_file_that_is_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "access.toml"
+    write_access_file(
+        file,
+        f"{TOKEN}{OPERATOR}[caller.quotas]\nwatches = 10\n{JWT}{OPERATOR}".replace("'a'", "'b'", 1),
+    )
+    whole = file.read_text().rstrip()
+    assert read_access_file(file)
+    for size in range(len(whole)):
+        file.write_text(whole[:size])
+        with pytest.raises(BadAccessFile, match=r"its last line is not `\[end\]`"):
+            read_access_file(file)
+    for more in ("\n\n", "\r\n"):
+        file.write_text(whole + more)
+        assert read_access_file(file)
+    for more in (f"\n{ISSUER}", "\nwatches = 10", "\n# a comment"):
+        file.write_text(whole + more)
+        with pytest.raises(BadAccessFile, match="its last line"):
+            read_access_file(file)
+
+
 def test_a_missing_access_file_is_refused_with_an_explanation(tmp_path: Path) -> None:
     with pytest.raises(BadAccessFile, match="cannot read the access file"):
         read_access_file(tmp_path / "nowhere.toml")
@@ -147,7 +169,7 @@ users_claim = "sub"
 
 
 def permissions(tmp_path: Path, name: str, **claims: object) -> Permissions:
-    return policy(tmp_path, RULES).permissions(Identity(name, claims))
+    return policy(tmp_path, RULES).permissions(Identity(name, claims=claims))
 
 
 @pytest.mark.parametrize(
