@@ -47,7 +47,7 @@ def section(name: str, found: Any) -> Iterator[str]:
     if found.is_function:
         yield signature(name, found)
     elif found.is_class:
-        bases = [str(base) for base in found.bases]
+        bases = list(public_bases(found))
         init = found.all_members.get("__init__")
         shown = list(init.parameters if init is not None else found.parameters)
         if shown and not is_error(found):
@@ -65,13 +65,34 @@ def is_error(found: Any) -> bool:
     return str(found.path).startswith("jobledger.errors.")
 
 
-def members(owner: str, found: Any) -> Iterator[str]:
-    """Yield what a class has: its attributes as a table, its methods each with a heading."""
-    public = {
+def public_bases(found: Any) -> Iterator[str]:
+    """Yield the bases of a class, without private ones: what it has of them is shown as its own."""
+    for base in found.bases:
+        name = str(base)
+        if name.startswith("_"):
+            yield from public_bases(found.parent[name])
+        else:
+            yield name
+
+
+def own_members(found: Any) -> dict[str, Any]:
+    """Return the members of an error, with those of its private bases."""
+    inherited = [found.parent[str(base)] for base in found.bases if str(base).startswith("_")]
+    return {name: each for kind in (*inherited, found) for name, each in kind.members.items()}
+
+
+def public_members(found: Any) -> dict[str, Any]:
+    """Return the public members of a class."""
+    return {
         name: member.final_target if member.is_alias else member
-        for name, member in (found.members if is_error(found) else found.all_members).items()
+        for name, member in (own_members(found) if is_error(found) else found.all_members).items()
         if not name.startswith("_")
     }
+
+
+def members(owner: str, found: Any) -> Iterator[str]:
+    """Yield what a class has: its attributes as a table, its methods each with a heading."""
+    public = public_members(found)
     attributes = [(n, m) for n, m in public.items() if not m.is_function]
     if attributes:
         rows = [
@@ -81,8 +102,10 @@ def members(owner: str, found: Any) -> Iterator[str]:
         yield "\n".join(["| attribute | type | |", "| --- | --- | --- |", *rows]) + "\n"
     methods = [(n, m) for n, m in public.items() if m.is_function]
     if owner.startswith("Async") and methods:
-        yield f"The methods are those of `{owner.removeprefix('Async')}`; calls are awaited.\n"
-        return
+        blocking = owner.removeprefix("Async")
+        yield f"The methods are those of `{blocking}`; calls are awaited.\n"
+        shown = public_members(found.package[blocking].final_target)
+        methods = [(n, m) for n, m in methods if n not in shown]
     for name, method in methods:
         yield f"#### {owner}.{name}\n"
         yield signature(name, method)

@@ -24,7 +24,8 @@ class WorkOpener(AsyncCalls):
 
         Raises:
             ClientClosed: the client, or its channel, is closed.
-            Unavailable, DeadlineExceeded: there is no token at present.
+            DeadlineExceeded: the token function took longer than the client's timeout.
+            Unavailable: the token function raised OSError.
         """
         metadata = await self._headers((), self._timeout)
         try:

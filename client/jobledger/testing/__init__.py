@@ -8,12 +8,20 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jobledger.testing.handler_run import HandlerRun, run_handler, run_handler_async
+    from jobledger.testing.handler_run import (
+        HandlerRun,
+        RunOptions,
+        run_handler,
+        run_handler_async,
+    )
     from jobledger.testing.server import LocalServer, ServerFailed, local_server
+    from jobledger.worker.throttle import Report
 
 __all__ = [
     "HandlerRun",
     "LocalServer",
+    "Report",
+    "RunOptions",
     "ServerFailed",
     "local_server",
     "run_handler",
@@ -22,16 +30,18 @@ __all__ = [
 
 # Imported when first used: pytest loads this package for its plugin in each of its runs.
 _MODULES = {
-    "HandlerRun": "handler_run",
-    "LocalServer": "server",
-    "ServerFailed": "server",
-    "local_server": "server",
-    "run_handler": "handler_run",
-    "run_handler_async": "handler_run",
+    "HandlerRun": "testing.handler_run",
+    "LocalServer": "testing.server",
+    "Report": "worker.throttle",
+    "RunOptions": "testing.handler_run",
+    "ServerFailed": "testing.server",
+    "local_server": "testing.server",
+    "run_handler": "testing.handler_run",
+    "run_handler_async": "testing.handler_run",
 }
 
 
 def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(importlib.import_module(f"jobledger.{_MODULES[name]}"), name)

@@ -38,7 +38,9 @@ class RunOptions(TypedDict, total=False):
     job_type: str
     """Default: the function's name."""
     labels: Mapping[str, str]
+    """The job's. Default: none."""
     user_id: str
+    """The job's owner. Default: `ada`."""
     attempt: int
     """Default: 1."""
     max_attempts: int

@@ -13,10 +13,12 @@ INTERVAL: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Progress in percent and a message; None means unchanged."""
+    """What a handler reports at once; None means unchanged."""
 
     progress: int | None = None
+    """Percent."""
     message: str | None = None
+    """For people."""
 
     def __bool__(self) -> bool:
         return self.progress is not None or self.message is not None
