@@ -58,6 +58,14 @@ def pyright(*files):
     return lines, run.stdout
 
 
+def test_mypy_says_what_a_handler_may_return() -> None:
+    _, output = mypy(PROGRAM)
+    lines = [line for line in output.splitlines() if "Coroutine[Any, Any, list[int]]" in line]
+    assert len(lines) == 2, output
+    for word in ("Outcome", "Mapping", "Dataclass", "None"):
+        assert all(word in line for line in lines), output
+
+
 # pyright fetches its program with npm.
 CHECKERS = [mypy, pytest.param(pyright, marks=pytest.mark.polyglot)]
 

@@ -43,7 +43,10 @@ from jobledger.worker.slots import MAX_SLOTS, Slots
 from jobledger.worker.work import Work
 
 Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[Any] | AbstractContextManager[Any]]
-_Function = TypeVar("_Function", bound=Function)
+# mypy says no more of a function that cannot be a handler than this name.
+_HandlerReturningOutcomeMappingDataclassOrNone = TypeVar(
+    "_HandlerReturningOutcomeMappingDataclassOrNone", bound=Function
+)
 
 _logger = logging.getLogger("jobledger.worker")
 
@@ -116,7 +119,9 @@ class Worker:
         self._hurrying = asyncio.Event()
 
     @overload
-    def handler(self, job_type: _Function) -> _Function: ...
+    def handler(
+        self, job_type: _HandlerReturningOutcomeMappingDataclassOrNone
+    ) -> _HandlerReturningOutcomeMappingDataclassOrNone: ...
 
     @overload
     def handler(
@@ -127,7 +132,10 @@ class Worker:
         timeout: Seconds | None = None,
         on_cancel: OnCancel = "raise",
         executor: Executor = "thread",
-    ) -> Callable[[_Function], _Function]: ...
+    ) -> Callable[
+        [_HandlerReturningOutcomeMappingDataclassOrNone],
+        _HandlerReturningOutcomeMappingDataclassOrNone,
+    ]: ...
 
     def handler(
         self,
@@ -167,7 +175,7 @@ class Worker:
             RuntimeError: the worker runs already.
         """
 
-        def register(function: _Function) -> _Function:
+        def register(function: Function) -> Function:
             name = name_of(function) if job_type is None else job_type
             if name in self._handlers:
                 raise ValueError(f"job_type: {name!r} has a handler")
