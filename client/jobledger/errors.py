@@ -38,13 +38,17 @@ from jobledger.v1.worker_service_pb2 import UpdateError
 
 DOMAIN = "jobledger"
 
-_NO_CONNECTION = "no connection (check the address, and that both sides use TLS or neither does)"
+_TLS_OR_NEITHER = "that both sides use TLS or neither does"
+_NO_CONNECTION = f"no connection (check the address, and {_TLS_OR_NEITHER})"
 
 # gRPC's words before the cause. If it changes them, its whole message stays.
 _CONNECTING = re.compile(
     r"^failed to connect to all addresses; last error: (\w+: )?(\S+: )?"
     r"(Failed to connect to remote host: )?"
 )
+
+# What gRPC says of a peer that closes the connection at its first bytes, or answers without TLS.
+_MISUNDERSTOOD = re.compile("Socket closed|Connection reset|End of TCP stream|WRONG_VERSION_NUMBER")
 
 _DETAIL_TYPES: dict[str, type[Message]] = {
     kind.DESCRIPTOR.full_name: kind
@@ -286,7 +290,8 @@ def from_rpc_error(
         cause = message if message != "Deadline Exceeded" else "it is connected"
         message = f"no answer from {target}{within}: {cause if connected else _NO_CONNECTION}"
     elif code is grpc.StatusCode.UNAVAILABLE and (cause := _CONNECTING.sub("", message)) != message:
-        message = f"cannot connect to {target or 'the server'}: {cause}"
+        advice = f" (check {_TLS_OR_NEITHER})" if _MISUNDERSTOOD.search(cause) else ""
+        message = f"cannot connect to {target or 'the server'}: {cause}{advice}"
     elif code is grpc.StatusCode.UNAVAILABLE and not info.reason and target not in message:
         # gRPC names an address that the target was resolved to, if any.
         message = f"{target}: {message}"

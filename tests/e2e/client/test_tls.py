@@ -10,6 +10,7 @@ import pytest
 
 from jobledger import AsyncClient, Client, Unavailable
 from tests.support.certificates import LOCALHOST_CERTIFICATE, LOCALHOST_KEY
+from tests.support.ports import free_port
 
 
 class Doorman(grpc.GenericRpcHandler):
@@ -59,6 +60,29 @@ def test_a_server_with_an_untrusted_certificate_gets_no_call(doorman):
     ):
         client.get_job("j")
     assert doorman.shown == []
+
+
+def not_connected(target, credentials=None):
+    """Return what a client says that cannot connect."""
+    with (
+        Client(target, user_id="ada", credentials=credentials) as client,
+        pytest.raises(Unavailable, match=f"cannot connect to {target}: ") as failed,
+    ):
+        next(client.watch_jobs(connect_timeout=0.0))
+    return str(failed.value)
+
+
+def test_without_tls_the_error_names_tls_as_a_possible_cause(doorman):
+    assert not_connected(doorman.target).endswith("(check that both sides use TLS or neither does)")
+
+
+def test_with_tls_the_error_names_a_server_without_tls_as_a_possible_cause(own_server):
+    words = not_connected(own_server.target, grpc.ssl_channel_credentials())
+    assert words.endswith("(check that both sides use TLS or neither does)")
+
+
+def test_without_a_server_the_error_does_not_name_tls():
+    assert not_connected(f"127.0.0.1:{free_port()}").endswith("Connection refused")
 
 
 def test_the_command_line_speaks_tls_and_shows_its_token(doorman, tmp_path):
