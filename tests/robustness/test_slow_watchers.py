@@ -10,7 +10,10 @@ from typing import Any
 
 import grpc
 import pytest
+from google.longrunning.operations_pb2 import WaitOperationRequest
+from google.longrunning.operations_pb2_grpc import OperationsStub
 
+from jobledger.v1 import job_pb2
 from jobledger_server.app import App
 from jobledger_server.domain.job import Job
 from jobledger_server.rpc.jobs import feed_streams, shared_messages
@@ -176,6 +179,33 @@ async def test_a_stalled_watch_keeps_its_message_but_not_the_job(
         assert app.hub.watches == 2 * count
         _, after = kept()
         assert after - before <= 2
+
+
+async def test_a_waiting_operation_keeps_no_job(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(change_buffer, "MAX_BYTES", 1)  # else jobs are shared
+    count = 20
+    app = await start()
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call, operations = Caller(channel), OperationsStub(channel)
+        job = await call.running(parameters=BIG)
+        _, before = kept()
+        request = WaitOperationRequest(name=f"jobs/{job.id}")
+        waits = []
+        for _ in range(count):
+            metadata = (("x-jobledger-user", "ada"),)
+            waits.append(operations.WaitOperation(request, metadata=metadata, timeout=60))
+            while app.hub.watches < len(waits):
+                await asyncio.sleep(0)
+            # A wait subscribes, then reads the job; reads are answered in their order.
+            await call.GetJob(job_id=job.id, user_id="ada")
+        _, after = kept()
+        assert after - before <= 2
+        ended = (await call.MarkCompleted(job_id=job.id)).job
+        for wait in waits:
+            answer = job_pb2.Job.FromString((await wait).response.value)
+            assert answer == ended
 
 
 @pytest.fixture

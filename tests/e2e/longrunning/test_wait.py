@@ -112,7 +112,7 @@ async def test_a_timeout_returns_the_newest_state_undone(
     assert 0.7 <= loop.time() - began < 10
     assert not operation.done
     assert job_in(operation.metadata).progress == 42
-    assert reads == {"read_jobs": 1}
+    assert reads == {"read_jobs": 2}
 
 
 async def test_a_timeout_of_zero_reads_the_state_and_does_not_wait(

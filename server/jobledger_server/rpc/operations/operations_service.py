@@ -77,11 +77,12 @@ class OperationsService:
         with self._hub.subscribe(job_id, call.caller) as watch:
             job = await self._reads.job(job_id, user_id, call.caller)
             watch.sent_up_to(job.version)
-            while job.status not in TERMINAL:
-                update = await watch.next_update(max(0.0, until - loop.time()))
-                if update is None:
-                    break
-                job = update.job
+            while job.status not in TERMINAL and (rest := until - loop.time()) > 0:
+                # The wait may be long, and the job large: it is read again in the end.
+                del job
+                update = await watch.next_update(rest)
+                job = await self._reads.job(job_id, user_id) if update is None else update.job
+                del update
         return _serialized(operation_message(job))
 
 
