@@ -26,7 +26,6 @@ from jobledger.testing import local_server
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs/start/terminal.svg"
 WIDTH, HEIGHT = 120, 14
-FRAMES = 3  # how many are drawn before a command is stopped
 
 # Of each job: its owner, type, progress (None: still queued), message, and how it finished.
 JOBS = (
@@ -40,8 +39,8 @@ JOBS = (
 )
 
 
-def drawn(command: list[str], target: str, mark: str) -> str:
-    """Run a command in a terminal until it has drawn `mark`; return all that it wrote."""
+def drawn(command: list[str], target: str, job_ids: list[str]) -> str:
+    """Run a command in a terminal until it has drawn these jobs; return all that it wrote."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", HEIGHT, WIDTH, 0, 0))
     environment = {**os.environ, "TERM": "xterm-256color", "JOBLEDGER_SERVER": target}
@@ -54,7 +53,7 @@ def drawn(command: list[str], target: str, mark: str) -> str:
             written += os.read(ours, 65536)
         except OSError:  # the command has exited
             break
-        if written.count(mark.encode()) >= FRAMES:
+        if all(job_id.encode() in written for job_id in job_ids):
             process.send_signal(signal.SIGINT)
     process.kill()
     process.wait()
@@ -64,8 +63,8 @@ def drawn(command: list[str], target: str, mark: str) -> str:
 
 def last_frame(written: str) -> str:
     """Return what was drawn last, with its colors and without moves of the cursor."""
-    frames = re.split(r"\x1b\[H|(?:\r?\x1b\[2K(?:\x1b\[1A)?)+", written)
-    whole = max(frames[-3:], key=lambda frame: frame.count("\n"))
+    frames = re.split(r"\x1b\[H|\r\x1b\[J", written)
+    whole = max(reversed(frames[-3:]), key=lambda frame: frame.count("\n"))
     lines = re.sub(r"\x1b\[[^m]*?[A-HJKhl]", "", whole).replace("\r", "").split("\n")
     return "\n".join(line for line in lines if re.sub(r"\x1b\[[^m]*m", "", line).strip())
 
@@ -85,8 +84,9 @@ def main() -> None:
                     client.mark_completed(job.id, {"rows": 1200})
                 elif outcome == "FAILED":
                     client.mark_failed(job.id, "line 17 has 3 columns", reason="BAD_FILE")
-        watched = last_frame(drawn(["--user", "ada", "watch", *ids[:3]], server.target, "pass 1"))
-        top = last_frame(drawn(["top", "--all-users"], server.target, "transcode"))
+        watched = last_frame(drawn(["--user", "ada", "watch", *ids[:3]], server.target, ids[:3]))
+        active = [job_id for job_id, (*_, outcome) in zip(ids, JOBS, strict=True) if not outcome]
+        top = last_frame(drawn(["top", "--all-users"], server.target, active))
     console = Console(
         record=True, width=WIDTH, file=StringIO(), force_terminal=True, color_system="truecolor"
     )
