@@ -94,7 +94,7 @@ class WorkerServiceStub:
     jobs until its next message.
 
     Each update has one result, after its commit. The results are in the order
-    of the updates. Those of one job are applied in this order, and up to 100
+    of the updates. Those of one job are applied in this order, and up to 250
     updates of a message are committed together. An error concerns its own
     update only. The server stops reading while 1000 updates of the stream have
     no result, while 64 KiB of results were not sent, and while the caller sends
@@ -206,7 +206,7 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     jobs until its next message.
 
     Each update has one result, after its commit. The results are in the order
-    of the updates. Those of one job are applied in this order, and up to 100
+    of the updates. Those of one job are applied in this order, and up to 250
     updates of a message are committed together. An error concerns its own
     update only. The server stops reading while 1000 updates of the stream have
     no result, while 64 KiB of results were not sent, and while the caller sends
@@ -339,7 +339,7 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         jobs until its next message.
 
         Each update has one result, after its commit. The results are in the order
-        of the updates. Those of one job are applied in this order, and up to 100
+        of the updates. Those of one job are applied in this order, and up to 250
         updates of a message are committed together. An error concerns its own
         update only. The server stops reading while 1000 updates of the stream have
         no result, while 64 KiB of results were not sent, and while the caller sends

@@ -81,7 +81,11 @@ class OperationsService:
                 # The wait may be long, and the job large: it is read again in the end.
                 del job
                 update = await watch.next_update(rest)
-                job = await self._reads.job(job_id, user_id) if update is None else update.job
+                job = (
+                    await self._reads.job(job_id, user_id, call.caller)
+                    if update is None
+                    else update.job
+                )
                 del update
         return _serialized(operation_message(job))
 

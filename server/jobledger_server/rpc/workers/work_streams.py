@@ -44,7 +44,7 @@ from jobledger_server.watch.wake_up import WakeUp
 MESSAGE_SECONDS = 20.0
 """How long the first message may take to arrive, and a later one at least."""
 
-UPDATES_PER_TURN = 100
+UPDATES_PER_TURN = 250
 """Updates that a stream submits before another one, and the rest of the server, has its turn."""
 
 UPDATES_PER_CALL = 10
