@@ -266,6 +266,14 @@ def test_the_queries_for_sqlite_run(tmp_path: Path) -> None:
     assert [str(r["id"]) for r in stuck] == [job.id]
 
 
+def test_a_job_whose_worker_is_dead_can_be_finished(
+    server: ServerProcess, ada: Client, tmp_path: Path
+) -> None:
+    job = ada.start_job(ada.create_job("render").id)
+    run([only(DATABASES, "mark_failed").replace("JOB_ID", job.id)], tmp_path, server.target)
+    assert ada.get_job(job.id).status is JobStatus.FAILED
+
+
 async def test_the_queries_for_postgresql_run(
     postgres: Databases, postgres_template: str, tmp_path: Path
 ) -> None:
