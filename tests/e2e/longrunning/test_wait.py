@@ -80,8 +80,8 @@ async def test_nothing_is_lost_between_subscribing_and_reading(
     gate = Gate()
     original = SqlStore.read_jobs
 
-    async def read_then_wait(self: Any, **wanted: Any) -> Any:
-        jobs = await original(self, **wanted)
+    async def read_then_wait(self: Any, wanted: Any) -> Any:
+        jobs = await original(self, wanted)
         await gate()
         return jobs
 

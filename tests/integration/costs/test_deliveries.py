@@ -127,7 +127,7 @@ async def test_all_watchers_of_a_job_are_sent_the_same_bytes_object(
 ) -> None:
     """The same object: not a byte is copied for the next watcher before gRPC has it."""
     handed: list[bytes] = []
-    make_handler = grpc.stream_stream_rpc_method_handler
+    make_handler = grpc.unary_stream_rpc_method_handler
 
     def noting(behavior: Any, request_deserializer: Any, response_serializer: Any) -> Any:
         def noted(message: Any) -> bytes:
@@ -136,7 +136,7 @@ async def test_all_watchers_of_a_job_are_sent_the_same_bytes_object(
 
         return make_handler(behavior, request_deserializer, noted)
 
-    monkeypatch.setattr(grpc, "stream_stream_rpc_method_handler", noting)
+    monkeypatch.setattr(grpc, "unary_stream_rpc_method_handler", noting)
     app = await start()
     async with grpc.aio.insecure_channel(app.address) as channel:
         call = Caller(channel)
