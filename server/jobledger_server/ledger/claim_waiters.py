@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from jobledger_server.domain.state_machine import is_claimable
 from jobledger_server.store import Change, Claimable
 
-POLL_SECONDS = 5.0
+CLAIM_POLL_SECONDS = 5.0
 """A waiter that is not woken polls this often: a claim elsewhere may have been rolled back."""
 
 
@@ -42,7 +42,7 @@ class ClaimWaiter:
 
     async def wait(self, max_wait: float) -> None:
         """Return when woken, after `max_wait` seconds, or when it is time to poll."""
-        poll = POLL_SECONDS * random.uniform(0.75, 1.25)  # noqa: S311
+        poll = CLAIM_POLL_SECONDS * random.uniform(0.75, 1.25)  # noqa: S311
         try:
             async with asyncio.timeout(min(max_wait, poll)):
                 await self._woken.wait()

@@ -19,7 +19,7 @@ from jobledger_server.ledger.claim_waiters import ClaimWaiters
 from jobledger_server.ledger.ledger import Ledger, Outcome, decisions_of
 from jobledger_server.store import Claimable, StoreUnavailable
 
-RETRY_SECONDS = 1.0
+RELEASE_RETRY_SECONDS = 1.0
 """Interval between attempts to release jobs while the database is unavailable."""
 
 log = logging.getLogger("jobledger.claims")
@@ -110,7 +110,7 @@ class LongPoll:
     async def _release(self, jobs: Sequence[Job]) -> None:
         while jobs := await self._release_some(jobs):
             with suppress(TimeoutError):
-                async with asyncio.timeout(RETRY_SECONDS):
+                async with asyncio.timeout(RELEASE_RETRY_SECONDS):
                     await self._closing.wait()
 
     async def _release_some(self, jobs: Sequence[Job]) -> Sequence[Job]:

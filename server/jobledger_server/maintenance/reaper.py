@@ -17,7 +17,7 @@ from jobledger_server.store import Overdue, Store, StoreError
 BATCH = 100
 """Jobs expired together: few, so that callers' commands do not wait long."""
 
-POLL_SECONDS = 0.5
+REAP_SECONDS = 0.5
 """Interval between polls while no job is overdue."""
 
 log = logging.getLogger("jobledger.reaper")
@@ -34,7 +34,7 @@ class Reaper:
         """Poll until cancelled."""
         while True:
             # Jitter, so that many servers do not poll at the same moment.
-            await asyncio.sleep(POLL_SECONDS * random.uniform(0.75, 1.25))  # noqa: S311
+            await asyncio.sleep(REAP_SECONDS * random.uniform(0.75, 1.25))  # noqa: S311
             try:
                 while await self.reap() == BATCH:
                     pass

@@ -30,7 +30,7 @@ JOBS = 1000
 DELETIONS = 1000
 """Deletions compacted together."""
 
-POLL_SECONDS = 60.0
+PURGE_SECONDS = 60.0
 """Interval between polls while there is nothing to do."""
 
 log = logging.getLogger("jobledger.retention")
@@ -63,7 +63,7 @@ class Retention:
         while True:
             # Jitter, so that many servers do not poll at the same moment.
             await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311
-            pause = POLL_SECONDS
+            pause = PURGE_SECONDS
             try:
                 if await self.purge_some():
                     pause = 0.0

@@ -34,7 +34,7 @@ from jobledger_server.watch.feed_reader import ForeignCursor
 
 DOMAIN = "jobledger"
 
-RETRY_SECONDS = 1
+DEFAULT_RETRY_SECONDS = 1
 """How long a caller is asked to wait before a retry that may succeed."""
 
 VIOLATIONS_BYTES = 1500
@@ -308,13 +308,13 @@ def _precondition(reason: ErrorReason.ValueType, message: str, facts: Mapping[st
 
 
 def _unavailable(
-    message: str, facts: Mapping[str, str] = NO_FACTS, delay: int = RETRY_SECONDS
+    message: str, facts: Mapping[str, str] = NO_FACTS, delay: int = DEFAULT_RETRY_SECONDS
 ) -> Refusal:
     reason = ErrorReason.ERROR_REASON_UNAVAILABLE
     return Refusal(code_pb2.UNAVAILABLE, reason, message, facts, lambda: [_retry(delay)])
 
 
-def _retry(delay: float = RETRY_SECONDS) -> error_details_pb2.RetryInfo:
+def _retry(delay: float = DEFAULT_RETRY_SECONDS) -> error_details_pb2.RetryInfo:
     seconds = int(delay)
     nanos = int((delay - seconds) * 1_000_000_000)
     return error_details_pb2.RetryInfo(retry_delay=Duration(seconds=seconds, nanos=nanos))

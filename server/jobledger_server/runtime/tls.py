@@ -27,7 +27,7 @@ SETTLE_SECONDS = 1.0
 """A certificate and its key are replaced one after the other, so files that do not belong together
 are a mistake only after this time."""
 
-RETRY_SECONDS = 1.0
+RELOAD_RETRY_SECONDS = 1.0
 """Between attempts to read files that were a mistake: a certificate may become valid later."""
 
 log = logging.getLogger("jobledger.server")
@@ -138,7 +138,7 @@ class _Certificate:
                     if self._next_read == self._seen_since:
                         facts = {"cause": str(error)}
                         log.error("certificate_unusable", extra=facts)  # noqa: TRY400
-                    self._next_read = now + RETRY_SECONDS
+                    self._next_read = now + RELOAD_RETRY_SECONDS
                 return None
             self._used = state
             log.info("certificate_renewed", extra={"file": str(self._files.cert)})

@@ -22,7 +22,7 @@ from jobledger_server.watch.change_buffer import ChangeBuffer
 PAGE = 100
 """Changes in a page of the table. Few: a page is one turn."""
 
-PAGE_BYTES = 256 * 1024
+TURN_BYTES = 256 * 1024
 """Bytes of jobs in a page of the table at most, or one job that is larger."""
 
 SLICE_BYTES = 1024 * 1024
@@ -134,7 +134,7 @@ class FeedReader:
         if seq < buffer.floor or as_of > max(seq, buffer.seq):
             async with self._turn(caller, max_wait):
                 page = await self._store.changes_after(
-                    seq, limit=PAGE, max_bytes=PAGE_BYTES, user_id=user_id
+                    seq, limit=PAGE, max_bytes=TURN_BYTES, user_id=user_id
                 )
             head = page.head.seq
             if head < max(seq, as_of):
@@ -172,7 +172,7 @@ class FeedReader:
         """
         async with self._turn(caller, max_wait):
             return await self._store.active_jobs(
-                after, until=until, limit=PAGE, max_bytes=PAGE_BYTES, user_id=user_id
+                after, until=until, limit=PAGE, max_bytes=TURN_BYTES, user_id=user_id
             )
 
     @asynccontextmanager

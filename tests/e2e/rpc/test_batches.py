@@ -146,7 +146,7 @@ async def test_a_batch_larger_than_a_message_may_be_is_refused(call: Caller) -> 
 async def test_a_waiting_worker_is_given_each_job_of_a_batch(
     app: App, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim_waiters, "POLL_SECONDS", 3600)  # it is woken, or goes without
+    monkeypatch.setattr(claim_waiters, "CLAIM_POLL_SECONDS", 3600)  # it is woken, or goes without
     claim = asyncio.ensure_future(
         call.ClaimJobs(worker_id="w", job_types=["render"], max_jobs=3, wait=Duration(seconds=20))
     )

@@ -207,7 +207,7 @@ async def test_jobs_claimed_for_a_caller_that_disconnected_are_released(gated: A
 async def test_a_draining_server_answers_waiting_claims_with_no_job(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim_waiters, "POLL_SECONDS", 3600)  # it is woken, or cut off
+    monkeypatch.setattr(claim_waiters, "CLAIM_POLL_SECONDS", 3600)  # it is woken, or cut off
     waits = asyncio.Event()
     wait = claim_waiters.ClaimWaiter.wait
 

@@ -54,7 +54,7 @@ async def test_one_release_that_fails_does_not_stop_the_others(
 async def test_a_release_that_failed_is_retried_until_the_database_answers(
     store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(long_poll, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(long_poll, "RELEASE_RETRY_SECONDS", 0.01)
     refusals = 3
 
     async def refused() -> None:
@@ -79,7 +79,7 @@ async def test_a_release_that_failed_is_retried_until_the_database_answers(
 async def test_shutdown_does_not_wait_for_an_unavailable_database(
     store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(long_poll, "RETRY_SECONDS", 3600)
+    monkeypatch.setattr(long_poll, "RELEASE_RETRY_SECONDS", 3600)
     refused = asyncio.Event()
 
     async def away() -> None:

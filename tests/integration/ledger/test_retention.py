@@ -197,7 +197,7 @@ async def test_tombstones_are_kept_for_the_configured_time(store: SqlStore, ledg
 async def test_retention_continues_after_an_outage_of_the_database(
     store: SqlStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, aged: Aged
 ) -> None:
-    monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(module, "PURGE_SECONDS", 0.01)
     job = await ended(ledger)
     await aged(job, by=2 * HOUR)
     polls: list[object] = []

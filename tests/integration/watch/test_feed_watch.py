@@ -358,7 +358,7 @@ async def test_each_update_is_bounded_by_bytes(
     ledger: Ledger, hub: WatchHub, store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blob = Payload(b"x" * 40_000)
-    monkeypatch.setattr(feed_module, "PAGE_BYTES", 3 * (40_000 + MEMORY_OVERHEAD_BYTES + 100))
+    monkeypatch.setattr(feed_module, "TURN_BYTES", 3 * (40_000 + MEMORY_OVERHEAD_BYTES + 100))
     monkeypatch.setattr(feed_module, "SLICE_BYTES", 3 * (40_000 + feed_module.CHANGE_BYTES + 100))
     for _ in range(10):
         await apply(ledger, Create(user_id="ada", job_type="t", parameters=blob))

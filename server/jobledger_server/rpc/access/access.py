@@ -25,7 +25,7 @@ from jobledger_server.rpc.access.permissions import Unauthenticated
 from jobledger_server.rpc.owner import Metadata
 from jobledger_server.runtime.files import FileState, file_state
 
-POLL_SECONDS = 0.5
+FILE_CHECK_SECONDS = 0.5
 """How often the access file is checked. A change counts once it is this old, so that a file that is
 being written is not reported as unusable."""
 
@@ -103,7 +103,7 @@ class Access:
                 issuer.renew()
             asked = True
             try:
-                async with asyncio.timeout(POLL_SECONDS):
+                async with asyncio.timeout(FILE_CHECK_SECONDS):
                     await self._check_now.wait()
             except TimeoutError:
                 asked = False

@@ -20,7 +20,7 @@ from jobledger_server.admission.endings import ShuttingDown
 QUIET_SECONDS = 0.1
 """After this long without a call, none has arrived that was not started."""
 
-RETRY_SECONDS = 1
+REFUSED_RETRY_SECONDS = 1
 """How long to wait for clients that retry at once."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -46,7 +46,7 @@ class Drain:
     def __enter__(self) -> None:
         if self.begun.is_set():
             self._refused.set()
-            raise ShuttingDown(retry_after=RETRY_SECONDS)
+            raise ShuttingDown(retry_after=REFUSED_RETRY_SECONDS)
         if not self._running:
             self._idle.clear()
         self._running += 1
@@ -67,7 +67,7 @@ class Drain:
     async def quiet(self) -> None:
         """Return when no client calls any more."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + RETRY_SECONDS
+        deadline = loop.time() + REFUSED_RETRY_SECONDS
         while loop.time() < deadline:
             self._refused.clear()
             try:

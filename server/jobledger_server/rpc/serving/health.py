@@ -9,7 +9,7 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 DATABASE_SECONDS = 5.0
 """After this long without an answer the database is unavailable. It is asked twice a second."""
 
-POLL_SECONDS = 0.25
+HEALTH_CHECK_SECONDS = 0.25
 
 
 async def report_serving(
@@ -37,4 +37,4 @@ async def follow_database(
         if answers is not serving:
             serving = answers
             await report_serving(health, services, serving=serving)
-        await asyncio.sleep(POLL_SECONDS)
+        await asyncio.sleep(HEALTH_CHECK_SECONDS)
