@@ -18,6 +18,7 @@ from jobledger_server.domain.job import (
     Job,
     JobId,
     JobStatus,
+    Lease,
     Micros,
     Transition,
 )
@@ -234,6 +235,15 @@ class Transaction(Protocol):
 
     async def load_unlocked_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
         """Like `load_jobs`, but skip jobs that another transaction has locked."""
+
+    async def load_leases(self, ids: Collection[JobId]) -> dict[JobId, Lease]:
+        """Like `load_jobs`, but read no more than the leases: no content of callers."""
+
+    async def renew(self, leases: Sequence[Lease]) -> None:
+        """Write until when these leases last now. They were loaded, and are held.
+
+        That is no change, so it takes no sequence number. Call it once, instead of `append`.
+        """
 
     async def find_created(
         self, requests: Collection[tuple[str, str]]

@@ -1,10 +1,11 @@
 """Counts what goes to a database: statements, and the round trips that they take."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import aiosqlite
 import asyncpg
 import pytest
 from asyncpg.prepared_stmt import PreparedStatement
@@ -25,15 +26,23 @@ class Counted:
         self.values: list[Sequence[Any]] = []
         """The values of each statement. SQLite has put them into its text."""
         self.round_trips = 0
+        self.bytes = 0
+        """Bytes of texts and blobs in the rows that the driver returned, to batches at least."""
 
     def reset(self) -> None:
         self.statements.clear()
         self.values.clear()
         self.round_trips = 0
+        self.bytes = 0
 
     def add(self, statement: str, values: Sequence[Any] = ()) -> None:
         self.statements.append(statement)
         self.values.append(values)
+
+    def add_rows(self, rows: Iterable[Iterable[Any]]) -> None:
+        self.bytes += sum(
+            len(value) for row in rows for value in row if isinstance(value, bytes | str)
+        )
 
 
 @contextmanager
@@ -59,7 +68,15 @@ def _count_sqlite(database: Database, counted: Counted, patched: pytest.MonkeyPa
     def connected(connection: Any, _record: object) -> None:
         connection.run_async(lambda sqlite: sqlite.set_trace_callback(counted.add))
 
+    fetch = aiosqlite.Connection.execute_fetchall
+
+    async def fetched(self: aiosqlite.Connection, *arguments: Any) -> Any:
+        rows = await fetch(self, *arguments)
+        counted.add_rows(rows)
+        return rows
+
     patched.setattr(loop, "call_soon_threadsafe", answered)
+    patched.setattr(aiosqlite.Connection, "execute_fetchall", fetched)
     for engine in (database.writer, database.reader, database.lists):
         event.listen(engine.sync_engine, "connect", connected)
 
@@ -74,7 +91,10 @@ def _count_postgresql(counted: Counted, patched: pytest.MonkeyPatch) -> None:
                 counted.add(self.get_query(), arguments)
             else:
                 counted.add(arguments[0], arguments[1:])
-            return await send(self, *arguments, **options)
+            result = await send(self, *arguments, **options)
+            if name == "fetch":
+                counted.add_rows(result)
+            return result
 
         patched.setattr(kind, name, sent)
 

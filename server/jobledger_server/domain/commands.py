@@ -81,6 +81,14 @@ class Report(Struct, frozen=True, kw_only=True):
     job_types: frozenset[str] | None = None
 
 
+class Renew(Struct, frozen=True, kw_only=True):
+    """Renew the lease of a running job. Of the job's content nothing is read or returned."""
+
+    job_id: JobId
+    attempt: int
+    job_types: frozenset[str] | None = None
+
+
 class LinkAsset(Struct, frozen=True, kw_only=True):
     """Link an asset to a running job. Idempotent if `request_id` is not empty."""
 

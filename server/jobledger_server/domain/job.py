@@ -152,6 +152,26 @@ class Job(Struct, frozen=True, gc=False):
         return self.lease_expire_time is not None
 
 
+class Lease(Struct, frozen=True, gc=False):
+    """The part of a job that a renewal of its lease needs, whatever else the job has.
+
+    The fields are those of the job. It may be the part of a job that nobody leases.
+    """
+
+    id: JobId
+    job_type: str
+    attempt: int
+    lease_duration: Micros | None
+    lease_expire_time: Instant | None
+    cancel_request_time: Instant | None
+    cancel_reason: str
+
+    @property
+    def leased(self) -> bool:
+        """Whether a worker holds it."""
+        return self.lease_expire_time is not None
+
+
 class AssetLink(Struct, frozen=True):
     """An asset as a caller describes it."""
 

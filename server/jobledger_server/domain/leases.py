@@ -8,13 +8,14 @@ the time: a worker may use an expired lease until the reaper has requeued or fai
 
 from msgspec.structs import replace
 
-from jobledger_server.domain.commands import Cancel, Claim, Release
+from jobledger_server.domain.commands import Cancel, Claim, Release, Renew
 from jobledger_server.domain.errors import JobNotFound, JobTerminal, LeaseLost
 from jobledger_server.domain.job import (
     Instant,
     Job,
     JobError,
     JobStatus,
+    Lease,
     Micros,
 )
 from jobledger_server.domain.state_machine import (
@@ -84,6 +85,25 @@ def claim(job: Job, command: Claim, now: Instant) -> Decision | None:
     return start_attempt(
         job, worker_id=worker_id, lease=command.lease_duration, actor=worker_id, now=now
     )
+
+
+def renew(lease: Lease | None, command: Renew, now: Instant) -> Lease:
+    """Renew a lease for its duration, counted from now.
+
+    Raises:
+        JobNotFound: The job does not exist, or is of a type that the caller may not work on.
+        LeaseLost: The attempt is not the job's current one, or is over.
+    """
+    job_types = command.job_types
+    if lease is None or (job_types is not None and lease.job_type not in job_types):
+        raise JobNotFound(command.job_id)
+    if command.attempt != lease.attempt or lease.lease_expire_time is None:
+        raise LeaseLost(lease.id, lease.attempt)
+    if lease.lease_duration is None:
+        return lease
+    # Never sooner than before, even if the clock went back: the deadline in the row stays.
+    expire_time = max(lease.lease_expire_time, now + lease.lease_duration)
+    return replace(lease, lease_expire_time=Instant(expire_time))
 
 
 def expire(job: Job, now: Instant, resumed_at: Instant | None = None) -> Decision:

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from itertools import chain
 from types import TracebackType
-from typing import Any, Self, cast, get_args
+from typing import Any, Self, TypeVar, cast, get_args
 
 from jobledger_server.admission.caller import Caller
 from jobledger_server.admission.endings import ShuttingDown
@@ -17,8 +17,10 @@ from jobledger_server.domain.commands import (
     Command,
     Create,
     CreateAll,
+    Renew,
 )
 from jobledger_server.domain.errors import LimitExceeded
+from jobledger_server.domain.job import Lease
 from jobledger_server.domain.state_machine import Decision
 from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.batcher import Batcher
@@ -26,6 +28,7 @@ from jobledger_server.ledger.claims import Claims
 from jobledger_server.ledger.ids import IdSource
 from jobledger_server.ledger.job_sizes import JobSizes
 from jobledger_server.ledger.outages import Outages
+from jobledger_server.ledger.renewals import Renewals
 from jobledger_server.ledger.stale_connections import retry_if_stale
 from jobledger_server.ledger.working_set import load_working_set
 from jobledger_server.store import (
@@ -48,6 +51,9 @@ that is under way and for its own, so both are short; more would make nothing ch
 log = logging.getLogger("jobledger.ledger")
 transition_log = logging.getLogger("jobledger.transition")
 
+Result = TypeVar("Result")
+AnyCommand = TypeVar("AnyCommand", bound=Command | Renew)
+
 Outcome = Sequence[Decision] | Exception
 """What became of a command: the decisions on it, once they are durable, or why there are none.
 CreateAll has a decision for each job, a claim one for each job that it started."""
@@ -68,7 +74,7 @@ class Ledger:
     Args:
         store: The database.
         publish: Receives the changes of each commit.
-        max_waiting: Commands that may wait for the database, and claims likewise.
+        max_waiting: Commands that may wait for the database; claims and renewals likewise.
         share: The fraction of `max_waiting` that one caller may use, up to 1.
         sizes: The sizes of large jobs, if others record them too.
         observe: Observes every outcome.
@@ -116,11 +122,21 @@ class Ledger:
             share=share,
             observe=observe,
         )
+        self._renewals = Renewals(
+            store,
+            self._record_error,
+            max_batch=MAX_BATCH,
+            max_batch_bytes=MAX_BATCH_BYTES,
+            max_waiting=max_waiting,
+            share=share,
+            read_counter=self._read_counter,
+        )
         self._exit_stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         await self._exit_stack.enter_async_context(self._batcher)
         await self._exit_stack.enter_async_context(self._claims)
+        await self._exit_stack.enter_async_context(self._renewals.batcher)
         return self
 
     async def __aexit__(
@@ -134,16 +150,16 @@ class Ledger:
     @property
     def tasks(self) -> tuple[asyncio.Task[None] | None, ...]:
         """The tasks that write. None before the `async with` block."""
-        return self._batcher.task, self._claims.task
+        return tuple(batcher.task for batcher in self.batchers)
 
     @property
     def batchers(self) -> tuple[Batcher[Any, Any], ...]:
-        """What batches commands and claims."""
-        return self._batcher, self._claims.batcher
+        """What batches commands, claims and renewals."""
+        return self._batcher, self._claims.batcher, self._renewals.batcher
 
     @property
     def processed(self) -> int:
-        """How many commands and claims were processed so far; CreateAll is one."""
+        """How many commands, claims and renewals were processed so far; CreateAll is one."""
         return int(sum(batcher.sizes.sum for batcher in self.batchers))
 
     def submit(
@@ -167,6 +183,18 @@ class Ledger:
         pending = [self._put(batcher, part, caller) for part in parts]
         return pending[0] if len(pending) == 1 else asyncio.ensure_future(_joined(pending))
 
+    async def renew(self, commands: Sequence[Renew], caller: Caller) -> Sequence[Lease | Exception]:
+        """Return the renewed leases, each once it is durable, or why a lease was not renewed.
+
+        That is its DomainError, or a StoreError. Renewals are not ordered with commands.
+
+        Raises:
+            LimitExceeded: Too much waits, of this caller or of all.
+            ShuttingDown: It came too late.
+        """
+        put = self._renewals.batcher.put
+        return await _joined([put(part, caller) for part in self._parts(commands)])
+
     def _put(
         self,
         batcher: Batcher[Any, Sequence[Decision]],
@@ -183,10 +211,10 @@ class Ledger:
             refused.set_result([refusal] * len(commands))
             return refused
 
-    def _parts(self, commands: Sequence[Command]) -> Iterator[Sequence[Command]]:
+    def _parts(self, commands: Sequence[AnyCommand]) -> Iterator[Sequence[AnyCommand]]:
         """Put commands together, up to the bytes of jobs that one batch reads."""
         read_bytes = self._read_counter()
-        part: list[Command] = []
+        part: list[AnyCommand] = []
         size = 0
         for command in commands:
             part.append(command)
@@ -214,10 +242,10 @@ class Ledger:
                     },
                 )
 
-    def _read_counter(self) -> Callable[[Command], int]:
+    def _read_counter(self) -> Callable[[Command | Renew], int]:
         read_bytes = self._sizes.read_counter()
 
-        def bytes_of(command: Command) -> int:
+        def bytes_of(command: Command | Renew) -> int:
             return 0 if isinstance(command, Create | CreateAll) else read_bytes(command.job_id)
 
         return bytes_of
@@ -329,7 +357,7 @@ def decision_of(outcomes: Sequence[Outcome]) -> Decision:
     return decision
 
 
-async def _joined(pending: Sequence[asyncio.Future[Sequence[Outcome]]]) -> Sequence[Outcome]:
+async def _joined(pending: Sequence[asyncio.Future[Sequence[Result]]]) -> Sequence[Result]:
     return list(chain.from_iterable(await asyncio.gather(*pending)))
 
 

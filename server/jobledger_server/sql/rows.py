@@ -17,6 +17,7 @@ from jobledger_server.domain.job import (
     Job,
     JobError,
     JobStatus,
+    Lease,
     Micros,
 )
 from jobledger_server.domain.leases import deadline
@@ -124,6 +125,11 @@ mutable_rows = JobRows(name for name in _JOB_COLUMNS if name not in FIXED_COLUMN
 report_rows = JobRows(REPORT_COLUMNS)
 """Makes rows of the columns that a report changes."""
 
+LEASE_COLUMNS = Lease.__struct_fields__
+"""The columns that are read to renew a lease. SQLite stores all of them before the payloads."""
+
+_lease_fields = attrgetter(*LEASE_COLUMNS)
+
 RENEWAL_COLUMNS = ("lease_expire_time",)
 """The column that a renewal of the lease changes."""
 
@@ -164,9 +170,14 @@ def _is_sooner(after: Job, before: Job) -> bool:
     return soon is not None and late is not None and soon < late
 
 
-def renewal_row(job: Job) -> Row:
+def renewal_row(job: Job | Lease) -> Row:
     """Make a row of the job's id and RENEWAL_COLUMNS."""
     return job.id, job.lease_expire_time
+
+
+def lease_of(job: Job) -> Lease:
+    """Return the part of the job that a renewal needs."""
+    return Lease(*_lease_fields(job))
 
 
 def deadline_row(job: Job) -> Row:

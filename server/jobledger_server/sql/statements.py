@@ -23,6 +23,7 @@ from jobledger_server.sql.history import HISTORY_COLUMNS
 from jobledger_server.sql.rows import (
     ASSET_COLUMNS,
     DEADLINE_COLUMNS,
+    LEASE_COLUMNS,
     RENEWAL_COLUMNS,
     TOMBSTONE_COLUMNS,
     job_rows,
@@ -66,6 +67,8 @@ class Statements:
         self.read_jobs = prepared(jobs_by_id)
         # In the order of the ids, so that transactions do not deadlock.
         self.lock_jobs = prepared(dialect.locked(jobs_by_id.order_by(jobs.c.id)))
+        leases_by_id = jobs_by_id.with_only_columns(*(jobs.c[name] for name in LEASE_COLUMNS))
+        self.lock_leases = prepared(dialect.locked(leases_by_id.order_by(jobs.c.id)))
         # With the time, which a claim always needs.
         self.lock_unlocked_jobs = prepared(
             dialect.locked(jobs_by_id.add_columns(dialect.clock), skip=True)

@@ -3,7 +3,9 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from jobledger_server.domain.job import Asset, Instant, Job, JobId, JobStatus, is_id
+from msgspec.structs import replace
+
+from jobledger_server.domain.job import Asset, Instant, Job, JobId, JobStatus, Lease, is_id
 from jobledger_server.domain.state_machine import Decision, was_just_started
 from jobledger_server.sql.driver import Driver, Prepared, Writes, WriteStatement
 from jobledger_server.sql.history import NO_HISTORY, with_transition
@@ -16,6 +18,7 @@ from jobledger_server.sql.rows import (
     deadline_row,
     job_from_row,
     job_rows,
+    lease_of,
     mutable_rows,
     only_renewed,
     only_reported,
@@ -43,14 +46,7 @@ class SqlTransaction:
         return await self._driver.now()
 
     async def load_jobs(self, ids: Collection[JobId]) -> dict[JobId, Job]:
-        missing = set(ids)
-        known = self._cache.find(missing)
-        if len(known) == len(missing):
-            write_ids = {job_id: write_id for job_id, (_, write_id) in known.items()}
-            same = await self._driver.unchanged(write_ids)
-            self._loaded.update((job_id, known[job_id][0]) for job_id in same)
-            missing -= self._loaded.keys()
-        # Else all in one statement, so that all are locked in the order of their ids.
+        missing = await self._load_if_cached(ids)
         if missing:
             bound = bind_ids(self._dialect, "ids", missing)
             self._add(await self._fetch(self._statements.lock_jobs, bound))
@@ -63,6 +59,45 @@ class SqlTransaction:
             self._driver.time = Instant(rows[0][-1])
         self._add([row[:-1] for row in rows])
         return self._jobs()
+
+    async def load_leases(self, ids: Collection[JobId]) -> dict[JobId, Lease]:
+        missing = await self._load_if_cached(ids)
+        leases = {job_id: lease_of(change.job) for job_id, change in self._loaded.items()}
+        if missing:
+            bound = bind_ids(self._dialect, "ids", missing)
+            rows = await self._fetch(self._statements.lock_leases, bound)
+            leases.update((lease.id, lease) for lease in (Lease(*row) for row in rows))
+            # The cached ones among them stay so, with their new leases.
+            await self._load_cached(self._cache.find(missing))
+        return leases
+
+    async def _load_if_cached(self, ids: Collection[JobId]) -> set[JobId]:
+        """Load the jobs from the cache if it has them all; return those that are to be read.
+
+        Else they are read by one statement, so that all are locked in the order of their ids.
+        """
+        missing = set(ids)
+        known = self._cache.find(missing)
+        if len(known) == len(missing):
+            await self._load_cached(known)
+        return missing - self._loaded.keys()
+
+    async def _load_cached(self, known: Mapping[JobId, tuple[Change, WriteId]]) -> None:
+        if known:
+            write_ids = {job_id: write_id for job_id, (_, write_id) in known.items()}
+            same = await self._driver.unchanged(write_ids)
+            self._loaded.update((job_id, known[job_id][0]) for job_id in same)
+
+    async def renew(self, leases: Sequence[Lease]) -> None:
+        writes = [(self._statements.renew_jobs, [renewal_row(lease) for lease in leases])]
+        _, self._write_id = await self._driver.append(
+            0, lambda _: writes, deletions=(), new=0, last=True
+        )
+        for lease in leases:
+            change = self._loaded.get(lease.id)
+            if change is not None:
+                job = replace(change.job, lease_expire_time=lease.lease_expire_time)
+                self._written.append(replace(change, job=job))
 
     def _add(self, rows: Sequence[Sequence[Any]]) -> None:
         self._loaded.update((change.job.id, change) for change in map(change_from_row, rows))

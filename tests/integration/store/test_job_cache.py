@@ -4,11 +4,20 @@ import asyncio
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from jobledger_server.domain.commands import Cancel, ChangeStatus, Delete, LinkAsset, Report
-from jobledger_server.domain.job import AssetLink, Job, JobId, JobStatus, Payload, Transition
+from jobledger_server.domain.job import (
+    AssetLink,
+    Instant,
+    Job,
+    JobId,
+    JobStatus,
+    Payload,
+    Transition,
+)
 from jobledger_server.sql import job_cache as memory_module
 from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.database_url import parse_url
@@ -94,6 +103,26 @@ async def test_a_change_by_another_process_is_seen(store: SqlStore, database_url
     gone = step(theirs, Delete(job_id=job.id, user_id="ada"))
     await append(other, gone)
     assert await loaded(store, job.id) == {}
+    await other.close()
+
+
+async def test_a_renewal_keeps_the_cached_job_only_if_its_row_is_unchanged(
+    store: SqlStore, database_url: str
+) -> None:
+    payload = Payload(b"\n\x03\n\x01a")
+    job, changed = [await running(store, parameters=payload) for _ in range(2)]
+    other = SqlStore(open_database(parse_url(database_url)))
+    report = step(changed, Report(job_id=changed.id, progress=50))
+    await append(other, report)
+    async with store.transaction() as transaction:
+        leases = await transaction.load_leases([job.id, changed.id])
+        until = Instant(10**16)
+        await transaction.renew(
+            [replace(lease, lease_expire_time=until) for lease in leases.values()]
+        )
+    expected = {each.id: replace(each, lease_expire_time=until) for each in (job, report.job)}
+    for each in (store, other):
+        assert await loaded(each, job.id, changed.id) == expected
     await other.close()
 
 

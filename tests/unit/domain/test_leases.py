@@ -11,13 +11,23 @@ from jobledger_server.domain.commands import (
     JobCommand,
     LinkAsset,
     Release,
+    Renew,
     Report,
 )
 from jobledger_server.domain.decisions import decide
-from jobledger_server.domain.errors import JobTerminal, LeaseLost
-from jobledger_server.domain.job import Instant, Job, JobError, JobStatus, Micros, Transition
-from jobledger_server.domain.leases import claim
+from jobledger_server.domain.errors import DomainError, JobNotFound, JobTerminal, LeaseLost
+from jobledger_server.domain.job import (
+    Instant,
+    Job,
+    JobError,
+    JobStatus,
+    Lease,
+    Micros,
+    Transition,
+)
+from jobledger_server.domain.leases import claim, renew
 from jobledger_server.domain.state_machine import Decision
+from jobledger_server.sql.rows import lease_of
 from tests.unit.domain.jobs import (
     ENDED_BY,
     HELD,
@@ -32,6 +42,7 @@ from tests.unit.domain.jobs import (
     RELEASED,
     RUN_TIMEOUT,
     SECOND,
+    STATES,
     State,
     ids,
     job_in,
@@ -349,3 +360,36 @@ def test_a_release_that_failed_a_cancelled_job_can_be_repeated(reason: str) -> N
         lost: type[Exception] = LeaseLost if reason in LOST else JobTerminal
         with pytest.raises(lost):
             decide(job, release, now=NOW, new_id=ids())
+
+
+def renewal(job: Job | None, renewing: Renew, now: int = NOW) -> Lease | type[DomainError]:
+    try:
+        return renew(None if job is None else lease_of(job), renewing, Instant(now))
+    except DomainError as refusal:
+        return type(refusal)
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("attempt", [0, 1, 2])
+@pytest.mark.parametrize("now", [NOW, LEASE_EXPIRED_AT + 1])
+def test_a_renewal_is_a_report_without_news_or_the_lease_is_lost(
+    state: State, attempt: int, now: int
+) -> None:
+    job = job_in(state)
+    outcome = outcome_of(job, Report(job_id=JOB_ID, attempt=attempt), now=now)
+    reported = outcome.job if isinstance(outcome, Decision) and outcome.renewed else None
+    expected = LeaseLost if reported is None else lease_of(reported)
+    assert renewal(job, Renew(job_id=JOB_ID, attempt=attempt), now) == expected
+
+
+def test_a_job_that_is_gone_or_of_another_type_cannot_be_renewed() -> None:
+    job = job_in(HELD)
+    assert renewal(None, Renew(job_id=JOB_ID, attempt=1)) is JobNotFound
+    other = Renew(job_id=JOB_ID, attempt=1, job_types=frozenset({"other"}))
+    assert renewal(job, other) is JobNotFound
+
+
+def test_a_renewal_never_ends_a_lease_sooner() -> None:
+    """The clock may go back. The reaper would miss a deadline that is sooner than in the row."""
+    job = replace(job_in(HELD), lease_expire_time=Instant(NOW + 2 * LEASE))
+    assert renewal(job, Renew(job_id=JOB_ID, attempt=1)) == lease_of(job)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from jobledger_server.admission.caller import Caller
-from jobledger_server.domain.commands import ChangeStatus, Release, Report, WorkerCommand
+from jobledger_server.domain.commands import ChangeStatus, Release, Renew, WorkerCommand
 from jobledger_server.domain.errors import DomainError, JobNotFound, LimitExceeded
 from jobledger_server.domain.job import MICROS_PER_SECOND, JobId, Micros
 from jobledger_server.domain.state_machine import Decision
@@ -71,20 +71,19 @@ class Leases:
         if not held:
             return
         job_types = self._caller.permissions.job_types
-        reports = [
-            Report(job_id=job, attempt=attempt, job_types=job_types) for job, attempt in held
+        renewals = [
+            Renew(job_id=job, attempt=attempt, job_types=job_types) for job, attempt in held
         ]
-        outcomes = await self._ledger.submit(reports, self._caller)
+        outcomes = await self._ledger.renew(renewals, self._caller)
         for (job_id, attempt), outcome in zip(held, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 if not _is_refusal(outcome):
                     raise outcome
                 self._held.lose(job_id, attempt)
                 continue
-            job = outcome[0].job
-            self._held.observe(job)
-            if job.lease_duration is not None:
-                self.seconds = min(self.seconds, job.lease_duration / MICROS_PER_SECOND)
+            self._held.observe(outcome)
+            if outcome.lease_duration is not None:
+                self.seconds = min(self.seconds, outcome.lease_duration / MICROS_PER_SECOND)
 
     def submitted(self, command: WorkerCommand) -> None:
         """Take note that an update is on its way."""
