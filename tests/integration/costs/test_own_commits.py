@@ -14,6 +14,7 @@ from jobledger_server.watch.change_buffer import ChangeBuffer
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.tail import Tail
 from tests.support.databases import several_servers
+from tests.support.ledger_calls import apply
 
 AT_ONCE = 8
 """Lifecycles on each server."""
@@ -43,11 +44,11 @@ async def server(database_url: str) -> AsyncIterator[tuple[Ledger, WatchHub, asy
 
 
 async def lifecycle(ledger: Ledger) -> None:
-    job = (await ledger.apply(Create(user_id="ada", job_type="t"))).job
-    await ledger.apply(ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING))
+    job = (await apply(ledger, Create(user_id="ada", job_type="t"))).job
+    await apply(ledger, ChangeStatus(job_id=job.id, target=JobStatus.PROCESSING))
     for progress in (30, 60):
-        await ledger.apply(Report(job_id=job.id, progress=progress))
-    await ledger.apply(ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
+        await apply(ledger, Report(job_id=job.id, progress=progress))
+    await apply(ledger, ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED))
 
 
 @several_servers

@@ -19,6 +19,7 @@ from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
 from tests.support.databases import NoOutages, migrated
+from tests.support.ledger_calls import apply
 from tests.support.postgres_server import PostgresServer
 
 PARAMETERS = Payload(bytes(range(256)) + bytes(94))
@@ -50,7 +51,7 @@ async def serving(url: str) -> AsyncIterator[tuple[Ledger, Database]]:
 
 async def together(ledger: Ledger, commands: Iterable[Command]) -> list[Job]:
     """Apply commands that arrive together."""
-    return [done.job for done in await asyncio.gather(*map(ledger.apply, commands))]
+    return [done.job for done in await asyncio.gather(*(apply(ledger, each) for each in commands))]
 
 
 def creations(count: int) -> list[Create]:
