@@ -18,7 +18,9 @@ from google.longrunning import operations_pb2
 from google.longrunning.operations_pb2_grpc import OperationsStub
 from grpc import StatusCode
 
+from jobledger.v1.job_service_pb2 import CreateJobRequest
 from jobledger_server.rpc.access.access import Access
+from jobledger_server.rpc.serving import arrivals
 from tests.support.access_file import write_access_file
 from tests.support.forked import Forked
 from tests.support.rpc_caller import Caller, decoded, refusal
@@ -148,6 +150,23 @@ async def test_a_call_that_its_client_cancels_while_it_is_ended_is_cancelled(fil
     with pytest.raises(asyncio.CancelledError):
         await called
     following.cancel()
+
+
+@pytest.mark.parametrize("untimed", [0, 64])
+async def test_a_request_whose_body_comes_after_the_revocation_is_refused(
+    file: Path, channel: grpc.aio.Channel, monkeypatch: pytest.MonkeyPatch, untimed: int
+) -> None:
+    """Whether gRPC waits for it or the server reads it."""
+    monkeypatch.setattr(arrivals, "MAX_UNTIMED", untimed)
+    metadata = [("authorization", "Bearer ada")]
+    call = channel.stream_unary("/jobledger.v1.JobService/CreateJob")(metadata=metadata)
+    await call.wait_for_connection()
+    await until(StatusCode.OK, listing(channel, "ada", "ada"))  # so the headers have arrived
+    write_access_file(file, BOB)
+    await until(StatusCode.UNAUTHENTICATED, listing(channel, "ada", "ada"))
+    await call.write(CreateJobRequest(user_id="ada", job_type="t").SerializeToString())
+    await call.done_writing()
+    assert (await _failure(call)).code() is StatusCode.UNAUTHENTICATED
 
 
 async def _to_the_end(stream: Any) -> None:

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobledger_server.domain.commands import Create, CreateAll
+from jobledger_server.domain.job import JobId
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.postgresql.postgresql_driver import FEED_LOCKED, batch_statement
 from jobledger_server.sql.rows import report_rows
-from jobledger_server.sql.statements import Statements, bind_locked, bind_owned
+from jobledger_server.sql.statements import Statements, bind_ids
 from tests.support.ledger_calls import create_all
 from tests.support.query_plans import plan
 
@@ -19,9 +20,9 @@ CHANGED = 60
 CREATED = 500
 
 
-async def filled(ledger: Ledger) -> list[str]:
+async def filled(ledger: Ledger) -> list[JobId]:
     """Make jobs, and return the ids of some."""
-    ids: list[str] = []
+    ids: list[JobId] = []
     for start in range(0, JOBS, 1000):
         numbers = range(start, start + 1000)
         creations = (Create(user_id="ada", job_type="t", request_id=f"r-{n}") for n in numbers)
@@ -36,7 +37,7 @@ async def test_a_batch_finds_its_rows_by_an_index(database: Database, ledger: Le
     for index, statement, values in (
         requests_made_before(statements),
         reports(statements, ids),
-        *owned(statements, ids),
+        *by_id(statements, ids),
     ):
         found = await plan(database, statement, values)
         assert index in found
@@ -55,16 +56,12 @@ def requests_made_before(statements: Statements) -> Found:
     return "uq_jobs_user_id_request_id", statement.text, statement.values(wanted)
 
 
-def owned(statements: Statements, ids: Sequence[str]) -> list[Found]:
-    pairs = [(id_, "ada") for id_ in ids]
-    typed = bind_locked(statements.dialect, [], pairs[::2], [(id_, "render") for id_ in ids])
+def by_id(statements: Statements, ids: Sequence[JobId]) -> list[Found]:
     index = "sqlite_autoindex_jobs_1" if statements.dialect.name == "sqlite" else "pk_jobs"
+    wanted = bind_ids(statements.dialect, "ids", ids)
     return [
         (index, each.text, each.values(wanted))
-        for each, wanted in (
-            (statements.read_jobs, bind_owned(statements.dialect, [], pairs)),
-            (statements.lock_some_jobs, typed),
-        )
+        for each in (statements.read_jobs, statements.lock_jobs, statements.lock_leases)
     ]
 
 

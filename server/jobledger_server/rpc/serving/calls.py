@@ -97,15 +97,16 @@ class Calls:
             if access is None:
                 call.caller = Caller(peer, permissions=EVERYTHING_PERMITTED)
             else:
-                call.caller = await access.caller(call.context, call.metadata)
-                check_method(call.caller.permissions, method)
+                await _permitted(access, method, call)
                 self.rate.take(call.caller)
                 if method.lasts:
                     unless_changed = access.until_changed(call.caller)
-            if read:
-                data = await self.arrivals.read(call.context)
-            else:
+            if not read:
                 self.arrivals.arrived()
+            else:
+                data = await self.arrivals.read(call.context)
+                if access is not None:  # that may have taken a while
+                    await _permitted(access, method, call)
             with self._drain, unless_changed:
                 return await self._serve(method, behavior, data, call)
 
@@ -199,6 +200,12 @@ class Calls:
             if size >= CALL_BYTES:
                 self.rate.add(caller, size // CALL_BYTES)
         return answer
+
+
+async def _permitted(access: Access, method: Method, call: Call) -> None:
+    """Find the caller of a call. Raises Unauthenticated, and AccessDenied for the method."""
+    call.caller = await access.caller(call.context, call.metadata)
+    check_method(call.caller.permissions, method)
 
 
 def _admitted(behavior: Behavior, admission: Admission) -> Behavior:
