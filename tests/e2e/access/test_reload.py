@@ -256,10 +256,16 @@ def test_sighup_does_not_end_a_server_that_starts(tmp_path: Path) -> None:
 
 
 def test_check_access_prints_the_permissions_or_the_error(file: Path) -> None:
-    write_access_file(file, ADA + WORKER)
+    fenced = 'fencing = "required"\nquotas = { calls_per_second = 50, watches = 3 }'
+    write_access_file(file, ADA + WORKER + fenced)
     run = run_server("check-access", str(file))
     assert (run.returncode, run.stderr) == (0, "")
     lines = run.stdout.splitlines()
+    assert lines[4:6] == ["  fencing: optional", "  quotas: work_streams 64"]
+    assert lines[-2:] == [
+        "  fencing: required",
+        "  quotas: calls_per_second 50, watches 3, work_streams 64",
+    ]
     assert lines[0] == "ada: token:ada"
     assert "  users: ada" in lines
     assert "  job types: render" in lines

@@ -260,6 +260,13 @@ token_sha256 = "{hashlib.sha256(b"token").hexdigest()}"
 roles = ["owner"]
 users = ["ada"]
 quotas = {{ jobs_per_second = 1 }}
+
+[[caller]]
+name = "bob"
+token_sha256 = "{hashlib.sha256(b"other").hexdigest()}"
+roles = ["owner"]
+users = ["bob"]
+quotas = {{ unfinished_jobs = 1 }}
 """,
     )
     app = await start(metrics=address, access=access)
@@ -269,13 +276,20 @@ quotas = {{ jobs_per_second = 1 }}
         await call.BatchCreateJobs(user_id="ada", requests=requests)
         with pytest.raises(grpc.aio.AioRpcError):
             await call.job()
+        other = Caller(channel, token="other")
+        await other.job(user_id="bob")
+        with pytest.raises(grpc.aio.AioRpcError):
+            await other.job(user_id="bob")
         figures = await scraped(address)
     refused = [
         (name, count)
         for name, count in figures.items()
         if name.startswith("jobledger_limit_refused_total") and count
     ]
-    assert refused == [('jobledger_limit_refused_total{limit="jobs_per_second",scope="caller"}', 1)]
+    assert sorted(refused) == [
+        ('jobledger_limit_refused_total{limit="jobs_per_second",scope="caller"}', 1),
+        ('jobledger_limit_refused_total{limit="unfinished_jobs",scope="caller"}', 1),
+    ]
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /metrics HTTP/1.1\r\n"])
