@@ -212,7 +212,7 @@ async def test_the_audit_log_has_no_request_content_and_merges_repeated_denials(
 
 async def test_repeated_refusals_of_changes_share_a_line_with_their_jobs(tmp_path: Path) -> None:
     access = tmp_path / "access.toml"
-    access.write_text(policy())
+    write_access_file(access, policy())
     access.chmod(0o600)
     arguments = ["--access", str(access)]
     async with ServerProcess(tmp_path, arguments=arguments) as server:

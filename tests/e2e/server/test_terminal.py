@@ -21,12 +21,12 @@ def test_a_server_drains_and_ends_with_its_terminal(database_url: str, log: str)
     on_terminal = 'exec "$@" <"$0"' + (' 2>"$0"' if log == "terminal" else "")
     command = ["sh", "-c", on_terminal, os.ttyname(theirs), PROGRAM, "serve", *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
-        os.close(theirs)
         try:
             with os.fdopen(ours, "rb") as terminal:
                 lines = process.stderr if log == "pipe" else terminal
                 while json.loads(lines.readline())["event"] != "serving":
                     pass
+                os.close(theirs)  # not before the server has opened it
             assert process.wait(30) == 0
             if log == "pipe":
                 assert b"stopped" in process.stderr.read()

@@ -131,9 +131,9 @@ async def test_commits_behind_a_gap_are_not_read_again(
         watch.sent_up_to(1)
         await created(elsewhere)
         await started(here, job)
-        await here.apply(Report(job_id=job.id, progress=10))
+        await apply(here, Report(job_id=job.id, progress=10))
         await created(elsewhere)
-        await here.apply(Report(job_id=job.id, progress=20))
+        await apply(here, Report(job_id=job.id, progress=20))
         assert await read(store, hub) == 1
         assert hub.seq == 4
         assert await news_of(watch, 3) == [(3, [2])]

@@ -1,5 +1,6 @@
 """JobService: for the owners of jobs."""
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 
@@ -24,7 +25,14 @@ from jobledger_server.rpc.messages import (
     transition_message,
     watch_message,
 )
-from jobledger_server.rpc.pages import Page, id_from, job_page, message_bytes, number_from
+from jobledger_server.rpc.pages import (
+    ROWS_PER_STEP,
+    Page,
+    id_from,
+    job_page,
+    message_bytes,
+    number_from,
+)
 from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.store import Store
 from jobledger_server.watch.hub import WatchHub
@@ -73,7 +81,11 @@ class JobService:
         creations = command.creations
         async with self._creations.creating(call.caller, creations[0].user_id, len(creations)):
             decisions = decisions_of(await self._ledger.submit([command], call.caller))
-        jobs = [job_bytes(decision.job) for decision in decisions]
+        jobs = []
+        for decision in decisions:
+            jobs.append(job_bytes(decision.job))
+            if len(jobs) % ROWS_PER_STEP == 0:
+                await asyncio.sleep(0)
         return jobs_response(pb.BatchCreateJobsResponse, jobs)
 
     async def GetJob(self, request: pb.GetJobRequest, call: Call) -> bytes:
