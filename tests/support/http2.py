@@ -6,6 +6,7 @@ RFC 9113 has the frames, RFC 7541 the headers.
 import socket
 import sys
 import threading
+from collections import Counter
 from contextlib import suppress
 from typing import Self
 
@@ -77,6 +78,10 @@ class Connection:
         """How many bytes of DATA the server takes now, over all streams."""
         self.answered: set[int] = set()
         """The streams on which the server has sent headers or a reset."""
+        self.windows: Counter[int] = Counter()
+        """How many bytes of DATA the server takes of each stream besides the first 65,535."""
+        self.ended: set[int] = set()
+        """The streams that the server has ended."""
         self.send(PREFACE, frame(SETTINGS, 0, 0, settings))
         if read:
             threading.Thread(target=self._read, daemon=True).start()
@@ -101,10 +106,15 @@ class Connection:
         with suppress(OSError), self.socket.makefile("rb") as received:
             while head := received.read(9):
                 payload = received.read(int.from_bytes(head[:3], "big"))
-                if head[3] == WINDOW_UPDATE and not any(head[5:]):
+                stream = int.from_bytes(head[5:], "big")
+                if head[3] == WINDOW_UPDATE and not stream:
                     self.window += int.from_bytes(payload, "big")
+                elif head[3] == WINDOW_UPDATE:
+                    self.windows[stream] += int.from_bytes(payload, "big")
                 elif head[3] in (HEADERS, RST_STREAM):
-                    self.answered.add(int.from_bytes(head[5:], "big"))
+                    self.answered.add(stream)
+                    if head[3] == RST_STREAM or head[4] & END_STREAM:
+                        self.ended.add(stream)
                 elif head[3] == SETTINGS and not head[4] & ACK:
                     self.send(frame(SETTINGS, ACK, 0))
         self.closed.set()

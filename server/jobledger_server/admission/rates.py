@@ -1,8 +1,11 @@
 """Rates: how often each caller does something."""
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from weakref import WeakValueDictionary
 
 from jobledger_server.admission.caller import Caller, Quotas
 from jobledger_server.domain.errors import LimitExceeded
@@ -14,6 +17,8 @@ ROUNDING = 1e-6
 
 CALL_BYTES = 16 * 1024
 """A request or an answer counts as one call more for each time that it has as many bytes."""
+
+_UNLIMITED: AbstractAsyncContextManager[None] = nullcontext()
 
 
 class RateLimit:
@@ -39,6 +44,7 @@ class RateLimit:
         """How often something was refused."""
         self._quota = quota
         self._clock = clock
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         # By identity: how much it may do now, and since when that is known. Negative after
         # something heavy.
         self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
@@ -72,6 +78,19 @@ class RateLimit:
         if rate is None:
             return 0.0
         return max(0.0, (1 - ROUNDING - self._level(caller, rate)) / rate)
+
+    def alone(self, caller: Caller) -> AbstractAsyncContextManager[None]:
+        """Return a context in which nothing else of a caller is, if it has a quota.
+
+        What waits until the caller may do something, and is counted once it is known what it is,
+        belongs in one.
+        """
+        if self._quota(caller.quotas) is None:
+            return _UNLIMITED
+        lock = self._locks.get(caller.identity)
+        if lock is None:
+            lock = self._locks[caller.identity] = asyncio.Lock()
+        return lock
 
     def _level(self, caller: Caller, rate: float) -> float:
         now, most = self._clock(), max(rate, 1.0)

@@ -77,7 +77,9 @@ def _quantile(seconds: list[float], share: float) -> float:
 
 
 @asynccontextmanager
-async def good_client(target: str, user_id: str = "good") -> AsyncIterator[Good]:
+async def good_client(
+    target: str, user_id: str = "good", *, token: str | None = None
+) -> AsyncIterator[Good]:
     """Call CreateJob and GetJob in turn, one call each 20 ms, until the block ends.
 
     The first call is done before the block begins. At the end all calls are awaited.
@@ -86,7 +88,7 @@ async def good_client(target: str, user_id: str = "good") -> AsyncIterator[Good]
     good = Good()
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(target, options) as channel:
-        call = Caller(channel, timeout=DEADLINE)
+        call = Caller(channel, timeout=DEADLINE, token=token)
         job = await call.job(user_id=user_id)
         newest = job.id
 
@@ -126,9 +128,9 @@ async def good_client(target: str, user_id: str = "good") -> AsyncIterator[Good]
             await calling
 
 
-async def served_alone(target: str, seconds: float = 1.0) -> Good:
+async def served_alone(target: str, seconds: float = 1.0, *, token: str | None = None) -> Good:
     """Return how a good client is served for some seconds while no other client calls."""
-    async with good_client(target) as good:
+    async with good_client(target, token=token) as good:
         await asyncio.sleep(seconds)
     assert good.failed == [], good
     return good

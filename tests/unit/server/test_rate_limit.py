@@ -1,5 +1,7 @@
 """Rates: what a caller may do at once, how it recovers, and what is remembered."""
 
+import asyncio
+
 import pytest
 
 from jobledger_server.admission import rates
@@ -109,3 +111,29 @@ def test_a_caller_can_wait_until_it_may_go_on() -> None:
     assert limit.wait_of(eve) == pytest.approx(2.1)
     clock.now += limit.wait_of(eve)
     assert limit.wait_of(eve) == 0
+
+
+async def test_two_tasks_of_a_caller_do_not_use_the_same_allowance() -> None:
+    limit = calls(Clock())
+    eve, begun = caller("eve", 5), asyncio.Event()
+
+    async def use() -> float:
+        async with limit.alone(eve):
+            wait = limit.wait_of(eve)
+            begun.set()
+            await asyncio.sleep(0)  # what it is has to be found out
+            limit.add(eve, 10)
+            return wait
+
+    first = asyncio.create_task(use())
+    await begun.wait()
+    assert await use() == pytest.approx(6 / 5)
+    assert await first == 0
+
+
+async def test_a_caller_without_a_quota_waits_for_nobody() -> None:
+    limit = calls(Clock())
+    async with limit.alone(caller("ada", None)), limit.alone(caller("ada", None)):
+        pass
+    async with limit.alone(caller("eve", 1)), limit.alone(caller("bob", 1)):
+        pass

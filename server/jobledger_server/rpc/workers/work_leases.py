@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from jobledger_server.admission.caller import Caller
+from jobledger_server.admission.rates import RateLimit
 from jobledger_server.domain.commands import ChangeStatus, Release, Renew, WorkerCommand
 from jobledger_server.domain.errors import DomainError, JobNotFound, LimitExceeded
 from jobledger_server.domain.job import MICROS_PER_SECOND, JobId, Micros
@@ -24,12 +25,14 @@ class Leases:
         ledger: Renews them.
         held: The jobs that the stream holds.
         caller: Whose stream it is.
+        rate: Counts each renewal as an update of the caller: it costs as much.
     """
 
-    def __init__(self, ledger: Ledger, held: HeldJobs, caller: Caller) -> None:
+    def __init__(self, ledger: Ledger, held: HeldJobs, caller: Caller, rate: RateLimit) -> None:
         self._ledger = ledger
         self._held = held
         self._caller = caller
+        self._rate = rate
         self._loop = asyncio.get_running_loop()
         self._renewed = float("-inf")
         self.seconds = 0.0
@@ -70,6 +73,7 @@ class Leases:
         held = [each for each in self._held.attempts() if each[0] not in self._finishing]
         if not held:
             return
+        self._rate.add(self._caller, len(held))
         job_types = self._caller.permissions.job_types
         renewals = [
             Renew(job_id=job, attempt=attempt, job_types=job_types) for job, attempt in held

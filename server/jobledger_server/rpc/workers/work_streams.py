@@ -127,7 +127,7 @@ class _Stream:
         self._held = held
         self._wake_up = wake_up  # of the writer
         self._results = Results(wake_up.set)
-        self._leases = Leases(streams.ledger, held, call.caller)
+        self._leases = Leases(streams.ledger, held, call.caller, streams.rate)
         self.slots = Slots(
             streams.long_poll,
             streams.hub,
@@ -183,11 +183,13 @@ class _Stream:
             return None
         size = len(data)
         with streams.parser.held.admit(caller, size if size > INLINE_BYTES else 0):
-            if (wait := streams.rate.wait_of(caller)) > 0:
-                await asyncio.sleep(wait)
-            convert = partial(streams.requests.message, data, first=first)
-            message = await streams.parser.run(caller, size, convert)
-        streams.rate.add(caller, max(1, len(message.updates), size // CALL_BYTES))
+            # One message of a caller after the other, or all its streams would go on together.
+            async with streams.rate.alone(caller):
+                if (wait := streams.rate.wait_of(caller)) > 0:
+                    await asyncio.sleep(wait)
+                convert = partial(streams.requests.message, data, first=first)
+                message = await streams.parser.run(caller, size, convert)
+                streams.rate.add(caller, max(1, len(message.updates), size // CALL_BYTES))
         return message
 
     def _expect(self, updates: Sequence[Update]) -> None:
