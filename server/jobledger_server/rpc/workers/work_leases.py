@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from jobledger_server.admission.caller import Caller
 from jobledger_server.admission.rates import RateLimit
@@ -51,7 +51,8 @@ class Leases:
         # Hold, then read the jobs: what is committed in between is offered by the hub.
         for job_id, attempt in holding:
             self._held.add(job_id, attempt)
-        await self.renew()
+        # All of them, whatever the first message goes on to say of them: that is not submitted yet.
+        await self._renew(self._held.attempts())
 
     async def renew_if_due(self) -> None:
         """Renew the leases if that was not done for a while."""
@@ -69,8 +70,11 @@ class Leases:
 
         Raises LimitExceeded, ShuttingDown and StoreError if not all leases could be renewed.
         """
+        held = self._held.attempts()
+        await self._renew([each for each in held if each[0] not in self._finishing])
+
+    async def _renew(self, held: Sequence[tuple[JobId, int]]) -> None:
         self._renewed = self._loop.time()
-        held = [each for each in self._held.attempts() if each[0] not in self._finishing]
         if not held:
             return
         self._rate.add(self._caller, len(held))
