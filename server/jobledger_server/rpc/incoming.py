@@ -173,6 +173,8 @@ def _has_too_many_fields(data: bytes) -> bool:
             case 2:
                 length, position = _varint(data, position)
                 position += length
+            case 3 | 4:
+                pass  # the begin or the end of a group, whose fields count too
             case 5:
                 position += 4
             case _:
