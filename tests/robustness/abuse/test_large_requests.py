@@ -24,10 +24,13 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from jobledger.v1 import asset_pb2, job_pb2
 from jobledger.v1 import job_service_pb2 as jobs
 from jobledger.v1 import worker_service_pb2 as workers
+from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_server.app import App
+from jobledger_server.domain.limits import MAX_UPDATES
 from jobledger_server.rpc.incoming import parsed
 from jobledger_server.rpc.serving import calls
 from jobledger_server.rpc.workers import work_requests
+from tests.robustness.abuse.work_attacks import HELLO, MESSAGES
 from tests.support.databases import sqlite_only
 from tests.support.rpc_caller import COMPLETED, FAILED, PARTIAL, PROCESSING, QUEUED, Caller
 
@@ -263,6 +266,30 @@ async def test_no_request_blocks_the_event_loop(
         assert holds.pause <= LONGEST_PAUSE, f"{method}: {holds.pause:.3f} s, {codes}"
         wrong = {"UNKNOWN", "INTERNAL", "DEADLINE_EXCEEDED"}
         assert not wrong.intersection(codes), f"{method}: {codes}"
+
+
+@sqlite_only
+@pytest.mark.usefixtures("frozen_heap")
+@pytest.mark.parametrize("what", ["empty updates", "updates of unknown jobs"])
+async def test_no_message_of_work_blocks_the_event_loop(
+    start: Callable[..., Awaitable[App]], what: str
+) -> None:
+    app = await start()
+    with Holds() as holds:
+        refused = await asyncio.to_thread(refused_updates, app.address, MESSAGES[what])
+    assert refused == len(MESSAGES[what].updates) == MAX_UPDATES
+    # 0.01 s. Where all updates are submitted or refused at once it is four times that.
+    assert holds.cpu <= LONGEST_HOLD / 2, f"{holds.cpu:.3f} s of CPU"
+    assert holds.pause <= LONGEST_PAUSE, f"{holds.pause:.3f} s"
+
+
+def refused_updates(target: str, message: workers.WorkRequest) -> int:
+    """Send a message on a stream of Work, and return how many of its updates are refused."""
+    with grpc.insecure_channel(target) as channel:
+        answers = WorkerServiceStub(channel).Work(
+            iter([workers.WorkRequest(hello=HELLO), message]), timeout=20
+        )
+        return sum(result.HasField("error") for each in answers for result in each.results)
 
 
 FAT = b"\x0a\x00" + b"\xc2\x3e\x0bxxxxxxxxxxx" * 4000
