@@ -53,6 +53,6 @@ def _serves(target: str) -> bool:
     with grpc.insecure_channel(target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
         try:
             JobServiceStub(channel).ListJobs(ListJobsRequest(user_id="nobody"), timeout=1)
-        except grpc.RpcError:
-            return False
+        except grpc.RpcError as error:
+            return error.code() == grpc.StatusCode.UNAUTHENTICATED
         return True

@@ -14,6 +14,7 @@ from tests.robustness.abuse import http2_attacks as attacks
 from tests.robustness.abuse.attacker import attack
 from tests.robustness.abuse.good_client import LONGEST_P99, good_client, served_alone
 from tests.robustness.abuse.test_floods import creations_from_elsewhere
+from tests.robustness.abuse.unidentified import TOKEN, batches, server_with_access
 from tests.support.http2 import (
     DATA,
     END_HEADERS,
@@ -33,6 +34,16 @@ def exposed(tmp_path: Path) -> Iterator[tuple[ServerProcess, str]]:
     """Return a server, and the address of Envoy in front of it."""
     with (
         ServerProcess(tmp_path) as server,
+        running_envoy(server, tmp_path) as envoy,
+    ):
+        yield server, envoy
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Iterator[tuple[ServerProcess, str]]:
+    """Return a server with an access file, and the address of Envoy in front of it."""
+    with (
+        server_with_access(tmp_path) as server,
         running_envoy(server, tmp_path) as envoy,
     ):
         yield server, envoy
@@ -68,6 +79,33 @@ async def test_floods_fail_no_call_of_others(
     assert good.p50 < 2 * LONGEST_P99, good
     assert report["closed"] > 0 or not closes, report
     assert server.peak_memory < 200 * MIB
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("attack_with", "options"),
+    [
+        (attacks.hpack_bomb, {"connections": 10}),
+        (attacks.hpack_bomb, {"connections": 10, "repeats": 16_000}),
+        (attacks.settings_flood, {"connections": 10, "rate": 3_000_000}),
+        (attacks.cut_calls, {}),
+        (batches, {"count": 200}),
+    ],
+)
+async def test_floods_without_credentials_do_not_slow_down_others(
+    closed: tuple[ServerProcess, str],
+    attack_with: Callable[..., object],
+    options: dict[str, object],
+) -> None:
+    server, envoy = closed
+    alone = await served_alone(envoy, token=TOKEN)
+    async with attack(attack_with, envoy, **options) as attacker:
+        await attacker.begun()
+        async with good_client(envoy, token=TOKEN) as good:
+            await asyncio.sleep(4)
+        await attacker.report()
+    good.assert_served(alone)
+    assert server.peak_memory < 250 * MIB
 
 
 async def test_large_creations_of_one_address_delay_no_other(
@@ -118,11 +156,11 @@ async def test_concurrent_calls_of_an_address_are_limited(
     _, envoy = exposed
     async with grpc.aio.insecure_channel(envoy) as channel:
         call = Caller(channel)
-        # 500, and 100 more a second: on a slow machine 1,000 calls may take as long as that allows.
+        # 200, and 100 more a second: on a slow machine 1,000 calls may take as long as that allows.
         calls = [call.ListJobs(user_id="ada", page_size=1) for _ in range(2_000)]
         answers = await asyncio.gather(*calls, return_exceptions=True)
     refused = [answer for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
     assert {error.code() for error in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
-    assert 500 <= len(answers) - len(refused) < len(calls)
+    assert 200 <= len(answers) - len(refused) < len(calls)
     served = [a for a in answers if isinstance(a, job_service_pb2.ListJobsResponse)]
     assert len(served) + len(refused) == len(answers)

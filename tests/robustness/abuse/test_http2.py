@@ -44,6 +44,7 @@ async def attacked(
         (attacks.continuation_flood, {}),
         (attacks.open_calls, {}),
         (attacks.hpack_bomb, {"repeats": 16_000}),
+        (attacks.settings_flood, {"connections": 10, "rate": 3_000_000}),
         (attacks.continuation_flood, {"size": 1_000}),
         (attacks.reconnects, {}),
     ],
