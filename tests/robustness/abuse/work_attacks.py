@@ -29,6 +29,9 @@ UNKNOWN = "00000000-0000-7000-8000-000000000000"
 
 STREAMS_OF_A_CONNECTION = 50
 
+OWN_SECONDS = 1.0
+"""How long an attacker needs a processor for itself, until the server takes no more at once."""
+
 OPENING_SECONDS = 6.0
 """How long an attack takes to open its streams."""
 
@@ -187,6 +190,7 @@ def _work(
             )
             for number, hello in enumerate(hellos)
         ]
+        await asyncio.sleep(OWN_SECONDS)
         begin()
         await asyncio.to_thread(wait_for_parent)
         for each in working:
