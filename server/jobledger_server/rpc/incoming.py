@@ -13,7 +13,8 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.struct_pb2 import Struct
 
 from jobledger_server.admission.admission import Admission
 from jobledger_server.admission.caller import Caller
@@ -26,7 +27,7 @@ from jobledger_server.rpc.methods import OPERATIONS, Method
 from jobledger_server.rpc.owner import owner_of
 from jobledger_server.rpc.validation import Checker, InvalidRequest
 
-Request = TypeVar("Request")
+Request = TypeVar("Request", bound=Message)
 Result = TypeVar("Result")
 
 MAX_FIELDS = 4096
@@ -41,8 +42,8 @@ HELD_BYTES = 256 * 1024 * 1024
 UNREADABLE = (("request", "cannot be parsed: malformed, not UTF-8, or nested too deeply"),)
 
 
-def parsed(parse: Callable[[bytes], Request], data: bytes, *, max_bytes: int) -> Request:
-    """Parse a request.
+def parsed(message: type[Request], data: bytes, *, max_bytes: int) -> Request:
+    """Parse a request of this type.
 
     Raises:
         LimitExceeded: It is larger than `max_bytes`.
@@ -50,10 +51,11 @@ def parsed(parse: Callable[[bytes], Request], data: bytes, *, max_bytes: int) ->
     """
     if len(data) > max_bytes:
         raise LimitExceeded("message_bytes", max_bytes, scope="request")
-    if len(data) > INLINE_BYTES and _has_too_many_fields(data):
+    size = len(data)
+    if size > INLINE_BYTES and _has_too_many_fields(data, 0, size, message.DESCRIPTOR):
         raise InvalidRequest([("request", f"has more than {MAX_FIELDS} fields")])
     try:
-        return parse(data)
+        return message.FromString(data)
     except DecodeError:
         raise InvalidRequest(UNREADABLE) from None
 
@@ -146,21 +148,19 @@ class UnparsedRequest(Generic[Request]):
         caller = call.caller
 
         def read() -> tuple[Caller, Result]:
-            parse: Any = self.method.request.FromString
-            request = parsed(parse, data, max_bytes=MAX_MESSAGE_BYTES)
+            request: Any = parsed(self.method.request, data, max_bytes=MAX_MESSAGE_BYTES)
             return authorised(caller, self.method, request, call), make(request)
 
         call.caller, result = await self.parser.run(caller, len(data), read, partial(admit, caller))
         return result
 
 
-def _has_too_many_fields(data: bytes) -> bool:
-    """Count the outermost fields of a message, until there are too many.
+def _has_too_many_fields(data: bytes, position: int, end: int, message: Any) -> bool:
+    """Count the fields of a message by its descriptor, and of each large one in it.
 
     A million empty assets are 2 MB, and 100 MB once parsed. A malformed message is left to the
-    parser.
+    parser. So is a Struct, which has a limit of its own.
     """
-    position, end = 0, len(data)
     for _ in range(MAX_FIELDS):
         if position >= end:
             return False
@@ -172,6 +172,15 @@ def _has_too_many_fields(data: bytes) -> bool:
                 position += 8
             case 2:
                 length, position = _varint(data, position)
+                if length > 2 * MAX_FIELDS:  # a field has two bytes at least
+                    field = message.fields_by_number.get(tag >> 3)
+                    inner = None if field is None else field.message_type
+                    if (
+                        inner is not None
+                        and inner is not Struct.DESCRIPTOR
+                        and _has_too_many_fields(data, position, min(position + length, end), inner)
+                    ):
+                        return True
                 position += length
             case 3 | 4:
                 pass  # the begin or the end of a group, whose fields count too

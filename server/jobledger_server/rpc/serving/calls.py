@@ -174,10 +174,8 @@ class Calls:
             if method.large:
                 answer = await behavior(UnparsedRequest(data, method, self._parser), call)
             else:
-                parse: Any = method.request.FromString
-                request = await self._parser.run(
-                    caller, size, partial(parsed, parse, data, max_bytes=MAX_PLAIN_MESSAGE_BYTES)
-                )
+                read = partial(parsed, method.request, data, max_bytes=MAX_PLAIN_MESSAGE_BYTES)
+                request = await self._parser.run(caller, size, read)
                 data = b""  # a watch may last long
                 call.caller = authorised(caller, method, request, call)
                 answer = await behavior(request, call)

@@ -5,6 +5,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
 
 from jobledger_server.admission.admission import Admission
 from jobledger_server.admission.caller import Caller
@@ -92,8 +93,8 @@ class Handlers:
         self._server.add_generic_rpc_handlers([_Wrapped(h, self._other_handler) for h in handlers])
 
     def _other_handler(self, path: str, handler: Any) -> Any:
-        parse, serialize = handler.request_deserializer, handler.response_serializer
-        read = _parsed_or_error(parse)
+        serialize = handler.response_serializer
+        read = _parsed_or_error(handler.request_deserializer.__self__)  # of Message.FromString
         if handler.unary_unary is not None:
             call = self._calls.of_other(path, _raising_error(handler.unary_unary))
             return grpc.unary_unary_rpc_method_handler(call, read, serialize)
@@ -148,12 +149,12 @@ class _Wrapped(grpc.GenericRpcHandler):
         return self._wrapped[method]
 
 
-def _parsed_or_error(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+def _parsed_or_error(message: type[Message]) -> Callable[[bytes], Any]:
     """Return a deserializer: an unreadable message becomes its error."""
 
     def read(data: bytes) -> Any:
         try:
-            return parsed(parse, data, max_bytes=MAX_REFLECTION_BYTES)
+            return parsed(message, data, max_bytes=MAX_REFLECTION_BYTES)
         except (InvalidRequest, LimitExceeded) as error:
             error.__traceback__ = error.__context__ = None
             return error

@@ -66,7 +66,7 @@ class WorkRequests:
 
     def message(self, data: bytes, *, first: bool) -> WorkMessage:
         """Parse and convert a message. The first one has `hello`, and no other."""
-        request = parsed(pb.WorkRequest.FromString, data, max_bytes=MAX_MESSAGE_BYTES)
+        request = parsed(pb.WorkRequest, data, max_bytes=MAX_MESSAGE_BYTES)
         check = Checker()
         hello, slots = None, None
         if request.HasField("hello"):
