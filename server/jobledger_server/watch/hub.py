@@ -119,6 +119,11 @@ class WatchHub:
 
     def publish(self, changes: Sequence[Change]) -> None:
         """Take the changes of a commit of this process."""
+        follows = changes and changes[0].seq == self.seq + 1 and self.seq >= self._buffer.as_of
+        if follows and self._early.first is None:
+            self._hand_on(list(changes), changes[-1].seq, 0)
+            self.delivered["commit"] += len(changes)
+            return
         self._early.add([change for change in changes if change.seq > self.seq])
         self._deliver_early()
         if changes and changes[-1].seq > self.seq:
