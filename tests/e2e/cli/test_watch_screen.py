@@ -58,12 +58,14 @@ def test_a_note_stands_above_the_bars(shell, own_server, on_a_terminal):
         client.update_progress(ids[0], 77)
 
         def connected_again(screen):
-            *notes, again = screen[:-3]
+            notes, bars = screen[:-3], screen[-3:]
             return (
-                "".join(notes).startswith(f"note: lost the connection to {own_server.target} (")
-                and again == f"note: connected to {own_server.target} again"
-                and shown(screen[-3:]) == ids
-                and any("77 %" in line for line in screen[-3:])
+                "".join(notes[:-1]).startswith(
+                    f"note: lost the connection to {own_server.target} ("
+                )
+                and notes[-1] == f"note: connected to {own_server.target} again"
+                and shown(bars) == ids
+                and any("77 %" in line for line in bars)
             )
 
         terminal.until(connected_again)
