@@ -162,22 +162,20 @@ async def serving(
 
 async def _stop(server: grpc.aio.Server, drain: Drain, calls: Calls, grace: float) -> None:
     """Drain: see drain.py."""
-    deadline = asyncio.get_running_loop().time() + grace
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + grace
     drain.begin()
     with suppress(TimeoutError):
         async with asyncio.timeout(grace / 2):
             await drain.quiet()
-    stopping = asyncio.create_task(server.stop(grace))
+    left = max(0.0, deadline - loop.time())
+    stopping = asyncio.create_task(server.stop(left))
     await asyncio.sleep(0)  # it has begun: clients' next calls go to another server
     drain.end_streams()
-    try:
-        async with asyncio.timeout_at(deadline):
-            await asyncio.shield(stopping)
-    except TimeoutError:
-        if running := calls.running.total():
-            log.warning("grace_period_exceeded", extra={"calls": running})
-        await server.stop(None)
-        await stopping
+    await asyncio.wait([stopping], timeout=left)
+    if not stopping.done() and (running := calls.running.total()):
+        log.warning("grace_period_exceeded", extra={"calls": running})
+    await stopping
     # gRPC does not wait for the handlers that it has cancelled, and they may still read.
     with suppress(TimeoutError):
         async with asyncio.timeout_at(deadline):
