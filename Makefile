@@ -110,7 +110,10 @@ test-abuse: $(INSTALLED) ## attack a server, and fuzz it, while a good client ca
 .PHONY: test-polyglot
 test-polyglot: $(INSTALLED) $(POLYGLOT_INSTALLED) ## try the clients in all languages that are here; ARGS="-k [go" for one
 	@$(PYTHON) -m pytest -m "polyglot and not slow" -n 4 tests/polyglot tests/e2e/worker/test_exec.py tests/packaging/test_types.py $(ARGS)
-	@$(PYTHON) -m pytest -m "polyglot and slow" tests/polyglot/test_exposed.py $(ARGS)
+
+.PHONY: test-exposed
+test-exposed: $(INSTALLED) $(POLYGLOT_INSTALLED) ## attack a server through Envoy, one flood at a time
+	@$(PYTHON) -m pytest -m "polyglot and slow" tests/polyglot $(ARGS)
 
 .PHONY: test-pythons
 test-pythons: $(INSTALLED) ## run pure code, and each part once, on the other Pythons that pyproject.toml names
