@@ -59,18 +59,31 @@ class Arrivals:
             LimitExceeded: It did not arrive in time, or too many others of its address are slow.
             CancelledError: The client has ended the call without a request.
         """
-        reading = asyncio.ensure_future(context.read())
+        loop = asyncio.get_running_loop()
+        held: list[Caller] = []
+        refusals: list[LimitExceeded] = []
+
+        def become_slow() -> None:
+            caller = Caller(address_of(context.peer()))
+            try:
+                self.slow.acquire(caller)
+                held.append(caller)
+            except LimitExceeded as refusal:
+                refusals.append(refusal)
+                limit.reschedule(loop.time())
+
+        slow = loop.call_later(PROMPT_SECONDS, become_slow)
         try:
-            await asyncio.wait([reading], timeout=PROMPT_SECONDS)
-            if not reading.done():
-                with self.slow.admit(Caller(address_of(context.peer()))):
-                    await asyncio.wait([reading], timeout=REQUEST_SECONDS - PROMPT_SECONDS)
-            if not reading.done():
-                # Not scope "request": a retry may succeed, for instance if the client was frozen.
-                raise LimitExceeded("request_seconds", REQUEST_SECONDS, scope="caller")
-            data: Any = reading.result()
+            async with asyncio.timeout(REQUEST_SECONDS) as limit:
+                data: Any = await context.read()
+        except TimeoutError:
+            # Not scope "request": a retry may succeed, for instance if the client was frozen.
+            late = LimitExceeded("request_seconds", REQUEST_SECONDS, scope="caller")
+            raise (refusals[0] if refusals else late) from None
         finally:
-            reading.cancel()
+            slow.cancel()
+            for caller in held:
+                self.slow.release(caller)
         if data is grpc.aio.EOF:
             raise asyncio.CancelledError  # gRPC too ends a unary call without a message like this
         return bytes(data)
