@@ -213,24 +213,30 @@ async def test_no_token_is_ahead_of_its_stream_when_the_feed_restarts(
                 pass
             gated.before_head = gate
             await gate.reached.wait()
-            tokens = {message.resume_token}
+            delivered = set[str]()
+            before = {message.resume_token: set[str]()}  # the jobs delivered up to each token
+
+            def note(message: Any) -> None:
+                delivered.update(change.job.id for change in message.changes)
+                before[message.resume_token] = set(delivered)
+
             for _ in range(3):
-                tokens.add((await stream.read()).resume_token)
+                note(await stream.read())
             missed = [await saved(store, "ada") for _ in range(20)]
             await why(store, database)
             gate.open()
             with pytest.raises(grpc.RpcError) as ended:
                 while message := await stream.read():
-                    tokens.add(message.resume_token)
+                    note(message)
             refused = decoded(ended.value)
             assert refused.code is grpc.StatusCode.UNAVAILABLE
-            tokens.add(refused.metadata["resume_token"])
-        for token in tokens:
+            before.setdefault(refused.metadata["resume_token"], delivered)
+        for token, delivered in before.items():
             async with watching(call.WatchJobs(user_id=user_id, resume_token=token)) as stream:
                 if why is forgotten_deletion:
                     assert (await refusal(stream.read())).reason == "RESUME_TOKEN_EXPIRED"
                     continue
-                seen = set()
+                seen = set(delivered)
                 while not (message := await stream.read()).synced:
                     seen.update(change.job.id for change in message.changes)
                 assert seen == {job.id for job in missed if job.user_id == user_id}
