@@ -3,6 +3,7 @@
 import hashlib
 import urllib.request
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,9 @@ LIMITS = {
 }
 """Quotas by the limits that refusals name."""
 
+ATTACKS = 30
+"""Of a second each: on a busy machine one may be too short to reach a limit."""
+
 
 @pytest.mark.slow
 def test_an_abuser_does_all_that_it_is_said_to_do(tmp_path: Path) -> None:
@@ -56,22 +60,23 @@ def test_an_abuser_does_all_that_it_is_said_to_do(tmp_path: Path) -> None:
     ):
         accepted, refused = Counter[str](), Counter[str]()
 
-        def attack(token: str, *kinds: str) -> None:
+        def attack_until(enough: Callable[[], bool], token: str, *kinds: str) -> None:
             how = {"token": token, "kinds": kinds, "in_flight": 4, "seconds": 1}
-            attack = abuser.do("abuse.attack", target=server.target, **how)
-            accepted.update(attack["accepted"])
-            refused.update(attack["refused"])
+            for _ in range(ATTACKS):
+                attack = abuser.do("abuse.attack", target=server.target, **how)
+                accepted.update(attack["accepted"])
+                refused.update(attack["refused"])
+                if enough():
+                    return
+            raise AssertionError(f"{kinds}: accepted {accepted}, refused {refused}")
+
+        def is_refused_by(limit: str) -> bool:
+            return figures_of(metrics)[refused_by(limit)] > 0
 
         # Few requests, but answers that are not read: without those no limit of bytes is reached.
-        attack("slow", "create_batch", "unread")
-        assert figures_of(metrics)[refused_by("waiting_bytes")] > 0
+        attack_until(lambda: is_refused_by("waiting_bytes"), "slow", "create_batch", "unread")
         for kind in KINDS:  # one at a time: a kind that is refused at once leaves others no call
-            attack("eve", kind)
-        seen = figures_of(metrics)
+            attack_until(lambda kind=kind: accepted[kind] and refused[kind], "eve", kind)
+        assert all(map(is_refused_by, LIMITS))
         (largest,) = database.fetch("SELECT max(length(parameters)) FROM jobs")
-    for kind in KINDS:
-        assert accepted[kind] > 0, kind
-        assert refused[kind] > 0, kind
     assert largest[0] > LARGE_STRUCT_BYTES
-    for limit in LIMITS:
-        assert seen[refused_by(limit)] > 0, limit

@@ -34,7 +34,7 @@ IMPATIENT = replace(SMALL, patience=3.0)
 WAITING = replace(IMPATIENT, waits=0.3)
 """For workers that would hear of a cancellation."""
 
-STRIKE_SECONDS = 20.0
+STRIKE_SECONDS = 60.0
 
 sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -56,7 +56,7 @@ async def judged(
 class Honest(Mutation):
     """Counts strikes without altering anything."""
 
-    times = 400
+    times = 200
 
     async def unary(self, rpc: str, request: Any, forward: Any) -> Any:
         self.strikes += 1
