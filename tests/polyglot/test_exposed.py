@@ -108,6 +108,18 @@ async def test_floods_without_credentials_do_not_slow_down_others(
     assert server.peak_memory < 250 * MIB
 
 
+async def test_large_requests_without_a_token_do_not_reach_the_server(
+    exposed: tuple[ServerProcess, str],
+) -> None:
+    _, envoy = exposed
+    async with grpc.aio.insecure_channel(envoy) as channel:
+        small, large = ({"text": "x" * size} for size in (60_000, 70_000))
+        assert (await Caller(channel).job(parameters=small)).id
+        with pytest.raises(grpc.aio.AioRpcError, match="Payload Too Large"):
+            await Caller(channel).job(parameters=large)
+        assert (await Caller(channel, token="any").job(parameters=large)).id
+
+
 async def test_large_creations_of_one_address_delay_no_other(
     exposed: tuple[ServerProcess, str],
 ) -> None:

@@ -46,14 +46,15 @@ async def create(target: str, what: str) -> Counter[str]:
     batch = jobs.BatchCreateJobsRequest(user_id="eve", requests=[one] * 4)
     options = [("grpc.use_local_subchannel_pool", 1)]
     channels = [grpc.aio.insecure_channel(target, options) for _ in range(4)]
+    any_token = (("authorization", "Bearer eve"),)  # without one Envoy lets nothing large pass
 
     async def send(number: int) -> None:
         stub = JobServiceStub(channels[number % len(channels)])
         try:
             if what == "batches":
-                await stub.BatchCreateJobs(batch, timeout=25)
+                await stub.BatchCreateJobs(batch, timeout=25, metadata=any_token)
             else:
-                await stub.CreateJob(one, timeout=25)
+                await stub.CreateJob(one, timeout=25, metadata=any_token)
             codes["OK"] += 1
         except grpc.aio.AioRpcError as error:
             codes[error.code().name] += 1
