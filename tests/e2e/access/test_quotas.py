@@ -12,7 +12,7 @@ import pytest
 from google.protobuf import struct_pb2
 from grpc import StatusCode
 
-from jobledger.v1 import job_service_pb2
+from jobledger.v1 import job_pb2, job_service_pb2
 from jobledger_server.admission.rates import CALL_BYTES
 from tests.support.access_file import write_access_file
 from tests.support.rpc_caller import Caller, Refusal, decoded, refusal, watching
@@ -205,6 +205,18 @@ async def test_open_streams_of_workers_are_limited(callers: Any) -> None:
             assert is_own(await refusal(second.read()), "work_streams", "1")
         async with working(channel, token="free") as other:
             assert await other.end() is StatusCode.OK
+
+
+async def test_the_jobs_that_workers_say_they_hold_count_in_bytes(callers: Any) -> None:
+    served = await callers(caller("eve", waiting_bytes=100_000))
+    channel = await served.channel()
+    held = [job_pb2.Job(id=f"{number:036}", attempt=1) for number in range(100)]
+    async with working(channel, token="eve", holding=held) as first:
+        assert len(await first.signals(100)) == 100  # none of them is there
+        async with working(channel, token="eve", holding=held) as second:
+            assert is_own(await refusal(second.read()), "waiting_bytes", "100000")
+    async with working(channel, token="eve", holding=held) as third:
+        assert len(await third.signals(100)) == 100
 
 
 async def test_queued_request_bytes_are_limited(

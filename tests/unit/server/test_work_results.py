@@ -1,12 +1,23 @@
 """The results of a stream: in the order of the updates, and no more of them than allowed."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
 from jobledger.v1 import worker_service_pb2 as pb
+from jobledger_server.admission.admission import Admission
+from jobledger_server.admission.caller import Caller
 from jobledger_server.rpc.workers import work_results
 from jobledger_server.rpc.workers.work_results import Results
+
+CALLER = Caller("eve")
+
+
+def results_of(ready: Callable[[], object] = lambda: None) -> tuple[Results, Admission]:
+    """Return the results of a stream, and what counts their bytes."""
+    held = Admission("waiting_bytes", total=1, each=1)
+    return Results(ready, held, CALLER), held
 
 
 def result(job_id: str) -> pb.UpdateResult:
@@ -19,7 +30,7 @@ def taken(results: Results) -> list[str]:
 
 def test_results_come_in_the_order_of_the_updates_whichever_is_known_first() -> None:
     woken: list[str] = []
-    results = Results(lambda: woken.append("ready"))
+    results, _ = results_of(lambda: woken.append("ready"))
     first, second, third = results.expect(), results.expect(), results.expect()
     results.settle(second, result("b"))
     assert (taken(results), woken) == ([], [])
@@ -36,7 +47,7 @@ async def test_updates_are_read_again_once_results_are_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(work_results, "MAX_WAITING", 2)
-    results = Results(lambda: None)
+    results, _ = results_of()
     pending = [results.expect() for _ in range(2)]
     waiting = asyncio.create_task(results.room())
     await asyncio.sleep(0)
@@ -51,7 +62,7 @@ async def test_no_updates_are_read_while_results_have_too_many_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(work_results, "MAX_WAITING_BYTES", 100)
-    results = Results(lambda: None)
+    results, _ = results_of()
     results.settle(results.expect(), result("x" * 90))
     await results.room()
     results.settle(results.expect(), result("y" * 90))
@@ -60,3 +71,16 @@ async def test_no_updates_are_read_while_results_have_too_many_bytes(
     assert not waiting.done()
     assert len(taken(results)) == 2
     await waiting
+
+
+def test_the_bytes_of_results_are_counted_for_their_caller_until_they_are_sent() -> None:
+    results, held = results_of()
+    pending = [results.expect() for _ in range(3)]
+    for each in pending[:2]:
+        results.settle(each, result("a"))
+    assert held.held == 2 * result("a").ByteSize()
+    next(results.take())
+    assert held.held == result("a").ByteSize()
+    results.close()
+    results.settle(pending[2], result("a"))
+    assert held.held == 0

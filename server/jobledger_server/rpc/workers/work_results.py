@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from jobledger.v1 import worker_service_pb2 as pb
+from jobledger_server.admission.admission import Admission
+from jobledger_server.admission.caller import Caller
 
 MAX_WAITING = 1000
 """Updates of one stream without a result that was sent; at this number no more are read."""
@@ -27,12 +29,17 @@ class Results:
 
     Args:
         ready: Called when there is one to send.
+        held: Counts their bytes.
+        caller: Whose they are.
     """
 
-    def __init__(self, ready: Callable[[], None]) -> None:
+    def __init__(self, ready: Callable[[], None], held: Admission, caller: Caller) -> None:
         self._ready = ready
+        self._held = held
+        self._caller = caller
         self._pending: deque[Pending] = deque()
         self._bytes = 0
+        self._closed = False
         self._has_room = asyncio.Event()
 
     def __len__(self) -> int:
@@ -46,8 +53,11 @@ class Results:
 
     def settle(self, pending: Pending, result: pb.UpdateResult) -> None:
         """Take an expected result."""
+        if self._closed:
+            return
         pending.message = result.SerializeToString()
         self._bytes += len(pending.message)
+        self._held.acquire(self._caller, len(pending.message), refuse=False)
         if pending is self._pending[0]:
             self._ready()
 
@@ -55,7 +65,7 @@ class Results:
         """Yield the serialized results that can be sent, and forget each."""
         while self._pending and (message := self._pending[0].message) is not None:
             self._pending.popleft()
-            self._bytes -= len(message)
+            self._release(len(message))
             self._has_room.set()
             yield message
 
@@ -64,3 +74,12 @@ class Results:
         while len(self._pending) >= MAX_WAITING or self._bytes >= MAX_WAITING_BYTES:
             self._has_room.clear()
             await self._has_room.wait()
+
+    def close(self) -> None:
+        """Forget the results, and those that are still to come."""
+        self._closed = True
+        self._release(self._bytes)
+
+    def _release(self, size: int) -> None:
+        self._bytes -= size
+        self._held.release(self._caller, size)

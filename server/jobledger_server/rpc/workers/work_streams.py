@@ -51,6 +51,9 @@ UPDATES_PER_CALL = 10
 """Without a quota of its own, an identity may send this many updates for each call that it may
 make: an update costs about a tenth of a call."""
 
+HOLDING_BYTES = 600
+"""What a stream needs for each job that its worker says it holds."""
+
 SILENT_LEASES = 2
 """A stream without a message for this many leases ends: its worker is gone, or it sends a message
 that never ends."""
@@ -111,7 +114,7 @@ class WorkStreams:
                 stopping.cancel()
                 reading.cancel()
                 wake_up.close()
-                stream.slots.close()
+                stream.close()
         if stream.error is not None:
             raise stream.error
 
@@ -126,9 +129,9 @@ class _Stream:
         self._call = call
         self._held = held
         self._wake_up = wake_up  # of the writer
-        self._results = Results(wake_up.set)
+        self._results = Results(wake_up.set, streams.parser.held, call.caller)
         self._leases = Leases(streams.ledger, held, call.caller, streams.rate)
-        self.slots = Slots(
+        self._slots = Slots(
             streams.long_poll,
             streams.hub,
             held,
@@ -145,31 +148,43 @@ class _Stream:
     async def read(self) -> None:
         """Read messages until the client ends the stream, or an error does."""
         try:
-            message = await self._next(MESSAGE_SECONDS, first=True)
-            if message is None:
+            first = await self._next(MESSAGE_SECONDS, first=True)
+            if first is None:
                 return
-            hello = cast("Hello", message.hello)
+            hello = cast("Hello", first.hello)
             check_job_types(self._call.caller, hello.job_types)
-            self._expect(message.updates)
-            await self._leases.hold(hello.lease_duration, hello.holding)
-            hello.holding.clear()  # a stream may last long
-            await self._submit(message.updates)
-            self._greeted = True
-            while message is not None:
-                self.slots.set(hello, message.slots)
-                self._wake_up.set()
-                del message  # the next one may take long
-                await self._results.room()
-                silence = max(MESSAGE_SECONDS, SILENT_LEASES * self._leases.seconds)
-                message = await self._next(silence)
-                if message is not None:
-                    self._expect(message.updates)
-                    await self._submit(message.updates)
-                    await self._leases.renew_if_due()
+            size = HOLDING_BYTES * len(hello.holding)
+            with self._streams.parser.held.admit(self._call.caller, size):
+                self._expect(first.updates)
+                await self._leases.hold(hello.lease_duration, hello.holding)
+                await self._submit(first.updates)
+                self._greeted = True
+                self._offer_slots(hello, first.slots)
+                hello.holding.clear()  # a stream may last long
+                del first
+                await self._read_more(hello)
         except Exception as error:  # noqa: BLE001
             self.error = error
         finally:
             self._end()
+
+    async def _read_more(self, hello: Hello) -> None:
+        """Read the messages after the first one."""
+        while True:
+            await self._results.room()
+            silence = max(MESSAGE_SECONDS, SILENT_LEASES * self._leases.seconds)
+            message = await self._next(silence)
+            if message is None:
+                return
+            self._expect(message.updates)
+            await self._submit(message.updates)
+            await self._leases.renew_if_due()
+            self._offer_slots(hello, message.slots)
+            del message  # the next one may take long
+
+    def _offer_slots(self, hello: Hello, slots: int | None) -> None:
+        self._slots.set(hello, slots)
+        self._wake_up.set()
 
     async def _next(self, seconds: float, *, first: bool = False) -> WorkMessage | None:
         """Read and convert a message, or None at the end. It must arrive within these seconds."""
@@ -244,7 +259,7 @@ class _Stream:
         (decision,) = outcome
         self._leases.decided(command, decision)
         if ends(command):
-            self.slots.changed()
+            self._slots.changed()
         linked = decision.assets[0] if isinstance(command, LinkAsset) else None
         self._results.settle(result, result_message(decision, linked))
 
@@ -255,7 +270,7 @@ class _Stream:
         """Take note that nothing more is read."""
         self.error = error or self.error
         self._ended = True
-        self.slots.stop()
+        self._slots.stop()
         self._wake_up.set()
 
     async def stop(self, reading: "asyncio.Task[None]") -> None:
@@ -266,6 +281,11 @@ class _Stream:
         if not reading.done():
             self.error = self._held.ending or StreamTooOld()
             reading.cancel()
+
+    def close(self) -> None:
+        """Release the jobs that could not be sent, and count no results for the caller."""
+        self._slots.close()
+        self._results.close()
 
     # --- writing ---------------------------------------------------------------------------------
 
@@ -278,14 +298,14 @@ class _Stream:
         while message or self._results or not self._ended:
             if message:
                 await self._call.write(message)
-                self.slots.sent()
+                self._slots.sent()
             elif not await self._wake_up.wait(heartbeat):
                 await self._call.write(HEARTBEAT)
             message = self._next_message()
 
     def _next_message(self) -> bytes:
         """Return what is ready, up to MAX_ANSWER_BYTES, or nothing."""
-        jobs = () if self._ended else self.slots.take()
+        jobs = () if self._ended else self._slots.take()
         parts = [encoded_field(pb.WorkResponse, "jobs", job_bytes(job)) for job in jobs]
         size = sum(map(len, parts))
         for part in self._results_and_signals():
@@ -299,7 +319,7 @@ class _Stream:
         for message in self._results.take():
             yield encoded_field(pb.WorkResponse, "results", message)
         while (signal := self._leases.next_signal()) is not None:
-            self.slots.changed()  # a lost job leaves its slot
+            self._slots.changed()  # a lost job leaves its slot
             yield encoded_field(
                 pb.WorkResponse, "signals", signal_message(signal).SerializeToString()
             )
