@@ -204,11 +204,10 @@ pictures: $(INSTALLED) ## draw the picture of `jobledger watch` and `top` again
 SPELLED := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs examples/*.md protos scripts client server
 
 .PHONY: docs-check
-docs-check: $(INSTALLED) ## check the docs: made pages, words, spelling, names, links, the site
+docs-check: $(INSTALLED) ## check the docs: made pages, spelling, names, links, the site
 	$(PYTHON) scripts/draw_state_machine.py --check
 	$(PYTHON) -m scripts.reference --check
 	$(BIN)/codespell $(SPELLED)
-	$(PYTHON) scripts/check_words.py
 	$(PYTHON) scripts/build_site.py
 	$(PYTHON) -m pytest -q tests/packaging/docs
 
