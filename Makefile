@@ -212,6 +212,7 @@ docs-check: $(INSTALLED) ## check the docs: made pages, spelling, names, links, 
 	$(PYTHON) -m pytest -q tests/packaging/docs
 
 .PHONY: lock
+# Not uv.lock, which holds the address of the package index of every file.
 lock: $(UV) ## renew the lock files
 	$(COMPILE) pyproject.toml --all-extras --group dev --group docs --group bench -o requirements.lock
 	$(COMPILE) pyproject.toml --extra postgres --extra otel --extra admin --extra jwt \

@@ -10,7 +10,7 @@ from jobledger_server.__main__ import main as jobledger_server
 INTRO = """\
 # Command line
 
-For people at a shell. Every command and option of `jobledger` and `jobledger-server` is here, as \
+Every command and option of `jobledger` and `jobledger-server` is here, as \
 `--help` prints them. [The command line](../guides/command-line.md) shows how to use `jobledger`; \
 [Settings](settings.md) lists the options of `jobledger-server serve` with their variables.
 

@@ -22,9 +22,8 @@ FIELD, NESTED, METHOD, VALUE = 2, 3, 2, 2
 INTRO = """\
 # gRPC API
 
-For authors of clients in any language. Each service, method, message and field is here, with its \
-rules and its errors. [Clients by language](../guides/clients.md) shows how to generate and \
-configure a client.
+Each service, method, message and field, with its rules and its errors. [Clients by language]\
+(../guides/clients.md) shows how to generate and configure a client.
 
 This page is made from the comments of [the protos](../../protos/jobledger/v1) by `make docs`.
 """

@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[2]
 INTRO = """\
 # Python API
 
-For authors of Python programs. Each name of `jobledger` and `jobledger.testing` is here, with its \
-arguments, its result and the errors that it raises. [The Python client](../guides/python.md) and \
+Each name of `jobledger` and `jobledger.testing`, with its arguments, its result and \
+the errors that it raises. [The Python client](../guides/python.md) and \
 [Workers](../guides/workers.md) show how to use them.
 
 This page is made from the docstrings by `make docs`.

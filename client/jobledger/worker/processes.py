@@ -2,7 +2,8 @@
 
 A process runs one job at a time and is used again for the next. A thread of the worker represents
 the process: it makes the handler's calls, and answers whether to stop. So to the worker a handler
-in a process is a plain function that can also be killed.
+in a process is a plain function that can also be killed. A ProcessPoolExecutor breaks when one of
+its processes is killed, and fails the jobs of all others.
 """
 
 import asyncio

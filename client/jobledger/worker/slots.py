@@ -14,6 +14,9 @@ MAX_SLOTS: Final = 1000
 class Slots:
     """The slots of some job types.
 
+    A type with a limit has slots and claims of its own: a claim that waits for other types would
+    not name it when a slot of it becomes free.
+
     Args:
         size: how many jobs at once.
         on_free: called when a slot is free again.

@@ -295,6 +295,8 @@ def outcome_digest(command: ChangeStatus) -> bytes:
 
     The content is the outcome that it reports, without its sender and preconditions
     (`worker_id`, `attempt`, `expected_version`).
+
+    The definition never changes: calls that are retried across an upgrade would be refused.
     """
     error = command.error
     parts: list[str | bytes | int | None] = [

@@ -4,7 +4,7 @@ Claims have transactions of their own, so that a creation or a report never wait
 than one short commit. Claims that arrive together are served together. One read without
 locks finds claimable jobs for all of them; if there are none, which is the usual answer to
 a poll, no transaction begins. The jobs are allocated to the claims by type and size, and
-one transaction loads and starts exactly these jobs. See docs/decisions/0037.
+one transaction loads and starts exactly these jobs.
 """
 
 import asyncio

@@ -2,7 +2,8 @@
 
 A worker renews all of its leases again and again, mostly of jobs that did not change. So
 renewals read and write the leases alone, in transactions of their own: commands need whole
-jobs. A renewal is no change, so nothing is published. See docs/decisions/0014.
+jobs. A renewal is no change, so nothing is published: it would cost each watcher a message,
+and a worker that is alive but stuck could not be distinguished from one that works.
 """
 
 from collections.abc import Callable, Sequence

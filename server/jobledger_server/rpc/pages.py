@@ -1,4 +1,7 @@
-"""Pages of lists: their tokens, and a limit on their bytes."""
+"""Pages of lists: their tokens, and a limit on their bytes.
+
+Clients take messages of 4 MiB, unless they are configured otherwise.
+"""
 
 import asyncio
 import re
