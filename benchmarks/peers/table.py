@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.load import IN_FLIGHT, PERCENTS
-from benchmarks.peers.plot import plot
 from benchmarks.peers.subjects import SUBJECTS
 from benchmarks.processes import BenchmarkError, Generator, cpu_seconds
 from benchmarks.stats import percentiles
@@ -49,7 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lifecycles", type=int, default=2_000, help="in each round, 500 or more")
     parser.add_argument("--rounds", type=int, default=3, help="of all peers in turn")
     parser.add_argument("--json", type=Path, help="a file for the measurements of each round")
-    parser.add_argument("--plot", type=Path, help="a file for a picture (SVG) of the CPU times")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -68,15 +66,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         content = {name: [asdict(one) for one in measured] for name, measured in rounds.items()}
         arguments.json.write_text(json.dumps(content, indent=1))
-    if arguments.plot:
-        medians = {
-            name: (
-                statistics.median(one.server_cpu for one in measured),
-                statistics.median(one.client_cpu for one in measured),
-            )
-            for name, measured in rounds.items()
-        }
-        arguments.plot.write_text(plot(medians), encoding="utf-8")
     return 0
 
 

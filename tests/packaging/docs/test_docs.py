@@ -115,13 +115,6 @@ def test_the_first_programs_are_the_examples(page: Path) -> None:
     assert shown == [file.read_text(encoding="utf-8") for file in examples]
 
 
-def test_the_readmes_comparison_is_what_was_measured() -> None:
-    measured = text_of(ROOT / "docs/project/performance.md").splitlines()
-    rows = [line for line in text_of(README).splitlines() if line.startswith("| ")]
-    assert len(rows) > 5
-    assert [row for row in rows if row not in measured] == []
-
-
 # Of gRPC, of SQLite and PostgreSQL, of OpenSSL; or with a name in their midst.
 NOT_OURS = {
     "certificate has expired",
@@ -151,14 +144,6 @@ def test_every_message_that_troubleshooting_explains_exists_in_the_code() -> Non
         for part in message.split("\N{HORIZONTAL ELLIPSIS}")
     }
     assert {m for m in said if " " in m and m not in ours} == NOT_OURS
-
-
-def test_the_picture_of_the_peers_shows_the_values_of_the_table() -> None:
-    page = text_of(ROOT / "docs/project/performance.md").partition("## Compared with")[2]
-    rows = [row.split(" | ") for row in page.splitlines() if re.match(r"\| \w", row)]
-    totals = [f"{float(server) + float(clients):.2f}" for _, server, clients, *_ in rows]
-    picture = (ROOT / "docs/project/peers.svg").read_text(encoding="utf-8")
-    assert re.findall(r">([\d.]+)</text>", picture) == totals
 
 
 @pytest.mark.parametrize("page", pages(), ids=relative)
