@@ -90,12 +90,9 @@ def yaml(path: str) -> Any:
     return safe_load((ROOT / path).read_text("utf-8"))
 
 
-def test_the_workflow_runs_the_required_checks_on_every_python_of_the_classifiers() -> None:
+def test_the_workflow_runs_the_tests_on_every_python_of_the_classifiers() -> None:
     workflow = yaml(".github/workflows/ci.yaml")
-    _, python, *steps = workflow["jobs"]["run"]["steps"]
-    assert set(python["with"]["python-version"].split()) == set(CLAIMED)
-    assert steps[-1]["run"].split()[-1] == ".ci/run"
-    assert workflow["permissions"] == {"contents": "read"}
+    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == CLAIMED
 
 
 def test_dependabot_watches_every_folder_that_names_versions() -> None:

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from jobledger import Client, JobStatus
-from jobledger.cli.exit_codes import EXIT_CODES
 from jobledger.cli.profiles import read_profile
 from jobledger_server.rpc.access.access_file import read_access_file
 from tests.support.access_file import write_access_file
@@ -126,12 +125,6 @@ def test_the_profiles_of_the_page_are_read(tmp_path: Path, monkeypatch: pytest.M
     staging = read_profile("staging")
     assert staging["token_file"] == str(file.parent / "staging.token")
     assert staging["ca_file"] == str(Path.home() / "certificates" / "staging.pem")
-
-
-def test_the_exit_codes_of_the_page_are_those_of_the_help() -> None:
-    rows = re.findall(r"^\| ([0-9, ]+) \| (.+) \|$", CLI.read_text(), re.MULTILINE)
-    shown = {number for codes, _ in rows for number in codes.split(", ")}
-    assert shown == set(re.findall(r"^ +(\d+)  ", EXIT_CODES, re.MULTILINE))
 
 
 def test_the_quickstarts_buf_curl_creates_a_job(
