@@ -104,7 +104,10 @@ def test_dependabot_watches_every_folder_that_names_versions() -> None:
     files = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
-    names = ("go.mod", "pom.xml", "package.json", "Cargo.toml", "requirements.txt", "Dockerfile")
+    names = (
+        *("go.mod", "pom.xml", "package.json", "Cargo.toml"),
+        *("requirements.txt", "Dockerfile", "action.yaml"),
+    )
     assert named == {
         f"/{file.rpartition('/')[0]}".rstrip("/")
         for file in files
