@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -23,8 +22,9 @@ from jobledger_server.sql.dialect import Dialect
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.statements import Statements
 from jobledger_server.store import Change
-from tests.support.databases import NoOutages, migrated
+from tests.support.databases import NoOutages, empty_database, migrated
 from tests.support.rpc_caller import Caller
+from tests.support.seed import SEED, VARIABLE
 from tests.support.shared_postgres import Administrator, Databases, shared_postgres
 
 # The time to generate an example depends on how busy the machine is.
@@ -37,6 +37,15 @@ hypothesis.settings.load_profile("jobledger")
 # process that is started here would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_report_header() -> str:
+    return f"seed: {SEED} ({VARIABLE}={SEED} repeats it)"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.hypothesis_seed = config.option.hypothesis_seed or str(SEED)
 
 
 @pytest.fixture(scope="session")
@@ -86,12 +95,7 @@ def _statements() -> Iterator[None]:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A database of the test's own, up to date and empty: once on each kind."""
-    if request.param == "sqlite":
-        file = tmp_path / "jobledger.db"
-        shutil.copy(request.getfixturevalue("sqlite_template"), file)
-        return f"sqlite:///{file}"
-    template = request.getfixturevalue("postgres_template")
-    return request.getfixturevalue("postgres").create_database(template)
+    return empty_database(request, tmp_path)
 
 
 @pytest.fixture

@@ -1,12 +1,20 @@
 """The real server as a process: one for the whole session, and one for each test that stops it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from jobledger import Client
+from tests.support.databases import empty_database
 from tests.support.fault_server import FaultServer
 from tests.support.server_process import ServerProcess
+
+
+@pytest.fixture(params=["sqlite"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database of the test's own. `tests/integration/store` holds both to one meaning."""
+    return empty_database(request, tmp_path)
 
 
 @pytest.fixture(scope="session")

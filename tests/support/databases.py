@@ -1,6 +1,8 @@
 """Databases brought up to date, and which of them a test runs on."""
 
 import asyncio
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,20 @@ several_servers = pytest.mark.parametrize("database_url", ["postgresql"], indire
 
 sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 """For tests of what does not reach the database."""
+
+both_databases = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+"""For tests of a whole server, which else run on SQLite only, of what the database may change."""
+
+
+def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of a database of the test's own, up to date, on what `request.param` says."""
+    if request.param == "sqlite":
+        file = tmp_path / "jobledger.db"
+        shutil.copy(request.getfixturevalue("sqlite_template"), file)
+        return f"sqlite:///{file}"
+    template = request.getfixturevalue("postgres_template")
+    url: str = request.getfixturevalue("postgres").create_database(template)
+    return url
 
 
 def migrated(url: str) -> str:

@@ -17,9 +17,9 @@ from jobledger_server.app import open_app
 from jobledger_server.settings import Settings
 from tests.support.access_file import write_access_file
 from tests.support.authority import Authority
+from tests.support.seed import SEED
 from tests.support.token_issuer import PEOPLE, SigningKey, write_key_set
 
-SEED = 7
 EXAMPLES = 400
 
 POLICY = (

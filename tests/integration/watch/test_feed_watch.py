@@ -21,6 +21,7 @@ from jobledger_server.watch.feed_reader import FeedReader, ForeignCursor, filled
 from jobledger_server.watch.feed_watch import Cursor, FeedUpdate, FeedWatch, Selection
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.tail import Tail
+from tests.support.databases import both_databases
 from tests.support.ledger_calls import apply, create_all
 from tests.support.store_writer import append, creation, finished, moved, saved, step
 
@@ -168,6 +169,7 @@ async def test_a_cursor_ahead_of_the_server_gets_no_change_twice(
     assert len(known) == 3
 
 
+@both_databases
 @pytest.mark.parametrize("filled", [False, True])
 async def test_a_watch_from_any_cursor_gets_every_transition_from_buffer_and_table(
     ledger: Ledger,

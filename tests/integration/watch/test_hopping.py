@@ -19,6 +19,8 @@ from jobledger_server.watch.change_buffer import ChangeBuffer
 from jobledger_server.watch.feed_reader import FeedReader
 from jobledger_server.watch.feed_watch import Cursor, FeedWatch, Selection
 from jobledger_server.watch.hub import WatchHub
+from tests.support.databases import both_databases
+from tests.support.seed import SEED
 from tests.support.store_writer import append, creation, step
 
 ADA = Selection(user_id="ada")
@@ -115,11 +117,12 @@ class Reader:
         assert steps == ([*start, job.version] if job.status in TERMINAL else start)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@both_databases
+@pytest.mark.parametrize("number", range(4))
 async def test_a_reader_that_changes_servers_gets_every_transition_once(
-    store: SqlStore, monkeypatch: pytest.MonkeyPatch, seed: int
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    rng = random.Random(seed)
+    rng = random.Random(SEED + number)
     monkeypatch.setattr(feed_module, "PAGE", rng.randint(1, 6))
     monkeypatch.setattr(
         feed_module, "SLICE_BYTES", rng.randint(1, 6) * 2 * feed_module.CHANGE_BYTES

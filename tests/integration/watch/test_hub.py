@@ -24,6 +24,7 @@ from jobledger_server.watch.feed_watch import Cursor, FeedWatch, Selection
 from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.job_watch import JobWatch
 from jobledger_server.watch.tail import Tail
+from tests.support.databases import both_databases
 from tests.support.ledger_calls import apply
 from tests.support.store_writer import HOLE, append, creation, moved, saved, step
 
@@ -289,6 +290,7 @@ async def test_commits_of_another_server_are_seen_without_a_notification(
     assert [version for _, steps in seen for version in steps] == [2, 3]
 
 
+@both_databases
 async def test_a_deletion_by_another_server_is_seen(
     here: Ledger, elsewhere: Ledger, hub: WatchHub, tail: None
 ) -> None:
@@ -302,6 +304,7 @@ async def test_a_deletion_by_another_server_is_seen(
             await watch.next_update(MAX_WAIT)
 
 
+@both_databases
 async def test_two_servers_that_race_leave_no_gap(
     here: Ledger, elsewhere: Ledger, hub: WatchHub, tail: None
 ) -> None:

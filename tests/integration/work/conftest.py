@@ -1,6 +1,7 @@
 """What the parts of a stream of Work need: a ledger whose commits go to a hub, and held jobs."""
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,12 @@ from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.watch.change_buffer import ChangeBuffer
 from jobledger_server.watch.held_jobs import HeldJobs
 from jobledger_server.watch.hub import WatchHub
+from tests.support.databases import empty_database
+
+
+@pytest.fixture(params=["sqlite"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return empty_database(request, tmp_path)
 
 
 @pytest.fixture
