@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from jobledger.v1 import job_service_pb2 as pb
 from jobledger_server.app import App
 from jobledger_server.ledger import claim_waiters
+from tests.support.databases import both_databases
 from tests.support.rpc_caller import QUEUED, Caller, refusal
 
 
@@ -21,6 +22,7 @@ async def count(call: Caller, user_id: str = "ada") -> int:
     return len((await call.ListJobs(user_id=user_id, page_size=1000)).jobs)
 
 
+@both_databases
 async def test_a_batch_creates_its_jobs_in_order(call: Caller, app: App) -> None:
     requests = [
         creation(job_type=f"t{i}", labels={"n": str(i)}, max_attempts=i + 1) for i in range(200)

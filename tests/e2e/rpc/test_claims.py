@@ -16,8 +16,7 @@ from jobledger_server.ledger import claim_waiters
 from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.settings import Settings
-from jobledger_server.sql.sql_store import SqlStore
-from tests.support.databases import several_servers
+from tests.support.databases import both_databases, several_servers
 from tests.support.gated_store import Gate
 from tests.support.rpc_caller import COMPLETED, FAILED, PROCESSING, QUEUED, Caller, refusal
 
@@ -51,6 +50,7 @@ async def waiting(app: App, job_type: str, count: int) -> None:
             await asyncio.sleep(0)
 
 
+@both_databases
 async def test_a_claim_gives_the_oldest_jobs_under_a_lease(call: Caller) -> None:
     made = [await call.job() for _ in range(3)]
     claimed = await call.ClaimJobs(
@@ -63,10 +63,6 @@ async def test_a_claim_gives_the_oldest_jobs_under_a_lease(call: Caller) -> None
     assert lease == 30_000_000
     assert not job.HasField("queue_expire_time")
     assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job
-
-
-async def test_a_claim_without_wait_returns_no_job_if_there_is_none(call: Caller) -> None:
-    assert not (await call.ClaimJobs(worker_id="w", job_types=["render"])).jobs
 
 
 async def test_one_job_is_claimed_by_default(call: Caller) -> None:
@@ -102,33 +98,6 @@ async def test_a_waiting_claim_is_woken_by_a_creation_and_does_not_poll_more_oft
     assert claimed.id == job.id
     # One query when it arrived, and one when it was woken if there was no job before.
     assert len(claims_made) <= 2
-
-
-async def test_a_woken_claim_searches_only_where_another_server_may_have_made_an_older_job(
-    app: App, call: Caller, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    searches, waits = [], asyncio.Event()
-    find, wait = SqlStore.find_claimable, claim_waiters.ClaimWaiter.wait
-
-    async def search(store: SqlStore, limits: Any, *, limit: int) -> Any:
-        searches.append(limits)
-        return await find(store, limits, limit=limit)
-
-    async def noted(waiter: claim_waiters.ClaimWaiter, patience: float) -> None:
-        waits.set()
-        await wait(waiter, patience)
-
-    monkeypatch.setattr(SqlStore, "find_claimable", search)
-    monkeypatch.setattr(claim_waiters.ClaimWaiter, "wait", noted)
-    claim = asyncio.ensure_future(
-        call.ClaimJobs(worker_id="w", job_types=["render"], wait=seconds(20))
-    )
-    async with asyncio.timeout(20):
-        await waits.wait()  # its search found none
-    job = await call.job()
-    (claimed,) = (await claim).jobs
-    assert claimed.id == job.id
-    assert len(searches) == (1 if database_url.startswith("sqlite") else 2)
 
 
 async def test_one_job_wakes_one_of_many_waiting_claims(
@@ -183,6 +152,7 @@ async def test_a_claim_is_woken_by_a_creation_through_another_server(
     assert len(claims_made) <= 2
 
 
+@both_databases
 async def test_jobs_claimed_for_a_caller_that_disconnected_are_released(gated: App) -> None:
     """The claim has begun its commit when its caller goes: the job's one attempt is not lost."""
     async with grpc.aio.insecure_channel(gated.address) as channel:
@@ -247,14 +217,6 @@ async def test_a_released_job_is_claimable_again_and_keeps_its_attempts(call: Ca
     ]
 
 
-async def test_a_job_that_is_not_leased_cannot_be_released(call: Caller) -> None:
-    job = await call.job()
-    queued = await refusal(call.ReleaseJob(job_id=job.id, attempt=0))
-    assert queued.reason == "ILLEGAL_TRANSITION"
-    ended = await call.ended()
-    assert (await refusal(call.ReleaseJob(job_id=ended.id, attempt=1))).reason == "JOB_TERMINAL"
-
-
 async def test_a_cancelled_queued_job_fails_at_once_through_processing(call: Caller) -> None:
     job = await call.job()
     stream = call.WatchJob(job_id=job.id, user_id="ada")
@@ -289,58 +251,23 @@ async def test_a_worker_asked_to_cancel_may_finish_with_any_outcome(call: Caller
     assert (await call.CancelJob(job_id=job.id, user_id="ada")).job == ended
 
 
-async def test_a_job_with_a_cancellation_request_fails_when_released(call: Caller) -> None:
-    job = await call.running()
-    await call.CancelJob(job_id=job.id, user_id="ada")
-    ended = (await call.ReleaseJob(job_id=job.id, attempt=1)).job
-    assert (ended.status, ended.error.reason, ended.error.message) == (
-        FAILED,
-        "CANCELLED",
-        "cancelled",
-    )
-
-
-async def test_another_owners_job_cannot_be_cancelled_and_is_not_found(call: Caller) -> None:
-    job = await call.job()
-    foreign = await refusal(call.CancelJob(job_id=job.id, user_id="eve"))
-    assert (foreign.code, foreign.reason) == (StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
-    assert (await call.GetJob(job_id=job.id, user_id="ada")).job == job
-
-
-@pytest.mark.parametrize(
-    ("fields", "reason", "message"),
-    [
-        (
-            {"queue_timeout": seconds(1)},
-            "QUEUE_EXPIRED",
-            "no worker claimed the job within its queue timeout",
-        ),
-        (
-            {"run_timeout": seconds(1)},
-            "RUN_EXPIRED",
-            "the job did not finish within its run timeout",
-        ),
-        (
-            {"stall_timeout": seconds(1)},
-            "STALLED",
-            "worker 'w' had no news, and no attempts are left",
-        ),
-    ],
-)
-async def test_a_timeout_fails_a_job_and_its_watcher_sees_it(
-    call: Caller, fields: dict[str, Any], reason: str, message: str
-) -> None:
-    job = await call.job(**fields)
-    if reason != "QUEUE_EXPIRED":
-        await call.ClaimJobs(worker_id="w", job_types=["render"])
-    stream = call.WatchJob(job_id=job.id, user_id="ada")
-    steps = []
-    while (news := await stream.read()) is not grpc.aio.EOF:
-        last = news.job
-        steps += news.transitions
-    assert (last.status, last.error.reason, last.error.message) == (FAILED, reason, message)
-    assert [step.to_status for step in steps] == [PROCESSING, FAILED]
-    assert steps[-1].actor == "system"
+async def test_a_timeout_fails_a_job_and_its_watcher_sees_it(call: Caller) -> None:
+    fails = {
+        "run_timeout": ("RUN_EXPIRED", "the job did not finish within its run timeout"),
+        "stall_timeout": ("STALLED", "worker 'w' had no news, and no attempts are left"),
+        "queue_timeout": ("QUEUE_EXPIRED", "no worker claimed the job within its queue timeout"),
+    }
+    jobs = [await call.job(**{timeout: seconds(1)}) for timeout in fails]
+    await call.ClaimJobs(worker_id="w", job_types=["render"], max_jobs=2)
+    for job, failure in zip(jobs, fails.values(), strict=True):
+        stream = call.WatchJob(job_id=job.id, user_id="ada")
+        steps = []
+        while (news := await stream.read()) is not grpc.aio.EOF:
+            last = news.job
+            steps += news.transitions
+        assert (last.status, last.error.reason, last.error.message) == (FAILED, *failure)
+        assert [step.to_status for step in steps] == [PROCESSING, FAILED]
+        assert steps[-1].actor == "system"
 
 
 async def test_a_start_has_a_lease_of_an_hour_or_as_requested(call: Caller) -> None:

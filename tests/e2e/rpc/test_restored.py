@@ -18,12 +18,10 @@ from jobledger_server.settings import Settings
 from jobledger_server.sql.database import Database, open_database
 from jobledger_server.sql.database_url import parse_url
 from jobledger_server.sql.sql_store import SqlStore
+from tests.support.databases import both_databases, several_servers
 from tests.support.gated_store import Gate, GatedStore
 from tests.support.rpc_caller import Caller, decoded, refusal, watching
 from tests.support.store_writer import HOLE, append, finished, saved, step
-
-SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
 @asynccontextmanager
@@ -61,6 +59,7 @@ def backed_up(url: str, target: Path) -> Path:
     return target
 
 
+@both_databases
 async def test_tokens_survive_restarts(database_url: str) -> None:
     tokens = []
     for _ in range(3):
@@ -70,7 +69,6 @@ async def test_tokens_survive_restarts(database_url: str) -> None:
             tokens.append(await newest_token(call))
 
 
-@SQLITE
 async def test_a_token_of_changes_that_a_restore_undid_is_refused(
     database_url: str, tmp_path: Path
 ) -> None:
@@ -92,7 +90,6 @@ async def test_a_token_of_changes_that_a_restore_undid_is_refused(
         assert await goes_on(call, await newest_token(call))
 
 
-@SQLITE
 async def test_a_copy_of_a_database_refuses_tokens_of_the_original(
     database_url: str, tmp_path: Path
 ) -> None:
@@ -106,7 +103,6 @@ async def test_a_copy_of_a_database_refuses_tokens_of_the_original(
         assert await goes_on(call, token)
 
 
-@SQLITE
 async def test_an_unreadable_lock_file_voids_the_tokens_and_nothing_else(
     database_url: str,
 ) -> None:
@@ -117,7 +113,7 @@ async def test_an_unreadable_lock_file_voids_the_tokens_and_nothing_else(
         assert not await goes_on(call, token)
 
 
-@POSTGRESQL
+@several_servers
 async def test_another_cluster_refuses_the_tokens(database_url: str) -> None:
     """A standby that took over, or a restore, has another timeline or another identifier."""
     async with serving(database_url) as call:
@@ -138,7 +134,7 @@ async def test_another_cluster_refuses_the_tokens(database_url: str) -> None:
         assert not await goes_on(call, token)
 
 
-@POSTGRESQL
+@several_servers
 async def test_a_table_restored_from_a_dump_refuses_the_tokens(
     database_url: str,
 ) -> None:
@@ -157,7 +153,7 @@ async def test_a_table_restored_from_a_dump_refuses_the_tokens(
         assert not await goes_on(call, token)
 
 
-@POSTGRESQL
+@several_servers
 async def test_the_database_identity_can_be_read_by_an_unprivileged_user(database_url: str) -> None:
     """Any user can query what identifies a cluster."""
     role = "plain_" + database_url.rpartition("_")[2]

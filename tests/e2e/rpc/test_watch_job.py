@@ -12,12 +12,11 @@ from google.protobuf.duration_pb2 import Duration
 from jobledger.v1 import job_service_pb2 as pb
 from jobledger_server.app import App, open_app
 from jobledger_server.settings import Settings
-from tests.support.databases import several_servers
+from tests.support.databases import both_databases, several_servers
 from tests.support.gated_store import Gate
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import (
     COMPLETED,
-    FAILED,
     PARTIAL,
     PROCESSING,
     QUEUED,
@@ -50,6 +49,7 @@ def assert_ordered_and_unique(messages: list[Message]) -> None:
     assert versions == sorted(set(versions))
 
 
+@both_databases
 @in_turn("end", ["MarkCompleted", "MarkPartial", "MarkFailed"])
 async def test_reliable_every_transition_and_the_terminal_state_are_delivered(
     call: Caller, end: str
@@ -119,23 +119,6 @@ async def test_resumable_on_another_server_over_the_same_database(
     assert_ordered_and_unique([first, *messages])
 
 
-async def test_resumable_across_a_restart(database_url: str) -> None:
-    settings = Settings(listen="127.0.0.1:0", database=database_url, grace=5.0)
-    async with open_app(settings) as app, grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
-        job = await call.job()
-        stream = call.WatchJob(job_id=job.id, user_id="ada")
-        seen = (await stream.read()).job.version
-        await call.TransitionJob(job_id=job.id, target_status=PROCESSING)
-        stream.cancel()
-    async with open_app(settings) as app, grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
-        stream = call.WatchJob(job_id=job.id, user_id="ada", after_version=seen)
-        assert steps_of([await stream.read()]) == [(QUEUED, PROCESSING)]
-        await call.MarkFailed(job_id=job.id, error={"message": "no"})
-        assert steps_of(await until_the_end(stream)) == [(PROCESSING, FAILED)]
-
-
 async def test_conflating_the_newest_snapshot_is_never_skipped(app: App, call: Caller) -> None:
     """A watcher that does not read for a while gets the newest state, and every transition."""
     job = await call.job(parameters={"pad": "x" * 100_000})
@@ -153,12 +136,6 @@ async def test_conflating_the_newest_snapshot_is_never_skipped(app: App, call: C
     assert messages[-1].job == last
     assert steps_of(messages) == [(QUEUED, PROCESSING), (PROCESSING, COMPLETED)]
     assert_ordered_and_unique(messages)
-
-
-async def test_ending_a_job_that_has_ended_gets_one_message_and_ok(call: Caller) -> None:
-    job = await call.ended()
-    (message,) = await until_the_end(call.WatchJob(job_id=job.id, user_id="ada"))
-    assert message.job == job
 
 
 async def test_ending_a_deleted_job_is_not_found(call: Caller, start: Start) -> None:

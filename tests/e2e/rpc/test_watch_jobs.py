@@ -15,7 +15,7 @@ from jobledger_server.rpc.tokens import token
 from jobledger_server.store import START_OF_ACTIVE
 from jobledger_server.watch import change_buffer, feed_reader
 from jobledger_server.watch.feed_watch import Selection
-from tests.support.databases import several_servers
+from tests.support.databases import both_databases, several_servers
 from tests.support.feed_events import Event, events
 from tests.support.gated_store import Gate
 from tests.support.in_turn import in_turn
@@ -77,6 +77,7 @@ def steps(events: list[Event], job_id: str) -> list[tuple[int, int]]:
 WHOLE = [(QUEUED, PROCESSING), (PROCESSING, COMPLETED)]
 
 
+@both_databases
 async def test_active_jobs_come_first_then_synced_then_every_change(call: Caller) -> None:
     ended = await call.ended()
     waiting, running = await call.job(), await call.running()
@@ -147,15 +148,6 @@ async def test_a_message_has_a_mebibyte_of_changes_at_most_or_one_that_is_larger
         ]
 
 
-async def test_an_empty_service_is_in_sync_at_once(call: Caller) -> None:
-    async with watching(call.WatchJobs()) as stream:
-        (synced,) = await until_synced(stream)
-        assert synced.synced
-        job = await call.job(user_id="bob")
-        (message,) = await news(stream, 1)
-        assert message.job == job
-
-
 @in_turn(
     ("filters", "seen"),
     [
@@ -215,6 +207,7 @@ async def test_a_deletion_is_delivered_and_is_the_last_change_of_its_job(call: C
         assert (again.job, again.deleted) == (gone.job, True)
 
 
+@both_databases
 async def test_resumable_after_any_message_without_loss_or_duplicates(
     call: Caller,
 ) -> None:
@@ -266,40 +259,6 @@ async def test_resumable_on_another_server_and_across_a_restart(
         async with watching(call.WatchJobs(resume_token=synced.resume_token)) as stream:
             messages = await until_ended(stream, {job.id})
     assert steps(messages, job.id) == WHOLE
-
-
-async def test_a_watcher_that_is_far_behind_continues_from_its_own_cursor(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its cursor has left the change buffer: it reads the table, and then the buffer again."""
-    monkeypatch.setattr(change_buffer.ChangeBuffer.__init__, "__kwdefaults__", {"max_changes": 5})
-    monkeypatch.setattr(feed_reader, "PAGE", 3)
-    app = await start()
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
-        healthy = call.WatchJobs()
-        (synced,) = await until_synced(healthy)
-        cancelled = await call.job()
-        await call.CancelJob(job_id=cancelled.id, user_id="ada")
-        jobs = [await call.running() for _ in range(6)]
-        for progress in (10, 20):
-            for job in jobs:
-                await call.UpdateProgress(job_id=job.id, progress=progress)
-        for job in jobs:
-            await call.MarkCompleted(job_id=job.id)
-        # A watch that kept up got the same sequence numbers, with older states of the jobs.
-        assert len(await until_ended(healthy, {job.id for job in jobs})) == 33
-        async with watching(call.WatchJobs(resume_token=synced.resume_token)) as stream:
-            *missed, _ = await until_synced(stream)
-            last = await call.ended()
-            fresh = await until_ended(stream, {last.id})
-    assert steps(missed, cancelled.id) == [(QUEUED, PROCESSING), (PROCESSING, FAILED)]
-    for job in jobs:
-        assert steps(missed, job.id) == WHOLE
-        assert versions(missed, job.id)[-1] == 5
-        assert versions(missed, job.id) == sorted(set(versions(missed, job.id)))
-        healthy.cancel()
-    assert steps(fresh, last.id) == WHOLE
 
 
 async def test_a_watcher_that_stops_reading_stays_connected_and_loses_nothing(
@@ -421,28 +380,6 @@ async def test_changes_through_another_server_arrive_in_the_same_order_at_all_wa
         assert {job_id: steps(messages, job_id) for job_id in ids} == dict.fromkeys(ids, WHOLE)
     ends = [[m.job.id for m in messages if m.job.status == COMPLETED] for messages in told]
     assert ends[0] == ends[1]
-
-
-@several_servers
-async def test_a_token_is_good_on_every_server(start: Start) -> None:
-    here, there = await start(), await start()
-    async with (
-        grpc.aio.insecure_channel(here.address) as one,
-        grpc.aio.insecure_channel(there.address) as two,
-    ):
-        call, other = Caller(one), Caller(two)
-        async with watching(call.WatchJobs()) as stream:
-            await until_synced(stream)
-            job = await call.job()
-            (message,) = await news(stream, 1)
-        # The other server may not have polled yet: it accepts a cursor ahead of its own feed.
-        async with watching(other.WatchJobs(resume_token=message.resume_token)) as stream:
-            (synced,) = await until_synced(stream)
-            await other.CancelJob(job_id=job.id, user_id="ada")
-            messages = await until_ended(stream, {job.id})
-    assert versions(messages, job.id)[-1] == 3
-    assert steps(messages, job.id) == [(QUEUED, PROCESSING), (PROCESSING, FAILED)]
-    assert synced.synced
 
 
 @in_turn("token", ["x", "é", "A" * 400, "AAAAAAAAAAAAAAAA", "MS8yLw==", "\u0000" * 3])
@@ -585,15 +522,6 @@ async def test_a_draining_server_sends_the_token_to_resume_with(start: Start) ->
         assert refused.code is grpc.StatusCode.UNAVAILABLE
         assert refused.metadata["resume_token"] == synced.resume_token
         assert refused.details["RetryInfo"].retry_delay == Duration()
-
-
-async def test_watches_of_many_jobs_count_as_watches(start: Start) -> None:
-    app = await start(max_watches=1)
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
-        async with watching(call.WatchJobs()) as stream:
-            await until_synced(stream)
-            assert (await refusal(call.WatchJobs().read())).reason == "LIMIT_EXCEEDED"
 
 
 async def test_a_watcher_that_disconnects_within_a_message_logs_no_error(

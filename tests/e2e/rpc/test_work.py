@@ -13,14 +13,10 @@ from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
 from jobledger_server import app as app_module
 from jobledger_server.app import App
-from jobledger_server.domain.commands import Report
 from jobledger_server.domain.limits import MAX_ANSWER_BYTES
-from jobledger_server.ledger.claim_waiters import ClaimWaiter
-from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.long_poll import LongPoll
 from jobledger_server.rpc.workers import (
     work_leases,
-    work_results,
     work_slots,
     work_streams,
     worker_requests,
@@ -29,8 +25,9 @@ from jobledger_server.settings import Settings
 from jobledger_server.store import StoreUnavailable
 from jobledger_server.watch.held_jobs import HeldJobs
 from jobledger_server.watch.hub import WatchHub
-from tests.support.databases import several_servers
+from tests.support.databases import both_databases, several_servers
 from tests.support.gated_store import Gate
+from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import (
     COMPLETED,
     FAILED,
@@ -135,38 +132,6 @@ async def test_pushed_messages_stay_below_the_message_limit_of_a_client(
     assert max(message.ByteSize() for message in worker.messages) <= MAX_ANSWER_BYTES
 
 
-async def test_jobs_are_pushed_to_work_streams_in_turn(
-    channel: grpc.aio.Channel, call: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wait = ClaimWaiter.wait
-    idle = 0
-
-    async def counted(self: ClaimWaiter, max_wait: float) -> None:
-        nonlocal idle
-        idle += 1
-        try:
-            await wait(self, max_wait)
-        finally:
-            idle -= 1
-
-    async def both_wait() -> None:
-        async with asyncio.timeout(20):
-            while idle < 2:
-                await asyncio.sleep(0)
-
-    monkeypatch.setattr(ClaimWaiter, "wait", counted)
-    async with (
-        working(channel, slots=100, worker_id="w1") as one,
-        working(channel, slots=100, worker_id="w2") as two,
-    ):
-        for _ in range(5):
-            for worker in (one, two):
-                await both_wait()
-                made = await call.job()
-                (job,) = await worker.jobs()
-                assert job.id == made.id
-
-
 async def test_a_silent_worker_is_pushed_no_job(
     app: App, channel: grpc.aio.Channel, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +148,7 @@ async def test_a_silent_worker_is_pushed_no_job(
 # --- updates -----------------------------------------------------------------------------------
 
 
+@both_databases
 async def test_every_kind_of_update_has_a_result_and_takes_effect(
     channel: grpc.aio.Channel, call: Caller
 ) -> None:
@@ -254,17 +220,6 @@ async def test_results_are_in_the_order_of_the_updates(
         ]
         assert await worker.end() is grpc.StatusCode.OK
     assert (await stored(call, jobs[3])).progress == 30
-
-
-async def test_updates_sent_before_half_close_have_their_results_before_the_stream_ends(
-    channel: grpc.aio.Channel, call: Caller
-) -> None:
-    job = await call.running()
-    async with working(channel) as worker:
-        for progress in range(100):
-            await worker.send(updates=[progressed(job, progress)])
-        assert await worker.end() is grpc.StatusCode.OK
-        assert len(await worker.results(100)) == 100
 
 
 async def test_updates_of_a_message_are_committed_together_and_answered_afterwards(
@@ -391,49 +346,6 @@ async def test_updates_read_before_a_stream_broke_are_committed(
     assert {(await stored(call, job)).progress for job in jobs} == {50}
     await call.UpdateProgress(job_id=jobs[0].id, progress=60)
     assert (await stored(call, jobs[0])).progress == 60
-
-
-async def test_an_empty_progress_update_renews_the_lease_and_is_no_change(
-    channel: grpc.aio.Channel, call: Caller
-) -> None:
-    job = await call.running()
-    async with working(channel) as worker:
-        heartbeat = pb.JobUpdate(job_id=job.id, attempt=1, progress=pb.ProgressUpdate())
-        await worker.send(updates=[heartbeat])
-        (result,) = await worker.results()
-    assert (result.applied, result.version) == (True, job.version)
-    renewed = (await stored(call, job)).lease_expire_time
-    assert renewed.ToNanoseconds() > job.lease_expire_time.ToNanoseconds()
-
-
-async def test_no_more_updates_are_read_than_the_queue_limit(
-    gated: App, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(work_results, "MAX_WAITING", 5)
-    submit = Ledger.submit
-    queued = 0
-
-    def counted(self: Ledger, commands: Any, caller: Any) -> Any:
-        nonlocal queued
-        queued += sum(isinstance(each, Report) and each.progress is not None for each in commands)
-        return submit(self, commands, caller)
-
-    monkeypatch.setattr(Ledger, "submit", counted)
-    async with grpc.aio.insecure_channel(gated.address) as channel:
-        call = Caller(channel)
-        job = await call.running()
-        gate = gated.store.before_commit = Gate()
-        async with working(channel) as worker:
-            for progress in range(60):
-                await worker.send(updates=[progressed(job, progress)])
-            for _ in range(20):
-                await stored(call, job)
-            read = queued
-            gate.open()
-            assert read == 5
-            assert len(await worker.results(60)) == 60
-            assert queued == 60
-            assert (await stored(call, job)).progress == 59
 
 
 # --- signals -----------------------------------------------------------------------------------
@@ -576,27 +488,6 @@ async def test_an_empty_message_renews_all_leases_and_is_no_change(
         assert (await app.store.feed_head()).seq == seq
 
 
-async def test_leases_that_were_just_renewed_are_not_renewed_again(
-    gated: App,
-) -> None:
-    async with grpc.aio.insecure_channel(gated.address) as channel:
-        call = Caller(channel)
-        job = await call.running()
-        commits = 0
-
-        async def counted() -> None:
-            nonlocal commits
-            commits += 1
-
-        gated.store.before_commit = counted
-        async with working(channel, holding=[job]) as worker:
-            for _ in range(20):
-                await worker.send()
-            await worker.send(updates=[progressed(job, 10)])
-            await worker.results()
-            assert commits == 2  # hello, and the update
-
-
 @several_servers
 async def test_a_worker_resumes_at_another_server(start: Start) -> None:
     here, there = await start(), await start()
@@ -621,26 +512,6 @@ async def test_a_worker_resumes_at_another_server(start: Start) -> None:
             assert [result.applied for result in await worker.results()] == [True]
             (again,) = await worker.jobs()
             assert (again.id, again.attempt) == (lost.id, 2)
-
-
-async def test_jobs_that_a_worker_says_it_holds_are_verified(
-    channel: grpc.aio.Channel, call: Caller
-) -> None:
-    held, ended, queued = await call.running(), await call.ended(), await call.job()
-    stranger = type(held)(id="nowhere", attempt=1)
-    later = type(held)(id=held.id, attempt=9)
-    queued.attempt = 1
-    for wrong in (ended, queued, stranger, later):
-        async with working(channel, holding=[wrong]) as worker:
-            (signal,) = worker.messages[0].signals
-            assert (signal.job_id, signal.attempt) == (wrong.id, wrong.attempt)
-            assert signal.HasField("lease_lost")
-    async with working(channel, holding=[held]) as worker:
-        (answer,) = worker.messages
-        assert answer == pb.WorkResponse(heartbeat=True)
-        await call.CancelJob(job_id=held.id, user_id="ada")
-        (signal,) = await worker.signals()
-        assert signal.HasField("cancel_requested")
 
 
 # --- the end of a stream -----------------------------------------------------------------------
@@ -797,7 +668,7 @@ async def test_an_idle_work_stream_sends_heartbeats(start: Start) -> None:
 HELLO = pb.WorkHello(worker_id="w", job_types=["render"])
 
 
-@pytest.mark.parametrize(
+@in_turn(
     ("messages", "named"),
     [
         ([pb.WorkRequest()], "hello"),

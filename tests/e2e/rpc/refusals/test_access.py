@@ -121,27 +121,3 @@ async def test_a_denial_says_what_the_callers_rule_lacks(
     assert (refused.metadata["missing"], refused.details) == (missing, {})
     assert f"in `{missing}`" in refused.message
     assert refused.metadata["value"] in refused.message
-
-
-@in_turn(
-    ("authorization", "what", "user_id", "answer"),
-    [
-        ("Bearer web-token", "create", "ada", None),
-        ("bearer web-token", "create", "bob", None),
-        ("Bearer web-token", "watch", "bob", "JOB_NOT_FOUND"),
-        ("Bearer web-token", "create", "", "INVALID_FIELD"),
-        ("Bearer worker-token", "work", "", "JOB_NOT_FOUND"),
-        ("Bearer admin-token", "create", "eve", None),
-        ("Bearer web-token", "watch many", "ada", None),
-        ("Bearer admin-token", "watch many", "eve", None),
-        ("Bearer admin-token", "watch many", "", None),
-        ("Bearer web-token", "list", "bob", None),
-        ("Bearer admin-token", "list", "", None),
-        ("Bearer admin-token", "work", "", "JOB_NOT_FOUND"),
-    ],
-)
-async def test_what_a_caller_may_do_goes_through(
-    ask: Ask, authorization: str, what: str, user_id: str, answer: str | None
-) -> None:
-    refused = await ask(authorization, what, user_id)
-    assert (refused and refused.reason) == answer

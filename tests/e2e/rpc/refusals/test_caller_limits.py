@@ -9,8 +9,6 @@ from typing import Any
 
 import grpc
 import pytest
-from google.longrunning import operations_pb2
-from google.longrunning.operations_pb2_grpc import OperationsStub
 from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -27,8 +25,6 @@ Start = Callable[..., Awaitable[App]]
 SHARE = {"max_watches": 8, "caller_share": 0.25}
 """Two for each caller."""
 
-sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-
 
 async def scope_of(reading: Awaitable[Any]) -> str:
     """Return whose limit was exceeded."""
@@ -38,7 +34,6 @@ async def scope_of(reading: Awaitable[Any]) -> str:
     return decoded(refused.value).metadata["scope"]
 
 
-@sqlite_only
 async def test_one_owner_cannot_use_up_the_watches_of_a_connection(start: Start) -> None:
     app = await start(**SHARE)
     async with grpc.aio.insecure_channel(app.address) as channel, AsyncExitStack() as open_watches:
@@ -59,32 +54,6 @@ async def test_one_owner_cannot_use_up_the_watches_of_a_connection(start: Start)
         assert await scope_of(call.WatchJobs(user_id="dan").read()) == "server"
 
 
-@sqlite_only
-async def test_one_owner_cannot_use_up_the_operation_waits(start: Start) -> None:
-    app = await start(**SHARE)
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
-        job_ids = {user_id: (await call.job(user_id=user_id)).id for user_id in ("eve", "ada")}
-        operations = OperationsStub(channel)
-
-        def wait(user_id: str) -> Any:
-            request = operations_pb2.WaitOperationRequest(name=f"jobs/{job_ids[user_id]}")
-            return operations.WaitOperation(
-                request, timeout=20, metadata=[("x-jobledger-user", user_id)]
-            )
-
-        waiting = [wait("eve"), wait("eve")]
-        while app.hub.watches < 2:
-            await asyncio.sleep(0.005)
-        assert await scope_of(wait("eve")) == "caller"
-        waiting.append(wait("ada"))
-        while app.hub.watches < 3:
-            await asyncio.sleep(0.005)
-        for each in waiting:
-            each.cancel()
-
-
-@sqlite_only
 async def test_watches_of_all_owners_have_a_smaller_limit(start: Start) -> None:
     """Each of them is sent every change: with 4,000 a good client's calls failed."""
     app = await start(max_watches=160)  # 2 in all, 1 for each
@@ -102,7 +71,6 @@ async def test_watches_of_all_owners_have_a_smaller_limit(start: Start) -> None:
             await second.read()
 
 
-@sqlite_only
 async def test_one_worker_cannot_use_up_the_claims(start: Start) -> None:
     limited = await start(**SHARE)
     async with grpc.aio.insecure_channel(limited.address) as channel:
@@ -117,7 +85,6 @@ async def test_one_worker_cannot_use_up_the_claims(start: Start) -> None:
             claim.cancel()
 
 
-@sqlite_only
 async def test_one_connection_cannot_use_up_the_work_streams(start: Start) -> None:
     app = await start(**SHARE)
 
@@ -143,7 +110,6 @@ async def test_one_connection_cannot_use_up_the_work_streams(start: Start) -> No
             stream.cancel()
 
 
-@sqlite_only
 async def test_one_connection_cannot_use_up_the_health_watches(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,7 +131,6 @@ async def test_one_connection_cannot_use_up_the_health_watches(
             each.cancel()
 
 
-@sqlite_only
 async def test_an_identity_is_one_caller_on_all_its_connections(
     start: Start, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ from jobledger_server.sql.database_url import BadDatabaseUrl, parse_url
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreFault, StoreUnavailable
 from jobledger_server.telemetry.logs import logging_to_stderr
+from tests.support.databases import both_databases
 from tests.support.ledger_calls import apply
 from tests.support.ports import free_port
 from tests.support.postgres_server import PostgresServer
@@ -154,6 +155,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> set[tuple[str, str]]:
     return {(line.levelname, vars(line)["kind"]) for line in lines}
 
 
+@both_databases
 @pytest.mark.parametrize(
     ("fault", "kind", "words"),
     [
@@ -190,6 +192,7 @@ async def test_a_temporary_database_error_is_unavailable_and_reads_continue(
         assert (await call.GetJob(job_id=again.id, user_id="ada")).job == again
 
 
+@both_databases
 async def test_a_table_that_is_missing_is_internal_and_the_log_says_what_is_missing(
     start: Start, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -216,6 +219,7 @@ async def test_a_table_that_is_missing_is_internal_and_the_log_says_what_is_miss
         await call.job()
 
 
+@both_databases
 async def test_a_constraint_violation_is_counted_once_and_its_values_are_not_logged(
     ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
