@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import json
 import logging
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,7 +16,6 @@ from jobledger.v1 import job_service_pb2
 from jobledger_server.domain.commands import Command
 from jobledger_server.ledger.allocation import Allocation
 from jobledger_server.rpc.access.audit import CHANGES
-from jobledger_server.telemetry.rate_limiter import MAX_KINDS
 from tests.support.access_file import write_access_file
 from tests.support.rpc_caller import COMPLETED, Caller, refusal
 from tests.support.server_process import ServerProcess
@@ -208,51 +206,3 @@ async def test_the_audit_log_has_no_request_content_and_merges_repeated_denials(
     denied = [line for line in audit if line["event"] == "denied"]
     assert sum(line["count"] for line in denied) == 600
     assert len(denied) < 60
-
-
-async def test_repeated_refusals_of_changes_share_a_line_with_their_jobs(tmp_path: Path) -> None:
-    access = tmp_path / "access.toml"
-    write_access_file(access, policy())
-    access.chmod(0o600)
-    arguments = ["--access", str(access)]
-    async with ServerProcess(tmp_path, arguments=arguments) as server:
-        async with grpc.aio.insecure_channel(server.target) as channel:
-            web = Caller(channel, token="web")
-            jobs = [await web.job(job_type="encode") for _ in range(3)]
-            updates = [completed(job) for job in jobs]
-            for each in updates:
-                each.attempt = 1
-            async with working(channel, slots=0, job_types=["render"], token="farm") as work:
-                for _ in range(10):
-                    await work.send(updates=updates * 100)
-                    await work.results(300)
-        await asyncio.to_thread(server.terminate)
-    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
-    refused = [line for line in lines if line["event"] == "change" and line["outcome"] != "OK"]
-    assert sum(line["count"] for line in refused) == 3000
-    assert {line["outcome"] for line in refused} == {"JOB_NOT_FOUND"}
-    assert {job for line in refused for job in line["jobs"]} == {job.id for job in jobs}
-    assert len(refused) < 30
-
-
-async def test_a_flood_of_connections_hides_no_denial_of_an_identity(tmp_path: Path) -> None:
-    access = tmp_path / "access.toml"
-    write_access_file(access, policy())
-    access.chmod(0o600)
-    own = [("grpc.use_local_subchannel_pool", 1)]
-    async with ServerProcess(tmp_path, arguments=["--access", str(access)]) as server:
-        async with AsyncExitStack() as stack:
-            channels = [
-                await stack.enter_async_context(grpc.aio.insecure_channel(server.target, own))
-                for _ in range(MAX_KINDS + 20)
-            ]
-            for number in range(3):
-                for channel in channels:
-                    await refusal(Caller(channel, token="wrong").ListJobs(user_id="ada"))
-                if number < 2:
-                    await refusal(Caller(channels[0], token="web").ListJobs(user_id="bob"))
-        await asyncio.to_thread(server.terminate)
-    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
-    denied = [line for line in lines if line["event"] == "denied"]
-    assert sum(line["count"] for line in denied if line.get("caller") == "token:web") == 2
-    assert {line["address"] for line in denied if "caller" not in line} == {"ipv4:127.0.0.1"}

@@ -7,7 +7,6 @@ import hmac
 import json
 import logging
 import shutil
-import socket
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -29,7 +28,6 @@ from jobledger_server.settings import Settings
 from tests.support.access_file import write_access_file
 from tests.support.authority import Authority, Pair
 from tests.support.rpc_caller import decoded
-from tests.support.server_process import ServerProcess
 from tests.support.token_issuer import (
     AUDIENCE,
     ISSUER,
@@ -565,22 +563,6 @@ def of_url(served: KeyServer, folder: Path, authority: Authority) -> str:
     )
 
 
-def test_an_issuer_that_does_not_answer_does_not_delay_the_end_of_the_server(
-    tmp_path: Path,
-) -> None:
-    from jobledger_server.rpc.access.issuers import FETCH_SECONDS
-
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"https://localhost:{silent.getsockname()[1]}/keys"
-        access = tmp_path / "access.toml"
-        write_access_file(access, PEOPLE.replace('jwks_file = "keys.json"', f'jwks_url = "{url}"'))
-        arguments = ("--access", str(access), "--grace", "1")
-        with ServerProcess(tmp_path, arguments=arguments) as server, silent.accept()[0]:
-            asked = time.monotonic()
-            assert server.terminate() == 0
-            assert time.monotonic() - asked < FETCH_SECONDS / 2
-
-
 async def test_keys_from_a_url_are_cached_and_fetched_again_for_an_unknown_key(
     tmp_path: Path,
     sqlite_template: Path,
@@ -687,33 +669,6 @@ async def test_the_access_file_is_reloaded_while_keys_are_fetched(
             served.endless.clear()
             assert await waits == UNKNOWN
     assert served.requests == 1
-
-
-async def test_a_stream_ends_when_its_callers_issuer_is_no_longer_trusted(
-    tmp_path: Path, sqlite_template: Path, keys: dict[str, SigningKey]
-) -> None:
-    write_key_set(tmp_path / "keys.json", list(keys.values()))
-    async with (
-        serving(tmp_path, sqlite_template, CERTIFICATES + TOKENS) as app,
-        grpc.aio.insecure_channel(app.address) as channel,
-    ):
-        by_jwt, by_token = [
-            JobServiceStub(channel).WatchJobs(
-                jobs.WatchJobsRequest(user_id=user), metadata=[("authorization", f"Bearer {token}")]
-            )
-            for user, token in (("ada", keys["ES256"].token()), ("bob", "secret"))
-        ]
-        await by_jwt.read()
-        await by_token.read()
-        trusting = CERTIFICATES + TOKENS
-        write_access_file(tmp_path / "access.toml", trusting.replace(ISSUER, f"{ISSUER}/other"))
-        app.reload()
-        with pytest.raises(grpc.aio.AioRpcError) as ended:
-            async with asyncio.timeout(30):
-                while True:
-                    await by_jwt.read()
-        assert ended.value.code() is StatusCode.UNAVAILABLE
-        assert not by_token.done()
 
 
 def issuer_minimum() -> float:

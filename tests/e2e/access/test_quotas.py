@@ -172,13 +172,6 @@ async def test_unfinished_jobs_are_limited_for_each_user(callers: Any) -> None:
     assert is_own(await refusal(eve.job()), "unfinished_jobs", "3")
 
 
-async def test_concurrent_creations_together_stay_within_the_limit(callers: Any) -> None:
-    served = await callers(caller("eve", unfinished_jobs=10))
-    eve = await served.calls("eve")
-    made = await asyncio.gather(*(eve.job() for _ in range(50)), return_exceptions=True)
-    assert sum(isinstance(each, grpc.aio.AioRpcError) for each in made) == 40
-
-
 async def test_a_quota_of_watches_may_be_below_or_above_the_default_share(callers: Any) -> None:
     served = await callers(
         caller("eve", watches=2), caller("gateway", watches=8), max_watches=10, caller_share=0.4

@@ -3,14 +3,10 @@
 from typing import Any
 
 import grpc
-import pytest
 from google.longrunning import operations_pb2
 from google.longrunning.operations_pb2_grpc import OperationsStub
 
 from jobledger.v1 import job_pb2
-
-one_database = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-"""For tests of requests that are refused before any query."""
 
 
 class Operations:

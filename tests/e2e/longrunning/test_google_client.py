@@ -12,8 +12,6 @@ import pytest
 from google.api_core import exceptions, operation, operation_async
 from google.api_core.operations_v1 import OperationsAsyncClient, OperationsClient
 from google.api_core.retry import AsyncRetry, Retry
-from google.longrunning import operations_pb2
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 
 from jobledger import Client, JobError
@@ -57,27 +55,6 @@ def test_result_is_the_job_once_it_has_completed(ada: Client, operations: Operat
     assert future.metadata == ended
 
 
-def test_result_returns_when_the_job_finishes(ada: Client, operations: OperationsClient) -> None:
-    job = ada.start_job(ada.create_job("render").id)
-    future, done = future_of(operations, job), threading.Event()
-    future.add_done_callback(lambda _: done.set())
-    assert not done.is_set()
-    ended = ada.mark_completed(job.id).to_proto()
-    assert done.wait(30)
-    assert future.result() == ended
-
-
-def test_the_result_of_a_partial_job_says_what_is_missing(
-    ada: Client, operations: OperationsClient
-) -> None:
-    job = ada.start_job(ada.create_job("render").id)
-    error = JobError("page 3", reason="PAGES_MISSING")
-    ada.mark_partial(job.id, {"pages": 2}, error=error)
-    result = future_of(operations, job).result(timeout=30)
-    assert result.status == job_pb2.JOB_STATUS_PARTIAL
-    assert (result.result["pages"], result.error) == (2, error.to_proto())
-
-
 @pytest.mark.parametrize(
     ("reason", "kind"),
     [
@@ -106,25 +83,6 @@ def test_a_failed_job_is_an_exception_with_its_reason_and_details(
     assert future.cancelled() is (reason == "CANCELLED")
 
 
-def test_cancel_fails_a_queued_job_and_leaves_a_terminal_one(
-    ada: Client, operations: OperationsClient
-) -> None:
-    future = future_of(operations, ada.create_job("render"))
-    assert future.cancel() is True
-    assert future.cancelled()
-    with pytest.raises(exceptions.Cancelled):
-        future.result(timeout=30)
-    assert future.cancel() is False
-
-
-def test_cancel_asks_the_worker_of_a_running_job(ada: Client, operations: OperationsClient) -> None:
-    job = ada.start_job(ada.create_job("render").id)
-    future = future_of(operations, job)
-    assert future.cancel() is True
-    assert not future.done()
-    assert future.metadata.HasField("cancel_request_time")
-
-
 def test_the_google_client_lists_all_pages(ada: Client, operations: OperationsClient) -> None:
     ids = [ada.create_job("paged").id for _ in range(60)]
     listed = operations.list_operations(
@@ -132,33 +90,6 @@ def test_the_google_client_lists_all_pages(ada: Client, operations: OperationsCl
     )
     assert [each.name for each in listed] == [f"jobs/{job_id}" for job_id in reversed(ids)]
     assert listed.page_number == 2
-
-
-def test_a_deleted_operation_is_not_found_with_the_services_reason(
-    ada: Client, operations: OperationsClient
-) -> None:
-    job = ada.start_job(ada.create_job("render").id)
-    with pytest.raises(exceptions.FailedPrecondition) as early:
-        operations.delete_operation(f"jobs/{job.id}", metadata=OWNER)
-    assert early.value.reason == "ILLEGAL_TRANSITION"
-    ada.mark_completed(job.id)
-    operations.delete_operation(f"jobs/{job.id}", metadata=OWNER)
-    with pytest.raises(exceptions.NotFound) as caught:
-        operations.get_operation(f"jobs/{job.id}", metadata=OWNER)
-    assert (caught.value.reason, caught.value.domain) == ("JOB_NOT_FOUND", "jobledger")
-    assert caught.value.metadata == {"job_id": job.id}
-
-
-def test_wait_operation_works_over_the_google_stub(
-    ada: Client, operations: OperationsClient
-) -> None:
-    job = ada.start_job(ada.create_job("render").id)
-    request = operations_pb2.WaitOperationRequest(name=f"jobs/{job.id}")
-    waiting = operations.operations_stub.WaitOperation.future(request, metadata=OWNER, timeout=30)
-    ada.mark_completed(job.id)
-    assert waiting.result().done
-    request.timeout.CopyFrom(Duration())
-    assert operations.operations_stub.WaitOperation(request, metadata=OWNER).done
 
 
 async def test_the_asynchronous_google_future_returns_the_result(

@@ -79,15 +79,6 @@ async def test_failed_is_an_error_with_a_code_for_its_reason(
     assert job.status == FAILED
 
 
-async def test_an_error_without_details_has_its_reason_alone(
-    call: Caller, operations: Operations
-) -> None:
-    job = await call.running()
-    await call.MarkFailed(job_id=job.id, error={"message": "no"})
-    (packed,) = (await operations.Get(name=name_of(job))).error.details
-    assert packed.Is(error_details_pb2.ErrorInfo.DESCRIPTOR)
-
-
 async def test_cancelling_a_queued_job_finishes_the_operation_with_code_1(
     call: Caller, operations: Operations
 ) -> None:

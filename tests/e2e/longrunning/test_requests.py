@@ -8,11 +8,8 @@ from typing import Any
 import grpc
 import pytest
 from grpc import StatusCode
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from jobledger_server.app import App
-from tests.e2e.longrunning.operations import Operations, job_in, name_of, one_database
+from tests.e2e.longrunning.operations import Operations, job_in, name_of
 from tests.support.access_file import write_access_file
 from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import Caller, refusal
@@ -47,7 +44,6 @@ async def test_an_absent_job_and_another_owners_job_give_identical_answers(
     assert refused.details["ResourceInfo"].resource_name == job.id
 
 
-@one_database
 @in_turn(
     "name",
     ["", "jobs", "jobs/", "job/x", "/jobs/x", "jobs/x/y", "operations/x", f"jobs/{'x' * 37}"],
@@ -57,7 +53,6 @@ async def test_an_invalid_operation_name_is_refused(operations: Operations, name
         assert fields_of(await refusal(getattr(operations, verb)(name=name))) == ["name"]
 
 
-@one_database
 async def test_without_an_owner_every_call_is_refused(operations: Operations) -> None:
     for verb in (*BY_NAME, "List"):
         call = getattr(operations, verb)
@@ -67,7 +62,6 @@ async def test_without_an_owner_every_call_is_refused(operations: Operations) ->
         assert sorted(fields_of(refused)) == ["name", "x-jobledger-user"]
 
 
-@one_database
 @in_turn(
     ("metadata", "field"),
     [
@@ -126,7 +120,6 @@ async def test_a_filter_that_is_understood(
             assert [o.name for o in listed] == [name_of(jobs[key]) for key in expected]
 
 
-@one_database
 @in_turn(
     "text",
     [
@@ -153,7 +146,6 @@ async def test_a_filter_that_is_not_understood_is_refused(
     assert set(fields) == {"filter"}
 
 
-@one_database
 async def test_a_filter_of_very_much_white_space_is_refused_at_once(
     operations: Operations,
 ) -> None:
@@ -161,26 +153,9 @@ async def test_a_filter_of_very_much_white_space_is_refused_at_once(
     assert "filter" in fields_of(await refusal(operations.List(name="jobs", filter=text)))
 
 
-@one_database
 @in_turn("name", ["", "jobs/", "operations", "users/ada/jobs"])
 async def test_a_list_of_another_collection_is_refused(operations: Operations, name: str) -> None:
     assert fields_of(await refusal(operations.List(name=name))) == ["name"]
-
-
-async def test_pages_follow_one_another_without_gap_or_duplicate(
-    call: Caller, operations: Operations
-) -> None:
-    jobs = [await call.job() for _ in range(7)]
-    seen, token, sizes = [], "", []
-    while True:
-        page = await operations.List(name="jobs", page_size=3, page_token=token)
-        sizes.append(len(page.operations))
-        seen += [o.name for o in page.operations]
-        token = page.next_page_token
-        if not token:
-            break
-    assert sizes == [3, 3, 1]
-    assert seen == [name_of(job) for job in reversed(jobs)]
 
 
 async def test_a_page_token_is_good_for_its_own_query_only(
@@ -200,30 +175,6 @@ async def test_a_page_token_is_good_for_its_own_query_only(
     refused = await refusal(call.ListJobs(user_id="ada", page_token=token))
     assert refused.reason == "INVALID_TOKEN"
     assert fields_of(await refusal(operations.List(name="jobs", page_size=1001))) == ["page_size"]
-
-
-@one_database
-async def test_bytes_that_are_no_request_are_invalid_argument(app: App) -> None:
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        method = channel.unary_unary("/google.longrunning.Operations/GetOperation")
-        refused = await refusal(method(b"\xff\xff", metadata=(("x-jobledger-user", "ada"),)))
-    assert fields_of(refused) == ["request"]
-
-
-@one_database
-async def test_health_and_reflection_know_the_service(app: App) -> None:
-    service = "google.longrunning.Operations"
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        health = health_pb2_grpc.HealthStub(channel)
-        answer = await health.Check(health_pb2.HealthCheckRequest(service=service))
-        assert answer.status == health_pb2.HealthCheckResponse.SERVING
-        stream = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
-        await stream.write(reflection_pb2.ServerReflectionRequest(list_services=""))
-        listed = (await stream.read()).list_services_response.service
-        assert service in [each.name for each in listed]
-        await stream.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=service))
-        assert (await stream.read()).file_descriptor_response.file_descriptor_proto
-        await stream.done_writing()
 
 
 CALLERS = "".join(
@@ -274,7 +225,6 @@ async def ask(start: Any, tmp_path: Path) -> AsyncIterator[Ask]:
 ADA = ("x-jobledger-user", "ada")
 
 
-@one_database
 @in_turn(
     ("token", "owner", "answer"),
     [
