@@ -19,10 +19,10 @@ from jobledger_server import app as app_module
 from jobledger_server.app import App
 from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.methods import METHODS
-from jobledger_server.rpc.serving import arrivals, calls, handlers
-from jobledger_server.rpc.status import status_of
+from jobledger_server.rpc.serving import arrivals, handlers
 from jobledger_server.settings import Settings
 from tests.support.http2 import DATA, END_HEADERS, HEADERS, Connection, frame, request_headers
+from tests.support.in_turn import in_turn
 from tests.support.rpc_caller import Caller, decoded
 
 REQUEST = b"\xff" * 100_000
@@ -52,21 +52,6 @@ async def test_a_refused_request_stays_in_no_traceback(app: App) -> None:
     assert await memory_after_refusals(app) < CALLS * len(REQUEST) / 4
 
 
-async def test_the_memory_test_detects_a_kept_request(
-    app: App, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Shows that the test above can fail."""
-    kept = []
-
-    def keeping(error: Exception) -> Any:
-        kept.append(error.__traceback__)
-        return status_of(error)
-
-    monkeypatch.setattr(calls, "status_of", keeping)
-    assert await memory_after_refusals(app) > CALLS * len(REQUEST) * 3 / 4
-    assert len(kept) == CALLS
-
-
 async def refused(channel: grpc.aio.Channel) -> None:
     with pytest.raises(grpc.aio.AioRpcError, match="user_id"):
         await JobServiceStub(channel).CreateJob(CreateJobRequest())
@@ -91,7 +76,7 @@ def calls_in_memory() -> int:
     return sum(type(each) is Call for each in gc.get_objects())
 
 
-@pytest.mark.parametrize("call", [answered, refused, refused_stream, cancelled])
+@in_turn("call", [answered, refused, refused_stream, cancelled])
 async def test_a_call_that_has_ended_is_freed_without_a_garbage_collection(
     app: App, call: Callable[[grpc.aio.Channel], Awaitable[None]]
 ) -> None:
@@ -125,7 +110,7 @@ async def reflect(channel: grpc.aio.Channel) -> Any:
 REFLECTION = "grpc.reflection.{}.ServerReflection"
 
 
-@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+@in_turn("version", ["v1", "v1alpha"])
 async def test_reflection_answers_under_both_of_its_names(app: App, version: str) -> None:
     """It knows every service, itself too, and their files."""
     service = REFLECTION.format(version)
@@ -174,15 +159,11 @@ OF_OTHER_SERVICES = (
 )
 
 
-@pytest.mark.parametrize("method", OF_OTHER_SERVICES)
-@pytest.mark.parametrize("data", [b"\xff\xff", b"\x0a\x02\xff\xfe"])
+@in_turn("method", OF_OTHER_SERVICES)
 async def test_a_malformed_message_to_another_service_is_no_internal_error(
-    start: Callable[..., Awaitable[App]],
-    caplog: pytest.LogCaptureFixture,
-    method: str,
-    data: bytes,
+    app: App, caplog: pytest.LogCaptureFixture, method: str
 ) -> None:
-    app = await start(reflection=True)
+    data = b"\x0a\x02\xff\xfe"
     async with grpc.aio.insecure_channel(app.address) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             if method.endswith("Check"):

@@ -19,6 +19,7 @@ from jobledger_server.app import open_app
 from jobledger_server.cli.durations import LONGEST_SECONDS, duration
 from jobledger_server.settings import Settings
 from tests.support.access_file import write_access_file
+from tests.support.databases import both_databases
 from tests.support.rpc_caller import Caller, refusal, watching
 from tests.support.server_process import ServerProcess, run_server
 
@@ -57,6 +58,7 @@ def test_a_server_serves_with_extreme_settings(tmp_path: Path) -> None:
     assert not [line for line in log if line["level"] != "info"]
 
 
+@both_databases
 async def test_void_tokens_voids_every_token_and_changes_no_job(database_url: str) -> None:
     settings = Settings(listen="127.0.0.1:0", database=database_url, grace=1.0)
 
@@ -135,9 +137,8 @@ def test_a_file_can_hold_the_database_url(
     assert not (tmp_path / "jobledger.db").exists()
 
 
-@pytest.mark.parametrize("command", ["serve", "migrate", "void-tokens"])
-def test_a_database_url_comes_from_one_source(tmp_path: Path, command: str) -> None:
-    by_file = [command, "--database-file", "url"]
+def test_a_database_url_comes_from_one_source(tmp_path: Path) -> None:
+    by_file = ["serve", "--database-file", "url"]
     both = run_server(*by_file, "--database", "sqlite:///x.db", cwd=tmp_path)
     assert both.returncode == 2
     assert "--database and --database-file exclude each other" in both.stderr

@@ -133,20 +133,6 @@ async def test_new_files_are_used_from_the_next_connection_on_and_end_nothing(
         assert await watch.read() is grpc.aio.EOF
 
 
-async def test_new_cas_of_clients_are_used_too(
-    tmp_path: Path, sqlite_template: Path, authority: Authority, files: TlsFiles
-) -> None:
-    others = Authority()
-    async with serving(tmp_path, sqlite_template, files) as app:
-        for trusted, other in ((authority, others), (others, authority)):
-            files.client_ca.write_bytes(trusted.certificate)
-            for issuer, code in ((trusted, "OK"), (other, "UNAVAILABLE")):
-                own = issuer.issue(common_name="ada")
-                async with channel(app, authority, own) as connected:
-                    called = await code_of(Caller(connected, timeout=5).job())
-                    assert called.name == code
-
-
 async def test_files_that_cannot_be_used_are_logged_once_and_the_certificate_stays(
     tmp_path: Path,
     sqlite_template: Path,
@@ -308,7 +294,7 @@ def test_on_loopback_the_server_needs_no_protection(listen: str) -> None:
     assert not Settings(listen=listen).unprotected
 
 
-@pytest.mark.parametrize("kind", ["plain", "tls", "mutual"])
+@pytest.mark.parametrize("kind", ["plain", "mutual"])
 def test_the_health_command_calls_the_server_of_the_same_settings(
     tmp_path: Path, authority: Authority, files: TlsFiles, kind: str
 ) -> None:
