@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         ProgressResult,
         Transition,
     )
-    from jobledger.core.new_job import NewJob
+    from jobledger.core.new_job import JobOptions, NewJob
     from jobledger.core.options import CallOptions, WatchOptions
     from jobledger.core.page import Page
     from jobledger.core.streams import AsyncWatch, Watch
@@ -87,6 +87,7 @@ __all__ = [
     "JobChange",
     "JobError",
     "JobNotFound",
+    "JobOptions",
     "JobStatus",
     "JobTerminal",
     "JobledgerError",
@@ -127,7 +128,7 @@ _MODULES = {
         "ProgressResult",
         "Transition",
     ],
-    "core.new_job": ["NewJob"],
+    "core.new_job": ["JobOptions", "NewJob"],
     "core.options": ["CallOptions", "WatchOptions"],
     "core.page": ["Page"],
     "core.streams": ["AsyncWatch", "Watch"],

@@ -4,13 +4,13 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from datetime import datetime
+from typing import Any, TypeVar, Unpack
 
 import click
 import grpc
 
-from jobledger import Job, JobledgerError, JobStatus
+from jobledger import Job, JobledgerError, JobOptions, JobStatus
 from jobledger.cli.connection import Connection
 from jobledger.cli.exit_codes import EXIT_CODES, UNAVAILABLE, print_error, verdict, write
 from jobledger.cli.options import (
@@ -18,8 +18,8 @@ from jobledger.cli.options import (
     all_users_option,
     as_json_option,
     filter_options,
+    labels_option,
     pass_connection,
-    read_labels,
 )
 from jobledger.cli.render import (
     ASSET_COLUMNS,
@@ -62,13 +62,7 @@ def jobledger() -> None:
     metavar="JSON|@FILE|-",
     help="The input: a JSON object, a file that holds one, or - for stdin.",
 )
-@click.option(
-    "--label",
-    "labels",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="A label to find the job by; may be repeated.",
-)
+@labels_option("A label to find the job by; may be repeated.")
 @click.option(
     "--request-id",
     metavar="TEXT",
@@ -108,29 +102,15 @@ def create(
     *,
     job_type: str,
     parameters: str | None,
-    labels: tuple[str, ...],
-    request_id: str | None,
-    max_attempts: int,
-    queue_timeout: timedelta | None,
-    run_timeout: timedelta | None,
-    stall_timeout: timedelta | None,
     as_json: bool,
+    **options: Unpack[JobOptions],
 ) -> None:
     """Create a job and print its id.
 
     TYPE names the kind of work, for example render; workers claim jobs by it.
     """
     with connection.open() as client:
-        job = client.create_job(
-            job_type,
-            _parameters(parameters),
-            labels=read_labels(labels),
-            request_id=request_id,
-            max_attempts=max_attempts,
-            queue_timeout=queue_timeout,
-            run_timeout=run_timeout,
-            stall_timeout=stall_timeout,
-        )
+        job = client.create_job(job_type, _parameters(parameters), **options)
     write(to_json(job) if as_json else job.id)
 
 
@@ -179,7 +159,7 @@ def list_(
     statuses: tuple[str, ...],
     all_users: bool,
     job_types: tuple[str, ...],
-    labels: tuple[str, ...],
+    labels: dict[str, str],
     created_after: datetime | None,
     created_before: datetime | None,
     limit: int,
@@ -193,7 +173,7 @@ def list_(
         jobs = client.list_jobs(
             statuses=[JobStatus(status) for status in statuses],
             job_types=job_types,
-            labels=read_labels(labels),
+            labels=labels,
             created_after=created_after,
             created_before=created_before,
             page_size=min(limit, 1000) or 1000,

@@ -184,13 +184,9 @@ def all_users_option(function: _Function) -> _Function:
 
 def filter_options(function: _Function) -> _Function:
     """Add --type and --label: which jobs."""
-    function = click.option(
-        "--label",
-        "labels",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="Only jobs with this label; repeat it for jobs with all of several.",
-    )(function)
+    function = labels_option("Only jobs with this label; repeat it for jobs with all of several.")(
+        function
+    )
     return click.option(
         "--type",
         "job_types",
@@ -200,8 +196,21 @@ def filter_options(function: _Function) -> _Function:
     )(function)
 
 
-def read_labels(given: tuple[str, ...]) -> dict[str, str]:
-    """Read the values of --label."""
+def labels_option(text: str) -> Callable[[_Function], _Function]:
+    """Add --label, whose values become a dict; `text` is its help."""
+    return click.option(
+        "--label",
+        "labels",
+        multiple=True,
+        metavar="KEY=VALUE",
+        callback=_read_labels,
+        help=text,
+    )
+
+
+def _read_labels(
+    _context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]
+) -> dict[str, str]:
     labels = {}
     for label in given:
         key, sign, value = label.partition("=")

@@ -18,7 +18,6 @@ from jobledger.cli.options import (
     as_json_option,
     filter_options,
     pass_connection,
-    read_labels,
 )
 from jobledger.cli.outages import Outages
 from jobledger.cli.render import to_json
@@ -45,7 +44,7 @@ def watch(
     all_jobs: bool,
     all_users: bool,
     job_types: tuple[str, ...],
-    labels: tuple[str, ...],
+    labels: dict[str, str],
     resume_token: str,
     as_json: bool,
 ) -> int:
@@ -102,7 +101,7 @@ def top(
     *,
     all_users: bool,
     job_types: tuple[str, ...],
-    labels: tuple[str, ...],
+    labels: dict[str, str],
     once: bool,
 ) -> None:
     """Show a live table of all jobs.
@@ -162,6 +161,6 @@ def _open(connection: Connection, *, all_users: bool) -> AsyncClient:
 
 
 def _filters(
-    *, all_users: bool, job_types: tuple[str, ...], labels: tuple[str, ...]
+    *, all_users: bool, job_types: tuple[str, ...], labels: dict[str, str]
 ) -> dict[str, Any]:
-    return {"all_users": all_users, "job_types": job_types, "labels": read_labels(labels)}
+    return {"all_users": all_users, "job_types": job_types, "labels": labels}

@@ -103,9 +103,7 @@ def exec_(
 
     async def work() -> None:
         async with connection.open_ownerless() as client:
-            worker = Worker(
-                client, concurrency=concurrency, lease=lease, grace=grace.total_seconds()
-            )
+            worker = Worker(client, concurrency=concurrency, lease=lease, grace=grace)
             for job_type in dict.fromkeys(job_types):
                 worker.handler(job_type)(handle)
             await worker.run()

@@ -17,6 +17,9 @@ MessageT = TypeVar("MessageT", bound=Message)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
+# Longer than any program runs, and than the service allows; gRPC can add it to the present time.
+_LONGEST: Final = 10 * 365 * 86400.0
+
 # The server's limit. A message little deeper could not be read at all: each level nests three
 # messages, and protobuf reads a hundred.
 _MAX_DEPTH = 32
@@ -145,13 +148,10 @@ def to_timestamp(moment: datetime | None, where: str) -> Timestamp | None:
     """Convert an aware datetime.
 
     Raises:
-        TypeError: `moment` is no datetime.
         ValueError: it has no time zone.
     """
     if moment is None:
         return None
-    if not isinstance(moment, datetime):
-        raise TypeError(f"{where}: {type(moment).__name__} is not a datetime")
     if moment.utcoffset() is None:
         raise ValueError(f"{where}: a datetime needs a time zone")
     timestamp = Timestamp()
@@ -165,20 +165,24 @@ def from_duration(duration: Duration) -> timedelta:
 
 
 def to_duration(value: Seconds | None, where: str) -> Duration | None:
-    """Convert a time span.
-
-    Raises:
-        TypeError: `value` is neither a number nor a timedelta.
-        ValueError: it is not finite, or longer than a timedelta can be.
-    """
+    """Convert a time span. Raises as `to_seconds`."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float | timedelta):
-        raise TypeError(f"{where}: {type(value).__name__} is neither seconds nor a timedelta")
-    try:
-        span = value if isinstance(value, timedelta) else timedelta(seconds=value)
-    except (OverflowError, ValueError) as error:
-        raise ValueError(f"{where}: {value} seconds is not a time span") from error
     duration = Duration()
-    duration.FromTimedelta(span)
+    duration.FromTimedelta(timedelta(seconds=to_seconds(value, where)))
     return duration
+
+
+def to_seconds(value: Seconds, where: str) -> float:
+    """Return a time span in seconds, at most ten years.
+
+    Raises:
+        TypeError: it is neither a number nor a timedelta.
+        ValueError: it is negative or no number.
+    """
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"{where}: {type(value).__name__} is neither seconds nor a timedelta")
+    if not seconds >= 0:  # not a number, too
+        raise ValueError(f"{where}: {value} is not a time span")
+    return float(min(seconds, _LONGEST))

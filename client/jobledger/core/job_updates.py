@@ -1,13 +1,12 @@
 """Builds what a worker sends on a stream of Work.
 
-As in requests.py, each function raises a TypeError or a ValueError that names the argument.
+Each function raises a TypeError or a ValueError that names the argument.
 """
 
 from collections.abc import Iterable
 
 from jobledger.core.conversion import JsonObject, build, to_duration, to_struct
 from jobledger.core.models import Asset, Job, JobError, JobStatus
-from jobledger.core.requests import asset_messages, status_value, text
 from jobledger.v1.worker_service_pb2 import (
     AssetUpdate,
     FinishUpdate,
@@ -40,7 +39,7 @@ def progress_update(job: Job, progress: int | None, message: str | None) -> JobU
 
 def asset_update(job: Job, asset: Asset, request_id: str) -> JobUpdate:
     """Link an asset."""
-    update = AssetUpdate(asset=asset.to_proto(), request_id=text(request_id, "request_id"))
+    update = build(AssetUpdate, asset=asset.to_proto(), request_id=request_id)
     return JobUpdate(job_id=job.id, attempt=job.attempt, asset=update)
 
 
@@ -55,10 +54,10 @@ def finish_update(
     """Finish a job."""
     update = build(
         FinishUpdate,
-        status=status_value(status, "status"),
+        status=status.to_proto(),
         result=to_struct(result, "result"),
         error=None if error is None else error.to_proto(),
-        assets=asset_messages(assets),
+        assets=[asset.to_proto() for asset in assets],
     )
     return JobUpdate(job_id=job.id, attempt=job.attempt, finish=update)
 

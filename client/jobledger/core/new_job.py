@@ -1,37 +1,69 @@
-"""What a job is created from, where many are created at once."""
+"""What a job is created from."""
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
-from datetime import timedelta
+from typing import TypedDict, Unpack
 
-from jobledger.core.conversion import JsonObject
+from jobledger.core.conversion import JsonObject, Seconds, build, to_duration, to_struct
+from jobledger.core.options import check_names
+from jobledger.core.requests import fresh_id
+from jobledger.v1.job_service_pb2 import CreateJobRequest
 
 
-@dataclass(frozen=True, slots=True)
+class JobOptions(TypedDict, total=False):
+    """Keyword arguments of create_job() and NewJob: what a job may have besides its parameters."""
+
+    labels: Mapping[str, str] | None
+    """At most 32 key-value pairs of your own, to find and filter jobs by."""
+    request_id: str | None
+    """1 to 128 characters. The same id with the same content returns the job that exists.
+    Default: a new one for each call."""
+    max_attempts: int | None
+    """How many attempts may be lost, 1 to 1000. Default: 1."""
+    queue_timeout: Seconds | None
+    """Seconds, or a timedelta, that the job may wait for a worker. Default: 7 days."""
+    run_timeout: Seconds | None
+    """Seconds, or a timedelta, from its first start to its terminal state. Default: no limit."""
+    stall_timeout: Seconds | None
+    """Seconds, or a timedelta, that an attempt may go without progress: a report that says
+    something new, or an asset. Then it is lost, as if its lease had expired. Default: no limit."""
+
+
 class NewJob:
-    """One job for create_jobs(); the fields are the arguments of create_job().
+    """A job to create, for create_jobs(). It takes what create_job() takes.
 
     Args:
         job_type: 1 to 50 characters: letters, digits, `.`, `_` and `-`.
         parameters: the input: a JSON object of at most 256 KiB.
-        labels: at most 32 key-value pairs of your own.
-        request_id: 1 to 128 characters. The same id with the same content returns the job that
-            exists. Default: a new one for each call.
-        max_attempts: how many attempts may be lost, 1 to 1000; 0, the default, leaves it to the
-            server: 1.
-        queue_timeout: seconds, or a timedelta, that the job may wait for a worker. Default: 7 days.
-        run_timeout: seconds, or a timedelta, from its first start to its terminal state. Default:
-            no limit.
-        stall_timeout: seconds, or a timedelta, that an attempt may go without progress. Default:
-            no limit.
+        **options: see JobOptions.
+
+    Raises:
+        TypeError: an argument has the wrong type; the error names it.
+        ValueError: a message cannot hold an argument.
     """
 
-    job_type: str
-    parameters: JsonObject | None = None
-    _: KW_ONLY
-    labels: Mapping[str, str] | None = None
-    request_id: str | None = None
-    max_attempts: int = 0
-    queue_timeout: float | timedelta | None = None
-    run_timeout: float | timedelta | None = None
-    stall_timeout: float | timedelta | None = None
+    __slots__ = ("_request",)
+
+    def __init__(
+        self,
+        job_type: str,
+        parameters: JsonObject | None = None,
+        **options: Unpack[JobOptions],
+    ) -> None:
+        check_names(options, JobOptions)
+        self._request = build(
+            CreateJobRequest,
+            job_type=job_type,
+            parameters=to_struct(parameters, "parameters"),
+            labels=options.get("labels"),
+            request_id=options.get("request_id") or "",
+            max_attempts=options.get("max_attempts") or 0,
+            queue_timeout=to_duration(options.get("queue_timeout"), "queue_timeout"),
+            run_timeout=to_duration(options.get("run_timeout"), "run_timeout"),
+            stall_timeout=to_duration(options.get("stall_timeout"), "stall_timeout"),
+        )
+
+    def to_proto(self, user_id: str = "") -> CreateJobRequest:
+        """Make the message of one call: without a request id of the job's own, it has a new one."""
+        request = build(CreateJobRequest, user_id=user_id, request_id=fresh_id())
+        request.MergeFrom(self._request)
+        return request

@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
 from enum import Enum
 from typing import Final, TypeAlias, TypedDict
 
-from jobledger.core.conversion import Seconds
+from jobledger.core.conversion import Seconds, to_seconds
 from jobledger.errors import JobledgerError
 
 
@@ -24,10 +23,6 @@ Metadata: TypeAlias = Mapping[str, str | bytes] | Iterable[tuple[str, str | byte
 OnError: TypeAlias = Callable[[JobledgerError], object]
 OnReconnect: TypeAlias = Callable[[], object]
 Headers: TypeAlias = tuple[tuple[str, str | bytes], ...]
-
-# Longer than any program runs, and short enough for gRPC to add it to the present time.
-_LONGEST: Final = 10 * 365 * 86400.0
-
 
 _KEY: Final = re.compile(r"[a-z0-9._-]+")
 _PRINTABLE: Final = re.compile(r"[ -~]*")
@@ -61,20 +56,8 @@ class WatchOptions(TypedDict, total=False):
 
 
 def seconds_of(timeout: Seconds | None, name: str) -> float | None:
-    """Return a timeout in seconds; None if there is no limit.
-
-    Raises:
-        TypeError: it is neither a number nor a timedelta nor None.
-        ValueError: it is negative or no number.
-    """
-    if timeout is None:
-        return None
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float | timedelta):
-        raise TypeError(f"{name}: {type(timeout).__name__} is neither seconds nor a timedelta")
-    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-    if not seconds >= 0:  # not a number, too
-        raise ValueError(f"{name}: {timeout} is not a time span")
-    return None if seconds > _LONGEST else float(seconds)
+    """Return a timeout in seconds; None if there is no limit. Raises as `to_seconds`."""
+    return None if timeout is None else to_seconds(timeout, name)
 
 
 def check_names(given: Mapping[str, object], known: type) -> None:

@@ -22,11 +22,10 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
-from datetime import timedelta
 from typing import Any, Final, TypeAlias, TypeVar, overload
 
 from jobledger.core.aio.client import AsyncClient
-from jobledger.core.conversion import Seconds, to_duration
+from jobledger.core.conversion import Seconds, to_seconds
 from jobledger.core.options import seconds_of
 from jobledger.core.requests import count, text
 from jobledger.worker.handlers import (
@@ -97,9 +96,8 @@ class Worker:
         self._owns_client = isinstance(client, str)
         self._client = AsyncClient(client) if isinstance(client, str) else client
         self._worker_id = None if worker_id is None else text(worker_id, "worker_id")
-        to_duration(lease, "lease")
-        self._lease = _seconds(lease, "lease")
-        self._grace = _seconds(grace, "grace")
+        self._lease = to_seconds(lease, "lease")
+        self._grace = to_seconds(grace, "grace")
         self._middleware = tuple(middleware)
         for each in self._middleware:
             if not callable(each) or not is_async(each):
@@ -409,12 +407,3 @@ def _slot_count(value: int) -> int:
     if count(value, "concurrency") > MAX_SLOTS:
         raise ValueError(f"concurrency: {value} is more than {MAX_SLOTS}")
     return value
-
-
-def _seconds(value: Seconds, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | timedelta):
-        raise TypeError(f"{name}: {type(value).__name__} is neither seconds nor a timedelta")
-    seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
-    if not seconds >= 0:
-        raise ValueError(f"{name}: {value} is less than 0")
-    return seconds

@@ -5,8 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from jobledger import Asset, AsyncClient, Client, JobError, JobStatus, NewJob
-from jobledger.core.options import DEFAULT, headers_of, seconds_of
+from jobledger import Asset, AsyncClient, Client, JobError, NewJob
+from jobledger.core.conversion import to_seconds
+from jobledger.core.options import headers_of
 
 NOWHERE = "127.0.0.1:1"
 
@@ -21,75 +22,42 @@ def client():
     ("name", "call"),
     [
         ("job_id", lambda c: c.get_job(5)),
-        ("job_id", lambda c: c.get_job(b"j")),
-        ("job_id", lambda c: c.get_job(None)),
-        ("job_id", lambda c: c.watch(7)),
         ("user_id", lambda c: c.get_job("j", user_id=7)),
-        ("job_type", lambda c: c.create_job(7)),
         ("parameters", lambda c: c.create_job("t", [1])),
-        ("labels", lambda c: c.create_job("t", labels=[("a", "b")])),
-        ("labels.n", lambda c: c.create_job("t", labels={"n": 1})),
-        ("request_id", lambda c: c.create_job("t", request_id=1)),
+        ("labels", lambda c: c.create_job("t", labels={"n": 1})),
         ("run_timeout", lambda c: c.create_job("t", run_timeout="1h")),
-        ("max_attempts", lambda c: c.create_job("t", max_attempts="3")),
-        (r"jobs\[0\]: ", lambda c: c.create_jobs([{"job_type": "t"}])),
-        ("jobs: ", lambda c: c.create_jobs(NewJob("t"))),
-        (
-            r"jobs\[1\].max_attempts",
-            lambda c: c.create_jobs([NewJob("a"), NewJob("b", max_attempts=1.5)]),
-        ),
+        ("max_attempts", lambda c: c.create_job("t", max_attempts=1.5)),
+        ("labls: ", lambda c: c.create_job("t", labls={"a": "b"})),
+        ("job_type", lambda _: NewJob(2)),
         ("page_size", lambda c: c.list_jobs(page_size=1.5)),
         ("after_version", lambda c: c.watch("j", after_version="1")),
-        ("reason", lambda c: c.cancel_job("j", 5)),
-        ("progress", lambda c: c.update_progress("j", 1.5)),
-        ("progress_message", lambda c: c.update_progress("j", progress_message=5)),
-        ("attempt", lambda c: c.release_job("j", "1")),
-        ("worker_id", lambda c: c.claim_jobs(["t"], worker_id=5)),
         ("file_size", lambda c: c.create_asset("j", "t", url="u", file_size=1.5)),
         ("url", lambda c: c.mark_completed("j", assets=[Asset("t", url=5)])),
         ("message", lambda c: c.mark_failed("j", JobError(5))),
         ("reason", lambda c: c.mark_failed("j", "no", reason=5)),
-        (r"jobs\[1\].job_type", lambda c: c.create_jobs([NewJob("a"), NewJob(2)])),
-        ("statuses", lambda c: c.list_jobs(statuses=["QUEUED"])),
-        ("statuses", lambda c: c.list_jobs(statuses="QUEUED")),
         ("job_types", lambda c: c.list_jobs(job_types="render")),
         ("job_types", lambda c: c.watch_jobs(job_types="render")),
         ("job_types", lambda c: c.claim_jobs("render")),
-        ("job_types", lambda c: c.claim_jobs([1])),
         ("job_ids", lambda c: c.wait_all("j")),
         ("job_ids", lambda c: c.as_completed("abc")),
         ("timeout", lambda c: c.as_completed(["j"], timeout="5")),
-        ("sttuses", lambda c: c.list_jobs(sttuses=[])),
         ("timeout", lambda c: c.list_jobs(timeout="5")),
-        ("pagesize", lambda c: c.list_assets("j", pagesize=5)),
-        ("pagesize", lambda c: c.list_transitions("j", pagesize=5)),
-        ("created_after", lambda c: c.list_jobs(created_after="2026-01-01")),
-        ("page_token", lambda c: c.list_jobs(page_token=5)),
-        ("resume_token", lambda c: c.watch_jobs(resume_token=5)),
-        ("target_status", lambda c: c.transition_job("j", "FAILED")),
-        ("error", lambda c: c.mark_failed("j", ValueError("no"))),
-        ("assets", lambda c: c.mark_completed("j", assets="a.png")),
-        ("assets", lambda c: c.mark_completed("j", assets=["a.png"])),
-        ("result", lambda c: c.mark_completed("j", "done")),
         ("timeout", lambda c: c.get_job("j", timeout="1")),
         ("connect_timeout", lambda c: c.watch("j", connect_timeout="1")),
+        ("result", lambda c: c.mark_completed("j", "done")),
         ("timeot: ", lambda c: c.get_job("j", timeot=1)),
         ("on_error: ", lambda c: c.watch("j", on_error=print)),
         ("heartbeats: ", lambda c: c.wait_all(["j"], heartbeats=True)),
-        ("labls: ", lambda c: c.create_job("t", labls={"a": "b"})),
-        ("job_type: ", lambda c: next(c.list_jobs(job_type=["t"]))),
+        ("job_type: ", lambda c: c.list_jobs(job_type=["t"])),
         ("metadata", lambda c: c.get_job("j", metadata={"k": 1})),
         ("metadata", lambda c: c.get_job("j", metadata={"k-bin": "text"})),
         ("metadata", lambda c: c.get_job("j", metadata="ab")),
-        ("metadata", lambda c: c.get_job("j", metadata=[("a", "b", "c")])),
         ("metadata", lambda c: c.watch("j", metadata=5)),
-        ("target", lambda _: Client(5)),
         ("token", lambda _: Client(NOWHERE, token=5)),
-        ("user_id", lambda _: Client(NOWHERE, user_id=5)),
     ],
 )
 def test_a_wrong_type_is_a_type_error_that_names_the_argument(client, name, call):
-    with pytest.raises(TypeError, match=name):
+    with pytest.raises(TypeError, match=f"^{name}"):
         call(client)
 
 
@@ -145,14 +113,13 @@ def test_a_timeout_that_is_no_time_span_is_refused(client, timeout):
         AsyncClient(NOWHERE, timeout=timeout)
 
 
-@pytest.mark.parametrize("timeout", [None, math.inf, 1e12, 10**400])
-def test_a_timeout_longer_than_any_program_is_no_limit(timeout):
-    assert seconds_of(timeout, "timeout") is None
+@pytest.mark.parametrize("timeout", [math.inf, 1e12, 10**400, timedelta.max])
+def test_a_time_span_is_at_most_ten_years_which_every_part_can_hold(timeout):
+    assert to_seconds(timeout, "timeout") == 10 * 365 * 86400
 
 
-def test_a_timeout_may_be_a_timedelta():
-    assert seconds_of(timedelta(minutes=1), "timeout") == 60.0
-    assert repr(DEFAULT)
+def test_a_time_span_may_be_a_timedelta():
+    assert to_seconds(timedelta(minutes=1), "timeout") == 60.0
 
 
 def test_metadata_may_be_a_mapping_or_pairs():
@@ -160,11 +127,6 @@ def test_metadata_may_be_a_mapping_or_pairs():
     assert headers_of({"a": "b"}) == headers_of([("a", "b")]) == (("a", "b"),)
 
 
-@pytest.mark.parametrize("target", ["", None])
-def test_a_target_that_is_empty_is_refused(target):
-    with pytest.raises((ValueError, TypeError), match="target"):
-        Client(target)
-
-
-def test_a_status_for_a_filter_is_a_member(client):
-    assert client.list_jobs(statuses=[JobStatus.QUEUED])
+def test_a_target_that_is_empty_is_refused():
+    with pytest.raises(ValueError, match="target"):
+        Client("")

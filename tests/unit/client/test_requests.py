@@ -377,22 +377,10 @@ def test_a_forked_process_is_another_worker():
     assert len(ids) == len(set(ids)) == 2
 
 
-@pytest.mark.parametrize("span", [float("nan"), float("inf"), 1e300])
-def test_a_time_span_that_is_none_is_refused_at_once(wire, span):
+@pytest.mark.parametrize("span", [float("nan"), -1])
+def test_a_time_span_that_is_none_is_refused_at_once(span):
     with pytest.raises(ValueError, match="run_timeout"):
-        wire.client.create_job("render", run_timeout=span)
-
-
-@pytest.mark.parametrize("number", [0, -1, 1.5, True, "2"])
-def test_a_claim_with_a_bad_number_of_jobs_is_refused_at_once(wire, number):
-    with pytest.raises((TypeError, ValueError), match=r"^max_jobs: "):
-        wire.client.claim_jobs(["render"], max_jobs=number)
-
-
-@pytest.mark.parametrize("job_types", ["render", [7], None])
-def test_a_claim_with_a_bad_list_of_types_is_refused_at_once(wire, job_types):
-    with pytest.raises(TypeError, match=r"^job_types: "):
-        wire.client.claim_jobs(job_types)
+        NewJob("render", run_timeout=span)
 
 
 def test_a_token_is_sent_as_a_bearer_with_each_call():

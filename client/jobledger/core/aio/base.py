@@ -11,6 +11,7 @@ from jobledger.core.calls import AsyncMethod, call_async
 from jobledger.core.channel import OWN_CONNECTION, AsyncInterceptor, Option, open_async_channel
 from jobledger.core.channels import AsyncChannels, AsyncConnection
 from jobledger.core.conversion import Seconds
+from jobledger.core.identity import Identity
 from jobledger.core.options import (
     DEFAULT,
     CallOptions,
@@ -25,7 +26,6 @@ from jobledger.core.options import (
     seconds_of,
 )
 from jobledger.core.reconnecting import EventT, Reconnecting, RequestT, ResponseT
-from jobledger.core.requests import Requests, text
 from jobledger.core.streams import AsyncCall, AsyncWatch, Callbacks, Stop, follow_async
 from jobledger.core.tokens import AsyncToken, bearer_async, check_token
 from jobledger.core.tracing import trace_headers
@@ -39,24 +39,24 @@ class AsyncCalls:
 
     def __init__(
         self,
-        target: str,
+        target: str = "127.0.0.1:50051",
         *,
-        user_id: str | None,
-        credentials: grpc.ChannelCredentials | None,
-        token: AsyncToken | None,
-        timeout: Seconds | None,
-        connect_timeout: Seconds | None,
-        metadata: Metadata,
-        interceptors: Sequence[AsyncInterceptor],
-        channel: grpc.aio.Channel | None,
+        user_id: str | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        token: AsyncToken | None = None,
+        timeout: Seconds | None = 10.0,
+        connect_timeout: Seconds | None = 10.0,
+        metadata: Metadata = (),
+        interceptors: Sequence[AsyncInterceptor] = (),
+        channel: grpc.aio.Channel | None = None,
     ) -> None:
-        self._target = text(target, "target")
+        self._target = target
         if not target:
             raise ValueError("target: is empty; give HOST:PORT")
         if channel is not None and interceptors:
             raise ValueError("interceptors: give them to the channel that you make")
         check_token(token)
-        self._requests = Requests(user_id)
+        self._identity = Identity(user_id)
         self._token = token
         self._timeout = seconds_of(timeout, "timeout")
         self._connect_timeout = seconds_of(connect_timeout, "connect_timeout")
@@ -89,7 +89,7 @@ class AsyncCalls:
             method(self._channels.connection()),
             request,
             target=self._target,
-            timeout=None if timeout is None else seconds_of(timeout + extra, "timeout"),
+            timeout=None if timeout is None else timeout + extra,
             headers=partial(self._headers, headers_of(options.get("metadata", ()))),
         )
 

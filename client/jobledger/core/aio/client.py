@@ -1,17 +1,10 @@
 """AsyncClient: the service, for asyncio."""
 
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-import grpc
-
 from jobledger.core.aio.owner_calls import AsyncOwnerCalls
 from jobledger.core.aio.worker_calls import AsyncWorkerCalls
-from jobledger.core.channel import AsyncInterceptor
-from jobledger.core.conversion import Seconds
-from jobledger.core.options import Metadata
-from jobledger.core.tokens import AsyncToken
 from jobledger.core.work_opener import WorkOpener
 
 
@@ -44,31 +37,6 @@ class AsyncClient(AsyncOwnerCalls, AsyncWorkerCalls, WorkOpener):
             closed with the client, and has retries and keepalive only if it was made with
             CHANNEL_OPTIONS.
     """
-
-    def __init__(
-        self,
-        target: str = "127.0.0.1:50051",
-        *,
-        user_id: str | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
-        token: AsyncToken | None = None,
-        timeout: Seconds | None = 10.0,
-        connect_timeout: Seconds | None = 10.0,
-        metadata: Metadata = (),
-        interceptors: Sequence[AsyncInterceptor] = (),
-        channel: grpc.aio.Channel | None = None,
-    ) -> None:
-        super().__init__(
-            target,
-            user_id=user_id,
-            credentials=credentials,
-            token=token,
-            timeout=timeout,
-            connect_timeout=connect_timeout,
-            metadata=metadata,
-            interceptors=interceptors,
-            channel=channel,
-        )
 
     async def __aenter__(self) -> Self:
         return self

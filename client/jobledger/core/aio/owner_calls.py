@@ -8,21 +8,35 @@ from typing import Unpack
 from jobledger.core.aio.base import AsyncCalls
 from jobledger.core.aio.completion import as_completed
 from jobledger.core.aio.pages import AsyncPager
-from jobledger.core.conversion import JsonObject, Seconds
+from jobledger.core.conversion import JsonObject, Seconds, build, to_timestamp
 from jobledger.core.feed_watch import FeedWatch
 from jobledger.core.job_watch import JobWatch
 from jobledger.core.models import Asset, FeedEvent, Job, JobChange, JobStatus, Transition
-from jobledger.core.new_job import NewJob
+from jobledger.core.new_job import JobOptions, NewJob
 from jobledger.core.options import (
+    DEFAULT,
     CallOptions,
+    Metadata,
     OnError,
+    Timeout,
     WatchOptions,
     headers_of,
     seconds_of,
 )
 from jobledger.core.page import Page
-from jobledger.core.requests import text, texts
+from jobledger.core.requests import texts
 from jobledger.core.streams import AsyncWatch
+from jobledger.v1.job_service_pb2 import (
+    BatchCreateJobsRequest,
+    CancelJobRequest,
+    DeleteJobRequest,
+    GetJobRequest,
+    ListAssetsRequest,
+    ListJobsRequest,
+    ListTransitionsRequest,
+    WatchJobRequest,
+    WatchJobsRequest,
+)
 
 
 class AsyncOwnerCalls(AsyncCalls):
@@ -33,51 +47,29 @@ class AsyncOwnerCalls(AsyncCalls):
         job_type: str,
         parameters: JsonObject | None = None,
         *,
-        labels: Mapping[str, str] | None = None,
-        request_id: str | None = None,
-        max_attempts: int = 0,
-        queue_timeout: Seconds | None = None,
-        run_timeout: Seconds | None = None,
-        stall_timeout: Seconds | None = None,
         user_id: str | None = None,
-        **options: Unpack[CallOptions],
+        timeout: Timeout = DEFAULT,
+        metadata: Metadata = (),
+        **options: Unpack[JobOptions],
     ) -> Job:
         """Create a QUEUED job.
 
         Args:
             job_type: 1 to 50 characters: letters, digits, `.`, `_` and `-`.
             parameters: the input: a JSON object of at most 256 KiB.
-            labels: at most 32 key-value pairs of your own, to find and filter jobs by.
-            request_id: 1 to 128 characters. The same id with the same content returns the job
-                that exists. Default: a new one for each call.
-            max_attempts: how many attempts may be lost, 1 to 1000; 0, the default, leaves it to
-                the server: 1.
-            queue_timeout: seconds, or a timedelta, that the job may wait for a worker. Default:
-                7 days.
-            run_timeout: seconds, or a timedelta, from its first start to its terminal state.
-                Default: no limit.
-            stall_timeout: seconds, or a timedelta, that an attempt may go without progress: a
-                report that says something new, or an asset. Then it is lost, as if its lease had
-                expired. Default: no limit.
             user_id: the owner.
-            **options: see CallOptions.
+            timeout: see CallOptions.
+            metadata: see CallOptions.
+            **options: see JobOptions.
 
         Raises:
             InvalidField: a field breaks its rule.
             RequestIdReused: the request id was used with other content.
         """
-        request = self._requests.create_job(
-            job_type,
-            parameters,
-            labels=labels,
-            request_id=request_id,
-            max_attempts=max_attempts,
-            queue_timeout=queue_timeout,
-            run_timeout=run_timeout,
-            stall_timeout=stall_timeout,
-            user_id=user_id,
-        )
-        answer = await self._call(lambda service: service.jobs.CreateJob, request, options)
+        job = NewJob(job_type, parameters, **options)
+        request = job.to_proto(self._identity.owner(user_id))
+        call: CallOptions = {"timeout": timeout, "metadata": metadata}
+        answer = await self._call(lambda service: service.jobs.CreateJob, request, call)
         return Job.from_proto(answer.job)
 
     async def create_jobs(
@@ -95,14 +87,16 @@ class AsyncOwnerCalls(AsyncCalls):
             **options: see CallOptions.
 
         Raises:
-            ValueError: more than 1000 jobs.
-            InvalidField: its violations name the job: `requests[3].job_type`.
+            InvalidField: more than 1000 jobs, or its violations name the job:
+                `requests[3].job_type`.
             RequestIdReused: its `index` names the job.
             MessageTooLarge: the jobs are together larger than 1 MiB.
         """
-        request = self._requests.create_jobs(jobs, user_id)
-        if not request.requests:
+        requests = [job.to_proto() for job in jobs]
+        if not requests:
             return []
+        owner = self._identity.owner(user_id)
+        request = build(BatchCreateJobsRequest, user_id=owner, requests=requests)
         answer = await self._call(lambda service: service.jobs.BatchCreateJobs, request, options)
         return [Job.from_proto(job) for job in answer.jobs]
 
@@ -120,7 +114,7 @@ class AsyncOwnerCalls(AsyncCalls):
             InvalidField: `job_id` is empty, or longer than the 36 characters of a UUID.
             JobNotFound: the owner has no such job.
         """
-        request = self._requests.get_job(job_id, user_id)
+        request = build(GetJobRequest, job_id=job_id, user_id=self._identity.owner(user_id))
         answer = await self._call(lambda service: service.jobs.GetJob, request, options)
         return Job.from_proto(answer.job)
 
@@ -156,15 +150,15 @@ class AsyncOwnerCalls(AsyncCalls):
             InvalidField: a filter breaks its rule.
             InvalidToken: `page_token` is of another list.
         """
-        request = self._requests.list_jobs(
-            statuses=statuses,
-            job_types=job_types,
+        request = build(
+            ListJobsRequest,
+            user_id=self._identity.owner_or_all(user_id, all_users=all_users),
+            statuses=[JobStatus(status).to_proto() for status in statuses],
+            job_types=texts(job_types, "job_types"),
             labels=labels,
-            created_after=created_after,
-            created_before=created_before,
+            created_after=to_timestamp(created_after, "created_after"),
+            created_before=to_timestamp(created_before, "created_before"),
             page_size=page_size,
-            user_id=user_id,
-            all_users=all_users,
         )
         options = self._checked(options)
 
@@ -173,7 +167,7 @@ class AsyncOwnerCalls(AsyncCalls):
             page = await self._call(lambda service: service.jobs.ListJobs, request, options)
             return Page(tuple(map(Job.from_proto, page.jobs)), page.next_page_token)
 
-        return AsyncPager(read, text(page_token, "page_token"))
+        return AsyncPager(read, page_token)
 
     def watch(
         self,
@@ -203,11 +197,13 @@ class AsyncOwnerCalls(AsyncCalls):
             Unavailable: a timeout has passed.
             JobledgerError: any other failure that a retry cannot mend.
         """
-        return self._watch(
-            lambda service, request, headers: service.jobs.WatchJob(request, metadata=headers),
-            partial(JobWatch, self._requests.watch_job(job_id, after_version, user_id)),
-            options,
+        request = build(
+            WatchJobRequest,
+            job_id=job_id,
+            user_id=self._identity.owner(user_id),
+            after_version=after_version,
         )
+        return self._watch_job(request, options)
 
     def watch_jobs(
         self,
@@ -253,12 +249,12 @@ class AsyncOwnerCalls(AsyncCalls):
             Unavailable: a timeout has passed.
             JobledgerError: any other failure that a retry cannot mend.
         """
-        request = self._requests.watch_jobs(
-            job_types=job_types,
+        request = build(
+            WatchJobsRequest,
+            user_id=self._identity.owner_or_all(user_id, all_users=all_users),
+            job_types=texts(job_types, "job_types"),
             labels=labels,
             resume_token=resume_token,
-            user_id=user_id,
-            all_users=all_users,
         )
         return self._watch(
             lambda service, request, headers: service.jobs.WatchJobs(request, metadata=headers),
@@ -287,12 +283,8 @@ class AsyncOwnerCalls(AsyncCalls):
             DeadlineExceeded: `timeout` has passed.
             JobledgerError: what `watch` raises.
         """
-        watch = self._watch(
-            lambda service, request, headers: service.jobs.WatchJob(request, metadata=headers),
-            partial(JobWatch, self._requests.watch_job(job_id, 0, user_id)),
-            options,
-            timeout=timeout,
-        )
+        request = build(WatchJobRequest, job_id=job_id, user_id=self._identity.owner(user_id))
+        watch = self._watch_job(request, options, timeout=timeout)
         async with watch:
             async for change in watch:
                 job = change.job
@@ -323,9 +315,8 @@ class AsyncOwnerCalls(AsyncCalls):
         """
         waiting = dict.fromkeys(texts(job_ids, "job_ids"))
         headers = headers_of(options.get("metadata", ()))
-        request = self._requests.watch_jobs(
-            job_types=(), labels=None, resume_token="", user_id=user_id, all_users=False
-        )
+        owner = self._identity.owner_or_all(user_id, all_users=False)
+        request = build(WatchJobsRequest, user_id=owner)
         watch = self._watch(
             lambda service, request, headers: service.jobs.WatchJobs(request, metadata=headers),
             partial(FeedWatch, request, relist=True, heartbeats=False),
@@ -377,7 +368,8 @@ class AsyncOwnerCalls(AsyncCalls):
             InvalidField: a field breaks its rule.
             JobNotFound: the owner has no such job.
         """
-        request = self._requests.cancel_job(job_id, reason, user_id)
+        owner = self._identity.owner(user_id)
+        request = build(CancelJobRequest, job_id=job_id, user_id=owner, reason=reason)
         answer = await self._call(lambda service: service.jobs.CancelJob, request, options)
         return Job.from_proto(answer.job)
 
@@ -397,7 +389,7 @@ class AsyncOwnerCalls(AsyncCalls):
             JobNotFound: the owner has no such job, or the answer to a first try was lost and the
                 automatic second one found the job deleted.
         """
-        request = self._requests.delete_job(job_id, user_id)
+        request = build(DeleteJobRequest, job_id=job_id, user_id=self._identity.owner(user_id))
         await self._call(lambda service: service.jobs.DeleteJob, request, options)
 
     def list_assets(
@@ -423,7 +415,8 @@ class AsyncOwnerCalls(AsyncCalls):
             InvalidToken: `page_token` is of another list.
             JobNotFound: the owner has no such job.
         """
-        request = self._requests.list_assets(job_id, page_size, user_id)
+        owner = self._identity.owner(user_id)
+        request = build(ListAssetsRequest, job_id=job_id, user_id=owner, page_size=page_size)
         options = self._checked(options)
 
         async def read(token: str) -> Page[Asset]:
@@ -431,7 +424,7 @@ class AsyncOwnerCalls(AsyncCalls):
             page = await self._call(lambda service: service.jobs.ListAssets, request, options)
             return Page(tuple(map(Asset.from_proto, page.assets)), page.next_page_token)
 
-        return AsyncPager(read, text(page_token, "page_token"))
+        return AsyncPager(read, page_token)
 
     def list_transitions(
         self,
@@ -456,7 +449,8 @@ class AsyncOwnerCalls(AsyncCalls):
             InvalidToken: `page_token` is of another list.
             JobNotFound: the owner has no such job.
         """
-        request = self._requests.list_transitions(job_id, page_size, user_id)
+        owner = self._identity.owner(user_id)
+        request = build(ListTransitionsRequest, job_id=job_id, user_id=owner, page_size=page_size)
         options = self._checked(options)
 
         async def read(token: str) -> Page[Transition]:
@@ -464,4 +458,14 @@ class AsyncOwnerCalls(AsyncCalls):
             page = await self._call(lambda service: service.jobs.ListTransitions, request, options)
             return Page(tuple(map(Transition.from_proto, page.transitions)), page.next_page_token)
 
-        return AsyncPager(read, text(page_token, "page_token"))
+        return AsyncPager(read, page_token)
+
+    def _watch_job(
+        self, request: WatchJobRequest, options: WatchOptions, *, timeout: Seconds | None = None
+    ) -> AsyncWatch[JobChange]:
+        return self._watch(
+            lambda service, request, headers: service.jobs.WatchJob(request, metadata=headers),
+            partial(JobWatch, request),
+            options,
+            timeout=timeout,
+        )

@@ -12,6 +12,7 @@ from jobledger.core.calls import Method, call
 from jobledger.core.channel import OWN_CONNECTION, Interceptor, Option, open_channel
 from jobledger.core.channels import Channels, Connection
 from jobledger.core.conversion import Seconds
+from jobledger.core.identity import Identity
 from jobledger.core.options import (
     DEFAULT,
     CallOptions,
@@ -26,7 +27,6 @@ from jobledger.core.options import (
     seconds_of,
 )
 from jobledger.core.reconnecting import EventT, Reconnecting, RequestT, ResponseT
-from jobledger.core.requests import Requests, text
 from jobledger.core.streams import Call, Callbacks, Stop, Watch, follow
 from jobledger.core.tokens import Token, bearer, check_token
 from jobledger.core.tracing import trace_headers
@@ -40,24 +40,24 @@ class Calls:
 
     def __init__(
         self,
-        target: str,
+        target: str = "127.0.0.1:50051",
         *,
-        user_id: str | None,
-        credentials: grpc.ChannelCredentials | None,
-        token: Token | None,
-        timeout: Seconds | None,
-        connect_timeout: Seconds | None,
-        metadata: Metadata,
-        interceptors: Sequence[Interceptor],
-        channel: grpc.Channel | None,
+        user_id: str | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        token: Token | None = None,
+        timeout: Seconds | None = 10.0,
+        connect_timeout: Seconds | None = 10.0,
+        metadata: Metadata = (),
+        interceptors: Sequence[Interceptor] = (),
+        channel: grpc.Channel | None = None,
     ) -> None:
-        self._target = text(target, "target")
+        self._target = target
         if not target:
             raise ValueError("target: is empty; give HOST:PORT")
         if channel is not None and interceptors:
             raise ValueError("interceptors: give them to the channel that you make")
         check_token(token)
-        self._requests = Requests(user_id)
+        self._identity = Identity(user_id)
         self._token = token
         self._timeout = seconds_of(timeout, "timeout")
         self._connect_timeout = seconds_of(connect_timeout, "connect_timeout")
@@ -90,7 +90,7 @@ class Calls:
             method(self._channels.connection()),
             request,
             target=self._target,
-            timeout=None if timeout is None else seconds_of(timeout + extra, "timeout"),
+            timeout=None if timeout is None else timeout + extra,
             headers=partial(self._headers, headers_of(options.get("metadata", ()))),
         )
 

@@ -1,18 +1,11 @@
 # Generated from core/aio by scripts/generate_sync_client.py. Do not edit.
 """Client: the service, for blocking code."""
 
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-import grpc
-
-from jobledger.core.channel import Interceptor
-from jobledger.core.conversion import Seconds
-from jobledger.core.options import Metadata
 from jobledger.core.sync.owner_calls import OwnerCalls
 from jobledger.core.sync.worker_calls import WorkerCalls
-from jobledger.core.tokens import Token
 
 
 class Client(OwnerCalls, WorkerCalls):
@@ -44,31 +37,6 @@ class Client(OwnerCalls, WorkerCalls):
             closed with the client, and has retries and keepalive only if it was made with
             CHANNEL_OPTIONS.
     """
-
-    def __init__(
-        self,
-        target: str = "127.0.0.1:50051",
-        *,
-        user_id: str | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
-        token: Token | None = None,
-        timeout: Seconds | None = 10.0,
-        connect_timeout: Seconds | None = 10.0,
-        metadata: Metadata = (),
-        interceptors: Sequence[Interceptor] = (),
-        channel: grpc.Channel | None = None,
-    ) -> None:
-        super().__init__(
-            target,
-            user_id=user_id,
-            credentials=credentials,
-            token=token,
-            timeout=timeout,
-            connect_timeout=connect_timeout,
-            metadata=metadata,
-            interceptors=interceptors,
-            channel=channel,
-        )
 
     def __enter__(self) -> Self:
         return self

@@ -4,10 +4,28 @@
 from collections.abc import Iterable
 from typing import Unpack
 
-from jobledger.core.conversion import JsonObject, Seconds
+from jobledger.core.conversion import (
+    JsonObject,
+    Seconds,
+    build,
+    to_duration,
+    to_seconds,
+    to_struct,
+)
 from jobledger.core.models import Asset, Job, JobError, JobStatus, ProgressResult
 from jobledger.core.options import CallOptions
+from jobledger.core.requests import fresh_id, job_error, texts
 from jobledger.core.sync.base import Calls
+from jobledger.v1.worker_service_pb2 import (
+    ClaimJobsRequest,
+    CreateAssetRequest,
+    MarkCompletedRequest,
+    MarkFailedRequest,
+    MarkPartialRequest,
+    ReleaseJobRequest,
+    TransitionJobRequest,
+    UpdateProgressRequest,
+)
 
 
 class WorkerCalls(Calls):
@@ -16,7 +34,7 @@ class WorkerCalls(Calls):
     @property
     def worker_id(self) -> str:
         """The id of this client as a worker: host, process and eight random digits."""
-        return self._requests.worker_id
+        return self._identity.worker_id
 
     def claim_jobs(
         self,
@@ -48,14 +66,15 @@ class WorkerCalls(Calls):
             LimitExceeded: too many claims are waiting.
             Unavailable: no server.
         """
-        request = self._requests.claim_jobs(
-            job_types,
+        request = build(
+            ClaimJobsRequest,
+            worker_id=self.worker_id if worker_id is None else worker_id,
+            job_types=texts(job_types, "job_types"),
             max_jobs=max_jobs,
-            lease_duration=lease_duration,
-            wait=wait,
-            worker_id=worker_id,
+            lease_duration=to_duration(lease_duration, "lease_duration"),
+            wait=to_duration(wait, "wait"),
         )
-        extra = request.wait.ToTimedelta().total_seconds()
+        extra = to_seconds(wait, "wait")
         answer = self._call(lambda service: service.worker.ClaimJobs, request, options, extra=extra)
         return [Job.from_proto(job) for job in answer.jobs]
 
@@ -77,7 +96,7 @@ class WorkerCalls(Calls):
             JobTerminal: the job is terminal.
             LeaseLost: the job has another attempt.
         """
-        request = self._requests.release_job(job_id, attempt)
+        request = build(ReleaseJobRequest, job_id=job_id, attempt=attempt)
         answer = self._call(lambda service: service.worker.ReleaseJob, request, options)
         return Job.from_proto(answer.job)
 
@@ -104,14 +123,13 @@ class WorkerCalls(Calls):
             IllegalTransition: another worker has started it.
             JobTerminal: the job is terminal.
         """
-        request = self._requests.transition_job(
+        return self.transition_job(
             job_id,
             JobStatus.PROCESSING,
             lease_duration=lease_duration,
             worker_id=worker_id,
+            **options,
         )
-        answer = self._call(lambda service: service.worker.TransitionJob, request, options)
-        return Job.from_proto(answer.job)
 
     def transition_job(
         self,
@@ -158,19 +176,19 @@ class WorkerCalls(Calls):
             LeaseLost: the job has another attempt.
             VersionMismatch: the job has another version.
         """
-        request = self._requests.transition_job(
-            job_id,
-            target_status,
+        request = build(
+            TransitionJobRequest,
+            job_id=job_id,
+            target_status=JobStatus(target_status).to_proto(),
             attempt=attempt,
             expected_version=expected_version,
             progress=progress,
             progress_message=progress_message,
-            result=result,
-            error=error,
-            reason=reason,
-            assets=assets,
-            lease_duration=lease_duration,
-            worker_id=worker_id,
+            result=to_struct(result, "result"),
+            error=job_error(error, reason),
+            assets=[asset.to_proto() for asset in assets],
+            lease_duration=to_duration(lease_duration, "lease_duration"),
+            worker_id=self.worker_id if worker_id is None else worker_id,
         )
         answer = self._call(lambda service: service.worker.TransitionJob, request, options)
         return Job.from_proto(answer.job)
@@ -199,7 +217,13 @@ class WorkerCalls(Calls):
             IllegalTransition: the job was not started.
             LeaseLost: the job has another attempt.
         """
-        request = self._requests.update_progress(job_id, progress, progress_message, attempt)
+        request = build(
+            UpdateProgressRequest,
+            job_id=job_id,
+            attempt=attempt,
+            progress=progress,
+            progress_message=progress_message,
+        )
         answer = self._call(lambda service: service.worker.UpdateProgress, request, options)
         return ProgressResult.from_proto(answer)
 
@@ -228,7 +252,13 @@ class WorkerCalls(Calls):
             JobTerminal: the job is terminal.
             LeaseLost: the job has another attempt.
         """
-        request = self._requests.mark_completed(job_id, result, assets, attempt)
+        request = build(
+            MarkCompletedRequest,
+            job_id=job_id,
+            attempt=attempt,
+            result=to_struct(result, "result"),
+            assets=[asset.to_proto() for asset in assets],
+        )
         answer = self._call(lambda service: service.worker.MarkCompleted, request, options)
         return Job.from_proto(answer.job)
 
@@ -257,8 +287,13 @@ class WorkerCalls(Calls):
         Raises:
             JobledgerError: as in `mark_completed`.
         """
-        request = self._requests.mark_partial(
-            job_id, result=result, error=error, reason=reason, assets=assets, attempt=attempt
+        request = build(
+            MarkPartialRequest,
+            job_id=job_id,
+            attempt=attempt,
+            result=to_struct(result, "result"),
+            error=job_error(error, reason),
+            assets=[asset.to_proto() for asset in assets],
         )
         answer = self._call(lambda service: service.worker.MarkPartial, request, options)
         return Job.from_proto(answer.job)
@@ -288,8 +323,13 @@ class WorkerCalls(Calls):
         Raises:
             JobledgerError: as in `mark_completed`.
         """
-        request = self._requests.mark_failed(
-            job_id, error=error, reason=reason, result=result, assets=assets, attempt=attempt
+        request = build(
+            MarkFailedRequest,
+            job_id=job_id,
+            attempt=attempt,
+            result=to_struct(result, "result"),
+            error=job_error(error, reason),
+            assets=[asset.to_proto() for asset in assets],
         )
         answer = self._call(lambda service: service.worker.MarkFailed, request, options)
         return Job.from_proto(answer.job)
@@ -327,14 +367,15 @@ class WorkerCalls(Calls):
             LeaseLost: the job has another attempt.
             RequestIdReused: the request id was used with other content.
         """
-        request = self._requests.create_asset(
-            job_id,
+        request = build(
+            CreateAssetRequest,
+            job_id=job_id,
+            attempt=attempt,
             asset_type=asset_type,
             url=url,
             storage_path=storage_path,
             file_size=file_size,
-            attempt=attempt,
-            request_id=request_id,
+            request_id=request_id or fresh_id(),
         )
         answer = self._call(lambda service: service.worker.CreateAsset, request, options)
         return Asset.from_proto(answer.asset)
