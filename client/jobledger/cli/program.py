@@ -34,8 +34,6 @@ MESSAGE_LINES: Final = 10
 # After the program has exited, while something that it started still holds its output open.
 LAST_WORDS: Final = 1.0
 
-_ASSET_FIELDS: Final = {"asset_type": str, "url": str, "storage_path": str, "file_size": int}
-
 
 class Program:
     """Runs a command for each job; a handler for Worker.
@@ -134,7 +132,7 @@ class _Running(asyncio.subprocess.SubprocessStreamProtocol):
                 message = message if isinstance(message, str) else None
                 await job.progress(min(max(percent, 0), 100), message)
             elif value.keys() == {"asset"} and isinstance(value["asset"], dict):
-                await job.add_asset(**_asset(value["asset"]))
+                await job.add_asset(**{"asset_type": "", **value["asset"]})
             else:
                 self.result = value
 
@@ -213,16 +211,6 @@ def _object(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def _asset(given: dict[str, Any]) -> dict[str, Any]:
-    for name, value in given.items():
-        if name not in _ASSET_FIELDS:
-            raise ValueError(f"asset: {name!r} is none of {', '.join(_ASSET_FIELDS)}")
-        if type(value) is not _ASSET_FIELDS[name]:
-            kind = "string" if _ASSET_FIELDS[name] is str else "whole number"
-            raise ValueError(f"asset: {name} is not a {kind}")
-    return {"asset_type": "", **given}
 
 
 class _Output:
