@@ -97,4 +97,5 @@ def test_the_metadata_of_the_wheel_names_the_license_and_the_extras(wheel: Path)
         "protobuf",
         "googleapis-common-protos",
         "grpcio-status",
+        "msgspec",
     }

@@ -54,7 +54,7 @@ def with_parameters(function: Callable[..., Any]) -> Callable[[Any], Any]:
     convert = converter(kind)
 
     def call(job: Any) -> Any:
-        return function(job, convert(job.parameters, "parameters"))
+        return function(job, convert(job.parameters))
 
     return call
 

@@ -82,7 +82,8 @@ async def test_parameters_of_a_process_handler_can_have_a_type(service, fake_cli
     running(worker)
     assert (await service.called("TransitionJob")).result["scene"] == "castle"
     error = (await service.called("TransitionJob", 2)).error
-    assert (error.reason, error.message) == ("INVALID_PARAMETERS", "parameters.scene: is missing")
+    assert error.reason == "INVALID_PARAMETERS"
+    assert error.message == "parameters: Object missing required field `scene`"
 
 
 @pytest.mark.parametrize(

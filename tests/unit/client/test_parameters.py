@@ -3,8 +3,10 @@
 import enum
 import functools
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Literal
 
+import msgspec
 import pydantic
 import pytest
 
@@ -23,48 +25,49 @@ class Layer:
     below: "Layer | None" = None
 
 
+class Model(pydantic.BaseModel):
+    scene: str
+    layers: list[Layer] = []
+    frames: int = pydantic.Field(default=1, ge=1)
+
+
 @dataclass
 class Everything:
     text: str = ""
     count: int = 0
     share: float = 0.0
-    flag: bool = False
     anything: Any = None
     size: Size = Size.SMALL
     mode: Literal["fast", 2] = "fast"
     maybe: int | None = None
     either: int | str = 0
-    items: list[int] = field(default_factory=list)
-    pairs: dict[str, float] = field(default_factory=dict)
+    pairs: dict[int, float] = field(default_factory=dict)
     several: tuple[str, ...] = ()
-    layer: Layer | None = None
+    day: date | None = None
+    number: complex = 0j
+    model: Model | None = None
     layers: list[Layer] = field(default_factory=list)
     made: int = field(default=7, init=False)
 
 
 def convert(**parameters):
-    return converter(Everything)(parameters, "parameters")
+    return converter(Everything)(parameters)
 
 
 @pytest.mark.parametrize(
     ("given", "value"),
     [
-        ({"text": "a"}, "a"),
-        ({"count": 3}, 3),
         ({"share": 3}, 3.0),
-        ({"share": 0.5}, 0.5),
-        ({"flag": True}, True),
         ({"anything": {"a": [1]}}, {"a": [1]}),
         ({"size": "large"}, Size.LARGE),
         ({"mode": 2}, 2),
         ({"maybe": None}, None),
-        ({"maybe": 3}, 3),
         ({"either": "a"}, "a"),
-        ({"items": [1, 2]}, [1, 2]),
-        ({"pairs": {"a": 1}}, {"a": 1.0}),
+        ({"pairs": {"7": 1}}, {7: 1.0}),
         ({"several": ["a", "b"]}, ("a", "b")),
-        ({"layer": {"name": "a", "below": {"name": "b"}}}, Layer("a", Layer("b"))),
-        ({"layers": [{"name": "a"}]}, [Layer("a")]),
+        ({"day": "2026-11-28"}, date(2026, 11, 28)),
+        ({"layers": [{"name": "a", "below": {"name": "b"}}]}, [Layer("a", Layer("b"))]),
+        ({"model": {"scene": "castle"}}, Model(scene="castle")),
     ],
 )
 def test_a_value_is_converted_to_the_type_of_its_field(given, value):
@@ -76,30 +79,17 @@ def test_a_value_is_converted_to_the_type_of_its_field(given, value):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"text": 7}, "parameters.text: 7 is not str"),
-        ({"text": None}, "parameters.text: null is not str"),
-        ({"count": 1.5}, "parameters.count: 1.5 is not int"),
-        ({"count": True}, "parameters.count: True is not int"),
-        ({"count": "7"}, "parameters.count: '7' is not int"),
-        ({"share": "a"}, "parameters.share: 'a' is not float"),
-        ({"flag": 1}, "parameters.flag: 1 is not bool"),
-        ({"size": "huge"}, "parameters.size: 'huge' is none of 'small', 'large'"),
-        ({"size": []}, "parameters.size: [] is none of 'small', 'large'"),
-        ({"mode": "slow"}, "parameters.mode: 'slow' is none of 'fast', 2"),
-        ({"either": None}, "parameters.either: null is not int | str"),
-        ({"items": "abc"}, "parameters.items: 'abc' is not a list"),
-        ({"items": [1, "a"]}, "parameters.items[1]: 'a' is not int"),
-        ({"pairs": {"a": "x"}}, "parameters.pairs.a: 'x' is not float"),
-        ({"pairs": []}, "parameters.pairs: [] is not an object"),
-        ({"layer": {"name": 7}}, "parameters.layer.name: 7 is not str"),
-        ({"layer": {"name": "a", "below": {}}}, "parameters.layer.below.name: is missing"),
-        ({"layers": [{}]}, "parameters.layers[0].name: is missing"),
+        ({"text": 7}, "Expected `str`, got `int` - at `$.text`"),
+        ({"count": "7"}, "Expected `int`, got `str` - at `$.count`"),
+        ({"layers": [{}]}, "Object missing required field `name` - at `$.layers[0]`"),
+        ({"model": {}}, "scene: Field required - at `$.model`"),
+        ({"number": 1}, "complex is not a type that JSON can be converted to - at `$.number`"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_by_the_name_of_its_field(given, message):
     with pytest.raises(InvalidParameters) as caught:
         convert(**given)
-    assert str(caught.value) == message
+    assert str(caught.value) == f"parameters: {message}"
 
 
 def test_unknown_parameters_are_ignored_so_that_owners_can_be_newer_than_workers():
@@ -115,44 +105,35 @@ def test_a_value_that_the_dataclass_refuses_is_refused():
             if self.number < 0:
                 raise ValueError("number: is less than 0")
 
-    with pytest.raises(InvalidParameters, match=r"^parameters: number: is less than 0$"):
-        converter(Positive)({"number": -1}, "parameters")
+    with pytest.raises(InvalidParameters, match=r"^parameters: number: is less than 0"):
+        converter(Positive)({"number": -1})
 
 
 @dataclass
-class Bytes:
-    data: bytes
+class Ambiguous:
+    either: Layer | Size | dict[str, int]
 
 
-@dataclass
-class Ints:
-    pairs: dict[int, str]
-
-
-@pytest.mark.parametrize("kind", [Bytes, Ints, set[int], complex])
-def test_a_type_that_no_json_value_fits_is_refused_when_the_handler_is_registered(kind):
-    with pytest.raises(TypeError, match="is not a type that JSON can be converted to"):
-        converter(kind)
-
-
-class Model(pydantic.BaseModel):
-    scene: str
-    layers: list[Layer] = []
-    frames: int = pydantic.Field(default=1, ge=1)
+def test_a_type_that_msgspec_cannot_convert_to_is_refused_when_the_handler_is_registered():
+    with pytest.raises(TypeError, match="more than one dict-like type"):
+        converter(Ambiguous)
 
 
 def test_a_pydantic_model_is_validated_by_pydantic():
-    model = converter(Model)({"scene": "castle", "layers": [{"name": "a"}]}, "parameters")
+    model = converter(Model)({"scene": "castle", "layers": [{"name": "a"}]})
     assert model == Model(scene="castle", layers=[Layer("a")])
     with pytest.raises(InvalidParameters) as caught:
-        converter(Model)({"frames": 0}, "parameters")
+        converter(Model)({"frames": 0})
     assert str(caught.value) == (
-        "parameters.scene: Field required; "
-        "parameters.frames: Input should be greater than or equal to 1"
+        "parameters: scene: Field required; frames: Input should be greater than or equal to 1"
     )
 
 
 # --- which functions have typed parameters --------------------------------------------------------
+
+
+class Struct(msgspec.Struct):
+    name: str
 
 
 class Job:
@@ -206,6 +187,13 @@ def with_option(option, job, params: "Layer"):
 )
 def test_a_second_parameter_of_a_handler_receives_the_parameters(function):
     assert with_parameters(function)(Job()) == Layer("a")
+
+
+def test_a_second_parameter_may_be_a_struct_of_msgspec():
+    def render(job, params: Struct):
+        return params
+
+    assert with_parameters(render)(Job()) == Struct("a")
 
 
 def test_a_second_parameter_with_a_default_and_no_such_type_is_not_touched():

@@ -64,7 +64,9 @@ def test_an_exception_of_a_handler_is_its_outcome_and_is_kept():
 
 def test_parameters_that_do_not_fit_are_refused_as_in_a_worker():
     outcome = run_handler(render, {"scene": 7}).outcome
-    assert outcome == Failed("parameters.scene: 7 is not str", "INVALID_PARAMETERS")
+    assert outcome == Failed(
+        "parameters: Expected `str`, got `int` - at `$.scene`", "INVALID_PARAMETERS"
+    )
     with pytest.raises(ValueError, match=r"parameters\.scene: object"):
         run_handler(render, {"scene": object()})
 
