@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -17,9 +16,6 @@ import click
 from jobledger.cli.connection import Connection
 from jobledger.cli.options import Command, pass_connection
 from jobledger.worker.worker import Worker
-
-POLL: Final = 0.5
-"""Seconds between two checks of the files."""
 
 PATIENCE: Final = 1.0
 """Seconds that running jobs have before a reload releases them."""
@@ -83,6 +79,9 @@ def load(target: str) -> Worker:
 
 async def _run_and_reload() -> None:
     """Run this command without --reload in a process; start it again whenever a file changes."""
+    # Loads anyio, which no other command needs.
+    from watchfiles import PythonFilter, awatch  # noqa: PLC0415
+
     command = [sys.executable, "-m", "jobledger"]
     command += [argument for argument in sys.argv[1:] if argument != "--reload"]
     # Without this, a file that changes twice in a second and keeps its size would run unchanged.
@@ -90,17 +89,15 @@ async def _run_and_reload() -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    while not stopped.is_set():
-        files = _python_files()
+    changes = awatch(Path.cwd(), watch_filter=PythonFilter(), stop_event=stopped)
+    running = True
+    while running:
         process = await asyncio.create_subprocess_exec(*command, env=environment)
         try:
-            while not stopped.is_set() and _python_files() == files:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(POLL):
-                        await stopped.wait()
+            running = await anext(changes, None) is not None
         finally:
             await _end(process)
-        if not stopped.is_set():
+        if running:
             click.echo("reloading", err=True)
 
 
@@ -113,27 +110,3 @@ async def _end(process: asyncio.subprocess.Process) -> None:
             async with asyncio.timeout(PATIENCE):
                 await process.wait()
     await process.wait()
-
-
-def _python_files() -> dict[Path, int]:
-    """Return when each Python file below the current folder was changed."""
-    files = {}
-    for path in _walk(Path.cwd()):
-        try:
-            files[path] = path.stat().st_mtime_ns
-        except FileNotFoundError:
-            continue
-    return files
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for directory, folders, names in os.walk(folder):
-        here = Path(directory)
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".")
-            and name not in {"__pycache__", "node_modules"}
-            and not (here / name / "pyvenv.cfg").exists()
-        ]
-        yield from (here / name for name in names if name.endswith(".py"))
