@@ -59,9 +59,9 @@ demo: $(INSTALLED) ## see it work: a server, a worker and live bars; ARGS="--out
 bench: $(INSTALLED) ## measure it on this machine; ARGS="run unary" for one scenario, ARGS=--help for all
 	@$(PYTHON) -m benchmarks $(ARGS)
 
-.PHONY: wheel
-wheel: $(INSTALLED) ## build the distribution into dist/
-	@$(PYTHON) -m hatchling build -t wheel
+.PHONY: dist
+dist: $(INSTALLED) ## build the wheel and the sdist into dist/
+	@$(PYTHON) -m hatchling build -t sdist -t wheel
 
 # --- develop -------------------------------------------------------------------------------------
 
@@ -165,6 +165,10 @@ check-protos: $(INSTALLED)
 	$(BUF) lint
 	$(BUF) format -d --exit-code
 	for image in tests/packaging/compat/*.binpb; do $(BUF) breaking --against "$$image"; done
+
+.PHONY: check-workflows
+check-workflows: ## check .github/workflows with actionlint; needs Go
+	@go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 .PHONY: check-drift
 check-drift: $(INSTALLED) $(CODEGEN_INSTALLED)

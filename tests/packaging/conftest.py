@@ -1,4 +1,4 @@
-"""The wheel is built once; every environment is installed from it and from the lock."""
+"""The wheel and the sdist are built once; environments are installed from them and the lock."""
 
 import subprocess
 import sys
@@ -15,11 +15,20 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the wheel, built from this tree."""
-    folder = tmp_path_factory.mktemp("dist")
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = folder.iterdir()
-    return wheel
+    return build("wheel", tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="session")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the sdist, built from this tree."""
+    return build("sdist", tmp_path_factory.mktemp("dist"))
+
+
+def build(target: str, folder: Path) -> Path:
+    hatch = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)]
+    subprocess.run(hatch, cwd=ROOT, check=True, capture_output=True)
+    (built,) = folder.iterdir()
+    return built
 
 
 @pytest.fixture(scope="session")
@@ -27,13 +36,13 @@ def install(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Install:
     """Return what makes the environments, each once."""
 
     @cache
-    def install(extras: str) -> Environment:
+    def install(extras: str, dist: Path = wheel) -> Environment:
         folder = tmp_path_factory.mktemp("environment")
         venv = [str(UV), "venv", "--quiet", "--python", sys.executable, str(folder)]
         subprocess.run(venv, check=True)
         pip = [str(UV), "pip", "install", "--quiet", "--python", str(folder / "bin/python")]
         locked = ["-c", str(ROOT / "requirements.lock")]
-        subprocess.run([*pip, *locked, f"jobledger{extras} @ {wheel.as_uri()}"], check=True)
+        subprocess.run([*pip, *locked, f"jobledger{extras} @ {dist.as_uri()}"], check=True)
         return Environment(folder)
 
     return install

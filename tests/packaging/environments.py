@@ -2,9 +2,10 @@
 
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -42,20 +43,24 @@ class Environment:
         return run.stdout
 
 
-Install = Callable[[str], Environment]
-"""Installs `jobledger` with the extras given, for instance `[server]`, or with none."""
+class Install(Protocol):
+    """Installs `jobledger` with the extras given, for instance `[server]`, or with none.
+
+    From the wheel, unless it is given another file.
+    """
+
+    def __call__(self, extras: str, dist: Path = ...) -> Environment: ...
 
 
-def serve_and_stop(server: Environment, data: Path) -> None:
+def serve_and_stop(command: list[str], data: Path, environ: Mapping[str, str]) -> None:
     """Serve until the server says that it does, then ask it to stop, which it must."""
     address = f"127.0.0.1:{free_port()}"
-    program = str(server.folder / "bin/jobledger-server")
     settings = {
-        "PATH": str(server.folder / "bin"),
+        **environ,
         "JOBLEDGER_DATABASE": f"sqlite:///{data}/jobledger.db",
         "JOBLEDGER_LISTEN": address,
     }
-    with subprocess.Popen([program, "serve"], env=settings) as process:
+    with subprocess.Popen([*command, "serve"], env=settings) as process:
         try:
             assert health_of(address) == HealthCheckResponse.SERVING
             process.send_signal(signal.SIGTERM)

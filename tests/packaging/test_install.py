@@ -1,10 +1,12 @@
 """Each install brings what it promises and no more."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from tests.packaging.environments import Environment, Install, serve_and_stop
+from tests.packaging.environments import UV, Environment, Install, serve_and_stop
+from tests.support.pages import ROOT
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -26,10 +28,16 @@ def distributions(environment: Environment) -> set[str]:
     return set(environment.python(LIST_DISTRIBUTIONS).split())
 
 
-def test_the_bare_install_is_the_client(install: Install) -> None:
-    bare = install("")
+@pytest.fixture(params=["wheel", "sdist"])
+def dist(request: pytest.FixtureRequest) -> Path:
+    """Return each file that a release publishes."""
+    return request.getfixturevalue(request.param)
+
+
+def test_the_bare_install_is_the_client(install: Install, dist: Path) -> None:
+    bare = install("", dist)
     assert not distributions(bare) & (ONLY_FOR_OTHERS | {"pip"})
-    bare.python("import jobledger; jobledger.Client; jobledger.AsyncClient")
+    bare.python("import jobledger; jobledger.Client; jobledger.AsyncClient; jobledger.Worker")
     assert "job_service_pb2_grpc" in bare.python(IMPORT_ALL_GENERATED)
 
 
@@ -55,12 +63,19 @@ def test_the_command_line_installs_without_the_server(install: Install) -> None:
 
 
 def test_the_server_serves_on_sqlite_and_answers_for_its_health(
-    install: Install, tmp_path: Path
+    install: Install, dist: Path, tmp_path: Path
 ) -> None:
-    server = install("[server]")
+    server = install("[server]", dist)
     assert "asyncpg" not in distributions(server)
-    assert server.run("jobledger-server", "--help").returncode == 0
-    serve_and_stop(server, tmp_path)
+    program = server.folder / "bin/jobledger-server"
+    serve_and_stop([str(program)], tmp_path, {"PATH": str(program.parent)})
+
+
+def test_the_server_serves_without_an_install(wheel: Path, tmp_path: Path) -> None:
+    """`uvx --from "jobledger[server]" jobledger-server serve`, as the README has it."""
+    uvx = [str(UV), "tool", "run", "--constraints", str(ROOT / "requirements.lock")]
+    command = [*uvx, "--from", f"jobledger[server] @ {wheel.as_uri()}", "jobledger-server"]
+    serve_and_stop(command, tmp_path, os.environ)
 
 
 def test_the_postgres_install_is_the_server_and_the_driver(install: Install) -> None:
