@@ -70,26 +70,17 @@ def headers_of(metadata: Metadata) -> Headers:
     """Return metadata as gRPC takes it.
 
     Raises:
-        TypeError: it is neither a mapping nor pairs, a key is no `str`, or a value neither `str`
-            nor `bytes`.
         ValueError: no header can hold it. gRPC would report that as an error of the server.
     """
-    if not isinstance(metadata, Iterable):
-        raise TypeError(f"metadata: {type(metadata).__name__} is neither a mapping nor pairs")
-    return tuple(map(_header, metadata.items() if isinstance(metadata, Mapping) else metadata))
-
-
-def _header(pair: object) -> tuple[str, str | bytes]:
-    match pair:
-        case (str() as key, str() | bytes() as value):
-            plain = value if isinstance(value, str) else value.decode("latin-1")
-        case _:
-            raise TypeError(f"metadata: {pair!r}: keys are str, values str or bytes")
-    if not _KEY.fullmatch(key):
-        raise ValueError(f"metadata: {key!r}: a key has lower-case letters, digits, '.', '_', '-'")
-    if key.endswith("-bin"):
-        if plain is value:
-            raise TypeError(f"metadata: {key!r}: the value of a key that ends with -bin is bytes")
-    elif not _PRINTABLE.fullmatch(plain):
-        raise ValueError(f"metadata: {key!r}: a value is printable ASCII unless the key is -bin")
-    return key, value
+    headers = tuple(metadata.items() if isinstance(metadata, Mapping) else metadata)
+    for key, value in headers:
+        text = value if isinstance(value, str) else value.decode("latin-1")
+        if not _KEY.fullmatch(key):
+            raise ValueError(
+                f"metadata: {key!r}: a key has lower-case letters, digits, '.', '_', '-'"
+            )
+        if not key.endswith("-bin") and not _PRINTABLE.fullmatch(text):
+            raise ValueError(
+                f"metadata: {key!r}: a value is printable ASCII unless the key is -bin"
+            )
+    return headers

@@ -49,10 +49,6 @@ def client():
         ("on_error: ", lambda c: c.watch("j", on_error=print)),
         ("heartbeats: ", lambda c: c.wait_all(["j"], heartbeats=True)),
         ("job_type: ", lambda c: c.list_jobs(job_type=["t"])),
-        ("metadata", lambda c: c.get_job("j", metadata={"k": 1})),
-        ("metadata", lambda c: c.get_job("j", metadata={"k-bin": "text"})),
-        ("metadata", lambda c: c.get_job("j", metadata="ab")),
-        ("metadata", lambda c: c.watch("j", metadata=5)),
         ("token", lambda _: Client(NOWHERE, token=5)),
     ],
 )
