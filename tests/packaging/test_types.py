@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ EXAMPLES = [ROOT / "examples/worker_and_watcher.py"]
 pytestmark = pytest.mark.timeout(300)
 
 
+@cache
 def mypy(*files):
     """Return the lines with errors, as the names of their files and their numbers."""
     run = subprocess.run(
@@ -59,7 +61,7 @@ def pyright(*files):
 
 
 def test_mypy_says_what_a_handler_may_return() -> None:
-    _, output = mypy(PROGRAM)
+    _, output = mypy(PROGRAM, *EXAMPLES)
     lines = [line for line in output.splitlines() if "Coroutine[Any, Any, list[int]]" in line]
     assert len(lines) == 2, output
     for word in ("Outcome", "Mapping", "Dataclass", "None"):

@@ -17,7 +17,6 @@ from tests.support.manifests import (
     documents,
     env_file,
     environment,
-    kustomization,
     objects,
     of_kind,
     pods,
@@ -27,34 +26,15 @@ from tests.support.pages import ROOT
 UNIT = DEPLOY / "systemd/jobledger.service"
 SETTINGS = {setting.variable for setting in (*DATABASE_SETTINGS, *all_settings())}
 FILES = {s.variable for s in (*DATABASE_SETTINGS, *all_settings()) if s.kind == "file"}
-FOLDERS = [path.parent for path in sorted(KUBERNETES.glob("*/kustomization.yaml"))]
 
 
 def port_of(address: str) -> int:
     return int(address.rpartition(":")[2])
 
 
-@pytest.mark.parametrize("file", sorted(DEPLOY.rglob("*.yaml")), ids=lambda file: file.name)
-def test_every_file_is_yaml_without_a_key_that_occurs_twice(file: Path) -> None:
-    assert all(documents(file))
-
-
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_kustomizations_list_every_file_of_their_folder(folder: Path) -> None:
-    made = kustomization(folder)
-    used = {*made.get("resources", ())}
-    used |= {name for each in made.get("configMapGenerator", ()) for name in each.get("envs", ())}
-    there = {path.name for path in folder.iterdir()} - {"kustomization.yaml"}
-    assert there == {name for name in used if "/" not in name}
-
-
 @pytest.mark.parametrize("name", OVERLAYS)
 class TestOverlay:
     """One of the ways to run it on Kubernetes."""
-
-    def test_every_object_has_a_name_of_its_own(self, name: str) -> None:
-        named = [(each["kind"], each["metadata"]["name"]) for each in objects(KUBERNETES / name)]
-        assert len(named) == len(set(named))
 
     def test_selectors_find_their_pods(self, name: str) -> None:
         folder = KUBERNETES / name
@@ -144,36 +124,9 @@ class TestOverlay:
         assert spec["terminationGracePeriodSeconds"] > pause + Settings().grace
 
 
-def test_a_rolling_update_keeps_all_servers_available() -> None:
-    (deployment,) = of_kind(KUBERNETES / "postgresql", "Deployment")
-    assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
-    assert deployment["spec"]["replicas"] > 1
-
-
 def test_the_sqlite_manifest_has_one_replica() -> None:
     (stateful_set,) = of_kind(KUBERNETES / "sqlite", "StatefulSet")
     assert stateful_set["spec"]["replicas"] == 1
-
-
-def test_kustomize_accepts_the_manifests_if_installed(tmp_path: Path) -> None:
-    """With both components too, which patch what both ways to run it have."""
-    kubectl = shutil.which("kubectl")
-    for name in OVERLAYS:
-        folder = tmp_path / name
-        folder.mkdir()
-        shutil.copytree(KUBERNETES, folder / "kubernetes")
-        (folder / "kustomization.yaml").write_text(
-            f"resources: [kubernetes/{name}]\n"
-            "components: [kubernetes/monitoring, kubernetes/service-mesh]\n"
-        )
-        if kubectl is not None:
-            run = subprocess.run(
-                [kubectl, "kustomize", str(folder)], capture_output=True, text=True, check=False
-            )
-            assert run.returncode == 0, run.stderr
-            assert "JOBLEDGER_INSECURE" in run.stdout
-            assert "secretName: jobledger-tls" not in run.stdout
-            assert "ServiceMonitor" in run.stdout
 
 
 def compose() -> Any:
