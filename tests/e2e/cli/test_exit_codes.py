@@ -78,39 +78,25 @@ def test_an_argument_that_the_service_refuses_exits_with_2_and_is_named(jobledge
     [
         (["frobnicate"], "No such command"),
         (["get"], "JOB"),
-        (["watch"], "JOB"),
         (["watch", "--all", "x"], "not both"),
-        (["watch", "--all-users", "x"], "not both"),
-        (["watch", "x", "--type", "render"], "--all"),
-        (["watch", "x", "--label", "k=v"], "--all"),
         (["watch", "x", "--resume", "t"], "--all"),
         (["watch", "--all", "--label", "x"], "KEY=VALUE"),
         (["watch", "--all", "--type", "no spaces"], "job_types"),
-        (["watch", "--all", "--json", "--label", "=v"], "labels"),
         (["top"], "jobledger watch --all --json"),
         (["list", "--status", "DONE"], "DONE"),
         (["list", "--limit", "-1"], "--limit"),
         (["--timeout", "0", "list"], "--timeout"),
         (["--token", "a b", "list"], "token"),
         (["--server", "", "list"], "--server"),
-        (["list", "--server", ""], "--server"),
-        (["list", "--user", ""], "--user"),
         (["list", "--created-after", "yesterday"], "2026-11-01"),
-        (["list", "--created-after", "2026"], "2026-11-01"),
         (["list", "--created-before", "999999999d"], "too long"),
-        (["cancel"], "JOB"),
-        (["delete"], "JOB"),
-        (["create", "render", "--label", "x"], "KEY=VALUE"),
         (["create", "render", "--run-timeout", "soon"], "90s"),
-        (["create", "render", "--queue-timeout", "-5"], "90s"),
         (["create", "render", "--max-attempts", "0"], "--max-attempts"),
-        (["worker", "exec", "render"], "after --"),
         (["worker", "exec", "render", "--"], "after --"),
         (["worker", "exec", "--", "true"], "TYPE"),
         (["worker", "exec", "render", "--", "/does/not/exist"], "/does/not/exist"),
         (["create", "render", "--parameters", "{"], "not JSON"),
         (["create", "render", "--parameters", "[" * 100_000], "not JSON"),
-        (["create", "render", "--parameters", "[1]"], "not a JSON object"),
         (["create", "render", "--parameters", "@/does/not/exist"], "No such file"),
         (["create", "render", "--parameters", '{"n": 9007199254740993}'], "parameters.n"),
     ],
@@ -141,7 +127,7 @@ def test_without_a_command_it_shows_its_help_and_succeeds(jobledger, command):
 
 @pytest.mark.parametrize(
     "command",
-    [["list"], ["watch", "x"], ["create", "render"], ["watch", "--all"], ["top", "--once"]],
+    [["list"], ["watch", "--all"]],
 )
 def test_an_unreachable_server_is_6_and_named(shell, command):
     assert_refused(shell("localhost:1", "ada")("--timeout", "2", *command), 6, "localhost:1")
@@ -194,8 +180,6 @@ def test_after_an_outage_the_rest_of_several_jobs_is_not_tried(shell):
 @pytest.mark.parametrize(
     ("command", "code"),
     [
-        ("list >&-", 0),
-        ("list 2>&-", 0),
         ("list <&- >&- 2>&-", 0),
         ("create render --parameters - <&-", 2),
         ("get 00000000-0000-7000-8000-000000000000 >&- 2>&-", 4),
@@ -213,11 +197,10 @@ def test_streams_that_are_closed_are_no_bug(jobledger, command, code):
     assert "Traceback" not in run.stderr
 
 
-@pytest.mark.parametrize("program", [[PROGRAM], [sys.executable, "-m", "jobledger"]])
-def test_grpc_prints_nothing_of_its_own(server, program):
+def test_grpc_prints_nothing_of_its_own(server):
     # At a server without TLS it would print a failed handshake.
     command = [
-        *program,
+        PROGRAM,
         "--tls",
         "--server",
         server.target,
@@ -294,7 +277,7 @@ def test_an_answer_with_an_unknown_error_is_70(shell):
         assert_refused(shell(target, "ada")("get", "x"), 70, "boom")
 
 
-@pytest.mark.parametrize(("missing", "drawing"), [("click", ""), ("rich", "bars"), ("rich", "top")])
+@pytest.mark.parametrize(("missing", "drawing"), [("click", ""), ("rich", "top")])
 def test_without_its_extra_it_says_what_to_install(missing, drawing):
     # None in sys.modules is how Python spells "not installed". rich is asked for
     # when it is to draw.
@@ -335,9 +318,8 @@ main()
 @pytest.mark.parametrize(
     ("event", "count"),
     [
-        *(("import", count) for count in (1, 2, 10, 50, 100, 200, 300)),
+        *(("import", count) for count in (1, 50, 300)),
         # The first socket is that of the event loop.
-        ("socket.__new__", 1),
         ("socket.__new__", 2),
     ],
 )

@@ -39,14 +39,7 @@ def test_create_reads_parameters_from_elsewhere(jobledger, client, tmp_path, sou
     assert client.get_job(out.strip()).parameters["city"] == "Zürich"
 
 
-def test_create_with_a_request_id_may_be_repeated(jobledger):
-    command = ("create", "render", "--request-id", "nightly")
-    assert jobledger.ok(*command) == jobledger.ok(*command)
-
-
-@pytest.mark.parametrize(
-    ("given", "shown"), [("90s", "90s"), ("1.5m", "90s"), ("2.5s", "2.5s"), ("101d", "8726400s")]
-)
+@pytest.mark.parametrize(("given", "shown"), [("1.5m", "90s"), ("2.5s", "2.5s")])
 def test_a_time_span_is_shown_in_seconds(jobledger, client, given, shown):
     job = json.loads(jobledger.ok("create", "render", "--stall-timeout", given, "--json"))
     assert job["stall_timeout"] == shown
@@ -87,11 +80,6 @@ def test_times_in_json_are_rfc_3339_in_utc(jobledger, client):
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", shown["create_time"])
     assert datetime.fromisoformat(shown["create_time"]) == job.create_time
     assert shown["start_time"] is None
-
-
-def test_create_prints_the_job_as_json(jobledger, client):
-    shown = json.loads(jobledger.ok("create", "render", "--json"))
-    assert client.get_job(shown["id"]).job_type == "render"
 
 
 def test_list_is_aligned_and_newest_first(jobledger, client):

@@ -86,9 +86,7 @@ def test_owners_are_shown_where_there_are_several(jobledger, client, on_a_termin
     assert rows(terminal.screen, "JOB", "OWNER")
 
 
-@pytest.mark.parametrize(
-    ("width", "height"), [(200, 50), (120, 20), (80, 24), (60, 10), (40, 6), (30, 4), (20, 3)]
-)
+@pytest.mark.parametrize(("width", "height"), [(200, 50), (60, 10), (20, 3)])
 def test_top_fits_any_terminal_and_counts_the_hidden_jobs(
     jobledger, client, on_a_terminal, width, height
 ):
@@ -202,15 +200,6 @@ def test_once_prints_all_jobs_and_exits(jobledger, client):
     assert [line.split()[0] for line in lines[2:]] == [job.id for job in [jobs[-1], *jobs[:-1]]]
     assert "\x1b" not in "".join(lines)
     assert jobledger.ok("top", "--once", "--type", "bake").splitlines()[2:] == []
-
-
-def test_once_exits_quietly_if_its_output_is_closed(jobledger):
-    theirs, ours = os.pipe()
-    os.close(theirs)
-    process = jobledger.start("top", "--once", stdout=ours)
-    os.close(ours)
-    _, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (141, "")
 
 
 def test_every_status_has_a_color():

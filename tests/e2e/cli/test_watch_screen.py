@@ -43,12 +43,6 @@ def shown(lines):
     return [match[0] for line in lines if (match := re.match(ID, line))]
 
 
-def test_bars_stand_in_the_order_in_which_the_jobs_are_named(jobledger, client, on_a_terminal):
-    ids = running(client, 12)[::-1]
-    terminal = on_a_terminal(jobledger, *ids)
-    terminal.until(lambda s: shown(s) == ids)
-
-
 def test_a_note_stands_above_the_bars(shell, own_server, on_a_terminal):
     with Client(own_server.target, user_id="ada") as client:
         ids = running(client)
@@ -69,16 +63,6 @@ def test_a_note_stands_above_the_bars(shell, own_server, on_a_terminal):
             )
 
         terminal.until(connected_again)
-
-
-def test_an_interrupt_leaves_each_bar_once(jobledger, client, on_a_terminal):
-    ids = running(client)
-    terminal = on_a_terminal(jobledger, *ids)
-    terminal.until(lambda s: shown(s) == ids)
-    terminal.press("C-c")
-    terminal.until(lambda s: s[-1] == "[exit code 130]")
-    assert shown(terminal.screen[:-1]) == ids
-    assert len(terminal.screen) == len(ids) + 1
 
 
 def test_another_size_of_the_terminal_leaves_nothing_of_the_old_picture(
