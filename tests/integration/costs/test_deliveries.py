@@ -14,11 +14,13 @@ from jobledger_server.rpc import messages
 from jobledger_server.rpc.jobs import feed_streams
 from jobledger_server.store import Change
 from jobledger_server.watch.change_buffer import ChangeBuffer
+from tests.support.databases import sqlite_only
 from tests.support.rpc_caller import Caller
 
 WATCHERS = 40
 
 
+@sqlite_only
 async def test_a_change_is_serialized_once_for_all_watchers_of_its_job(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,6 +53,7 @@ async def test_a_change_is_serialized_once_for_all_watchers_of_its_job(
     assert serialized == [version] * 3
 
 
+@sqlite_only
 async def test_a_version_is_serialized_once_however_many_jobs_are_watched(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +88,7 @@ async def test_a_version_is_serialized_once_however_many_jobs_are_watched(
     assert serialized == [(job.id, job.version)]
 
 
+@sqlite_only
 async def test_a_commit_is_serialized_once_for_all_watchers_of_its_jobs(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +126,7 @@ async def test_a_commit_is_serialized_once_for_all_watchers_of_its_jobs(
     assert [count for count in read if count] == [50]
 
 
+@sqlite_only
 async def test_all_watchers_of_a_job_are_sent_the_same_bytes_object(
     start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

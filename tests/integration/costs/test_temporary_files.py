@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 PROGRAM = """
 import asyncio
 import sys
@@ -22,13 +20,9 @@ from tests.support.ledger_calls import create_all
 JOBS = 1000  # so many that a statement changes far more than the 64 KiB that SQLite keeps in memory
 
 
-async def create_jobs(file, *settings):
+async def create_jobs(file):
     database = open_database(parse_url(f"sqlite:///{file}"))
     await migrate(database)
-    writer = database.writer.execution_options(**database.dialect.single_statement)
-    async with writer.connect() as connection:  # there is one
-        for setting in settings:
-            await connection.exec_driver_sql(setting)
     async with Ledger(SqlStore(database), len, max_waiting=2 * JOBS) as ledger:
         for part in "ab":
             creations = (
@@ -39,24 +33,19 @@ async def create_jobs(file, *settings):
     await database.close()
 
 
-asyncio.run(create_jobs(*sys.argv[1:]))
+asyncio.run(create_jobs(sys.argv[1]))
 """
 
 
-@pytest.mark.parametrize(
-    ("settings", "made"),
-    [([], False), (["PRAGMA temp_store=FILE"], True)],
-    ids=["as a server has it", "with files, which shows that they are seen"],
-)
-def test_batches_make_no_temporary_file(tmp_path: Path, settings: list[str], made: bool) -> None:  # noqa: FBT001
+def test_batches_make_no_temporary_file(tmp_path: Path) -> None:
     folder = tmp_path / "temporary"
     folder.mkdir()
     # SQLite deletes such a file as soon as it is open: only the folder's time shows it.
     before = folder.stat().st_mtime_ns
     subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path / "jobledger.db"), *settings],
+        [sys.executable, "-c", PROGRAM, str(tmp_path / "jobledger.db")],
         env={**os.environ, "SQLITE_TMPDIR": str(folder)},
         check=True,
         timeout=60,
     )
-    assert (folder.stat().st_mtime_ns != before) is made
+    assert folder.stat().st_mtime_ns == before

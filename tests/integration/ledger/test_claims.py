@@ -35,7 +35,7 @@ from jobledger_server.sql.sqlite import sqlite_driver
 from jobledger_server.sql.statements import Statements
 from jobledger_server.sql.tables import jobs
 from jobledger_server.store import Change, Claimable
-from tests.support.databases import NoOutages
+from tests.support.databases import NoOutages, sqlite_only
 from tests.support.ledger_calls import apply, claim_jobs
 from tests.support.query_plans import plan
 from tests.support.seeding import seed
@@ -152,6 +152,7 @@ def known(job: Job) -> Claimable:
     return Claimable(job.id, job.job_type, job.memory_bytes)
 
 
+@sqlite_only
 async def test_a_claim_that_knows_the_oldest_job_does_not_search_for_it(
     ledger: Ledger, searches: list[Mapping[str, int]]
 ) -> None:
@@ -160,6 +161,7 @@ async def test_a_claim_that_knows_the_oldest_job_does_not_search_for_it(
     assert (job.id, job.attempt, searches) == (made[0].id, 1, [])
 
 
+@sqlite_only
 async def test_a_claim_whose_caller_leaves_during_the_search_gets_no_job(
     ledger: Ledger, store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +183,7 @@ async def test_a_claim_whose_caller_leaves_during_the_search_gets_no_job(
     assert (await store.read_jobs([made[0].id]))[made[0].id].attempt == 0
 
 
+@sqlite_only
 async def test_a_claim_that_knows_a_job_that_is_gone_gets_another_one(ledger: Ledger) -> None:
     made = [await created(ledger) for _ in range(2)]
     await apply(ledger, Cancel(job_id=made[0].id, user_id="ada"))
@@ -188,6 +191,7 @@ async def test_a_claim_that_knows_a_job_that_is_gone_gets_another_one(ledger: Le
     assert job.id == made[1].id
 
 
+@sqlite_only
 async def test_claims_that_know_the_same_job_get_one_each(ledger: Ledger) -> None:
     made = [await created(ledger) for _ in range(2)]
     got = await asyncio.gather(
@@ -196,6 +200,7 @@ async def test_claims_that_know_the_same_job_get_one_each(ledger: Ledger) -> Non
     assert sorted(job.id for jobs in got for job in jobs) == [job.id for job in made]
 
 
+@sqlite_only
 async def test_claims_search_for_the_oldest_jobs_unless_each_of_a_batch_knows_one(
     ledger: Ledger,
 ) -> None:
@@ -277,6 +282,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     return jobs
 
 
+@sqlite_only
 async def test_empty_claims_are_answered_later_while_a_full_batch_waits(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,6 +363,7 @@ async def test_overdue_jobs_do_not_block_claimable_ones(
     assert await claim_jobs(ledger, claim()) == []
 
 
+@sqlite_only
 async def test_a_reaper_that_is_refused_raises_the_error(
     ledger: Ledger, store: SqlStore, pass_time: PassTime
 ) -> None:
@@ -369,11 +376,10 @@ async def test_a_reaper_that_is_refused_raises_the_error(
     assert await Reaper(store, ledger).reap() == 1
 
 
-@pytest.mark.timeout(240)
-async def test_50_claimers_claim_each_of_10000_jobs_exactly_once(
+async def test_50_claimers_claim_each_of_1000_jobs_exactly_once(
     ledger: Ledger, other: Ledger
 ) -> None:
-    total = 10_000
+    total = 1_000
     made = await asyncio.gather(*(created(ledger, f"t{i % 7}") for i in range(total)))
     given: list[str] = []
     types = [f"t{i}" for i in range(7)]

@@ -16,6 +16,7 @@ from jobledger_server.ledger.reads import Reads
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.sql.transaction import SqlTransaction
 from jobledger_server.store import Store
+from tests.support.databases import sqlite_only
 from tests.support.ledger_calls import apply, create_all
 
 SIZE = 200_000
@@ -61,6 +62,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return loaded
 
 
+@sqlite_only
 @pytest.mark.parametrize("what", ["job", "history"])
 async def test_reads_of_large_jobs_come_in_small_batches(
     ledger: Ledger, store: SqlStore, what: str
@@ -79,6 +81,7 @@ async def test_reads_of_large_jobs_come_in_small_batches(
         assert len(counted.reads) <= 2  # the same job is read once
 
 
+@sqlite_only
 @pytest.mark.parametrize("what", ["job", "history"])
 async def test_one_statement_reads_at_most_64_jobs(
     ledger: Ledger, store: SqlStore, what: str
@@ -93,6 +96,7 @@ async def test_one_statement_reads_at_most_64_jobs(
     assert max(counted.reads) <= 64
 
 
+@sqlite_only
 async def test_commands_for_large_jobs_come_in_small_batches(
     ledger: Ledger, monkeypatch: Any
 ) -> None:
@@ -115,6 +119,7 @@ async def test_commands_for_large_jobs_come_in_small_batches(
     assert len(loaded) <= 2
 
 
+@sqlite_only
 async def test_large_creations_come_in_small_batches(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

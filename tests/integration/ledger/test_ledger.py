@@ -36,6 +36,7 @@ from jobledger_server.sql.postgresql.postgresql_driver import COPY_FROM_ROWS
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change, JobQuery, StoreConflict
 from jobledger_server.telemetry.logs import JsonFormatter
+from tests.support.databases import sqlite_only
 from tests.support.gated_store import Gate, GatedStore
 from tests.support.ledger_calls import apply
 
@@ -116,6 +117,7 @@ LARGE = Payload(bytes(2000))
 LARGE_ASSETS = tuple(AssetLink("image/png", "u" * 100, "p" * 100, 1) for _ in range(10))
 
 
+@sqlite_only
 @pytest.mark.parametrize(
     "content",
     [{"result": LARGE}, {"error": JobError("r", "m", LARGE)}, {"assets": LARGE_ASSETS}],
@@ -225,6 +227,7 @@ async def test_a_job_can_be_finished_deleted_and_recreated_in_one_batch(ledger: 
     assert made.job.id != job.id
 
 
+@sqlite_only
 async def test_a_caller_is_never_answered_before_its_commit(
     gated_ledger: Ledger, gated: GatedStore, published: list[Change]
 ) -> None:
@@ -240,6 +243,7 @@ async def test_a_caller_is_never_answered_before_its_commit(
     assert await gated.read_jobs([job.id]) == {job.id: job}
 
 
+@sqlite_only
 async def test_watchers_are_notified_before_the_caller_is_answered(
     ledger: Ledger, published: list[Change]
 ) -> None:
@@ -289,6 +293,7 @@ async def test_a_command_that_changes_nothing_takes_no_sequence_number(
     assert (await store.feed_head()).seq == 3
 
 
+@sqlite_only
 async def test_sequence_numbers_follow_the_order_of_the_commands(
     ledger: Ledger, published: list[Change]
 ) -> None:
@@ -353,6 +358,7 @@ async def test_a_row_that_the_database_refuses_among_many_new_jobs_fails_only_it
     assert (await store.feed_head()).seq == len(good)
 
 
+@sqlite_only
 async def test_an_id_contains_the_creation_time(ledger: Ledger) -> None:
     """So that ids order by their times, those of other servers too."""
 
@@ -366,6 +372,7 @@ async def test_an_id_contains_the_creation_time(ledger: Ledger) -> None:
     assert millis(asset.id) == asset.create_time // 1000
 
 
+@sqlite_only
 async def test_each_transition_is_one_line_of_the_log(
     ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -415,6 +422,7 @@ class _Halving:
         return await self._transaction.append(decisions, **options)
 
 
+@sqlite_only
 async def test_halving_a_refused_batch_keeps_what_was_committed(store: SqlStore) -> None:
     async with Ledger(Halved(store), lambda _: None, max_waiting=100) as ledger:
         users = ["ada", "bob", "bad", "eve"]

@@ -15,6 +15,7 @@ from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.ledger.long_poll import LongPoll
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import StoreUnavailable
+from tests.support.databases import sqlite_only
 from tests.support.gated_store import Gate, GatedStore
 from tests.support.ledger_calls import apply
 
@@ -23,6 +24,7 @@ CLAIM = Claim(
 )
 
 
+@sqlite_only
 @pytest.mark.parametrize("max_waiting", [100, 3])
 async def test_one_release_that_fails_does_not_stop_the_others(
     store: SqlStore, max_waiting: int
@@ -51,6 +53,7 @@ async def test_one_release_that_fails_does_not_stop_the_others(
     assert [(after[job.id].leased, after[job.id].releases) for job in jobs[1:]] == [(False, 1)] * 2
 
 
+@sqlite_only
 async def test_a_release_that_failed_is_retried_until_the_database_answers(
     store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +79,7 @@ async def test_a_release_that_failed_is_retried_until_the_database_answers(
     assert not refusals
 
 
+@sqlite_only
 async def test_shutdown_does_not_wait_for_an_unavailable_database(
     store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +100,7 @@ async def test_shutdown_does_not_wait_for_an_unavailable_database(
             await refused.wait()
 
 
+@sqlite_only
 async def test_a_claim_whose_caller_left_before_its_batch_claims_nothing(store: SqlStore) -> None:
     gated = GatedStore(store)
     async with Ledger(gated, lambda _: None, max_waiting=10) as ledger:

@@ -16,6 +16,7 @@ from jobledger_server.maintenance.retention import Retention
 from jobledger_server.sql.database import Database
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Change, JobQuery, Purgeable, StoreUnavailable
+from tests.support.databases import sqlite_only
 from tests.support.ledger_calls import apply
 
 HOUR = Micros(3600 * 1_000_000)
@@ -77,6 +78,7 @@ async def test_old_terminal_jobs_are_purged_with_a_tombstone_and_the_rest_stays(
     assert sum(change.deleted for change in page.changes) == 3
 
 
+@sqlite_only
 async def test_without_retention_nothing_is_purged(
     store: SqlStore, ledger: Ledger, aged: Aged
 ) -> None:
@@ -139,6 +141,7 @@ async def purged_beside(
     return commits
 
 
+@sqlite_only
 async def test_purge_batches_grow_while_there_are_no_calls(
     store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +149,7 @@ async def test_purge_batches_grow_while_there_are_no_calls(
     assert [purged for _, purged in commits] == [2, 4, 6, 6, 6, 2]
 
 
+@sqlite_only
 async def test_a_purge_batch_is_as_large_as_the_number_of_calls_since_the_last(
     store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +198,7 @@ async def test_tombstones_are_kept_for_the_configured_time(store: SqlStore, ledg
     assert (await store.feed_head()).compacted_seq == 4
 
 
+@sqlite_only
 async def test_retention_continues_after_an_outage_of_the_database(
     store: SqlStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, aged: Aged
 ) -> None:
