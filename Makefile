@@ -88,9 +88,9 @@ test-fast: $(INSTALLED) ## run the tests of pure code, and of the whole server o
 test-robustness: $(INSTALLED) ## break everything under load for two minutes, and check what was told; ARGS="--duration 600 --seed 7"
 	@$(PYTHON) -m tests.robustness.checker $(ARGS)
 
-# Attacks are judged by how others are served, and a history by how much has happened: nothing else
+# Attacks are judged by how others are served, and histories by how much has happened: nothing else
 # may run at the same time.
-ALONE := tests/robustness/abuse tests/robustness/test_history.py
+ALONE := tests/robustness/abuse tests/robustness/test_history.py tests/robustness/test_mutants.py
 
 .PHONY: test-slow
 test-slow: test-faults test-attacks ## run the tests that `make test` leaves out

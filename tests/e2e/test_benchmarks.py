@@ -112,6 +112,7 @@ def test_a_comparison_has_each_result_of_both(
     assert {figure["word"] for figure in figures} == {"too few rounds"}
 
 
+@pytest.mark.slow
 def test_jobledger_runs_the_same_lifecycles_as_its_peers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are not installed here."""
     monkeypatch.setattr(table, "WARM_UP", IN_FLIGHT)
@@ -120,6 +121,7 @@ def test_jobledger_runs_the_same_lifecycles_as_its_peers(monkeypatch: pytest.Mon
     assert measured.updates_seen > 1
 
 
+@pytest.mark.slow
 def test_a_worker_of_unary_calls_makes_each_change_of_a_whole_lifecycle(tmp_path: Path) -> None:
     work = lifecycles(3, one_watch=True, unary=True)
     with (

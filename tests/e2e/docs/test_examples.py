@@ -106,6 +106,7 @@ def test_the_demo_prints_the_transitions_and_assets_of_each_job_and_cleans_up(ex
     assert list(example.temporary.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_demo_draws_bars_on_a_terminal_and_writes_to_the_given_folder(example, tmp_path):
     output = tmp_path / "kept"
     ours, theirs = pty.openpty()
@@ -137,6 +138,7 @@ def check_with_sha256sum(files: Path, name: str, unpacked: Path) -> int:
     return len(run.stdout.splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing_behind(example, number):
     process = example.start("demo.py")
