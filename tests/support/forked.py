@@ -195,6 +195,11 @@ def _become(request: int, ended: int, *files: int) -> Any:
     return MAINS[start["program"]]
 
 
+def _python() -> None:
+    """Run the code that is the first argument, as `python -c` does."""
+    exec(sys.argv.pop(1), {"__name__": "__main__"})
+
+
 if __name__ == "__main__":
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import alembic.command
@@ -204,11 +209,18 @@ if __name__ == "__main__":
     import jobledger.cli.exit_codes
     import jobledger.cli.main
     import jobledger_server.__main__
+    from jobledger_server.cli import (  # noqa: F401  # each is imported by its command else
+        check_access,
+        database_commands,
+        health,
+        serve,
+    )
     from jobledger_server.sql.postgresql import notifications  # noqa: F401
 
     MAINS = {
         "jobledger": jobledger.cli.main.main,
         "jobledger-server": jobledger_server.__main__.main,
+        "python": _python,
     }
     # Ctrl-C is for who asks.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -6,8 +6,6 @@ import json
 import logging
 import os
 import select
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +19,7 @@ from jobledger_server.rpc.serving.handlers import Handlers
 from jobledger_server.telemetry import log_writer, rate_limiter
 from jobledger_server.telemetry.log_writer import LogQueue, LogWriter
 from jobledger_server.telemetry.logs import JsonFormatter
+from tests.support import forked
 
 
 class Log:
@@ -232,13 +231,7 @@ print("at the end", file=sys.stderr)
 
 def printed_at(level: str) -> list[dict[str, Any]]:
     """Have a library print an error with private data; return the lines of the log."""
-    done = subprocess.run(
-        [sys.executable, "-c", PRINTING, level],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
+    done = forked.run("python", PRINTING, level, env=dict(os.environ))
     *lines, last = done.stderr.splitlines()
     assert last == "at the end"
     return [json.loads(line) for line in lines]

@@ -1,11 +1,12 @@
 """A server drains and exits when one of its tasks fails, instead of running without it."""
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import pytest
+
+from tests.support import forked
 
 PROGRAM = """
 import asyncio
@@ -44,14 +45,8 @@ main()
     ],
 )
 def test_a_task_that_fails_stops_the_server(tmp_path: Path, breaks: str) -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(breaks=breaks)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    program = PROGRAM.format(breaks=breaks)
+    run = forked.run("python", program, cwd=tmp_path, env=dict(os.environ))
     assert run.returncode == 1, run.stderr
     lines = [json.loads(line) for line in run.stderr.splitlines() if line.startswith("{")]
     failed = [line for line in lines if line["event"] == "task_failed"]
