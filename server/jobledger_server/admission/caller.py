@@ -6,13 +6,17 @@ It is made once for each call and passed on from there. What was handed no calle
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct
+from msgspec import Meta, Struct
+
+MAX_QUOTA = 2**53
+
+_Count = Annotated[int, Meta(gt=0, lt=MAX_QUOTA)]
+_Rate = _Count | Annotated[float, Meta(gt=0, lt=MAX_QUOTA)]
 
 
-@dataclass(frozen=True, slots=True)
-class Quotas:
+class Quotas(Struct, frozen=True, forbid_unknown_fields=True):
     """The limits of an identity, from the access file. None: only what holds for every caller.
 
     Attributes:
@@ -26,13 +30,13 @@ class Quotas:
         waiting_bytes: Bytes of requests and answers under way, and of changes that wait.
     """
 
-    calls_per_second: float | None = None
-    updates_per_second: float | None = None
-    jobs_per_second: float | None = None
-    unfinished_jobs: int | None = None
-    watches: int | None = None
-    work_streams: int | None = None
-    waiting_bytes: int | None = None
+    calls_per_second: _Rate | None = None
+    updates_per_second: _Rate | None = None
+    jobs_per_second: _Rate | None = None
+    unfinished_jobs: _Count | None = None
+    watches: _Count | None = None
+    work_streams: _Count | None = None
+    waiting_bytes: _Count | None = None
 
 
 NO_QUOTAS = Quotas()

@@ -25,8 +25,9 @@ from jobledger_server.domain.limits import (
     MAX_URL_CHARACTERS,
 )
 
+JOB_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_JOB_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*\Z")
 _REASON = re.compile(r"[A-Z][A-Z0-9_]*\Z")
 _UNSAFE_IN_URL = re.compile(r"[\x00-\x20\x7f-\x9f]")
@@ -121,7 +122,7 @@ class Checker:
         return value
 
     def job_type(self, field: str, value: str) -> str:
-        if self._sized(field, value, MAX_JOB_TYPE_CHARACTERS) and not _JOB_TYPE.match(value):
+        if self._sized(field, value, MAX_JOB_TYPE_CHARACTERS) and not JOB_TYPE.match(value):
             self.add(
                 field, "must be letters, digits, '.', '_', '-', starting with a letter or digit"
             )

@@ -272,4 +272,4 @@ def test_check_access_prints_the_permissions_or_the_error(file: Path) -> None:
     write_access_file(file, ADA.replace("owner", "admin"))
     run = run_server("check-access", str(file))
     assert (run.returncode, run.stdout) == (1, "")
-    assert run.stderr == f"Error: {file}: 'ada' `roles` are owner, worker, operator\n"
+    assert run.stderr == f"Error: {file}: Invalid enum value 'admin' - at `$.caller[0].roles[0]`\n"

@@ -5,17 +5,21 @@ docs/operate/security.md describes it. Whatever is not understood is an error.
 
 import hashlib
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from jobledger_server.admission.caller import Quotas
+from msgspec import Meta, Struct, ValidationError, convert
+from msgspec.structs import replace
+
+from jobledger_server.admission.caller import NO_QUOTAS, Permissions, Quotas
+from jobledger_server.domain.limits import MAX_JOB_TYPE_CHARACTERS
 from jobledger_server.rpc.access.issuers import IssuerSettings
 from jobledger_server.rpc.access.policy import Policy, Rule
 from jobledger_server.rpc.methods import METHODS, Role, methods_of, path_of
-from jobledger_server.rpc.validation import Checker, InvalidRequest
+from jobledger_server.rpc.validation import JOB_TYPE
 
 END = "[end]"
 """The last line. What is left of a file that was written in part may be valid TOML, with fewer
@@ -23,6 +27,17 @@ rules or quotas."""
 
 ANY = "*"
 """In `users` and `job_types`: all of them."""
+
+DEFAULT_WORK_STREAMS = 64
+"""Streams of Work that an identity may have open, unless its quotas say otherwise."""
+
+# Not empty: an empty user would stand for all users in ListJobs and WatchJobs.
+_Text = Annotated[str, Meta(min_length=1, pattern=r"\A[^\x00-\x1f\x7f-\x9f]*\Z")]
+_Texts = frozenset[_Text]
+_Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+_JobType = Annotated[
+    str, Meta(pattern=rf"\A(\*\Z|{JOB_TYPE.pattern})", max_length=MAX_JOB_TYPE_CHARACTERS)
+]
 
 _CERTIFICATE_KINDS = ("spiffe://", "dns:", "cn:")
 _KINDS = (*_CERTIFICATE_KINDS, "jwt:")
@@ -43,268 +58,173 @@ def read_access_file(path: Path) -> Policy:
         # Not only TOMLDecodeError: of a long number or deep lists Python itself says so.
         cause = error.strerror if isinstance(error, OSError) else error
         raise BadAccessFile(f"cannot read the access file {path}: {cause}") from None
-    if unknown := content.keys() - {"caller", "issuer", "proxy", "end"}:
-        raise BadAccessFile(f"{path} has an unknown key `{min(unknown)}`")
-    callers = [_Caller(each) for each in _tables(path, content, "caller", _CALLER_KEYS)]
-    if not callers:
-        raise BadAccessFile(f"{path} has no [[caller]]")
-    rules = [(caller, caller.rule()) for caller in callers]
-    identities = _by(callers[0].table, rules, _Caller.identity, "identity")
-    return Policy(
-        tokens=_by(callers[0].table, rules, _Caller.digest, "token"),
-        identities={name: rule for name, rule in identities.items() if not name.endswith(ANY)},
-        prefixes=sorted(
-            ((name[:-1], rule) for name, rule in identities.items() if name.endswith(ANY)),
-            key=lambda prefix: -len(prefix[0]),
-        ),
-        issuers=_issuers(path, content),
-        proxies=frozenset(map(_proxy, _tables(path, content, "proxy", {"identity"}, ""))),
-    )
+    try:
+        return convert(content, _File).policy(path.parent)
+    except (ValidationError, ValueError) as error:
+        raise BadAccessFile(f"{path}: {error}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """A table of the file, and how errors name it."""
-
-    path: Path
-    name: str
-    entries: Mapping[str, Any]
-
-    def error(self, words: str) -> BadAccessFile:
-        named = f" {self.name!r}" if self.name else ""
-        return BadAccessFile(f"{self.path}:{named} {words}")
-
-    def text(self, key: str, default: str | None = None) -> str:
-        value = self.entries.get(key, default)
-        if not isinstance(value, str) or not (value or value == default):
-            raise self.error(f"needs `{key}`, a text")
-        if not value.isprintable():
-            raise self.error(f"`{key}` has characters that cannot be printed")
-        return value
-
-    def identity(self) -> str:
-        name = self.text("identity")
-        if name.startswith("dns:") and name != name.lower():
-            # Names of certificates are compared in lower case: no certificate would match this one.
-            raise self.error("`identity`: write DNS names in lower case")
-        return name
-
-    def texts(self, key: str) -> frozenset[str]:
-        value = self.entries.get(key, [])
-        # Not empty: an empty user would stand for all users in ListJobs and WatchJobs.
-        if not isinstance(value, list) or not all(isinstance(i, str) and i for i in value):
-            raise self.error(f"`{key}` must be a list of strings that are not empty")
-        return frozenset(value)
+class _Table(Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of the file. Its methods raise ValueError."""
 
 
-def _tables(
-    path: Path, content: Mapping[str, Any], kind: str, keys: set[str], name: str = "name"
-) -> Sequence[_Table]:
-    entries = content.get(kind, [])
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise BadAccessFile(f"{path}: write [[{kind}]] above the keys of each {kind}")
-    tables = []
-    for entry in entries:
-        named = entry.get(name) if name else ""
-        if name and not (isinstance(named, str) and named and named.isprintable()):
-            raise BadAccessFile(f"{path}: each [[{kind}]] needs a `name`")
-        tables.append(_Table(path, named or "", entry))
-        if unknown := entry.keys() - keys:
-            raise tables[-1].error(f"has an unknown key `{min(unknown)}`")
-    names = [table.name for table in tables if table.name]
-    if len(names) > len(set(names)):
-        twice = next(each for each in names if names.count(each) > 1)
-        raise BadAccessFile(f"{path}: two [[{kind}]] have the name {twice!r}")
-    return tables
-
-
-_CALLER_KEYS = {
-    *("name", "token_sha256", "identity", "roles", "methods"),
-    *("users", "users_claim", "job_types", "fencing", "quotas"),
-}
-
-
-_RATES = {"calls_per_second", "updates_per_second", "jobs_per_second"}
-_COUNTS = {"unfinished_jobs", "watches", "work_streams", "waiting_bytes"}
-
-MAX_QUOTA = 2**53
-
-DEFAULT_WORK_STREAMS = 64
-"""Streams of Work that an identity may have open, unless its quotas say otherwise."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Caller:
-    table: _Table
-
-    def identity(self) -> str | None:
-        """Return the identity that the caller must have, maybe with ANY at its end."""
-        if "token_sha256" in self.table.entries or "identity" not in self.table.entries:
-            return None
-        name = self.table.identity()
-        start = name.removesuffix(ANY)
-        if not name.startswith(_KINDS) or ANY in start or start in _KINDS[1:]:
-            raise self.table.error(
-                f"`identity` begins with {', '.join(_KINDS)}, and only its end may be {ANY!r}"
-            )
-        if name != start and not start.endswith(("/", ":")):
-            # `spiffe://example.org/web*` would be `spiffe://example.org/webmaster` too.
-            raise self.table.error(f"`identity`: {ANY!r} stands after '/' or ':'")
-        return name
-
-    def digest(self) -> bytes | None:
-        """Return the SHA-256 of the token that the caller must show."""
-        if "identity" in self.table.entries and "token_sha256" not in self.table.entries:
-            return None
-        if "identity" in self.table.entries:
-            raise self.table.error("has `token_sha256` or `identity`, not both")
-        try:
-            digest = bytes.fromhex(self.table.entries["token_sha256"])
-        except (KeyError, TypeError, ValueError):
-            digest = b""
-        if len(digest) != hashlib.sha256().digest_size:
-            raise self.table.error("needs `identity`, or `token_sha256`, 64 hexadecimal digits")
-        if digest == hashlib.sha256().digest():
-            raise self.table.error("has the `token_sha256` of an empty token")
-        return digest
+class _Caller(_Table, frozen=True):
+    name: _Text
+    token_sha256: _Digest = ""
+    identity: _Text = ""
+    roles: frozenset[Role] = frozenset()
+    methods: _Texts = frozenset()
+    users: _Texts = frozenset()
+    users_claim: _Text = ""
+    job_types: frozenset[_JobType] = frozenset()
+    fencing: Literal["optional", "required"] = "optional"
+    quotas: Quotas = NO_QUOTAS
 
     def rule(self) -> Rule:
-        roles = self._roles()
-        methods = methods_of(roles) | self._methods()
-        if not methods:
-            raise self.table.error("needs `roles` or `methods`")
-        users, claim = self.table.texts("users"), self.table.text("users_claim", "")
-        if claim and not self.table.text("identity", "").startswith("jwt:"):
-            raise self.table.error("`users_claim` is for an `identity` that begins with jwt:")
+        """Return what these callers may do."""
+        self._check_identity()
+        methods = methods_of(self.roles) | frozenset(map(self._path, self.methods))
         for_users = {path for path in methods if Role.WORKER not in METHODS[path].roles}
-        any_user = methods_of(frozenset({Role.OPERATOR}) & roles)
-        if ANY in users:
+        any_user = methods_of(frozenset({Role.OPERATOR}) & self.roles)
+        if ANY in self.users:
             any_user |= for_users
-        if not for_users <= any_user and not (users or claim):
-            raise self.table.error(f"needs `users` or `users_claim`; [{ANY!r}] means all users")
-        return Rule(
-            self.table.name,
-            methods,
-            users=users - {ANY},
+        if not methods:
+            raise ValueError(f"{self.name!r} needs `roles` or `methods`")
+        if self.users_claim and not self.identity.startswith("jwt:"):
+            raise ValueError(f"{self.name!r}: `users_claim` is for an `identity` with jwt:")
+        if not for_users <= any_user and not (self.users or self.users_claim):
+            raise ValueError(
+                f"{self.name!r} needs `users` or `users_claim`; [{ANY!r}] means all users"
+            )
+        if methods - for_users and not self.job_types:
+            raise ValueError(f"{self.name!r} needs `job_types`; [{ANY!r}] means all types")
+        quotas = self.quotas
+        if quotas.work_streams is None:
+            quotas = replace(quotas, work_streams=DEFAULT_WORK_STREAMS)
+        granted = Permissions(
+            methods=methods,
+            users=self.users - {ANY},
             any_user=any_user,
-            users_claim=claim,
-            job_types=self._job_types(works=bool(methods - for_users)),
-            fenced=self._fenced(),
-            quotas=self._quotas(),
+            job_types=None if ANY in self.job_types else self.job_types,
+            fenced=self.fencing == "required",
+            quotas=quotas,
+        )
+        return Rule(self.name, granted, self.users_claim)
+
+    def _path(self, method: str) -> str:
+        path = path_of(method)
+        if path is None:
+            raise ValueError(f"{self.name!r}: {method!r} is no method; write JobService/GetJob")
+        return path
+
+    def _check_identity(self) -> None:
+        """Check what proves who the caller is. An identity may have ANY at its end."""
+        if bool(self.identity) == bool(self.token_sha256):
+            raise ValueError(f"{self.name!r} needs `identity` or `token_sha256`, one of them")
+        if self.token_sha256 == hashlib.sha256().hexdigest():
+            raise ValueError(f"{self.name!r} has the `token_sha256` of an empty token")
+        if not self.identity:
+            return
+        start = self.identity.removesuffix(ANY)
+        if not start.startswith(_KINDS) or ANY in start or start in _KINDS[1:]:
+            raise ValueError(
+                f"{self.name!r}: `identity` begins with {', '.join(_KINDS)}, and only its end may "
+                f"be {ANY!r}"
+            )
+        if self.identity != start and not start.endswith(("/", ":")):
+            # `spiffe://example.org/web*` would be `spiffe://example.org/webmaster` too.
+            raise ValueError(f"{self.name!r}: in `identity`, {ANY!r} stands after '/' or ':'")
+        _check_host(self.identity)
+
+
+class _Issuer(_Table, frozen=True):
+    name: _Text
+    issuer: _Text
+    audience: _Text | Annotated[_Texts, Meta(min_length=1)]
+    jwks_file: _Text = ""
+    jwks_url: _Text = ""
+    jwks_ca_file: _Text = ""
+
+    def settings(self, folder: Path) -> IssuerSettings:
+        """Return the issuer. Its files may be relative to the folder."""
+        if "/" in self.name or self.name.endswith(ANY):
+            raise ValueError(f"{self.name!r} has a '/' or ends with {ANY!r}")
+        if bool(self.jwks_file) == bool(self.jwks_url):
+            raise ValueError(f"{self.name!r} needs `jwks_file` or `jwks_url`")
+        if self.jwks_url:
+            self._check_url()
+        elif self.jwks_ca_file:
+            raise ValueError(f"{self.name!r}: `jwks_ca_file` is for `jwks_url`")
+        audience = self.audience
+        return IssuerSettings(
+            self.name,
+            issuer=self.issuer,
+            audiences=(audience,) if isinstance(audience, str) else tuple(sorted(audience)),
+            jwks_file=folder / self.jwks_file if self.jwks_file else None,
+            jwks_url=self.jwks_url,
+            jwks_ca_file=folder / self.jwks_ca_file if self.jwks_ca_file else None,
         )
 
-    def _quotas(self) -> Quotas:
-        given = self.table.entries.get("quotas", {})
-        if not isinstance(given, dict):
-            raise self.table.error("`quotas` is a table: [caller.quotas]")
-        for key, value in given.items():
-            if key not in _RATES | _COUNTS:
-                raise self.table.error(f"`quotas` has an unknown key `{key}`")
-            allowed = (int, float) if key in _RATES else (int,)
-            if type(value) not in allowed or not 0 < value < MAX_QUOTA:
-                raise self.table.error(f"`{key}` must be a positive number")
-        return Quotas(**{"work_streams": DEFAULT_WORK_STREAMS, **given})
-
-    def _roles(self) -> frozenset[Role]:
-        names = self.table.texts("roles")
-        if not names <= set(Role):
-            raise self.table.error(f"`roles` are {', '.join(Role)}")
-        return frozenset(Role(name) for name in names)
-
-    def _methods(self) -> frozenset[str]:
-        paths = {name: path_of(name) for name in self.table.texts("methods")}
-        if unknown := [name for name, path in paths.items() if path is None]:
-            raise self.table.error(f"`methods`: {min(unknown)!r} is none; write JobService/GetJob")
-        return frozenset(path for path in paths.values() if path is not None)
-
-    def _fenced(self) -> bool:
-        fencing = self.table.text("fencing", "optional")
-        if fencing not in ("optional", "required"):
-            raise self.table.error("fencing is 'optional' or 'required'")
-        return fencing == "required"
-
-    def _job_types(self, *, works: bool) -> frozenset[str] | None:
-        job_types = self.table.texts("job_types")
-        if works and not job_types:
-            raise self.table.error(f"needs `job_types`; [{ANY!r}] means all types")
-        check = Checker()
-        for job_type in job_types - {ANY}:
-            check.job_type("job_types", job_type)
+    def _check_url(self) -> None:
         try:
-            check.finish()
-        except InvalidRequest:
-            raise self.table.error("`job_types` must name types of jobs") from None
-        return None if ANY in job_types else job_types
+            parts = urlsplit(self.jwks_url)
+            usable = parts.scheme == "https" and parts.hostname and parts.port != 0
+        except ValueError:  # of brackets, and of a port
+            usable = False
+        if not usable:
+            raise ValueError(f"{self.name!r}: `jwks_url` begins with https:// and a host")
+        if "@" in parts.netloc:
+            # Errors of urllib repeat a part of them, and those are logged.
+            raise ValueError(f"{self.name!r}: `jwks_url` has no user and password")
 
 
-def _by(
-    table: _Table,
-    rules: Sequence[tuple[_Caller, Rule]],
-    key_of: Callable[[_Caller], Any],
-    what: str,
-) -> dict[Any, Rule]:
-    found: dict[Any, Rule] = {}
-    for caller, rule in rules:
-        key = key_of(caller)
-        if key is None:
-            continue
-        if key in found:
-            words = f"{rule.name!r} has the same {what} as {found[key].name!r}"
-            raise BadAccessFile(f"{table.path}: {words}")
-        found[key] = rule
-    return found
+class _Proxy(_Table, frozen=True):
+    identity: _Text
+
+    def name(self) -> str:
+        """Return the name of its certificate."""
+        name = self.identity
+        if not name.startswith(_CERTIFICATE_KINDS) or name.endswith(ANY):
+            kinds = ", ".join(_CERTIFICATE_KINDS)
+            raise ValueError(f"[[proxy]] has the `identity` of a certificate: {kinds} and a name")
+        _check_host(name)
+        return name
 
 
-def _proxy(table: _Table) -> str:
-    name = table.identity()
-    if not name.startswith(_CERTIFICATE_KINDS) or name.endswith(ANY):
-        kinds = ", ".join(_CERTIFICATE_KINDS)
-        raise table.error(f"[[proxy]] has the `identity` of a certificate: {kinds} and a name")
-    return name
+class _File(_Table, frozen=True):
+    caller: Annotated[Sequence[_Caller], Meta(min_length=1)]
+    end: _Table
+    issuer: Sequence[_Issuer] = ()
+    proxy: Sequence[_Proxy] = ()
+
+    def policy(self, folder: Path) -> Policy:
+        """Return the policy. The files that it names may be relative to the folder."""
+        for kind, key in (
+            *(("caller", "name"), ("caller", "token_sha256"), ("caller", "identity")),
+            *(("issuer", "name"), ("issuer", "issuer")),
+        ):
+            values = Counter(getattr(table, key) for table in getattr(self, kind))
+            if twice := [value for value, count in values.items() if value and count > 1]:
+                raise ValueError(f"two [[{kind}]] have the same `{key}`: {twice[0]!r}")
+        rules = [(caller, caller.rule()) for caller in self.caller]
+        named = {caller.identity: rule for caller, rule in rules if caller.identity}
+        return Policy(
+            tokens={
+                bytes.fromhex(caller.token_sha256): rule
+                for caller, rule in rules
+                if caller.token_sha256
+            },
+            identities={name: rule for name, rule in named.items() if not name.endswith(ANY)},
+            prefixes=sorted(
+                ((name[:-1], rule) for name, rule in named.items() if name.endswith(ANY)),
+                key=lambda prefix: -len(prefix[0]),
+            ),
+            issuers=[issuer.settings(folder) for issuer in self.issuer],
+            proxies=frozenset(proxy.name() for proxy in self.proxy),
+        )
 
 
-def _issuers(path: Path, content: Mapping[str, Any]) -> Sequence[IssuerSettings]:
-    keys = {"name", "issuer", "audience", "jwks_file", "jwks_url", "jwks_ca_file"}
-    issuers = [_issuer(each) for each in _tables(path, content, "issuer", keys)]
-    if len({each.issuer for each in issuers}) < len(issuers):
-        raise BadAccessFile(f"{path}: two [[issuer]] have the same `issuer`")
-    return issuers
-
-
-def _issuer(table: _Table) -> IssuerSettings:
-    if "/" in table.name or table.name.endswith(ANY):
-        raise table.error("`name` has no '/' and does not end with '*'")
-    audience = table.entries.get("audience")
-    audiences = frozenset([audience]) if isinstance(audience, str) else table.texts("audience")
-    if not audiences or "" in audiences:
-        raise table.error("needs `audience`: what its tokens name the server")
-    file, url = table.text("jwks_file", ""), table.text("jwks_url", "")
-    if bool(file) == bool(url):
-        raise table.error("needs `jwks_file` or `jwks_url`")
-    if url:
-        _check_url(table, url)
-    ca_file = table.text("jwks_ca_file", "")
-    if ca_file and not url:
-        raise table.error("`jwks_ca_file` is for `jwks_url`")
-    folder = table.path.parent
-    return IssuerSettings(
-        table.name,
-        issuer=table.text("issuer"),
-        audiences=tuple(sorted(audiences)),
-        jwks_file=folder / file if file else None,
-        jwks_url=url,
-        jwks_ca_file=folder / ca_file if ca_file else None,
-    )
-
-
-def _check_url(table: _Table, url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme == "https" and parts.hostname and parts.port != 0
-    except ValueError:  # of brackets, and of a port
-        usable = False
-    if not usable:
-        raise table.error("`jwks_url` begins with https:// and a host")
-    if "@" in parts.netloc:
-        # Errors of urllib repeat a part of them, and those are logged.
-        raise table.error("`jwks_url` has no user and password")
+def _check_host(identity: str) -> None:
+    if identity.startswith("dns:") and identity != identity.lower():
+        # Names of certificates are compared in lower case: no certificate would match this one.
+        raise ValueError(f"{identity!r}: write DNS names in lower case")

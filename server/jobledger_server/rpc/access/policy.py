@@ -1,10 +1,10 @@
 """The policy of an access file: who may do what. A caller that no rule names may do nothing."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jobledger_server.admission.caller import NO_QUOTAS, Identity, Permissions, Quotas
+from jobledger_server.admission.caller import Identity, Permissions, Quotas
 from jobledger_server.rpc.access.issuers import IssuerSettings
 
 MAX_CLAIMED_USERS = 1000
@@ -12,35 +12,23 @@ MAX_CLAIMED_USERS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What the callers of one `[[caller]]` may do. See `Permissions`.
+    """What the callers of one `[[caller]]` may do.
 
     Attributes:
+        granted: What each of them may do, without its identity.
         users_claim: The claim of a JSON Web Token that names more users.
     """
 
     name: str
-    methods: frozenset[str]
-    users: frozenset[str] = frozenset()
-    any_user: frozenset[str] = frozenset()
+    granted: Permissions
     users_claim: str = ""
-    job_types: frozenset[str] | None = frozenset()
-    fenced: bool = False
-    quotas: Quotas = NO_QUOTAS
 
     def permissions(self, identity: Identity) -> Permissions:
         """Return what this identity may do."""
-        users = self.users
+        users = self.granted.users
         if self.users_claim:
             users |= _claimed_users(identity.claims.get(self.users_claim))
-        return Permissions(
-            identity,
-            self.methods,
-            users,
-            self.any_user,
-            self.job_types,
-            self.fenced,
-            self.quotas,
-        )
+        return replace(self.granted, identity=identity, users=users)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +62,18 @@ class Policy:
             **{f"{start}*": rule for start, rule in self.prefixes},
         }
         for name, rule in named.items():
-            users = sorted(rule.users) + ["*"] * bool(rule.any_user)
+            granted = rule.granted
+            users = sorted(granted.users) + ["*"] * bool(granted.any_user)
             if rule.users_claim:
                 users.append(f"claim {rule.users_claim}")
-            types = ["*"] if rule.job_types is None else sorted(rule.job_types)
-            calls = sorted(path.rpartition(".")[2] for path in rule.methods)
+            types = ["*"] if granted.job_types is None else sorted(granted.job_types)
+            calls = sorted(path.rpartition(".")[2] for path in granted.methods)
             yield f"{rule.name}: {name}"
             yield f"  methods: {', '.join(calls)}"
             yield f"  users: {', '.join(users) or 'none'}"
             yield f"  job types: {', '.join(types) or 'none'}"
-            yield f"  fencing: {'required' if rule.fenced else 'optional'}"
-            yield f"  quotas: {', '.join(_quotas(rule.quotas)) or 'none'}"
+            yield f"  fencing: {'required' if granted.fenced else 'optional'}"
+            yield f"  quotas: {', '.join(_quotas(granted.quotas)) or 'none'}"
 
     def token(self, digest: bytes) -> Permissions | None:
         """Return what the holder of a token may do, or None if no token has this SHA-256."""
@@ -104,9 +93,9 @@ class Policy:
 
 
 def _quotas(quotas: Quotas) -> Iterator[str]:
-    for each in fields(quotas):
-        if (value := getattr(quotas, each.name)) is not None:
-            yield f"{each.name} {value}"
+    for name in quotas.__struct_fields__:
+        if (value := getattr(quotas, name)) is not None:
+            yield f"{name} {value}"
 
 
 def _claimed_users(claim: Any) -> frozenset[str]:
