@@ -5,7 +5,7 @@ import hashlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ FILE_CHECK_SECONDS = 0.5
 being written is not reported as unusable."""
 
 MAX_REMEMBERED = 10_000
-"""Tokens and certificates at most whose permissions are remembered."""
+"""JSON Web Tokens at most that are remembered with their callers."""
 
 log = logging.getLogger("jobledger.access")
 
@@ -63,10 +63,17 @@ class Access:
 
     async def caller(self, context: Any, metadata: Metadata) -> Caller:
         """Return who makes a call. Raises Unauthenticated without a valid identity."""
-        caller = await self._find_caller(context, metadata)
-        if caller is None:
+        authorizations = [value for key, value in metadata if key == "authorization"]
+        if authorizations:
+            # A token takes precedence over the certificate of the connection.
+            return await self._token_holder(*authorizations)
+        certificate = peer_certificate(context.auth_context())
+        if certificate.name in self._policy.proxies:
+            certificate = _named_by_proxy(certificate, metadata)
+        # A session that is resumed, for two days at most, skips TLS's own check of this.
+        if not certificate.name or certificate.until <= time.time():
             raise Unauthenticated
-        return caller
+        return _caller(self._policy.permissions(Identity(*certificate)))
 
     @contextmanager
     def until_changed(self, caller: Caller) -> Iterator[None]:
@@ -185,36 +192,14 @@ class Access:
             return None
 
     def _forget(self) -> None:
-        self._by_certificate: OrderedDict[Certificate, Caller] = OrderedDict()
         self._by_token: OrderedDict[bytes, Caller] = OrderedDict()
 
-    async def _find_caller(self, context: Any, metadata: Metadata) -> Caller | None:
-        authorizations = [value for key, value in metadata if key == "authorization"]
-        if authorizations:
-            # A token takes precedence over the certificate of the connection.
-            return await self._token_holder(authorizations)
-        certificate = peer_certificate(context.auth_context())
-        if certificate.name in self._policy.proxies:
-            certificate = _named_by_proxy(certificate, metadata)
-        # A session that is resumed, for two days at most, skips TLS's own check of this.
-        if not certificate.name or certificate.until <= time.time():
-            return None
-        return self._named(certificate)
-
-    def _named(self, certificate: Certificate) -> Caller:
-        caller = self._by_certificate.get(certificate)
-        if caller is None:
-            caller = _caller(self._policy.permissions(Identity(*certificate)))
-            _remember(self._by_certificate, certificate, caller)
-        return caller
-
-    async def _token_holder(self, authorizations: Collection[str | bytes]) -> Caller | None:
-        value = next(iter(authorizations))
-        if len(authorizations) > 1 or not isinstance(value, str):
-            return None
+    async def _token_holder(self, value: str | bytes, *others: object) -> Caller:
+        if others or not isinstance(value, str):
+            raise Unauthenticated
         scheme, _, token = value.partition(" ")
         if scheme.lower() != "bearer" or not token:
-            return None
+            raise Unauthenticated
         # Found by its hash, so the time taken reveals nothing about the token.
         digest = hashlib.sha256(token.encode()).digest()
         if caller := self._tokens.get(digest):
@@ -222,21 +207,25 @@ class Access:
         known = self._by_token.get(digest)
         if known is not None and time.time() < known.permissions.identity.until:
             return known
-        return await self._bearer(token, digest) if self._issuers else None
+        return await self._bearer(token, digest)
 
-    async def _bearer(self, token: str, digest: bytes) -> Caller | None:
+    async def _bearer(self, token: str, digest: bytes) -> Caller:
+        issuers = self._issuers
+        if not issuers:
+            raise Unauthenticated
         # Imports an optional extra.
         from jobledger_server.rpc.access.json_web_tokens import verified  # noqa: PLC0415
 
-        issuers = self._issuers
         identity = await verified(token, issuers, self._policy.claims)
         if issuers is not self._issuers:
             # The file was read again during the await, and may trust other issuers.
             return await self._bearer(token, digest)
         if identity is None:
-            return None
+            raise Unauthenticated
         caller = _caller(self._policy.permissions(identity))
-        _remember(self._by_token, digest, caller)
+        self._by_token[digest] = caller
+        if len(self._by_token) > MAX_REMEMBERED:
+            self._by_token.popitem(last=False)
         return caller
 
 
@@ -247,9 +236,3 @@ def _caller(permissions: Permissions) -> Caller:
 def _named_by_proxy(proxy: Certificate, metadata: Metadata) -> Certificate:
     client = forwarded_certificate(metadata)
     return proxy if client is None else Certificate(client.name, min(client.until, proxy.until))
-
-
-def _remember(known: OrderedDict[Any, Any], key: Any, value: Any) -> None:
-    known[key] = value
-    if len(known) > MAX_REMEMBERED:
-        known.popitem(last=False)
