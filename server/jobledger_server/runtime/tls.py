@@ -8,8 +8,8 @@ import logging
 import ssl
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +146,7 @@ class _Certificate:
 
 
 def check_certificate(cert: Path, key: Path) -> str:
-    """Return a host name of the certificate, or nothing if it has none.
+    """Return a name for which a client accepts the certificate, or nothing if it has none.
 
     Raises BadCertificate unless a server can use the certificate and its key now.
     """
@@ -163,15 +163,24 @@ def check_certificate(cert: Path, key: Path) -> str:
             f"{cert} and {key} are not a certificate and its key without a password, in PEM"
             + (f": {error.reason}" if error.reason else "")
         ) from None
-    return _host_name(_handshake(context, cert))
+    # A server without TLS is not slowed by it at its start.
+    from cryptography import x509  # noqa: PLC0415
 
-
-def _host_name(certificate: Mapping[str, Any]) -> str:
-    """Return a name for which a client accepts the certificate, or nothing if there is none."""
-    for kind, name in certificate.get("subjectAltName", ()):
-        if kind in ("DNS", "IP Address"):
-            return str(name).replace("*", "any", 1)
-    return ""
+    kind = x509.SubjectAlternativeName
+    try:
+        certificate = x509.load_pem_x509_certificate(_bytes(cert))
+        names = list(certificate.extensions.get_extension_for_class(kind).value)
+    except x509.ExtensionNotFound:
+        names = []
+    except ValueError as error:
+        raise BadCertificate(f"{cert} cannot be used: {error}") from None
+    now = datetime.now(UTC)
+    if now > certificate.not_valid_after_utc:
+        raise BadCertificate(f"{cert} has expired")
+    if now < certificate.not_valid_before_utc:
+        raise BadCertificate(f"{cert} is not valid yet")
+    hosts = (each.value for each in names if isinstance(each, x509.DNSName | x509.IPAddress))
+    return str(next(hosts, "")).replace("*", "any", 1)
 
 
 def check_authorities(path: Path) -> None:
@@ -188,35 +197,6 @@ def check_authorities(path: Path) -> None:
     now = time.time()
     if all(ssl.cert_time_to_seconds(str(each["notAfter"])) < now for each in authorities):
         raise BadCertificate(f"the certificates in {path} have expired")
-
-
-def _handshake(server: ssl.SSLContext, cert: Path) -> Mapping[str, Any]:
-    """Return the certificate as a client that trusts it sees it. Raises BadCertificate.
-
-    The standard library reads a certificate in a handshake only, so there is one in memory.
-    """
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname = False
-    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    client.load_verify_locations(cert)
-    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = (
-        client.wrap_bio(to_client, to_server),
-        server.wrap_bio(to_server, to_client, server_side=True),
-    )
-    pending = list(ends)
-    while pending:
-        for end in tuple(pending):
-            try:
-                end.do_handshake()
-            except ssl.SSLWantReadError:
-                continue
-            except ssl.SSLCertVerificationError as error:
-                raise BadCertificate(f"{cert}: {error.verify_message}") from None
-            except ssl.SSLError as error:
-                raise BadCertificate(f"{cert} cannot be used: {error.reason or error}") from None
-            pending.remove(end)
-    return ends[0].getpeercert() or {}
 
 
 def _state(path: Path) -> FileState:

@@ -217,7 +217,7 @@ def spoilt(kind: str, folder: Path, authority: Authority) -> TlsFiles:
         ("swapped", "are not a certificate and its key without a password, in PEM"),
         ("not PEM", "are not a certificate and its key without a password, in PEM"),
         ("another key", r"server\.key is not the key of the certificate .*server\.pem"),
-        ("expired", r"server\.pem: certificate has expired"),
+        ("expired", r"server\.pem has expired"),
         ("no CA", r"cannot read .*clients\.pem"),
         ("empty CA", r"clients\.pem has no certificates in PEM"),
         ("a CA that is none", r"clients\.pem has no certificate of a CA"),
