@@ -2,13 +2,23 @@
 
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import code_pb2 as codes
+from google.rpc import status_pb2
+from google.rpc.error_details_pb2 import (
+    BadRequest,
+    ErrorInfo,
+    PreconditionFailure,
+    QuotaFailure,
+    ResourceInfo,
+    RetryInfo,
+)
 
+from jobledger.v1 import error_reason_pb2 as reasons
 from jobledger.v1 import worker_service_pb2
 from jobledger.v1.error_reason_pb2 import ErrorReason
 from jobledger_server.admission.endings import (
@@ -61,24 +71,22 @@ class Refusal(NamedTuple):
         reason: The reason, for programs.
         message: The message, for people.
         facts: The metadata of its ErrorInfo.
-        details: Makes the details of its status, besides the ErrorInfo.
+        details: The details of its status, besides the ErrorInfo.
     """
 
     code: int
     reason: ErrorReason.ValueType
     message: str
-    facts: Mapping[str, str]
-    details: Callable[[], Iterable[Message]] = tuple
+    facts: Mapping[str, str] = NO_FACTS
+    details: Sequence[Message] = ()
 
 
 def status_of(error: Exception) -> status_pb2.Status:
     """Return the status of an error. A bug is logged under an id, and the status has the id."""
     refusal = _refusal_of(error)
-    info = error_details_pb2.ErrorInfo(
-        reason=_name(refusal.reason), domain=DOMAIN, metadata=refusal.facts
-    )
+    info = ErrorInfo(reason=_name(refusal.reason), domain=DOMAIN, metadata=refusal.facts)
     status = status_pb2.Status(code=refusal.code, message=refusal.message)
-    for detail in (info, *refusal.details()):
+    for detail in (info, *refusal.details):
         status.details.add().Pack(detail)
     return status
 
@@ -86,7 +94,7 @@ def status_of(error: Exception) -> status_pb2.Status:
 def reason_of(error: Exception) -> str:
     """Return the reason of an error, as callers get it."""
     refusal = _known(error)
-    return _name(ErrorReason.ERROR_REASON_INTERNAL if refusal is None else refusal.reason)
+    return _name(reasons.ERROR_REASON_INTERNAL if refusal is None else refusal.reason)
 
 
 def update_error(error: Exception) -> worker_service_pb2.UpdateError:
@@ -103,8 +111,8 @@ def _refusal_of(error: Exception) -> Refusal:
         correlation_id = uuid.uuid4().hex
         log.error("internal_error", exc_info=error, extra={"correlation_id": correlation_id})
         refusal = Refusal(
-            code_pb2.INTERNAL,
-            ErrorReason.ERROR_REASON_INTERNAL,
+            codes.INTERNAL,
+            reasons.ERROR_REASON_INTERNAL,
             f"internal error; see {correlation_id} in the server's log",
             {"correlation_id": correlation_id},
         )
@@ -119,31 +127,27 @@ def _known(error: Exception) -> Refusal | None:
         case DomainError():
             return _domain(error)
         case Unauthenticated():
-            return Refusal(
-                code_pb2.UNAUTHENTICATED,
-                ErrorReason.ERROR_REASON_UNAUTHENTICATED,
-                "this call needs a valid identity",
-                {},
-            )
+            cause = "this call needs a valid identity"
+            return Refusal(codes.UNAUTHENTICATED, reasons.ERROR_REASON_UNAUTHENTICATED, cause)
         case AccessDenied(key, value):
             return Refusal(
-                code_pb2.PERMISSION_DENIED,
-                ErrorReason.ERROR_REASON_ACCESS_DENIED,
+                codes.PERMISSION_DENIED,
+                reasons.ERROR_REASON_ACCESS_DENIED,
                 f"the caller's rule in the access file lacks {printed(value)} in `{key}`",
                 {"missing": key, "value": printed(value)},
             )
         case Ending():
-            return _ending(error)
+            facts = {"resume_token": error.resume_token} if error.resume_token else NO_FACTS
+            return _unavailable(_why_ended(error), facts, error.retry_after)
         case StoreUnavailable(kind="disk_full" | "read_only"):
             return _unavailable("the database does not accept writes at the moment")
         case StoreUnavailable():
             return _unavailable("the database does not answer")
         case FeedCompacted():
             return Refusal(
-                code_pb2.OUT_OF_RANGE,
-                ErrorReason.ERROR_REASON_RESUME_TOKEN_EXPIRED,
+                codes.OUT_OF_RANGE,
+                reasons.ERROR_REASON_RESUME_TOKEN_EXPIRED,
                 "the resume token has expired, deletions after it are lost: start without a token",
-                {},
             )
         case ForeignCursor():
             return _invalid(InvalidRequest([("resume_token", FOREIGN)], token=True))
@@ -151,76 +155,67 @@ def _known(error: Exception) -> Refusal | None:
             return None
 
 
-def _ending(error: Ending) -> Refusal:
-    facts = {"resume_token": error.resume_token} if error.resume_token else {}
+def _why_ended(error: Ending) -> str:
     match error:
         case StreamTooOld():
-            cause = "the stream reached its maximum age: open it again"
+            return "the stream reached its maximum age: open it again"
         case PermissionsChanged():
-            cause = "the caller's permissions have changed: call again"
+            return "the caller's permissions have changed: call again"
         case FeedRestarted():
-            cause = "the feed starts over: open the stream again"
+            return "the feed starts over: open the stream again"
         case _:
-            cause = "this server is shutting down"
-    return _unavailable(cause, facts, error.retry_after)
+            return "this server is shutting down"
 
 
 def _domain(error: DomainError) -> Refusal | None:
     match error:
         case JobNotFound(job_id):
             return Refusal(
-                code_pb2.NOT_FOUND,
-                ErrorReason.ERROR_REASON_JOB_NOT_FOUND,
+                codes.NOT_FOUND,
+                reasons.ERROR_REASON_JOB_NOT_FOUND,
                 f"this user has no job {job_id!r}",
                 {"job_id": job_id},
-                lambda: [
-                    error_details_pb2.ResourceInfo(
-                        resource_type="jobledger.v1.Job", resource_name=job_id
-                    )
-                ],
+                [ResourceInfo(resource_type="jobledger.v1.Job", resource_name=job_id)],
             )
         case IllegalTransition(job_id, current, target, allowed):
             return _precondition(
-                ErrorReason.ERROR_REASON_ILLEGAL_TRANSITION,
+                reasons.ERROR_REASON_ILLEGAL_TRANSITION,
                 f"job {job_id} is {current.value}{_why_illegal(current.value, target, allowed)}",
-                {
-                    "job_id": job_id,
-                    "current": current.value,
-                    "target": target,
-                    "allowed": ",".join(allowed),
-                },
+                job_id=job_id,
+                current=current.value,
+                target=target,
+                allowed=",".join(allowed),
             )
         case JobTerminal(job_id, current, target):
             return _precondition(
-                ErrorReason.ERROR_REASON_JOB_TERMINAL,
+                reasons.ERROR_REASON_JOB_TERMINAL,
                 f"job {job_id} is {current.value}, a terminal state",
-                {"job_id": job_id, "current": current.value, "target": target, "allowed": ""},
+                job_id=job_id,
+                current=current.value,
+                target=target,
+                allowed="",
             )
         case LeaseLost(job_id, attempt):
             return Refusal(
-                code_pb2.ABORTED,
-                ErrorReason.ERROR_REASON_LEASE_LOST,
+                codes.ABORTED,
+                reasons.ERROR_REASON_LEASE_LOST,
                 f"job {job_id} is at attempt {attempt}, not the caller's: stop working on it",
                 {"job_id": job_id, "attempt": str(attempt)},
             )
         case VersionMismatch(job_id, version):
             return Refusal(
-                code_pb2.ABORTED,
-                ErrorReason.ERROR_REASON_VERSION_MISMATCH,
+                codes.ABORTED,
+                reasons.ERROR_REASON_VERSION_MISMATCH,
                 f"job {job_id} is at version {version}, not the expected one",
                 {"job_id": job_id, "version": str(version)},
             )
         case RequestIdReused(request_id, kind, existing_id, index):
             return Refusal(
-                code_pb2.ALREADY_EXISTS,
-                ErrorReason.ERROR_REASON_REQUEST_ID_REUSED,
+                codes.ALREADY_EXISTS,
+                reasons.ERROR_REASON_REQUEST_ID_REUSED,
                 f"the request id {request_id!r} was used before with other content",
                 {"request_id": request_id} | ({} if index is None else {"index": str(index)}),
-                lambda: [
-                    error_details_pb2.ResourceInfo(
-                        resource_type=f"jobledger.v1.{kind}", resource_name=existing_id
-                    )
-                ],
+                [ResourceInfo(resource_type=f"jobledger.v1.{kind}", resource_name=existing_id)],
             )
         case LimitExceeded():
             return _limit_exceeded(error)
@@ -237,22 +232,14 @@ def _invalid(error: InvalidRequest) -> Refusal:
             break
         named.append((name, description))
     more = error.more + len(error.violations) - len(named)
-    texts = [f"{name} {description}" for name, description in named]
+    message = "; ".join(f"{name} {description}" for name, description in named)
+    found = [BadRequest.FieldViolation(field=name, description=text) for name, text in named]
     return Refusal(
-        code_pb2.INVALID_ARGUMENT,
-        ErrorReason.ERROR_REASON_INVALID_TOKEN
-        if error.token
-        else ErrorReason.ERROR_REASON_INVALID_FIELD,
-        "; ".join(texts) + (f"; and {more} more" if more else ""),
-        {"more": str(more)} if more else {},
-        lambda: [
-            error_details_pb2.BadRequest(
-                field_violations=[
-                    error_details_pb2.BadRequest.FieldViolation(field=name, description=description)
-                    for name, description in named
-                ]
-            )
-        ],
+        codes.INVALID_ARGUMENT,
+        reasons.ERROR_REASON_INVALID_TOKEN if error.token else reasons.ERROR_REASON_INVALID_FIELD,
+        message + (f"; and {more} more" if more else ""),
+        {"more": str(more)} if more else NO_FACTS,
+        [BadRequest(field_violations=found)],
     )
 
 
@@ -264,22 +251,15 @@ def _bytes_in_message(text: str) -> int:
 def _limit_exceeded(error: LimitExceeded) -> Refusal:
     limit, scope = error.limit, error.scope
     value = str(int(error.value) if error.value == int(error.value) else error.value)
-
-    def details() -> Iterator[Message]:
-        yield error_details_pb2.QuotaFailure(
-            violations=[
-                error_details_pb2.QuotaFailure.Violation(
-                    subject=limit, description=f"at most {value} for each {scope}"
-                )
-            ]
-        )
-        if scope != "request":  # else a retry cannot succeed
-            yield _retry(error.retry_after)
-
     facts = {"limit": limit, "value": value, "scope": scope}
+    limited = f"at most {value} for each {scope}"
+    violation = QuotaFailure.Violation(subject=limit, description=limited)
+    details: list[Message] = [QuotaFailure(violations=[violation])]
+    if scope != "request":  # else a retry cannot succeed
+        details.append(_retry(error.retry_after))
     return Refusal(
-        code_pb2.RESOURCE_EXHAUSTED,
-        ErrorReason.ERROR_REASON_LIMIT_EXCEEDED,
+        codes.RESOURCE_EXHAUSTED,
+        reasons.ERROR_REASON_LIMIT_EXCEEDED,
         f"{limit} is limited to {value} for each {scope}",
         facts | ({"caller": error.caller} if error.caller else {}),
         details,
@@ -294,30 +274,25 @@ def _why_illegal(current: str, target: str, allowed: Sequence[str]) -> str:
     return f"; it can change to {' or '.join(allowed)}, not to {target}"
 
 
-def _precondition(reason: ErrorReason.ValueType, message: str, facts: Mapping[str, str]) -> Refusal:
-    def details() -> Iterator[Message]:
-        yield error_details_pb2.PreconditionFailure(
-            violations=[
-                error_details_pb2.PreconditionFailure.Violation(
-                    type=_name(reason), subject=facts["job_id"], description=message
-                )
-            ]
-        )
-
-    return Refusal(code_pb2.FAILED_PRECONDITION, reason, message, facts, details)
+def _precondition(reason: ErrorReason.ValueType, message: str, **facts: str) -> Refusal:
+    violation = PreconditionFailure.Violation(
+        type=_name(reason), subject=facts["job_id"], description=message
+    )
+    details = [PreconditionFailure(violations=[violation])]
+    return Refusal(codes.FAILED_PRECONDITION, reason, message, facts, details)
 
 
 def _unavailable(
     message: str, facts: Mapping[str, str] = NO_FACTS, delay: int = DEFAULT_RETRY_SECONDS
 ) -> Refusal:
-    reason = ErrorReason.ERROR_REASON_UNAVAILABLE
-    return Refusal(code_pb2.UNAVAILABLE, reason, message, facts, lambda: [_retry(delay)])
+    reason = reasons.ERROR_REASON_UNAVAILABLE
+    return Refusal(codes.UNAVAILABLE, reason, message, facts, [_retry(delay)])
 
 
-def _retry(delay: float = DEFAULT_RETRY_SECONDS) -> error_details_pb2.RetryInfo:
+def _retry(delay: float) -> RetryInfo:
     seconds = int(delay)
     nanos = int((delay - seconds) * 1_000_000_000)
-    return error_details_pb2.RetryInfo(retry_delay=Duration(seconds=seconds, nanos=nanos))
+    return RetryInfo(retry_delay=Duration(seconds=seconds, nanos=nanos))
 
 
 def printed(value: str) -> str:
