@@ -9,11 +9,9 @@ that: before, they would be opened again on this server, and refused.
 """
 
 import asyncio
-import inspect
-from collections.abc import Callable
-from typing import Any
-
-import grpc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
 from jobledger_server.admission.endings import ShuttingDown
 
@@ -22,8 +20,6 @@ QUIET_SECONDS = 0.1
 
 REFUSED_RETRY_SECONDS = 1
 """How long to wait for clients that retry at once."""
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Drain:
@@ -42,6 +38,7 @@ class Drain:
         self._idle = asyncio.Event()
         self._idle.set()
         self._refused = asyncio.Event()
+        self._others: set[asyncio.Task[Any]] = set()
 
     def __enter__(self) -> None:
         if self.begun.is_set():
@@ -59,6 +56,24 @@ class Drain:
     def begin(self) -> None:
         """Refuse new calls, and end the streams of other services."""
         self.begun.set()
+        for task in self._others:
+            task.cancel()
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Serve a stream of another service in the block. Raises ShuttingDown."""
+        if self.begun.is_set():
+            raise ShuttingDown
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._others.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self.begun.is_set() or task.uncancel():
+                raise  # the client has cancelled it
+            raise ShuttingDown from None
+        finally:
+            self._others.remove(task)
 
     async def idle(self) -> None:
         """Return when no call runs."""
@@ -75,29 +90,3 @@ class Drain:
                     await self._refused.wait()
             except TimeoutError:
                 return
-
-
-def until_draining(drain: Drain, behavior: Callable[[Any, Context], Any]) -> Any:
-    """Return the behavior of another service's stream, ended by draining with UNAVAILABLE."""
-
-    async def stream(request: Any, context: Context) -> None:
-        serving = asyncio.create_task(_serve(behavior, request, context))
-        draining = asyncio.create_task(drain.begun.wait())
-        try:
-            await asyncio.wait((serving, draining), return_when=asyncio.FIRST_COMPLETED)
-            if not serving.done():
-                await context.abort(grpc.StatusCode.UNAVAILABLE, "this server is shutting down")
-            serving.result()
-        finally:
-            serving.cancel()
-            draining.cancel()
-
-    return stream
-
-
-async def _serve(behavior: Callable[[Any, Context], Any], request: Any, context: Context) -> None:
-    if inspect.isasyncgenfunction(behavior):
-        async for message in behavior(request, context):
-            await context.write(message)
-    else:
-        await behavior(request, context)

@@ -1,23 +1,21 @@
 """gRPC's handlers: the methods of Jobledger's own services, and of health and reflection."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import Message
 
 from jobledger_server.admission.admission import Admission
 from jobledger_server.admission.caller import Caller
-from jobledger_server.domain.errors import LimitExceeded
 from jobledger_server.domain.limits import MAX_REFLECTION_BYTES
 from jobledger_server.rpc.call import Context
 from jobledger_server.rpc.incoming import parsed
 from jobledger_server.rpc.methods import METHODS
 from jobledger_server.rpc.serving.arrivals import Arrivals
-from jobledger_server.rpc.serving.calls import Calls, Handler
-from jobledger_server.rpc.serving.drain import Drain, until_draining
-from jobledger_server.rpc.validation import InvalidRequest
+from jobledger_server.rpc.serving.calls import Calls
+from jobledger_server.rpc.serving.drain import Drain
 
 MAX_OTHER_STREAMS = 1_000
 """Streams of health and reflection, of all callers together."""
@@ -86,32 +84,41 @@ class Handlers:
         )
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        """Ignore the handlers: grpc.aio before 1.84 finds every method by its generic handler."""
+        """Add health or reflection, called by the generated code as it calls a server."""
+        wrapped = {
+            name: self._other_handler(f"/{service}/{name}", handler)
+            for name, handler in handlers.items()
+        }
+        handler = grpc.method_handlers_generic_handler(service, wrapped)
+        self._server.add_generic_rpc_handlers([handler])
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        """Add health or reflection, called by the generated code as it calls a server."""
-        self._server.add_generic_rpc_handlers([_Wrapped(h, self._other_handler) for h in handlers])
+        """Ignore the handlers: the generated code adds each method in both ways."""
 
     def _other_handler(self, path: str, handler: Any) -> Any:
-        serialize = handler.response_serializer
-        read = _parsed_or_error(handler.request_deserializer.__self__)  # of Message.FromString
-        if handler.unary_unary is not None:
-            call = self._calls.of_other(path, _raising_error(handler.unary_unary))
-            return grpc.unary_unary_rpc_method_handler(call, read, serialize)
-        if handler.unary_stream is not None:
-            behavior = _raising_error(until_draining(self._drain, handler.unary_stream))
-            call = self._calls.of_other(path, self._admitted(behavior))
-            return grpc.unary_stream_rpc_method_handler(call, read, serialize)
-        behavior = _raising_errors(until_draining(self._drain, handler.stream_stream))
-        call = self._calls.of_other(path, self._admitted(behavior))
-        return grpc.stream_stream_rpc_method_handler(call, read, serialize)
+        message: Any = handler.request_deserializer.__self__  # of Message.FromString
+        read = partial(parsed, message, max_bytes=MAX_REFLECTION_BYTES)
 
-    def _admitted(self, behavior: Handler) -> Handler:
-        async def serve(request: Any, context: Context) -> Any:
-            with self._other_streams.admit(Caller(context.peer())):
-                return await behavior(request, context)
+        async def unary(data: bytes, context: Context) -> Any:
+            return await handler.unary_unary(read(data), context)
 
-        return serve
+        async def stream(data: Any, context: Context) -> None:
+            with self._other_streams.admit(Caller(context.peer())), self._drain.ending():
+                if handler.unary_stream is not None:
+                    await handler.unary_stream(read(data), context)
+                    return
+                requests = (read(each) async for each in data)
+                async for answer in handler.stream_stream(requests, context):
+                    await context.write(answer)
+
+        make: Any
+        if not handler.response_streaming:
+            make, behavior = grpc.unary_unary_rpc_method_handler, unary
+        elif not handler.request_streaming:
+            make, behavior = grpc.unary_stream_rpc_method_handler, stream
+        else:
+            make, behavior = grpc.stream_stream_rpc_method_handler, stream
+        return make(self._calls.of_other(path, behavior), None, handler.response_serializer)
 
 
 class _Own(grpc.GenericRpcHandler):
@@ -128,61 +135,3 @@ class _Own(grpc.GenericRpcHandler):
             return None
         handler, reading = pair
         return handler if self._arrivals.begin() else reading
-
-
-class _Wrapped(grpc.GenericRpcHandler):
-    """The methods of a service, each wrapped at its first call."""
-
-    def __init__(self, handlers: grpc.GenericRpcHandler, wrap: Callable[[str, Any], Any]) -> None:
-        self._handlers = handlers
-        self._wrap = wrap
-        self._wrapped: dict[str, Any] = {}
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """Return the handler of a call, or None for an unknown method."""
-        method = handler_call_details.method
-        if method not in self._wrapped:
-            handler = self._handlers.service(handler_call_details)
-            if handler is None:
-                return None  # not cached: a client could invent any number of names
-            self._wrapped[method] = self._wrap(method, handler)
-        return self._wrapped[method]
-
-
-def _parsed_or_error(message: type[Message]) -> Callable[[bytes], Any]:
-    """Return a deserializer: an unreadable message becomes its error."""
-
-    def read(data: bytes) -> Any:
-        try:
-            return parsed(message, data, max_bytes=MAX_REFLECTION_BYTES)
-        except (InvalidRequest, LimitExceeded) as error:
-            error.__traceback__ = error.__context__ = None
-            return error
-
-    return read
-
-
-def _raising_error(behavior: Handler) -> Handler:
-    """Return the behavior of a method of one message, which refuses an unreadable one."""
-
-    async def serve(request: Any, context: Context) -> Any:
-        if isinstance(request, Exception):
-            raise request
-        return await behavior(request, context)
-
-    return serve
-
-
-def _raising_errors(behavior: Handler) -> Handler:
-    """Return the behavior of a stream, ended by an unreadable message with its error."""
-
-    async def readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        async for request in requests:
-            if isinstance(request, Exception):
-                raise request
-            yield request
-
-    async def serve(requests: AsyncIterator[Any], context: Context) -> Any:
-        return await behavior(readable(requests), context)
-
-    return serve

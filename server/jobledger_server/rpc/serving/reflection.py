@@ -24,6 +24,7 @@ def add_reflection(server: Any, services: Sequence[str]) -> None:
         reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
     handlers = {"ServerReflectionInfo": handler}
+    server.add_registered_method_handlers(V1, handlers)
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(V1, handlers)])
 
 
