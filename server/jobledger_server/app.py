@@ -31,7 +31,6 @@ from jobledger_server.rpc.jobs.creation_quotas import CreationQuotas
 from jobledger_server.rpc.jobs.feed_streams import FeedStreams
 from jobledger_server.rpc.jobs.job_service import JobService
 from jobledger_server.rpc.lists import Lists
-from jobledger_server.rpc.operations.operation_requests import OperationsRequests
 from jobledger_server.rpc.operations.operations_service import OperationsService
 from jobledger_server.rpc.serving.admin import serving_admin
 from jobledger_server.rpc.serving.calls import Calls
@@ -391,7 +390,6 @@ def _services(
             ledger,
             reads,
             hub,
-            OperationsRequests(),
             lists=lists,
             max_age=max_age,
         ),

@@ -1,5 +1,6 @@
 """One call: who makes it, and what its handler needs of gRPC."""
 
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -24,31 +25,24 @@ def address_of(peer: str) -> str:
     return peer.rpartition(":")[0]
 
 
+@dataclass(eq=False, slots=True)
 class Call:
     """A call. It counts the bytes of its messages."""
 
-    __slots__ = (
-        "begun",
-        "caller",
-        "context",
-        "metadata",
-        "received",
-        "sent",
-        "span",
-        "status",
-        "traces",
-    )
+    context: Context
+    caller: Caller = UNKNOWN
+    received: int = 0
+    sent: int = 0
+    status: object = grpc.StatusCode.CANCELLED
+    """A call is cancelled unless it ends otherwise."""
+    span: "Span | None" = None
+    traces: "Traces | None" = None
+    begun: float = field(default_factory=perf_counter)
 
-    def __init__(self, context: Context) -> None:
-        self.begun = perf_counter()
-        self.caller = UNKNOWN
-        self.context = context
-        self.metadata: Metadata = context.invocation_metadata() or ()
-        self.received = self.sent = 0
-        self.status: object = grpc.StatusCode.CANCELLED
-        """A call is cancelled unless it ends otherwise."""
-        self.span: Span | None = None
-        self.traces: Traces | None = None
+    @property
+    def metadata(self) -> "Metadata":
+        """What the client has sent before its request."""
+        return self.context.invocation_metadata() or ()
 
     async def write(self, message: bytes) -> None:
         """Send a message of a stream."""

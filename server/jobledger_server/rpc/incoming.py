@@ -114,7 +114,7 @@ def authorised(caller: Caller, method: Method, request: Any, call: Call) -> Call
 
     Raises AccessDenied for what it may not do.
     """
-    check_user(caller.permissions, method, request, call.metadata)
+    check_user(caller.permissions, method, request, call)
     if caller.identity:
         return caller
     if method.path.startswith(OPERATIONS):

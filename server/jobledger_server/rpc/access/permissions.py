@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobledger_server.admission.caller import Caller, Permissions
+from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.methods import METHODS, OPERATIONS, WORKER_SERVICE, Method
-from jobledger_server.rpc.owner import Metadata, owner_of
+from jobledger_server.rpc.owner import owner_of
 from jobledger_server.rpc.validation import Checker
 
 MAX_IDENTITY_CHARACTERS = 512
@@ -39,13 +40,13 @@ def check_method(permissions: Permissions, method: Method) -> None:
         raise AccessDenied("methods", method.path.rpartition(".")[2])
 
 
-def check_user(permissions: Permissions, method: Method, request: Any, metadata: Metadata) -> None:
+def check_user(permissions: Permissions, method: Method, request: Any, call: Call) -> None:
     """Raise AccessDenied unless the caller may act for the user of this request."""
     path = method.path
     if path in permissions.any_user or path.startswith(WORKER_SERVICE):
         return
     named = path.startswith(OPERATIONS)
-    user_id = owner_of(Checker(), metadata) if named else request.user_id
+    user_id = owner_of(Checker(), call.metadata) if named else request.user_id
     if user_id not in permissions.users and (user_id or method.all_users):
         raise AccessDenied("users", user_id or "*")  # other methods refuse an empty user as invalid
 

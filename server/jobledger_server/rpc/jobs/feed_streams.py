@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import quote, unquote
 
@@ -24,25 +25,17 @@ _CURSOR = re.compile(
 )
 
 
+@dataclass(frozen=True, slots=True)
 class FeedStreams:
     """Serves streams of WatchJobs. `epoch` returns the epoch of the hub's feed."""
 
-    def __init__(
-        self,
-        hub: WatchHub,
-        reader: FeedReader,
-        epoch: Callable[[], str],
-        *,
-        heartbeat: float,
-        max_age: float,
-    ) -> None:
-        self._hub = hub
-        self._reader = reader
-        self._epoch = epoch
-        self._heartbeat = heartbeat
-        self._max_age = max_age
-        # A message from one cursor to another serves all watches that are at the first.
-        self._messages = SharedMessages()
+    hub: WatchHub
+    reader: FeedReader
+    epoch: Callable[[], str]
+    heartbeat: float
+    max_age: float
+    # A message from one cursor to another serves all watches that are at the first.
+    _messages: SharedMessages = field(default_factory=SharedMessages, init=False)
 
     async def serve(self, selection: Selection, resume_token: str, call: Call) -> None:
         """Serve one stream, until it is cancelled or an error ends it.
@@ -56,16 +49,16 @@ class FeedStreams:
             Ending: The server is shutting down, or the stream reached its maximum age. The error
                 has the token to resume from.
         """
-        tokens = _Tokens(self._epoch(), selection)
-        start = Cursor(self._reader.seq, START_OF_ACTIVE)
+        tokens = _Tokens(self.epoch(), selection)
+        start = Cursor(self.reader.seq, START_OF_ACTIVE)
         cursor = tokens.read(resume_token) if resume_token else start
-        age = StreamAge(self._max_age)
-        watch = FeedWatch(self._reader, selection, cursor, call.caller)
+        age = StreamAge(self.max_age)
+        watch = FeedWatch(self.reader, selection, cursor, call.caller)
         try:
-            with self._hub.subscribe_to_feed(watch):
-                await self._reader.check(max(cursor.seq, cursor.as_of))
+            with self.hub.subscribe_to_feed(watch):
+                await self.reader.check(max(cursor.seq, cursor.as_of))
                 while True:
-                    update = await watch.next_update(age.max_wait(self._heartbeat))
+                    update = await watch.next_update(age.max_wait(self.heartbeat))
                     unsent = self._serialized(update, tokens.token_at(watch.cursor))
                     del update
                     while unsent:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 from jobledger.v1 import job_service_pb2 as pb
@@ -39,48 +40,36 @@ from jobledger_server.watch.hub import WatchHub
 from jobledger_server.watch.job_watch import JobUpdate
 
 
+@dataclass(frozen=True, slots=True)
 class JobService:
     """Converts requests to commands and reads, and their results to serialized responses."""
 
-    def __init__(
-        self,
-        store: Store,
-        ledger: Ledger,
-        reads: Reads,
-        hub: WatchHub,
-        *,
-        lists: Lists,
-        creations: CreationQuotas,
-        feed_streams: FeedStreams,
-        heartbeat: float,
-        max_watch_age: float,
-    ) -> None:
-        self._store = store
-        self._ledger = ledger
-        self._reads = reads
-        self._hub = hub
-        self._lists = lists
-        self._feed_streams = feed_streams
-        self._heartbeat = heartbeat
-        self._max_watch_age = max_watch_age
-        self._creations = creations
-        self._messages = SharedMessages()
+    store: Store
+    ledger: Ledger
+    reads: Reads
+    hub: WatchHub
+    lists: Lists
+    creations: CreationQuotas
+    feed_streams: FeedStreams
+    heartbeat: float
+    max_watch_age: float
+    _messages: SharedMessages = field(default_factory=SharedMessages, init=False)
 
     async def CreateJob(self, request: UnparsedRequest[pb.CreateJobRequest], call: Call) -> bytes:
         read = partial(job_requests.create, traceparent=traceparent_of(call.metadata))
-        command = await request.read(call, read, self._creations.check)
-        async with self._creations.creating(call.caller, command.user_id):
-            decision = decision_of(await self._ledger.submit([command], call.caller))
+        command = await request.read(call, read, self.creations.check)
+        async with self.creations.creating(call.caller, command.user_id):
+            decision = decision_of(await self.ledger.submit([command], call.caller))
         return job_response(pb.CreateJobResponse, decision.job)
 
     async def BatchCreateJobs(
         self, request: UnparsedRequest[pb.BatchCreateJobsRequest], call: Call
     ) -> bytes:
         read = partial(job_requests.create_all, traceparent=traceparent_of(call.metadata))
-        command = await request.read(call, read, self._creations.check)
+        command = await request.read(call, read, self.creations.check)
         creations = command.creations
-        async with self._creations.creating(call.caller, creations[0].user_id, len(creations)):
-            decisions = decisions_of(await self._ledger.submit([command], call.caller))
+        async with self.creations.creating(call.caller, creations[0].user_id, len(creations)):
+            decisions = decisions_of(await self.ledger.submit([command], call.caller))
         jobs = []
         for decision in decisions:
             jobs.append(job_bytes(decision.job))
@@ -89,24 +78,24 @@ class JobService:
         return jobs_response(pb.BatchCreateJobsResponse, jobs)
 
     async def GetJob(self, request: pb.GetJobRequest, call: Call) -> bytes:
-        job = await self._reads.job(*job_requests.owned_job(request), call.caller)
+        job = await self.reads.job(*job_requests.owned_job(request), call.caller)
         return job_response(pb.GetJobResponse, job)
 
     async def ListJobs(self, request: pb.ListJobsRequest, call: Call) -> bytes:
         query = job_requests.query(request)
-        page = job_page(request, query.key(), self._store, query)
-        async with self._lists.turn(call.caller):
+        page = job_page(request, query.key(), self.store, query)
+        async with self.lists.turn(call.caller):
             listed = await page.read(job_bytes, len)
         rest = pb.ListJobsResponse(next_page_token=page.next_token)
         return jobs_response(pb.ListJobsResponse, listed) + rest.SerializeToString()
 
     async def CancelJob(self, request: pb.CancelJobRequest, call: Call) -> bytes:
         command = job_requests.cancel(request)
-        decision = decision_of(await self._ledger.submit([command], call.caller))
+        decision = decision_of(await self.ledger.submit([command], call.caller))
         return job_response(pb.CancelJobResponse, decision.job)
 
     async def DeleteJob(self, request: pb.DeleteJobRequest, call: Call) -> bytes:
-        decision_of(await self._ledger.submit([job_requests.delete(request)], call.caller))
+        decision_of(await self.ledger.submit([job_requests.delete(request)], call.caller))
         return pb.DeleteJobResponse().SerializeToString()
 
     async def ListAssets(self, request: pb.ListAssetsRequest, call: Call) -> bytes:
@@ -114,11 +103,11 @@ class JobService:
 
         async def assets(after: str | None, limit: int) -> tuple[Sequence[Asset], None]:
             last = AssetId(id_from(after)) if after else None
-            return await self._store.list_assets(job_id, after=last, limit=limit + 1), None
+            return await self.store.list_assets(job_id, after=last, limit=limit + 1), None
 
         page = Page(request, ("assets", job_id), assets, cursor=lambda asset: asset.id)
-        await self._reads.job(job_id, user_id, call.caller)
-        async with self._lists.turn(call.caller):
+        await self.reads.job(job_id, user_id, call.caller)
+        async with self.lists.turn(call.caller):
             listed = await page.read(partial(asset_message, user_id=user_id), message_bytes)
         response = pb.ListAssetsResponse(assets=listed, next_page_token=page.next_token)
         return response.SerializeToString()
@@ -128,7 +117,7 @@ class JobService:
 
         async def transitions(after: str | None, limit: int) -> tuple[Sequence[Transition], None]:
             version = number_from(after)
-            _, history = await self._reads.history(job_id, user_id, call.caller)
+            _, history = await self.reads.history(job_id, user_id, call.caller)
             return [each for each in history if each.version > version][: limit + 1], None
 
         page = Page(
@@ -144,10 +133,10 @@ class JobService:
     # Writes instead of yielding: gRPC does not close a generator whose write failed (grpc#42295).
     async def WatchJob(self, request: pb.WatchJobRequest, call: Call) -> None:
         job_id, user_id = job_requests.owned_job(request)
-        age = StreamAge(self._max_watch_age)
+        age = StreamAge(self.max_watch_age)
         # Subscribe, then read: the watch keeps what is committed in between.
-        with self._hub.subscribe(job_id, call.caller) as watch:
-            job, history = await self._reads.history(job_id, user_id, call.caller)
+        with self.hub.subscribe(job_id, call.caller) as watch:
+            job, history = await self.reads.history(job_id, user_id, call.caller)
             watch.sent_up_to(job.version)
             unsent = tuple(each for each in history if each.version > request.after_version)
             message, last = self._message(JobUpdate(job, unsent))
@@ -156,7 +145,7 @@ class JobService:
             await call.write(message)
             while not last:
                 del message
-                update = await watch.next_update(age.max_wait(self._heartbeat))
+                update = await watch.next_update(age.max_wait(self.heartbeat))
                 if update is None:
                     message = WATCH_HEARTBEAT
                 else:
@@ -166,7 +155,7 @@ class JobService:
 
     async def WatchJobs(self, request: pb.WatchJobsRequest, call: Call) -> None:
         selection = job_requests.selection(request)
-        await self._feed_streams.serve(selection, request.resume_token, call)
+        await self.feed_streams.serve(selection, request.resume_token, call)
 
     def _message(self, update: JobUpdate) -> tuple[bytes, bool]:
         """Return the serialized update, and whether it is the last one of a stream."""

@@ -1,4 +1,8 @@
-"""Converts requests of google.longrunning.Operations to commands and queries."""
+"""Converts requests of google.longrunning.Operations to commands and queries.
+
+The owner is the one that the metadata names. If it names none, the owner is the only user that the
+caller may act for. Raises InvalidRequest.
+"""
 
 import re
 from typing import TypeAlias
@@ -43,54 +47,48 @@ NamedRequest: TypeAlias = (
 )
 
 
-class OperationsRequests:
-    """Converts requests. Raises InvalidRequest.
+def owned_job(request: NamedRequest, call: Call) -> tuple[JobId, str]:
+    """Return the job's id and the owner on whose behalf the call is made."""
+    check = Checker()
+    job_id, user_id = _job_id(check, request.name), _owner(check, call)
+    check.finish()
+    return job_id, user_id
 
-    The owner is the one that the metadata names. If it names none, the owner is the only
-    user that the caller may act for.
-    """
 
-    def owned_job(self, request: NamedRequest, call: Call) -> tuple[JobId, str]:
-        """Return the job's id and the owner on whose behalf the call is made."""
-        check = Checker()
-        job_id, user_id = _job_id(check, request.name), self._owner(check, call)
-        check.finish()
-        return job_id, user_id
+def wait(request: operations_pb2.WaitOperationRequest, call: Call) -> tuple[JobId, str, float]:
+    """Return the job's id, its owner, and the seconds to wait for a terminal state."""
+    check = Checker()
+    job_id, user_id = _job_id(check, request.name), _owner(check, call)
+    timeout: float = LONGEST_WAIT
+    if request.HasField("timeout"):
+        timeout = check.duration("timeout", request.timeout, 0, LONGEST_WAIT) / MICROS_PER_SECOND
+    check.finish()
+    return job_id, user_id, timeout
 
-    def wait(
-        self, request: operations_pb2.WaitOperationRequest, call: Call
-    ) -> tuple[JobId, str, float]:
-        """Return the job's id, its owner, and the seconds to wait for a terminal state."""
-        check = Checker()
-        job_id, user_id = _job_id(check, request.name), self._owner(check, call)
-        timeout: float = LONGEST_WAIT
-        if request.HasField("timeout"):
-            timeout = (
-                check.duration("timeout", request.timeout, 0, LONGEST_WAIT) / MICROS_PER_SECOND
-            )
-        check.finish()
-        return job_id, user_id, timeout
 
-    def cancel(self, request: operations_pb2.CancelOperationRequest, call: Call) -> Cancel:
-        job_id, user_id = self.owned_job(request, call)
-        return Cancel(job_id=job_id, user_id=user_id)
+def cancel(request: operations_pb2.CancelOperationRequest, call: Call) -> Cancel:
+    job_id, user_id = owned_job(request, call)
+    return Cancel(job_id=job_id, user_id=user_id)
 
-    def delete(self, request: operations_pb2.DeleteOperationRequest, call: Call) -> Delete:
-        job_id, user_id = self.owned_job(request, call)
-        return Delete(job_id=job_id, user_id=user_id)
 
-    def query(self, request: operations_pb2.ListOperationsRequest, call: Call) -> JobQuery:
-        check = Checker()
-        if request.name != COLLECTION:
-            check.add("name", f"must be {COLLECTION!r}")
-        fields.check_page_size(check, request.page_size)
-        statuses, job_types = _filter(check, request.filter)
-        query = JobQuery(user_id=self._owner(check, call), statuses=statuses, job_types=job_types)
-        check.finish()
-        return query
+def delete(request: operations_pb2.DeleteOperationRequest, call: Call) -> Delete:
+    job_id, user_id = owned_job(request, call)
+    return Delete(job_id=job_id, user_id=user_id)
 
-    def _owner(self, check: Checker, call: Call) -> str:
-        return owner_of(check, call.metadata, otherwise=call.caller.permissions.only_user)
+
+def query(request: operations_pb2.ListOperationsRequest, call: Call) -> JobQuery:
+    check = Checker()
+    if request.name != COLLECTION:
+        check.add("name", f"must be {COLLECTION!r}")
+    fields.check_page_size(check, request.page_size)
+    statuses, job_types = _filter(check, request.filter)
+    query = JobQuery(user_id=_owner(check, call), statuses=statuses, job_types=job_types)
+    check.finish()
+    return query
+
+
+def _owner(check: Checker, call: Call) -> str:
+    return owner_of(check, call.metadata, otherwise=call.caller.permissions.only_user)
 
 
 def _job_id(check: Checker, name: str) -> JobId:

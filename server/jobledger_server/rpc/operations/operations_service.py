@@ -1,6 +1,7 @@
 """google.longrunning.Operations: jobs as operations, for generic clients."""
 
 import asyncio
+from dataclasses import dataclass
 
 from google.longrunning import operations_pb2 as pb
 from google.protobuf.empty_pb2 import Empty
@@ -11,8 +12,8 @@ from jobledger_server.ledger.ledger import Ledger, decision_of
 from jobledger_server.ledger.reads import Reads
 from jobledger_server.rpc.call import Call
 from jobledger_server.rpc.lists import Lists
+from jobledger_server.rpc.operations import operation_requests
 from jobledger_server.rpc.operations.operation_messages import operation_message
-from jobledger_server.rpc.operations.operation_requests import OperationsRequests
 from jobledger_server.rpc.pages import job_page, message_bytes
 from jobledger_server.rpc.stream_age import StreamAge
 from jobledger_server.store import Store
@@ -23,66 +24,55 @@ MARGIN_SECONDS = 0.5
 of the remaining time, if that is less."""
 
 
+@dataclass(frozen=True, slots=True)
 class OperationsService:
     """Converts requests to commands and reads, and their results to serialized operations."""
 
-    def __init__(
-        self,
-        store: Store,
-        ledger: Ledger,
-        reads: Reads,
-        hub: WatchHub,
-        requests: OperationsRequests,
-        *,
-        lists: Lists,
-        max_age: float,
-    ) -> None:
-        self._store = store
-        self._ledger = ledger
-        self._reads = reads
-        self._hub = hub
-        self._lists = lists
-        self._requests = requests
-        self._max_age = max_age
+    store: Store
+    ledger: Ledger
+    reads: Reads
+    hub: WatchHub
+    lists: Lists
+    max_age: float
 
     async def GetOperation(self, request: pb.GetOperationRequest, call: Call) -> bytes:
-        job = await self._reads.job(*self._requests.owned_job(request, call), call.caller)
+        job = await self.reads.job(*operation_requests.owned_job(request, call), call.caller)
         return _serialized(operation_message(job))
 
     async def ListOperations(self, request: pb.ListOperationsRequest, call: Call) -> bytes:
-        query = self._requests.query(request, call)
-        page = job_page(request, ("operations", query.key()), self._store, query)
-        async with self._lists.turn(call.caller):
+        query = operation_requests.query(request, call)
+        page = job_page(request, ("operations", query.key()), self.store, query)
+        async with self.lists.turn(call.caller):
             listed = await page.read(operation_message, message_bytes)
         response = pb.ListOperationsResponse(operations=listed, next_page_token=page.next_token)
         return _serialized(response)
 
     async def CancelOperation(self, request: pb.CancelOperationRequest, call: Call) -> bytes:
-        command = self._requests.cancel(request, call)
-        decision_of(await self._ledger.submit([command], call.caller))
+        command = operation_requests.cancel(request, call)
+        decision_of(await self.ledger.submit([command], call.caller))
         return Empty().SerializeToString()
 
     async def DeleteOperation(self, request: pb.DeleteOperationRequest, call: Call) -> bytes:
-        command = self._requests.delete(request, call)
-        decision_of(await self._ledger.submit([command], call.caller))
+        command = operation_requests.delete(request, call)
+        decision_of(await self.ledger.submit([command], call.caller))
         return Empty().SerializeToString()
 
     async def WaitOperation(self, request: pb.WaitOperationRequest, call: Call) -> bytes:
-        job_id, user_id, timeout = self._requests.wait(request, call)
+        job_id, user_id, timeout = operation_requests.wait(request, call)
         loop = asyncio.get_running_loop()
         until = loop.time() + min(timeout, _max_wait(call))
-        if (left := StreamAge(self._max_age).remaining()) is not None:
+        if (left := StreamAge(self.max_age).remaining()) is not None:
             until = min(until, loop.time() + left)
         # Subscribe, then read: the watch keeps what is committed in between.
-        with self._hub.subscribe(job_id, call.caller) as watch:
-            job = await self._reads.job(job_id, user_id, call.caller)
+        with self.hub.subscribe(job_id, call.caller) as watch:
+            job = await self.reads.job(job_id, user_id, call.caller)
             watch.sent_up_to(job.version)
             while job.status not in TERMINAL and (rest := until - loop.time()) > 0:
                 # The wait may be long, and the job large: it is read again in the end.
                 del job
                 update = await watch.next_update(rest)
                 job = (
-                    await self._reads.job(job_id, user_id, call.caller)
+                    await self.reads.job(job_id, user_id, call.caller)
                     if update is None
                     else update.job
                 )

@@ -9,6 +9,7 @@ except that no more is read and claimed than can be written.
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
 
@@ -68,30 +69,22 @@ def updates_per_second(quotas: Quotas) -> float | None:
     return quotas.calls_per_second * UPDATES_PER_CALL
 
 
+@dataclass(frozen=True, slots=True)
 class WorkStreams:
     """Serves streams of work."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        long_poll: LongPoll,
-        hub: WatchHub,
-        requests: WorkRequests,
-        parser: RequestParser,
-        *,
-        heartbeat: float,
-        max_age: float,
-    ) -> None:
-        self.ledger = ledger
-        self.long_poll = long_poll
-        self.hub = hub
-        self.requests = requests
-        self.parser = parser
-        self.heartbeat = heartbeat
-        self.max_age = max_age
-        self.turns = Turns(1)
-        """Of submitting updates: callers take turns, however many streams one of them has."""
-        self.rate = RateLimit("updates_per_second", updates_per_second)
+    ledger: Ledger
+    long_poll: LongPoll
+    hub: WatchHub
+    requests: WorkRequests
+    parser: RequestParser
+    heartbeat: float
+    max_age: float
+    turns: Turns = field(default_factory=partial(Turns, 1), init=False)
+    """Of submitting updates: callers take turns, however many streams one of them has."""
+    rate: RateLimit = field(
+        default_factory=partial(RateLimit, "updates_per_second", updates_per_second), init=False
+    )
 
     async def serve(self, call: Call) -> None:
         """Serve one stream, until the client ends it.

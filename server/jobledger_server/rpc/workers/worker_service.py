@@ -1,5 +1,6 @@
 """WorkerService: for the workers that run jobs."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from jobledger.v1 import worker_service_pb2 as pb
@@ -22,47 +23,41 @@ from jobledger_server.rpc.workers.work_streams import WorkStreams
 from jobledger_server.rpc.workers.worker_requests import WorkerRequests, limited
 
 
+@dataclass(frozen=True, slots=True)
 class WorkerService:
     """Converts requests to commands, and their results to serialized responses."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        long_poll: LongPoll,
-        requests: WorkerRequests,
-        work_streams: WorkStreams,
-    ) -> None:
-        self._ledger = ledger
-        self._long_poll = long_poll
-        self._requests = requests
-        self._work_streams = work_streams
+    ledger: Ledger
+    long_poll: LongPoll
+    requests: WorkerRequests
+    work_streams: WorkStreams
 
     async def _decide(self, command: WorkerCommand, call: Call) -> Decision:
         command = limited(command, call.caller)
-        return decision_of(await self._ledger.submit([command], call.caller))
+        return decision_of(await self.ledger.submit([command], call.caller))
 
     async def ClaimJobs(self, request: pb.ClaimJobsRequest, call: Call) -> bytes:
-        claim, wait = self._requests.claim(request)
+        claim, wait = self.requests.claim(request)
         check_job_types(call.caller, claim.job_types)
-        jobs = await self._long_poll.claim(claim, wait, call.caller)
+        jobs = await self.long_poll.claim(claim, wait, call.caller)
         return jobs_response(pb.ClaimJobsResponse, map(job_bytes, jobs))
 
     async def ReleaseJob(self, request: pb.ReleaseJobRequest, call: Call) -> bytes:
-        decision = await self._decide(self._requests.release(request), call)
+        decision = await self._decide(self.requests.release(request), call)
         return job_response(pb.ReleaseJobResponse, decision.job)
 
     async def TransitionJob(
         self, request: UnparsedRequest[pb.TransitionJobRequest], call: Call
     ) -> bytes:
-        command = await request.read(call, self._requests.change_status)
+        command = await request.read(call, self.requests.change_status)
         decision = await self._decide(command, call)
         return job_response(pb.TransitionJobResponse, decision.job)
 
     async def UpdateProgress(self, request: pb.UpdateProgressRequest, call: Call) -> bytes:
-        return progress_response(await self._decide(self._requests.report(request), call))
+        return progress_response(await self._decide(self.requests.report(request), call))
 
     async def Work(self, _: None, call: Call) -> None:
-        await self._work_streams.serve(call)
+        await self.work_streams.serve(call)
 
     async def MarkCompleted(
         self, request: UnparsedRequest[pb.MarkCompletedRequest], call: Call
@@ -78,11 +73,11 @@ class WorkerService:
         return job_response(pb.MarkFailedResponse, await self._marked(request, call))
 
     async def _marked(self, request: UnparsedRequest[Any], call: Call) -> Job:
-        command: ChangeStatus = await request.read(call, self._requests.mark)
+        command: ChangeStatus = await request.read(call, self.requests.mark)
         return (await self._decide(command, call)).job
 
     async def CreateAsset(self, request: pb.CreateAssetRequest, call: Call) -> bytes:
-        decision = await self._decide(self._requests.link_asset(request), call)
+        decision = await self._decide(self.requests.link_asset(request), call)
         (asset,) = decision.assets
         return pb.CreateAssetResponse(
             asset=asset_message(asset, decision.job.user_id)
