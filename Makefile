@@ -29,7 +29,7 @@ PYTHONS := python3 python3.13 python3.12 python3.11 python3.14
 CLAIMED_PYTHONS = $(shell sed -n 's/.* :: Python :: \(3\.[0-9]*\)",/\1/p' pyproject.toml)
 
 PACKAGES := client/jobledger server/jobledger_server
-SCRIPTS := $(wildcard scripts/*.py) scripts/reference $(wildcard examples/*.py examples/clients/python/*.py examples/pictures/*.py) benchmarks
+SCRIPTS := $(wildcard scripts/*.py) scripts/mutants scripts/reference $(wildcard examples/*.py examples/clients/python/*.py examples/pictures/*.py) benchmarks
 VERSION = $(shell sed -n 's/^version = "\([0-9]*\.[0-9]*\).*/\1/p' pyproject.toml)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -141,6 +141,10 @@ coverage: $(INSTALLED) ## run the tests and say which lines and branches of the 
 	@$(PYTHON) -m coverage run -m pytest $(IN_PARALLEL) $(ARGS)
 	@$(PYTHON) -m coverage combine --quiet
 	@$(PYTHON) -m coverage report
+
+.PHONY: mutants
+mutants: $(INSTALLED) ## break the product in small ways, and name what no test notices; ARGS="--sample 200 --seed 1"
+	@$(PYTHON) -m scripts.mutants $(ARGS)
 
 .PHONY: audit
 audit: $(AUDIT_INSTALLED) ## ask PyPI's vulnerability service about what the image runs
