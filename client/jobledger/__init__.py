@@ -58,9 +58,9 @@ if TYPE_CHECKING:
         VersionMismatch,
     )
     from jobledger.version import __version__
-    from jobledger.worker.context import ClaimedJob
+    from jobledger.worker.handlers.threads import BlockingJob
+    from jobledger.worker.job import ClaimedJob
     from jobledger.worker.outcomes import Completed, Failed, Outcome, Partial, Release
-    from jobledger.worker.threads import BlockingJob
     from jobledger.worker.worker import Worker
 
 __all__ = [
@@ -155,9 +155,9 @@ _MODULES = {
         "VersionMismatch",
     ],
     "version": ["__version__"],
-    "worker.context": ["ClaimedJob"],
+    "worker.job": ["ClaimedJob"],
     "worker.outcomes": ["Completed", "Failed", "Outcome", "Partial", "Release"],
-    "worker.threads": ["BlockingJob"],
+    "worker.handlers.threads": ["BlockingJob"],
     "worker.worker": ["Worker"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from jobledger.cli.render import to_json
-from jobledger.worker.context import ClaimedJob
+from jobledger.worker.job import ClaimedJob
 from jobledger.worker.outcomes import (
     MAX_MESSAGE,
     Completed,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         run_handler_async,
     )
     from jobledger.testing.server import LocalServer, ServerFailed, local_server
-    from jobledger.worker.throttle import Report
+    from jobledger.worker.session.reports import Report
 
 __all__ = [
     "HandlerRun",
@@ -32,7 +32,7 @@ __all__ = [
 _MODULES = {
     "HandlerRun": "testing.handler_run",
     "LocalServer": "testing.server",
-    "Report": "worker.throttle",
+    "Report": "worker.session.reports",
     "RunOptions": "testing.handler_run",
     "ServerFailed": "testing.server",
     "local_server": "testing.server",

@@ -11,11 +11,10 @@ from typing import Any, TypedDict, Unpack
 from jobledger.core.conversion import JsonObject, from_struct, to_struct
 from jobledger.core.models import Asset, Job, JobStatus
 from jobledger.core.options import check_names
-from jobledger.worker.context import Stop
-from jobledger.worker.handlers import Function, Middleware, OnCancel, make_handler
-from jobledger.worker.handling import Handling
+from jobledger.worker.handlers.handler import Function, Middleware, OnCancel, make_handler
+from jobledger.worker.handlers.job_run import JobRun
 from jobledger.worker.outcomes import Outcome, Release
-from jobledger.worker.throttle import Report
+from jobledger.worker.session.reports import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +96,11 @@ async def run_handler_async(
         timeout=options.get("timeout"),
         middleware=options.get("middleware", ()),
     )
-    recorder = _Recorder(options.get("cancel_after"), options.get("cancel_reason", ""))
-    handling = recorder.handling = Handling(job, handler, recorder, options.get("state"))
-    task = handling.start()
-    try:
-        await asyncio.wait({task})
-    finally:
-        if not task.done():
-            handling.stop(Stop.SHUTDOWN)
-        handling.close()
-    outcome = handling.conclude()
-    assets = [] if isinstance(outcome, Release) else outcome.assets
-    return HandlerRun(outcome, recorder.reports, [*recorder.assets, *assets], handling.raised)
+    run = JobRun(job, handler, options.get("state"))
+    recorder = _Recorder(run, options.get("cancel_after"), options.get("cancel_reason", ""))
+    await run.run(recorder)
+    assets = [] if isinstance(recorder.outcome, Release) else recorder.outcome.assets
+    return HandlerRun(recorder.outcome, recorder.reports, [*recorder.assets, *assets], run.raised)
 
 
 def _job(function: Function, parameters: JsonObject | None, options: RunOptions) -> Job:
@@ -132,15 +124,16 @@ def _job(function: Function, parameters: JsonObject | None, options: RunOptions)
 
 
 class _Recorder:
-    """Replaces a worker's connection to the service."""
+    """Replaces a worker's session with the service."""
 
-    handling: Handling
+    outcome: Outcome
 
-    def __init__(self, cancel_after: int | None, cancel_reason: str) -> None:
+    def __init__(self, run: JobRun, cancel_after: int | None, cancel_reason: str) -> None:
         if cancel_after is not None and cancel_after < 1:
             raise ValueError(f"cancel_after: {cancel_after} is less than 1")
         self.reports: list[Report] = []
         self.assets: list[Asset] = []
+        self._run = run
         self._cancel_after = cancel_after
         self._cancel_reason = cancel_reason
         self._calls = 0
@@ -153,15 +146,21 @@ class _Recorder:
         self._called()
         await asyncio.sleep(0)
 
-    async def deliver(self) -> None:
-        await asyncio.sleep(0)
+    async def deliver(self) -> bool:
+        return True
 
     async def link_asset(self, asset: Asset) -> Asset:
-        asset = dataclasses.replace(asset, id=str(uuid.uuid4()), job_id=self.handling.job.id)
+        asset = dataclasses.replace(asset, id=str(uuid.uuid4()), job_id=self._run.job.id)
         self.assets.append(asset)
         return asset
+
+    async def renew_lease(self) -> None:
+        await asyncio.Event().wait()
+
+    async def send_outcome(self, outcome: Outcome) -> None:
+        self.outcome = outcome
 
     def _called(self) -> None:
         self._calls += 1
         if self._calls == self._cancel_after:
-            self.handling.cancel(self._cancel_reason)
+            self._run.cancel(self._cancel_reason)

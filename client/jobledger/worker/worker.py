@@ -28,7 +28,7 @@ from jobledger.core.aio.client import AsyncClient
 from jobledger.core.conversion import Seconds, to_seconds
 from jobledger.core.options import seconds_of
 from jobledger.core.requests import count, text
-from jobledger.worker.handlers import (
+from jobledger.worker.handlers.handler import (
     Executor,
     Function,
     Handler,
@@ -36,10 +36,10 @@ from jobledger.worker.handlers import (
     OnCancel,
     make_handler,
 )
-from jobledger.worker.runner import JobRun
-from jobledger.worker.signatures import is_async, name_of
-from jobledger.worker.slots import MAX_SLOTS, Slots
-from jobledger.worker.work import Work
+from jobledger.worker.handlers.job_run import JobRun
+from jobledger.worker.handlers.signatures import is_async, name_of
+from jobledger.worker.session.session import Session
+from jobledger.worker.session.slots import MAX_SLOTS, Slots
 
 Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[Any] | AbstractContextManager[Any]]
 # mypy says no more of a function that cannot be a handler than this name.
@@ -106,7 +106,7 @@ class Worker:
             raise TypeError("lifespan: give the function that returns the context manager")
         self._lifespan = lifespan
         self._handlers: dict[str, Handler] = {}
-        self._one_returned = asyncio.Event()
+        self._run_ended = asyncio.Event()
         self._shared = self._new_slots(_slot_count(concurrency))
         self._slots = [self._shared]
         self._started = False
@@ -114,7 +114,7 @@ class Worker:
         # None once the lifespan is entered: until then nothing else could stop the worker.
         self._entering: asyncio.Task[Any] | None = None
         self._stopping = asyncio.Event()
-        self._hurrying = asyncio.Event()
+        self._grace_ended = asyncio.Event()
 
     @overload
     def handler(
@@ -303,8 +303,8 @@ class Worker:
                 job_types = ", ".join(self._handlers)
                 _logger.info("worker %s started; job types: %s", worker_id, job_types)
                 async with asyncio.TaskGroup() as group:
-                    works = [
-                        Work(
+                    sessions = [
+                        Session(
                             client,
                             slots,
                             self._handlers,
@@ -317,11 +317,11 @@ class Worker:
                         if slots.job_types
                     ]
                     await self._stopping.wait()
-                    for work in works:
-                        work.stop()
+                    for session in sessions:
+                        session.stop()
                     await self._wait_for_runs()
-                    for work in works:
-                        await work.close()
+                    for session in sessions:
+                        await session.close()
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
@@ -332,22 +332,22 @@ class Worker:
         if self._entering is not None:
             self._entering.cancel()
         if now:
-            self._hurrying.set()
-        self._one_returned.set()
+            self._grace_ended.set()
+        self._run_ended.set()
 
     async def _wait_for_runs(self) -> None:
         if running := len(self._runs):
             _logger.info("stopping; jobs running: %d, grace: %g s", running, self._grace)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if math.isinf(self._grace) else self._grace):
-                while self._runs and not self._hurrying.is_set():
-                    self._one_returned.clear()
-                    await self._one_returned.wait()
+                while self._runs and not self._grace_ended.is_set():
+                    self._run_ended.clear()
+                    await self._run_ended.wait()
         for run in self._runs:
             run.shut_down()
         while self._runs:
-            self._one_returned.clear()
-            await self._one_returned.wait()
+            self._run_ended.clear()
+            await self._run_ended.wait()
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -381,7 +381,7 @@ class Worker:
         return self._slots[-1]
 
     def _new_slots(self, size: int) -> Slots:
-        return Slots(size, self._one_returned.set)
+        return Slots(size, self._run_ended.set)
 
 
 # A loop has one handler for a signal, and a program may run several workers.

@@ -4,9 +4,8 @@ import asyncio
 import contextlib
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +23,16 @@ from jobledger.v1.worker_service_pb2_grpc import (
     add_WorkerServiceServicer_to_server,
 )
 from jobledger.worker import Worker
+from tests.e2e.worker.rules import Context, Rule
 from tests.support.server_process import ServerProcess
 
 PROGRAM = Path(__file__).with_name("worker_program.py")
-PATIENCE = 30.0
-
-Context = grpc.aio.ServicerContext[Any, Any]
-Rule = Callable[[Any, Context], Awaitable[Any]]
+SECONDS = 30.0
+"""That a test waits for anything at most."""
 
 
 class Refused(Exception):
-    """What a rule's abort means for a report of a stream."""
+    """What a rule's abort means for an update."""
 
     def __init__(self, error: pb.UpdateError) -> None:
         super().__init__(error)
@@ -42,7 +40,7 @@ class Refused(Exception):
 
 
 class ReportContext:
-    """Stands in for the context of a call where a rule is applied to a report of a stream."""
+    """Stands in for the context of a call where a rule is applied to an update."""
 
     async def abort(self, code: grpc.StatusCode, details: str) -> None:
         raise Refused(pb.UpdateError(code=code.value[0], message=details))
@@ -156,7 +154,7 @@ class FakeStream:
         names = {"job_id": update.job_id, "attempt": update.attempt}
         match update.WhichOneof("update"):
             case "progress":
-                answer = await service.UpdateProgress(
+                answer = await service.update_progress(
                     pb.UpdateProgressRequest(**names, **_fields(update.progress)), context
                 )
                 result.applied = answer.applied
@@ -170,15 +168,15 @@ class FakeStream:
                 asset = update.asset.asset
                 link = pb.CreateAssetRequest(**names, **_fields(asset))
                 link.request_id = update.asset.request_id
-                result.asset.CopyFrom((await service.CreateAsset(link, context)).asset)
+                result.asset.CopyFrom((await service.create_asset(link, context)).asset)
             case "finish":
                 finish = update.finish
                 fields = _fields(finish)
                 fields["target_status"] = fields.pop("status")
-                await service.TransitionJob(pb.TransitionJobRequest(**names, **fields), context)
+                await service.transition_job(pb.TransitionJobRequest(**names, **fields), context)
                 self._held.discard(update.job_id)
             case "release":
-                await service.ReleaseJob(pb.ReleaseJobRequest(**names), context)
+                await service.release_job(pb.ReleaseJobRequest(**names), context)
                 self._held.discard(update.job_id)
         service.wake()
 
@@ -190,23 +188,20 @@ def _fields(message: Any) -> dict[str, Any]:
 class FakeService(WorkerServiceServicer):
     """Hands out the jobs that it is given and remembers every call.
 
-    A rule for an RPC may refuse, delay or change its answer; None is the usual one. An update of a
-    stream counts as the call that does the same, and so do the rules for it; the first message of
-    a stream counts as a call of Work.
+    Its only RPC is Work. The first message of a stream counts as a call of Work, and an update as a
+    call of the RPC that does the same. A rule for one of them may refuse, delay or change its
+    answer; None is the usual one.
     """
 
-    def __init__(self, *, streams: bool = True) -> None:
+    def __init__(self) -> None:
         self.rules: dict[str, Rule] = {}
-        if not streams:
-            self.rules["Work"] = refuse(grpc.StatusCode.UNIMPLEMENTED)
         self.streams: list[FakeStream] = []
         self.messages: list[pb.WorkRequest] = []
         """Of all streams."""
         self.streamed = 0
         """Updates of streams."""
-        self.calls: list[tuple[str, Any, float]] = []
+        self.calls: list[tuple[str, Any]] = []
         self.port = 0
-        self.refuse = refuse
         self.offered = asyncio.Event()
         """Set when a job may be pushed."""
         self._jobs: list[Job] = []
@@ -225,28 +220,13 @@ class FakeService(WorkerServiceServicer):
         return job
 
     def requests(self, method: str) -> list[Any]:
-        return [request for name, request, _ in self.calls if name == method]
-
-    def times(self, method: str) -> list[float]:
-        return [moment for name, _, moment in self.calls if name == method]
+        return [request for name, request in self.calls if name == method]
 
     async def called(self, method: str, times: int = 1) -> Any:
         """Wait until an RPC was called so often; return that request."""
-        async with asyncio.timeout(PATIENCE), self._called:
+        async with asyncio.timeout(SECONDS), self._called:
             await self._called.wait_for(lambda: len(self.requests(method)) >= times)
         return self.requests(method)[times - 1]
-
-    async def ClaimJobs(self, request, context):  # noqa: N802
-        if (answer := await self.received("ClaimJobs", request, context)) is not None:
-            return answer
-        jobs = self.take(request.job_types, request.max_jobs)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(request.wait.ToTimedelta().total_seconds()):
-                while not jobs:
-                    self.offered.clear()
-                    await self.offered.wait()
-                    jobs = self.take(request.job_types, request.max_jobs)
-        return pb.ClaimJobsResponse(jobs=jobs)
 
     def take(self, job_types: Any, count: int) -> list[Job]:
         """Take jobs that were offered."""
@@ -258,7 +238,7 @@ class FakeService(WorkerServiceServicer):
     def wake(self) -> None:
         self.offered.set()
 
-    async def UpdateProgress(self, request, context):  # noqa: N802
+    async def update_progress(self, request, context):
         job = Job(id=request.job_id, status=JobStatus.JOB_STATUS_PROCESSING)
         usual = pb.UpdateProgressResponse(job=job, applied=True)
         return await self.received("UpdateProgress", request, context) or usual
@@ -266,50 +246,29 @@ class FakeService(WorkerServiceServicer):
     async def Work(self, requests, context):  # type: ignore[override]  # noqa: N802
         await FakeStream(self, context).serve(requests)
 
-    async def TransitionJob(self, request, context):  # noqa: N802
+    async def transition_job(self, request, context):
         usual = pb.TransitionJobResponse(job=Job(id=request.job_id))
         return await self.received("TransitionJob", request, context) or usual
 
-    async def ReleaseJob(self, request, context):  # noqa: N802
+    async def release_job(self, request, context):
         usual = pb.ReleaseJobResponse(job=Job(id=request.job_id))
         return await self.received("ReleaseJob", request, context) or usual
 
-    async def CreateAsset(self, request, context):  # noqa: N802
+    async def create_asset(self, request, context):
         usual = pb.CreateAssetResponse(asset=Asset(job_id=request.job_id, url=request.url))
         return await self.received("CreateAsset", request, context) or usual
 
     async def received(self, method: str, request: Any, context: Any) -> Any:
-        self.calls.append((method, request, time.monotonic()))
+        self.calls.append((method, request))
         async with self._called:
             self._called.notify_all()
         rule = self.rules.get(method)
         return None if rule is None else await rule(request, context)
 
 
-def refuse(code: grpc.StatusCode, times: int | None = None, words: str = "scripted") -> Rule:
-    """Make a rule that refuses a call so often; always, without `times`."""
-    left = [times]
-
-    async def rule(request: Any, context: Context) -> None:
-        if left[0] is not None:
-            if left[0] == 0:
-                return
-            left[0] -= 1
-        await context.abort(code, words)
-
-    return rule
-
-
 @pytest.fixture
-def way() -> str:
-    """How work travels: by "stream" or by "calls". Many tests try both."""
-    return "stream"
-
-
-@pytest.fixture
-async def service(way: str) -> AsyncIterator[FakeService]:
-    """The fake service; it has no Work if the way is calls."""
-    service = FakeService(streams=way == "stream")
+async def service() -> AsyncIterator[FakeService]:
+    service = FakeService()
     server = grpc.aio.server()
     add_WorkerServiceServicer_to_server(service, server)
     service.port = server.add_insecure_port("127.0.0.1:0")
@@ -342,7 +301,7 @@ class Running:
     async def stop(self) -> None:
         for worker, _ in self._runs:
             worker.stop(now=True)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(SECONDS):
             await asyncio.gather(*(run for _, run in self._runs), return_exceptions=True)
         names = {task.get_name() for task in asyncio.all_tasks()}
         assert not {name for name in names if name.startswith("jobledger-")}
@@ -382,7 +341,7 @@ class WorkerProcess:
 
     async def says(self, word: str) -> str:
         """Wait for a line that begins so; return the rest of it."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(SECONDS):
             while line := str(await asyncio.to_thread(self._output.readline)):
                 if line.split()[:1] == [word]:
                     return line.removeprefix(word).strip()
@@ -392,7 +351,7 @@ class WorkerProcess:
         self.process.send_signal(number)
 
     async def wait(self) -> int:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(SECONDS):
             return await asyncio.to_thread(self.process.wait)
 
     def close(self) -> None:

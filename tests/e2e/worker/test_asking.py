@@ -2,18 +2,12 @@
 
 import asyncio
 
-import grpc
 import pytest
 
 from jobledger.v1 import worker_service_pb2 as pb
-from jobledger.v1.job_pb2 import JobStatus
 from jobledger.worker import Completed, Worker
-from tests.e2e.worker.test_endings import asks_to_cancel, end_of, refuse_with
-
-
-@pytest.fixture(params=["stream", "calls"])
-def way(request):
-    return request.param
+from tests.e2e.worker.rules import asks_to_cancel, refuse_with
+from tests.e2e.worker.test_endings import end_of
 
 
 @pytest.mark.parametrize("blocking", [False, True])
@@ -91,41 +85,6 @@ async def test_a_lost_lease_is_raised_by_the_next_progress_call(
     worker.stop()
     await run
     assert service.requests("TransitionJob") == []
-
-
-async def test_progress_calls_in_a_loop_send_at_most_ten_reports_a_second(
-    service, fake_client, running
-):
-    async def render(job):
-        calls = 0
-        while len(service.requests("UpdateProgress")) < 5:
-            await job.progress()
-            await asyncio.sleep(0)
-            calls += 1
-        return {"calls": calls}
-
-    end = await end_of(service, fake_client, running, render)
-    assert end.result["calls"] > 20
-    times = service.times("UpdateProgress")
-    assert len(times) <= (service.times("TransitionJob")[0] - times[0]) / 0.1 + 1.5
-
-
-@pytest.mark.parametrize("outage", ["refuses", "hangs"])
-async def test_an_outage_does_not_stop_a_handler_that_calls_progress(
-    service, fake_client, running, outage
-):
-    async def hang(request, context):
-        await asyncio.Event().wait()
-
-    refuse = service.refuse(grpc.StatusCode.UNAVAILABLE)
-    service.rules["UpdateProgress"] = refuse if outage == "refuses" else hang
-
-    async def render(job):
-        for _ in range(2):
-            await job.progress()
-
-    end = await end_of(service, fake_client, running, render)
-    assert end.target_status == JobStatus.JOB_STATUS_COMPLETED
 
 
 async def test_a_handler_sees_a_cancellation_by_the_service_at_its_next_progress_call(

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import contextvars
 import gc
 import os
 import signal
@@ -15,12 +14,8 @@ from google.protobuf.duration_pb2 import Duration
 
 from jobledger import AccessDenied, AsyncClient, Client, JobledgerError
 from jobledger.v1 import worker_service_pb2 as pb
-from jobledger.v1.job_pb2 import JobStatus
-from jobledger.worker import Completed, Release, Worker, over_calls
-from tests.e2e.worker.test_endings import refuse_with
-
-by_calls = pytest.mark.parametrize("way", ["calls"])
-both_ways = pytest.mark.parametrize("way", ["stream", "calls"])
+from jobledger.worker import Completed, Worker
+from tests.e2e.worker.rules import refuse, refuse_with
 
 
 async def test_a_worker_sends_its_job_types_and_free_slots(service, fake_client, running):
@@ -41,59 +36,30 @@ async def test_a_worker_sends_its_job_types_and_free_slots(service, fake_client,
     )
 
 
-@by_calls
-async def test_a_worker_claims_for_all_its_types_under_its_name(service, fake_client, running):
-    worker = Worker(fake_client, concurrency=3, lease=7)
-    for job_type in ("a", "b"):
-
-        @worker.handler(job_type)
-        async def handle(job):
-            pass
-
-    running(worker)
-    assert await service.called("ClaimJobs") == pb.ClaimJobsRequest(
-        worker_id=fake_client.worker_id,
-        job_types=["a", "b"],
-        max_jobs=3,
-        lease_duration=Duration(seconds=7),
-        wait=Duration(seconds=20),
-    )
-
-
-@both_ways
-async def test_a_worker_never_claims_more_than_it_can_run(service, fake_client, running):
+async def test_a_worker_never_runs_more_jobs_than_it_has_slots(service, fake_client, running):
     worker = Worker(fake_client, concurrency=3)
-    now, most, overdrawn = 0, 0, []
-
-    async def check(request, context):
-        if now + request.max_jobs > 3:
-            overdrawn.append((now, request.max_jobs))
-
-    service.rules["ClaimJobs"] = check
+    now, most = 0, 0
 
     @worker.handler("render")
     async def render(job):
         nonlocal now, most
         now += 1
         most = max(most, now)
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0)
         now -= 1
 
     for _ in range(50):
         service.offer()
     running(worker)
     await service.called("TransitionJob", 50)
-    assert overdrawn == []
     assert most == 3
 
 
-@both_ways
-async def test_a_worker_continues_after_transient_errors(
-    service, fake_client, running, way, caplog
+async def test_a_worker_goes_on_after_an_outage_which_it_logs_once(
+    service, fake_client, running, caplog
 ):
     worker = Worker(fake_client)
-    method, times = ("Work", 2) if way == "stream" else ("ClaimJobs", 3)
-    service.rules[method] = service.refuse(grpc.StatusCode.UNAVAILABLE, times)
+    service.rules["Work"] = refuse(grpc.StatusCode.UNAVAILABLE, 3)
 
     @worker.handler("render")
     async def render(job):
@@ -102,37 +68,42 @@ async def test_a_worker_continues_after_transient_errors(
     service.offer()
     running(worker)
     await service.called("TransitionJob")
-    assert len(service.requests(method)) >= times + 1
-    # An outage has one log line, and so has its end, after any number of tries.
-    logged = [record.message for record in caplog.records if record.levelname == "WARNING"]
-    assert [words for words in logged if "claim failed" in words] == logged[: way == "calls"]
-    assert logged[1:] == ["the service answers again"] * (way == "calls")
+    assert len(service.requests("Work")) == 4
+    begin, end = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert begin == "the Work stream ended (scripted); opening another one"
+    assert end == "the service answers again"
 
 
-@both_ways
-async def test_permanent_errors_stop_the_worker_and_release_its_jobs(
-    service, fake_client, running, way, monkeypatch
+@pytest.mark.parametrize(
+    ("rule", "error", "words"),
+    [
+        (refuse_with("ACCESS_DENIED"), AccessDenied, "scripted"),
+        (refuse(grpc.StatusCode.PERMISSION_DENIED), AccessDenied, "scripted"),
+        (refuse(grpc.StatusCode.UNIMPLEMENTED), JobledgerError, "no Work stream: .* proxy"),
+    ],
+)
+async def test_a_service_that_refuses_the_worker_ends_it(
+    service, fake_client, running, rule, error, words
 ):
-    monkeypatch.setattr(over_calls, "CLAIM_WAIT", 0.05)
     worker = Worker(fake_client, concurrency=2)
-    started = asyncio.Event()
+    started, stopped = asyncio.Event(), asyncio.Event()
 
     @worker.handler("render")
     async def render(job):
         started.set()
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
 
-    job = service.offer()
+    service.offer()
     run = running(worker)
     await started.wait()
-    if way == "stream":
-        service.rules["Work"] = refuse_with("ACCESS_DENIED")
-        service.streams[0].end(grpc.StatusCode.UNAVAILABLE)
-    else:
-        service.rules["ClaimJobs"] = service.refuse(grpc.StatusCode.PERMISSION_DENIED)
-    with pytest.raises(AccessDenied):
+    service.rules["Work"] = rule
+    service.streams[0].end(grpc.StatusCode.UNAVAILABLE)
+    with pytest.raises(error, match=words):
         await run
-    assert (await service.called("ReleaseJob")).job_id == job.id
+    assert stopped.is_set()
 
 
 async def test_a_job_that_finishes_within_the_grace_finishes_as_any_other(
@@ -157,7 +128,6 @@ async def test_a_job_that_finishes_within_the_grace_finishes_as_any_other(
     assert service.requests("ReleaseJob") == []
 
 
-@both_ways
 async def test_a_job_that_does_not_finish_within_the_grace_is_released(
     service, fake_client, running
 ):
@@ -185,7 +155,6 @@ async def test_a_job_that_does_not_finish_within_the_grace_is_released(
     assert cleaned == [[]]
 
 
-@both_ways
 async def test_leases_are_renewed_during_the_grace(service, fake_client, running):
     worker = Worker(fake_client, lease=0.6, grace=30)
     started, done = asyncio.Event(), asyncio.Event()
@@ -205,48 +174,6 @@ async def test_leases_are_renewed_during_the_grace(service, fake_client, running
     assert len(service.requests("TransitionJob")) == 1
 
 
-async def test_the_outcome_of_a_handler_cancelled_at_shutdown_is_reported(
-    service, fake_client, running
-):
-    worker = Worker(fake_client, grace=0)
-    started = asyncio.Event()
-
-    @worker.handler("render")
-    async def render(job):
-        started.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            return Completed({"a": 1})
-
-    service.offer()
-    run = running(worker)
-    await started.wait()
-    worker.stop()
-    await run
-    assert service.requests("TransitionJob")[0].target_status == JobStatus.JOB_STATUS_COMPLETED
-    assert service.requests("ReleaseJob") == []
-
-
-@both_ways
-async def test_a_release_is_retried(service, fake_client, running):
-    worker = Worker(fake_client, grace=0)
-    service.rules["ReleaseJob"] = service.refuse(grpc.StatusCode.UNAVAILABLE, 2)
-    started = asyncio.Event()
-
-    @worker.handler("render")
-    async def render(job):
-        started.set()
-        await asyncio.Event().wait()
-
-    service.offer()
-    run = running(worker)
-    await started.wait()
-    worker.stop()
-    await run
-    assert len(service.requests("ReleaseJob")) == 3
-
-
 async def test_a_program_whose_signal_handlers_are_not_of_python_can_run_a_worker(
     service, fake_client, monkeypatch
 ):
@@ -261,92 +188,6 @@ async def test_a_program_whose_signal_handlers_are_not_of_python_can_run_a_worke
     service.offer()
     await worker.run()
     assert len(service.requests("TransitionJob")) == 1
-
-
-@both_ways
-async def test_a_release_by_a_handler_is_tried_for_as_long_as_the_worker_runs(
-    service, fake_client, running, monkeypatch
-):
-    monkeypatch.setattr("jobledger.worker.lease_calls.RELEASE", 0.0)
-    worker = Worker(fake_client)
-    service.rules["ReleaseJob"] = service.refuse(grpc.StatusCode.UNAVAILABLE, 3)
-
-    @worker.handler("render")
-    async def render(job):
-        return Release()
-
-    service.offer()
-    running(worker)
-    await service.called("ReleaseJob", 4)
-
-
-@both_ways
-async def test_a_worker_that_stops_in_an_outage_gives_up_a_release_after_a_while(
-    service, fake_client, running, monkeypatch
-):
-    monkeypatch.setattr("jobledger.worker.lease_calls.RELEASE", 0.0)
-    worker = Worker(fake_client, grace=0)
-    service.rules["ReleaseJob"] = service.refuse(grpc.StatusCode.UNAVAILABLE)
-
-    @worker.handler("render")
-    async def render(job):
-        return Release()
-
-    service.offer()
-    run = running(worker)
-    await service.called("ReleaseJob", 2)
-    worker.stop()
-    async with asyncio.timeout(20):
-        await run
-
-
-@by_calls
-async def test_jobs_of_a_claim_that_is_answered_while_stopping_are_released(
-    service, fake_client, running, monkeypatch
-):
-    monkeypatch.setattr(over_calls, "LAST_CLAIM", 20.0)
-    worker = Worker(fake_client, concurrency=5)
-    handled = []
-
-    @worker.handler("render")
-    async def render(job):
-        handled.append(job.id)
-
-    run = running(worker)
-    await service.called("ClaimJobs")
-    worker.stop()
-    jobs = [service.offer() for _ in range(3)]
-    await run
-    released = {request.job_id for request in service.requests("ReleaseJob")}
-    assert released == {job.id for job in jobs}
-    assert handled == []
-
-
-@by_calls
-async def test_an_unanswered_claim_is_cancelled_when_the_worker_stops(
-    service, fake_client, running
-):
-    worker = Worker(fake_client)
-    gone = asyncio.Event()
-
-    async def wait(request, context):
-        try:
-            await asyncio.Event().wait()
-        finally:
-            gone.set()
-
-    service.rules["ClaimJobs"] = wait
-
-    @worker.handler("render")
-    async def render(job):
-        pass
-
-    run = running(worker)
-    await service.called("ClaimJobs")
-    worker.stop()
-    async with asyncio.timeout(10):
-        await run
-        await gone.wait()
 
 
 async def test_a_plain_function_is_stopped_by_its_next_call_and_its_job_released(
@@ -367,88 +208,6 @@ async def test_a_plain_function_is_stopped_by_its_next_call_and_its_job_released
     worker.stop()
     await run
     assert service.requests("ReleaseJob") == [pb.ReleaseJobRequest(job_id=job.id, attempt=1)]
-
-
-async def test_a_thread_that_does_not_stop_is_abandoned_and_its_job_released(
-    service, fake_client, running, monkeypatch
-):
-    monkeypatch.setattr("jobledger.worker.handling.CLEAN_UP", 0.1)
-    worker = Worker(fake_client, grace=0)
-    started, end = threading.Event(), threading.Event()
-
-    @worker.handler("render")
-    def render(job):
-        started.set()
-        end.wait(30)
-
-    job = service.offer()
-    run = running(worker)
-    await asyncio.to_thread(started.wait)
-    worker.stop()
-    await run
-    assert service.requests("ReleaseJob") == [pb.ReleaseJobRequest(job_id=job.id, attempt=1)]
-    end.set()
-
-
-async def test_a_handler_that_swallows_its_cancellation_is_cancelled_again(
-    service, fake_client, running, monkeypatch
-):
-    monkeypatch.setattr("jobledger.worker.handling.CLEAN_UP", 0.05)
-    worker = Worker(fake_client, grace=0)
-    started = asyncio.Event()
-    cancelled: list[bool] = []
-
-    @worker.handler("render")
-    async def render(job):
-        started.set()
-        while len(cancelled) < 2:
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                cancelled.append(True)
-        raise asyncio.CancelledError
-
-    service.offer()
-    run = running(worker)
-    await started.wait()
-    worker.stop()
-    await run
-    assert len(service.requests("ReleaseJob")) == 1
-
-
-@pytest.mark.parametrize("why", ["timeout", "shutdown"])
-async def test_a_handler_that_swallows_every_cancellation_is_closed(
-    service, fake_client, running, monkeypatch, why
-):
-    monkeypatch.setattr("jobledger.worker.handling.CLEAN_UP", 0.05)
-    worker = Worker(fake_client, grace=0)
-    started = asyncio.Event()
-    variable = contextvars.ContextVar[str]("variable")
-    cleaned = []
-
-    @worker.handler("render", timeout=0.05 if why == "timeout" else None)
-    async def render(job):
-        started.set()
-        token = variable.set(job.id)
-        try:
-            while True:
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.Event().wait()
-        finally:
-            variable.reset(token)  # ValueError in another context
-            cleaned.append(job.id)
-
-    job = service.offer()
-    run = running(worker)
-    await started.wait()
-    if why == "shutdown":
-        worker.stop()
-        await run
-        assert [request.job_id for request in service.requests("ReleaseJob")] == [job.id]
-    else:
-        assert (await service.called("TransitionJob")).error.reason == "TIMED_OUT"
-    assert cleaned == [job.id]
-    assert not [task for task in asyncio.all_tasks() if "Handling" in repr(task.get_coro())]
 
 
 async def test_cancelling_run_releases_its_jobs_too(service, fake_client, running):
@@ -648,32 +407,6 @@ async def test_a_handlers_job_type_defaults_to_its_functions_name(service, fake_
     running(worker)
     await service.called("TransitionJob", 2)
     assert list(service.requests("Work")[0].hello.job_types) == ["render", "encode"]
-
-
-@by_calls
-async def test_a_claim_whose_answer_is_too_large_is_followed_by_a_smaller_one(
-    service, running, caplog
-):
-    async with (
-        grpc.aio.insecure_channel(
-            f"127.0.0.1:{service.port}", [("grpc.max_receive_message_length", 3000)]
-        ) as channel,
-        AsyncClient(channel=channel) as client,
-    ):
-        worker = Worker(client, concurrency=4)
-
-        @worker.handler("render")
-        async def render(job):
-            pass
-
-        for _ in range(6):
-            service.offer(parameters={"blob": "x" * 1000})
-        running(worker)
-        await service.called("TransitionJob", 2)
-    claims = [request.max_jobs for request in service.requests("ClaimJobs")]
-    # Four are too large together; the lost ones are claimable when their leases have expired.
-    assert claims[:3] == [4, 2, 2]
-    assert "claim failed" in caplog.text
 
 
 async def test_a_lease_that_the_service_refuses_stops_the_worker(client, running, job_type):

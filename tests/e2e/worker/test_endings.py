@@ -1,7 +1,6 @@
 """Each job has exactly one outcome, or none if it is no longer this worker's."""
 
 import asyncio
-from dataclasses import dataclass
 
 import grpc
 import pytest
@@ -10,6 +9,7 @@ from jobledger import Asset
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.v1.job_pb2 import Job, JobStatus
 from jobledger.worker import Completed, Failed, Partial, Release, Worker
+from tests.e2e.worker.rules import asks_to_cancel, refuse, refuse_with
 
 COMPLETED = JobStatus.JOB_STATUS_COMPLETED
 PARTIAL = JobStatus.JOB_STATUS_PARTIAL
@@ -74,15 +74,6 @@ async def test_the_log_says_how_a_job_finished_and_why(
     assert f"job {job.id} (render, attempt 1): {words}" in caplog.messages
 
 
-async def test_a_handler_that_returns_nothing_has_completed_its_job(service, fake_client, running):
-    async def render(job):
-        pass
-
-    end = await end_of(service, fake_client, running, render)
-    assert end.target_status == COMPLETED
-    assert not end.HasField("result")
-
-
 async def test_assets_and_details_are_sent_with_the_outcome(service, fake_client, running):
     asset = Asset(asset_type="image/png", url="https://example.com/a.png")
 
@@ -93,152 +84,6 @@ async def test_assets_and_details_are_sent_with_the_outcome(service, fake_client
     assert [Asset.from_proto(each) for each in end.assets] == [asset]
     assert (end.error.reason, end.error.message) == ("NO_SOUND", "no sound")
     assert end.error.details["track"] == 2
-
-
-@pytest.mark.parametrize("blocking", [False, True])
-@pytest.mark.parametrize("raised", [ValueError("disk\0 full"), SystemExit(3), StopIteration("x")])
-async def test_what_a_handler_raises_makes_the_job_failed(
-    service, fake_client, running, raised, blocking
-):
-    def blocking_render(job):
-        raise raised
-
-    async def render(job):
-        raise raised
-
-    function = blocking_render if blocking else render
-    end = await end_of(service, fake_client, running, function)
-    assert end.target_status == FAILED
-    assert end.error.reason in {"VALUE_ERROR", "SYSTEM_EXIT", "RUNTIME_ERROR"}
-    assert "\0" not in end.error.message
-    assert "Traceback" not in end.error.message
-
-
-async def test_a_keyboard_interrupt_in_a_thread_does_not_end_the_worker(
-    service, fake_client, running
-):
-    def render(job):
-        raise KeyboardInterrupt
-
-    end = await end_of(service, fake_client, running, render)
-    assert (end.target_status, end.error.reason) == (FAILED, "RUNTIME_ERROR")
-
-
-async def test_a_cancellation_of_the_handlers_own_making_is_a_failure(
-    service, fake_client, running
-):
-    async def render(job):
-        raise asyncio.CancelledError
-
-    end = await end_of(service, fake_client, running, render)
-    assert (end.target_status, end.error.reason) == (FAILED, "CANCELLED_ERROR")
-
-
-@dataclass
-class Frame:
-    number: int
-
-
-@dataclass
-class Rendered:
-    frames: list[Frame]
-
-
-@pytest.mark.parametrize("returned", [{"frames": [{"number": 1}]}, Rendered([Frame(1)])])
-async def test_a_mapping_or_a_dataclass_is_the_result(service, fake_client, running, returned):
-    async def render(job):
-        return returned
-
-    end = await end_of(service, fake_client, running, render)
-    assert end.target_status == COMPLETED
-    assert end.result["frames"][0]["number"] == 1
-
-
-@pytest.mark.parametrize("blocking", [False, True])
-@pytest.mark.parametrize("returned", [7, "done", [1, 2], Completed, Rendered])
-async def test_a_return_value_that_is_no_outcome_makes_the_job_failed(
-    service, fake_client, running, returned, blocking
-):
-    def blocking_render(job):
-        return returned
-
-    async def render(job):
-        return returned
-
-    function = blocking_render if blocking else render
-    end = await end_of(service, fake_client, running, function)
-    assert (end.target_status, end.error.reason) == (FAILED, "TYPE_ERROR")
-    assert f"the handler returned {type(returned).__name__}" in end.error.message
-
-
-async def test_a_plain_function_that_returns_a_coroutine_makes_the_job_failed(
-    service, fake_client, running
-):
-    async def render(job):
-        pass
-
-    def call(job):
-        return render(job)
-
-    end = await end_of(service, fake_client, running, call)
-    assert (end.target_status, end.error.reason) == (FAILED, "TYPE_ERROR")
-
-
-def nested(levels):
-    value = {"bottom": True}
-    for _ in range(levels - 1):
-        value = {"a": value}  # type: ignore[dict-item]
-    return value
-
-
-def broken():
-    yield Asset("image/png", url="https://example.com/a.png")
-    raise OSError("disk full")
-
-
-REFUSED_OUTCOMES = [
-    (lambda: Failed(ValueError("disk full")), "message: ValueError('disk full')"),
-    (lambda: Failed(None), "message: None"),
-    (lambda: Failed("no", 7), "reason: 7"),
-    (lambda: Failed("no", details={"a": b""}), "details.a: bytes"),
-    (lambda: Partial({}, 5), "message: 5"),
-    (lambda: Completed("done"), "result: str"),
-    (lambda: Completed([1]), "result: list"),
-    (lambda: Completed({"a": object()}), "result.a: object"),
-    (lambda: Completed(nested(40)), "result.a.a"),
-    (lambda: nested(40), "result.a.a"),
-    (lambda: Completed(assets=["x"]), "assets[0]: str"),  # type: ignore[list-item]
-    (lambda: Completed(assets="x"), "assets: str"),
-    (lambda: Completed(assets=[Asset("image/png", file_size="x")]), "assets[0]: "),
-    (lambda: Completed(assets=broken()), "disk full"),
-]
-
-
-@pytest.mark.parametrize(("make", "words"), REFUSED_OUTCOMES)
-async def test_an_outcome_that_cannot_be_sent_makes_the_job_failed(
-    service, fake_client, running, make, words
-):
-    async def render(job):
-        return make()
-
-    end = await end_of(service, fake_client, running, render)
-    assert end.target_status == FAILED
-    assert words in end.error.message
-    assert end.error.reason in {"TYPE_ERROR", "VALUE_ERROR", "OS_ERROR"}
-
-
-async def test_an_outcome_that_was_changed_after_it_was_made_makes_the_job_failed(
-    service, fake_client, running
-):
-    async def render(job):
-        result = {}
-        outcome = Completed(result)
-        result["late"] = object()
-        return outcome
-
-    end = await end_of(service, fake_client, running, render)
-    assert end.target_status == FAILED
-    assert "result.late: object" in end.error.message
 
 
 @pytest.mark.parametrize("blocking", [False, True])
@@ -268,7 +113,7 @@ async def test_a_handler_can_release_its_job(service, fake_client, running, bloc
 async def test_an_outcome_that_the_service_refuses_makes_the_job_failed(
     service, fake_client, running, code, words
 ):
-    service.rules["TransitionJob"] = service.refuse(code, 1, words)
+    service.rules["TransitionJob"] = refuse(code, 1, words)
 
     async def render(job):
         return Completed({"a": 1})
@@ -280,11 +125,6 @@ async def test_an_outcome_that_the_service_refuses_makes_the_job_failed(
 
 
 # --- cancellation ---------------------------------------------------------------------------------
-
-
-async def asks_to_cancel(request, context):
-    job = Job(id=request.job_id, status=JobStatus.JOB_STATUS_PROCESSING, cancel_reason="not needed")
-    return pb.UpdateProgressResponse(job=job, applied=True, cancel_requested=True)
 
 
 async def test_a_cancelled_handler_gets_a_cancelled_error(service, fake_client, running):
@@ -340,22 +180,6 @@ async def test_the_outcome_of_a_cancelled_handler_is_reported(
     end = await end_of(service, fake_client, running, render, on_cancel=on_cancel)
     assert end.target_status == PARTIAL
     assert len(service.requests("CreateAsset")) == 1
-
-
-async def test_an_error_while_cleaning_up_does_not_hide_the_cancellation(
-    service, fake_client, running
-):
-    service.rules["UpdateProgress"] = asks_to_cancel
-
-    async def render(job):
-        await job.progress(1)
-        try:
-            await asyncio.Event().wait()
-        finally:
-            raise OSError("nothing to clean up")
-
-    end = await end_of(service, fake_client, running, render)
-    assert end.error.reason == "CANCELLED"
 
 
 async def test_a_cancellation_is_raised_in_a_plain_function_when_it_reports(
@@ -435,53 +259,18 @@ async def test_a_handler_whose_job_was_finished_by_others_is_stopped(service, fa
     assert len(service.requests("UpdateProgress")) == 1
 
 
-@pytest.mark.parametrize("way", ["stream", "calls"])
-@pytest.mark.parametrize("silence", ["refuses", "hangs"])
-async def test_a_handler_without_a_renewal_in_time_is_stopped_by_the_workers_own_clock(
-    service, fake_client, running, silence, way
+async def test_a_handler_without_a_renewal_in_time_is_stopped_and_its_job_released(
+    service, fake_client, running
 ):
-    async def hang(request, context):
-        await asyncio.Event().wait()
-
-    async def hang_again(request, context):
-        if service.requests("Work")[1:]:
-            await hang(request, context)
-
-    refuse = service.refuse(grpc.StatusCode.UNAVAILABLE)
-    service.rules["UpdateProgress"] = refuse if silence == "refuses" else hang
-    if way == "stream":
-        service.rules["Work"] = hang_again
-    # No answer said that another worker has the job: so it is released.
+    service.rules["UpdateProgress"] = refuse(grpc.StatusCode.UNAVAILABLE)
+    # No answer said that another worker has the job.
     assert len(await lost_handler(service, fake_client, running)) == 1
-    started = service.times("Work")[0]
-    assert max(service.times("UpdateProgress")) - started <= LEASE
-
-
-async def test_an_asset_that_comes_too_late_stops_its_handler(service, fake_client, running):
-    worker = Worker(fake_client)
-    service.rules["CreateAsset"] = refuse_with("LEASE_LOST")
-    cancelled = asyncio.Event()
-
-    @worker.handler("render")
-    async def render(job):
-        try:
-            await job.add_asset("image/png", url="https://example.com/a.png")
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
-
-    service.offer()
-    run = running(worker)
-    await cancelled.wait()
-    worker.stop()
-    await run
-    assert service.requests("TransitionJob") == service.requests("ReleaseJob") == []
 
 
 async def test_an_asset_that_the_service_refuses_raises_in_the_handler(
     service, fake_client, running
 ):
-    service.rules["CreateAsset"] = service.refuse(grpc.StatusCode.INVALID_ARGUMENT)
+    service.rules["CreateAsset"] = refuse(grpc.StatusCode.INVALID_ARGUMENT)
 
     async def render(job):
         await job.add_asset("image/png")
@@ -506,19 +295,3 @@ async def test_an_outcome_that_comes_too_late_is_discarded_and_the_worker_goes_o
     service.rules.clear()
     job = service.offer()
     assert (await service.called("TransitionJob", 2)).job_id == job.id
-
-
-def refuse_with(reason):
-    from google.protobuf.any_pb2 import Any as AnyMessage
-    from google.rpc.error_details_pb2 import ErrorInfo
-    from google.rpc.status_pb2 import Status
-    from grpc_status import rpc_status
-
-    packed = AnyMessage()
-    packed.Pack(ErrorInfo(reason=reason, domain="jobledger"))
-    status = Status(code=grpc.StatusCode.ABORTED.value[0], message="scripted", details=[packed])
-
-    async def rule(request, context):
-        await context.abort_with_status(rpc_status.to_status(status))
-
-    return rule

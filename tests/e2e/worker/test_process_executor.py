@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import subprocess
@@ -12,18 +11,19 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from google.protobuf import json_format
 
-from jobledger import JobStatus
-from jobledger.v1 import worker_service_pb2 as pb
-from jobledger.v1.job_pb2 import Job
+from jobledger import Completed, Job, JobStatus, Release
 from jobledger.worker import Worker
+from jobledger.worker.handlers.handler import make_handler
+from jobledger.worker.handlers.job_run import JobRun
+from jobledger.worker.job import Stop
 from tests.e2e.worker import process_handlers
-from tests.e2e.worker.test_endings import asks_to_cancel
+from tests.e2e.worker.rules import asks_to_cancel, refuse
 from tests.support.pages import ROOT
+from tests.support.recorded_updates import RecordedUpdates
 
 COMPLETED = JobStatus.COMPLETED.to_proto()
 PARTIAL = JobStatus.PARTIAL.to_proto()
 FAILED = JobStatus.FAILED.to_proto()
-LEASE = 0.9
 
 
 async def end_of(service, client, running, function, parameters=None, **options):
@@ -132,7 +132,7 @@ async def test_middleware_of_a_process_handler_gets_what_it_raised(
 async def test_a_refusal_of_the_service_is_raised_in_the_process(service, fake_client, running):
     import grpc
 
-    service.rules["CreateAsset"] = service.refuse(grpc.StatusCode.INVALID_ARGUMENT)
+    service.rules["CreateAsset"] = refuse(grpc.StatusCode.INVALID_ARGUMENT)
     end = await end_of(service, fake_client, running, process_handlers.refused_asset)
     assert (end.target_status, end.error.reason) == (FAILED, "JOBLEDGER_ERROR")
 
@@ -198,76 +198,52 @@ async def test_a_cancellation_is_raised_in_the_process(service, fake_client, run
         assert (end.target_status, end.error.reason) == (FAILED, "CANCELLED")
 
 
-@pytest.mark.parametrize("why", ["timeout", "shutdown", "lost"])
-async def test_a_process_that_does_not_stop_is_killed(
-    service, fake_client, running, monkeypatch, tmp_path, caplog, why
-):
-    monkeypatch.setattr("jobledger.worker.handling.CLEAN_UP", 0.1)
+@pytest.mark.parametrize("why", ["shutdown", "lost"])
+async def test_a_process_that_does_not_stop_is_killed(tmp_path, why):
     file = tmp_path / "pid"
-    worker = Worker(fake_client, grace=0, lease=LEASE)
-    timeout = 2 if why == "timeout" else None
-    worker.handler("render", executor="process", timeout=timeout)(process_handlers.deaf)
-    job = service.offer(parameters={"file": str(file)})
-    run = running(worker)
+    job = Job(
+        id="j", job_type="render", status=JobStatus.PROCESSING, parameters={"file": str(file)}
+    )
+    handler = make_handler(process_handlers.deaf, executor="process")
+    run, updates = JobRun(job, handler, clean_up=0.1), RecordedUpdates()
+    running = asyncio.create_task(run.run(updates))
     pid = int(await text_of(file))
-    if why == "timeout":
-        assert (await service.called("TransitionJob")).error.reason == "TIMED_OUT"
-    elif why == "shutdown":
-        worker.stop()
-        await run
-        assert [each.job_id for each in service.requests("ReleaseJob")] == [job.id]
+    if why == "shutdown":
+        run.shut_down()
     else:
-        from tests.e2e.worker.test_endings import refuse_with
-
-        service.rules["UpdateProgress"] = refuse_with("LEASE_LOST")
+        run.lose(Stop.LOST, "scripted")
+    await running
     assert await gone(pid)
-    if why == "lost":
-        worker.stop()
-        await run
-        assert service.requests("TransitionJob") == service.requests("ReleaseJob") == []
-        gc.collect()
-        assert "never retrieved" not in caplog.text
+    assert updates.outcome == {"shutdown": Release(), "lost": None}[why]
 
 
 @pytest.mark.parametrize("end", ["returns", "is killed"])
-async def test_the_end_of_a_lost_attempt_leaves_the_next_one_alone(
-    service, fake_client, running, monkeypatch, tmp_path, caplog, end
-):
-    first_ended = asyncio.Event()
-
-    async def note_the_end(job, call_next):
-        try:
-            return await call_next(job)
-        finally:
-            if job.attempt == 1:
-                first_ended.set()
-
-    worker = Worker(fake_client, concurrency=2, middleware=[note_the_end])
-    worker.handler("render", executor="process")(process_handlers.computes)
+async def test_the_end_of_a_lost_attempt_leaves_the_next_one_alone(tmp_path, end):
+    handler = make_handler(process_handlers.computes, executor="process")
     started = [tmp_path / f"started {attempt}" for attempt in (1, 2)]
     go = [tmp_path / f"go {attempt}" for attempt in (1, 2)]
-    first, second = ({"started": str(each), "file": str(go[n])} for n, each in enumerate(started))
-    job = service.offer(parameters=first)
-    running(worker)
-    await text_of(started[0])
-    # Its lease expired, and this worker claims it again.
-    again = Job(id=job.id, job_type="render", status=job.status, attempt=2)
-    again.parameters.update(second)
-    await service.streams[0].push(again)
-    await text_of(started[1])
-    if end == "is killed":
-        monkeypatch.setattr("jobledger.worker.handling.CLEAN_UP", 0.1)
-    await service.streams[0].signal(job_id=job.id, attempt=1, lease_lost=pb.LeaseLost())
-    while "no longer this worker's" not in caplog.text:
-        await asyncio.sleep(0.001)
+    runs = []
+    for attempt, files in enumerate(zip(started, go, strict=True), 1):
+        job = Job(
+            id="j",
+            job_type="render",
+            status=JobStatus.PROCESSING,
+            attempt=attempt,
+            parameters={"started": str(files[0]), "file": str(files[1])},
+        )
+        run, updates = JobRun(job, handler, clean_up=0.1), RecordedUpdates()
+        runs.append((run, updates, asyncio.create_task(run.run(updates))))
+        await text_of(files[0])
+    (first, _, first_running), (_, second, second_running) = runs
     if end == "returns":
         go[0].touch()
-    async with asyncio.timeout(20):
-        await first_ended.wait()
+    else:
+        first.lose(Stop.LOST, "scripted")
+    await first_running
     go[1].touch()
-    end_of_second = await service.called("TransitionJob")
-    assert (end_of_second.attempt, end_of_second.error.reason) == (2, "")
-    assert end_of_second.target_status == COMPLETED
+    await second_running
+    await asyncio.to_thread(handler.processes.close)
+    assert isinstance(second.outcome, Completed)
 
 
 async def test_log_records_of_a_process_reach_the_workers_log(

@@ -1,10 +1,7 @@
-"""A worker does its work over one stream, or by calls where there is none."""
+"""A worker does all its work over one stream, and goes on over another one if it breaks."""
 
 import asyncio
-import contextlib
 import itertools
-import re
-import time
 from collections import Counter
 
 import grpc
@@ -14,45 +11,11 @@ from jobledger import AsyncClient, JobStatus
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.v1.job_pb2 import Job
 from jobledger.worker import Completed, Worker
-from jobledger.worker import work as work_module
-from jobledger.worker.work import PATIENCE, Work
+from tests.e2e.worker.rules import refuse
 from tests.support.observed_channel import ObservedChannel
 
 LEASE = 0.9
 MIB = 1024 * 1024
-
-with_streams = pytest.mark.parametrize("way", ["stream"])
-without_streams = pytest.mark.parametrize("way", ["calls"])
-
-
-def called(service):
-    """Count the updates that came as calls."""
-    streams = len(service.requests("Work"))
-    return len(service.calls) - service.streamed - streams - len(service.requests("ClaimJobs"))
-
-
-@contextlib.asynccontextmanager
-async def busy(service, client, running, jobs=1, **options):
-    """A worker whose jobs run until the end of this, and then end well."""
-    worker = Worker(client, concurrency=jobs, **options)
-    done = asyncio.Event()
-
-    @worker.handler("render")
-    async def render(job):
-        step = 0
-        while not done.is_set():
-            step += 1
-            await job.progress(step % 100)
-            await asyncio.sleep(0.01)
-        return Completed({"steps": step})
-
-    for _ in range(jobs):
-        service.offer()
-    running(worker)
-    yield
-    done.set()
-    ends = [await service.called("TransitionJob", each + 1) for each in range(jobs)]
-    assert {end.target_status for end in ends} == {JobStatus.COMPLETED.to_proto()}
 
 
 class Waiting:
@@ -77,15 +40,6 @@ class Waiting:
 
 
 # --- updates ---------------------------------------------------------------------------------
-
-
-@with_streams
-async def test_the_work_of_all_jobs_shares_one_stream(service, fake_client, running):
-    async with busy(service, fake_client, running, jobs=20):
-        await service.called("UpdateProgress", 100)
-    assert len(service.requests("Work")) == 1
-    assert called(service) == len(service.requests("ClaimJobs")) == 0
-    assert len({request.job_id for request in service.requests("UpdateProgress")}) == 20
 
 
 async def test_all_ready_updates_are_sent_in_one_message(service, fake_client, running):
@@ -246,8 +200,8 @@ async def test_a_handler_that_runs_on_without_its_lease_keeps_its_slot(
     await stream.signal(job_id=job.id, attempt=1, lease_lost=pb.LeaseLost())
     await stopping.wait()
     # Pushed before the service can know that the slot is taken.
-    early = service.offer()
-    assert (await service.called("ReleaseJob")).job_id == early.id
+    await stream.push(Job(id="early", job_type="render", attempt=1))
+    assert (await service.called("ReleaseJob")).job_id == "early"
     slots = [message.slots for message in service.messages if message.HasField("slots")]
     assert slots[-1] == 0
     following = service.offer()
@@ -265,7 +219,7 @@ async def test_a_stopping_worker_claims_no_more_and_releases_late_jobs(
     waiting.worker.stop()
     while service.messages[-1].slots or not service.messages[-1].HasField("slots"):
         await asyncio.sleep(0.001)
-    late = pb.ClaimJobsResponse(jobs=[]).jobs.add(id="late", job_type="render", attempt=3)
+    late = Job(id="late", job_type="render", attempt=3)
     await service.streams[0].push(late)
     released = await service.called("ReleaseJob")
     assert (released.job_id, released.attempt) == ("late", 3)
@@ -275,10 +229,9 @@ async def test_a_stopping_worker_claims_no_more_and_releases_late_jobs(
 
 
 async def test_a_job_beyond_the_slots_is_released_also_after_an_outage(
-    service, fake_client, running, monkeypatch
+    service, fake_client, running
 ):
-    monkeypatch.setattr("jobledger.worker.lease_calls.RELEASE", 0.0)
-    service.rules["ReleaseJob"] = service.refuse(grpc.StatusCode.UNAVAILABLE, 3)
+    service.rules["ReleaseJob"] = refuse(grpc.StatusCode.UNAVAILABLE, 3)
     waiting = Waiting(fake_client, running)
     service.offer()
     await waiting.started.acquire()
@@ -286,17 +239,6 @@ async def test_a_job_beyond_the_slots_is_released_also_after_an_outage(
     assert (await service.called("ReleaseJob", 4)).job_id == "beyond"
     waiting.go.set()
     await service.called("TransitionJob")
-
-
-async def test_an_idle_worker_sends_a_heartbeat_every_third_of_its_lease(
-    service, fake_client, running
-):
-    Waiting(fake_client, running, lease=0.3)
-    async with asyncio.timeout(20):
-        while len(service.messages) < 10:
-            await asyncio.sleep(0.01)
-    assert set(map(str, service.messages[1:])) == {""}
-    assert len(service.streams) == 1
 
 
 async def test_any_answer_renews_all_leases(service, fake_client, running):
@@ -398,7 +340,6 @@ async def test_a_stream_without_answers_is_replaced(service, fake_client, runnin
     again = await service.called("Work", 2)
     assert again.hello.holding == [pb.HeldJob(job_id=job.id, attempt=1)]
     assert await service.called("TransitionJob", 2) == silent[0]
-    assert called(service) == 0
 
 
 async def test_a_worker_waits_for_a_token(service, running):
@@ -426,164 +367,7 @@ async def test_a_worker_waits_for_a_token(service, running):
         await waiting.run
 
 
-async def test_an_update_is_sent_once_over_a_stream_that_is_slow_but_not_silent(
-    service, fake_client, running
-):
-    answered = asyncio.Event()
-
-    async def wait(request, context):
-        await answered.wait()
-
-    service.rules["TransitionJob"] = wait
-    waiting = Waiting(fake_client, running, lease=10)
-    waiting.go.set()
-    service.offer()
-    await service.called("TransitionJob")
-    until = time.monotonic() + 10 * PATIENCE * 1.2  # what is tested is time itself
-    while time.monotonic() < until:
-        await service.streams[0].signal(job_id="another", attempt=1, lease_lost=pb.LeaseLost())
-        await asyncio.sleep(0.01)
-    answered.set()
-    waiting.worker.stop()
-    await waiting.run
-    assert len(service.requests("TransitionJob")) == len(service.requests("Work")) == 1
-
-
-async def hang_on_streams(request, context):
-    if not hasattr(context, "peer"):  # as a call has
-        await asyncio.Event().wait()
-
-
-async def test_an_update_that_no_stream_answers_is_sent_as_a_call(service, fake_client, running):
-    """Though each stream is opened: a proxy may pass on no more than its first message."""
-    service.rules["TransitionJob"] = hang_on_streams
-    waiting = Waiting(fake_client, running, lease=LEASE)
-    waiting.go.set()
-    service.offer()
-    while not called(service):
-        await service.called("TransitionJob", len(service.requests("TransitionJob")) + 1)
-    assert len(service.requests("Work")) == 2
-
-
-async def test_a_worker_that_stops_waits_for_no_second_stream(service, fake_client, running):
-    service.rules["ReleaseJob"] = hang_on_streams
-    waiting = Waiting(fake_client, running, lease=LEASE)
-    service.offer()
-    await waiting.started.acquire()
-    waiting.worker.stop(now=True)
-    await waiting.run
-    assert len(service.requests("Work")) == called(service) == 1
-
-
 # --- without a stream --------------------------------------------------------------------------
-
-
-@without_streams
-async def test_an_unimplemented_work_stream_is_tried_once(service, fake_client, running, caplog):
-    caplog.set_level("INFO", "jobledger.worker")
-    async with busy(service, fake_client, running, jobs=5, lease=LEASE):
-        await service.called("UpdateProgress", 50)
-    assert len(service.requests("Work")) == 1
-    assert called(service) >= 50
-    (words,) = [each for each in caplog.messages if "stream" in each]
-    assert re.fullmatch(r"no Work stream can be used \(.*\); using single calls instead", words)
-
-
-async def hang(requests, context):
-    await asyncio.Event().wait()
-
-
-@with_streams
-@pytest.mark.parametrize("how", ["breaks", "hangs", "is forbidden"])
-async def test_without_a_working_stream_unary_calls_keep_the_leases(
-    service, fake_client, running, how
-):
-    service.rules["Work"] = {
-        "breaks": service.refuse(grpc.StatusCode.UNAVAILABLE),
-        "hangs": hang,
-        "is forbidden": service.refuse(grpc.StatusCode.PERMISSION_DENIED),
-    }[how]
-    async with busy(service, fake_client, running, jobs=3, lease=LEASE):
-        # For longer than their leases, and while the stream is tried again.
-        await service.called("UpdateProgress", 60)
-    assert service.streamed == 0
-    assert len(service.requests("Work")) >= 2
-    assert len(service.requests("TransitionJob")) == 3
-
-
-@with_streams
-async def test_a_stream_that_stops_working_loses_no_job(service, fake_client, running):
-    async with busy(service, fake_client, running, jobs=3, lease=LEASE):
-        await service.called("UpdateProgress", 10)
-        service.rules["Work"] = hang
-        service.streams[0].end(grpc.StatusCode.UNAVAILABLE)
-        await service.called("UpdateProgress", 60)
-    assert called(service) >= 40
-
-
-@with_streams
-async def test_a_stream_that_works_again_is_used_again(service, fake_client, running):
-    service.rules["Work"] = service.refuse(grpc.StatusCode.UNAVAILABLE)
-    async with busy(service, fake_client, running, jobs=3):
-        await service.called("UpdateProgress", 5)
-        assert service.streamed == 0
-        del service.rules["Work"]
-        async with asyncio.timeout(20):
-            while service.streamed < 20:
-                await asyncio.sleep(0.01)
-        before = called(service)
-        await service.called("UpdateProgress", len(service.requests("UpdateProgress")) + 20)
-        assert called(service) == before
-    (held,) = {len(service.requests("Work")[-1].hello.holding)}
-    assert held == 3
-
-
-@with_streams
-async def test_an_unavailable_service_does_not_lengthen_the_fallback_to_unary_calls(
-    service, fake_client, running, monkeypatch
-):
-    detours = []
-    by_calls = Work._work_by_calls  # noqa: SLF001
-
-    async def recorded(work, seconds):
-        detours.append(seconds)
-        return await by_calls(work, seconds)
-
-    monkeypatch.setattr(work_module, "FIRST_DETOUR", 0.1)
-    monkeypatch.setattr(Work, "_work_by_calls", recorded)
-    for method in ("Work", "ClaimJobs"):
-        service.rules[method] = service.refuse(grpc.StatusCode.UNAVAILABLE)
-    async with busy(service, fake_client, running, lease=20):
-        await service.called("Work", 7)
-        service.rules.clear()
-        await service.called("UpdateProgress", 5)
-    assert set(detours) == {0.1}
-    # Where calls are answered and no stream is, it is tried ever more rarely.
-    detours.clear()
-    service.rules["Work"] = service.refuse(grpc.StatusCode.UNAVAILABLE)
-    service.streams[-1].end(grpc.StatusCode.UNAVAILABLE)
-    async with busy(service, fake_client, running, lease=20):
-        tries = len(service.requests("Work"))
-        await service.called("Work", tries + 4)
-    assert detours[:3] == sorted(set(detours[:3]))
-
-
-@with_streams
-async def test_an_answer_too_large_for_the_channel_does_not_block_the_worker(service, running):
-    options = [("grpc.max_receive_message_length", 3000)]
-    async with (
-        grpc.aio.insecure_channel(f"127.0.0.1:{service.port}", options) as channel,
-        AsyncClient(channel=channel) as client,
-    ):
-        waiting = Waiting(client, running, concurrency=4)
-        waiting.go.set()
-        for _ in range(6):
-            service.offer(parameters={"blob": "x" * 1000})
-        await service.called("TransitionJob", 2)
-        waiting.worker.stop()
-        await waiting.run
-    # Four were too large together. The others came by claims.
-    assert service.requests("ClaimJobs")
 
 
 # --- the real service --------------------------------------------------------------------------

@@ -10,8 +10,8 @@ import msgspec
 import pydantic
 import pytest
 
-from jobledger.worker.parameters import InvalidParameters, converter
-from jobledger.worker.signatures import with_parameters
+from jobledger.worker.handlers.parameters import InvalidParameters, converter
+from jobledger.worker.handlers.signatures import with_parameters
 
 
 class Size(enum.Enum):

@@ -7,7 +7,7 @@ import pytest
 
 from jobledger import Asset, BlockingJob, ClaimedJob, Completed, Failed, Partial, Release
 from jobledger.testing import run_handler, run_handler_async
-from jobledger.worker.throttle import Report
+from jobledger.worker.session.reports import Report
 
 
 @dataclass
@@ -53,13 +53,117 @@ async def test_in_an_event_loop_a_run_is_awaited():
         run_handler(render, {"scene": "castle"})
 
 
-def test_an_exception_of_a_handler_is_its_outcome_and_is_kept():
-    def broken(job):
-        raise OSError("disk full")
+@dataclass
+class Frame:
+    number: int
 
-    run = run_handler(broken)
-    assert run.outcome == Failed("disk full", "OS_ERROR")
-    assert isinstance(run.raised, OSError)
+
+@dataclass
+class Rendered:
+    frames: list[Frame]
+
+
+def run_both(function):
+    """Run a handler as a plain function and as an async one."""
+
+    async def asynchronous(job):
+        return function(job)
+
+    return [run_handler(function), run_handler(asynchronous)]
+
+
+@pytest.mark.parametrize(
+    ("returned", "outcome"),
+    [
+        (None, Completed()),
+        ({"frames": [{"number": 1}]}, Completed({"frames": [{"number": 1}]})),
+        (Rendered([Frame(1)]), Completed({"frames": [{"number": 1}]})),
+        (Partial({"a": 1}), Partial({"a": 1})),
+        (Release(), Release()),
+    ],
+)
+def test_what_a_handler_may_return(returned, outcome):
+    assert [run.outcome for run in run_both(lambda job: returned)] == [outcome] * 2
+
+
+@pytest.mark.parametrize("returned", [7, "done", [1, 2], Completed, Rendered])
+def test_a_return_value_that_is_no_outcome_makes_the_job_failed(returned):
+    for run in run_both(lambda job: returned):
+        assert run.outcome.reason == "TYPE_ERROR"
+        assert f"the handler returned {type(returned).__name__}" in run.outcome.message
+
+
+def test_a_plain_function_that_returns_a_coroutine_makes_the_job_failed():
+    async def finish(job):
+        pass
+
+    def call(job):
+        return finish(job)
+
+    assert run_handler(call).outcome.reason == "TYPE_ERROR"
+
+
+def nested(levels):
+    value = {"bottom": True}
+    for _ in range(levels - 1):
+        value = {"a": value}  # type: ignore[dict-item]
+    return value
+
+
+def broken_assets():
+    yield Asset("image/png", url="https://example.com/a.png")
+    raise OSError("disk full")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Completed(nested(40)), "result.a.a"),
+        (lambda: nested(40), "result.a.a"),
+        (lambda: Completed(assets=broken_assets()), "disk full"),
+        (lambda: Failed(ValueError("disk full")), "message: ValueError('disk full')"),
+    ],
+)
+def test_an_outcome_that_cannot_be_sent_makes_the_job_failed(make, words):
+    for run in run_both(lambda job: make()):
+        assert isinstance(run.outcome, Failed)
+        assert words in run.outcome.message
+
+
+@pytest.mark.parametrize(
+    ("error", "reasons"),
+    [
+        (OSError("disk full"), ["OS_ERROR"] * 2),
+        (SystemExit(3), ["SYSTEM_EXIT"] * 2),
+        (StopIteration("x"), ["RUNTIME_ERROR"] * 2),
+        (asyncio.CancelledError(), ["CANCELLED_ERROR"] * 2),
+    ],
+)
+def test_what_a_handler_raises_makes_the_job_failed_and_is_kept(error, reasons):
+    def broken(job):
+        raise error
+
+    runs = run_both(broken)
+    assert [run.outcome.reason for run in runs] == reasons
+    assert all(run.raised is not None for run in runs)
+
+
+def test_a_keyboard_interrupt_in_a_thread_ends_no_event_loop():
+    def interrupted(job):
+        raise KeyboardInterrupt
+
+    assert run_handler(interrupted).outcome.reason == "RUNTIME_ERROR"
+
+
+def test_an_error_while_cleaning_up_does_not_hide_the_cancellation():
+    async def clean_up(job):
+        try:
+            while True:
+                await job.progress(1)
+        finally:
+            raise OSError("nothing to clean up")
+
+    assert run_handler(clean_up, cancel_after=1).outcome.reason == "CANCELLED"
 
 
 def test_parameters_that_do_not_fit_are_refused_as_in_a_worker():

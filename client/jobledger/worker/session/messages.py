@@ -5,8 +5,8 @@ Each function raises a TypeError or a ValueError that names the argument.
 
 from collections.abc import Iterable
 
-from jobledger.core.conversion import JsonObject, build, to_duration, to_struct
-from jobledger.core.models import Asset, Job, JobError, JobStatus
+from jobledger.core.conversion import build, to_duration, to_struct
+from jobledger.core.models import Asset, Job
 from jobledger.v1.worker_service_pb2 import (
     AssetUpdate,
     FinishUpdate,
@@ -16,6 +16,8 @@ from jobledger.v1.worker_service_pb2 import (
     ReleaseUpdate,
     WorkHello,
 )
+from jobledger.worker.outcomes import STATUSES, Finish, error_of
+from jobledger.worker.session.reports import Report
 
 
 def hello(
@@ -31,9 +33,9 @@ def hello(
     )
 
 
-def progress_update(job: Job, progress: int | None, message: str | None) -> JobUpdate:
+def progress_update(job: Job, report: Report) -> JobUpdate:
     """Report progress."""
-    update = build(ProgressUpdate, progress=progress, progress_message=message)
+    update = build(ProgressUpdate, progress=report.progress, progress_message=report.message)
     return JobUpdate(job_id=job.id, attempt=job.attempt, progress=update)
 
 
@@ -43,21 +45,15 @@ def asset_update(job: Job, asset: Asset, request_id: str) -> JobUpdate:
     return JobUpdate(job_id=job.id, attempt=job.attempt, asset=update)
 
 
-def finish_update(
-    job: Job,
-    status: JobStatus,
-    *,
-    result: JsonObject | None,
-    error: JobError | None,
-    assets: Iterable[Asset],
-) -> JobUpdate:
+def finish_update(job: Job, outcome: Finish) -> JobUpdate:
     """Finish a job."""
+    error = error_of(outcome)
     update = build(
         FinishUpdate,
-        status=status.to_proto(),
-        result=to_struct(result, "result"),
+        status=STATUSES[type(outcome)].to_proto(),
+        result=to_struct(outcome.result, "result"),
         error=None if error is None else error.to_proto(),
-        assets=[asset.to_proto() for asset in assets],
+        assets=[asset.to_proto() for asset in outcome.assets],
     )
     return JobUpdate(job_id=job.id, attempt=job.attempt, finish=update)
 

@@ -1,11 +1,11 @@
 """How many jobs of which types a worker can run at once, and the jobs that it runs."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Final
 
 from jobledger.core.models import Job
-from jobledger.worker.runner import JobRun
+from jobledger.worker.handlers.job_run import JobRun
+from jobledger.worker.session.lease import Lease
 
 MAX_SLOTS: Final = 1000
 """Jobs that a stream can have, and that `hello` can name."""
@@ -26,14 +26,9 @@ class Slots:
         self.job_types: list[str] = []
         self.runs: dict[tuple[str, int], JobRun] = {}
         """By the job's id and the attempt."""
+        self._leases: dict[tuple[str, int], Lease] = {}
         self._size = size
         self._on_free = on_free
-        self._changed = asyncio.Event()
-
-    @property
-    def free(self) -> int:
-        """How many jobs may be claimed."""
-        return max(0, self._size - len(self.runs))
 
     @property
     def usable(self) -> int:
@@ -52,21 +47,18 @@ class Slots:
         """Return the jobs that are this worker's."""
         return [run.job for run in self.runs.values() if not run.lost]
 
-    async def wait_for_change(self) -> None:
-        """Wait until a slot is free, or `wake` is called."""
-        self._changed.clear()
-        await self._changed.wait()
+    def renew_leases(self, sent: float) -> None:
+        """Take note that the service has read a message that was sent at this monotonic time."""
+        for lease in self._leases.values():
+            lease.renewed(sent)
 
-    def wake(self) -> None:
-        """End the waits for a change."""
-        self._changed.set()
-
-    def fill(self, run: JobRun) -> None:
+    def fill(self, run: JobRun, lease: Lease) -> None:
         """Use a slot for a job."""
         self.runs[run.job.id, run.job.attempt] = run
+        self._leases[run.job.id, run.job.attempt] = lease
 
     def release(self, run: JobRun) -> None:
         """Take note that a job is done."""
         del self.runs[run.job.id, run.job.attempt]
-        self.wake()
+        del self._leases[run.job.id, run.job.attempt]
         self._on_free()

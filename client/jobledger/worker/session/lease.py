@@ -12,9 +12,6 @@ from typing import Final
 
 # A part of the duration: if two renewals fail, there is time for a third.
 RENEWAL: Final = 1 / 3
-# The answer to a renewal also reports a requested cancellation, and the service waits 30 s for the
-# worker to act on one.
-LONGEST_RENEWAL: Final = 15.0
 MARGIN: Final = 0.1
 MAX_MARGIN: Final = 5.0
 # Seconds that a renewal always has, even if the lease is nearly over.
@@ -51,11 +48,8 @@ class Lease:
         """Take note that a request sent at that moment has renewed the lease."""
         self.deadline = max(self.deadline, sent + self.duration - self._margin)
         # Spread, so that jobs that were claimed together are not always renewed together.
-        wait = min(self.duration * RENEWAL, LONGEST_RENEWAL)
-        self.renew_at = max(self.renew_at, sent + wait * self._uniform(0.9, 1.0))
-
-    def renew_now(self) -> None:
-        self.renew_at = self.clock()
+        wait = self.duration * RENEWAL * self._uniform(0.9, 1.0)
+        self.renew_at = max(self.renew_at, sent + wait)
 
     @property
     def over(self) -> bool:

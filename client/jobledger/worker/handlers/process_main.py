@@ -15,11 +15,11 @@ from typing import Any, Final
 
 from jobledger.core.conversion import from_struct, to_struct
 from jobledger.core.models import Asset, Job
-from jobledger.worker.context import JobFacts, Stop
+from jobledger.worker.handlers.raised import raised
+from jobledger.worker.handlers.signatures import with_parameters
+from jobledger.worker.handlers.tracing import continued_trace
+from jobledger.worker.job import JobFacts, RunState
 from jobledger.worker.outcomes import Outcome, Release, outcome_of
-from jobledger.worker.raised import raised
-from jobledger.worker.signatures import with_parameters
-from jobledger.worker.tracing import continued_trace
 
 ENDS: Final = ("returned", "raised", "cancelled")
 """How a handler ends; whatever else a process sends is a call, or a log record."""
@@ -40,53 +40,40 @@ class _Worker:
     def receive(self) -> Any:
         return self._connection.recv()
 
-    def call(self, name: str, arguments: dict[str, Any], holder: "_Holder") -> Any:
+    def call(self, name: str, arguments: dict[str, Any], run: RunState) -> Any:
         with self._calling:
-            if holder.returned:
+            if run.returned:
                 # From a thread that the handler has left behind.
                 raise asyncio.CancelledError
             self.send(name, arguments)
-            how, value, holder.cancel_requested, holder.cancel_reason = self.receive()
+            how, value, run.cancel_reason = self.receive()
         if how == "cancelled":
             raise asyncio.CancelledError
         if how == "raised":
             raise value
         return value
 
-    def no_more_calls(self, holder: "_Holder") -> None:
+    def no_more_calls(self, run: RunState) -> None:
         with self._calling:
-            holder.returned = True
-
-
-class _Holder:
-    """Stands behind a job in a process."""
-
-    thrown = Stop.NOT
-    cancel_requested = False
-    cancel_reason = ""
-    returned = False
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-
-    @property
-    def state(self) -> Any:
-        raise RuntimeError("state: what the lifespan yielded stays in the worker's process")
+            run.returned = True
 
 
 class _ProcessJob(JobFacts):
     """A job in the hands of a handler in a process: as BlockingJob."""
 
-    def __init__(self, holder: _Holder, worker: _Worker) -> None:
-        super().__init__(holder)
-        self._own_holder = holder
+    def __init__(self, job: Job, run: RunState, worker: _Worker) -> None:
+        super().__init__(job, None, run)
         self._worker = worker
+
+    @property
+    def state(self) -> Any:
+        raise RuntimeError("state: what the lifespan yielded stays in the worker's process")
 
     def progress(
         self, progress: float | None = None, message: str | None = None, *, wait: bool = False
     ) -> None:
         arguments = {"progress": progress, "message": message, "wait": wait}
-        self._worker.call("progress", arguments, self._own_holder)
+        self._worker.call("progress", arguments, self._run)
 
     def add_asset(
         self, asset_type: str, *, url: str = "", storage_path: str = "", file_size: int = 0
@@ -97,7 +84,7 @@ class _ProcessJob(JobFacts):
             "storage_path": storage_path,
             "file_size": file_size,
         }
-        asset = self._worker.call("add_asset", arguments, self._own_holder)
+        asset = self._worker.call("add_asset", arguments, self._run)
         assert isinstance(asset, Asset)  # noqa: S101
         return asset
 
@@ -138,17 +125,17 @@ def _end_with_parent() -> None:
 
 
 def _run(function: bytes, job: Job, worker: _Worker) -> tuple[str, object]:
-    holder = _Holder(job)
+    run = RunState()
     try:
         handler = with_parameters(pickle.loads(function))  # noqa: S301
         with continued_trace(job):
-            return "returned", _plain(outcome_of(handler(_ProcessJob(holder, worker))))
+            return "returned", _plain(outcome_of(handler(_ProcessJob(job, run, worker))))
     except asyncio.CancelledError:
         return "cancelled", None
     except BaseException as error:  # noqa: BLE001
         return "raised", raised(error)
     finally:
-        worker.no_more_calls(holder)
+        worker.no_more_calls(run)
 
 
 def _plain(outcome: Outcome | None) -> Outcome | None:

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from jobledger.core.models import Job
-from jobledger.worker.context import JobFacts
-from jobledger.worker.handler_process import ENDS, serve
-from jobledger.worker.threads import BlockingJob
+from jobledger.worker.handlers.process_main import ENDS, serve
+from jobledger.worker.handlers.threads import BlockingJob
+from jobledger.worker.job import JobFacts, run_state
 
 STOP: Final = 5.0
 """Seconds that an idle process has to exit."""
@@ -133,7 +133,7 @@ class _Child:
             if kind in ENDS:
                 return kind, value
             answer = _call(job, kind, value)
-            self._connection.send((*answer, job.cancel_requested, job.cancel_reason))
+            self._connection.send((*answer, run_state(job).cancel_reason))
 
     def _receive(self) -> tuple[str, Any]:
         while True:

@@ -13,11 +13,10 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 import grpc
 
-from jobledger.core.reconnecting import SILENCE
 from jobledger.core.work_opener import WorkCall
 from jobledger.errors import (
     DeadlineExceeded,
@@ -46,21 +45,13 @@ MAX_BYTES: Final = 1024 * 1024 - 64
 HEARTBEAT: Final = 0.3
 """A part of the lease: messages are sent at least this often. The service expects one a third."""
 
+ANSWER_TIMEOUT: Final = 0.2
+MAX_ANSWER_TIMEOUT: Final = 10.0
+"""Of the lease, and in seconds: a stream that owes an answer and is silent for so long is replaced.
+A frozen server must not use up the lease."""
 
-class Listener(Protocol):
-    """The worker that uses a stream."""
-
-    def hello(self) -> WorkHello:
-        """Return the worker as it is when a stream begins."""
-
-    def slots(self) -> int:
-        """Return how many jobs the stream may hold; sent whenever it differs."""
-
-    def answered(self, sent: float) -> None:
-        """Take note that a message that was sent at this monotonic time has had its effect."""
-
-    def receive(self, response: WorkResponse) -> None:
-        """Take jobs and signals."""
+IDLE_TIMEOUT: Final = 45.0
+"""Seconds that any stream may be silent: three heartbeats of the service."""
 
 
 @dataclass(slots=True, eq=False)
@@ -77,34 +68,22 @@ class WorkStream:
 
     Args:
         open_call: opens a stream.
-        listener: the worker that uses it.
         lease: seconds.
-        patience: seconds. A stream on which something waits for an answer for so long while
-            nothing comes is left for another one.
     """
 
-    def __init__(
-        self,
-        open_call: Callable[[], Awaitable[WorkCall]],
-        listener: Listener,
-        *,
-        lease: float,
-        patience: float,
-    ) -> None:
-        self.is_open = False
-        """Whether `hello` was answered on the present stream."""
-        self.was_of_use = False
-        """Whether it was on this stream or the last one, and an update too if one came with it."""
+    def __init__(self, open_call: Callable[[], Awaitable[WorkCall]], lease: float) -> None:
         self._open_call = open_call
-        self._listener = listener
         self._heartbeat = lease * HEARTBEAT
-        self._patience = patience
+        self._answer_timeout = min(lease * ANSWER_TIMEOUT, MAX_ANSWER_TIMEOUT)
         self._unsent: deque[_Update] = deque()
         self._sent: deque[_Update] = deque()
         self._due = asyncio.Event()
-        self._slots: int | None = None  # as the service knows them
-        self._opened = self._heard = 0.0
+        self._slots = 0
+        self._known_slots: int | None = None  # to the service
+        self._is_open = False
+        self._opened = self._last_read = 0.0
         self._closing = False
+        self._error: JobledgerError | None = None
         self._call: WorkCall | None = None
 
     # --- for the worker -----------------------------------------------------------------------
@@ -114,9 +93,10 @@ class WorkStream:
 
         Raises:
             MessageTooLarge: an update is larger than a message.
-            Unavailable: `fail` was called.
-            JobledgerError: the last update was refused.
+            JobledgerError: the last update was refused, or `fail` was called with this error.
         """
+        if self._error is not None:
+            raise self._error
         # With its tag and length in the message.
         sizes = [update.ByteSize() + 5 for update in updates]
         if max(sizes) > MAX_BYTES:
@@ -141,44 +121,53 @@ class WorkStream:
             raise from_update_error(answer.error)
         return answer
 
-    def wake(self) -> None:
-        """Send the slots, if they have changed."""
-        self._due.set()
+    def set_slots(self, slots: int) -> None:
+        """Say how many jobs the worker may hold."""
+        if slots != self._slots:
+            self._slots = slots
+            self._due.set()
 
     def close(self) -> None:
         """Close this side of the stream, after what waits; one that is not open is cancelled."""
         self._closing = True
         self._due.set()
-        if self._call is not None and not self.is_open:
+        if self._call is not None and not self._is_open:
             self._call.cancel()
 
-    def fail(self) -> None:
-        """Raise Unavailable in every `send` under way."""
+    def fail(self, error: JobledgerError) -> None:
+        """Raise this error in every `send`: no further stream is opened."""
+        self._error = error
         for update in (*self._sent, *self._unsent):
             if update.result is not None and not update.result.done():
-                error = Unavailable("no stream of work", code=grpc.StatusCode.UNAVAILABLE)
                 update.result.set_exception(error)
-        self._sent.clear()
-        self._unsent.clear()
 
-    async def serve(self) -> JobledgerError | None:
-        """Open a stream and serve it to its end; return why it ended, None after `close`."""
-        self._opened = self._heard = time.monotonic()
-        self._slots = None
-        self.was_of_use = False
+    async def serve(
+        self, hello: WorkHello, receive: Callable[[WorkResponse, float | None], None]
+    ) -> JobledgerError | None:
+        """Open a stream and serve it to its end; return why it ended, None after `close`.
+
+        Args:
+            hello: the worker as it is now.
+            receive: called with each message, and the monotonic time at which the newest message
+                was sent that the service is now known to have read, if there is another one.
+        """
+        self._opened = self._last_read = time.monotonic()
+        self._known_slots = None
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._answer_timeout):
                 call = self._call = await self._open_call()
         except JobledgerError as failure:
             return failure
         except TimeoutError:
-            code = grpc.StatusCode.DEADLINE_EXCEEDED
-            return DeadlineExceeded("the stream of work was not opened in time", code=code)
-        tasks = {asyncio.create_task(self._write(call)), asyncio.create_task(self._watch(call))}
+            return _timed_out("the stream of Work was not opened in time")
+        tasks = {
+            asyncio.create_task(self._write(call, hello)),
+            asyncio.create_task(self._watch(call)),
+        }
         try:
-            error = await self._read(call)
+            error = await self._read(call, receive)
         finally:
-            self.is_open = False
+            self._is_open = False
             self._call = None
             call.cancel()
             for task in tasks:
@@ -196,11 +185,14 @@ class WorkStream:
 
     # --- reading ------------------------------------------------------------------------------
 
-    async def _read(self, call: WorkCall) -> JobledgerError:
+    async def _read(
+        self, call: WorkCall, receive: Callable[[WorkResponse, float | None], None]
+    ) -> JobledgerError:
         """Read a stream to its end; return why it ended."""
         try:
             while (read := await call.read()) is not grpc.aio.EOF:
-                self._receive(cast("WorkResponse", read))
+                response = cast("WorkResponse", read)
+                receive(response, self._take_results(response))
         except grpc.RpcError as error:
             return from_rpc_error(error)
         except InternalError as error:
@@ -210,19 +202,15 @@ class WorkStream:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            return DeadlineExceeded(
-                "nothing came on the stream of work", code=grpc.StatusCode.DEADLINE_EXCEEDED
-            )
+            return _timed_out("nothing came on the stream of Work")
         # The service does this only after this side was closed; otherwise it may be a proxy.
-        return Unavailable("the stream of work ended", code=grpc.StatusCode.UNAVAILABLE)
+        return Unavailable("the stream of Work ended", code=grpc.StatusCode.UNAVAILABLE)
 
-    def _receive(self, response: WorkResponse) -> None:
-        self._heard = time.monotonic()
-        if not self.is_open:
-            self.is_open = True
-            self._listener.answered(self._opened)
-        if response.results or not self._sent:
-            self.was_of_use = True
+    def _take_results(self, response: WorkResponse) -> float | None:
+        """Pass results on; return when the newest message was sent that was read for them."""
+        self._last_read = time.monotonic()
+        read = None if self._is_open else self._opened
+        self._is_open = True
         for result in response.results:
             if not self._sent or self._sent[0].message.job_id != result.job_id:
                 raise InternalError(
@@ -233,26 +221,26 @@ class WorkStream:
                 update.result.set_result(result)
             # Where the database is unavailable, no lease was renewed either.
             if not result.HasField("error"):
-                self._listener.answered(update.sent)
+                read = update.sent
         if self._unsent:
             self._due.set()
-        self._listener.receive(response)
+        return read
 
     async def _watch(self, call: WorkCall) -> None:
         """Cancel a stream that is silent for too long."""
         while True:
-            await asyncio.sleep(self._patience / 4)
-            is_due = self._sent or not self.is_open
-            since = max(self._heard, self._sent[0].sent) if self._sent else self._heard
-            if time.monotonic() - since > (self._patience if is_due else SILENCE):
+            await asyncio.sleep(self._answer_timeout / 4)
+            owes = self._sent or not self._is_open
+            since = max(self._last_read, self._sent[0].sent) if self._sent else self._last_read
+            if time.monotonic() - since > (self._answer_timeout if owes else IDLE_TIMEOUT):
                 call.cancel()
 
     # --- writing ------------------------------------------------------------------------------
 
-    async def _write(self, call: WorkCall) -> None:
+    async def _write(self, call: WorkCall, hello: WorkHello) -> None:
         # The reader gets the error of a stream that cannot be written to.
         with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
-            await call.write(self._message(self._listener.hello()))
+            await call.write(self._message(hello))
             while not self._closing or self._unsent:
                 if not self._unsent or len(self._sent) >= MAX_WAITING:
                     with contextlib.suppress(TimeoutError):
@@ -264,9 +252,9 @@ class WorkStream:
     def _message(self, hello: WorkHello | None = None) -> WorkRequest:
         """Return a message with all that waits and fits; an empty one is a heartbeat."""
         self._due.clear()
-        slots = self._listener.slots()
-        message = WorkRequest(hello=hello, slots=None if slots == self._slots else slots)
-        self._slots = slots
+        changed = self._slots != self._known_slots
+        message = WorkRequest(hello=hello, slots=self._slots if changed else None)
+        self._known_slots = self._slots
         size = 0 if hello is None else hello.ByteSize()
         now = time.monotonic()
         while self._unsent and len(self._sent) < MAX_WAITING:
@@ -278,3 +266,7 @@ class WorkStream:
             message.updates.append(update.message)
             self._sent.append(update)
         return message
+
+
+def _timed_out(message: str) -> DeadlineExceeded:
+    return DeadlineExceeded(message, code=grpc.StatusCode.DEADLINE_EXCEEDED)

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from jobledger.core.models import Asset, Job
+from jobledger.worker.outcomes import Outcome
 
 MAX_PERCENT = 100
 
@@ -21,44 +22,74 @@ class Stop(enum.IntEnum):
     CANCELLED = 1
     TIMED_OUT = 2
     SHUTDOWN = 3
-    LOST = 4
+    EXPIRED = 4
+    """The lease is over by the worker's own clock."""
+    LOST = 5
+    """The service says that the job is no longer this worker's."""
 
 
-class Holder(Protocol):
-    """What stands behind a claimed job: it holds the lease and makes the calls."""
+class RunState:
+    """How the run of a handler stands: a JobRun changes it, and its job goes by it.
 
-    @property
-    def job(self) -> Job: ...
+    Args:
+        raises_cancellation: whether a requested cancellation is raised in the handler.
+    """
 
-    @property
-    def state(self) -> Any: ...
-
-    @property
-    def thrown(self) -> Stop: ...
-
-    @property
-    def cancel_requested(self) -> bool: ...
-
-    @property
-    def cancel_reason(self) -> str: ...
-
-
-class AsyncHolder(Holder, Protocol):
-    """A holder in this event loop."""
+    def __init__(self, *, raises_cancellation: bool = True) -> None:
+        self.reasons = {Stop.NOT}
+        """Why the handler has to stop."""
+        self.cancel_reason: str | None = None
+        """Why cancellation was requested; None if it was not."""
+        self.returned = False
+        self.overdue = False
+        """Whether the handler has not stopped in the time that it had to clean up."""
+        self._raises_cancellation = raises_cancellation
 
     @property
-    def insisted(self) -> bool: ...
+    def strongest(self) -> Stop:
+        """The reason that outweighs the others."""
+        return max(self.reasons)
 
     @property
-    def abandoned(self) -> bool: ...
+    def lost(self) -> bool:
+        """Whether the job is no longer this worker's."""
+        return self.strongest >= Stop.EXPIRED
 
-    def report(self, progress: int | None, message: str | None) -> None: ...
+    @property
+    def raised(self) -> Stop:
+        """The reason that is raised in the handler; to what it left running, LOST."""
+        if self.returned:
+            return Stop.LOST
+        if self.strongest is Stop.CANCELLED and not self._raises_cancellation:
+            return Stop.NOT
+        return self.strongest
 
-    async def ask(self) -> None: ...
+    @property
+    def abandoned(self) -> bool:
+        """Whether a thread that does not stop is left behind."""
+        return self.overdue and bool(self.reasons & {Stop.TIMED_OUT, Stop.SHUTDOWN})
 
-    async def deliver(self) -> None: ...
 
-    async def link_asset(self, asset: Asset) -> Asset: ...
+class Updates(Protocol):
+    """Where a run sends what it has to say of its job: the service, or a test."""
+
+    def report(self, progress: int | None, message: str | None) -> None:
+        """Send this soon, unless something newer comes first."""
+
+    async def ask(self) -> None:
+        """Wait a moment for an answer of the service, if the last one is not new enough."""
+
+    async def deliver(self) -> bool:
+        """Send at once what was reported; return whether all of it is committed."""
+
+    async def link_asset(self, asset: Asset) -> Asset:
+        """Link an asset, once."""
+
+    async def renew_lease(self) -> None:
+        """Renew the lease until it is lost."""
+
+    async def send_outcome(self, outcome: Outcome) -> None:
+        """Finish the job, or release it."""
 
 
 class JobLog(logging.LoggerAdapter[logging.Logger]):
@@ -79,68 +110,70 @@ class JobLog(logging.LoggerAdapter[logging.Logger]):
 class JobFacts:
     """What is known of a job when its handler starts."""
 
-    def __init__(self, holder: Holder) -> None:
-        self._holder = holder
+    def __init__(self, job: Job, state: Any, run: RunState) -> None:
+        self._job = job
+        self._state = state
+        self._run = run
 
     @property
     def snapshot(self) -> Job:
         """The job as it was claimed."""
-        return self._holder.job
+        return self._job
 
     @property
     def id(self) -> str:
         """The job's id."""
-        return self._holder.job.id
+        return self._job.id
 
     @property
     def job_type(self) -> str:
         """What kind of work it is."""
-        return self._holder.job.job_type
+        return self._job.job_type
 
     @property
     def user_id(self) -> str:
         """The owner."""
-        return self._holder.job.user_id
+        return self._job.user_id
 
     @property
     def attempt(self) -> int:
         """1 for the first worker that claimed the job, 2 for the next."""
-        return self._holder.job.attempt
+        return self._job.attempt
 
     @property
     def max_attempts(self) -> int:
         """How many attempts may be lost before the job fails."""
-        return self._holder.job.max_attempts
+        return self._job.max_attempts
 
     @property
     def labels(self) -> Mapping[str, str]:
         """The owner's labels."""
-        return self._holder.job.labels
+        return self._job.labels
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The input. Whole numbers are `int`."""
-        return self._holder.job.parameters
+        return self._job.parameters
 
     @property
     def state(self) -> Any:
         """What the worker's `lifespan` yielded; None without one."""
-        return self._holder.state
+        return self._state
 
     @cached_property
     def log(self) -> JobLog:
         """Logs as `jobledger.job`; each record has `job_id`, `job_type` and `attempt`."""
-        return JobLog(self._holder.job)
+        return JobLog(self._job)
 
     @property
     def cancel_requested(self) -> bool:
         """Whether cancellation of the job was requested."""
-        return self._holder.cancel_requested
+        return self._run.cancel_reason is not None
 
     @property
     def cancel_reason(self) -> str:
         """Why, in the words of the caller that requested it; may be empty."""
-        return self._holder.cancel_reason
+        return self._run.cancel_reason or ""
 
 
 class ClaimedJob(JobFacts):
@@ -150,9 +183,9 @@ class ClaimedJob(JobFacts):
     raises asyncio.CancelledError. So it does in what the handler leaves running when it returns.
     """
 
-    def __init__(self, holder: AsyncHolder) -> None:
-        super().__init__(holder)
-        self.holder = holder
+    def __init__(self, job: Job, state: Any, run: RunState, updates: Updates) -> None:
+        super().__init__(job, state, run)
+        self._updates = updates
 
     async def progress(
         self, progress: float | None = None, message: str | None = None, *, wait: bool = False
@@ -175,14 +208,13 @@ class ClaimedJob(JobFacts):
         self._check()
         percent = percent_of(progress)
         if percent is None and message is None:
-            await self.holder.ask()
+            await self._updates.ask()
         else:
-            self.holder.report(percent, message)
-            if wait:
-                await self.holder.deliver()
-            else:
-                # A handler that does nothing but compute and report lets others run too.
-                await asyncio.sleep(0)
+            self._updates.report(percent, message)
+            # A handler that does nothing but compute and report lets others run too.
+            await asyncio.sleep(0)
+            while wait and not self._run.raised and not await self._updates.deliver():
+                pass
         self._check()
 
     async def add_asset(
@@ -201,13 +233,23 @@ class ClaimedJob(JobFacts):
             JobledgerError: no try was answered for as long as a lease lasts.
         """
         self._check()
-        return await self.holder.link_asset(
+        return await self._updates.link_asset(
             Asset(asset_type, url=url, storage_path=storage_path, file_size=file_size)
         )
 
     def _check(self) -> None:
-        if self._holder.thrown is Stop.LOST:
+        if self._run.raised >= Stop.EXPIRED:
             raise asyncio.CancelledError
+
+
+def run_state(job: JobFacts) -> RunState:
+    """Return how the run of a job's handler stands."""
+    return job._run  # noqa: SLF001  # not for handlers
+
+
+def log_name(job: Job) -> str:
+    """Name a job in the worker's log."""
+    return f"job {job.id} ({job.job_type}, attempt {job.attempt})"
 
 
 def percent_of(progress: float | None) -> int | None:

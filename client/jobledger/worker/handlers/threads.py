@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from jobledger.core.models import Asset
-from jobledger.worker.context import AsyncHolder, ClaimedJob, JobFacts, Stop
+from jobledger.worker.job import ClaimedJob, JobFacts, Stop, run_state
 
 _Result = TypeVar("_Result")
 
@@ -27,9 +27,9 @@ class BlockingJob(JobFacts):
     handler that has nothing to report calls `progress()` now and then, to be stopped in time.
     """
 
-    def __init__(self, holder: AsyncHolder, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(holder)
-        self._job = ClaimedJob(holder)
+    def __init__(self, job: ClaimedJob, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(job.snapshot, job.state, run_state(job))
+        self._calls = job
         self._loop = loop
         self._raised = Stop.NOT
 
@@ -38,7 +38,7 @@ class BlockingJob(JobFacts):
     ) -> None:
         """Report how far the job is, or ask whether to go on; see ClaimedJob.progress."""
         self._check()
-        self._await(self._job.progress(progress, message, wait=wait))
+        self._await(self._calls.progress(progress, message, wait=wait))
         self._check()
 
     def add_asset(
@@ -47,20 +47,22 @@ class BlockingJob(JobFacts):
         """Link an asset; see ClaimedJob.add_asset."""
         self._check()
         return self._await(
-            self._job.add_asset(asset_type, url=url, storage_path=storage_path, file_size=file_size)
+            self._calls.add_asset(
+                asset_type, url=url, storage_path=storage_path, file_size=file_size
+            )
         )
 
     def _check(self) -> None:
-        thrown = self._holder.thrown
-        if thrown > self._raised or thrown is Stop.LOST:
-            self._raised = thrown
+        stop = self._run.raised
+        if stop > self._raised or stop >= Stop.EXPIRED:
+            self._raised = stop
             raise asyncio.CancelledError
 
     def _await(self, call: Coroutine[Any, Any, _Result]) -> _Result:
         try:
             return asyncio.run_coroutine_threadsafe(call, self._loop).result()
         except concurrent.futures.CancelledError:
-            self._raised = self._holder.thrown
+            self._raised = self._run.raised
             raise asyncio.CancelledError from None
         except RuntimeError:
             call.close()
@@ -70,23 +72,22 @@ class BlockingJob(JobFacts):
 
 
 def in_thread(
-    function: Callable[[BlockingJob], object], insist: Callable[[ClaimedJob], None] | None = None
+    function: Callable[[BlockingJob], object], kill: Callable[[ClaimedJob], None] | None = None
 ) -> Callable[[ClaimedJob], Awaitable[object]]:
     """Make an async handler of a plain function.
 
     Args:
         function: the handler.
-        insist: called with the job if it does not stop; then the thread returns soon.
+        kill: called with the job if it does not stop; then the thread returns soon.
             Without it, a thread that does not stop is left behind.
     """
 
     async def handle(job: ClaimedJob) -> object:
-        holder = job.holder
-        loop = asyncio.get_running_loop()
+        run, loop = run_state(job), asyncio.get_running_loop()
         ended: asyncio.Future[Callable[[], object]] = loop.create_future()
         thread = threading.Thread(
             target=contextvars.copy_context().run,
-            args=(_work, function, BlockingJob(holder, loop), loop, ended),
+            args=(_work, function, BlockingJob(job, loop), loop, ended),
             name=f"jobledger-{job.id}",
             daemon=True,
         )
@@ -96,9 +97,9 @@ def in_thread(
                 await asyncio.wait({ended})
             except asyncio.CancelledError:
                 # The thread's own next call raises. Its slot stays taken until it returns.
-                if insist is not None and holder.insisted:
-                    insist(job)
-                elif insist is None and holder.abandoned:
+                if kill is not None and run.overdue:
+                    kill(job)
+                elif kill is None and run.abandoned:
                     raise
         return ended.result()()
 

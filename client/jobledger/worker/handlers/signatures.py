@@ -6,7 +6,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from jobledger.worker.parameters import converter, is_parameters_type
+from jobledger.worker.handlers.parameters import converter, is_parameters_type
 
 
 def is_async(function: Callable[..., object]) -> bool:

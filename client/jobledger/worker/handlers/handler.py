@@ -5,11 +5,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
-from jobledger.worker.context import ClaimedJob
+from jobledger.worker.handlers.processes import Processes
+from jobledger.worker.handlers.signatures import is_async, with_parameters
+from jobledger.worker.handlers.threads import BlockingJob, in_thread
+from jobledger.worker.job import ClaimedJob
 from jobledger.worker.outcomes import Outcome, outcome_of
-from jobledger.worker.processes import Processes
-from jobledger.worker.signatures import is_async, with_parameters
-from jobledger.worker.threads import BlockingJob, in_thread
 
 OnCancel: TypeAlias = Literal["raise", "flag"]
 Executor: TypeAlias = Literal["thread", "process"]
@@ -42,13 +42,13 @@ class Handler:
 
     Args:
         run: runs a job.
-        cancellation_is_thrown: whether a cancellation is raised in the handler.
+        raises_cancellation: whether a requested cancellation is raised in the handler.
         timeout: seconds that a run may take; None: any time.
         processes: the processes that it runs in, if any.
     """
 
     run: Next
-    cancellation_is_thrown: bool = True
+    raises_cancellation: bool = True
     timeout: float | None = None
     processes: Processes | None = None
 

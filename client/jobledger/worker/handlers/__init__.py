@@ -1,0 +1,1 @@
+"""What runs for a type of job, and how one job runs."""

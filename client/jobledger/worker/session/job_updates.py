@@ -1,0 +1,251 @@
+"""What is sent of one job: progress, assets, its outcome, and renewals of its lease."""
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections.abc import Callable
+from typing import Final
+
+import grpc
+
+from jobledger.core.models import Asset, Job
+from jobledger.core.retry import Backoff, is_transient, is_unreachable
+from jobledger.errors import (
+    DeadlineExceeded,
+    IllegalTransition,
+    JobledgerError,
+    JobNotFound,
+    JobTerminal,
+    LeaseLost,
+)
+from jobledger.v1.worker_service_pb2 import JobUpdate, UpdateResult
+from jobledger.worker.job import Stop, log_name
+from jobledger.worker.outcomes import (
+    Failed,
+    Finish,
+    Outcome,
+    Release,
+    clean_message,
+    failure,
+    summary,
+)
+from jobledger.worker.session.lease import Lease
+from jobledger.worker.session.messages import (
+    asset_update,
+    finish_update,
+    progress_update,
+    release_update,
+)
+from jobledger.worker.session.reports import PendingReport
+from jobledger.worker.session.work_stream import WorkStream
+
+INTERVAL: Final = 0.1
+"""Seconds between two reports of one job."""
+
+ASK: Final = 1.0
+"""Seconds that `progress()` waits for an answer."""
+
+MAX_PROGRESS_MESSAGE: Final = 512
+
+GONE: Final = (LeaseLost, JobTerminal, JobNotFound, IllegalTransition)
+"""The job is no longer this worker's: it has another attempt, is terminal or deleted."""
+
+_logger = logging.getLogger("jobledger.worker")
+
+
+class JobUpdates:
+    """Sends the updates of one job.
+
+    Args:
+        job: as it was claimed.
+        lease: as it was granted.
+        stream: carries the updates.
+        on_lost: called if the job is no longer this worker's.
+    """
+
+    def __init__(
+        self, job: Job, lease: Lease, stream: WorkStream, on_lost: Callable[[Stop, str], None]
+    ) -> None:
+        self.lease = lease
+        self._job = job
+        self._stream = stream
+        self._on_lost = on_lost
+        self._pending = PendingReport(job.progress)
+        self._to_report = asyncio.Event()
+        self._next_report = 0.0  # the earliest, by the lease's clock
+        self._next_try = 0.0
+        # Done when the report that is under way, or was asked for, has its answer.
+        self._asked: asyncio.Future[None] | None = None
+
+    # --- for the handler ----------------------------------------------------------------------
+
+    def report(self, progress: int | None, message: str | None) -> None:
+        """Send this soon, unless something newer comes first."""
+        if message is not None:
+            message = clean_message(message, MAX_PROGRESS_MESSAGE)
+        self._pending.add(progress, message)
+        self._to_report.set()
+
+    async def ask(self) -> None:
+        """Wait for the answer to a report: to one under way, or one that is sent for this.
+
+        If the last answer is new enough, or the last report was refused, nothing is sent.
+        """
+        now = self.lease.clock()
+        if self._asked is not None or now >= max(self._next_report, self._next_try):
+            await asyncio.wait({self._ask()}, timeout=ASK)
+
+    async def deliver(self) -> bool:
+        """Send at once what was reported; return whether all of it is committed."""
+        if self._pending.report:
+            await asyncio.wait({self._ask()})
+        return not self._pending.report
+
+    async def link_asset(self, asset: Asset) -> Asset:
+        """Link an asset, once."""
+        update = asset_update(self._job, asset, str(uuid.uuid4()))
+        try:
+            async with asyncio.timeout(self.lease.duration):
+                result = await self._send(update)
+        except GONE as error:
+            self._on_lost(Stop.LOST, str(error))
+            raise asyncio.CancelledError from error
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"no answer within {self.lease.duration:g} s",
+                code=grpc.StatusCode.DEADLINE_EXCEEDED,
+            ) from None
+        return Asset.from_proto(result.asset)
+
+    def _ask(self) -> "asyncio.Future[None]":
+        if self._asked is None:
+            self._asked = asyncio.get_running_loop().create_future()
+            self._to_report.set()
+        return self._asked
+
+    # --- reports and renewals -----------------------------------------------------------------
+
+    async def renew_lease(self) -> None:
+        """Report what is new and renew the lease, until it is lost or this is cancelled."""
+        try:
+            await self._report_until_lost()
+        finally:
+            self._answered()
+
+    async def _report_until_lost(self) -> None:
+        backoff = Backoff(self.lease.longest_pause)
+        while True:
+            await self._until_due()
+            if self.lease.over:
+                why = "the lease expired, and no renewal was answered in time"
+                self._on_lost(Stop.EXPIRED, why)
+                return
+            sent = self.lease.clock()
+            self._next_report = sent + INTERVAL
+            report = self._pending.report
+            self._ask()
+            try:
+                async with asyncio.timeout(self.lease.renewal_timeout):
+                    result = await self._stream.send(progress_update(self._job, report))
+            except GONE as error:
+                self._on_lost(Stop.LOST, str(error))
+                return
+            except JobledgerError as error:
+                self._next_try = self.lease.clock() + backoff.pause(error)
+                if not is_transient(error) and report:
+                    _logger.warning("%s: a report was refused: %s", log_name(self._job), error)
+                    self._pending.committed(report)
+            except TimeoutError:
+                pass  # the lease is over, unless something else has renewed it
+            else:
+                backoff.reset()
+                self._pending.committed(report)
+                if result.applied:  # a late report renews nothing
+                    self.lease.renewed(sent)
+            self._answered()
+
+    def _answered(self) -> None:
+        if self._asked is not None:
+            self._asked.set_result(None)
+            self._asked = None
+
+    async def _until_due(self) -> None:
+        while True:
+            now = self.lease.clock()
+            due = self._next_try
+            if self._asked is None:
+                due = max(due, self._next_report)
+                if not self._pending.report:
+                    due = max(due, self.lease.renew_at)
+            due = min(due, self.lease.deadline)
+            if now >= due:
+                return
+            self._to_report.clear()
+            # During the wait an answer to another job's update may renew the lease.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(due - now):
+                    await self._to_report.wait()
+
+    # --- the outcome --------------------------------------------------------------------------
+
+    async def send_outcome(self, outcome: Outcome) -> None:
+        """Finish the job, or release it: tried until this is cancelled.
+
+        The service extends leases that expire in an outage, so the job may still be this worker's
+        after it; the service decides by the attempt.
+        """
+        name = log_name(self._job)
+        try:
+            if isinstance(outcome, Release):
+                await self._send(release_update(self._job))
+                _logger.info("%s: released", name)
+            else:
+                finished = await self._finish(outcome)
+                _logger.info("%s: %s", name, summary(finished))
+        except GONE as error:
+            _logger.warning("%s: its outcome came too late: %s", name, error)
+        except JobledgerError as error:
+            _logger.error("%s: could not be finished: %s", name, error)  # noqa: TRY400
+
+    async def _finish(self, outcome: Finish) -> Finish:
+        """Finish the job, as FAILED if the outcome is refused; return how it finished."""
+        try:
+            update = finish_update(self._job, outcome)
+        except (TypeError, ValueError) as error:
+            # It was changed after it was returned.
+            _logger.exception("%s: its outcome cannot be sent", log_name(self._job))
+            outcome = failure(error)
+            update = finish_update(self._job, outcome)
+        # What the handler reported last arrives with its outcome, if not before.
+        report = self._pending.report
+        before = [progress_update(self._job, report)] if report else []
+        try:
+            await self._send(*before, update)
+        except JobledgerError as error:
+            if isinstance(error, GONE) or is_transient(error):
+                raise
+            text = clean_message(f"the outcome was refused: {error}")
+            outcome = Failed(text, error.reason or error.code.name)
+            await self._send(finish_update(self._job, outcome))
+        return outcome
+
+    async def _send(self, *updates: JobUpdate) -> UpdateResult:
+        """Send updates until the last one is accepted.
+
+        Raises:
+            JobledgerError: a refusal that will not change, or did not for as long as a lease lasts
+                although the service can be reached.
+        """
+        backoff = Backoff(self.lease.longest_pause)
+        limit = self.lease.clock() + self.lease.duration
+        while True:
+            try:
+                return await self._stream.send(*updates)
+            except JobledgerError as error:
+                if not is_transient(error):
+                    raise
+                pause = backoff.pause(error)
+                if not is_unreachable(error) and self.lease.clock() + pause > limit:
+                    raise
+            await asyncio.sleep(pause)

@@ -1,0 +1,198 @@
+"""The session of some slots with the service: it is pushed jobs, and runs them."""
+
+import asyncio
+import contextlib
+import functools
+import itertools
+import logging
+import math
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+import grpc
+
+from jobledger.core.aio.client import AsyncClient
+from jobledger.core.models import Job
+from jobledger.core.retry import Backoff, is_transient
+from jobledger.errors import ClientClosed, JobledgerError
+from jobledger.v1.worker_service_pb2 import WorkHello, WorkResponse
+from jobledger.worker.handlers.handler import Handler
+from jobledger.worker.handlers.job_run import JobRun
+from jobledger.worker.job import Stop, log_name
+from jobledger.worker.outcomes import Release
+from jobledger.worker.session.job_updates import JobUpdates
+from jobledger.worker.session.lease import Lease
+from jobledger.worker.session.messages import hello
+from jobledger.worker.session.slots import MAX_SLOTS, Slots
+from jobledger.worker.session.work_stream import WorkStream
+
+LAST_PAUSE: Final = 2.0
+"""Seconds between two streams at most, as between two connections of the channel."""
+
+LASTED: Final = 1.0
+"""A stream that lasted for these seconds does not lengthen the pause before the next one."""
+
+CLOSE: Final = 5.0
+"""Seconds that a stream has to end."""
+
+UNREAD: Final = 0.1
+"""Of the lease: the service renews leases at most once in this time, whatever it reads."""
+
+_logger = logging.getLogger("jobledger.worker")
+
+
+class Session:
+    """Gets jobs for some slots over a stream of Work, and runs them.
+
+    Args:
+        client: opens the streams.
+        slots: where the jobs run.
+        handlers: by job type.
+        group: of the tasks of the jobs.
+        lease: seconds.
+        worker_id: the worker's.
+        state: what the worker's lifespan yielded.
+    """
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        slots: Slots,
+        handlers: Mapping[str, Handler],
+        group: asyncio.TaskGroup,
+        *,
+        lease: float,
+        worker_id: str,
+        state: Any,
+    ) -> None:
+        self._slots = slots
+        self._handlers = handlers
+        self._group = group
+        self._lease = lease
+        self._worker_id = worker_id
+        self._state = state
+        self._stream = WorkStream(client.open_work, lease)
+        self._stopping = False
+        self._closed = asyncio.Event()
+        self._is_open = False
+        self._failing = False
+        self._renewed = -math.inf
+        self._send_slots()
+        self._serving = group.create_task(self._serve(), name="jobledger-session")
+
+    def stop(self) -> None:
+        """Take no more jobs."""
+        self._stopping = True
+        self._send_slots()
+
+    async def close(self) -> None:
+        """End the stream: no job runs any more."""
+        self._closed.set()
+        self._stream.close()
+        await asyncio.wait({self._serving}, timeout=CLOSE)
+        self._serving.cancel()
+        await asyncio.wait({self._serving})
+
+    # --- streams ------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        """Open one stream after the other, until `close`.
+
+        Raises:
+            JobledgerError: the service refuses the worker.
+        """
+        end: JobledgerError = ClientClosed("the worker has stopped")
+        try:
+            await self._serve_streams()
+        except JobledgerError as error:
+            end = error
+            raise
+        finally:
+            self._stream.fail(end)
+
+    async def _serve_streams(self) -> None:
+        backoff = Backoff(LAST_PAUSE)
+        while not self._closed.is_set():
+            opened = time.monotonic()
+            self._is_open = False
+            if (error := await self._stream.serve(self._hello(), self._receive)) is None:
+                return
+            if error.code is grpc.StatusCode.UNIMPLEMENTED:
+                raise JobledgerError(
+                    "no Work stream: the service does not have it, or a proxy before it does not "
+                    f"let bidirectional streams pass ({error})",
+                    code=error.code,
+                ) from error
+            if not is_transient(error):
+                raise error
+            if self._is_open and time.monotonic() - opened > LASTED:
+                backoff.reset()
+            self._log_end(error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(backoff.pause(error)):
+                    await self._closed.wait()
+
+    def _log_end(self, error: JobledgerError) -> None:
+        # A server ends the streams that it has served when it stops, or when they are old.
+        expected = self._is_open and error.code is grpc.StatusCode.UNAVAILABLE
+        level = logging.DEBUG if expected or self._failing else logging.WARNING
+        self._failing = not expected
+        _logger.log(level, "the Work stream ended (%s); opening another one", error)
+
+    def _hello(self) -> WorkHello:
+        held = itertools.islice(self._slots.held(), MAX_SLOTS)
+        return hello(self._worker_id, self._slots.job_types, self._lease, held)
+
+    def _send_slots(self) -> None:
+        self._stream.set_slots(0 if self._stopping else self._slots.usable)
+
+    def _receive(self, response: WorkResponse, read: float | None) -> None:
+        self._is_open = True
+        if self._failing:
+            self._failing = False
+            _logger.warning("the service answers again")
+        unread = self._lease * UNREAD
+        if read is not None and read - self._renewed >= unread:
+            self._renewed = read
+            self._slots.renew_leases(read - unread)
+        for signal in response.signals:
+            run = self._slots.runs.get((signal.job_id, signal.attempt))
+            if run is None:
+                continue
+            if signal.HasField("cancel_requested"):
+                run.cancel(signal.cancel_requested.reason)
+            elif signal.HasField("lease_lost"):
+                self._lose(run, Stop.LOST, "the service says so")
+        for message in response.jobs:
+            self._start(Job.from_proto(message))
+
+    # --- jobs ---------------------------------------------------------------------------------
+
+    def _start(self, job: Job) -> None:
+        """Run a job; release it if it came too late."""
+        lease = Lease(self._lease, time.monotonic())
+        if self._stopping or self._slots.is_full:
+            _logger.info("%s came too late", log_name(job))
+            late = JobUpdates(job, lease, self._stream, lambda *_: None)
+            running = late.send_outcome(Release())
+        else:
+            _logger.info("%s: claimed", log_name(job))
+            run = JobRun(job, self._handlers[job.job_type], self._state)
+            updates = JobUpdates(job, lease, self._stream, functools.partial(self._lose, run))
+            self._slots.fill(run, lease)
+            running = self._run(run, updates)
+        self._group.create_task(running, name=f"jobledger-{job.id}")
+
+    async def _run(self, run: JobRun, updates: JobUpdates) -> None:
+        try:
+            await run.run(updates)
+        except Exception:
+            _logger.exception("%s: a bug", log_name(run.job))
+        finally:
+            self._slots.release(run)
+            self._send_slots()
+
+    def _lose(self, run: JobRun, reason: Stop, why: str) -> None:
+        run.lose(reason, why)
+        self._send_slots()
