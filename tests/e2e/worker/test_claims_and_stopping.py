@@ -320,7 +320,6 @@ async def done(job):
         ("concurrency", True),
         ("concurrency", 1001),
         ("lease", "60s"),
-        ("lease", float("inf")),
         ("grace", "10s"),
         ("grace", None),
         ("grace", -1),
