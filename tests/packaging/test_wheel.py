@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 from email.parser import Parser
 from pathlib import Path
 from zipfile import ZipFile
@@ -13,6 +14,8 @@ import pytest
 from tests.support.pages import ROOT
 
 PROTOS = ROOT / "protos"
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+METADATA = f"jobledger-{VERSION}.dist-info"
 PACKAGES = ["client/jobledger", "server/jobledger_server"]
 
 pytestmark = pytest.mark.timeout(600)
@@ -27,7 +30,7 @@ def test_the_top_level_names_of_the_wheel_are_the_projects_own(wheel: Path) -> N
     assert {name.split("/")[0] for name in names_in(wheel)} == {
         "jobledger",
         "jobledger_server",
-        "jobledger-0.1.0.dist-info",
+        METADATA,
     }
 
 
@@ -77,8 +80,8 @@ def test_the_wheel_has_the_migrations(wheel: Path) -> None:
 
 def test_the_metadata_of_the_wheel_names_the_license_and_the_extras(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
-        metadata = Parser().parsestr(archive.read("jobledger-0.1.0.dist-info/METADATA").decode())
-        text = archive.read("jobledger-0.1.0.dist-info/licenses/LICENSE").decode()
+        metadata = Parser().parsestr(archive.read(f"{METADATA}/METADATA").decode())
+        text = archive.read(f"{METADATA}/licenses/LICENSE").decode()
     assert metadata["License-Expression"] == "Apache-2.0"
     assert "Apache License" in text
     assert metadata["Requires-Python"] == ">=3.11"
