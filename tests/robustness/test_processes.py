@@ -303,19 +303,6 @@ def test_a_file_that_is_no_database_is_refused_and_left_unchanged(tmp_path: Path
     assert file.read_text().startswith("not a database")
 
 
-@sqlite_only
-def test_a_port_in_use_is_refused_with_an_explanation(serve: Serve, tmp_path: Path) -> None:
-    server = serve()
-    run = run_server(
-        "serve", "--listen", server.target, "--database", f"sqlite:///{tmp_path}/other.db"
-    )
-    assert run.returncode == 1
-    assert run.stderr.splitlines()[-1] == (
-        f"Error: cannot listen on {server.target}: another server is running there, or it is not "
-        "an address of this machine"
-    )
-
-
 def test_a_unix_socket_of_another_server_is_refused_and_left_in_use(tmp_path: Path) -> None:
     server = ServerProcess(tmp_path)
     # The path of a socket has at most 107 bytes.

@@ -64,20 +64,6 @@ def test_options_may_follow_the_command(jobledger, client):
         assert job.id in jobledger.ok(*arguments)
 
 
-def test_options_may_follow_the_worker_command_too(jobledger):
-    run = jobledger("worker", "exec", "render", "--token", "a b", "--", "true")
-    assert_usage(run, "token")
-    # What follows -- is the program's.
-    run = jobledger("worker", "--token", "a b", "exec", "render", "--", "true", "--token", "ab")
-    assert_usage(run, "token")
-
-
-def test_a_commands_help_says_where_the_options_are_explained(jobledger):
-    assert "jobledger --help" in jobledger.ok("list", "--help")
-    assert "--ca-file" not in jobledger.ok("list", "--help")
-    assert "--ca-file" in jobledger.ok("--help")
-
-
 def test_options_win_over_the_environment_and_that_over_a_profile(jobledger, client, config):
     job = client.create_job("render")
     config.write_text('[profiles.default]\nserver = "127.0.0.1:1"\nuser = "nobody"\ntimeout = 20')

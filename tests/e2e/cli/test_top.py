@@ -8,7 +8,7 @@ import unicodedata
 import grpc
 import pytest
 
-from jobledger import Client, JobStatus
+from jobledger import Client
 from tests.e2e.cli.terminal import ALTERNATE, HIDE_CURSOR, ORIGINAL, SHOW_CURSOR, Terminal
 
 WIDE = "\N{CJK UNIFIED IDEOGRAPH-6F22}"
@@ -200,9 +200,3 @@ def test_once_prints_all_jobs_and_exits(jobledger, client):
     assert [line.split()[0] for line in lines[2:]] == [job.id for job in [jobs[-1], *jobs[:-1]]]
     assert "\x1b" not in "".join(lines)
     assert jobledger.ok("top", "--once", "--type", "bake").splitlines()[2:] == []
-
-
-def test_every_status_has_a_color():
-    from jobledger.cli.top import _STYLES
-
-    assert set(_STYLES) == set(JobStatus) - {JobStatus.UNKNOWN}

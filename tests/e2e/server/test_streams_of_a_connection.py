@@ -54,12 +54,12 @@ async def jobs_of(target: str, user_id: str) -> int:
                 return count
 
 
-async def test_thousands_of_concurrent_calls_over_one_connection_are_not_refused(
+async def test_a_thousand_concurrent_calls_over_one_connection_are_not_refused(
     tmp_path: Path,
 ) -> None:
     """Those beyond the connection's streams wait in the client."""
     async with ServerProcess(tmp_path) as server:
-        assert Counter(await created_at_once(server.target, 3000)) == {"OK": 3000}
+        assert Counter(await created_at_once(server.target, 1000)) == {"OK": 1000}
 
 
 async def test_calls_on_a_broken_connection_are_retried_as_the_page_says(tmp_path: Path) -> None:

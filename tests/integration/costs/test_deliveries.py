@@ -54,41 +54,6 @@ async def test_a_change_is_serialized_once_for_all_watchers_of_its_job(
 
 
 @sqlite_only
-async def test_a_version_is_serialized_once_however_many_jobs_are_watched(
-    app: App, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    serialized: list[tuple[str, int]] = []
-    job_bytes = messages.job_bytes
-
-    def noted(job: Job) -> bytes:
-        serialized.append((job.id, job.version))
-        return job_bytes(job)
-
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        call = Caller(channel)
-        jobs = [await call.running() for _ in range(2)]
-        monkeypatch.setattr(messages, "job_bytes", noted)
-        streams = []
-        for job in jobs * WATCHERS:
-            streams.append(call.WatchJob(job_id=job.id, user_id="ada"))
-            await streams[-1].read()
-        assert serialized == [(job.id, job.version) for job in jobs]
-        # A watch that knows the start is sent another message.
-        streams.append(call.WatchJob(job_id=job.id, user_id="ada", after_version=job.version))
-        assert not (await streams[-1].read()).transitions
-        # What a renewal of the lease changes is sent too, without a new version.
-        await call.UpdateProgress(job_id=job.id, attempt=1)
-        serialized.clear()
-        streams.append(call.WatchJob(job_id=job.id, user_id="ada"))
-        told = (await streams[-1].read()).job
-        for stream in streams:
-            stream.cancel()
-    assert told.version == job.version
-    assert told.lease_expire_time.ToNanoseconds() > job.lease_expire_time.ToNanoseconds()
-    assert serialized == [(job.id, job.version)]
-
-
-@sqlite_only
 async def test_a_commit_is_serialized_once_for_all_watchers_of_its_jobs(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:

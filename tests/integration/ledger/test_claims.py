@@ -97,17 +97,6 @@ async def test_claims_get_the_oldest_jobs_of_any_type_first(ledger: Ledger) -> N
     assert await claim_jobs(ledger, claim("a", "b", "c", max_jobs=9)) == []
 
 
-async def test_a_claimed_job_is_started_under_a_lease(ledger: Ledger, store: SqlStore) -> None:
-    await created(ledger)
-    (job,) = await claim_jobs(ledger, claim(worker="w7"))
-    assert (job.status, job.attempt, job.worker_id) == (JobStatus.PROCESSING, 1, "w7")
-    assert job.lease_expire_time == job.update_time + LEASE
-    assert job.queue_expire_time is None
-    assert await store.read_jobs([job.id]) == {job.id: job}
-    ((_, (step,)),) = (await store.read_histories([job.id])).values()
-    assert (step.to_status, step.actor) == (JobStatus.PROCESSING, "w7")
-
-
 async def test_claims_that_arrive_together_share_the_jobs_out(ledger: Ledger) -> None:
     """Of one set of types and of overlapping ones, in one batch."""
     made = [await created(ledger, job_type) for job_type in "ab" * 5]
@@ -398,33 +387,6 @@ async def test_50_claimers_claim_each_of_1000_jobs_exactly_once(
     assert set(given) == {job.id for job in made}
 
 
-async def test_an_expired_lease_requeues_the_job_and_fences_out_its_old_worker(
-    ledger: Ledger, store: SqlStore, pass_time: PassTime
-) -> None:
-    await created(ledger, max_attempts=2)
-    (job,) = await claim_jobs(ledger, claim(worker="old"))
-    job = (await apply(ledger, Report(job_id=job.id, attempt=1, progress=70))).job
-    assert await Reaper(store, ledger).reap() == 0
-    await pass_time(job, 61)
-    assert await Reaper(store, ledger).reap() == 1
-    left = (await store.read_jobs([job.id]))[job.id]
-    assert (left.status, left.worker_id, left.leased) == (JobStatus.PROCESSING, "", False)
-    late = ChangeStatus(job_id=job.id, target=JobStatus.COMPLETED, attempt=1)
-    with pytest.raises(LeaseLost):
-        await apply(ledger, late)
-    (again,) = await claim_jobs(ledger, claim(worker="new"))
-    assert (again.attempt, again.progress, again.start_time) == (2, 0, job.start_time)
-    with pytest.raises(LeaseLost):
-        await apply(ledger, late)
-    await pass_time(again, 61)
-    assert await Reaper(store, ledger).reap() == 1
-    ended = (await store.read_jobs([job.id]))[job.id]
-    assert (ended.status, ended.error and ended.error.reason) == (
-        JobStatus.FAILED,
-        "LEASE_EXPIRED",
-    )
-
-
 async def test_a_worker_that_only_renews_its_lease_loses_a_job_with_a_stall_timeout(
     ledger: Ledger, store: SqlStore, pass_time: PassTime
 ) -> None:
@@ -482,19 +444,6 @@ async def test_a_postponed_deadline_is_found_and_corrected_once(
         )
         job = (await apply(ledger, sooner)).job
         assert await deadline_in_row() == job.lease_expire_time
-
-
-async def test_a_released_job_is_claimed_at_once_and_uses_up_no_attempt(
-    ledger: Ledger,
-) -> None:
-    await created(ledger)
-    for attempt in range(1, 5):
-        (job,) = await claim_jobs(ledger, claim())
-        assert (job.attempt, job.max_attempts) == (attempt, 1)
-        await apply(ledger, Release(job_id=job.id, attempt=attempt))
-        await apply(ledger, Release(job_id=job.id, attempt=attempt))
-        with pytest.raises(LeaseLost):
-            await apply(ledger, Report(job_id=job.id, attempt=attempt))
 
 
 @pytest.mark.parametrize(
@@ -621,26 +570,6 @@ async def test_of_a_cancellation_and_a_completion_only_one_takes_effect(
         assert after.status is JobStatus.COMPLETED
         assert finished.job.status is JobStatus.COMPLETED
         assert asked.changed == (after.cancel_request_time is not None)
-
-
-async def test_a_job_whose_worker_ignores_a_cancellation_fails_after_the_grace_period(
-    ledger: Ledger, store: SqlStore, pass_time: PassTime
-) -> None:
-    await created(ledger, max_attempts=9)
-    (job,) = await claim_jobs(ledger, claim())
-    await apply(ledger, Cancel(job_id=job.id, user_id="ada", reason="enough"))
-    await pass_time(job, 29)
-    assert await Reaper(store, ledger).reap() == 0
-    await pass_time(job, 2)
-    assert await Reaper(store, ledger).reap() == 1
-    after, steps = (await store.read_histories([job.id]))[job.id]
-    assert after.error is not None
-    assert (after.status, after.error.reason, after.error.message) == (
-        JobStatus.FAILED,
-        "CANCELLED",
-        "enough",
-    )
-    assert steps[-1].actor == "system"
 
 
 async def test_the_databases_clock_decides_even_if_the_servers_clock_is_wrong(

@@ -196,6 +196,7 @@ async def hold(url: str, taken: asyncio.Event, release: asyncio.Event) -> None:
     await database.close()
 
 
+@pytest.mark.slow
 async def test_a_migration_waits_for_as_long_as_it_takes(database_url: str) -> None:
     taken, release = asyncio.Event(), asyncio.Event()
     holding = asyncio.create_task(hold(database_url, taken, release))
@@ -211,6 +212,7 @@ async def test_a_migration_waits_for_as_long_as_it_takes(database_url: str) -> N
     assert (process.returncode, errors) == (0, b"")
 
 
+@pytest.mark.slow
 async def test_a_long_statement_of_a_migration_is_not_cut(
     postgres: Databases, monkeypatch: pytest.MonkeyPatch
 ) -> None:

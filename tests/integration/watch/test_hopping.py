@@ -118,7 +118,7 @@ class Reader:
 
 
 @both_databases
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(2))
 async def test_a_reader_that_changes_servers_gets_every_transition_once(
     store: SqlStore, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:

@@ -143,18 +143,6 @@ async def test_a_job_of_another_type_does_not_exist(
     assert await now(everything, foreign) == foreign
 
 
-@in_turn("method", ON_A_JOB)
-async def test_a_job_of_an_allowed_type_can_be_worked_on(
-    channel: grpc.aio.Channel, everything: Caller, method: str
-) -> None:
-    own = await everything.running(job_type="render")
-    answer = await Worker(channel, "renderer").call(
-        method, job_id=own.id, attempt=1, **ON_A_JOB[method]
-    )
-    assert not (method.startswith("Work") and answer.HasField("error"))
-    assert (await now(everything, own)).version == own.version + 1
-
-
 async def test_a_job_of_another_type_can_be_neither_started_nor_claimed(
     channel: grpc.aio.Channel, everything: Caller
 ) -> None:
