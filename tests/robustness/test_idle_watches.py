@@ -11,7 +11,10 @@ from tests.support.databases import sqlite_only
 from tests.support.rpc_caller import Caller
 from tests.support.server_process import MANY_STREAMS, ServerProcess
 
-pytestmark = sqlite_only  # what a watch keeps has nothing to do with the database
+pytestmark = [
+    sqlite_only,
+    pytest.mark.slow,
+]  # what a watch keeps has nothing to do with the database
 
 WATCHES = 500
 JOBS = 2

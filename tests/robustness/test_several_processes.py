@@ -23,6 +23,7 @@ from jobledger import CHANNEL_OPTIONS, AsyncClient
 from jobledger_server.runtime.processes import pause_before
 from tests.support.ports import free_port
 from tests.support.rpc_caller import COMPLETED, Caller, decoded, watching
+from tests.support.server_process import run_server
 from tests.support.shared_postgres import Administrator, Databases
 
 PROGRAM = str(Path(sys.executable).with_name("jobledger-server"))
@@ -187,11 +188,10 @@ async def test_each_process_has_its_own_metrics(
     assert figures == ['jobledger_watches{of="job"} 0.0', 'jobledger_watches{of="job"} 1.0']
 
 
-@pytest.mark.parametrize("arguments", [(), ("--processes", "2")], ids=["one", "several"])
 def test_another_server_on_the_port_is_refused_with_an_explanation(
-    steady: SeveralProcesses, database: str, arguments: tuple[str, ...]
+    steady: SeveralProcesses, database: str
 ) -> None:
-    run = run_server("--listen", steady.target, "--database", database, *arguments)
+    run = run_server("serve", "--listen", steady.target, "--database", database)
     assert run.returncode == 1
     assert run.stderr == (
         f"Error: cannot listen on {steady.target}: another server is running there, or it is not "
@@ -245,7 +245,7 @@ async def test_a_killed_process_is_replaced_without_an_error_for_its_callers(
                     made.append((await client.create_job("render")).id)
 
         async with asyncio.TaskGroup() as creating:
-            for channel in channels * 4:
+            for channel in channels:
                 creating.create_task(create(channel))
             while len(made) < 100:
                 await asyncio.sleep(0)
@@ -277,7 +277,7 @@ def test_all_processes_exit_when_the_first_is_killed(server: SeveralProcesses) -
 
 def test_a_setting_that_no_process_can_use_is_reported_once(database: str, tmp_path: Path) -> None:
     access = tmp_path / "access.toml"
-    run = run_server("--processes", "2", "--database", database, "--access", str(access))
+    run = run_server("serve", "--processes", "2", "--database", database, "--access", str(access))
     assert run.returncode == 1
     (line,) = run.stderr.splitlines()
     assert line.startswith(f"Error: cannot read the access file {access}")
@@ -296,7 +296,7 @@ def test_a_setting_that_no_process_can_use_is_reported_once(database: str, tmp_p
 def test_settings_that_several_processes_cannot_share_are_refused(
     tmp_path: Path, arguments: tuple[str, ...], words: str
 ) -> None:
-    run = run_server("--database", f"sqlite:///{tmp_path}/x.db", *arguments)
+    run = run_server("serve", "--database", f"sqlite:///{tmp_path}/x.db", *arguments)
     assert run.returncode == 2
     assert words in run.stderr
     assert not list(tmp_path.iterdir())
@@ -306,13 +306,3 @@ def test_a_process_that_keeps_failing_is_restarted_with_growing_pauses() -> None
     pauses = [pause_before(restart) for restart in range(1, 9)]
     assert pauses == [0, 1, 2, 4, 8, 16, 30, 30]
     assert pause_before(100_000) == 30
-
-
-def run_server(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [PROGRAM, "serve", "--listen", "127.0.0.1:0", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )

@@ -20,6 +20,7 @@ from jobledger_server.rpc.jobs import feed_streams, shared_messages
 from jobledger_server.store import Change
 from jobledger_server.watch import change_buffer, feed_reader
 from jobledger_server.watch.feed_watch import FeedWatch
+from tests.support.databases import sqlite_only
 from tests.support.feed_events import events
 from tests.support.rpc_caller import COMPLETED, PROCESSING, SMALL_WINDOW, Caller, watching
 
@@ -93,6 +94,7 @@ async def to_the_next_page(stream: Any, watch: FeedWatch) -> list[Any]:
 
 
 @pytest.mark.slow
+@sqlite_only
 async def test_stalled_watches_use_bounded_memory_under_any_number_of_changes(
     start: Start, monkeypatch: pytest.MonkeyPatch, watches: list[FeedWatch]
 ) -> None:
@@ -155,6 +157,7 @@ async def test_stalled_watches_use_bounded_memory_under_any_number_of_changes(
             assert (last.from_status, last.to_status) == (PROCESSING, COMPLETED)
 
 
+@sqlite_only
 async def test_a_stalled_watch_keeps_its_message_but_not_the_job(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +184,7 @@ async def test_a_stalled_watch_keeps_its_message_but_not_the_job(
         assert after - before <= 2
 
 
+@sqlite_only
 async def test_a_waiting_operation_keeps_no_job(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,6 +227,7 @@ def serialized() -> Iterator[Callable[[], int]]:
     tracemalloc.stop()
 
 
+@sqlite_only
 async def test_the_messages_kept_for_other_watchers_are_bounded_by_bytes(
     serialized: Callable[[], int], start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -247,6 +247,8 @@ def frozen_heap() -> Iterator[None]:
     gc.unfreeze()
 
 
+@sqlite_only
+@pytest.mark.slow  # it is judged by time
 @pytest.mark.usefixtures("frozen_heap")
 @pytest.mark.parametrize("methods", [OF_MANY_JOBS, *OF_ONE_JOB], ids="+".join)
 async def test_no_request_blocks_the_event_loop(
@@ -269,6 +271,7 @@ async def test_no_request_blocks_the_event_loop(
 
 
 @sqlite_only
+@pytest.mark.slow  # it is judged by time
 @pytest.mark.usefixtures("frozen_heap")
 @pytest.mark.parametrize("what", ["empty updates", "updates of unknown jobs"])
 async def test_no_message_of_work_blocks_the_event_loop(
