@@ -271,3 +271,19 @@ async def test_a_batch_waits_for_a_bounded_number_of_ticks(
             assert await tasks[0] == 198
         assert work.batches[1] == [99, 0, 1, 2]
         await asyncio.gather(*tasks)
+
+
+async def test_nobody_waits_for_a_batcher_that_failed() -> None:
+    def broken() -> Callable[[int], int]:
+        raise OSError
+
+    async with Batcher(
+        "numbers", Work(), max_batch=10, max_waiting=10, read_counter=broken
+    ) as batcher:
+        waiting = batcher.put([1], SERVICE)
+        await asyncio.wait([waiting], timeout=5)
+        assert waiting.cancelled()
+        with pytest.raises(ShuttingDown):
+            batcher.put([2], SERVICE)
+    assert batcher.task is not None
+    assert isinstance(batcher.task.exception(), OSError)

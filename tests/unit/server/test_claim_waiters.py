@@ -1,5 +1,6 @@
 """Claims that wait: one job wakes one of them, and no wake-up is lost."""
 
+import asyncio
 from contextlib import ExitStack
 
 from jobledger_server.ledger.claim_waiters import ClaimWaiters
@@ -65,3 +66,11 @@ def test_a_claim_that_ends_passes_on_what_it_knows() -> None:
         leaving.close()
     assert staying.oldest is not None
     assert staying.oldest.id == job.id
+
+
+async def test_a_claim_that_begins_to_wait_during_a_drain_is_woken_at_once() -> None:
+    claim_waiters = ClaimWaiters()
+    claim_waiters.drain()
+    with claim_waiters.waiting(["render"]) as waiter:
+        async with asyncio.timeout(0.5):
+            await waiter.wait(60)

@@ -1,0 +1,70 @@
+"""What claims and renewals answer when the database fails in between."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from jobledger_server.admission.caller import SERVICE
+from jobledger_server.domain.commands import Claim, Create, Renew
+from jobledger_server.domain.job import Job, Lease, Micros
+from jobledger_server.ledger.ledger import Ledger
+from jobledger_server.sql.sql_store import SqlStore
+from jobledger_server.store import Claimable, StoreUnavailable
+from tests.support.ledger_calls import apply, claim_jobs
+
+
+async def created(ledger: Ledger, job_type: str) -> Job:
+    return (await apply(ledger, Create(user_id="ada", job_type=job_type))).job
+
+
+def claim(job_type: str) -> Claim:
+    return Claim(
+        worker_id="w",
+        job_types=frozenset([job_type]),
+        max_jobs=1,
+        lease_duration=Micros(60_000_000),
+    )
+
+
+async def test_a_claim_keeps_what_it_got_before_the_database_failed(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await created(ledger, "a")
+    searches = 0
+    find = SqlStore.find_claimable
+
+    async def found(self: SqlStore, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
+        nonlocal searches
+        searches += 1
+        if searches > 1:
+            raise StoreUnavailable("gone")
+        return await find(self, limits, limit=limit)
+
+    monkeypatch.setattr(SqlStore, "find_claimable", found)
+    served, unserved = await asyncio.gather(
+        claim_jobs(ledger, claim("a")), claim_jobs(ledger, claim("b")), return_exceptions=True
+    )
+    assert [each.id for each in served] == [job.id]
+    assert isinstance(unserved, StoreUnavailable)
+    assert (ledger.store_errors["connection"], searches) == (1, 2)
+
+
+async def test_a_renewal_that_the_database_failed_is_answered_with_its_error_and_counted(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await created(ledger, "a")
+    (job,) = await claim_jobs(ledger, claim("a"))
+
+    def unavailable(self: SqlStore) -> Any:
+        raise StoreUnavailable("gone", kind="timeout")
+
+    renewal = Renew(job_id=job.id, attempt=job.attempt)
+    with monkeypatch.context() as patch:
+        patch.setattr(SqlStore, "transaction", unavailable)
+        (failed,) = await ledger.renew([renewal], SERVICE)
+    assert isinstance(failed, StoreUnavailable)
+    assert ledger.store_errors["timeout"] == 1
+    (renewed,) = await ledger.renew([renewal], SERVICE)
+    assert isinstance(renewed, Lease)
