@@ -63,10 +63,19 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if RECORD:
+        items[:] = [item for item in items if not _needs_postgresql(item)]
     if CHOSEN:
         by_id = {item.nodeid: item for item in items}
         chosen = Path(CHOSEN).read_text("utf-8").splitlines()
         items[:] = [by_id[test] for test in chosen if test in by_id]
+
+
+def _needs_postgresql(item: pytest.Item) -> bool:
+    if not isinstance(item, pytest.Function):
+        return False
+    values = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return "postgresql" in values or any("postgres" in name for name in item.fixturenames)
 
 
 def pytest_sessionfinish() -> None:
