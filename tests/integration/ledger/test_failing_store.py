@@ -1,4 +1,4 @@
-"""What claims and renewals answer when the database fails in between."""
+"""What claims and renewals answer when the database fails, or others are faster."""
 
 import asyncio
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ import pytest
 from jobledger_server.admission.caller import SERVICE
 from jobledger_server.domain.commands import Claim, Create, Renew
 from jobledger_server.domain.job import Job, Lease, Micros
+from jobledger_server.ledger import claims
 from jobledger_server.ledger.ledger import Ledger
 from jobledger_server.sql.sql_store import SqlStore
 from jobledger_server.store import Claimable, StoreUnavailable
@@ -68,3 +69,21 @@ async def test_a_renewal_that_the_database_failed_is_answered_with_its_error_and
     assert ledger.store_errors["timeout"] == 1
     (renewed,) = await ledger.renew([renewal], SERVICE)
     assert isinstance(renewed, Lease)
+
+
+async def test_a_claim_that_others_always_overtake_ends_without_a_job(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await created(ledger, "a")
+    await claim_jobs(ledger, claim("a"))
+    searches = 0
+
+    async def outdated(self: SqlStore, limits: Mapping[str, int], *, limit: int) -> list[Claimable]:
+        nonlocal searches
+        searches += 1
+        assert searches <= claims.MAX_LOST_RACES
+        return [Claimable(job.id, job.job_type, job.memory_bytes)]
+
+    monkeypatch.setattr(SqlStore, "find_claimable", outdated)
+    assert await claim_jobs(ledger, claim("a")) == []
+    assert searches == claims.MAX_LOST_RACES
