@@ -18,6 +18,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -74,6 +75,52 @@ class Forked:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+
+class Piped(Forked):
+    """A program whose output is read while it runs. What is not given is a pipe, or empty."""
+
+    def __init__(
+        self,
+        program: str,
+        arguments: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        stdin: int | None = None,
+        stdout: int | None = None,
+    ) -> None:
+        with contextlib.ExitStack() as theirs:
+
+            def pipe() -> tuple[IO[str], IO[bytes]]:
+                ours, end = os.pipe()
+                return os.fdopen(ours), theirs.enter_context(os.fdopen(end, "wb"))
+
+            def given(file: int) -> IO[bytes]:
+                return theirs.enter_context(os.fdopen(os.dup(file), "rb+", buffering=0))
+
+            self.stdout: IO[str] | None = None
+            self.stderr, err = pipe()
+            if stdout is None:
+                self.stdout, out = pipe()
+            else:
+                out = given(stdout)
+            nothing = theirs.enter_context(Path(os.devnull).open("rb"))
+            files = (nothing if stdin is None else given(stdin), out, err)
+            super().__init__(program, arguments, files=files, env=env)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str | None, str]:
+        """Read both outputs to their ends, and wait for the program."""
+        with ThreadPoolExecutor() as threads:
+            out, err = threads.map(_rest, (self.stdout, self.stderr))
+        self.wait(timeout)
+        return out, err or ""
+
+
+def _rest(file: IO[str] | None) -> str | None:
+    if file is None or file.closed:
+        return None
+    with file:
+        return file.read()
 
 
 def run(
@@ -183,6 +230,10 @@ def _become(request: int, ended: int, *files: int) -> Any:
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
+    # What was opened on other files knows whether those were terminals, and could be read again.
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     os.lseek(request, 0, os.SEEK_SET)
     with os.fdopen(request) as text:
         start = json.load(text)
@@ -205,9 +256,11 @@ if __name__ == "__main__":
     import alembic.command
     import alembic.config  # noqa: F401
 
+    import jobledger.cli.bars
     import jobledger.cli.commands
     import jobledger.cli.exit_codes
     import jobledger.cli.main
+    import jobledger.cli.top
     import jobledger_server.__main__
     from jobledger_server.cli import (  # noqa: F401  # each is imported by its command else
         check_access,

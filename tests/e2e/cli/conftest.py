@@ -11,6 +11,7 @@ import pytest
 
 from jobledger import Client
 from tests.support import forked
+from tests.support.forked import Piped
 from tests.support.server_process import ServerProcess
 
 PROGRAM = Path(sys.executable).with_name("jobledger")
@@ -43,9 +44,8 @@ class Shell:
         assert (run.returncode, run.stderr) == (0, "")
         return run.stdout
 
-    def start(self, *arguments: str, **options) -> "subprocess.Popen[str]":
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        return subprocess.Popen([PROGRAM, *arguments], env=self.environment, text=True, **options)
+    def start(self, *arguments: str, **files: int) -> Piped:
+        return Piped("jobledger", arguments, env=self.environment, **files)
 
 
 @pytest.fixture

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from datetime import datetime, timedelta
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
 from jobledger import Asset, Job
 from jobledger.v1.job_pb2 import Job as Proto
+
+PROGRAM = Path(sys.executable).with_name("jobledger")
 
 
 @pytest.fixture
@@ -182,10 +185,14 @@ def test_a_jobs_text_cannot_control_the_terminal(jobledger, client):
 def test_a_character_that_the_output_cannot_encode_is_no_failure(jobledger, client):
     job = client.start_job(client.create_job("render").id)
     client.update_progress(job.id, 1, progress_message="Zürich")
-    jobledger.environment["PYTHONIOENCODING"] = "ascii"
-    with jobledger.start("get", job.id) as process:
-        out, _ = process.communicate()
-    assert "Z\\xfcrich" in out
+    run = subprocess.run(
+        [PROGRAM, "get", job.id],
+        env={**jobledger.environment, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Z\\xfcrich" in run.stdout
 
 
 def test_help_lists_the_exit_codes(jobledger):

@@ -149,7 +149,7 @@ def test_lines_go_to_a_file_too(jobledger, client, tmp_path):
     job = client.create_job("render")
     lines = tmp_path / "lines"
     with lines.open("w") as file:
-        process = jobledger.start("watch", "--all", stdout=file)
+        process = jobledger.start("watch", "--all", stdout=file.fileno())
     try:
         while len(written := lines.read_text().splitlines(keepends=True)) < 2:
             assert process.poll() is None
