@@ -54,8 +54,11 @@ class Drain:
             self._idle.set()
 
     def begin(self) -> None:
-        """Refuse new calls, and end the streams of other services."""
+        """Refuse new calls."""
         self.begun.set()
+
+    def end_other_streams(self) -> None:
+        """End the streams of other services. Watches of health have heard of the drain by then."""
         for task in self._others:
             task.cancel()
 

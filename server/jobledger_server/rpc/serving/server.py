@@ -168,6 +168,7 @@ async def _stop(server: grpc.aio.Server, drain: Drain, calls: Calls, grace: floa
     with suppress(TimeoutError):
         async with asyncio.timeout(grace / 2):
             await drain.quiet()
+    drain.end_other_streams()
     left = max(0.0, deadline - loop.time())
     stopping = asyncio.create_task(server.stop(left))
     await asyncio.sleep(0)  # it has begun: clients' next calls go to another server
