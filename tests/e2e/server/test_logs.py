@@ -81,7 +81,7 @@ def test_only_the_constant_part_of_a_librarys_message_is_logged(log: Log) -> Non
 async def test_a_programming_error_is_logged_with_its_traceback_by_any_logger(log: Log) -> None:
     async def broken() -> None:
         # Any code of ours that fails: a handler of something that is no server.
-        Handlers(None, None, None, None).add_generic_rpc_handlers([])
+        Handlers(None, None, None, None).add_registered_method_handlers("Service", {"Call": None})
 
     task = asyncio.create_task(broken())
     await asyncio.wait([task])
@@ -89,7 +89,7 @@ async def test_a_programming_error_is_logged_with_its_traceback_by_any_logger(lo
     (line,) = of("asyncio", log.lines())
     assert (line["level"], line["text"]) == ("error", "Task exception was never retrieved")
     assert line["error"] == "AttributeError"
-    assert "add_generic_rpc_handlers" in line["exception"]
+    assert "add_registered_method_handlers" in line["exception"]
 
 
 def test_repeated_records_are_one_line_a_second_with_a_count(
