@@ -228,8 +228,9 @@ class Worker:
                 worker that runs. Only in the main thread.
 
         Raises:
-            JobledgerError: a claim was refused and always will be: InvalidField, AccessDenied. An
-                unavailable service is waited for.
+            JobledgerError: the service refuses the worker and always will, as InvalidField or
+                AccessDenied say, or no Work stream gets through to it. An unavailable service is
+                waited for.
             RuntimeError: the worker has run.
             ValueError: it has no handlers, or was made with a client and is given another one.
         """

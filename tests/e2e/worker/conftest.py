@@ -111,7 +111,7 @@ class FakeStream:
             await asyncio.wait(self._updates)
 
     def _take(self, request: pb.WorkRequest) -> None:
-        self._service.messages.append(request)
+        self._service.received_message(request)
         if request.HasField("slots"):
             self._slots = request.slots
         for update in request.updates:
@@ -205,7 +205,7 @@ class FakeService(WorkerServiceServicer):
         self.offered = asyncio.Event()
         """Set when a job may be pushed."""
         self._jobs: list[Job] = []
-        self._called = asyncio.Condition()
+        self._received = asyncio.Event()
 
     def offer(self, job_type: str = "render", **fields: Any) -> Job:
         fields = {"attempt": 1, "max_attempts": 1, "progress": 0, **fields}
@@ -224,9 +224,15 @@ class FakeService(WorkerServiceServicer):
 
     async def called(self, method: str, times: int = 1) -> Any:
         """Wait until an RPC was called so often; return that request."""
-        async with asyncio.timeout(SECONDS), self._called:
-            await self._called.wait_for(lambda: len(self.requests(method)) >= times)
+        await self.until(lambda: len(self.requests(method)) >= times)
         return self.requests(method)[times - 1]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until what the service has received fulfils a condition."""
+        async with asyncio.timeout(SECONDS):
+            while not condition():
+                self._received.clear()
+                await self._received.wait()
 
     def take(self, job_types: Any, count: int) -> list[Job]:
         """Take jobs that were offered."""
@@ -258,10 +264,13 @@ class FakeService(WorkerServiceServicer):
         usual = pb.CreateAssetResponse(asset=Asset(job_id=request.job_id, url=request.url))
         return await self.received("CreateAsset", request, context) or usual
 
+    def received_message(self, message: pb.WorkRequest) -> None:
+        self.messages.append(message)
+        self._received.set()
+
     async def received(self, method: str, request: Any, context: Any) -> Any:
         self.calls.append((method, request))
-        async with self._called:
-            self._called.notify_all()
+        self._received.set()
         rule = self.rules.get(method)
         return None if rule is None else await rule(request, context)
 

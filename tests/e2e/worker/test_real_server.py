@@ -51,27 +51,6 @@ async def test_the_owner_sees_what_a_handler_raised(client, running, job_type):
     assert done.error.message == "no scene 'castle'"
 
 
-@pytest.mark.parametrize("on_cancel", ["raise", "flag"])
-async def test_a_cancelled_job_finishes_soon_with_its_reason(client, running, job_type, on_cancel):
-    worker = Worker(client, lease=5)
-    started = asyncio.Event()
-
-    @worker.handler(job_type, on_cancel=on_cancel)
-    async def render(job):
-        started.set()
-        while not job.cancel_requested:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.1)
-
-    job = await client.create_job(job_type)
-    running(worker)
-    await started.wait()
-    await client.cancel_job(job.id, "not needed")
-    done = await client.wait(job.id, timeout=20)
-    assert (done.status, done.error.reason) == (JobStatus.FAILED, "CANCELLED")
-    assert done.error.message == "not needed"
-
-
 async def test_a_cancelled_job_of_a_worker_that_stops_is_failed_as_cancelled(
     client, running, job_type
 ):
@@ -163,21 +142,6 @@ async def test_an_outcome_with_every_part_is_accepted(client, running, job_type)
     )
 
 
-async def test_a_waiting_worker_starts_a_new_job_at_once(client, running, job_type):
-    worker = Worker(client)
-    started: asyncio.Queue[float] = asyncio.Queue()
-
-    @worker.handler(job_type)
-    async def render(job):
-        started.put_nowait(asyncio.get_running_loop().time())
-
-    running(worker)
-    for _ in range(5):
-        created = asyncio.get_running_loop().time()
-        await client.create_job(job_type)
-        assert await started.get() - created < 2
-
-
 async def test_plain_functions_run_at_the_same_time(client, running, job_type):
     worker = Worker(client, concurrency=4)
     import threading
@@ -222,3 +186,25 @@ async def test_a_worker_whose_tasks_start_at_once_stops_as_any_other(
     done.set()
     await run
     assert (await client.get_job(job.id)).status == JobStatus.COMPLETED
+
+
+async def test_a_handler_sees_a_cancellation_by_the_service_at_its_next_progress_call(
+    client, running, job_type
+):
+    worker = Worker(client)
+    started, cancelled = asyncio.Event(), asyncio.Event()
+
+    @worker.handler(job_type)
+    async def render(job):
+        started.set()
+        await cancelled.wait()
+        await job.progress()
+        raise AssertionError("the call did not raise")
+
+    job = await client.create_job(job_type)
+    running(worker)
+    await started.wait()
+    await client.cancel_job(job.id, "not needed")
+    cancelled.set()
+    done = await client.wait(job.id, timeout=10)
+    assert (done.error.reason, done.error.message) == ("CANCELLED", "not needed")

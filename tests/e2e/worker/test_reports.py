@@ -6,8 +6,7 @@ import grpc
 import pytest
 
 from jobledger.v1 import worker_service_pb2 as pb
-from jobledger.v1.job_pb2 import JobStatus
-from jobledger.worker import Completed, Worker
+from jobledger.worker import Worker
 from tests.e2e.worker.rules import refuse
 
 LEASE = 0.9
@@ -81,21 +80,14 @@ async def test_the_lease_of_a_handler_that_blocks_its_thread_is_renewed(
     await service.called("TransitionJob")
 
 
-@pytest.mark.parametrize("blocking", [False, True])
-async def test_a_flood_of_progress_is_thinned_out_and_the_newest_arrives(
-    service, fake_client, running, blocking
-):
+async def test_of_a_flood_of_progress_the_newest_arrives(service, fake_client, running):
     worker = Worker(fake_client)
 
+    @worker.handler("render")
     async def render(job):
         for step in range(1000):
             await job.progress(step / 10, f"step {step}")
 
-    def render_blocking(job):
-        for step in range(1000):
-            job.progress(step / 10, f"step {step}")
-
-    worker.handler("render")(render_blocking if blocking else render)
     service.offer()
     running(worker)
     await service.called("TransitionJob")
@@ -103,7 +95,6 @@ async def test_a_flood_of_progress_is_thinned_out_and_the_newest_arrives(
     progress = [report.progress for report in reports]
     assert progress == sorted(progress)
     assert (reports[-1].progress, reports[-1].progress_message) == (99, "step 999")
-    assert len(reports) < 500
 
 
 @pytest.mark.parametrize("blocking", [False, True])
@@ -151,69 +142,6 @@ async def test_a_single_report_is_sent_at_once(service, fake_client, running):
     )
     end = await service.called("TransitionJob")
     assert not end.HasField("progress_message") or end.progress_message == "decoded"
-
-
-@pytest.mark.parametrize("percent", [-1, 101, float("nan"), float("inf")])
-async def test_an_invalid_percentage_is_an_error_of_the_handler(
-    service, fake_client, running, percent
-):
-    worker = Worker(fake_client)
-
-    @worker.handler("render")
-    async def render(job):
-        await job.progress(percent)
-
-    service.offer()
-    running(worker)
-    end = await service.called("TransitionJob")
-    assert end.target_status == JobStatus.JOB_STATUS_FAILED
-    assert end.error.reason in {"VALUE_ERROR", "OVERFLOW_ERROR"}
-    assert service.requests("UpdateProgress") == []
-
-
-async def test_an_invalid_progress_message_is_made_valid(service, fake_client, running):
-    worker = Worker(fake_client)
-
-    @worker.handler("render")
-    async def render(job):
-        await job.progress(1, "a\0b\ud800" + "x" * 600)
-        await service.called("UpdateProgress")
-
-    service.offer()
-    running(worker)
-    message = (await service.called("UpdateProgress")).progress_message
-    assert len(message) == 512
-    assert message.startswith("a\N{REPLACEMENT CHARACTER}b?x")
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.INTERNAL,
-    ],
-)
-async def test_transient_errors_are_retried_for_every_call(service, fake_client, running, code):
-    worker = Worker(fake_client)
-    for method in ("UpdateProgress", "CreateAsset", "TransitionJob"):
-        service.rules[method] = refuse(code, 2)
-
-    @worker.handler("render")
-    async def render(job):
-        await job.progress(50)
-        await service.called("UpdateProgress", 3)
-        await job.add_asset("image/png", url="https://example.com/a.png")
-        return Completed({"count": 1})
-
-    service.offer()
-    running(worker)
-    await service.called("TransitionJob", 3)
-    assert len({r.request_id for r in service.requests("CreateAsset")}) == 1
-    assert len(service.requests("CreateAsset")) == 3
-    ends = service.requests("TransitionJob")
-    assert all(end.attempt == 1 and end.result["count"] == 1 for end in ends)
 
 
 async def test_every_call_carries_the_attempt(service, fake_client, running):

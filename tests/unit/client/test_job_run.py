@@ -95,6 +95,10 @@ async def test_a_cancellation_after_the_handler_has_returned_changes_nothing(fun
     assert await outcome_of(function, "CANCELLED") == outcome
 
 
+async def test_a_timeout_after_the_handler_has_returned_changes_nothing():
+    assert await outcome_of(finish, timeout=0) == Completed()
+
+
 async def test_a_cancellation_takes_precedence_over_a_shutdown():
     assert await outcome_of(hang, "SHUTDOWN", "CANCELLED") == CANCELLED
 
@@ -105,7 +109,7 @@ async def test_an_expired_job_that_the_service_gives_to_another_worker_is_not_re
 
 async def test_a_handler_that_was_stopped_before_it_started_does_not_start():
     updates = RecordedUpdates()
-    run = JobRun(JOB, make_handler(raises))
+    run = JobRun(JOB, make_handler(finish))
     run.shut_down()
     await run.run(updates)
     assert updates.outcome == Release()
@@ -121,17 +125,18 @@ async def test_a_run_that_is_cancelled_is_shut_down_first():
     assert updates.outcome == Release()
 
 
-async def test_a_worker_that_stops_gives_up_an_outcome_that_cannot_be_sent():
+@pytest.mark.parametrize("function", [hang, finish])
+async def test_a_worker_that_stops_gives_up_an_outcome_that_cannot_be_sent(function):
     class Outage(RecordedUpdates):
         async def send_outcome(self, outcome):
-            sending.set()
+            if function is finish:
+                asyncio.get_running_loop().call_soon(run.shut_down)
             await asyncio.Event().wait()
 
-    sending = asyncio.Event()
-    run = JobRun(JOB, make_handler(finish), clean_up=0.01)
+    run = JobRun(JOB, make_handler(function), clean_up=0.01)
     running = asyncio.create_task(run.run(Outage()))
-    await sending.wait()
-    run.shut_down()
+    if function is hang:
+        asyncio.get_running_loop().call_soon(run.shut_down)
     await running
 
 

@@ -5,9 +5,19 @@ from contextlib import asynccontextmanager
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo
 
 from jobledger import Asset, Completed, DeadlineExceeded, Failed, Job, JobStatus, Release
-from jobledger.errors import InvalidField, JobTerminal, LeaseLost, LimitExceeded, Unavailable
+from jobledger.errors import (
+    IllegalTransition,
+    InvalidField,
+    JobNotFound,
+    JobTerminal,
+    LeaseLost,
+    LimitExceeded,
+    Unavailable,
+)
 from jobledger.v1.worker_service_pb2 import UpdateResult
 from jobledger.worker.job import Stop
 from jobledger.worker.session.job_updates import JobUpdates
@@ -22,7 +32,6 @@ UNAVAILABLE = Unavailable("no database", code=grpc.StatusCode.UNAVAILABLE)
 OVERLOADED = LimitExceeded("too much", code=grpc.StatusCode.RESOURCE_EXHAUSTED)
 INVALID = InvalidField("too long", code=grpc.StatusCode.INVALID_ARGUMENT)
 LOST = LeaseLost("another attempt", code=grpc.StatusCode.ABORTED)
-ENDED = JobTerminal("it is COMPLETED", code=grpc.StatusCode.FAILED_PRECONDITION)
 
 
 class Stream:
@@ -124,6 +133,17 @@ async def test_a_refused_report_is_not_sent_again_and_loses_nothing(clock):
     assert sent.lost == []
 
 
+async def test_a_message_is_made_valid(clock):
+    stream = Stream()
+    async with Sent(stream, clock).renewing() as updates:
+        updates.report(1, "a\0b\ud800" + "x" * 600)
+        await updates.deliver()
+    ((update,),) = stream.messages
+    message = update.progress.progress_message
+    assert len(message) == 512
+    assert message.startswith("a\N{REPLACEMENT CHARACTER}b?x")
+
+
 async def test_asking_waits_for_one_answer_if_the_last_is_not_new(clock):
     stream = Stream()
     async with Sent(stream, clock).renewing() as updates:
@@ -136,10 +156,14 @@ async def test_asking_waits_for_one_answer_if_the_last_is_not_new(clock):
 
 
 async def test_asking_does_not_wait_after_a_failure(clock):
-    stream = Stream(UNAVAILABLE)
+    later = RetryInfo(retry_delay=Duration(seconds=1))
+    code = grpc.StatusCode.UNAVAILABLE
+    stream = Stream(Unavailable("no database", code=code, details=[later]))
     async with Sent(stream, clock).renewing() as updates:
-        for _ in range(10):
-            await updates.ask()
+        await updates.ask()
+        clock.now += 0.5
+        with pytest.raises(StopIteration):  # it returns before it waits for anything
+            updates.ask().send(None)
     assert len(stream.messages) == 1
 
 
@@ -174,9 +198,9 @@ async def test_a_job_whose_lease_is_not_renewed_in_time_has_expired():
     assert sent.lost == [Stop.EXPIRED]
 
 
-@pytest.mark.parametrize("error", [LOST, ENDED])
-async def test_a_refusal_of_the_attempt_loses_the_job(clock, error):
-    sent = Sent(Stream(error), clock)
+@pytest.mark.parametrize("kind", [LeaseLost, JobTerminal, JobNotFound, IllegalTransition])
+async def test_a_refusal_of_the_attempt_loses_the_job(clock, kind):
+    sent = Sent(Stream(kind("gone", code=grpc.StatusCode.ABORTED)), clock)
     sent.updates.report(1, None)
     await sent.updates.renew_lease()
     assert sent.lost == [Stop.LOST]
@@ -220,11 +244,12 @@ async def test_the_last_report_is_sent_with_the_outcome_if_it_was_not_before(clo
 
 
 @pytest.mark.parametrize("outcome", [Completed(), Release()])
-async def test_an_outcome_is_sent_until_it_is_accepted_also_after_the_lease(clock, outcome):
-    sent = Sent(Stream(UNAVAILABLE, UNAVAILABLE, UNAVAILABLE), clock, duration=0.05)
-    clock.now += 60
+async def test_an_outcome_is_sent_until_an_outage_is_over_also_after_the_lease(outcome):
+    time = asyncio.get_running_loop().time
+    sent = Sent(Stream(*[UNAVAILABLE] * 100), time, duration=0.05)
     await sent.updates.send_outcome(outcome)
-    assert len(sent.stream.messages) == 4
+    assert sent.lease.over
+    assert len(sent.stream.messages) == 101
 
 
 async def test_an_outcome_that_is_refused_for_as_long_as_a_lease_lasts_is_given_up(caplog):

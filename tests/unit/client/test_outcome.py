@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobledger import Asset
-from jobledger.worker.outcomes import Completed, Failed, Partial, error_of, failure, reason_of
+from jobledger.worker.outcomes import (
+    Completed,
+    Failed,
+    Partial,
+    error_of,
+    failure,
+    reason_of,
+    summary,
+)
 
 REASON = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 
@@ -112,3 +120,17 @@ def test_a_wrong_argument_of_an_outcome_is_refused_when_it_is_made(make, words):
 def test_assets_can_be_any_iterable_and_are_kept_as_a_tuple():
     png = Asset("image/png", url="https://example.com/a.png")
     assert Completed(assets=(each for each in [png])).assets == (png,)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        (Completed({"a": 1}), "Completed"),
+        (Partial({"a": 1}), "Partial"),
+        (Failed("no space\nleft", "DISK_FULL"), "Failed (DISK_FULL: no space left)"),
+        (Failed("x" * 4096), f"Failed (FAILED: {'x' * 200})"),
+        (Partial({}, "no sound"), "Partial (no sound)"),
+    ],
+)
+def test_the_log_says_how_a_job_finished_and_why(outcome, words):
+    assert summary(outcome) == words

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 CLEAN_UP: Final = 10.0
-"""Seconds that a handler has to clean up before it is cancelled again; and those that its outcome
-then has to be sent if the worker stops."""
+"""Seconds that a handler has to clean up before it is cancelled again."""
 
 LAST: Final = 0.1
 """The part of it after which a handler that ignored a second cancellation is ended."""
+
+SENDING: Final = 0.5
+"""The part of it for which a worker that stops tries to send an outcome."""
 
 _logger = logging.getLogger("jobledger.worker")
 
@@ -36,8 +38,7 @@ class JobRun:
         job: as it was claimed.
         handler: of the job's type.
         state: what the worker's lifespan yielded.
-        clean_up: seconds that a handler has to clean up before it is cancelled again, and that
-            the outcome then has to be sent if the worker stops.
+        clean_up: seconds that a handler has to clean up before it is cancelled again.
     """
 
     def __init__(
@@ -65,13 +66,11 @@ class JobRun:
         if self._handler.timeout is not None:
             self._later("timeout", self._handler.timeout, lambda: self._stop(Stop.TIMED_OUT))
         renewing = asyncio.create_task(updates.renew_lease())
-        try:
-            await self._wait(self._running)
-        finally:
-            self._state.returned = True
-            self._cancel_timers()
-            renewing.cancel()
-            await asyncio.wait({renewing})
+        await self._wait(self._running)
+        self._state.returned = True
+        self._cancel_timers()
+        renewing.cancel()
+        await asyncio.wait({renewing})
         if (outcome := self._outcome(self._running)) is not None:
             self._sending = asyncio.create_task(updates.send_outcome(outcome))
             if Stop.SHUTDOWN in self._state.reasons:
@@ -204,7 +203,7 @@ class JobRun:
             self._context.run(cast("Coroutine[Any, Any, Any]", task.get_coro()).close)
 
     def _limit_sending(self, sending: "asyncio.Task[None]") -> None:
-        self._later("sending", self._clean_up, sending.cancel)
+        self._later("sending", self._clean_up * SENDING, sending.cancel)
 
     def _later(self, name: str, seconds: float, call: "Callable[[], object]") -> None:
         self._timers[name] = asyncio.get_running_loop().call_later(seconds, call)

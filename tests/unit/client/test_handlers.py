@@ -1,0 +1,255 @@
+"""What a worker does around a handler, whichever kind of function it is."""
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+
+import pytest
+
+from jobledger import Asset, Completed, Failed, Partial, Release
+from jobledger.testing import run_handler
+from jobledger.worker import BlockingJob, ClaimedJob, InvalidParameters
+
+# --- the outcome ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Frame:
+    number: int
+
+
+@dataclass
+class Rendered:
+    frames: list[Frame]
+
+
+def run_both(function):
+    """Run a handler as a plain function and as an async one."""
+
+    async def asynchronous(job):
+        return function(job)
+
+    return [run_handler(function), run_handler(asynchronous)]
+
+
+@pytest.mark.parametrize(
+    ("returned", "outcome"),
+    [
+        (None, Completed()),
+        ({"frames": [{"number": 1}]}, Completed({"frames": [{"number": 1}]})),
+        (Rendered([Frame(1)]), Completed({"frames": [{"number": 1}]})),
+        (Partial({"a": 1}), Partial({"a": 1})),
+        (Release(), Release()),
+    ],
+)
+def test_what_a_handler_may_return(returned, outcome):
+    assert [run.outcome for run in run_both(lambda job: returned)] == [outcome] * 2
+
+
+@pytest.mark.parametrize("returned", [7, "done", [1, 2], Completed, Rendered])
+def test_a_return_value_that_is_no_outcome_makes_the_job_failed(returned):
+    for run in run_both(lambda job: returned):
+        assert run.outcome.reason == "TYPE_ERROR"
+        assert f"the handler returned {type(returned).__name__}" in run.outcome.message
+
+
+def test_a_plain_function_that_returns_a_coroutine_makes_the_job_failed():
+    async def finish(job):
+        pass
+
+    def call(job):
+        return finish(job)
+
+    assert run_handler(call).outcome.reason == "TYPE_ERROR"
+
+
+def nested(levels):
+    value = {"bottom": True}
+    for _ in range(levels - 1):
+        value = {"a": value}  # type: ignore[dict-item]
+    return value
+
+
+def broken_assets():
+    yield Asset("image/png", url="https://example.com/a.png")
+    raise OSError("disk full")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Completed(nested(40)), "result.a.a"),
+        (lambda: nested(40), "result.a.a"),
+        (lambda: Completed(assets=broken_assets()), "disk full"),
+        (lambda: Failed(ValueError("disk full")), "message: ValueError('disk full')"),
+    ],
+)
+def test_an_outcome_that_cannot_be_sent_makes_the_job_failed(make, words):
+    for run in run_both(lambda job: make()):
+        assert isinstance(run.outcome, Failed)
+        assert words in run.outcome.message
+
+
+@pytest.mark.parametrize(
+    ("error", "reasons"),
+    [
+        (OSError("disk full"), ["OS_ERROR"] * 2),
+        (SystemExit(3), ["SYSTEM_EXIT"] * 2),
+        (StopIteration("x"), ["RUNTIME_ERROR"] * 2),
+        (asyncio.CancelledError(), ["CANCELLED_ERROR"] * 2),
+    ],
+)
+def test_what_a_handler_raises_makes_the_job_failed_and_is_kept(error, reasons):
+    def broken(job):
+        raise error
+
+    runs = run_both(broken)
+    assert [run.outcome.reason for run in runs] == reasons
+    assert all(run.raised is not None for run in runs)
+
+
+def test_a_keyboard_interrupt_in_a_thread_ends_no_event_loop():
+    def interrupted(job):
+        raise KeyboardInterrupt
+
+    assert run_handler(interrupted).outcome.reason == "RUNTIME_ERROR"
+
+
+def test_an_error_while_cleaning_up_does_not_hide_the_cancellation():
+    async def clean_up(job):
+        try:
+            while True:
+                await job.progress(1)
+        finally:
+            raise OSError("nothing to clean up")
+
+    assert run_handler(clean_up, cancel_after=1).outcome.reason == "CANCELLED"
+
+
+# --- reports and cancellation ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("percent", [-1, 101, float("nan"), float("inf")])
+def test_an_invalid_percentage_is_an_error_of_the_handler(percent):
+    run = run_handler(lambda job: job.progress(percent))
+    assert run.outcome.reason in {"VALUE_ERROR", "OVERFLOW_ERROR"}
+    assert run.reports == []
+
+
+def test_a_cancellation_is_raised_once_so_that_cleaning_up_can_be_reported():
+    def render(job):
+        try:
+            while True:
+                job.progress()
+        finally:
+            job.add_asset("image/png", url="https://example.com/half.png")
+
+    run = run_handler(render, cancel_after=2)
+    assert run.outcome == Failed("cancelled", "CANCELLED")
+    assert len(run.assets) == 1
+
+
+# --- middleware -----------------------------------------------------------------------------------
+
+
+def test_middleware_is_around_each_handler_the_first_outermost():
+    steps = []
+
+    async def outer(job, call_next):
+        steps.append(f"outer {job.job_type}")
+        outcome = await call_next(job)
+        steps.append(outcome)
+        return outcome
+
+    async def inner(job, call_next):
+        steps.append("inner")
+        return await call_next(job)
+
+    def render(job):
+        steps.append("handler")
+        return {"count": 1}
+
+    run_handler(render, middleware=[outer, inner])
+    assert steps == ["outer render", "inner", "handler", Completed({"count": 1})]
+
+
+def test_middleware_can_replace_an_outcome_and_need_not_call_the_handler():
+    async def refuse(job, call_next):
+        if job.labels:
+            return Failed("not on this machine", "REFUSED")
+        try:
+            return await call_next(job)
+        except ZeroDivisionError:
+            return {"infinite": True}
+
+    def divide(job):
+        return {"quotient": 1 / 0}
+
+    assert run_handler(divide, middleware=[refuse], labels={"a": "b"}).outcome.reason == "REFUSED"
+    assert run_handler(divide, middleware=[refuse]).outcome == Completed({"infinite": True})
+
+
+def test_what_middleware_raises_makes_the_job_failed():
+    async def broken(job, call_next):
+        await call_next(job)
+        raise OSError("no disk")
+
+    assert run_handler(lambda job: None, middleware=[broken]).outcome.reason == "OS_ERROR"
+
+
+# --- the log --------------------------------------------------------------------------------------
+
+
+def test_each_record_of_a_jobs_log_names_the_job(caplog):
+    caplog.set_level(logging.INFO, "jobledger.job")
+
+    def render(job):
+        job.log.info("decoded %d %%", 25, extra={"scene": "castle"})
+        return {"id": job.id}
+
+    run = run_handler(render, attempt=3)
+    (record,) = [each for each in caplog.records if each.name == "jobledger.job"]
+    job_id = run.outcome.result["id"]
+    assert record.getMessage() == f"job {job_id}: decoded 25 %"
+    facts = (record.job_id, record.job_type, record.attempt, record.scene)
+    assert facts == (job_id, "render", 3, "castle")
+
+
+# --- typed parameters -----------------------------------------------------------------------------
+
+
+@dataclass
+class RenderParams:
+    scene: str
+    frames: int = 1
+    sizes: list[int] = field(default_factory=list)
+
+
+def render_in_thread(job: BlockingJob, params: RenderParams):
+    return params
+
+
+async def render(job: ClaimedJob, params: RenderParams):
+    return params
+
+
+@pytest.mark.parametrize("function", [render, render_in_thread])
+def test_parameters_can_be_a_dataclass(function):
+    run = run_handler(function, {"scene": "castle", "sizes": [1, 2], "unknown": True})
+    assert run.outcome.result == {"scene": "castle", "frames": 1, "sizes": [1, 2]}
+
+
+def test_parameters_that_do_not_fit_make_the_job_failed_and_middleware_sees_it():
+    seen = []
+
+    async def watch(job, call_next):
+        try:
+            return await call_next(job)
+        except InvalidParameters as error:
+            seen.append(str(error))
+            raise
+
+    run = run_handler(render, {"scene": 7}, middleware=[watch])
+    assert run.outcome.reason == "INVALID_PARAMETERS"
+    assert seen == [run.outcome.message]
+    assert "scene" in run.outcome.message
