@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import forked
+from tests.support import forked, seed
 from tests.support.pages import (
     OBSERVABILITY,
     QUICKSTART,
@@ -163,7 +163,7 @@ def test_programs_of_a_page_import_only_existing_names(page: Path) -> None:
 
 @pytest.mark.parametrize("page", pages(), ids=relative)
 def test_every_variable_that_a_page_names_exists(page: Path) -> None:
-    known = set(re.findall(r"JOBLEDGER_[A-Z_]+", "\n".join(map(helps, PROGRAMS))))
+    known = set(re.findall(r"JOBLEDGER_[A-Z_]+", "\n".join(map(helps, PROGRAMS)))) | {seed.VARIABLE}
     # _JOBLEDGER_COMPLETE is click's, for the completion of shells.
     assert set(re.findall(r"(?<!_)JOBLEDGER_[A-Z_]+", text_of(page))) <= known
 
