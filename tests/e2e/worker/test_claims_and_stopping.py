@@ -83,7 +83,7 @@ async def test_a_worker_goes_on_after_an_outage_which_it_logs_once(
     ],
 )
 async def test_a_service_that_refuses_the_worker_ends_it(
-    service, fake_client, running, rule, error, words
+    service, fake_client, running, caplog, rule, error, words
 ):
     worker = Worker(fake_client, concurrency=2)
     started, stopped = asyncio.Event(), asyncio.Event()
@@ -104,6 +104,8 @@ async def test_a_service_that_refuses_the_worker_ends_it(
     with pytest.raises(error, match=words):
         await run
     assert stopped.is_set()
+    # The release of its job fails at once.
+    assert "could not be finished" in caplog.text
 
 
 async def test_a_job_that_finishes_within_the_grace_finishes_as_any_other(
