@@ -206,7 +206,9 @@ def _is_text(node: ast.expr) -> bool:
 
 def _changed_statement(node: ast.stmt, scope: str) -> Iterator[ast.stmt]:
     match node:
-        case ast.Return(ast.expr() as value) if not _is_none(value):
+        case ast.Return(None | ast.Constant(None | bool())):
+            pass  # as a condition, None is False
+        case ast.Return():
             yield ast.Return(ast.Constant(None))
         case ast.Expr(ast.Call() | ast.Await()) | ast.AugAssign() | ast.Raise() | ast.Delete():
             yield ast.Pass()
@@ -215,10 +217,6 @@ def _changed_statement(node: ast.stmt, scope: str) -> Iterator[ast.stmt]:
         # Without what a constructor sets, nothing would run.
         case ast.Assign([ast.Attribute() | ast.Subscript()]) if not scope.endswith("__init__"):
             yield ast.Pass()
-
-
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
 
 
 def _changed_call(node: ast.Call) -> Iterator[ast.expr]:
