@@ -68,6 +68,7 @@ class Copy:
             variables: Variables of its environment.
         """
         output = self.folder / "output"
+        variables["JOBLEDGER_TEST_SEED"] = str(self._seed)
         options = ["-q", "-p", "no:cacheprovider", f"--hypothesis-seed={self._seed}"]
         options += [
             "-p",
