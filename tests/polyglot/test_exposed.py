@@ -49,6 +49,7 @@ def closed(tmp_path: Path) -> Iterator[tuple[ServerProcess, str]]:
         yield server, envoy
 
 
+@pytest.mark.promise(number=66)
 @pytest.mark.parametrize(
     ("attack_with", "options", "closes"),
     [
@@ -81,6 +82,7 @@ async def test_floods_fail_no_call_of_others(
     assert server.peak_memory < 200 * MIB
 
 
+@pytest.mark.promise(number=66)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("attack_with", "options"),
@@ -120,6 +122,7 @@ async def test_large_requests_without_a_token_do_not_reach_the_server(
         assert (await Caller(channel, token="any").job(parameters=large)).id
 
 
+@pytest.mark.promise(number=66)
 async def test_large_creations_of_one_address_delay_no_other(
     exposed: tuple[ServerProcess, str],
 ) -> None:
@@ -136,6 +139,7 @@ async def test_large_creations_of_one_address_delay_no_other(
 MALFORMED = (b"/\xff", GET_JOB + b"\xff", GET_JOB + b"/more", GET_JOB + b"%2f", b"")
 
 
+@pytest.mark.promise(number=66)
 async def test_malformed_paths_do_not_reach_the_server(exposed: tuple[ServerProcess, str]) -> None:
     server, envoy = exposed
     server.signal(signal.SIGSTOP)  # so it is Envoy that answers
@@ -154,6 +158,7 @@ NO_TABLE = b"\x20"
 """At the beginning of headers: their sender uses a table of no bytes (RFC 7541, 6.3)."""
 
 
+@pytest.mark.promise(number=66)
 async def test_a_request_that_is_sent_in_part_is_ended(exposed: tuple[ServerProcess, str]) -> None:
     _, envoy = exposed
     with Connection(envoy) as attacker:
@@ -165,6 +170,7 @@ async def test_a_request_that_is_sent_in_part_is_ended(exposed: tuple[ServerProc
                 await asyncio.sleep(0.05)
 
 
+@pytest.mark.promise(number=66)
 async def test_concurrent_calls_of_an_address_are_limited(
     exposed: tuple[ServerProcess, str],
 ) -> None:

@@ -62,6 +62,7 @@ def server(
         yield stack.enter_context(ServerProcess(folder, database=database))
 
 
+@pytest.mark.promise(number=55)
 @pytest.mark.parametrize(
     ("server", "count"),
     [

@@ -10,6 +10,7 @@ from tests.robustness.checker.validate import judge
 from tests.support.seed import SEED
 
 
+@pytest.mark.promise(number=42)
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_every_guarantee_holds_under_load_and_injected_failures() -> None:

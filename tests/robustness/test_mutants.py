@@ -62,12 +62,14 @@ class Honest(Mutation):
         return await forward(request)
 
 
+@pytest.mark.promise(number=42)
 @sqlite
 async def test_a_correct_server_breaks_no_promise(app: App) -> None:
     found = await judged(app, Honest(), SMALL)
     assert not any(found.values()), found
 
 
+@pytest.mark.promise(number=42)
 @sqlite
 @pytest.mark.parametrize(
     ("mutation", "promise"),
@@ -93,6 +95,7 @@ async def test_a_server_that_breaks_a_promise_is_detected(
     raise AssertionError(f"not caught: {found}")
 
 
+@pytest.mark.promise(number=42)
 @sqlite
 async def test_a_cancellation_that_does_not_reach_its_worker_is_detected(app: App) -> None:
     for seed in range(4):

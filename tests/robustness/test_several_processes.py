@@ -152,6 +152,7 @@ def test_one_log_line_says_that_all_processes_serve(steady: SeveralProcesses) ->
     assert {line.get("processes") for line in start} == {None, 2}
 
 
+@pytest.mark.promise(number=74)
 async def test_changes_through_one_process_reach_watches_of_another(
     steady: SeveralProcesses,
 ) -> None:
@@ -199,6 +200,7 @@ def test_another_server_on_the_port_is_refused_with_an_explanation(
     )
 
 
+@pytest.mark.promise(number=74)
 async def test_sigterm_drains_every_process(server: SeveralProcesses) -> None:
     await asyncio.to_thread(server.until, "serving")
     async with AsyncExitStack() as stack:
@@ -229,6 +231,7 @@ def test_a_signal_during_startup_exits_with_0(server: SeveralProcesses) -> None:
     assert "serving" not in [line["event"] for line in server.lines]
 
 
+@pytest.mark.promise(number=74)
 async def test_a_killed_process_is_replaced_without_an_error_for_its_callers(
     server: SeveralProcesses,
 ) -> None:
@@ -264,6 +267,7 @@ async def test_a_killed_process_is_replaced_without_an_error_for_its_callers(
     assert await asyncio.to_thread(server.process.wait) == 0
 
 
+@pytest.mark.promise(number=74)
 def test_all_processes_exit_when_the_first_is_killed(server: SeveralProcesses) -> None:
     server.until("serving")
     server.process.kill()

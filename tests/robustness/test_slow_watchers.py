@@ -93,6 +93,7 @@ async def to_the_next_page(stream: Any, watch: FeedWatch) -> list[Any]:
     return told
 
 
+@pytest.mark.promise(number=39)
 @pytest.mark.slow
 @sqlite_only
 async def test_stalled_watches_use_bounded_memory_under_any_number_of_changes(
@@ -157,6 +158,7 @@ async def test_stalled_watches_use_bounded_memory_under_any_number_of_changes(
             assert (last.from_status, last.to_status) == (PROCESSING, COMPLETED)
 
 
+@pytest.mark.promise(number=39)
 @sqlite_only
 async def test_a_stalled_watch_keeps_its_message_but_not_the_job(
     start: Start, monkeypatch: pytest.MonkeyPatch
@@ -227,6 +229,7 @@ def serialized() -> Iterator[Callable[[], int]]:
     tracemalloc.stop()
 
 
+@pytest.mark.promise(number=39)
 @sqlite_only
 async def test_the_messages_kept_for_other_watchers_are_bounded_by_bytes(
     serialized: Callable[[], int], start: Start, monkeypatch: pytest.MonkeyPatch

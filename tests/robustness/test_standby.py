@@ -137,6 +137,7 @@ async def execute(url: str, *statements: str) -> None:
     await connection.close()
 
 
+@pytest.mark.promise(number=3)
 async def test_a_failover_to_a_synchronous_standby_loses_no_acknowledged_change(
     primary: PostgresServer,
 ) -> None:
@@ -170,6 +171,7 @@ async def test_a_failover_to_a_synchronous_standby_loses_no_acknowledged_change(
         standby.close()
 
 
+@pytest.mark.promise(number=4)
 async def test_a_dump_under_load_is_complete_and_has_another_database_identity(
     primary: PostgresServer, other: PostgresServer
 ) -> None:

@@ -67,10 +67,12 @@ def audit(caplog: pytest.LogCaptureFixture) -> Any:
     return lines
 
 
+@pytest.mark.promise(number=60)
 def test_every_command_has_an_entry_in_the_audit_table() -> None:
     assert set(CHANGES) == {*get_args(Command), Allocation}
 
 
+@pytest.mark.promise(number=60)
 async def test_owners_changes_are_logged_with_their_outcomes(
     channel: grpc.aio.Channel, audit: Any
 ) -> None:
@@ -101,6 +103,7 @@ async def test_owners_changes_are_logged_with_their_outcomes(
     ]
 
 
+@pytest.mark.promise(number=60)
 async def test_workers_changes_are_logged_by_call_and_by_stream(
     channel: grpc.aio.Channel, audit: Any
 ) -> None:
@@ -141,6 +144,7 @@ async def test_workers_changes_are_logged_by_call_and_by_stream(
     ]
 
 
+@pytest.mark.promise(number=60)
 async def test_denials_are_logged_with_what_is_known_of_the_caller(
     channel: grpc.aio.Channel, audit: Any
 ) -> None:
@@ -170,6 +174,7 @@ async def test_a_server_without_an_access_file_has_no_audit_log(start: Any, audi
     assert audit() == []
 
 
+@pytest.mark.promise(number=60)
 async def test_the_audit_log_has_no_request_content_and_merges_repeated_denials(
     tmp_path: Path,
 ) -> None:

@@ -72,6 +72,7 @@ def methods() -> Iterator[tuple[str, MethodDescriptor]]:
                 yield f"/{service.full_name}/{method.name}", method
 
 
+@pytest.mark.promise(number=59)
 def test_every_method_has_a_rule_and_every_rule_a_method() -> None:
     assert set(METHODS) == {path for path, _ in methods()}
     assert {method.name for _, method in methods()} == OWNERS | WORKERS
@@ -125,6 +126,7 @@ def _code(channel: grpc.Channel, path: str, request: bytes, metadata: Any) -> St
     return StatusCode.OK
 
 
+@pytest.mark.promise(number=59)
 async def test_each_caller_may_call_its_methods_and_no_others(channel: grpc.Channel) -> None:
     for path, method in methods():
         for name, (_, for_ada, for_bob) in CALLERS.items():
@@ -134,6 +136,7 @@ async def test_each_caller_may_call_its_methods_and_no_others(channel: grpc.Chan
                 assert {code} & REFUSALS == expected, (method.name, name, user, code)
 
 
+@pytest.mark.promise(number=59)
 async def test_a_caller_without_identity_may_call_nothing(channel: grpc.Channel) -> None:
     for path, method in methods():
         for token in (None, "unknown", "owner "):

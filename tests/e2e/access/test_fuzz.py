@@ -112,6 +112,7 @@ async def channel(tmp_path: Path, sqlite_template: Path) -> object:
 KEYS = [SigningKey(name, name) for name in ("RS256", "ES256", "EdDSA")]
 
 
+@pytest.mark.promise(number=59)
 async def test_no_altered_token_is_accepted(
     channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -140,6 +140,7 @@ async def mutual(
         yield connected
 
 
+@pytest.mark.promise(number=59)
 async def test_a_certificate_names_its_holder(
     tmp_path: Path, sqlite_template: Path, authority: Authority
 ) -> None:
@@ -179,6 +180,7 @@ async def test_a_certificate_names_its_holder(
             assert (names, await answer(await connected(**names))) == (names, expected)
 
 
+@pytest.mark.promise(number=59)
 async def test_a_certificate_is_refused_from_its_end_on_also_in_a_resumed_session(
     tmp_path: Path, sqlite_template: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +205,7 @@ async def test_a_certificate_is_refused_from_its_end_on_also_in_a_resumed_sessio
         assert await answer(expired_proxy, **names) == UNKNOWN
 
 
+@pytest.mark.promise(number=59)
 async def test_a_stream_ends_when_its_callers_certificate_or_token_expires(
     tmp_path: Path,
     sqlite_template: Path,
@@ -227,6 +230,7 @@ async def test_a_stream_ends_when_its_callers_certificate_or_token_expires(
         assert not any(stream.done() for stream in stay)
 
 
+@pytest.mark.promise(number=59)
 async def test_a_stream_ends_when_the_key_of_its_callers_token_is_removed(
     tmp_path: Path, sqlite_template: Path, keys: dict[str, SigningKey]
 ) -> None:
@@ -299,6 +303,7 @@ async def test_a_token_takes_precedence_over_a_certificate(
         assert await answer(channel, authorization="Basic am86") == UNKNOWN
 
 
+@pytest.mark.promise(number=59)
 async def test_only_a_trusted_proxy_may_name_its_client(
     tmp_path: Path, sqlite_template: Path, authority: Authority
 ) -> None:
@@ -489,6 +494,7 @@ def bad_tokens(keys: dict[str, SigningKey]) -> Iterator[tuple[str, str]]:
     yield "a text as claims", jwt.api_jws.encode(b'"ada"', rsa.private, "RS256", {"kid": rsa.kid})
 
 
+@pytest.mark.promise(number=59)
 async def test_an_invalid_token_is_unauthenticated(
     tmp_path: Path, sqlite_template: Path, keys: dict[str, SigningKey]
 ) -> None:
@@ -531,6 +537,7 @@ class _Later:
         return datetime.now(tz) + timedelta(seconds=36)
 
 
+@pytest.mark.promise(number=59)
 async def test_a_changed_key_file_is_reloaded_and_old_keys_are_refused(
     tmp_path: Path, sqlite_template: Path, keys: dict[str, SigningKey]
 ) -> None:

@@ -73,6 +73,7 @@ def listing(channel: grpc.aio.Channel, token: str, user: str) -> Callable[[], Aw
     return lambda: Caller(channel, token=token).ListJobs(user_id=user)
 
 
+@pytest.mark.promise(number=59)
 async def test_a_change_of_the_file_changes_who_may_call(
     file: Path, channel: grpc.aio.Channel
 ) -> None:
@@ -85,6 +86,7 @@ async def test_a_change_of_the_file_changes_who_may_call(
     assert (await refusal(listing(channel, "bob", "bob")())).reason == "ACCESS_DENIED"
 
 
+@pytest.mark.promise(number=59)
 async def test_open_calls_end_when_their_callers_permissions_change_and_others_stay(
     app: Any, file: Path, channel: grpc.aio.Channel
 ) -> None:
@@ -180,6 +182,7 @@ async def _failure(call: Awaitable[Any]) -> grpc.aio.AioRpcError:
     return failed.value
 
 
+@pytest.mark.promise(number=59)
 async def test_a_later_message_of_a_stream_is_checked_like_the_first(
     file: Path, channel: grpc.aio.Channel
 ) -> None:
@@ -195,6 +198,7 @@ async def test_a_later_message_of_a_stream_is_checked_like_the_first(
         assert (reason(refused), reason(finished)) == ("JOB_NOT_FOUND", "")
 
 
+@pytest.mark.promise(number=59)
 async def test_a_file_that_cannot_be_used_keeps_the_old_rules_and_is_logged_once(
     app: Any, file: Path, channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
 ) -> None:

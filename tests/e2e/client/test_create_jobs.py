@@ -65,6 +65,7 @@ async def test_a_repeated_create_jobs_returns_the_existing_jobs(create, server):
     assert len(await listed(server, create.owner)) == 6
 
 
+@pytest.mark.promise(number=46)
 async def test_an_invalid_job_is_named_by_its_index_and_none_is_created(create, server):
     good = NewJob("render")
     with pytest.raises(InvalidField) as refused:

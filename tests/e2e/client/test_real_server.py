@@ -174,6 +174,7 @@ def test_a_terminal_job_refuses_another_terminal_state(client, running):
     assert (raised.value.current, raised.value.allowed) == ("COMPLETED", ())
 
 
+@pytest.mark.promise(number=10)
 def test_a_stale_attempt_is_fenced(client, running):
     with pytest.raises(LeaseLost) as raised:
         client.update_progress(running.id, 5, attempt=7)
@@ -218,6 +219,7 @@ def test_the_largest_parameters_pass(client):
     assert client.get_job(job.id).parameters["blob"] == blob
 
 
+@pytest.mark.promise(number=67)
 def test_a_client_with_more_watches_than_a_connection_has_streams_still_makes_calls(client):
     job = client.create_job("render")
     watches = [client.watch(job.id) for _ in range(120)]
@@ -226,6 +228,7 @@ def test_a_client_with_more_watches_than_a_connection_has_streams_still_makes_ca
     assert {[*watch][-1].job.status for watch in watches} == {FAILED}
 
 
+@pytest.mark.promise(number=67)
 async def test_an_async_client_with_more_watches_than_a_connection_has_streams_makes_calls(server):
     async with AsyncClient(server.target, user_id=f"user-{uuid.uuid4()}") as client:
         job = await client.create_job("render")

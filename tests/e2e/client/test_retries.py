@@ -74,6 +74,7 @@ def test_every_unary_rpc_of_the_contract_is_covered():
     assert unary == set(UNARY) | {"ClaimJobs"}
 
 
+@pytest.mark.promise(number=45)
 @pytest.mark.parametrize("method", UNARY)
 def test_each_unary_call_is_retried_with_the_same_request_during_a_short_outage(flaky, method):
     flaky.refusals = 2

@@ -22,6 +22,7 @@ async def count(call: Caller, user_id: str = "ada") -> int:
     return len((await call.ListJobs(user_id=user_id, page_size=1000)).jobs)
 
 
+@pytest.mark.promise(number=46)
 @both_databases
 async def test_a_batch_creates_its_jobs_in_order(call: Caller, app: App) -> None:
     requests = [
@@ -51,6 +52,7 @@ async def test_a_batch_has_between_one_and_a_thousand_jobs(call: Caller) -> None
     assert await count(call) == 1000
 
 
+@pytest.mark.promise(number=46)
 async def test_every_violation_of_a_batch_is_named_by_index_and_no_job_is_created(
     call: Caller,
 ) -> None:
@@ -72,6 +74,7 @@ async def test_every_violation_of_a_batch_is_named_by_index_and_no_job_is_create
     assert await count(call) == 0
 
 
+@pytest.mark.promise(number=46)
 async def test_a_repeated_batch_returns_the_existing_jobs(call: Caller) -> None:
     requests = [creation(request_id=f"r{i}") for i in range(5)]
     first = await call.BatchCreateJobs(user_id="ada", requests=requests)
@@ -90,6 +93,7 @@ async def test_a_repeated_batch_returns_the_existing_jobs(call: Caller) -> None:
     assert await count(call) == 5 + 1 + 2
 
 
+@pytest.mark.promise(number=46)
 @pytest.mark.parametrize("within", [False, True])
 async def test_a_reused_request_id_is_named_by_index_and_no_job_is_created(
     call: Caller, *, within: bool

@@ -77,6 +77,7 @@ def steps(events: list[Event], job_id: str) -> list[tuple[int, int]]:
 WHOLE = [(QUEUED, PROCESSING), (PROCESSING, COMPLETED)]
 
 
+@pytest.mark.promise(number=34)
 @both_databases
 async def test_active_jobs_come_first_then_synced_then_every_change(call: Caller) -> None:
     ended = await call.ended()
@@ -100,6 +101,7 @@ async def test_active_jobs_come_first_then_synced_then_every_change(call: Caller
         assert len(set(tokens)) == len(tokens)
 
 
+@pytest.mark.promise(number=34)
 async def test_all_changes_of_a_commit_come_in_one_message(call: Caller) -> None:
     request = job_service_pb2.CreateJobRequest(user_id="ada", job_type="render")
     async with (
@@ -122,6 +124,7 @@ async def test_all_changes_of_a_commit_come_in_one_message(call: Caller) -> None
             assert [event.job for event in found] == missed
 
 
+@pytest.mark.promise(number=34)
 async def test_a_message_has_a_mebibyte_of_changes_at_most_or_one_that_is_larger(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +151,7 @@ async def test_a_message_has_a_mebibyte_of_changes_at_most_or_one_that_is_larger
         ]
 
 
+@pytest.mark.promise(number=34)
 @in_turn(
     ("filters", "seen"),
     [
@@ -188,6 +192,7 @@ async def test_filters_apply_to_the_listing_and_to_the_changes(
         assert [m.job for m in missed] == [m.job for m in fresh]
 
 
+@pytest.mark.promise(number=35)
 async def test_a_deletion_is_delivered_and_is_the_last_change_of_its_job(call: Caller) -> None:
     job = await call.ended(labels={"k": "v"})
     other = await call.job()
@@ -207,6 +212,8 @@ async def test_a_deletion_is_delivered_and_is_the_last_change_of_its_job(call: C
         assert (again.job, again.deleted) == (gone.job, True)
 
 
+@pytest.mark.promise(number=36)
+@pytest.mark.promise(number=37)
 @both_databases
 async def test_resumable_after_any_message_without_loss_or_duplicates(
     call: Caller,
@@ -238,6 +245,7 @@ async def test_resumable_after_any_message_without_loss_or_duplicates(
     assert steps(messages, job.id) == WHOLE
 
 
+@pytest.mark.promise(number=37)
 async def test_resumable_on_another_server_and_across_a_restart(
     start: Start, database_url: str
 ) -> None:
@@ -261,6 +269,8 @@ async def test_resumable_on_another_server_and_across_a_restart(
     assert steps(messages, job.id) == WHOLE
 
 
+@pytest.mark.promise(number=38)
+@pytest.mark.promise(number=39)
 async def test_a_watcher_that_stops_reading_stays_connected_and_loses_nothing(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,6 +296,7 @@ async def test_a_watcher_that_stops_reading_stays_connected_and_loses_nothing(
                 )
 
 
+@pytest.mark.promise(number=35)
 async def test_a_job_that_changes_during_the_listing_is_delivered_in_its_present_state(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,6 +339,7 @@ async def test_a_job_that_changes_during_the_listing_is_delivered_in_its_present
         assert versions(rest, third.id)[-1] == 3
 
 
+@pytest.mark.promise(number=29)
 async def test_an_idle_feed_watch_sends_heartbeats_with_its_newest_token(
     start: Start,
 ) -> None:
@@ -357,6 +369,7 @@ async def test_an_idle_feed_watch_sends_heartbeats_with_its_newest_token(
         assert job.status == COMPLETED
 
 
+@pytest.mark.promise(number=34)
 @several_servers
 async def test_changes_through_another_server_arrive_in_the_same_order_at_all_watchers(
     start: Start,
@@ -418,6 +431,7 @@ async def test_an_invented_token_is_refused(call: Caller, app: App, content: str
     )
 
 
+@pytest.mark.promise(number=37)
 async def test_a_token_of_another_request_is_refused(call: Caller) -> None:
     async with watching(call.WatchJobs(user_id="ada")) as stream:
         (synced,) = await until_synced(stream)
@@ -426,6 +440,7 @@ async def test_a_token_of_another_request_is_refused(call: Caller) -> None:
         assert (await refusal(stream.read())).reason == "INVALID_TOKEN"
 
 
+@pytest.mark.promise(number=37)
 async def test_a_token_of_an_older_epoch_is_refused(call: Caller, app: App) -> None:
     """As every token is after a restore."""
     async with watching(call.WatchJobs()) as stream:
@@ -444,6 +459,8 @@ async def test_a_token_of_an_older_epoch_is_refused(call: Caller, app: App) -> N
         assert (await until_synced(stream))[-1].resume_token != synced.resume_token
 
 
+@pytest.mark.promise(number=37)
+@pytest.mark.promise(number=52)
 async def test_a_token_before_the_compacted_sequence_has_expired(call: Caller, app: App) -> None:
     async with watching(call.WatchJobs()) as stream:
         (synced,) = await until_synced(stream)
@@ -474,6 +491,8 @@ async def test_a_bad_filter_names_every_violation(call: Caller) -> None:
     assert fields == {"user_id", "job_types[1]", "labels"}
 
 
+@pytest.mark.promise(number=32)
+@pytest.mark.promise(number=37)
 async def test_a_stream_at_its_maximum_age_ends_with_the_token_to_resume_with(start: Start) -> None:
     app = await start(max_watch_age=0.2)
     async with grpc.aio.insecure_channel(app.address) as channel:
@@ -509,6 +528,7 @@ async def test_a_stream_at_its_maximum_age_ends_even_on_a_blocked_server(start: 
     assert decoded(ended.value).metadata["resume_token"]
 
 
+@pytest.mark.promise(number=37)
 async def test_a_draining_server_sends_the_token_to_resume_with(start: Start) -> None:
     app = await start()
     async with grpc.aio.insecure_channel(app.address) as channel:

@@ -159,6 +159,7 @@ OF_OTHER_SERVICES = (
 )
 
 
+@pytest.mark.promise(number=68)
 @in_turn("method", OF_OTHER_SERVICES)
 async def test_a_malformed_message_to_another_service_is_no_internal_error(
     app: App, caplog: pytest.LogCaptureFixture, method: str
@@ -178,6 +179,7 @@ async def test_a_malformed_message_to_another_service_is_no_internal_error(
     assert [record for record in caplog.records if record.exc_info] == []
 
 
+@pytest.mark.promise(number=67)
 async def test_a_request_that_does_not_arrive_in_time_is_refused(
     app: App, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:

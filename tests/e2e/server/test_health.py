@@ -55,6 +55,7 @@ async def outages(
             holder.close()
 
 
+@pytest.mark.promise(number=75)
 async def test_health_stays_serving_while_the_database_is_unavailable(tmp_path: Path) -> None:
     """Restarting would not help: the server recovers by itself."""
     async with (

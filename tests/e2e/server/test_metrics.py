@@ -75,6 +75,7 @@ async def test_the_metrics_follow_the_service(start: Start) -> None:
     assert after["process_resident_memory_bytes"] > 0
 
 
+@pytest.mark.promise(number=71)
 async def test_a_server_has_the_metrics_that_are_declared_and_no_others(start: Start) -> None:
     """So the reference, whose table is made of the declarations, is true."""
     address = f"127.0.0.1:{free_port()}"

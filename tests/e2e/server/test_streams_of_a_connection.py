@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import grpc
+import pytest
 
 from tests.support.pages import ROOT
 from tests.support.proxy import Proxy
@@ -62,6 +63,7 @@ async def test_a_thousand_concurrent_calls_over_one_connection_are_not_refused(
         assert Counter(await created_at_once(server.target, 1000)) == {"OK": 1000}
 
 
+@pytest.mark.promise(number=45)
 async def test_calls_on_a_broken_connection_are_retried_as_the_page_says(tmp_path: Path) -> None:
     async with ServerProcess(tmp_path) as server, Proxy(server.target) as proxy:
 

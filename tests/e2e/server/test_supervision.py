@@ -34,6 +34,7 @@ main()
 """
 
 
+@pytest.mark.promise(number=77)
 @pytest.mark.parametrize(
     "breaks",
     [

@@ -21,6 +21,7 @@ OUTAGE = float(os.environ.get("JOBLEDGER_TEST_OUTAGE", "3"))
 """Seconds that the server is unavailable; a lease is three times that."""
 
 
+@pytest.mark.promise(number=21)
 async def test_a_job_whose_worker_was_killed_is_finished_by_another(
     server, client, job_type, start_worker
 ):
@@ -37,6 +38,7 @@ async def test_a_job_whose_worker_was_killed_is_finished_by_another(
     assert done.result["pid"] == rescuer.process.pid
 
 
+@pytest.mark.promise(number=21)
 async def test_a_job_whose_worker_was_killed_fails_if_no_attempt_is_left(
     server, client, job_type, start_worker
 ):
@@ -63,6 +65,7 @@ async def frozen_and_overtaken(server, client, job_type, start_worker, *mode):
     return frozen, other, await client.get_job(job.id)
 
 
+@pytest.mark.promise(number=21)
 async def test_a_worker_that_was_frozen_past_its_lease_cannot_complete_its_job(
     server, client, job_type, start_worker
 ):
@@ -96,6 +99,7 @@ async def test_a_handler_that_was_frozen_past_its_lease_is_stopped_and_sends_not
     assert await client.get_job(before.id) == done
 
 
+@pytest.mark.promise(number=21)
 async def test_jobs_of_a_worker_that_is_stopped_are_claimed_by_another_at_once(
     server, client, job_type, start_worker
 ):
@@ -116,6 +120,8 @@ async def test_jobs_of_a_worker_that_is_stopped_are_claimed_by_another_at_once(
         assert (done.status, done.max_attempts) == (COMPLETED, 1)
 
 
+@pytest.mark.promise(number=21)
+@pytest.mark.promise(number=51)
 @pytest.mark.slow
 async def test_a_worker_whose_server_vanishes_for_a_third_of_its_lease_keeps_its_jobs(
     own_server, running
@@ -162,6 +168,7 @@ async def test_a_worker_whose_server_vanishes_for_a_third_of_its_lease_keeps_its
             assert len([asset async for asset in client.list_assets(job.id)]) == 1
 
 
+@pytest.mark.promise(number=17)
 @pytest.mark.slow
 async def test_an_outage_of_three_leases_loses_neither_attempts_nor_results(own_server, running):
     """Work finished in the outage is reported after it; other work is released and done again."""
@@ -220,6 +227,7 @@ async def test_a_worker_that_stops_in_an_outage_does_not_wait_for_its_end(own_se
             await run
 
 
+@pytest.mark.promise(number=21)
 @pytest.mark.slow
 async def test_hundreds_of_running_jobs_survive_the_death_of_the_server(own_server, running):
     async with AsyncClient(own_server.target, user_id="ada") as client:
@@ -246,6 +254,7 @@ async def test_hundreds_of_running_jobs_survive_the_death_of_the_server(own_serv
             assert (done.status, done.result["attempt"]) == (COMPLETED, 1)
 
 
+@pytest.mark.promise(number=21)
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_many_workers_that_are_killed_complete_each_job_once(

@@ -62,6 +62,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return loaded
 
 
+@pytest.mark.promise(number=65)
 @sqlite_only
 @pytest.mark.parametrize("what", ["job", "history"])
 async def test_reads_of_large_jobs_come_in_small_batches(
@@ -96,6 +97,7 @@ async def test_one_statement_reads_at_most_64_jobs(
     assert max(counted.reads) <= 64
 
 
+@pytest.mark.promise(number=65)
 @sqlite_only
 async def test_commands_for_large_jobs_come_in_small_batches(
     ledger: Ledger, monkeypatch: Any
@@ -119,6 +121,7 @@ async def test_commands_for_large_jobs_come_in_small_batches(
     assert len(loaded) <= 2
 
 
+@pytest.mark.promise(number=65)
 @sqlite_only
 async def test_large_creations_come_in_small_batches(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch

@@ -69,6 +69,7 @@ async def together(ledger: Ledger, *commands: Command) -> list[Decision | Domain
     return await asyncio.gather(*(apply(ledger, each) for each in commands), return_exceptions=True)
 
 
+@pytest.mark.promise(number=6)
 async def test_200_concurrent_commands_on_one_job_lose_no_update(
     ledger: Ledger, store: SqlStore
 ) -> None:
@@ -82,6 +83,7 @@ async def test_200_concurrent_commands_on_one_job_lose_no_update(
     assert (await store.feed_head()).seq == 202
 
 
+@pytest.mark.promise(number=16)
 async def test_a_heartbeat_renews_the_lease_and_changes_nothing(
     ledger: Ledger, store: SqlStore, published: list[Change]
 ) -> None:
@@ -151,6 +153,7 @@ async def test_commands_that_arrive_together_are_one_commit(
     assert commits == 1
 
 
+@pytest.mark.promise(number=5)
 async def test_a_refused_command_does_not_affect_the_rest_of_its_batch(
     ledger: Ledger, store: SqlStore
 ) -> None:
@@ -227,6 +230,7 @@ async def test_a_job_can_be_finished_deleted_and_recreated_in_one_batch(ledger: 
     assert made.job.id != job.id
 
 
+@pytest.mark.promise(number=1)
 @sqlite_only
 async def test_a_caller_is_never_answered_before_its_commit(
     gated_ledger: Ledger, gated: GatedStore, published: list[Change]
@@ -243,6 +247,7 @@ async def test_a_caller_is_never_answered_before_its_commit(
     assert await gated.read_jobs([job.id]) == {job.id: job}
 
 
+@pytest.mark.promise(number=1)
 @sqlite_only
 async def test_watchers_are_notified_before_the_caller_is_answered(
     ledger: Ledger, published: list[Change]
@@ -251,6 +256,7 @@ async def test_watchers_are_notified_before_the_caller_is_answered(
     assert [change.job for change in published] == [job]
 
 
+@pytest.mark.promise(number=5)
 async def test_a_crash_between_load_and_commit_writes_nothing_and_leaves_no_hole(
     gated_ledger: Ledger, gated: GatedStore, published: list[Change]
 ) -> None:
@@ -281,6 +287,7 @@ async def test_a_crash_between_load_and_commit_writes_nothing_and_leaves_no_hole
     assert [change.seq for change in published] == [3, 4, 5]
 
 
+@pytest.mark.promise(number=23)
 async def test_a_command_that_changes_nothing_takes_no_sequence_number(
     ledger: Ledger, store: SqlStore
 ) -> None:
@@ -293,6 +300,7 @@ async def test_a_command_that_changes_nothing_takes_no_sequence_number(
     assert (await store.feed_head()).seq == 3
 
 
+@pytest.mark.promise(number=23)
 @sqlite_only
 async def test_sequence_numbers_follow_the_order_of_the_commands(
     ledger: Ledger, published: list[Change]
@@ -302,6 +310,7 @@ async def test_sequence_numbers_follow_the_order_of_the_commands(
     assert [c.job.job_type for c in published] == [f"t{i}" for i in range(50)]
 
 
+@pytest.mark.promise(number=45)
 async def test_two_ledgers_on_one_database_take_one_request_id_once(store: SqlStore) -> None:
     """The other server is faster: the loser of the race finds the winner's job."""
     async with (
@@ -315,6 +324,7 @@ async def test_two_ledgers_on_one_database_take_one_request_id_once(store: SqlSt
     assert (await store.feed_head()).seq == 20
 
 
+@pytest.mark.promise(number=5)
 @pytest.mark.parametrize(
     "bad",
     [
@@ -422,6 +432,7 @@ class _Halving:
         return await self._transaction.append(decisions, **options)
 
 
+@pytest.mark.promise(number=5)
 @sqlite_only
 async def test_halving_a_refused_batch_keeps_what_was_committed(store: SqlStore) -> None:
     async with Ledger(Halved(store), lambda _: None, max_waiting=100) as ledger:

@@ -64,6 +64,7 @@ async def ids(store: SqlStore) -> set[JobId]:
     return {job.id for job in page.jobs}
 
 
+@pytest.mark.promise(number=43)
 async def test_old_terminal_jobs_are_purged_with_a_tombstone_and_the_rest_stays(
     store: SqlStore, ledger: Ledger, published: list[Change], aged: Aged
 ) -> None:
@@ -78,6 +79,7 @@ async def test_old_terminal_jobs_are_purged_with_a_tombstone_and_the_rest_stays(
     assert sum(change.deleted for change in page.changes) == 3
 
 
+@pytest.mark.promise(number=43)
 @sqlite_only
 async def test_without_retention_nothing_is_purged(
     store: SqlStore, ledger: Ledger, aged: Aged
@@ -170,6 +172,7 @@ async def test_a_purge_batch_is_as_large_as_the_number_of_calls_since_the_last(
     assert left == 0
 
 
+@pytest.mark.promise(number=43)
 async def test_several_servers_purge_each_job_once(
     store: SqlStore, ledger: Ledger, aged: Aged
 ) -> None:

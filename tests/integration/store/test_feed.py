@@ -86,6 +86,7 @@ def assert_told_once_and_in_order(changes: Iterable[Change]) -> dict[JobId, list
     return steps
 
 
+@pytest.mark.promise(number=23)
 async def test_a_job_is_in_the_feed_at_its_latest_change(store: SqlStore) -> None:
     first = await saved(store)
     second = await saved(store)
@@ -119,6 +120,7 @@ async def test_a_page_up_to_a_change_has_the_jobs_that_were_deleted_later(store:
     assert (await store.changes_after(0, limit=10, until=99)).through == 9
 
 
+@pytest.mark.promise(number=23)
 async def test_a_start_is_in_the_feed_at_its_own_sequence_number(store: SqlStore) -> None:
     """Else a reader whose cursor is already after it would never get it."""
     job = await saved(store, labels={"k": "v"})
@@ -157,6 +159,7 @@ async def test_a_start_in_the_feed_has_no_later_cancellation_of_an_earlier_time(
     assert second.job.cancel_request_time == sooner
 
 
+@pytest.mark.promise(number=23)
 async def test_the_feed_is_paged_without_gaps_or_repetitions(store: SqlStore) -> None:
     jobs = [await moved(store, await saved(store), PROCESSING) for _ in range(5)]
     for progress in (10, 20):
@@ -195,6 +198,7 @@ async def test_the_feed_of_one_owner_is_complete(store: SqlStore) -> None:
 BLOB = Payload(b"x" * 100_000)
 
 
+@pytest.mark.promise(number=39)
 async def test_a_page_is_bounded_by_bytes_and_nothing_is_missing(store: SqlStore) -> None:
     """Also where jobs that have gone on since stand in it at their starts."""
     jobs = [await moved(store, await saved(store, parameters=BLOB), PROCESSING) for _ in range(4)]
@@ -211,6 +215,7 @@ async def test_a_page_is_bounded_by_bytes_and_nothing_is_missing(store: SqlStore
     assert [steps[job.id] for job in jobs] == [[2, 3]] * 4 + [[]] * 5
 
 
+@pytest.mark.promise(number=39)
 async def test_jobs_that_do_not_fit_in_a_page_are_not_read(store: SqlStore) -> None:
     """Sizes come first: 200 jobs of 100 kB are not read to return two of them."""
     for _ in range(20):
@@ -229,6 +234,7 @@ async def test_jobs_that_do_not_fit_in_a_page_are_not_read(store: SqlStore) -> N
         assert most < 3_000_000
 
 
+@pytest.mark.promise(number=65)
 async def test_other_owners_changes_are_not_scanned(store: SqlStore, database: Database) -> None:
     """For any number of changes, and any statistics of the planner."""
     first = await saved(store)
@@ -263,6 +269,7 @@ async def test_newest_from_returns_the_first_change_that_fits_the_limits(store: 
     assert await store.newest_from(limit=10, max_bytes=10**9) == 9
 
 
+@pytest.mark.promise(number=23)
 async def test_a_reader_that_follows_concurrent_writers_misses_nothing(store: SqlStore) -> None:
     """Idea 3: a reader that has seen n can ask for everything after n and never miss one."""
     writers, rounds = 4, 3
@@ -353,6 +360,7 @@ async def test_active_jobs_are_found_by_an_index_among_many_terminal_ones(
         assert "TEMP B-TREE" not in found
 
 
+@pytest.mark.promise(number=44)
 async def test_deletions_are_compacted_oldest_first_and_an_older_cursor_is_refused(
     store: SqlStore,
 ) -> None:
@@ -420,6 +428,7 @@ async def test_the_identity_of_an_unchanged_database_is_verified(
     assert (await store.verify_identity()).epoch != head.epoch
 
 
+@pytest.mark.promise(number=3)
 async def test_after_any_failed_read_the_database_identity_is_verified(
     store: SqlStore, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from tests.support.store_writer import finished, saved
 NOTHING = JobQuery(user_id="ada", labels={"nothing": "has this"})
 
 
+@pytest.mark.promise(number=65)
 async def test_a_list_with_a_selective_filter_scans_a_bounded_number_of_jobs(
     store: SqlStore, database: Database
 ) -> None:
@@ -66,6 +67,7 @@ async def test_another_owners_jobs_are_not_scanned(store: SqlStore, database: Da
     )
 
 
+@pytest.mark.promise(number=65)
 async def test_a_page_of_large_jobs_is_cut_before_they_are_read(store: SqlStore) -> None:
     made = [await saved(store, parameters=Payload(bytes(250_000))) for _ in range(17)]
     first = await store.list_jobs(JobQuery(user_id="ada"), before=None, limit=1000)
@@ -92,6 +94,7 @@ async def make_lists_endless(database: Database) -> None:
         )
 
 
+@pytest.mark.promise(number=65)
 async def test_a_list_is_aborted_after_its_timeout_or_when_its_caller_is_gone(
     store: SqlStore, database: Database
 ) -> None:
@@ -138,6 +141,7 @@ async def test_a_list_cancelled_twice_stops_before_its_task_ends(
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+@pytest.mark.promise(number=65)
 async def test_cancelled_lists_leave_nothing_open(store: SqlStore, database: Database) -> None:
     await seed(database, 1000)
     await asyncio.gather(

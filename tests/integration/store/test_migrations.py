@@ -125,6 +125,7 @@ async def test_a_database_of_a_newer_server_is_refused_and_left_unchanged(empty_
     await database.close()
 
 
+@pytest.mark.promise(number=56)
 @pytest.mark.parametrize(
     ("url", "words"),
     [
@@ -196,6 +197,7 @@ async def hold(url: str, taken: asyncio.Event, release: asyncio.Event) -> None:
     await database.close()
 
 
+@pytest.mark.promise(number=78)
 @pytest.mark.slow
 async def test_a_migration_waits_for_as_long_as_it_takes(database_url: str) -> None:
     taken, release = asyncio.Event(), asyncio.Event()
@@ -212,6 +214,7 @@ async def test_a_migration_waits_for_as_long_as_it_takes(database_url: str) -> N
     assert (process.returncode, errors) == (0, b"")
 
 
+@pytest.mark.promise(number=78)
 @pytest.mark.slow
 async def test_a_long_statement_of_a_migration_is_not_cut(
     postgres: Databases, monkeypatch: pytest.MonkeyPatch
@@ -236,6 +239,7 @@ def test_an_unusable_file_is_named_before_anything_is_opened(tmp_path: Path) -> 
         pass
 
 
+@pytest.mark.promise(number=56)
 async def test_an_unusable_database_is_named_without_its_password() -> None:
     database = open_database(parse_url("postgresql://u:secret@127.0.0.1:1/n"))
     with pytest.raises(StoreUnavailable, match=r"postgresql://u:\*{3}@127.0.0.1:1/n: ") as caught:
@@ -383,6 +387,7 @@ def held(connection: Connection) -> dict[str, list[dict[str, object]]]:
     return found
 
 
+@pytest.mark.promise(number=78)
 async def test_a_populated_database_keeps_its_values_through_every_migration(
     empty_url: str,
 ) -> None:

@@ -22,6 +22,7 @@ from jobledger_server.store import JobQuery, StoreConflict
 from tests.support.store_writer import append, creation, finished, moved, saved, step
 
 
+@pytest.mark.promise(number=9)
 async def test_a_job_is_read_back_exactly_as_it_was_written(store: SqlStore) -> None:
     job = await saved(
         store,
@@ -41,6 +42,7 @@ async def test_a_job_is_read_back_exactly_as_it_was_written(store: SqlStore) -> 
     assert job.complete_time is not None
 
 
+@pytest.mark.promise(number=9)
 async def test_an_absent_payload_stays_apart_from_an_empty_one(store: SqlStore) -> None:
     absent = await saved(store, parameters=None)
     empty = await saved(store, parameters=Payload(b""))
@@ -55,6 +57,7 @@ async def test_only_the_jobs_that_exist_are_read(store: SqlStore) -> None:
     assert await store.read_jobs([]) == {}
 
 
+@pytest.mark.promise(number=1)
 async def test_changes_are_visible_only_after_the_commit(
     store: SqlStore,
 ) -> None:
@@ -68,6 +71,7 @@ async def test_changes_are_visible_only_after_the_commit(
     assert (await store.feed_head()).seq == 0
 
 
+@pytest.mark.promise(number=23)
 async def test_sequence_numbers_are_dense_across_rollbacks(store: SqlStore) -> None:
     assert [c.seq for c in await append(store, creation(), creation())] == [1, 2]
     with pytest.raises(RuntimeError):
@@ -84,6 +88,7 @@ async def test_the_epoch_stays(store: SqlStore) -> None:
     assert (await store.feed_head()).epoch == before.epoch != ""
 
 
+@pytest.mark.promise(number=6)
 async def test_a_loaded_job_is_locked_until_the_end_of_the_transaction(store: SqlStore) -> None:
     """Two transactions that load, decide and write one job lose no update."""
     job = await moved(store, await saved(store), JobStatus.PROCESSING)
@@ -225,6 +230,7 @@ async def test_creation_times_bound_the_list_exclusively(store: SqlStore) -> Non
     assert (await store.list_jobs(between, before=None, limit=10)).jobs == [jobs[1]]
 
 
+@pytest.mark.promise(number=23)
 async def test_deleting_a_job_deletes_its_rows_and_leaves_a_tombstone(store: SqlStore) -> None:
     job = await moved(store, await saved(store, labels={"k": "v"}), JobStatus.PROCESSING)
     job = await moved(store, job, JobStatus.COMPLETED, assets=(AssetLink("t", "", "p", 1),))
@@ -258,6 +264,7 @@ async def test_the_transactions_time_is_the_databases(store: SqlStore, database:
     assert abs(theirs - ours) < 1_000_000
 
 
+@pytest.mark.promise(number=2)
 async def test_a_commit_is_on_the_disk_before_it_is_acknowledged(database: Database) -> None:
     """No test can cut the power, so this checks the settings that guarantee it."""
     settings = {

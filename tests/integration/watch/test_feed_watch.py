@@ -169,6 +169,7 @@ async def test_a_cursor_ahead_of_the_server_gets_no_change_twice(
     assert len(known) == 3
 
 
+@pytest.mark.promise(number=38)
 @both_databases
 @pytest.mark.parametrize("filled", [False, True])
 async def test_a_watch_from_any_cursor_gets_every_transition_from_buffer_and_table(
@@ -356,6 +357,7 @@ async def test_draining_ends_a_feed_watch_and_keeps_its_cursor(
     assert watch.cursor == Cursor(0)
 
 
+@pytest.mark.promise(number=39)
 async def test_each_update_is_bounded_by_bytes(
     ledger: Ledger, hub: WatchHub, store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,6 +385,7 @@ async def test_each_update_is_bounded_by_bytes(
         assert max(sizes) == 3
 
 
+@pytest.mark.promise(number=39)
 async def test_filling_a_change_buffer_reads_no_more_than_it_holds(
     ledger: Ledger, store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -402,6 +405,7 @@ async def test_filling_a_change_buffer_reads_no_more_than_it_holds(
     assert most < 6_000_000  # of 20 MB
 
 
+@pytest.mark.promise(number=39)
 @pytest.mark.parametrize("answered", [0, 1])
 async def test_a_change_buffer_starts_with_the_changes_that_were_read_in_time(
     ledger: Ledger, store: SqlStore, monkeypatch: pytest.MonkeyPatch, answered: int

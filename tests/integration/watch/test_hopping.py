@@ -117,6 +117,7 @@ class Reader:
         assert steps == ([*start, job.version] if job.status in TERMINAL else start)
 
 
+@pytest.mark.promise(number=35)
 @both_databases
 @pytest.mark.parametrize("number", range(2))
 async def test_a_reader_that_changes_servers_gets_every_transition_once(

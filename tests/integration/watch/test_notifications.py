@@ -62,6 +62,7 @@ async def until_listening(database_url: str, count: int) -> None:
             pass
 
 
+@pytest.mark.promise(number=31)
 async def test_a_notification_delivers_a_commit_to_another_server_without_a_poll(
     start: Start, database_url: str, no_polling: None
 ) -> None:
@@ -71,6 +72,7 @@ async def test_a_notification_delivers_a_commit_to_another_server_without_a_poll
     await sees_the_end(there, here)
 
 
+@pytest.mark.promise(number=31)
 async def test_listeners_reconnect_after_a_broken_connection(
     start: Start, database_url: str, no_polling: None
 ) -> None:
@@ -83,6 +85,7 @@ async def test_listeners_reconnect_after_a_broken_connection(
     await sees_the_end(there, here)
 
 
+@pytest.mark.promise(number=31)
 async def test_without_notifications_changes_are_found_by_polling(
     start: Start, database_url: str
 ) -> None:

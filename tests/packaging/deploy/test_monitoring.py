@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from jobledger_server.metrics import METRICS
@@ -49,6 +50,7 @@ def queries() -> Iterator[tuple[str, str]]:
             yield panel["title"], target["expr"]
 
 
+@pytest.mark.promise(number=71)
 def test_every_metric_and_label_of_a_query_exists() -> None:
     known = series()
     for title, query in queries():

@@ -63,6 +63,7 @@ def server(database_url: str, tmp_path: Path) -> ServerProcess:
         yield server
 
 
+@pytest.mark.promise(number=65)
 @pytest.mark.parametrize(
     ("types", "shared", "max_jobs"),
     [

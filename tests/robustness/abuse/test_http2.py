@@ -36,6 +36,7 @@ async def attacked(
     return good
 
 
+@pytest.mark.promise(number=66)
 @pytest.mark.parametrize(
     ("attack_with", "options"),
     [
@@ -56,6 +57,7 @@ async def test_an_http2_attack_fails_no_call_of_other_clients(
     assert good.p50 < 2 * LONGEST_P99, good
 
 
+@pytest.mark.promise(number=66)
 @pytest.mark.parametrize(
     ("attack_with", "options"),
     [
@@ -79,6 +81,7 @@ async def test_rapid_resets_of_one_connection_do_not_delay_other_clients(
     assert (await attacked(server, attacks.rapid_reset)).p99 <= LONGEST_P99
 
 
+@pytest.mark.promise(number=66)
 async def test_500_half_sent_messages_use_no_more_memory_than_their_bytes(
     server: ServerProcess,
 ) -> None:

@@ -247,6 +247,7 @@ def frozen_heap() -> Iterator[None]:
     gc.unfreeze()
 
 
+@pytest.mark.promise(number=61)
 @sqlite_only
 @pytest.mark.slow  # it is judged by time
 @pytest.mark.usefixtures("frozen_heap")
@@ -299,6 +300,7 @@ FAT = b"\x0a\x00" + b"\xc2\x3e\x0bxxxxxxxxxxx" * 4000
 """A request of 56 kB with 4,000 fields that no method knows: slow to parse."""
 
 
+@pytest.mark.promise(number=61)
 @pytest.mark.parametrize("method", ["JobService/GetJob", "WorkerService/Work"])
 @sqlite_only
 async def test_the_event_loop_parses_no_large_request(

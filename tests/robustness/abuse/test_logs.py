@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 
 from jobledger.v1 import worker_service_pb2 as workers
 from jobledger.v1.worker_service_pb2_grpc import WorkerServiceStub
@@ -102,6 +103,7 @@ def odd_calls(target: str, *, methods: Sequence[str]) -> Mapping[str, object]:
     return {"methods": len(methods)}
 
 
+@pytest.mark.promise(number=68)
 @sqlite_only
 async def test_no_request_content_gets_into_the_log(tmp_path: Path, database_url: str) -> None:
     access = tmp_path / "access.toml"
@@ -162,6 +164,7 @@ async def many_transitions(call: Caller) -> None:
         assert len(claimed.jobs) == 100
 
 
+@pytest.mark.promise(number=69)
 @sqlite_only
 async def test_a_blocked_log_pipe_does_not_block_the_server(
     tmp_path: Path, database_url: str
@@ -184,6 +187,7 @@ async def test_a_blocked_log_pipe_does_not_block_the_server(
     assert len(text) < 10 * 1024 * 1024
 
 
+@pytest.mark.promise(number=69)
 @sqlite_only
 async def test_a_server_with_a_blocked_log_pipe_stops_on_sigterm(
     tmp_path: Path, database_url: str
@@ -198,6 +202,7 @@ async def test_a_server_with_a_blocked_log_pipe_stops_on_sigterm(
 REPORTS = 5_000
 
 
+@pytest.mark.promise(number=68)
 @sqlite_only
 async def test_late_reports_are_merged_into_one_log_line(tmp_path: Path, database_url: str) -> None:
     server = ServerProcess(tmp_path, database=database_url)

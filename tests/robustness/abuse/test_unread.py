@@ -14,6 +14,7 @@ from tests.support.rpc_caller import Caller
 from tests.support.server_process import MIB, ServerProcess
 
 
+@pytest.mark.promise(number=64)
 @pytest.mark.slow
 @sqlite_only
 async def test_unread_answers_do_not_delay_other_clients(proxied_server: ServerProcess) -> None:

@@ -46,6 +46,7 @@ def test_what_a_handler_may_return(returned, outcome):
     assert [run.outcome for run in run_both(lambda job: returned)] == [outcome] * 2
 
 
+@pytest.mark.promise(number=21)
 @pytest.mark.parametrize("returned", [7, "done", [1, 2], Completed, Rendered])
 def test_a_return_value_that_is_no_outcome_makes_the_job_failed(returned):
     for run in run_both(lambda job: returned):
@@ -75,6 +76,7 @@ def broken_assets():
     raise OSError("disk full")
 
 
+@pytest.mark.promise(number=21)
 @pytest.mark.parametrize(
     ("make", "words"),
     [

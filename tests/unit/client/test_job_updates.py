@@ -269,6 +269,7 @@ async def test_an_outcome_that_is_refused_makes_the_job_failed(clock):
     )
 
 
+@pytest.mark.promise(number=21)
 async def test_an_outcome_that_was_changed_after_it_was_made_makes_the_job_failed(clock):
     result = {}
     outcome = Completed(result)

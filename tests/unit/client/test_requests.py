@@ -340,6 +340,7 @@ def test_jobs_of_all_users_are_requested_only_explicitly(user_id, options):
             ask(**options)
 
 
+@pytest.mark.promise(number=45)
 def test_a_creating_call_carries_a_fresh_request_id(wire):
     create = [wire.sent("CreateJob", lambda c: c.create_job("render")) for _ in range(2)]
     link = wire.sent("CreateAsset", lambda c: c.create_asset("j", "x", url="https://a/b"))

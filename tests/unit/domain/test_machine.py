@@ -231,6 +231,7 @@ def asked_to_cancel(job: Job) -> Job:
     return replace(job, cancel_request_time=Instant(2_500_000), cancel_reason="too dear")
 
 
+@pytest.mark.promise(number=7)
 def test_the_transitions_are_those_of_the_contract() -> None:
     assert {
         state: tuple(target.value for target in targets) for state, targets in TRANSITIONS.items()
@@ -244,6 +245,7 @@ def test_a_job_is_claimable_if_it_is_neither_terminal_nor_leased(state: State) -
     assert job_in(state).leased is (state is HELD)
 
 
+@pytest.mark.promise(number=5)
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("state", STATES)
 def test_every_transition_from_every_state(state: State, target: JobStatus) -> None:
@@ -264,6 +266,7 @@ def test_every_transition_from_every_state(state: State, target: JobStatus) -> N
         assert name == expected[target.value, state], (fence, expects)
 
 
+@pytest.mark.promise(number=45)
 @pytest.mark.parametrize("target", list(ENDED_BY))
 @pytest.mark.parametrize("state", STATES)
 def test_repeating_the_report_that_finished_a_job_changes_nothing(
@@ -280,6 +283,7 @@ def test_repeating_the_report_that_finished_a_job_changes_nothing(
             assert name == expected[target.value, state], (fence, version)
 
 
+@pytest.mark.promise(number=45)
 @pytest.mark.parametrize("state", ENDED)
 def test_another_worker_may_repeat_an_outcome_but_not_alter_it(state: State) -> None:
     job, end = job_in(state), ENDED_BY[state.status]
@@ -296,6 +300,7 @@ def test_another_worker_may_repeat_an_outcome_but_not_alter_it(state: State) -> 
         assert outcome_of(job, other) == "terminal"
 
 
+@pytest.mark.promise(number=7)
 @pytest.mark.parametrize("state", STATES)
 def test_every_report_in_every_state(state: State) -> None:
     job = job_in(state)
@@ -316,6 +321,7 @@ def test_every_report_in_every_state(state: State) -> None:
         assert name == expected, (content, fence)
 
 
+@pytest.mark.promise(number=7)
 @pytest.mark.parametrize("state", STATES)
 def test_every_link_in_every_state(state: State) -> None:
     job = job_in(state)
@@ -370,6 +376,7 @@ def test_every_cancellation_in_every_state(state: State) -> None:
             assert name_of(cancelled, outcome_of(cancelled, again)) == CANCELS["again", state]
 
 
+@pytest.mark.promise(number=7)
 @pytest.mark.parametrize("state", STATES)
 def test_every_expiry_in_every_state(state: State) -> None:
     job = job_in(state)
@@ -384,6 +391,7 @@ def test_every_expiry_in_every_state(state: State) -> None:
         assert name_of(job, outcome) == EXPIRES[when, state], when
 
 
+@pytest.mark.promise(number=7)
 @pytest.mark.parametrize("state", STATES)
 def test_every_claim_in_every_state(state: State) -> None:
     job = job_in(state)
@@ -395,6 +403,7 @@ def test_every_claim_in_every_state(state: State) -> None:
         assert name_of(job, decision or "nothing") == CLAIMS[when, state], when
 
 
+@pytest.mark.promise(number=7)
 @pytest.mark.parametrize("who", ["owner", "stranger"])
 @pytest.mark.parametrize("state", STATES)
 def test_every_deletion_in_every_state(state: State, who: str) -> None:
@@ -521,6 +530,7 @@ def test_a_reused_request_id_names_the_asset_that_has_it() -> None:
     assert repr(refusal.value) == repr(RequestIdReused("link-1", "Asset", "asset-1"))
 
 
+@pytest.mark.promise(number=54)
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize(
     "command",

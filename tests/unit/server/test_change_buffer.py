@@ -111,6 +111,7 @@ def test_an_owner_without_buffered_changes_uses_no_memory() -> None:
     assert tracemalloc.get_traced_memory()[0] - before < 20_000  # 10 bytes an owner
 
 
+@pytest.mark.promise(number=39)
 @pytest.mark.parametrize(
     ("kind", "details", "changes"), [(large, 0, 300), (large, 256 * 1024, 100), (small, 0, 2000)]
 )
@@ -136,6 +137,7 @@ def test_buffer_and_job_cache_use_no_more_memory_than_they_count(
         assert bound / 5 < taken <= bound
 
 
+@pytest.mark.promise(number=34)
 @pytest.mark.parametrize(
     "change", [large(1, details=0), large(1, details=256 * 1024), small(1, details=0)]
 )

@@ -24,6 +24,7 @@ def policy(tmp_path: Path, content: str) -> Policy:
     return read_access_file(file)
 
 
+@pytest.mark.promise(number=59)
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -115,6 +116,7 @@ def test_a_bad_access_file_is_refused_with_an_explanation(
         policy(tmp_path, content)
 
 
+@pytest.mark.promise(number=59)
 def test_an_access_file_that_is_cut_anywhere_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "access.toml"
     write_access_file(
