@@ -8,7 +8,7 @@ import pytest
 from tests.packaging.environments import UV, Environment, Install, serve_and_stop
 from tests.support.pages import ROOT
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 IMPORT_ALL_GENERATED = """
 import importlib, pkgutil, jobledger.v1

@@ -7,7 +7,7 @@ import pytest
 
 from tests.packaging.environments import UV, Environment, Install
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 TESTS = """
 from jobledger import Client
