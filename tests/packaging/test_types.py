@@ -60,6 +60,7 @@ def pyright(*files):
     return lines, run.stdout
 
 
+@pytest.mark.slow
 def test_mypy_says_what_a_handler_may_return() -> None:
     _, output = mypy(PROGRAM, *EXAMPLES)
     lines = [line for line in output.splitlines() if "Coroutine[Any, Any, list[int]]" in line]
@@ -69,7 +70,10 @@ def test_mypy_says_what_a_handler_may_return() -> None:
 
 
 # pyright fetches its program with npm.
-CHECKERS = [mypy, pytest.param(pyright, marks=pytest.mark.polyglot)]
+CHECKERS = [
+    pytest.param(mypy, marks=pytest.mark.slow),
+    pytest.param(pyright, marks=pytest.mark.polyglot),
+]
 
 
 @pytest.mark.parametrize("checker", CHECKERS)

@@ -60,6 +60,7 @@ def run_pytest(folder, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_a_project_tests_its_handlers_and_with_a_server_for_each_test(tmp_path):
     (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
     (tmp_path / "test_render.py").write_text(TESTS.replace("{jobs}", "0"))
