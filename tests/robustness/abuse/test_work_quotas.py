@@ -12,7 +12,7 @@ from jobledger.v1.job_service_pb2 import CreateJobRequest
 from jobledger_server.rpc.access.access_file import DEFAULT_WORK_STREAMS
 from tests.robustness.abuse import work_attacks as attacks
 from tests.robustness.abuse.attacker import attack
-from tests.robustness.abuse.good_client import LONGEST_P99, good_client, served_alone
+from tests.robustness.abuse.good_client import good_client, served_alone
 from tests.support.access_file import write_access_file
 from tests.support.databases import sqlite_only
 from tests.support.rpc_caller import Caller
@@ -56,12 +56,7 @@ async def attacked(
         async with good_client(server.target, token="good") as good:
             await asyncio.sleep(SECONDS)
         report: dict[str, int] = await attacker.report()
-    if "job_ids" in options:
-        # A renewal reads all of its job. 50 jobs of 200 kB are 100 MB a second from the disk.
-        assert good.failed == [], good
-        assert good.p50_of_creations < LONGEST_P99, f"{good}; alone: {alone}"
-    else:
-        good.assert_served(alone)
+    good.assert_served(alone)
     assert server.peak_memory < MAX_MEMORY
     return report
 
