@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import hashlib
 import re
 import shutil
 import socket
@@ -26,6 +27,7 @@ from jobledger_server.telemetry import prometheus
 from jobledger_server.telemetry.instruments import Registry
 from jobledger_server.telemetry.job_metrics import MAX_JOB_TYPES
 from jobledger_server.telemetry.prometheus import MetricsUnavailable, serving_metrics
+from tests.support.access_file import write_access_file
 from tests.support.ports import free_port
 from tests.support.rpc_caller import PROCESSING, Caller, watching
 
@@ -246,6 +248,49 @@ async def test_limits_and_waiting_claims_are_measured(start: Start) -> None:
     assert figures["jobledger_claims_waiting"] == 1
     assert figures['jobledger_store_connections_max{pool="writers"}'] >= 1
     assert figures["jobledger_feed_lag_seconds"] < 30
+
+
+async def test_quotas_of_an_identity_are_measured(start: Start, tmp_path: Path) -> None:
+    address, access = f"127.0.0.1:{free_port()}", tmp_path / "access.toml"
+    write_access_file(
+        access,
+        f"""
+[[caller]]
+name = "ada"
+token_sha256 = "{hashlib.sha256(b"token").hexdigest()}"
+roles = ["owner"]
+users = ["ada"]
+quotas = {{ jobs_per_second = 1 }}
+
+[[caller]]
+name = "bob"
+token_sha256 = "{hashlib.sha256(b"other").hexdigest()}"
+roles = ["owner"]
+users = ["bob"]
+quotas = {{ unfinished_jobs = 1 }}
+""",
+    )
+    app = await start(metrics=address, access=access)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        call = Caller(channel, token="token")
+        requests = [{"job_type": "t"}] * 100
+        await call.BatchCreateJobs(user_id="ada", requests=requests)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call.job()
+        other = Caller(channel, token="other")
+        await other.job(user_id="bob")
+        with pytest.raises(grpc.aio.AioRpcError):
+            await other.job(user_id="bob")
+        figures = await scraped(address)
+    refused = [
+        (name, count)
+        for name, count in figures.items()
+        if name.startswith("jobledger_limit_refused_total") and count
+    ]
+    assert sorted(refused) == [
+        ('jobledger_limit_refused_total{limit="jobs_per_second",scope="caller"}', 1),
+        ('jobledger_limit_refused_total{limit="unfinished_jobs",scope="caller"}', 1),
+    ]
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /metrics HTTP/1.1\r\n"])
