@@ -180,6 +180,19 @@ async def test_a_handler_that_swallows_every_cancellation_is_closed(reasons, opt
     assert cleaned == [JOB.id]
 
 
+@pytest.mark.parametrize("error", [OSError("disk full"), asyncio.CancelledError()])
+async def test_what_a_handler_raises_when_it_is_closed_keeps_no_worker_from_exiting(error):
+    async def render(job):
+        try:
+            while True:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+        finally:
+            raise error
+
+    assert await outcome_of(render, "SHUTDOWN", clean_up=0.01) == Release()
+
+
 @pytest.mark.parametrize(("reasons", "options", "outcome"), [RELEASED, TIMED_OUT])
 async def test_a_thread_that_does_not_stop_is_left_behind(reasons, options, outcome):
     end = threading.Event()

@@ -198,7 +198,8 @@ class JobRun:
     def _end(self, task: "asyncio.Task[Outcome | None]") -> None:
         """End a handler that swallows its cancellation, or the worker could not exit."""
         _logger.error("%s does not stop; ending its handler", self._name)
-        with contextlib.suppress(RuntimeError):  # it swallows this, too
+        # RuntimeError: it swallows this, too. Others: what it raises while it cleans up.
+        with contextlib.suppress(Exception, asyncio.CancelledError):
             # In its own context, which it may have changed and wants to restore.
             self._context.run(cast("Coroutine[Any, Any, Any]", task.get_coro()).close)
 
