@@ -125,6 +125,25 @@ async def test_a_run_that_is_cancelled_is_shut_down_first():
     assert updates.outcome == Release()
 
 
+@pytest.mark.parametrize(("function", "outcome"), [(finish, Completed()), (raises, DISK_FULL)])
+async def test_a_run_that_is_cancelled_after_its_handler_has_returned_sends_the_outcome(
+    function, outcome
+):
+    class Renewals(RecordedUpdates):
+        async def renew_lease(self):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                running.cancel()
+                raise
+
+    updates = Renewals()
+    running = asyncio.create_task(JobRun(JOB, make_handler(function)).run(updates))
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert updates.outcome == outcome
+
+
 @pytest.mark.parametrize("function", [hang, finish])
 async def test_a_worker_that_stops_gives_up_an_outcome_that_cannot_be_sent(function):
     class Outage(RecordedUpdates):

@@ -69,9 +69,10 @@ class JobRun:
         await self._wait(self._running)
         self._state.returned = True
         self._cancel_timers()
+        outcome = self._outcome(self._running)
         renewing.cancel()
-        await asyncio.wait({renewing})
-        if (outcome := self._outcome(self._running)) is not None:
+        await self._wait(renewing)
+        if outcome is not None:
             self._sending = asyncio.create_task(updates.send_outcome(outcome))
             if Stop.SHUTDOWN in self._state.reasons:
                 self._limit_sending(self._sending)
