@@ -94,6 +94,10 @@ class FakeStream:
         """Push jobs whatever the slots are."""
         await self._write(pb.WorkResponse(jobs=jobs))
 
+    async def result(self, job_id: str) -> None:
+        """Answer an update, whether there is one or not."""
+        await self._write(pb.WorkResponse(results=[pb.UpdateResult(job_id=job_id)]))
+
     async def signal(self, **fields: Any) -> None:
         if "lease_lost" in fields:
             self._held.discard(fields["job_id"])

@@ -10,6 +10,7 @@ from jobledger import AsyncClient, JobStatus
 from jobledger.v1 import worker_service_pb2 as pb
 from jobledger.v1.job_pb2 import Job
 from jobledger.worker import Completed, Worker
+from jobledger.worker.session.work_stream import ANSWER_TIMEOUT
 from tests.e2e.worker.rules import refuse
 from tests.support.observed_channel import ObservedChannel
 
@@ -108,6 +109,13 @@ async def test_at_most_a_thousand_updates_are_unanswered(service, fake_client, r
     await run
     requests = service.requests("CreateAsset")
     assert len({request.request_id for request in requests}) == len(requests) == 1500
+
+
+async def test_a_worker_without_jobs_sends_heartbeats(service, fake_client, running):
+    Waiting(fake_client, running, lease=LEASE)
+    await service.until(lambda: len(service.messages) >= 3)
+    assert service.messages[1:3] == [pb.WorkRequest()] * 2
+    assert len(service.streams) == 1
 
 
 async def test_a_stream_whose_token_does_not_come_is_opened_again(service, running):
@@ -343,6 +351,72 @@ async def test_a_stream_without_answers_is_replaced(service, fake_client, runnin
     again = await service.called("Work", 2)
     assert again.hello.holding == [pb.HeldJob(job_id=job.id, attempt=1)]
     assert await service.called("TransitionJob", 2) == silent[0]
+
+
+async def test_a_stream_that_was_silent_while_it_owed_nothing_is_not_replaced(
+    service, fake_client, running
+):
+    async def answer_late(request, context):
+        await asyncio.sleep(lease * ANSWER_TIMEOUT / 2)
+
+    lease = 2.5
+    service.rules["UpdateProgress"] = answer_late
+    worker = Worker(fake_client, lease=lease)
+
+    @worker.handler("render")
+    async def render(job):
+        await asyncio.sleep(lease * ANSWER_TIMEOUT * 1.2)  # less than until a renewal
+        await job.progress(50, wait=True)
+
+    service.offer()
+    running(worker)
+    await service.called("TransitionJob")
+    assert len(service.streams) == 1
+
+
+async def test_an_update_whose_call_was_cancelled_in_an_outage_is_not_sent_after_it(
+    service, running
+):
+    away, back = asyncio.Event(), asyncio.Event()
+
+    async def token() -> str:
+        if service.streams:
+            away.set()
+            await back.wait()
+        return "t"
+
+    async with AsyncClient(f"127.0.0.1:{service.port}", token=token) as client:
+        worker = Worker(client)
+
+        @worker.handler("render")
+        async def render(job):
+            service.streams[0].end(grpc.StatusCode.UNAVAILABLE)
+            await away.wait()
+            url = "https://example.com/a.png"
+            linking = asyncio.create_task(job.add_asset("image/png", url=url))
+            await asyncio.sleep(0)
+            linking.cancel()
+            await asyncio.wait({linking})
+            back.set()
+
+        service.offer()
+        running(worker)
+        await service.called("TransitionJob")
+        await running.stop()
+    assert service.requests("CreateAsset") == []
+
+
+async def test_a_stream_with_a_result_that_no_update_has_is_replaced(
+    service, fake_client, running, caplog
+):
+    waiting = Waiting(fake_client, running)
+    service.offer()
+    await waiting.started.acquire()
+    await service.streams[0].result("another-job")
+    await service.called("Work", 2)
+    waiting.go.set()
+    await service.called("TransitionJob")
+    assert "the result of an update that was not sent" in caplog.text
 
 
 async def test_a_worker_waits_for_a_token(service, running):
