@@ -1,10 +1,10 @@
 """One stream of Work after the other: what a worker sends, and what it receives.
 
-A stream is opened, greets the service with `hello`, and is open once that is answered. Then its
-writer puts all that waits into each message: while one is written, the next one fills. Its reader
-gives each result to the update that it answers; they come in the order of the updates. When the
-stream ends, the updates without a result wait, in their order, for the next stream: all of them
-are safe to repeat.
+The first message of a stream has `hello`, and the stream is open once that is answered. Its writer
+puts all that waits into each message, the first one included: while one is written, the next one
+fills. Its reader gives each result to the update that it answers; they come in the order of the
+updates. When the stream ends, the updates without a result wait, in their order, for the next
+stream: all of them are safe to repeat.
 """
 
 import asyncio
