@@ -5,7 +5,6 @@ docs/operate/security.md describes it. Whatever is not understood is an error.
 
 import hashlib
 import tomllib
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -66,6 +65,13 @@ def read_access_file(path: Path) -> Policy:
 
 class _Table(Struct, frozen=True, forbid_unknown_fields=True):
     """A table of the file. Its methods raise ValueError."""
+
+    def __post_init__(self) -> None:
+        """Check that its names are seen as they are, where they are printed and logged."""
+        for key in self.__struct_fields__:
+            value = getattr(self, key)
+            if isinstance(value, str) and not value.isprintable():
+                raise ValueError(f"`{key}` has characters that cannot be printed")
 
 
 class _Caller(_Table, frozen=True):
@@ -203,9 +209,13 @@ class _File(_Table, frozen=True):
             *(("caller", "name"), ("caller", "token_sha256"), ("caller", "identity")),
             *(("issuer", "name"), ("issuer", "issuer")),
         ):
-            values = Counter(getattr(table, key) for table in getattr(self, kind))
-            if twice := [value for value, count in values.items() if value and count > 1]:
-                raise ValueError(f"two [[{kind}]] have the same `{key}`: {twice[0]!r}")
+            names: dict[str, str] = {}  # by the value: a digest is not printed, nor logged
+            for table in getattr(self, kind):
+                if value := getattr(table, key):
+                    if value in names:
+                        both = f"{names[value]!r} and {table.name!r}"
+                        raise ValueError(f"two [[{kind}]] have the same `{key}`: {both}")
+                    names[value] = table.name
         rules = [(caller, caller.rule()) for caller in self.caller]
         named = {caller.identity: rule for caller, rule in rules if caller.identity}
         return Policy(

@@ -63,8 +63,11 @@ def policy(tmp_path: Path, content: str) -> Policy:
         (f"{TOKEN}{OPERATOR}[caller.quotas]\nwatches = true", r"`bool`.*\.watches`"),
         (f"{TOKEN}{OPERATOR}[caller.quotas]\ncalls_per_second = inf", r"< .*\.calls_per_second`"),
         (f"{TOKEN}{OPERATOR}[caller.quotas]\ncalls_per_second = nan", r"> 0.*\.calls_per_second`"),
-        (f"{TOKEN}{OPERATOR}{TOKEN}{OPERATOR}", "two .* the same `name`: 'a'"),
-        (f"{TOKEN}{OPERATOR}{TOKEN}{OPERATOR}".replace("'a'", "'b'", 1), "the same `token_sha256`"),
+        (f"{TOKEN}{OPERATOR}{TOKEN}{OPERATOR}", "two .* the same `name`: 'a' and 'a'"),
+        (
+            f"{TOKEN}{OPERATOR}{TOKEN}{OPERATOR}".replace("'a'", "'b'", 1),
+            "`token_sha256`: 'b' and 'a'$",
+        ),
         (
             f"[[caller]]\nname='a'\ntoken_sha256='{hashlib.sha256().hexdigest()}'\n{OPERATOR}",
             "empty token",
@@ -74,7 +77,10 @@ def policy(tmp_path: Path, content: str) -> Policy:
         (JWT.replace("accounts/*", "acc*") + OPERATOR, "stands after '/' or ':'"),
         (JWT.replace("accounts/*", "*") + OPERATOR, "`identity` begins with"),
         (JWT.replace("jwt:accounts/*", "dns:Web.example") + OPERATOR, "in lower case"),
-        (f"{JWT}{OPERATOR}{JWT}{OPERATOR}".replace("'a'", "'b'", 1), "the same `identity`"),
+        (
+            f"{JWT}{OPERATOR}{JWT}{OPERATOR}".replace("'a'", "'b'", 1),
+            "the same `identity`: 'b' and 'a'",
+        ),
         (f"{TOKEN}{OPERATOR}{ISSUER}", "missing required field `audience`"),
         (f"{TOKEN}{OPERATOR}{ISSUER}audience = 'j'", "needs `jwks_file` or `jwks_url`"),
         (
@@ -88,6 +94,11 @@ def policy(tmp_path: Path, content: str) -> Policy:
         (
             f'{TOKEN}{OPERATOR}{ISSUER}audience = "j"\njwks_file = "a\\u0000"',
             r"regex.*\.jwks_file`",
+        ),
+        *(
+            # As people see these names, they are those of others.
+            (f"{TOKEN}{OPERATOR}".replace("'a'", f'"a{hidden}"'), r"be printed.*\.caller\[0\]`")
+            for hidden in ("\\u202e", "\\u200b", "\\u2028", "\\u00a0")
         ),
         (
             f"{TOKEN}{OPERATOR}{ISSUER}audience = 'j'\njwks_url = 'https://me:secret@a/j'",
