@@ -60,15 +60,20 @@ class Authority:
         organization: str = "",
         days: float = 30,
         starts_in: timedelta = LONG_AGO,
+        signs: bool = True,
+        purpose: x509.ObjectIdentifier | None = None,
     ) -> Pair:
-        """Issue a certificate. With a negative number of days it has expired."""
+        """Issue a certificate. With a negative number of days it has expired.
+
+        With `signs=False`, or the purpose of a client, no server can use it.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         names = [(NameOID.ORGANIZATION_NAME, organization)]
         names += [(NameOID.COMMON_NAME, each) for each in (common_name, *common_names)]
         subject = x509.Name([x509.NameAttribute(kind, name) for kind, name in names if name])
         made = _builder(subject, self._name, key, days, starts_in)
         made = made.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        made = made.add_extension(_usage(signs_certificates=False), critical=True)
+        made = made.add_extension(_usage(signs=signs), critical=True)
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         made = made.add_extension(issuer, critical=False)
         alternatives: list[x509.GeneralName] = [x509.DNSName(each) for each in dns]
@@ -77,6 +82,8 @@ class Authority:
         if alternatives:
             critical = not list(subject)
             made = made.add_extension(x509.SubjectAlternativeName(alternatives), critical=critical)
+        if purpose is not None:
+            made = made.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         private = key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
@@ -84,9 +91,9 @@ class Authority:
         )
         return Pair(_pem(made.sign(self._key, hashes.SHA256())), private)
 
-    def server(self, **times: Any) -> Pair:
+    def server(self, **more: Any) -> Pair:
         """Issue the certificate of a server on this machine."""
-        return self.issue(dns=("localhost",), addresses=("127.0.0.1",), **times)
+        return self.issue(dns=("localhost",), addresses=("127.0.0.1",), **more)
 
 
 def _builder(
@@ -108,10 +115,10 @@ def _builder(
     )
 
 
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+def _usage(*, signs: bool = True, signs_certificates: bool = False) -> x509.KeyUsage:
     return x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
+        digital_signature=signs,
+        content_commitment=not signs,
         key_encipherment=False,
         data_encipherment=False,
         key_agreement=False,

@@ -166,19 +166,25 @@ def check_certificate(cert: Path, key: Path) -> str:
     # A server without TLS is not slowed by it at its start.
     from cryptography import x509  # noqa: PLC0415
 
-    kind = x509.SubjectAlternativeName
+    unreadable = x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType
     try:
         certificate = x509.load_pem_x509_certificate(_bytes(cert))
-        names = list(certificate.extensions.get_extension_for_class(kind).value)
-    except x509.ExtensionNotFound:
-        names = []
-    except ValueError as error:
+        found: dict[object, Any] = {each.oid: each.value for each in certificate.extensions}
+    except (ValueError, *unreadable) as error:
         raise BadCertificate(f"{cert} cannot be used: {error}") from None
     now = datetime.now(UTC)
     if now > certificate.not_valid_after_utc:
         raise BadCertificate(f"{cert} has expired")
     if now < certificate.not_valid_before_utc:
         raise BadCertificate(f"{cert} is not valid yet")
+    purposes = found.get(x509.ExtendedKeyUsage.oid)
+    usage = found.get(x509.KeyUsage.oid)
+    # As OpenSSL and BoringSSL have it: clients refuse any other certificate.
+    if not (purposes is None or x509.oid.ExtendedKeyUsageOID.SERVER_AUTH in purposes) or not (
+        usage is None or usage.digital_signature or usage.key_encipherment or usage.key_agreement
+    ):
+        raise BadCertificate(f"{cert} is not for a server, as its key usage says")
+    names = found.get(x509.SubjectAlternativeName.oid, ())
     hosts = (each.value for each in names if isinstance(each, x509.DNSName | x509.IPAddress))
     return str(next(hosts, "")).replace("*", "any", 1)
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import shutil
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,6 +15,7 @@ from typing import Any
 
 import grpc
 import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from jobledger import AsyncClient, Client
 from jobledger_server.app import App, open_app
@@ -146,6 +148,7 @@ async def test_files_that_cannot_be_used_are_logged_once_and_the_certificate_sta
     monkeypatch.setattr(tls, "SETTLE_SECONDS", 0.0)
     good = authority.server()
     files = TlsFiles(*good.write(tmp_path, "server"))
+    client = authority.server(purpose=ExtendedKeyUsageOID.CLIENT_AUTH)
 
     def removed() -> None:
         files.cert.unlink()
@@ -155,6 +158,7 @@ async def test_files_that_cannot_be_used_are_logged_once_and_the_certificate_sta
         "is not the key": lambda: files.key.write_bytes(authority.server().key),
         "in PEM": lambda: files.cert.write_bytes(b"nothing"),
         "No such file": removed,
+        "is not for a server": lambda: client.write(tmp_path, "server"),
     }
     async with serving(tmp_path, sqlite_template, files) as app:
         for words, spoil in breaks.items():
@@ -201,6 +205,15 @@ def spoilt(kind: str, folder: Path, authority: Authority) -> TlsFiles:
             key.write_bytes(authority.server().key)
         case "expired":
             authority.server(days=-1).write(folder, "server")
+        case "of a client":
+            authority.server(purpose=ExtendedKeyUsageOID.CLIENT_AUTH).write(folder, "server")
+        case "not for connections":
+            authority.server(signs=False).write(folder, "server")
+        case "another version":
+            version, fifth = b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x04"
+            pair = authority.server()
+            pair.write(folder, "server")
+            cert.write_text(ssl.DER_cert_to_PEM_cert(der(pair).replace(version, fifth, 1)))
         case "no CA":
             client_ca.unlink()
         case "empty CA":
@@ -222,6 +235,9 @@ def spoilt(kind: str, folder: Path, authority: Authority) -> TlsFiles:
         ("not PEM", "are not a certificate and its key without a password, in PEM"),
         ("another key", r"server\.key is not the key of the certificate .*server\.pem"),
         ("expired", r"server\.pem has expired"),
+        ("of a client", r"server\.pem is not for a server"),
+        ("not for connections", r"server\.pem is not for a server"),
+        ("another version", r"server\.pem cannot be used: .* not a valid X509 version"),
         ("no CA", r"cannot read .*clients\.pem"),
         ("empty CA", r"clients\.pem has no certificates in PEM"),
         ("a CA that is none", r"clients\.pem has no certificate of a CA"),
