@@ -225,10 +225,7 @@ class _File(_Table, frozen=True):
                 if caller.token_sha256
             },
             identities={name: rule for name, rule in named.items() if not name.endswith(ANY)},
-            prefixes=sorted(
-                ((name[:-1], rule) for name, rule in named.items() if name.endswith(ANY)),
-                key=lambda prefix: -len(prefix[0]),
-            ),
+            prefixes={name[:-1]: rule for name, rule in named.items() if name.endswith(ANY)},
             issuers=[issuer.settings(folder) for issuer in self.issuer],
             proxies=frozenset(proxy.name() for proxy in self.proxy),
         )

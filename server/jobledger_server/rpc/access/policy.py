@@ -1,5 +1,6 @@
 """The policy of an access file: who may do what. A caller that no rule names may do nothing."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -38,20 +39,20 @@ class Policy:
     Attributes:
         tokens: Rules by the SHA-256 of a token.
         identities: Rules by the name of an identity.
-        prefixes: Rules by the beginning of the name, the longest first.
+        prefixes: Rules by the beginning of the name, which ends with '/' or ':'.
         proxies: The names of identities that are trusted to report the identities of their clients.
     """
 
     tokens: Mapping[bytes, Rule]
     identities: Mapping[str, Rule] = field(default_factory=dict)
-    prefixes: Sequence[tuple[str, Rule]] = ()
+    prefixes: Mapping[str, Rule] = field(default_factory=dict)
     issuers: Sequence[IssuerSettings] = ()
     proxies: frozenset[str] = frozenset()
 
     @property
     def claims(self) -> frozenset[str]:
         """The claims of JSON Web Tokens that rules use."""
-        rules = (*self.identities.values(), *(rule for _, rule in self.prefixes))
+        rules = (*self.identities.values(), *self.prefixes.values())
         return frozenset(rule.users_claim for rule in rules if rule.users_claim)
 
     def summary(self) -> Iterator[str]:
@@ -59,7 +60,7 @@ class Policy:
         named = {
             **{f"token:{rule.name}": rule for rule in self.tokens.values()},
             **self.identities,
-            **{f"{start}*": rule for start, rule in self.prefixes},
+            **{f"{start}*": rule for start, rule in self.prefixes.items()},
         }
         for name, rule in named.items():
             granted = rule.granted
@@ -86,10 +87,15 @@ class Policy:
         """Return what an identity may do, by the most specific rule that names it."""
         if identity.token:
             return self.token(identity.token) or Permissions(identity, frozenset())
-        rule = self.identities.get(identity.name)
-        if rule is None:
-            rule = next((r for start, r in self.prefixes if identity.name.startswith(start)), None)
+        rule = self.identities.get(identity.name) or self._by_prefix(identity.name)
         return Permissions(identity, frozenset()) if rule is None else rule.permissions(identity)
+
+    def _by_prefix(self, name: str) -> Rule | None:
+        """Return the rule of the longest prefix of a name. It costs the same for any number."""
+        for separator in reversed([*re.finditer("[/:]", name)]):
+            if rule := self.prefixes.get(name[: separator.end()]):
+                return rule
+        return None
 
 
 def _quotas(quotas: Quotas) -> Iterator[str]:
