@@ -18,7 +18,7 @@ from google.longrunning import operations_pb2
 from google.longrunning.operations_pb2_grpc import OperationsStub
 from grpc import StatusCode
 
-from jobledger.v1.job_service_pb2 import CreateJobRequest
+from jobledger.v1.job_service_pb2 import CreateJobRequest, WatchJobsRequest
 from jobledger_server.rpc.access.access import Access
 from jobledger_server.rpc.serving import arrivals
 from tests.support.access_file import write_access_file
@@ -169,6 +169,24 @@ async def test_a_request_whose_body_comes_after_the_revocation_is_refused(
     await call.write(CreateJobRequest(user_id="ada", job_type="t").SerializeToString())
     await call.done_writing()
     assert (await _failure(call)).code() is StatusCode.UNAUTHENTICATED
+
+
+async def test_a_watch_whose_request_comes_after_a_grant_ends_when_that_is_withdrawn(
+    app: Any, file: Path, channel: grpc.aio.Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrivals, "MAX_UNTIMED", 0)
+    metadata = [("authorization", "Bearer ada")]
+    call = channel.stream_stream("/jobledger.v1.JobService/WatchJobs")(metadata=metadata)
+    await call.wait_for_connection()
+    await until(StatusCode.OK, listing(channel, "ada", "ada"))  # so the headers have arrived
+    write_access_file(file, ADA.replace('["ada"]', '["ada", "bob"]'))
+    await until(StatusCode.OK, listing(channel, "ada", "bob"))
+    await call.write(WatchJobsRequest(user_id="bob").SerializeToString())
+    await call.read()
+    write_access_file(file, ADA)
+    app.reload()
+    async with asyncio.timeout(10):
+        assert (await refusal(_to_the_end(call))).code is StatusCode.UNAVAILABLE
 
 
 async def _to_the_end(stream: Any) -> None:

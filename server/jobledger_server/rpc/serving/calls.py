@@ -93,20 +93,20 @@ class Calls:
             behavior = _admitted(behavior, admission)
 
         async def serve(data: Any, call: Call, peer: str) -> Any:
-            unless_changed = _UNCHANGED
             if access is None:
                 call.caller = Caller(peer, permissions=EVERYTHING_PERMITTED)
             else:
                 await _permitted(access, method, call)
                 self.rate.take(call.caller)
-                if method.lasts:
-                    unless_changed = access.until_changed(call.caller)
             if not read:
                 self.arrivals.arrived()
             else:
                 data = await self.arrivals.read(call.context)
                 if access is not None:  # that may have taken a while
                     await _permitted(access, method, call)
+            unless_changed = _UNCHANGED
+            if access is not None and method.lasts:
+                unless_changed = access.until_changed(call.caller)
             with self._drain, unless_changed:
                 return await self._serve(method, behavior, data, call)
 
