@@ -67,25 +67,28 @@ def test_run_handler_converts_parameters_as_a_worker_does():
     assert outcome.result == {"whole": 3, "pair": [1, 2]}
 
 
-@pytest.mark.parametrize("on_cancel", ["raise", "flag"])
-def test_cancel_after_cancels_with_that_report(on_cancel):
+@pytest.mark.parametrize(
+    ("on_cancel", "outcome"),
+    [("raise", Failed("late", "CANCELLED")), ("flag", Partial({"steps": 3}))],
+)
+def test_cancel_after_cancels_with_that_report(on_cancel, outcome):
     async def steps(job):
         for step in range(10):
             await job.progress(step)
             if job.cancel_requested:
-                return None
+                return Partial({"steps": step + 1})
         return Completed()
 
     def steps_in_thread(job):
         for step in range(10):
             job.progress(step)
             if job.cancel_requested:
-                return None
+                return Partial({"steps": step + 1})
         return Completed()
 
     for function in (steps, steps_in_thread):
         run = run_handler(function, on_cancel=on_cancel, cancel_after=3, cancel_reason="late")
-        assert run.outcome == Failed("late", "CANCELLED")
+        assert run.outcome == outcome
         assert run.reports == [Report(0), Report(1), Report(2)]
 
 

@@ -23,7 +23,7 @@ class Lease:
 
     Args:
         duration: seconds.
-        granted: when the claim was sent, by `clock`.
+        granted: when the job came, by `clock`.
         clock: monotonic.
         uniform: random numbers.
     """

@@ -14,8 +14,8 @@ MAX_SLOTS: Final = 1000
 class Slots:
     """The slots of some job types.
 
-    A type with a limit has slots and claims of its own: a claim that waits for other types would
-    not name it when a slot of it becomes free.
+    A type with a limit has slots of its own, and so a stream: the slots of a stream are for any of
+    the types that its `hello` names.
 
     Args:
         size: how many jobs at once.
